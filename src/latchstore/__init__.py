@@ -1,0 +1,91 @@
+"""latchstore: a thread-safe in-memory key-value store with transactions and ordered change events."""
+
+from latchstore.errors import (
+    AuthorizationError,
+    DispatcherThreadError,
+    FlushTimeoutError,
+    LockTimeoutError,
+    StoreClosedError,
+    StoreError,
+    TransactionClosedError,
+    TransactionError,
+    WrongThreadError,
+)
+from latchstore.event_manager import (
+    BaseEventManager,
+    EventManager,
+    get_event_manager,
+    set_event_manager,
+)
+from latchstore.events import (
+    BaseEvent,
+    ProgressEndEvent,
+    ProgressEvent,
+    ProgressManager,
+    ProgressStartEvent,
+    ProgressStepEvent,
+    StoreDeleteEvent,
+    StoreEvent,
+    StoreKeyEvent,
+    StoreModificationEvent,
+    StoreProgressEndEvent,
+    StoreProgressEvent,
+    StoreProgressManager,
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
+    StoreSetEvent,
+    StoreTransactionEndEvent,
+    StoreTransactionEvent,
+    StoreTransactionStartEvent,
+    StoreUpdateEvent,
+)
+from latchstore.memory import DictMemoryStore
+from latchstore.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.transaction import Transaction, TransactionInfo
+from latchstore.values import StringValue, Value
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AbstractReadOnlyStore",
+    "AbstractStore",
+    "AuthorizationError",
+    "BaseEvent",
+    "BaseEventManager",
+    "DictMemoryStore",
+    "DispatcherThreadError",
+    "EventManager",
+    "FlushTimeoutError",
+    "LockTimeoutError",
+    "ProgressEndEvent",
+    "ProgressEvent",
+    "ProgressManager",
+    "ProgressStartEvent",
+    "ProgressStepEvent",
+    "StoreClosedError",
+    "StoreDeleteEvent",
+    "StoreError",
+    "StoreEvent",
+    "StoreKeyEvent",
+    "StoreModificationEvent",
+    "StoreProgressEndEvent",
+    "StoreProgressEvent",
+    "StoreProgressManager",
+    "StoreProgressStartEvent",
+    "StoreProgressStepEvent",
+    "StoreSetEvent",
+    "StoreTransactionEndEvent",
+    "StoreTransactionEvent",
+    "StoreTransactionStartEvent",
+    "StoreUpdateEvent",
+    "StringValue",
+    "Transaction",
+    "TransactionClosedError",
+    "TransactionError",
+    "TransactionInfo",
+    "Value",
+    "WrongThreadError",
+    "__version__",
+    "get_event_manager",
+    "set_event_manager",
+]

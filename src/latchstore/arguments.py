@@ -1,0 +1,173 @@
+"""Checks of what callers hand in: each error names the argument and what it got.
+
+These run the caller's code (streams, iterables, ``__index__``), so none of them is called under a lock.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+#: Bytes read from a stream at a time unless told otherwise: 1 MiB, as the specification says.
+DEFAULT_BUFFER_SIZE = 1048576
+
+#: What `describe` shows of a value at the most, in characters.
+_SHOWN = 60
+
+
+class Readable(Protocol):
+    """A binary stream, as far as the store needs one."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+def describe(value: object) -> str:
+    """Name a value's type and show a little of it, for error messages; a broken repr does no harm."""
+    try:
+        text = repr(value)
+    except Exception:
+        return type(value).__name__
+    if len(text) > _SHOWN:
+        text = text[: _SHOWN - 3] + "..."
+    return f"{type(value).__name__} {text}"
+
+
+def exact_string(text: str) -> str:
+    """Return `text` as a plain ``str``, so that no ``__hash__`` or ``__eq__`` of a subclass runs later."""
+    return text if type(text) is str else str.__str__(text)
+
+
+def checked_key(key: str, argument: str = "key") -> str:
+    """Return the key as a plain string; TypeError if it is none."""
+    if type(key) is str:
+        return key
+    if isinstance(key, str):
+        return exact_string(key)
+    raise TypeError(f"{argument} must be a str, got {describe(key)}")
+
+
+def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:
+    """Return `items` if it can be iterated over and is no string, which is one by accident only."""
+    if isinstance(items, (str, bytes, bytearray)):
+        raise TypeError(f"{argument} must be an iterable of its items, got {describe(items)}")
+    try:
+        return iter(items)
+    except TypeError:
+        raise TypeError(f"{argument} must be an iterable, got {describe(items)}") from None
+
+
+def checked_keys(keys: Iterable[str], argument: str = "keys") -> list[str]:
+    """Return the keys as a list of plain strings; TypeError if one is none."""
+    return [
+        checked_key(key, f"{argument}[{position}]")
+        for position, key in enumerate(checked_iterable(keys, argument))
+    ]
+
+
+def checked_select(select: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the names of metadata items to select, or None for all of them."""
+    if select is None:
+        return None
+    return tuple(checked_keys(select, "select"))
+
+
+def checked_buffer_size(buffer_size: int) -> int:
+    """Return the buffer size in bytes; it must be a positive integer."""
+    if buffer_size is DEFAULT_BUFFER_SIZE:
+        return buffer_size
+    if not isinstance(buffer_size, int) or isinstance(buffer_size, bool):
+        raise TypeError(f"buffer_size must be an int, got {describe(buffer_size)}")
+    if buffer_size < 1:
+        raise ValueError(f"buffer_size must be at least 1 byte, got {buffer_size}")
+    return buffer_size
+
+
+def checked_timeout(timeout: float | None, argument: str = "timeout") -> float | None:
+    """Return the timeout in seconds; None waits for ever, zero does not wait."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise TypeError(f"{argument} must be a number of seconds or None, got {describe(timeout)}")
+    if not timeout >= 0:
+        raise ValueError(f"{argument} must not be negative, got {timeout} seconds")
+    return timeout
+
+
+def checked_range(start: int | None, end: int | None) -> slice:
+    """Return the slice from `start` to `end`, each an integer or None."""
+    for bound, argument in ((start, "start"), (end, "end")):
+        if bound is not None and (not isinstance(bound, int) or isinstance(bound, bool)):
+            raise TypeError(f"{argument} must be an int or None, got {describe(bound)}")
+    return slice(start, end)
+
+
+def checked_path(path: str | os.PathLike[str], argument: str = "path") -> str:
+    """Return the path as a string."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{argument} must be a str or os.PathLike, got {describe(path)}") from None
+
+
+def as_bytes(data: bytes | bytearray | memoryview, argument: str = "data") -> bytes:
+    """Return any bytes-like object as immutable bytes; a ``bytes`` object is returned as it is."""
+    if type(data) is bytes:
+        return data
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise TypeError(f"{argument} must be bytes-like, got {describe(data)}") from None
+
+
+def read_all(
+    data: Readable | bytes | bytearray | memoryview,
+    buffer_size: int,
+    progress: Callable[..., object] | None = None,
+    argument: str = "data",
+) -> bytes:
+    """Read a binary stream to its end, `buffer_size` bytes at a time.
+
+    Parameters
+    ----------
+    data : binary stream or bytes-like
+        A ``BytesIO`` at its start gives up its bytes without a copy.
+    progress : callable, optional
+        Called as ``progress(step=bytes_so_far)`` after each block.
+
+    Raises
+    ------
+    TypeError
+        If `data` has no ``read``, or reading it gives anything but bytes.
+    BlockingIOError
+        If it is a non-blocking stream with nothing to read yet.
+    """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return as_bytes(data, argument)
+    read = getattr(data, "read", None)
+    if not callable(read):
+        raise TypeError(f"{argument} must be a readable binary stream, got {describe(data)}")
+    if progress is None and type(data) is io.BytesIO:
+        return data.read()
+    blocks = []
+    done = 0
+    while True:
+        block = _checked_block(read(buffer_size), argument)
+        done += len(block)
+        if progress is not None:
+            progress(step=done)
+        if not block:
+            break
+        blocks.append(block)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
+def _checked_block(block: object, argument: str) -> bytes:
+    if type(block) is bytes:
+        return block
+    if block is None:
+        raise BlockingIOError(f"{argument} is a non-blocking stream that has nothing to read yet")
+    if isinstance(block, (bytes, bytearray, memoryview)):
+        return as_bytes(block, argument)
+    raise TypeError(f"{argument} must yield bytes when read, got {describe(block)}")

@@ -1,0 +1,386 @@
+"""The store's methods, written once over entries: for the store, its transactions, its snapshots.
+
+A subclass says how to find entries (`_entry`, `_entries`, `_items`, `_candidates`) and, if it can be
+written to, how to commit edits (`_write`). All that may run the caller's code (reading streams,
+iterating, copying metadata in depth, comparing) is here, outside those methods, so that no lock that
+they take is ever held while it runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from latchstore.arguments import (
+    DEFAULT_BUFFER_SIZE,
+    Readable,
+    as_bytes,
+    checked_buffer_size,
+    checked_iterable,
+    checked_key,
+    checked_keys,
+    checked_path,
+    checked_select,
+    describe,
+    read_all,
+)
+from latchstore.store import AbstractReadOnlyStore, AbstractStore, SettableValue
+from latchstore.values import (
+    Entry,
+    StoredValue,
+    StringValue,
+    Value,
+    entry_from_metadata,
+    is_immutable,
+    merged_metadata,
+    with_metadata_of,
+)
+
+#: Called with ``step=bytes_so_far`` while a stream is read.
+Progress = Callable[..., object]
+
+
+class EntryReader(AbstractReadOnlyStore):
+    """The reading methods, over entries."""
+
+    @abstractmethod
+    def _entry(self, key: str) -> Entry:
+        """Return the entry of a key; KeyError if there is none, TypeError if the key is no str."""
+
+    @abstractmethod
+    def _entries(self, keys: list[str]) -> list[Entry]:
+        """Return the entries of many keys at one instant; KeyError if there is none for one."""
+
+    @abstractmethod
+    def _items(self) -> list[tuple[str, Entry]]:
+        """Return all keys and entries at one instant."""
+
+    @abstractmethod
+    def _candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+        """Return, at one instant, keys and entries among which are all that match `terms`."""
+
+    def get(self, key: str) -> Value:
+        return StoredValue(self._entry(key))
+
+    def get_metadata(self, key: str, select: Iterable[str] | None = None) -> dict[str, Any]:
+        if select is None:
+            return self._entry(key).isolated_metadata()
+        names = checked_select(select) or ()
+        entry = self._entry(key)
+        for name in names:
+            if name not in entry:
+                raise KeyError(name)
+        return entry.selected_metadata(names)
+
+    def exists(self, key: str) -> bool:
+        try:
+            self._entry(key)
+        except KeyError:
+            return False
+        return True
+
+    def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
+        checked_buffer_size(buffer_size)
+        return self._entry(key).data
+
+    def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
+        return map(StoredValue, self._entries(checked_keys(keys)))
+
+    def multiget_metadata(
+        self, keys: Iterable[str], select: Iterable[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        names = checked_select(select)
+        entries = self._entries(checked_keys(keys))
+        return (_metadata(entry, names) for entry in entries)
+
+    def query(
+        self, select: Iterable[str] | None = None, **kwargs: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        names = checked_select(select)
+        found = self._candidates(kwargs)
+        return ((key, _metadata(entry, names)) for key, entry in _matching(found, kwargs))
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        return (key for key, _ in _matching(self._candidates(kwargs), kwargs))
+
+    def __len__(self) -> int:
+        return len(self._items())
+
+
+def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
+    return entry.isolated_metadata() if names is None else entry.selected_metadata(names)
+
+
+def _matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+    """Leave out what does not match. Runs the ``==`` of the values, so no lock is held."""
+    for name, wanted in terms.items():
+        found = _matching_one(found, name, wanted)
+    return found
+
+
+def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) -> Iterator[tuple[str, Entry]]:
+    if is_immutable(wanted):
+        return (item for item in found if name in item[1] and item[1][name] == wanted)
+    return (item for item in found if name in item[1] and _equals(item[1][name], wanted))
+
+
+def _equals(held: Any, wanted: Any) -> bool:
+    """Compare with a value whose own ``==`` may run: it never gets hold of what the store holds."""
+    return bool((held if is_immutable(held) else copy.deepcopy(held)) == wanted)
+
+
+class Edit(Protocol):
+    """What a call wants of one key. Made outside all locks, used once, under the writer mutex."""
+
+    def revise(self, key: str, current: Entry | None) -> Entry | None:
+        """Return the new entry, without times and revision, or None to delete; runs no user code.
+
+        Raises
+        ------
+        KeyError
+            If the edit needs an entry and there is none.
+        """
+
+
+class Replace:
+    """Set data, metadata or both; what is None stays as it is.
+
+    Parameters
+    ----------
+    data : bytes or None
+    metadata : Entry or None
+        A fresh entry from `entry_from_metadata`, which becomes the new entry.
+    """
+
+    __slots__ = ("_data", "_metadata")
+
+    def __init__(self, data: bytes | None, metadata: Entry | None) -> None:
+        self._data = data
+        self._metadata = metadata
+
+    def revise(self, key: str, current: Entry | None) -> Entry:
+        entry = self._metadata
+        if entry is None:
+            entry = with_metadata_of(current)
+        data = self._data
+        if data is None:
+            data = b"" if current is None else current.data
+        entry.data = data
+        return entry
+
+
+class MergeMetadata:
+    """Set some metadata items and leave the others.
+
+    Parameters
+    ----------
+    metadata : Entry
+        The items, from `entry_from_metadata`.
+    """
+
+    __slots__ = ("_metadata",)
+
+    def __init__(self, metadata: Entry) -> None:
+        self._metadata = metadata
+
+    def revise(self, key: str, current: Entry | None) -> Entry:
+        if current is None:
+            raise KeyError(key)
+        entry = merged_metadata(current, self._metadata)
+        entry.data = current.data
+        return entry
+
+
+class Delete:
+    """Remove the key."""
+
+    __slots__ = ()
+
+    def revise(self, key: str, current: Entry | None) -> None:
+        if current is None:
+            raise KeyError(key)
+
+
+_DELETE = Delete()
+
+
+class EntryStore(EntryReader, AbstractStore):
+    """The writing methods, over edits."""
+
+    @abstractmethod
+    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+        """Commit the edits, all or none; inside a transaction, add them to it.
+
+        Parameters
+        ----------
+        purpose : str
+            The name of the operation, for those who have to wait for it.
+        """
+
+    @abstractmethod
+    def _progress(
+        self, key: str, metadata: Entry | None, steps: int
+    ) -> AbstractContextManager[Progress] | None:
+        """Return what tells of the reading of a stream, or None if nobody listens.
+
+        Parameters
+        ----------
+        steps : int
+            The length of the stream in bytes, -1 if it is not known.
+        """
+
+    def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+        key = checked_key(key)
+        checked_buffer_size(buffer_size)
+        self._write([(key, self._replacement(key, value, buffer_size, "value"))], "set")
+
+    def set_data(
+        self,
+        key: str,
+        data: Readable | bytes | bytearray | memoryview,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        key = checked_key(key)
+        checked_buffer_size(buffer_size)
+        self._write([(key, self._new_data(key, data, buffer_size, "data"))], "set_data")
+
+    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        key = checked_key(key)
+        self._write([(key, Replace(None, entry_from_metadata(metadata)))], "set_metadata")
+
+    def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        key = checked_key(key)
+        self._write([(key, MergeMetadata(entry_from_metadata(metadata)))], "update_metadata")
+
+    def delete(self, key: str) -> None:
+        self._write([(checked_key(key), _DELETE)], "delete")
+
+    def from_bytes(
+        self,
+        key: str,
+        data: bytes | bytearray | memoryview,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        checked_buffer_size(buffer_size)
+        self._write([(checked_key(key), Replace(as_bytes(data), None))], "from_bytes")
+
+    def from_file(
+        self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE
+    ) -> None:
+        key = checked_key(key)
+        checked_buffer_size(buffer_size)
+        with open(checked_path(path), "rb") as stream:
+            data = stream.read()
+        self._write([(key, Replace(data, None))], "from_file")
+
+    def multiset(
+        self,
+        keys: Iterable[str],
+        values: Iterable[SettableValue],
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        checked_buffer_size(buffer_size)
+        edits = [
+            (key, self._replacement(key, value, buffer_size, f"values[{position}]"))
+            for position, key, value in _paired(keys, values, "values")
+        ]
+        self._write(edits, "multiset")
+
+    def multiset_data(
+        self,
+        keys: Iterable[str],
+        datas: Iterable[Readable | bytes | bytearray | memoryview],
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        checked_buffer_size(buffer_size)
+        edits = [
+            (key, self._new_data(key, data, buffer_size, f"datas[{position}]"))
+            for position, key, data in _paired(keys, datas, "datas")
+        ]
+        self._write(edits, "multiset_data")
+
+    def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
+        edits = [
+            (key, Replace(None, entry_from_metadata(metadata, f"metadatas[{position}]")))
+            for position, key, metadata in _paired(keys, metadatas, "metadatas")
+        ]
+        self._write(edits, "multiset_metadata")
+
+    def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
+        edits = [
+            (key, MergeMetadata(entry_from_metadata(metadata, f"metadatas[{position}]")))
+            for position, key, metadata in _paired(keys, metadatas, "metadatas")
+        ]
+        self._write(edits, "multiupdate_metadata")
+
+    def _replacement(self, key: str, value: SettableValue, buffer_size: int, argument: str) -> Replace:
+        """Read all that a value or pair has to give, and make an edit of it."""
+        if isinstance(value, StringValue):
+            entry = value.untouched_entry()
+            if entry is not None:
+                # From a store of ours: data and metadata cannot change, so they are shared.
+                with self._progress(key, entry, len(entry.data)) or nullcontext():
+                    return Replace(entry.data, with_metadata_of(entry))
+        stream, metadata, size = _parts(value, argument)
+        new = entry_from_metadata(metadata, f"{argument}'s metadata")
+        return Replace(self._read(key, stream, new, size, buffer_size, f"{argument}'s data"), new)
+
+    def _new_data(
+        self,
+        key: str,
+        data: Readable | bytes | bytearray | memoryview,
+        buffer_size: int,
+        argument: str,
+    ) -> Replace:
+        return Replace(self._read(key, data, None, -1, buffer_size, argument), None)
+
+    def _read(
+        self,
+        key: str,
+        data: Any,
+        metadata: Entry | None,
+        size: int,
+        buffer_size: int,
+        argument: str,
+    ) -> bytes:
+        """Read a stream to its end, telling those who listen how far it has come."""
+        progress = self._progress(key, metadata, size)
+        if progress is None:
+            return read_all(data, buffer_size, None, argument)
+        with progress as step:
+            return read_all(data, buffer_size, step, argument)
+
+
+def _paired(keys: Iterable[str], others: Iterable[Any], argument: str) -> Iterator[tuple[int, str, Any]]:
+    """Go through both as ``zip`` does, with the position, checking each key as it comes."""
+    pairs = zip(  # noqa: B905 (the contract is zip's: stop at the shorter one)
+        checked_iterable(keys, "keys"), checked_iterable(others, argument)
+    )
+    for position, (key, other) in enumerate(pairs):
+        yield position, checked_key(key, f"keys[{position}]"), other
+
+
+def _parts(value: Any, argument: str) -> tuple[Any, Any, int]:
+    """Take a value apart into stream, metadata and size in bytes (-1 if it is not known).
+
+    Any object with ``data`` and ``metadata`` will do, so values of other libraries' stores do.
+    """
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(
+                f"{argument} must be a Value or a pair of stream and metadata, "
+                f"got {len(value)} items: {describe(value)}"
+            )
+        return value[0], value[1], -1
+    try:
+        stream, metadata = value.data, value.metadata
+    except AttributeError:
+        raise TypeError(
+            f"{argument} must be a Value or a pair of stream and metadata, got {describe(value)}"
+        ) from None
+    size = getattr(value, "size", -1)
+    return stream, metadata, size if type(size) is int else -1

@@ -1,0 +1,875 @@
+"""Who listens to what: the registry of listeners, and the calling of them.
+
+Thread safety
+-------------
+1. Every method may be called from any thread, from inside listeners, filters and trace functions,
+   and from finalizers and signal handlers at any point, also in the middle of another call.
+2. All that a manager knows is in one `_Table`. A published table never changes. A change builds the
+   next table, sharing what stays the same, and publishes it by one assignment. (The one mutable
+   part of a table is its memo of routes, which depends on nothing else than the table itself.)
+3. A change is built with no lock held, because building allocates: the garbage collector may run,
+   and with it weak reference callbacks and finalizers, which are user code. `_publish_lock` is held
+   only to check that nobody else has published meanwhile, and to publish. Whoever comes second
+   builds again on what the first has published.
+4. Those who read take the published table once and go on with that one, without a lock. So an
+   `emit` calls the listeners that were connected when it began, whatever happens meanwhile.
+5. No user code runs under the lock. Outside it, too, callables are compared by identity alone;
+   filter values are compared only to match an event, on the thread that emits it.
+6. The callback of a weak reference is the `append` of a deque. It takes no lock and runs no Python
+   code, so it does not matter when and on which thread the garbage collector calls it. The next
+   change, or the next emit, takes the dead connections out of the table. Until then they are passed
+   over: a listener that is dead is never called and never returned.
+7. Event classes are dictionary keys here and are expected to hash and compare as classes do.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from bisect import bisect, bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import BuiltinMethodType, MethodType, MethodWrapperType
+from typing import Any, TypeVar
+
+from latchstore.events import BaseEvent
+
+__all__ = [
+    "BaseEventManager",
+    "EventInfo",
+    "EventManager",
+    "get_event_manager",
+    "set_event_manager",
+]
+
+logger = logging.getLogger("latchstore")
+
+Event = TypeVar("Event", bound=BaseEvent)
+Listener = Callable[[Any], object]
+Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
+# What makes two callables the same listener; built of ids and names, so that to hash and compare
+# it runs no user code.
+_Identity = tuple[int | str, ...]
+_Conditions = tuple[tuple[tuple[str, ...], object], ...]
+
+# Guards: the assignment of `EventManager._table` in every manager, and of `_event_manager`.
+# While it is held, nothing may be allocated and nothing called: compare, assign, release. One lock
+# serves all managers, as it is held for nanoseconds, and so is easily renewed after a fork.
+_publish_lock = threading.Lock()
+
+
+def _renew_lock_after_fork() -> None:
+    """Replace the lock in a child process: the thread that held it may not exist there."""
+    global _publish_lock
+    _publish_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock_after_fork)
+
+
+class BaseEventManager(ABC):
+    """What a store needs of an event manager, and what it promises to listeners."""
+
+    @abstractmethod
+    def connect(
+        self,
+        cls: type[Event],
+        func: Callable[[Event], object],
+        filter: Mapping[str, object] | None = None,
+        priority: int = 0,
+    ) -> None:
+        """Have `func` called with every event of class `cls` or of a subclass.
+
+        Connecting the same function again to the same class replaces its filter and priority and
+        puts it behind the others of its priority.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`.
+        func : callable
+            Called with the event as the only argument. A bound method is held by a weak reference:
+            when its object goes, so does the connection. Any other callable is held strongly, and
+            so is a method of an object that cannot be weakly referenced.
+        filter : mapping of str to object, optional
+            Which events are meant: dotted paths of attributes, such as ``"source.name"``, and the
+            values that these must equal. A missing attribute equals nothing. The values are held
+            strongly. Filters on ``"key"`` and ``"source"`` are looked up, so that listeners with
+            another key or source cost an emit nothing.
+        priority : int, optional
+            Listeners with a higher priority are called earlier, those with the same priority in
+            the order of connection.
+
+        Raises
+        ------
+        TypeError
+            If an argument is not of the type above.
+        """
+
+    @abstractmethod
+    def disconnect(self, cls: type[Event], func: Callable[[Event], object]) -> None:
+        """Call `func` no more with events of class `cls`.
+
+        An emit that has begun before still calls it.
+
+        Parameters
+        ----------
+        cls : type
+            The class that was given to `connect`.
+        func : callable
+            The listener that was given to `connect`.
+
+        Raises
+        ------
+        KeyError
+            If `func` is not connected to `cls`.
+        TypeError
+            If `cls` is not a subclass of `BaseEvent`.
+        """
+
+    @abstractmethod
+    def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
+        """Call the listeners of an event.
+
+        These are the ones connected to its class or to one of its bases whose filters the event
+        matches when the call begins, ordered by priority over all these classes. The event's
+        `pre_emit` is called before the first and its `post_emit` after the last. A listener that
+        calls `mark_as_handled` is the last one. Nothing is called if the class is disabled.
+
+        A listener that raises an `Exception` is logged on the logger ``latchstore``, and the next
+        one is called. Anything else, such as KeyboardInterrupt, leaves `emit` at once: the
+        listeners after it and `post_emit` are not called.
+
+        Parameters
+        ----------
+        event : BaseEvent
+            The event.
+        block : bool, optional
+            If false, return at once and do all this in a new thread. It is a daemon thread: the
+            interpreter does not wait for it at exit.
+
+        Returns
+        -------
+        threading.Thread or None
+            None, or if `block` is false an object with ``join(timeout=None)`` and ``is_alive()``.
+
+        Raises
+        ------
+        TypeError
+            If `event` is not a `BaseEvent`.
+        """
+
+    @abstractmethod
+    def disable(self, cls: type[BaseEvent]) -> None:
+        """Switch off events of class `cls` and of its subclasses: emitting them does nothing.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`.
+        """
+
+    @abstractmethod
+    def enable(self, cls: type[BaseEvent]) -> None:
+        """Switch events of class `cls` on again.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`. One whose base is disabled stays off all the same.
+        """
+
+    @abstractmethod
+    def is_enabled(self, cls: type[BaseEvent]) -> bool:
+        """Tell whether neither `cls` nor any of its bases is disabled.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`.
+        """
+
+    def has_listeners(self, cls: type[BaseEvent]) -> bool:
+        """Tell whether an event of exactly this class could reach any listener now.
+
+        Filters are not considered. Whoever is to emit may skip it, and need not even build the
+        event, when the answer is no. A manager that cannot tell says yes, as this default does.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`.
+        """
+        return True
+
+    def register(self, cls: type[BaseEvent]) -> None:
+        """Make a class known before anybody listens to it. `connect` and `disable` do so anyway.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`.
+
+        Raises
+        ------
+        ValueError
+            If the class is known already.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no register()")
+
+    def get_event(self, cls: type[BaseEvent] | None = None) -> Any:
+        """Return what is known of one event class, or of all.
+
+        Parameters
+        ----------
+        cls : type, optional
+            A subclass of `BaseEvent`.
+
+        Returns
+        -------
+        EventInfo or dict of type to EventInfo
+            For `cls`; without it a new dictionary of all known classes.
+
+        Raises
+        ------
+        KeyError
+            If the class is not known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no get_event()")
+
+    def get_listeners(
+        self, event_or_class: BaseEvent | type[BaseEvent], cls: type[BaseEvent] | None = None
+    ) -> list[Listener]:
+        """Return listeners in the order in which they would be called.
+
+        Disabled classes are not considered.
+
+        Parameters
+        ----------
+        event_or_class : BaseEvent or type
+            An event: the listeners whose filters it matches. A class: its listeners, whatever
+            their filters.
+        cls : type, optional
+            The class whose listeners are meant, if not the class of the event.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no get_listeners()")
+
+    def get_event_hierarchy(self, cls: type[BaseEvent]) -> tuple[type, ...]:
+        """Return the classes whose listeners hear an event of class `cls`.
+
+        Parameters
+        ----------
+        cls : type
+            A subclass of `BaseEvent`.
+
+        Returns
+        -------
+        tuple of type
+            Its method resolution order up to and including `BaseEvent`.
+        """
+        _check_event_class(cls)
+        order = cls.__mro__
+        return order[: order.index(BaseEvent) + 1]
+
+    def set_trace(self, func: Trace | None) -> None:
+        """Have a function called before each action of this manager; it may veto the action.
+
+        Parameters
+        ----------
+        func : callable or None
+            Called as ``func(name, method, args)``, where `name` is ``"connect"``,
+            ``"disconnect"``, ``"emit"`` or ``"listen"``, `method` what is about to be called (a
+            method of the manager or, for ``"listen"``, the listener), and `args` a tuple: ``(cls,
+            func, filter, priority)``, ``(cls, func)`` or ``(event,)``. If the result is true the
+            action does not take place. None removes the function that was set.
+
+        Raises
+        ------
+        TypeError
+            If `func` is neither callable nor None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no set_trace()")
+
+
+class _Missing:
+    """The type of the value of an attribute that is not there."""
+
+
+_MISSING = _Missing()
+_KEY = ("key",)
+_SOURCE = ("source",)
+
+
+def _attribute(event: BaseEvent, path: tuple[str, ...]) -> object:
+    """Return what a path of attributes leads to, or `_MISSING`."""
+    value: object = event
+    try:
+        for name in path:
+            value = getattr(value, name)
+    except AttributeError:
+        return _MISSING
+    except Exception:
+        logger.debug("Cannot read %s of %s", ".".join(path), type(event), exc_info=True)
+        return _MISSING
+    return value
+
+
+def _compares_by_identity(value: object) -> bool:
+    """Tell whether the type of `value` leaves `==` to mean `is`."""
+    return type(value).__eq__ is object.__eq__
+
+
+class _Receiver(weakref.ref[Any]):
+    """A weak reference to the object of a bound method, which knows the connection it is for."""
+
+    __slots__ = ("cls", "identity")
+    cls: type[BaseEvent]
+    identity: _Identity
+
+
+class _Connection:
+    """One listener of one class. Does not change once its table has been published."""
+
+    __slots__ = ("conditions", "function", "identity", "index", "order", "receiver", "value")
+
+    # Sorts the connections of a manager; no two have the same. Set when the table is built.
+    order: tuple[int, int]
+
+    def __init__(
+        self,
+        identity: _Identity,
+        function: Callable[..., object],
+        receiver: _Receiver | None,
+        conditions: _Conditions,
+    ) -> None:
+        self.identity = identity
+        self.function = function
+        self.receiver = receiver
+        self.conditions = conditions
+        self.index, self.value = _place(conditions)
+
+    def listener(self) -> Listener | None:
+        """Return what to call, or None if it is dead."""
+        if self.receiver is None:
+            return self.function
+        instance = self.receiver()
+        return None if instance is None else MethodType(self.function, instance)
+
+    def matches(self, event: BaseEvent) -> bool:
+        """Tell whether an event passes the filter."""
+        for path, value in self.conditions:
+            attribute = _attribute(event, path)
+            if attribute is _MISSING:
+                return False
+            try:
+                matched = bool(attribute == value)
+            except Exception:
+                logger.debug("Cannot compare %s in a filter", ".".join(path), exc_info=True)
+                return False
+            if not matched:
+                return False
+        return True
+
+
+_order = operator.attrgetter("order")
+
+# The connections of a class stand in three indexes. One that filters on a key is found by the key,
+# one that filters on a source by the identity of the source, all others under None.
+_ANY, _BY_KEY, _BY_SOURCE = range(3)
+_Index = dict[Any, tuple[_Connection, ...]]
+_Indexes = tuple[_Index, ...]
+
+
+def _place(conditions: _Conditions) -> tuple[int, object]:
+    """Return in which index, and under which value, a connection with these conditions stands."""
+    values = dict(conditions)
+    # Only exact strings: a subclass might compare in its own way.
+    if type(key := values.get(_KEY)) is str:
+        return _BY_KEY, key
+    if _SOURCE in values and _compares_by_identity(source := values[_SOURCE]):
+        # The conditions keep the source alive, so its id stays its own.
+        return _BY_SOURCE, id(source)
+    return _ANY, None
+
+
+def _inserted(bucket: tuple[_Connection, ...], connection: _Connection) -> tuple[_Connection, ...]:
+    position = bisect(bucket, connection.order, key=_order)
+    return (*bucket[:position], connection, *bucket[position:])
+
+
+# No slots: with them, Python 3.11 reports an attempt to set a property by a misleading TypeError.
+@dataclass(frozen=True, eq=False, repr=False)
+class EventInfo:
+    """What an event manager knew of one event class at the moment it was asked. Read only.
+
+    Attributes
+    ----------
+    cls : type
+        The event class.
+    enabled : bool
+        Whether this class itself is switched on; its bases are not considered.
+    listeners : tuple of callable
+        The listeners connected to this class itself that are still alive, in calling order.
+    """
+
+    cls: type[BaseEvent]
+    enabled: bool = True
+    _connections: dict[_Identity, _Connection] = field(default_factory=dict)
+    _indexes: _Indexes = field(default_factory=lambda: ({}, {}, {}))
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(_listeners(sorted(self._connections.values(), key=_order)))
+
+    def __repr__(self) -> str:
+        state = "enabled" if self.enabled else "disabled"
+        return f"<EventInfo {self.cls.__name__}: {state}, {len(self.listeners)} listeners>"
+
+    def _with(self, connection: _Connection) -> EventInfo:
+        """Return a copy with one more connection, or with another of the same listener."""
+        replaced = self._connections.get(connection.identity)
+        base = self if replaced is None else self._without([replaced])
+        # Only what changes is copied. Not by dict(): copy() alone stays fast after deletions.
+        index = base._indexes[connection.index].copy()
+        index[connection.value] = _inserted(index.get(connection.value, ()), connection)
+        indexes = list(base._indexes)
+        indexes[connection.index] = index
+        connections = base._connections.copy()
+        connections[connection.identity] = connection
+        return replace(base, _connections=connections, _indexes=tuple(indexes))
+
+    def _without(self, gone: Iterable[_Connection]) -> EventInfo:
+        """Return a copy that lacks some connections, all of which must be there."""
+        connections = self._connections.copy()
+        indexes = tuple(index.copy() for index in self._indexes)
+        # One list per bucket that changes, so that many can go at the price of one.
+        shrunk: dict[tuple[int, object], list[_Connection]] = {}
+        for connection in gone:
+            del connections[connection.identity]
+            place = (connection.index, connection.value)
+            if place not in shrunk:
+                shrunk[place] = list(indexes[connection.index][connection.value])
+            bucket = shrunk[place]
+            del bucket[bisect_left(bucket, connection.order, key=_order)]
+        for (index, value), bucket in shrunk.items():
+            if bucket:
+                indexes[index][value] = tuple(bucket)
+            else:
+                del indexes[index][value]
+        return replace(self, _connections=connections, _indexes=indexes)
+
+    def _candidates(self, event: BaseEvent) -> list[_Connection]:
+        """Return those connections that may match an event: far fewer than all, if indexed."""
+        anything, by_key, by_source = self._indexes
+        candidates = list(anything.get(None, ()))
+        if by_key:
+            key = _attribute(event, _KEY)
+            if type(key) is str:
+                candidates += by_key.get(key, ())
+            elif key is not _MISSING:
+                # Whatever this is, it may equal a string in its own way.
+                candidates += (each for bucket in by_key.values() for each in bucket)
+        if by_source:
+            source = _attribute(event, _SOURCE)
+            if _compares_by_identity(source):
+                candidates += by_source.get(id(source), ())
+            else:
+                candidates += (each for bucket in by_source.values() for each in bucket)
+        return candidates
+
+    def _check(self) -> None:
+        """Check the invariants of this structure; for tests."""
+        found = 0
+        for number, index in enumerate(self._indexes):
+            for value, bucket in index.items():
+                found += len(bucket)
+                assert bucket, "an empty bucket has been left behind"
+                assert list(bucket) == sorted(bucket, key=_order), "a bucket is out of order"
+                for connection in bucket:
+                    assert (connection.index, connection.value) == (number, value)
+                    assert self._connections[connection.identity] is connection
+        assert found == len(self._connections), "the indexes do not hold all connections"
+        assert len({each.order for each in self._connections.values()}) == found
+
+
+class _Route:
+    """What an event of one class meets on its way: is it let through, and who may listen."""
+
+    __slots__ = ("enabled", "infos", "reachable")
+
+    def __init__(self, infos: list[EventInfo]) -> None:
+        self.enabled = all(info.enabled for info in infos)
+        self.infos = [info for info in infos if info._connections]
+        self.reachable = self.enabled and any(
+            connection.listener() is not None
+            for info in self.infos
+            for connection in info._connections.values()
+        )
+
+    def connections(self) -> list[_Connection]:
+        """Return all connections in calling order."""
+        return sorted((c for info in self.infos for c in info._connections.values()), key=_order)
+
+    def matching(self, event: BaseEvent) -> list[_Connection]:
+        """Return the connections whose filters an event passes, in calling order."""
+        found = [
+            connection
+            for info in self.infos
+            for connection in info._candidates(event)
+            if not connection.conditions or connection.matches(event)
+        ]
+        # A merge: the parts are in order already, and such runs are what the sort looks for.
+        found.sort(key=_order)
+        return found
+
+
+class _Table:
+    """All that a manager knows at one moment. Does not change once it is published."""
+
+    __slots__ = ("infos", "routes", "sequence")
+
+    def __init__(
+        self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0
+    ) -> None:
+        self.infos = {} if infos is None else infos
+        # How many connections have ever been made; numbers the next one.
+        self.sequence = sequence
+        # A memo of what follows from the above, filled by whoever needs it. Two threads that fill
+        # in the same class at once write the same.
+        self.routes: dict[type[BaseEvent], _Route] = {}
+
+    def info(self, cls: type[BaseEvent]) -> EventInfo:
+        """Return what is known of a class, known or not."""
+        return self.infos.get(cls) or EventInfo(cls)
+
+    def with_info(self, info: EventInfo) -> _Table:
+        """Return a table in which this is what is known of one class."""
+        return _Table({**self.infos, info.cls: info}, self.sequence)
+
+    def with_connection(
+        self, cls: type[BaseEvent], connection: _Connection, priority: int
+    ) -> _Table:
+        """Return a table with one more connection, the last one of its priority."""
+        connection.order = (-priority, self.sequence)
+        table = self.with_info(self.info(cls)._with(connection))
+        table.sequence += 1
+        return table
+
+    def connection(self, cls: type[BaseEvent], identity: _Identity) -> _Connection | None:
+        """Return the connection of a listener to a class, or None if there is none alive."""
+        connection = self.info(cls)._connections.get(identity)
+        # A dead one may be there under the identity of a new object at the same address.
+        return None if connection is None or connection.listener() is None else connection
+
+    def without_dead(self, receivers: list[_Receiver]) -> _Table:
+        """Return a table without the connections that these were for; some may be gone before."""
+        dead: dict[type[BaseEvent], list[_Connection]] = {}
+        for receiver in receivers:
+            connection = self.info(receiver.cls)._connections.get(receiver.identity)
+            if connection is not None and connection.receiver is receiver:
+                dead.setdefault(receiver.cls, []).append(connection)
+        table = self
+        for cls, connections in dead.items():
+            table = table.with_info(table.info(cls)._without(connections))
+        return table
+
+
+class EventManager(BaseEventManager):
+    """An event manager for many threads; see the rules at the top of this file."""
+
+    def __init__(self) -> None:
+        # Assigned in `_change` only, under `_publish_lock`. Read without a lock.
+        self._table = _Table()
+        # Weak references that have died since the table was built; the collector appends to it.
+        self._dead: deque[Any] = deque()
+        self._trace: Trace | None = None
+
+    def connect(
+        self,
+        cls: type[Event],
+        func: Callable[[Event], object],
+        filter: Mapping[str, object] | None = None,
+        priority: int = 0,
+    ) -> None:
+        _check_event_class(cls)
+        if not callable(func):
+            raise TypeError(f"func must be callable, not {func!r}")
+        conditions = _conditions(filter)
+        if not isinstance(priority, int):
+            raise TypeError(f"priority must be an int, not {priority!r}")
+        if self._vetoes("connect", self.connect, (cls, func, filter, priority)):
+            return
+        connection = self._connection(cls, func, conditions)
+        exact_priority = operator.index(priority)
+        self._change(lambda table: table.with_connection(cls, connection, exact_priority))
+
+    def disconnect(self, cls: type[Event], func: Callable[[Event], object]) -> None:
+        _check_event_class(cls)
+        if self._vetoes("disconnect", self.disconnect, (cls, func)):
+            return
+        identity = _identity(func)
+
+        def without_connection(table: _Table) -> _Table:
+            connection = table.connection(cls, identity)
+            if connection is None:
+                raise KeyError(f"{_name(func)} is not connected to {cls.__name__}")
+            return table.with_info(table.info(cls)._without([connection]))
+
+        self._change(without_connection)
+
+    def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
+        if not isinstance(event, BaseEvent):
+            raise TypeError(f"event must be a BaseEvent, not {event!r}")
+        if not block:
+            name = f"latchstore emit {type(event).__name__}"
+            thread = threading.Thread(target=self.emit, args=(event,), name=name, daemon=True)
+            thread.start()
+            return thread
+        # Once for the whole emission, so that set_trace cannot take effect in the middle of it.
+        trace = self._trace
+        if trace is not None and trace("emit", self.emit, (event,)):
+            return None
+        if self._dead:
+            self._change(_unchanged)
+        route = self._route(self._table, type(event))
+        if route.enabled:
+            connections = route.matching(event)
+            event.pre_emit()
+            _call_listeners(connections, event, trace)
+            event.post_emit()
+        return None
+
+    def disable(self, cls: type[BaseEvent]) -> None:
+        _check_event_class(cls)
+        self._change(lambda table: table.with_info(replace(table.info(cls), enabled=False)))
+
+    def enable(self, cls: type[BaseEvent]) -> None:
+        _check_event_class(cls)
+        self._change(lambda table: table.with_info(replace(table.info(cls), enabled=True)))
+
+    def is_enabled(self, cls: type[BaseEvent]) -> bool:
+        return self._route(self._table, cls).enabled
+
+    def has_listeners(self, cls: type[BaseEvent]) -> bool:
+        # The store asks this on every commit: no call and no lock on the usual way.
+        table = self._table
+        route = table.routes.get(cls) or self._route(table, cls)
+        if route.reachable and self._dead:
+            # The one thing that can change under a published table: listeners die.
+            return self._new_route(table, cls).reachable
+        return route.reachable
+
+    def register(self, cls: type[BaseEvent]) -> None:
+        _check_event_class(cls)
+
+        def with_class(table: _Table) -> _Table:
+            if cls in table.infos:
+                raise ValueError(f"{cls.__name__} is already registered")
+            return table.with_info(EventInfo(cls))
+
+        self._change(with_class)
+
+    def get_event(self, cls: type[BaseEvent] | None = None) -> Any:
+        infos = self._table.infos
+        return dict(infos) if cls is None else infos[cls]
+
+    def get_listeners(
+        self, event_or_class: BaseEvent | type[BaseEvent], cls: type[BaseEvent] | None = None
+    ) -> list[Listener]:
+        table = self._table
+        if isinstance(event_or_class, BaseEvent):
+            event_class = type(event_or_class) if cls is None else cls
+            return _listeners(self._route(table, event_class).matching(event_or_class))
+        event_class = event_or_class if cls is None else cls
+        return _listeners(self._route(table, event_class).connections())
+
+    def set_trace(self, func: Trace | None) -> None:
+        if func is not None and not callable(func):
+            raise TypeError(f"func must be callable or None, not {func!r}")
+        self._trace = func
+
+    def _vetoes(self, name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        trace = self._trace
+        return trace is not None and bool(trace(name, method, args))
+
+    def _connection(
+        self, cls: type[BaseEvent], func: Listener, conditions: _Conditions
+    ) -> _Connection:
+        identity = _identity(func)
+        if type(func) is MethodType:
+            try:
+                receiver = _Receiver(func.__self__, self._dead.append)
+            except TypeError:
+                # It cannot be weakly referenced.
+                return _Connection(identity, func, None, conditions)
+            receiver.cls = cls
+            receiver.identity = identity
+            return _Connection(identity, func.__func__, receiver, conditions)
+        return _Connection(identity, func, None, conditions)
+
+    def _change(self, change: Callable[[_Table], _Table]) -> None:
+        """Publish what `change` makes of the table, and take the dead out of it on the way.
+
+        `change` is called again on a newer table if another one has been published meanwhile: by
+        another thread, or on this thread by a finalizer or a signal handler.
+        """
+        dead: list[_Receiver] = []
+        try:
+            _move(self._dead, dead)
+            while True:
+                before = self._table
+                after = change(before.without_dead(dead))
+                if after is before:
+                    return
+                with _publish_lock:
+                    if self._table is before:
+                        self._table = after
+                        return
+        except BaseException:
+            # Those of a change that failed are still in the table; that of one taken out is passed
+            # over when its turn comes again.
+            self._dead.extend(dead)
+            raise
+
+    def _route(self, table: _Table, cls: type[BaseEvent]) -> _Route:
+        return table.routes.get(cls) or self._new_route(table, cls)
+
+    def _new_route(self, table: _Table, cls: type[BaseEvent]) -> _Route:
+        known = [table.infos[base] for base in self.get_event_hierarchy(cls) if base in table.infos]
+        route = table.routes[cls] = _Route(known)
+        return route
+
+    def _check(self) -> None:
+        """Check the invariants of the published table; for tests."""
+        table = self._table
+        for cls, info in table.infos.items():
+            assert info.cls is cls
+            info._check()
+            for connection in info._connections.values():
+                assert connection.order[1] < table.sequence
+
+
+def _unchanged(table: _Table) -> _Table:
+    return table
+
+
+def _move(source: deque[Any], target: list[_Receiver]) -> None:
+    """Move all from a deque to which others append meanwhile, so that it cannot be iterated."""
+    while source:
+        try:
+            target.append(source.popleft())
+        except IndexError:
+            # Another thread took the last one.
+            return
+
+
+def _listeners(connections: Iterable[_Connection]) -> list[Listener]:
+    """Return what is still alive of some connections."""
+    return [func for each in connections if (func := each.listener()) is not None]
+
+
+def _call_listeners(connections: list[_Connection], event: BaseEvent, trace: Trace | None) -> None:
+    """Call listeners one after another until the event is handled; log those that fail."""
+    for connection in connections:
+        listener = connection.listener()
+        if listener is None:
+            continue
+        try:
+            if trace is not None and trace("listen", listener, (event,)):
+                continue
+            listener(event)
+        except Exception:
+            logger.exception("Listener %s failed on %r", _name(listener), event)
+        if event._handled:
+            return
+
+
+def _identity(func: Callable[..., object]) -> _Identity:
+    """Return what makes two callables the same listener. Runs no code of theirs.
+
+    Python makes a new object each time a method is looked up, so methods are told by what they are
+    made of. Ids are safe here: of all that is connected, what they denote is alive, or the
+    connection is dead.
+    """
+    if type(func) is MethodType:
+        return id(func.__self__), id(func.__func__)
+    if type(func) is BuiltinMethodType or type(func) is MethodWrapperType:
+        return id(func.__self__), func.__name__
+    return (id(func),)
+
+
+def _name(func: object) -> str:
+    """Return the name of a callable, without its repr, which may show data."""
+    name = getattr(func, "__qualname__", None)
+    if not isinstance(name, str):
+        return f"an instance of {type(func).__qualname__}"
+    return f"{getattr(func, '__module__', None)}.{name}"
+
+
+def _conditions(filter: Mapping[str, object] | None) -> _Conditions:
+    """Return a copy of a filter, checked, with its paths split."""
+    if filter is None:
+        return ()
+    if not isinstance(filter, Mapping):
+        raise TypeError(f"filter must be a mapping, not {filter!r}")
+    items = list(filter.items())
+    for path, _ in items:
+        if not isinstance(path, str):
+            raise TypeError(f"filter must have attribute paths (str) as keys, not {path!r}")
+    return tuple((tuple(path.split(".")), value) for path, value in items)
+
+
+def _check_event_class(cls: object) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, BaseEvent)):
+        raise TypeError(f"cls must be a subclass of BaseEvent, not {cls!r}")
+
+
+# The default of this process. Assigned under `_publish_lock`, read without it.
+_event_manager: BaseEventManager | None = None
+
+
+def get_event_manager() -> BaseEventManager:
+    """Return the event manager of this process; make one if none has been set."""
+    if _event_manager is None:
+        _publish_default(EventManager())
+    # Whoever came first; once set it stays.
+    assert _event_manager is not None
+    return _event_manager
+
+
+def set_event_manager(manager: BaseEventManager) -> None:
+    """Set the event manager of this process.
+
+    Parameters
+    ----------
+    manager : BaseEventManager
+        Or any object whose type has an ``emit`` method.
+
+    Raises
+    ------
+    ValueError
+        If there is one already, set or made by `get_event_manager`. Those who have connected to it
+        would lose their events.
+    TypeError
+        If the type of `manager` has no ``emit`` method.
+    """
+    if not callable(getattr(type(manager), "emit", None)):
+        raise TypeError(f"manager must have an emit method, got {manager!r}")
+    if not _publish_default(manager):
+        raise ValueError("The event manager of this process has already been set")
+
+
+def _publish_default(manager: BaseEventManager) -> bool:
+    """Make `manager` the default if there is none, and tell whether it was so."""
+    global _event_manager
+    with _publish_lock:
+        if _event_manager is not None:
+            return False
+        _event_manager = manager
+        return True

@@ -1,0 +1,458 @@
+"""What can happen in a store, and how far a long operation has come.
+
+Every event is an instance of :class:`BaseEvent`. What it says about the world is in its plain
+instance attributes; the class says what kind of thing has happened. Listeners connect to a class
+and hear its subclasses too, see :mod:`latchstore.event_manager`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self
+
+__all__ = [
+    "BaseEvent",
+    "Emitter",
+    "HasMetadata",
+    "ProgressEndEvent",
+    "ProgressEvent",
+    "ProgressManager",
+    "ProgressStartEvent",
+    "ProgressStepEvent",
+    "StoreDeleteEvent",
+    "StoreEvent",
+    "StoreKeyEvent",
+    "StoreModificationEvent",
+    "StoreProgressEndEvent",
+    "StoreProgressEvent",
+    "StoreProgressManager",
+    "StoreProgressStartEvent",
+    "StoreProgressStepEvent",
+    "StoreSetEvent",
+    "StoreTransactionEndEvent",
+    "StoreTransactionEvent",
+    "StoreTransactionStartEvent",
+    "StoreUpdateEvent",
+]
+
+logger = logging.getLogger("latchstore")
+
+# What a repr shows, in this order. Data and metadata are left out on purpose: they may be large,
+# they may be secret, and reading the metadata would make a copy of it.
+_SHOWN_IN_REPR = ("key", "action", "revision", "state")
+
+
+class HasMetadata(Protocol):
+    """What an event needs of a value: metadata, as a fresh copy on every read."""
+
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+
+class Emitter(Protocol):
+    """What a progress manager needs of an event manager."""
+
+    def emit(self, event: BaseEvent, /) -> object: ...
+
+
+class BaseEvent:
+    """Something that has happened.
+
+    Parameters
+    ----------
+    source : object, optional
+        The object in which it happened.
+    **attributes
+        Each becomes an instance attribute of the event.
+    """
+
+    source: Any
+    _handled: bool
+
+    def __init__(self, /, source: Any = None, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+        self.source = source
+        self._handled = False
+
+    def mark_as_handled(self) -> None:
+        """Keep this event from the listeners that come after the current one."""
+        self._handled = True
+
+    def pre_emit(self) -> None:
+        """Prepare the event; called once, before the first listener. For subclasses."""
+
+    def post_emit(self) -> None:
+        """Finish the event; called once, after the last listener. For subclasses."""
+
+    def __repr__(self) -> str:
+        shown = [
+            f" {name}={value!r}"
+            for name in _SHOWN_IN_REPR
+            if (value := getattr(self, name, None)) is not None
+        ]
+        return f"<{type(self).__name__}{''.join(shown)}>"
+
+
+class StoreEvent(BaseEvent):
+    """Something that has happened in a key-value store.
+
+    Attributes
+    ----------
+    source : AbstractReadOnlyStore
+        The store.
+    revision : int or None
+        The revision of the commit that made the event; None if no commit made it.
+    transaction : object or None
+        The transaction that made the event; None if there was none.
+    """
+
+    revision: int | None = None
+    transaction: object | None = None
+
+
+class StoreTransactionEvent(StoreEvent):
+    """A transaction has begun or ended."""
+
+
+class StoreTransactionStartEvent(StoreTransactionEvent):
+    """A transaction has begun."""
+
+
+class StoreTransactionEndEvent(StoreTransactionEvent):
+    """A transaction has ended.
+
+    Attributes
+    ----------
+    state : str
+        ``"done"`` if it was committed, ``"failed"`` if it was rolled back.
+    """
+
+    state: str
+
+
+class StoreKeyEvent(StoreEvent):
+    """Something that has to do with one key.
+
+    Attributes
+    ----------
+    key : str
+        The key.
+    metadata : dict
+        The metadata of the key. All listeners of the event share this one dictionary, which
+        never aliases the store. If it was not given to the constructor it is made at the first
+        read, so an event that nobody asks for metadata costs no copy.
+    """
+
+    key: str
+
+    # Not functools.cached_property: that takes a lock on Python 3.11.
+    @property
+    def metadata(self) -> dict[str, Any]:
+        attributes = self.__dict__
+        if "metadata" not in attributes:
+            # Two threads may both get here; setdefault lets the first copy win for both.
+            attributes.setdefault("metadata", self._copy_metadata())
+        metadata: dict[str, Any] = attributes["metadata"]
+        return metadata
+
+    @metadata.setter
+    def metadata(self, metadata: dict[str, Any]) -> None:
+        self.__dict__["metadata"] = metadata
+
+    def _copy_metadata(self) -> dict[str, Any]:
+        return {}
+
+
+class StoreModificationEvent(StoreKeyEvent):
+    """A key has been set or deleted.
+
+    Attributes
+    ----------
+    action : str
+        ``"set"``, ``"update"`` or ``"delete"``.
+    value : HasMetadata or None
+        The value that the key has now; None after a delete, or if it was not given.
+    previous : HasMetadata or None
+        The value that the key had before; None if it had none, or if it was not given.
+
+    Notes
+    -----
+    Metadata that was not given is taken from `value`, or else, as after a delete, from `previous`.
+    """
+
+    action: str
+    value: HasMetadata | None = None
+    previous: HasMetadata | None = None
+
+    def _copy_metadata(self) -> dict[str, Any]:
+        origin = self.previous if self.value is None else self.value
+        return {} if origin is None else origin.metadata
+
+
+class StoreSetEvent(StoreModificationEvent):
+    """A key has been set; whether it is a new one only :class:`StoreUpdateEvent` tells."""
+
+    action = "set"
+
+
+class StoreUpdateEvent(StoreSetEvent):
+    """A key that existed has been set: its value or its metadata has been replaced."""
+
+    action = "update"
+
+
+class StoreDeleteEvent(StoreModificationEvent):
+    """A key has been deleted; the metadata is what it had last."""
+
+    action = "delete"
+
+
+class ProgressEvent(BaseEvent):
+    """News of a long operation.
+
+    Attributes
+    ----------
+    operation_id : object
+        What the events of one operation have in common, and no other operation has.
+    message : str
+        What is being done, for people to read.
+    """
+
+    operation_id: Any
+    message: str
+
+
+class ProgressStartEvent(ProgressEvent):
+    """An operation has begun.
+
+    Attributes
+    ----------
+    steps : int
+        How many steps it will take, -1 if that is unknown.
+    """
+
+    steps: int
+
+
+class ProgressStepEvent(ProgressEvent):
+    """An operation has come one step further.
+
+    Attributes
+    ----------
+    step : int
+        The number of the step, counted from 0; -1 if that is unknown.
+    """
+
+    step: int
+
+
+class ProgressEndEvent(ProgressEvent):
+    """An operation has ended.
+
+    Attributes
+    ----------
+    exit_state : str
+        ``"normal"``, ``"warning"``, ``"error"`` or ``"exception"``.
+    """
+
+    exit_state: str
+
+
+class StoreProgressEvent(ProgressEvent, StoreKeyEvent):
+    """News of a long operation on one key of a store."""
+
+
+class StoreProgressStartEvent(ProgressStartEvent, StoreProgressEvent):
+    """An operation on one key of a store has begun."""
+
+
+class StoreProgressStepEvent(ProgressStepEvent, StoreProgressEvent):
+    """An operation on one key of a store has come one step further."""
+
+
+class StoreProgressEndEvent(ProgressEndEvent, StoreProgressEvent):
+    """An operation on one key of a store has ended."""
+
+
+_operation_ids = itertools.count(1)
+
+
+class ProgressManager:
+    """Tell listeners how a long operation gets on.
+
+    As a context manager it emits the start event on entry and the end event on exit, whatever
+    happens between; each call emits a step event::
+
+        with ProgressManager(event_manager, store, message="Copying", steps=3) as progress:
+            for step in range(3):
+                ...
+                progress(f"Copied part {step}")
+
+    `start`, `step` and `end` do the same one by one. An end event sent by hand inside the block is
+    the only one: leaving the block then emits nothing more.
+
+    Parameters
+    ----------
+    event_manager : Emitter
+        Where the events go: anything with an ``emit(event)`` method.
+    source : object, optional
+        The source of the events; by default this progress manager.
+    operation_id : object, optional
+        What marks the events of this operation; by default an integer, unique in this process.
+    message : str, optional
+        The message of every event that is not given its own.
+    steps : int, optional
+        How many steps there will be, -1 if that is unknown.
+    **attributes
+        Further attributes of every event.
+
+    Attributes
+    ----------
+    StartEventType, StepEventType, EndEventType : type
+        The event classes. Subclasses may name others.
+    """
+
+    StartEventType: ClassVar[type[ProgressStartEvent]] = ProgressStartEvent
+    StepEventType: ClassVar[type[ProgressStepEvent]] = ProgressStepEvent
+    EndEventType: ClassVar[type[ProgressEndEvent]] = ProgressEndEvent
+
+    def __init__(
+        self,
+        event_manager: Emitter,
+        source: Any = None,
+        operation_id: Any = None,
+        message: str = "Performing operation",
+        steps: int = -1,
+        **attributes: Any,
+    ) -> None:
+        self.event_manager = event_manager
+        self.source = self if source is None else source
+        # A counter and not uuid4, which costs more than many an operation does.
+        self.operation_id = next(_operation_ids) if operation_id is None else operation_id
+        self.message = message
+        self.steps = steps
+        self.attributes = attributes
+        self._running = False
+        self._step_numbers = itertools.count()
+
+    def start(self, **extra: Any) -> None:
+        """Emit the start event.
+
+        Parameters
+        ----------
+        **extra
+            Further attributes of this event.
+        """
+        self._running = True
+        self._step_numbers = itertools.count()
+        self._emit(self.StartEventType, message=self.message, steps=self.steps, extra=extra)
+
+    def step(self, message: str | None = None, step: int | None = None, **extra: Any) -> None:
+        """Emit a step event.
+
+        Parameters
+        ----------
+        message : str, optional
+            By default the message of the operation.
+        step : int, optional
+            By default the number of steps emitted before.
+        **extra
+            Further attributes of this event.
+
+        Raises
+        ------
+        RuntimeError
+            If the operation has not been started, or has ended.
+        """
+        self._require_running("step")
+        number = next(self._step_numbers)
+        self._emit(
+            self.StepEventType,
+            message=self.message if message is None else message,
+            step=number if step is None else step,
+            extra=extra,
+        )
+
+    def end(self, message: str | None = None, exit_state: str = "normal", **extra: Any) -> None:
+        """Emit the end event.
+
+        Parameters
+        ----------
+        message : str, optional
+            By default the message of the operation.
+        exit_state : str, optional
+            ``"normal"``, ``"warning"``, ``"error"`` or ``"exception"``.
+        **extra
+            Further attributes of this event.
+
+        Raises
+        ------
+        RuntimeError
+            If the operation has not been started, or has ended.
+        """
+        self._require_running("end")
+        # Before the event goes out: an emit that fails must not lead to a second end event.
+        self._running = False
+        self._emit(
+            self.EndEventType,
+            message=self.message if message is None else message,
+            exit_state=exit_state,
+            extra=extra,
+        )
+
+    def __call__(self, message: str | None = None, step: int | None = None, **extra: Any) -> None:
+        """Emit a step event, and before the first one a start event if there was none."""
+        if not self._running:
+            self.start()
+        self.step(message, step, **extra)
+
+    def __enter__(self) -> Self:
+        if not self._running:
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._running:
+            return
+        if exception is None:
+            self.end()
+            return
+        try:
+            self.end(str(exception), "exception")
+        except Exception:
+            # The exception that ended the operation matters more than this one.
+            logger.exception("Could not emit the end event of operation %r", self.operation_id)
+
+    def _require_running(self, method: str) -> None:
+        if not self._running:
+            raise RuntimeError(f"{type(self).__name__}.{method}() needs a running operation")
+
+    def _emit(
+        self, event_type: type[ProgressEvent], /, *, extra: dict[str, Any], **own: Any
+    ) -> None:
+        merged = {
+            "source": self.source,
+            "operation_id": self.operation_id,
+            **own,
+            **self.attributes,
+            **extra,
+        }
+        self.event_manager.emit(event_type(**merged))
+
+
+class StoreProgressManager(ProgressManager):
+    """Tell listeners how a long operation on one key of a store gets on.
+
+    The same as :class:`ProgressManager`; give it the attributes ``key`` and ``metadata``.
+    """
+
+    StartEventType = StoreProgressStartEvent
+    StepEventType = StoreProgressStepEvent
+    EndEventType = StoreProgressEndEvent

@@ -1,0 +1,458 @@
+"""`DictMemoryStore`: the parts wired together.
+
+Thread safety: that of ``locking.py`` (the order of the locks) and ``table.py`` (what may be read how).
+`_open_transactions` is changed by each thread for its own identity only, by single dict operations.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Final, Self
+
+from latchstore.arguments import (
+    DEFAULT_BUFFER_SIZE,
+    checked_buffer_size,
+    checked_key,
+    checked_keys,
+    checked_timeout,
+    describe,
+)
+from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of
+from latchstore.dispatcher import EventDispatcher
+from latchstore.entry_store import Edit, EntryStore, Progress
+from latchstore.errors import StoreClosedError, TransactionError
+from latchstore.event_manager import BaseEventManager
+from latchstore.events import (
+    BaseEvent,
+    StoreEvent,
+    StoreProgressEndEvent,
+    StoreProgressManager,
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
+    StoreTransactionEndEvent,
+    StoreTransactionStartEvent,
+)
+from latchstore.locking import FairLock, Latches, ReaderWriterLock
+from latchstore.table import Table
+from latchstore.transaction import Transaction, TransactionInfo, WriteBatch
+from latchstore.values import Entry
+
+_PROGRESS_EVENTS: Final = (StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent)
+
+
+class DictMemoryStore(EntryStore):
+    """A key-value store in memory that any number of threads may share.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager, optional
+        Where events go, encore's own included; the process-wide default if None.
+    indexes : iterable of str
+        Names of metadata items to keep an index on, so that ``query(name=...)`` costs what it returns
+        and not what the store holds.
+    lock_timeout : float
+        Seconds that any wait for a lock may take before LockTimeoutError names its holder.
+    lock_class : callable
+        Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
+        that returns objects with its ``gen_rlock`` and ``gen_wlock``. By default the library's fair
+        lock, with a quicker first try for writers.
+
+    Notes
+    -----
+    A store works whether or not it is connected. ``close()`` ends its thread and refuses changes until
+    ``connect()``; what the store holds can still be read. Events are delivered by one background
+    thread, which is started when the first event has a listener.
+
+    Examples
+    --------
+    >>> from latchstore import DictMemoryStore
+    >>> with DictMemoryStore(indexes=["kind"]) as store:
+    ...     store.set("greeting", (b"hello", {"kind": "text"}))
+    ...     store.to_bytes("greeting"), list(store.query_keys(kind="text"))
+    (b'hello', ['greeting'])
+    """
+
+    def __init__(
+        self,
+        event_manager: BaseEventManager | None = None,
+        *,
+        indexes: Iterable[str] = (),
+        lock_timeout: float = 30.0,
+        lock_class: Callable[[], ReaderWriterLock] = FairLock,
+    ) -> None:
+        super().__init__(event_manager)
+        timeout = checked_timeout(lock_timeout, "lock_timeout")
+        if timeout is None:
+            raise TypeError("lock_timeout must be a number of seconds, got None")
+        if not callable(lock_class):
+            raise TypeError(f"lock_class must be callable, got {describe(lock_class)}")
+        self._latches = Latches(lock_class, timeout)
+        self._table = Table(self._latches, checked_keys(indexes, "indexes"))
+        self._open_transactions: dict[int, Transaction] = {}
+        self._dispatcher = EventDispatcher()
+        self._connected = False
+        self._closed = False
+        # A foreign event manager need not be able to tell; then every event is built.
+        self._has_listeners: Callable[[type[BaseEvent]], bool] = getattr(
+            self.event_manager, "has_listeners", _always
+        )
+        # The dispatcher's thread does not keep the store alive; when nobody does, it ends the thread.
+        weakref.finalize(self, self._dispatcher.stop_soon).atexit = False
+
+    # -- lifecycle --------------------------------------------------------------------------------
+
+    def connect(self, credentials: object = None) -> None:
+        """Connect to the store, and open it again if it was closed.
+
+        Parameters
+        ----------
+        credentials : object, optional
+            Ignored: the store does not authenticate.
+        """
+        self._closed = False
+        self._connected = True
+
+    def disconnect(self) -> None:
+        """Disconnect from the store; there is nothing to give up, and everything still works."""
+        self._connected = False
+
+    def is_connected(self) -> bool:
+        return self._connected
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Let all pending events be heard, end the thread, refuse changes until ``connect()``.
+
+        What the store holds can still be read. Closing twice is harmless.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds that this may take; None for as long as it needs.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If events are still waiting then; the store is closed, and they will be delivered yet.
+        DispatcherThreadError
+            If a listener calls it.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("close")
+        self._closed = True
+        self._connected = False
+        self._dispatcher.stop(timeout)
+
+    def flush(self, timeout: float | None = 30.0) -> None:
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("flush")
+        self._dispatcher.flush(timeout)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def info(self) -> dict[str, Any]:
+        """Return facts about the store, all of one instant.
+
+        Returns
+        -------
+        info : dict
+            ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many), ``revision`` (of the
+            last commit), ``indexes`` (their names) and ``pending_events`` (commits not yet heard).
+        """
+        table = self._table
+        with self._latches.table.read():
+            keys, revision, indexes = len(table.entries), table.revision, list(table.indexes)
+        return {
+            "readonly": False,
+            "connected": self._connected,
+            "closed": self._closed,
+            "keys": keys,
+            "revision": revision,
+            "indexes": indexes,
+            "pending_events": self._dispatcher.pending,
+        }
+
+    def __repr__(self) -> str:
+        table = self._table
+        return f"<DictMemoryStore {len(table.entries)} keys, revision {table.revision}>"
+
+    # -- indexes ----------------------------------------------------------------------------------
+
+    def add_index(self, name: str) -> None:
+        """Keep an index on a metadata item from now on; nothing happens if there is one.
+
+        Takes time in proportion to the number of keys; readers go on meanwhile, writers wait.
+
+        Parameters
+        ----------
+        name : str
+            The metadata item.
+
+        Raises
+        ------
+        LockTimeoutError
+            If another writer does not finish in time.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
+        name = checked_key(name, "name")
+        self._refuse_in_transaction("add_index")
+        with self._latches.writing("add_index"):
+            if name not in self._table.indexes:
+                self._table.add_index(name)
+
+    def remove_index(self, name: str) -> None:
+        """Drop the index on a metadata item; queries for it scan again.
+
+        Raises
+        ------
+        KeyError
+            If there is no such index.
+        LockTimeoutError, TransactionError
+            As `add_index`.
+        """
+        name = checked_key(name, "name")
+        self._refuse_in_transaction("remove_index")
+        with self._latches.writing("remove_index"):
+            if name not in self._table.indexes:
+                raise KeyError(name)
+            self._table.remove_index(name)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
+        # The one other place that reads as `_entry` does, for the sake of one call less: 90 ns, not
+        # 110 ns, beside 40 ns of a bare dict.get (benchmarks/operations.py).
+        if buffer_size is not DEFAULT_BUFFER_SIZE:
+            checked_buffer_size(buffer_size)
+        table = self._table
+        try:
+            data = table.entries[key].data  # type: ignore[union-attr]
+            if not table.applying and (
+                not self._open_transactions or get_ident() not in self._open_transactions
+            ):
+                return data
+        except (KeyError, TypeError, AttributeError):
+            pass
+        return self._entry_carefully(key).data
+
+    def _entry(self, key: str) -> Entry:
+        # Rule 3 of table.py: the entry first, then whether a commit is being applied.
+        table = self._table
+        try:
+            entry = table.entries[key]
+        except (KeyError, TypeError):
+            return self._entry_carefully(key)
+        if (
+            entry is None
+            or table.applying
+            or (self._open_transactions and get_ident() in self._open_transactions)
+        ):
+            return self._entry_carefully(key)
+        return entry
+
+    def _entry_carefully(self, key: str) -> Entry:
+        """Read one entry when the quick way could not: bad or missing key, commit, transaction."""
+        key = checked_key(key)
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            return transaction._entry(key)
+        table = self._table
+        entry = table.entries.get(key)
+        if table.applying:
+            with self._latches.table.read():
+                entry = table.entries.get(key)
+        if entry is None:
+            raise KeyError(key)
+        return entry
+
+    def _entries(self, keys: list[str]) -> list[Entry]:
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            return transaction._entries(keys)
+        table = self._table
+        # First without the lock: if no commit was made meanwhile and none is under way, this was one
+        # instant. 2 us cheaper than the read lock, and readers do not meet.
+        revision = table.revision
+        found = [table.entries.get(key) for key in keys]
+        if table.applying or table.revision != revision:
+            with self._latches.table.read():
+                found = [table.entries.get(key) for key in keys]
+        for key, entry in zip(keys, found, strict=True):
+            if entry is None:
+                raise KeyError(key)
+        return found  # type: ignore[return-value]
+
+    def _items(self) -> list[tuple[str, Entry]]:
+        return self._candidates({})
+
+    def _candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            return transaction._candidates(terms)
+        with self._latches.table.read():
+            return self._table.candidates(terms)
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        if kwargs or self.transaction_of_this_thread() is not None:
+            return super().query_keys(**kwargs)
+        with self._latches.table.read():
+            return iter(list(self._table.entries))
+
+    def __len__(self) -> int:
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            return len(transaction)
+        with self._latches.table.read():
+            return len(self._table.entries)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def transaction(self, notes: str = "", *, timeout: float | None = None) -> Transaction:
+        """Return a context manager that makes all changes of its block one commit, or none.
+
+        One such block runs at a time; reads by other threads never wait for it and see the last
+        commit. The store's methods, called by the block's thread, read and write inside it.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about; shown in error messages and events.
+        timeout : float, optional
+            Seconds to wait for other writers, ``lock_timeout`` if None.
+
+        Raises
+        ------
+        LockTimeoutError
+            On entry, if another writer does not finish in time; it names the writer.
+        """
+        if not isinstance(notes, str):
+            raise TypeError(f"notes must be a str, got {describe(notes)}")
+        return Transaction(self, notes, checked_timeout(timeout))
+
+    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            transaction._write(edits, purpose)
+            return
+        batch = self.begin_exclusive(purpose, None)
+        try:
+            for key, edit in edits:
+                batch.put(key, edit)
+            self.commit_batch(batch, None)
+        finally:
+            self.end_exclusive()
+
+    # -- Committer: what transactions ask of the store --------------------------------------------
+
+    def begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
+        if self._closed and not self._dispatcher.on_dispatcher_thread():
+            raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
+        latches = self._latches
+        latches.writer.acquire(latches.timeout if timeout is None else timeout, purpose)
+        return WriteBatch(self._table.entries, self._table.revision + 1)
+
+    def commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
+        table = self._table
+        changes = batch.net_changes()
+        if changes:
+            table.apply(changes, batch.revision)
+        if info is not None:
+            self.transaction_event(info, "done")
+        if changes and any(map(self._has_listeners, map(event_class_of, changes))):
+            self._dispatcher.submit(CommitDelivery(self.event_manager, self, changes, batch.revision, info))
+        return table.revision
+
+    def end_exclusive(self) -> None:
+        self._latches.writer.release()
+        self._start_dispatcher_if_needed()
+
+    def transaction_of_this_thread(self) -> Transaction | None:
+        transactions = self._open_transactions
+        return transactions.get(get_ident()) if transactions else None
+
+    def route(self, transaction: Transaction | None) -> None:
+        if transaction is None:
+            self._open_transactions.pop(get_ident(), None)
+        else:
+            self._open_transactions[get_ident()] = transaction
+
+    def indexed_candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+        assert self._latches.writer.held_by_this_thread()
+        return self._table.candidates(terms)
+
+    def transaction_event(self, info: TransactionInfo, state: str | None) -> None:
+        event: StoreEvent
+        if state is None:
+            if not self._has_listeners(StoreTransactionStartEvent):
+                return
+            event = StoreTransactionStartEvent(self, transaction=info)
+        else:
+            if not self._has_listeners(StoreTransactionEndEvent):
+                return
+            event = StoreTransactionEndEvent(self, transaction=info, state=state)
+        self._dispatcher.submit(EventDelivery(self.event_manager, event))
+
+    def progress(
+        self, key: str, metadata: Entry | None, steps: int
+    ) -> AbstractContextManager[Progress] | None:
+        if not any(map(self._has_listeners, _PROGRESS_EVENTS)):
+            return None
+        return StoreProgressManager(
+            _QueuedEvents(self),
+            source=self,
+            steps=steps,
+            message=f"Storing {key!r}",
+            key=key,
+            metadata={} if metadata is None else metadata.isolated_metadata(),
+        )
+
+    def _progress(
+        self, key: str, metadata: Entry | None, steps: int
+    ) -> AbstractContextManager[Progress] | None:
+        return self.progress(key, metadata, steps)
+
+    # -- odds -------------------------------------------------------------------------------------
+
+    def _start_dispatcher_if_needed(self) -> None:
+        """Start the thread if something is queued and it does not run; no lock is held."""
+        dispatcher = self._dispatcher
+        if not dispatcher.running and dispatcher.pending:
+            dispatcher.ensure_running()
+
+    def _refuse_in_transaction(self, operation: str) -> None:
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
+
+
+class _QueuedEvents:
+    """Emits by way of the store's queue, so that progress is heard in order with everything else."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: DictMemoryStore) -> None:
+        self._store = store
+
+    def emit(self, event: BaseEvent, /) -> None:
+        self._store._dispatcher.submit(EventDelivery(self._store.event_manager, event))
+        self._store._dispatcher.ensure_running()
+
+
+def _always(cls: type[BaseEvent]) -> bool:
+    return True

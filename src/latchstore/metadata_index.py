@@ -1,0 +1,117 @@
+"""One index over one metadata item: which keys have which value.
+
+An index answers `query(name=value)` with the keys that a scan would find, or with a few more that the
+caller's own ``==`` then leaves out; never with fewer.
+
+Thread safety: none of its own. It is changed under the write side of the table lock, and before it is
+published, and read under the read side. No method of a user's object runs here: only values that
+`values.is_immutable` knows (and whose hash and equality are CPython's own) are looked up in the dict;
+keys with any other value are kept apart and compared by the caller, outside the locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from latchstore.values import Entry, is_immutable
+
+_ABSENT: Any = object()
+
+
+class MetadataIndex:
+    """The keys by their value of one metadata item.
+
+    Parameters
+    ----------
+    name : str
+        The metadata item.
+    """
+
+    __slots__ = ("_buckets", "_unhashed", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # A bucket of one key is the key itself, one of several a set: a set of one string takes 216
+        # bytes, and unique values are common. 1, True and 1.0 share a bucket, as they are equal.
+        self._buckets: dict[Any, str | set[str]] = {}
+        # Keys whose value is not looked up: mutable, or with a hash or equality of its own.
+        self._unhashed: set[str] = set()
+
+    def replace(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        """Note that the entry of `key` was `old` and is now `new`; None is no entry.
+
+        Doing it twice is harmless, so that an interrupted commit can be finished or undone.
+        """
+        before = _ABSENT if old is None else old.get(self.name, _ABSENT)
+        after = _ABSENT if new is None else new.get(self.name, _ABSENT)
+        if before is after:
+            return
+        if after is not _ABSENT:
+            self._add(key, after)
+        if before is not _ABSENT:
+            self._discard(key, before, unless=after)
+
+    def _add(self, key: str, value: Any) -> None:
+        if not is_immutable(value):
+            self._unhashed.add(key)
+            return
+        bucket = self._buckets.setdefault(value, key)
+        if type(bucket) is set:
+            bucket.add(key)
+        elif bucket != key:
+            self._buckets[value] = {bucket, key}  # type: ignore[arg-type]
+
+    def _discard(self, key: str, value: Any, unless: Any) -> None:
+        """Forget that `key` has `value`, unless it stands for the value that it has now as well."""
+        if not is_immutable(value):
+            if unless is _ABSENT or is_immutable(unless):
+                self._unhashed.discard(key)
+            return
+        bucket = self._buckets.get(value)
+        if bucket is None or self._shares_bucket(value, unless):
+            return
+        if type(bucket) is set:
+            bucket.discard(key)
+            if not bucket:
+                del self._buckets[value]
+        elif bucket == key:
+            del self._buckets[value]
+
+    def _shares_bucket(self, value: Any, other: Any) -> bool:
+        """Tell whether the dict takes both for the same: equal, or the same NaN."""
+        if other is _ABSENT or not is_immutable(other):
+            return False
+        return value is other or bool(value == other)
+
+    def candidates(self, value: Any) -> Iterable[str] | None:
+        """Return the keys that may have `value`, each once; None if only a scan can tell.
+
+        The result may be the index's own set: it is read before the table lock is released.
+        """
+        if not is_immutable(value):
+            return None
+        bucket = self._buckets.get(value)
+        if bucket is None:
+            return self._unhashed
+        if type(bucket) is not set:
+            bucket = {bucket}  # type: ignore[arg-type]
+        return bucket | self._unhashed if self._unhashed else bucket
+
+    def __len__(self) -> int:
+        """Return how many different values the index holds."""
+        return len(self._buckets)
+
+    def check(self, entries: dict[str, Entry]) -> None:
+        """Raise AssertionError unless the index says exactly what `entries` says; for tests."""
+        fresh = MetadataIndex(self.name)
+        for key, entry in entries.items():
+            fresh.replace(key, None, entry)
+        assert self._unhashed == fresh._unhashed, (self.name, self._unhashed ^ fresh._unhashed)
+        assert set(self._buckets) == set(fresh._buckets), self.name
+        for value, bucket in fresh._buckets.items():
+            assert _as_set(self._buckets[value]) == _as_set(bucket), (self.name, value)
+
+
+def _as_set(bucket: str | set[str]) -> set[str]:
+    return bucket if isinstance(bucket, set) else {bucket}

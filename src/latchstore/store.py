@@ -1,0 +1,585 @@
+"""What a key-value store promises: the contract, which every store of this package keeps.
+
+`AbstractReadOnlyStore` has the reading half, `AbstractStore` the whole. Each method's promise stands
+here once and implementations inherit it. A store must define the abstract methods; the rest have
+an implementation here that is right for any store and built on the abstract ones.
+
+Terms that hold throughout:
+
+- A *key* is a string. A *stream* is a readable binary file object. *Metadata* is a dictionary with
+  string keys; it is copied in depth on its way in and out, so nobody shares it with the store.
+- `buffer_size` is how many bytes are read at a time from a stream that is handed in: a positive
+  integer, 1 MiB by default; where data is not read from a stream it is checked and then ignored.
+- Wrong arguments raise TypeError or ValueError that name the argument, before anything changes.
+- All methods may be called by any thread at any time unless they say otherwise. Each takes effect at
+  one instant between its call and its return.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from latchstore.arguments import (
+    DEFAULT_BUFFER_SIZE,
+    Readable,
+    checked_buffer_size,
+    checked_path,
+    checked_select,
+)
+from latchstore.event_manager import BaseEventManager, get_event_manager
+from latchstore.glob_pattern import matching_keys
+from latchstore.values import Value
+
+#: What `set` takes: a value, or a pair of a stream and metadata.
+SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
+
+_temporary_numbers = itertools.count(1)
+
+
+class AbstractReadOnlyStore(ABC):
+    """The reading half of the key-value store API.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager, optional
+        Where the store's events go; the process-wide default if None.
+
+    Attributes
+    ----------
+    event_manager : BaseEventManager
+    """
+
+    event_manager: BaseEventManager
+
+    def __init__(self, event_manager: BaseEventManager | None = None) -> None:
+        self.event_manager = get_event_manager() if event_manager is None else event_manager
+
+    # -- connection -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def connect(self, credentials: object = None) -> None:
+        """Connect to the store.
+
+        Parameters
+        ----------
+        credentials : object, optional
+            Whatever the store wants to see; a store in memory wants nothing and ignores it.
+
+        Raises
+        ------
+        AuthorizationError
+            If the credentials do not open the store.
+        """
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Disconnect from the store; doing it twice is harmless."""
+
+    @abstractmethod
+    def is_connected(self) -> bool:
+        """Tell whether the store is connected."""
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """Return facts about the store; at least ``readonly``, a bool."""
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Disconnect, and give up what the store holds open; doing it twice is harmless.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds that closing may take; None for as long as it needs.
+        """
+        self.disconnect()
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    # -- one key ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, key: str) -> Value:
+        """Return the data and metadata of a key as a value, which unpacks as that pair.
+
+        The value is of one moment: a later change of the key does not change it.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+        """
+
+    def get_data(self, key: str) -> BinaryIO:
+        """Return the data of a key as a stream, which is a context manager.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+        """
+        return self.get(key).data
+
+    def get_data_range(self, key: str, start: int | None = None, end: int | None = None) -> BinaryIO:
+        """Return the bytes from `start` up to but not including `end` as a stream.
+
+        Parameters
+        ----------
+        start, end : int or None
+            The bounds, as of a slice: None is the start or the end, negative counts from the end.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+        """
+        return self.get(key).range(start, end)
+
+    def get_metadata(self, key: str, select: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the metadata of a key.
+
+        Parameters
+        ----------
+        select : iterable of str, optional
+            The names of the items to return; all if None.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store, or a selected name not in its metadata.
+        """
+        names = checked_select(select)
+        metadata = self.get(key).metadata
+        return metadata if names is None else {name: metadata[name] for name in names}
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the key is in the store."""
+        try:
+            self.get(key)
+        except KeyError:
+            return False
+        return True
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether the key is in the store."""
+        return self.exists(key)
+
+    def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
+        """Return the data of a key as bytes.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+        """
+        checked_buffer_size(buffer_size)
+        with self.get(key) as stream:
+            return stream.read()
+
+    def to_file(self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+        """Write the data of a key to a file.
+
+        The data is written to a temporary file in the same directory, which then replaces the target
+        in one step: if anything fails, an old file at `path` is still there, whole. An old file's
+        permissions are kept, a symbolic link is followed. What is no regular file (a pipe, a device)
+        is written to directly.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store; no file is touched.
+        OSError
+            If the file cannot be written.
+        """
+        checked_buffer_size(buffer_size)
+        target = checked_path(path)
+        with self.get(key) as stream:
+            _replace_file(Path(os.path.realpath(target)), stream, buffer_size)
+
+    # -- many keys, at one instant ----------------------------------------------------------------
+
+    def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
+        """Return the values of many keys, in order, all as they are at one instant of the call.
+
+        Raises
+        ------
+        KeyError
+            If one of the keys is not in the store; raised by the call, not by the iteration.
+        """
+        return iter([self.get(key) for key in keys])
+
+    def multiget_data(self, keys: Iterable[str]) -> Iterator[BinaryIO]:
+        """Return the data of many keys as streams, in order, all of one instant of the call.
+
+        Raises
+        ------
+        KeyError
+            As `multiget`.
+        """
+        return iter([value.data for value in self.multiget(keys)])
+
+    def multiget_metadata(
+        self, keys: Iterable[str], select: Iterable[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Return the metadata of many keys, in order, all of one instant of the call.
+
+        Parameters
+        ----------
+        select : iterable of str, optional
+            The names of the items to return; all if None. A name that is missing is left out.
+
+        Raises
+        ------
+        KeyError
+            As `multiget`.
+        """
+        names = checked_select(select)
+        return iter([_selected(value.metadata, names) for value in self.multiget(keys)])
+
+    @abstractmethod
+    def query(
+        self, select: Iterable[str] | None = None, **kwargs: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Return key and metadata of every key whose metadata has all the given values.
+
+        The answer is that of one instant of the call, whatever happens while it is read. A key
+        matches when each named item is there and ``==`` to the value asked for; an item that is
+        missing equals nothing, None included. Without arguments every key matches.
+
+        Parameters
+        ----------
+        select : iterable of str, optional
+            The names of the items to return; all if None. A name that is missing is left out.
+        **kwargs
+            Names of metadata items and the values that they must have.
+        """
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        """Return the keys that `query` would; cheaper, since no metadata is copied."""
+        return iter([key for key, _ in self.query((), **kwargs)])
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """Return the keys that match a glob-style pattern, as they are at one instant of the call.
+
+        Parameters
+        ----------
+        pattern : str
+            ``*`` stands for any characters, ``?`` for one, ``[ab]`` for one of these, ``[!ab]`` for
+            one not of these. Upper and lower case differ, ``/`` is a character like any other.
+        """
+        return iter(matching_keys(pattern, self.query_keys()))
+
+    def __len__(self) -> int:
+        """Return how many keys the store has at one instant of the call."""
+        return sum(1 for _ in self.query_keys())
+
+
+class AbstractStore(AbstractReadOnlyStore):
+    """The whole key-value store API: reading, writing, transactions.
+
+    Writing emits events once the change is committed: StoreSetEvent for a new key, StoreUpdateEvent (a
+    StoreSetEvent, too) for one that was there, StoreDeleteEvent; each with the key and the metadata.
+    Reading streams in emits StoreProgressStartEvent, StoreProgressStepEvent and StoreProgressEndEvent,
+    if anybody listens.
+    """
+
+    # -- one key ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+        """Store data and metadata under a key, in place of what was there.
+
+        Parameters
+        ----------
+        value : Value or pair
+            What `get` returns, of this or another store, or a pair of a stream (or bytes) and a
+            metadata dictionary. The stream is read to its end before anything changes.
+
+        Events
+        ------
+        StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent
+            Before, while and after the stream is read.
+        StoreSetEvent
+            When the change is committed.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key with its data and metadata.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+
+        Events
+        ------
+        StoreDeleteEvent
+            When the change is committed; its metadata is that which the key had.
+        """
+
+    @abstractmethod
+    def set_data(
+        self,
+        key: str,
+        data: Readable | bytes | bytearray | memoryview,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        """Replace the data of a key and leave its metadata; a new key has none.
+
+        Parameters
+        ----------
+        data : stream or bytes
+            Read to its end before anything changes.
+
+        Events
+        ------
+        StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent
+            Before, while and after the stream is read.
+        StoreSetEvent
+            When the change is committed.
+        """
+
+    @abstractmethod
+    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a key and leave its data; a new key has empty data.
+
+        Events
+        ------
+        StoreSetEvent
+            When the change is committed.
+        """
+
+    @abstractmethod
+    def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        """Update the metadata of a key: items given are set, others stay.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+
+        Events
+        ------
+        StoreSetEvent
+            When the change is committed.
+        """
+
+    def from_bytes(
+        self,
+        key: str,
+        data: bytes | bytearray | memoryview,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        """Replace the data of a key by any bytes-like object and leave its metadata.
+
+        A ``bytes`` object is kept as it is; anything else is copied.
+
+        Events
+        ------
+        StoreSetEvent
+            When the change is committed.
+        """
+        self.set_data(key, data, buffer_size)
+
+    def from_file(
+        self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE
+    ) -> None:
+        """Replace the data of a key by what a file holds and leave its metadata.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read; nothing changes.
+
+        Events
+        ------
+        StoreSetEvent
+            When the change is committed.
+        """
+        checked_buffer_size(buffer_size)
+        with open(checked_path(path), "rb") as stream:
+            self.from_bytes(key, stream.read())
+
+    # -- many keys, in one transaction ------------------------------------------------------------
+
+    def multiset(
+        self,
+        keys: Iterable[str],
+        values: Iterable[SettableValue],
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        """Store many values under many keys, in one transaction: all of them, or none.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        values : iterable of Value or pair
+            As for `set`. Like ``zip``, stops at the end of the shorter of the two.
+
+        Events
+        ------
+        StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent
+            Before, while and after each stream is read.
+        StoreSetEvent
+            For each key, when the transaction is committed.
+        """
+        with self.transaction("multiset"):
+            for key, value in zip(keys, values):  # noqa: B905 (the contract is zip's)
+                self.set(key, value, buffer_size)
+
+    def multiset_data(
+        self,
+        keys: Iterable[str],
+        datas: Iterable[Readable | bytes | bytearray | memoryview],
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        """Replace the data of many keys, in one transaction; as `set_data` for each.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        datas : iterable of stream or bytes
+            Like ``zip``, stops at the end of the shorter of the two.
+
+        Events
+        ------
+        StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent
+            Before, while and after each stream is read.
+        StoreSetEvent
+            For each key, when the transaction is committed.
+        """
+        with self.transaction("multiset_data"):
+            for key, data in zip(keys, datas):  # noqa: B905
+                self.set_data(key, data, buffer_size)
+
+    def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the metadata of many keys, in one transaction; as `set_metadata` for each.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        metadatas : iterable of mapping
+            Like ``zip``, stops at the end of the shorter of the two.
+
+        Events
+        ------
+        StoreSetEvent
+            For each key, when the transaction is committed.
+        """
+        with self.transaction("multiset_metadata"):
+            for key, metadata in zip(keys, metadatas):  # noqa: B905
+                self.set_metadata(key, metadata)
+
+    def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
+        """Update the metadata of many keys, in one transaction; as `update_metadata` for each.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        metadatas : iterable of mapping
+            Like ``zip``, stops at the end of the shorter of the two.
+
+        Raises
+        ------
+        KeyError
+            If one of the keys is not in the store; nothing changes.
+
+        Events
+        ------
+        StoreSetEvent
+            For each key, when the transaction is committed.
+        """
+        with self.transaction("multiupdate_metadata"):
+            for key, metadata in zip(keys, metadatas):  # noqa: B905
+                self.update_metadata(key, metadata)
+
+    # -- transactions and events ------------------------------------------------------------------
+
+    @abstractmethod
+    def transaction(self, notes: str = "") -> AbstractContextManager[Any]:
+        """Return a context manager that makes all changes of its block one commit, or none.
+
+        The block's thread sees its own changes, no other thread sees any before the commit. An
+        exception that leaves the block rolls all of it back. A block inside a block of the same
+        thread joins it; if the inner one fails, its own changes alone are taken back.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about; shown in error messages and events.
+
+        Events
+        ------
+        StoreTransactionStartEvent
+            When the outermost block is entered.
+        StoreTransactionEndEvent
+            When it is left, with the state "done", followed by one event per changed key; or with
+            the state "failed", followed by nothing.
+        """
+
+    def flush(self, timeout: float | None = 30.0) -> None:
+        """Wait until all events of what was committed before the call have been heard.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If that takes longer.
+        DispatcherThreadError
+            If a listener calls it, which would wait for itself.
+        """
+
+
+def _selected(metadata: dict[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:
+    if names is None:
+        return metadata
+    return {name: metadata[name] for name in names if name in metadata}
+
+
+def _replace_file(target: Path, stream: BinaryIO, buffer_size: int) -> None:
+    """Write the stream to `target`, so that it is there whole or not at all."""
+    if target.exists() and not target.is_file():
+        with open(target, "wb") as file:
+            _copy(stream, file, buffer_size)
+        return
+    # Opened here and not by tempfile, which makes files that only the owner may read.
+    name = f".{target.name}.{os.getpid()}-{threading.get_ident()}-{next(_temporary_numbers)}.tmp"
+    temporary = target.with_name(name)
+    try:
+        with open(temporary, "xb") as file:
+            _copy(stream, file, buffer_size)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o7777)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _copy(source: BinaryIO, target: BinaryIO, buffer_size: int) -> None:
+    while block := source.read(buffer_size):
+        target.write(block)

@@ -1,6 +1,6 @@
 """The store's methods, written once over entries: for the store, its transactions, its snapshots.
 
-A subclass says how to find entries (`_entry`, `_entries`, `_items`, `_candidates`) and, if it can be
+A subclass says how to find entries (`_entry`, `_entries_of`, `_items`, `_candidates`) and, if it can be
 written to, how to commit edits (`_write`). All that may run the caller's code (reading streams,
 iterating, copying metadata in depth, comparing) is here, outside those methods, so that no lock that
 they take is ever held while it runs.
@@ -52,7 +52,7 @@ class EntryReader(AbstractReadOnlyStore):
         """Return the entry of a key; KeyError if there is none, TypeError if the key is no str."""
 
     @abstractmethod
-    def _entries(self, keys: list[str]) -> list[Entry]:
+    def _entries_of(self, keys: list[str]) -> list[Entry]:
         """Return the entries of many keys at one instant; KeyError if there is none for one."""
 
     @abstractmethod
@@ -84,17 +84,16 @@ class EntryReader(AbstractReadOnlyStore):
         return True
 
     def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
-        checked_buffer_size(buffer_size)
         return self._entry(key).data
 
     def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
-        return map(StoredValue, self._entries(checked_keys(keys)))
+        return map(StoredValue, self._entries_of(checked_keys(keys)))
 
     def multiget_metadata(
         self, keys: Iterable[str], select: Iterable[str] | None = None
     ) -> Iterator[dict[str, Any]]:
         names = checked_select(select)
-        entries = self._entries(checked_keys(keys))
+        entries = self._entries_of(checked_keys(keys))
         return (_metadata(entry, names) for entry in entries)
 
     def query(
@@ -212,6 +211,10 @@ class EntryStore(EntryReader, AbstractStore):
     """The writing methods, over edits."""
 
     @abstractmethod
+    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        """Commit one edit; inside a transaction, add it to that. As `_write` otherwise."""
+
+    @abstractmethod
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
         """Commit the edits, all or none; inside a transaction, add them to it.
 
@@ -236,7 +239,7 @@ class EntryStore(EntryReader, AbstractStore):
     def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
-        self._write([(key, self._replacement(key, value, buffer_size, "value"))], "set")
+        self._write_one(key, self._replacement(key, value, buffer_size, "value"), "set")
 
     def set_data(
         self,
@@ -246,18 +249,18 @@ class EntryStore(EntryReader, AbstractStore):
     ) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
-        self._write([(key, self._new_data(key, data, buffer_size, "data"))], "set_data")
+        self._write_one(key, self._new_data(key, data, buffer_size, "data"), "set_data")
 
     def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
         key = checked_key(key)
-        self._write([(key, Replace(None, entry_from_metadata(metadata)))], "set_metadata")
+        self._write_one(key, Replace(None, entry_from_metadata(metadata)), "set_metadata")
 
     def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
         key = checked_key(key)
-        self._write([(key, MergeMetadata(entry_from_metadata(metadata)))], "update_metadata")
+        self._write_one(key, MergeMetadata(entry_from_metadata(metadata)), "update_metadata")
 
     def delete(self, key: str) -> None:
-        self._write([(checked_key(key), _DELETE)], "delete")
+        self._write_one(checked_key(key), _DELETE, "delete")
 
     def from_bytes(
         self,
@@ -266,7 +269,7 @@ class EntryStore(EntryReader, AbstractStore):
         buffer_size: int = DEFAULT_BUFFER_SIZE,
     ) -> None:
         checked_buffer_size(buffer_size)
-        self._write([(checked_key(key), Replace(as_bytes(data), None))], "from_bytes")
+        self._write_one(checked_key(key), Replace(as_bytes(data), None), "from_bytes")
 
     def from_file(
         self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE
@@ -275,7 +278,7 @@ class EntryStore(EntryReader, AbstractStore):
         checked_buffer_size(buffer_size)
         with open(checked_path(path), "rb") as stream:
             data = stream.read()
-        self._write([(key, Replace(data, None))], "from_file")
+        self._write_one(key, Replace(data, None), "from_file")
 
     def multiset(
         self,

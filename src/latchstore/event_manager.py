@@ -534,9 +534,7 @@ class _Table:
 
     __slots__ = ("infos", "routes", "sequence")
 
-    def __init__(
-        self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0
-    ) -> None:
+    def __init__(self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0) -> None:
         self.infos = {} if infos is None else infos
         # How many connections have ever been made; numbers the next one.
         self.sequence = sequence
@@ -552,9 +550,7 @@ class _Table:
         """Return a table in which this is what is known of one class."""
         return _Table({**self.infos, info.cls: info}, self.sequence)
 
-    def with_connection(
-        self, cls: type[BaseEvent], connection: _Connection, priority: int
-    ) -> _Table:
+    def with_connection(self, cls: type[BaseEvent], connection: _Connection, priority: int) -> _Table:
         """Return a table with one more connection, the last one of its priority."""
         connection.order = (-priority, self.sequence)
         table = self.with_info(self.info(cls)._with(connection))
@@ -698,9 +694,7 @@ class EventManager(BaseEventManager):
         trace = self._trace
         return trace is not None and bool(trace(name, method, args))
 
-    def _connection(
-        self, cls: type[BaseEvent], func: Listener, conditions: _Conditions
-    ) -> _Connection:
+    def _connection(self, cls: type[BaseEvent], func: Listener, conditions: _Conditions) -> _Connection:
         identity = _identity(func)
         if type(func) is MethodType:
             try:

@@ -434,9 +434,7 @@ class ProgressManager:
         if not self._running:
             raise RuntimeError(f"{type(self).__name__}.{method}() needs a running operation")
 
-    def _emit(
-        self, event_type: type[ProgressEvent], /, *, extra: dict[str, Any], **own: Any
-    ) -> None:
+    def _emit(self, event_type: type[ProgressEvent], /, *, extra: dict[str, Any], **own: Any) -> None:
         merged = {
             "source": self.source,
             "operation_id": self.operation_id,

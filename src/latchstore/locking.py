@@ -99,11 +99,11 @@ class WriterMutex:
         # Guards the right to change the table. While it is held: user code of one transaction block,
         # the table lock, the dispatcher's lock. See the table at the top of this file.
         self._lock = threading.Lock()
-        # (thread, what for, since when on the monotonic clock), published by one assignment; for
+        # (thread, what for, since when in seconds since the epoch), published by one assignment; for
         # error messages and for telling that a thread waits for itself, never for exclusion.
         self._holder: tuple[int, str, float] | None = None
 
-    def acquire(self, timeout: float, purpose: str) -> None:
+    def acquire(self, timeout: float, purpose: str) -> float:
         """Take the mutex, or raise LockTimeoutError after `timeout` seconds.
 
         Parameters
@@ -112,6 +112,11 @@ class WriterMutex:
             Seconds; negative waits for ever.
         purpose : str
             What the holder is about, for the error message of those who wait.
+
+        Returns
+        -------
+        now : float
+            When it was taken, in seconds since the epoch; the write that follows is stamped with it.
         """
         identity = get_ident()
         if not self._lock.acquire(False):
@@ -122,7 +127,9 @@ class WriterMutex:
                 )
             if not self._lock.acquire(True, timeout):
                 raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
-        self._holder = (identity, purpose, time.monotonic())
+        now = time.time()
+        self._holder = (identity, purpose, now)
+        return now
 
     def release(self) -> None:
         """Give the mutex back."""
@@ -140,7 +147,7 @@ class WriterMutex:
         if holder is None:
             return "which is free now"
         identity, purpose, since = holder
-        held = time.monotonic() - since
+        held = max(0.0, time.time() - since)
         return f"held for {held:.3f} s by thread {thread_name(identity)!r} ({purpose})"
 
 

@@ -9,7 +9,8 @@ Terms that hold throughout:
 - A *key* is a string. A *stream* is a readable binary file object. *Metadata* is a dictionary with
   string keys; it is copied in depth on its way in and out, so nobody shares it with the store.
 - `buffer_size` is how many bytes are read at a time from a stream that is handed in: a positive
-  integer, 1 MiB by default; where data is not read from a stream it is checked and then ignored.
+  integer, 1 MiB by default. Where nothing is read from a stream it is checked and then ignored;
+  `to_bytes` does not even check it.
 - Wrong arguments raise TypeError or ValueError that name the argument, before anything changes.
 - All methods may be called by any thread at any time unless they say otherwise. Each takes effect at
   one instant between its call and its return.
@@ -191,7 +192,6 @@ class AbstractReadOnlyStore(ABC):
         KeyError
             If the key is not in the store.
         """
-        checked_buffer_size(buffer_size)
         with self.get(key) as stream:
             return stream.read()
 

@@ -51,6 +51,36 @@ class TransactionInfo:
     thread: str
 
 
+def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+    """Return the entry that an edit makes of the current one, whole; None if it deletes the key.
+
+    Parameters
+    ----------
+    revision : int
+        The revision that the commit will have.
+    now : float
+        Seconds since the epoch.
+
+    Raises
+    ------
+    KeyError
+        If the edit needs an entry and there is none.
+    """
+    new = edit.revise(key, current)
+    if new is None:
+        return None
+    if current is None:
+        new.created = now
+    else:
+        new.created = current.created
+        if now <= current.modified:
+            # The clock stood still or was set back; `modified` moves on all the same.
+            now = nextafter(current.modified, inf)
+    new.modified = now
+    new.revision = revision
+    return new
+
+
 class WriteBatch:
     """Changes on top of what the table holds, kept apart until they are committed.
 
@@ -87,19 +117,7 @@ class WriteBatch:
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        current = self.current(key)
-        new = edit.revise(key, current)
-        if new is not None:
-            now = time.time()
-            if current is None:
-                new.created = now
-            else:
-                new.created = current.created
-                if now <= current.modified:
-                    # The clock stood still or was set back; `modified` moves on all the same.
-                    now = nextafter(current.modified, inf)
-            new.modified = now
-            new.revision = self._revision
+        new = revised(edit, key, self.current(key), self._revision, time.time())
         self._undo.append((key, self._changes.get(key), key in self._changes))
         self._changes[key] = new
 
@@ -283,7 +301,7 @@ class Transaction(EntryStore):
             raise KeyError(key)
         return entry
 
-    def _entries(self, keys: list[str]) -> list[Entry]:
+    def _entries_of(self, keys: list[str]) -> list[Entry]:
         return [self._entry(key) for key in keys]
 
     def _items(self) -> list[tuple[str, Entry]]:
@@ -291,6 +309,9 @@ class Transaction(EntryStore):
 
     def _candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
         return self._open_batch().overlay(self._store.indexed_candidates(terms))
+
+    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        self._open_batch().put(key, edit)
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
         batch = self._open_batch()
@@ -322,8 +343,5 @@ class Transaction(EntryStore):
         return {"readonly": False, "notes": self.notes, "keys": len(self)}
 
     def __repr__(self) -> str:
-        if self._batch is not None:
-            state = "open"
-        else:
-            state = "new" if self._thread is None else "ended"
+        state = "new" if self._thread is None else "ended" if self._batch is None else "open"
         return f"<{state} transaction {self.notes!r}>"

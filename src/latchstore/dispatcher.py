@@ -61,7 +61,8 @@ class EventDispatcher:
     def __init__(self, name: str = "latchstore-events") -> None:
         self._name = name
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
-        # Guards _thread and _stopping: at most one thread runs, and is told once. Nothing is called under it but Thread.start.
+        # Guards _thread and _stopping: at most one thread runs, and is told to end once. Nothing is
+        # called under it but Thread.start.
         self._life = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False

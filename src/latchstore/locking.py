@@ -162,7 +162,7 @@ class _ReadSection:
 
     def __enter__(self) -> None:
         table_lock = self._table_lock
-        if table_lock.writing_thread == get_ident():
+        if table_lock.held_for_writing_by_this_thread():
             raise LockTimeoutError("this thread is applying a commit and would wait for itself")
         if not self._handle.acquire(timeout=table_lock.timeout):
             raise LockTimeoutError(f"no read lock in {table_lock.timeout:g} s, {table_lock.describe()}")
@@ -185,17 +185,20 @@ class TableLock:
         Any lock of ``readerwriterlock``, or one with the same two methods.
     timeout : float
         Seconds to wait before LockTimeoutError.
+    writer : WriterMutex
+        Held by whoever takes the write side, and knows the name.
     """
 
-    __slots__ = ("_lock", "_write_handle", "timeout", "writing_thread")
+    __slots__ = ("_lock", "_write_handle", "_writer", "_writing", "timeout")
 
-    def __init__(self, lock: ReaderWriterLock, timeout: float) -> None:
+    def __init__(self, lock: ReaderWriterLock, timeout: float, writer: WriterMutex) -> None:
         self._lock = lock
+        self._writer = writer
+        # Whether the write side is held; by whom, the writer mutex knows. For assertions and messages.
+        self._writing = False
         # Used under the writer mutex only, so by one thread at a time.
         self._write_handle = lock.gen_wlock()
         self.timeout = timeout
-        #: The thread that holds the write side, for assertions and messages.
-        self.writing_thread: int | None = None
 
     def read(self) -> _ReadSection:
         """Return a ``with`` context that holds the read side."""
@@ -207,19 +210,20 @@ class TableLock:
             raise LockTimeoutError(
                 f"the table was not free for writing in {self.timeout:g} s: readers hold it"
             )
-        self.writing_thread = get_ident()
+        self._writing = True
 
     def release_write(self) -> None:
         """Give the write side back."""
-        self.writing_thread = None
+        self._writing = False
         self._write_handle.release()
+
+    def held_for_writing_by_this_thread(self) -> bool:
+        """Tell whether the calling thread holds the write side."""
+        return self._writing and self._writer.held_by_this_thread()
 
     def describe(self) -> str:
         """Say who holds the write side."""
-        writer = self.writing_thread
-        if writer is None:
-            return "no thread is writing now"
-        return f"thread {thread_name(writer)!r} is writing"
+        return self._writer.describe() if self._writing else "no thread is writing now"
 
 
 class Latches:
@@ -238,7 +242,7 @@ class Latches:
 
     def __init__(self, lock_class: Callable[[], ReaderWriterLock], timeout: float) -> None:
         self.writer = WriterMutex()
-        self.table = TableLock(lock_class(), timeout)
+        self.table = TableLock(lock_class(), timeout, self.writer)
         self.timeout = timeout
 
     @contextmanager

@@ -359,16 +359,17 @@ class DictMemoryStore(EntryStore):
         return Transaction(self, notes, checked_timeout(timeout))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._gate is not None:
             transaction = self.transaction_of_this_thread()
             if transaction is not None:
                 transaction._write_one(key, edit, purpose)
                 return
-        self._check_door(purpose)
+        if self._closed:
+            self._check_door(purpose)
         latches = self._latches
         table = self._table
         now = latches.writer.acquire(latches.timeout, purpose)
-        # A batch of one, without the batch.
         try:
             current = self._entries.get(key)
             revision = table.revision + 1
@@ -377,10 +378,13 @@ class DictMemoryStore(EntryStore):
                 self._apply([change], revision)
             else:
                 table.apply_one(change, revision)
-            self._queue_events([change], revision, None)
+            heard = self._has_listeners(event_class_of(change))
+            if heard:
+                self._queue_events([change], revision, None)
         finally:
             latches.writer.release()
-        self._start_dispatcher_if_needed()
+        if heard:
+            self._start_dispatcher_if_needed()
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
         transaction = self.transaction_of_this_thread()
@@ -427,7 +431,7 @@ class DictMemoryStore(EntryStore):
             self._apply(changes, batch.revision)
         if info is not None:
             self.transaction_event(info, "done")
-        if changes:
+        if any(map(self._has_listeners, set(map(event_class_of, changes)))):
             self._queue_events(changes, batch.revision, info)
         return self._table.revision
 

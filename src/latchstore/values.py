@@ -106,13 +106,16 @@ def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata")
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         raise TypeError(f"{argument} must be a mapping with str keys, got {describe(metadata)}")
     entry = Entry(metadata)
-    if not entry:
-        return entry
-    # Two passes in C instead of one in Python: 0.2 us instead of 0.5 us for five items.
+    for name, item in entry.items():
+        if type(name) is not str or type(item) not in ATOMIC_TYPES:
+            return _checked_entry(entry, argument)
+    return entry
+
+
+def _checked_entry(entry: Entry, argument: str) -> Entry:
+    """Deal with an entry that has other keys than plain strings, or other values than atomic ones."""
     if not _ONLY_STR.issuperset(map(type, entry)):
         entry = _with_exact_keys(entry, argument)
-    if ATOMIC_TYPES.issuperset(map(type, entry.values())):
-        return entry
     if all(map(is_immutable, entry.values())):
         return entry
     return NestedEntry(copy.deepcopy(dict(entry)))

@@ -40,6 +40,8 @@ from latchstore.values import (
     with_metadata_of,
 )
 
+_ABSENT = object()
+
 #: Called with ``step=bytes_so_far`` while a stream is read.
 Progress = Callable[..., object]
 
@@ -56,11 +58,11 @@ class EntryReader(AbstractReadOnlyStore):
         """Return the entries of many keys at one instant; KeyError if there is none for one."""
 
     @abstractmethod
-    def _items(self) -> list[tuple[str, Entry]]:
-        """Return all keys and entries at one instant."""
+    def _items(self) -> Iterable[tuple[str, Entry]]:
+        """Return all keys and entries at one instant, to iterate over once."""
 
     @abstractmethod
-    def _candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return, at one instant, keys and entries among which are all that match `terms`."""
 
     def get(self, key: str) -> Value:
@@ -107,7 +109,7 @@ class EntryReader(AbstractReadOnlyStore):
         return (key for key, _ in _matching(self._candidates(kwargs), kwargs))
 
     def __len__(self) -> int:
-        return len(self._items())
+        return sum(1 for _ in self._items())
 
 
 def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
@@ -123,8 +125,8 @@ def _matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> I
 
 def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) -> Iterator[tuple[str, Entry]]:
     if is_immutable(wanted):
-        return (item for item in found if name in item[1] and item[1][name] == wanted)
-    return (item for item in found if name in item[1] and _equals(item[1][name], wanted))
+        return ((key, entry) for key, entry in found if entry.get(name, _ABSENT) == wanted)
+    return ((key, entry) for key, entry in found if name in entry and _equals(entry[name], wanted))
 
 
 def _equals(held: Any, wanted: Any) -> bool:

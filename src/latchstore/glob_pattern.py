@@ -26,23 +26,26 @@ def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
     if not isinstance(pattern, str):
         raise TypeError(f"pattern must be a str, got {describe(pattern)}")
     pattern = exact_string(pattern)
-    if pattern == "*":
-        return list(keys)
-    prefix, rest = _split(pattern)
-    if rest == "*":
-        # Most patterns are a prefix: 45 ns a key instead of 130 ns (benchmarks/operations.py).
-        return [key for key in keys if key.startswith(prefix)]
-    matches = _compiled(pattern)
-    if prefix:
-        return [key for key in keys if key.startswith(prefix) and matches(key)]
-    return [key for key in keys if matches(key)]
+    if _SPECIAL.search(pattern) is None:
+        return [key for key in keys if key == pattern]
+    matches = _simple_matcher(pattern) or _compiled(pattern)
+    return list(filter(matches, keys))
 
 
-def _split(pattern: str) -> tuple[str, str]:
-    """Split a pattern before its first special character."""
-    special = _SPECIAL.search(pattern)
-    at = len(pattern) if special is None else special.start()
-    return pattern[:at], pattern[at:]
+def _simple_matcher(pattern: str) -> Callable[[str], object] | None:
+    """Return a string method's work for ``prefix*``, ``*suffix`` and ``*part*``, None for others.
+
+    Most patterns are of these forms. A string method takes 40 to 80 ns a key, a compiled expression 100
+    to 170 ns (benchmarks/operations.py).
+    """
+    literal = pattern.strip("*")
+    if _SPECIAL.search(literal) is not None:
+        return None
+    if not pattern.startswith("*"):
+        return lambda key: key.startswith(literal)
+    if not pattern.endswith("*"):
+        return lambda key: key.endswith(literal)
+    return lambda key: literal in key
 
 
 @functools.lru_cache(maxsize=256)

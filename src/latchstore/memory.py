@@ -311,10 +311,10 @@ class DictMemoryStore(EntryStore):
                 raise KeyError(key)
         return found  # type: ignore[return-value]
 
-    def _items(self) -> list[tuple[str, Entry]]:
+    def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._candidates({})
 
-    def _candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         transaction = self.transaction_of_this_thread()
         if transaction is not None:
             return transaction._candidates(terms)
@@ -451,7 +451,7 @@ class DictMemoryStore(EntryStore):
             self._open_transactions[get_ident()] = transaction
         self._gate = self._open_transactions or None
 
-    def indexed_candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    def indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         assert self._latches.writer.held_by_this_thread()
         return self._table.candidates(terms)
 

@@ -172,7 +172,7 @@ class Committer(Protocol):
     def route(self, transaction: Transaction | None) -> None:
         """Send the calling thread's calls to this transaction; None: to the store again."""
 
-    def indexed_candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    def indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return what the table knows of `terms`; the caller holds the writer mutex."""
 
     def transaction_event(self, info: TransactionInfo, state: str | None) -> None:
@@ -304,10 +304,10 @@ class Transaction(EntryStore):
     def _entries_of(self, keys: list[str]) -> list[Entry]:
         return [self._entry(key) for key in keys]
 
-    def _items(self) -> list[tuple[str, Entry]]:
+    def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._candidates({})
 
-    def _candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return self._open_batch().overlay(self._store.indexed_candidates(terms))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of latchstore beside what people use today, side by side in one run."""

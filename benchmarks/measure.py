@@ -1,0 +1,132 @@
+"""How things are measured here: interleaved rounds, medians, and ratios within one run.
+
+Machines are noisy and change their speed, so a figure on its own says little. All that is to be
+compared is run in turn (A B C, A B C, ...), and what counts is the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import sys
+import timeit
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of one subject, in nanoseconds per operation."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rounds)
+
+    @property
+    def spread(self) -> float:
+        """The distance between the quartiles, as a part of the median."""
+        if len(self.rounds) < 4:
+            return 0.0
+        low, _, high = statistics.quantiles(self.rounds, n=4)
+        return (high - low) / self.median
+
+
+class Subject:
+    """A statement to be timed.
+
+    It is compiled on its own: the interpreter adapts code to what it meets there, and were one loop
+    shared by a dict and a store, each would be timed as the other had left it.
+
+    Parameters
+    ----------
+    code : str
+        What to time.
+    operations : int
+        How many operations that is.
+    setup : str
+        Run before each time, and not timed: to bring the subject's own data into the processor's caches
+        in place of what the subject before it has left there.
+    **names
+        What the code may use.
+    """
+
+    def __init__(self, code: str, operations: int, setup: str = "pass", **names: object) -> None:
+        self._timer = timeit.Timer(code, setup, globals=names)
+        self._operations = operations
+
+    def run(self) -> float:
+        """Return the nanoseconds that one operation has taken, without garbage collection."""
+        return self._timer.timeit(1) * 1e9 / self._operations
+
+
+def interleaved(subjects: Mapping[str, Subject], rounds: int) -> dict[str, Timing]:
+    """Time each subject once per round, one after the other, after a round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for subject in subjects.values():
+        subject.run()
+    for _ in range(rounds):
+        gc.collect()
+        for name, subject in subjects.items():
+            times[name].append(subject.run())
+    return {name: Timing(tuple(measured)) for name, measured in times.items()}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One line of a result: how something compares with something else, and what was asked for."""
+
+    what: str
+    ours: float
+    other: float
+    unit: str
+    asked: float
+
+    @property
+    def value(self) -> float:
+        """Ours divided by the other."""
+        return self.ours / self.other
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio is at most what was asked for."""
+        return self.value <= self.asked
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown that also reads well as text."""
+    widths = [max(len(line[column]) for line in (headings, *rows)) for column in range(len(headings))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in (headings, ["-" * width for width in widths], *rows)
+    ]
+    return "\n".join(lines)
+
+
+def ratio_table(ratios: Sequence[Ratio]) -> str:
+    """Return the ratios as a table."""
+    headings = ["what", "latchstore", "the other", "ratio", "asked for", "met"]
+    rows = [
+        [
+            ratio.what,
+            f"{ratio.ours:,.0f} {ratio.unit}",
+            f"{ratio.other:,.0f} {ratio.unit}",
+            f"{ratio.value:.4f}" if ratio.value < 0.01 else f"{ratio.value:.2f}",
+            f"<= {ratio.asked:g}",
+            "yes" if ratio.met else "NO",
+        ]
+        for ratio in ratios
+    ]
+    return markdown(headings, rows)
+
+
+def machine() -> str:
+    """Say in one line what the figures were measured on."""
+    gil = "" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", without the GIL"
+    return (
+        f"{platform.python_implementation()} {platform.python_version()}{gil}, "
+        f"{platform.system()} {platform.machine()}"
+    )

@@ -1,0 +1,146 @@
+"""What does one operation cost, in one thread, beside a bare dict, a locked dict and encore?
+
+Reads and writes go over 1,000 keys with 64 bytes of data and two metadata items each, in a shuffled
+order; so it is the operations that are measured, and not how far away the memory is. Queries and globs
+go over 10,000 keys.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+from typing import Any
+
+from benchmarks.measure import Ratio, Subject, Timing, interleaved, ratio_table
+from latchstore import AbstractStore, DictMemoryStore, EventManager
+
+DATA = 64
+FEW = 1_000
+PASSES = 5
+MANY = 10_000
+
+
+class LockedDict:
+    """What people write themselves: a dict under a lock."""
+
+    def __init__(self, entries: dict[str, bytes]) -> None:
+        # Guards _entries.
+        self._lock = threading.Lock()
+        self._entries = entries
+
+    def get(self, key: str) -> bytes | None:
+        """Return what the dict has for the key."""
+        with self._lock:
+            return self._entries.get(key)
+
+
+def key_of(number: int) -> str:
+    """Return the key of an entry."""
+    return f"key{number}"
+
+
+def data_of(number: int) -> bytes:
+    """Return the data of an entry."""
+    return b"%0*d" % (DATA, number)
+
+
+def fill(store: Any, count: int) -> Any:
+    """Set `count` keys with two metadata items each."""
+    for number in range(count):
+        value = (io.BytesIO(data_of(number)), {"type": number % 7, "number": number})
+        store.set(key_of(number), value)
+    return store
+
+
+def encore_store() -> Any:
+    """Return an encore DictMemoryStore, to which nobody listens."""
+    from encore.storage.dict_memory_store import DictMemoryStore as EncoreStore
+
+    return EncoreStore()
+
+
+def our_store(**options: Any) -> DictMemoryStore:
+    """Return one of ours, to which nobody listens."""
+    return DictMemoryStore(EventManager(), **options)
+
+
+def measure_single_keys(rounds: int) -> dict[str, Timing]:
+    """Time the operations on single keys."""
+    keys = [key_of(number) for number in range(FEW)]
+    random.Random(1).shuffle(keys)
+    bare = {key_of(number): data_of(number) for number in range(FEW)}
+    locked = LockedDict({key_of(number): data_of(number) for number in range(FEW)})
+
+    def each(code: str, store: Any) -> Subject:
+        once = f"for key in keys: {code}"
+        names = {"keys": keys, "store": store, "data": data_of(0), "BytesIO": io.BytesIO}
+        return Subject(f"for _ in range({PASSES}):\n    {once}", PASSES * FEW, once, **names)
+
+    subjects = {
+        "dict.get": each("store.get(key)", bare),
+        "dict + Lock": each("store.get(key)", locked),
+        "in dict": each("key in store", bare),
+    }
+    operations = {
+        "to_bytes": "store.to_bytes(key)",
+        "exists": "store.exists(key)",
+        "get": "store.get(key)",
+        "get_metadata": "store.get_metadata(key)",
+        "from_bytes": "store.from_bytes(key, data)",
+        "set": "store.set(key, (BytesIO(data), {'type': 1, 'number': 2}))",
+        "delete + from_bytes": "store.delete(key); store.from_bytes(key, data)",
+    }
+    ours, encore = fill(our_store(), FEW), fill(encore_store(), FEW)
+    for name, code in operations.items():
+        subjects[name] = each(code, ours)
+        subjects[f"encore {name}"] = each(code, encore)
+    return interleaved(subjects, rounds)
+
+
+def measure_many_keys(rounds: int) -> dict[str, Timing]:
+    """Time the operations that look at many keys, in nanoseconds a call."""
+    ours, encore = fill(our_store(), MANY), fill(encore_store(), MANY)
+    indexed: AbstractStore = fill(our_store(indexes=["number"]), MANY)
+    query = f"list(store.query(number={MANY // 2}))"
+    subjects = {
+        "query, indexed": Subject(f"for _ in range(100): {query}", 100, store=indexed),
+        "query": Subject(query, 1, store=ours),
+        "encore query": Subject(query, 1, store=encore),
+    }
+    for name in ("query_keys()", "glob('key77*')", "glob('*[37]7?')"):
+        subjects[name] = Subject(f"list(store.{name})", 1, store=ours)
+        subjects[f"encore {name}"] = Subject(f"list(store.{name})", 1, store=encore)
+    return interleaved(subjects, rounds)
+
+
+def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
+    """Compare, where a limit was set."""
+    times = {name: timing.median for name, timing in (single | many).items()}
+
+    def ratio(ours: str, other: str, asked: float) -> Ratio:
+        return Ratio(f"{ours} / {other}", times[ours], times[other], "ns", asked)
+
+    return [
+        ratio("to_bytes", "dict.get", 2.5),
+        ratio("to_bytes", "dict + Lock", 0.55),
+        ratio("get", "encore get", 1.0),
+        ratio("from_bytes", "encore from_bytes", 0.1),
+        ratio("query", "encore query", 0.5),
+        ratio("query, indexed", "encore query", 1 / 500),
+        ratio("glob('key77*')", "encore glob('key77*')", 0.25),
+        ratio("glob('*[37]7?')", "encore glob('*[37]7?')", 0.25),
+    ]
+
+
+def run(quick: bool = False) -> tuple[str, list[Ratio]]:
+    """Measure; return a report in Markdown and the ratios."""
+    single = measure_single_keys(3 if quick else 40)
+    many = measure_many_keys(3 if quick else 30)
+    compared = ratios(single, many)
+    lines = [ratio_table(compared), "", "All of them, medians:", ""]
+    lines += [
+        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})"
+        for name, timing in (single | many).items()
+    ]
+    return "\n".join(lines), compared

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -85,14 +86,14 @@ def checked_buffer_size(buffer_size: int) -> int:
 
 
 def checked_timeout(timeout: float | None, argument: str = "timeout") -> float | None:
-    """Return the timeout in seconds; None waits for ever, zero does not wait."""
+    """Return the timeout in seconds; None waits for ever, zero does not wait, infinity is allowed."""
     if timeout is None:
         return None
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         raise TypeError(f"{argument} must be a number of seconds or None, got {describe(timeout)}")
     if not timeout >= 0:
         raise ValueError(f"{argument} must not be negative, got {timeout} seconds")
-    return timeout
+    return min(timeout, threading.TIMEOUT_MAX)
 
 
 def checked_range(start: int | None, end: int | None) -> slice:

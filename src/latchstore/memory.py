@@ -263,7 +263,8 @@ class DictMemoryStore(EntryStore):
         # dict.get instead of 3.1 times (benchmarks/operations.py).
         try:
             data = self._entries[key].data  # type: ignore[union-attr]
-            if self._gate is None or get_ident() not in self._gate:
+            gate = self._gate
+            if gate is None or get_ident() not in gate:
                 return data
         except (KeyError, TypeError, AttributeError):
             pass  # missing, being created or deleted, or no string: found out at leisure
@@ -275,9 +276,10 @@ class DictMemoryStore(EntryStore):
             entry = self._entries[key]
         except (KeyError, TypeError):
             return self._entry_carefully(key)
-        if entry is None or not (self._gate is None or get_ident() not in self._gate):
-            return self._entry_carefully(key)
-        return entry
+        gate = self._gate
+        if entry is not None and (gate is None or get_ident() not in gate):
+            return entry
+        return self._entry_carefully(key)
 
     def _entry_carefully(self, key: str) -> Entry:
         """Read one entry when the quick way could not: bad or missing key, commit, transaction."""

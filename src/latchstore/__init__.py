@@ -5,9 +5,12 @@ from latchstore.errors import (
     DispatcherThreadError,
     FlushTimeoutError,
     LockTimeoutError,
+    RevisionMismatchError,
+    SnapshotClosedError,
     StoreClosedError,
     StoreError,
     TransactionClosedError,
+    TransactionConflictError,
     TransactionError,
     WrongThreadError,
 )
@@ -40,6 +43,7 @@ from latchstore.events import (
     StoreUpdateEvent,
 )
 from latchstore.memory import DictMemoryStore
+from latchstore.snapshot import Snapshot
 from latchstore.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.transaction import Transaction, TransactionInfo
 from latchstore.values import StringValue, Value
@@ -62,6 +66,9 @@ __all__ = [
     "ProgressManager",
     "ProgressStartEvent",
     "ProgressStepEvent",
+    "RevisionMismatchError",
+    "Snapshot",
+    "SnapshotClosedError",
     "StoreClosedError",
     "StoreDeleteEvent",
     "StoreError",
@@ -81,6 +88,7 @@ __all__ = [
     "StringValue",
     "Transaction",
     "TransactionClosedError",
+    "TransactionConflictError",
     "TransactionError",
     "TransactionInfo",
     "Value",

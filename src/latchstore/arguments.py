@@ -96,6 +96,17 @@ def checked_timeout(timeout: float | None, argument: str = "timeout") -> float |
     return min(timeout, threading.TIMEOUT_MAX)
 
 
+def checked_revision(if_revision: int | None) -> int | None:
+    """Return the revision that a key is expected to have: None for any, 0 for no such key."""
+    if if_revision is None:
+        return None
+    if not isinstance(if_revision, int) or isinstance(if_revision, bool):
+        raise TypeError(f"if_revision must be an int or None, got {describe(if_revision)}")
+    if if_revision < 0:
+        raise ValueError(f"if_revision must not be negative, got {if_revision}")
+    return if_revision
+
+
 def checked_range(start: int | None, end: int | None) -> slice:
     """Return the slice from `start` to `end`, each an integer or None."""
     for bound, argument in ((start, "start"), (end, "end")):

@@ -24,10 +24,12 @@ from latchstore.arguments import (
     checked_key,
     checked_keys,
     checked_path,
+    checked_revision,
     checked_select,
     describe,
     read_all,
 )
+from latchstore.errors import RevisionMismatchError
 from latchstore.store import AbstractReadOnlyStore, AbstractStore, SettableValue
 from latchstore.values import (
     Entry,
@@ -140,7 +142,21 @@ def _equals(held: Any, wanted: Any) -> bool:
 
 
 class Edit(Protocol):
-    """What a call wants of one key. Made outside all locks, used once, under the writer mutex."""
+    """What a call wants of one key. Made outside all locks, used under the writer mutex.
+
+    Attributes
+    ----------
+    blind : bool
+        Whether it does the same whatever there is: it cannot conflict with what others write.
+    whole : bool
+        Whether nothing is left of what there was.
+    """
+
+    @property
+    def blind(self) -> bool: ...
+
+    @property
+    def whole(self) -> bool: ...
 
     def revise(self, key: str, current: Entry | None) -> Entry | None:
         """Return the new entry, without times and revision, or None to delete; runs no user code.
@@ -162,16 +178,27 @@ class Replace:
         A fresh entry from `entry_from_metadata`, which becomes the new entry.
     """
 
-    __slots__ = ("_data", "_metadata")
+    __slots__ = ("_data", "_metadata", "_used")
+
+    blind = True
 
     def __init__(self, data: bytes | None, metadata: Entry | None) -> None:
         self._data = data
         self._metadata = metadata
+        # An optimistic transaction uses its edits twice: on its snapshot and at commit.
+        self._used = False
+
+    @property
+    def whole(self) -> bool:
+        return self._data is not None and self._metadata is not None
 
     def revise(self, key: str, current: Entry | None) -> Entry:
         entry = self._metadata
         if entry is None:
             entry = with_metadata_of(current)
+        elif self._used:
+            entry = with_metadata_of(entry)
+        self._used = True
         data = self._data
         if data is None:
             data = b"" if current is None else current.data
@@ -190,6 +217,9 @@ class MergeMetadata:
 
     __slots__ = ("_metadata",)
 
+    blind = False
+    whole = False
+
     def __init__(self, metadata: Entry) -> None:
         self._metadata = metadata
 
@@ -206,12 +236,48 @@ class Delete:
 
     __slots__ = ()
 
+    blind = False
+    whole = True
+
     def revise(self, key: str, current: Entry | None) -> None:
         if current is None:
             raise KeyError(key)
 
 
+class IfRevision:
+    """Do another edit, if the key has the revision that is expected.
+
+    Parameters
+    ----------
+    edit : Edit
+    expected : int
+        0: the key must not exist.
+    """
+
+    __slots__ = ("_expected", "edit")
+
+    blind = False
+
+    def __init__(self, edit: Edit, expected: int) -> None:
+        self.edit = edit
+        self._expected = expected
+
+    def revise(self, key: str, current: Entry | None) -> Entry | None:
+        actual = 0 if current is None else current.revision
+        if actual != self._expected:
+            raise RevisionMismatchError(key, self._expected, actual)
+        return self.edit.revise(key, current)
+
+    @property
+    def whole(self) -> bool:
+        return self.edit.whole
+
+
 _DELETE = Delete()
+
+
+def _conditional(edit: Edit, if_revision: int | None) -> Edit:
+    return edit if if_revision is None else IfRevision(edit, if_revision)
 
 
 class EntryStore(EntryReader, AbstractStore):
@@ -243,49 +309,83 @@ class EntryStore(EntryReader, AbstractStore):
             The length of the stream in bytes, -1 if it is not known.
         """
 
-    def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+    def set(
+        self,
+        key: str,
+        value: SettableValue,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
+    ) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
-        self._write_one(key, self._replacement(key, value, buffer_size, "value"), "set")
+        checked_revision(if_revision)
+        edit = self._replacement(key, value, buffer_size, "value")
+        self._write_one(key, _conditional(edit, if_revision), "set")
 
     def set_data(
         self,
         key: str,
         data: Readable | bytes | bytearray | memoryview,
         buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
-        self._write_one(key, self._new_data(key, data, buffer_size, "data"), "set_data")
+        checked_revision(if_revision)
+        edit = self._new_data(key, data, buffer_size, "data")
+        self._write_one(key, _conditional(edit, if_revision), "set_data")
 
-    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+    def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         key = checked_key(key)
-        self._write_one(key, Replace(None, entry_from_metadata(metadata)), "set_metadata")
+        checked_revision(if_revision)
+        edit = Replace(None, entry_from_metadata(metadata))
+        self._write_one(key, _conditional(edit, if_revision), "set_metadata")
 
-    def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+    def update_metadata(
+        self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
+    ) -> None:
         key = checked_key(key)
-        self._write_one(key, MergeMetadata(entry_from_metadata(metadata)), "update_metadata")
+        checked_revision(if_revision)
+        edit = MergeMetadata(entry_from_metadata(metadata))
+        self._write_one(key, _conditional(edit, if_revision), "update_metadata")
 
-    def delete(self, key: str) -> None:
-        self._write_one(checked_key(key), _DELETE, "delete")
+    def delete(self, key: str, *, if_revision: int | None = None) -> None:
+        key = checked_key(key)
+        checked_revision(if_revision)
+        self._write_one(key, _conditional(_DELETE, if_revision), "delete")
 
     def from_bytes(
         self,
         key: str,
         data: bytes | bytearray | memoryview,
         buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
-        checked_buffer_size(buffer_size)
-        self._write_one(checked_key(key), Replace(as_bytes(data), None), "from_bytes")
+        key = checked_key(key)
+        if buffer_size is not DEFAULT_BUFFER_SIZE:
+            checked_buffer_size(buffer_size)
+        edit: Edit = Replace(as_bytes(data), None)
+        if if_revision is not None:
+            edit = _conditional(edit, checked_revision(if_revision))
+        self._write_one(key, edit, "from_bytes")
 
     def from_file(
-        self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE
+        self,
+        key: str,
+        path: str | os.PathLike[str],
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
+        checked_revision(if_revision)
         with open(checked_path(path), "rb") as stream:
-            data = stream.read()
-        self._write_one(key, Replace(data, None), "from_file")
+            edit = Replace(stream.read(), None)
+        self._write_one(key, _conditional(edit, if_revision), "from_file")
 
     def multiset(
         self,

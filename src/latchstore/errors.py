@@ -41,3 +41,51 @@ class TransactionClosedError(TransactionError):
 
 class WrongThreadError(TransactionError):
     """A transaction was used by another thread than the one that opened it."""
+
+
+class TransactionConflictError(TransactionError):
+    """What an optimistic transaction has read was changed by another before it could commit.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        The keys that were changed, or came or went where the transaction had looked.
+    tries : int
+        How many times the transaction was tried.
+    """
+
+    def __init__(self, message: str, keys: tuple[str, ...] = (), tries: int = 1) -> None:
+        super().__init__(message)
+        self.keys = keys
+        self.tries = tries
+
+    def __reduce__(self) -> tuple[type[TransactionConflictError], tuple[object, ...]]:
+        return type(self), (self.args[0], self.keys, self.tries)
+
+
+class RevisionMismatchError(StoreError):
+    """A write with ``if_revision`` met another revision; nothing was changed.
+
+    Attributes
+    ----------
+    key : str
+    expected : int
+        The revision that was asked for; 0 for a key that must not exist.
+    actual : int
+        The revision of the key; 0 if there is none.
+    """
+
+    def __init__(self, key: str, expected: int, actual: int) -> None:
+        expects = f"revision {expected}" if expected else "no such key"
+        has = f"revision {actual}" if actual else "no such key"
+        super().__init__(f"key {key!r}: if_revision expects {expects}, the store has {has}")
+        self.key = key
+        self.expected = expected
+        self.actual = actual
+
+    def __reduce__(self) -> tuple[type[RevisionMismatchError], tuple[object, ...]]:
+        return type(self), (self.key, self.expected, self.actual)
+
+
+class SnapshotClosedError(StoreError):
+    """A snapshot was used after it was closed."""

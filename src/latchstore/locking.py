@@ -7,11 +7,12 @@ order  lock                what it guards                               held for
                                                                         (user code runs), or one write
 2      table lock          the dicts: written while changes are         microseconds; no user code, no
                            applied, read while several keys are read    waiting for anything
-3      dispatcher's lock   starting and ending its thread               microseconds
+3      gate lock           what the gate of memory.py says              microseconds
+4      dispatcher's lock   starting and ending its thread               microseconds
 ====== =================== ============================================ ==============================
 
-A lock is only ever asked for while holding locks above it in this table. Reads take the table lock
-alone. Nothing but the dispatcher's lock is taken inside the table lock.
+A lock is only ever asked for while holding locks above it in this table. Reads, and
+opening a snapshot, take the table lock alone. Nothing is taken inside the table lock.
 
 Thread safety:
 
@@ -216,6 +217,24 @@ class TableLock:
         """Give the write side back."""
         self._writing = False
         self._write_handle.release()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the write side without the writer mutex: keeps commits out while a snapshot is opened."""
+        if self.held_for_writing_by_this_thread():
+            raise LockTimeoutError("this thread is applying a commit and would wait for itself")
+        handle = self._lock.gen_wlock()
+        if not handle.acquire(timeout=self.timeout):
+            raise LockTimeoutError(f"the table was not free in {self.timeout:g} s, {self.describe()}")
+        try:
+            yield
+        finally:
+            handle.release()
+
+    def try_exclusive(self) -> Lockable | None:
+        """Take the write side if it is free this instant; return what releases it, or None."""
+        handle = self._lock.gen_wlock()
+        return handle if handle.acquire(blocking=False) else None
 
     def held_for_writing_by_this_thread(self) -> bool:
         """Tell whether the calling thread holds the write side."""

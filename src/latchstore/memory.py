@@ -6,18 +6,20 @@ and the gate:
 1. The gate says which threads may not take what a lock-free read gave them. None: no such thread. The
    dict of open transactions: the threads in it, whose calls go to their transaction. `EVERYONE`: a
    commit is being applied, and all take the table lock instead.
-2. It is set by single assignments under the writer mutex, read without a lock after the entry was read.
+2. It is set by single assignments under a lock of its own, read without one after the entry was read.
    Why that is enough stands in ``table.py``.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -26,10 +28,12 @@ from latchstore.arguments import (
     checked_timeout,
     describe,
 )
+from latchstore.attempts import Attempts
+from latchstore.batch import OptimisticBatch, WriteBatch, revised
 from latchstore.commit_events import Change, CommitDelivery, EventDelivery, event_class_of
 from latchstore.dispatcher import EventDispatcher
 from latchstore.entry_store import Edit, EntryStore, Progress
-from latchstore.errors import StoreClosedError, TransactionError
+from latchstore.errors import StoreClosedError, TransactionConflictError, TransactionError
 from latchstore.event_manager import BaseEventManager
 from latchstore.events import (
     BaseEvent,
@@ -42,11 +46,16 @@ from latchstore.events import (
     StoreTransactionStartEvent,
 )
 from latchstore.locking import FairLock, Latches, ReaderWriterLock
+from latchstore.snapshot import Snapshot
 from latchstore.table import Table
-from latchstore.transaction import Transaction, TransactionInfo, WriteBatch, revised
+from latchstore.transaction import Transaction, TransactionInfo
 from latchstore.values import Entry
 
 _PROGRESS_EVENTS: Final = (StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _Everyone:
@@ -116,6 +125,10 @@ class DictMemoryStore(EntryStore):
         self._entries = self._table.entries
         self._open_transactions: dict[int, Transaction] = {}
         self._gate: dict[int, Transaction] | _Everyone | None = None
+        self._applying = False
+        # Guards that _gate says what _open_transactions and _applying say. Last in the order of
+        # locking.py; nothing is called under it.
+        self._gate_lock = threading.Lock()
         self._dispatcher = EventDispatcher()
         self._connected = False
         self._closed = False
@@ -195,11 +208,14 @@ class DictMemoryStore(EntryStore):
         -------
         info : dict
             ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many), ``revision`` (of the
-            last commit), ``indexes`` (their names) and ``pending_events`` (commits not yet heard).
+            last commit), ``indexes`` (their names), ``pending_events`` (commits not yet heard),
+            ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
+            ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
         """
         table = self._table
-        with self._latches.table.read():
+        with self._latches.table.exclusive():
             keys, revision, indexes = len(table.entries), table.revision, list(table.indexes)
+            snapshots = table.preimages.facts()
         return {
             "readonly": False,
             "connected": self._connected,
@@ -208,6 +224,7 @@ class DictMemoryStore(EntryStore):
             "revision": revision,
             "indexes": indexes,
             "pending_events": self._dispatcher.pending,
+            **snapshots,
         }
 
     def __repr__(self) -> str:
@@ -324,10 +341,17 @@ class DictMemoryStore(EntryStore):
             return self._table.candidates(terms)
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        if kwargs or self.transaction_of_this_thread() is not None:
+        transaction = self.transaction_of_this_thread()
+        if transaction is not None:
+            return transaction.query_keys(**kwargs)
+        if kwargs:
             return super().query_keys(**kwargs)
         with self._latches.table.read():
             return iter(list(self._table.entries))
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        transaction = self.transaction_of_this_thread()
+        return super().glob(pattern) if transaction is None else transaction.glob(pattern)
 
     def __len__(self) -> int:
         transaction = self.transaction_of_this_thread()
@@ -338,11 +362,19 @@ class DictMemoryStore(EntryStore):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def transaction(self, notes: str = "", *, timeout: float | None = None) -> Transaction:
+    def transaction(
+        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
+    ) -> Transaction:
         """Return a context manager that makes all changes of its block one commit, or none.
 
-        One such block runs at a time; reads by other threads never wait for it and see the last
-        commit. The store's methods, called by the block's thread, read and write inside it.
+        An exclusive block, the default, holds up other writers from its beginning to its end, so nothing
+        that it reads can change under it. An optimistic one holds up nobody: it reads the store as it was
+        at its beginning, and if something that it has read was changed by its end, queries and globs
+        included, it raises TransactionConflictError. It suits blocks that take long and seldom meet;
+        `attempts` tries again.
+
+        Reads by other threads never wait for either and see the last commit. The store's methods, called
+        by the block's thread, read and write inside it. A block inside a block is a savepoint.
 
         Parameters
         ----------
@@ -350,15 +382,82 @@ class DictMemoryStore(EntryStore):
             What the transaction is about; shown in error messages and events.
         timeout : float, optional
             Seconds to wait for other writers, ``lock_timeout`` if None.
+        optimistic : bool
+            Whether to hold no lock while the block runs.
 
         Raises
         ------
         LockTimeoutError
-            On entry, if another writer does not finish in time; it names the writer.
+            If another writer does not finish in time; it names the writer. On entry, or for an
+            optimistic block at its end.
+        TransactionConflictError
+            At the end of an optimistic block, naming the keys.
         """
-        if not isinstance(notes, str):
-            raise TypeError(f"notes must be a str, got {describe(notes)}")
-        return Transaction(self, notes, checked_timeout(timeout))
+        return Transaction(self, _checked_notes(notes), checked_timeout(timeout), bool(optimistic))
+
+    def attempts(self, notes: str = "", *, tries: int = 100, timeout: float | None = None) -> Attempts:
+        """Return an iterator over attempts at one optimistic transaction, which ends with its commit.
+
+        ``for attempt in store.attempts("move"): with attempt as tx: ...`` runs the block again, after a
+        short random pause, as long as it meets a conflict.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about.
+        tries : int
+            How many attempts there are at the most.
+        timeout : float, optional
+            Seconds after which no further attempt is begun.
+
+        Raises
+        ------
+        TransactionConflictError
+            After the last attempt; it says how many there were.
+        """
+        notes = _checked_notes(notes)
+        if not isinstance(tries, int) or isinstance(tries, bool):
+            raise TypeError(f"tries must be an int, got {describe(tries)}")
+        if tries < 1:
+            raise ValueError(f"tries must be at least 1, got {tries}")
+        make = functools.partial(self.transaction, notes, optimistic=True)
+        return Attempts(make, notes, tries, checked_timeout(timeout))
+
+    def transactional(
+        self, notes: str | None = None, *, tries: int = 100, timeout: float | None = None
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a decorator that runs a function in `attempts`: again after each conflict.
+
+        Parameters
+        ----------
+        notes : str, optional
+            What the transaction is about; the function's name if None.
+        tries, timeout
+            As for `attempts`.
+        """
+        self.attempts(notes or "", tries=tries, timeout=timeout)  # bad arguments are told here
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            name = function.__qualname__ if notes is None else notes
+
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> R:
+                for attempt in self.attempts(name, tries=tries, timeout=timeout):
+                    with attempt:
+                        result = function(*args, **kwargs)
+                return result
+
+            return run
+
+        return decorate
+
+    def snapshot(self) -> Snapshot:
+        """Return a read-only store that stays as the last commit has left this one.
+
+        Opening it takes the same time whatever the size of the store. While it is open it costs the old
+        entries of what is changed; use it as a context manager, or close it.
+        """
+        return Snapshot(self.event_manager, self._table)
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
@@ -408,11 +507,16 @@ class DictMemoryStore(EntryStore):
 
     def _apply(self, changes: list[Change], revision: int) -> None:
         """Apply the changes with the gate shut."""
-        self._gate = EVERYONE
+        self._set_gate(applying=True)
         try:
             self._table.apply(changes, revision)
         finally:
-            self._gate = self._open_transactions or None
+            self._set_gate(applying=False)
+
+    def _set_gate(self, applying: bool) -> None:
+        with self._gate_lock:
+            self._applying = applying
+            self._gate = EVERYONE if applying else (self._open_transactions or None)
 
     def _queue_events(self, changes: list[Change], revision: int, info: TransactionInfo | None) -> None:
         """Queue what tells of a commit, if anybody listens."""
@@ -445,13 +549,36 @@ class DictMemoryStore(EntryStore):
         transactions = self._open_transactions
         return transactions.get(get_ident()) if transactions else None
 
-    def route(self, transaction: Transaction | None) -> None:
-        assert self._latches.writer.held_by_this_thread()
-        if transaction is None:
-            self._open_transactions.pop(get_ident(), None)
-        else:
-            self._open_transactions[get_ident()] = transaction
-        self._gate = self._open_transactions or None
+    def begin_optimistic(self, purpose: str) -> OptimisticBatch:
+        self._check_door(purpose)
+        return OptimisticBatch(Snapshot(self.event_manager, self._table))
+
+    def commit_optimistic(
+        self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
+    ) -> int:
+        exclusive = self.begin_exclusive(purpose, timeout)
+        try:
+            keys = batch.conflicts(self._entries)
+            if keys:
+                raise TransactionConflictError(
+                    f"{purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
+                )
+            return self.commit_batch(batch.rebased(self._entries, exclusive.revision), info)
+        finally:
+            self.end_exclusive()
+
+    def end_optimistic(self, batch: OptimisticBatch) -> None:
+        batch.close()
+        self._start_dispatcher_if_needed()
+
+    def route(self, thread: int, transaction: Transaction | None) -> None:
+        with self._gate_lock:
+            if transaction is None:
+                self._open_transactions.pop(thread, None)
+            else:
+                self._open_transactions[thread] = transaction
+            if not self._applying:
+                self._gate = self._open_transactions or None
 
     def indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         assert self._latches.writer.held_by_this_thread()
@@ -513,6 +640,18 @@ class _QueuedEvents:
     def emit(self, event: BaseEvent, /) -> None:
         self._store._dispatcher.submit(EventDelivery(self._store.event_manager, event))
         self._store._dispatcher.ensure_running()
+
+
+def _checked_notes(notes: str) -> str:
+    if not isinstance(notes, str):
+        raise TypeError(f"notes must be a str, got {describe(notes)}")
+    return notes
+
+
+def _shown(keys: list[str]) -> str:
+    """Name up to five keys."""
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    return ", ".join(map(repr, sorted(keys)[:5])) + more
 
 
 def _always(cls: type[BaseEvent]) -> bool:

@@ -300,12 +300,23 @@ class AbstractStore(AbstractReadOnlyStore):
     StoreSetEvent, too) for one that was there, StoreDeleteEvent; each with the key and the metadata.
     Reading streams in emits StoreProgressStartEvent, StoreProgressStepEvent and StoreProgressEndEvent,
     if anybody listens.
+
+    The methods that write one key take `if_revision`: the revision that the key must have now, 0 for a key
+    that must not exist, None for whatever there is. With another revision they raise
+    RevisionMismatchError, which says both, and change nothing.
     """
 
     # -- one key ----------------------------------------------------------------------------------
 
     @abstractmethod
-    def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+    def set(
+        self,
+        key: str,
+        value: SettableValue,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
+    ) -> None:
         """Store data and metadata under a key, in place of what was there.
 
         Parameters
@@ -323,7 +334,7 @@ class AbstractStore(AbstractReadOnlyStore):
         """
 
     @abstractmethod
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, if_revision: int | None = None) -> None:
         """Remove a key with its data and metadata.
 
         Raises
@@ -343,6 +354,8 @@ class AbstractStore(AbstractReadOnlyStore):
         key: str,
         data: Readable | bytes | bytearray | memoryview,
         buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
         """Replace the data of a key and leave its metadata; a new key has none.
 
@@ -360,7 +373,7 @@ class AbstractStore(AbstractReadOnlyStore):
         """
 
     @abstractmethod
-    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+    def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         """Replace the metadata of a key and leave its data; a new key has empty data.
 
         Events
@@ -370,7 +383,9 @@ class AbstractStore(AbstractReadOnlyStore):
         """
 
     @abstractmethod
-    def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+    def update_metadata(
+        self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
+    ) -> None:
         """Update the metadata of a key: items given are set, others stay.
 
         Raises
@@ -389,6 +404,8 @@ class AbstractStore(AbstractReadOnlyStore):
         key: str,
         data: bytes | bytearray | memoryview,
         buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
         """Replace the data of a key by any bytes-like object and leave its metadata.
 
@@ -399,10 +416,17 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreSetEvent
             When the change is committed.
         """
-        self.set_data(key, data, buffer_size)
+        # Passed on only if given: many stores of this API know no conditions.
+        condition = {} if if_revision is None else {"if_revision": if_revision}
+        self.set_data(key, data, buffer_size, **condition)
 
     def from_file(
-        self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE
+        self,
+        key: str,
+        path: str | os.PathLike[str],
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
         """Replace the data of a key by what a file holds and leave its metadata.
 
@@ -418,7 +442,8 @@ class AbstractStore(AbstractReadOnlyStore):
         """
         checked_buffer_size(buffer_size)
         with open(checked_path(path), "rb") as stream:
-            self.from_bytes(key, stream.read())
+            condition = {} if if_revision is None else {"if_revision": if_revision}
+            self.from_bytes(key, stream.read(), **condition)
 
     # -- many keys, in one transaction ------------------------------------------------------------
 

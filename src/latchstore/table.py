@@ -31,6 +31,7 @@ from typing import Any
 from latchstore.commit_events import Change
 from latchstore.locking import Latches
 from latchstore.metadata_index import MetadataIndex
+from latchstore.preimages import Layer, Preimages
 from latchstore.values import Entry
 
 
@@ -48,16 +49,19 @@ class Table:
         Key to entry. Lock-free readers look here, so the dict object is never replaced.
     revision : int
         The revision of the last commit, 0 before the first.
+    preimages : Preimages
+        What open snapshots need of the past.
     indexes : dict
         Metadata item name to `MetadataIndex`; replaced whole when an index is added or removed.
     """
 
-    __slots__ = ("_latches", "entries", "indexes", "revision")
+    __slots__ = ("_latches", "entries", "indexes", "preimages", "revision")
 
     def __init__(self, latches: Latches, indexes: Iterable[str] = ()) -> None:
         self._latches = latches
         self.entries: dict[str, Entry | None] = {}
         self.revision = 0
+        self.preimages = Preimages()
         self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
 
     def apply_one(self, change: Change, revision: int) -> None:
@@ -66,6 +70,8 @@ class Table:
         lock = self._latches.table
         lock.acquire_write()
         try:
+            if self.preimages.layers:
+                self.preimages.record([change])
             if self.indexes:
                 self._update_indexes([change])
             self.entries[key] = new
@@ -85,6 +91,7 @@ class Table:
         lock = self._latches.table
         lock.acquire_write()
         try:
+            self.preimages.record(changes)
             self._prepare(changes, created)
             try:
                 self.entries.update(after)
@@ -143,6 +150,22 @@ class Table:
             return self.items()
         entries = self.entries
         return [(key, entries[key]) for key in min(known, key=len)]  # type: ignore[misc]
+
+    def open_snapshot(self) -> Layer:
+        """Return the layer of this moment, to be given back by `close_snapshot`."""
+        with self._latches.table.exclusive():
+            return self.preimages.open(self.revision)
+
+    def close_snapshot(self, layer: Layer) -> None:
+        """Give a layer back. Never waits, and may be called by a finalizer at any point."""
+        self.preimages.close(layer)
+        # If the table is in use just now, the next commit, snapshot or info() frees what was pinned.
+        handle = self._latches.table.try_exclusive()
+        if handle is not None:
+            try:
+                self.preimages.forget_closed()
+            finally:
+                handle.release()
 
     def add_index(self, name: str) -> None:
         """Build the index and publish it; the caller holds the writer mutex, so nothing changes."""

@@ -1,33 +1,40 @@
-"""Transactions: a batch of changes that becomes one commit, or none.
+"""Transactions: changes that become one commit, or none.
 
 Thread safety:
 
-1. A transaction belongs to the thread that entered it. Every method checks that.
+1. A transaction belongs to the thread, and within it to the asyncio task, that entered it. Every method
+   checks that.
 2. An exclusive transaction holds the writer mutex from entry to exit, so what it reads beneath its
    batch cannot change, and the next revision is known: entries are built whole when they are put.
-3. Other threads see nothing of a batch before `Committer.commit_batch` applies it.
+3. An optimistic transaction holds nothing. It reads a snapshot, and takes the writer mutex at commit to
+   see whether what it has read still stands, and to do its edits on the entries of that moment.
+4. Other threads see nothing of a batch before the store applies it.
+5. What `on_commit` and `on_rollback` were given runs when the mutex has been given back.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import sys
 import threading
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import inf, nextafter
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from latchstore.arguments import checked_key
-from latchstore.commit_events import Change
+from latchstore.arguments import checked_key, describe
+from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import TransactionClosedError, WrongThreadError
 from latchstore.event_manager import BaseEventManager
+from latchstore.glob_pattern import matching_keys
 from latchstore.locking import thread_name
 from latchstore.values import Entry
+
+logger = logging.getLogger("latchstore")
 
 _transaction_numbers = itertools.count(1)
 
@@ -39,7 +46,7 @@ class TransactionInfo:
     Attributes
     ----------
     number : int
-        Counts the transactions of this process, in the order in which they were made.
+        Counts the transactions of this process, in the order in which they were entered.
     notes : str
         What ``store.transaction(notes)`` was given.
     thread : str
@@ -49,107 +56,6 @@ class TransactionInfo:
     number: int
     notes: str
     thread: str
-
-
-def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
-    """Return the entry that an edit makes of the current one, whole; None if it deletes the key.
-
-    Parameters
-    ----------
-    revision : int
-        The revision that the commit will have.
-    now : float
-        Seconds since the epoch.
-
-    Raises
-    ------
-    KeyError
-        If the edit needs an entry and there is none.
-    """
-    new = edit.revise(key, current)
-    if new is None:
-        return None
-    if current is None:
-        new.created = now
-    else:
-        new.created = current.created
-        if now <= current.modified:
-            # The clock stood still or was set back; `modified` moves on all the same.
-            now = nextafter(current.modified, inf)
-    new.modified = now
-    new.revision = revision
-    return new
-
-
-class WriteBatch:
-    """Changes on top of what the table holds, kept apart until they are committed.
-
-    Used under the writer mutex, by the thread that holds it.
-
-    Parameters
-    ----------
-    base : mapping
-        The table's entries.
-    revision : int
-        The revision that the commit will have.
-    """
-
-    __slots__ = ("_base", "_changes", "_revision", "_undo")
-
-    def __init__(self, base: Mapping[str, Entry | None], revision: int) -> None:
-        self._base = base
-        self._changes: dict[str, Entry | None] = {}
-        self._revision = revision
-        # (key, what `_changes` held before, whether it held anything): as long as the batch, read
-        # backwards to return to a savepoint.
-        self._undo: list[tuple[str, Entry | None, bool]] = []
-
-    @property
-    def revision(self) -> int:
-        """The revision that the commit will have."""
-        return self._revision
-
-    def current(self, key: str) -> Entry | None:
-        """Return the entry as the transaction sees it, or None."""
-        if key in self._changes:
-            return self._changes[key]
-        return self._base.get(key)
-
-    def put(self, key: str, edit: Edit) -> None:
-        """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        new = revised(edit, key, self.current(key), self._revision, time.time())
-        self._undo.append((key, self._changes.get(key), key in self._changes))
-        self._changes[key] = new
-
-    def savepoint(self) -> int:
-        """Return a mark that `rollback_to` takes the batch back to."""
-        return len(self._undo)
-
-    def rollback_to(self, savepoint: int) -> None:
-        """Take back all edits since the savepoint, the latest first."""
-        while len(self._undo) > savepoint:
-            key, previous, was_there = self._undo[-1]
-            if was_there:
-                self._changes[key] = previous
-            else:
-                self._changes.pop(key, None)
-            self._undo.pop()
-
-    def net_changes(self) -> list[Change]:
-        """Return one change per key, leaving out keys that are absent before and after."""
-        base = self._base
-        return [
-            (key, base.get(key), new)
-            for key, new in self._changes.items()
-            if new is not None or base.get(key) is not None
-        ]
-
-    def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
-        """Return `found`, read from the base, without what the batch has changed, plus the batch."""
-        changes = self._changes
-        merged = [item for item in found if item[0] not in changes]
-        merged.extend((key, entry) for key, entry in changes.items() if entry is not None)
-        return merged
 
 
 class Committer(Protocol):
@@ -166,11 +72,22 @@ class Committer(Protocol):
     def end_exclusive(self) -> None:
         """Give the writer mutex back."""
 
+    def begin_optimistic(self, purpose: str) -> OptimisticBatch:
+        """Wait at the door and return an empty batch over a snapshot."""
+
+    def commit_optimistic(
+        self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
+    ) -> int:
+        """Take the writer mutex, validate the batch and commit it; return the store's revision."""
+
+    def end_optimistic(self, batch: OptimisticBatch) -> None:
+        """Give up the snapshot of the batch."""
+
     def transaction_of_this_thread(self) -> Transaction | None:
         """Return the innermost open transaction of the calling thread."""
 
-    def route(self, transaction: Transaction | None) -> None:
-        """Send the calling thread's calls to this transaction; None: to the store again."""
+    def route(self, thread: int, transaction: Transaction | None) -> None:
+        """Send the thread's calls to this transaction; None: to the store again."""
 
     def indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return what the table knows of `terms`; the caller holds the writer mutex."""
@@ -184,11 +101,24 @@ class Committer(Protocol):
         """As `EntryStore._progress`."""
 
 
+def _current_task() -> object | None:
+    """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
+    asyncio = sys.modules.get("asyncio")
+    # Asking for the loop first: current_task() raises where there is none, which takes 0.5 us.
+    running_loop = getattr(asyncio, "_get_running_loop", None)
+    loop = None if running_loop is None else running_loop()
+    if asyncio is None or loop is None:
+        return None
+    task: object | None = asyncio.current_task(loop)
+    return task
+
+
 class Transaction(EntryStore):
     """A block of changes that is committed whole or not at all; ``store.transaction()`` makes it.
 
     It is a store itself: its methods, like the store's own while the block runs, read and write what
-    the transaction sees. It can be used by the thread that entered it only, and inside its block only.
+    the transaction sees. It can be used inside its block only, by the thread and asyncio task that
+    entered it.
 
     Parameters
     ----------
@@ -197,18 +127,22 @@ class Transaction(EntryStore):
         What the transaction is about.
     timeout : float or None
         Seconds to wait for other writers; None for the store's own ``lock_timeout``.
+    optimistic : bool
+        Whether to hold no lock and to validate at commit; an inner block is as the outermost is.
 
     Attributes
     ----------
     notes : str
+    optimistic : bool
     revision : int or None
         The revision of the commit, once there is one; that of the store if nothing was changed. Always
         None for an inner block, which is committed with the outermost one.
     """
 
-    def __init__(self, store: Committer, notes: str, timeout: float | None) -> None:
+    def __init__(self, store: Committer, notes: str, timeout: float | None, optimistic: bool = False) -> None:
         super().__init__(store.event_manager)
         self.notes = notes
+        self.optimistic = optimistic
         self.revision: int | None = None
         self._store = store
         self._timeout = timeout
@@ -216,7 +150,13 @@ class Transaction(EntryStore):
         self._batch: WriteBatch | None = None
         self._savepoint = 0
         self._thread: int | None = None
+        self._task: object | None = None
         self._info: TransactionInfo | None = None
+        self._doomed = False
+        # True from commit() or rollback() to the end of the block.
+        self._settled = False
+        self._after_commit: list[Callable[[], object]] = []
+        self._after_rollback: list[Callable[[], object]] = []
 
     # -- the block --------------------------------------------------------------------------------
 
@@ -231,18 +171,27 @@ class Transaction(EntryStore):
             self._batch = outer._open_batch()
             self._savepoint = self._batch.savepoint()
             self._info = outer._info
+            self.optimistic = outer.optimistic
+        self._task = _current_task()
         self._thread = get_ident()
-        self._store.route(self)
+        self._store.route(self._thread, self)
         return self
+
+    @property
+    def _purpose(self) -> str:
+        return f"transaction {self.notes!r}"
 
     def _begin(self) -> None:
         thread = threading.current_thread().name
         self._info = TransactionInfo(next(_transaction_numbers), self.notes, thread)
-        self._batch = self._store.begin_exclusive(f"transaction {self.notes!r}", self._timeout)
+        if self.optimistic:
+            self._batch = self._store.begin_optimistic(self._purpose)
+        else:
+            self._batch = self._store.begin_exclusive(self._purpose, self._timeout)
         try:
             self._store.transaction_event(self._info, None)
         except BaseException:
-            self._store.end_exclusive()
+            self._give_back(self._batch)
             raise
 
     def __exit__(
@@ -251,30 +200,131 @@ class Transaction(EntryStore):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        batch = self._open_batch()
-        if self._store.transaction_of_this_thread() is not self:
-            raise TransactionClosedError(f"{self!r} was left before a block inside it was")
-        self._batch = None
-        self._store.route(self._outer)
-        if self._outer is None:
-            self._finish(batch, kind is None)
-        elif kind is not None:
-            batch.rollback_to(self._savepoint)
+        if self._settled:
+            self._settled = False
+            return
+        try:
+            self._open_batch()
+            self._check_innermost()
+        except BaseException:
+            # A generator that was dropped ends its block wherever the collector runs. Its transaction
+            # is rolled back all the same, or the store would be stuck.
+            if self._batch is not None:
+                self._end(committing=False)
+            raise
+        self._end(committing=kind is None and not self._doomed)
 
-    def _finish(self, batch: WriteBatch, wanted: bool) -> None:
-        """Commit if that is wanted, else forget the batch; let the next writer in either way."""
-        assert self._info is not None
+    def commit(self) -> None:
+        """Commit now; the rest of the block cannot use the transaction, and its end does nothing.
+
+        In an inner block it keeps the block's changes for the outermost one to commit.
+
+        Raises
+        ------
+        TransactionConflictError
+            If the transaction is optimistic and what it has read was changed.
+        TransactionClosedError
+            If it was committed, rolled back or doomed before, or a block inside it is open.
+        """
+        self._open_batch()
+        self._check_innermost()
+        if self._doomed:
+            raise TransactionClosedError(f"{self!r} is doomed and can only be rolled back")
+        self._settled = True
+        self._end(committing=True)
+
+    def rollback(self) -> None:
+        """Take back all changes of the block now; its end does nothing then.
+
+        Raises
+        ------
+        TransactionClosedError
+            If it was committed or rolled back before, or a block inside it is open.
+        """
+        self._open_batch()
+        self._check_innermost()
+        self._settled = True
+        self._end(committing=False)
+
+    def doom(self) -> None:
+        """Have the block rolled back at its end, without an exception."""
+        self._open_batch()
+        self._doomed = True
+
+    def on_commit(self, function: Callable[[], object]) -> None:
+        """Call `function` once the changes are committed, by the outermost block.
+
+        It runs in this thread, after the locks were given back, in the order of registration. What it
+        raises is logged, as the commit stands; other functions are called all the same.
+        """
+        self._register(function, self._after_commit)
+
+    def on_rollback(self, function: Callable[[], object]) -> None:
+        """Call `function` once the changes of this block are taken back; otherwise as `on_commit`."""
+        self._register(function, self._after_rollback)
+
+    def _register(self, function: Callable[[], object], functions: list[Callable[[], object]]) -> None:
+        self._open_batch()
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {describe(function)}")
+        functions.append(function)
+
+    def _check_innermost(self) -> None:
+        innermost = self._store.transaction_of_this_thread()
+        if innermost is not self:
+            raise TransactionClosedError(f"{self!r} cannot end before {innermost!r} inside it")
+
+    def _end(self, committing: bool) -> None:
+        """End the block. Whatever happens, routing and locks are as before it when this returns."""
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        assert self._thread is not None
+        outer = self._outer
+        if outer is not None:
+            self._store.route(self._thread, outer._still_open())
+            self._end_inner(outer, batch, committing)
+            return
+        self._store.route(self._thread, None)
         done = False
         try:
-            if wanted:
-                self.revision = self._store.commit_batch(batch, self._info)
+            if committing:
+                self.revision = self._commit(batch)
                 done = True
         finally:
             try:
                 if not done:
+                    assert self._info is not None
                     self._store.transaction_event(self._info, "failed")
             finally:
-                self._store.end_exclusive()
+                self._give_back(batch)
+            _call_all(self._after_commit if done else self._after_rollback)
+
+    def _still_open(self) -> Transaction | None:
+        """Return this block, or the innermost one around it that has not been ended out of turn."""
+        block: Transaction | None = self
+        while block is not None and block._batch is None:
+            block = block._outer
+        return block
+
+    def _end_inner(self, outer: Transaction, batch: WriteBatch, committing: bool) -> None:
+        if committing:
+            outer._after_commit.extend(self._after_commit)
+            outer._after_rollback.extend(self._after_rollback)
+        else:
+            batch.rollback_to(self._savepoint)
+            _call_all(self._after_rollback)
+
+    def _commit(self, batch: WriteBatch) -> int:
+        assert self._info is not None
+        if isinstance(batch, OptimisticBatch):
+            return self._store.commit_optimistic(batch, self._purpose, self._timeout, self._info)
+        return self._store.commit_batch(batch, self._info)
+
+    def _give_back(self, batch: WriteBatch) -> None:
+        if isinstance(batch, OptimisticBatch):
+            self._store.end_optimistic(batch)
+        else:
+            self._store.end_exclusive()
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
@@ -285,12 +335,20 @@ class Transaction(EntryStore):
                 f"{self!r} belongs to thread {thread_name(self._thread)!r}, "
                 f"but was used by thread {threading.current_thread().name!r}"
             )
+        if self._task is not _current_task():
+            raise WrongThreadError(
+                f"{self!r} belongs to {self._task or 'no asyncio task'}, "
+                f"but was used by {_current_task() or 'no asyncio task'}"
+            )
         if self._batch is None:
-            raise TransactionClosedError(f"{self!r} is used after the end of its block")
+            raise TransactionClosedError(f"{self!r} is used after its end")
         return self._batch
 
-    def transaction(self, notes: str = "", *, timeout: float | None = None) -> Transaction:
-        return Transaction(self._store, notes, timeout)
+    def transaction(
+        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
+    ) -> Transaction:
+        """Return a block inside this one: a savepoint."""
+        return Transaction(self._store, notes, timeout, optimistic)
 
     # -- the store's methods, on the batch --------------------------------------------------------
 
@@ -308,7 +366,29 @@ class Transaction(EntryStore):
         return self._candidates({})
 
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        return self._open_batch().overlay(self._store.indexed_candidates(terms))
+        batch = self._open_batch()
+        if isinstance(batch, OptimisticBatch):
+            return batch.overlay(batch.candidates(terms))
+        return batch.overlay(self._store.indexed_candidates(terms))
+
+    def _keys_like(self, pattern: str) -> list[str]:
+        """Return the keys that match, asking for no more than that: so only keys can conflict."""
+        batch = self._open_batch()
+        if isinstance(batch, OptimisticBatch):
+            found = batch.overlay(batch.items_like(pattern))
+        else:
+            found = batch.overlay(self._store.indexed_candidates({}))
+        return matching_keys(pattern, [key for key, _ in found])
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        matching_keys(pattern, ())  # a bad pattern is refused before it is noted
+        return iter(self._keys_like(pattern))
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        return super().query_keys(**kwargs) if kwargs else iter(self._keys_like("*"))
+
+    def __len__(self) -> int:
+        return len(self._keys_like("*"))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         self._open_batch().put(key, edit)
@@ -345,3 +425,11 @@ class Transaction(EntryStore):
     def __repr__(self) -> str:
         state = "new" if self._thread is None else "ended" if self._batch is None else "open"
         return f"<{state} transaction {self.notes!r}>"
+
+
+def _call_all(functions: list[Callable[[], object]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:
+            logger.exception("%r, registered with a transaction, failed", function)

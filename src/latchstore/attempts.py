@@ -1,0 +1,119 @@
+"""Trying an optimistic transaction again when it meets a conflict.
+
+Thread safety: an `Attempts` is used by one thread, like the transactions that it makes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from latchstore.errors import TransactionClosedError, TransactionConflictError
+from latchstore.transaction import Transaction
+
+#: Seconds: the longest pause before the second try, and before any.
+FIRST_PAUSE = 0.000_5
+LONGEST_PAUSE = 0.1
+
+
+class Attempt:
+    """One try: a context manager that gives the transaction, and swallows a conflict if there is another.
+
+    Parameters
+    ----------
+    attempts : Attempts
+    number : int
+        1 for the first.
+    """
+
+    def __init__(self, attempts: Attempts, number: int) -> None:
+        self.number = number
+        self._attempts = attempts
+        self._transaction: Transaction | None = None
+
+    @property
+    def entered(self) -> bool:
+        """Whether the block has begun."""
+        return self._transaction is not None
+
+    def __enter__(self) -> Transaction:
+        if self._transaction is not None:
+            raise TransactionClosedError(f"attempt {self.number} was entered before")
+        self._transaction = self._attempts.make_transaction()
+        return self._transaction.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._transaction is not None
+        try:
+            self._transaction.__exit__(kind, error, traceback)
+        except TransactionConflictError as conflict:
+            self._attempts.after_conflict(self.number, conflict)
+            return True
+        if isinstance(error, TransactionConflictError):
+            # From tx.commit() inside the block.
+            self._attempts.after_conflict(self.number, error)
+            return True
+        self._attempts.finished = True
+        return False
+
+
+class Attempts:
+    """An iterator over attempts that ends when one was committed.
+
+    Between two tries it sleeps for a random time, up to a limit that doubles with each ("full jitter": M.
+    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), so that threads that have
+    met do not meet again.
+
+    Parameters
+    ----------
+    make_transaction : callable
+        Makes the transaction of an attempt.
+    notes : str
+    tries : int
+        How many attempts there are at the most.
+    timeout : float or None
+        Seconds after which no further attempt is begun; None for no limit.
+    """
+
+    def __init__(
+        self,
+        make_transaction: Callable[[], Transaction],
+        notes: str,
+        tries: int,
+        timeout: float | None,
+    ) -> None:
+        self.make_transaction = make_transaction
+        self.finished = False
+        self._notes = notes
+        self._tries = tries
+        self._timeout = timeout
+        self._begun = time.monotonic()
+
+    def __iter__(self) -> Iterator[Attempt]:
+        number = 0
+        while not self.finished:
+            number += 1
+            attempt = Attempt(self, number)
+            yield attempt
+            if not attempt.entered:
+                raise TransactionClosedError(
+                    f"attempt {number} at {self._notes!r} was never entered: "
+                    "each needs its block, `with attempt as tx:`"
+                )
+
+    def after_conflict(self, number: int, conflict: TransactionConflictError) -> None:
+        """Sleep before the next attempt, or raise the conflict with the count if there is none."""
+        elapsed = time.monotonic() - self._begun
+        pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(number, 30)))  # noqa: S311
+        if number >= self._tries or (self._timeout is not None and elapsed + pause > self._timeout):
+            raise TransactionConflictError(
+                f"gave up after {number} tries in {elapsed:.3f} s: {conflict}", conflict.keys, number
+            ) from conflict
+        time.sleep(pause)

@@ -1,0 +1,233 @@
+"""Changes that are not committed yet, and what was read to come to them.
+
+Thread safety: a batch is used by the thread of its transaction only.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Iterable, Mapping
+from math import inf, nextafter
+from typing import Any, Protocol
+
+from latchstore.commit_events import Change
+from latchstore.entry_store import Edit, IfRevision
+from latchstore.snapshot import Snapshot
+from latchstore.values import Entry, is_immutable
+
+
+def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+    """Return the entry that an edit makes of the current one, whole; None if it deletes the key.
+
+    Parameters
+    ----------
+    revision : int
+        The revision that the commit will have.
+    now : float
+        Seconds since the epoch.
+
+    Raises
+    ------
+    KeyError
+        If the edit needs an entry and there is none.
+    """
+    new = edit.revise(key, current)
+    if new is None:
+        return None
+    if current is None:
+        new.created = now
+    else:
+        new.created = current.created
+        if now <= current.modified:
+            # The clock stood still or was set back; `modified` moves on all the same.
+            now = nextafter(current.modified, inf)
+    new.modified = now
+    new.revision = revision
+    return new
+
+
+class EntrySource(Protocol):
+    """Where a batch looks for what it has not changed itself."""
+
+    def get(self, key: str, /) -> Entry | None: ...
+
+
+class WriteBatch:
+    """Changes on top of entries that nobody else can change: the thread holds the writer mutex.
+
+    Parameters
+    ----------
+    base : mapping
+        The table's entries.
+    revision : int
+        The revision that the commit will have.
+    """
+
+    __slots__ = ("_base", "_changes", "_undo", "revision")
+
+    def __init__(self, base: EntrySource, revision: int) -> None:
+        self._base = base
+        self._changes: dict[str, Entry | None] = {}
+        self.revision = revision
+        # (key, what `_changes` held before, whether it held anything): read backwards to return to a
+        # savepoint.
+        self._undo: list[tuple[str, Entry | None, bool]] = []
+
+    def current(self, key: str) -> Entry | None:
+        """Return the entry as the transaction sees it, or None."""
+        if key in self._changes:
+            return self._changes[key]
+        return self._base.get(key)
+
+    def put(self, key: str, edit: Edit) -> None:
+        """Apply one edit; raises KeyError if it needs an entry and there is none."""
+        self._note(key, revised(edit, key, self.current(key), self.revision, time.time()))
+
+    def _note(self, key: str, new: Entry | None) -> None:
+        self._undo.append((key, self._changes.get(key), key in self._changes))
+        self._changes[key] = new
+
+    def savepoint(self) -> int:
+        """Return a mark that `rollback_to` takes the batch back to."""
+        return len(self._undo)
+
+    def rollback_to(self, savepoint: int) -> None:
+        """Take back all edits since the savepoint, the latest first."""
+        while len(self._undo) > savepoint:
+            key, previous, was_there = self._undo[-1]
+            if was_there:
+                self._changes[key] = previous
+            else:
+                self._changes.pop(key, None)
+            self._undo.pop()
+
+    def net_changes(self) -> list[Change]:
+        """Return one change per key, leaving out keys that are absent before and after."""
+        base = self._base
+        return [
+            (key, base.get(key), new)
+            for key, new in self._changes.items()
+            if new is not None or base.get(key) is not None
+        ]
+
+    def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+        """Return `found`, read from the base, without what the batch has changed, plus the batch."""
+        changes = self._changes
+        merged = [item for item in found if item[0] not in changes]
+        merged.extend((key, entry) for key, entry in changes.items() if entry is not None)
+        return merged
+
+
+class OptimisticBatch(WriteBatch):
+    """Changes on top of a snapshot, with all that was read of it, to be validated at commit.
+
+    The validation is that of Kung and Robinson, "On optimistic methods for concurrency control" (ACM TODS
+    6(2), 1981, section 4: serial validation): nothing that was read may have been written since. What has
+    been written since is known from the layers behind the snapshot, so a query is validated against the
+    changed keys and not run again.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What the transaction reads; closed by `close`.
+    """
+
+    __slots__ = ("_edits", "_key_patterns", "_partial", "_read", "_snapshot", "_terms")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(_SnapshotSource(snapshot), snapshot.revision + 1)
+        self._snapshot = snapshot
+        # As long as `_undo`: what to do again on the entries of the moment of commit.
+        self._edits: list[tuple[str, Edit]] = []
+        # Keys that were read, missing ones too; queries; and patterns of keys that were asked for.
+        self._read: set[str] = set()
+        # Keys of which data or metadata alone was written: to read them is to read the snapshot, too.
+        self._partial: set[str] = set()
+        self._terms: list[Mapping[str, Any]] = []
+        self._key_patterns: set[str] = set()
+
+    def current(self, key: str) -> Entry | None:
+        if key not in self._changes or key in self._partial:
+            self._read.add(key)
+        return super().current(key)
+
+    def put(self, key: str, edit: Edit) -> None:
+        if key not in self._changes:
+            if not edit.blind:
+                self._read.add(key)
+            if not edit.whole:
+                self._partial.add(key)
+        new = revised(edit, key, super().current(key), self.revision, time.time())
+        # A condition that holds here holds at commit, or the key is in conflict.
+        self._edits.append((key, edit.edit if isinstance(edit, IfRevision) else edit))
+        self._note(key, new)
+
+    def rollback_to(self, savepoint: int) -> None:
+        super().rollback_to(savepoint)
+        del self._edits[savepoint:]
+
+    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        """Return what the snapshot has for a query, and note that it was asked."""
+        self._terms.append(dict(terms))
+        return self._snapshot._candidates(terms)
+
+    def items_like(self, pattern: str) -> Iterable[tuple[str, Entry]]:
+        """Return what the snapshot has, and note that keys like `pattern` were asked for."""
+        self._key_patterns.add(pattern)
+        return self._snapshot._items()
+
+    def conflicts(self, entries: Mapping[str, Entry | None]) -> list[str]:
+        """Return the keys that were changed since, and read; the caller holds the writer mutex.
+
+        No user code runs: a value whose ``==`` is not CPython's own counts as a match.
+        """
+        return [
+            key
+            for key, old in self._snapshot.changed().items()
+            if (new := entries.get(key)) is not old and self._has_read(key, old, new)
+        ]
+
+    def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
+        if key in self._read:
+            return True
+        if (old is None) != (new is None) and any(
+            fnmatch.fnmatchcase(key, pattern) for pattern in self._key_patterns
+        ):
+            return True
+        return any(_may_match(old, terms) or _may_match(new, terms) for terms in self._terms)
+
+    def rebased(self, entries: Mapping[str, Entry | None], revision: int) -> WriteBatch:
+        """Return the same edits as a batch on top of `entries`; the caller holds the writer mutex."""
+        batch = WriteBatch(entries, revision)
+        for key, edit in self._edits:
+            batch.put(key, edit)
+        return batch
+
+    def close(self) -> None:
+        """Give up the snapshot."""
+        self._snapshot.close()
+
+
+class _SnapshotSource:
+    """A snapshot as a batch asks it."""
+
+    __slots__ = ("_snapshot",)
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def get(self, key: str, /) -> Entry | None:
+        return self._snapshot.find(key)
+
+
+def _may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
+    if entry is None:
+        return False
+    for name, wanted in terms.items():
+        if name not in entry:
+            return False
+        held = entry[name]
+        if is_immutable(held) and is_immutable(wanted) and held != wanted:
+            return False
+    return True

@@ -14,15 +14,26 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_the_example_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks("python")
+def test_the_first_example_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
     (expected,) = blocks("text")
-    exec(compile(example, str(README), "exec"), {"__name__": "readme"})
+    run(blocks("python")[0])
     assert capsys.readouterr().out == expected
 
 
-def test_the_example_is_short() -> None:
-    (example,) = blocks("python")
+def test_every_other_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    others = blocks("python")[1:]
+    assert others
+    for example in others:
+        run(example)
+    assert "if_revision expects" in capsys.readouterr().out
+
+
+def run(example: str) -> None:
+    exec(compile(example, str(README), "exec"), {"__name__": "readme"})
+
+
+def test_the_first_example_is_short() -> None:
+    example = blocks("python")[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
 
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from math import inf, nextafter
 from typing import Any, Protocol
 
-from latchstore.commit_events import Change
 from latchstore.entry_store import Edit, IfRevision
 from latchstore.snapshot import Snapshot
-from latchstore.values import Entry, is_immutable
+from latchstore.values import Change, Entry, is_immutable
 
 
 def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:

@@ -19,12 +19,9 @@ from latchstore.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.values import Entry, StoredValue
+from latchstore.values import Change, StoredValue
 
 logger = logging.getLogger("latchstore")
-
-#: A change of one key: the key, its entry before (None: it is new) and after (None: it is deleted).
-Change = tuple[str, Entry | None, Entry | None]
 
 
 def event_class_of(change: Change) -> type[StoreModificationEvent]:

@@ -30,7 +30,7 @@ from latchstore.arguments import (
 )
 from latchstore.attempts import Attempts
 from latchstore.batch import OptimisticBatch, WriteBatch, revised
-from latchstore.commit_events import Change, CommitDelivery, EventDelivery, event_class_of
+from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of
 from latchstore.dispatcher import EventDispatcher
 from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import StoreClosedError, TransactionConflictError, TransactionError
@@ -49,7 +49,7 @@ from latchstore.locking import FairLock, Latches, ReaderWriterLock
 from latchstore.snapshot import Snapshot
 from latchstore.table import Table
 from latchstore.transaction import Transaction, TransactionInfo
-from latchstore.values import Entry
+from latchstore.values import Change, Entry
 
 _PROGRESS_EVENTS: Final = (StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent)
 

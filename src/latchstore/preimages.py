@@ -21,8 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from latchstore.commit_events import Change
-from latchstore.values import Entry
+from latchstore.values import Change, Entry
 
 
 class Layer:

@@ -28,11 +28,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from latchstore.commit_events import Change
 from latchstore.locking import Latches
 from latchstore.metadata_index import MetadataIndex
 from latchstore.preimages import Layer, Preimages
-from latchstore.values import Entry
+from latchstore.values import Change, Entry
 
 
 class Table:

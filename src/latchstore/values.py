@@ -92,6 +92,10 @@ class NestedEntry(Entry):
         return copy.deepcopy(super().selected_metadata(names))
 
 
+#: A change of one key: the key, its entry before (None: it is new) and after (None: it is deleted).
+Change = tuple[str, Entry | None, Entry | None]
+
+
 def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata") -> Entry:
     """Build an entry, still without data and times, whose items are an isolated copy of `metadata`.
 

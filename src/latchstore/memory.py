@@ -301,7 +301,7 @@ class DictMemoryStore(EntryStore):
     def _entry_carefully(self, key: str) -> Entry:
         """Read one entry when the quick way could not: bad or missing key, commit, transaction."""
         key = checked_key(key)
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return transaction._entry(key)
         entry = self._entries.get(key)
@@ -313,7 +313,7 @@ class DictMemoryStore(EntryStore):
         return entry
 
     def _entries_of(self, keys: list[str]) -> list[Entry]:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return transaction._entries_of(keys)
         table = self._table
@@ -334,14 +334,14 @@ class DictMemoryStore(EntryStore):
         return self._candidates({})
 
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return transaction._candidates(terms)
         with self._latches.table.read():
             return self._table.candidates(terms)
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return transaction.query_keys(**kwargs)
         if kwargs:
@@ -350,11 +350,11 @@ class DictMemoryStore(EntryStore):
             return iter(list(self._table.entries))
 
     def glob(self, pattern: str) -> Iterator[str]:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         return super().glob(pattern) if transaction is None else transaction.glob(pattern)
 
     def __len__(self) -> int:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return len(transaction)
         with self._latches.table.read():
@@ -462,7 +462,7 @@ class DictMemoryStore(EntryStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._gate is not None:
-            transaction = self.transaction_of_this_thread()
+            transaction = self._transaction_of_this_thread()
             if transaction is not None:
                 transaction._write_one(key, edit, purpose)
                 return
@@ -488,17 +488,17 @@ class DictMemoryStore(EntryStore):
             self._start_dispatcher_if_needed()
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             transaction._write(edits, purpose)
             return
-        batch = self.begin_exclusive(purpose, None)
+        batch = self._begin_exclusive(purpose, None)
         try:
             for key, edit in edits:
                 batch.put(key, edit)
-            self.commit_batch(batch, None)
+            self._commit_batch(batch, None)
         finally:
-            self.end_exclusive()
+            self._end_exclusive()
 
     def _check_door(self, purpose: str) -> None:
         """Let a writer in, before it asks for a lock, or raise StoreClosedError."""
@@ -525,53 +525,53 @@ class DictMemoryStore(EntryStore):
 
     # -- Committer: what transactions ask of the store --------------------------------------------
 
-    def begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
+    def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
         self._check_door(purpose)
         latches = self._latches
         latches.writer.acquire(latches.timeout if timeout is None else timeout, purpose)
         return WriteBatch(self._entries, self._table.revision + 1)
 
-    def commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
+    def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
         changes = batch.net_changes()
         if changes:
             self._apply(changes, batch.revision)
         if info is not None:
-            self.transaction_event(info, "done")
+            self._transaction_event(info, "done")
         if any(map(self._has_listeners, set(map(event_class_of, changes)))):
             self._queue_events(changes, batch.revision, info)
         return self._table.revision
 
-    def end_exclusive(self) -> None:
+    def _end_exclusive(self) -> None:
         self._latches.writer.release()
         self._start_dispatcher_if_needed()
 
-    def transaction_of_this_thread(self) -> Transaction | None:
+    def _transaction_of_this_thread(self) -> Transaction | None:
         transactions = self._open_transactions
         return transactions.get(get_ident()) if transactions else None
 
-    def begin_optimistic(self, purpose: str) -> OptimisticBatch:
+    def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
         self._check_door(purpose)
         return OptimisticBatch(Snapshot(self.event_manager, self._table))
 
-    def commit_optimistic(
+    def _commit_optimistic(
         self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
     ) -> int:
-        exclusive = self.begin_exclusive(purpose, timeout)
+        exclusive = self._begin_exclusive(purpose, timeout)
         try:
             keys = batch.conflicts(self._entries)
             if keys:
                 raise TransactionConflictError(
                     f"{purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
                 )
-            return self.commit_batch(batch.rebased(self._entries, exclusive.revision), info)
+            return self._commit_batch(batch.rebased(self._entries, exclusive.revision), info)
         finally:
-            self.end_exclusive()
+            self._end_exclusive()
 
-    def end_optimistic(self, batch: OptimisticBatch) -> None:
+    def _end_optimistic(self, batch: OptimisticBatch) -> None:
         batch.close()
         self._start_dispatcher_if_needed()
 
-    def route(self, thread: int, transaction: Transaction | None) -> None:
+    def _route(self, thread: int, transaction: Transaction | None) -> None:
         with self._gate_lock:
             if transaction is None:
                 self._open_transactions.pop(thread, None)
@@ -580,11 +580,11 @@ class DictMemoryStore(EntryStore):
             if not self._applying:
                 self._gate = self._open_transactions or None
 
-    def indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+    def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         assert self._latches.writer.held_by_this_thread()
         return self._table.candidates(terms)
 
-    def transaction_event(self, info: TransactionInfo, state: str | None) -> None:
+    def _transaction_event(self, info: TransactionInfo, state: str | None) -> None:
         event: StoreEvent
         if state is None:
             if not self._has_listeners(StoreTransactionStartEvent):
@@ -596,7 +596,7 @@ class DictMemoryStore(EntryStore):
             event = StoreTransactionEndEvent(self, transaction=info, state=state)
         self._dispatcher.submit(EventDelivery(self.event_manager, event))
 
-    def progress(
+    def _progress(
         self, key: str, metadata: Entry | None, steps: int
     ) -> AbstractContextManager[Progress] | None:
         if not any(map(self._has_listeners, _PROGRESS_EVENTS)):
@@ -610,11 +610,6 @@ class DictMemoryStore(EntryStore):
             metadata={} if metadata is None else metadata.isolated_metadata(),
         )
 
-    def _progress(
-        self, key: str, metadata: Entry | None, steps: int
-    ) -> AbstractContextManager[Progress] | None:
-        return self.progress(key, metadata, steps)
-
     # -- odds -------------------------------------------------------------------------------------
 
     def _start_dispatcher_if_needed(self) -> None:
@@ -624,7 +619,7 @@ class DictMemoryStore(EntryStore):
             dispatcher.ensure_running()
 
     def _refuse_in_transaction(self, operation: str) -> None:
-        transaction = self.transaction_of_this_thread()
+        transaction = self._transaction_of_this_thread()
         if transaction is not None:
             raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
 

@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, Self
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
+    as_bytes,
     checked_buffer_size,
     checked_path,
     checked_select,
@@ -418,7 +419,7 @@ class AbstractStore(AbstractReadOnlyStore):
         """
         # Passed on only if given: many stores of this API know no conditions.
         condition = {} if if_revision is None else {"if_revision": if_revision}
-        self.set_data(key, data, buffer_size, **condition)
+        self.set_data(key, as_bytes(data), buffer_size, **condition)
 
     def from_file(
         self,

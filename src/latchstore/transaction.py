@@ -28,7 +28,7 @@ from typing import Any, Protocol, Self
 from latchstore.arguments import checked_key, describe
 from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.entry_store import Edit, EntryStore, Progress
-from latchstore.errors import TransactionClosedError, WrongThreadError
+from latchstore.errors import TransactionClosedError, TransactionError, WrongThreadError
 from latchstore.event_manager import BaseEventManager
 from latchstore.glob_pattern import matching_keys
 from latchstore.locking import thread_name
@@ -63,39 +63,39 @@ class Committer(Protocol):
 
     event_manager: BaseEventManager
 
-    def begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
+    def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
         """Wait at the door, take the writer mutex and return an empty batch."""
 
-    def commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
+    def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
         """Apply the batch at one instant and queue its events; return the store's revision then."""
 
-    def end_exclusive(self) -> None:
+    def _end_exclusive(self) -> None:
         """Give the writer mutex back."""
 
-    def begin_optimistic(self, purpose: str) -> OptimisticBatch:
+    def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
         """Wait at the door and return an empty batch over a snapshot."""
 
-    def commit_optimistic(
+    def _commit_optimistic(
         self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
     ) -> int:
         """Take the writer mutex, validate the batch and commit it; return the store's revision."""
 
-    def end_optimistic(self, batch: OptimisticBatch) -> None:
+    def _end_optimistic(self, batch: OptimisticBatch) -> None:
         """Give up the snapshot of the batch."""
 
-    def transaction_of_this_thread(self) -> Transaction | None:
+    def _transaction_of_this_thread(self) -> Transaction | None:
         """Return the innermost open transaction of the calling thread."""
 
-    def route(self, thread: int, transaction: Transaction | None) -> None:
+    def _route(self, thread: int, transaction: Transaction | None) -> None:
         """Send the thread's calls to this transaction; None: to the store again."""
 
-    def indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+    def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return what the table knows of `terms`; the caller holds the writer mutex."""
 
-    def transaction_event(self, info: TransactionInfo, state: str | None) -> None:
+    def _transaction_event(self, info: TransactionInfo, state: str | None) -> None:
         """Queue the start event (`state` None) or the end event of a transaction."""
 
-    def progress(
+    def _progress(
         self, key: str, metadata: Entry | None, steps: int
     ) -> AbstractContextManager[Progress] | None:
         """As `EntryStore._progress`."""
@@ -163,7 +163,7 @@ class Transaction(EntryStore):
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
-        outer = self._store.transaction_of_this_thread()
+        outer = self._store._transaction_of_this_thread()
         if outer is None:
             self._begin()
         else:
@@ -174,7 +174,7 @@ class Transaction(EntryStore):
             self.optimistic = outer.optimistic
         self._task = _current_task()
         self._thread = get_ident()
-        self._store.route(self._thread, self)
+        self._store._route(self._thread, self)
         return self
 
     @property
@@ -185,11 +185,11 @@ class Transaction(EntryStore):
         thread = threading.current_thread().name
         self._info = TransactionInfo(next(_transaction_numbers), self.notes, thread)
         if self.optimistic:
-            self._batch = self._store.begin_optimistic(self._purpose)
+            self._batch = self._store._begin_optimistic(self._purpose)
         else:
-            self._batch = self._store.begin_exclusive(self._purpose, self._timeout)
+            self._batch = self._store._begin_exclusive(self._purpose, self._timeout)
         try:
-            self._store.transaction_event(self._info, None)
+            self._store._transaction_event(self._info, None)
         except BaseException:
             self._give_back(self._batch)
             raise
@@ -270,7 +270,7 @@ class Transaction(EntryStore):
         functions.append(function)
 
     def _check_innermost(self) -> None:
-        innermost = self._store.transaction_of_this_thread()
+        innermost = self._store._transaction_of_this_thread()
         if innermost is not self:
             raise TransactionClosedError(f"{self!r} cannot end before {innermost!r} inside it")
 
@@ -281,10 +281,10 @@ class Transaction(EntryStore):
         assert self._thread is not None
         outer = self._outer
         if outer is not None:
-            self._store.route(self._thread, outer._still_open())
+            self._store._route(self._thread, outer._still_open())
             self._end_inner(outer, batch, committing)
             return
-        self._store.route(self._thread, None)
+        self._store._route(self._thread, None)
         done = False
         try:
             if committing:
@@ -294,7 +294,7 @@ class Transaction(EntryStore):
             try:
                 if not done:
                     assert self._info is not None
-                    self._store.transaction_event(self._info, "failed")
+                    self._store._transaction_event(self._info, "failed")
             finally:
                 self._give_back(batch)
             _call_all(self._after_commit if done else self._after_rollback)
@@ -317,14 +317,14 @@ class Transaction(EntryStore):
     def _commit(self, batch: WriteBatch) -> int:
         assert self._info is not None
         if isinstance(batch, OptimisticBatch):
-            return self._store.commit_optimistic(batch, self._purpose, self._timeout, self._info)
-        return self._store.commit_batch(batch, self._info)
+            return self._store._commit_optimistic(batch, self._purpose, self._timeout, self._info)
+        return self._store._commit_batch(batch, self._info)
 
     def _give_back(self, batch: WriteBatch) -> None:
         if isinstance(batch, OptimisticBatch):
-            self._store.end_optimistic(batch)
+            self._store._end_optimistic(batch)
         else:
-            self._store.end_exclusive()
+            self._store._end_exclusive()
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
@@ -369,7 +369,7 @@ class Transaction(EntryStore):
         batch = self._open_batch()
         if isinstance(batch, OptimisticBatch):
             return batch.overlay(batch.candidates(terms))
-        return batch.overlay(self._store.indexed_candidates(terms))
+        return batch.overlay(self._store._indexed_candidates(terms))
 
     def _keys_like(self, pattern: str) -> list[str]:
         """Return the keys that match, asking for no more than that: so only keys can conflict."""
@@ -377,7 +377,7 @@ class Transaction(EntryStore):
         if isinstance(batch, OptimisticBatch):
             found = batch.overlay(batch.items_like(pattern))
         else:
-            found = batch.overlay(self._store.indexed_candidates({}))
+            found = batch.overlay(self._store._indexed_candidates({}))
         return matching_keys(pattern, [key for key, _ in found])
 
     def glob(self, pattern: str) -> Iterator[str]:
@@ -406,7 +406,7 @@ class Transaction(EntryStore):
     def _progress(
         self, key: str, metadata: Entry | None, steps: int
     ) -> AbstractContextManager[Progress] | None:
-        return self._store.progress(key, metadata, steps)
+        return self._store._progress(key, metadata, steps)
 
     def connect(self, credentials: object = None) -> None:
         """Do nothing: a transaction is connected while its block runs."""
@@ -417,6 +417,16 @@ class Transaction(EntryStore):
     def is_connected(self) -> bool:
         """Tell whether the block is running."""
         return self._batch is not None
+
+    def flush(self, timeout: float | None = 30.0) -> None:
+        """Refuse: the events of the block are made when it has ended.
+
+        Raises
+        ------
+        TransactionError
+            Always.
+        """
+        raise TransactionError(f"flush() cannot be called inside {self!r}")
 
     def info(self) -> dict[str, Any]:
         """Return ``readonly``, ``notes`` and ``keys``, the number of keys as the block sees them."""

@@ -1,0 +1,158 @@
+"""The smallest store there can be: a dict, and nothing but what `AbstractStore` leaves abstract.
+
+It shows that the methods that `AbstractStore` does define are right on top of any store. It is for one
+thread and emits no events.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import inf, nextafter
+from typing import Any
+
+from latchstore import AbstractStore, EventManager, StringValue, Value
+from latchstore.arguments import (
+    DEFAULT_BUFFER_SIZE,
+    Readable,
+    checked_buffer_size,
+    checked_key,
+    checked_select,
+    describe,
+    read_all,
+)
+from latchstore.store import SettableValue
+
+
+class NumberedValue(StringValue):
+    """A value that knows by which change it came about."""
+
+    __slots__ = ("_revision",)
+
+    _revision: int
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+
+class ReferenceStore(AbstractStore):
+    """A dict of values, which are replaced and never changed."""
+
+    def __init__(self) -> None:
+        super().__init__(EventManager())
+        self._values: dict[str, NumberedValue] = {}
+        self._revision = 0
+        self._connected = False
+
+    def connect(self, credentials: object = None) -> None:
+        self._connected = True
+
+    def disconnect(self) -> None:
+        self._connected = False
+
+    def is_connected(self) -> bool:
+        return self._connected
+
+    def info(self) -> dict[str, Any]:
+        return {"readonly": False}
+
+    def get(self, key: str) -> Value:
+        value = self._values[checked_key(key)]
+        return self._numbered(value, value.created, value.modified, value.revision, value.range().read())
+
+    def query(
+        self, select: Iterable[str] | None = None, **kwargs: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        names = checked_select(select)
+        found = []
+        for key, value in self._values.items():
+            metadata = value.metadata
+            if all(name in metadata and metadata[name] == wanted for name, wanted in kwargs.items()):
+                chosen = value.metadata if names is None else value.metadata.items()
+                found.append((key, {name: item for name, item in dict(chosen).items() if _in(name, names)}))
+        return iter(found)
+
+    def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+        checked_key(key)
+        checked_buffer_size(buffer_size)
+        data, metadata = _parts(value)
+        self._put(key, read_all(data, buffer_size), _checked_metadata(metadata))
+
+    def delete(self, key: str) -> None:
+        del self._values[checked_key(key)]
+
+    def set_data(
+        self,
+        key: str,
+        data: Readable | bytes | bytearray | memoryview,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+    ) -> None:
+        checked_key(key)
+        checked_buffer_size(buffer_size)
+        content = read_all(data, buffer_size)
+        self._put(key, content, self._values[key].metadata if key in self._values else {})
+
+    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        checked_key(key)
+        data = self._values[key].range().read() if key in self._values else b""
+        self._put(key, data, _checked_metadata(metadata))
+
+    def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        current = self._values[checked_key(key)]
+        self._put(key, current.range().read(), {**current.metadata, **_checked_metadata(metadata)})
+
+    @contextmanager
+    def transaction(self, notes: str = "") -> Iterator[None]:
+        if not isinstance(notes, str):
+            raise TypeError(f"notes must be a str, got {describe(notes)}")
+        values, revision = dict(self._values), self._revision
+        try:
+            yield
+        except BaseException:
+            self._values, self._revision = values, revision
+            raise
+
+    def _put(self, key: str, data: bytes, metadata: Mapping[str, Any]) -> None:
+        now = time.time()
+        created = now
+        current = self._values.get(key)
+        if current is not None:
+            created = current.created
+            now = max(now, nextafter(current.modified, inf))
+        self._revision += 1
+        source = StringValue(data, metadata)
+        self._values[key] = self._numbered(source, created, now, self._revision, data)
+
+    @staticmethod
+    def _numbered(
+        source: Value, created: float, modified: float, revision: int, data: bytes
+    ) -> NumberedValue:
+        value = NumberedValue(data, source.metadata, created, modified)
+        value._revision = revision
+        return value
+
+
+def _in(name: str, names: tuple[str, ...] | None) -> bool:
+    return names is None or name in names
+
+
+def _parts(value: Any) -> tuple[Any, Any]:
+    if isinstance(value, Value):
+        return value.data, value.metadata
+    if not isinstance(value, tuple):
+        raise TypeError(f"value must be a Value or a pair, got {describe(value)}")
+    if len(value) != 2:
+        raise ValueError(f"value must be a Value or a pair, got {describe(value)}")
+    return value
+
+
+def _checked_metadata(metadata: Any) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping, got {describe(metadata)}")
+    for name in metadata:
+        if not isinstance(name, str):
+            raise TypeError(f"metadata must have str keys, got {describe(name)}")
+    return copy.deepcopy(dict(metadata))

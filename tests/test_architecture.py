@@ -1,0 +1,160 @@
+"""The house: imports go down, every public method has its contract, and importing loads no extras."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import latchstore
+from latchstore import AbstractStore, BaseEventManager, DictMemoryStore, Value
+from latchstore.transaction import Committer
+
+PACKAGE = Path(latchstore.__file__).parent
+
+#: Each module imports from lower floors only.
+FLOORS = {
+    "errors": 0,
+    "arguments": 0,
+    "events": 0,
+    "values": 1,
+    "event_manager": 1,
+    "dispatcher": 1,
+    "locking": 1,
+    "glob_pattern": 1,
+    "metadata_index": 2,
+    "commit_events": 2,
+    "store": 2,
+    "preimages": 2,
+    "table": 3,
+    "entry_store": 3,
+    "snapshot": 4,
+    "batch": 5,
+    "transaction": 6,
+    "attempts": 7,
+    "memory": 8,
+    "demo": 9,
+    "__main__": 10,
+}
+
+#: What nobody pays for who only wants the store.
+EXTRAS = ("rich", "hypothesis", "encore", "sqlite3", "asyncio")
+
+
+def modules() -> list[str]:
+    """Return the names of all modules of the package, but for ``__init__``."""
+    names = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
+    }
+    return sorted(names - {"__init__"})
+
+
+def imported_modules(source: str) -> set[str]:
+    """Return what a module imports of this package, wherever in the module that happens."""
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        imported.update(name.split(".")[1] for name in names if name.startswith("latchstore."))
+        assert "latchstore" not in names, "import the module that is meant"
+    return imported
+
+
+class TestFloors:
+    def test_every_module_has_a_floor(self) -> None:
+        assert set(modules()) <= set(FLOORS)
+
+    @pytest.mark.parametrize("module", modules())
+    def test_imports_go_down(self, module: str) -> None:
+        imported = imported_modules((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+        # The version is the one name that the package itself may lend.
+        not_below = {
+            name for name in imported - {"__version__"} if FLOORS.get(name, len(FLOORS)) >= FLOORS[module]
+        }
+        assert not not_below, f"{module} must not import {not_below}"
+
+    @pytest.mark.parametrize(
+        ("source", "imported"),
+        [
+            ("from latchstore.values import Entry", {"values"}),
+            ("import latchstore.values", {"values"}),
+            ("from latchstore import values", {"values"}),
+            ("def f():\n    from latchstore.values import Entry, Value", {"values"}),
+            ("import os, re\nfrom collections import abc", set()),
+        ],
+    )
+    def test_imports_are_found_wherever_they_are(self, source: str, imported: set[str]) -> None:
+        assert imported_modules(source) == imported
+
+    def test_init_only_names_what_is_public(self) -> None:
+        tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+        docstring, *statements = tree.body
+        assert isinstance(docstring, ast.Expr)
+        for statement in statements:
+            if isinstance(statement, ast.Assign):
+                targets = [ast.unparse(target) for target in statement.targets]
+                assert targets in (["__all__"], ["__version__"])
+            else:
+                assert isinstance(statement, ast.ImportFrom), ast.unparse(statement)
+
+
+class TestPublicNames:
+    @pytest.mark.parametrize("module", ["latchstore", "latchstore.events", "latchstore.event_manager"])
+    def test_all_names_exist(self, module: str) -> None:
+        namespace = sys.modules[module]
+        missing = [name for name in namespace.__all__ if not hasattr(namespace, name)]
+        assert not missing
+
+    def test_all_is_sorted_and_without_doubles(self) -> None:
+        assert latchstore.__all__ == sorted(set(latchstore.__all__))
+
+    def test_all_that_is_imported_is_public(self) -> None:
+        modules_of_ours = {*FLOORS, "annotations"}
+        names = {name for name in vars(latchstore) if not name.startswith("_")}
+        assert names - modules_of_ours == {name for name in latchstore.__all__ if name != "__version__"}
+
+    @pytest.mark.parametrize("cls", [AbstractStore, DictMemoryStore, BaseEventManager, Value])
+    def test_public_methods_have_a_docstring(self, cls: type) -> None:
+        public = {name: member for name, member in inspect.getmembers(cls) if not name.startswith("_")}
+        # What transactions ask of a store is documented in their own protocol.
+        documented = {name for name, member in vars(Committer).items() if inspect.getdoc(member)}
+        silent = [
+            name
+            for name, member in public.items()
+            if (callable(member) or isinstance(member, property))
+            and not inspect.getdoc(member)
+            and name not in documented
+        ]
+        assert public
+        assert not silent
+
+    @pytest.mark.parametrize("module", modules())
+    def test_modules_have_a_docstring(self, module: str) -> None:
+        tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree)
+
+    def test_the_package_is_typed(self) -> None:
+        assert (PACKAGE / "py.typed").is_file()
+
+
+def test_importing_loads_no_extras() -> None:
+    program = f"import sys, latchstore; print(*[m for m in {EXTRAS} if m in sys.modules])"
+    # -S would hide the package, but without it a .pth file of some other package may import a lot.
+    before = f"import sys; print(*[m for m in {EXTRAS} if m in sys.modules])"
+    loaded, preloaded = (
+        subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=60
+        ).stdout.split()
+        for text in (program, before)
+    )
+    assert set(loaded) <= set(preloaded)

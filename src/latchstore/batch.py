@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from latchstore.entry_store import Edit, IfRevision
 from latchstore.snapshot import Snapshot
-from latchstore.values import Change, Entry, is_immutable
+from latchstore.values import Change, Entry, is_immutable, with_metadata_of
 
 
 def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
@@ -46,6 +46,9 @@ def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: flo
     return new
 
 
+_NOTHING: Any = object()
+
+
 class EntrySource(Protocol):
     """Where a batch looks for what it has not changed itself."""
 
@@ -69,45 +72,49 @@ class WriteBatch:
         self._base = base
         self._changes: dict[str, Entry | None] = {}
         self.revision = revision
-        # (key, what `_changes` held before, whether it held anything): read backwards to return to a
-        # savepoint.
-        self._undo: list[tuple[str, Entry | None, bool]] = []
+        # (key, what `_changes` held before, or _NOTHING) since the first savepoint: read backwards to
+        # return to one. None before there is one.
+        self._undo: list[tuple[str, Any]] | None = None
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
-        if key in self._changes:
-            return self._changes[key]
-        return self._base.get(key)
+        changed = self._changes.get(key, _NOTHING)
+        return self._base.get(key) if changed is _NOTHING else changed
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        self._note(key, revised(edit, key, self.current(key), self.revision, time.time()))
-
-    def _note(self, key: str, new: Entry | None) -> None:
-        self._undo.append((key, self._changes.get(key), key in self._changes))
+        previous = self._changes.get(key, _NOTHING)
+        current = self._base.get(key) if previous is _NOTHING else previous
+        new = revised(edit, key, current, self.revision, time.time())
+        if self._undo is not None:
+            self._undo.append((key, previous))
         self._changes[key] = new
 
     def savepoint(self) -> int:
         """Return a mark that `rollback_to` takes the batch back to."""
+        if self._undo is None:
+            self._undo = []
         return len(self._undo)
 
     def rollback_to(self, savepoint: int) -> None:
         """Take back all edits since the savepoint, the latest first."""
-        while len(self._undo) > savepoint:
-            key, previous, was_there = self._undo[-1]
-            if was_there:
-                self._changes[key] = previous
-            else:
+        undo = self._undo
+        assert undo is not None
+        while len(undo) > savepoint:
+            key, previous = undo[-1]
+            if previous is _NOTHING:
                 self._changes.pop(key, None)
-            self._undo.pop()
+            else:
+                self._changes[key] = previous
+            undo.pop()
 
     def net_changes(self) -> list[Change]:
         """Return one change per key, leaving out keys that are absent before and after."""
-        base = self._base
+        before = self._base.get
         return [
-            (key, base.get(key), new)
+            (key, old, new)
             for key, new in self._changes.items()
-            if new is not None or base.get(key) is not None
+            if (old := before(key)) is not None or new is not None
         ]
 
     def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
@@ -137,7 +144,8 @@ class OptimisticBatch(WriteBatch):
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(_SnapshotSource(snapshot), snapshot.revision + 1)
         self._snapshot = snapshot
-        # As long as `_undo`: what to do again on the entries of the moment of commit.
+        self.savepoint()
+        # As long as `_undo`, which begins with it: what to do again on the entries of the moment of commit.
         self._edits: list[tuple[str, Edit]] = []
         # Keys that were read, missing ones too; queries; and patterns of keys that were asked for.
         self._read: set[str] = set()
@@ -157,10 +165,9 @@ class OptimisticBatch(WriteBatch):
                 self._read.add(key)
             if not edit.whole:
                 self._partial.add(key)
-        new = revised(edit, key, super().current(key), self.revision, time.time())
+        super().put(key, edit)
         # A condition that holds here holds at commit, or the key is in conflict.
         self._edits.append((key, edit.edit if isinstance(edit, IfRevision) else edit))
-        self._note(key, new)
 
     def rollback_to(self, savepoint: int) -> None:
         super().rollback_to(savepoint)
@@ -200,12 +207,19 @@ class OptimisticBatch(WriteBatch):
         """Return the same edits as a batch on top of `entries`; the caller holds the writer mutex."""
         batch = WriteBatch(entries, revision)
         for key, edit in self._edits:
-            batch.put(key, edit)
+            # The transaction may have handed out values over its entries: they stay as they are.
+            batch.put(key, _copied(edit) if isinstance(edit, Entry) else edit)
         return batch
 
     def close(self) -> None:
         """Give up the snapshot."""
         self._snapshot.close()
+
+
+def _copied(entry: Entry) -> Entry:
+    copied = with_metadata_of(entry)
+    copied.data = entry.data
+    return copied
 
 
 class _SnapshotSource:

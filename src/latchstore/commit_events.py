@@ -24,6 +24,10 @@ from latchstore.values import Change, StoredValue
 logger = logging.getLogger("latchstore")
 
 
+#: The events that a commit may have.
+MODIFICATION_EVENTS = (StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent)
+
+
 def event_class_of(change: Change) -> type[StoreModificationEvent]:
     """Return the class of the event that tells of a change."""
     _, old, new = change
@@ -90,8 +94,12 @@ class CommitDelivery:
         self._transaction = transaction
 
     def events(self) -> Iterator[StoreModificationEvent]:
-        """Build the events, one at a time."""
+        """Build the events that have listeners, one at a time."""
+        heard = getattr(self._manager, "has_listeners", None)
         for change in self._changes:
+            event_class = event_class_of(change)
+            if heard is not None and not heard(event_class):
+                continue
             key, old, new = change
             attributes: dict[str, Any] = {
                 "key": key,
@@ -100,7 +108,7 @@ class CommitDelivery:
                 "revision": self._revision,
                 "transaction": self._transaction,
             }
-            yield event_class_of(change)(self._source, **attributes)
+            yield event_class(self._source, **attributes)
 
     def deliver(self) -> None:
         for event in self.events():

@@ -195,7 +195,7 @@ class BaseEventManager(ABC):
             A subclass of `BaseEvent`.
         """
 
-    def has_listeners(self, cls: type[BaseEvent]) -> bool:
+    def has_listeners(self, cls: type[BaseEvent] | tuple[type[BaseEvent], ...]) -> bool:
         """Tell whether an event of exactly this class could reach any listener now.
 
         Filters are not considered. Whoever is to emit may skip it, and need not even build the
@@ -203,8 +203,8 @@ class BaseEventManager(ABC):
 
         Parameters
         ----------
-        cls : type
-            A subclass of `BaseEvent`.
+        cls : type or tuple of type
+            A subclass of `BaseEvent`, or several, of which one is enough.
         """
         return True
 
@@ -532,7 +532,7 @@ class _Route:
 class _Table:
     """All that a manager knows at one moment. Does not change once it is published."""
 
-    __slots__ = ("infos", "routes", "sequence")
+    __slots__ = ("infos", "reachable", "routes", "sequence")
 
     def __init__(self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0) -> None:
         self.infos = {} if infos is None else infos
@@ -541,6 +541,8 @@ class _Table:
         # A memo of what follows from the above, filled by whoever needs it. Two threads that fill
         # in the same class at once write the same.
         self.routes: dict[type[BaseEvent], _Route] = {}
+        # Another, of classes and tuples of classes: whether there is anybody to reach.
+        self.reachable: dict[object, bool] = {}
 
     def info(self, cls: type[BaseEvent]) -> EventInfo:
         """Return what is known of a class, known or not."""
@@ -652,14 +654,16 @@ class EventManager(BaseEventManager):
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
         return self._route(self._table, cls).enabled
 
-    def has_listeners(self, cls: type[BaseEvent]) -> bool:
+    def has_listeners(self, cls: type[BaseEvent] | tuple[type[BaseEvent], ...]) -> bool:
         # The store asks this on every commit: no call and no lock on the usual way.
         table = self._table
-        route = table.routes.get(cls) or self._route(table, cls)
-        if route.reachable and self._dead:
-            # The one thing that can change under a published table: listeners die.
-            return self._new_route(table, cls).reachable
-        return route.reachable
+        reachable = table.reachable.get(cls)
+        # The one thing that can change under a published table: listeners die.
+        if reachable is None or (reachable and self._dead):
+            classes = cls if isinstance(cls, tuple) else (cls,)
+            reachable = any(self._new_route(table, each).reachable for each in classes)
+            table.reachable[cls] = reachable
+        return reachable
 
     def register(self, cls: type[BaseEvent]) -> None:
         _check_event_class(cls)

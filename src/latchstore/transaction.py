@@ -62,6 +62,7 @@ class Committer(Protocol):
     """What a transaction needs of the store that it belongs to."""
 
     event_manager: BaseEventManager
+    _has_listeners: Callable[[Any], bool]
 
     def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
         """Wait at the door, take the writer mutex and return an empty batch."""
@@ -95,19 +96,19 @@ class Committer(Protocol):
     def _transaction_event(self, info: TransactionInfo, state: str | None) -> None:
         """Queue the start event (`state` None) or the end event of a transaction."""
 
-    def _progress(
-        self, key: str, metadata: Entry | None, steps: int
-    ) -> AbstractContextManager[Progress] | None:
+    def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """As `EntryStore._progress`."""
 
 
 def _current_task() -> object | None:
     """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
     asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
     # Asking for the loop first: current_task() raises where there is none, which takes 0.5 us.
     running_loop = getattr(asyncio, "_get_running_loop", None)
     loop = None if running_loop is None else running_loop()
-    if asyncio is None or loop is None:
+    if loop is None:
         return None
     task: object | None = asyncio.current_task(loop)
     return task
@@ -144,6 +145,7 @@ class Transaction(EntryStore):
         self.notes = notes
         self.optimistic = optimistic
         self.revision: int | None = None
+        self._has_listeners = store._has_listeners
         self._store = store
         self._timeout = timeout
         self._outer: Transaction | None = None
@@ -328,6 +330,13 @@ class Transaction(EntryStore):
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
+        batch = self._batch
+        if (
+            batch is not None
+            and self._thread == get_ident()
+            and ("asyncio" not in sys.modules or self._task is _current_task())
+        ):
+            return batch
         if self._thread is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
         if self._thread != get_ident():
@@ -340,9 +349,7 @@ class Transaction(EntryStore):
                 f"{self!r} belongs to {self._task or 'no asyncio task'}, "
                 f"but was used by {_current_task() or 'no asyncio task'}"
             )
-        if self._batch is None:
-            raise TransactionClosedError(f"{self!r} is used after its end")
-        return self._batch
+        raise TransactionClosedError(f"{self!r} is used after its end")
 
     def transaction(
         self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
@@ -403,9 +410,7 @@ class Transaction(EntryStore):
             batch.rollback_to(savepoint)
             raise
 
-    def _progress(
-        self, key: str, metadata: Entry | None, steps: int
-    ) -> AbstractContextManager[Progress] | None:
+    def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         return self._store._progress(key, metadata, steps)
 
     def connect(self, credentials: object = None) -> None:

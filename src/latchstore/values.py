@@ -75,6 +75,14 @@ class Entry(dict[str, Any]):
     #: immutable, so the copy made in C is deep enough (50 ns; a deep copy takes 4 us).
     isolated_metadata: ClassVar[Callable[[Entry], dict[str, Any]]] = dict.copy
 
+    # An entry is an edit, too (entry_store.Edit): one that leaves nothing of what there is.
+    blind: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
+
+    def revise(self, key: str, current: Entry | None) -> Entry:
+        """Return the entry itself: it is to be put in place of the current one."""
+        return self
+
     def selected_metadata(self, names: Iterable[str]) -> dict[str, Any]:
         """Return an isolated copy of the items in `names`; names that are missing are left out."""
         return {name: self[name] for name in names if name in self}
@@ -96,8 +104,10 @@ class NestedEntry(Entry):
 Change = tuple[str, Entry | None, Entry | None]
 
 
-def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata") -> Entry:
+def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata", part: str = "") -> Entry:
     """Build an entry, still without data and times, whose items are an isolated copy of `metadata`.
+
+    Errors name it by `argument` and `part`, which are two so that nobody else pays for putting them together.
 
     Runs the caller's code (mapping methods, ``__deepcopy__``), so it is never called under a lock.
 
@@ -108,11 +118,11 @@ def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata")
     """
     # The type is asked first because isinstance against an abstract class costs 0.2 us.
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
-        raise TypeError(f"{argument} must be a mapping with str keys, got {describe(metadata)}")
+        raise TypeError(f"{argument}{part} must be a mapping with str keys, got {describe(metadata)}")
     entry = Entry(metadata)
     for name, item in entry.items():
         if type(name) is not str or type(item) not in ATOMIC_TYPES:
-            return _checked_entry(entry, argument)
+            return _checked_entry(entry, argument + part)
     return entry
 
 
@@ -312,12 +322,19 @@ class StringValue(Value):
     def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
         return io.BytesIO(self._entry.data[checked_range(start, end)])
 
-    def untouched_entry(self) -> Entry | None:
-        """Return the entry behind the value while nobody has asked for its stream, else None.
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has asked for the stream yet, so that all of it is still to be read."""
+        return self._stream is None
 
-        A store that is given the value can then share the entry's data and metadata.
-        """
-        return self._entry if self._stream is None else None
+    @property
+    def bytes(self) -> bytes:
+        """All of the data."""
+        return self._entry.data
+
+    def shared_metadata(self) -> Entry:
+        """Return the metadata as the value itself has it; for stores, which change it as little."""
+        return self._entry
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.size} bytes, {len(self._entry)} metadata items>"

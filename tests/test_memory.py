@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from latchstore import DictMemoryStore, EventManager
+from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.writing import WritingContract
 
@@ -30,3 +31,9 @@ class TestValues(MemoryStores, ValueContract): ...
 
 
 class TestWriting(MemoryStores, WritingContract): ...
+
+
+class TestManyKeysReading(MemoryStores, ManyKeysReadingContract): ...
+
+
+class TestManyKeysWriting(MemoryStores, ManyKeysWritingContract): ...

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from latchstore import AbstractStore
+from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.reference_store import ReferenceStore
 from tests.contract.writing import WritingContract
@@ -32,3 +33,9 @@ class TestValues(ReferenceStores, ValueContract): ...
 
 
 class TestWriting(ReferenceStores, WritingContract): ...
+
+
+class TestManyKeysReading(ReferenceStores, ManyKeysReadingContract): ...
+
+
+class TestManyKeysWriting(ReferenceStores, ManyKeysWritingContract): ...

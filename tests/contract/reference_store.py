@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from math import inf, nextafter
 from typing import Any
 
-from latchstore import AbstractStore, EventManager, StringValue, Value
+from latchstore import AbstractStore, EventManager, RevisionMismatchError, StringValue, Value
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
     checked_buffer_size,
     checked_key,
+    checked_revision,
     checked_select,
     describe,
     read_all,
@@ -31,7 +32,9 @@ class NumberedValue(StringValue):
 
     __slots__ = ("_revision",)
 
-    _revision: int
+    def __init__(self, value: Value, revision: int) -> None:
+        super().__init__(value.range().read(), value.metadata, value.created, value.modified)
+        self._revision = revision
 
     @property
     def revision(self) -> int:
@@ -60,8 +63,9 @@ class ReferenceStore(AbstractStore):
         return {"readonly": False}
 
     def get(self, key: str) -> Value:
+        # A new value, with a stream of its own.
         value = self._values[checked_key(key)]
-        return self._numbered(value, value.created, value.modified, value.revision, value.range().read())
+        return NumberedValue(value, value.revision)
 
     def query(
         self, select: Iterable[str] | None = None, **kwargs: Any
@@ -69,53 +73,75 @@ class ReferenceStore(AbstractStore):
         names = checked_select(select)
         found = []
         for key, value in self._values.items():
-            metadata = value.metadata
-            if all(name in metadata and metadata[name] == wanted for name, wanted in kwargs.items()):
-                chosen = value.metadata if names is None else value.metadata.items()
-                found.append((key, {name: item for name, item in dict(chosen).items() if _in(name, names)}))
+            compared, metadata = value.metadata, value.metadata
+            if all(name in compared and compared[name] == wanted for name, wanted in kwargs.items()):
+                if names is not None:
+                    metadata = {name: metadata[name] for name in names if name in metadata}
+                found.append((key, metadata))
         return iter(found)
 
-    def set(self, key: str, value: SettableValue, buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
+    def set(
+        self,
+        key: str,
+        value: SettableValue,
+        buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
+    ) -> None:
         checked_key(key)
         checked_buffer_size(buffer_size)
         data, metadata = _parts(value)
-        self._put(key, read_all(data, buffer_size), _checked_metadata(metadata))
+        self._put(key, read_all(data, buffer_size), _checked_metadata(metadata), if_revision)
 
-    def delete(self, key: str) -> None:
-        del self._values[checked_key(key)]
+    def delete(self, key: str, *, if_revision: int | None = None) -> None:
+        self._check_revision(checked_key(key), if_revision)
+        del self._values[key]
 
     def set_data(
         self,
         key: str,
         data: Readable | bytes | bytearray | memoryview,
         buffer_size: int = DEFAULT_BUFFER_SIZE,
+        *,
+        if_revision: int | None = None,
     ) -> None:
         checked_key(key)
         checked_buffer_size(buffer_size)
         content = read_all(data, buffer_size)
-        self._put(key, content, self._values[key].metadata if key in self._values else {})
+        self._put(key, content, self._values[key].metadata if key in self._values else {}, if_revision)
 
-    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
-        checked_key(key)
-        data = self._values[key].range().read() if key in self._values else b""
-        self._put(key, data, _checked_metadata(metadata))
+    def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
+        data = self._values[key].range().read() if checked_key(key) in self._values else b""
+        self._put(key, data, _checked_metadata(metadata), if_revision)
 
-    def update_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
-        current = self._values[checked_key(key)]
-        self._put(key, current.range().read(), {**current.metadata, **_checked_metadata(metadata)})
+    def update_metadata(
+        self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
+    ) -> None:
+        changes = _checked_metadata(metadata)
+        self._check_revision(checked_key(key), if_revision)
+        current = self._values[key]
+        self._put(key, current.range().read(), {**current.metadata, **changes}, if_revision)
 
     @contextmanager
     def transaction(self, notes: str = "") -> Iterator[None]:
         if not isinstance(notes, str):
             raise TypeError(f"notes must be a str, got {describe(notes)}")
-        values, revision = dict(self._values), self._revision
+        # Revisions go on growing, so that none is ever used twice.
+        values = dict(self._values)
         try:
             yield
         except BaseException:
-            self._values, self._revision = values, revision
+            self._values = values
             raise
 
-    def _put(self, key: str, data: bytes, metadata: Mapping[str, Any]) -> None:
+    def _check_revision(self, key: str, if_revision: int | None) -> None:
+        actual = self._values[key].revision if key in self._values else 0
+        if checked_revision(if_revision) not in (None, actual):
+            assert if_revision is not None
+            raise RevisionMismatchError(key, if_revision, actual)
+
+    def _put(self, key: str, data: bytes, metadata: Mapping[str, Any], if_revision: int | None) -> None:
+        self._check_revision(key, if_revision)
         now = time.time()
         created = now
         current = self._values.get(key)
@@ -123,20 +149,7 @@ class ReferenceStore(AbstractStore):
             created = current.created
             now = max(now, nextafter(current.modified, inf))
         self._revision += 1
-        source = StringValue(data, metadata)
-        self._values[key] = self._numbered(source, created, now, self._revision, data)
-
-    @staticmethod
-    def _numbered(
-        source: Value, created: float, modified: float, revision: int, data: bytes
-    ) -> NumberedValue:
-        value = NumberedValue(data, source.metadata, created, modified)
-        value._revision = revision
-        return value
-
-
-def _in(name: str, names: tuple[str, ...] | None) -> bool:
-    return names is None or name in names
+        self._values[key] = NumberedValue(StringValue(data, metadata, created, now), self._revision)
 
 
 def _parts(value: Any) -> tuple[Any, Any]:

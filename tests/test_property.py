@@ -1,0 +1,505 @@
+"""Any history of calls leaves the store as it leaves a plain dict, and indexes change no answer.
+
+The first test drives a store and a dict through random calls, transactions within transactions and
+failing blocks included, and compares all that can be read after each call. The second holds a store
+with indexes beside one without, over values that are hard to look up.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from latchstore import AbstractReadOnlyStore, DictMemoryStore, EventManager
+
+#: One history for all machines and runs: a failure is the same failure everywhere.
+PROFILE = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+KEYS = ("a", "b", "ab", "a/b", "A", "ä", "")
+NAMES = ("kind", "user", "n")
+PATTERNS = ("*", "a*", "*b", "*/*", "?", "[aA]", "[!a]*", "ab", "")
+
+keys = st.sampled_from(KEYS)
+datas = st.binary(max_size=8)
+plain_values = st.sampled_from((1, True, 0, "x", "y", None, 1.5, [1], {"deep": [2]}, (1, 2)))
+metadatas = st.dictionaries(st.sampled_from(NAMES), plain_values, max_size=3)
+
+#: What the model holds: key to data and metadata.
+Model = dict[str, tuple[bytes, dict[str, Any]]]
+
+
+class BrokenBlockError(Exception):
+    """Leaves a block on purpose."""
+
+
+class StoreAgainstDict(RuleBasedStateMachine):
+    """A store, and beside it a dict that does the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = DictMemoryStore(EventManager())
+        self.model: Model = {}
+        self.indexes: list[str] = []
+        # One item per open block: the block, and what the model was when it was entered.
+        self.blocks: list[tuple[AbstractContextManager[Any], Model]] = []
+        # Snapshots that are open, and what they were taken of.
+        self.snapshots: list[tuple[AbstractReadOnlyStore, Model]] = []
+
+    def teardown(self) -> None:
+        for snapshot, _ in self.snapshots:
+            snapshot.close()
+        while self.blocks:
+            self.leave_block()
+        self.store.close()
+
+    @initialize(names=st.sets(st.sampled_from(NAMES)))
+    def begin_with_indexes(self, names: set[str]) -> None:
+        for name in sorted(names):
+            self.add_index(name)
+
+    def attempt(self, action: Callable[[], None], expected: Callable[[Model], None]) -> None:
+        """Do the same to both; either both raise KeyError, and nothing changes, or none does."""
+        wanted = dict(self.model)
+        missing: tuple[Any, ...] = ()
+        try:
+            expected(wanted)
+        except KeyError as error:
+            missing = error.args
+        if missing:
+            with pytest.raises(KeyError) as raised:
+                action()
+            assert raised.value.args == missing
+        else:
+            action()
+            self.model = wanted
+
+    # -- one key ----------------------------------------------------------------------------------
+
+    @rule(key=keys, data=datas, metadata=metadatas)
+    def set_value(self, key: str, data: bytes, metadata: dict[str, Any]) -> None:
+        self.store.set(key, (io.BytesIO(data), metadata))
+        self.model[key] = (data, metadata)
+
+    @rule(key=keys, data=datas)
+    def set_data(self, key: str, data: bytes) -> None:
+        self.store.set_data(key, io.BytesIO(data))
+        self.model[key] = (data, self.model.get(key, (b"", {}))[1])
+
+    @rule(key=keys, data=datas)
+    def from_bytes(self, key: str, data: bytes) -> None:
+        self.store.from_bytes(key, bytearray(data))
+        self.model[key] = (data, self.model.get(key, (b"", {}))[1])
+
+    @rule(key=keys, metadata=metadatas)
+    def set_metadata(self, key: str, metadata: dict[str, Any]) -> None:
+        self.store.set_metadata(key, metadata)
+        self.model[key] = (self.model.get(key, (b"", {}))[0], metadata)
+
+    @rule(key=keys, metadata=metadatas)
+    def update_metadata(self, key: str, metadata: dict[str, Any]) -> None:
+        def expected(model: Model) -> None:
+            data, old = model[key]
+            model[key] = (data, {**old, **metadata})
+
+        self.attempt(lambda: self.store.update_metadata(key, metadata), expected)
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        def expected(model: Model) -> None:
+            del model[key]
+
+        self.attempt(lambda: self.store.delete(key), expected)
+
+    @rule(source=keys, to=keys)
+    def copy(self, source: str, to: str) -> None:
+        def expected(model: Model) -> None:
+            model[to] = model[source]
+
+        self.attempt(lambda: self.store.set(to, self.store.get(source)), expected)
+
+    # -- many keys --------------------------------------------------------------------------------
+
+    @rule(items=st.lists(st.tuples(keys, datas, metadatas), max_size=5), extra=keys)
+    def multiset(self, items: list[tuple[str, bytes, dict[str, Any]]], extra: str) -> None:
+        # One key more than there are values: the shorter one decides.
+        self.store.multiset(
+            iter([key for key, _, _ in items] + [extra]),
+            ((io.BytesIO(data), metadata) for _, data, metadata in items),
+        )
+        for key, data, metadata in items:
+            self.model[key] = (data, metadata)
+
+    @rule(items=st.lists(st.tuples(keys, datas), max_size=5))
+    def multiset_data(self, items: list[tuple[str, bytes]]) -> None:
+        self.store.multiset_data((key for key, _ in items), [data for _, data in items])
+        for key, data in items:
+            self.model[key] = (data, self.model.get(key, (b"", {}))[1])
+
+    @rule(items=st.lists(st.tuples(keys, metadatas), max_size=5))
+    def multiset_metadata(self, items: list[tuple[str, dict[str, Any]]]) -> None:
+        self.store.multiset_metadata([key for key, _ in items], (metadata for _, metadata in items))
+        for key, metadata in items:
+            self.model[key] = (self.model.get(key, (b"", {}))[0], metadata)
+
+    @rule(items=st.lists(st.tuples(keys, metadatas), max_size=4))
+    def multiupdate_metadata(self, items: list[tuple[str, dict[str, Any]]]) -> None:
+        def expected(model: Model) -> None:
+            for key, metadata in items:
+                data, old = model[key]
+                model[key] = (data, {**old, **metadata})
+
+        self.attempt(
+            lambda: self.store.multiupdate_metadata([key for key, _ in items], [new for _, new in items]),
+            expected,
+        )
+
+    @rule(items=st.lists(st.tuples(keys, datas), min_size=1, max_size=4))
+    def multiset_with_a_bad_item(self, items: list[tuple[str, bytes]]) -> None:
+        names: list[Any] = [key for key, _ in items] + [7]
+        with pytest.raises(TypeError, match="keys"):
+            self.store.multiset_data(names, [data for _, data in items] + [b""])
+
+    # -- blocks -----------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.blocks) < 4)
+    @rule(optimistic=st.booleans())
+    def enter_block(self, optimistic: bool) -> None:
+        # Nobody else writes, so an optimistic block never meets a conflict.
+        block = self.store.transaction(f"depth {len(self.blocks)}", optimistic=optimistic)
+        block.__enter__()
+        self.blocks.append((block, dict(self.model)))
+
+    @precondition(lambda self: self.blocks)
+    @rule()
+    def leave_block(self) -> None:
+        block, _ = self.blocks.pop()
+        block.__exit__(None, None, None)
+
+    @precondition(lambda self: self.blocks)
+    @rule()
+    def fail_block(self) -> None:
+        block, before = self.blocks.pop()
+        error = BrokenBlockError()
+        assert not block.__exit__(BrokenBlockError, error, None)
+        self.model = before
+
+    @property
+    def committed(self) -> Model:
+        """What everybody else sees: an open block does not change it."""
+        return self.blocks[0][1] if self.blocks else self.model
+
+    # -- snapshots --------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.snapshots) < 3)
+    @rule()
+    def open_snapshot(self) -> None:
+        self.snapshots.append((self.store.snapshot(), dict(self.committed)))
+
+    @precondition(lambda self: self.snapshots)
+    @rule(position=st.integers(0, 2))
+    def close_snapshot(self, position: int) -> None:
+        snapshot, _ = self.snapshots.pop(position % len(self.snapshots))
+        snapshot.close()
+
+    # -- indexes ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.blocks)
+    @rule(name=st.sampled_from(NAMES))
+    def add_index(self, name: str) -> None:
+        self.store.add_index(name)
+        if name not in self.indexes:
+            self.indexes.append(name)
+
+    @precondition(lambda self: not self.blocks)
+    @rule(name=st.sampled_from(NAMES))
+    def remove_index(self, name: str) -> None:
+        try:
+            self.store.remove_index(name)
+        except KeyError:
+            assert name not in self.indexes
+        else:
+            self.indexes.remove(name)
+
+    # -- what must be true after each call --------------------------------------------------------
+
+    @rule(
+        terms=st.dictionaries(st.sampled_from(NAMES), plain_values, max_size=2),
+        select=st.none() | st.lists(st.sampled_from(NAMES), max_size=2),
+    )
+    def query(self, terms: dict[str, Any], select: list[str] | None) -> None:
+        expected = {
+            key: metadata if select is None else {name: metadata[name] for name in select if name in metadata}
+            for key, (_, metadata) in self.model.items()
+            if all(name in metadata and metadata[name] == wanted for name, wanted in terms.items())
+        }
+        answer = list(self.store.query(select, **terms))
+        assert dict(answer) == expected
+        assert len(answer) == len(expected)
+        assert sorted(self.store.query_keys(**terms)) == sorted(expected)
+
+    @rule(pattern=st.sampled_from(PATTERNS))
+    def glob(self, pattern: str) -> None:
+        assert sorted(self.store.glob(pattern)) == sorted(
+            key for key in self.model if fnmatch.fnmatchcase(key, pattern)
+        )
+
+    @rule(chosen=st.lists(keys, max_size=4), select=st.lists(st.sampled_from(NAMES), max_size=2))
+    def multiget(self, chosen: list[str], select: list[str]) -> None:
+        missing = [key for key in chosen if key not in self.model]
+        if missing:
+            for method in (self.store.multiget, self.store.multiget_data, self.store.multiget_metadata):
+                with pytest.raises(KeyError) as raised:
+                    method(iter(chosen))
+                assert raised.value.args == (missing[0],)
+            return
+        assert [(value.data.read(), value.metadata) for value in self.store.multiget(chosen)] == [
+            self.model[key] for key in chosen
+        ]
+        assert [data.read() for data in self.store.multiget_data(chosen)] == [
+            self.model[key][0] for key in chosen
+        ]
+        assert list(self.store.multiget_metadata(chosen, select)) == [
+            {name: self.model[key][1][name] for name in select if name in self.model[key][1]}
+            for key in chosen
+        ]
+
+    @invariant()
+    def holds_what_the_model_holds(self) -> None:
+        store = self.store
+        assert len(store) == len(self.model)
+        assert dict(store.query()) == {key: metadata for key, (_, metadata) in self.model.items()}
+        for key in KEYS:
+            assert store.exists(key) == (key in self.model)
+            assert (key in store) == (key in self.model)
+            if key in self.model:
+                data, metadata = self.model[key]
+                assert store.to_bytes(key) == data
+                assert store.get_metadata(key) == metadata
+                value = store.get(key)
+                assert (value.data.read(), value.metadata, value.size) == (data, metadata, len(data))
+                assert value.created <= value.modified
+        assert set(store._table.entries) == set(self.committed)
+        assert set(store.info()["indexes"]) == set(self.indexes)
+
+    @invariant()
+    def snapshots_stay_as_they_were(self) -> None:
+        for snapshot, model in self.snapshots:
+            assert dict(snapshot.query()) == {key: metadata for key, (_, metadata) in model.items()}
+            for key, (data, _) in model.items():
+                assert snapshot.to_bytes(key) == data
+
+    @invariant()
+    def keeps_its_own_invariants(self) -> None:
+        self.store._table.check()
+
+
+TestStoreAgainstDict = StoreAgainstDict.TestCase
+TestStoreAgainstDict.settings = settings(PROFILE, max_examples=120, stateful_step_count=50)
+
+
+# -- indexed and unindexed answers ----------------------------------------------------------------
+
+
+class EqualToAll:
+    """Equal to any other value, and not hashable."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "EqualToAll()"
+
+
+class EqualToOne:
+    """Equal to 1 and to its own kind, and not hashable."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EqualToOne) or other == 1
+
+    def __repr__(self) -> str:
+        return "EqualToOne()"
+
+
+class Shout(str):
+    """A string that is equal to what it is in upper case, with a hash to match nothing."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and str(self).upper() == str(other).upper()
+
+    def __hash__(self) -> int:
+        return 17
+
+
+NAN = float("nan")
+NASTY: tuple[Any, ...] = (
+    1,
+    True,
+    1.0,
+    1 + 0j,
+    0,
+    False,
+    -0.0,
+    0.0,
+    NAN,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    None,
+    "",
+    "x",
+    "X",
+    b"",
+    b"x",
+    (),
+    (NAN,),
+    (float("nan"),),
+    (1,),
+    (True,),
+    (1.0,),
+    ((1,), "x"),
+    ([1],),
+    frozenset(),
+    frozenset({1}),
+    frozenset({True, NAN}),
+    frozenset({NAN, 1.0}),
+    [],
+    [1],
+    [True],
+    [NAN],
+    {},
+    {"a": 1},
+    {1},
+    bytearray(b"x"),
+    Decimal(1),
+    Decimal("NaN"),
+    EqualToAll(),
+    EqualToOne(),
+    Shout("x"),
+    Shout("q"),
+    2**70,
+    float(2**70),
+)
+
+nasty = st.integers(0, len(NASTY) - 1).map(NASTY.__getitem__)
+nasty_metadata = st.dictionaries(st.sampled_from(("p", "q")), nasty, max_size=2)
+few_keys = st.sampled_from(("a", "b", "c", "d", "e"))
+changes = st.one_of(
+    st.tuples(st.just("set"), few_keys, nasty_metadata),
+    st.tuples(st.just("update"), few_keys, nasty_metadata),
+    st.tuples(st.just("delete"), few_keys, st.just({})),
+    st.tuples(st.just("begin"), few_keys, st.just({})),
+    st.tuples(st.just("commit"), few_keys, st.just({})),
+    st.tuples(st.just("fail"), few_keys, st.just({})),
+)
+
+
+def play(store: DictMemoryStore, history: list[tuple[str, str, dict[str, Any]]]) -> Iterator[None]:
+    """Make the changes, and yield after each; blocks that are left open fail at the end."""
+    blocks: list[AbstractContextManager[Any]] = []
+    for kind, key, metadata in history:
+        if kind == "set":
+            store.set_metadata(key, metadata)
+        elif kind == "begin":
+            blocks.append(store.transaction())
+            blocks[-1].__enter__()
+        elif kind in ("commit", "fail"):
+            if blocks:
+                block = blocks.pop()
+                if kind == "commit":
+                    block.__exit__(None, None, None)
+                else:
+                    block.__exit__(BrokenBlockError, BrokenBlockError(), None)
+        elif store.exists(key):
+            if kind == "update":
+                store.update_metadata(key, metadata)
+            else:
+                store.delete(key)
+        yield
+    while blocks:
+        blocks.pop().__exit__(BrokenBlockError, BrokenBlockError(), None)
+    yield
+
+
+def all_answers(store: DictMemoryStore) -> list[list[str]]:
+    """What the store answers to each value alone, on both items, and to pairs of both."""
+    answers = []
+    for position, value in enumerate(NASTY):
+        answers.append(sorted(store.query_keys(p=value)))
+        answers.append(sorted(key for key, _ in store.query((), q=value)))
+        answers.append(sorted(store.query_keys(p=value, q=NASTY[position * 7 % len(NASTY)])))
+    return answers
+
+
+def scan(store: DictMemoryStore) -> list[list[str]]:
+    """The same, worked out here from the metadata alone."""
+    found = {key: store.get_metadata(key) for key in store.query_keys()}
+
+    def matching(**terms: Any) -> list[str]:
+        return sorted(
+            key
+            for key, metadata in found.items()
+            if all(name in metadata and bool(metadata[name] == wanted) for name, wanted in terms.items())
+        )
+
+    answers = []
+    for position, value in enumerate(NASTY):
+        answers.append(matching(p=value))
+        answers.append(matching(q=value))
+        answers.append(matching(p=value, q=NASTY[position * 7 % len(NASTY)]))
+    return answers
+
+
+@settings(PROFILE, max_examples=150)
+@given(history=st.lists(changes, max_size=25), moment=st.integers(0, 24))
+def test_indexes_change_no_answer(history: list[tuple[str, str, dict[str, Any]]], moment: int) -> None:
+    plain = DictMemoryStore(EventManager())
+    indexed = DictMemoryStore(EventManager(), indexes=["p", "q"])
+    half = DictMemoryStore(EventManager(), indexes=["p"])
+    players = zip(play(plain, history), play(indexed, history), play(half, history), strict=True)
+    for step, _ in enumerate(players):
+        indexed._table.check()
+        if step == moment:
+            assert all_answers(indexed) == all_answers(half) == all_answers(plain) == scan(plain)
+    assert all_answers(indexed) == all_answers(half) == all_answers(plain) == scan(plain)
+    half.add_index("q")
+    half.remove_index("p")
+    half._table.check()
+    assert all_answers(half) == all_answers(plain)
+
+
+@settings(PROFILE, max_examples=400)
+@given(first=nasty, second=nasty, wanted=nasty)
+def test_one_key_moves_between_values(first: Any, second: Any, wanted: Any) -> None:
+    """The smallest history that an index can get wrong: a value becomes another, and goes back."""
+    plain = DictMemoryStore(EventManager())
+    indexed = DictMemoryStore(EventManager(), indexes=["p"])
+    for value in (first, second, first):
+        for store in (plain, indexed):
+            store.set_metadata("other", {"p": first})
+            store.set_metadata("key", {"p": value})
+        indexed._table.check()
+        assert sorted(indexed.query_keys(p=wanted)) == sorted(plain.query_keys(p=wanted))
+    for store in (plain, indexed):
+        store.delete("key")
+    indexed._table.check()
+    assert list(indexed.query_keys(p=wanted)) == list(plain.query_keys(p=wanted))

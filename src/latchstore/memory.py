@@ -311,16 +311,17 @@ class DictMemoryStore(EntryStore):
         table = self._table
         get = self._entries.get
         # First without the lock: if no commit was made meanwhile and none is under way, this was one
-        # instant. 2 us cheaper than the read lock, and readers do not meet.
+        # instant. 2 us cheaper than the read lock, and readers do not meet. Each key is read once, even
+        # if it is named twice: a commit of that one key is noted only after it can be seen.
         revision = table.revision
-        found = [get(key) for key in keys]
+        found = {key: get(key) for key in dict.fromkeys(keys)}
         if self._gate is EVERYONE or table.revision != revision:
             with self._latches.table.read():
-                found = [get(key) for key in keys]
-        for key, entry in zip(keys, found, strict=True):
+                found = {key: get(key) for key in found}
+        for key, entry in found.items():
             if entry is None:
                 raise KeyError(key)
-        return found  # type: ignore[return-value]
+        return [found[key] for key in keys]  # type: ignore[misc]
 
     def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._candidates({})

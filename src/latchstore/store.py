@@ -593,7 +593,8 @@ def _replace_file(target: Path, stream: BinaryIO, buffer_size: int) -> None:
             _copy(stream, file, buffer_size)
         return
     # Opened here and not by tempfile, which makes files that only the owner may read.
-    name = f".{target.name}.{os.getpid()}-{threading.get_ident()}-{next(_temporary_numbers)}.tmp"
+    # Its name does not contain the target's, which may be as long as the system allows.
+    name = f".latchstore-{os.getpid()}-{threading.get_ident()}-{next(_temporary_numbers)}.tmp"
     temporary = target.with_name(name)
     try:
         with open(temporary, "xb") as file:

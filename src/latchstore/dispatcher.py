@@ -77,8 +77,14 @@ class EventDispatcher:
 
     @property
     def running(self) -> bool:
-        """Whether the thread has been started and not been told to end."""
+        """Whether the thread has been started, and not been ended by `stop`."""
         return self._thread is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread to deliver anything; not after `stop_soon` has been obeyed."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread is the dispatcher's."""
@@ -94,10 +100,15 @@ class EventDispatcher:
         if self._thread is not None:
             return
         with self._life:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
+            if self._thread is not None:
+                return
+            # Known before it runs: the first listener may ask whether this is its thread.
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None
+                raise
 
     def _run(self) -> None:
         """Deliver until told to stop. Nothing that a listener does ends this loop."""
@@ -116,6 +127,13 @@ class EventDispatcher:
                 self._delivering = None
                 del delivery
 
+    def refuse_on_own_thread(self, operation: str) -> None:
+        """Raise DispatcherThreadError if a listener is calling."""
+        if self.on_dispatcher_thread():
+            raise DispatcherThreadError(
+                f"{operation}() on the dispatcher's thread would wait for itself: listeners must not call it"
+            )
+
     def flush(self, timeout: float | None) -> None:
         """Wait until all that was queued before has been heard.
 
@@ -126,10 +144,7 @@ class EventDispatcher:
         FlushTimeoutError
             If that takes longer than `timeout` seconds.
         """
-        if self.on_dispatcher_thread():
-            raise DispatcherThreadError(
-                "flush() on the dispatcher's thread would wait for itself: listeners must not call it"
-            )
+        self.refuse_on_own_thread("flush")
         if self._thread is None and self._queue.empty():
             return
         flag = _Flag()
@@ -187,7 +202,7 @@ def _drain_at_exit() -> None:
     """Let pending events be heard before daemon threads are cut off; gives up after EXIT_TIMEOUT."""
     deadline = time.monotonic() + EXIT_TIMEOUT
     for dispatcher in list(_dispatchers):
-        if not dispatcher.running:
+        if not dispatcher.alive:
             continue
         try:
             dispatcher.flush(max(0.0, deadline - time.monotonic()))

@@ -172,6 +172,7 @@ class DictMemoryStore(EntryStore):
         """
         timeout = checked_timeout(timeout)
         self._refuse_in_transaction("close")
+        self._dispatcher.refuse_on_own_thread("close")
         self._closed = True
         self._connected = False
         self._dispatcher.stop(timeout)

@@ -26,13 +26,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
     as_bytes,
     checked_buffer_size,
+    checked_iterable,
     checked_path,
     checked_select,
 )
@@ -42,6 +43,8 @@ from latchstore.values import Value
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
 SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
+
+T = TypeVar("T")
 
 _temporary_numbers = itertools.count(1)
 
@@ -469,8 +472,9 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreSetEvent
             For each key, when the transaction is committed.
         """
+        checked_buffer_size(buffer_size)
         with self.transaction("multiset"):
-            for key, value in zip(keys, values):  # noqa: B905 (the contract is zip's)
+            for key, value in _pairs(keys, values, "values"):
                 self.set(key, value, buffer_size)
 
     def multiset_data(
@@ -494,8 +498,9 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreSetEvent
             For each key, when the transaction is committed.
         """
+        checked_buffer_size(buffer_size)
         with self.transaction("multiset_data"):
-            for key, data in zip(keys, datas):  # noqa: B905
+            for key, data in _pairs(keys, datas, "datas"):
                 self.set_data(key, data, buffer_size)
 
     def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
@@ -513,7 +518,7 @@ class AbstractStore(AbstractReadOnlyStore):
             For each key, when the transaction is committed.
         """
         with self.transaction("multiset_metadata"):
-            for key, metadata in zip(keys, metadatas):  # noqa: B905
+            for key, metadata in _pairs(keys, metadatas, "metadatas"):
                 self.set_metadata(key, metadata)
 
     def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
@@ -536,7 +541,7 @@ class AbstractStore(AbstractReadOnlyStore):
             For each key, when the transaction is committed.
         """
         with self.transaction("multiupdate_metadata"):
-            for key, metadata in zip(keys, metadatas):  # noqa: B905
+            for key, metadata in _pairs(keys, metadatas, "metadatas"):
                 self.update_metadata(key, metadata)
 
     # -- transactions and events ------------------------------------------------------------------
@@ -578,6 +583,11 @@ class AbstractStore(AbstractReadOnlyStore):
         DispatcherThreadError
             If a listener calls it, which would wait for itself.
         """
+
+
+def _pairs(keys: Iterable[str], others: Iterable[T], argument: str) -> Iterator[tuple[str, T]]:
+    """Go through both as ``zip`` does: the contract is to stop at the end of the shorter one."""
+    return zip(checked_iterable(keys, "keys"), checked_iterable(others, argument))  # noqa: B905
 
 
 def _selected(metadata: dict[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:

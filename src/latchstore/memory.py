@@ -456,7 +456,7 @@ class DictMemoryStore(EntryStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._open_transactions:
-            transaction = self._open_transactions.get(get_ident())
+            transaction = self._transaction_of_this_thread()
             if transaction is not None:
                 transaction._write_one(key, edit, purpose)
                 return
@@ -540,8 +540,15 @@ class DictMemoryStore(EntryStore):
         self._start_dispatcher_if_needed()
 
     def _transaction_of_this_thread(self) -> Transaction | None:
-        transactions = self._open_transactions
-        return transactions.get(get_ident()) if transactions else None
+        if not self._open_transactions:
+            return None
+        transaction = self._open_transactions.get(get_ident())
+        if transaction is None or not transaction.belongs_to_this_thread():
+            return None
+        return transaction
+
+    def _transaction_of_thread(self, thread: int) -> Transaction | None:
+        return self._open_transactions.get(thread)
 
     def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
         self._check_door(purpose)

@@ -34,6 +34,7 @@ from latchstore.arguments import (
     as_bytes,
     checked_buffer_size,
     checked_iterable,
+    checked_keys,
     checked_path,
     checked_select,
 )
@@ -229,7 +230,7 @@ class AbstractReadOnlyStore(ABC):
         KeyError
             If one of the keys is not in the store; raised by the call, not by the iteration.
         """
-        return iter([self.get(key) for key in keys])
+        return iter([self.get(key) for key in checked_keys(keys)])
 
     def multiget_data(self, keys: Iterable[str]) -> Iterator[BinaryIO]:
         """Return the data of many keys as streams, in order, all of one instant of the call.

@@ -87,6 +87,9 @@ class Committer(Protocol):
     def _transaction_of_this_thread(self) -> Transaction | None:
         """Return the innermost open transaction of the calling thread."""
 
+    def _transaction_of_thread(self, thread: int) -> Transaction | None:
+        """Return the innermost open transaction of a thread, by its identifier."""
+
     def _route(self, thread: int, transaction: Transaction | None) -> None:
         """Send the thread's calls to this transaction; None: to the store again."""
 
@@ -98,6 +101,16 @@ class Committer(Protocol):
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """As `EntryStore._progress`."""
+
+
+class _ThisThread(threading.local):
+    """Something of each thread's own: the identifier of an ended thread is given to a new one."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_this_thread = _ThisThread()
 
 
 def _current_task() -> object | None:
@@ -152,6 +165,7 @@ class Transaction(EntryStore):
         self._batch: WriteBatch | None = None
         self._savepoint = 0
         self._thread: int | None = None
+        self._token: object | None = None
         self._task: object | None = None
         self._info: TransactionInfo | None = None
         self._doomed = False
@@ -175,6 +189,7 @@ class Transaction(EntryStore):
             self._info = outer._info
             self.optimistic = outer.optimistic
         self._task = _current_task()
+        self._token = _this_thread.token
         self._thread = get_ident()
         self._store._route(self._thread, self)
         return self
@@ -280,13 +295,11 @@ class Transaction(EntryStore):
         """End the block. Whatever happens, routing and locks are as before it when this returns."""
         batch, self._batch = self._batch, None
         assert batch is not None
-        assert self._thread is not None
         outer = self._outer
+        self._stop_routing(outer)
         if outer is not None:
-            self._store._route(self._thread, outer._still_open())
             self._end_inner(outer, batch, committing)
             return
-        self._store._route(self._thread, None)
         done = False
         try:
             if committing:
@@ -301,12 +314,18 @@ class Transaction(EntryStore):
                 self._give_back(batch)
             _call_all(self._after_commit if done else self._after_rollback)
 
-    def _still_open(self) -> Transaction | None:
-        """Return this block, or the innermost one around it that has not been ended out of turn."""
-        block: Transaction | None = self
-        while block is not None and block._batch is None:
+    def _stop_routing(self, outer: Transaction | None) -> None:
+        """Give the thread's calls back to the outer block, and end blocks inside that are still open."""
+        assert self._thread is not None
+        inner = block = self._store._transaction_of_thread(self._thread)
+        while block is not None and block is not self:
             block = block._outer
-        return block
+        if block is None:
+            return  # the thread has ended, and a new one of the same identifier has its own block
+        while inner is not None and inner is not self:
+            inner._batch = None
+            inner = inner._outer
+        self._store._route(self._thread, outer)
 
     def _end_inner(self, outer: Transaction, batch: WriteBatch, committing: bool) -> None:
         if committing:
@@ -328,18 +347,22 @@ class Transaction(EntryStore):
         else:
             self._store._end_exclusive()
 
+    def belongs_to_this_thread(self) -> bool:
+        """Tell whether the calling thread is the one that entered the block."""
+        return self._token is _this_thread.token
+
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch
         if (
             batch is not None
-            and self._thread == get_ident()
+            and self._token is _this_thread.token
             and ("asyncio" not in sys.modules or self._task is _current_task())
         ):
             return batch
         if self._thread is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
-        if self._thread != get_ident():
+        if not self.belongs_to_this_thread():
             raise WrongThreadError(
                 f"{self!r} belongs to thread {thread_name(self._thread)!r}, "
                 f"but was used by thread {threading.current_thread().name!r}"

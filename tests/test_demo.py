@@ -21,6 +21,7 @@ import pytest
 
 from latchstore import DictMemoryStore, EventManager, StoreSetEvent, StringValue, Value, demo
 from latchstore.__main__ import main
+from latchstore.demo import checks, disk, files, report, screen, work
 
 CHECKS = ["stored", "values", "queries", "retag", "events", "counts", "disk"]
 ESCAPE = "\x1b"
@@ -216,8 +217,8 @@ def test_what_is_no_readable_file_is_skipped(tree: Path, run: Run, monkeypatch: 
     monkeypatch.chdir(tree)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket.py")
-    monkeypatch.setattr(demo, "open", watched_open, raising=False)
-    monkeypatch.setattr(demo, "NAMES_SHOWN", 100)
+    monkeypatch.setattr(files, "open", watched_open, raising=False)
+    monkeypatch.setattr(report, "NAMES_SHOWN", 100)
 
     code, out, err = run(tree)
     assert (code, err, failed(out)) == (0, "", [])
@@ -275,8 +276,8 @@ def test_a_pipe_that_takes_the_place_of_a_file_does_not_block(tree: Path) -> Non
     os.mkfifo(tree / "pipe")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "stat", lambda path: os.lstat(tree / "a.py"))
-        with pytest.raises(demo.UnreadableError, match="no regular file but a pipe"):
-            demo.read_file(str(tree / "pipe"), 1000)
+        with pytest.raises(files.UnreadableError, match="no regular file but a pipe"):
+            files.read_file(str(tree / "pipe"), 1000)
 
 
 def test_files_that_are_too_large_are_skipped(tree: Path, run: Run) -> None:
@@ -307,10 +308,10 @@ def test_a_file_that_is_larger_than_it_says(limit: int, data: bytes | None, tmp_
         patch.setattr(os, "fstat", fstat)
         patch.setattr(os, "stat", stat)
         if data is None:
-            with pytest.raises(demo.UnreadableError, match="larger than 9 bytes"):
-                demo.read_file(str(path), limit)
+            with pytest.raises(files.UnreadableError, match="larger than 9 bytes"):
+                files.read_file(str(path), limit)
         else:
-            assert demo.read_file(str(path), limit)[0] == data
+            assert files.read_file(str(path), limit)[0] == data
 
 
 def test_names_that_are_no_text(tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,8 +329,8 @@ def test_names_that_are_no_text(tree: Path, run: Run, monkeypatch: pytest.Monkey
 
 def test_names_that_the_output_cannot_show() -> None:
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    assert demo.printable("grün → \udcff", ascii_only) == "gr\\xfcn \\u2192 \\xff"
-    assert demo.printable("grün", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) == "grün"
+    assert screen.printable("grün → \udcff", ascii_only) == "gr\\xfcn \\u2192 \\xff"
+    assert screen.printable("grün", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) == "grün"
 
 
 # -- files that change meanwhile ------------------------------------------------------------------
@@ -337,13 +338,13 @@ def test_names_that_the_output_cannot_show() -> None:
 
 def meddle(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
     """Change files between the load and the comparison."""
-    real = demo.retag
+    real = checks.RetagWatch.retag
 
-    def retag(*args: Any) -> float:
+    def retag(self: checks.RetagWatch) -> float:
         change()
-        return real(*args)
+        return real(self)
 
-    monkeypatch.setattr(demo, "retag", retag)
+    monkeypatch.setattr(checks.RetagWatch, "retag", retag)
 
 
 def replace_by_pipe(path: Path) -> None:
@@ -387,7 +388,7 @@ def test_a_file_that_was_only_touched_is_compared(
 def test_a_file_that_changes_while_it_is_compared(
     tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = demo.read_file
+    real = files.read_file
 
     def read_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
         data, status = real(path, limit)
@@ -396,7 +397,7 @@ def test_a_file_that_changes_while_it_is_compared(
             data = b"half"
         return data, status
 
-    monkeypatch.setattr(demo, "read_file", read_file)
+    monkeypatch.setattr(disk, "read_file", read_file)
     code, out, _ = run(tree)
     assert (code, failed(out)) == (0, [])
     assert "  a.py: other content now\n" in out
@@ -595,21 +596,21 @@ def test_a_store_that_is_broken(
 ) -> None:
     use(monkeypatch, store)
     if store is Blocks:
-        monkeypatch.setattr(demo, "PATIENCE", 0.01)
+        monkeypatch.setattr(checks, "PATIENCE", 0.01)
     code, out, err = run(tree)
     assert (code, err, failed(out)) == (1, "", [name])
     assert problem in explanation(out, name)
 
 
 def test_events_out_of_order(tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = demo.SuffixCounter.on_set
+    real = checks.SuffixCounter.hear
 
-    def on_set(self: demo.SuffixCounter, event: StoreSetEvent) -> None:
+    def hear(self: checks.SuffixCounter, event: StoreSetEvent) -> None:
         if event.key == "a.py" and event.action == "set":
             event.revision = 1_000_000
         real(self, event)
 
-    monkeypatch.setattr(demo.SuffixCounter, "on_set", on_set)
+    monkeypatch.setattr(checks.SuffixCounter, "hear", hear)
     code, out, _ = run(tree, "--writers", 1)
     assert (code, failed(out)) == (1, ["events"])
     assert "was heard after a later one" in explanation(out, "events")
@@ -619,13 +620,13 @@ def test_events_out_of_order(tree: Path, run: Run, monkeypatch: pytest.MonkeyPat
 def test_events_lost_and_doubled(
     times: int, heard: int, tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = demo.SuffixCounter.on_set
+    real = checks.SuffixCounter.hear
 
-    def on_set(self: demo.SuffixCounter, event: StoreSetEvent) -> None:
+    def hear(self: checks.SuffixCounter, event: StoreSetEvent) -> None:
         for _ in range(times if event.metadata["suffix"] == ".txt" else 1):
             real(self, event)
 
-    monkeypatch.setattr(demo.SuffixCounter, "on_set", on_set)
+    monkeypatch.setattr(checks.SuffixCounter, "hear", hear)
     code, out, _ = run(tree)
     assert (code, failed(out)) == (1, ["events", "counts"])
     assert f"{heard} events were heard of 10 changes" in out
@@ -633,8 +634,8 @@ def test_events_lost_and_doubled(
 
 
 def test_the_listener_counts_wrongly(tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = demo.SuffixCounter.counts
-    monkeypatch.setattr(demo.SuffixCounter, "counts", lambda self: real(self) | {".bin": 5})
+    real = checks.SuffixCounter.counts
+    monkeypatch.setattr(checks.SuffixCounter, "counts", lambda self: real(self) | {".bin": 5})
     code, out, _ = run(tree)
     assert (code, failed(out)) == (1, ["counts"])
     assert "the listener counts 5 of '.bin', a query 1" in out
@@ -642,7 +643,7 @@ def test_the_listener_counts_wrongly(tree: Path, run: Run, monkeypatch: pytest.M
 
 def misread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the loader read something else than the file holds."""
-    real = demo.read_file
+    real = files.read_file
 
     def read_file(path: str, limit: int) -> tuple[bytes, os.stat_result]:
         data, status = real(path, limit)
@@ -650,7 +651,7 @@ def misread(monkeypatch: pytest.MonkeyPatch) -> None:
             data = data[::-1]
         return data, status
 
-    monkeypatch.setattr(demo, "read_file", read_file)
+    monkeypatch.setattr(disk, "read_file", read_file)
 
 
 def test_the_file_differs_though_it_has_not_changed(
@@ -674,14 +675,14 @@ def test_a_file_just_written_may_have_changed_within_a_tick_of_the_clock(
 
 
 def test_a_reader_that_skips_values(tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.Reader, "check_value", lambda self, key: None)
+    monkeypatch.setattr(checks.Reader, "check_value", lambda self, key: None)
     code, out, _ = run(tree)
     assert (code, failed(out)) == (1, ["values"])
     assert "0 values were read, but 7 stored" in out
 
 
 def test_several_problems_are_counted() -> None:
-    check = demo.Check("name", "all well")
+    check = checks.Check("name", "all well")
     assert (check.result, check.explanation) == ("ok", "all well")
     check.fail("first")
     assert (check.result, check.explanation) == ("FAILED", "first")
@@ -693,8 +694,8 @@ def test_several_problems_are_counted() -> None:
 
 
 def test_the_counter_follows_every_kind_of_change() -> None:
-    check = demo.Check("events")
-    counter = demo.SuffixCounter(check)
+    check = checks.Check("events")
+    counter = checks.SuffixCounter(check)
     with DictMemoryStore(EventManager()) as store:
         counter.connect(store)
         store.set("a", (b"", {"suffix": ".py"}))
@@ -716,10 +717,10 @@ def test_the_counter_follows_every_kind_of_change() -> None:
 
 
 def test_the_counter_notices_an_event_of_the_wrong_class() -> None:
-    check = demo.Check("events")
-    counter = demo.SuffixCounter(check)
+    check = checks.Check("events")
+    counter = checks.SuffixCounter(check)
     old = StringValue(b"", {"suffix": ".py"})
-    counter.on_set(StoreSetEvent(None, key="a", value=old, previous=old, revision=1))
+    counter.hear(StoreSetEvent(None, key="a", value=old, previous=old, revision=1))
     assert check.explanation == (
         "<StoreSetEvent key='a' action='set' revision=1> does not say right whether the key is new"
     )
@@ -784,11 +785,11 @@ def test_an_error_in_a_thread_fails_the_run(
 
 
 def test_an_error_in_a_listener_fails_the_run(tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unlucky(demo.SuffixCounter):
+    class Unlucky(checks.SuffixCounter):
         def _count(self, *args: Any) -> None:
             raise RuntimeError("boom\nbang")
 
-    monkeypatch.setattr(demo, "SuffixCounter", Unlucky)
+    monkeypatch.setattr(work, "SuffixCounter", Unlucky)
     code, out, err = run(tree)
     assert (code, failed(out), err) == (1, ["events", "counts"], "")
     assert "a listener failed: RuntimeError: boom bang" in explanation(out, "events")
@@ -804,12 +805,12 @@ def interrupt(*args: Any) -> Any:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (demo, "find_files"),
-        (demo.Screen, "_draw"),
-        (demo.RetagWatch, "wait_for_looks"),
+        (work, "find_files"),
+        (screen.Screen, "_draw"),
+        (checks.RetagWatch, "wait_for_looks"),
         (DictMemoryStore, "multiupdate_metadata"),
-        (demo.Demo, "_check_stored"),
-        (demo.Screen, "show"),
+        (work.Demo, "_check_stored"),
+        (screen.Screen, "show"),
     ],
 )
 def test_control_c(owner: Any, name: str, tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -826,10 +827,10 @@ def test_control_c_for_real(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     program = (
         "import os, signal, sys\n"
-        "from latchstore import demo\n"
         "from latchstore.__main__ import main\n"
+        "from latchstore.demo.checks import Reader\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "demo.Reader.check_value = lambda self, key: os.kill(os.getpid(), signal.SIGINT)\n"
+        "Reader.check_value = lambda self, key: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['demo', sys.argv[1], '--readers', '1']))\n"
     )
     done = subprocess.run(
@@ -881,7 +882,7 @@ def test_output_into_a_closed_pipe(tree: Path) -> None:
 
 
 def test_piped_output_is_plain_even_if_rich_is_there(tree: Path, run: Run) -> None:
-    assert type(demo.make_screen()) is demo.Screen
+    assert type(screen.make_screen()) is screen.Screen
     _, out, _ = run(tree)
     assert ESCAPE not in out
     assert "\r" not in out
@@ -892,7 +893,7 @@ def test_a_terminal_without_rich(tree: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "100")
-    assert type(demo.make_screen()) is demo.PlainTerminal
+    assert type(screen.make_screen()) is screen.PlainTerminal
     assert main(["demo", str(tree)]) == 0
     written = terminal.getvalue()
     assert ESCAPE not in written
@@ -909,7 +910,7 @@ def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = FakeTerminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "20")
-    with demo.PlainTerminal().progress("Loading", 2, lambda: "a long note") as advance:
+    with screen.PlainTerminal().progress("Loading", 2, lambda: "a long note") as advance:
         advance()
         advance()
     assert {len(part) for part in terminal.getvalue().split("\r")} == {0, 19}
@@ -929,9 +930,9 @@ def test_a_real_terminal(tree: Path) -> None:
     finally:
         os.close(slave)
     written = b""
-    with open(master, "rb", buffering=0) as screen:
+    with open(master, "rb", buffering=0) as terminal:
         try:
-            while part := screen.read(65536):
+            while part := terminal.read(65536):
                 written += part
         except OSError:
             pass  # Linux tells the end in this way
@@ -950,7 +951,7 @@ def test_a_terminal_with_rich(tree: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     use(monkeypatch, CorruptsBytes)
-    assert type(demo.make_screen()) is demo.RichTerminal
+    assert type(screen.make_screen()) is screen.RichTerminal
     assert main(["demo", str(tree)]) == 1
     written = terminal.getvalue()
     assert ESCAPE in written

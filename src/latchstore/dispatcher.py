@@ -66,6 +66,8 @@ class EventDispatcher:
         self._life = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        # Whether the store is gone.
+        self._abandoned = False
         # What the thread is delivering and since when (monotonic seconds); one assignment publishes it.
         self._delivering: tuple[Delivery, float] | None = None
         _dispatchers.add(self)
@@ -79,12 +81,6 @@ class EventDispatcher:
     def running(self) -> bool:
         """Whether the thread has been started, and not been ended by `stop`."""
         return self._thread is not None
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a thread to deliver anything; not after `stop_soon` has been obeyed."""
-        thread = self._thread
-        return thread is not None and thread.is_alive()
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread is the dispatcher's."""
@@ -182,7 +178,21 @@ class EventDispatcher:
 
     def stop_soon(self) -> None:
         """Tell the thread to end after what is queued now; does not wait, takes no lock."""
+        self._abandoned = True
         self._queue.put(None)
+
+    def drain(self, timeout: float) -> None:
+        """Wait until all has been heard, at the exit of the interpreter; FlushTimeoutError if it is not."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return
+        if not self._abandoned:
+            self.flush(timeout)
+            return
+        # Nobody queues any more, and what was queued comes before the word to end.
+        thread.join(timeout)
+        if thread.is_alive():
+            raise FlushTimeoutError(f"events not heard in {timeout:g} s: {self.describe()}")
 
     def describe(self) -> str:
         """Say what is being delivered, for how long, and how much is waiting."""
@@ -202,10 +212,8 @@ def _drain_at_exit() -> None:
     """Let pending events be heard before daemon threads are cut off; gives up after EXIT_TIMEOUT."""
     deadline = time.monotonic() + EXIT_TIMEOUT
     for dispatcher in list(_dispatchers):
-        if not dispatcher.alive:
-            continue
         try:
-            dispatcher.flush(max(0.0, deadline - time.monotonic()))
+            dispatcher.drain(max(0.0, deadline - time.monotonic()))
         except FlushTimeoutError as error:
             logger.warning("at exit: %s", error)
 

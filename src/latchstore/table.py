@@ -73,8 +73,16 @@ class Table:
                 self.preimages.record([change])
             if self.indexes:
                 self._update_indexes([change])
-            self.entries[key] = new
-            self.revision = revision
+            try:
+                self.entries[key] = new
+                self.revision = revision
+            except BaseException:
+                # No room, so nothing has changed; or an interrupt, perhaps when all had.
+                if self.entries.get(key) is new:
+                    self.revision = revision
+                else:
+                    self._undo_indexes([change])
+                raise
         finally:
             lock.release_write()
 
@@ -122,10 +130,13 @@ class Table:
                 for key, old, new in changes:
                     index.replace(key, old, new)
         except BaseException:
-            for index in self.indexes.values():
-                for key, old, new in changes:
-                    index.replace(key, new, old)
+            self._undo_indexes(changes)
             raise
+
+    def _undo_indexes(self, changes: list[Change]) -> None:
+        for index in self.indexes.values():
+            for key, old, new in changes:
+                index.replace(key, new, old)
 
     def items(self) -> Iterable[tuple[str, Entry]]:
         """Return all keys and entries of one instant, to iterate over once; the caller holds a lock.

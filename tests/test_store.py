@@ -7,13 +7,18 @@ events and no threads, so those parts of the contract are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
-from latchstore import AbstractStore
+from latchstore import AbstractReadOnlyStore, AbstractStore, EventManager, get_event_manager
+from tests.contract.bad_input import BadInputContract
+from tests.contract.conditions import ConditionContract
+from tests.contract.files import ToFileContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.reference_store import ReferenceStore
+from tests.contract.transactions import TransactionContract
 from tests.contract.writing import WritingContract
 
 
@@ -22,7 +27,7 @@ class ReferenceStores:
 
     @pytest.fixture
     def store(self) -> Iterator[AbstractStore]:
-        with ReferenceStore() as store:
+        with ReferenceStore(EventManager()) as store:
             yield store
 
 
@@ -39,3 +44,49 @@ class TestManyKeysReading(ReferenceStores, ManyKeysReadingContract): ...
 
 
 class TestManyKeysWriting(ReferenceStores, ManyKeysWritingContract): ...
+
+
+class TestToFile(ReferenceStores, ToFileContract): ...
+
+
+class TestBadInput(ReferenceStores, BadInputContract): ...
+
+
+class TestTransaction(ReferenceStores, TransactionContract): ...
+
+
+class TestCondition(ReferenceStores, ConditionContract): ...
+
+
+class TestBases:
+    """The abstract classes themselves."""
+
+    def test_the_event_manager_of_the_process_is_the_default(self) -> None:
+        assert ReferenceStore().event_manager is get_event_manager()
+        manager = EventManager()
+        assert ReferenceStore(manager).event_manager is manager
+
+    def test_a_store_is_a_read_only_store(self) -> None:
+        assert issubclass(AbstractStore, AbstractReadOnlyStore)
+
+    def test_what_a_store_has_to_define(self) -> None:
+        reading = {"connect", "disconnect", "is_connected", "info", "get", "query"}
+        writing = {"set", "delete", "set_data", "set_metadata", "update_metadata", "transaction"}
+        assert AbstractReadOnlyStore.__abstractmethods__ == reading
+        assert AbstractStore.__abstractmethods__ == reading | writing
+
+    def test_many_keys_are_one_transaction_of_the_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        notes = []
+        store = ReferenceStore(EventManager())
+        original = store.transaction
+
+        def transaction(text: str) -> AbstractContextManager[None]:
+            notes.append(text)
+            return original(text)
+
+        monkeypatch.setattr(store, "transaction", transaction)
+        store.multiset(["a"], [(b"", {})])
+        store.multiset_data(["a"], [b""])
+        store.multiset_metadata(["a"], [{}])
+        store.multiupdate_metadata(["a"], [{}])
+        assert notes == ["multiset", "multiset_data", "multiset_metadata", "multiupdate_metadata"]

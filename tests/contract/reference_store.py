@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from math import inf, nextafter
 from typing import Any
 
-from latchstore import AbstractStore, EventManager, RevisionMismatchError, StringValue, Value
+from latchstore import AbstractStore, BaseEventManager, RevisionMismatchError, StringValue, Value
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
@@ -44,8 +44,8 @@ class NumberedValue(StringValue):
 class ReferenceStore(AbstractStore):
     """A dict of values, which are replaced and never changed."""
 
-    def __init__(self) -> None:
-        super().__init__(EventManager())
+    def __init__(self, event_manager: BaseEventManager | None = None) -> None:
+        super().__init__(event_manager)
         self._values: dict[str, NumberedValue] = {}
         self._revision = 0
         self._connected = False
@@ -88,13 +88,14 @@ class ReferenceStore(AbstractStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        checked_key(key)
+        key = checked_key(key)
         checked_buffer_size(buffer_size)
         data, metadata = _parts(value)
         self._put(key, read_all(data, buffer_size), _checked_metadata(metadata), if_revision)
 
     def delete(self, key: str, *, if_revision: int | None = None) -> None:
-        self._check_revision(checked_key(key), if_revision)
+        key = checked_key(key)
+        self._check_revision(key, if_revision)
         del self._values[key]
 
     def set_data(
@@ -105,20 +106,22 @@ class ReferenceStore(AbstractStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        checked_key(key)
+        key = checked_key(key)
         checked_buffer_size(buffer_size)
         content = read_all(data, buffer_size)
         self._put(key, content, self._values[key].metadata if key in self._values else {}, if_revision)
 
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
-        data = self._values[key].range().read() if checked_key(key) in self._values else b""
+        key = checked_key(key)
+        data = self._values[key].range().read() if key in self._values else b""
         self._put(key, data, _checked_metadata(metadata), if_revision)
 
     def update_metadata(
         self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
     ) -> None:
+        key = checked_key(key)
         changes = _checked_metadata(metadata)
-        self._check_revision(checked_key(key), if_revision)
+        self._check_revision(key, if_revision)
         current = self._values[key]
         self._put(key, current.range().read(), {**current.metadata, **changes}, if_revision)
 

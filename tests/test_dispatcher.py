@@ -1,0 +1,512 @@
+"""The dispatcher delivers everything, in order, on one thread of its own, and ends when it is told to.
+
+What happens at the end of the interpreter is shown by scripts that are run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from latchstore import (
+    DictMemoryStore,
+    DispatcherThreadError,
+    EventManager,
+    FlushTimeoutError,
+    StoreSetEvent,
+)
+from latchstore.dispatcher import EventDispatcher
+
+TIMEOUT = 30.0
+
+#: Seconds that a wait takes which is meant to fail.
+SHORT = 0.05
+
+
+class Call:
+    """A delivery that calls a function."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+    def deliver(self) -> None:
+        self.function()
+
+    def __repr__(self) -> str:
+        return "<a call>"
+
+
+class Blocking:
+    """A delivery that is under way until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.let_go = threading.Event()
+
+    def deliver(self) -> None:
+        self.begun.set()
+        assert self.let_go.wait(TIMEOUT)
+
+    def __repr__(self) -> str:
+        return "<a slow one>"
+
+
+@pytest.fixture
+def dispatcher() -> Iterator[EventDispatcher]:
+    dispatcher = EventDispatcher()
+    yield dispatcher
+    dispatcher.stop(TIMEOUT)
+
+
+def submit(dispatcher: EventDispatcher, function: Callable[[], object]) -> None:
+    dispatcher.submit(Call(function))
+    dispatcher.ensure_running()
+
+
+# -- delivery -------------------------------------------------------------------------------------
+
+
+def test_deliveries_are_made_in_order_by_one_daemon_thread(dispatcher: EventDispatcher) -> None:
+    heard: list[int] = []
+    threads: list[threading.Thread] = []
+    for number in range(100):
+        submit(dispatcher, lambda number=number: heard.append(number))  # type: ignore[misc]
+        submit(dispatcher, lambda: threads.append(threading.current_thread()))
+    dispatcher.flush(TIMEOUT)
+    assert heard == list(range(100))
+    (thread,) = set(threads)
+    assert thread is not threading.current_thread()
+    assert thread.daemon
+    assert thread.name == "latchstore-events"
+
+
+def test_the_thread_is_named_as_told() -> None:
+    dispatcher = EventDispatcher("by another name")
+    names: list[str] = []
+    submit(dispatcher, lambda: names.append(threading.current_thread().name))
+    dispatcher.stop(TIMEOUT)
+    assert names == ["by another name"]
+
+
+def test_nothing_runs_before_it_is_needed() -> None:
+    before = threading.active_count()
+    dispatcher = EventDispatcher()
+    dispatcher.submit(Call(lambda: None))
+    assert not dispatcher.running
+    assert dispatcher.pending == 1
+    assert threading.active_count() == before
+    dispatcher.stop(TIMEOUT)
+
+
+def test_a_flush_of_nothing_starts_no_thread() -> None:
+    dispatcher = EventDispatcher()
+    dispatcher.flush(0)
+    dispatcher.stop(0)
+    assert not dispatcher.running
+
+
+def test_a_flush_delivers_what_was_queued_and_never_started(dispatcher: EventDispatcher) -> None:
+    heard: list[int] = []
+    dispatcher.submit(Call(lambda: heard.append(1)))
+    dispatcher.flush(TIMEOUT)
+    assert heard == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_a_delivery_raises_is_logged_and_the_next_is_made(
+    dispatcher: EventDispatcher, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[int] = []
+
+    def fail() -> None:
+        raise error("on purpose")
+
+    submit(dispatcher, lambda: heard.append(1))
+    submit(dispatcher, fail)
+    submit(dispatcher, lambda: heard.append(2))
+    dispatcher.flush(TIMEOUT)
+    assert heard == [1, 2]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.name == "latchstore"
+    assert record.getMessage() == "a listener broke off the delivery of <a call>"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is error
+
+
+def test_pending_counts_what_waits_and_what_is_under_way(dispatcher: EventDispatcher) -> None:
+    slow = Blocking()
+    assert dispatcher.pending == 0
+    dispatcher.submit(slow)
+    dispatcher.ensure_running()
+    assert slow.begun.wait(TIMEOUT)
+    assert dispatcher.pending == 1
+    dispatcher.submit(Call(lambda: None))
+    dispatcher.submit(Call(lambda: None))
+    assert dispatcher.pending == 3
+    slow.let_go.set()
+    dispatcher.stop(TIMEOUT)
+    assert dispatcher.pending == 0
+
+
+# -- flush and stop -------------------------------------------------------------------------------
+
+
+def test_a_flush_that_takes_too_long_says_what_is_under_way(dispatcher: EventDispatcher) -> None:
+    slow = Blocking()
+    dispatcher.submit(slow)
+    dispatcher.submit(Call(lambda: None))
+    dispatcher.ensure_running()
+    assert slow.begun.wait(TIMEOUT)
+    with pytest.raises(FlushTimeoutError) as raised:
+        dispatcher.flush(SHORT)
+    # Waiting are the call, and the mark that the flush has set behind it.
+    assert re.fullmatch(
+        r"events not heard in 0\.05 s: <a slow one> under way for \d+\.\d{3} s, 2 waiting",
+        str(raised.value),
+    )
+    assert isinstance(raised.value, TimeoutError)
+    with pytest.raises(FlushTimeoutError, match=r"events not heard in 0\.05 s: <a slow one> under way"):
+        dispatcher.stop(SHORT)
+    slow.let_go.set()
+    dispatcher.flush(None)
+
+
+def test_a_flush_waits_only_for_what_was_queued_before() -> None:
+    marked = threading.Event()
+
+    class Watched(EventDispatcher):
+        """Tells when a flush has set its mark: it sees to the thread after that."""
+
+        def ensure_running(self) -> None:
+            super().ensure_running()
+            marked.set()
+
+    dispatcher = Watched()
+    first, second = Blocking(), Blocking()
+    flushed = threading.Event()
+
+    def flush() -> None:
+        dispatcher.flush(TIMEOUT)
+        flushed.set()
+
+    dispatcher.submit(first)
+    dispatcher.ensure_running()
+    assert first.begun.wait(TIMEOUT)
+    flushing = threading.Thread(target=flush, daemon=True)
+    marked.clear()
+    flushing.start()
+    assert marked.wait(TIMEOUT)
+    dispatcher.submit(second)
+    assert not flushed.is_set()
+    first.let_go.set()
+    assert flushed.wait(TIMEOUT)
+    assert second.begun.wait(TIMEOUT)
+    second.let_go.set()
+    flushing.join(TIMEOUT)
+    dispatcher.stop(TIMEOUT)
+
+
+@pytest.mark.parametrize("method", ["flush", "stop"])
+def test_a_delivery_must_not_wait_for_itself(method: str) -> None:
+    dispatcher = EventDispatcher()
+    submit(dispatcher, lambda: None)
+    dispatcher.flush(TIMEOUT)
+    errors: list[BaseException] = []
+
+    def wait_for_itself() -> None:
+        try:
+            getattr(dispatcher, method)(SHORT)
+        except BaseException as error:
+            errors.append(error)
+
+    submit(dispatcher, wait_for_itself)
+    dispatcher.flush(TIMEOUT)
+    (error,) = errors
+    assert isinstance(error, DispatcherThreadError)
+    assert "would wait for itself" in str(error)
+    dispatcher.stop(TIMEOUT)
+
+
+def test_the_very_first_delivery_must_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread may be at work before ``Thread.start`` returns to whoever has started it."""
+    dispatcher = EventDispatcher()
+    delivered = threading.Event()
+    errors: list[BaseException] = []
+
+    class SlowToStart(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            assert delivered.wait(TIMEOUT)
+
+    def wait_for_itself() -> None:
+        try:
+            dispatcher.flush(SHORT)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            delivered.set()
+
+    monkeypatch.setattr("latchstore.dispatcher.threading.Thread", SlowToStart)
+    submit(dispatcher, wait_for_itself)
+    dispatcher.flush(TIMEOUT)
+    dispatcher.stop(TIMEOUT)
+    assert [type(error) for error in errors] == [DispatcherThreadError]
+
+
+def test_a_stopped_dispatcher_has_no_thread_and_starts_again() -> None:
+    dispatcher = EventDispatcher()
+    heard: list[threading.Thread] = []
+    for _ in range(3):
+        submit(dispatcher, lambda: heard.append(threading.current_thread()))
+        assert dispatcher.running
+        dispatcher.stop(TIMEOUT)
+        assert not dispatcher.running
+        assert not heard[-1].is_alive()
+    assert len(set(heard)) == 3
+    dispatcher.stop(TIMEOUT)  # twice is harmless
+
+
+def test_what_is_queued_while_the_thread_ends_is_delivered() -> None:
+    """A delivery that is queued behind the order to stop is made by a new thread."""
+    dispatcher = EventDispatcher()
+    heard: list[threading.Thread] = []
+
+    class LateThread(threading.Thread):
+        """Has something queued in the moment between its end and the news of that."""
+
+        def join(self, timeout: float | None = None) -> None:
+            super().join(timeout)
+            dispatcher.submit(Call(lambda: heard.append(threading.current_thread())))
+
+    submit(dispatcher, lambda: heard.append(threading.current_thread()))
+    dispatcher.flush(TIMEOUT)
+    assert dispatcher._thread is not None
+    dispatcher._thread.__class__ = LateThread
+    dispatcher.stop(TIMEOUT)
+    assert dispatcher.running
+    dispatcher.flush(TIMEOUT)
+    first, second = heard
+    assert first is not second
+    dispatcher.stop(TIMEOUT)
+
+
+def test_two_threads_may_stop_it_at_once() -> None:
+    for _ in range(20):
+        dispatcher = EventDispatcher()
+        submit(dispatcher, lambda: None)
+        both = threading.Barrier(2)
+        errors: list[BaseException] = []
+
+        def stop(
+            dispatcher: EventDispatcher = dispatcher,
+            both: threading.Barrier = both,
+            errors: list[BaseException] = errors,
+        ) -> None:
+            both.wait(TIMEOUT)
+            try:
+                dispatcher.stop(TIMEOUT)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=stop, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+        assert errors == []
+        dispatcher.stop(TIMEOUT)
+        assert not dispatcher.running
+        assert dispatcher.pending == 0
+
+
+# -- the store and its thread ----------------------------------------------------------------------
+
+
+def events_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "latchstore-events"]
+
+
+def test_a_store_without_listeners_has_no_thread() -> None:
+    before = events_threads()
+    store = DictMemoryStore(EventManager())
+    store.from_bytes("k", b"")
+    with store.transaction():
+        store.delete("k")
+    store.flush()
+    assert events_threads() == before
+
+
+def test_a_store_that_nobody_uses_is_freed_and_its_thread_ends() -> None:
+    heard: list[str] = []
+    manager = EventManager()
+    manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    before = events_threads()
+    store = DictMemoryStore(manager)
+    store.from_bytes("k", b"")
+    store.flush()
+    (thread,) = [thread for thread in events_threads() if thread not in before]
+    gone = weakref.ref(store)
+    del store
+    gc.collect()
+    assert gone() is None
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert heard == ["k"]
+
+
+def test_a_store_with_events_on_the_way_lives_until_they_are_heard() -> None:
+    heard: list[bytes] = []
+    begun, let_go = threading.Event(), threading.Event()
+
+    def listener(event: StoreSetEvent) -> None:
+        begun.set()
+        assert let_go.wait(TIMEOUT)
+        heard.append(event.source.to_bytes(event.key))
+
+    manager = EventManager()
+    manager.connect(StoreSetEvent, listener)
+    before = events_threads()
+    store = DictMemoryStore(manager)
+    store.from_bytes("a", b"first")
+    store.from_bytes("b", b"second")
+    assert begun.wait(TIMEOUT)
+    (thread,) = [thread for thread in events_threads() if thread not in before]
+    gone = weakref.ref(store)
+    del store
+    gc.collect()
+    let_go.set()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert heard == [b"first", b"second"]
+    gc.collect()
+    assert gone() is None
+
+
+# -- the end of the interpreter -------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from latchstore import DictMemoryStore, EventManager, StoreSetEvent, dispatcher
+
+path = sys.argv[1]
+
+def listener(event):
+    with open(path, "a", encoding="ascii") as file:
+        file.write(event.key + "\\n")
+
+def new_store():
+    manager = EventManager()
+    manager.connect(StoreSetEvent, listener)
+    return DictMemoryStore(manager)
+
+"""
+
+
+def run_script(script: str, path: Path) -> tuple[int, str, str, list[str]]:
+    """Run a script to its end; return its exit code, output, error output and what was heard."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "faulthandler", "-c", SCRIPT + textwrap.dedent(script), path],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    heard = path.read_text(encoding="ascii").split() if path.exists() else []
+    return done.returncode, done.stdout, done.stderr, heard
+
+
+KEYS = [f"k{number}" for number in range(500)]
+
+
+def test_at_exit_everything_is_heard_without_a_flush(tmp_path: Path) -> None:
+    script = """
+        store = new_store()
+        for number in range(500):
+            store.from_bytes(f"k{number}", b"")
+    """
+    assert run_script(script, tmp_path / "heard") == (0, "", "", KEYS)
+
+
+def test_at_exit_by_an_exception_everything_is_heard(tmp_path: Path) -> None:
+    script = """
+        store = new_store()
+        store.multiset_data([f"k{number}" for number in range(500)], [b""] * 500)
+        raise RuntimeError("on purpose")
+    """
+    code, out, err, heard = run_script(script, tmp_path / "heard")
+    assert (code, out, heard) == (1, "", KEYS)
+    assert err.splitlines()[-1] == "RuntimeError: on purpose"
+    assert err.count("Traceback") == 1
+
+
+def test_at_exit_by_sys_exit_everything_is_heard(tmp_path: Path) -> None:
+    script = """
+        store = new_store()
+        with store.transaction():
+            for number in range(500):
+                store.from_bytes(f"k{number}", b"")
+        sys.exit(3)
+    """
+    assert run_script(script, tmp_path / "heard") == (3, "", "", KEYS)
+
+
+def test_at_exit_several_stores_are_heard(tmp_path: Path) -> None:
+    script = """
+        stores = [new_store() for _ in range(5)]
+        for number in range(500):
+            stores[number % 5].from_bytes(f"k{number}", b"")
+    """
+    code, out, err, heard = run_script(script, tmp_path / "heard")
+    assert (code, out, err) == (0, "", "")
+    assert sorted(heard) == sorted(KEYS)
+
+
+def test_at_exit_a_listener_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    script = """
+        import threading
+        dispatcher.EXIT_TIMEOUT = 0.05
+        store = new_store()
+        store.event_manager.connect(StoreSetEvent, lambda event: threading.Event().wait())
+        store.from_bytes("k0", b"")
+        store.from_bytes("k1", b"")
+    """
+    code, out, err, heard = run_script(script, tmp_path / "heard")
+    assert (code, out, heard) == (0, "", ["k0"])
+    assert re.fullmatch(
+        r"at exit: events not heard in 0\.\d+ s: <commit 1: 1 events> under way for \d\.\d{3} s, 2 waiting\n",
+        err,
+    )
+
+
+@pytest.mark.parametrize("flush", ["store.flush()", "pass"])
+def test_at_exit_a_store_that_is_gone_is_not_waited_for(tmp_path: Path, flush: str) -> None:
+    script = f"""
+        def main():
+            store = new_store()
+            for number in range(500):
+                store.from_bytes(f"k{{number}}", b"")
+            {flush}
+        main()
+    """
+    assert run_script(script, tmp_path / "heard") == (0, "", "", KEYS)
+
+
+def test_a_closed_store_holds_up_nothing(tmp_path: Path) -> None:
+    script = """
+        with new_store() as store:
+            for number in range(500):
+                store.from_bytes(f"k{number}", b"")
+    """
+    assert run_script(script, tmp_path / "heard") == (0, "", "", KEYS)

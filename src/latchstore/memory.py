@@ -456,9 +456,8 @@ class DictMemoryStore(EntryStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._open_transactions:
-            transaction = self._transaction_of_this_thread()
-            if transaction is not None:
-                transaction._write_one(key, edit, purpose)
+            transaction = self._open_transactions.get(get_ident())
+            if transaction is not None and transaction.put_if_own(key, edit):
                 return
         if self._closed:
             self._check_door(purpose)

@@ -351,6 +351,16 @@ class Transaction(EntryStore):
         """Tell whether the calling thread is the one that entered the block."""
         return self._token is _this_thread.token
 
+    def put_if_own(self, key: str, edit: Edit) -> bool:
+        """Take an edit that the store was asked for, if the calling thread is the block's own."""
+        if self._token is not _this_thread.token:
+            return False
+        batch = self._batch
+        if batch is None or ("asyncio" in sys.modules and self._task is not _current_task()):
+            batch = self._open_batch()  # which says what is wrong
+        batch.put(key, edit)
+        return True
+
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch

@@ -1,0 +1,176 @@
+"""What do transactions and snapshots cost, beside encore and SQLite in memory?
+
+A set has 64 bytes of data and two metadata items. SQLite is given the same facts as our store keeps, in one
+transaction of upserts: key, data, metadata as JSON, created, modified and revision; and, in a line of its own
+without a limit, key, data and metadata alone. Encore has no transactions; it is given the 100 sets.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.measure import Ratio, Subject, Timing, interleaved, ratio_table
+from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
+from latchstore import DictMemoryStore
+
+SETS = 100
+READS = 1_000
+MANY = 1_000_000
+QUICK_MANY = 100_000
+FEW = 1_000
+
+_SETS = "for key in keys: store.set(key, (BytesIO(data), {'type': 1, 'number': 2}))"
+_TRANSACTION = f"with store.transaction('benchmark'):\n    {_SETS}"
+_UPSERT = (
+    "insert into entries values (?, ?, ?, ?, ?, ?) on conflict (key) do update set data = excluded.data, "
+    "metadata = excluded.metadata, modified = excluded.modified, revision = excluded.revision"
+)
+_SQLITE = """
+with database:
+    for key in keys:
+        now = time()
+        metadata = dumps({'type': 1, 'number': 2})
+        database.execute(upsert, (key, data, metadata, now, now, 1))
+"""
+_SQLITE_LESS = """
+with database:
+    for key in keys:
+        database.execute(replace, (key, data, dumps({'type': 1, 'number': 2})))
+"""
+_ATTEMPT = """
+for attempt in store.attempts('benchmark'):
+    with attempt as transaction:
+        for key in keys[:10]: transaction.to_bytes(key)
+        transaction.from_bytes(keys[0], data)
+"""
+_EXCLUSIVE = """
+with store.transaction('benchmark') as transaction:
+    for key in keys[:10]: transaction.to_bytes(key)
+    transaction.from_bytes(keys[0], data)
+"""
+_SAVEPOINT = """
+with store.transaction('benchmark') as transaction:
+    for _ in range(100):
+        with store.transaction('inner'): pass
+"""
+
+
+def _database() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:")
+    database.execute(
+        "create table entries (key text primary key, data blob, metadata text, created real, modified real, "
+        "revision integer)"
+    )
+    database.execute("create table less (key text primary key, data blob, metadata text)")
+    return database
+
+
+def measure_transactions(rounds: int) -> dict[str, Timing]:
+    """Time transactions, in nanoseconds each."""
+    names: dict[str, Any] = {
+        "keys": [key_of(number) for number in range(SETS)],
+        "data": data_of(0),
+        "BytesIO": io.BytesIO,
+        "dumps": json.dumps,
+        "time": time.time,
+        "upsert": _UPSERT,
+        "replace": "insert or replace into less values (?, ?, ?)",
+    }
+    ours = fill(our_store(), SETS)
+    return interleaved(
+        {
+            "transaction of 100 sets": Subject(_TRANSACTION, 1, store=ours, **names),
+            "encore, 100 sets": Subject(_SETS, 1, store=fill(encore_store(), SETS), **names),
+            "sqlite, 100 upserts": Subject(_SQLITE, 1, database=_database(), **names),
+            "sqlite, 100 replaces of less": Subject(_SQLITE_LESS, 1, database=_database(), **names),
+            "optimistic, 10 reads and a write": Subject(_ATTEMPT, 1, store=ours, **names),
+            "exclusive, 10 reads and a write": Subject(_EXCLUSIVE, 1, store=ours, **names),
+            "savepoint": Subject(_SAVEPOINT, 100, store=ours, **names),
+        },
+        rounds,
+    )
+
+
+def measure_snapshots(many: int, rounds: int) -> dict[str, Timing]:
+    """Time the opening and closing of a snapshot, in nanoseconds."""
+    code = "for _ in range(100):\n    with store.snapshot(): pass"
+    large, small = (_filled(count) for count in (many, FEW))
+    subjects = {
+        f"snapshot of {many:,}": Subject(code, 100, store=large),
+        f"snapshot of {FEW:,}": Subject(code, 100, store=small),
+    }
+    return interleaved(subjects, rounds)
+
+
+def _filled(count: int) -> DictMemoryStore:
+    store = our_store()
+    store.multiset_data([key_of(number) for number in range(count)], [b"x"] * count)
+    return store
+
+
+@contextmanager
+def writer_inside_transaction(store: DictMemoryStore) -> Iterator[None]:
+    """Have another thread stay inside a transaction that has written, for a ``with`` block."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with store.transaction("stays inside"):
+            store.from_bytes("other", b"")
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    inside.wait()
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
+
+
+def measure_reads(rounds: int) -> dict[str, Timing]:
+    """Time reads beside an open transaction of another thread, and without one."""
+    keys = [key_of(number) for number in range(READS)]
+    free, busy = fill(our_store(), READS), fill(our_store(), READS)
+
+    def reads(operation: str, store: DictMemoryStore) -> Subject:
+        return Subject(f"for key in keys: store.{operation}(key)", READS, keys=keys, store=store)
+
+    subjects = {}
+    for operation in ("get", "to_bytes", "get_metadata"):
+        subjects[operation] = reads(operation, free)
+        subjects[f"{operation} beside a transaction"] = reads(operation, busy)
+    with writer_inside_transaction(busy):
+        return interleaved(subjects, rounds)
+
+
+def run(quick: bool = False) -> tuple[str, list[Ratio]]:
+    """Measure; return a report in Markdown and the ratios."""
+    many = QUICK_MANY if quick else MANY
+    timings = measure_transactions(5 if quick else 60) | measure_reads(5 if quick else 60)
+    timings |= measure_snapshots(many, 3 if quick else 30)
+
+    def ratio(ours: str, other: str, asked: float) -> Ratio:
+        return Ratio(f"{ours} / {other}", timings[ours].median, timings[other].median, "ns", asked)
+
+    compared = [
+        ratio("transaction of 100 sets", "encore, 100 sets", 0.1),
+        ratio("transaction of 100 sets", "sqlite, 100 upserts", 1 / 3),
+        ratio(f"snapshot of {many:,}", f"snapshot of {FEW:,}", 20),
+        ratio("get beside a transaction", "get", 1.5),
+        ratio("to_bytes beside a transaction", "to_bytes", 1.5),
+        ratio("get_metadata beside a transaction", "get_metadata", 1.5),
+    ]
+    lines = [ratio_table(compared), "", "All of them, medians:", ""]
+    lines += [
+        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})" for name, timing in timings.items()
+    ]
+    return "\n".join(lines), compared

@@ -137,7 +137,15 @@ def _matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> I
 
 def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) -> Iterator[tuple[str, Entry]]:
     if is_immutable(wanted):
-        return ((key, entry) for key, entry in found if entry.get(name, _ABSENT) == wanted)
+        return (
+            (key, entry)
+            for key, entry in found
+            if (
+                entry.get(name, _ABSENT) == wanted
+                if type(entry) is Entry  # all that it holds is immutable
+                else name in entry and _equals(entry[name], wanted)
+            )
+        )
     return ((key, entry) for key, entry in found if name in entry and _equals(entry[name], wanted))
 
 

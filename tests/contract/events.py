@@ -783,6 +783,28 @@ class DeliveryContract(StoreContract):
         store.close()
         assert heard == ["a", "b"]
 
+    def test_listeners_may_write_while_the_store_closes(self, store: DictMemoryStore) -> None:
+        listening, go_on = threading.Event(), threading.Event()
+
+        def react(event: StoreSetEvent) -> None:
+            if event.key == "a":
+                listening.set()
+                assert go_on.wait(TIMEOUT)
+                store.from_bytes("b", b"reaction")
+
+        store.event_manager.connect(StoreSetEvent, react)
+        heard = listen(store, StoreSetEvent)
+        store.from_bytes("a", b"x")
+        assert listening.wait(TIMEOUT)
+        with pytest.raises(FlushTimeoutError):
+            store.close(0)
+        go_on.set()
+        store.close()
+        assert store.to_bytes("b") == b"reaction"
+        # What was written at the very end is heard by the time of the next closing.
+        store.close()
+        assert told(heard) == [("StoreUpdateEvent", "a"), ("StoreUpdateEvent", "b")]
+
     def test_disconnecting_leaves_everything_at_work(self, store: DictMemoryStore) -> None:
         heard = listen(store, StoreTransactionEvent)
         store.disconnect()

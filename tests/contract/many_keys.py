@@ -208,6 +208,14 @@ class ManyKeysReadingContract(StoreContract):
         assert list(store.query_keys(number={"deep": 1})) == ["a"]
         assert list(store.query_keys(number={"deep": 2})) == []
 
+    def test_values_of_different_types_may_be_equal(self, store: AbstractStore) -> None:
+        store.update_metadata("a", {"number": {1, 2}})
+        store.update_metadata("b", {"number": frozenset({1, 2})})
+        assert sorted(store.query_keys(number=frozenset({1, 2}))) == ["a", "b"]
+        assert sorted(store.query_keys(number={1, 2})) == ["a", "b"]
+        store.update_metadata("b", {"number": 3})
+        assert list(store.query_keys(number=frozenset({1, 2}))) == ["a"]
+
     def test_queries_follow_changes(self, store: AbstractStore) -> None:
         store.update_metadata("a", {"kind": "y"})
         assert sorted(store.query_keys(kind="y")) == ["a", "c"]
@@ -255,6 +263,8 @@ class ManyKeysReadingContract(StoreContract):
             ("", [""]),
             ("a", ["a"]),
             ("a*", ["a", "a/b", "a/b/c", "ab", "abc", "a\nb"]),
+            ("b*", ["b"]),
+            ("*a", ["a"]),
             ("*b", ["a/b", "ab", "b", "a\nb"]),
             ("*b*", ["a/b", "a/b/c", "ab", "abc", "b", "a\nb"]),
             ("a*c", ["a/b/c", "abc"]),

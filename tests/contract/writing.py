@@ -262,6 +262,10 @@ class WritingContract(StoreContract):
         block[:] = b"xx"
         assert store.to_bytes("a") == b"abcdef"
         assert type(store.to_bytes("a")) is bytes
+        write(store, "a", YieldingStream([block]))
+        block[:] = b"yy"
+        assert store.to_bytes("a") == b"xx"
+        assert type(store.to_bytes("a")) is bytes
 
     @stream_writes
     def test_an_empty_stream(self, store: AbstractStore, write: Callable[..., object]) -> None:

@@ -1,0 +1,535 @@
+"""Optimistic transactions that are tried again: how often, with what pauses, and what they raise at last.
+
+And the promise that it is all for: eight threads that add one 1,000 times each lose nothing, by whichever
+means they do it, and a bank's money is all there whenever somebody counts it.
+"""
+
+# What raises is often the end of a block, so `pytest.raises` has to stand around more than one statement.
+# ruff: noqa: PT012
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, assert_type
+
+import pytest
+
+from latchstore import (
+    DictMemoryStore,
+    EventManager,
+    RevisionMismatchError,
+    TransactionClosedError,
+    TransactionConflictError,
+)
+from tests.schedules import in_another_thread, run_threads
+
+
+class BrokenBlockError(Exception):
+    """Leaves a block on purpose."""
+
+
+@pytest.fixture
+def store() -> Iterator[DictMemoryStore]:
+    with DictMemoryStore(EventManager()) as store:
+        store.from_bytes("x", b"0")
+        yield store
+
+
+class Clock:
+    """Stands in for `time`: nothing waits, and the time goes on by what was slept."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("latchstore.attempts.time", clock)
+    return clock
+
+
+def longest_of(low: float, high: float) -> float:
+    return high
+
+
+@pytest.fixture
+def longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pause is as long as it may be."""
+    monkeypatch.setattr("latchstore.attempts.random.uniform", longest_of)
+
+
+def interfere(store: DictMemoryStore) -> None:
+    """Read in this thread and change in another: a conflict."""
+    store.to_bytes("x")
+    in_another_thread(lambda: store.from_bytes("x", b"changed"))
+
+
+# -- tries ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_conflict_there_is_one_attempt(store: DictMemoryStore, clock: Clock) -> None:
+    numbers = []
+    for attempt in store.attempts("once"):
+        with attempt as tx:
+            numbers.append(attempt.number)
+            assert tx.notes == "once"
+            assert tx.optimistic
+            tx.from_bytes("x", b"1")
+    assert numbers == [1]
+    assert store.to_bytes("x") == b"1"
+    assert clock.slept == []
+
+
+def test_a_conflict_is_tried_again_on_a_new_snapshot(store: DictMemoryStore, clock: Clock) -> None:
+    seen = []
+    for attempt in store.attempts():
+        with attempt as tx:
+            seen.append(store.to_bytes("x"))
+            number = b"%d" % attempt.number
+            if attempt.number <= 3:
+                in_another_thread(functools.partial(store.from_bytes, "x", number))
+            tx.from_bytes("y", seen[-1])
+    assert seen == [b"0", b"1", b"2", b"3"]
+    assert store.to_bytes("y") == b"3"
+    assert len(clock.slept) == 3
+    assert store.info()["snapshots"] == 0
+
+
+def test_a_conflict_of_commit_inside_the_block_is_tried_again(store: DictMemoryStore, clock: Clock) -> None:
+    numbers = []
+    for attempt in store.attempts():
+        with attempt as tx:
+            numbers.append(attempt.number)
+            if attempt.number == 1:
+                interfere(store)
+            tx.from_bytes("y", b"")
+            tx.commit()
+    assert numbers == [1, 2]
+    assert store.exists("y")
+
+
+@pytest.mark.parametrize("tries", [1, 2, 5])
+def test_after_the_last_try_the_conflict_is_raised_with_the_count(
+    store: DictMemoryStore, clock: Clock, longest: None, tries: int
+) -> None:
+    numbers = []
+    with pytest.raises(TransactionConflictError) as caught:
+        for attempt in store.attempts("move", tries=tries):
+            with attempt:
+                numbers.append(attempt.number)
+                interfere(store)
+                store.from_bytes("y", b"")
+    assert numbers == list(range(1, tries + 1))
+    assert len(clock.slept) == tries - 1, "it does not sleep before it gives up"
+    assert (caught.value.tries, caught.value.keys) == (tries, ("x",))
+    assert str(caught.value) == (
+        f"gave up after {tries} tries in {sum(clock.slept):.3f} s: "
+        "transaction 'move': changed by others since it was read: 'x'"
+    )
+    assert isinstance(caught.value.__cause__, TransactionConflictError)
+    assert not store.exists("y")
+    assert store.info()["snapshots"] == 0
+
+
+def test_there_are_100_tries_by_default(store: DictMemoryStore, clock: Clock) -> None:
+    with pytest.raises(TransactionConflictError) as caught:
+        for attempt in store.attempts():
+            with attempt:
+                interfere(store)
+    assert caught.value.tries == 100
+
+
+def test_timeout_ends_the_tries(store: DictMemoryStore, clock: Clock, longest: None) -> None:
+    with pytest.raises(TransactionConflictError) as caught:
+        for attempt in store.attempts(timeout=0.01):
+            with attempt:
+                interfere(store)
+    assert clock.slept == [0.001, 0.002, 0.004], "another 0.008 s would have been too long"
+    assert caught.value.tries == 4
+
+
+def test_timeout_counts_the_time_of_the_bodies(store: DictMemoryStore, clock: Clock) -> None:
+    with pytest.raises(TransactionConflictError, match=r"gave up after 2 tries in 6\.\d{3} s"):
+        for attempt in store.attempts(timeout=5):
+            with attempt:
+                interfere(store)
+                clock.now += 3
+
+
+def test_timeout_of_zero_still_tries_once(store: DictMemoryStore, clock: Clock) -> None:
+    for attempt in store.attempts(timeout=0):
+        with attempt as tx:
+            tx.from_bytes("y", b"")
+    assert store.exists("y")
+
+
+def test_pauses_double_up_to_a_limit(store: DictMemoryStore, clock: Clock, longest: None) -> None:
+    with pytest.raises(TransactionConflictError):
+        for attempt in store.attempts(tries=12):
+            with attempt:
+                interfere(store)
+    assert clock.slept == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1, 0.1, 0.1, 0.1]
+
+
+def test_pauses_are_random(store: DictMemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return 0.25
+
+    monkeypatch.setattr("latchstore.attempts.random.uniform", uniform)
+    with pytest.raises(TransactionConflictError):
+        for attempt in store.attempts(tries=3):
+            with attempt:
+                interfere(store)
+    assert clock.slept == [0.25, 0.25]
+    assert asked[:2] == [(0, 0.001), (0, 0.002)]
+
+
+# -- what else may happen to an attempt -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [BrokenBlockError, KeyboardInterrupt, KeyError])
+def test_an_error_of_the_body_passes_through_at_once(
+    store: DictMemoryStore, clock: Clock, kind: type[BaseException]
+) -> None:
+    error, numbers = kind("on purpose"), []
+    with pytest.raises(kind) as caught:
+        for attempt in store.attempts():
+            with attempt:
+                numbers.append(attempt.number)
+                interfere(store)
+                store.from_bytes("y", b"")
+                raise error
+    assert caught.value is error
+    assert numbers == [1]
+    assert clock.slept == []
+    assert not store.exists("y")
+
+
+def test_an_error_that_is_caught_in_the_loop_ends_it(store: DictMemoryStore, clock: Clock) -> None:
+    numbers = []
+    for attempt in store.attempts():
+        with pytest.raises(BrokenBlockError), attempt:
+            numbers.append(attempt.number)
+            raise BrokenBlockError
+    assert numbers == [1]
+
+
+def test_a_doomed_attempt_is_not_tried_again(store: DictMemoryStore, clock: Clock) -> None:
+    numbers = []
+    for attempt in store.attempts():
+        with attempt as tx:
+            numbers.append(attempt.number)
+            interfere(store)
+            tx.from_bytes("y", b"")
+            tx.doom()
+    assert numbers == [1]
+    assert not store.exists("y")
+
+
+def test_break_commits_the_attempt(store: DictMemoryStore, clock: Clock) -> None:
+    for attempt in store.attempts():
+        with attempt as tx:
+            tx.from_bytes("y", b"")
+            break
+    assert store.exists("y")
+    assert store.info()["snapshots"] == 0
+
+
+def test_an_attempt_that_is_never_entered(store: DictMemoryStore, clock: Clock) -> None:
+    numbers = []
+    with pytest.raises(
+        TransactionClosedError, match="attempt 1 at 'lazy' was never entered: each needs its block"
+    ):
+        for attempt in store.attempts("lazy"):
+            numbers.append(attempt.number)
+    assert numbers == [1]
+
+
+def test_an_attempt_cannot_be_entered_twice(store: DictMemoryStore, clock: Clock) -> None:
+    for attempt in store.attempts():
+        with attempt:
+            pass
+        with pytest.raises(TransactionClosedError, match="attempt 1 was entered before"):
+            attempt.__enter__()
+
+
+def test_attempts_inside_a_block_are_savepoints(store: DictMemoryStore, clock: Clock) -> None:
+    """The outermost block is the one that can be in conflict."""
+    with pytest.raises(TransactionConflictError) as caught, store.transaction(optimistic=True):
+        for attempt in store.attempts(tries=3):
+            with attempt as tx:
+                interfere(store)
+                tx.from_bytes("y", b"")
+        assert store.exists("y")
+    assert caught.value.tries == 1
+    assert clock.slept == []
+    assert not store.exists("y")
+
+
+def test_bad_arguments(store: DictMemoryStore) -> None:
+    makers: list[Callable[..., object]] = [store.attempts, store.transactional]
+    for make in makers:
+        for tries in ("3", 1.0, True, None):
+            with pytest.raises(TypeError, match="tries must be an int, got"):
+                make(tries=tries)
+        with pytest.raises(ValueError, match="tries must be at least 1, got 0"):
+            make(tries=0)
+        with pytest.raises(TypeError, match="timeout"):
+            make(timeout="1")
+
+
+# -- the decorator ----------------------------------------------------------------------------------------
+
+
+def test_the_decorator_keeps_name_arguments_result_and_types(store: DictMemoryStore, clock: Clock) -> None:
+    calls: list[tuple[str, int]] = []
+
+    @store.transactional("move money", tries=3)
+    def move(key: str, *, amount: int = 1) -> list[int]:
+        """Say what it does."""
+        calls.append((key, amount))
+        if len(calls) == 1:
+            interfere(store)
+        store.from_bytes(key, b"%d" % amount)
+        return [amount]
+
+    moved = assert_type(move("y", amount=5), list[int])
+    assert moved == [5]
+    assert calls == [("y", 5), ("y", 5)]
+    assert (move.__name__, move.__doc__) == ("move", "Say what it does.")
+    assert move.__wrapped__("z") == [1]  # type: ignore[attr-defined]
+    assert store.to_bytes("y") == b"5"
+
+
+def test_the_decorator_names_the_transaction_after_the_function(store: DictMemoryStore, clock: Clock) -> None:
+    @store.transactional(tries=1)
+    def conflicting() -> None:
+        interfere(store)
+
+    @store.transactional("notes", tries=2)
+    def noted() -> None:
+        interfere(store)
+
+    with pytest.raises(
+        TransactionConflictError, match=r"gave up after 1 tries .*transaction '.*conflicting'"
+    ):
+        conflicting()
+    with pytest.raises(TransactionConflictError, match=r"gave up after 2 tries .*transaction 'notes'"):
+        noted()
+    with pytest.raises(TypeError, match="notes must be a str"):
+        store.transactional(3)  # type: ignore[arg-type]
+
+
+def test_the_decorator_lets_errors_pass_and_counts_each_call_anew(
+    store: DictMemoryStore, clock: Clock
+) -> None:
+    calls: list[int] = []
+
+    @store.transactional(tries=2)
+    def fail(kind: type[Exception] | None) -> None:
+        calls.append(1)
+        store.from_bytes("y", b"")
+        if kind is not None:
+            raise kind
+        interfere(store)
+
+    with pytest.raises(BrokenBlockError):
+        fail(BrokenBlockError)
+    assert len(calls) == 1
+    for _ in range(2):
+        calls.clear()
+        with pytest.raises(TransactionConflictError):
+            fail(None)
+        assert len(calls) == 2
+    assert not store.exists("y")
+
+
+# -- nothing is lost --------------------------------------------------------------------------------------
+
+THREADS = 8
+TIMES = 1_000
+
+
+@pytest.fixture
+def switching_often() -> Iterator[None]:
+    """Threads take turns every few instructions, and so meet at every place where they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def add_one(store: DictMemoryStore) -> None:
+    store.from_bytes("x", b"%d" % (int(store.to_bytes("x")) + 1))
+
+
+def by_transaction(store: DictMemoryStore) -> Callable[[], None]:
+    def once() -> None:
+        with store.transaction("add one"):
+            add_one(store)
+
+    return once
+
+
+def by_attempts(store: DictMemoryStore) -> Callable[[], None]:
+    def once() -> None:
+        for attempt in store.attempts("add one", tries=10_000):
+            with attempt:
+                add_one(store)
+
+    return once
+
+
+def by_decorator(store: DictMemoryStore) -> Callable[[], None]:
+    @store.transactional(tries=10_000)
+    def once() -> None:
+        add_one(store)
+
+    return once
+
+
+def by_if_revision(store: DictMemoryStore) -> Callable[[], None]:
+    def once() -> None:
+        while True:
+            value = store.get("x")
+            with value as stream:
+                number = int(stream.read())
+            try:
+                store.from_bytes("x", b"%d" % (number + 1), if_revision=value.revision)
+            except RevisionMismatchError:
+                continue
+            return
+
+    return once
+
+
+@pytest.mark.usefixtures("switching_often")
+@pytest.mark.parametrize("means", [by_transaction, by_attempts, by_decorator, by_if_revision])
+def test_increments_of_eight_threads(
+    store: DictMemoryStore, means: Callable[..., Callable[[], None]]
+) -> None:
+    once = means(store)
+
+    def body() -> None:
+        for _ in range(TIMES):
+            once()
+
+    run_threads([body] * THREADS)
+    assert store.to_bytes("x") == b"%d" % (THREADS * TIMES)
+    assert store.info()["revision"] == THREADS * TIMES + 1, "each is one commit"
+    assert store.info()["snapshots"] == 0
+    store._table.check()
+
+
+ACCOUNTS = [f"account/{number:02}" for number in range(100)]
+MONEY = 100 * 1_000
+MOVES = 1_000
+COUNTS = 300
+
+
+@pytest.fixture
+def bank() -> Iterator[DictMemoryStore]:
+    with DictMemoryStore(EventManager(), indexes=["kind"]) as store:
+        store.multiset(
+            ACCOUNTS, [(b"1000", {"kind": "account", "balance": 1_000, "number": n}) for n in range(100)]
+        )
+        yield store
+
+
+def move_money(store: DictMemoryStore, chance: random.Random) -> None:
+    """Move some money from one account to another, in the block of the calling thread."""
+    source, target = chance.sample(ACCOUNTS, 2)
+    amount = chance.randint(1, 100)
+    for key, change in ((source, -amount), (target, amount)):
+        balance = int(store.to_bytes(key)) + change
+        store.from_bytes(key, b"%d" % balance)
+        store.update_metadata(key, {"balance": balance})
+
+
+def counted(store: Any) -> dict[str, int]:
+    """Count the money in every way there is."""
+    return {
+        "multiget": sum(int(value.data.read()) for value in store.multiget(ACCOUNTS)),
+        "multiget_data": sum(int(stream.read()) for stream in store.multiget_data(ACCOUNTS)),
+        "multiget_metadata": sum(found["balance"] for found in store.multiget_metadata(ACCOUNTS)),
+        "query": sum(metadata["balance"] for _, metadata in store.query()),
+        "query, indexed": sum(
+            metadata["balance"] for _, metadata in store.query(["balance"], kind="account")
+        ),
+    }
+
+
+@pytest.mark.usefixtures("switching_often")
+def test_a_banks_money_is_all_there_whenever_it_is_counted(bank: DictMemoryStore) -> None:
+    right = dict.fromkeys(counted(bank), MONEY)
+
+    def exclusive(seed: int) -> Callable[[], None]:
+        chance = random.Random(seed)
+
+        def body() -> None:
+            for _ in range(MOVES):
+                with bank.transaction("move"):
+                    move_money(bank, chance)
+
+        return body
+
+    def optimistic(seed: int) -> Callable[[], None]:
+        chance = random.Random(seed)
+
+        def body() -> None:
+            for _ in range(MOVES):
+                for attempt in bank.attempts("move", tries=10_000):
+                    with attempt:
+                        move_money(bank, chance)
+
+        return body
+
+    def count_in_the_store() -> None:
+        for _ in range(COUNTS):
+            assert counted(bank) == right
+
+    def count_in_snapshots() -> None:
+        for _ in range(COUNTS):
+            with bank.snapshot() as view:
+                first = counted(view)
+                each = [view.to_bytes(key) for key in ACCOUNTS]
+                assert first == counted(view) == right
+                assert sum(map(int, each)) == MONEY
+
+    def count_in_transactions() -> None:
+        for number in range(COUNTS):
+            with bank.transaction(optimistic=bool(number % 2)) as tx:
+                assert counted(tx) == right
+                assert sum(int(bank.to_bytes(key)) for key in ACCOUNTS) == MONEY
+                tx.rollback()
+
+    run_threads(
+        [
+            exclusive(1),
+            exclusive(2),
+            optimistic(3),
+            optimistic(4),
+            count_in_the_store,
+            count_in_snapshots,
+            count_in_transactions,
+        ]
+    )
+    assert counted(bank) == right
+    assert bank.info()["revision"] == 4 * MOVES + 1
+    assert (bank.info()["snapshots"], bank.info()["pinned_entries"]) == (0, 0)
+    bank._table.check()

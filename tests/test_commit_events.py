@@ -1,0 +1,129 @@
+"""A commit becomes events when its turn comes: only those that are heard, each for itself, in order."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from latchstore import (
+    BaseEvent,
+    EventManager,
+    StoreDeleteEvent,
+    StoreModificationEvent,
+    StoreSetEvent,
+    StoreUpdateEvent,
+)
+from latchstore.commit_events import CommitDelivery, EventDelivery, emit_guarded, event_class_of
+from latchstore.values import Change, Entry, entry_from_metadata
+
+
+def entry(data: bytes, **metadata: Any) -> Entry:
+    new = entry_from_metadata(metadata)
+    new.data = data
+    new.created = new.modified = 1.0
+    new.revision = 1
+    return new
+
+
+OLD, NEW = entry(b"old", n=1), entry(b"new", n=2)
+CREATED: Change = ("created", None, NEW)
+UPDATED: Change = ("updated", OLD, NEW)
+DELETED: Change = ("deleted", OLD, None)
+
+
+class ForeignManager:
+    """An event manager that cannot tell who listens, and may fail."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.heard: list[BaseEvent] = []
+        self.error = error
+
+    def emit(self, event: BaseEvent, block: bool = True) -> None:
+        self.heard.append(event)
+        if self.error is not None:
+            raise self.error
+
+
+def delivery(manager: Any, *changes: Change) -> CommitDelivery:
+    return CommitDelivery(manager, "the store", changes, 7, "the transaction")
+
+
+def test_the_class_of_the_event() -> None:
+    assert event_class_of(CREATED) is StoreSetEvent
+    assert event_class_of(UPDATED) is StoreUpdateEvent
+    assert event_class_of(DELETED) is StoreDeleteEvent
+    # An entry without metadata is false, and there all the same.
+    assert event_class_of(("k", Entry(), Entry())) is StoreUpdateEvent
+
+
+def test_what_events_say() -> None:
+    created, updated, deleted = list(delivery(ForeignManager(), CREATED, UPDATED, DELETED).events())
+    for event, key, metadata in (
+        (created, "created", {"n": 2}),
+        (updated, "updated", {"n": 2}),
+        (deleted, "deleted", {"n": 1}),
+    ):
+        assert event.source == "the store"
+        assert event.key == key
+        assert event.metadata == metadata
+        assert event.revision == 7
+        assert event.transaction == "the transaction"
+    assert [type(event) for event in (created, updated, deleted)] == [
+        StoreSetEvent,
+        StoreUpdateEvent,
+        StoreDeleteEvent,
+    ]
+    assert created.previous is None
+    old: Any = updated.previous
+    new: Any = updated.value
+    assert (old.data.read(), new.data.read()) == (b"old", b"new")
+    assert deleted.value is None
+
+
+def test_events_are_built_one_at_a_time() -> None:
+    events = delivery(ForeignManager(), CREATED, UPDATED).events()
+    first = next(events)
+    assert isinstance(first, StoreModificationEvent)
+    assert first.key == "created"
+
+
+def test_only_what_is_heard_is_built() -> None:
+    manager = EventManager()
+    heard: list[str] = []
+    manager.connect(StoreDeleteEvent, lambda event: heard.append(event.key))
+    commit = delivery(manager, CREATED, UPDATED, DELETED)
+    assert [event.key for event in commit.events()] == ["deleted"]
+    commit.deliver()
+    assert heard == ["deleted"]
+    manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    commit.deliver()
+    assert heard == ["deleted", "created", "updated", "deleted"]
+
+
+def test_a_manager_that_cannot_tell_is_given_everything() -> None:
+    manager = ForeignManager()
+    delivery(manager, CREATED, UPDATED, DELETED).deliver()
+    assert [getattr(event, "key", None) for event in manager.heard] == ["created", "updated", "deleted"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+def test_an_event_that_fails_keeps_no_other_from_its_listeners(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager: Any = ForeignManager(error)
+    delivery(manager, CREATED, DELETED).deliver()
+    assert len(manager.heard) == 2
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert all("was broken off" in record.getMessage() for record in caplog.records)
+    caplog.clear()
+    emit_guarded(manager, BaseEvent("source"))
+    EventDelivery(manager, BaseEvent("source")).deliver()
+    assert len(caplog.records) == 2
+
+
+def test_deliveries_say_what_they_are() -> None:
+    assert repr(delivery(ForeignManager(), CREATED, DELETED)) == "<commit 7: 2 events>"
+    event = BaseEvent("source")
+    assert repr(EventDelivery(EventManager(), event)) == repr(event)

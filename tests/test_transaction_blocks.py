@@ -1,0 +1,903 @@
+"""How a transaction's block begins and ends, in every way there is: and that the store is never stuck after.
+
+What a block may do (notes, callbacks, commit, rollback, doom), what it may not (be used outside itself, by
+another thread or task), and what is left of it when it is dropped halfway.
+"""
+
+# What raises is often the end of a block, so `pytest.raises` has to stand around more than one statement.
+# ruff: noqa: PT012
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from latchstore import (
+    BaseEvent,
+    DictMemoryStore,
+    EventManager,
+    LockTimeoutError,
+    StoreClosedError,
+    StoreError,
+    StoreKeyEvent,
+    StoreTransactionEndEvent,
+    StoreTransactionStartEvent,
+    Transaction,
+    TransactionClosedError,
+    TransactionConflictError,
+    TransactionError,
+    WrongThreadError,
+)
+from tests.schedules import TIMEOUT, Actor, in_another_thread
+
+both_kinds = pytest.mark.parametrize("optimistic", [False, True], ids=["exclusive", "optimistic"])
+
+
+class BrokenBlockError(Exception):
+    """Leaves a block on purpose."""
+
+
+@pytest.fixture
+def store() -> Iterator[DictMemoryStore]:
+    with DictMemoryStore(EventManager()) as store:
+        yield store
+
+
+def write_at_once(store: DictMemoryStore, key: str = "after") -> None:
+    """Write in this thread; LockTimeoutError if the store is stuck."""
+    with store.transaction("after", timeout=0):
+        store.from_bytes(key, b"after")
+
+
+def assert_free(store: DictMemoryStore) -> None:
+    """Nothing is left of any block: every thread can write at once, and reads the table itself."""
+    in_another_thread(lambda: write_at_once(store, "by another thread"))
+    write_at_once(store, "by this thread")
+    assert in_another_thread(lambda: store.exists("by this thread"))
+    assert store.exists("by another thread")
+    assert store._gate is None
+    facts = store.info()
+    assert (facts["snapshots"], facts["pinned_entries"]) == (0, 0)
+    store._table.check()
+
+
+# -- what a block has ---------------------------------------------------------------------------------
+
+
+@both_kinds
+def test_notes_and_revision(store: DictMemoryStore, optimistic: bool) -> None:
+    store.from_bytes("a", b"")
+    with store.transaction("what it is about", optimistic=optimistic) as tx:
+        assert tx.notes == "what it is about"
+        assert tx.optimistic is optimistic
+        assert tx.revision is None
+        with tx.transaction("inner") as inner:
+            assert inner.notes == "inner"
+            assert inner.optimistic is optimistic
+            store.from_bytes("b", b"")
+        assert inner.revision is None, "it is committed with the outermost block"
+        assert tx.revision is None
+    assert tx.revision == 2
+    assert store.get("b").revision == 2
+    assert store.info()["revision"] == 2
+
+
+@both_kinds
+def test_revision_of_a_block_without_changes_is_the_stores(store: DictMemoryStore, optimistic: bool) -> None:
+    store.from_bytes("a", b"")
+    with store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("b", b"")
+        store.delete("b")
+    assert tx.revision == 1
+    assert store.info()["revision"] == 1
+
+
+@both_kinds
+def test_revision_is_none_after_a_rollback(store: DictMemoryStore, optimistic: bool) -> None:
+    with store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        tx.doom()
+    assert tx.revision is None
+
+
+def test_revision_of_an_optimistic_block_is_that_of_its_commit(store: DictMemoryStore) -> None:
+    with store.transaction(optimistic=True) as tx:
+        store.from_bytes("a", b"")
+        in_another_thread(lambda: store.from_bytes("b", b""))
+    assert tx.revision == 2
+    assert (store.get("a").revision, store.get("b").revision) == (2, 1)
+
+
+def test_info_and_repr(store: DictMemoryStore) -> None:
+    tx = store.transaction("notes")
+    assert repr(tx) == "<new transaction 'notes'>"
+    assert not tx.is_connected()
+    with tx:
+        store.from_bytes("a", b"")
+        assert repr(tx) == "<open transaction 'notes'>"
+        assert tx.info() == {"readonly": False, "notes": "notes", "keys": 1}
+        assert tx.is_connected()
+    assert repr(tx) == "<ended transaction 'notes'>"
+    assert not tx.is_connected()
+
+
+@pytest.mark.parametrize("notes", [None, b"notes", 3])
+def test_notes_must_be_a_string(store: DictMemoryStore, notes: Any) -> None:
+    with pytest.raises(TypeError, match="notes must be a str, got"):
+        store.transaction(notes)
+    with pytest.raises(TypeError, match="notes must be a str, got"):
+        store.attempts(notes)
+
+
+# -- callbacks ----------------------------------------------------------------------------------------
+
+
+@both_kinds
+def test_on_commit_and_on_rollback_run_in_order(store: DictMemoryStore, optimistic: bool) -> None:
+    called: list[str] = []
+
+    def note(name: str) -> Callable[[], object]:
+        return lambda: called.append(name)
+
+    with store.transaction(optimistic=optimistic) as tx:
+        tx.on_commit(note("first"))
+        tx.on_rollback(note("never"))
+        with store.transaction() as inner:
+            inner.on_commit(note("second"))
+            inner.on_rollback(note("never"))
+        with store.transaction() as inner:
+            inner.on_commit(note("never"))
+            inner.on_rollback(note("inner rolled back"))
+            inner.doom()
+        assert called == ["inner rolled back"]
+        tx.on_commit(note("third"))
+    assert called == ["inner rolled back", "first", "second", "third"]
+
+    called.clear()
+    with contextlib.suppress(BrokenBlockError), store.transaction(optimistic=optimistic) as tx:
+        tx.on_commit(note("never"))
+        tx.on_rollback(note("first"))
+        with store.transaction() as inner:
+            inner.on_commit(note("never"))
+            inner.on_rollback(note("second"))
+        raise BrokenBlockError
+    assert called == ["first", "second"]
+
+
+@both_kinds
+@pytest.mark.parametrize("committing", [True, False], ids=["on_commit", "on_rollback"])
+def test_callbacks_run_outside_the_locks(store: DictMemoryStore, optimistic: bool, committing: bool) -> None:
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.append(threading.current_thread())
+        seen.append(store.exists("a"))
+        in_another_thread(lambda: write_at_once(store, "by another thread"))
+        write_at_once(store, "by the callback")
+        seen.append(in_another_thread(lambda: store.exists("a")))
+
+    with store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        (tx.on_commit if committing else tx.on_rollback)(look)
+        if not committing:
+            tx.doom()
+    assert seen == [threading.current_thread(), committing, committing]
+    assert store.exists("by another thread")
+    assert store.exists("by the callback")
+    assert_free(store)
+
+
+@both_kinds
+def test_a_callback_that_raises_is_logged_and_the_others_run(
+    store: DictMemoryStore, optimistic: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+
+    def fail() -> None:
+        raise BrokenBlockError("on purpose")
+
+    with caplog.at_level(logging.ERROR, "latchstore"):
+        for doomed in (False, True):
+            with store.transaction(optimistic=optimistic) as tx:
+                store.from_bytes("a", b"")
+                for register in (tx.on_commit, tx.on_rollback):
+                    register(fail)
+                    register(lambda doomed=doomed: called.append(f"doomed: {doomed}"))  # type: ignore[misc]
+                if doomed:
+                    tx.doom()
+    assert called == ["doomed: False", "doomed: True"]
+    assert [
+        record.message.endswith("registered with a transaction, failed") for record in caplog.records
+    ] == [
+        True,
+        True,
+    ]
+    assert "BrokenBlockError: on purpose" in caplog.text
+    assert store.exists("a")
+    assert_free(store)
+
+
+def test_on_rollback_runs_after_a_conflict(store: DictMemoryStore) -> None:
+    called: list[str] = []
+    store.from_bytes("a", b"")
+    with pytest.raises(TransactionConflictError), store.transaction(optimistic=True) as tx:
+        tx.on_commit(lambda: called.append("committed"))
+        tx.on_rollback(lambda: called.append("rolled back"))
+        store.to_bytes("a")
+        in_another_thread(lambda: store.from_bytes("a", b"1"))
+        store.from_bytes("b", b"")
+    assert called == ["rolled back"]
+    assert not store.exists("b")
+
+
+def test_a_callback_must_be_callable(store: DictMemoryStore) -> None:
+    with store.transaction() as tx:
+        for register in (tx.on_commit, tx.on_rollback):
+            with pytest.raises(TypeError, match="function must be callable, got"):
+                register("no function")  # type: ignore[arg-type]
+
+
+# -- commit(), rollback(), doom() ---------------------------------------------------------------------
+
+
+@both_kinds
+def test_commit_inside_the_block(store: DictMemoryStore, optimistic: bool) -> None:
+    called: list[str] = []
+    with store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        tx.on_commit(lambda: called.append("committed"))
+        tx.commit()
+        assert called == ["committed"]
+        assert tx.revision == 1
+        assert in_another_thread(lambda: store.exists("a"))
+        for use in (tx.commit, tx.rollback, tx.doom, lambda: tx.get("a"), lambda: tx.from_bytes("b", b"")):
+            with pytest.raises(TransactionClosedError, match="is used after its end"):
+                use()
+        assert_free(store)
+        store.from_bytes("c", b"")
+        assert store.info()["revision"] == 4, "the thread's own writes are commits of their own again"
+    assert called == ["committed"]
+    assert_free(store)
+
+
+@both_kinds
+def test_an_error_after_commit_takes_nothing_back(store: DictMemoryStore, optimistic: bool) -> None:
+    with pytest.raises(BrokenBlockError), store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        tx.commit()
+        raise BrokenBlockError
+    assert store.exists("a")
+    assert_free(store)
+
+
+@both_kinds
+def test_rollback_inside_the_block(store: DictMemoryStore, optimistic: bool) -> None:
+    called: list[str] = []
+    with store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        tx.on_rollback(lambda: called.append("rolled back"))
+        tx.rollback()
+        assert called == ["rolled back"]
+        assert not store.exists("a")
+        for use in (tx.commit, tx.rollback, tx.doom, lambda: len(tx)):
+            with pytest.raises(TransactionClosedError, match="is used after its end"):
+                use()
+        assert_free(store)
+    assert called == ["rolled back"]
+    assert tx.revision is None
+    assert_free(store)
+
+
+@both_kinds
+def test_commit_and_rollback_of_inner_blocks(store: DictMemoryStore, optimistic: bool) -> None:
+    with store.transaction(optimistic=optimistic) as outer:
+        with store.transaction() as inner:
+            store.from_bytes("a", b"")
+            inner.commit()
+            store.from_bytes("b", b"")  # of the outer block
+            with pytest.raises(TransactionClosedError):
+                inner.commit()
+        with store.transaction() as inner:
+            store.from_bytes("c", b"")
+            inner.rollback()
+            assert not store.exists("c")
+            store.from_bytes("d", b"")
+        assert not in_another_thread(lambda: store.exists("a"))
+        assert sorted(outer.glob("*")) == ["a", "b", "d"]
+    assert sorted(store.glob("*")) == ["a", "b", "d"]
+    assert_free(store)
+
+
+@both_kinds
+def test_an_outer_block_cannot_end_before_an_inner_one(store: DictMemoryStore, optimistic: bool) -> None:
+    with store.transaction("outer", optimistic=optimistic) as outer:
+        with store.transaction("inner"):
+            store.from_bytes("a", b"")
+            for end in (outer.commit, outer.rollback):
+                with pytest.raises(
+                    TransactionClosedError, match=r"'outer'> cannot end before .*'inner'> inside"
+                ):
+                    end()
+        store.from_bytes("b", b"")
+    assert sorted(store.glob("*")) == ["a", "b"]
+
+
+@both_kinds
+def test_doom(store: DictMemoryStore, optimistic: bool) -> None:
+    with store.transaction("doomed", optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        tx.doom()
+        assert store.exists("a"), "the block goes on as before"
+        store.from_bytes("b", b"")
+        with pytest.raises(TransactionClosedError, match="'doomed'> is doomed and can only be rolled back"):
+            tx.commit()
+    assert len(store) == 0
+    assert_free(store)
+
+
+@both_kinds
+def test_doom_of_an_inner_block_leaves_the_outer_one(store: DictMemoryStore, optimistic: bool) -> None:
+    with store.transaction(optimistic=optimistic):
+        store.from_bytes("a", b"before")
+        with store.transaction() as inner:
+            store.from_bytes("a", b"inner")
+            store.from_bytes("b", b"inner")
+            inner.doom()
+        assert store.to_bytes("a") == b"before"
+    assert {key: store.to_bytes(key) for key in store.glob("*")} == {"a": b"before"}
+
+
+@both_kinds
+def test_doom_of_an_outer_block_takes_the_inner_ones_along(store: DictMemoryStore, optimistic: bool) -> None:
+    with store.transaction(optimistic=optimistic) as outer:
+        with store.transaction():
+            store.from_bytes("a", b"")
+            outer.doom()
+        store.from_bytes("b", b"")
+    assert len(store) == 0
+
+
+# -- failures -------------------------------------------------------------------------------------------
+
+
+@both_kinds
+@pytest.mark.parametrize(
+    "kind",
+    [BrokenBlockError, KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, MemoryError],
+)
+def test_any_exception_in_the_body_rolls_back(
+    store: DictMemoryStore, optimistic: bool, kind: type[BaseException]
+) -> None:
+    store.set("a", (b"before", {"n": 1}))
+    error = kind()
+    with pytest.raises(kind) as caught, store.transaction(optimistic=optimistic) as tx:
+        store.set("a", (b"inside", {}))
+        store.from_bytes("b", b"inside")
+        with store.transaction():
+            store.delete("a")
+            raise error
+    assert caught.value is error
+    assert tx.revision is None
+    assert (store.to_bytes("a"), store.get_metadata("a"), len(store)) == (b"before", {"n": 1}, 1)
+    assert_free(store)
+
+
+@both_kinds
+@pytest.mark.parametrize("kind", [BrokenBlockError, KeyboardInterrupt])
+def test_an_inner_block_that_fails_takes_back_its_own_writes_only(
+    optimistic: bool, kind: type[BaseException]
+) -> None:
+    heard: list[tuple[str, str]] = []
+    manager = EventManager()
+    with DictMemoryStore(manager) as store:
+        store.from_bytes("old", b"old")
+        manager.connect(StoreKeyEvent, lambda event: heard.append((type(event).__name__, event.key)))
+        with store.transaction(optimistic=optimistic):
+            store.from_bytes("a", b"outer")
+            with contextlib.suppress(kind), store.transaction():
+                store.from_bytes("a", b"inner")
+                store.from_bytes("b", b"inner")
+                store.delete("old")
+                with store.transaction():
+                    store.from_bytes("c", b"innermost")
+                raise kind
+            assert sorted(store.glob("*")) == ["a", "old"]
+            store.from_bytes("d", b"outer")
+        store.flush()
+        assert {key: store.to_bytes(key) for key in store.glob("*")} == {
+            "a": b"outer",
+            "d": b"outer",
+            "old": b"old",
+        }
+        assert heard == [("StoreSetEvent", "a"), ("StoreSetEvent", "d")]
+
+
+@both_kinds
+def test_events_of_a_block_name_it_and_tell_its_end(optimistic: bool) -> None:
+    heard: list[Any] = []
+    manager = EventManager()
+    with DictMemoryStore(manager) as store:
+        for kind in (StoreTransactionStartEvent, StoreTransactionEndEvent, StoreKeyEvent):
+            manager.connect(kind, heard.append)
+        with store.transaction("good", optimistic=optimistic):
+            store.from_bytes("a", b"")
+        with store.transaction("bad", optimistic=optimistic) as tx:
+            store.from_bytes("b", b"")
+            tx.doom()
+        store.flush()
+    told = [
+        (event.transaction.notes, getattr(event, "state", None), getattr(event, "key", None))
+        for event in heard
+    ]
+    assert told[0] == ("good", None, None)
+    assert sorted(told[1:3], key=str) == sorted([("good", "done", None), ("good", None, "a")], key=str)
+    assert told[3:] == [("bad", None, None), ("bad", "failed", None)]
+    assert all(isinstance(event, BaseEvent) for event in heard)
+
+
+# -- errors, each with the facts -----------------------------------------------------------------------
+
+
+def test_all_errors_are_store_errors() -> None:
+    assert issubclass(LockTimeoutError, StoreError)
+    assert issubclass(LockTimeoutError, TimeoutError)
+    assert issubclass(TransactionError, StoreError)
+    for kind in (TransactionClosedError, WrongThreadError, TransactionConflictError):
+        assert issubclass(kind, TransactionError)
+
+
+HELD = r"no write lock in 0 s, held for \d+\.\d{3} s by thread 'holder_0' \(transaction 'nightly import'\)"
+
+
+def test_lock_timeout_names_the_holder(store: DictMemoryStore) -> None:
+    with Actor(store, "holder") as holder:
+        holder.begin("nightly import")
+        with pytest.raises(LockTimeoutError, match=f"^transaction 'report': {HELD}$"):
+            store.transaction("report", timeout=0).__enter__()
+        late = store.transaction("late", optimistic=True, timeout=0)
+        with pytest.raises(LockTimeoutError, match=HELD), late:
+            store.from_bytes("a", b"")
+        assert not store.exists("a")
+    assert_free(store)
+
+
+def test_a_write_outside_a_block_waits_for_lock_timeout() -> None:
+    with DictMemoryStore(EventManager(), lock_timeout=0) as store, Actor(store, "holder") as holder:
+        holder.begin("nightly import")
+        writes: dict[str, Callable[[], object]] = {
+            "from_bytes": lambda: store.from_bytes("a", b""),
+            "multiset_data": lambda: store.multiset_data(["a"], [b""]),
+            "transaction ''": store.transaction().__enter__,
+        }
+        for purpose, write in writes.items():
+            with pytest.raises(LockTimeoutError, match=f"^{purpose}: {HELD}$"):
+                write()
+        assert not store.exists("a")
+
+
+def test_a_block_that_was_not_let_in_can_be_entered_later(store: DictMemoryStore) -> None:
+    late = store.transaction("late", timeout=0)
+    with Actor(store) as holder:
+        holder.begin("first")
+        with pytest.raises(LockTimeoutError):
+            late.__enter__()
+    with late:
+        store.from_bytes("a", b"")
+    assert store.exists("a")
+
+
+@both_kinds
+def test_a_closed_store_lets_no_block_in(store: DictMemoryStore, optimistic: bool) -> None:
+    store.close()
+    with pytest.raises(StoreClosedError, match="transaction 'late': the store is closed"):
+        store.transaction("late", optimistic=optimistic).__enter__()
+    store.connect()
+    assert_free(store)
+
+
+USES: dict[str, Callable[[Transaction], object]] = {
+    "get": lambda tx: tx.get("a"),
+    "to_bytes": lambda tx: tx.to_bytes("a"),
+    "exists": lambda tx: tx.exists("a"),
+    "in": lambda tx: "a" in tx,
+    "multiget": lambda tx: list(tx.multiget(["a"])),
+    "query": lambda tx: list(tx.query()),
+    "query_keys": lambda tx: list(tx.query_keys()),
+    "glob": lambda tx: list(tx.glob("*")),
+    "len": len,
+    "info": lambda tx: tx.info(),
+    "set": lambda tx: tx.set("a", (b"", {})),
+    "set_data": lambda tx: tx.set_data("a", b""),
+    "set_metadata": lambda tx: tx.set_metadata("a", {}),
+    "update_metadata": lambda tx: tx.update_metadata("a", {}),
+    "delete": lambda tx: tx.delete("a"),
+    "multiset": lambda tx: tx.multiset(["a"], [(b"", {})]),
+    "from_bytes": lambda tx: tx.from_bytes("a", b""),
+    "on_commit": lambda tx: tx.on_commit(print),
+    "on_rollback": lambda tx: tx.on_rollback(print),
+    "commit": lambda tx: tx.commit(),
+    "rollback": lambda tx: tx.rollback(),
+    "doom": lambda tx: tx.doom(),
+}
+
+
+@both_kinds
+@pytest.mark.parametrize("use", USES)
+def test_use_outside_the_block(store: DictMemoryStore, optimistic: bool, use: str) -> None:
+    store.set("a", (b"before", {}))
+    tx = store.transaction("notes", optimistic=optimistic)
+    with pytest.raises(
+        TransactionClosedError,
+        match="<new transaction 'notes'> is used outside its block: it was never entered",
+    ):
+        USES[use](tx)
+    with tx:
+        pass
+    with pytest.raises(TransactionClosedError, match="<ended transaction 'notes'> is used after its end"):
+        USES[use](tx)
+    assert store.to_bytes("a") == b"before"
+    assert_free(store)
+
+
+@both_kinds
+@pytest.mark.parametrize("use", USES)
+def test_use_by_another_thread(store: DictMemoryStore, optimistic: bool, use: str) -> None:
+    store.set("a", (b"before", {}))
+    with Actor(store, "other") as other, store.transaction("notes", optimistic=optimistic) as tx:
+        message = (
+            "<open transaction 'notes'> belongs to thread 'MainThread', but was used by thread 'other_0'"
+        )
+        with pytest.raises(WrongThreadError, match=message):
+            other.do(lambda: USES[use](tx))
+        assert tx.to_bytes("a") == b"before"
+        tx.from_bytes("a", b"after")
+    assert store.to_bytes("a") == b"after"
+    assert_free(store)
+
+
+@both_kinds
+def test_a_block_that_was_never_entered_holds_nothing(store: DictMemoryStore, optimistic: bool) -> None:
+    tx = store.transaction("forgotten", optimistic=optimistic)
+    assert_free(store)
+    with pytest.raises(TransactionClosedError, match="never entered"):
+        tx.__exit__(None, None, None)
+    del tx
+    assert_free(store)
+
+
+@both_kinds
+def test_a_block_cannot_be_entered_twice(store: DictMemoryStore, optimistic: bool) -> None:
+    tx = store.transaction("once", optimistic=optimistic)
+    with tx:
+        with pytest.raises(TransactionClosedError, match="<open transaction 'once'> was entered before"):
+            tx.__enter__()
+        store.from_bytes("a", b"")
+    assert store.exists("a"), "the first time goes on as if nothing had happened"
+    with pytest.raises(TransactionClosedError, match="<ended transaction 'once'> was entered before"):
+        tx.__enter__()
+    with pytest.raises(TransactionClosedError, match="after its end"):
+        tx.__exit__(None, None, None)
+    assert_free(store)
+
+
+@pytest.mark.parametrize("operation", ["flush", "close"])
+def test_flush_and_close_are_refused_inside_a_block(store: DictMemoryStore, operation: str) -> None:
+    with store.transaction("notes"):
+        with pytest.raises(TransactionError, match=rf"{operation}\(\) cannot be called inside .*'notes'"):
+            getattr(store, operation)()
+        store.from_bytes("a", b"")
+    assert store.exists("a")
+
+
+# -- blocks that end out of turn -------------------------------------------------------------------------
+
+
+@both_kinds
+def test_an_outer_block_that_ends_first_is_rolled_back_with_all_inside(
+    store: DictMemoryStore, optimistic: bool
+) -> None:
+    outer, inner = store.transaction("outer", optimistic=optimistic), store.transaction("inner")
+    outer.__enter__()
+    store.from_bytes("a", b"")
+    inner.__enter__()
+    store.from_bytes("b", b"")
+    with pytest.raises(TransactionClosedError, match=r"'outer'> cannot end before .*'inner'> inside it"):
+        outer.__exit__(None, None, None)
+    in_another_thread(lambda: write_at_once(store))
+    with pytest.raises(TransactionClosedError):
+        inner.__exit__(None, None, None)
+    assert list(store.glob("*")) == ["after"]
+    assert_free(store)
+
+
+@both_kinds
+def test_of_three_blocks_the_middle_one_ends_first(store: DictMemoryStore, optimistic: bool) -> None:
+    outer = store.transaction("outer", optimistic=optimistic)
+    middle, inner = store.transaction("middle"), store.transaction("inner")
+    for block in (outer, middle, inner):
+        block.__enter__()
+        store.from_bytes(block.notes, b"")
+    for block in (middle, inner):
+        with pytest.raises(TransactionClosedError):
+            block.__exit__(None, None, None)
+    assert list(store.glob("*")) == ["outer"]
+    outer.__exit__(None, None, None)
+    assert list(store.glob("*")) == ["outer"]
+    assert_free(store)
+
+
+@both_kinds
+def test_the_late_end_of_an_inner_block_leaves_a_new_block_alone(
+    store: DictMemoryStore, optimistic: bool
+) -> None:
+    outer, orphan = store.transaction("outer", optimistic=optimistic), store.transaction("orphan")
+    outer.__enter__()
+    orphan.__enter__()
+    with pytest.raises(TransactionClosedError):
+        outer.__exit__(None, None, None)
+    with store.transaction("new", optimistic=optimistic):
+        store.from_bytes("a", b"")
+        with pytest.raises(TransactionClosedError):
+            orphan.__exit__(None, None, None)
+        store.from_bytes("b", b"")
+    assert sorted(store.glob("*")) == ["a", "b"]
+    assert_free(store)
+
+
+def test_an_inner_block_is_of_no_use_when_the_outer_one_has_ended(store: DictMemoryStore) -> None:
+    outer, inner = store.transaction("outer"), store.transaction("inner")
+    outer.__enter__()
+    inner.__enter__()
+    with pytest.raises(TransactionClosedError):
+        outer.__exit__(None, None, None)
+    try:
+        with pytest.raises(TransactionClosedError):
+            inner.from_bytes("a", b"")
+    finally:
+        with pytest.raises(TransactionClosedError):
+            inner.__exit__(None, None, None)
+
+
+# -- blocks that are left open ---------------------------------------------------------------------------
+
+
+def left_open(store: DictMemoryStore, optimistic: bool, depth: int = 1) -> Iterator[str]:
+    """A generator that stops inside its block."""
+    with contextlib.ExitStack() as stack:
+        for number in range(depth):
+            stack.enter_context(store.transaction(f"left open {number}", optimistic=optimistic))
+            store.from_bytes(f"inside {number}", b"")
+        yield "inside"
+
+
+@both_kinds
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("drop", ["close", "collect"])
+def test_a_generator_that_is_dropped_in_its_thread(
+    store: DictMemoryStore, optimistic: bool, depth: int, drop: str
+) -> None:
+    generator: Any = left_open(store, optimistic, depth)
+    next(generator)
+    assert len(store) == depth
+    if drop == "close":
+        generator.close()
+    else:
+        # In a cycle, so that it is the collector who finds it.
+        cycle: list[Any] = [generator]
+        cycle.append(cycle)
+        del generator, cycle
+        gc.collect()
+    assert len(store) == 0
+    assert_free(store)
+
+
+@both_kinds
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_generator_that_is_closed_by_another_thread(
+    store: DictMemoryStore, optimistic: bool, depth: int
+) -> None:
+    with Actor(store, "first") as first, Actor(store, "second") as second:
+        generator: Any = left_open(store, optimistic, depth)
+        first.do(lambda: next(generator))
+        with pytest.raises(
+            WrongThreadError, match=r"belongs to thread 'first_0', but was used by .*'second_0'"
+        ):
+            second.do(generator.close)
+        second.do(lambda: write_at_once(store, "by the second"))
+        first.do(lambda: write_at_once(store, "by the first"))
+        assert sorted(store.glob("*")) == ["by the first", "by the second"]
+    assert_free(store)
+
+
+@both_kinds
+def test_a_generator_that_is_collected_in_another_thread(
+    store: DictMemoryStore, optimistic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+    with Actor(store, "first") as first, Actor(store, "second") as second:
+        holder: list[Any] = [left_open(store, optimistic)]
+        first.do(lambda: next(holder[0]))
+        second.do(holder.clear)
+        assert told == [WrongThreadError], "nobody can catch it, but it is told"
+        second.do(lambda: write_at_once(store, "by the second"))
+        first.do(lambda: write_at_once(store, "by the first"))
+        assert sorted(store.glob("*")) == ["by the first", "by the second"]
+    assert_free(store)
+
+
+@both_kinds
+def test_a_generator_outlives_the_thread_that_began_it(store: DictMemoryStore, optimistic: bool) -> None:
+    generator: Any = left_open(store, optimistic)
+    in_another_thread(lambda: next(generator))
+    if not optimistic:
+        with pytest.raises(LockTimeoutError, match=r"\(transaction 'left open 0'\)"):
+            store.transaction(timeout=0).__enter__()
+    with pytest.raises(WrongThreadError):
+        generator.close()
+    assert len(store) == 0
+    assert_free(store)
+
+
+def test_a_new_thread_is_not_taken_for_the_ended_one_that_left_a_block_open(store: DictMemoryStore) -> None:
+    """The system gives the identifier of an ended thread to a new one, which must not get its block."""
+    generators: list[Any] = []
+    identities: list[int] = []
+
+    def begin() -> None:
+        generators.append(left_open(store, True))
+        next(generators[0])
+        identities.append(threading.get_ident())
+
+    def use() -> tuple[int, bool]:
+        store.from_bytes("mine", b"")
+        return threading.get_ident(), store.exists("inside 0")
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join(TIMEOUT)
+    identity, saw_uncommitted = in_another_thread(use)
+    try:
+        if identity != identities[0]:
+            pytest.xfail("this system gave the new thread another identifier")
+        assert not saw_uncommitted
+        assert store.exists("mine"), "what a thread has written is there"
+    finally:
+        with pytest.raises(WrongThreadError):
+            generators[0].close()
+
+
+# -- asyncio -----------------------------------------------------------------------------------------------
+
+
+@both_kinds
+def test_tasks_of_one_thread_do_not_share_a_block(store: DictMemoryStore, optimistic: bool) -> None:
+    """Two tasks of one thread, interleaved: the second gets errors, never the first one's writes."""
+    store.from_bytes("old", b"")
+    refused: list[str] = []
+
+    async def first(inside: asyncio.Event, go_on: asyncio.Event) -> None:
+        with store.transaction("first", optimistic=optimistic) as tx:
+            store.from_bytes("a", b"first")
+            inside.set()
+            await asyncio.wait_for(go_on.wait(), TIMEOUT)
+            assert tx.to_bytes("a") == b"first"
+            store.from_bytes("b", b"first")
+
+    async def second(inside: asyncio.Event, go_on: asyncio.Event) -> None:
+        await asyncio.wait_for(inside.wait(), TIMEOUT)
+        uses: dict[str, Callable[[], object]] = {
+            "transaction": lambda: store.transaction("second").__enter__(),
+            "optimistic": lambda: store.transaction("second", optimistic=True).__enter__(),
+            "write": lambda: store.from_bytes("c", b"second"),
+            "multiset": lambda: store.multiset_data(["c"], [b"second"]),
+            "read": lambda: store.exists("a"),
+            "query": lambda: list(store.query()),
+            "len": lambda: len(store),
+        }
+        for name, use in uses.items():
+            with pytest.raises(WrongThreadError, match=r"belongs to <Task .*name='one'.*name='two'"):
+                use()
+            refused.append(name)
+        assert in_another_thread(lambda: list(store.glob("*"))) == ["old"]
+        go_on.set()
+
+    async def main() -> None:
+        inside, go_on = asyncio.Event(), asyncio.Event()
+        tasks = [
+            asyncio.create_task(first(inside, go_on), name="one"),
+            asyncio.create_task(second(inside, go_on), name="two"),
+        ]
+        await asyncio.gather(*tasks)
+        with store.transaction("third", timeout=0):
+            store.from_bytes("d", b"main")
+
+    asyncio.run(main())
+    assert len(refused) == 7
+    assert sorted(store.glob("*")) == ["a", "b", "d", "old"]
+    assert_free(store)
+
+
+@both_kinds
+def test_a_task_that_is_cancelled_in_its_block(store: DictMemoryStore, optimistic: bool) -> None:
+    async def body(inside: asyncio.Event) -> None:
+        with store.transaction(optimistic=optimistic):
+            store.from_bytes("a", b"")
+            inside.set()
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        task = asyncio.create_task(body(inside))
+        await asyncio.wait_for(inside.wait(), TIMEOUT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        write_at_once(store)
+
+    asyncio.run(main())
+    assert list(store.glob("*")) == ["after"]
+    assert_free(store)
+
+
+@both_kinds
+def test_an_asynchronous_generator_that_is_closed_by_another_task(
+    store: DictMemoryStore, optimistic: bool
+) -> None:
+    async def generate() -> AsyncIterator[str]:
+        with store.transaction("left open", optimistic=optimistic):
+            store.from_bytes("a", b"")
+            yield "inside"
+
+    async def main() -> None:
+        generator: Any = generate()
+        await asyncio.create_task(generator.__anext__())
+        with pytest.raises(WrongThreadError, match="'left open'> belongs to <Task finished"):
+            await generator.aclose()
+        write_at_once(store)
+
+    asyncio.run(main())
+    assert list(store.glob("*")) == ["after"]
+    assert_free(store)
+
+
+@both_kinds
+def test_a_coroutine_that_is_dropped_in_its_block(store: DictMemoryStore, optimistic: bool) -> None:
+    """Its loop is gone, and its block ends in no task at all."""
+
+    class Never:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def body() -> None:
+        with store.transaction(optimistic=optimistic):
+            store.from_bytes("a", b"")
+            await Never()
+
+    async def main() -> Any:
+        coroutine = body()
+        coroutine.send(None)
+        return coroutine
+
+    coroutine = asyncio.run(main())
+    with pytest.raises(WrongThreadError, match="but was used by no asyncio task"):
+        coroutine.close()
+    assert len(store) == 0
+    assert_free(store)
+
+
+def test_blocks_of_two_stores_are_apart(store: DictMemoryStore) -> None:
+    with DictMemoryStore(EventManager()) as other:
+        with pytest.raises(BrokenBlockError), store.transaction():
+            store.from_bytes("a", b"")
+            with other.transaction():
+                other.from_bytes("a", b"")
+            raise BrokenBlockError
+        assert (store.exists("a"), other.exists("a")) == (False, True)

@@ -510,3 +510,47 @@ def test_a_closed_store_holds_up_nothing(tmp_path: Path) -> None:
                 store.from_bytes(f"k{number}", b"")
     """
     assert run_script(script, tmp_path / "heard") == (0, "", "", KEYS)
+
+
+def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() -> None:
+    class Blocked:
+        def __init__(self) -> None:
+            self.go_on = threading.Event()
+
+        def deliver(self) -> None:
+            assert self.go_on.wait(20)
+
+    class LateWriter(EventDispatcher):
+        """Somebody writes between the flush and the end of the thread."""
+
+        late: Blocked | None = Blocked()
+
+        def flush(self, timeout: float | None) -> None:
+            super().flush(timeout)
+            if self.late is not None:
+                self.submit(self.late)
+
+    class Heard:
+        def __init__(self) -> None:
+            self.heard = threading.Event()
+
+        def deliver(self) -> None:
+            self.heard.set()
+
+    dispatcher = LateWriter()
+    dispatcher.submit(Heard())
+    dispatcher.ensure_running()
+    thread = dispatcher._thread
+    late = dispatcher.late
+    assert thread is not None
+    assert late is not None
+    with pytest.raises(FlushTimeoutError):
+        dispatcher.stop(0.2)
+    dispatcher.late = None
+    late.go_on.set()
+    thread.join(20)
+    again = Heard()
+    dispatcher.submit(again)
+    dispatcher.ensure_running()
+    assert again.heard.wait(20)
+    dispatcher.stop(20)

@@ -746,32 +746,79 @@ def test_a_generator_outlives_the_thread_that_began_it(store: DictMemoryStore, o
     assert_free(store)
 
 
-def test_a_new_thread_is_not_taken_for_the_ended_one_that_left_a_block_open(store: DictMemoryStore) -> None:
+@contextlib.contextmanager
+def thread_with_identity(store: DictMemoryStore, identity: int) -> Iterator[Actor]:
+    """Start threads, and keep them, until one has the identifier of a thread that has ended."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(64):
+            actor = stack.enter_context(Actor(store, "new"))
+            if actor.do(threading.get_ident) == identity:
+                yield actor
+                return
+        pytest.skip("this system does not give the identifiers of ended threads to new ones")
+
+
+@both_kinds
+def test_a_new_thread_is_not_taken_for_an_ended_one_that_left_a_block_open(
+    store: DictMemoryStore, optimistic: bool
+) -> None:
     """The system gives the identifier of an ended thread to a new one, which must not get its block."""
-    generators: list[Any] = []
-    identities: list[int] = []
-
-    def begin() -> None:
-        generators.append(left_open(store, True))
-        next(generators[0])
-        identities.append(threading.get_ident())
-
-    def use() -> tuple[int, bool]:
-        store.from_bytes("mine", b"")
-        return threading.get_ident(), store.exists("inside 0")
-
-    thread = threading.Thread(target=begin)
-    thread.start()
-    thread.join(TIMEOUT)
-    identity, saw_uncommitted = in_another_thread(use)
+    generator: Any = left_open(store, optimistic)
+    with Actor(store, "ended") as ended:
+        identity = ended.do(threading.get_ident)
+        ended.do(lambda: next(generator))
     try:
-        if identity != identities[0]:
-            pytest.xfail("this system gave the new thread another identifier")
-        assert not saw_uncommitted
-        assert store.exists("mine"), "what a thread has written is there"
+        with thread_with_identity(store, identity) as new:
+            assert not new.do(lambda: store.exists("inside 0"))
+            assert new.do(lambda: list(store.glob("*"))) == []
+            if optimistic:
+                new.do(lambda: store.from_bytes("mine", b""))
+                new.do(lambda: write_at_once(store, "in a block"))
+                assert new.do(lambda: sorted(store.glob("*"))) == ["in a block", "mine"]
+            else:
+                with pytest.raises(LockTimeoutError, match=r"\(transaction 'left open 0'\)"):
+                    new.do(lambda: write_at_once(store))
     finally:
         with pytest.raises(WrongThreadError):
-            generators[0].close()
+            generator.close()
+    assert sorted(store.glob("*")) == (["in a block", "mine"] if optimistic else [])
+    assert_free(store)
+
+
+@both_kinds
+def test_the_late_end_of_an_ended_threads_block_leaves_a_new_threads_block_alone(
+    store: DictMemoryStore, optimistic: bool
+) -> None:
+    generator: Any = left_open(store, True)
+    with Actor(store, "ended") as ended:
+        identity = ended.do(threading.get_ident)
+        ended.do(lambda: next(generator))
+    with thread_with_identity(store, identity) as new:
+        new.begin(optimistic=optimistic)
+        new.do(lambda: store.from_bytes("before", b""))
+        with pytest.raises(WrongThreadError):
+            generator.close()
+        new.do(lambda: store.from_bytes("after", b""))
+        assert not store.exists("after")
+        new.commit()
+    assert sorted(store.glob("*")) == ["after", "before"]
+    assert_free(store)
+
+
+@pytest.mark.xfail(reason="the error looks the holder's name up by an identifier that a new thread has now")
+def test_lock_timeout_does_not_name_a_new_thread_for_the_ended_one(store: DictMemoryStore) -> None:
+    generator: Any = left_open(store, False)
+    with Actor(store, "ended") as ended:
+        identity = ended.do(threading.get_ident)
+        ended.do(lambda: next(generator))
+    try:
+        with thread_with_identity(store, identity):
+            with pytest.raises(LockTimeoutError, match="left open 0") as by_another:
+                store.transaction(timeout=0).__enter__()
+            assert "by thread 'new_0'" not in str(by_another.value)
+    finally:
+        with pytest.raises(WrongThreadError):
+            generator.close()
 
 
 # -- asyncio -----------------------------------------------------------------------------------------------

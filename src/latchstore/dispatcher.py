@@ -111,6 +111,10 @@ class EventDispatcher:
         while True:
             delivery = self._queue.get()
             if delivery is None:
+                # Noted here and not by `stop`, whose time may have run out before this.
+                with self._life:
+                    self._thread = None
+                    self._stopping = False
                 return
             self._delivering = (delivery, time.monotonic())
             try:
@@ -168,10 +172,6 @@ class EventDispatcher:
         thread.join(timeout)
         if thread.is_alive():
             raise FlushTimeoutError(f"events not heard in {timeout:g} s: {self.describe()}")
-        with self._life:
-            if self._thread is thread:
-                self._thread = None
-                self._stopping = False
         if not self._queue.empty():
             # Somebody wrote between the flush and the end of the thread.
             self.ensure_running()

@@ -1,7 +1,7 @@
 """The layers behind snapshots: what is kept, for whom, and that readers need no lock at any point of it.
 
-The last tests stop a reader between any two of its steps, let a writer do all that it may do there, and see
-that the reader still finds the moment of its snapshot.
+The last tests stop a reader between any two of its steps and let a writer do all that it may do there, and
+the other way round, and see that the reader still finds the moment of its snapshot.
 """
 
 from __future__ import annotations
@@ -178,6 +178,12 @@ class SteppedDict(dict[str, Any]):
         self.between()
         return dict(self)
 
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        self.between()
+        kept = super().setdefault(key, default)
+        self.between()
+        return kept
+
 
 class SteppedLayer(Layer):
     """A layer that does the same before and after its link is read."""
@@ -199,7 +205,9 @@ class SteppedLayer(Layer):
 
     @newer.setter
     def newer(self, layer: Layer | None) -> None:
+        self.between()
         self._link = layer
+        self.between()
 
 
 class Stepper:
@@ -312,3 +320,41 @@ def test_a_reader_stopped_at_any_place(reader: str, writer: str, monkeypatch: py
     else:
         raise AssertionError("the reader does not come to an end")
     assert place >= 4, "the reader was stopped at several places"
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_readers_while_a_writer_is_stopped_at_any_place(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latchstore.preimages.Layer", SteppedLayer)
+    store = stepped_store()
+    views: list[tuple[Layer, dict[str, Entry | None]]] = []
+    places = 0
+    reading = False
+
+    def read_all() -> None:
+        nonlocal places, reading
+        if reading:
+            return
+        reading = True  # what the reader asks of the dicts stops nobody
+        places += 1
+        for layer, before in views:
+            if layer in store.preimages.layers and layer not in store.preimages._closed and layer.views:
+                assert entries_at(store.entries, layer) == before
+                for key in ("a", "b", "gone", "created", "between"):
+                    assert entry_at(store.entries, layer, key) is before.get(key), (key, places)
+        reading = False
+
+    for change in (
+        {"a": entry(b"1"), "gone": None},
+        {"a": entry(b"2"), "between": entry()},
+        {"b": entry(b"3")},
+    ):
+        layer, before = store.open()
+        views.append((layer, before))
+        assert isinstance(layer, SteppedLayer)
+        layer.between = read_all
+        layer.entries.between = read_all  # type: ignore[attr-defined]
+        store.commit(**change)
+    places = 0
+    WRITERS[writer](store, *(layer for layer, _ in views[1:]))
+    read_all()
+    assert places > 1, "the writer was stopped"

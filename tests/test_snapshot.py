@@ -556,6 +556,50 @@ def test_a_commit_in_progress_neither_holds_up_a_snapshot_nor_shows_through() ->
         assert_nothing_pinned(store)
 
 
+class EntriesThatAreRead(dict[str, Any]):
+    """The table's dict, whose snapshot is read after each single change of it."""
+
+    def __init__(self, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.read: Callable[[], None] = lambda: None
+        self.changes = 0
+
+    def __setitem__(self, key: str, entry: Any, /) -> None:
+        super().__setitem__(key, entry)
+        self.changes += 1
+        self.read()
+
+    def update(self, changes: Any, /) -> None:  # type: ignore[override]
+        for key, entry in changes.items():
+            self[key] = entry
+
+    def pop(self, *arguments: Any) -> Any:
+        entry = super().pop(*arguments)
+        self.changes += 1
+        self.read()
+        return entry
+
+    def copy(self) -> Any:
+        return dict(self)
+
+
+def test_a_snapshot_is_whole_after_each_single_change_of_the_table() -> None:
+    with DictMemoryStore(EventManager(), indexes=["kind"]) as store:
+        fill(store)
+        entries = EntriesThatAreRead(store._table.entries)
+        store._table.entries = store._entries = entries
+        before = whole(store)
+        with store.snapshot() as view:
+
+            def read() -> None:
+                assert whole(view) == before
+
+            entries.read = read
+            change_everything(store)
+            assert entries.changes >= 7
+            assert whole(view) == before
+
+
 def test_a_commit_that_holds_the_table_lock_does_not_hold_up_a_snapshot() -> None:
     lock = WatchedLock()
     with DictMemoryStore(EventManager(), lock_class=lambda: lock, lock_timeout=TIMEOUT) as store:

@@ -25,7 +25,7 @@ logger = logging.getLogger("latchstore")
 
 
 #: The events that a commit may have.
-MODIFICATION_EVENTS = (StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent)
+MODIFICATION_EVENTS = frozenset({StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent})
 
 
 def event_class_of(change: Change) -> type[StoreModificationEvent]:

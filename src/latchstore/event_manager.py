@@ -195,7 +195,7 @@ class BaseEventManager(ABC):
             A subclass of `BaseEvent`.
         """
 
-    def has_listeners(self, cls: type[BaseEvent] | tuple[type[BaseEvent], ...]) -> bool:
+    def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
         """Tell whether an event of exactly this class could reach any listener now.
 
         Filters are not considered. Whoever is to emit may skip it, and need not even build the
@@ -203,7 +203,7 @@ class BaseEventManager(ABC):
 
         Parameters
         ----------
-        cls : type or tuple of type
+        cls : type or frozenset of type
             A subclass of `BaseEvent`, or several, of which one is enough.
         """
         return True
@@ -541,7 +541,7 @@ class _Table:
         # A memo of what follows from the above, filled by whoever needs it. Two threads that fill
         # in the same class at once write the same.
         self.routes: dict[type[BaseEvent], _Route] = {}
-        # Another, of classes and tuples of classes: whether there is anybody to reach.
+        # Another, of classes and sets of classes: whether there is anybody to reach.
         self.reachable: dict[object, bool] = {}
 
     def info(self, cls: type[BaseEvent]) -> EventInfo:
@@ -654,13 +654,13 @@ class EventManager(BaseEventManager):
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
         return self._route(self._table, cls).enabled
 
-    def has_listeners(self, cls: type[BaseEvent] | tuple[type[BaseEvent], ...]) -> bool:
+    def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
         # The store asks this on every commit: no call and no lock on the usual way.
         table = self._table
         reachable = table.reachable.get(cls)
         # The one thing that can change under a published table: listeners die.
         if reachable is None or (reachable and self._dead):
-            classes = cls if isinstance(cls, tuple) else (cls,)
+            classes = cls if isinstance(cls, frozenset) else (cls,)
             reachable = any(self._new_route(table, each).reachable for each in classes)
             table.reachable[cls] = reachable
         return reachable

@@ -47,7 +47,7 @@ from latchstore.values import (
 _ABSENT = object()
 _new_object = object.__new__
 
-#: The events that tell of the reading of a stream. A frozenset remembers its hash, which a tuple does not: 30 ns
+#: The events that tell of the reading of a stream. A frozenset remembers its hash, a tuple does not: 30 ns
 #: of each `set` (benchmarks/transactions.py).
 PROGRESS_EVENTS = frozenset({StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent})
 

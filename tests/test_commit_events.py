@@ -16,6 +16,7 @@ from latchstore import (
     StoreUpdateEvent,
 )
 from latchstore.commit_events import CommitDelivery, EventDelivery, emit_guarded, event_class_of
+from latchstore.dispatcher import EventDispatcher
 from latchstore.values import Change, Entry, entry_from_metadata
 
 
@@ -95,16 +96,16 @@ def test_only_what_is_heard_is_built() -> None:
     manager.connect(StoreDeleteEvent, lambda event: heard.append(event.key))
     commit = delivery(manager, CREATED, UPDATED, DELETED)
     assert [event.key for event in commit.events()] == ["deleted"]
-    commit.deliver()
+    commit.deliver(EventDispatcher())
     assert heard == ["deleted"]
     manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
-    commit.deliver()
+    commit.deliver(EventDispatcher())
     assert heard == ["deleted", "created", "updated", "deleted"]
 
 
 def test_a_manager_that_cannot_tell_is_given_everything() -> None:
     manager = ForeignManager()
-    delivery(manager, CREATED, UPDATED, DELETED).deliver()
+    delivery(manager, CREATED, UPDATED, DELETED).deliver(EventDispatcher())
     assert [getattr(event, "key", None) for event in manager.heard] == ["created", "updated", "deleted"]
 
 
@@ -113,13 +114,13 @@ def test_an_event_that_fails_keeps_no_other_from_its_listeners(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager: Any = ForeignManager(error)
-    delivery(manager, CREATED, DELETED).deliver()
+    delivery(manager, CREATED, DELETED).deliver(EventDispatcher())
     assert len(manager.heard) == 2
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     assert all("was broken off" in record.getMessage() for record in caplog.records)
     caplog.clear()
-    emit_guarded(manager, BaseEvent("source"))
-    EventDelivery(manager, BaseEvent("source")).deliver()
+    emit_guarded(manager, BaseEvent("source"), EventDispatcher())
+    EventDelivery(manager, BaseEvent("source")).deliver(EventDispatcher())
     assert len(caplog.records) == 2
 
 

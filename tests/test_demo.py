@@ -758,7 +758,7 @@ class ComparerBreaks(DictMemoryStore):
 
 
 class MainThreadBreaks(DictMemoryStore):
-    def flush(self, timeout: float | None = 1) -> None:
+    def flush(self, timeout: float | None = 1, revision: int | None = None) -> None:
         raise RuntimeError("boom\nbang")
 
 

@@ -33,27 +33,34 @@ TIMEOUT = 30.0
 SHORT = 0.05
 
 
-class Call:
+class OneEvent:
+    """A delivery that counts as one event, of no commit."""
+
+    count = 1
+    revision: int | None = None
+
+
+class Call(OneEvent):
     """A delivery that calls a function."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
-    def deliver(self) -> None:
+    def deliver(self, dispatcher: EventDispatcher) -> None:
         self.function()
 
     def __repr__(self) -> str:
         return "<a call>"
 
 
-class Blocking:
+class Blocking(OneEvent):
     """A delivery that is under way until it is let go."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.let_go = threading.Event()
 
-    def deliver(self) -> None:
+    def deliver(self, dispatcher: EventDispatcher) -> None:
         self.begun.set()
         assert self.let_go.wait(TIMEOUT)
 
@@ -170,11 +177,12 @@ def test_a_flush_that_takes_too_long_says_what_is_under_way(dispatcher: EventDis
     assert slow.begun.wait(TIMEOUT)
     with pytest.raises(FlushTimeoutError) as raised:
         dispatcher.flush(SHORT)
-    # Waiting are the call, and the mark that the flush has set behind it.
+    # Pending are the slow one and the call; the mark that the flush has set behind them is no event.
     assert re.fullmatch(
-        r"events not heard in 0\.05 s: <a slow one> under way for \d+\.\d{3} s, 2 waiting",
+        r"events not heard in 0\.05 s: <a slow one> under way for \d+\.\d{3} s, 2 events pending",
         str(raised.value),
     )
+    assert (raised.value.pending, raised.value.listener) == (2, None)
     assert isinstance(raised.value, TimeoutError)
     with pytest.raises(FlushTimeoutError, match=r"events not heard in 0\.05 s: <a slow one> under way"):
         dispatcher.stop(SHORT)
@@ -485,7 +493,8 @@ def test_at_exit_a_listener_that_never_ends_is_given_up(tmp_path: Path) -> None:
     code, out, err, heard = run_script(script, tmp_path / "heard")
     assert (code, out, heard) == (0, "", ["k0"])
     assert re.fullmatch(
-        r"at exit: events not heard in 0\.\d+ s: <commit 1: 1 events> under way for \d\.\d{3} s, 2 waiting\n",
+        r"at exit: events not heard in 0\.\d+ s: listener __main__\.<lambda> has had <StoreSetEvent .*> "
+        r"for \d\.\d{3} s, 2 events pending\n",
         err,
     )
 
@@ -513,11 +522,11 @@ def test_a_closed_store_holds_up_nothing(tmp_path: Path) -> None:
 
 
 def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() -> None:
-    class Blocked:
+    class Blocked(OneEvent):
         def __init__(self) -> None:
             self.go_on = threading.Event()
 
-        def deliver(self) -> None:
+        def deliver(self, dispatcher: EventDispatcher) -> None:
             assert self.go_on.wait(20)
 
     class LateWriter(EventDispatcher):
@@ -525,16 +534,16 @@ def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() 
 
         late: Blocked | None = Blocked()
 
-        def flush(self, timeout: float | None) -> None:
-            super().flush(timeout)
+        def flush(self, timeout: float | None, revision: int | None = None) -> None:
+            super().flush(timeout, revision)
             if self.late is not None:
                 self.submit(self.late)
 
-    class Heard:
+    class Heard(OneEvent):
         def __init__(self) -> None:
             self.heard = threading.Event()
 
-        def deliver(self) -> None:
+        def deliver(self, dispatcher: EventDispatcher) -> None:
             self.heard.set()
 
     dispatcher = LateWriter()

@@ -302,7 +302,7 @@ class DeliversAtOnce(DictMemoryStore):
     """Calls the listeners at commit, under the writer mutex."""
 
     def _queue_events(self, changes: list[Change], revision: int, info: Any) -> None:
-        CommitDelivery(self.event_manager, self, changes, revision, info).deliver()
+        CommitDelivery(self.event_manager, self, changes, revision, info).deliver(self._dispatcher)
 
 
 @pytest.fixture

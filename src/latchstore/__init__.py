@@ -2,6 +2,8 @@
 
 from latchstore.errors import (
     AuthorizationError,
+    BackpressureError,
+    CompactedError,
     DispatcherThreadError,
     FlushTimeoutError,
     LockTimeoutError,
@@ -12,6 +14,8 @@ from latchstore.errors import (
     TransactionClosedError,
     TransactionConflictError,
     TransactionError,
+    WaitTimeoutError,
+    WatchClosedError,
     WrongThreadError,
 )
 from latchstore.event_manager import (
@@ -22,6 +26,7 @@ from latchstore.event_manager import (
 )
 from latchstore.events import (
     BaseEvent,
+    EventsLost,
     ProgressEndEvent,
     ProgressEvent,
     ProgressManager,
@@ -47,6 +52,7 @@ from latchstore.snapshot import Snapshot
 from latchstore.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.transaction import Transaction, TransactionInfo
 from latchstore.values import StringValue, Value
+from latchstore.watch import Watch
 
 __version__ = "0.1.0"
 
@@ -54,11 +60,14 @@ __all__ = [
     "AbstractReadOnlyStore",
     "AbstractStore",
     "AuthorizationError",
+    "BackpressureError",
     "BaseEvent",
     "BaseEventManager",
+    "CompactedError",
     "DictMemoryStore",
     "DispatcherThreadError",
     "EventManager",
+    "EventsLost",
     "FlushTimeoutError",
     "LockTimeoutError",
     "ProgressEndEvent",
@@ -92,6 +101,9 @@ __all__ = [
     "TransactionError",
     "TransactionInfo",
     "Value",
+    "WaitTimeoutError",
+    "Watch",
+    "WatchClosedError",
     "WrongThreadError",
     "__version__",
     "get_event_manager",

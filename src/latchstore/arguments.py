@@ -85,6 +85,15 @@ def checked_buffer_size(buffer_size: int) -> int:
     return buffer_size
 
 
+def checked_count(count: int, argument: str, least: int) -> int:
+    """Return the count; it must be an integer that is not below `least`."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"{argument} must be an int, got {describe(count)}")
+    if count < least:
+        raise ValueError(f"{argument} must be at least {least}, got {count}")
+    return count
+
+
 def checked_timeout(timeout: float | None, argument: str = "timeout") -> float | None:
     """Return the timeout in seconds; None waits for ever, zero does not wait, infinity is allowed."""
     if timeout is None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from latchstore.entry_store import Edit, IfRevision
 from latchstore.snapshot import Snapshot
-from latchstore.values import Change, Entry, is_immutable, with_metadata_of
+from latchstore.values import Change, Entry, may_match, with_metadata_of
 
 
 def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
@@ -201,7 +201,7 @@ class OptimisticBatch(WriteBatch):
             fnmatch.fnmatchcase(key, pattern) for pattern in self._key_patterns
         ):
             return True
-        return any(_may_match(old, terms) or _may_match(new, terms) for terms in self._terms)
+        return any(may_match(old, terms) or may_match(new, terms) for terms in self._terms)
 
     def rebased(self, entries: Mapping[str, Entry | None], revision: int) -> WriteBatch:
         """Return the same edits as a batch on top of `entries`; the caller holds the writer mutex."""
@@ -232,15 +232,3 @@ class _SnapshotSource:
 
     def get(self, key: str, /) -> Entry | None:
         return self._snapshot.find(key)
-
-
-def _may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    if entry is None:
-        return False
-    for name, wanted in terms.items():
-        if name not in entry:
-            return False
-        held = entry[name]
-        if is_immutable(held) and is_immutable(wanted) and held != wanted:
-            return False
-    return True

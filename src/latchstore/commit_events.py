@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from latchstore.event_manager import BaseEventManager
+from latchstore.dispatcher import EventDispatcher
+from latchstore.event_manager import BaseEventManager, EventManager
 from latchstore.events import (
     BaseEvent,
     StoreDeleteEvent,
@@ -36,14 +36,54 @@ def event_class_of(change: Change) -> type[StoreModificationEvent]:
     return StoreSetEvent if old is None else StoreUpdateEvent
 
 
-def emit_guarded(manager: BaseEventManager, event: BaseEvent) -> None:
+def event_of(
+    change: Change, source: object, revision: int, transaction: object | None
+) -> StoreModificationEvent:
+    """Build the event that tells of a change.
+
+    Parameters
+    ----------
+    change : Change
+    source : object
+        The store.
+    revision : int
+        The commit's revision.
+    transaction : object or None
+        What the event is to say of the transaction.
+    """
+    _, old, new = change
+    return event_class_of(change)(
+        source,
+        key=change[0],
+        value=None if new is None else StoredValue(new),
+        previous=None if old is None else StoredValue(old),
+        revision=revision,
+        transaction=transaction,
+    )
+
+
+def emit_guarded(manager: BaseEventManager, event: BaseEvent, dispatcher: EventDispatcher) -> None:
     """Emit an event; whatever a listener raises is logged and does not keep others from theirs."""
+    dispatcher.delivered += 1
+    try:
+        if isinstance(manager, EventManager) and type(manager).emit is EventManager.emit:
+            manager.deliver(event, dispatcher)
+        else:
+            _emit_observed(manager, event, dispatcher)
+    except BaseException:
+        # What comes here is no listener's: a trace function, pre_emit, or a foreign manager.
+        logger.exception("the delivery of %r was broken off", event)
+
+
+def _emit_observed(manager: BaseEventManager, event: BaseEvent, dispatcher: EventDispatcher) -> None:
+    """Have a foreign manager emit, all of whose listeners count as one."""
+    failed = True
+    dispatcher.calling(manager.emit, event)
     try:
         manager.emit(event)
-    except BaseException:
-        # An event manager deals with Exception itself; SystemExit and KeyboardInterrupt, and errors
-        # of a foreign manager, end here.
-        logger.exception("the delivery of %r was broken off", event)
+        failed = False
+    finally:
+        dispatcher.returned(failed)
 
 
 class EventDelivery:
@@ -51,12 +91,15 @@ class EventDelivery:
 
     __slots__ = ("_event", "_manager")
 
+    count = 1
+    revision = None
+
     def __init__(self, manager: BaseEventManager, event: BaseEvent) -> None:
         self._manager = manager
         self._event = event
 
-    def deliver(self) -> None:
-        emit_guarded(self._manager, self._event)
+    def deliver(self, dispatcher: EventDispatcher) -> None:
+        emit_guarded(self._manager, self._event, dispatcher)
 
     def __repr__(self) -> str:
         return repr(self._event)
@@ -77,7 +120,7 @@ class CommitDelivery:
         What the events are to say of the transaction.
     """
 
-    __slots__ = ("_changes", "_manager", "_revision", "_source", "_transaction")
+    __slots__ = ("_changes", "_manager", "_source", "_transaction", "revision")
 
     def __init__(
         self,
@@ -90,29 +133,24 @@ class CommitDelivery:
         self._manager = manager
         self._source = source
         self._changes = changes
-        self._revision = revision
+        self.revision = revision
         self._transaction = transaction
+
+    @property
+    def count(self) -> int:
+        """How many changes there are."""
+        return len(self._changes)
 
     def events(self) -> Iterator[StoreModificationEvent]:
         """Build the events that have listeners, one at a time."""
         heard = getattr(self._manager, "has_listeners", None)
         for change in self._changes:
-            event_class = event_class_of(change)
-            if heard is not None and not heard(event_class):
-                continue
-            key, old, new = change
-            attributes: dict[str, Any] = {
-                "key": key,
-                "value": None if new is None else StoredValue(new),
-                "previous": None if old is None else StoredValue(old),
-                "revision": self._revision,
-                "transaction": self._transaction,
-            }
-            yield event_class(self._source, **attributes)
+            if heard is None or heard(event_class_of(change)):
+                yield event_of(change, self._source, self.revision, self._transaction)
 
-    def deliver(self) -> None:
+    def deliver(self, dispatcher: EventDispatcher) -> None:
         for event in self.events():
-            emit_guarded(self._manager, event)
+            emit_guarded(self._manager, event, dispatcher)
 
     def __repr__(self) -> str:
-        return f"<commit {self._revision}: {len(self._changes)} events>"
+        return f"<commit {self.revision}: {len(self._changes)} events>"

@@ -10,6 +10,11 @@ Thread safety:
    is what its finalizer calls.
 4. `_life` is the last lock in the order of ``locking.py``. It guards the starting and ending of the
    thread; nothing is called under it but ``Thread.start``.
+5. Each counter has one writer at a time: `_queued_more` whoever holds the writer mutex, all others the
+   dispatcher's thread. Others read them at any time and may be a moment behind.
+6. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A
+   writer waits for that at the door with no lock of the store held, and looks again by itself now and
+   then, so a wake-up that is missed costs it a moment and no more.
 """
 
 from __future__ import annotations
@@ -19,47 +24,100 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import get_ident
 from typing import Protocol
 
-from latchstore.errors import DispatcherThreadError, FlushTimeoutError
+from latchstore.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
+from latchstore.events import BaseEvent
 
 logger = logging.getLogger("latchstore")
 
 #: Seconds that the interpreter's exit waits for pending events of all stores together.
 EXIT_TIMEOUT = 10.0
 
+#: Seconds after which a writer at the door looks by itself whether there is room.
+_LOOK_AGAIN = 0.05
+
 
 class Delivery(Protocol):
-    """What is queued: something that tells its listeners when its turn has come."""
+    """What is queued: something that tells its listeners when its turn has come.
 
-    def deliver(self) -> None: ...
+    Attributes
+    ----------
+    count : int
+        How many events it stands for. Of those with more than one, one is submitted at a time.
+    revision : int or None
+        The commit that it tells of, if it does.
+    """
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def revision(self) -> int | None: ...
+
+    def deliver(self, dispatcher: EventDispatcher) -> None:
+        """Call the listeners; the dispatcher is to be told of each."""
 
 
 class _Flag:
     """A delivery that only says when its turn has come: all that was queued before has been heard."""
 
-    __slots__ = ("reached",)
+    __slots__ = ("reached", "revision")
 
-    def __init__(self) -> None:
+    count = 0
+
+    def __init__(self, revision: int | None) -> None:
         self.reached = threading.Event()
+        # Reached as soon as this revision has been heard, even if its turn has not come.
+        self.revision = revision
 
-    def deliver(self) -> None:
+    def deliver(self, dispatcher: EventDispatcher) -> None:
+        dispatcher._flags.remove(self)
         self.reached.set()
 
 
 class EventDispatcher:
     """A queue of deliveries and the daemon thread that runs them.
 
+    It is also the observer (`event_manager.ListenerObserver`) of the listeners that it calls.
+
     Parameters
     ----------
     name : str
         The name of the thread.
+    limit : int or None
+        How many events may be pending before `crowded` is set; None for any number.
+    listener_name : callable
+        Names a listener in error messages.
+
+    Attributes
+    ----------
+    crowded : bool
+        Whether writers are to call `wait_for_room` before they commit anything.
+    heard_revision : int
+        The last commit whose events have all been heard.
+    delivered : int
+        How many events have been emitted.
+    listener_errors : int
+        How many calls of listeners have raised something.
+    slowest : tuple of str or None, and float
+        The listener that has taken longest in one call, and how long, in seconds.
     """
 
-    def __init__(self, name: str = "latchstore-events") -> None:
+    def __init__(
+        self,
+        name: str = "latchstore-events",
+        limit: int | None = None,
+        listener_name: Callable[[object], str] = repr,
+    ) -> None:
         self._name = name
+        self._limit = limit
+        # With a few events of room for each wake-up, or writers and listeners would take turns.
+        self._room_below = None if limit is None else limit - limit // 16
+        self._listener_name = listener_name
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         # Guards _thread and _stopping: at most one thread runs, and is told to end once. Nothing is
         # called under it but Thread.start.
@@ -70,12 +128,30 @@ class EventDispatcher:
         self._abandoned = False
         # What the thread is delivering and since when (monotonic seconds); one assignment publishes it.
         self._delivering: tuple[Delivery, float] | None = None
+        # The same of the listener that it is calling.
+        self._calling: tuple[Callable[..., object], BaseEvent, float] | None = None
+        # Events beyond the first of each delivery, for `pending`: queued, and done with.
+        self._queued_more = 0
+        self._done_more = 0
+        self.crowded = False
+        # Writers at the door wait here for `crowded` to be taken back. Asked for by the dispatcher's
+        # thread and by writers with no other lock held; nothing is called under it.
+        self._room = threading.Condition(threading.Lock())
+        # The flags in the queue, which are no events; changed by single list operations.
+        self._flags: list[_Flag] = []
+        self.heard_revision = 0
+        self.delivered = 0
+        self.listener_errors = 0
+        self.slowest: tuple[str | None, float] = (None, 0.0)
         _dispatchers.add(self)
+
+    # -- what is going on -------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
-        """How many deliveries are waiting or under way."""
-        return self._queue.qsize() + (self._delivering is not None)
+        """How many events are waiting or being heard."""
+        more = self._queued_more - self._done_more - len(self._flags)
+        return max(0, self._queue.qsize() + (self._delivering is not None) + more)
 
     @property
     def running(self) -> bool:
@@ -87,9 +163,75 @@ class EventDispatcher:
         thread = self._thread
         return thread is not None and thread.ident == get_ident()
 
+    def describe(self) -> str:
+        """Say what is being heard, by whom, for how long, and how much is waiting."""
+        calling, delivering = self._calling, self._delivering
+        waiting = f"{self.pending} events pending"
+        if calling is not None:
+            listener, event, since = calling
+            held = time.monotonic() - since
+            return f"listener {self._listener_name(listener)} has had {event!r} for {held:.3f} s, {waiting}"
+        if delivering is None:
+            return waiting
+        delivery, since = delivering
+        return f"{delivery!r} under way for {time.monotonic() - since:.3f} s, {waiting}"
+
+    def _listener(self) -> str | None:
+        calling = self._calling
+        return None if calling is None else self._listener_name(calling[0])
+
+    # -- told by what is delivered ----------------------------------------------------------------
+
+    def calling(self, listener: Callable[..., object], event: BaseEvent) -> None:
+        """Note that a listener is about to be called."""
+        self._calling = (listener, event, time.monotonic())
+
+    def returned(self, failed: bool) -> None:
+        """Note that the listener has returned, or raised something."""
+        calling, self._calling = self._calling, None
+        if failed:
+            self.listener_errors += 1
+        if calling is not None:
+            listener, _, since = calling
+            seconds = time.monotonic() - since
+            if seconds > self.slowest[1]:
+                self.slowest = (self._listener_name(listener), seconds)
+
+    # -- the queue and its thread -----------------------------------------------------------------
+
     def submit(self, delivery: Delivery) -> None:
         """Queue a delivery. Never waits; `ensure_running` must follow once no lock is held."""
+        if delivery.count > 1:
+            self._queued_more += delivery.count - 1
         self._queue.put(delivery)
+        if self._limit is not None and self.pending >= self._limit:
+            self.crowded = True
+
+    def wait_for_room(self, purpose: str, timeout: float | None) -> None:
+        """Wait until the queue has room. The caller holds no lock, and is no listener.
+
+        Raises
+        ------
+        BackpressureError
+            If there is none within `timeout` seconds; it names the listener that is running.
+        """
+        self.ensure_running()
+        begun = time.monotonic()
+        with self._room:
+            while self._is_full():
+                waited = time.monotonic() - begun
+                if timeout is not None and waited >= timeout:
+                    raise BackpressureError(
+                        f"{purpose}: no room for events in {timeout:g} s "
+                        f"(max_pending_events={self._limit}): {self.describe()}",
+                        self.pending,
+                        self._listener(),
+                    )
+                self._room.wait(_LOOK_AGAIN if timeout is None else min(_LOOK_AGAIN, timeout - waited))
+            self.crowded = False
+
+    def _is_full(self) -> bool:
+        return self._room_below is not None and self.pending >= max(1, self._room_below)
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run. Raises RuntimeError if the system gives no thread."""
@@ -116,16 +258,33 @@ class EventDispatcher:
                     self._thread = None
                     self._stopping = False
                 return
-            self._delivering = (delivery, time.monotonic())
+            if delivery.count:
+                self._delivering = (delivery, time.monotonic())
             try:
-                delivery.deliver()
+                delivery.deliver(self)
             except BaseException:
                 # SystemExit and KeyboardInterrupt too: a listener must not silence all others.
                 logger.exception("a listener broke off the delivery of %r", delivery)
             finally:
-                # Both names go, or the thread would keep the store alive while it waits.
+                # All names go, or the thread would keep the store alive while it waits.
+                self._calling = None
                 self._delivering = None
+                self._note_delivered(delivery)
                 del delivery
+
+    def _note_delivered(self, delivery: Delivery) -> None:
+        if delivery.count > 1:
+            self._done_more += delivery.count - 1
+        revision = delivery.revision
+        if revision is not None and revision > self.heard_revision:
+            self.heard_revision = revision
+            for flag in self._flags.copy():
+                if flag.revision is not None and flag.revision <= revision:
+                    flag.reached.set()
+        if self.crowded and not self._is_full():
+            with self._room:
+                self.crowded = False
+                self._room.notify_all()
 
     def refuse_on_own_thread(self, operation: str) -> None:
         """Raise DispatcherThreadError if a listener is calling."""
@@ -134,8 +293,8 @@ class EventDispatcher:
                 f"{operation}() on the dispatcher's thread would wait for itself: listeners must not call it"
             )
 
-    def flush(self, timeout: float | None) -> None:
-        """Wait until all that was queued before has been heard.
+    def flush(self, timeout: float | None, revision: int | None = None) -> None:
+        """Wait until all that was queued before has been heard, or all up to a revision.
 
         Raises
         ------
@@ -147,11 +306,17 @@ class EventDispatcher:
         self.refuse_on_own_thread("flush")
         if self._thread is None and self._queue.empty():
             return
-        flag = _Flag()
+        if revision is not None and revision <= self.heard_revision:
+            return
+        flag = _Flag(revision)
+        self._flags.append(flag)
         self._queue.put(flag)
         self.ensure_running()
+        # Asked again: the thread may have passed the revision before it knew of the flag.
+        if revision is not None and revision <= self.heard_revision:
+            return
         if not flag.reached.wait(timeout):
-            raise FlushTimeoutError(f"events not heard in {timeout:g} s: {self.describe()}")
+            raise self._not_heard("events not heard", timeout)
 
     def stop(self, timeout: float | None) -> None:
         """Deliver all that is queued and end the thread; it starts again when it is needed again.
@@ -161,6 +326,7 @@ class EventDispatcher:
         DispatcherThreadError, FlushTimeoutError
             As `flush`.
         """
+        begun = time.monotonic()
         self.flush(timeout)
         with self._life:
             thread = self._thread
@@ -169,9 +335,9 @@ class EventDispatcher:
                 self._queue.put(None)
         if thread is None:
             return
-        thread.join(timeout)
+        thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
         if thread.is_alive():
-            raise FlushTimeoutError(f"events not heard in {timeout:g} s: {self.describe()}")
+            raise self._not_heard("events not heard", timeout)
         if not self._queue.empty():
             # Somebody wrote between the flush and the end of the thread.
             self.ensure_running()
@@ -192,16 +358,12 @@ class EventDispatcher:
         # Nobody queues any more, and what was queued comes before the word to end.
         thread.join(timeout)
         if thread.is_alive():
-            raise FlushTimeoutError(f"events not heard in {timeout:g} s: {self.describe()}")
+            raise self._not_heard("events not heard", timeout)
 
-    def describe(self) -> str:
-        """Say what is being delivered, for how long, and how much is waiting."""
-        delivering = self._delivering
-        waiting = f"{self._queue.qsize()} waiting"
-        if delivering is None:
-            return waiting
-        delivery, since = delivering
-        return f"{delivery!r} under way for {time.monotonic() - since:.3f} s, {waiting}"
+    def _not_heard(self, what: str, timeout: float | None) -> FlushTimeoutError:
+        return FlushTimeoutError(
+            f"{what} in {timeout:.3g} s: {self.describe()}", self.pending, self._listener()
+        )
 
 
 # Every dispatcher alive, for the exit of the interpreter.

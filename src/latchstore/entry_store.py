@@ -155,6 +155,13 @@ def _equals(held: Any, wanted: Any) -> bool:
     return bool((held if is_immutable(held) else copy.deepcopy(held)) == wanted)
 
 
+def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
+    """Tell whether an entry is there and has all the values. Runs their ``==``, so no lock is held."""
+    return entry is not None and all(
+        name in entry and _equals(entry[name], wanted) for name, wanted in terms.items()
+    )
+
+
 class Edit(Protocol):
     """What a call wants of one key. Made outside all locks, used under the writer mutex.
 

@@ -24,11 +24,78 @@ class LockTimeoutError(StoreError, TimeoutError):
 
 
 class FlushTimeoutError(StoreError, TimeoutError):
-    """Events were still waiting for their listeners when the time given to ``flush`` or ``close`` ended."""
+    """Events were still waiting for their listeners when the time given to ``flush`` or ``close`` ended.
+
+    Attributes
+    ----------
+    pending : int
+        How many events had not been heard.
+    listener : str or None
+        The name of the listener that was running, if one was.
+    """
+
+    def __init__(self, message: str, pending: int = 0, listener: str | None = None) -> None:
+        super().__init__(message)
+        self.pending = pending
+        self.listener = listener
+
+    def __reduce__(self) -> tuple[type[FlushTimeoutError], tuple[object, ...]]:
+        return type(self), (self.args[0], self.pending, self.listener)
+
+
+class BackpressureError(StoreError, TimeoutError):
+    """A writer was not let in, as ``max_pending_events`` were waiting for a listener; nothing was changed.
+
+    Attributes
+    ----------
+    pending : int
+        How many events were waiting.
+    listener : str or None
+        The name of the listener that was running, if one was.
+    """
+
+    def __init__(self, message: str, pending: int = 0, listener: str | None = None) -> None:
+        super().__init__(message)
+        self.pending = pending
+        self.listener = listener
+
+    def __reduce__(self) -> tuple[type[BackpressureError], tuple[object, ...]]:
+        return type(self), (self.args[0], self.pending, self.listener)
 
 
 class DispatcherThreadError(StoreError):
     """``flush`` or ``close`` was called by a listener, which would wait for itself."""
+
+
+class WaitTimeoutError(StoreError, TimeoutError):
+    """What ``wait_for``, ``wait_for_key`` or a watch's ``get`` waited for has not happened in time."""
+
+
+class WatchClosedError(StoreError):
+    """A watch was asked for a change after it, or its store, was closed."""
+
+
+class CompactedError(StoreError):
+    """``watch(since=...)`` asked for changes that the store's history does not have, or has no more.
+
+    Attributes
+    ----------
+    since : int
+        The revision that was asked for.
+    oldest_revision : int
+        The oldest revision whose changes can still be had; that of the next commit if there are none.
+    """
+
+    def __init__(self, since: int, oldest_revision: int) -> None:
+        super().__init__(
+            f"since={since}: the history begins with revision {oldest_revision}; read the store in a "
+            "snapshot and watch from the snapshot's revision on"
+        )
+        self.since = since
+        self.oldest_revision = oldest_revision
+
+    def __reduce__(self) -> tuple[type[CompactedError], tuple[object, ...]]:
+        return type(self), (self.since, self.oldest_revision)
 
 
 class TransactionError(StoreError):

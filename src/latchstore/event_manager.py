@@ -35,7 +35,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import BuiltinMethodType, MethodType, MethodWrapperType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from latchstore.events import BaseEvent
 
@@ -52,6 +52,18 @@ logger = logging.getLogger("latchstore")
 Event = TypeVar("Event", bound=BaseEvent)
 Listener = Callable[[Any], object]
 Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
+
+
+class ListenerObserver(Protocol):
+    """What is told of each call of a listener that `EventManager.deliver` makes, on its thread."""
+
+    def calling(self, listener: Listener, event: BaseEvent) -> None:
+        """Note that a listener is about to be called."""
+
+    def returned(self, failed: bool) -> None:
+        """Note that it has returned, or raised something."""
+
+
 # What makes two callables the same listener; built of ids and names, so that to hash and compare
 # it runs no user code.
 _Identity = tuple[int | str, ...]
@@ -616,7 +628,7 @@ class EventManager(BaseEventManager):
         def without_connection(table: _Table) -> _Table:
             connection = table.connection(cls, identity)
             if connection is None:
-                raise KeyError(f"{_name(func)} is not connected to {cls.__name__}")
+                raise KeyError(f"{listener_name(func)} is not connected to {cls.__name__}")
             return table.with_info(table.info(cls)._without([connection]))
 
         self._change(without_connection)
@@ -629,19 +641,36 @@ class EventManager(BaseEventManager):
             thread = threading.Thread(target=self.emit, args=(event,), name=name, daemon=True)
             thread.start()
             return thread
+        self._emit(event, None)
+        return None
+
+    def deliver(self, event: BaseEvent, observer: ListenerObserver) -> None:
+        """Emit an event on a thread that no listener may end; for a store's dispatcher.
+
+        The same as `emit`, but that whatever a listener raises is logged, SystemExit and
+        KeyboardInterrupt too, and the listeners after it are called.
+
+        Parameters
+        ----------
+        event : BaseEvent
+        observer : ListenerObserver
+            Told of each call.
+        """
+        self._emit(event, observer)
+
+    def _emit(self, event: BaseEvent, observer: ListenerObserver | None) -> None:
         # Once for the whole emission, so that set_trace cannot take effect in the middle of it.
         trace = self._trace
         if trace is not None and trace("emit", self.emit, (event,)):
-            return None
+            return
         if self._dead:
             self._change(_unchanged)
         route = self._route(self._table, type(event))
         if route.enabled:
             connections = route.matching(event)
             event.pre_emit()
-            _call_listeners(connections, event, trace)
+            _call_listeners(connections, event, trace, observer)
             event.post_emit()
-        return None
 
     def disable(self, cls: type[BaseEvent]) -> None:
         _check_event_class(cls)
@@ -772,7 +801,9 @@ def _listeners(connections: Iterable[_Connection]) -> list[Listener]:
     return [func for each in connections if (func := each.listener()) is not None]
 
 
-def _call_listeners(connections: list[_Connection], event: BaseEvent, trace: Trace | None) -> None:
+def _call_listeners(
+    connections: list[_Connection], event: BaseEvent, trace: Trace | None, observer: ListenerObserver | None
+) -> None:
     """Call listeners one after another until the event is handled; log those that fail."""
     for connection in connections:
         listener = connection.listener()
@@ -781,11 +812,27 @@ def _call_listeners(connections: list[_Connection], event: BaseEvent, trace: Tra
         try:
             if trace is not None and trace("listen", listener, (event,)):
                 continue
-            listener(event)
+            if observer is None:
+                listener(event)
+            else:
+                _call_observed(listener, event, observer)
         except Exception:
-            logger.exception("Listener %s failed on %r", _name(listener), event)
+            logger.exception("Listener %s failed on %r", listener_name(listener), event)
         if event._handled:
             return
+
+
+def _call_observed(listener: Listener, event: BaseEvent, observer: ListenerObserver) -> None:
+    """Call a listener on a thread that it must not end."""
+    failed = True
+    observer.calling(listener, event)
+    try:
+        listener(event)
+        failed = False
+    except BaseException:
+        logger.exception("Listener %s failed on %r", listener_name(listener), event)
+    finally:
+        observer.returned(failed)
 
 
 def _identity(func: Callable[..., object]) -> _Identity:
@@ -802,7 +849,7 @@ def _identity(func: Callable[..., object]) -> _Identity:
     return (id(func),)
 
 
-def _name(func: object) -> str:
+def listener_name(func: object) -> str:
     """Return the name of a callable, without its repr, which may show data."""
     name = getattr(func, "__qualname__", None)
     if not isinstance(name, str):

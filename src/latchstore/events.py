@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol, Self
 __all__ = [
     "BaseEvent",
     "Emitter",
+    "EventsLost",
     "HasMetadata",
     "ProgressEndEvent",
     "ProgressEvent",
@@ -41,7 +42,7 @@ logger = logging.getLogger("latchstore")
 
 # What a repr shows, in this order. Data and metadata are left out on purpose: they may be large,
 # they may be secret, and reading the metadata would make a copy of it.
-_SHOWN_IN_REPR = ("key", "action", "revision", "state")
+_SHOWN_IN_REPR = ("key", "action", "revision", "state", "first_revision", "last_revision")
 
 
 class HasMetadata(Protocol):
@@ -207,6 +208,21 @@ class StoreDeleteEvent(StoreModificationEvent):
     """A key has been deleted; the metadata is what it had last."""
 
     action = "delete"
+
+
+class EventsLost(StoreEvent):
+    """A watch was read too slowly and has dropped changes; it is given by the watch and never emitted.
+
+    What was missed can be read from the store, in a snapshot whose revision is at least `last_revision`.
+
+    Attributes
+    ----------
+    first_revision, last_revision : int
+        The first and the last commit of which changes were dropped.
+    """
+
+    first_revision: int
+    last_revision: int
 
 
 class ProgressEvent(BaseEvent):

@@ -23,9 +23,7 @@ def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
     TypeError
         If `pattern` is not a string.
     """
-    if not isinstance(pattern, str):
-        raise TypeError(f"pattern must be a str, got {describe(pattern)}")
-    pattern = exact_string(pattern)
+    pattern = checked_pattern(pattern)
     literal = pattern.strip("*")
     if _SPECIAL.search(literal) is None:
         # part, part*, *part and *part* are most patterns, and string methods know them: 20 to 60 ns a
@@ -37,9 +35,27 @@ def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
         if not pattern.endswith("*"):
             return [key for key in keys if key.endswith(literal)]
         return [key for key in keys if literal in key]
-    return list(filter(_compiled(pattern), keys))
+    return list(filter(compiled(pattern), keys))
+
+
+def checked_pattern(pattern: str, argument: str = "pattern") -> str:
+    """Return the pattern as a plain string; TypeError if it is none."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"{argument} must be a str, got {describe(pattern)}")
+    return exact_string(pattern)
+
+
+def literal_key(pattern: str) -> str | None:
+    """Return the one key that a pattern matches, or None if it may match others."""
+    return pattern if _SPECIAL.search(pattern) is None else None
+
+
+def escaped(key: str) -> str:
+    """Return a pattern that matches one key alone, whatever characters it has."""
+    return _SPECIAL.sub(r"[\g<0>]", key)
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(pattern: str) -> Callable[[str], object]:
+def compiled(pattern: str) -> Callable[[str], object]:
+    """Return a function whose result is true for a key that matches."""
     return re.compile(fnmatch.translate(pattern)).match

@@ -8,11 +8,14 @@ order  lock                what it guards                               held for
 2      table lock          the dicts: written while changes are         microseconds; no user code, no
                            applied, read while several keys are read    waiting for anything
 3      gate lock           what the gate of memory.py says              microseconds
-4      dispatcher's lock   starting and ending its thread               microseconds
+4      feed lock           history and list of watches (change_feed.py) microseconds
+5      buffer locks        the changes that a watch has not read        microseconds
+6      dispatcher's locks  starting and ending its thread; the room in  microseconds
+                           its queue
 ====== =================== ============================================ ==============================
 
 A lock is only ever asked for while holding locks above it in this table. Reads, and
-opening a snapshot, take the table lock alone. Nothing is taken inside the table lock.
+opening a snapshot, take the table lock alone. The feed lock alone is taken inside the table lock.
 
 Thread safety:
 

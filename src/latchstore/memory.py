@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -23,6 +24,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
+    checked_count,
     checked_key,
     checked_keys,
     checked_timeout,
@@ -30,11 +32,12 @@ from latchstore.arguments import (
 )
 from latchstore.attempts import Attempts
 from latchstore.batch import OptimisticBatch, WriteBatch, revised
+from latchstore.change_feed import ChangeBuffer, ChangeFeed, Interest
 from latchstore.commit_events import MODIFICATION_EVENTS, CommitDelivery, EventDelivery, event_class_of
 from latchstore.dispatcher import EventDispatcher
 from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import StoreClosedError, TransactionConflictError, TransactionError
-from latchstore.event_manager import BaseEventManager
+from latchstore.event_manager import BaseEventManager, listener_name
 from latchstore.events import (
     BaseEvent,
     StoreEvent,
@@ -42,14 +45,17 @@ from latchstore.events import (
     StoreTransactionEndEvent,
     StoreTransactionStartEvent,
 )
+from latchstore.glob_pattern import checked_pattern, escaped
 from latchstore.locking import FairLock, Latches, ReaderWriterLock
 from latchstore.snapshot import Snapshot
 from latchstore.table import Table
 from latchstore.transaction import Transaction, TransactionInfo
-from latchstore.values import Change, Entry
+from latchstore.values import Change, Entry, Value, entry_from_metadata
+from latchstore.watch import Watch, wait_until
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class _Everyone:
@@ -81,6 +87,11 @@ class DictMemoryStore(EntryStore):
         Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
         that returns objects with its ``gen_rlock`` and ``gen_wlock``. By default the library's fair
         lock, with a quicker first try for writers.
+    max_pending_events : int or None
+        How many events may wait for their listeners before writers have to, at most `lock_timeout`
+        seconds; None for any number. Writers that have been let in may go beyond it.
+    history : int
+        How many of the last commits are kept for ``watch(since=...)``.
 
     Notes
     -----
@@ -107,6 +118,8 @@ class DictMemoryStore(EntryStore):
         indexes: Iterable[str] = (),
         lock_timeout: float = 30.0,
         lock_class: Callable[[], ReaderWriterLock] = FairLock,
+        max_pending_events: int | None = 100_000,
+        history: int = 0,
     ) -> None:
         super().__init__(event_manager)
         timeout = checked_timeout(lock_timeout, "lock_timeout")
@@ -123,7 +136,13 @@ class DictMemoryStore(EntryStore):
         # Guards that _gate says what _open_transactions and _applying say. Last in the order of
         # locking.py; nothing is called under it.
         self._gate_lock = threading.Lock()
-        self._dispatcher = EventDispatcher()
+        limit = (
+            None if max_pending_events is None else checked_count(max_pending_events, "max_pending_events", 1)
+        )
+        self._dispatcher = EventDispatcher(limit=limit, listener_name=listener_name)
+        self._feed = ChangeFeed(checked_count(history, "history", 0))
+        # The last commit whose events and changes have been handed on; assigned under the writer mutex.
+        self._told_revision = 0
         self._connected = False
         self._closed = False
         # A foreign event manager need not be able to tell; then every event is built.
@@ -164,7 +183,8 @@ class DictMemoryStore(EntryStore):
         Raises
         ------
         FlushTimeoutError
-            If events are still waiting then; the store is closed, and they will be delivered yet.
+            If events are still waiting then; it says how many and for which listener. The store is closed,
+            and they will be delivered yet.
         DispatcherThreadError
             If a listener calls it.
         TransactionError
@@ -175,12 +195,49 @@ class DictMemoryStore(EntryStore):
         self._dispatcher.refuse_on_own_thread("close")
         self._closed = True
         self._connected = False
+        timeout = self._wait_until_told(self._table.revision, timeout)
+        self._feed.end()
         self._dispatcher.stop(timeout)
 
-    def flush(self, timeout: float | None = 30.0) -> None:
+    def flush(self, timeout: float | None = 30.0, revision: int | None = None) -> None:
+        """Wait until all events of what was committed before the call have been heard.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds; None for as long as it takes.
+        revision : int, optional
+            Wait for the events of commits up to this one only, such as the ``revision`` of a transaction.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If that takes longer; it says how many are pending, and for which listener.
+        DispatcherThreadError
+            If a listener calls it, which would wait for itself.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
         timeout = checked_timeout(timeout)
+        revision = None if revision is None else checked_count(revision, "revision", 0)
         self._refuse_in_transaction("flush")
-        self._dispatcher.flush(timeout)
+        self._dispatcher.refuse_on_own_thread("flush")
+        committed = self._table.revision
+        if revision is not None and revision > committed:
+            raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
+        self._dispatcher.flush(
+            self._wait_until_told(committed if revision is None else revision, timeout), revision
+        )
+
+    def _wait_until_told(self, revision: int, timeout: float | None) -> float | None:
+        """Wait until the events of a commit that can be seen are queued; return what is left of `timeout`.
+
+        Its writer is about to do so, microseconds later and without user code in between.
+        """
+        begun = time.monotonic()
+        while self._told_revision < revision and (timeout is None or time.monotonic() - begun < timeout):
+            time.sleep(0.00005)
+        return None if timeout is None else max(0.0, begun + timeout - time.monotonic())
 
     def __exit__(
         self,
@@ -201,7 +258,7 @@ class DictMemoryStore(EntryStore):
         -------
         info : dict
             ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many), ``revision`` (of the
-            last commit), ``indexes`` (their names), ``pending_events`` (commits not yet heard),
+            last commit), ``indexes`` (their names), ``pending_events`` (events not yet heard),
             ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
             ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
         """
@@ -218,6 +275,32 @@ class DictMemoryStore(EntryStore):
             "indexes": indexes,
             "pending_events": self._dispatcher.pending,
             **snapshots,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return how busy the store and its listeners have been since it was made; no lock is taken.
+
+        Returns
+        -------
+        stats : dict
+            ``commits`` (how many), ``revision`` (of the last one), ``events_delivered`` (given to the
+            event manager), ``events_pending`` (waiting for that or being heard), ``events_dropped``
+            (changes that full buffers of watches have dropped), ``listener_errors`` (calls of listeners
+            that raised something), ``slowest_listener`` (the name of the one that has taken longest in
+            one call, or None), ``slowest_listener_seconds`` (how long), ``watches`` (how many are open).
+        """
+        dispatcher = self._dispatcher
+        slowest, seconds = dispatcher.slowest
+        return {
+            "commits": self._table.revision,
+            "revision": self._table.revision,
+            "events_delivered": dispatcher.delivered,
+            "events_pending": dispatcher.pending,
+            "events_dropped": self._feed.dropped,
+            "listener_errors": dispatcher.listener_errors,
+            "slowest_listener": slowest,
+            "slowest_listener_seconds": seconds,
+            "watches": self._feed.watches,
         }
 
     def __repr__(self) -> str:
@@ -453,13 +536,127 @@ class DictMemoryStore(EntryStore):
         """
         return Snapshot(self.event_manager, self._table)
 
+    # -- following changes ------------------------------------------------------------------------
+
+    def watch(
+        self,
+        glob: str = "*",
+        filter: Mapping[str, Any] | None = None,
+        since: int | None = None,
+        *,
+        max_buffer: int = 10_000,
+        on_overflow: str = "drop",
+    ) -> Watch:
+        """Return an iterator over the changes that are committed from now on.
+
+        Each watch has a buffer of its own, so a slow reader holds up nobody.
+
+        Parameters
+        ----------
+        glob : str
+            A pattern of keys, as for `glob`.
+        filter : mapping of str to object, optional
+            Metadata items and the values that they must have, as for `query`, before the change or after
+            it: a change that ends a match is given, too.
+        since : int, optional
+            Begin with the changes that were committed after this revision, which the store's `history`
+            must still have. By default the watch begins now.
+        max_buffer : int
+            How many changes are kept for the reader.
+        on_overflow : str
+            What happens when more come: ``"drop"`` forgets the oldest and gives one `EventsLost` in their
+            place; ``"coalesce"`` keeps the latest change of each key, with the value from before the
+            first, however many keys there are, and leaves out keys that came and went.
+
+        Raises
+        ------
+        CompactedError
+            If the history does not reach back to `since`.
+        StoreClosedError
+            If the store is closed.
+        """
+        glob = checked_pattern(glob, "glob")
+        interest = Interest(glob, entry_from_metadata({} if filter is None else filter, "filter"))
+        since = None if since is None else checked_count(since, "since", 0)
+        limit = checked_count(max_buffer, "max_buffer", 1)
+        if on_overflow not in ("drop", "coalesce"):
+            raise ValueError(f"on_overflow must be 'drop' or 'coalesce', got {describe(on_overflow)}")
+        if self._closed:
+            raise StoreClosedError("watch: the store is closed; connect() opens it again")
+        with self._latches.table.exclusive():
+            now = self._table.revision
+            begin = now if since is None else since
+            if begin > now:
+                raise ValueError(f"since must not be above the last commit's revision, {now}, got {begin}")
+            buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce", begin)
+            past = self._feed.add(buffer, now, begin)
+        return Watch(self, self._feed, buffer, interest, past, glob)
+
+    def wait_for(self, predicate: Callable[[], T], timeout: float | None = 30.0) -> T:
+        """Wait until a predicate about the store is true; return its result.
+
+        Parameters
+        ----------
+        predicate : callable
+            Called with no arguments, in this thread with no lock held, now and after changes. For what
+            several keys have at one instant, let it open a snapshot.
+        timeout : float or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeoutError
+            If it is not true in time.
+        WatchClosedError
+            If the store is closed meanwhile.
+        TransactionError
+            If it is called inside a transaction of this thread, which keeps others from changing anything.
+        """
+        if not callable(predicate):
+            raise TypeError(f"predicate must be callable, got {describe(predicate)}")
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("wait_for")
+        with self.watch(max_buffer=1) as changes:
+            return wait_until(predicate, changes, timeout, listener_name(predicate))
+
+    def wait_for_key(self, key: str, timeout: float | None = 30.0) -> Value:
+        """Wait until a key is in the store; return its value.
+
+        Parameters
+        ----------
+        key : str
+        timeout : float or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeoutError, WatchClosedError, TransactionError
+            As `wait_for`.
+        """
+        key = checked_key(key)
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("wait_for_key")
+
+        def value() -> Value | None:
+            try:
+                return self.get(key)
+            except KeyError:
+                return None
+
+        with self.watch(escaped(key), max_buffer=1) as changes:
+            found = wait_until(value, changes, timeout, f"key {key!r}")
+        assert found is not None
+        return found
+
+    # -- committing -------------------------------------------------------------------------------
+
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._open_transactions:
             transaction = self._open_transactions.get(get_ident())
             if transaction is not None and transaction.put_if_own(key, edit):
                 return
-        if self._closed:
+        if self._closed or self._dispatcher.crowded:
             self._check_door(purpose)
         latches = self._latches
         table = self._table
@@ -475,7 +672,10 @@ class DictMemoryStore(EntryStore):
             heard = self._has_listeners(event_class_of(change))
             if heard:
                 self._queue_events([change], revision, None)
+            if self._feed.active:
+                self._feed.publish([change], revision, None)
         finally:
+            self._told_revision = table.revision
             latches.writer.release()
         if heard:
             self._start_dispatcher_if_needed()
@@ -493,10 +693,23 @@ class DictMemoryStore(EntryStore):
         finally:
             self._end_exclusive()
 
-    def _check_door(self, purpose: str) -> None:
-        """Let a writer in, before it asks for a lock, or raise StoreClosedError."""
-        if self._closed and not self._dispatcher.on_dispatcher_thread():
+    def _check_door(self, purpose: str, timeout: float | None = None) -> None:
+        """Let a writer in, before it asks for a lock. Listeners always are: nothing waits for itself.
+
+        Raises
+        ------
+        StoreClosedError
+            If the store is closed.
+        BackpressureError
+            If too many events are waiting for listeners, and still are when the time is over.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.on_dispatcher_thread():
+            return
+        if self._closed:
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
+        if dispatcher.crowded:
+            dispatcher.wait_for_room(purpose, self._latches.timeout if timeout is None else timeout)
 
     def _apply(self, changes: list[Change], revision: int) -> None:
         """Apply the changes with the gate shut."""
@@ -519,7 +732,7 @@ class DictMemoryStore(EntryStore):
     # -- Committer: what transactions ask of the store --------------------------------------------
 
     def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
-        self._check_door(purpose)
+        self._check_door(purpose, timeout)
         latches = self._latches
         latches.writer.acquire(latches.timeout if timeout is None else timeout, purpose)
         return WriteBatch(self._entries, self._table.revision + 1)
@@ -532,9 +745,12 @@ class DictMemoryStore(EntryStore):
             self._transaction_event(info, "done")
         if changes and self._has_listeners(MODIFICATION_EVENTS):
             self._queue_events(changes, batch.revision, info)
+        if changes and self._feed.active:
+            self._feed.publish(changes, batch.revision, info)
         return self._table.revision
 
     def _end_exclusive(self) -> None:
+        self._told_revision = self._table.revision
         self._latches.writer.release()
         self._start_dispatcher_if_needed()
 

@@ -159,6 +159,19 @@ def merged_metadata(entry: Entry, changes: Entry) -> Entry:
     return NestedEntry(merged) if nested else Entry(merged)
 
 
+def may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
+    """Tell whether an entry matches, or an ``==`` that is not CPython's own would have to be asked."""
+    if entry is None:
+        return False
+    for name, wanted in terms.items():
+        if name not in entry:
+            return False
+        held = entry[name]
+        if is_immutable(held) and is_immutable(wanted) and held != wanted:
+            return False
+    return True
+
+
 class Value(ABC):
     """What ``store.get(key)`` returns: data as one stream, a copy of the metadata, and the facts.
 

@@ -1,0 +1,323 @@
+"""What was committed, for those who read it at their own pace: a history, and a buffer for each watch.
+
+Thread safety:
+
+1. `ChangeFeed.publish` is called by whoever holds the writer mutex, once a commit, in the order of
+   commits, when the commit can be seen. `active` is asked for before, with no lock.
+2. A watch is added under the table lock, so at the moment between two commits that `revision` names; one
+   that can be seen then may still have to be published. Each buffer passes over what is not after its
+   moment.
+3. The feed lock makes one step of publishing: a commit is in the history that a new watch is given, or is
+   offered to its buffer, and never both or neither.
+4. Each buffer has a lock of its own. A writer holds it while it appends, a reader while it takes one
+   change. No user code runs under it: a change is matched by builtin code alone, and where that cannot
+   tell (values with an ``==`` of their own) it is kept, and the reader decides.
+5. A finalizer may abandon a buffer at any point: that is one assignment. The next commit lets go of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from latchstore.errors import CompactedError
+from latchstore.glob_pattern import compiled, literal_key
+from latchstore.values import Change, may_match
+
+
+class Commit(NamedTuple):
+    """One commit, as it is told."""
+
+    revision: int
+    changes: Sequence[Change]
+    transaction: object | None
+
+
+class Record(NamedTuple):
+    """One change of one commit."""
+
+    revision: int
+    change: Change
+    transaction: object | None
+
+
+class Lost(NamedTuple):
+    """What a full buffer has dropped: the first and the last revision."""
+
+    first_revision: int
+    last_revision: int
+
+
+class Interest:
+    """Which changes a watch is meant to have.
+
+    Parameters
+    ----------
+    glob : str
+        A pattern that the key must match.
+    terms : mapping
+        Metadata items and the values that they must have, before the change or after it: so a change that
+        ends a match is heard, too.
+    """
+
+    __slots__ = ("_key", "_matches", "terms")
+
+    def __init__(self, glob: str, terms: Mapping[str, Any]) -> None:
+        self._key = literal_key(glob)
+        self._matches: Callable[[str], object] | None = None if glob == "*" else compiled(glob)
+        self.terms = dict(terms)
+
+    def may_have(self, change: Change) -> bool:
+        """Tell whether it has the change, or only its reader can tell. Runs builtin code alone."""
+        key, old, new = change
+        if self._key is not None:
+            if key != self._key:
+                return False
+        elif self._matches is not None and not self._matches(key):
+            return False
+        return not self.terms or may_match(old, self.terms) or may_match(new, self.terms)
+
+
+class ChangeBuffer:
+    """The changes that one watch has not read yet.
+
+    Parameters
+    ----------
+    interest : Interest
+    limit : int
+        How many changes are kept.
+    coalesce : bool
+        Whether a full buffer keeps the latest change of each key, and not the latest changes.
+    revision : int
+        Only what is committed after it is taken.
+
+    Attributes
+    ----------
+    dropped : int
+        How many changes were dropped.
+    ended : bool
+        Whether no more changes come; those that are here can still be read.
+    closed : bool
+        Whether nobody reads any more.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_coalesce",
+        "_interest",
+        "_latest",
+        "_limit",
+        "_lost",
+        "_records",
+        "_revision",
+        "closed",
+        "dropped",
+        "ended",
+    )
+
+    def __init__(self, interest: Interest, limit: int, coalesce: bool, revision: int) -> None:
+        self._interest = interest
+        self._revision = revision
+        self._limit = limit
+        self._coalesce = coalesce
+        # Guards all that follows. Held to append and to take a change; no user code, and no other lock.
+        self._changed = threading.Condition(threading.Lock())
+        self._records: deque[Record] = deque()
+        # The records, by key, once a coalescing buffer was full, until it has been read empty.
+        self._latest: OrderedDict[str, Record] = OrderedDict()
+        # First and last revision of what was dropped and not told yet.
+        self._lost: Lost | None = None
+        self.dropped = 0
+        self.ended = False
+        self.closed = False
+
+    def offer(self, commit: Commit) -> None:
+        """Take what is of interest in a commit; the caller holds the writer mutex."""
+        if commit.revision <= self._revision:
+            return
+        has = self._interest.may_have
+        records = [
+            Record(commit.revision, change, commit.transaction) for change in commit.changes if has(change)
+        ]
+        if records:
+            with self._changed:
+                self._add(records)
+                self._changed.notify()
+
+    def _add(self, records: list[Record]) -> None:
+        if self._latest:
+            self._merge(records)
+            return
+        self._records.extend(records)
+        if len(self._records) <= self._limit:
+            return
+        if self._coalesce:
+            self._merge(self._records)
+            self._records.clear()
+            return
+        # Whole commits go, so that what is left begins after all that was lost.
+        first = last = self._records[0].revision
+        while self._records and (len(self._records) > self._limit or self._records[0].revision == last):
+            last = self._records.popleft().revision
+            self.dropped += 1
+        self._lost = Lost(first if self._lost is None else self._lost.first_revision, last)
+
+    def _merge(self, records: Sequence[Record] | deque[Record]) -> None:
+        """Keep the latest change of each key, with the value from before the first."""
+        for record in records:
+            key, old, new = record.change
+            earlier = self._latest.pop(key, None)
+            if earlier is not None:
+                self.dropped += 1
+                old = earlier.change[1]
+            if old is not None or new is not None:
+                self._latest[key] = record._replace(change=(key, old, new))
+
+    def _take(self) -> Record | Lost | None:
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
+            return lost
+        if self._latest:
+            return self._latest.popitem(last=False)[1]
+        return self._records.popleft() if self._records else None
+
+    def take(self, deadline: float | None) -> Record | Lost | None:
+        """Return the next change, or what was lost before it.
+
+        Waits for one until the deadline, in monotonic seconds, or until no more will come; then it is None.
+        """
+        with self._changed:
+            while (taken := self._take()) is None and not self.ended and not self.closed:
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return None
+                self._changed.wait(remaining)
+            return taken
+
+    def __len__(self) -> int:
+        """Return how many changes there are to read."""
+        return len(self._records) + len(self._latest)
+
+    def end(self) -> None:
+        """Let the reader have what is here, and no more."""
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def abandon(self) -> None:
+        """Note that nobody reads any more. Takes no lock: a finalizer may call it at any point."""
+        self.closed = True
+
+    def close(self) -> None:
+        """Give up what has not been read, and wake whoever waits for more."""
+        with self._changed:
+            self.closed = True
+            self._records.clear()
+            self._latest.clear()
+            self._lost = None
+            self._changed.notify_all()
+
+
+class ChangeFeed:
+    """The history of one store, and the buffers of its watches.
+
+    Parameters
+    ----------
+    history : int
+        How many of the last commits are kept.
+
+    Attributes
+    ----------
+    active : bool
+        Whether commits need be published at all.
+    """
+
+    __slots__ = ("_buffers", "_dropped", "_feed_lock", "_history", "active")
+
+    def __init__(self, history: int) -> None:
+        # Guards all that follows. Held to append one commit, to copy the history, to add or remove a
+        # buffer; nothing else is called under it.
+        self._feed_lock = threading.Lock()
+        self._history: deque[Commit] = deque(maxlen=history)
+        self._buffers: tuple[ChangeBuffer, ...] = ()
+        # What buffers that are gone have dropped.
+        self._dropped = 0
+        self.active = history > 0
+
+    @property
+    def dropped(self) -> int:
+        """How many changes full buffers have dropped."""
+        return self._dropped + sum(buffer.dropped for buffer in self._buffers)
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return sum(not buffer.closed for buffer in self._buffers)
+
+    def publish(self, changes: Sequence[Change], revision: int, transaction: object | None) -> None:
+        """Put a commit into the history and the buffers; the caller holds the writer mutex."""
+        commit = Commit(revision, changes, transaction)
+        with self._feed_lock:
+            self._history.append(commit)
+            buffers = self._buffers
+        for buffer in buffers:
+            if buffer.closed:
+                self.remove(buffer)
+            else:
+                buffer.offer(commit)
+
+    def add(self, buffer: ChangeBuffer, revision: int, since: int) -> list[Commit]:
+        """Have commits offered to a buffer from now on; the caller holds the table lock.
+
+        Parameters
+        ----------
+        buffer : ChangeBuffer
+        revision : int
+            That of the last commit.
+        since : int
+            The revision after which the buffer is to begin, `revision` at the most.
+
+        Returns
+        -------
+        commits : list of Commit
+            What the history has after `since`.
+
+        Raises
+        ------
+        CompactedError
+            If the history does not reach back to `since`.
+        """
+        with self._feed_lock:
+            oldest = self._oldest(revision)
+            if since < oldest - 1:
+                raise CompactedError(since, oldest)
+            self._buffers = (*self._buffers, buffer)
+            self.active = True
+            return [commit for commit in self._history if commit.revision > since]
+
+    def _oldest(self, revision: int) -> int:
+        """Return the first revision whose changes a new watch can have."""
+        if self._history:
+            return self._history[0].revision
+        # A history that is empty has not been given anything yet.
+        return 1 if self._history.maxlen else revision + 1
+
+    def remove(self, buffer: ChangeBuffer) -> None:
+        """Offer the buffer no more; nothing happens if it was removed before."""
+        with self._feed_lock:
+            if buffer in self._buffers:
+                self._buffers = tuple(each for each in self._buffers if each is not buffer)
+                self._dropped += buffer.dropped
+                self.active = bool(self._buffers) or self._history.maxlen != 0
+
+    def end(self) -> None:
+        """Tell all watches that no more is to come."""
+        with self._feed_lock:
+            buffers, self._buffers = self._buffers, ()
+            self._dropped += sum(buffer.dropped for buffer in buffers)
+            self.active = self._history.maxlen != 0
+        for buffer in buffers:
+            buffer.end()

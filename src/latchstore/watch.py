@@ -1,0 +1,168 @@
+"""The changes of a store as something to iterate over, each reader at its own pace.
+
+Thread safety: a watch may be read and closed by any number of threads; each change goes to one of them.
+What is read becomes an event, and is compared with the filter, on the reader's thread with no lock held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from latchstore.arguments import checked_timeout
+from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest, Lost, Record
+from latchstore.commit_events import event_of
+from latchstore.entry_store import matches
+from latchstore.errors import WaitTimeoutError, WatchClosedError
+from latchstore.events import EventsLost, StoreModificationEvent
+
+T = TypeVar("T")
+
+
+class Watch:
+    """An iterator over the changes of a store, in commit order; ``store.watch()`` makes it.
+
+    Iterating waits for changes, and ends when the watch is closed, or when the store is and all changes
+    have been read. Each change is a `StoreSetEvent`, `StoreUpdateEvent` or `StoreDeleteEvent`, as listeners
+    hear them. Between them, `EventsLost` says once where changes were dropped because the buffer was full.
+
+    A watch that nobody refers to any more is closed.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        feed: ChangeFeed,
+        buffer: ChangeBuffer,
+        interest: Interest,
+        past: Iterable[Commit],
+        glob: str,
+    ) -> None:
+        self._source = source
+        self._feed = feed
+        self._buffer = buffer
+        self._interest = interest
+        self._glob = glob
+        # What the history had when the watch was opened; all of it is older than what the buffer gets.
+        self._past = deque(
+            Record(commit.revision, change, commit.transaction)
+            for commit in past
+            for change in commit.changes
+            if interest.may_have(change)
+        )
+
+    def get(self, timeout: float | None = None) -> StoreModificationEvent | EventsLost:
+        """Return the next change; wait for it if there is none.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; as long as it takes if None.
+
+        Raises
+        ------
+        WaitTimeoutError
+            If there is no change in time.
+        WatchClosedError
+            If the watch was closed, or the store was and all changes have been read.
+        """
+        timeout = checked_timeout(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._buffer.closed:
+            taken = self._take(deadline)
+            if taken is None:
+                break
+            if isinstance(taken, Lost):
+                return EventsLost(self._source, **taken._asdict())
+            if self._is_wanted(taken):
+                return event_of(taken.change, self._source, taken.revision, taken.transaction)
+        if self._buffer.closed:
+            raise WatchClosedError(f"{self!r} is used after it was closed")
+        if self._buffer.ended:
+            raise WatchClosedError(f"{self!r}: the store was closed, and all changes have been read")
+        raise WaitTimeoutError(f"no change in {timeout:g} s: {self!r}")
+
+    def _take(self, deadline: float | None) -> Record | Lost | None:
+        try:
+            return self._past.popleft()
+        except IndexError:
+            return self._buffer.take(deadline)
+
+    def _is_wanted(self, record: Record) -> bool:
+        terms = self._interest.terms
+        _, old, new = record.change
+        return not terms or matches(old, terms) or matches(new, terms)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StoreModificationEvent | EventsLost:
+        try:
+            return self.get()
+        except WatchClosedError:
+            raise StopIteration from None
+
+    def __len__(self) -> int:
+        """Return how many changes are there to be read, of which a filter may yet pass over some."""
+        return len(self._past) + len(self._buffer)
+
+    def __bool__(self) -> bool:
+        """Return true: a watch with nothing to read is a watch all the same."""
+        return True
+
+    def close(self) -> None:
+        """End the watch, and wake whoever waits for a change; closing twice is harmless."""
+        self._buffer.close()
+        self._feed.remove(self._buffer)
+        self._past.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the watch was closed."""
+        return self._buffer.closed
+
+    def __enter__(self) -> Self:
+        if self._buffer.closed:
+            raise WatchClosedError(f"{self!r} is used after it was closed")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # No lock: a finalizer may run anywhere. The next commit forgets the buffer.
+        buffer = getattr(self, "_buffer", None)
+        if buffer is not None:
+            buffer.abandon()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._buffer.closed else "ended" if self._buffer.ended else "open"
+        return f"<{state} watch of {self._glob!r} in {self._source!r}, {len(self)} changes to read>"
+
+
+def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None, what: str) -> T:
+    """Call `predicate` now and after each change until its result is true; return that.
+
+    Raises
+    ------
+    WaitTimeoutError
+        If that takes longer than `timeout` seconds; `what` says what was waited for.
+    """
+    begun = time.monotonic()
+    while not (result := predicate()):
+        remaining = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
+        try:
+            changes.get(remaining)
+        except WaitTimeoutError:
+            raise WaitTimeoutError(f"{what} has not come true in {timeout:g} s") from None
+        except WatchClosedError:
+            raise WatchClosedError(f"the store was closed while {what} was waited for") from None
+    return result

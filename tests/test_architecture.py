@@ -33,6 +33,7 @@ FLOORS = {
     "change_feed": 2,
     "table": 3,
     "entry_store": 3,
+    "progress": 3,
     "snapshot": 4,
     "watch": 4,
     "batch": 5,
@@ -51,7 +52,7 @@ FLOORS = {
 }
 
 #: What nobody pays for who only wants the store.
-EXTRAS = ("rich", "hypothesis", "encore", "sqlite3", "asyncio")
+EXTRAS = ("rich", "tqdm", "hypothesis", "encore", "sqlite3", "asyncio")
 
 
 def modules() -> list[str]:

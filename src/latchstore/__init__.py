@@ -48,6 +48,7 @@ from latchstore.events import (
     StoreUpdateEvent,
 )
 from latchstore.memory import DictMemoryStore
+from latchstore.progress import ProgressBars, progress_bars
 from latchstore.snapshot import Snapshot
 from latchstore.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.transaction import Transaction, TransactionInfo
@@ -70,6 +71,7 @@ __all__ = [
     "EventsLost",
     "FlushTimeoutError",
     "LockTimeoutError",
+    "ProgressBars",
     "ProgressEndEvent",
     "ProgressEvent",
     "ProgressManager",
@@ -107,5 +109,6 @@ __all__ = [
     "WrongThreadError",
     "__version__",
     "get_event_manager",
+    "progress_bars",
     "set_event_manager",
 ]

@@ -1,0 +1,113 @@
+"""Progress bars for the streams that a store reads, drawn by tqdm, which is an extra.
+
+Thread safety: bars are opened, moved and closed on the store's dispatcher thread. Those that are left when
+the block ends are closed by the thread that ends it: it says so first, in `_open`, and the dispatcher's
+thread looks there after it has opened a bar, so one of the two closes it, and closing twice is harmless.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from latchstore.errors import StoreError
+from latchstore.events import (
+    StoreProgressEndEvent,
+    StoreProgressEvent,
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
+)
+from latchstore.store import AbstractReadOnlyStore
+
+
+class ProgressBars:
+    """One bar for each stream that is being read into a store, for a ``with`` block; see `progress_bars`."""
+
+    def __init__(self, store: AbstractReadOnlyStore, options: dict[str, Any]) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise ImportError(
+                "progress_bars needs tqdm: python -m pip install 'latchstore[progress]'"
+            ) from error
+        self._make_bar: Any = tqdm
+        self._store = store
+        self._options = options
+        # By operation; each change is a single operation of the dict.
+        self._bars: dict[Any, Any] = {}
+        self._open = False
+
+    def __enter__(self) -> Self:
+        if self._open:
+            raise StoreError("these progress bars are in use: each block needs its own")
+        self._open = True
+        self._store.event_manager.connect(StoreProgressEvent, self._hear, {"source": self._store})
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._store.event_manager.disconnect(StoreProgressEvent, self._hear)
+        self._open = False
+        for operation in list(self._bars):
+            self._close(operation)
+
+    def _hear(self, event: StoreProgressEvent) -> None:
+        operation = event.operation_id
+        if isinstance(event, StoreProgressStartEvent):
+            self._bars[operation] = self._new_bar(event)
+            if not self._open:
+                self._close(operation)
+        bar = self._bars.get(operation)
+        if bar is None:
+            return  # the stream began before the block, or the block has ended
+        if isinstance(event, StoreProgressStepEvent):
+            bar.update(event.step - bar.n)
+        elif isinstance(event, StoreProgressEndEvent):
+            if event.exit_state == "normal" and bar.total is not None:
+                bar.update(bar.total - bar.n)  # data that is shared, and not read, has no steps
+            elif event.exit_state != "normal":
+                bar.set_description(f"{event.message} ({event.exit_state})")
+            self._close(operation)
+
+    def _new_bar(self, event: StoreProgressStartEvent) -> Any:
+        options = {"desc": event.message, "unit": "B", "unit_scale": True, "leave": False}
+        return self._make_bar(total=None if event.steps < 0 else event.steps, **(options | self._options))
+
+    def _close(self, operation: object) -> None:
+        bar = self._bars.pop(operation, None)
+        if bar is not None:
+            bar.close()
+
+
+def progress_bars(store: AbstractReadOnlyStore, **options: Any) -> ProgressBars:
+    """Return a context manager that shows a progress bar for each stream that the store reads.
+
+    Needs tqdm: ``python -m pip install 'latchstore[progress]'``. The bars are drawn by the store's
+    background thread, so a slow terminal holds up no writer before `max_pending_events` have piled up.
+
+    Parameters
+    ----------
+    store : AbstractReadOnlyStore
+        The store whose progress events are shown.
+    **options
+        Further arguments of ``tqdm.tqdm``, such as ``file`` or ``disable``. By default a bar counts bytes and
+        is removed when its stream has been read.
+
+    Raises
+    ------
+    ImportError
+        If tqdm is not installed.
+
+    Examples
+    --------
+    >>> import io, latchstore
+    >>> with latchstore.DictMemoryStore() as store, latchstore.progress_bars(store, disable=True):
+    ...     store.set_data("film", io.BytesIO(bytes(5_000_000)))
+    """
+    if not isinstance(store, AbstractReadOnlyStore):
+        raise TypeError(f"store must be a store, got {type(store).__name__}")
+    return ProgressBars(store, options)

@@ -1,7 +1,9 @@
-"""The README's example runs as written and prints what the README says it prints."""
+"""The examples of the README and of docstrings run as written and print what is said there."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 
@@ -25,11 +27,20 @@ def test_every_other_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert others
     for example in others:
         run(example)
-    assert "if_revision expects" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "if_revision expects" in printed
+    assert "set user/anna 1\nupdate user/anna 3\n" in printed
 
 
 def run(example: str) -> None:
     exec(compile(example, str(README), "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("module", ["latchstore.memory", "latchstore.progress"])
+def test_examples_in_docstrings(module: str) -> None:
+    results = doctest.testmod(importlib.import_module(module))
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 def test_the_first_example_is_short() -> None:

@@ -31,7 +31,7 @@ from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import TransactionClosedError, TransactionError, WrongThreadError
 from latchstore.event_manager import BaseEventManager
 from latchstore.glob_pattern import matching_keys
-from latchstore.locking import thread_name
+from latchstore.locking import this_thread, thread_name
 from latchstore.values import Entry
 
 logger = logging.getLogger("latchstore")
@@ -103,16 +103,6 @@ class Committer(Protocol):
         """As `EntryStore._progress`."""
 
 
-class _ThisThread(threading.local):
-    """Something of each thread's own: the identifier of an ended thread is given to a new one."""
-
-    def __init__(self) -> None:
-        self.token = object()
-
-
-_this_thread = _ThisThread()
-
-
 def _current_task() -> object | None:
     """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
     asyncio = sys.modules.get("asyncio")
@@ -165,7 +155,7 @@ class Transaction(EntryStore):
         self._batch: WriteBatch | None = None
         self._savepoint = 0
         self._thread: int | None = None
-        self._token: object | None = None
+        self._owner: threading.Thread | None = None
         self._task: object | None = None
         self._info: TransactionInfo | None = None
         self._doomed = False
@@ -189,7 +179,7 @@ class Transaction(EntryStore):
             self._info = outer._info
             self.optimistic = outer.optimistic
         self._task = _current_task()
-        self._token = _this_thread.token
+        self._owner = this_thread.thread
         self._thread = get_ident()
         self._store._route(self._thread, self)
         return self
@@ -199,7 +189,7 @@ class Transaction(EntryStore):
         return f"transaction {self.notes!r}"
 
     def _begin(self) -> None:
-        thread = threading.current_thread().name
+        thread = this_thread.thread.name
         self._info = TransactionInfo(next(_transaction_numbers), self.notes, thread)
         if self.optimistic:
             self._batch = self._store._begin_optimistic(self._purpose)
@@ -349,11 +339,11 @@ class Transaction(EntryStore):
 
     def belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""
-        return self._token is _this_thread.token
+        return self._owner is this_thread.thread
 
     def put_if_own(self, key: str, edit: Edit) -> bool:
         """Take an edit that the store was asked for, if the calling thread is the block's own."""
-        if self._token is not _this_thread.token:
+        if self._owner is not this_thread.thread:
             return False
         batch = self._batch
         if batch is None or ("asyncio" in sys.modules and self._task is not _current_task()):
@@ -366,16 +356,16 @@ class Transaction(EntryStore):
         batch = self._batch
         if (
             batch is not None
-            and self._token is _this_thread.token
+            and self._owner is this_thread.thread
             and ("asyncio" not in sys.modules or self._task is _current_task())
         ):
             return batch
-        if self._thread is None:
+        if self._owner is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
         if not self.belongs_to_this_thread():
             raise WrongThreadError(
-                f"{self!r} belongs to thread {thread_name(self._thread)!r}, "
-                f"but was used by thread {threading.current_thread().name!r}"
+                f"{self!r} belongs to thread {thread_name(self._owner)!r}, "
+                f"but was used by thread {this_thread.thread.name!r}"
             )
         if self._task is not _current_task():
             raise WrongThreadError(

@@ -813,6 +813,8 @@ class DictMemoryStore(EntryStore):
         self._dispatcher.submit(EventDelivery(self.event_manager, event))
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
+        if self._dispatcher.crowded and self._transaction_of_this_thread() is None:
+            self._check_door(f"reading the stream of {key!r}")
         return StoreProgressManager(
             _QueuedEvents(self),
             source=self,

@@ -48,6 +48,12 @@ FLOORS = {
     "demo.screen": 12,
     "demo.work": 13,
     "demo": 14,
+    "stress": 9,
+    "stress.history": 9,
+    "stress.verdict": 9,
+    "stress.linearizability": 10,
+    "stress.models": 10,
+    "stress.registers": 10,
     "__main__": 15,
 }
 

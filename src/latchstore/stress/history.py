@@ -1,0 +1,207 @@
+"""What threads asked of a store and what they got, as one list of operations and as a file of JSON lines.
+
+A file begins with a header. Each operation is one record ``invoke`` when it begins and one more when it
+ends: ``ok``, ``fail`` (it had no effect) or ``info`` (nobody knows). An operation without an end counts as
+``info``: it may take effect at any time after it began, or never.
+
+Thread safety: an `Operation` never changes; a `History` is built when the threads have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Literal
+
+FORMAT = 1
+
+#: How an operation ended.
+Outcome = Literal["ok", "fail", "info"]
+_OUTCOMES = ("ok", "fail", "info")
+
+
+class HistoryError(ValueError):
+    """A file is no history, or a broken one; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of one thread.
+
+    Attributes
+    ----------
+    thread : int
+        The number of the thread, from 0.
+    name : str
+        What was called, such as ``"set"``.
+    key : str or None
+        The key, if it has to do with one.
+    argument, result : object
+        What was handed in and out, as JSON knows it.
+    begin, end : int
+        Nanoseconds on the monotonic clock; the end is None if it never returned.
+    outcome : str
+        ``"ok"``, ``"fail"`` or ``"info"``.
+    transaction : int or None
+        The number of the transaction that it was part of.
+    revision : int or None
+        The revision of its commit, where it is known.
+    """
+
+    thread: int
+    name: str
+    key: str | None
+    argument: Any
+    result: Any
+    begin: int
+    end: int | None
+    outcome: Outcome = "ok"
+    transaction: int | None = None
+    revision: int | None = None
+
+    def precedes(self, other: Operation) -> bool:
+        """Tell whether this operation had ended before the other began."""
+        return self.end is not None and self.outcome != "info" and self.end < other.begin
+
+    def __str__(self) -> str:
+        key = "" if self.key is None else repr(self.key)
+        argument = "" if self.argument is None else f"{', ' if key else ''}{self.argument!r}"
+        result = f" -> {self.result!r}" if self.outcome == "ok" else f" ({self.outcome})"
+        return f"thread {self.thread}: {self.name}({key}{argument}){result}"
+
+
+def environment() -> dict[str, Any]:
+    """Return the facts about this interpreter that a header has."""
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "switch_interval": sys.getswitchinterval(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "latchstore": metadata.version("latchstore"),
+    }
+
+
+@dataclass(frozen=True)
+class History:
+    """The operations of one run, by the time of their beginning.
+
+    Parameters
+    ----------
+    operations : iterable of Operation
+    header : dict
+        Facts about the run, such as its seed; JSON must know them.
+    """
+
+    operations: tuple[Operation, ...]
+    header: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, operations: Iterable[Operation], header: dict[str, Any] | None = None) -> None:
+        ordered = sorted(operations, key=lambda operation: operation.begin)
+        object.__setattr__(self, "operations", tuple(ordered))
+        object.__setattr__(self, "header", dict(header or {}))
+
+    def by_key(self) -> dict[str, list[Operation]]:
+        """Return the operations on each key; those on none are left out."""
+        keys: dict[str, list[Operation]] = {}
+        for operation in self.operations:
+            if operation.key is not None:
+                keys.setdefault(operation.key, []).append(operation)
+        return keys
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the history to a file, records in the order of time."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """Return the lines of the file."""
+        yield json.dumps({"type": "header", "format": FORMAT, **self.header})
+        records: list[tuple[int, int, dict[str, Any]]] = []
+        for number, operation in enumerate(self.operations):
+            records.append((operation.begin, 0, _invoke(number, operation)))
+            if operation.end is not None:
+                records.append((operation.end, 1, _return(number, operation)))
+        # At one time beginnings come first: such operations overlap.
+        records.sort(key=lambda record: record[:2])
+        for _, _, record in records:
+            yield json.dumps(record)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> History:
+        """Read a file that `write` has written, or one that broke off.
+
+        Raises
+        ------
+        HistoryError
+            If it is none; the message names the file and the line.
+        """
+        with open(path, encoding="utf-8") as file:
+            return cls._parsed(file, os.fspath(path))
+
+    @classmethod
+    def _parsed(cls, lines: Iterable[str], name: str) -> History:
+        header: dict[str, Any] | None = None
+        begun: dict[int, dict[str, Any]] = {}
+        done: list[Operation] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                kind = record.pop("type")
+                if header is None:
+                    if kind != "header" or record.pop("format") != FORMAT:
+                        raise ValueError(f"the first line must be a header of format {FORMAT}")
+                    header = record
+                elif kind == "invoke":
+                    begun[record["id"]] = record
+                elif kind in _OUTCOMES:
+                    done.append(_operation(begun.pop(record["id"]), record, kind))
+                else:
+                    raise ValueError(f"unknown type {kind!r}")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise HistoryError(f"{name}, line {number}: {error!r} in {line.strip()[:60]!r}") from error
+        if header is None:
+            raise HistoryError(f"{name} is empty")
+        return cls([*done, *(_operation(record, None, "info") for record in begun.values())], header)
+
+
+def _invoke(number: int, operation: Operation) -> dict[str, Any]:
+    record = {
+        "type": "invoke",
+        "id": number,
+        "thread": operation.thread,
+        "name": operation.name,
+        "key": operation.key,
+        "argument": operation.argument,
+        "time": operation.begin,
+    }
+    if operation.transaction is not None:
+        record["transaction"] = operation.transaction
+    return record
+
+
+def _return(number: int, operation: Operation) -> dict[str, Any]:
+    record = {"type": operation.outcome, "id": number, "result": operation.result, "time": operation.end}
+    if operation.revision is not None:
+        record["revision"] = operation.revision
+    return record
+
+
+def _operation(invoke: dict[str, Any], end: dict[str, Any] | None, outcome: Outcome) -> Operation:
+    return Operation(
+        thread=invoke["thread"],
+        name=invoke["name"],
+        key=invoke["key"],
+        argument=invoke["argument"],
+        result=None if end is None else end["result"],
+        begin=invoke["time"],
+        end=None if end is None else end["time"],
+        outcome=outcome,
+        transaction=invoke.get("transaction"),
+        revision=None if end is None else end.get("revision"),
+    )

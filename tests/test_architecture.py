@@ -52,6 +52,7 @@ FLOORS = {
     "stress.history": 9,
     "stress.verdict": 9,
     "stress.linearizability": 10,
+    "stress.list_append": 10,
     "stress.models": 10,
     "stress.registers": 10,
     "__main__": 15,

@@ -1,4 +1,4 @@
-"""Whether transactions that append to lists and read them were strictly serializable; if not, how they failed.
+"""Whether transactions that append to lists and read them were strictly serializable; if not, how not.
 
 The analysis is that of Kingsbury and Alvaro, "Elle: Inferring Isolation Anomalies from Experimental
 Observations" (PVLDB 14(3), 2020, sections 4 to 6). Each value is appended once to a key, so a list that was
@@ -148,9 +148,10 @@ class _Analysis:
                 )
                 if wrong:
                     should = "the list to end with" if expected is None else "the list"
+                    right = list(mine if expected is None else expected)
                     return (
                         f"internal: transaction {transaction.number} read {list(action.values)} of {key!r}, "
-                        f"where its own actions before make {should} {list(mine if expected is None else expected)}"
+                        f"where its own actions before make {should} {right}"
                     )
                 known[key] = action.values
         return None
@@ -251,7 +252,7 @@ class _Analysis:
             self._add(reader, self.writers[key, value], "rw", why)
 
     def _note_time(self) -> None:
-        """Add edges from transactions that had ended to those that began then, but for what follows from others."""
+        """Add edges from those that had ended to those that began then, but for what follows from others."""
         ended = sorted(
             (each for each in self._committed() if each.end is not None), key=lambda each: each.end or 0
         )

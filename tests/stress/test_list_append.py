@@ -77,7 +77,7 @@ def _applied(
 
 
 ANOMALIES = {
-    "internal: transaction 1 read [] of 'x', where its own actions before make the list to end with [1]": at_once(
+    "internal: transaction 1 read [] of 'x', where its own actions before make the list to end": at_once(
         [append("x", 1), read("x")]
     ),
     "internal: transaction 1 read [2] of 'x', where its own actions before make the list [2, 1]": at_once(
@@ -157,7 +157,7 @@ def test_a_value_that_is_appended_twice_tells_nothing() -> None:
 
 
 def random_run(chance: random.Random, count: int, faulty: bool) -> list[ListTransaction]:
-    """Run transactions one at a time, each at a moment within its time; a faulty run reads the past at times."""
+    """Run transactions one at a time, each at a moment of its time; a faulty run reads the past at times."""
     lists: list[dict[str, tuple[int, ...]]] = [{}]
     transactions = []
     value = 0

@@ -53,6 +53,7 @@ FLOORS = {
     "stress.verdict": 9,
     "stress.linearizability": 10,
     "stress.list_append": 10,
+    "stress.event_checks": 10,
     "stress.models": 10,
     "stress.registers": 10,
     "__main__": 15,

@@ -158,35 +158,48 @@ class _Analysis:
 
     def _bad_value(self) -> str | None:
         """Find a value that nobody should have seen."""
+        # Lists grow: what was seen of a key before need not be looked at again.
+        seen: dict[str, tuple[int, ...]] = {}
         for transaction in self._committed():
             for action in transaction.actions:
                 if isinstance(action, Append):
                     continue
-                reader = f"transaction {transaction.number} read {list(action.values)} of {action.key!r}"
-                if len(set(action.values)) < len(action.values):
-                    return f"duplicate: {reader}, which has a value twice"
-                for value in action.values:
-                    writer = self.writers.get((action.key, value))
-                    if writer is None:
-                        return f"garbage: {reader}, but nobody appended {value}"
-                    if writer.outcome == "fail":
-                        return (
-                            f"G1a (aborted read): {reader}, but transaction {writer.number}, which appended "
-                            f"{value}, was rolled back"
-                        )
-                problem = self._intermediate(transaction, action)
+                known = seen.get(action.key, ())
+                problem = None
+                if action.values[: len(known)] != known:
+                    problem = self._bad_value_in(action, 0)
+                elif len(action.values) > len(known):
+                    problem = self._bad_value_in(action, len(known))
+                    seen[action.key] = action.values
+                problem = problem or self._intermediate(transaction, action)
                 if problem is not None:
-                    return f"G1b (intermediate read): {reader}, {problem}"
+                    name, why = problem
+                    reader = f"transaction {transaction.number} read {list(action.values)} of {action.key!r}"
+                    return f"{name}: {reader}, {why}"
         return None
 
-    def _intermediate(self, transaction: ListTransaction, read: Read) -> str | None:
+    def _bad_value_in(self, read: Read, start: int) -> tuple[str, str] | None:
+        """Find one in a list, from a position on; return its anomaly and what is wrong with it."""
+        if len(set(read.values)) < len(read.values):
+            return "duplicate", "which has a value twice"
+        for value in read.values[start:]:
+            writer = self.writers.get((read.key, value))
+            if writer is None:
+                return "garbage", f"but nobody appended {value}"
+            if writer.outcome == "fail":
+                why = f"but transaction {writer.number}, which appended {value}, was rolled back"
+                return "G1a (aborted read)", why
+        return None
+
+    def _intermediate(self, transaction: ListTransaction, read: Read) -> tuple[str, str] | None:
         if not read.values:
             return None
         writer = self.writers[read.key, read.values[-1]]
         last = self.last_appends[read.key, writer.number]
         if writer is transaction or last == read.values[-1]:
             return None
-        return f"the middle of transaction {writer.number}, which went on to append {last}"
+        why = f"the middle of transaction {writer.number}, which went on to append {last}"
+        return "G1b (intermediate read)", why
 
     def _note_orders(self) -> str | None:
         """Take the longest list of each key for its order; all others must be beginnings of it."""

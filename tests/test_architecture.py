@@ -55,6 +55,8 @@ FLOORS = {
     "stress.list_append": 10,
     "stress.event_checks": 10,
     "stress.models": 10,
+    "stress.workloads": 11,
+    "stress.native": 12,
     "stress.registers": 10,
     "__main__": 15,
 }

@@ -36,7 +36,12 @@ from latchstore.change_feed import ChangeBuffer, ChangeFeed, Interest
 from latchstore.commit_events import MODIFICATION_EVENTS, CommitDelivery, EventDelivery, event_class_of
 from latchstore.dispatcher import EventDispatcher
 from latchstore.entry_store import Edit, EntryStore, Progress
-from latchstore.errors import StoreClosedError, TransactionConflictError, TransactionError
+from latchstore.errors import (
+    FlushTimeoutError,
+    StoreClosedError,
+    TransactionConflictError,
+    TransactionError,
+)
 from latchstore.event_manager import BaseEventManager, listener_name
 from latchstore.events import (
     BaseEvent,
@@ -233,9 +238,19 @@ class DictMemoryStore(EntryStore):
         """Wait until the events of a commit that can be seen are queued; return what is left of `timeout`.
 
         Its writer is about to do so, microseconds later and without user code in between.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If it does not in time.
         """
         begun = time.monotonic()
-        while self._told_revision < revision and (timeout is None or time.monotonic() - begun < timeout):
+        while self._told_revision < revision:
+            if timeout is not None and time.monotonic() - begun >= timeout:
+                raise FlushTimeoutError(
+                    f"the events of revision {revision} are not queued yet in {timeout:.3g} s: "
+                    f"the writer mutex is {self._latches.writer.describe()}"
+                )
             time.sleep(0.00005)
         return None if timeout is None else max(0.0, begun + timeout - time.monotonic())
 
@@ -765,8 +780,8 @@ class DictMemoryStore(EntryStore):
     def _transaction_of_thread(self, thread: int) -> Transaction | None:
         return self._open_transactions.get(thread)
 
-    def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
-        self._check_door(purpose)
+    def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
+        self._check_door(purpose, timeout)
         return OptimisticBatch(Snapshot(self.event_manager, self._table))
 
     def _commit_optimistic(

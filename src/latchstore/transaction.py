@@ -73,7 +73,7 @@ class Committer(Protocol):
     def _end_exclusive(self) -> None:
         """Give the writer mutex back."""
 
-    def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
+    def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
         """Wait at the door and return an empty batch over a snapshot."""
 
     def _commit_optimistic(
@@ -192,7 +192,7 @@ class Transaction(EntryStore):
         thread = this_thread.thread.name
         self._info = TransactionInfo(next(_transaction_numbers), self.notes, thread)
         if self.optimistic:
-            self._batch = self._store._begin_optimistic(self._purpose)
+            self._batch = self._store._begin_optimistic(self._purpose, self._timeout)
         else:
             self._batch = self._store._begin_exclusive(self._purpose, self._timeout)
         try:

@@ -1,0 +1,381 @@
+"""Writers wait for slow listeners at the door, with no lock; errors name the listener; stats tell of it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from encore.events.event_manager import EventManager as EncoreEventManager
+
+from latchstore import (
+    BackpressureError,
+    BaseEvent,
+    DictMemoryStore,
+    DispatcherThreadError,
+    EventManager,
+    FlushTimeoutError,
+    StoreSetEvent,
+    TransactionError,
+)
+
+TIMEOUT = 30.0
+
+#: Seconds that a wait takes which is meant to fail.
+SHORT = 0.05
+
+
+class SlowListener:
+    """Hears one event each time it is let."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+
+    def __call__(self, event: StoreSetEvent) -> None:
+        self.begun.release()
+        assert self.go_on.acquire(timeout=TIMEOUT)
+        self.heard.append(event.key)
+
+    def let(self, events: int = 10_000) -> None:
+        self.go_on.release(events)
+
+
+@pytest.fixture
+def slow() -> Iterator[SlowListener]:
+    listener = SlowListener()
+    yield listener
+    listener.let()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def full_store(slow: SlowListener, limit: int | None, **options: Any) -> DictMemoryStore:
+    """Return a store as many of whose events are pending as may be."""
+    store = DictMemoryStore(EventManager(), max_pending_events=limit, **options)
+    store.event_manager.connect(StoreSetEvent, slow)
+    for number in range(limit or 0):
+        store.from_bytes(f"k{number}", b"")
+    return store
+
+
+@pytest.mark.parametrize("limit", [1, 3, 40])
+def test_a_writer_is_refused_when_the_queue_stays_full(slow: SlowListener, limit: int) -> None:
+    store = full_store(slow, limit, lock_timeout=SHORT)
+    assert slow.begun.acquire(timeout=TIMEOUT)
+    before = store.info()["revision"]
+    calls: dict[str, Callable[[], object]] = {
+        "from_bytes": lambda: store.from_bytes("new", b""),
+        "multiset_data": lambda: store.multiset_data(["new"], [b""]),
+        "transaction 'big'": lambda: store.transaction("big").__enter__(),
+    }
+    for purpose, call in calls.items():
+        with pytest.raises(BackpressureError) as caught:
+            call()
+        assert re.fullmatch(
+            rf"{purpose}: no room for events in 0\.05 s \(max_pending_events={limit}\): "
+            rf"listener .*SlowListener.* has had <StoreSetEvent key='k0' .*> for \d+\.\d{{3}} s, "
+            rf"{limit} events pending",
+            str(caught.value),
+        )
+        assert caught.value.pending == limit
+        assert isinstance(caught.value, TimeoutError)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (str(again), again.pending, again.listener) == (
+            str(caught.value),
+            limit,
+            caught.value.listener,
+        )
+    assert store.info()["revision"] == before
+    assert not store.exists("new")
+    slow.let()
+    store.from_bytes("new", b"")
+    store.flush()
+    assert slow.heard == [*(f"k{number}" for number in range(limit)), "new"]
+
+
+def test_a_transaction_says_for_itself_how_long_it_waits(slow: SlowListener) -> None:
+    store = full_store(slow, 1)
+    for optimistic in (False, True):
+        with pytest.raises(BackpressureError, match=r"transaction 'mine': no room for events in 0 s"):  # noqa: SIM117
+            with store.transaction("mine", timeout=0, optimistic=optimistic):
+                raise AssertionError("it was let in")
+
+
+def test_an_optimistic_commit_that_is_refused_is_rolled_back(slow: SlowListener) -> None:
+    store = full_store(slow, None)
+    store._dispatcher._limit, store._dispatcher._room_below = 1, 1
+    rolled_back: list[str] = []
+    with pytest.raises(BackpressureError), store.transaction("late", timeout=0, optimistic=True) as tx:  # noqa: PT012
+        tx.from_bytes("mine", b"")
+        tx.on_rollback(lambda: rolled_back.append("mine"))
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(store.from_bytes, "other", b"").result(TIMEOUT)
+    assert rolled_back == ["mine"]
+    assert not store.exists("mine")
+    assert store.info()["snapshots"] == 0
+
+
+def waiting_writer(store: DictMemoryStore, pool: ThreadPoolExecutor) -> Future[None]:
+    """Have a thread wait at the door; return when it does."""
+    at_door = threading.Event()
+    is_full = store._dispatcher._is_full
+
+    def watched() -> bool:
+        at_door.set()
+        return is_full()
+
+    store._dispatcher._is_full = watched  # type: ignore[method-assign]
+    waiting = pool.submit(store.from_bytes, "late", b"")
+    assert at_door.wait(TIMEOUT)
+    return waiting
+
+
+def test_a_writer_that_waits_holds_no_lock_and_goes_on_when_there_is_room(
+    slow: SlowListener, pool: ThreadPoolExecutor
+) -> None:
+    store = full_store(slow, 2)
+    waiting = waiting_writer(store, pool)
+    assert not waiting.done()
+    assert store.to_bytes("k0") == b""
+    assert len(store) == 2
+    store._latches.writer.acquire(0, "the mutex is free")
+    store._latches.writer.release()
+    slow.let(1)
+    waiting.result(TIMEOUT)
+    slow.let()
+    store.flush()
+    assert slow.heard == ["k0", "k1", "late"]
+
+
+def test_a_wake_up_that_is_missed_costs_a_moment(slow: SlowListener, pool: ThreadPoolExecutor) -> None:
+    store = full_store(slow, 1)
+    waiting = waiting_writer(store, pool)
+    store._dispatcher._room.notify_all = lambda: None  # type: ignore[method-assign]
+    slow.let()
+    waiting.result(TIMEOUT)
+
+
+def test_what_listeners_write_never_waits() -> None:
+    store = DictMemoryStore(EventManager(), max_pending_events=1, lock_timeout=SHORT)
+
+    def listener(event: StoreSetEvent) -> None:
+        if event.key == "first":
+            for number in range(20):
+                store.from_bytes(f"k{number}", b"")
+            with store.transaction():
+                store.from_bytes("in a transaction", b"")
+
+    store.event_manager.connect(StoreSetEvent, listener)
+    store.from_bytes("first", b"")
+    store.flush()
+    assert len(store) == 22
+    assert store.stats()["listener_errors"] == 0
+
+
+def test_nobody_waits_when_nobody_listens() -> None:
+    store = DictMemoryStore(EventManager(), max_pending_events=1, lock_timeout=0)
+    for _ in range(10):
+        store.from_bytes("k", b"")
+    assert store.stats()["events_pending"] == 0
+
+
+def test_any_number_may_be_pending(slow: SlowListener) -> None:
+    store = full_store(slow, None, lock_timeout=0)
+    store.multiset_data([f"k{number}" for number in range(500)], [b""] * 500)
+    store.from_bytes("one more", b"")
+    assert store.stats()["events_pending"] == 501
+    assert store.info()["pending_events"] == 501
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)]
+)
+def test_bad_limits(limit: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_pending_events must be"):
+        DictMemoryStore(EventManager(), max_pending_events=limit)
+
+
+# -- flush up to a revision -----------------------------------------------------------------------
+
+
+def test_a_flush_up_to_a_revision_does_not_wait_for_what_comes_after(
+    slow: SlowListener, pool: ThreadPoolExecutor
+) -> None:
+    store = full_store(slow, None)
+    for number in range(3):
+        store.from_bytes(f"k{number}", b"")
+    flushing = pool.submit(store.flush, TIMEOUT, 2)
+    slow.let(2)
+    flushing.result(TIMEOUT)
+    assert slow.heard == ["k0", "k1"]
+    store.flush(0, 2)
+    store.flush(0, 0)
+    with pytest.raises(FlushTimeoutError, match="1 events pending"):
+        store.flush(SHORT, 3)
+    with pytest.raises(ValueError, match="revision must not be above the last commit's, 3, got 4"):
+        store.flush(0, 4)
+    with pytest.raises(TypeError, match="revision must be an int, got str '1'"):
+        store.flush(0, "1")  # type: ignore[arg-type]
+    with store.transaction(), pytest.raises(TransactionError):
+        store.flush(0, 1)
+
+
+def test_a_flush_waits_for_a_commit_that_can_be_seen_and_is_not_queued_yet(pool: ThreadPoolExecutor) -> None:
+    stopped, go_on = threading.Event(), threading.Event()
+    heard: list[str] = []
+
+    class Stopping(DictMemoryStore):
+        def _queue_events(self, *arguments: Any) -> None:
+            stopped.set()
+            assert go_on.wait(TIMEOUT)
+            super()._queue_events(*arguments)
+
+    store = Stopping(EventManager())
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    writing = pool.submit(store.from_bytes, "k", b"")
+    assert stopped.wait(TIMEOUT)
+    assert store.exists("k")
+    with pytest.raises(
+        FlushTimeoutError, match=r"revision 1 are not queued yet in 0\.05 s: .*held for .*from_bytes"
+    ):
+        store.flush(SHORT)
+    flushing = pool.submit(store.flush, TIMEOUT)
+    go_on.set()
+    flushing.result(TIMEOUT)
+    assert heard == ["k"]
+    writing.result(TIMEOUT)
+
+
+# -- stats and errors -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_listener_that_raises_is_counted_and_harms_no_other(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DictMemoryStore(EventManager())
+    heard: list[str] = []
+
+    def failing(event: StoreSetEvent) -> None:
+        raise error("on purpose")
+
+    store.event_manager.connect(StoreSetEvent, failing, priority=1)
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    with store:
+        store.from_bytes("a", b"")
+        store.from_bytes("b", b"")
+        store.flush()
+        assert heard == ["a", "b"]
+        stats = store.stats()
+    assert stats["listener_errors"] == 2
+    assert stats["events_delivered"] == 2
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert all("failing failed on <StoreSetEvent key=" in record.getMessage() for record in caplog.records)
+
+
+def test_stats(slow: SlowListener) -> None:
+    store = DictMemoryStore(EventManager())
+    assert store.stats() == {
+        "commits": 0,
+        "revision": 0,
+        "events_delivered": 0,
+        "events_pending": 0,
+        "events_dropped": 0,
+        "listener_errors": 0,
+        "slowest_listener": None,
+        "slowest_listener_seconds": 0.0,
+        "watches": 0,
+    }
+    store.event_manager.connect(StoreSetEvent, slow)
+    changes = store.watch(max_buffer=1)
+    store.multiset_data(["a", "b"], [b"", b""])
+    store.from_bytes("c", b"")
+    assert slow.begun.acquire(timeout=TIMEOUT)
+    stats = store.stats()
+    assert (stats["commits"], stats["revision"], stats["events_pending"]) == (2, 2, 3)
+    assert (stats["events_dropped"], stats["watches"]) == (2, 1)
+    slow.let()
+    store.flush()
+    stats = store.stats()
+    assert (stats["events_delivered"], stats["events_pending"]) == (3, 0)
+    assert "SlowListener" in stats["slowest_listener"]
+    assert stats["slowest_listener_seconds"] > 0
+    changes.close()
+    assert store.stats()["events_dropped"] == 2
+
+
+def test_a_foreign_event_manager_counts_as_one_listener(caplog: pytest.LogCaptureFixture) -> None:
+    store = DictMemoryStore(EncoreEventManager())
+    heard: list[str] = []
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    with store:
+        store.from_bytes("a", b"")
+        store.flush()
+        assert heard == ["a"]
+        assert store.stats()["events_delivered"] == 1
+        assert "emit" in store.stats()["slowest_listener"]
+
+
+def test_a_manager_with_an_emit_of_its_own_is_used_by_it() -> None:
+    emitted: list[BaseEvent] = []
+
+    class Noting(EventManager):
+        def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
+            emitted.append(event)
+            return super().emit(event, block)
+
+    store = DictMemoryStore(Noting())
+    heard: list[str] = []
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    with store:
+        store.from_bytes("a", b"")
+    assert (len(emitted), heard) == (1, ["a"])
+
+
+def test_nothing_is_logged_that_the_caller_is_told(
+    slow: SlowListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store = full_store(slow, 1, lock_timeout=0)
+    errors: list[type[BaseException]] = []
+    for call in (
+        lambda: store.from_bytes("k", b""),
+        lambda: store.flush(0),
+        lambda: store.to_bytes("missing"),
+        lambda: store.watch(since=0),
+        lambda: store.wait_for(lambda: False, 0),
+        lambda: store.watch(max_buffer=0),
+    ):
+        try:
+            call()
+        except Exception as error:
+            errors.append(type(error))
+    assert len(errors) == 6
+    assert caplog.records == []
+
+
+def test_listeners_must_not_flush_up_to_a_revision_either() -> None:
+    store = DictMemoryStore(EventManager())
+    refused: list[BaseException] = []
+
+    def listener(event: StoreSetEvent) -> None:
+        try:
+            store.flush(revision=0)
+        except DispatcherThreadError as error:
+            refused.append(error)
+
+    store.event_manager.connect(StoreSetEvent, listener)
+    with store:
+        store.from_bytes("k", b"")
+    assert len(refused) == 1

@@ -431,6 +431,26 @@ def test_a_commit_that_can_be_seen_and_is_not_yet_published_is_given_once_or_not
         assert [revision for revision, _ in read_all(changes)] == revisions
 
 
+def test_the_first_commit_of_all_can_be_asked_for_before_it_is_published(
+    store: DictMemoryStore, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, go_on = threading.Event(), threading.Event()
+    publish = ChangeFeed.publish
+
+    def stop(self: ChangeFeed, *arguments: Any) -> None:
+        stopped.set()
+        assert go_on.wait(TIMEOUT)
+        publish(self, *arguments)
+
+    monkeypatch.setattr(ChangeFeed, "publish", stop)
+    writing = pool.submit(store.from_bytes, "k", b"1")
+    assert stopped.wait(TIMEOUT)
+    changes = store.watch(since=0)
+    go_on.set()
+    writing.result(TIMEOUT)
+    assert read_all(changes) == [(1, "k")]
+
+
 def test_watches_opened_while_others_write_have_every_commit_once(pool: ThreadPoolExecutor) -> None:
     store = new_store(history=100_000)
     barrier = threading.Barrier(4)

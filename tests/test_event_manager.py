@@ -1276,6 +1276,122 @@ class TestThreads:
         assert outcomes.count(False) == 400
 
 
+class Observer:
+    """Writes down what it is told of listeners, and checks that it comes in pairs."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, BaseEvent, bool]] = []
+        self.calls: list[tuple[object, BaseEvent]] = []
+
+    def calling(self, listener: Callable[..., object], event: BaseEvent) -> None:
+        assert not self.calls
+        self.calls.append((listener, event))
+
+    def returned(self, failed: bool) -> None:
+        listener, event = self.calls.pop()
+        self.told.append((listener, event, failed))
+
+
+class TestDeliver:
+    """What a store's dispatcher calls: as emit, but that no listener ends its thread."""
+
+    @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+    def test_whatever_a_listener_raises_is_logged_and_the_rest_hear_it(
+        self,
+        manager: EventManager,
+        calls: Calls,
+        caplog: pytest.LogCaptureFixture,
+        error: type[BaseException],
+    ) -> None:
+        def fail(event: BaseEvent) -> None:
+            calls.append("fail")
+            raise error("on purpose")
+
+        before, after = calls.listener("before"), calls.listener("after")
+        for listener in (before, fail, after):
+            manager.connect(StoreSetEvent, listener)
+        observer, event = Observer(), StoreSetEvent(key="a")
+        manager.deliver(event, observer)
+        assert calls == ["before", "fail", "after"]
+        assert observer.told == [(before, event, False), (fail, event, True), (after, event, False)]
+        assert observer.calls == []
+        (record,) = caplog.records
+        assert (record.name, record.levelno) == ("latchstore", logging.ERROR)
+        assert record.getMessage().endswith(".fail failed on <StoreSetEvent key='a' action='set'>")
+        assert record.exc_info is not None
+        assert record.exc_info[0] is error
+
+    @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+    def test_an_emit_is_ended_by_what_ends_threads(
+        self, manager: EventManager, calls: Calls, error: type[BaseException]
+    ) -> None:
+        def fail(event: BaseEvent) -> None:
+            raise error
+
+        manager.connect(StoreSetEvent, fail)
+        manager.connect(StoreSetEvent, calls.listener("after"))
+        with pytest.raises(error):
+            manager.emit(StoreSetEvent(key="a"))
+        assert calls == []
+
+    def test_the_observer_knows_who_is_called_while_it_is(self, manager: EventManager) -> None:
+        observer, event = Observer(), StoreSetEvent(key="a")
+        known: list[object] = []
+
+        def listener(event: BaseEvent) -> None:
+            known.extend(observer.calls)
+
+        manager.connect(StoreSetEvent, listener)
+        manager.deliver(event, observer)
+        assert known == [(listener, event)]
+
+    def test_only_those_that_are_called_are_told_of(self, manager: EventManager, calls: Calls) -> None:
+        """Not those of other events and keys, the dead, those that a trace vetoes, those after a handled one."""
+
+        def handle(event: BaseEvent) -> None:
+            event.mark_as_handled()
+
+        vetoed, other, matching = map(calls.listener, ["vetoed", "other", "matching"])
+        manager.connect(StoreSetEvent, Owner(calls).on_event)
+        manager.connect(OtherEvent, other)
+        manager.connect(StoreSetEvent, other, {"key": "b"})
+        manager.connect(StoreSetEvent, vetoed)
+        manager.connect(StoreSetEvent, matching, {"key": "a"})
+        manager.connect(StoreSetEvent, handle)
+        manager.connect(StoreEvent, calls.listener("after"))
+        manager.set_trace(lambda name, method, args: name == "listen" and method is vetoed)
+        observer, event = Observer(), StoreSetEvent(key="a")
+        manager.deliver(event, observer)
+        assert calls == ["matching"]
+        assert observer.told == [(matching, event, False), (handle, event, False)]
+
+    def test_the_event_is_told_of_its_beginning_and_end(self, manager: EventManager, calls: Calls) -> None:
+        class Telling(StoreSetEvent):
+            def pre_emit(self) -> None:
+                calls.append("pre")
+
+            def post_emit(self) -> None:
+                calls.append("post")
+
+        def fail(event: BaseEvent) -> None:
+            calls.append("fail")
+            raise SystemExit
+
+        manager.connect(StoreSetEvent, fail)
+        manager.deliver(Telling(key="a"), Observer())
+        assert calls == ["pre", "fail", "post"]
+
+    def test_a_disabled_class_is_not_delivered(self, manager: EventManager, calls: Calls) -> None:
+        manager.connect(StoreSetEvent, calls.listener("a"))
+        manager.disable(StoreEvent)
+        observer = Observer()
+        manager.deliver(StoreSetEvent(key="a"), observer)
+        manager.enable(StoreEvent)
+        manager.set_trace(lambda name, method, args: name == "emit")
+        manager.deliver(StoreSetEvent(key="a"), observer)
+        assert (calls, observer.told) == ([], [])
+
+
 @pytest.mark.usefixtures("no_default")
 class TestDefault:
     def test_is_made_once(self) -> None:

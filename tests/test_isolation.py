@@ -18,11 +18,12 @@ from latchstore import (
     DictMemoryStore,
     EventManager,
     LockTimeoutError,
+    RevisionMismatchError,
     Snapshot,
     TransactionConflictError,
 )
 from latchstore.batch import OptimisticBatch, WriteBatch
-from latchstore.entry_store import Edit
+from latchstore.entry_store import Edit, IfRevision
 from latchstore.transaction import TransactionInfo
 from latchstore.values import Entry
 from tests.schedules import Actor
@@ -60,8 +61,8 @@ class WritingThrough(WithoutMutex):
     def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
         return self._through(super()._begin_exclusive(purpose, timeout))
 
-    def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
-        return self._through(super()._begin_optimistic(purpose))
+    def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
+        return self._through(super()._begin_optimistic(purpose, timeout))
 
     def _through(self, batch: B) -> B:
         table = self._table
@@ -106,10 +107,17 @@ class WithoutSnapshots(WithoutValidation):
     def snapshot(self) -> Any:
         return self
 
-    def _begin_optimistic(self, purpose: str) -> OptimisticBatch:
-        batch = super()._begin_optimistic(purpose)
+    def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
+        batch = super()._begin_optimistic(purpose, timeout)
         batch._base = self._entries
         return batch
+
+
+class WithoutConditions(DictMemoryStore):
+    """`if_revision` is taken, and not looked at."""
+
+    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        super()._write_one(key, edit.edit if isinstance(edit, IfRevision) else edit, purpose)
 
 
 # -- steps of schedules ---------------------------------------------------------------------------------
@@ -363,6 +371,41 @@ def lost_update(store: DictMemoryStore, optimistic: bool) -> bool:
 )
 def test_lost_update(optimistic: bool, broken: type[DictMemoryStore]) -> None:
     assert_ruled_out(lost_update, optimistic, broken)
+
+
+#: How a number is written if its key is still as it was when it was read.
+CONDITIONAL: dict[str, Callable[[DictMemoryStore, int, int | None], None]] = {
+    "set": lambda store, number, revision: store.set("x", (b"%d" % number, {}), if_revision=revision),
+    "set_data": lambda store, number, revision: store.set_data("x", b"%d" % number, if_revision=revision),
+    "from_bytes": lambda store, number, revision: store.from_bytes("x", b"%d" % number, if_revision=revision),
+}
+
+
+@pytest.mark.parametrize("created", [True, False], ids=["there before", "missing before"])
+@pytest.mark.parametrize("conditional", CONDITIONAL)
+def test_lost_update_by_if_revision(conditional: str, created: bool) -> None:
+    def lost(store: DictMemoryStore, optimistic: bool) -> bool:
+        """Two without a block read a number, then each writes one more; afterwards there is one more."""
+        if created:
+            store.from_bytes("x", b"0")
+
+        def look() -> tuple[int, int | None]:
+            if not store.exists("x"):
+                return 0, 0
+            value = store.get("x")
+            return int(value.data.read()), value.revision
+
+        with Actor(store, "A") as a, Actor(store, "B") as b:
+            seen = [(actor, *actor.do(look)) for actor in (a, b)]
+            for actor, number, revision in seen:
+                try:
+                    actor.do(lambda n=number, r=revision: CONDITIONAL[conditional](store, n + 1, r))  # type: ignore[misc]
+                except RevisionMismatchError:
+                    again, revision = actor.do(look)
+                    actor.do(lambda n=again, r=revision: CONDITIONAL[conditional](store, n + 1, r))  # type: ignore[misc]
+        return number_at(store, "x") != 2
+
+    assert_ruled_out(lost, False, WithoutConditions)
 
 
 def two_that_look_first(

@@ -15,11 +15,13 @@ import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from latchstore import (
+    AbstractReadOnlyStore,
     BaseEvent,
     DictMemoryStore,
     EventManager,
@@ -35,6 +37,7 @@ from latchstore import (
     TransactionError,
     WrongThreadError,
 )
+from latchstore.batch import OptimisticBatch, WriteBatch
 from tests.schedules import TIMEOUT, Actor, in_another_thread
 
 both_kinds = pytest.mark.parametrize("optimistic", [False, True], ids=["exclusive", "optimistic"])
@@ -136,6 +139,79 @@ def test_notes_must_be_a_string(store: DictMemoryStore, notes: Any) -> None:
         store.attempts(notes)
 
 
+@both_kinds
+@pytest.mark.parametrize("depth", [1, 3])
+def test_own_writes_are_seen_in_every_way_and_by_nobody_else(optimistic: bool, depth: int) -> None:
+    with DictMemoryStore(EventManager(), indexes=["kind"]) as store:
+        for number in (1, 2, 3):
+            store.set(f"old/{number}", (b"old", {"kind": "old", "n": number}))
+
+        def facts(view: AbstractReadOnlyStore) -> dict[str, object]:
+            keys = sorted(view.query_keys())
+            return {
+                "query_keys": keys,
+                "query_keys, indexed": sorted(view.query_keys(kind="old")),
+                "query_keys, scanned": sorted(view.query_keys(n=2)),
+                "query": dict(view.query()),
+                "query, indexed": dict(view.query(["n"], kind="new")),
+                "glob": sorted(view.glob("old/*")),
+                "len": len(view),
+                "exists": [view.exists(key) for key in ("old/1", "old/2", "old/3", "new")],
+                "in": [key in view for key in ("old/1", "old/2", "old/3", "new")],
+                "get": [view.get(key).data.read() for key in keys],
+                "get_data": [view.get_data(key).read() for key in keys],
+                "get_metadata": [view.get_metadata(key) for key in keys],
+                "to_bytes": [view.to_bytes(key) for key in keys],
+                "multiget": [value.data.read() for value in view.multiget(keys)],
+                "multiget_data": [data.read() for data in view.multiget_data(keys)],
+                "multiget_metadata": list(view.multiget_metadata(keys)),
+            }
+
+        before = facts(store)
+        with contextlib.ExitStack() as stack:
+            blocks = [stack.enter_context(store.transaction(optimistic=optimistic)) for _ in range(depth)]
+            store.delete("old/1")
+            store.set("old/2", (b"changed", {"kind": "new", "n": 20}))
+            store.set_data("old/3", b"changed")
+            store.set("new", (b"new", {"kind": "new", "n": 2}))
+            inside = facts(store)
+            assert inside == facts(blocks[-1])
+            assert inside == {
+                "query_keys": ["new", "old/2", "old/3"],
+                "query_keys, indexed": ["old/3"],
+                "query_keys, scanned": ["new"],
+                "query": {
+                    "new": {"kind": "new", "n": 2},
+                    "old/2": {"kind": "new", "n": 20},
+                    "old/3": {"kind": "old", "n": 3},
+                },
+                "query, indexed": {"new": {"n": 2}, "old/2": {"n": 20}},
+                "glob": ["old/2", "old/3"],
+                "len": 3,
+                "exists": [False, True, True, True],
+                "in": [False, True, True, True],
+                "get": [b"new", b"changed", b"changed"],
+                "get_data": [b"new", b"changed", b"changed"],
+                "get_metadata": [
+                    {"kind": "new", "n": 2},
+                    {"kind": "new", "n": 20},
+                    {"kind": "old", "n": 3},
+                ],
+                "to_bytes": [b"new", b"changed", b"changed"],
+                "multiget": [b"new", b"changed", b"changed"],
+                "multiget_data": [b"new", b"changed", b"changed"],
+                "multiget_metadata": [
+                    {"kind": "new", "n": 2},
+                    {"kind": "new", "n": 20},
+                    {"kind": "old", "n": 3},
+                ],
+            }
+            assert in_another_thread(lambda: facts(store)) == before
+        assert facts(store) == inside
+        assert in_another_thread(lambda: facts(store)) == inside
+        assert_free(store)
+
+
 # -- callbacks ----------------------------------------------------------------------------------------
 
 
@@ -224,6 +300,35 @@ def test_a_callback_that_raises_is_logged_and_the_others_run(
     assert_free(store)
 
 
+@both_kinds
+def test_an_interrupt_in_a_callback_comes_through_and_the_commit_stands(
+    store: DictMemoryStore, optimistic: bool
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), store.transaction(optimistic=optimistic) as tx:
+        store.from_bytes("a", b"")
+        tx.on_commit(interrupted)
+    assert tx.revision == 1
+    assert store.exists("a")
+    assert_free(store)
+
+
+def test_on_rollback_runs_after_a_lock_timeout(store: DictMemoryStore) -> None:
+    called: list[str] = []
+    late = store.transaction("late", optimistic=True, timeout=0)
+    with Actor(store, "holder") as holder:
+        holder.begin("nightly import")
+        with pytest.raises(LockTimeoutError), late:
+            late.on_commit(lambda: called.append("committed"))
+            late.on_rollback(lambda: called.append("rolled back"))
+            store.from_bytes("a", b"")
+    assert called == ["rolled back"]
+    assert late.revision is None
+    assert_free(store)
+
+
 def test_on_rollback_runs_after_a_conflict(store: DictMemoryStore) -> None:
     called: list[str] = []
     store.from_bytes("a", b"")
@@ -264,6 +369,28 @@ def test_commit_inside_the_block(store: DictMemoryStore, optimistic: bool) -> No
         store.from_bytes("c", b"")
         assert store.info()["revision"] == 4, "the thread's own writes are commits of their own again"
     assert called == ["committed"]
+    assert_free(store)
+
+
+@both_kinds
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_the_exit_of_a_block_that_was_ended_by_hand_does_nothing_once(
+    store: DictMemoryStore, optimistic: bool, end: str
+) -> None:
+    tx = store.transaction(optimistic=optimistic)
+    tx.__enter__()
+    store.from_bytes("a", b"")
+    getattr(tx, end)()
+    store.from_bytes("b", b"")
+    with Actor(store) as holder:
+        # Nothing of another's block is given back, and nothing is waited for.
+        holder.begin("another's")
+        tx.__exit__(None, None, None)
+        with pytest.raises(LockTimeoutError):
+            write_at_once(store)
+    with pytest.raises(TransactionClosedError, match="is used after its end"):
+        tx.__exit__(None, None, None)
+    assert sorted(store.glob("*")) == (["a", "b"] if end == "commit" else ["b"])
     assert_free(store)
 
 
@@ -419,6 +546,60 @@ def test_an_inner_block_that_fails_takes_back_its_own_writes_only(
         assert heard == [("StoreSetEvent", "a"), ("StoreSetEvent", "d")]
 
 
+class FailingManager(EventManager):
+    """Fails when it is asked for the listeners of one class."""
+
+    failing_for: type[BaseEvent] | None = None
+    error: BaseException = BrokenBlockError("on purpose")
+
+    def has_listeners(self, cls: Any) -> bool:
+        if cls is self.failing_for:
+            raise self.error
+        return super().has_listeners(cls)
+
+
+@both_kinds
+@pytest.mark.parametrize("kind", [BrokenBlockError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("at", [StoreTransactionStartEvent, StoreTransactionEndEvent], ids=["start", "end"])
+def test_an_error_in_between_leaves_the_store_free(
+    optimistic: bool, kind: type[BaseException], at: type[BaseEvent]
+) -> None:
+    """Whatever fails as a block begins or ends: the locks are given back, and the thread is let go."""
+    manager = FailingManager()
+    with DictMemoryStore(manager) as store:
+        manager.error, manager.failing_for = kind("on purpose"), at
+        with pytest.raises(kind), store.transaction(optimistic=optimistic) as tx:
+            store.from_bytes("a", b"")
+            tx.doom()
+        manager.failing_for = None
+        assert not store.exists("a")
+        assert_free(store)
+
+
+@both_kinds
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
+def test_a_multiset_that_is_interrupted_leaves_the_block_as_it_was(
+    store: DictMemoryStore, optimistic: bool, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = OptimisticBatch.put if optimistic else WriteBatch.put
+
+    def interrupted(batch: Any, key: str, edit: Any) -> None:
+        if key == "third":
+            raise kind
+        put(batch, key, edit)
+
+    with store.transaction(optimistic=optimistic):
+        store.from_bytes("first", b"outer")
+        with monkeypatch.context() as patch:
+            patch.setattr(OptimisticBatch if optimistic else WriteBatch, "put", interrupted)
+            with pytest.raises(kind):
+                store.multiset_data(["first", "second", "third"], [b"new"] * 3)
+        assert store.to_bytes("first") == b"outer"
+        assert not store.exists("second")
+    assert {key: store.to_bytes(key) for key in store.glob("*")} == {"first": b"outer"}
+    assert_free(store)
+
+
 @both_kinds
 def test_events_of_a_block_name_it_and_tell_its_end(optimistic: bool) -> None:
     heard: list[Any] = []
@@ -465,6 +646,20 @@ def test_lock_timeout_names_the_holder(store: DictMemoryStore) -> None:
         with pytest.raises(LockTimeoutError, match=HELD), late:
             store.from_bytes("a", b"")
         assert not store.exists("a")
+    assert_free(store)
+
+
+def test_lock_timeout_tells_for_how_long(store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("latchstore.locking.time", SimpleNamespace(time=lambda: now))
+    with Actor(store, "holder") as holder:
+        for held in (12.5, 90.25):
+            now = 1_000.0
+            holder.begin("nightly import")
+            now += held
+            with pytest.raises(LockTimeoutError, match=f"held for {held:.3f} s by thread 'holder_0'"):
+                write_at_once(store)
+            holder.commit()
     assert_free(store)
 
 

@@ -244,7 +244,6 @@ def test_a_doomed_attempt_is_not_tried_again(store: DictMemoryStore, clock: Cloc
     assert not store.exists("y")
 
 
-@pytest.mark.xfail(reason="any conflict error of the body is taken for one of the attempt's own commit")
 def test_an_attempt_that_was_committed_is_not_run_again(store: DictMemoryStore, clock: Clock) -> None:
     """The conflict is another store's: it passes through, as every error after a commit does."""
     numbers = []

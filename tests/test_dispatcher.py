@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -563,3 +564,222 @@ def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() 
     dispatcher.ensure_running()
     assert again.heard.wait(20)
     dispatcher.stop(20)
+
+
+# -- up to a revision -----------------------------------------------------------------------------
+
+
+class Commit(Blocking):
+    """A delivery of a commit, under way until it is let go."""
+
+    def __init__(self, revision: int, count: int = 1) -> None:
+        super().__init__()
+        self.revision: int | None = revision
+        self.count = count
+
+
+def test_a_flush_up_to_a_revision_does_not_wait_for_later_ones(dispatcher: EventDispatcher) -> None:
+    commits = [Commit(revision) for revision in (1, 2, 3)]
+    for commit in commits:
+        dispatcher.submit(commit)
+    dispatcher.ensure_running()
+    commits[0].let_go.set()
+    assert commits[1].begun.wait(TIMEOUT)
+    dispatcher.flush(0, 1)
+    for revision in (2, 3):
+        with pytest.raises(FlushTimeoutError):
+            dispatcher.flush(SHORT, revision)
+    commits[1].let_go.set()
+    dispatcher.flush(TIMEOUT, 2)
+    assert dispatcher.heard_revision == 2
+    with pytest.raises(FlushTimeoutError):
+        dispatcher.flush(SHORT)
+    commits[2].let_go.set()
+    dispatcher.flush(TIMEOUT, 3)
+
+
+def test_flushes_of_several_revisions_end_one_after_another(dispatcher: EventDispatcher) -> None:
+    commits = [Commit(revision) for revision in (1, 2, 3)]
+    for commit in commits:
+        dispatcher.submit(commit)
+    dispatcher.ensure_running()
+    flushing = [
+        threading.Thread(target=dispatcher.flush, args=(TIMEOUT, revision), daemon=True)
+        for revision in (1, 2, 3)
+    ]
+    for thread in flushing:
+        thread.start()
+    for number, commit in enumerate(commits):
+        assert all(thread.is_alive() for thread in flushing[number:])
+        commit.let_go.set()
+        flushing[number].join(TIMEOUT)
+        assert not flushing[number].is_alive()
+    dispatcher.flush(TIMEOUT)
+    assert dispatcher.pending == 0
+
+
+def test_a_revision_that_is_heard_while_the_flush_begins() -> None:
+    """The thread has passed it before it could know that anybody waits; the flush asks again."""
+    dispatcher = EventDispatcher()
+    first, second = Commit(1), Commit(2)
+
+    class Late(list):  # type: ignore[type-arg]
+        """Takes the flag of the flush only when the first commit has been heard, and the second has not."""
+
+        def append(self, flag: object) -> None:
+            first.let_go.set()
+            assert second.begun.wait(TIMEOUT)
+            super().append(flag)
+
+    dispatcher.submit(first)
+    dispatcher.submit(second)
+    dispatcher.ensure_running()
+    dispatcher._flags = Late()
+    dispatcher.flush(SHORT, 1)
+    second.let_go.set()
+    dispatcher.stop(TIMEOUT)
+
+
+def test_a_revision_is_heard_though_its_delivery_fails(
+    dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Commit):
+        def deliver(self, dispatcher: EventDispatcher) -> None:
+            raise SystemExit
+
+    stuck = Commit(2)
+    dispatcher.submit(Failing(1))
+    dispatcher.submit(stuck)
+    dispatcher.ensure_running()
+    dispatcher.flush(TIMEOUT, 1)
+    assert len(caplog.records) == 1
+    stuck.let_go.set()
+
+
+def test_what_is_pending_are_events_and_not_deliveries_or_flushes(dispatcher: EventDispatcher) -> None:
+    first, second = Commit(1, 3), Commit(2, 4)
+    dispatcher.submit(first)
+    assert dispatcher.pending == 3
+    dispatcher.submit(second)
+    assert dispatcher.pending == 7
+    dispatcher.ensure_running()
+    assert first.begun.wait(TIMEOUT)
+    assert dispatcher.pending == 7
+    for revision in (None, 1, 2):
+        with pytest.raises(FlushTimeoutError, match="7 events pending$") as raised:
+            dispatcher.flush(SHORT, revision)
+        assert raised.value.pending == 7
+    first.let_go.set()
+    assert second.begun.wait(TIMEOUT)
+    assert dispatcher.pending == 4
+    second.let_go.set()
+    dispatcher.flush(TIMEOUT)
+    dispatcher.stop(TIMEOUT)
+    assert dispatcher.pending == 0
+
+
+class TestStoreFlush:
+    """The same by way of a store, which knows what was committed."""
+
+    def test_a_transaction_can_be_waited_for(self) -> None:
+        """The revision of a block that has changed several keys: all of them have been heard, and no more."""
+        stuck, let_go = threading.Event(), threading.Event()
+        heard: list[str] = []
+
+        def listener(event: StoreSetEvent) -> None:
+            if event.key == "stuck":
+                stuck.set()
+                assert let_go.wait(TIMEOUT)
+            heard.append(event.key)
+
+        store = DictMemoryStore(EventManager())
+        store.event_manager.connect(StoreSetEvent, listener)
+        with store.transaction() as transaction:
+            store.multiset_data(["a", "b", "c"], [b"", b"", b""])
+        store.from_bytes("stuck", b"")
+        store.flush(TIMEOUT, transaction.revision)
+        assert heard == ["a", "b", "c"]
+        assert stuck.wait(TIMEOUT)
+        with pytest.raises(FlushTimeoutError) as raised:
+            store.close(SHORT)
+        assert raised.value.pending == 1
+        assert raised.value.listener is not None
+        assert raised.value.listener.endswith("test_a_transaction_can_be_waited_for.<locals>.listener")
+        assert raised.value.listener in str(raised.value)
+        let_go.set()
+        store.flush(TIMEOUT)
+        assert heard == ["a", "b", "c", "stuck"]
+
+    def test_revisions_that_nobody_heard(self) -> None:
+        """Commits that had no listener have no events, so there is nothing to wait for."""
+        store = DictMemoryStore(EventManager())
+        for revision in (0, 1, 2):
+            store.flush(0, revision if revision else 0)
+            store.from_bytes("k", b"")
+        store.event_manager.connect(StoreSetEvent, lambda event: None)
+        store.from_bytes("k", b"")
+        for revision in (0, 1, 2, 3, 4):
+            store.flush(TIMEOUT, revision)
+        with pytest.raises(ValueError, match=r"^revision must not be above the last commit's, 4, got 5$"):
+            store.flush(TIMEOUT, 5)
+        store.close(TIMEOUT)
+        store.flush(TIMEOUT, 4)
+
+    @pytest.mark.parametrize(
+        ("revision", "error"), [(-1, ValueError), (True, TypeError), (1.0, TypeError), ("1", TypeError)]
+    )
+    def test_bad_revisions(self, revision: Any, error: type[Exception]) -> None:
+        store = DictMemoryStore(EventManager())
+        store.from_bytes("k", b"")
+        with pytest.raises(error, match="^revision must be "):
+            store.flush(TIMEOUT, revision)
+
+
+# -- who is slow ----------------------------------------------------------------------------------
+
+
+class Clock:
+    """Stands in for the module ``time`` in the dispatcher."""
+
+    now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_the_slowest_listener_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("latchstore.dispatcher.time", clock)
+    dispatcher = EventDispatcher(listener_name=str)
+    for name, seconds in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 3.0)):
+        dispatcher.calling(name, StoreSetEvent(key="k"))  # type: ignore[arg-type]
+        assert dispatcher.describe().startswith(f"listener {name} has had <StoreSetEvent key='k'")
+        clock.now += seconds
+        dispatcher.returned(failed=name == "c")
+    assert dispatcher.slowest == ("b", 3.0)
+    assert dispatcher.listener_errors == 1
+    assert dispatcher.describe() == "0 events pending"
+
+
+@pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")
+def test_errors_that_encore_keeps_to_itself_are_not_known(caplog: pytest.LogCaptureFixture) -> None:
+    """It logs them; what it lets through is counted and logged here."""
+    encore: Any = pytest.importorskip("encore.events.event_manager")
+    manager = encore.EventManager()
+    store = DictMemoryStore(manager)
+
+    def fail(event: StoreSetEvent) -> None:
+        raise {"a": ValueError, "b": SystemExit}[event.key]("on purpose")
+
+    manager.connect(StoreSetEvent, fail)
+    store.from_bytes("a", b"")
+    store.flush(TIMEOUT)
+    assert store.stats()["listener_errors"] == 0
+    assert [record.name for record in caplog.records] == ["encore.events.event_manager"]
+    store.from_bytes("b", b"")
+    store.close(TIMEOUT)
+    assert store.stats()["listener_errors"] == 1
+    assert store.stats()["events_delivered"] == 2
+    assert [record.name for record in caplog.records[1:]] == ["latchstore"]
+    slowest = store.stats()["slowest_listener"]
+    assert slowest == "encore.events.event_manager.EventManager.emit"

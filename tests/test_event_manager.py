@@ -1346,7 +1346,7 @@ class TestDeliver:
         assert known == [(listener, event)]
 
     def test_only_those_that_are_called_are_told_of(self, manager: EventManager, calls: Calls) -> None:
-        """Not those of other events and keys, the dead, those that a trace vetoes, those after a handled one."""
+        """Not those of other events and keys, the dead, the vetoed, nor those after a handled one."""
 
         def handle(event: BaseEvent) -> None:
             event.mark_as_handled()

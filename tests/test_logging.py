@@ -12,7 +12,22 @@ from typing import Any
 import pytest
 
 import latchstore
-from latchstore import DictMemoryStore, EventManager, StoreSetEvent
+from latchstore import (
+    CompactedError,
+    DictMemoryStore,
+    EventManager,
+    LockTimeoutError,
+    RevisionMismatchError,
+    SnapshotClosedError,
+    StoreClosedError,
+    StoreSetEvent,
+    TransactionClosedError,
+    TransactionConflictError,
+    TransactionError,
+    WaitTimeoutError,
+    WatchClosedError,
+    WrongThreadError,
+)
 from tests.schedules import Actor
 
 PACKAGE = Path(latchstore.__file__).parent
@@ -91,32 +106,39 @@ def read_a_closed_watch(store: DictMemoryStore) -> None:
     changes.get(0)
 
 
-FAILING: dict[str, Callable[[DictMemoryStore], object]] = {
-    "a missing key": lambda store: store.to_bytes("missing"),
-    "a missing key to delete": lambda store: store.delete("missing"),
-    "a missing key to update": lambda store: store.update_metadata("missing", {}),
-    "a key that is no string": lambda store: store.from_bytes(1, b""),  # type: ignore[arg-type]
-    "metadata that is none": lambda store: store.set_metadata("k", 1),  # type: ignore[arg-type]
-    "a stream that fails": lambda store: store.set("k", (FailingStream(), {})),
-    "a file that is not there": lambda store: store.from_file("k", "/no/such/file"),
-    "another revision": lambda store: store.set_data("k", io.BytesIO(b""), if_revision=99),
-    "a block that fails": fail_in_a_block,
-    "an optimistic block that fails": lambda store: fail_in_a_block(store, optimistic=True),
-    "a transaction after its end": doom,
-    "a conflict": conflict,
-    "conflicts again and again": conflict_again_and_again,
-    "a lock that is not free": wait_for_a_writer,
-    "a transaction of another thread": use_by_another_thread,
-    "a flush in a block": flush_in_a_block,
-    "a flush of the future": lambda store: store.flush(revision=99),
-    "a closed store": change_a_closed_store,
-    "a closed snapshot": read_a_closed_snapshot,
-    "a closed watch": read_a_closed_watch,
-    "a history that is not kept": lambda store: store.watch(since=0),
-    "a wait for what does not come": lambda store: store.wait_for(lambda: False, 0),
-    "a wait for a key that does not come": lambda store: store.wait_for_key("missing", 0),
-    "a predicate that fails": lambda store: store.wait_for(lambda: 1 // 0, 0),
-    "a listener that is not connected": lambda store: store.event_manager.disconnect(StoreSetEvent, print),
+#: Calls that fail, and the error that tells of it.
+FAILING: dict[str, tuple[Callable[[DictMemoryStore], object], type[Exception]]] = {
+    "a missing key": (lambda store: store.to_bytes("missing"), KeyError),
+    "a missing key to delete": (lambda store: store.delete("missing"), KeyError),
+    "a missing key to update": (lambda store: store.update_metadata("missing", {}), KeyError),
+    "a key that is no string": (lambda store: store.from_bytes(1, b""), TypeError),  # type: ignore[arg-type]
+    "metadata that is none": (lambda store: store.set_metadata("k", 1), TypeError),  # type: ignore[arg-type]
+    "a stream that fails": (lambda store: store.set("k", (FailingStream(), {})), Failure),
+    "a file that is not there": (lambda store: store.from_file("k", "/no/such/file"), FileNotFoundError),
+    "another revision": (
+        lambda store: store.set_data("k", io.BytesIO(b""), if_revision=99),
+        RevisionMismatchError,
+    ),
+    "a block that fails": (fail_in_a_block, Failure),
+    "an optimistic block that fails": (lambda store: fail_in_a_block(store, optimistic=True), Failure),
+    "a transaction after its end": (doom, TransactionClosedError),
+    "a conflict": (conflict, TransactionConflictError),
+    "conflicts again and again": (conflict_again_and_again, TransactionConflictError),
+    "a lock that is not free": (wait_for_a_writer, LockTimeoutError),
+    "a transaction of another thread": (use_by_another_thread, WrongThreadError),
+    "a flush in a block": (flush_in_a_block, TransactionError),
+    "a flush of the future": (lambda store: store.flush(revision=99), ValueError),
+    "a closed store": (change_a_closed_store, StoreClosedError),
+    "a closed snapshot": (read_a_closed_snapshot, SnapshotClosedError),
+    "a closed watch": (read_a_closed_watch, WatchClosedError),
+    "a history that is not kept": (lambda store: store.watch(since=0), CompactedError),
+    "a wait for what does not come": (lambda store: store.wait_for(lambda: False, 0), WaitTimeoutError),
+    "a wait for a key that does not come": (lambda store: store.wait_for_key("missing", 0), WaitTimeoutError),
+    "a predicate that fails": (lambda store: store.wait_for(lambda: 1 // 0, 0), ZeroDivisionError),
+    "a listener that is not connected": (
+        lambda store: store.event_manager.disconnect(StoreSetEvent, print),
+        KeyError,
+    ),
 }
 
 
@@ -135,8 +157,9 @@ def store(caplog: pytest.LogCaptureFixture) -> Iterator[DictMemoryStore]:
 def test_nothing_is_logged_that_the_caller_is_told(
     store: DictMemoryStore, failing: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 - that it raises is what all have in common
-        FAILING[failing](store)
+    call, error = FAILING[failing]
+    with pytest.raises(error):
+        call(store)
     store.flush(TIMEOUT)
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
     assert capfd.readouterr() == ("", "")
@@ -171,12 +194,12 @@ def test_what_nobody_is_told_is_logged_by_one_logger(
 
 def prints(source: str) -> list[int]:
     """Return the lines on which a source prints, or writes to the terminal."""
-    return [
+    return sorted(
         node.lineno
         for node in ast.walk(ast.parse(source))
         if (isinstance(node, ast.Name) and node.id in ("print", "pprint"))
         or (isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "__stdout__", "__stderr__"))
-    ]
+    )
 
 
 def loggers(source: str) -> list[str]:

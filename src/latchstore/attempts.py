@@ -56,8 +56,8 @@ class Attempt:
         except TransactionConflictError as conflict:
             self._attempts.after_conflict(self.number, conflict)
             return True
-        if isinstance(error, TransactionConflictError):
-            # From tx.commit() inside the block.
+        if isinstance(error, TransactionConflictError) and self._transaction.revision is None:
+            # From tx.commit() inside the block. After a commit it is another store's, and passes.
             self._attempts.after_conflict(self.number, error)
             return True
         self._attempts.finished = True

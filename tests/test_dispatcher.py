@@ -666,7 +666,7 @@ def test_what_is_pending_are_events_and_not_deliveries_or_flushes(dispatcher: Ev
     assert first.begun.wait(TIMEOUT)
     assert dispatcher.pending == 7
     for revision in (None, 1, 2):
-        with pytest.raises(FlushTimeoutError, match="7 events pending$") as raised:
+        with pytest.raises(FlushTimeoutError, match=r"7 events pending$") as raised:
             dispatcher.flush(SHORT, revision)
         assert raised.value.pending == 7
     first.let_go.set()
@@ -714,7 +714,7 @@ class TestStoreFlush:
         """Commits that had no listener have no events, so there is nothing to wait for."""
         store = DictMemoryStore(EventManager())
         for revision in (0, 1, 2):
-            store.flush(0, revision if revision else 0)
+            store.flush(0, revision)
             store.from_bytes("k", b"")
         store.event_manager.connect(StoreSetEvent, lambda event: None)
         store.from_bytes("k", b"")
@@ -731,7 +731,7 @@ class TestStoreFlush:
     def test_bad_revisions(self, revision: Any, error: type[Exception]) -> None:
         store = DictMemoryStore(EventManager())
         store.from_bytes("k", b"")
-        with pytest.raises(error, match="^revision must be "):
+        with pytest.raises(error, match=r"^revision must be "):
             store.flush(TIMEOUT, revision)
 
 

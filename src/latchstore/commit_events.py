@@ -120,7 +120,7 @@ class CommitDelivery:
         What the events are to say of the transaction.
     """
 
-    __slots__ = ("_changes", "_manager", "_source", "_transaction", "revision")
+    __slots__ = ("_changes", "_manager", "_source", "_transaction", "count", "revision")
 
     def __init__(
         self,
@@ -135,11 +135,8 @@ class CommitDelivery:
         self._changes = changes
         self.revision = revision
         self._transaction = transaction
-
-    @property
-    def count(self) -> int:
-        """How many changes there are."""
-        return len(self._changes)
+        # Not a property: it is asked for four times a commit.
+        self.count = len(changes)
 
     def events(self) -> Iterator[StoreModificationEvent]:
         """Build the events that have listeners, one at a time."""

@@ -203,8 +203,14 @@ class EventDispatcher:
         """Queue a delivery. Never waits; `ensure_running` must follow once no lock is held."""
         if delivery.count > 1:
             self._queued_more += delivery.count - 1
-        self._queue.put(delivery)
-        if self._limit is not None and self.pending >= self._limit:
+        queue = self._queue
+        queue.put(delivery)
+        limit = self._limit
+        if limit is None:
+            return
+        # `pending` takes longer to ask for; it is one more than this at the most.
+        almost = queue.qsize() + self._queued_more - self._done_more
+        if almost + 1 >= limit and self.pending >= limit:
             self.crowded = True
 
     def wait_for_room(self, purpose: str, timeout: float | None) -> None:

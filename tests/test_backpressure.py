@@ -417,7 +417,8 @@ def test_a_writer_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wake_up_that_is_missed_is_survived() -> None:
-    with Crowd(1, deaf=True) as crowd:
+    """It looks by itself, long before its time is over."""
+    with Crowd(1, lock_timeout=10 * TIMEOUT, deaf=True) as crowd:
         crowd.write(1)
         writing = crowd.start(lambda: crowd.store.from_bytes("late", b""))
         crowd.listener.permit(2)

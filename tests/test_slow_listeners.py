@@ -20,6 +20,7 @@ from latchstore import (
     DispatcherThreadError,
     EventManager,
     FlushTimeoutError,
+    StoreClosedError,
     StoreSetEvent,
     TransactionError,
 )
@@ -379,3 +380,74 @@ def test_listeners_must_not_flush_up_to_a_revision_either() -> None:
     with store:
         store.from_bytes("k", b"")
     assert len(refused) == 1
+
+
+def test_a_commit_that_nobody_listened_to_is_heard_as_soon_as_a_later_one_begins(slow: SlowListener) -> None:
+    """A flush up to a revision does not wait for a later one's listener."""
+    store = DictMemoryStore(EventManager())
+    store.event_manager.connect(StoreSetEvent, slow, filter={"key": "heard"})
+    store.from_bytes("unheard", b"")
+    store.from_bytes("heard", b"")
+    assert slow.begun.acquire(timeout=TIMEOUT)
+    store.flush(0, revision=1)
+    with pytest.raises(FlushTimeoutError):
+        store.flush(0, revision=2)
+
+
+def test_nobody_writes_after_close_has_returned(
+    slow: SlowListener, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even who was let in before, and has only been waiting since."""
+    store = DictMemoryStore(EventManager(), max_pending_events=1)
+    store.event_manager.connect(StoreSetEvent, slow)
+    store.from_bytes("first", b"")
+    at_the_door, closed = threading.Event(), threading.Event()
+    wait_for_room = store._dispatcher.wait_for_room
+
+    def wait_longer(purpose: str, timeout: float | None) -> None:
+        at_the_door.set()
+        wait_for_room(purpose, timeout)
+        assert closed.wait(TIMEOUT)
+
+    monkeypatch.setattr(store._dispatcher, "wait_for_room", wait_longer)
+    calls: list[Callable[[], object]] = [
+        lambda: store.from_bytes("late", b""),
+        lambda: store.multiset_data(["late"], [b""]),
+    ]
+    writing = []
+    for call in calls:
+        writing.append(pool.submit(call))
+        assert at_the_door.wait(TIMEOUT)
+        at_the_door.clear()
+    slow.let()
+    store.close(TIMEOUT)
+    closed.set()
+    for each in writing:
+        with pytest.raises(StoreClosedError, match="the store is closed"):
+            each.result(TIMEOUT)
+    assert list(store.query_keys()) == ["first"]
+    store.connect()
+    store.from_bytes("again", b"")  # the mutex was given back
+
+
+def test_close_waits_for_the_transaction_that_is_open(pool: ThreadPoolExecutor) -> None:
+    store = DictMemoryStore(EventManager())
+    heard: list[str] = []
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    inside, go_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.transaction("long"):
+            store.from_bytes("k", b"")
+            inside.set()
+            assert go_on.wait(TIMEOUT)
+
+    writing = pool.submit(write)
+    assert inside.wait(TIMEOUT)
+    with pytest.raises(FlushTimeoutError, match=r"close: .* \(transaction 'long'\)"):
+        store.close(0)
+    closing = pool.submit(store.close, TIMEOUT)
+    go_on.set()
+    writing.result(TIMEOUT)
+    closing.result(TIMEOUT)
+    assert heard == ["k"]

@@ -235,6 +235,7 @@ class EventDispatcher:
                     )
                 self._room.wait(_LOOK_AGAIN if timeout is None else min(_LOOK_AGAIN, timeout - waited))
             self.crowded = False
+            self._room.notify_all()
 
     def _is_full(self) -> bool:
         return self._room_below is not None and self.pending >= max(1, self._room_below)
@@ -266,6 +267,10 @@ class EventDispatcher:
                 return
             if delivery.count:
                 self._delivering = (delivery, time.monotonic())
+            revision = delivery.revision
+            if revision is not None and revision - 1 > self.heard_revision:
+                # Commits that nobody listened to stand before this one: there was nothing to hear of them.
+                self._note_heard(revision - 1)
             try:
                 delivery.deliver(self)
             except BaseException:
@@ -283,14 +288,17 @@ class EventDispatcher:
             self._done_more += delivery.count - 1
         revision = delivery.revision
         if revision is not None and revision > self.heard_revision:
-            self.heard_revision = revision
-            for flag in self._flags.copy():
-                if flag.revision is not None and flag.revision <= revision:
-                    flag.reached.set()
+            self._note_heard(revision)
         if self.crowded and not self._is_full():
             with self._room:
                 self.crowded = False
                 self._room.notify_all()
+
+    def _note_heard(self, revision: int) -> None:
+        self.heard_revision = revision
+        for flag in self._flags.copy():
+            if flag.revision is not None and flag.revision <= revision:
+                flag.reached.set()
 
     def refuse_on_own_thread(self, operation: str) -> None:
         """Raise DispatcherThreadError if a listener is calling."""

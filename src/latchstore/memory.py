@@ -38,6 +38,7 @@ from latchstore.dispatcher import EventDispatcher
 from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import (
     FlushTimeoutError,
+    LockTimeoutError,
     StoreClosedError,
     TransactionConflictError,
     TransactionError,
@@ -200,7 +201,7 @@ class DictMemoryStore(EntryStore):
         self._dispatcher.refuse_on_own_thread("close")
         self._closed = True
         self._connected = False
-        timeout = self._wait_until_told(self._table.revision, timeout)
+        timeout = self._wait_for_last_writer(timeout)
         self._feed.end()
         self._dispatcher.stop(timeout)
 
@@ -233,6 +234,28 @@ class DictMemoryStore(EntryStore):
         self._dispatcher.flush(
             self._wait_until_told(committed if revision is None else revision, timeout), revision
         )
+
+    def _wait_for_last_writer(self, timeout: float | None) -> float | None:
+        """Wait for whoever is writing: those who come after see that the store is closed.
+
+        Returns
+        -------
+        timeout : float or None
+            What is left of it.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If the writer does not end in time; it says who it is.
+        """
+        begun = time.monotonic()
+        writer = self._latches.writer
+        try:
+            writer.acquire(-1 if timeout is None else timeout, "close")
+        except LockTimeoutError as error:
+            raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
+        writer.release()
+        return None if timeout is None else max(0.0, begun + timeout - time.monotonic())
 
     def _wait_until_told(self, revision: int, timeout: float | None) -> float | None:
         """Wait until the events of a commit that can be seen are queued; return what is left of `timeout`.
@@ -677,6 +700,8 @@ class DictMemoryStore(EntryStore):
         table = self._table
         now = latches.writer.acquire(latches.timeout, purpose)
         try:
+            if self._closed:
+                self._refuse_if_closed(purpose)
             current = self._entries.get(key)
             revision = table.revision + 1
             change = (key, current, revised(edit, key, current, revision, now))
@@ -721,10 +746,17 @@ class DictMemoryStore(EntryStore):
         dispatcher = self._dispatcher
         if dispatcher.on_dispatcher_thread():
             return
-        if self._closed:
-            raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
+        self._refuse_if_closed(purpose)
         if dispatcher.crowded:
             dispatcher.wait_for_room(purpose, self._latches.timeout if timeout is None else timeout)
+
+    def _refuse_if_closed(self, purpose: str) -> None:
+        """Raise StoreClosedError if the store is closed, but let listeners go on to the end.
+
+        Asked again by whoever has the writer mutex: `close` waits for that, so nobody writes after it.
+        """
+        if self._closed and not self._dispatcher.on_dispatcher_thread():
+            raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
 
     def _apply(self, changes: list[Change], revision: int) -> None:
         """Apply the changes with the gate shut."""
@@ -750,6 +782,11 @@ class DictMemoryStore(EntryStore):
         self._check_door(purpose, timeout)
         latches = self._latches
         latches.writer.acquire(latches.timeout if timeout is None else timeout, purpose)
+        try:
+            self._refuse_if_closed(purpose)
+        except StoreClosedError:
+            latches.writer.release()
+            raise
         return WriteBatch(self._entries, self._table.revision + 1)
 
     def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:

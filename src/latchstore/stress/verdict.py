@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from latchstore.stress.history import Operation
 
 Answer = Literal["valid", "invalid", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
+class CycleEdge:
+    """One edge of a cycle of dependencies: the one must be before the other, and why."""
+
+    before: str
+    after: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """An answer and, unless it is "valid", the reason for it, for people to read."""
+    """An answer and, unless it is "valid", the reason for it, for people to read.
+
+    Attributes
+    ----------
+    answer : str
+        ``"valid"``, ``"invalid"`` or ``"unknown"``.
+    reason : str
+    operations : tuple of Operation
+        Those that the reason is about, the most telling first.
+    cycle : tuple of CycleEdge
+        The dependencies that contradict each other, if the reason is such a cycle.
+    """
 
     answer: Answer
     reason: str = ""
+    operations: tuple[Operation, ...] = field(default=(), compare=False)
+    cycle: tuple[CycleEdge, ...] = ()
 
     def __bool__(self) -> bool:
         """Refuse: whether "unknown" is to count must be said."""

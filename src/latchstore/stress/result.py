@@ -1,0 +1,124 @@
+"""What a run of the harness has found: all that the command prints and the report draws.
+
+Thread safety: made when the threads of the run have ended; never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from latchstore.stress.history import History
+from latchstore.stress.verdict import Answer, Verdict
+
+#: What can go wrong besides the answers of the store.
+ProblemKind = Literal["deadlock", "hang", "crash", "lock order", "gil"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that no store may do, whatever it answers.
+
+    Attributes
+    ----------
+    kind : str
+        ``"deadlock"``: threads wait for each other. ``"hang"``: they do not end. ``"crash"``: an error that
+        no store may raise. ``"lock order"``: locks were taken in orders that can deadlock. ``"gil"``: a
+        free-threaded interpreter turned its GIL on during the run.
+    text : str
+        The whole story, of several lines perhaps; a deadlock's is a table of who holds what.
+    """
+
+    kind: ProblemKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one thread did in a controlled schedule before another one got its turn.
+
+    Attributes
+    ----------
+    thread : int
+        The number of the thread; those that the store has started follow those of the workload.
+    where : str
+        Where it was when it had to stop, such as ``"memory.py:512 in _write_one"``.
+    text : str
+        The line of source there, or what it waited for.
+    """
+
+    thread: int
+    where: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockEdge:
+    """A lock was taken while another was held.
+
+    Attributes
+    ----------
+    held, taken : str
+        The locks, named by where they were made.
+    thread : str
+        The first thread that did so.
+    where : str
+        Where it did.
+    """
+
+    held: str
+    taken: str
+    thread: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A fault that was put in, at a time in nanoseconds on the monotonic clock."""
+
+    time: int
+    name: str
+    thread: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has found.
+
+    Attributes
+    ----------
+    command : str
+        What replays it in a shell.
+    history : History
+        Of the whole run, or, of controlled schedules, of the one that failed or was the last; shrunk.
+    verdicts : mapping
+        By the name of the workload and the name of the checker.
+    problems : tuple of Problem
+    steps : tuple of Step
+        The interleaving, of a controlled schedule.
+    lock_edges : tuple of LockEdge
+    marks : tuple of Mark
+    seconds : float
+        How long the run took.
+    schedules : int
+        How many schedules were run; 1 in native mode.
+    """
+
+    command: str
+    history: History
+    verdicts: Mapping[str, Mapping[str, Verdict]]
+    problems: tuple[Problem, ...] = ()
+    steps: tuple[Step, ...] = ()
+    lock_edges: tuple[LockEdge, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    seconds: float = 0.0
+    schedules: int = field(default=1)
+
+    @property
+    def answer(self) -> Answer:
+        """The worst of all answers; a problem is as bad as an invalid history."""
+        answers = {verdict.answer for each in self.verdicts.values() for verdict in each.values()}
+        if self.problems or "invalid" in answers:
+            return "invalid"
+        return "unknown" if "unknown" in answers or not answers else "valid"

@@ -1,0 +1,351 @@
+"""Locks, queues, threads and clocks that do as the scheduler says, in the place of the system's.
+
+For the time of a search the names of the standard library that make threads wait are replaced: in
+``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
+``lock_factory``), and in the modules under test. What is not called by a controlled thread works as ever. Conditions, events,
+semaphores, barriers and queues of the standard library are written in Python on top of locks, so they follow.
+
+Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
+"""
+
+from __future__ import annotations
+
+import _thread
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
+from typing import Any
+
+from latchstore.stress.lock_order import maker_of
+from latchstore.stress.scheduler import Task, current_task
+
+_Lock = _thread.allocate_lock
+_RLock = threading.RLock
+_SimpleQueue = queue.SimpleQueue
+
+
+class _Real(threading.local):
+    """Whether this thread is at work inside ``threading`` itself, whose locks stay real."""
+
+    wanted = False
+
+
+_real = _Real()
+
+
+class CooperativeLock:
+    """In the place of ``threading.Lock``.
+
+    Attributes
+    ----------
+    holder : Task or None
+        Who has it.
+    label : str
+        Where it was made.
+    owner : object
+        The reader/writer lock that it is a part of, else itself.
+    for_waiting : bool
+        Whether it is one of those by which a Condition waits: nobody is to blame for holding it.
+    """
+
+    def __init__(self, task: Task, for_waiting: bool = False) -> None:
+        self.holder: Task | None = None
+        self.for_waiting = for_waiting
+        owner, self.label = (None, "a condition") if for_waiting else maker_of(sys._getframe(2))
+        self.owner: object = self if owner is None else owner
+        self._scheduler = task.scheduler
+        if not for_waiting:
+            self._scheduler.locks.append(self)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it, or let others run until it is free."""
+        task = self._caller()
+        scheduler = task.scheduler
+        scheduler.point(task)
+        deadline = None if timeout < 0 else scheduler.clock() + timeout
+        while self.holder is not None:
+            left = None if deadline is None else deadline - scheduler.clock()
+            if not blocking or (left is not None and left <= 0):
+                return False
+            if not scheduler.wait(task, self, left):
+                return False
+        self.holder = task
+        if not self.for_waiting:
+            scheduler.lock_order.note(f"thread {task.number}", task.held, self)
+            task.held.append(self)
+        return True
+
+    def release(self) -> None:
+        """Give it back; any thread may."""
+        holder, self.holder = self.holder, None
+        if holder is None:
+            raise RuntimeError("release unlocked lock")
+        if not self.for_waiting:
+            holder.held.remove(self)
+        self._scheduler.wake(self)
+        task = current_task()
+        if task is not None:
+            self._scheduler.point(task)
+
+    def locked(self) -> bool:
+        """Tell whether somebody has it."""
+        return self.holder is not None
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _caller(self) -> Task:
+        task = current_task()
+        if task is None:
+            # Before or after the run, when the threads of the run stand still.
+            if self.holder is not None:
+                raise RuntimeError(
+                    f"the lock made at {self.label} is held by {self.holder!r}, which stands still"
+                )
+            return Task(self._scheduler, -1, "outside")
+        return task
+
+
+class CooperativeRLock(CooperativeLock):
+    """In the place of ``threading.RLock``."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._count = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        task = self._caller()
+        if self.holder is not task and not super().acquire(blocking, timeout):
+            return False
+        self._count += 1
+        return True
+
+    __enter__ = acquire
+
+    def release(self) -> None:
+        if self.holder is not current_task():
+            raise RuntimeError("cannot release un-acquired lock")
+        self._count -= 1
+        if not self._count:
+            super().release()
+
+    # What a Condition asks of such a lock.
+
+    def _is_owned(self) -> bool:
+        return self.holder is current_task()
+
+    def _release_save(self) -> int:
+        count, self._count = self._count, 0
+        super().release()
+        return count
+
+    def _acquire_restore(self, count: int) -> None:
+        super().acquire()
+        self._count = count
+
+
+class CooperativeQueue:
+    """In the place of ``queue.SimpleQueue``."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+
+    def __repr__(self) -> str:
+        return "an item in a queue"
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Append an item; never waits."""
+        self._items.append(item)
+        task = current_task()
+        if task is not None:
+            task.scheduler.wake(self)
+            task.scheduler.point(task)
+
+    put_nowait = put
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the first item, or let others run until there is one."""
+        task = current_task()
+        if task is not None:
+            task.scheduler.point(task)
+            while not self._items and block:
+                if not task.scheduler.wait(task, self, timeout):
+                    break
+        if not self._items:
+            raise queue.Empty
+        return self._items.popleft()
+
+    def get_nowait(self) -> Any:
+        """Take the first item, if there is one."""
+        return self.get(False)
+
+    def empty(self) -> bool:
+        """Tell whether there is no item."""
+        return not self._items
+
+    def qsize(self) -> int:
+        """Return how many items there are."""
+        return len(self._items)
+
+
+# -- what is called in the place of the standard library's ------------------------------------------
+
+
+def _controlled() -> Task | None:
+    return None if _real.wanted else current_task()
+
+
+def _lock() -> Any:
+    task = _controlled()
+    return _Lock() if task is None else CooperativeLock(task)
+
+
+def _waiter() -> Any:
+    task = _controlled()
+    return _Lock() if task is None else CooperativeLock(task, for_waiting=True)
+
+
+def _rlock() -> Any:
+    task = _controlled()
+    return _RLock() if task is None else CooperativeRLock(task)
+
+
+def _simple_queue() -> Any:
+    return _SimpleQueue() if _controlled() is None else CooperativeQueue()
+
+
+def _sleep(seconds: float) -> None:
+    task = current_task()
+    if task is None:
+        _REAL_TIMES["sleep"](seconds)
+    else:
+        task.scheduler.wait(task, "its sleep to end", max(seconds, 1e-6))
+
+
+def _clock(name: str, unit: float | int, start: float | int) -> Callable[[], Any]:
+    real = _REAL_TIMES[name]
+
+    def read() -> Any:
+        task = current_task()
+        return real() if task is None else start + type(unit)(task.scheduler.clock() * unit)
+
+    return read
+
+
+_REAL_TIMES: dict[str, Callable[..., Any]] = {
+    name: getattr(time, name)
+    for name in ("sleep", "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
+}
+_START = 1_700_000_000
+
+_init, _start, _join = threading.Thread.__init__, threading.Thread.start, threading.Thread.join
+
+
+@contextmanager
+def _real_locks() -> Iterator[None]:
+    _real.wanted = True
+    try:
+        yield
+    finally:
+        _real.wanted = False
+
+
+def _thread_init(thread: threading.Thread, *args: Any, **options: Any) -> None:
+    with _real_locks():
+        _init(thread, *args, **options)
+
+
+def _thread_start(thread: threading.Thread) -> None:
+    caller = current_task()
+    if caller is None:
+        _start(thread)
+        return
+    task = caller.scheduler.adopt(thread.name)
+    body = thread.run
+    thread.run = lambda: caller.scheduler.control(task, body)  # type: ignore[method-assign]
+    thread._task = task  # type: ignore[attr-defined]
+    with _real_locks():
+        _start(thread)
+    caller.scheduler.point(caller)
+
+
+def _thread_join(thread: threading.Thread, timeout: float | None = None) -> None:
+    caller, task = current_task(), getattr(thread, "_task", None)
+    if caller is None or task is None:
+        _join(thread, timeout)
+        return
+    while not task.done:
+        if not caller.scheduler.wait(caller, task, timeout):
+            return
+    with _real_locks():
+        _join(thread)
+
+
+def _replacements() -> dict[int, tuple[object, object]]:
+    """Return what is replaced, by its identity: the original, which is kept alive, and what is put there."""
+    pairs: list[tuple[object, object]] = [
+        (_Lock, _lock),
+        (threading.Lock, _lock),
+        (_RLock, _rlock),
+        (_SimpleQueue, _simple_queue),
+        (_REAL_TIMES["sleep"], _sleep),
+        (_REAL_TIMES["time"], _clock("time", 1.0, float(_START))),
+        (_REAL_TIMES["time_ns"], _clock("time_ns", 10**9, _START * 10**9)),
+        (_REAL_TIMES["monotonic"], _clock("monotonic", 1.0, 0.0)),
+        (_REAL_TIMES["monotonic_ns"], _clock("monotonic_ns", 10**9, 0)),
+        (_REAL_TIMES["perf_counter"], _clock("perf_counter", 1.0, 0.0)),
+        (_REAL_TIMES["perf_counter_ns"], _clock("perf_counter_ns", 10**9, 0)),
+    ]
+    return {id(original): (original, new) for original, new in pairs}
+
+
+@contextmanager
+def substituted(modules: Iterable[ModuleType]) -> Iterator[None]:
+    """Replace what makes threads wait, in the standard library and in the modules under test.
+
+    Parameters
+    ----------
+    modules : iterable of module
+        Those that may have names of the standard library of their own.
+    """
+    replacements = _replacements()
+    undo: list[Callable[[], None]] = []
+
+    def put(target: Any, name: str, new: object) -> None:
+        old = vars(target)[name] if not isinstance(target, FunctionType) else getattr(target, name)
+        undo.append(lambda: setattr(target, name, old))
+        setattr(target, name, new)
+
+    try:
+        for module in {threading, queue, time, *modules}:
+            for name, value in list(vars(module).items()):
+                if id(value) in replacements:
+                    put(module, name, replacements[id(value)][1])
+                elif isinstance(value, type) and value.__module__ == module.__name__:
+                    _put_defaults(value, replacements, put)
+        put(threading, "_allocate_lock", _waiter)
+        put(threading.Thread, "__init__", _thread_init)
+        put(threading.Thread, "start", _thread_start)
+        put(threading.Thread, "join", _thread_join)
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _put_defaults(
+    cls: type, replacements: dict[int, tuple[object, object]], put: Callable[[Any, str, object], None]
+) -> None:
+    """Replace the defaults of a class's parameters, such as ``lock_factory``."""
+    initialise = vars(cls).get("__init__")
+    if isinstance(initialise, FunctionType) and initialise.__defaults__:
+        defaults = tuple(replacements.get(id(value), (None, value))[1] for value in initialise.__defaults__)
+        if defaults != initialise.__defaults__:
+            put(initialise, "__defaults__", defaults)

@@ -1,0 +1,132 @@
+"""Which locks were taken while which were held: a cycle in that can deadlock, even if it never did.
+
+The idea is that of the lock-order graphs of Havelund, "Using runtime analysis to guide model checking of Java
+programs" (SPIN 2000, section 2.1), kept by the identity of the locks.
+
+Thread safety: `LockOrder.note` may be called by many threads; it looks before it writes, and what it writes
+is one item of a dict.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from latchstore.stress.result import LockEdge, Problem
+
+#: Modules whose frames say nothing about where a lock is made or taken.
+_INNER = ("threading", "queue", "readerwriterlock.", "latchstore.stress.", "contextlib")
+
+
+class NamedLock(Protocol):
+    """A lock that knows where it was made.
+
+    Attributes
+    ----------
+    label : str
+        Where.
+    owner : object
+        The reader/writer lock that it is a part of, else itself: the parts of one do not count among
+        themselves, as only their library knows what they mean.
+    """
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def owner(self) -> object: ...
+
+
+def frame_outside(frame: FrameType | None) -> FrameType | None:
+    """Return the first frame, from a frame outwards, that is not of the machinery."""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_INNER):
+        frame = frame.f_back
+    return frame
+
+
+def place_of(frame: FrameType | None) -> str:
+    """Name the place that a frame is at."""
+    if frame is None:
+        return "nowhere known"
+    code = frame.f_code
+    return f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_qualname}"
+
+
+def maker_of(frame: FrameType) -> tuple[object | None, str]:
+    """Return the reader/writer lock that a new lock is made for, if any, and the place where it is made.
+
+    Parameters
+    ----------
+    frame : FrameType
+        That of the code that asks for a lock.
+    """
+    owner = frame.f_locals.get("self")
+    outside = place_of(frame_outside(frame))
+    if hasattr(owner, "gen_rlock") and hasattr(owner, "gen_wlock"):
+        return owner, f"{type(owner).__name__}, {outside}"
+    return None, outside
+
+
+class LockOrder:
+    """The graph of one run."""
+
+    def __init__(self) -> None:
+        # From a lock to another that was taken while it was held. The owners are kept alive, so that no
+        # identity is given away twice.
+        self._edges: dict[tuple[int, int], LockEdge] = {}
+        self._owners: dict[int, object] = {}
+
+    def note(self, thread: str, held: Iterable[NamedLock], taken: NamedLock) -> None:
+        """Note that a thread which holds some locks has taken another."""
+        owner = taken.owner
+        for other in held:
+            before = other.owner
+            if before is owner or (id(before), id(owner)) in self._edges:
+                continue
+            self._owners[id(before)] = before
+            self._owners[id(owner)] = owner
+            where = place_of(frame_outside(sys._getframe(1)))
+            self._edges[id(before), id(owner)] = LockEdge(other.label, taken.label, thread, where)
+
+    def edges(self) -> Iterator[LockEdge]:
+        """Return the edges."""
+        return iter(self._edges.values())
+
+    def problem(self) -> Problem | None:
+        """Return a cycle, if there is one."""
+        following: dict[int, list[int]] = {}
+        for before, after in self._edges:
+            following.setdefault(before, []).append(after)
+        for start in following:
+            cycle = _cycle_through(following, start)
+            if cycle is not None:
+                told = [
+                    f"{edge.thread} took {edge.taken} (at {edge.where}) while it held {edge.held}"
+                    for edge in (
+                        self._edges[before, after]
+                        for before, after in zip(cycle, cycle[1:] + cycle[:1], strict=True)
+                    )
+                ]
+                return Problem("lock order", "locks are taken in a circle:\n" + "\n".join(told))
+        return None
+
+
+def _cycle_through(following: dict[int, list[int]], start: int) -> list[int] | None:
+    """Return a way from a lock back to itself, or None."""
+    came_from: dict[int, int] = {}
+    places = [start]
+    while places:
+        place = places.pop()
+        for other in following.get(place, ()):
+            if other == start:
+                way = [place]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return way[::-1]
+            if other not in came_from:
+                came_from[other] = place
+                places.append(other)
+    return None

@@ -1,0 +1,483 @@
+"""Threads that run one at a time, and change only where a strategy says so: a schedule that can be replayed.
+
+Each thread of a run is a `Task`. The threads are real ones, but all wait at a gate of their own except the
+one whose turn it is. While a task runs, the trace function of its thread is called before each bytecode
+(``sys.settrace`` with opcode events); those at which threads can meet, such as loading an attribute or
+calling something, are *points*. At a point the strategy may give the turn to another task. A task that has
+to wait for a lock, a queue or another thread gives up its turn by itself (``cooperative.py``).
+
+The clock of a run counts points, a microsecond each, and jumps ahead when everybody waits for something with
+a timeout. So nothing depends on how fast the machine is: the same strategy gives the same run.
+
+Thread safety: whoever has the turn may touch everything here; giving the turn away by the gates' locks
+publishes it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import dis
+import linecache
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from math import inf
+from threading import get_ident
+from types import CodeType, FrameType
+from typing import Any, NamedTuple, Protocol
+
+from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, place_of
+from latchstore.stress.result import Problem, Step
+
+#: Bytecodes before which another thread may come in. The rest touch nothing but the thread's own stack.
+_POINTS = (
+    "ATTR",
+    "SUBSCR",
+    "CALL",
+    "METHOD",
+    "CONTAINS_OP",
+    "FOR_ITER",
+    "BEFORE_WITH",
+    "STORE_GLOBAL",
+    "STORE_SLICE",
+    "BINARY_SLICE",
+    "UNPACK_SEQUENCE",
+    "_EXTEND",
+    "_UPDATE",
+)
+
+#: The tasks by the identifiers of their threads; how a thread finds out whether it is controlled.
+_TASKS: dict[int, Task] = {}
+
+#: Points after which a run counts as hanging.
+LIMIT = 300_000
+
+#: How often a thread that is told to end may go on all the same.
+_PATIENCE = 50
+
+
+class TaskExit(BaseException):
+    """Ends a thread when its run is over."""
+
+
+class Turn(NamedTuple):
+    """One turn of a task in a schedule.
+
+    Attributes
+    ----------
+    task : int
+    points : int
+        How many points it had.
+    interrupted : bool
+        Whether the task could have gone on.
+    ready : tuple of int
+        The tasks that could have had the next turn.
+    """
+
+    task: int
+    points: int
+    interrupted: bool
+    ready: tuple[int, ...]
+
+
+class Task:
+    """One thread of a run.
+
+    Attributes
+    ----------
+    number : int
+    name : str
+    waiting : object or None
+        What it waits for; None if it can run.
+    deadline : float or None
+        On the clock of the run: seconds.
+    held : list of NamedLock
+        The locks that it has taken and not given back.
+    """
+
+    def __init__(self, scheduler: Scheduler, number: int, name: str) -> None:
+        self.scheduler = scheduler
+        self.number = number
+        self.name = name
+        self.waiting: object | None = None
+        self.deadline: float | None = None
+        self.timed_out = False
+        self.done = False
+        self.held: list[NamedLock] = []
+        self.frame: FrameType | None = None
+        # Released by whoever gives the turn to this task, acquired by itself.
+        self.gate = _thread.allocate_lock()
+        self.gate.acquire()
+        self.refused = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run."""
+        return not self.done and self.waiting is None
+
+    def __repr__(self) -> str:
+        return f"<Task {self.number} {self.name}>"
+
+
+def current_task() -> Task | None:
+    """Return the task that the calling thread is, if it is controlled."""
+    return _TASKS.get(get_ident())
+
+
+class Strategy(Protocol):
+    """Who gets the turn, and when."""
+
+    def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
+        """Return one of the tasks that are ready; `running` is among them, or None if it cannot go on."""
+
+    def next_choice(self, now: int) -> float:
+        """Return the point at which the strategy wants to be asked again, even if all can go on."""
+
+    def started(self, task: Task) -> None:
+        """Be told of a new task."""
+
+
+class Scheduler:
+    """One run.
+
+    Parameters
+    ----------
+    strategy : Strategy
+    traced : callable
+        Whether a code object is of the code under test, and threads may change inside it.
+    limit : int
+        Points after which the run counts as hanging.
+    recording : bool
+        Whether to write down the steps for people to read, which takes time.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        traced: Callable[[CodeType], bool],
+        limit: int = LIMIT,
+        recording: bool = False,
+    ) -> None:
+        self._strategy = strategy
+        self._traced = traced
+        self._limit = limit
+        self._recording = recording
+        self._running: Task | None = None
+        self._ending = False
+        self._free = True
+        self._next_choice: float = inf
+        # Set when the last task has ended; a lock, as Event is one of those that are made cooperative.
+        self._finished = _thread.allocate_lock()
+        self._jumped = 0.0
+        self._turn_began = 0
+        self.tasks: list[Task] = []
+        self.now = 0
+        self.problem: Problem | None = None
+        self.lock_order = LockOrder()
+        self.locks: list[Any] = []
+        self.turns: list[Turn] = []
+        self.steps: list[Step] = []
+        #: Called at each point, if it is set: puts in faults.
+        self.at_point: Callable[[Task], None] | None = None
+
+    # -- the run ----------------------------------------------------------------------------------
+
+    def run(self, body: Callable[[], None], timeout: float = 60.0) -> bool:
+        """Run a body as the first task, and all threads that it starts; return whether it came to an end.
+
+        Parameters
+        ----------
+        body : callable
+            Runs without being interrupted until `release` is called.
+        timeout : float
+            Seconds of real time after which the run is given up, for what blocks outside of this control.
+        """
+        task = self.adopt("main")
+        thread = threading.Thread(target=self.control, args=(task, body), daemon=True)
+        self._running = task
+        self._finished.acquire()
+        task.gate.release()
+        thread.start()
+        ended = self._finished.acquire(timeout=timeout)
+        if ended:
+            thread.join(timeout)
+        return ended
+
+    def release(self) -> None:
+        """Let the strategy have its say from now on."""
+        self._free = False
+        self._turn_began = self.now
+        self._next_choice = self._strategy.next_choice(self.now)
+
+    def hold(self) -> None:
+        """Have tasks change only where they must."""
+        self._free = True
+        self._next_choice = inf
+
+    def adopt(self, name: str) -> Task:
+        """Make a task for a thread that is about to start, which is to call `control`."""
+        task = Task(self, len(self.tasks), name)
+        self.tasks.append(task)
+        self._strategy.started(task)
+        return task
+
+    def control(self, task: Task, body: Callable[[], None]) -> None:
+        """Run a body in the calling thread, as a task."""
+        _TASKS[get_ident()] = task
+        task.gate.acquire()
+        try:
+            if not self._ending:
+                sys.settrace(self._trace_call)
+                body()
+        except TaskExit:
+            pass
+        finally:
+            sys.settrace(None)
+            del _TASKS[get_ident()]
+            task.frame = None
+            task.done = True
+            self._leave(task)
+
+    def _leave(self, task: Task) -> None:
+        """Give the turn away for good."""
+        if task.number == 0:
+            self._ending = True
+        self.wake(task)
+        left = [each for each in self.tasks if not each.done]
+        if not left:
+            self._finished.release()
+        elif self._ending:
+            # One after the other is told to end.
+            self._hand_over(task, left[0], wait=False)
+        else:
+            try:
+                following = self._choose_other(task)
+            except TaskExit:
+                following = left[0]
+            self._hand_over(task, following, wait=False)
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    def point(self, task: Task) -> None:
+        """Let the strategy give the turn to another task, if it wants to now."""
+        self.now += 1
+        if self.now >= self._next_choice:
+            self._ask(task)
+
+    def _ask(self, task: Task) -> None:
+        if self._ending or self._free:
+            return
+        if self.now > self._limit:
+            self.fail(Problem("hang", f"no end after {self._limit:,} points\n{self.table()}"))
+        clock = self.clock()
+        for each in self.tasks:
+            if each.deadline is not None and each.deadline <= clock:
+                self._time_out(each)
+        chosen = self._strategy.choose(task, [each for each in self.tasks if each.ready])
+        self._next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
+        if chosen is not task:
+            self._hand_over(task, chosen)
+
+    def wait(self, task: Task, what: object, timeout: float | None) -> bool:
+        """Wait until `wake` is called for something; return whether that was in time."""
+        self._refuse_if_ending(task)
+        task.waiting = what
+        task.deadline = None if timeout is None or timeout < 0 else self.clock() + timeout
+        task.timed_out = False
+        chosen = self._choose_other(task)
+        if chosen is not task:
+            self._hand_over(task, chosen)
+        task.waiting = None
+        task.deadline = None
+        return not task.timed_out
+
+    def wake(self, what: object) -> None:
+        """Let all who wait for something go on."""
+        for each in self.tasks:
+            if each.waiting is what:
+                each.waiting = None
+                each.deadline = None
+
+    def clock(self) -> float:
+        """Return the time of the run, in seconds."""
+        return self.now * 1e-6 + self._jumped
+
+    def _choose_other(self, task: Task) -> Task:
+        """Return who is next when a task cannot go on; time passes if nobody can."""
+        ready = [each for each in self.tasks if each.ready]
+        while not ready:
+            self._pass_time(task)
+            ready = [each for each in self.tasks if each.ready]
+        if self._free:
+            return ready[0]
+        chosen = self._strategy.choose(None, ready)
+        self._next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
+        return chosen
+
+    def _pass_time(self, task: Task) -> None:
+        """Jump to the first deadline. It is a deadlock if there is none, or if locks cannot come free."""
+        stuck = self._stuck_on_locks()
+        deadlines = [each.deadline for each in self.tasks if each.deadline is not None and not each.done]
+        if stuck or not deadlines:
+            self.fail(Problem("deadlock", f"{stuck or 'no thread can go on'}\n{self.table()}"))
+        self._jumped += max(0.0, min(deadlines) - self.clock())
+        clock = self.clock()
+        for each in self.tasks:
+            if each.deadline is not None and each.deadline <= clock:
+                self._time_out(each)
+
+    def _time_out(self, task: Task) -> None:
+        task.waiting = None
+        task.deadline = None
+        task.timed_out = True
+
+    def _hand_over(self, task: Task, chosen: Task, wait: bool = True) -> None:
+        if not self._free:
+            points, self._turn_began = self.now - self._turn_began, self.now
+            could = tuple(each.number for each in self.tasks if each.ready)
+            self.turns.append(Turn(task.number, points, task.ready, could))
+            if self._recording:
+                self._record(task)
+        self._running = chosen
+        chosen.gate.release()
+        if wait:
+            task.gate.acquire()
+            self._refuse_if_ending(task)
+
+    def _refuse_if_ending(self, task: Task) -> None:
+        if not self._ending:
+            return
+        task.refused += 1
+        if task.refused > _PATIENCE:
+            # It will not end. The thread is left where it is, and the others are told to end.
+            task.done = True
+            self._leave(task)
+            task.gate.acquire()
+        raise TaskExit
+
+    # -- what goes wrong --------------------------------------------------------------------------
+
+    def fail(self, problem: Problem) -> None:
+        """End the run with a problem; called by whoever has the turn."""
+        if self.problem is None:
+            self.problem = problem
+        if not self._ending:
+            self._ending = True
+            # What is broken off now says so in logs, which is no news.
+            logging.disable(logging.CRITICAL)
+        raise TaskExit
+
+    def _stuck_on_locks(self) -> str:
+        """Say which threads wait for locks that nobody will give back; empty if none does."""
+        for task in self.tasks:
+            seen: list[Task] = []
+            each: Task | None = task
+            while each is not None and each not in seen:
+                seen.append(each)
+                lock: Any = each.waiting
+                if not hasattr(lock, "holder") or lock.for_waiting:
+                    break
+                holder: Task | None = lock.holder
+                if holder is not None and holder.done:
+                    return f"thread {each.number} waits for a lock that thread {holder.number} took and kept"
+                each = holder
+            else:
+                if each is not None:
+                    circle = seen[seen.index(each) :]
+                    return "threads wait for each other: " + " -> ".join(
+                        str(one.number) for one in [*circle, each]
+                    )
+        return ""
+
+    def table(self) -> str:
+        """Return who holds what and waits for what, as a table."""
+        rows = [("thread", "holds", "waits for", "at")]
+        for task in self.tasks:
+            if not task.done:
+                held = ", ".join(dict.fromkeys(lock.label for lock in task.held)) or "nothing"
+                waiting = "nothing" if task.waiting is None else getattr(task.waiting, "label", None)
+                name = f"{task.number} ({task.name})"
+                rows.append((name, held, waiting or str(task.waiting), place_of(self._frame_of(task))))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def kept_locks(self) -> Problem | None:
+        """Return a problem if a lock is still held by a thread that has ended."""
+        for lock in self.locks:
+            holder = lock.holder
+            if holder is not None and holder.done and not lock.for_waiting:
+                text = f"thread {holder.number} has ended and not given back the lock made at {lock.label}"
+                return Problem("deadlock", text)
+        return None
+
+    # -- what people read -------------------------------------------------------------------------
+
+    def _frame_of(self, task: Task) -> FrameType | None:
+        """Return the innermost frame of a task in the code under test."""
+        for ident, each in list(_TASKS.items()):
+            if each is task:
+                frame = sys._current_frames().get(ident)
+                while frame is not None and not self._traced(frame.f_code):
+                    frame = frame.f_back
+                return frame or frame_outside(sys._current_frames().get(ident))
+        return None
+
+    def _record(self, task: Task) -> None:
+        frame = self._frame_of(task)
+        if frame is None:
+            text = "ended" if task.done else "outside of the store"
+            self.steps.append(Step(task.number, task.name, text))
+            return
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        waiting = getattr(task.waiting, "label", None)
+        if waiting is not None:
+            line += f"  (waits for {waiting})"
+        self.steps.append(Step(task.number, place_of(frame), line))
+
+    def trace_again(self, task: Task) -> None:
+        """Trace the calling thread again, which Python stops when the trace function has raised something."""
+        if not task.done:
+            sys.settrace(self._trace_call)
+
+    # -- tracing ----------------------------------------------------------------------------------
+
+    def _trace_call(self, frame: FrameType, event: str, arg: Any) -> Any:
+        points = points_of(frame.f_code) if self._traced(frame.f_code) else None
+        if not points:
+            return None
+        task = _TASKS[get_ident()]
+        at_point = self.at_point
+
+        def trace(frame: FrameType, event: str, arg: Any) -> Any:
+            if event == "opcode" and frame.f_lasti in points:
+                self.now += 1
+                if self.now >= self._next_choice:
+                    self._ask(task)
+                if at_point is not None:
+                    at_point(task)
+            return trace
+
+        # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
+        frame.f_trace = trace
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return trace
+
+
+_points: dict[CodeType, frozenset[int]] = {}
+
+
+def points_of(code: CodeType) -> frozenset[int]:
+    """Return the offsets of the bytecodes of a code object at which threads may change."""
+    found = _points.get(code)
+    if found is None:
+        found = _points[code] = frozenset(
+            instruction.offset
+            for instruction in dis.get_instructions(code)
+            if any(part in instruction.opname for part in _POINTS)
+        )
+    return found

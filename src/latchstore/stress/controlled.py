@@ -18,11 +18,11 @@ from typing import Any
 
 from latchstore.errors import StoreError
 from latchstore.store import AbstractStore
-from latchstore.stress.cooperative import substituted
+from latchstore.stress.cooperative import cooperative
 from latchstore.stress.faults import InjectedError, Injector
 from latchstore.stress.history import History, Operation, Outcome
 from latchstore.stress.result import LockEdge, Problem, Step
-from latchstore.stress.scheduler import Scheduler, Strategy, Task, Turn, current_task
+from latchstore.stress.scheduler import Scheduler, Strategy, Turn, current_task
 from latchstore.stress.scope import Scope
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Action, RolledBackError, Workload
@@ -104,7 +104,7 @@ class Laboratory:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with substituted(self._scope.modules()):
+            with cooperative(self._scope.modules()):
                 yield
         finally:
             if collecting:
@@ -250,7 +250,7 @@ class _Cast:
                 yield Operation(number, action.name, action.key, action.argument, None, begin, None, "info")
 
     def renumbered(self, step: Step) -> Step:
-        """Number a step's thread as the history does; those that the store has started come after."""
+        """Return a step with its thread numbered as in the history, before those that the store starts."""
         others = [task.number for task in self._scheduler.tasks if task.number not in self._numbers]
         number = self._numbers.get(step.thread)
         if number is None:

@@ -2,8 +2,7 @@
 
 For the time of a search the names of the standard library that make threads wait are replaced: in
 ``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
-``lock_factory``), and in the modules under test. What is not called by a controlled thread works as ever. Conditions, events,
-semaphores, barriers and queues of the standard library are written in Python on top of locks, so they follow.
+``lock_factory``), and in X
 
 Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
 """
@@ -17,12 +16,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
 from typing import Any
 
 from latchstore.stress.lock_order import maker_of
 from latchstore.stress.scheduler import Task, current_task
+from latchstore.stress.substitution import substituted
 
 _Lock = _thread.allocate_lock
 _RLock = threading.RLock
@@ -288,9 +288,9 @@ def _thread_join(thread: threading.Thread, timeout: float | None = None) -> None
         _join(thread)
 
 
-def _replacements() -> dict[int, tuple[object, object]]:
-    """Return what is replaced, by its identity: the original, which is kept alive, and what is put there."""
-    pairs: list[tuple[object, object]] = [
+def _replacements() -> list[tuple[object, object]]:
+    """Return what is replaced: each original, and what is put in its place."""
+    return [
         (_Lock, _lock),
         (threading.Lock, _lock),
         (_RLock, _rlock),
@@ -303,49 +303,18 @@ def _replacements() -> dict[int, tuple[object, object]]:
         (_REAL_TIMES["perf_counter"], _clock("perf_counter", 1.0, 0.0)),
         (_REAL_TIMES["perf_counter_ns"], _clock("perf_counter_ns", 10**9, 0)),
     ]
-    return {id(original): (original, new) for original, new in pairs}
 
 
-@contextmanager
-def substituted(modules: Iterable[ModuleType]) -> Iterator[None]:
-    """Replace what makes threads wait, in the standard library and in the modules under test.
-
-    Parameters
-    ----------
-    modules : iterable of module
-        Those that may have names of the standard library of their own.
-    """
-    replacements = _replacements()
-    undo: list[Callable[[], None]] = []
-
-    def put(target: Any, name: str, new: object) -> None:
-        old = vars(target)[name] if not isinstance(target, FunctionType) else getattr(target, name)
-        undo.append(lambda: setattr(target, name, old))
-        setattr(target, name, new)
-
-    try:
-        for module in {threading, queue, time, *modules}:
-            for name, value in list(vars(module).items()):
-                if id(value) in replacements:
-                    put(module, name, replacements[id(value)][1])
-                elif isinstance(value, type) and value.__module__ == module.__name__:
-                    _put_defaults(value, replacements, put)
-        put(threading, "_allocate_lock", _waiter)
-        put(threading.Thread, "__init__", _thread_init)
-        put(threading.Thread, "start", _thread_start)
-        put(threading.Thread, "join", _thread_join)
-        yield
-    finally:
-        for step in reversed(undo):
-            step()
-
-
-def _put_defaults(
-    cls: type, replacements: dict[int, tuple[object, object]], put: Callable[[Any, str, object], None]
-) -> None:
-    """Replace the defaults of a class's parameters, such as ``lock_factory``."""
-    initialise = vars(cls).get("__init__")
-    if isinstance(initialise, FunctionType) and initialise.__defaults__:
-        defaults = tuple(replacements.get(id(value), (None, value))[1] for value in initialise.__defaults__)
-        if defaults != initialise.__defaults__:
-            put(initialise, "__defaults__", defaults)
+def cooperative(modules: Iterable[ModuleType]) -> AbstractContextManager[None]:
+    """Replace what makes threads wait, in the standard library and in the modules under test."""
+    thread = threading.Thread
+    return substituted(
+        modules,
+        _replacements(),
+        (
+            (threading, "_allocate_lock", _waiter),
+            (thread, "__init__", _thread_init),
+            (thread, "start", _thread_start),
+            (thread, "join", _thread_join),
+        ),
+    )

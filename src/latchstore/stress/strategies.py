@@ -138,7 +138,8 @@ def following_schedules(given: int, turns: Sequence[Turn], preempt: bool) -> Ite
     turns : sequence of Turn
         All turns of the run.
     preempt : bool
-        Whether a task may lose its turn though it could go on; else they differ only in who comes next.
+        Whether they differ by a task that loses its turn though it could go on, or by who comes next when a
+        task cannot go on.
     """
     schedule = schedule_of(turns)
     for place in range(max(0, given - 1), len(turns)):
@@ -146,10 +147,11 @@ def following_schedules(given: int, turns: Sequence[Turn], preempt: bool) -> Ite
         if turn.task == 0:
             continue  # the task that has started the others, and only waits for them
         following = turns[place + 1].task if place + 1 < len(turns) else None
-        for other in turn.ready:
-            if other not in (following, turn.task):
-                yield (*schedule[: place + 1], (other, None))
-        if preempt:
+        if not preempt:
+            for other in turn.ready:
+                if other not in (following, turn.task):
+                    yield (*schedule[: place + 1], (other, None))
+        else:
             # Those that could have had the turn themselves, or have become ready in it.
             ready = {*turns[place - 1].ready, *turn.ready} - {turn.task, 0}
             for points in range(1, turn.points):

@@ -1,0 +1,79 @@
+"""Locks of the system that write down in which order they are taken.
+
+Thread safety: what a thread holds is a list of its own; a lock that another thread gives back is taken off
+the list of the one that took it, by one list operation.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from types import ModuleType
+
+from latchstore.stress.lock_order import LockOrder, NamedLock, maker_of
+from latchstore.stress.substitution import substituted
+
+_Lock = _thread.allocate_lock
+
+
+class _Held(threading.local):
+    """The locks that this thread has."""
+
+    def __init__(self) -> None:
+        self.locks: list[NamedLock] = []
+
+
+_held = _Held()
+
+
+class RecordingLock:
+    """In the place of ``threading.Lock``: the same, with a note in a `LockOrder`."""
+
+    def __init__(self, order: LockOrder) -> None:
+        self._order = order
+        self._lock = _Lock()
+        self._list: list[NamedLock] | None = None
+        owner, self.label = maker_of(sys._getframe(2))
+        self.owner: object = self if owner is None else owner
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it."""
+        if not self._lock.acquire(blocking, timeout):
+            return False
+        held = _held.locks
+        if held:
+            self._order.note(threading.current_thread().name, held, self)
+        held.append(self)
+        self._list = held
+        return True
+
+    def release(self) -> None:
+        """Give it back."""
+        held, self._list = self._list, None
+        if held is not None:
+            held.remove(self)
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Tell whether somebody has it."""
+        return self._lock.locked()
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def recorded(modules: Iterable[ModuleType], order: LockOrder) -> AbstractContextManager[None]:
+    """Have locks that are made meanwhile by the modules under test write down their order.
+
+    Locks that may be taken twice by a thread (RLock) are left as they are.
+    """
+
+    def lock() -> RecordingLock:
+        return RecordingLock(order)
+
+    return substituted(modules, [(_Lock, lock), (threading.Lock, lock)])

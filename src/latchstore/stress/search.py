@@ -1,0 +1,258 @@
+"""Looking for a schedule in which a store fails, and making the failure small.
+
+Schedule number n of a search has the seed ``seed + n`` and the workload ``n`` modulo their number, so any of
+them can be run again by itself.
+
+Thread safety: one search at a time in a process.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from latchstore.stress.controlled import Laboratory, Program, Run
+from latchstore.stress.result import LockEdge
+from latchstore.stress.scheduler import Strategy, Turn
+from latchstore.stress.strategies import (
+    AtRandom,
+    Priorities,
+    Replay,
+    Schedule,
+    following_schedules,
+    schedule_of,
+)
+from latchstore.stress.workloads import Workload
+
+Mode = Literal["random", "pct", "exhaustive"]
+
+#: Schedules that are tried before it is believed that a smaller program does not fail.
+_TRIES = 40
+
+#: Orderings that `Priorities` looks for, in turn.
+_DEPTHS = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search is made.
+
+    Attributes
+    ----------
+    mode : str
+        ``"random"``, ``"pct"`` (priorities that change at random) or ``"exhaustive"``.
+    threads, operations : int
+        How many threads, and how many operations each of them does in one schedule.
+    seed : int
+    preemptions : int
+        In exhaustive mode: how often at most a thread loses its turn though it could go on.
+    """
+
+    mode: Mode = "pct"
+    threads: int = 3
+    operations: int = 3
+    seed: int = 0
+    preemptions: int = 2
+
+
+@dataclass
+class Found:
+    """What a search has found.
+
+    Attributes
+    ----------
+    schedules, points, operations : int
+        How many there were, of the search alone.
+    program, run : Program and Run
+        Those of the failure, made small, or of the last schedule.
+    seed : int
+        Of that schedule.
+    complete : bool
+        Whether all schedules within the bounds were tried.
+    """
+
+    program: Program
+    run: Run
+    seed: int
+    schedules: int = 0
+    points: int = 0
+    operations: int = 0
+    complete: bool = False
+    lock_edges: dict[tuple[str, str], LockEdge] = field(default_factory=dict)
+
+    def count(self, program: Program, run: Run) -> None:
+        """Note one more run."""
+        self.program, self.run, self.seed = program, run, program.seed
+        self.schedules += 1
+        self.points += run.points
+        self.operations += program.size
+        for edge in run.lock_edges:
+            self.lock_edges.setdefault((edge.held, edge.taken), edge)
+
+
+def search(
+    laboratory: Laboratory,
+    workloads: Sequence[Workload],
+    settings: Settings,
+    enough: Callable[[Found], bool],
+) -> Found:
+    """Run schedules until one fails, or until it is enough; return the failure as small as it can be made.
+
+    Parameters
+    ----------
+    laboratory : Laboratory
+        Open.
+    workloads : sequence of Workload
+        Each has its turn.
+    settings : Settings
+    enough : callable
+        Asked after each schedule; may show progress.
+    """
+    if settings.mode == "exhaustive":
+        runs = _exhaustive(laboratory, workloads, settings)
+    else:
+        runs = _sampled(laboratory, workloads, settings)
+    found: Found | None = None
+    for program, run in runs:
+        if found is None:
+            found = Found(program, run, program.seed)
+        found.count(program, run)
+        if run.failed:
+            small = shrunk(laboratory, program, run, settings)
+            found.program, found.run = small
+            return found
+        if enough(found):
+            return found
+    assert found is not None, "there is at least one schedule"
+    found.complete = True
+    return found
+
+
+def strategy_for(settings: Settings, seed: int, points: int) -> Strategy:
+    """Return the strategy of the schedule with a seed, for a run of about so many points."""
+    chance = random.Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
+    if settings.mode == "random":
+        return AtRandom(chance)
+    return Priorities(chance, chance.choice(_DEPTHS), points)
+
+
+def _sampled(
+    laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
+) -> Iterator[tuple[Program, Run]]:
+    # The first runs import modules and fill caches, so they have other points; and they say how many.
+    points = [
+        laboratory.run(Program.of(workload, 0, settings.threads, settings.operations), Replay(())).points
+        for workload in workloads
+        for _ in range(2)
+    ][1::2]
+    number = 0
+    while True:
+        which = number % len(workloads)
+        seed = settings.seed + number
+        program = Program.of(workloads[which], seed, settings.threads, settings.operations)
+        yield program, laboratory.run(program, strategy_for(settings, seed, points[which]))
+        number += 1
+
+
+def _exhaustive(
+    laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
+) -> Iterator[tuple[Program, Run]]:
+    """Run all schedules without a preemption, then all with one, and so on; each of them once."""
+    programs = [
+        Program.of(workload, settings.seed, settings.threads, settings.operations) for workload in workloads
+    ]
+    for program in programs:
+        laboratory.run(program, Replay(()))
+    known: set[object] = set()
+    frontier: Iterable[tuple[Program, Schedule]] = [(program, ()) for program in programs]
+    for bound in range(settings.preemptions + 1):
+        ran: list[tuple[Program, int, list[Turn]]] = []
+        for program, beginning in frontier:
+            waiting = [beginning]
+            while waiting:
+                schedule = waiting.pop()
+                run = laboratory.run(program, Replay(schedule))
+                yield program, run
+                key = (program, schedule_of(run.turns))
+                if key not in known:
+                    known.add(key)
+                    waiting.extend(following_schedules(len(schedule), run.turns, preempt=False))
+                    if bound < settings.preemptions:
+                        ran.append((program, len(schedule), run.turns))
+        frontier = _with_one_preemption_more(ran)
+
+
+def _with_one_preemption_more(
+    ran: Iterable[tuple[Program, int, list[Turn]]],
+) -> Iterator[tuple[Program, Schedule]]:
+    for program, given, turns in ran:
+        for following in following_schedules(given, turns, preempt=True):
+            yield program, following
+
+
+# -- making it small --------------------------------------------------------------------------------
+
+
+def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Settings) -> tuple[Program, Run]:
+    """Return a smaller program that fails, with fewer preemptions, its steps written down."""
+    sampled = replace(settings, mode="pct") if settings.mode == "exhaustive" else settings
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in _smaller_programs(program):
+            failure = _failure_of(laboratory, candidate, run, sampled)
+            if failure is not None:
+                program, run, smaller = candidate, failure, True
+                break
+    run = _fewer_preemptions(laboratory, program, run)
+    again = laboratory.run(program, Replay(schedule_of(run.turns)), recording=True)
+    return program, again if again.failed else run
+
+
+def _smaller_programs(program: Program) -> Iterator[Program]:
+    """Return the program without one of its threads, then without one of its actions."""
+    kept = program.kept
+    if len(kept) > 1:
+        for thread in range(len(kept)):
+            if kept[thread]:
+                # The others keep their numbers, as what they do depends on them.
+                yield replace(program, kept=(*kept[:thread], (), *kept[thread + 1 :]))
+    for thread, actions in enumerate(kept):
+        for place in range(len(actions)):
+            fewer = (*actions[:place], *actions[place + 1 :])
+            if fewer:
+                yield replace(program, kept=(*kept[:thread], fewer, *kept[thread + 1 :]))
+
+
+def _failure_of(laboratory: Laboratory, program: Program, before: Run, settings: Settings) -> Run | None:
+    """Return a failing run of a program, if one of a few schedules gives one."""
+    strategies: Iterable[Strategy] = (
+        Replay(schedule_of(before.turns)),
+        *(strategy_for(settings, program.seed + number, before.points) for number in range(_TRIES)),
+    )
+    for strategy in strategies:
+        run = laboratory.run(program, strategy)
+        if run.failed:
+            return run
+    return None
+
+
+def _fewer_preemptions(laboratory: Laboratory, program: Program, run: Run) -> Run:
+    """Let tasks go on where they were interrupted, one place after the other, as long as it still fails."""
+    place = 0
+    while place < len(run.turns):
+        schedule = list(schedule_of(run.turns))
+        if run.turns[place].interrupted:
+            schedule[place] = (schedule[place][0], None)
+            candidate = laboratory.run(program, Replay(tuple(schedule)))
+            if candidate.failed and _preemptions(candidate) < _preemptions(run):
+                run = candidate
+                continue
+        place += 1
+    return run
+
+
+def _preemptions(run: Run) -> int:
+    return sum(turn.interrupted for turn in run.turns)

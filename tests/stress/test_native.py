@@ -13,7 +13,7 @@ import pytest
 from latchstore import AbstractStore, DictMemoryStore, EventManager
 from latchstore.stress.history import History
 from latchstore.stress.native import WorkerError, run_native
-from latchstore.stress.workloads import KeyAction, ListAppend, Registers, Workload
+from latchstore.stress.workloads import KeyAction, ListAppend, PlainWorkload, Registers, Workload
 
 WORKLOADS: tuple[Workload, ...] = (Registers(), ListAppend())
 
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_actions() -> None:
     assert first_actions(1, 0) != first_actions(1, 1)
 
 
-class Crashing:
+class Crashing(PlainWorkload):
     """A workload whose actions raise something that no store may raise."""
 
     name = "crashing"

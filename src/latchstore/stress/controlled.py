@@ -6,6 +6,7 @@ Thread safety: one run at a time in a process, as the standard library's locks a
 from __future__ import annotations
 
 import faulthandler
+import functools
 import gc
 import logging
 import sys
@@ -19,16 +20,19 @@ from typing import Any
 from latchstore.errors import StoreError
 from latchstore.store import AbstractStore
 from latchstore.stress.cooperative import cooperative
-from latchstore.stress.faults import InjectedError, Injector
+from latchstore.stress.faults import Exceptions, Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome
-from latchstore.stress.result import LockEdge, Problem, Step
-from latchstore.stress.scheduler import Scheduler, Strategy, Turn, current_task
+from latchstore.stress.result import LockEdge, Mark, Problem, Step
+from latchstore.stress.scheduler import Scheduler, Strategy, Task, Turn, current_task
 from latchstore.stress.scope import Scope
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Action, RolledBackError, Workload
 
 #: Seconds of real time after which a run is given up.
 TIMEOUT = 60.0
+
+#: How often each fault that acts by itself does so in one run.
+_DISTURBANCES = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Run:
     verdicts: dict[str, Verdict]
     steps: list[Step] = field(default_factory=list)
     lock_edges: list[LockEdge] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -90,12 +95,15 @@ class Laboratory:
     ----------
     factory : callable
         Makes a new store for each run.
+    faults : sequence of classes
+        What goes wrong in each run. Their `options` are handed to the factory.
     """
 
-    def __init__(self, factory: Callable[[], AbstractStore], injector: Injector | None = None) -> None:
-        self._factory = factory
+    def __init__(self, factory: Callable[..., AbstractStore], faults: Sequence[type[Fault]] = ()) -> None:
+        options = {name: value for fault in faults for name, value in fault.options.items()}
+        self._factory = functools.partial(factory, **options) if options else factory
         self._scope = Scope(factory)
-        self._injector = injector
+        self._faults = faults
         self._runs = 0
 
     @contextmanager
@@ -124,7 +132,7 @@ class Laboratory:
         if self._runs % 20 == 0:
             gc.collect()
         scheduler = Scheduler(strategy, self._scope.traced, recording=recording)
-        cast = _Cast(scheduler, program, self._factory, self._injector)
+        cast = _Cast(scheduler, program, self._factory, self._faults)
         try:
             ended = scheduler.run(cast.play, TIMEOUT)
         finally:
@@ -146,6 +154,7 @@ class Laboratory:
             verdicts,
             [cast.renumbered(step) for step in scheduler.steps],
             list(scheduler.lock_order.edges()),
+            cast.marks,
         )
 
 
@@ -157,17 +166,20 @@ class _Cast:
         scheduler: Scheduler,
         program: Program,
         factory: Callable[[], AbstractStore],
-        injector: Injector | None,
+        faults: Sequence[type[Fault]],
     ) -> None:
         self._scheduler = scheduler
         self._program = program
         self._factory = factory
-        self._injector = injector
+        self.marks: list[Mark] = []
+        self._faults = [fault(program.seed, self._note) for fault in faults]
         self._written: list[list[Operation]] = [[] for _ in program.kept]
         self._open: list[tuple[Action, int] | None] = [None for _ in program.kept]
         # The numbers of the workers among the scheduler's tasks.
         self._numbers: dict[int, int] = {}
         self._time = 0
+        # After how many points the exception comes that is put in, if there is one.
+        self._points_left = 0
         self.facts: Any = None
 
     def play(self) -> None:
@@ -176,6 +188,8 @@ class _Cast:
         try:
             store = self._factory()
             program.workload.prepare(store)
+            for fault in self._faults:
+                fault.prepare(store)
             threads = [
                 threading.Thread(target=self._work, args=(store, number, program.actions(number)))
                 for number in range(len(program.kept))
@@ -183,14 +197,18 @@ class _Cast:
             for number, thread in enumerate(threads):
                 self._numbers[len(scheduler.tasks)] = number
                 thread.start()
-            if self._injector is not None:
-                self._injector.begin(scheduler, store, program.seed)
+            for fault in self._faults:
+                disturber = threading.Thread(target=self._disturb, args=(store, fault))
+                threads.append(disturber)
+                disturber.start()
+            self._plan_exception()
             scheduler.release()
             for thread in threads:
                 thread.join()
             scheduler.hold()
-            if self._injector is not None:
-                self._injector.end(scheduler)
+            scheduler.at_point = None
+            for fault in self._faults:
+                fault.finish(store)
             self.facts = program.workload.finish(store)
             close = getattr(store, "close", None)
             if close is not None:
@@ -202,13 +220,50 @@ class _Cast:
         for action in actions:
             self._written[number].append(self._done(store, number, action))
 
+    def _disturb(self, store: AbstractStore, fault: Fault) -> None:
+        try:
+            for _ in range(_DISTURBANCES):
+                if not fault.disturb(store, self):
+                    return
+        except StoreError:
+            return  # refused, as all others may be
+        except Exception:
+            self._scheduler.fail(Problem("crash", f"fault {fault.name}:\n{traceback.format_exc()}"))
+
+    def interrupt(self, error: type[BaseException]) -> bool:
+        """Do nothing: exceptions come at points here, see `_plan_exception`."""
+        return False
+
+    def _plan_exception(self) -> None:
+        """Have one worker be broken off at one point, if that fault is switched on."""
+        for fault in self._faults:
+            if isinstance(fault, Exceptions):
+                self._points_left = fault.point_of_error(self._program.size * 200)
+                self._scheduler.at_point = self._count_down
+
+    def _count_down(self, task: Task) -> None:
+        self._points_left -= 1
+        number = self._numbers.get(task.number)
+        if self._points_left <= 0 and number is not None and self._open[number] is not None:
+            self._scheduler.at_point = None
+            self._note("exception")
+            raise InjectedError
+
+    def _note(self, name: str) -> None:
+        task = current_task()
+        number = None if task is None else self._numbers.get(task.number)
+        self.marks.append(Mark(int(self._scheduler.clock() * 10**9), name, number))
+
     def _done(self, store: AbstractStore, number: int, action: Action) -> Operation:
         outcome: Outcome = "ok"
         result = None
         begin = self._tick()
         end: int | None = None
-        self._open[number] = (action, begin)
         try:
+            for fault in self._faults:
+                fault.before_action(store, action.key)
+            begin = self._tick()
+            self._open[number] = (action, begin)
             result = action.run(store)
             end = self._tick()
         except (RolledBackError, StoreError):

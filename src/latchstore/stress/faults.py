@@ -1,22 +1,284 @@
-"""Faults that a run can put in."""
+"""Faults that a run can put in: what a store must bear without a wrong answer.
+
+Faults write under keys that begin with ``fault/``, which no workload looks at. What an operation of a
+workload does wrong because of a fault counts as wrong; that the store refuses an operation does not.
+
+Thread safety: each fault is made for one run; its methods are called by threads of the run.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import gc
+import io
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 
+from latchstore.errors import StoreError
+from latchstore.events import StoreModificationEvent
 from latchstore.store import AbstractStore
-from latchstore.stress.scheduler import Scheduler
+
+#: What begins the keys of faults.
+PREFIX = "fault/"
 
 
 class InjectedError(BaseException):
     """Put in by the harness: what it has broken off may or may not have had its effect."""
 
 
-class Injector(Protocol):
-    """Puts faults into runs."""
+class FaultError(Exception):
+    """A fault has shown something wrong that no history tells of."""
 
-    def begin(self, scheduler: Scheduler, store: AbstractStore, seed: int) -> None:
-        """Prepare the faults of one run, before its threads go on."""
 
-    def end(self, scheduler: Scheduler) -> None:
-        """Take them back."""
+class Workers(Protocol):
+    """The threads of a run, as faults see them."""
+
+    def interrupt(self, error: type[BaseException]) -> bool:
+        """Raise something in one of the threads, wherever it is; tell whether there was one."""
+
+
+class Fault:
+    """Something that goes wrong around a store.
+
+    Parameters
+    ----------
+    seed : int
+    note : callable
+        Called with the name of the fault whenever it is put in.
+    """
+
+    #: How it is switched on.
+    name: ClassVar[str]
+    #: Whether it works on threads of the system, and on threads under a scheduler.
+    native: ClassVar[bool] = True
+    controlled: ClassVar[bool] = True
+    #: Arguments that the store is made with.
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, seed: int, note: Callable[[str], None]) -> None:
+        self.chance = random.Random(f"{self.name} {seed}")  # noqa: S311 (nothing secret)
+        self.note = note
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Get ready, before any thread of the run has started."""
+
+    def before_action(self, store: AbstractStore, key: str | None) -> None:
+        """Be called by a thread of the workload before it acts on a key."""
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        """Be called again and again by a thread of its own; return whether to go on."""
+        return False
+
+    def finish(self, store: AbstractStore) -> None:
+        """Take back what would disturb the last look at the store."""
+
+
+class Exceptions(Fault):
+    """Exceptions between two bytecodes of an operation, which leave it open whether it had its effect."""
+
+    name = "exceptions"
+    native = False
+
+    def point_of_error(self, points: int) -> int:
+        """Return after how many points of the run the exception comes."""
+        return self.chance.randrange(1, max(2, points))
+
+
+class Asynchronous(Fault):
+    """Exceptions that one thread sets in another (PyThreadState_SetAsyncExc)."""
+
+    name = "async"
+    controlled = False
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        if workers.interrupt(InjectedError):
+            self.note(self.name)
+        time.sleep(0.002)
+        return True
+
+
+class _BrokenStream(io.RawIOBase):
+    """Gives something that nobody may ever see, and fails then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reads = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > 1:
+            raise OSError("the stream broke off")
+        return b"broken off"
+
+
+class Streams(Fault):
+    """Streams that fail halfway: what they gave before must not be seen."""
+
+    name = "streams"
+
+    def before_action(self, store: AbstractStore, key: str | None) -> None:
+        if key is None or self.chance.random() > 0.2:
+            return
+        self.note(self.name)
+        try:
+            store.set_data(key, _BrokenStream())
+        except (OSError, StoreError):
+            return
+        raise FaultError(f"set_data({key!r}) of a stream that fails has raised nothing")
+
+
+class Listeners(Fault):
+    """Listeners that raise, that take long, and that use the store themselves."""
+
+    name = "listeners"
+
+    def prepare(self, store: AbstractStore) -> None:
+        def raising(event: StoreModificationEvent) -> None:
+            if not event.key.startswith(PREFIX):
+                self.note("raising listener")
+                raise RuntimeError("a listener of the harness raises")
+
+        def slow(event: StoreModificationEvent) -> None:
+            if self.chance.random() < 0.05:
+                self.note("slow listener")
+                time.sleep(0.001)
+
+        def reentrant(event: StoreModificationEvent) -> None:
+            if not event.key.startswith(PREFIX) and self.chance.random() < 0.2:
+                self.note("listener that writes")
+                store.exists(event.key)
+                with store.transaction("listener"):
+                    store.from_bytes(f"{PREFIX}listener", event.key.encode())
+
+        # They live as long as the store.
+        self._listeners = (raising, slow, reentrant)
+        for listener in self._listeners:
+            store.event_manager.connect(StoreModificationEvent, listener)
+
+
+class FullQueue(Fault):
+    """An event queue that is full at once: writers wait or are refused."""
+
+    name = "queue"
+    options: ClassVar[Mapping[str, Any]] = {"max_pending_events": 2}
+
+    def prepare(self, store: AbstractStore) -> None:
+        def slow(event: StoreModificationEvent) -> None:
+            if self.chance.random() < 0.1:
+                self.note("slow listener")
+                time.sleep(0.0005)
+
+        self._listener = slow
+        store.event_manager.connect(StoreModificationEvent, slow)
+
+
+class Timeouts(Fault):
+    """Locks that are not waited for: operations are refused."""
+
+    name = "timeouts"
+    options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 0.0}
+
+
+class Closing(Fault):
+    """The store is closed and opened again while others write."""
+
+    name = "close"
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        self.note(self.name)
+        store.close()
+        store.connect()
+        time.sleep(0.001)
+        return True
+
+    def finish(self, store: AbstractStore) -> None:
+        store.connect()
+
+
+class Collector(Fault):
+    """Garbage whose finalizers use the store, in whichever thread the collector runs."""
+
+    name = "gc"
+
+    def before_action(self, store: AbstractStore, key: str | None) -> None:
+        _Garbage(store, self.note)
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        _Garbage(store, self.note)
+        gc.collect(0)
+        time.sleep(0.0005)
+        return True
+
+
+class _Garbage:
+    """Refers to itself, so only the collector frees it."""
+
+    def __init__(self, store: AbstractStore, note: Callable[[str], None]) -> None:
+        self._store = store
+        self._note = note
+        self._itself = self
+
+    def __del__(self) -> None:
+        self._note("finalizer")
+        try:
+            self._store.exists(f"{PREFIX}gc")
+            self._store.from_bytes(f"{PREFIX}gc", b"")
+        except StoreError:
+            return  # in the middle of a commit of its own thread: it is told so, and does not wait
+
+
+class Forks(Fault):
+    """Processes that are forked at any moment, and use their copy of the store."""
+
+    name = "forks"
+    controlled = False
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        if not hasattr(os, "fork"):
+            return False
+        self.note("fork")
+        with warnings.catch_warnings():
+            # Python 3.12 warns of what is tested here.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if not child:
+            self._be_the_child(store)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise FaultError(f"a forked process could not use its store: wait status {status}")
+        time.sleep(0.01)
+        return True
+
+    def _be_the_child(self, store: AbstractStore) -> None:
+        """Use the store and end; a store that blocks is ended by the alarm."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        code = 1
+        try:
+            store.from_bytes(f"{PREFIX}child", b"")
+            code = 0 if store.to_bytes(f"{PREFIX}child") == b"" else 1
+        finally:
+            os._exit(code)
+
+
+FAULTS: dict[str, type[Fault]] = {
+    fault.name: fault
+    for fault in (
+        Exceptions,
+        Asynchronous,
+        Streams,
+        Listeners,
+        FullQueue,
+        Timeouts,
+        Closing,
+        Collector,
+        Forks,
+    )
+}

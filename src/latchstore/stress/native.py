@@ -6,7 +6,10 @@ threads have ended.
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import itertools
+import random
 import sys
 import threading
 import time
@@ -15,12 +18,17 @@ from contextlib import contextmanager
 
 from latchstore.errors import StoreError
 from latchstore.store import AbstractStore
+from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
 from latchstore.stress.workloads import Action, RolledBackError, Workload
 
 
 class WorkerError(Exception):
     """A thread of a run has met an error that no store may raise there."""
+
+
+class HangError(WorkerError):
+    """The threads of a run do not end."""
 
 
 def run_native(
@@ -32,6 +40,7 @@ def run_native(
     seed: int = 0,
     switch_interval: float | None = None,
     timeout: float = 300.0,
+    faults: Sequence[Fault] = (),
 ) -> History:
     """Have threads do what the workloads say, all from one moment on, and write it down.
 
@@ -46,63 +55,173 @@ def run_native(
     switch_interval : float, optional
         Seconds after which the interpreter has threads take turns, for the time of the run.
     timeout : float
-        Seconds that the run may take.
+        Seconds that the run may take. When they are over, the stacks of all threads are written to stderr.
+    faults : sequence of Fault
+        What goes wrong meanwhile.
 
     Raises
     ------
     WorkerError
-        If a thread met an error that is no StoreError, or does not end in time.
+        If a thread met an error that is no StoreError.
+    HangError
+        If the threads do not end in time.
     """
-    barrier = threading.Barrier(threads)
-    written: list[list[Operation]] = [[] for _ in range(threads)]
-    errors: list[BaseException] = []
-
-    def work(number: int) -> None:
-        actions = [workload.actions(number, seed) for workload in workloads]
-        turns = itertools.islice(itertools.cycle(actions), operations)
-        try:
-            barrier.wait(timeout)
-            for turn in turns:
-                written[number].append(_done(store, next(turn), number))
-        except BaseException as error:
-            errors.append(error)
-
-    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(threads)]
+    for workload in workloads:
+        workload.prepare(store)
+    for fault in faults:
+        fault.prepare(store)
+    crew = _Crew(store, workloads, faults, threads, operations, seed)
     with _switching_after(switch_interval):
-        deadline = time.monotonic() + timeout
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
-    if errors:
-        raise WorkerError(f"a thread of the run met {errors[0]!r}") from errors[0]
-    stuck = [worker.name for worker in workers if worker.is_alive()]
-    if stuck:
-        raise WorkerError(f"after {timeout:g} s these threads have not ended: {', '.join(stuck)}")
+        crew.work(timeout)
+    for fault in faults:
+        fault.finish(store)
     header = {
         **environment(),
         "seed": seed,
         "threads": threads,
         "operations": operations,
         "workloads": [workload.name for workload in workloads],
+        "facts": {workload.name: workload.finish(store) for workload in workloads},
     }
-    return History(itertools.chain.from_iterable(written), header)
+    return History(itertools.chain.from_iterable(crew.written), header)
 
 
-def _done(store: AbstractStore, action: Action, thread: int) -> Operation:
-    """Do one action and write it down."""
-    outcome: Outcome = "ok"
-    result = None
-    begin = time.monotonic_ns()
-    try:
-        result = action.run(store)
-    except RolledBackError:
-        outcome = "fail"
-    except StoreError:
-        # Refused: a lock that did not come free, a conflict. Such a call must have changed nothing.
-        outcome = "fail"
-    end = time.monotonic_ns()
-    return Operation(thread, action.name, action.key, action.argument, result, begin, end, outcome)
+class _Crew:
+    """The threads of one run."""
+
+    def __init__(
+        self,
+        store: AbstractStore,
+        workloads: Sequence[Workload],
+        faults: Sequence[Fault],
+        threads: int,
+        operations: int,
+        seed: int,
+    ) -> None:
+        self._store = store
+        self._workloads = workloads
+        self._faults = faults
+        self._operations = operations
+        self._seed = seed
+        self.written: list[list[Operation]] = [[] for _ in range(threads)]
+        # What each thread is doing: its action, and since when.
+        self._open: list[tuple[Action, int] | None] = [None] * threads
+        # Whether each thread has an exception from outside to deal with.
+        self._interrupted = [False] * threads
+        self._chance = random.Random(seed)  # noqa: S311 (nothing secret)
+        self._errors: list[BaseException] = []
+        self._over = False
+        self._barrier = threading.Barrier(threads + len(faults))
+        self._workers = [
+            threading.Thread(target=self._work, args=(number,), name=f"worker {number}", daemon=True)
+            for number in range(threads)
+        ]
+        self._disturbers = [
+            threading.Thread(target=self._disturb, args=(fault,), name=f"fault {fault.name}", daemon=True)
+            for fault in faults
+        ]
+
+    def work(self, timeout: float) -> None:
+        """Start all threads and wait until they have ended."""
+        deadline = time.monotonic() + timeout
+        for thread in (*self._workers, *self._disturbers):
+            thread.start()
+        _join(self._workers, deadline)
+        self._over = True
+        _join(self._disturbers, deadline)
+        if self._errors:
+            raise WorkerError(f"a thread of the run met {self._errors[0]!r}") from self._errors[0]
+        stuck = [thread.name for thread in (*self._workers, *self._disturbers) if thread.is_alive()]
+        if stuck:
+            faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+            raise HangError(f"after {timeout:g} s these threads have not ended: {', '.join(stuck)}")
+
+    def _work(self, number: int) -> None:
+        turns = itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
+        self._barrier.wait()
+        left = self._operations
+        while left > 0 or self._interrupted[number]:
+            # An injected exception may come anywhere, between two operations too; only one at a time.
+            try:
+                while left > 0:
+                    left -= 1
+                    self._do(next(next(turns)), number)
+                while self._interrupted[number]:
+                    time.sleep(0)
+            except InjectedError:
+                self._note_broken_off(number)
+                self._interrupted[number] = False
+            except BaseException as error:
+                self._errors.append(error)
+                return
+
+    def _do(self, action: Action, thread: int) -> None:
+        """Do one action and write it down."""
+        store = self._store
+        for fault in self._faults:
+            fault.before_action(store, action.key)
+        outcome: Outcome = "ok"
+        result = None
+        begin = time.monotonic_ns()
+        # Known before it runs, as an exception from outside may come before it can be written down.
+        self._open[thread] = (action, begin)
+        try:
+            result = action.run(store)
+        except (RolledBackError, StoreError):
+            # Refused: a lock that did not come free, a conflict. Such a call must have changed nothing.
+            outcome = "fail"
+        end = time.monotonic_ns()
+        self.written[thread].append(_operation(thread, action, result, begin, end, outcome))
+        self._open[thread] = None
+
+    def _note_broken_off(self, thread: int) -> None:
+        """Write down the operation that an exception from outside has ended: nobody knows how."""
+        begun, self._open[thread] = self._open[thread], None
+        written = self.written[thread]
+        if begun is not None and not (written and written[-1].begin == begun[1]):
+            written.append(_operation(thread, begun[0], None, begun[1], None, "info"))
+
+    def interrupt(self, error: type[BaseException]) -> bool:
+        """Raise something in one of the workers that are busy, unless it has not dealt with the last."""
+        for number in self._chance.sample(range(len(self._workers)), len(self._workers)):
+            ident = self._workers[number].ident
+            if self._open[number] is not None and not self._interrupted[number] and ident is not None:
+                self._interrupted[number] = True
+                set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+                set_exception(ctypes.c_ulong(ident), ctypes.py_object(error))
+                return True
+        return False
+
+    def _disturb(self, fault: Fault) -> None:
+        try:
+            self._barrier.wait()
+            while not self._over and fault.disturb(self._store, self):
+                pass
+        except StoreError:
+            return  # refused, as all others may be
+        except BaseException as error:
+            self._errors.append(error)
+
+
+def _operation(
+    thread: int, action: Action, result: object, begin: int, end: int | None, outcome: Outcome
+) -> Operation:
+    return Operation(
+        thread,
+        action.name,
+        action.key,
+        action.argument,
+        result,
+        begin,
+        end,
+        outcome,
+        revision=getattr(action, "revision", None),
+    )
+
+
+def _join(threads: Sequence[threading.Thread], deadline: float) -> None:
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

@@ -450,15 +450,14 @@ class Scheduler:
         if not points:
             return None
         task = _TASKS[get_ident()]
-        at_point = self.at_point
 
         def trace(frame: FrameType, event: str, arg: Any) -> Any:
             if event == "opcode" and frame.f_lasti in points:
                 self.now += 1
                 if self.now >= self._next_choice:
                     self._ask(task)
-                if at_point is not None:
-                    at_point(task)
+                if self.at_point is not None:
+                    self.at_point(task)
             return trace
 
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.

@@ -44,8 +44,17 @@ class Workload(Protocol):
     @property
     def name(self) -> str: ...
 
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether a store can do what the workload asks of it."""
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Get the store ready, before any thread has started."""
+
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return what a thread does, one after the other, without end."""
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Look at the store when all threads have ended; return what the check needs, as JSON knows it."""
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check a history; return the verdict of each checker by its name."""
@@ -53,6 +62,21 @@ class Workload(Protocol):
 
 def _chance(workload: str, seed: int, thread: int) -> random.Random:
     return random.Random(f"{workload} {seed} {thread}")  # noqa: S311 (nothing secret)
+
+
+class PlainWorkload:
+    """A workload that needs no preparation and no look at the end."""
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Any store will do."""
+        return True
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Do nothing."""
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Do nothing."""
+        return None
 
 
 class KeyAction:
@@ -100,7 +124,7 @@ def _value(store: AbstractStore, key: str) -> str | None:
         return None
 
 
-class Registers:
+class Registers(PlainWorkload):
     """Single keys: set, get, exists, delete and compare-and-swap, each key checked for itself.
 
     Parameters
@@ -172,7 +196,7 @@ def _list(store: AbstractStore, key: str) -> list[int]:
     return [int(each) for each in text.split(",")] if text else []
 
 
-class ListAppend:
+class ListAppend(PlainWorkload):
     """Transactions that append to lists and read them, some of which fail: strict serializability.
 
     Parameters

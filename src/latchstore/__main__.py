@@ -17,6 +17,11 @@ from latchstore import __version__
 #: Each command: the module that has it, and what it does in one line.
 COMMANDS = {
     "demo": ("latchstore.demo", "load a directory with many threads at once, and check all of it"),
+    "stress": (
+        "latchstore.stress.command",
+        "put a store under stress, and prove from what it answers that it is right",
+    ),
+    "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
 }
 
 

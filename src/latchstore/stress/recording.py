@@ -9,11 +9,10 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from types import ModuleType
 
-from latchstore.stress.lock_order import LockOrder, NamedLock, maker_of
+from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of
+from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted
 
 _Lock = _thread.allocate_lock
@@ -67,13 +66,18 @@ class RecordingLock:
         self.release()
 
 
-def recorded(modules: Iterable[ModuleType], order: LockOrder) -> AbstractContextManager[None]:
-    """Have locks that are made meanwhile by the modules under test write down their order.
+def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
+    """Have locks that are made meanwhile by the code under test write down their order.
 
     Locks that may be taken twice by a thread (RLock) are left as they are.
     """
 
-    def lock() -> RecordingLock:
+    def lock() -> RecordingLock | _thread.LockType:
+        maker = frame_outside(sys._getframe(1))
+        if maker is None or not scope.traced(maker.f_code):
+            return _Lock()
         return RecordingLock(order)
 
-    return substituted(modules, [(_Lock, lock), (threading.Lock, lock)])
+    # By the last of them a Condition waits for being notified, which is no order of locks.
+    patches = [(threading, "_allocate_lock", _Lock)]
+    return substituted(scope.modules(), [(_Lock, lock), (threading.Lock, lock)], patches)

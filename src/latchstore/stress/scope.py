@@ -30,7 +30,7 @@ class Scope:
     """
 
     def __init__(self, factory: Callable[..., Any]) -> None:
-        module = inspect.getmodule(factory)
+        module = inspect.getmodule(inspect.unwrap(factory))
         paths = [str(_PACKAGE)]
         if module is not None:
             package = sys.modules.get(module.__name__.partition(".")[0])

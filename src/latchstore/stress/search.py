@@ -24,6 +24,7 @@ from latchstore.stress.strategies import (
     following_schedules,
     schedule_of,
 )
+from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload
 
 Mode = Literal["random", "pct", "exhaustive"]
@@ -71,6 +72,10 @@ class Found:
         Of that schedule.
     complete : bool
         Whether all schedules within the bounds were tried.
+    lock_edges : dict
+        Of all schedules.
+    verdicts : dict
+        Of all schedules, the worst of each checker, by workload and checker.
     """
 
     program: Program
@@ -81,6 +86,7 @@ class Found:
     operations: int = 0
     complete: bool = False
     lock_edges: dict[tuple[str, str], LockEdge] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, Verdict]] = field(default_factory=dict)
 
     def count(self, program: Program, run: Run) -> None:
         """Note one more run."""
@@ -88,6 +94,10 @@ class Found:
         self.schedules += 1
         self.points += run.points
         self.operations += program.size
+        known = self.verdicts.setdefault(program.workload.name, {})
+        for check, verdict in run.verdicts.items():
+            if check not in known or known[check].answer == "valid":
+                known[check] = verdict
         for edge in run.lock_edges:
             self.lock_edges.setdefault((edge.held, edge.taken), edge)
 

@@ -7,7 +7,7 @@ seed and on the thread; what comes of it depends on the others.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from latchstore.store import AbstractStore
@@ -249,3 +249,7 @@ def _list_transaction(number: int, operation: Operation) -> ListTransaction:
         elif kind == "read" and operation.outcome == "ok":
             actions.append(Read(key, tuple(value)))
     return ListTransaction(number, tuple(actions), operation.begin, operation.end, operation.outcome)
+
+
+#: The workloads, by name.
+WORKLOADS: dict[str, Callable[[], Workload]] = {"registers": Registers, "list-append": ListAppend}

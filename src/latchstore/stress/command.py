@@ -1,0 +1,280 @@
+"""The command ``stress``: a store is put under stress, and what it answered is checked.
+
+Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from latchstore.stress.campaign import (
+    OUR_STORE,
+    SCHEDULES,
+    Outcome,
+    Plan,
+    PlanError,
+    Progress,
+    carry_out,
+    store_factory,
+)
+from latchstore.stress.faults import FAULTS
+from latchstore.stress.figures import OperationFigures
+from latchstore.stress.junit import write_junit
+from latchstore.stress.result import Result
+from latchstore.stress.workloads import WORKLOADS, Workload
+
+EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
+BAD_USAGE = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``stress``."""
+    names = ", ".join(WORKLOADS)
+    parser.description = (
+        "Have threads use a store while everything is written down, and prove from what they saw that the "
+        "store was correct, or that it was not. By default all workloads run on native threads for ten "
+        "seconds."
+    )
+    parser.epilog = "Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown."
+    parser.add_argument("--store", default=OUR_STORE, metavar="MODULE:CLASS", help="default: %(default)s")
+    parser.add_argument(
+        "--workload", default="all", metavar="NAMES", help=f"a list with commas, or all (default): {names}"
+    )
+    parser.add_argument("--threads", type=_positive, help="default: 4, of schedules 3, of exhaustive ones 2")
+    parser.add_argument("--seconds", type=float, help="how long; default: 10 without --ops")
+    parser.add_argument("--ops", type=_positive, metavar="N", help="how many operations, all in all")
+    parser.add_argument(
+        "--length", type=_positive, metavar="N", help="operations of a thread in one round or schedule"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default="native",
+        help="native: threads of the system, which switch when they like (default). random, pct: one thread "
+        "at a time, changed at bytecodes, at random or by priorities. exhaustive: all such schedules with a "
+        "bounded number of preemptions",
+    )
+    parser.add_argument(
+        "--preemptions",
+        type=_not_negative,
+        default=1,
+        metavar="N",
+        help="of exhaustive; default: %(default)s",
+    )
+    parser.add_argument(
+        "--switch-interval",
+        type=float,
+        default=1e-6,
+        metavar="SECONDS",
+        help="of native; default: %(default)s",
+    )
+    parser.add_argument(
+        "--faults", default="", metavar="NAMES", help=f"a list with commas, of: {', '.join(FAULTS)}"
+    )
+    parser.add_argument("--report", metavar="FILE.html", help="write a report for a browser")
+    parser.add_argument("--history", metavar="FILE", help="write the last history, or the one that failed")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--junit", metavar="FILE.xml", help="write the verdicts for a build server")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run ``stress``; return the exit code."""
+    try:
+        factory = store_factory(arguments.store)
+        plan = _plan(arguments, lambda workload: workload.supports(factory()))
+        with _Screen(quiet=arguments.json) as screen:
+            outcome = carry_out(plan, factory, screen.show)
+    except PlanError as error:
+        print(f"latchstore stress: error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    result = outcome.result
+    if arguments.json:
+        print(json.dumps(_as_json(outcome), indent=2))
+    else:
+        _print_outcome(outcome, sys.stdout)
+    if arguments.history:
+        result.history.write(arguments.history)
+    if arguments.report:
+        from latchstore.stress.report import write_report
+
+        write_report(result, arguments.report)
+    if arguments.junit:
+        write_junit(result, arguments.junit)
+    return EXIT_CODES[result.answer]
+
+
+# -- arguments ----------------------------------------------------------------------------------------
+
+
+def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) -> Plan:
+    schedule = arguments.schedule
+    seconds = arguments.seconds
+    if seconds is None and arguments.ops is None and schedule != "exhaustive":
+        seconds = 10.0
+    if seconds is not None and not seconds > 0:
+        raise PlanError(f"--seconds must be above 0, got {seconds:g}")
+    if not arguments.switch_interval > 0:
+        raise PlanError(f"--switch-interval must be above 0, got {arguments.switch_interval:g}")
+    if seconds is not None and arguments.ops is not None:
+        raise PlanError("--seconds and --ops: say one of the two")
+    all_workloads = arguments.workload == "all"
+    names = list(WORKLOADS) if all_workloads else _names(arguments.workload, WORKLOADS, "--workload")
+    workloads = [WORKLOADS[name]() for name in names]
+    left_out = [workload.name for workload in workloads if not supported(workload)]
+    if left_out and not all_workloads:
+        raise PlanError(
+            f"store {arguments.store!r} cannot do what these workloads need: {', '.join(left_out)}"
+        )
+    if left_out:
+        print(f"left out, as the store cannot do what they need: {', '.join(left_out)}", file=sys.stderr)
+        workloads = [workload for workload in workloads if workload.name not in left_out]
+    if not workloads:
+        raise PlanError(f"store {arguments.store!r} can do what no workload needs")
+    return Plan(
+        workloads,
+        arguments.store,
+        arguments.threads or {"native": 4, "exhaustive": 2}.get(schedule, 3),
+        seconds,
+        arguments.ops,
+        arguments.seed,
+        schedule,
+        arguments.length,
+        [FAULTS[name] for name in _names(arguments.faults, FAULTS, "--faults")] if arguments.faults else (),
+        arguments.switch_interval,
+        arguments.preemptions,
+    )
+
+
+def _names(text: str, known: Mapping[str, object], option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise PlanError(f"{option} must be some of {', '.join(known)}, got {name!r}")
+    return list(dict.fromkeys(names))
+
+
+def _positive(text: str) -> int:
+    return _at_least(text, 1)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    number = int(text.replace("_", ""))
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+    return number
+
+
+# -- what is printed ----------------------------------------------------------------------------------
+
+
+class _Screen:
+    """One line on stderr that tells how far it is, if that is a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._shown = not quiet and sys.stderr.isatty()
+
+    def __enter__(self) -> _Screen:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def show(self, state: Progress) -> None:
+        """Draw the line anew."""
+        if self._shown:
+            rate = state.operations / state.seconds if state.seconds else 0
+            text = f"{state.seconds:6.1f} s  {state.operations:,} operations checked  {rate:,.0f}/s"
+            print(f"\r\x1b[K{text}  {state.rounds:,} rounds", end="", file=sys.stderr, flush=True)
+
+
+def _print_outcome(outcome: Outcome, file: TextIO) -> None:
+    result = outcome.result
+    print(_operation_table(outcome.figures), file=file)
+    print(file=file)
+    for workload, checks in result.verdicts.items():
+        for check, verdict in checks.items():
+            print(f"{workload}: {check}: {verdict}", file=file)
+    for problem in result.problems:
+        print(f"\n{problem.kind}: {problem.text}", file=file)
+    if result.answer == "invalid" and result.steps:
+        print(f"\n{_steps_table(result)}", file=file)
+    kind = "round" if result.history.header.get("schedule", "native") == "native" else "schedule"
+    plural = "" if result.schedules == 1 else "s"
+    whole = ", all there are within the bounds" if outcome.complete else ""
+    print(
+        f"\n{result.answer}: {outcome.operations:,} operations in {result.schedules:,} {kind}{plural}{whole}"
+        f", {result.seconds:.1f} s",
+        file=file,
+    )
+    print(f"again: {result.command}", file=file)
+
+
+def _operation_table(figures: Sequence[OperationFigures]) -> str:
+    rows: list[tuple[str, ...]] = [("operation", "count", "per s", "p50", "p99", "p99.9", "max", "errors")]
+    for row in figures:
+        times = (_duration(each) for each in (row.p50, row.p99, row.p999, row.slowest))
+        rows.append((row.name, f"{row.count:,}", f"{row.per_second:,.0f}", *times, f"{row.errors:,}"))
+    return _table(rows)
+
+
+def _steps_table(result: Result) -> str:
+    """Return what each thread did, one column a thread."""
+    threads = sorted({step.thread for step in result.steps})
+    rows = [tuple(f"thread {thread}" for thread in threads)]
+    for step in result.steps:
+        cell = f"{step.where}: {step.text}"
+        rows.append(tuple(cell[:70] if thread == step.thread else "" for thread in threads))
+    return _table(rows, left=len(threads))
+
+
+def _table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
+    """Return rows as lines, the first columns flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    result = outcome.result
+    return {
+        "answer": result.answer,
+        "command": result.command,
+        "seconds": result.seconds,
+        "schedules": result.schedules,
+        "complete": outcome.complete,
+        "operations": outcome.operations,
+        "figures": [
+            {name: getattr(row, name) for name in OperationFigures.__slots__} for row in outcome.figures
+        ],
+        "verdicts": {
+            workload: {
+                check: {"answer": verdict.answer, "reason": verdict.reason}
+                for check, verdict in checks.items()
+            }
+            for workload, checks in result.verdicts.items()
+        },
+        "problems": [{"kind": problem.kind, "text": problem.text} for problem in result.problems],
+        "header": result.history.header,
+    }

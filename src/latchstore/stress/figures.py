@@ -1,0 +1,114 @@
+"""How often each operation was done, how fast, and how long it took: the table of a run.
+
+Thread safety: filled by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from latchstore.stress.history import History, Operation
+
+#: Latencies are counted in buckets of the next lower power of two, cut into so many parts: 3 % exact.
+_PARTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFigures:
+    """One row of the table.
+
+    Attributes
+    ----------
+    name : str
+    count : int
+        How many were begun.
+    per_second : float
+    p50, p99, p999, slowest : float
+        Seconds from the beginning to the end; 0 if none has ended.
+    errors : int
+        How many were refused, rolled back or broken off.
+    """
+
+    name: str
+    count: int
+    per_second: float
+    p50: float
+    p99: float
+    p999: float
+    slowest: float
+    errors: int
+
+
+class _Latencies:
+    """A histogram of nanoseconds, of a size that does not depend on how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.errors = 0
+        self.slowest = 0
+        self._buckets: dict[int, int] = {}
+        self._ended = 0
+
+    def add(self, operation: Operation) -> None:
+        self.count += 1
+        if operation.outcome != "ok":
+            self.errors += 1
+        if operation.end is None:
+            return
+        took = operation.end - operation.begin
+        self._ended += 1
+        self.slowest = max(self.slowest, took)
+        shift = max(0, took.bit_length() - _PARTS.bit_length())
+        bucket = (took >> shift) << shift
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    def percentile(self, part: float) -> float:
+        """Return the seconds in which a part of the operations had ended."""
+        left = part * self._ended
+        for bucket in sorted(self._buckets):
+            left -= self._buckets[bucket]
+            if left <= 0:
+                return bucket / 1e9
+        return 0.0
+
+
+class Figures:
+    """Collects the table over the histories of a run."""
+
+    def __init__(self) -> None:
+        self._operations: dict[str, _Latencies] = {}
+
+    def add(self, operations: Iterable[Operation]) -> None:
+        """Count the operations of a history."""
+        known = self._operations
+        for operation in operations:
+            latencies = known.get(operation.name)
+            if latencies is None:
+                latencies = known[operation.name] = _Latencies()
+            latencies.add(operation)
+
+    def rows(self, seconds: float) -> list[OperationFigures]:
+        """Return the table, for a run of so many seconds."""
+        return [
+            OperationFigures(
+                name,
+                each.count,
+                each.count / seconds if seconds else 0.0,
+                each.percentile(0.5),
+                each.percentile(0.99),
+                each.percentile(0.999),
+                each.slowest / 1e9,
+                each.errors,
+            )
+            for name, each in sorted(self._operations.items())
+        ]
+
+
+def operation_figures(history: History) -> list[OperationFigures]:
+    """Return the table of one history."""
+    figures = Figures()
+    figures.add(history.operations)
+    begins = [operation.begin for operation in history.operations]
+    ends = [operation.end for operation in history.operations if operation.end is not None]
+    return figures.rows((max(ends) - min(begins)) / 1e9 if begins and ends else 0.0)

@@ -1,0 +1,31 @@
+"""The verdicts of a run as JUnit's XML, which build servers read."""
+
+from __future__ import annotations
+
+import os
+from xml.etree import ElementTree
+
+from latchstore.stress.result import Result
+
+
+def write_junit(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a test case for each checker of each workload, and one for what else may go wrong."""
+    suite = ElementTree.Element("testsuite", name="latchstore stress", time=f"{result.seconds:.3f}")
+    for workload, checks in result.verdicts.items():
+        for check, verdict in checks.items():
+            case = ElementTree.SubElement(suite, "testcase", classname=workload, name=check)
+            if verdict.answer != "valid":
+                kind = "failure" if verdict.answer == "invalid" else "error"
+                _add(case, kind, verdict.answer, f"{verdict.reason}\nagain: {result.command}")
+    case = ElementTree.SubElement(suite, "testcase", classname="run", name="no deadlock, no crash")
+    for problem in result.problems:
+        _add(case, "failure", problem.kind, f"{problem.text}\nagain: {result.command}")
+    cases = suite.findall("testcase")
+    suite.set("tests", str(len(cases)))
+    suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))
+    suite.set("errors", str(sum(case.find("error") is not None for case in cases)))
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _add(case: ElementTree.Element, kind: str, message: str, text: str) -> None:
+    ElementTree.SubElement(case, kind, message=message).text = text

@@ -1,0 +1,119 @@
+"""What a workload is, and what the actions are that it has threads do.
+
+A workload uses the public API of `AbstractStore` alone, so it runs on any store. What it does depends on the
+seed and on the thread; what comes of it depends on the others.
+
+Thread safety: an action belongs to one thread and is done once. `prepare`, `finish` and `verdicts` are called
+by one thread while no other is at work.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from latchstore.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import Verdict
+
+#: How many threads share the keys of a workload that a search has to check: how long a search takes depends
+#: on how many operations are under way at once.
+POOL = 4
+
+
+class RolledBackError(Exception):
+    """Raised by a workload in the middle of a transaction, which must leave nothing behind."""
+
+
+class Action(Protocol):
+    """One operation that is about to be done.
+
+    An action may have an attribute ``revision`` besides: that of its commit, known after `run`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def key(self) -> str | None: ...
+
+    @property
+    def argument(self) -> Any: ...
+
+    def run(self, store: AbstractStore) -> Any:
+        """Do it; return its result, as JSON knows it. RolledBackError: it has had no effect."""
+
+
+class Workload(Protocol):
+    """What the threads do, and how it is checked."""
+
+    @property
+    def name(self) -> str: ...
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Get the store ready, before any thread has started."""
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return what a thread does, one after the other, without end."""
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Look at the store when all threads have ended; return what the check needs, as JSON knows it."""
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check a history; return the verdict of each checker by its name."""
+
+
+class PlainWorkload:
+    """A workload that any store can do, and that needs no preparation and no look at the end."""
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Any store will do."""
+        return True
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Do nothing."""
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Do nothing."""
+        return None
+
+
+def chance_of(workload: str, seed: int, thread: int) -> random.Random:
+    """Return what a thread draws its actions from: the same for the same seed."""
+    return random.Random(f"{workload} {seed} {thread}")  # noqa: S311 (nothing secret)
+
+
+def text_of(store: AbstractReadOnlyStore, key: str) -> str | None:
+    """Return what a key has, None if it is not there."""
+    try:
+        return store.to_bytes(key).decode()
+    except KeyError:
+        return None
+
+
+def revision_of(transaction: object) -> int | None:
+    """Return the revision that a transaction says it was committed with, if it does."""
+    revision = getattr(transaction, "revision", None)
+    return revision if isinstance(revision, int) else None
+
+
+def operations_of(name: str, history: History) -> list[Operation]:
+    """Return the operations of the workload of that name, which its keys begin with."""
+    prefix = f"{name}/"
+    return [each for each in history.operations if each.key is not None and each.key.startswith(prefix)]
+
+
+def facts_of(name: str, history: History) -> Any:
+    """Return what the workload of that name found at the end of the run; None if it did not look."""
+    return history.header.get("facts", {}).get(name)
+
+
+def final_read(history: History, name: str, key: str | None, result: object) -> Operation:
+    """Return an operation that stands for a look at the store when all threads had ended."""
+    times = [each.begin if each.end is None else each.end for each in history.operations]
+    now = max(times, default=0) + 1
+    return Operation(-1, name, key, None, result, now, now)

@@ -1,0 +1,113 @@
+"""Whether operations can have taken effect in an order that is known, each between its call and its return.
+
+Each operation is put as early as it can be: not before it began, nor before any of an earlier stage. If that
+is after its end for one of them, no order is possible; if not, this is one. So the check takes one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+
+from latchstore.stress.history import Operation
+from latchstore.stress.linearizability import check_linearizable
+from latchstore.stress.verdict import VALID, Verdict
+
+
+def check_stages(stages: Iterable[Sequence[Operation]]) -> Verdict:
+    """Check operations that are in stages: those of one stage come after all of the stages before.
+
+    Parameters
+    ----------
+    stages : iterable of sequences of Operation
+        Within a stage the order is free.
+    """
+    now: float = -inf
+    latest: Operation | None = None
+    for stage in stages:
+        after, last = now, latest
+        for operation in stage:
+            if _end(operation) < now:
+                reason = f"({operation}) had ended before ({latest}) began, which it must come after"
+                return Verdict("invalid", reason, tuple(each for each in (operation, latest) if each))
+            if operation.begin > after:
+                after, last = operation.begin, operation
+        now, latest = after, last
+    return VALID
+
+
+def _end(operation: Operation) -> float:
+    return inf if operation.end is None or operation.outcome == "info" else operation.end
+
+
+class ReplaceModel:
+    """One value that is read (``get``), or replaced by another that follows from it (``replace``).
+
+    Parameters
+    ----------
+    following : callable
+        Given the value and the argument of a ``replace``, returns the new value.
+    initial : str, optional
+        The value at the beginning.
+    """
+
+    def __init__(self, following: Callable[[str | None, str], str], initial: str | None = None) -> None:
+        self.following = following
+        self.initial = initial
+
+    def step(self, state: object, operation: Operation) -> tuple[str | None, ...]:
+        """Return the state after the operation, if its result is the state before."""
+        assert state is None or isinstance(state, str)
+        if operation.outcome == "ok" and operation.result != state:
+            return ()
+        return (state if operation.name == "get" else self.following(state, operation.argument),)
+
+
+def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> Verdict:
+    """Check reads and replacements of one value, where each new value is another one.
+
+    Each replacement says which value it has found. So they make a chain, whose order is known.
+
+    Parameters
+    ----------
+    operations : iterable of Operation
+        ``get`` and ``replace``, each with the value before it as its result.
+    model : ReplaceModel
+    """
+    everything = list(operations)
+    found = {each.result for each in everything if each.outcome == "ok"}
+    relevant = [
+        each
+        for each in everything
+        # What nobody saw the end of, and nothing of, had no effect, or had it when all else was over.
+        if each.outcome == "ok"
+        or (each.outcome == "info" and each.name == "replace" and _may_be_seen(each, found))
+    ]
+    if any(each.outcome == "info" for each in relevant):
+        return check_linearizable(relevant, model)
+    return _check_chain(relevant, model)
+
+
+def _may_be_seen(operation: Operation, found: set[str | None]) -> bool:
+    return any(value is not None and value.endswith(operation.argument) for value in found)
+
+
+def _check_chain(operations: Sequence[Operation], model: ReplaceModel) -> Verdict:
+    successors: dict[str | None, Operation] = {}
+    reads: dict[str | None, list[Operation]] = {}
+    for operation in operations:
+        if operation.name == "get":
+            reads.setdefault(operation.result, []).append(operation)
+            continue
+        other = successors.setdefault(operation.result, operation)
+        if other is not operation:
+            reason = f"lost update: ({operation}) and ({other}) have replaced the same value"
+            return Verdict("invalid", reason, (operation, other))
+    value, stages = model.initial, [reads.pop(model.initial, [])]
+    while value in successors:
+        operation = successors.pop(value)
+        value = model.following(value, operation.argument)
+        stages += [[operation], reads.pop(value, [])]
+    for stray in (*successors.values(), *(each for all_ in reads.values() for each in all_)):
+        return Verdict("invalid", f"({stray}) has found a value that was never there", (stray,))
+    return check_stages(stages)

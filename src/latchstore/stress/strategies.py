@@ -154,6 +154,7 @@ def following_schedules(given: int, turns: Sequence[Turn], preempt: bool) -> Ite
         else:
             # Those that could have had the turn themselves, or have become ready in it.
             ready = {*turns[place - 1].ready, *turn.ready} - {turn.task, 0}
-            for points in range(1, turn.points):
+            # The switch comes before the bytecode of a point, so the last point counts too.
+            for points in range(1, turn.points + 1):
                 for other in sorted(ready):
                     yield (*schedule[:place], (turn.task, points), (other, None))

@@ -1,0 +1,188 @@
+"""Counters that are raised by writes that a revision is the condition of."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from latchstore.errors import RevisionMismatchError
+from latchstore.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import VALID, Verdict, all_of
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    RolledBackError,
+    chance_of,
+    facts_of,
+    final_read,
+    operations_of,
+)
+from latchstore.stress.workloads.stages import ReplaceModel, check_replacements
+
+#: How often an increment is tried.
+_TRIES = 3
+
+_WAYS = ("from_bytes", "set", "set_data", "set_metadata", "update_metadata")
+
+
+class Increment:
+    """Raises a counter by one, if nobody else does between its read and its write.
+
+    Parameters
+    ----------
+    key : str
+    argument : str
+        What is written beside the count, so that each value is another one.
+    way : str
+        The method that writes. Those for metadata keep the counter there.
+    """
+
+    __slots__ = ("_way", "argument", "key", "name")
+
+    def __init__(self, key: str, argument: str, way: str) -> None:
+        self.name = "replace"
+        self.key = key
+        self.argument = argument
+        self._way = way
+
+    def run(self, store: AbstractStore) -> str | None:
+        """Return what the counter was before."""
+        for _ in range(_TRIES):
+            value, revision = self._read(store)
+            try:
+                self._write(store, following(value, self.argument), revision)
+            except RevisionMismatchError:
+                continue
+            return value
+        raise RolledBackError
+
+    def _read(self, store: AbstractStore) -> tuple[str | None, int]:
+        try:
+            value = store.get(self.key)
+        except KeyError:
+            return None, 0
+        revision = value.revision
+        assert revision is not None, "supports() has asked for revisions"
+        return _counter(value.data.read(), value.metadata), revision
+
+    def _write(self, store: AbstractStore, value: str, revision: int) -> None:
+        data, metadata = value.encode(), {"counter": value}
+        match self._way:
+            case "from_bytes":
+                store.from_bytes(self.key, data, if_revision=revision)
+            case "set":
+                store.set(self.key, (io.BytesIO(data), {}), if_revision=revision)
+            case "set_data":
+                store.set_data(self.key, io.BytesIO(data), if_revision=revision)
+            case "update_metadata" if revision:
+                store.update_metadata(self.key, metadata, if_revision=revision)
+            case _:
+                store.set_metadata(self.key, metadata, if_revision=revision)
+
+
+class ReadCounter:
+    """Reads a counter."""
+
+    __slots__ = ("argument", "key", "name")
+
+    def __init__(self, key: str) -> None:
+        self.name = "get"
+        self.key = key
+        self.argument = None
+
+    def run(self, store: AbstractStore) -> str | None:
+        """Return what the counter is."""
+        try:
+            data, metadata = store.get(self.key)
+        except KeyError:
+            return None
+        return _counter(data.read(), metadata)
+
+
+def _counter(data: bytes, metadata: dict[str, Any]) -> str:
+    """Return a counter from where it is: data or metadata."""
+    return data.decode() or str(metadata.get("counter"))
+
+
+def following(value: str | None, addition: str) -> str:
+    """Return the value of a counter after it was raised."""
+    return f"{_count(value) + 1} {addition}"
+
+
+def _count(value: str | None) -> int:
+    return 0 if value is None else int(value.split()[0])
+
+
+class CompareAndSet(PlainWorkload):
+    """Counters raised by writes under the condition of a revision: no update is lost.
+
+    Parameters
+    ----------
+    keys : int
+        How many counters there are.
+    """
+
+    name = "compare-and-set"
+
+    def __init__(self, keys: int = 2) -> None:
+        self._keys = keys
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether values have revisions, and writes take them as a condition."""
+        key = f"{self.name}/trial"
+        try:
+            store.from_bytes(key, b"", if_revision=0)
+        except TypeError:
+            return False
+        known = store.get(key).revision is not None
+        store.delete(key)
+        return known
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return random increments and reads."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            number += 1
+            which = chance.randrange(self._keys)
+            # A key keeps its counter in one place: every other one in its metadata.
+            way = chance.choice(_WAYS[3:] if which % 2 else _WAYS[:3])
+            if chance.random() < 0.6:
+                yield Increment(f"{self.name}/{which}", f"{thread}.{number}", way)
+            else:
+                yield ReadCounter(f"{self.name}/{which}")
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what the counters are in the end."""
+        return {key: ReadCounter(key).run(store) for key in sorted(store.glob(f"{self.name}/*"))}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each counter."""
+        counters: dict[str | None, list[Operation]] = {}
+        for operation in operations_of(self.name, history):
+            counters.setdefault(operation.key, []).append(operation)
+        last = facts_of(self.name, history)
+        for key, value in (last or {}).items():
+            counters.setdefault(key, []).append(final_read(history, "get", key, value))
+        verdicts = {
+            "linearizable": all_of(
+                check_replacements(each, ReplaceModel(following)) for each in counters.values()
+            )
+        }
+        if last is not None:
+            counts = (_check_count(each, last.get(key)) for key, each in counters.items())
+            verdicts["counts"] = all_of(counts)
+        return verdicts
+
+
+def _check_count(operations: list[Operation], last: str | None) -> Verdict:
+    """Check that a counter was raised once by each that says so, and by none that says it was not."""
+    raised = [each for each in operations if each.name == "replace"]
+    least = sum(each.outcome == "ok" for each in raised)
+    most = least + sum(each.outcome == "info" for each in raised)
+    if least <= _count(last) <= most:
+        return VALID
+    reason = f"{operations[0].key!r} is {last!r} in the end, after {least} to {most} increments"
+    return Verdict("invalid", reason)

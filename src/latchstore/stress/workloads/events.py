@@ -1,0 +1,363 @@
+"""A listener and a watch, which hear all that is done to a store."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from latchstore.errors import WaitTimeoutError, WatchClosedError
+from latchstore.events import EventsLost, StoreModificationEvent
+from latchstore.store import AbstractStore
+from latchstore.stress.event_checks import (
+    HeardEvent,
+    atomic,
+    check_events,
+    ordered,
+    right_previous,
+    unique,
+)
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    RolledBackError,
+    chance_of,
+    facts_of,
+    operations_of,
+    revision_of,
+    text_of,
+)
+from latchstore.stress.workloads.stages import check_stages
+
+#: The key of operations on several keys.
+_SEVERAL = "events/several"
+
+#: After how many actions a thread turns to more keys, so that the first ones meet.
+_BEGINNING = 20
+
+#: More changes than any run makes: the watch must lose none.
+_ENDLESS = 2**31
+
+_UNDONE = "!"
+
+
+class _One:
+    """Sets or deletes one key, outside of any transaction."""
+
+    __slots__ = ("argument", "key", "name")
+
+    def __init__(self, name: str, key: str, argument: str | None) -> None:
+        self.name = name
+        self.key = key
+        self.argument = argument
+
+    def run(self, store: AbstractStore) -> bool | None:
+        """Return whether there was something to delete."""
+        if self.argument is None:
+            try:
+                store.delete(self.key)
+            except KeyError:
+                return False
+            return True
+        if self.name == "set with event":
+            store.set(self.key, (io.BytesIO(self.argument.encode()), {}))
+        else:
+            store.from_bytes(self.key, self.argument.encode())
+        return None
+
+
+class _Several:
+    """Sets and deletes several keys in one transaction, with a block in it that is rolled back.
+
+    Parameters
+    ----------
+    name : str
+    argument : dict
+        The new values by key, None to delete it.
+    """
+
+    __slots__ = ("argument", "key", "name", "revision")
+
+    def __init__(self, name: str, argument: Mapping[str, str | None]) -> None:
+        self.name = name
+        self.key = _SEVERAL
+        self.argument = dict(argument)
+        self.revision: int | None = None
+
+    def run(self, store: AbstractStore) -> dict[str, str | None]:
+        """Return what the keys had before."""
+        before: dict[str, str | None] = {}
+        with store.transaction(self.name) as transaction:
+            for key, value in self.argument.items():
+                before[key] = text_of(store, key)
+                if value is not None:
+                    # Only the last of both has an event.
+                    store.from_bytes(key, b"overwritten")
+                    store.from_bytes(key, value.encode())
+                elif before[key] is not None:
+                    store.delete(key)
+            self._do_for_nothing(store)
+            if self.name == "roll back several":
+                raise RolledBackError
+        self.revision = revision_of(transaction)
+        return before
+
+    def _do_for_nothing(self, store: AbstractStore) -> None:
+        """Do what no event may tell of: what is rolled back, and a key that comes and goes."""
+        try:
+            with store.transaction("failing block"):
+                for key, value in self.argument.items():
+                    store.from_bytes(key, f"{value}{_UNDONE}".encode())
+                raise RolledBackError
+        except RolledBackError:
+            pass
+        store.from_bytes("events/come and gone", b"")
+        store.delete("events/come and gone")
+
+
+@dataclass
+class _Ears:
+    """What was heard of a store, by a listener and by a watch if the store has any."""
+
+    store: AbstractStore
+    heard: list[list[Any]] = field(default_factory=list)
+    watch: Any = None
+
+    def __post_init__(self) -> None:
+        self.store.event_manager.connect(StoreModificationEvent, self.hear)
+        if callable(getattr(self.store, "watch", None)):
+            self.watch = self.store.watch("events/*", max_buffer=_ENDLESS)  # type: ignore[attr-defined]
+
+    def hear(self, event: StoreModificationEvent) -> None:
+        """Be the listener."""
+        if event.source is self.store and event.key.startswith("events/"):
+            self.heard.append(_written_down(event))
+
+    def close(self) -> dict[str, Any]:
+        """Stop hearing; return what was heard, and whether the watch was there to the end."""
+        self.store.flush()
+        self.store.event_manager.disconnect(StoreModificationEvent, self.hear)
+        found: dict[str, Any] = {"listener": self.heard}
+        if self.watch is not None:
+            found["watch"], found["to the end"] = _read_to_the_end(self.watch)
+            self.watch.close()
+        return found
+
+
+def _read_to_the_end(watch: Any) -> tuple[list[list[Any]], bool]:
+    """Return what a watch has, and whether it would get more: not if its store was closed meanwhile."""
+    heard: list[list[Any]] = []
+    while True:
+        try:
+            event = watch.get(timeout=0)
+        except WaitTimeoutError:
+            return heard, True
+        except WatchClosedError:
+            return heard, False
+        if isinstance(event, EventsLost):
+            heard.append([event.last_revision, "events/lost", "events were lost", None])
+        else:
+            heard.append(_written_down(event))
+
+
+def _written_down(event: StoreModificationEvent) -> list[Any]:
+    return [event.revision, event.key, _text(event.value), _text(event.previous)]
+
+
+def _text(value: Any) -> str | None:
+    # Not its stream, which all listeners share.
+    return None if value is None else value.range().read().decode()
+
+
+class Events(PlainWorkload):
+    """A listener and a watch: one event for each committed change, in the order of commits.
+
+    Parameters
+    ----------
+    keys : int
+        How many keys there are; the first actions of each thread are on three of them at most.
+    """
+
+    name = "events"
+
+    def __init__(self, keys: int = 8) -> None:
+        self._keys = [f"events/{number}" for number in range(keys)]
+        self._ears: _Ears | None = None
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether events say of which commit they are."""
+        ears = _Ears(store)
+        store.from_bytes("events/trial", b"")
+        store.delete("events/trial")
+        heard = ears.close()["listener"]
+        # A store whose events do not come is not one that can do without this check.
+        return all(isinstance(revision, int) for revision, *_ in heard)
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Begin to hear."""
+        self._ears = _Ears(store)
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return random changes; every value that is written is another one."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            keys = self._keys[:3] if number < _BEGINNING else self._keys
+            number += 1
+            value = f"{thread}.{number}"
+            kind = chance.choices(("set", "delete", "write several", "roll back several"), (4, 2, 4, 2))[0]
+            if kind == "set":
+                name = chance.choice(("set with event", "from_bytes with event"))
+                yield _One(name, chance.choice(keys), value)
+            elif kind == "delete":
+                yield _One("delete with event", chance.choice(keys), None)
+            else:
+                some = chance.sample(keys, min(len(keys), chance.randrange(1, 4)))
+                yield _Several(kind, {key: chance.choice((value, value, None)) for key in some})
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what was heard, and what the keys have in the end."""
+        ears, self._ears = self._ears, None
+        assert ears is not None, "prepare was called"
+        assert ears.store is store, "prepare was called with the same store"
+        final = {key: text_of(store, key) for key in store.glob("events/*")}
+        return {**ears.close(), "final": final}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check what the listener has heard, and what the watch has."""
+        facts = facts_of(self.name, history)
+        if facts is None:
+            return {"listener": Verdict("unknown", "nobody has written down what was heard")}
+        operations = operations_of(self.name, history)
+        verdicts = {"listener": _check(facts["listener"], operations, facts["final"])}
+        if "watch" in facts:
+            ended = not facts["to the end"]
+            verdicts["watch"] = (
+                _check_beginning(facts["watch"])
+                if ended
+                else _check(facts["watch"], operations, facts["final"])
+            )
+        return verdicts
+
+
+def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: Mapping[str, str]) -> Verdict:
+    """Check what one of them has heard against what was done."""
+    for revision, *event in heard:
+        if not isinstance(revision, int):
+            return Verdict("invalid", f"the event {event} has the revision {revision!r}")
+    matching = _Matching(heard)
+    for operation in operations:
+        lost = matching.match(operation)
+        if lost is not None:
+            return Verdict(
+                "invalid", f"none lost: no event tells of {lost!r}, by ({operation})", (operation,)
+            )
+    matching.match_deletes(operations)
+    undone = {
+        value + end
+        for operation in operations
+        for value in _values_of(operation)
+        for end in (("", _UNDONE) if operation.outcome == "fail" else (_UNDONE,))
+    }
+    # All values are different, so a value says of which transaction it is.
+    events = [
+        HeardEvent(revision, key, value, before, transaction=value) for revision, key, value, before in heard
+    ]
+    verdict = check_events(events, matching.commits, undone, {}, final)
+    if verdict.answer != "valid":
+        return verdict
+    in_time = check_stages([operation] for _, operation in sorted(matching.known, key=lambda pair: pair[0]))
+    if in_time.answer == "valid":
+        return VALID
+    return Verdict("invalid", f"in time: by their revisions, {in_time.reason}", in_time.operations)
+
+
+def _check_beginning(heard: Sequence[list[Any]]) -> Verdict:
+    """Check what a watch has heard whose store was closed: it cannot know the rest."""
+    events = [HeardEvent(*event) for event in heard]
+    for name, problem in (
+        ("ordered", ordered(events)),
+        ("unique", unique(events)),
+        ("atomic", atomic(events)),
+        ("right old value", right_previous(events, {})),
+    ):
+        if problem is not None:
+            return Verdict("invalid", f"{name}: {problem}")
+    return VALID
+
+
+def _values_of(operation: Operation) -> Iterable[str]:
+    """Return what an operation writes; or would, were it not rolled back."""
+    if isinstance(operation.argument, dict):
+        return [value for value in operation.argument.values() if value is not None]
+    return [] if operation.argument is None else [operation.argument]
+
+
+class _Matching:
+    """Which operation has made which event, as far as it can be told; all values are different.
+
+    Attributes
+    ----------
+    commits : dict
+        The keys that each commit has changed, by its revision.
+    known : list
+        Revisions and the operations that were committed with them.
+    """
+
+    def __init__(self, heard: Sequence[list[Any]]) -> None:
+        self._sets = {(key, value): revision for revision, key, value, _ in heard if value is not None}
+        self._deletes = {(key, before): revision for revision, key, value, before in heard if value is None}
+        self.commits: dict[int, set[str]] = {}
+        self.known: list[tuple[int, Operation]] = []
+
+    def match(self, operation: Operation) -> str | None:
+        """Find the events of an operation; return a key of which it should have one, and has not."""
+        if operation.outcome == "fail" or operation.argument is None:
+            return None
+        if not isinstance(operation.argument, dict):
+            changes: dict[str, tuple[str | None, str | None]] = {
+                str(operation.key): (operation.argument, None)
+            }
+        else:
+            before = operation.result or {}
+            changes = {key: (value, before.get(key)) for key, value in operation.argument.items()}
+        return self._match(operation, changes)
+
+    def _match(
+        self, operation: Operation, changes: Mapping[str, tuple[str | None, str | None]]
+    ) -> str | None:
+        revisions: dict[str, int] = {}
+        for key, (value, before) in changes.items():
+            if value is not None:
+                revision = self._sets.get((key, value))
+            elif before is not None:
+                revision = self._deletes.pop((key, before), None)
+            else:
+                continue
+            if revision is not None:
+                revisions[key] = revision
+            elif operation.outcome == "ok":
+                return key
+        if revisions:
+            # If they are several, the others surprise `none_lost`.
+            revision = operation.revision or min(revisions.values())
+            self.commits.setdefault(revision, set()).update(revisions)
+            self.known.append((revision, operation))
+        return None
+
+    def match_deletes(self, operations: Iterable[Operation]) -> None:
+        """Take events of deletes for those of deletes outside of transactions, as many as there were."""
+        plain = Counter(
+            operation.key
+            for operation in operations
+            if operation.name == "delete with event"
+            and (operation.result if operation.outcome == "ok" else operation.outcome == "info")
+        )
+        for (key, _), revision in sorted(self._deletes.items(), key=lambda item: item[1]):
+            if plain[key]:
+                plain[key] -= 1
+                self.commits.setdefault(revision, set()).add(key)

@@ -1,0 +1,187 @@
+"""Scans by query and glob while what they find moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from latchstore.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.registers import check_register
+from latchstore.stress.verdict import VALID, Verdict, all_of
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    RolledBackError,
+    chance_of,
+    facts_of,
+    final_read,
+    operations_of,
+    revision_of,
+)
+
+#: The two sets of tokens. Those of the first move from key to key, those of the others from place to place.
+_KEYS, _PLACES = "scans/keys", "scans/places"
+
+#: What the tokens have at first.
+_INITIAL = "initial"
+
+_MOVES = ("move", "move, not")
+_SCANS = {
+    _KEYS: ("glob", "query", "query_keys", "all keys", "glob in transaction"),
+    _PLACES: ("query", "query_keys", "query at one place"),
+}
+
+
+class _Move:
+    """Moves all tokens of a set, in one transaction, or takes it back.
+
+    A token that moves from key to key has the number of its last move in its key; one that stays has it in
+    its metadata.
+    """
+
+    __slots__ = ("argument", "key", "name", "revision")
+
+    def __init__(self, name: str, key: str, argument: str) -> None:
+        self.name = name
+        self.key = key
+        self.argument = argument
+        self.revision: int | None = None
+
+    def run(self, store: AbstractStore) -> None:
+        with store.transaction(self.name) as transaction:
+            for key, metadata in list(store.query(scans=self.key)):
+                if self.key == _KEYS:
+                    _put_token(store, key.split("/")[2], self.argument)
+                    store.delete(key)
+                else:
+                    place = "b" if metadata["place"] == "a" else "a"
+                    store.update_metadata(key, {"move": self.argument, "place": place})
+            if self.name == "move, not":
+                raise RolledBackError
+        self.revision = revision_of(transaction)
+
+
+def _put_token(store: AbstractStore, token: str, move: str) -> None:
+    store.set_metadata(f"{_KEYS}/{token}/{move}", {"scans": _KEYS, "token": token, "move": move})
+
+
+class _Scan:
+    """Looks for all tokens of a set."""
+
+    __slots__ = ("argument", "key", "name")
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name = name
+        self.key = key
+        self.argument = None
+
+    def run(self, store: AbstractStore) -> list[list[str]] | int:
+        """Return the name and the last move of each token; or only how many there are."""
+        match self.name:
+            case "query":
+                found = [_token(key, metadata) for key, metadata in store.query(scans=self.key)]
+            case "query_keys" if self.key == _PLACES:
+                return sum(1 for _ in store.query_keys(scans=self.key))
+            case "query at one place":
+                return sum(1 for _ in store.query(scans=self.key, place="a"))
+            case "query_keys":
+                found = [_token(key, {}) for key in store.query_keys(scans=self.key)]
+            case "glob":
+                found = [_token(key, {}) for key in store.glob(f"{self.key}/*")]
+            case "glob in transaction":
+                with store.transaction(self.name):
+                    found = [_token(key, {}) for key in store.glob(f"{self.key}/*")]
+            case _:
+                keys = [key for key in store.query_keys() if key.startswith(f"{self.key}/")]
+                found = [_token(key, {}) for key in keys]
+        return sorted(found)
+
+
+def _token(key: str, metadata: Mapping[str, Any]) -> list[str]:
+    """Return the name of a token and its last move, from its metadata or else from its key."""
+    token, _, move = key.removeprefix(f"{_KEYS}/").removeprefix(f"{_PLACES}/").partition("/")
+    return [token, metadata.get("move", move)]
+
+
+class Scans(PlainWorkload):
+    """Queries and globs while tokens move: each scan sees each token once, where it was at one instant.
+
+    Parameters
+    ----------
+    tokens : int
+        How many tokens there are of each kind. They all move together.
+    """
+
+    name = "scans"
+
+    def __init__(self, tokens: int = 3) -> None:
+        self._tokens = [f"token {number}" for number in range(tokens)]
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Put the tokens where they begin."""
+        with store.transaction("scans"):
+            for token in self._tokens:
+                _put_token(store, token, _INITIAL)
+                metadata = {"scans": _PLACES, "token": token, "move": _INITIAL, "place": "a"}
+                store.set_metadata(f"{_PLACES}/{token}", metadata)
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return random moves and scans."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            number += 1
+            tokens = chance.choice((_KEYS, _PLACES))
+            if chance.random() < 0.5:
+                yield _Move(chance.choices(_MOVES, (4, 1))[0], tokens, f"{thread}.{number}")
+            else:
+                yield _Scan(chance.choice(_SCANS[tokens]), tokens)
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return the tokens that there were, and those that there are."""
+        scans = {tokens: _Scan("query", tokens).run(store) for tokens in (_KEYS, _PLACES)}
+        return {"tokens": self._tokens, "found": scans}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each set of tokens as one register, of which each scan reads all."""
+        operations = operations_of(self.name, history)
+        facts = facts_of(self.name, history)
+        if facts is None:
+            tokens = self._tokens
+        else:
+            tokens = facts["tokens"]
+            operations += [final_read(history, "query", key, found) for key, found in facts["found"].items()]
+        whole = all_of(_check_scan(operation, tokens) for operation in operations)
+        if whole.answer != "valid":
+            return {"each token once": whole}
+        sets = ([each for each in operations if each.key == key] for key in (_KEYS, _PLACES))
+        registers = (check_register(_as_register(each), _INITIAL) for each in sets)
+        return {"each token once": whole, "linearizable": all_of(registers)}
+
+
+def _check_scan(operation: Operation, tokens: list[str]) -> Verdict:
+    """Check that a scan saw each token once, and all of them after the same move."""
+    found = operation.result
+    if operation.name in _MOVES or operation.outcome != "ok":
+        return VALID
+    if isinstance(found, int):
+        few = operation.name == "query at one place"
+        right = found in ((0, len(tokens)) if few else (len(tokens),))
+        return VALID if right else Verdict("invalid", f"torn: ({operation}) of {len(tokens)}", (operation,))
+    if [token for token, _ in found] != sorted(tokens):
+        return Verdict("invalid", f"torn: ({operation}), but there is {', '.join(tokens)}", (operation,))
+    if len({move for _, move in found}) > 1:
+        return Verdict("invalid", f"torn: ({operation}), but all of them move together", (operation,))
+    return VALID
+
+
+def _as_register(operations: list[Operation]) -> Iterator[Operation]:
+    """Return the operations in the words of `check_register`."""
+    for each in operations:
+        if each.name in _MOVES:
+            if each.name == "move":
+                yield replace(each, name="set")
+        elif each.outcome == "ok" and not isinstance(each.result, int):
+            yield replace(each, name="get", result=each.result[0][1])

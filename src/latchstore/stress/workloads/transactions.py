@@ -1,0 +1,65 @@
+"""Transactions over several keys, nested and failing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from latchstore.store import AbstractStore
+from latchstore.stress.history import History
+from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.workloads.action import (
+    PlainWorkload,
+    chance_of,
+    facts_of,
+    final_read,
+    operations_of,
+)
+from latchstore.stress.workloads.groups import GroupRead, Groups, GroupWrite, check_groups
+
+
+class Transactions(PlainWorkload):
+    """Transactions over several keys, nested and failing: nobody sees half of one.
+
+    Parameters
+    ----------
+    groups, size : int
+        How many groups of keys there are, and how many keys each of them has. Each transaction writes all
+        keys of a group.
+    """
+
+    name = "transactions"
+
+    def __init__(self, groups: int = 2, size: int = 3) -> None:
+        self._groups = Groups(self.name, groups, size)
+
+    def prepare(self, store: AbstractStore) -> None:
+        self._groups.prepare(store)
+
+    def actions(self, thread: int, seed: int) -> Iterator[GroupWrite | GroupRead]:
+        """Return random writes and reads of groups; every value that is written is another one."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            number += 1
+            if chance.random() < 0.5:
+                yield self._groups.write(chance, f"{thread}.{number}")
+            else:
+                yield self._groups.read(chance)
+
+    def finish(self, store: AbstractStore) -> Any:
+        return self._groups.finish(store)
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each group."""
+        return verdicts_of_groups(self.name, history)
+
+
+def verdicts_of_groups(name: str, history: History) -> dict[str, Verdict]:
+    """Check the groups of a workload, with what was found of them in the end."""
+    found = dict(facts_of(name, history) or {})
+    left = found.pop("left", [])
+    last = [final_read(history, "final read", group, values) for group, values in found.items()]
+    verdicts = check_groups([*operations_of(name, history), *last])
+    reason = f"in the end there are {left}, which only transactions that were rolled back have written"
+    return {**verdicts, "nothing left": Verdict("invalid", reason) if left else VALID}

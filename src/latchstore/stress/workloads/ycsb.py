@@ -1,0 +1,273 @@
+"""The core workloads of YCSB, which databases are measured with.
+
+They are those of Cooper, Silberstein, Tam, Ramakrishnan and Sears, "Benchmarking cloud serving systems with
+YCSB" (SoCC 2010, table 2 and section 4.2), with three liberties. Only the most frequent records are there at
+the beginning; the others come with their first update. Threads insert records of the same numbers in D, so the
+latest record is about the same for all. A scan is a glob on the beginning of keys.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from latchstore.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.registers import check_register
+from latchstore.stress.verdict import VALID, Verdict, all_of
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    chance_of,
+    facts_of,
+    final_read,
+    operations_of,
+    revision_of,
+    text_of,
+)
+from latchstore.stress.workloads.stages import ReplaceModel, check_replacements, check_stages
+from latchstore.stress.workloads.zipf import Zipfian
+
+#: After how many actions a thread turns from a few records to all of them, so that the first ones meet.
+_BEGINNING = 20
+_FEW = 3
+
+#: What the first records have.
+_LOADED = "loaded"
+
+#: After how many inserts a thread begins the next group of keys that a scan reads together.
+_GROUP = 20
+
+
+class RecordAction:
+    """One operation on one record."""
+
+    __slots__ = ("argument", "key", "name", "revision")
+
+    def __init__(self, name: str, key: str, argument: str | None = None) -> None:
+        self.name = name
+        self.key = key
+        self.argument = argument
+        self.revision: int | None = None
+
+    def run(self, store: AbstractStore) -> Any:
+        """Return what was read."""
+        match self.name:
+            case "get":
+                return text_of(store, self.key)
+            case "scan":
+                return sorted(store.glob(f"{self.key}/*"))
+            case "insert":
+                store.from_bytes(f"{self.key}/{self.argument}", b"")
+                return None
+        assert self.argument is not None, "a write has a value"
+        if self.name == "set":
+            store.set(self.key, (io.BytesIO(self.argument.encode()), {}))
+            return None
+        with store.transaction("read, modify, write") as transaction:
+            before = text_of(store, self.key)
+            store.from_bytes(self.key, self.argument.encode())
+        self.revision = revision_of(transaction)
+        return before
+
+
+class _Ycsb(PlainWorkload):
+    """What all of them share.
+
+    Parameters
+    ----------
+    records : int
+        How many records there may be.
+    """
+
+    name: ClassVar[str]
+    #: What part of the operations read, and what the others do.
+    reading: ClassVar[float]
+    writing: ClassVar[str] = "set"
+
+    def __init__(self, records: int = 1_000) -> None:
+        self._all = Zipfian(records)
+        self._few = Zipfian(min(records, _FEW))
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Load the most frequent records."""
+        keys = [f"{self.name}/{number}" for number in range(_FEW)]
+        store.multiset(keys, [(io.BytesIO(_LOADED.encode()), {}) for _ in keys])
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return reads and writes of records; every value that is written is another one."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            records = self._few if number < _BEGINNING else self._all
+            number += 1
+            key = f"{self.name}/{records.draw(chance)}"
+            if chance.random() < self.reading:
+                yield RecordAction("get", key)
+            else:
+                yield RecordAction(self.writing, key, f"{thread}.{number}")
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what the records have in the end."""
+        return {key: text_of(store, key) for key in sorted(store.glob(f"{self.name}/*"))}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each record."""
+        records: dict[str, list[Operation]] = {}
+        for operation in operations_of(self.name, history):
+            records.setdefault(str(operation.key), []).append(operation)
+        for key, value in (facts_of(self.name, history) or {}).items():
+            records.setdefault(key, []).append(final_read(history, "get", key, value))
+        return {"linearizable": all_of(self._check(key, each) for key, each in records.items())}
+
+    def _check(self, key: str, operations: Iterable[Operation]) -> Verdict:
+        return check_register(operations, self._initial(key))
+
+    def _initial(self, key: str) -> str | None:
+        return _LOADED if int(key.rpartition("/")[2]) < _FEW else None
+
+
+class YcsbA(_Ycsb):
+    """YCSB A: half reads, half updates, of records by Zipf's law."""
+
+    name = "ycsb-a"
+    reading = 0.5
+
+
+class YcsbB(_Ycsb):
+    """YCSB B: 95 % reads, 5 % updates."""
+
+    name = "ycsb-b"
+    reading = 0.95
+
+
+class YcsbC(_Ycsb):
+    """YCSB C: reads alone."""
+
+    name = "ycsb-c"
+    reading = 1.0
+
+
+class YcsbD(_Ycsb):
+    """YCSB D: 95 % reads of the latest records, 5 % inserts."""
+
+    name = "ycsb-d"
+    reading = 0.95
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return reads and inserts; the records nearest to the thread's last insert are read most."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        latest = _FEW - 1
+        while True:
+            number += 1
+            if chance.random() < self.reading:
+                back = self._all.draw(chance)
+                # One further on than the own inserts: other threads may be there.
+                yield RecordAction("get", f"{self.name}/{max(0, latest + 1 - back)}")
+            else:
+                latest += 1
+                yield RecordAction("set", f"{self.name}/{latest}", f"{thread}.{number}")
+
+
+class YcsbE(_Ycsb):
+    """YCSB E: 95 % scans, 5 % inserts."""
+
+    name = "ycsb-e"
+    reading = 0.95
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Do nothing: a scan of nothing is one, too."""
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return scans of the latest groups of keys, and inserts into them."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        inserted = 0
+        while True:
+            number += 1
+            # The first actions insert more, so that there is something to scan.
+            scans = chance.random() < (0.5 if number <= _BEGINNING else self.reading)
+            back = self._all.draw(chance) if scans else 0
+            key = f"{self.name}/{max(0, inserted // _GROUP - back)}"
+            if scans:
+                yield RecordAction("scan", key)
+            else:
+                inserted += 1
+                yield RecordAction("insert", key, f"{thread}.{number}")
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return all keys, by their groups."""
+        groups: dict[str, list[str]] = {}
+        for key in sorted(store.glob(f"{self.name}/*")):
+            groups.setdefault(key.rpartition("/")[0], []).append(key)
+        return groups
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each group of keys."""
+        groups: dict[str | None, list[Operation]] = {}
+        for operation in operations_of(self.name, history):
+            groups.setdefault(operation.key, []).append(operation)
+        for key, found in (facts_of(self.name, history) or {}).items():
+            groups.setdefault(key, []).append(final_read(history, "scan", key, found))
+        return {"linearizable": all_of(check_growing_set(each) for each in groups.values())}
+
+
+class YcsbF(_Ycsb):
+    """YCSB F: half reads, half reads with a change that depends on it, in a transaction."""
+
+    name = "ycsb-f"
+    reading = 0.5
+    writing = "replace"
+
+    def _check(self, key: str, operations: Iterable[Operation]) -> Verdict:
+        return check_replacements(operations, ReplaceModel(lambda _, value: value, self._initial(key)))
+
+
+def check_growing_set(operations: Sequence[Operation]) -> Verdict:
+    """Check a set that nothing is ever taken from: ``insert`` of a member, and ``scan`` of all.
+
+    What the scans have found must be in line, each with all that another has, or the other way round. That
+    says which inserts come before which scans.
+
+    Parameters
+    ----------
+    operations : sequence of Operation
+        An insert has the last part of its member's name as the argument, a scan a list of members as the
+        result.
+    """
+    inserts = {f"{each.key}/{each.argument}": each for each in operations if each.name == "insert"}
+    scans = [each for each in operations if each.name == "scan" and each.outcome == "ok"]
+    scans.sort(key=lambda scan: len(scan.result))
+    stages: list[list[Operation]] = []
+    found: set[str] = set()
+    last: Operation | None = None
+    for scan in scans:
+        members = set(scan.result)
+        if found - members or len(members) < len(scan.result):
+            beside = f"; other than ({last})" if found - members else ", one of them twice"
+            return Verdict("invalid", f"({scan}) has found {len(scan.result)}{beside}", (scan,))
+        stray = [each for each in members - found if each not in inserts or inserts[each].outcome == "fail"]
+        if stray:
+            return Verdict("invalid", f"({scan}) has found {stray[0]!r}, which nobody inserted", (scan,))
+        stages += [[inserts[each] for each in members - found], [scan]]
+        found, last = members, scan
+    # All scans of one state are one stage, or the order among them would be said by their place in a list.
+    merged = _merged(stages)
+    unseen = [each for name, each in inserts.items() if name not in found and each.outcome == "ok"]
+    verdict = check_stages([*merged, unseen])
+    return VALID if verdict.answer == "valid" else verdict
+
+
+def _merged(stages: Iterable[list[Operation]]) -> list[list[Operation]]:
+    """Join stages of scans that have no insert between them."""
+    merged: list[list[Operation]] = []
+    for stage in stages:
+        if not stage:
+            continue
+        if merged and stage[0].name == merged[-1][0].name:
+            merged[-1] += stage
+        else:
+            merged.append(list(stage))
+    return merged

@@ -1,0 +1,1 @@
+"""Our store with one thing broken, for the harness to find."""

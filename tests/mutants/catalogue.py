@@ -1,0 +1,331 @@
+"""The mutants: what is broken in each, as replacements of source text.
+
+A replacement must be found exactly once in its file; test_mutants.py sees to that.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import latchstore
+
+PACKAGE = Path(latchstore.__file__).parent
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One replacement in one file of the package."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to break the store.
+
+    Attributes
+    ----------
+    name : str
+    what : str
+        What the mutant does, in a few words.
+    workload : str
+        The workload that is to find it.
+    edits : tuple of Edit
+    """
+
+    name: str
+    what: str
+    workload: str
+    edits: tuple[Edit, ...]
+
+    def write(self, directory: Path) -> None:
+        """Write the broken package into a directory."""
+        target = directory / "latchstore"
+        shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__", "demo"))
+        for edit in self.edits:
+            path = target / edit.file
+            text = path.read_text(encoding="utf-8")
+            if text.count(edit.old) != 1:
+                raise ValueError(f"{self.name}: {edit.file} has {text.count(edit.old)} times {edit.old!r}")
+            path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+
+
+_WRITE_ONE = """        now = latches.writer.acquire(latches.timeout, purpose)
+        try:
+            if self._closed:
+                self._refuse_if_closed(purpose)
+            current = self._entries.get(key)
+"""
+
+_END_OF_WRITE_ONE = """        finally:
+            self._told_revision = table.revision
+            latches.writer.release()
+        if heard:
+"""
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "write without lock",
+        "a write of one key does not take the writer mutex",
+        "compare-and-set",
+        (
+            Edit(
+                "memory.py",
+                _WRITE_ONE,
+                _WRITE_ONE.replace("latches.writer.acquire(latches.timeout, purpose)", "time.time()"),
+            ),
+            Edit(
+                "memory.py",
+                _END_OF_WRITE_ONE,
+                _END_OF_WRITE_ONE.replace("            latches.writer.release()\n", ""),
+            ),
+        ),
+    ),
+    Mutant(
+        "read lock for a write",
+        "changes are applied under the read side of the table lock",
+        "scans",
+        (
+            Edit(
+                "locking.py",
+                "        self._write_handle = lock.gen_wlock()\n",
+                "        self._write_handle = lock.gen_rlock()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "check, then act",
+        "if_revision is looked at in one acquisition of the mutex, and the write made in another",
+        "compare-and-set",
+        (
+            Edit(
+                "memory.py",
+                _WRITE_ONE,
+                "        if hasattr(edit, 'edit'):\n"
+                "            with latches.writing(purpose):\n"
+                "                revised(edit, key, self._entries.get(key), 1, 1.0)\n"
+                "            edit = edit.edit\n" + _WRITE_ONE,
+            ),
+        ),
+    ),
+    Mutant(
+        "data and metadata apart",
+        "set writes the data in one commit and the metadata in another",
+        "registers",
+        (
+            Edit(
+                "entry_store.py",
+                '        self._write_one(key, edit, "set")\n',
+                "        data, metadata = edit.data, edit.isolated_metadata()\n"
+                "        if if_revision is None and self.exists(key):\n"
+                "            self.from_bytes(key, data)\n"
+                "            self.set_metadata(key, metadata)\n"
+                "            return\n"
+                '        self._write_one(key, edit, "set")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        "many keys read without lock",
+        "a read of several keys does not look whether a commit came between",
+        "transactions",
+        (
+            Edit(
+                "memory.py",
+                "        if self._gate is EVERYONE or table.revision != revision:\n",
+                "        if False:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "iteration without lock",
+        "a query looks through the entries without the table lock",
+        "scans",
+        (
+            Edit(
+                "memory.py",
+                "            return transaction._candidates(terms)\n"
+                "        with self._latches.table.read():\n"
+                "            return self._table.candidates(terms)\n",
+                "            return transaction._candidates(terms)\n"
+                "        return self._table.candidates(terms)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "commit applied key by key",
+        "the changes of a transaction are applied one after the other",
+        "transactions",
+        (
+            Edit(
+                "memory.py",
+                "            self._apply(changes, batch.revision)\n",
+                "            for change in changes:\n                self._apply([change], batch.revision)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "event queued late",
+        "the event of a write is queued after the mutex was given back",
+        "events",
+        (
+            Edit(
+                "memory.py",
+                "            if heard:\n"
+                "                self._queue_events([change], revision, None)\n"
+                "            if self._feed.active:\n",
+                "            if self._feed.active:\n",
+            ),
+            Edit(
+                "memory.py",
+                _END_OF_WRITE_ONE,
+                _END_OF_WRITE_ONE + "            self._queue_events([change], revision, None)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "locks in two orders",
+        "watch() takes the feed lock before the table lock, and commits the other way round",
+        "events",
+        (
+            Edit(
+                "memory.py",
+                "        with self._latches.table.exclusive():\n            now = self._table.revision\n",
+                "        with self._feed._feed_lock, self._latches.writing('watch'):\n            pass\n"
+                "        with self._latches.table.exclusive():\n            now = self._table.revision\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "nested read lock",
+        "a query takes the read side of the table lock twice",
+        "scans",
+        (
+            Edit(
+                "memory.py",
+                "            return transaction._candidates(terms)\n"
+                "        with self._latches.table.read():\n",
+                "            return transaction._candidates(terms)\n"
+                "        with self._latches.table.read(), self._latches.table.read():\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "rollback leaves a key",
+        "an inner block that is rolled back keeps its first change",
+        "transactions",
+        (
+            Edit(
+                "batch.py",
+                "        while len(undo) > savepoint:\n",
+                "        while len(undo) > savepoint + 1:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "event on rollback",
+        "a transaction that is rolled back tells of its changes",
+        "events",
+        (
+            Edit(
+                "transaction.py",
+                '                    self._store._transaction_event(self._info, "failed")\n',
+                '                    self._store._transaction_event(self._info, "failed")\n'
+                "                    changes = batch.net_changes()\n"
+                "                    self._store._queue_events(changes, batch.revision, self._info)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "event lost",
+        "a commit that finds another one's events being heard queues none",
+        "events",
+        (
+            Edit(
+                "memory.py",
+                "            if heard:\n                self._queue_events([change], revision, None)\n",
+                "            if heard and self._dispatcher._delivering is None:\n"
+                "                self._queue_events([change], revision, None)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "event twice",
+        "a commit that finds the queue empty queues its events twice",
+        "events",
+        (
+            Edit(
+                "memory.py",
+                "            if heard:\n                self._queue_events([change], revision, None)\n",
+                "            if heard:\n                self._queue_events([change], revision, None)\n"
+                "            if heard and self._dispatcher._queue.empty():\n"
+                "                self._queue_events([change], revision, None)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "live metadata",
+        "get_metadata hands out the dictionary of the entry itself",
+        "registers",
+        (
+            Edit(
+                "entry_store.py",
+                "            return self._entry(key).isolated_metadata()\n        names",
+                "            return self._entry(key)\n        names",
+            ),
+        ),
+    ),
+    Mutant(
+        "lock kept on exception",
+        "a write that raises does not give the mutex back",
+        "registers",
+        (
+            Edit(
+                "memory.py",
+                _END_OF_WRITE_ONE,
+                "        except ValueError:\n            raise\n"
+                "        self._told_revision = table.revision\n"
+                "        latches.writer.release()\n"
+                "        if heard:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "dirty read",
+        "to_bytes sees what an open transaction has not committed",
+        "transactions",
+        (
+            Edit(
+                "memory.py",
+                "        try:\n            data = self._entries[key].data  # type: ignore[union-attr]\n",
+                "        try:\n"
+                "            for block in list(self._open_transactions.values()):\n"
+                "                batch = block._batch\n"
+                "                if batch is not None and batch.current(key) is not None:\n"
+                "                    return batch.current(key).data\n"
+                "            data = self._entries[key].data  # type: ignore[union-attr]\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "stale read",
+        "to_bytes remembers what it read, until the store has had two more commits",
+        "registers",
+        (
+            Edit(
+                "memory.py",
+                "        try:\n            data = self._entries[key].data  # type: ignore[union-attr]\n",
+                "        known = self.__dict__.setdefault('_known', {})\n"
+                "        if known.get(key, (b'', -1))[1] == self._table.revision // 2:\n"
+                "            return known[key][0]\n"
+                "        try:\n"
+                "            data = self._entries[key].data  # type: ignore[union-attr]\n"
+                "            known[key] = data, self._table.revision // 2\n",
+            ),
+        ),
+    ),
+)

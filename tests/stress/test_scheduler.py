@@ -1,0 +1,430 @@
+"""Threads under the scheduler: same strategy, same run; races, deadlocks and hangs are found, and named."""
+
+from __future__ import annotations
+
+import queue
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from readerwriterlock import rwlock
+
+from latchstore.stress.cooperative import cooperative
+from latchstore.stress.scheduler import Scheduler, Strategy
+from latchstore.stress.strategies import AtRandom, Priorities, Replay, following_schedules, schedule_of
+
+Body = Callable[[], object]
+
+
+def traced(code: Any) -> bool:
+    return code is not traced.__code__ and bool(code.co_filename == __file__)
+
+
+def run(make: Callable[[], Iterable[Body]], strategy: Strategy, **options: Any) -> Scheduler:
+    """Run bodies that `make` makes, in one thread each."""
+    scheduler = Scheduler(strategy, traced, **options)
+
+    def body() -> None:
+        threads = [threading.Thread(target=each) for each in make()]
+        for thread in threads:
+            thread.start()
+        scheduler.release()
+        for thread in threads:
+            thread.join()
+        scheduler.hold()
+
+    with cooperative([sys.modules[__name__], rwlock]):
+        assert scheduler.run(body)
+    return scheduler
+
+
+@dataclass
+class Counter:
+    value: int = 0
+
+    def raise_(self) -> None:
+        self.value = self.value + 1
+
+
+def racing(counter: Counter) -> Callable[[], list[Body]]:
+    return lambda: [counter.raise_, counter.raise_]
+
+
+def strategies(seed: int) -> list[Strategy]:
+    chance = random.Random(seed)
+    return [AtRandom(chance), *(Priorities(chance, depth, 12) for depth in (2, 3, 4))]
+
+
+def test_a_lost_update_is_found() -> None:
+    lost: dict[str, int] = {}
+    for seed in range(30):
+        for strategy in strategies(seed):
+            counter = Counter()
+            run(racing(counter), strategy)
+            assert counter.value in (1, 2)
+            lost[type(strategy).__name__] = lost.get(type(strategy).__name__, 0) + (counter.value == 1)
+    assert set(lost) == {"AtRandom", "Priorities"}
+    assert all(lost.values()), lost
+
+
+def test_nothing_is_lost_without_a_preemption() -> None:
+    counter = Counter()
+    scheduler = run(racing(counter), Replay(()))
+    assert counter.value == 2
+    assert not any(turn.interrupted for turn in scheduler.turns)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_same_seed_is_the_same_run(seed: int) -> None:
+    for first, second in zip(strategies(seed), strategies(seed), strict=True):
+        counters = Counter(), Counter(), Counter()
+        one = run(racing(counters[0]), first)
+        other = run(racing(counters[1]), second)
+        again = run(racing(counters[2]), Replay(schedule_of(one.turns)))
+        assert one.turns == other.turns == again.turns
+        assert one.now == other.now == again.now
+        assert len({counter.value for counter in counters}) == 1
+
+
+def test_all_schedules_with_one_preemption_find_what_none_without_does() -> None:
+    results: dict[bool, set[int]] = {False: set(), True: set()}
+    root = run(racing(Counter()), Replay(()))
+    schedules = [(), *following_schedules(0, root.turns, preempt=False)]
+    for schedule in schedules:
+        counter = Counter()
+        turns = run(racing(counter), Replay(schedule)).turns
+        results[False].add(counter.value)
+        for following in following_schedules(len(schedule), turns, preempt=True):
+            counter = Counter()
+            run(racing(counter), Replay(following))
+            results[True].add(counter.value)
+    assert results == {False: {2}, True: {1, 2}}
+
+
+# -- what makes threads wait -------------------------------------------------------------------------
+
+
+def guarded_by_lock(counter: Counter) -> list[Body]:
+    lock = threading.Lock()
+
+    def body() -> None:
+        with lock:
+            counter.raise_()
+
+    return [body] * 3
+
+
+def guarded_by_rlock(counter: Counter) -> list[Body]:
+    lock = threading.RLock()
+
+    def body() -> None:
+        with lock, lock:
+            counter.raise_()
+
+    return [body] * 3
+
+
+def guarded_by_condition(counter: Counter) -> list[Body]:
+    condition = threading.Condition()
+    turn = [0]
+
+    def body(mine: int) -> None:
+        with condition:
+            assert condition.wait_for(lambda: turn[0] == mine, timeout=1e6)
+        counter.raise_()
+        with condition:
+            turn[0] += 1
+            condition.notify_all()
+
+    return [lambda: body(2), lambda: body(0), lambda: body(1)]
+
+
+def guarded_by_queue(counter: Counter) -> list[Body]:
+    jobs: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        jobs.put(None)
+
+    def work() -> None:
+        for _ in range(3):
+            jobs.get()
+            counter.raise_()
+
+    return [work, ask, ask, ask]
+
+
+def guarded_by_big_queue(counter: Counter) -> list[Body]:
+    jobs: queue.Queue[None] = queue.Queue(1)
+
+    def ask() -> None:
+        jobs.put(None)
+
+    def work() -> None:
+        for _ in range(3):
+            jobs.get()
+            counter.raise_()
+
+    return [work, ask, ask, ask]
+
+
+def guarded_by_writer_lock(counter: Counter) -> list[Body]:
+    lock = rwlock.RWLockFair()
+
+    def body() -> None:
+        with lock.gen_wlock():
+            counter.raise_()
+
+    return [body] * 3
+
+
+def guarded_by_event(counter: Counter) -> list[Body]:
+    first, second = threading.Event(), threading.Event()
+
+    def one() -> None:
+        counter.raise_()
+        first.set()
+
+    def two() -> None:
+        assert first.wait(1e6)
+        counter.raise_()
+        second.set()
+
+    def three() -> None:
+        assert second.wait()
+        counter.raise_()
+
+    return [three, two, one]
+
+
+GUARDS = [
+    guarded_by_lock,
+    guarded_by_rlock,
+    guarded_by_condition,
+    guarded_by_queue,
+    guarded_by_big_queue,
+    guarded_by_writer_lock,
+    guarded_by_event,
+]
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+def test_what_guards_in_earnest_guards_here(guard: Callable[[Counter], list[Body]]) -> None:
+    for seed in range(15):
+        for strategy in strategies(seed):
+            counter = Counter()
+            scheduler = run(lambda counter=counter: guard(counter), strategy)  # type: ignore[misc]
+            assert scheduler.problem is None
+            assert counter.value == 3
+
+
+def test_time_passes_when_everybody_waits() -> None:
+    seen: list[float] = []
+
+    def make() -> list[Body]:
+        lock = threading.Lock()
+        lock.acquire()
+
+        def body() -> None:
+            begun = time.monotonic()
+            assert not lock.acquire(timeout=1_000)
+            time.sleep(500)
+            seen.append(time.monotonic() - begun)
+
+        return [body]
+
+    begun = time.monotonic()
+    assert run(make, Replay(())).problem is None
+    assert time.monotonic() - begun < 100
+    assert seen == [pytest.approx(1_500, abs=0.1)]
+
+
+def test_threads_of_the_code_under_test_are_controlled_and_end_with_the_run() -> None:
+    counter = Counter()
+    threads: list[threading.Thread] = []
+
+    def make() -> list[Body]:
+        jobs: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def serve() -> None:
+            while True:
+                jobs.get()
+                counter.raise_()
+
+        def ask() -> None:
+            server = threading.Thread(target=serve, daemon=True)
+            threads.append(server)
+            server.start()
+            jobs.put(None)
+
+        return [ask]
+
+    scheduler = run(make, Replay(()))
+    assert scheduler.problem is None
+    assert [task.done for task in scheduler.tasks] == [True] * 3
+    (server,) = threads
+    server.join(20)
+    assert not server.is_alive()
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------
+
+
+def two_orders() -> list[Body]:
+    one, two = threading.Lock(), threading.Lock()
+
+    def first() -> None:
+        with one, two:
+            pass
+
+    def second() -> None:
+        with two, one:
+            pass
+
+    return [first, second]
+
+
+def test_a_deadlock_is_found_and_told_as_a_table() -> None:
+    problems = [run(two_orders, AtRandom(random.Random(seed))).problem for seed in range(40)]
+    problem = next(each for each in problems if each is not None)
+    assert problem.kind == "deadlock"
+    assert "threads wait for each other: 1 -> 2 -> 1" in problem.text
+    lines = problem.text.splitlines()
+    assert lines[1].split() == ["thread", "holds", "waits", "for", "at"]
+    assert len(lines) == 5  # with the thread that waits for the two
+    for line in lines[3:]:
+        assert line.count("test_scheduler.py:") == 3
+        assert "in two_orders" in line
+
+
+def test_a_deadlock_counts_though_a_timeout_would_end_it() -> None:
+    def make() -> list[Body]:
+        one, two = threading.Lock(), threading.Lock()
+
+        def body(mine: Any, other: Any) -> None:
+            with mine:
+                other.acquire(timeout=30)
+
+        return [lambda: body(one, two), lambda: body(two, one)]
+
+    problems = [run(make, AtRandom(random.Random(seed))).problem for seed in range(40)]
+    assert any(each is not None and each.kind == "deadlock" for each in problems)
+
+
+def test_a_circle_of_locks_is_found_though_nobody_met() -> None:
+    scheduler = run(two_orders, Replay(()))
+    assert scheduler.problem is None
+    problem = scheduler.lock_order.problem()
+    assert problem is not None
+    assert problem.kind == "lock order"
+    assert problem.text.count("while it held") == 2
+
+
+def test_one_order_of_locks_is_no_circle() -> None:
+    def make() -> list[Body]:
+        one, two = threading.Lock(), threading.Lock()
+
+        def body() -> None:
+            with one, two:
+                pass
+
+        return [body, body]
+
+    scheduler = run(make, Replay(()))
+    assert scheduler.lock_order.problem() is None
+    assert len(list(scheduler.lock_order.edges())) == 1
+
+
+def test_the_parts_of_a_reader_writer_lock_are_no_circle() -> None:
+    def make() -> list[Body]:
+        lock = rwlock.RWLockFair()
+
+        def read() -> None:
+            with lock.gen_rlock():
+                pass
+
+        def write() -> None:
+            with lock.gen_wlock():
+                pass
+
+        return [read, read, write]
+
+    for seed in range(20):
+        scheduler = run(make, AtRandom(random.Random(seed)))
+        assert scheduler.problem is None
+        assert scheduler.lock_order.problem() is None
+
+
+def test_a_lock_that_an_ended_thread_has_kept_is_found() -> None:
+    def make() -> list[Body]:
+        lock = threading.Lock()
+        return [lock.acquire]
+
+    problem = run(make, Replay(())).kept_locks()
+    assert problem is not None
+    assert "has ended and not given back the lock made at test_scheduler.py" in problem.text
+
+    def waiting() -> list[Body]:
+        lock = threading.Lock()
+        return [lock.acquire, lambda: lock.acquire(timeout=30)]
+
+    found = run(waiting, Replay(())).problem
+    assert found is not None
+    assert "waits for a lock that thread 1 took and kept" in found.text
+
+
+def test_a_wake_up_that_never_comes_is_found() -> None:
+    problem = run(lambda: [threading.Event().wait], Replay(())).problem
+    assert problem is not None
+    assert problem.text.startswith("no thread can go on")
+
+
+def test_a_thread_that_runs_for_ever_is_found() -> None:
+    def spin() -> None:
+        counter = Counter()
+        while True:
+            counter.raise_()
+
+    problem = run(lambda: [spin], Replay(()), limit=1_000).problem
+    assert problem is not None
+    assert problem.kind == "hang"
+    assert "no end after 1,000 points" in problem.text
+
+
+def test_a_thread_that_will_not_be_told_to_end_is_left_behind() -> None:
+    never = threading.Event()
+
+    def make() -> list[Body]:
+        lock = threading.Lock()
+        lock.acquire()
+
+        def stubborn() -> None:
+            while not never.is_set():
+                try:
+                    lock.acquire()
+                except BaseException:
+                    continue
+
+        return [stubborn]
+
+    problem = run(make, Replay(())).problem
+    assert problem is not None
+
+
+def test_the_steps_say_who_was_where() -> None:
+    interrupted = ((0, None), (1, 2), (2, None))
+    scheduler = run(racing(Counter()), Replay(interrupted), recording=True)
+    assert len(scheduler.steps) == len(scheduler.turns)
+    inside = [step for step in scheduler.steps if "Counter.raise_" in step.where]
+    assert inside
+    assert {step.text for step in inside} == {"self.value = self.value + 1"}
+
+
+def test_nothing_stays_replaced() -> None:
+    before = threading.Lock, threading.Thread.start, time.sleep, queue.SimpleQueue, time.monotonic
+    run(racing(Counter()), Replay(()))
+    assert before == (threading.Lock, threading.Thread.start, time.sleep, queue.SimpleQueue, time.monotonic)

@@ -150,9 +150,13 @@ def store_factory(name: str) -> Factory:
         raise PlanError(f"store {name!r}: cannot import {module_name!r}: {error}") from error
     except AttributeError as error:
         raise PlanError(f"store {name!r}: module {module_name!r} has no {attribute!r}") from error
-    if not callable(factory):
-        raise PlanError(f"store {name!r}: {attribute!r} is not callable")
+    return factory_of(factory, name)
 
+
+def factory_of(factory: object, name: str) -> Factory:
+    """Return what makes stores by a class or a function, whose name is for messages."""
+    if not callable(factory):
+        raise PlanError(f"store {name!r} is not callable, got {type(factory).__qualname__}")
     return _Factory(factory, name)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from latchstore.stress.campaign import (
     OUR_STORE,
@@ -19,12 +19,13 @@ from latchstore.stress.campaign import (
     PlanError,
     Progress,
     carry_out,
+    checked_factory,
     store_factory,
 )
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
-from latchstore.stress.result import Result
+from latchstore.stress.words import outcome_text
 from latchstore.stress.workloads import WORKLOADS, Workload
 
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run ``stress``; return the exit code."""
     try:
         factory = store_factory(arguments.store)
+        checked_factory(factory, ())
         plan = _plan(arguments, lambda workload: workload.supports(factory()))
         with _Screen(quiet=arguments.json) as screen:
             outcome = carry_out(plan, factory, screen.show)
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(outcome), indent=2))
     else:
-        _print_outcome(outcome, sys.stdout)
+        print(outcome_text(outcome))
     if arguments.history:
         result.history.write(arguments.history)
     if arguments.report:
@@ -195,65 +197,6 @@ class _Screen:
             rate = state.operations / state.seconds if state.seconds else 0
             text = f"{state.seconds:6.1f} s  {state.operations:,} operations checked  {rate:,.0f}/s"
             print(f"\r\x1b[K{text}  {state.rounds:,} rounds", end="", file=sys.stderr, flush=True)
-
-
-def _print_outcome(outcome: Outcome, file: TextIO) -> None:
-    result = outcome.result
-    print(_operation_table(outcome.figures), file=file)
-    print(file=file)
-    for workload, checks in result.verdicts.items():
-        for check, verdict in checks.items():
-            print(f"{workload}: {check}: {verdict}", file=file)
-    for problem in result.problems:
-        print(f"\n{problem.kind}: {problem.text}", file=file)
-    if result.answer == "invalid" and result.steps:
-        print(f"\n{_steps_table(result)}", file=file)
-    kind = "round" if result.history.header.get("schedule", "native") == "native" else "schedule"
-    plural = "" if result.schedules == 1 else "s"
-    whole = ", all there are within the bounds" if outcome.complete else ""
-    print(
-        f"\n{result.answer}: {outcome.operations:,} operations in {result.schedules:,} {kind}{plural}{whole}"
-        f", {result.seconds:.1f} s",
-        file=file,
-    )
-    print(f"again: {result.command}", file=file)
-
-
-def _operation_table(figures: Sequence[OperationFigures]) -> str:
-    rows: list[tuple[str, ...]] = [("operation", "count", "per s", "p50", "p99", "p99.9", "max", "errors")]
-    for row in figures:
-        times = (_duration(each) for each in (row.p50, row.p99, row.p999, row.slowest))
-        rows.append((row.name, f"{row.count:,}", f"{row.per_second:,.0f}", *times, f"{row.errors:,}"))
-    return _table(rows)
-
-
-def _steps_table(result: Result) -> str:
-    """Return what each thread did, one column a thread."""
-    threads = sorted({step.thread for step in result.steps})
-    rows = [tuple(f"thread {thread}" for thread in threads)]
-    for step in result.steps:
-        cell = f"{step.where}: {step.text}"
-        rows.append(tuple(cell[:70] if thread == step.thread else "" for thread in threads))
-    return _table(rows, left=len(threads))
-
-
-def _table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
-    """Return rows as lines, the first columns flush left, the others flush right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def _duration(seconds: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

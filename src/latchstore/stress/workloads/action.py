@@ -10,7 +10,7 @@ by one thread while no other is at work.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from latchstore.store import AbstractReadOnlyStore, AbstractStore
@@ -112,8 +112,17 @@ def facts_of(name: str, history: History) -> Any:
     return history.header.get("facts", {}).get(name)
 
 
-def final_read(history: History, name: str, key: str | None, result: object) -> Operation:
-    """Return an operation that stands for a look at the store when all threads had ended."""
-    times = [each.begin if each.end is None else each.end for each in history.operations]
+def final_reads(name: str, history: History, results: Mapping[str, object]) -> list[Operation]:
+    """Return operations that stand for a look at keys when all threads had ended.
+
+    Parameters
+    ----------
+    name : str
+        What the workload calls such an operation.
+    history : History
+    results : mapping
+        What was found, by key.
+    """
+    times = (each.begin if each.end is None else each.end for each in history.operations)
     now = max(times, default=0) + 1
-    return Operation(-1, name, key, None, result, now, now)
+    return [Operation(-1, name, key, None, result, now, now) for key, result in results.items()]

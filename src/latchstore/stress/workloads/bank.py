@@ -16,7 +16,7 @@ from latchstore.stress.workloads.action import (
     RolledBackError,
     chance_of,
     facts_of,
-    final_read,
+    final_reads,
     operations_of,
     revision_of,
     text_of,
@@ -178,10 +178,9 @@ class Bank(PlainWorkload):
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check each bank."""
         banks: dict[str | None, list[Operation]] = {}
-        for operation in operations_of(self.name, history):
+        last = final_reads("final balances", history, facts_of(self.name, history) or {})
+        for operation in [*operations_of(self.name, history), *last]:
             banks.setdefault(operation.key, []).append(operation)
-        for bank, balances in (facts_of(self.name, history) or {}).items():
-            banks.setdefault(bank, []).append(final_read(history, "final balances", bank, balances))
         sums = all_of(map(_check_sums, banks.values()))
         if sums.answer != "valid":
             return {"sum": sums}

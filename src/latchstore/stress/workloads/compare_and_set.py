@@ -16,7 +16,7 @@ from latchstore.stress.workloads.action import (
     RolledBackError,
     chance_of,
     facts_of,
-    final_read,
+    final_reads,
     operations_of,
 )
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements
@@ -161,11 +161,9 @@ class CompareAndSet(PlainWorkload):
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check each counter."""
         counters: dict[str | None, list[Operation]] = {}
-        for operation in operations_of(self.name, history):
-            counters.setdefault(operation.key, []).append(operation)
         last = facts_of(self.name, history)
-        for key, value in (last or {}).items():
-            counters.setdefault(key, []).append(final_read(history, "get", key, value))
+        for operation in [*operations_of(self.name, history), *final_reads("get", history, last or {})]:
+            counters.setdefault(operation.key, []).append(operation)
         verdicts = {
             "linearizable": all_of(
                 check_replacements(each, ReplaceModel(following)) for each in counters.values()

@@ -16,7 +16,7 @@ from latchstore.stress.workloads.action import (
     RolledBackError,
     chance_of,
     facts_of,
-    final_read,
+    final_reads,
     operations_of,
     revision_of,
 )
@@ -152,7 +152,7 @@ class Scans(PlainWorkload):
             tokens = self._tokens
         else:
             tokens = facts["tokens"]
-            operations += [final_read(history, "query", key, found) for key, found in facts["found"].items()]
+            operations += final_reads("query", history, facts["found"])
         whole = all_of(_check_scan(operation, tokens) for operation in operations)
         if whole.answer != "valid":
             return {"each token once": whole}

@@ -12,7 +12,7 @@ from latchstore.stress.workloads.action import (
     PlainWorkload,
     chance_of,
     facts_of,
-    final_read,
+    final_reads,
     operations_of,
 )
 from latchstore.stress.workloads.groups import GroupRead, Groups, GroupWrite, check_groups
@@ -59,7 +59,7 @@ def verdicts_of_groups(name: str, history: History) -> dict[str, Verdict]:
     """Check the groups of a workload, with what was found of them in the end."""
     found = dict(facts_of(name, history) or {})
     left = found.pop("left", [])
-    last = [final_read(history, "final read", group, values) for group, values in found.items()]
+    last = final_reads("final read", history, found)
     verdicts = check_groups([*operations_of(name, history), *last])
     reason = f"in the end there are {left}, which only transactions that were rolled back have written"
     return {**verdicts, "nothing left": Verdict("invalid", reason) if left else VALID}

@@ -1,0 +1,108 @@
+"""Checking a store in a test: what `linearizable_store` of the pytest plugin calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from latchstore.stress.campaign import (
+    OUR_STORE,
+    SCHEDULES,
+    Outcome,
+    Plan,
+    ScheduleKind,
+    carry_out,
+    factory_of,
+)
+from latchstore.stress.faults import FAULTS
+from latchstore.stress.words import outcome_text
+from latchstore.stress.workloads import WORKLOADS
+
+
+class StressError(AssertionError):
+    """A store has not passed; the message has the verdicts and the command that shows it again.
+
+    Attributes
+    ----------
+    outcome : Outcome
+    """
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+def linearizable_store(
+    factory: Callable[..., Any],
+    *,
+    workloads: Iterable[str] = (),
+    schedule: ScheduleKind = "pct",
+    threads: int = 3,
+    operations: int = 1_000,
+    length: int | None = None,
+    seed: int = 0,
+    faults: Iterable[str] = (),
+) -> Outcome:
+    """Put a store under stress, and raise if it does not prove right.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes an `AbstractStore`: a class, or a function without arguments.
+    workloads : iterable of str
+        Their names; all that the store can do if there is none.
+    schedule : str
+        ``"native"``, ``"random"``, ``"pct"`` or ``"exhaustive"``.
+    threads, operations : int
+        How many threads, and how many operations all in all.
+    length : int, optional
+        How many operations each thread does in one schedule, or round.
+    seed : int
+    faults : iterable of str
+        Their names.
+
+    Returns
+    -------
+    outcome : Outcome
+
+    Raises
+    ------
+    StressError
+        If the store has done wrong, or nobody can tell.
+    PlanError
+        If no store can be made, or a name is not known.
+    ValueError
+        If an argument is none of those above.
+    """
+    for name, value, known in (
+        ("workloads", workloads, WORKLOADS),
+        ("faults", faults, FAULTS),
+        ("schedule", [schedule], SCHEDULES),
+    ):
+        for each in value:
+            if each not in known:
+                raise ValueError(f"{name} must be of {', '.join(known)}, got {each!r}")
+    make = factory_of(factory, name_of(factory))
+    chosen = [WORKLOADS[name]() for name in workloads or WORKLOADS]
+    plan = Plan(
+        [workload for workload in chosen if workloads or workload.supports(make())],
+        name_of(factory),
+        threads,
+        None,
+        operations,
+        seed,
+        schedule,
+        length,
+        [FAULTS[name] for name in faults],
+    )
+    outcome = carry_out(plan, make, lambda progress: None)
+    if outcome.result.answer != "valid":
+        raise StressError(outcome_text(outcome), outcome)
+    return outcome
+
+
+def name_of(factory: Callable[..., Any]) -> str:
+    """Return a factory's name as ``--store`` takes it."""
+    module = getattr(factory, "__module__", "")
+    name = getattr(factory, "__qualname__", repr(factory))
+    return OUR_STORE if f"{module}:{name}" == "latchstore.memory:DictMemoryStore" else f"{module}:{name}"

@@ -21,7 +21,7 @@ from tests.mutants.catalogue import MUTANTS, Mutant
 BLOCKS = 20
 
 #: Schedules that a block has.
-SCHEDULES = 500
+SCHEDULES = 1_500
 
 #: Threads and operations of each thread, in one schedule.
 THREADS, LENGTH = 3, 3
@@ -32,11 +32,11 @@ TIMEOUT = 300.0
 README = Path(__file__).with_name("README.md")
 
 
-def find(directory: Path, mutant: Mutant, block: int) -> dict[str, Any]:
+def find(directory: Path, mutant: Mutant, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
     """Run the harness on a mutant that was written to a directory; return what it prints as JSON."""
-    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--schedule", "pct"]
+    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--schedule", "random"]
     command += ["--workload", mutant.workload, "--threads", str(THREADS), "--length", str(LENGTH)]
-    command += ["--seed", str(block * SCHEDULES), "--ops", str(SCHEDULES * THREADS * LENGTH)]
+    command += ["--seed", str(block * SCHEDULES), "--ops", str(schedules * THREADS * LENGTH)]
     environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         command, env=environment, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT, check=False

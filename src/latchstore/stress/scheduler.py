@@ -427,10 +427,11 @@ class Scheduler:
         return None
 
     def _record(self, task: Task) -> None:
+        if task.number == 0:
+            return  # it only waits for the others
         frame = self._frame_of(task)
         if frame is None:
-            text = "ended" if task.done else "outside of the store"
-            self.steps.append(Step(task.number, task.name, text))
+            self.steps.append(Step(task.number, "", "ends" if task.done else "begins"))
             return
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         waiting = getattr(task.waiting, "label", None)

@@ -8,6 +8,9 @@ from latchstore.stress.campaign import Outcome
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.result import Result
 
+#: Characters of a cell that tells where a thread was.
+_WIDEST = 70
+
 
 def outcome_text(outcome: Outcome) -> str:
     """Return the table of operations, the verdicts, what went wrong, and the command that shows it again."""
@@ -57,9 +60,9 @@ def _steps_table(result: Result) -> str:
     threads = sorted({step.thread for step in result.steps})
     rows = [tuple(f"thread {thread}" for thread in threads)]
     for step in result.steps:
-        cell = f"{step.where}: {step.text}"
-        rows.append(tuple(cell[:70] if thread == step.thread else "" for thread in threads))
-    return _table(rows, left=len(threads))
+        cell = f"{step.where}: {step.text}" if step.where else step.text
+        rows.append(tuple(cell[:_WIDEST] if thread == step.thread else "" for thread in threads))
+    return "where each was when another thread got its turn:\n" + _table(rows, left=len(threads))
 
 
 def _table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:

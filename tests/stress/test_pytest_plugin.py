@@ -1,0 +1,97 @@
+"""The pytest plugin: a marker says how a store is put under stress, and failures say how to see them again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STORES = """
+from contextlib import contextmanager
+import pytest
+from latchstore import DictMemoryStore
+
+class NoIsolation(DictMemoryStore):
+    @contextmanager
+    def transaction(self, notes="", **options):
+        yield
+"""
+
+
+def run(directory: Path, test: str, *words: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_stores.py").write_text(STORES + test)
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "--strict-markers"]
+    return subprocess.run(
+        [*command, *words, "test_stores.py"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_right_store_passes(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+@pytest.mark.stress(workloads=["bank", "registers"], operations=90)
+def test_ours(linearizable_store):
+    outcome = linearizable_store(DictMemoryStore)
+    assert outcome.operations >= 90
+    assert set(outcome.result.verdicts) == {"bank", "registers"}
+    native = linearizable_store(DictMemoryStore, schedule="native", operations=900, length=300)
+    assert native.operations == 900
+""",
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_wrong_store_fails_with_the_command_that_shows_it_again(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+@pytest.mark.stress(workloads=["bank"], schedule="random")
+def test_none(linearizable_store):
+    linearizable_store(NoIsolation)
+""",
+    )
+    assert done.returncode == 1
+    assert "bank: sum: invalid: " in done.stdout
+    assert "what the threads did" in done.stdout
+    # Pytest prints it twice: where the test failed, and in its summary.
+    (again,) = {line for line in done.stdout.splitlines() if line.startswith("again: ")}
+    assert "--store test_stores:NoIsolation --workload bank --schedule random" in again
+    assert "Traceback" not in done.stdout
+    command = [sys.executable, *again.removeprefix("again: python ").split()]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert shown.returncode == 1, shown.stderr
+    assert "bank: sum: invalid: " in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("stress('bank')", "takes arguments by name only"),
+        ("stress(workloads=['nix'])", "workloads must be of registers, "),
+        ("stress(faults=['nix'])", "faults must be of "),
+        ("stress(schedule='nix')", "schedule must be of native, "),
+    ],
+)
+def test_bad_markers_are_told(tmp_path: Path, marker: str, message: str) -> None:
+    done = run(
+        tmp_path,
+        f"""
+@pytest.mark.{marker}
+def test_bad(linearizable_store):
+    linearizable_store(DictMemoryStore)
+""",
+    )
+    assert done.returncode != 0
+    assert message in done.stdout
+
+
+def test_the_marker_is_declared(tmp_path: Path) -> None:
+    assert "@pytest.mark.stress(" in run(tmp_path, "", "--markers").stdout

@@ -1,4 +1,4 @@
-"""The pytest plugin: a marker says how a store is put under stress, and failures say how to see them again."""
+"""The pytest plugin: a marker says how a store is put under stress; failures say how to see them again."""
 
 from __future__ import annotations
 

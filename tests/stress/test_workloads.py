@@ -177,28 +177,28 @@ class Frozen(DictMemoryStore):
     def freeze(self) -> None:
         self._past = super().snapshot()
 
-    def _read(self, method: str, *arguments: Any, **options: Any) -> Any:
+    def _answer(self, method: str, *arguments: Any, **options: Any) -> Any:
         if self._past is None or self._transaction_of_this_thread() is not None:
             return getattr(super(), method)(*arguments, **options)
         return getattr(self._past, method)(*arguments, **options)
 
     def to_bytes(self, *arguments: Any, **options: Any) -> Any:
-        return self._read("to_bytes", *arguments, **options)
+        return self._answer("to_bytes", *arguments, **options)
 
     def get(self, *arguments: Any, **options: Any) -> Any:
-        return self._read("get", *arguments, **options)
+        return self._answer("get", *arguments, **options)
 
     def get_metadata(self, *arguments: Any, **options: Any) -> Any:
-        return self._read("get_metadata", *arguments, **options)
+        return self._answer("get_metadata", *arguments, **options)
 
     def multiget(self, *arguments: Any, **options: Any) -> Any:
-        return self._read("multiget", *arguments, **options)
+        return self._answer("multiget", *arguments, **options)
 
     def query(self, *arguments: Any, **options: Any) -> Any:
-        return self._read("query", *arguments, **options)
+        return self._answer("query", *arguments, **options)
 
     def glob(self, *arguments: Any, **options: Any) -> Any:
-        return self._read("glob", *arguments, **options)
+        return self._answer("glob", *arguments, **options)
 
 
 # -- all of them ------------------------------------------------------------------------------------

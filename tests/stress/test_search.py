@@ -36,7 +36,7 @@ class TwoLocks(DictMemoryStore):
         super().__init__(EventManager())
         self._one, self._other = threading.Lock(), threading.Lock()
 
-    def from_bytes(self, key: str, data: bytes, *args: Any, **options: Any) -> None:
+    def from_bytes(self, key: str, data: Any, *args: Any, **options: Any) -> None:
         with self._one, self._other:
             super().from_bytes(key, data, *args, **options)
 
@@ -119,7 +119,7 @@ def test_a_crash_is_found() -> None:
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_nothing_is_found_in_ours(workload: str) -> None:
     for mode in ("random", "pct"):
-        _, found = look_for(ours, workload, 25, mode=mode)  # type: ignore[arg-type]
+        _, found = look_for(ours, workload, 25, mode=mode)
         assert not found.run.failed, (found.run.problems, found.run.verdicts)
         assert found.schedules == 25
         assert all(each.answer == "valid" for each in found.verdicts[workload].values())

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
-from latchstore.stress.lock_order import maker_of
+from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
 
@@ -36,6 +36,17 @@ class _Real(threading.local):
 
 
 _real = _Real()
+
+
+def _note(task: Task, lock: NamedLock) -> list[NamedLock]:
+    task.scheduler.lock_order.note(f"thread {task.number}", task.in_order, lock)
+    task.in_order.append(lock)
+    return task.in_order
+
+
+def _begin(lock: NamedLock) -> list[NamedLock] | None:
+    task = current_task()
+    return None if task is None else _note(task, lock)
 
 
 class CooperativeLock:
@@ -58,6 +69,8 @@ class CooperativeLock:
         self.for_waiting = for_waiting
         owner, self.label = (None, "a condition") if for_waiting else maker_of(sys._getframe(2))
         self.owner: object = self if owner is None else owner
+        # Of the parts of a reader/writer lock its handles note what there is to note.
+        self._noted = not for_waiting and not (owner and note_handles(owner, self.label, _begin))
         self._scheduler = task.scheduler
         if not for_waiting:
             self._scheduler.locks.append(self)
@@ -76,8 +89,9 @@ class CooperativeLock:
                 return False
         self.holder = task
         if not self.for_waiting:
-            scheduler.lock_order.note(f"thread {task.number}", task.held, self)
             task.held.append(self)
+        if self._noted:
+            _note(task, self)
         return True
 
     def release(self) -> None:
@@ -87,6 +101,8 @@ class CooperativeLock:
             raise RuntimeError("release unlocked lock")
         if not self.for_waiting:
             holder.held.remove(self)
+        if self._noted:
+            holder.in_order.remove(self)
         self._scheduler.wake(self)
         task = current_task()
         if task is not None:

@@ -10,10 +10,10 @@ is one item of a dict.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from latchstore.stress.result import LockEdge, Problem
 
@@ -29,8 +29,8 @@ class NamedLock(Protocol):
     label : str
         Where.
     owner : object
-        The reader/writer lock that it is a part of, else itself: the parts of one do not count among
-        themselves, as only their library knows what they mean.
+        The reader/writer lock that it is, or is a part of, else itself: the parts of one do not count
+        among themselves, as only their library knows what they mean.
     """
 
     @property
@@ -68,6 +68,86 @@ def maker_of(frame: FrameType) -> tuple[object | None, str]:
     if hasattr(owner, "gen_rlock") and hasattr(owner, "gen_wlock"):
         return owner, f"{type(owner).__name__}, {outside}"
     return None, outside
+
+
+class WholeLock:
+    """A reader/writer lock, as one lock of the graph."""
+
+    def __init__(self, owner: object, label: str) -> None:
+        self.owner = owner
+        self.label = label
+
+
+class NotingHandle:
+    """A handle of a reader/writer lock that notes when a thread has the lock, for reading or writing.
+
+    The parts of such a lock do not tell: the first reader takes one, which the last reader gives back, so
+    that a thread may seem to hold it long after it has read.
+    """
+
+    def __init__(self, handle: Any, lock: WholeLock, begin: Callable[[NamedLock], list[NamedLock] | None]):
+        self._handle = handle
+        self._lock = lock
+        self._begin = begin
+        self._held: list[NamedLock] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+    def acquire(self, *args: Any, **options: Any) -> Any:
+        """Take it as the handle does, and note it."""
+        taken = self._handle.acquire(*args, **options)
+        if taken:
+            self._held = self._begin(self._lock)
+        return taken
+
+    def release(self) -> None:
+        """Give it back, as the handle does."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.remove(self._lock)
+        self._handle.release()
+
+    def __enter__(self) -> Any:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def note_handles(owner: Any, label: str, begin: Callable[[NamedLock], list[NamedLock] | None]) -> bool:
+    """Have a reader/writer lock hand out handles that note what they do.
+
+    Parameters
+    ----------
+    owner : object
+        The lock, with ``gen_rlock`` and ``gen_wlock``.
+    label : str
+        Where it is made.
+    begin : callable
+        Called with the lock when the calling thread has taken it; notes it in the graph and among the
+        locks of that thread, and returns these, or None.
+
+    Returns
+    -------
+    noted : bool
+        False if the lock is of a kind that cannot be changed; then its parts have to do.
+    """
+    try:
+        if "gen_rlock" not in vars(owner):
+            lock = WholeLock(owner, label)
+            for name in ("gen_rlock", "gen_wlock"):
+                setattr(owner, name, _noting(getattr(owner, name), lock, begin))
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+def _noting(
+    make: Callable[[], Any], lock: WholeLock, begin: Callable[[NamedLock], list[NamedLock] | None]
+) -> Callable[[], NotingHandle]:
+    return lambda: NotingHandle(make(), lock, begin)
 
 
 class LockOrder:

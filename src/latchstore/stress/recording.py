@@ -11,7 +11,7 @@ import sys
 import threading
 from contextlib import AbstractContextManager
 
-from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of
+from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of, note_handles
 from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted
 
@@ -37,17 +37,23 @@ class RecordingLock:
         self._list: list[NamedLock] | None = None
         owner, self.label = maker_of(sys._getframe(2))
         self.owner: object = self if owner is None else owner
+        # Of the parts of a reader/writer lock its handles note what there is to note.
+        self._noted = not (owner and note_handles(owner, self.label, self._begin))
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it."""
         if not self._lock.acquire(blocking, timeout):
             return False
+        if self._noted:
+            self._list = self._begin(self)
+        return True
+
+    def _begin(self, lock: NamedLock) -> list[NamedLock]:
         held = _held.locks
         if held:
-            self._order.note(threading.current_thread().name, held, self)
-        held.append(self)
-        self._list = held
-        return True
+            self._order.note(threading.current_thread().name, held, lock)
+        held.append(lock)
+        return held
 
     def release(self) -> None:
         """Give it back."""

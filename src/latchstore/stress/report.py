@@ -1,8 +1,8 @@
 """The report of a run: one HTML file that needs nothing else, drawn by the browser from data inside it.
 
 The timeline is drawn as Porcupine draws histories: a lane for each thread, a bar for each operation, opened
-at the first error. The interleaving of a schedule is a table with a column for each thread, as Lincheck prints
-it.
+at the first error. The interleaving of a schedule is a table with a column for each thread, as Lincheck
+prints it.
 """
 
 from __future__ import annotations

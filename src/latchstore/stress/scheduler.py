@@ -94,6 +94,8 @@ class Task:
         On the clock of the run: seconds.
     held : list of NamedLock
         The locks that it has taken and not given back.
+    in_order : list of NamedLock
+        Those that count for the order of locks: reader/writer locks as a whole, not their parts.
     """
 
     def __init__(self, scheduler: Scheduler, number: int, name: str) -> None:
@@ -105,6 +107,7 @@ class Task:
         self.timed_out = False
         self.done = False
         self.held: list[NamedLock] = []
+        self.in_order: list[NamedLock] = []
         self.frame: FrameType | None = None
         # Released by whoever gives the turn to this task, acquired by itself.
         self.gate = _thread.allocate_lock()

@@ -200,7 +200,8 @@ def test_junit(tmp_path: Path) -> None:
     assert stress(*SHORT, "--junit", str(path)) == 0
     suite = ElementTree.parse(path).getroot()
     assert suite.get("failures") == "0"
-    assert stress(*SHORT, "--junit", str(path), "--store", f"{THIS}:Forgetful") == 1
+    wrong = ["--store", f"{THIS}:Forgetful", "--workload", "ycsb-a", "--schedule", "pct", "--ops", "2000"]
+    assert stress(*wrong, "--junit", str(path)) == 1
     suite = ElementTree.parse(path).getroot()
     assert suite.get("failures") == "1"
     (failure,) = suite.iter("failure")

@@ -12,9 +12,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-import latchstore
-
-_PACKAGE = Path(latchstore.__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 
 #: Parts of this package that are not the store.
 _NOT_UNDER_TEST = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))

@@ -60,7 +60,7 @@ def check_linearizable(operations: Iterable[Operation], model: Model, budget: in
             return Verdict("unknown", f"no answer after {budget:,} steps, at {part[0]}")
         left = search.budget
         if not after:
-            return Verdict("invalid", search.explain(states))
+            return search.explain()
         states = after
     return VALID
 
@@ -155,16 +155,17 @@ class _Search:
         if self.budget < 0:
             raise OutOfBudgetError
 
-    def explain(self, states: Iterable[Hashable]) -> str:
+    def explain(self) -> Verdict:
         """Say what could not be put into any order, once there is no final state."""
         stuck = self._certain[self._furthest]
         around = [
-            str(other)
+            other
             for other in [*self._certain, *self._open]
             if other is not stuck and not other.precedes(stuck) and not stuck.precedes(other)
         ]
-        beside = f"; at the same time: {'; '.join(around[:8])}" if around else ""
-        return f"no order of these operations explains {stuck}{beside}"
+        beside = f"; at the same time: {'; '.join(map(str, around[:8]))}" if around else ""
+        reason = f"no order of these operations explains {stuck}{beside}"
+        return Verdict("invalid", reason, (stuck, *around))
 
 
 def _advanced(done: int, ahead: int) -> tuple[int, int]:

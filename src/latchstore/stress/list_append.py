@@ -17,14 +17,14 @@ G-single one rw, G2 several. With an rt edge in it, each transaction may be righ
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 from typing import Literal
 
-from latchstore.stress.history import Outcome
-from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.history import Operation, Outcome
+from latchstore.stress.verdict import VALID, CycleEdge, Verdict
 
 Edge = Literal["ww", "wr", "rw", "rt"]
 
@@ -58,6 +58,8 @@ class ListTransaction:
         Nanoseconds on the monotonic clock; the end is None if nobody saw it.
     outcome : str
         ``"ok"``: committed. ``"fail"``: rolled back. ``"info"``: nobody knows.
+    operation : Operation or None
+        What the history says of it.
     """
 
     number: int
@@ -65,6 +67,7 @@ class ListTransaction:
     begin: int
     end: int | None
     outcome: Outcome = "ok"
+    operation: Operation | None = None
 
 
 def check_list_append(transactions: Iterable[ListTransaction]) -> Verdict:
@@ -79,57 +82,96 @@ def check_list_append(transactions: Iterable[ListTransaction]) -> Verdict:
     return _Analysis(transactions).verdict()
 
 
+#: Why one transaction is before another: the kind of edge, the key, and the value that was appended to it and
+#: the one after it, where they matter. Told in words only if it is part of a cycle, as there are many.
+_Reason = tuple[Edge, str, int, int]
+_Graph = dict[int, dict[int, _Reason]]
+
+#: What a read is, if it is a bad one: the name of the anomaly, why, and who else has to do with it.
+_BadRead = tuple[str, str] | tuple[str, str, ListTransaction]
+
+#: The edges of what was read and written, beside those of time.
+_OF_DATA = frozenset({"ww", "wr", "rw"})
+_IN_TIME: _Reason = ("rt", "", 0, 0)
+
+
+def _told(reason: _Reason) -> str:
+    """Say why, as what the first of the two has done."""
+    kind, key, value, following = reason
+    match kind:
+        case "ww":
+            return f"appended {value} to {key!r}, after which the other appended {following}"
+        case "wr":
+            return f"appended {value} to {key!r}, which the other read"
+        case "rw":
+            return f"read {key!r} before the other appended {following}"
+        case "rt":
+            return "had ended before the other began"
+
+
+def _invalid(reason: str, *transactions: ListTransaction, cycle: tuple[CycleEdge, ...] = ()) -> Verdict:
+    operations = tuple(each.operation for each in transactions if each.operation is not None)
+    return Verdict("invalid", reason, operations, cycle)
+
+
+def _last_append(transaction: ListTransaction, key: str) -> int:
+    """Return the last value that a transaction has appended to a key."""
+    return next(
+        each.value for each in reversed(transaction.actions) if each.key == key and isinstance(each, Append)
+    )
+
+
 class _Analysis:
     """All that is known of the transactions, and the graph of their dependencies."""
 
     def __init__(self, transactions: Iterable[ListTransaction]) -> None:
         self.transactions = sorted(transactions, key=lambda transaction: transaction.begin)
-        # Who appended a value to a key, and whether it was that transaction's last to the key.
+        self.by_number = {each.number: each for each in self.transactions}
+        # Who appended a value to a key.
         self.writers: dict[tuple[str, int], ListTransaction] = {}
-        self.last_appends: dict[tuple[str, int], int] = {}
         # The longest list that was read of each key: the order of its values.
         self.orders: dict[str, tuple[int, ...]] = {}
-        # From a transaction to another, by the positions in `transactions`, and why.
-        self.edges: dict[int, dict[int, tuple[Edge, str]]] = {}
+        # From a transaction to another, by their numbers, and why.
+        self.edges: _Graph = {}
 
     def verdict(self) -> Verdict:
         """Look for anomalies, the plainest first."""
         twice = self._note_writers()
         if twice is not None:
             return Verdict("unknown", twice)
-        for problem in (
-            self._internal_problem(),
-            self._bad_value(),
-            self._note_orders(),
-        ):
+        for look in (self._internal_problem, self._read_problem):
+            problem = look()
             if problem is not None:
-                return Verdict("invalid", problem)
+                return problem
         self._note_dependencies()
-        for with_time in (False, True):
-            if with_time:
-                self._note_time()
-            anomaly = self._anomaly(with_time)
-            if anomaly is not None:
-                return Verdict("invalid", anomaly)
+        self._note_time()
+        components = list(_components(self.edges))
+        for kinds in (_OF_DATA, _OF_DATA | {"rt"}):
+            for component in components:
+                anomaly = self._anomaly(_only(_within(self.edges, component), kinds))
+                if anomaly is not None:
+                    return anomaly
         return VALID
 
     def _note_writers(self) -> str | None:
+        writers = self.writers
         for transaction in self.transactions:
             for action in transaction.actions:
                 if isinstance(action, Append):
                     written = (action.key, action.value)
-                    if written in self.writers:
+                    if written in writers:
                         return f"{action.value} was appended to {action.key!r} twice"
-                    self.writers[written] = transaction
-                    self.last_appends[action.key, transaction.number] = action.value
+                    writers[written] = transaction
         return None
 
     def _committed(self) -> Iterator[ListTransaction]:
         return (transaction for transaction in self.transactions if transaction.outcome == "ok")
 
-    def _internal_problem(self) -> str | None:
+    def _internal_problem(self) -> Verdict | None:
         """Find a read that disagrees with what its own transaction had done or read before."""
         for transaction in self._committed():
+            if len({action.key for action in transaction.actions}) == len(transaction.actions):
+                continue
             known: dict[str, tuple[int, ...]] = {}
             own: dict[str, tuple[int, ...]] = {}
             for action in transaction.actions:
@@ -149,37 +191,45 @@ class _Analysis:
                 if wrong:
                     should = "the list to end with" if expected is None else "the list"
                     right = list(mine if expected is None else expected)
-                    return (
+                    return _invalid(
                         f"internal: transaction {transaction.number} read {list(action.values)} of {key!r}, "
-                        f"where its own actions before make {should} {right}"
+                        f"where its own actions before make {should} {right}",
+                        transaction,
                     )
                 known[key] = action.values
         return None
 
-    def _bad_value(self) -> str | None:
-        """Find a value that nobody should have seen."""
-        # Lists grow: what was seen of a key before need not be looked at again.
-        seen: dict[str, tuple[int, ...]] = {}
+    def _read_problem(self) -> Verdict | None:
+        """Find what nobody should have seen; take the longest list of each key for its order."""
+        incompatible: Verdict | None = None
         for transaction in self._committed():
             for action in transaction.actions:
                 if isinstance(action, Append):
                     continue
-                known = seen.get(action.key, ())
+                key, values = action.key, action.values
+                order = self.orders.get(key, ())
                 problem = None
-                if action.values[: len(known)] != known:
-                    problem = self._bad_value_in(action, 0)
-                elif len(action.values) > len(known):
-                    problem = self._bad_value_in(action, len(known))
-                    seen[action.key] = action.values
+                # Lists grow: what was seen of a key before need not be looked at again.
+                if values != order[: len(values)]:
+                    longer = values[: len(order)] == order
+                    problem = self._bad_value_in(action, len(order) if longer else 0)
+                    if longer:
+                        self.orders[key] = values
+                    elif incompatible is None:
+                        reason = (
+                            f"incompatible order: transaction {transaction.number} read {list(values)} of "
+                            f"{key!r}, others {list(order)}"
+                        )
+                        incompatible = _invalid(reason, transaction)
                 problem = problem or self._intermediate(transaction, action)
                 if problem is not None:
-                    name, why = problem
-                    reader = f"transaction {transaction.number} read {list(action.values)} of {action.key!r}"
-                    return f"{name}: {reader}, {why}"
-        return None
+                    name, why, *others = problem
+                    reader = f"transaction {transaction.number} read {list(values)} of {key!r}"
+                    return _invalid(f"{name}: {reader}, {why}", transaction, *others)
+        return incompatible
 
-    def _bad_value_in(self, read: Read, start: int) -> tuple[str, str] | None:
-        """Find one in a list, from a position on; return its anomaly and what is wrong with it."""
+    def _bad_value_in(self, read: Read, start: int) -> _BadRead | None:
+        """Find one in a list, from a position on."""
         if len(set(read.values)) < len(read.values):
             return "duplicate", "which has a value twice"
         for value in read.values[start:]:
@@ -188,81 +238,54 @@ class _Analysis:
                 return "garbage", f"but nobody appended {value}"
             if writer.outcome == "fail":
                 why = f"but transaction {writer.number}, which appended {value}, was rolled back"
-                return "G1a (aborted read)", why
+                return "G1a (aborted read)", why, writer
         return None
 
-    def _intermediate(self, transaction: ListTransaction, read: Read) -> tuple[str, str] | None:
+    def _intermediate(self, transaction: ListTransaction, read: Read) -> _BadRead | None:
         if not read.values:
             return None
         writer = self.writers[read.key, read.values[-1]]
-        last = self.last_appends[read.key, writer.number]
-        if writer is transaction or last == read.values[-1]:
+        if writer is transaction:
+            return None
+        last = _last_append(writer, read.key)
+        if last == read.values[-1]:
             return None
         why = f"the middle of transaction {writer.number}, which went on to append {last}"
-        return "G1b (intermediate read)", why
-
-    def _note_orders(self) -> str | None:
-        """Take the longest list of each key for its order; all others must be beginnings of it."""
-        reads = [
-            (action, transaction)
-            for transaction in self._committed()
-            for action in transaction.actions
-            if isinstance(action, Read)
-        ]
-        for read, _ in reads:
-            if len(read.values) > len(self.orders.get(read.key, ())):
-                self.orders[read.key] = read.values
-        for read, transaction in reads:
-            order = self.orders.get(read.key, ())
-            if read.values != order[: len(read.values)]:
-                return (
-                    f"incompatible order: transaction {transaction.number} read {list(read.values)} of "
-                    f"{read.key!r}, others {list(order)}"
-                )
-        return None
+        return "G1b (intermediate read)", why, writer
 
     # -- the graph --------------------------------------------------------------------------------
 
-    def _add(self, before: ListTransaction, after: ListTransaction, kind: Edge, why: str) -> None:
-        if before is not after and "fail" not in (before.outcome, after.outcome):
+    def _add(self, before: ListTransaction, after: ListTransaction, reason: _Reason) -> None:
+        if before is not after and before.outcome != "fail" != after.outcome:
             # The first reason stays: those that say more are added first.
-            self.edges.setdefault(before.number, {}).setdefault(after.number, (kind, why))
+            self.edges.setdefault(before.number, {}).setdefault(after.number, reason)
 
     def _note_dependencies(self) -> None:
-        positions: dict[str, dict[int, int]] = {}
-        unread: dict[str, list[int]] = {}
+        writers = self.writers
         for key, order in self.orders.items():
-            positions[key] = {value: position for position, value in enumerate(order)}
             for value, following in pairwise(order):
-                self._add_append(key, value, following)
-        for key, value in self.writers:
-            if value not in positions.get(key, ()) and self.writers[key, value].outcome == "ok":
-                # Nobody has seen it, so it came after all that was seen.
-                unread.setdefault(key, []).append(value)
-                if self.orders.get(key):
-                    self._add_append(key, self.orders[key][-1], value)
+                self._add(writers[key, value], writers[key, following], ("ww", key, value, following))
+        unread = self._unread()
         for transaction in self._committed():
             for read in _first_reads(transaction):
-                self._add_read(transaction, read, positions.get(read.key, {}), unread.get(read.key, []))
+                key, values = read.key, read.values
+                if values:
+                    self._add(writers[key, values[-1]], transaction, ("wr", key, values[-1], 0))
+                order = self.orders.get(key, ())
+                for value in order[len(values) : len(values) + 1] or unread.get(key, ()):
+                    self._add(transaction, writers[key, value], ("rw", key, 0, value))
 
-    def _add_append(self, key: str, value: int, following: int) -> None:
-        before, after = self.writers[key, value], self.writers[key, following]
-        self._add(
-            before, after, "ww", f"appended {value} to {key!r}, after which the other appended {following}"
-        )
-
-    def _add_read(
-        self, reader: ListTransaction, read: Read, positions: dict[int, int], unread: Sequence[int]
-    ) -> None:
-        key, values = read.key, read.values
-        if values:
-            writer = self.writers[key, values[-1]]
-            self._add(writer, reader, "wr", f"appended {values[-1]} to {key!r}, which the other read")
-        order = self.orders.get(key, ())
-        following = order[len(values) : len(values) + 1] or unread
-        for value in following:
-            why = f"read {key!r} before the other appended {value}"
-            self._add(reader, self.writers[key, value], "rw", why)
+    def _unread(self) -> dict[str, list[int]]:
+        """Return what was appended to keys and seen by nobody, so came after all that was seen."""
+        seen = {key: set(order) for key, order in self.orders.items()}
+        unread: dict[str, list[int]] = {}
+        for (key, value), writer in self.writers.items():
+            if writer.outcome == "ok" and value not in seen.get(key, ()):
+                unread.setdefault(key, []).append(value)
+                order = self.orders.get(key)
+                if order:
+                    self._add(self.writers[key, order[-1]], writer, ("ww", key, order[-1], value))
+        return unread
 
     def _note_time(self) -> None:
         """Add edges from those that had ended to those that began then, but for what follows from others."""
@@ -281,42 +304,40 @@ class _Analysis:
                 frontier.append(latest)
                 position += 1
             for before in frontier:
-                self._add(before, transaction, "rt", "had ended before the other began")
+                self._add(before, transaction, _IN_TIME)
 
     # -- cycles -----------------------------------------------------------------------------------
 
-    def _anomaly(self, with_time: bool) -> str | None:
+    def _anomaly(self, graph: _Graph) -> Verdict | None:
         """Name the anomaly of a cycle, if there is one, the one with the least surprising edges first."""
-        suffix = " in real time" if with_time else ""
-        for component in _components(self.edges):
-            graph = {
-                each: {to: self.edges[each][to] for to in self.edges[each] if to in component}
-                for each in component
-                if each in self.edges
-            }
-            cycle = _shortest_cycle(graph)
-            assert cycle is not None, "a component of several transactions has a cycle"
-            for name, allowed in (
-                ("G0 (write cycle)", {"ww", "rt"}),
-                ("G1c (circular flow)", {"ww", "wr", "rt"}),
-            ):
-                found = _shortest_cycle(_only(graph, allowed))
-                if found is not None:
-                    return f"{name}{suffix}: {self._story(found)}"
-            found = _cycle_with_one(graph)
+        cycle = _shortest_cycle(graph)
+        if cycle is None:
+            return None
+        for name, kinds in (
+            ("G0 (write cycle)", {"ww", "rt"}),
+            ("G1c (circular flow)", {"ww", "wr", "rt"}),
+        ):
+            found = _shortest_cycle(_only(graph, kinds))
             if found is not None:
-                return f"G-single (read skew){suffix}: {self._story(found)}"
-            return f"G2 (write skew){suffix}: {self._story(cycle)}"
-        return None
+                return self._story(name, found)
+        found = _cycle_with_one(graph)
+        if found is not None:
+            return self._story("G-single (read skew)", found)
+        return self._story("G2 (write skew)", cycle)
 
-    def _story(self, cycle: Sequence[int]) -> str:
+    def _story(self, name: str, cycle: Sequence[int]) -> Verdict:
         """Tell a cycle, edge by edge."""
-        parts = []
-        for position, number in enumerate(cycle):
-            following = cycle[(position + 1) % len(cycle)]
-            kind, why = self.edges[number][following]
-            parts.append(f"T{number} {why}, so T{number} is before T{following} ({kind})")
-        return "; ".join(parts) + ": a contradiction"
+        edges = []
+        for number, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            reason = self.edges[number][following]
+            edges.append(CycleEdge(f"T{number}", f"T{following}", reason[0], _told(reason)))
+        suffix = " in real time" if any(edge.kind == "rt" for edge in edges) else ""
+        told = "; ".join(
+            f"{edge.before} {edge.why}, so {edge.before} is before {edge.after} ({edge.kind})"
+            for edge in edges
+        )
+        transactions = [self.by_number[number] for number in cycle]
+        return _invalid(f"{name}{suffix}: {told}: a contradiction", *transactions, cycle=tuple(edges))
 
 
 def _first_reads(transaction: ListTransaction) -> Iterator[Read]:
@@ -328,10 +349,16 @@ def _first_reads(transaction: ListTransaction) -> Iterator[Read]:
         touched.add(action.key)
 
 
-_Graph = dict[int, dict[int, tuple[Edge, str]]]
+def _within(graph: _Graph, component: set[int]) -> _Graph:
+    """Return the part of a graph that has some transactions only."""
+    return {
+        each: {to: reason for to, reason in graph[each].items() if to in component}
+        for each in component
+        if each in graph
+    }
 
 
-def _only(graph: _Graph, kinds: set[str]) -> _Graph:
+def _only(graph: _Graph, kinds: Set[str]) -> _Graph:
     return {
         each: {to: edge for to, edge in following.items() if edge[0] in kinds}
         for each, following in graph.items()
@@ -359,11 +386,9 @@ def _path(graph: _Graph, start: int, goal: int) -> list[int] | None:
 def _shortest_cycle(graph: _Graph) -> list[int] | None:
     best: list[int] | None = None
     for component in _components(graph):
+        inside = _within(graph, component)
         # One of them is on some cycle; the shortest through any of a few is short enough to read.
         for start in sorted(component)[:50]:
-            inside = {
-                each: {to: graph[each][to] for to in graph[each] if to in component} for each in component
-            }
             cycle = _path(inside, start, start)
             if cycle is not None and (best is None or len(cycle) < len(best)):
                 best = cycle
@@ -374,8 +399,8 @@ def _cycle_with_one(graph: _Graph) -> list[int] | None:
     """Return a cycle with one rw edge and no other, or None."""
     others = _only(graph, {"ww", "wr", "rt"})
     for each, following in graph.items():
-        for to, (kind, _) in following.items():
-            if kind == "rw":
+        for to, reason in following.items():
+            if reason[0] == "rw":
                 path = _path(others, to, each)
                 if path is not None:
                     return [each, *path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 from latchstore.stress.history import Operation
 
@@ -38,16 +39,48 @@ class KeyModel:
         ValueError
             If it is none of the operations above.
         """
-        result, after = _applied(operation, state)
+        result, after = _applied(operation.name, operation.argument, state)
         known = operation.outcome == "ok" and operation.name != "set"
         return () if known and operation.result != result else (after,)
 
 
-def _applied(operation: Operation, state: Hashable) -> tuple[object, Hashable]:
+class StoreModel:
+    """Several keys. Its state is the set of pairs of a key and its value.
+
+    The argument of an operation is a list of steps, each the name, the key and the argument of an operation
+    of `KeyModel`; its result is the list of their results. All of its steps happen at once.
+    """
+
+    initial: Hashable = frozenset()
+
+    def step(self, state: Hashable, operation: Operation) -> tuple[Hashable, ...]:
+        """Return the state after the operation, if its results are what the state before allows."""
+        assert isinstance(state, frozenset)
+        values: dict[str, Hashable] = dict(state)
+        results = replayed(values, operation)
+        if operation.outcome == "ok" and results != operation.result:
+            return ()
+        return (frozenset(values.items()),)
+
+
+def replayed(values: dict[str, Hashable], operation: Operation) -> list[object]:
+    """Do the steps of an operation to the values of keys; return the results."""
+    results: list[object] = []
+    for name, key, argument in operation.argument:
+        result, after = _applied(name, argument, values.get(key))
+        results.append(result)
+        if after is None:
+            values.pop(key, None)
+        else:
+            values[key] = after
+    return results
+
+
+def _applied(name: str, argument: Any, state: Hashable) -> tuple[object, Hashable]:
     """Return what an operation gives, and the state that it leaves."""
-    match operation.name:
+    match name:
         case "set":
-            return None, operation.argument
+            return None, argument
         case "get":
             return state, state
         case "exists":
@@ -55,7 +88,7 @@ def _applied(operation: Operation, state: Hashable) -> tuple[object, Hashable]:
         case "delete":
             return state is not None, None
         case "swap":
-            expected, new = operation.argument
+            expected, new = argument
             return state == expected, new if state == expected else state
         case _:
-            raise ValueError(f"{operation.name!r} is no operation on a key")
+            raise ValueError(f"{name!r} is no operation on a key")

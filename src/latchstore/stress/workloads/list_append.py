@@ -98,4 +98,6 @@ def _list_transaction(number: int, operation: Operation) -> ListTransaction:
             actions.append(Append(key, value))
         elif kind == "read" and operation.outcome == "ok":
             actions.append(Read(key, tuple(value)))
-    return ListTransaction(number, tuple(actions), operation.begin, operation.end, operation.outcome)
+    return ListTransaction(
+        number, tuple(actions), operation.begin, operation.end, operation.outcome, operation
+    )

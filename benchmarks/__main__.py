@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import Ratio, machine
 
-QUESTIONS = ("operations", "transactions", "events", "memory", "locks", "metadata")
+QUESTIONS = ("operations", "transactions", "events", "memory", "locks", "metadata", "checkers")
 
 README = Path(__file__).with_name("README.md")
 _BEGIN = "<!-- figures: written by python -m benchmarks --write -->"

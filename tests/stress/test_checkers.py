@@ -141,7 +141,11 @@ def test_operations_that_only_the_model_knows(history: list[Operation], valid: b
 def test_an_invalid_verdict_names_the_operations() -> None:
     register = check_register(INVALID_HISTORIES["a value that nobody wrote"])
     assert register.reason == "thread 0: get('k') -> 7: nobody wrote that"
+    assert register.operations == (INVALID_HISTORIES["a value that nobody wrote"][1],)
+    zones = check_register(INVALID_HISTORIES["stale read"])
+    assert set(zones.operations) == set(INVALID_HISTORIES["stale read"])
     search = check_linearizable(INVALID_HISTORIES["stale read"], KeyModel())
+    assert search.operations[0] == INVALID_HISTORIES["stale read"][2]
     assert "thread 0: get('k') -> 1" in search.reason
 
 

@@ -11,6 +11,7 @@ from latchstore.stress.workloads.events import Events
 from latchstore.stress.workloads.list_append import ListAppend
 from latchstore.stress.workloads.registers import KeyAction, Registers
 from latchstore.stress.workloads.scans import Scans
+from latchstore.stress.workloads.several_keys import SeveralKeys
 from latchstore.stress.workloads.snapshots import Snapshots
 from latchstore.stress.workloads.transactions import Transactions
 from latchstore.stress.workloads.ycsb import YcsbA, YcsbB, YcsbC, YcsbD, YcsbE, YcsbF
@@ -30,6 +31,7 @@ __all__ = [
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     Registers.name: Registers,
     Transactions.name: Transactions,
+    SeveralKeys.name: SeveralKeys,
     Bank.name: Bank,
     ListAppend.name: ListAppend,
     Scans.name: Scans,

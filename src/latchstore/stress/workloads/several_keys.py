@@ -1,0 +1,123 @@
+"""Several keys, read alone and changed in transactions, checked as one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from latchstore.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.linearizability import check_linearizable
+from latchstore.stress.models import StoreModel
+from latchstore.stress.revision_order import changes, check_revision_order
+from latchstore.stress.verdict import Verdict, all_of
+from latchstore.stress.workloads.action import (
+    POOL,
+    PlainWorkload,
+    RolledBackError,
+    chance_of,
+    operations_of,
+    revision_of,
+    text_of,
+)
+
+#: After how many actions a thread turns to other keys, so that no search is long.
+_GENERATION = 8
+
+
+class SeveralAction:
+    """Steps on several keys: all in one transaction, or a single one, a read, in none."""
+
+    __slots__ = ("argument", "key", "name", "revision")
+
+    def __init__(self, name: str, key: str, steps: list[list[Any]]) -> None:
+        self.name = name
+        self.key: str | None = key
+        self.argument = steps
+        self.revision: int | None = None
+
+    def run(self, store: AbstractStore) -> list[Any]:
+        """Do the steps; return what each of them gives."""
+        if self.name == "read one":
+            return self._steps(store)
+        with store.transaction(self.name) as transaction:
+            results = self._steps(store)
+            if self.name == "roll back several":
+                raise RolledBackError
+        self.revision = revision_of(transaction)
+        return results
+
+    def _steps(self, store: AbstractStore) -> list[Any]:
+        return [_step(store, *step) for step in self.argument]
+
+
+def _step(store: AbstractStore, name: str, key: str, argument: str | None) -> Any:
+    match name:
+        case "get":
+            return text_of(store, key)
+        case "exists":
+            return store.exists(key)
+        case "delete":
+            try:
+                store.delete(key)
+            except KeyError:
+                return False
+            return True
+        case _:
+            store.from_bytes(key, (argument or "").encode())
+            return None
+
+
+class SeveralKeys(PlainWorkload):
+    """Transactions on several keys, and reads of one: the store as a whole is linearizable.
+
+    Parameters
+    ----------
+    keys : int
+        How many keys a group has, which is what transactions keep to.
+    """
+
+    name = "several-keys"
+
+    def __init__(self, keys: int = 3) -> None:
+        self._keys = keys
+
+    def actions(self, thread: int, seed: int) -> Iterator[SeveralAction]:
+        """Return random actions; every value that is written is another one."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            group = f"{self.name}/{thread // POOL}.{number // _GENERATION}"
+            number += 1
+            keys = chance.sample(range(self._keys), min(self._keys, chance.randrange(1, 4)))
+            if chance.random() < 0.4:
+                step = [chance.choice(("get", "get", "exists")), f"{group}/{keys[0]}", None]
+                yield SeveralAction("read one", group, [step])
+                continue
+            steps: list[list[Any]] = []
+            for key in keys:
+                name = chance.choice(("get", "set", "set", "delete", "exists"))
+                value = f"{thread}.{number}" if name == "set" else None
+                steps.append([name, f"{group}/{key}", value])
+            name = "roll back several" if chance.random() < 0.15 else "transaction of several"
+            yield SeveralAction(name, group, steps)
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each group by a search; and by the revisions of the commits, where they are known."""
+        groups: dict[str | None, list[Operation]] = {}
+        for operation in operations_of(self.name, history):
+            groups.setdefault(operation.key, []).append(operation)
+        verdicts = {
+            "linearizable": all_of(check_linearizable(each, StoreModel()) for each in groups.values())
+        }
+        if _revisions_are_known(history, self.name):
+            verdicts["order of revisions"] = all_of(check_revision_order(each) for each in groups.values())
+        return verdicts
+
+
+def _revisions_are_known(history: History, name: str) -> bool:
+    """Tell whether the store says revisions, and all changes were seen to end."""
+    operations = operations_of(name, history)
+    writes = [each for each in operations if changes(each)]
+    unseen = any(each.outcome == "info" and each.name != "read one" for each in operations)
+    return not unseen and any(each.revision is not None for each in writes)

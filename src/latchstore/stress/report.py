@@ -128,7 +128,7 @@ def _interleaving(result: Result) -> str:
     rows = "".join(
         "<tr>"
         + "".join(
-            f"<td>{escape(step.where)}<br><code>{escape(step.text)}</code></td>"
+            f"<td>{escape(step.where)}{'<br>' * bool(step.where)}<code>{escape(step.text)}</code></td>"
             if thread == step.thread
             else "<td></td>"
             for thread in threads
@@ -169,8 +169,9 @@ def _lock_rows(result: Result) -> str:
     labels = list(dict.fromkeys(name for edge in result.lock_edges for name in (edge.held, edge.taken)))
     edges = [CycleEdge(edge.held, edge.taken, "", edge.where) for edge in result.lock_edges]
     return (
-        _graph(labels, edges) + "<table><tr><th>while held</th><th>was taken</th><th>at</th></tr>"
-        f"{rows}</table>"
+        _graph(labels, edges)
+        + '<div class="wide"><table class="edges"><tr><th>while held</th><th>was taken</th><th>at</th></tr>'
+        f"{rows}</table></div>"
     )
 
 
@@ -210,7 +211,7 @@ def _graph(labels: list[str], edges: list[CycleEdge]) -> str:
     legend = "" if short else f"<ol>{''.join(f'<li>{escape(label)}</li>' for label in labels)}</ol>"
     head = '<marker id="head" markerWidth="9" markerHeight="9" refX="8" refY="4" orient="auto">'
     return (
-        '<svg class="graph" viewBox="0 0 380 380" role="img"><defs>'
+        f'<svg class="graph{" small" * (len(labels) < 4)}" viewBox="0 0 380 380" role="img"><defs>'
         f'{head}<path d="M0,0 L9,4 L0,8 z"/></marker></defs>{"".join(drawn)}</svg>{legend}'
     )
 

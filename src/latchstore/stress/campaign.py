@@ -90,7 +90,8 @@ class Plan:
         if self.length is not None:
             return self.length
         if self.schedule == "native":
-            return max(1, _ROUND // self.threads)
+            total = _ROUND if self.operations is None else min(_ROUND, self.operations)
+            return -(-total // self.threads)
         return 2 if self.schedule == "exhaustive" else 3
 
     def command(self, *, seed: int, workloads: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from latchstore import AbstractStore, DictMemoryStore, EventManager
+from latchstore import AbstractStore, DictMemoryStore, EventManager, LockTimeoutError
+from latchstore.stress.faults import FAULTS
 from latchstore.stress.history import History
 from latchstore.stress.native import WorkerError, run_native
 from latchstore.stress.workloads import KeyAction, ListAppend, PlainWorkload, Registers, Workload
@@ -153,3 +154,20 @@ def test_what_the_store_refuses_has_had_no_effect() -> None:
     for workload in WORKLOADS:
         for verdict in workload.verdicts(history).values():
             assert verdict.answer == "valid", verdict
+
+
+class KeepsALock(DictMemoryStore):
+    """As if a thread that was broken off held a lock for good."""
+
+    def __init__(self, *, lock_timeout: float) -> None:
+        super().__init__(EventManager(), lock_timeout=lock_timeout)
+
+    def from_bytes(self, key: str, data: bytes, buffer_size: int = 1, **options: Any) -> None:
+        raise LockTimeoutError("no lock")
+
+
+def test_a_store_that_keeps_a_lock_is_found_and_the_run_ends() -> None:
+    fault = FAULTS["async"](0, lambda name: None)
+    store = KeepsALock(**fault.options)
+    with pytest.raises(WorkerError, match="kept a lock"):
+        run_native(store, [Registers()], threads=2, operations=10**9, faults=[fault])

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from latchstore.errors import StoreError
+from latchstore.errors import LockTimeoutError, StoreError
 from latchstore.events import StoreModificationEvent
 from latchstore.store import AbstractStore
 
@@ -93,12 +93,25 @@ class Asynchronous(Fault):
 
     name = "async"
     controlled = False
+    #: No operation of a workload holds a lock for so many seconds, unless it is kept for good.
+    options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 2.0}
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         if workers.interrupt(InjectedError):
             self.note(self.name)
+        self._expect_free_locks(store)
         time.sleep(0.002)
         return True
+
+    def finish(self, store: AbstractStore) -> None:
+        self._expect_free_locks(store)
+
+    def _expect_free_locks(self, store: AbstractStore) -> None:
+        try:
+            store.from_bytes(f"{PREFIX}async", b"")
+        except LockTimeoutError as error:
+            # A store that refuses all there is would pass every checker.
+            raise FaultError("a thread that was broken off has kept a lock") from error
 
 
 class _BrokenStream(io.RawIOBase):

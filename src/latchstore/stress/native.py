@@ -140,10 +140,11 @@ class _Crew:
         turns = itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
         self._barrier.wait()
         left = self._operations
-        while left > 0 or self._interrupted[number]:
+        while (left > 0 and not self._errors) or self._interrupted[number]:
             # An injected exception may come anywhere, between two operations too; only one at a time.
+            # A run that has met an error is over: a store that has kept a lock would go on for hours.
             try:
-                while left > 0:
+                while left > 0 and not self._errors:
                     left -= 1
                     self._do(next(next(turns)), number)
                 while self._interrupted[number]:

@@ -162,7 +162,7 @@ class KeepsALock(DictMemoryStore):
     def __init__(self, *, lock_timeout: float) -> None:
         super().__init__(EventManager(), lock_timeout=lock_timeout)
 
-    def from_bytes(self, key: str, data: bytes, buffer_size: int = 1, **options: Any) -> None:
+    def from_bytes(self, *arguments: Any, **options: Any) -> None:
         raise LockTimeoutError("no lock")
 
 

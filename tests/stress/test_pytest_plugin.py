@@ -61,8 +61,8 @@ def test_none(linearizable_store):
     assert done.returncode == 1
     assert "bank: sum: invalid: " in done.stdout
     assert "what the threads did" in done.stdout
-    # Pytest prints it twice: where the test failed, and in its summary.
-    (again,) = {line for line in done.stdout.splitlines() if line.startswith("again: ")}
+    assert "FAILED test_stores.py::test_none - Failed: bank: sum: invalid: " in done.stdout
+    (again,) = [line for line in done.stdout.splitlines() if line.startswith("again: ")]
     assert "--store test_stores:NoIsolation --workload bank --schedule random" in again
     assert "Traceback" not in done.stdout
     command = [sys.executable, *again.removeprefix("again: python ").split()]

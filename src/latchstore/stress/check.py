@@ -15,7 +15,7 @@ from latchstore.stress.campaign import (
     factory_of,
 )
 from latchstore.stress.faults import FAULTS
-from latchstore.stress.words import outcome_text
+from latchstore.stress.words import first_fault, outcome_text
 from latchstore.stress.workloads import WORKLOADS
 
 
@@ -97,7 +97,8 @@ def linearizable_store(
     )
     outcome = carry_out(plan, make, lambda progress: None)
     if outcome.result.answer != "valid":
-        raise StressError(outcome_text(outcome), outcome)
+        # What is wrong comes first: pytest's summary shows one line.
+        raise StressError(f"{first_fault(outcome.result)}\n\n{outcome_text(outcome)}", outcome)
     return outcome
 
 

@@ -41,6 +41,8 @@ def linearizable_store(request: pytest.FixtureRequest) -> Callable[..., Any]:
         try:
             return linearizable_store(factory, **{**marked, **options})
         except StressError as error:
-            pytest.fail(str(error), pytrace=False)
+            message = str(error)
+        # Outside of the except clause, or pytest would print the message of both.
+        return pytest.fail(message, pytrace=False)
 
     return check

@@ -31,6 +31,19 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def first_fault(result: Result) -> str:
+    """Return one line that says what was wrong first, or what nobody can tell."""
+    for problem in result.problems:
+        lines = problem.text.strip().splitlines()
+        # The last line of a traceback says what was raised.
+        return f"{problem.kind}: {lines[-1 if problem.kind == 'crash' else 0]}"
+    for workload, checks in result.verdicts.items():
+        for check, verdict in checks.items():
+            if verdict.answer == result.answer:
+                return f"{workload}: {check}: {verdict}".splitlines()[0]
+    return result.answer
+
+
 def _summary(outcome: Outcome) -> str:
     result = outcome.result
     kind = "schedule" if "schedule" in result.history.header else "round"

@@ -1,18 +1,39 @@
-"""``python -m benchmarks [--quick] [--write] [QUESTION ...]``: measure, print, keep."""
+"""``python -m benchmarks [--quick] [--write] [QUESTION ...]``: measure, print, keep, draw, compare."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import Ratio, machine
+from benchmarks.comparison import moved
+from benchmarks.measure import Answer, machine
+from benchmarks.peers import versions
+from benchmarks.plots import draw
 
-QUESTIONS = ("operations", "transactions", "events", "memory", "locks", "metadata", "checkers")
+QUESTIONS = (
+    "operations",
+    "threads",
+    "tail",
+    "transactions",
+    "scans",
+    "events",
+    "memory",
+    "snapshots",
+    "growth",
+    "startup",
+    "locks",
+    "metadata",
+    "checkers",
+)
 
-README = Path(__file__).with_name("README.md")
+HERE = Path(__file__).parent
+README = HERE / "README.md"
 _BEGIN = "<!-- figures: written by python -m benchmarks --write -->"
 
 
@@ -20,9 +41,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     made.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
-    made.add_argument("--quick", action="store_true", help="few rounds: to see that it works")
-    made.add_argument("--write", action="store_true", help="put the report into benchmarks/README.md")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the ratios to FILE")
+    made.add_argument("--quick", action="store_true", help="few rounds, to see that it works: under a minute")
+    made.add_argument("--write", action="store_true", help="put report and plots into benchmarks/")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures and ratios to FILE")
+    made.add_argument("--compare", type=Path, metavar="OLD.json", help="say what has moved since that run")
+    made.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the charts there, as PNG")
     return made
 
 
@@ -33,23 +56,75 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         print(f"unknown question {unknown[0]!r}; there are {', '.join(QUESTIONS)}", file=sys.stderr)
         return 2
-    sections = [f"Measured with {machine()}."]
-    ratios: list[Ratio] = []
-    for name in options.questions or QUESTIONS:
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        module = importlib.import_module(f"benchmarks.{name}")
-        report, compared = module.run(options.quick)
-        question = (module.__doc__ or name).splitlines()[0]
-        sections.append(f"## {name}: {question}\n\n{report}")
-        ratios += compared
-    text = "\n\n".join(sections)
+    if options.write and options.questions:
+        print("--write takes the answers to all questions: name none with it", file=sys.stderr)
+        return 2
+    old = None
+    if options.compare:
+        try:
+            old = json.loads(options.compare.read_text())
+        except (OSError, ValueError) as error:
+            print(f"--compare {options.compare}: {error}", file=sys.stderr)
+            return 2
+    answers = _answers(options.questions or QUESTIONS, options.quick)
+    text = _report(answers, HERE / "plots" if options.write else options.plots)
     print(text)
+    new = _as_json(answers)
     if options.json:
-        options.json.write_text(json.dumps([vars(ratio) | {"ratio": ratio.value} for ratio in ratios]))
+        options.json.write_text(json.dumps(new, indent=1))
     if options.write:
         kept = README.read_text().partition(_BEGIN)[0]
         README.write_text(f"{kept}{_BEGIN}\n\n{text}\n")
+    if old is not None:
+        print(f"\n{moved(old, new)}")
     return 0
+
+
+def _answers(names: tuple[str, ...] | list[str], quick: bool) -> dict[str, Answer]:
+    answers = {}
+    for number, name in enumerate(names, 1):
+        print(f"{number} of {len(names)}: {name} ...", file=sys.stderr, end="", flush=True)
+        begun = time.monotonic()
+        answers[name] = importlib.import_module(f"benchmarks.{name}").run(quick)
+        print(f" {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return answers
+
+
+def _report(answers: dict[str, Answer], folder: Path | None) -> str:
+    sections = [f"Measured with {machine()}, {os.cpu_count()} processors; {versions()}."]
+    for name, answer in answers.items():
+        module = importlib.import_module(f"benchmarks.{name}")
+        question = (module.__doc__ or name).splitlines()[0]
+        parts = [f"## {name}: {question}", answer.report]
+        if folder is not None and answer.charts:
+            try:
+                drawn = draw(answer.charts, folder)
+            except ImportError as error:
+                parts.append(f"Not drawn: {error}.")
+            else:
+                parts += [
+                    f"![{chart.title}](plots/{path.name})"
+                    for chart, path in zip(answer.charts, drawn, strict=True)
+                ]
+        sections.append("\n\n".join(parts))
+    return "\n\n".join(sections)
+
+
+def _as_json(answers: dict[str, Answer]) -> dict[str, Any]:
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "figures": [
+            {"question": name, **vars(figure)}
+            for name, answer in answers.items()
+            for figure in answer.figures
+        ],
+        "ratios": [
+            {"question": name, **vars(ratio), "ratio": ratio.value, "met": ratio.met}
+            for name, answer in answers.items()
+            for ratio in answer.ratios
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.measure import Ratio, markdown, ratio_table
+from benchmarks.measure import Answer, Figure, Ratio, markdown, ratio_table
 from latchstore.stress.history import Operation
 from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.list_append import Append, ListTransaction, Read, check_list_append
@@ -87,8 +87,8 @@ def _seconds(check: Callable[[], Verdict], rounds: int) -> float:
     return min(times)
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown and the ratios to what is asked for."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer."""
     rounds = 1 if quick else 5
     count = 10_000 if quick else 200_000
     hot = 20_000 if quick else 1_000_000
@@ -114,4 +114,5 @@ def run(quick: bool = False) -> tuple[str, list[Ratio]]:
     rows.append([f"one hot key, zones: {seconds:.2f} s", f"{hot:,}", f"{hot / seconds:,.0f}", "200,000"])
     ratios.append(Ratio("one hot key, 1,000,000 operations", seconds / hot * 1e9, 5_000, "ns", 1.0))
     table = markdown(["check", "operations", "per second", "asked for"], rows)
-    return f"{table}\n\n{ratio_table(ratios)}", ratios
+    figures = [Figure.of(each.what, [each.ours], each.unit) for each in ratios]
+    return Answer(f"{table}\n\n{ratio_table(ratios)}", ratios, figures)

@@ -19,7 +19,17 @@ from statistics import quantiles
 from time import perf_counter_ns
 from typing import Any
 
-from benchmarks.measure import Ratio, Subject, Timing, interleaved, markdown, ratio_table
+from benchmarks.measure import (
+    Answer,
+    Ratio,
+    Subject,
+    Timing,
+    figure_list,
+    figures_of,
+    interleaved,
+    markdown,
+    ratio_table,
+)
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 from latchstore import StoreModificationEvent, Watch
 
@@ -237,8 +247,8 @@ def _listener_table(timings: dict[str, Timing]) -> str:
     return markdown(["microseconds of a set, until heard", "latchstore", "encore", "ratio"], rows)
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown and the ratios."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer."""
     heard = measure_heard(QUICK_PASSES if quick else PASSES, 3 if quick else 30)
     listeners = measure_listeners(3 if quick else 20)
     watches = measure_watches(3 if quick else 30)
@@ -254,8 +264,5 @@ def run(quick: bool = False) -> tuple[str, list[Ratio]]:
         ratio(f"{MANY:,} listeners, of other keys", "1 listener, of another key", 1.1),
     ]
     lines = [ratio_table(compared), "", _latency_table(latencies), "", _listener_table(listeners)]
-    lines += ["", "All of them, medians:", ""]
-    lines += [
-        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})" for name, timing in timings.items()
-    ]
-    return "\n".join(lines), compared
+    lines += ["", figure_list(timings)]
+    return Answer("\n".join(lines), compared, figures_of(timings))

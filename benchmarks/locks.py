@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from readerwriterlock import rwlock
 
-from benchmarks.measure import Ratio, Subject, interleaved, markdown
+from benchmarks.measure import Answer, Subject, figures_of, interleaved, markdown
 from latchstore.locking import FairLock, WriterMutex
 
 TIMES = 1_000
@@ -60,8 +60,8 @@ def _mutex() -> Callable[[], None]:
     return once
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown; there are no limits here."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer; there are no limits here."""
     timings = interleaved(
         {
             "an empty call": _repeated(lambda: None),
@@ -74,4 +74,4 @@ def run(quick: bool = False) -> tuple[str, list[Ratio]]:
         5 if quick else 60,
     )
     rows = [[name, f"{timing.median:,.0f}", f"{timing.spread:.0%}"] for name, timing in timings.items()]
-    return markdown(["acquire and release", "ns", "spread"], rows), []
+    return Answer(markdown(["acquire and release", "ns", "spread"], rows), (), figures_of(timings))

@@ -7,6 +7,7 @@ compared is run in turn (A B C, A B C, ...), and what counts is the ratio of the
 from __future__ import annotations
 
 import gc
+import math
 import platform
 import statistics
 import sys
@@ -76,14 +77,37 @@ def interleaved(subjects: Mapping[str, Subject], rounds: int) -> dict[str, Timin
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Something measured, as it is kept for later comparison."""
+
+    what: str
+    median: float
+    spread: float
+    unit: str
+
+    @classmethod
+    def of(cls, what: str, rounds: Sequence[float], unit: str) -> Figure:
+        """Return the median and the spread of what several rounds have given."""
+        timing = Timing(tuple(rounds))
+        return cls(what, timing.median, timing.spread, unit)
+
+
+@dataclass(frozen=True)
 class Ratio:
-    """One line of a result: how something compares with something else, and what was asked for."""
+    """One line of a result: how something compares with something else, and what was asked for.
+
+    Attributes
+    ----------
+    asked : float
+        The most that the ratio may be; the least, if `at_least`.
+    """
 
     what: str
     ours: float
     other: float
     unit: str
     asked: float
+    at_least: bool = False
 
     @property
     def value(self) -> float:
@@ -92,8 +116,74 @@ class Ratio:
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is at most what was asked for."""
-        return self.value <= self.asked
+        """Whether the ratio is what was asked for."""
+        return self.value >= self.asked if self.at_least else self.value <= self.asked
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plot of lines.
+
+    Attributes
+    ----------
+    name : str
+        Of its file, without an ending.
+    title, x, y : str
+        What stands above it and at its axes.
+    lines : mapping
+        The points of each line, by its name.
+    logarithmic : str
+        Which axes are: ``""``, ``"x"``, ``"y"`` or ``"xy"``.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    logarithmic: str = "xy"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a question has been answered with.
+
+    Attributes
+    ----------
+    report : str
+        Markdown.
+    ratios : sequence of Ratio
+        What has limits.
+    figures : sequence of Figure
+        All that was measured.
+    charts : sequence of Chart
+    """
+
+    report: str
+    ratios: Sequence[Ratio] = ()
+    figures: Sequence[Figure] = ()
+    charts: Sequence[Chart] = ()
+
+
+def figures_of(timings: Mapping[str, Timing]) -> list[Figure]:
+    """Return the figures of times in nanoseconds."""
+    return [Figure.of(name, timing.rounds, "ns") for name, timing in timings.items()]
+
+
+def figure_list(timings: Mapping[str, Timing]) -> str:
+    """Return all times as a list in Markdown."""
+    lines = [
+        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})" for name, timing in timings.items()
+    ]
+    return "\n".join(["All of them, medians:", "", *lines])
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float:
+    """Return by which power of x the y of some points grow: least squares through their logarithms."""
+    slope, _ = statistics.linear_regression(
+        [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
+    )
+    return slope
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -115,7 +205,7 @@ def ratio_table(ratios: Sequence[Ratio]) -> str:
             f"{ratio.ours:,.0f} {ratio.unit}",
             f"{ratio.other:,.0f} {ratio.unit}",
             f"{ratio.value:.4f}" if ratio.value < 0.01 else f"{ratio.value:.2f}",
-            f"<= {ratio.asked:g}",
+            f"{'>=' if ratio.at_least else '<='} {ratio.asked:.3g}",
             "yes" if ratio.met else "NO",
         ]
         for ratio in ratios

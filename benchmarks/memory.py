@@ -1,7 +1,9 @@
-"""How much memory does a key take, beside encore?
+"""How much memory does a key take, beside encore and others?
 
-100,000 keys with 64 bytes of data and two metadata items each. Each store is filled in a process of its
-own, and counted by tracemalloc: what it has allocated, without keys, which are made before.
+100,000 keys with 0 to 4,096 bytes of data; two metadata items each in the stores that have such. Each store
+is filled in a process of its own, and counted by tracemalloc: what Python has allocated, without keys, which
+are made before. What libraries written in C and Rust allocate for themselves is not seen by it, so those are
+left out.
 """
 
 from __future__ import annotations
@@ -13,55 +15,73 @@ import sys
 import tracemalloc
 from typing import Any
 
-from benchmarks.measure import Ratio, markdown, ratio_table
-from benchmarks.operations import data_of, encore_store, key_of, our_store
+from benchmarks.measure import Answer, Chart, Figure, Ratio, markdown, ratio_table
+from benchmarks.operations import encore_store, key_of, our_store
+from benchmarks.peers import peers
 
 KEYS = 100_000
 QUICK_KEYS = 10_000
+#: Bytes of data.
+SIZES = (0, 64, 512, 4_096)
+LIMITED = 64
 
-STORES = ("latchstore", "latchstore, one index", "encore")
-
-
-def make_store(name: str) -> Any:
-    """Return an empty store by its name in `STORES`."""
-    if name == "encore":
-        return encore_store()
-    return our_store(indexes=["number"] if "index" in name else [])
+OURS, INDEXED, ENCORE = "latchstore", "latchstore, one index", "encore"
+STORES = (OURS, INDEXED, ENCORE, "dict, unguarded", "cachetools LRU + Lock", "dogpile memory", "zict LRU")
 
 
-def bytes_per_key(name: str, count: int) -> float:
+def make_setter(name: str) -> Any:
+    """Return what sets a key, by its number and data, in an empty store by its name in `STORES`."""
+    if name not in (OURS, INDEXED, ENCORE):
+        return peers()[name]().set
+    store = encore_store() if name == ENCORE else our_store(indexes=["number"] if name == INDEXED else [])
+
+    def set_with_metadata(key: str, data: bytes) -> None:
+        # Numbers of the key, as an application's would be.
+        number = int(key[3:])
+        store.set(key, (io.BytesIO(data), {"type": number % 7, "number": number}))
+
+    return set_with_metadata
+
+
+def bytes_per_key(name: str, count: int, size: int) -> float:
     """Fill a store and return what it has allocated per key, in bytes."""
     keys = [key_of(number) for number in range(count)]
-    store = make_store(name)
+    put = make_setter(name)
     gc.collect()
     tracemalloc.start()
     for number, key in enumerate(keys):
-        store.set(key, (io.BytesIO(data_of(number)), {"type": number % 7, "number": number}))
+        put(key, b"%0*d" % (size, number) if size else b"")
     gc.collect()
     allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return allocated / count
 
 
-def in_process(name: str, count: int) -> float:
+def in_process(name: str, count: int, size: int) -> float:
     """Measure in a fresh process, so that nobody's leavings are counted."""
-    command = [sys.executable, "-m", "benchmarks.memory", name, str(count)]
+    command = [sys.executable, "-m", "benchmarks.memory", name, str(count), str(size)]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(finished.stdout)
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown and the ratios."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer."""
     count = QUICK_KEYS if quick else KEYS
-    sizes = {name: in_process(name, count) for name in STORES}
-    compared = [
-        Ratio("memory / encore", sizes["latchstore"], sizes["encore"], "bytes", 1.0),
-        Ratio("memory, one index / encore", sizes[STORES[1]], sizes["encore"], "bytes", 1.6),
+    sizes = (LIMITED,) if quick else SIZES
+    installed = peers()
+    names = [name for name in STORES if name in (OURS, INDEXED, ENCORE) or name in installed]
+    found = {(name, size): in_process(name, count, size) for name in names for size in sizes}
+    ratios = [
+        Ratio("memory / encore", found[OURS, LIMITED], found[ENCORE, LIMITED], "bytes", 1.0),
+        Ratio("memory, one index / encore", found[INDEXED, LIMITED], found[ENCORE, LIMITED], "bytes", 1.6),
     ]
-    rows = [[name, f"{size:,.0f}"] for name, size in sizes.items()]
-    report = [ratio_table(compared), "", markdown(["store", f"bytes a key of {count:,}"], rows)]
-    return "\n".join(report), compared
+    rows = [[name, *(f"{found[name, size]:,.0f}" for size in sizes)] for name in names]
+    headings = [f"bytes a key of {count:,}", *(f"{size:,} bytes of data" for size in sizes)]
+    figures = [Figure(f"{name}, {size:,} bytes", each, 0.0, "bytes") for (name, size), each in found.items()]
+    lines = {name: [(max(size, 1), found[name, size]) for size in sizes] for name in names}
+    chart = Chart("memory", "Memory of a key (0 is drawn at 1)", "bytes of data", "bytes a key", lines)
+    return Answer(f"{ratio_table(ratios)}\n\n{markdown(headings, rows)}", ratios, figures, [chart])
 
 
 if __name__ == "__main__":
-    print(bytes_per_key(sys.argv[1], int(sys.argv[2])))
+    print(bytes_per_key(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

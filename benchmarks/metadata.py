@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from benchmarks.measure import Ratio, Subject, interleaved, markdown
+from benchmarks.measure import Answer, Subject, figures_of, interleaved, markdown
 from latchstore.values import entry_from_metadata
 
 TIMES = 1_000
@@ -20,8 +20,8 @@ def _repeated(once: Callable[[], object]) -> Subject:
     return Subject(f"for _ in range({TIMES}): once()", TIMES, once=once)
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown; there are no limits here."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer; there are no limits here."""
     flat, nested = entry_from_metadata(FLAT), entry_from_metadata(NESTED)
     timings = interleaved(
         {
@@ -34,4 +34,4 @@ def run(quick: bool = False) -> tuple[str, list[Ratio]]:
         5 if quick else 60,
     )
     rows = [[name, f"{timing.median:,.0f}", f"{timing.spread:.0%}"] for name, timing in timings.items()]
-    return markdown(["metadata", "ns", "spread"], rows), []
+    return Answer(markdown(["metadata", "ns", "spread"], rows), (), figures_of(timings))

@@ -12,7 +12,18 @@ import random
 import threading
 from typing import Any
 
-from benchmarks.measure import Ratio, Subject, Timing, interleaved, ratio_table
+from benchmarks.measure import (
+    Answer,
+    Ratio,
+    Subject,
+    Timing,
+    figure_list,
+    figures_of,
+    interleaved,
+    markdown,
+    ratio_table,
+)
+from benchmarks.peers import OURS, peers
 from latchstore import AbstractStore, DictMemoryStore, EventManager
 
 DATA = 64
@@ -114,6 +125,38 @@ def measure_many_keys(rounds: int) -> dict[str, Timing]:
     return interleaved(subjects, rounds)
 
 
+def measure_peers(rounds: int) -> dict[str, Timing]:
+    """Time get, set, and delete with a set, of all stores that are installed; 64 bytes, no metadata."""
+    keys = [key_of(number) for number in range(FEW)]
+    random.Random(1).shuffle(keys)
+    subjects = {}
+    for peer_name, make in peers().items():
+        peer = make()
+        names: dict[str, Any] = {
+            "keys": keys,
+            "get": peer.get,
+            "put": peer.set,
+            "delete": peer.delete,
+            "data": data_of(0),
+        }
+        subjects[f"{peer_name}: set"] = Subject("for key in keys: put(key, data)", FEW, **names)
+        subjects[f"{peer_name}: get"] = Subject("for key in keys: get(key)", FEW, **names)
+        both = "for key in keys: delete(key); put(key, data)"
+        subjects[f"{peer_name}: delete and set"] = Subject(both, FEW, **names)
+    return interleaved(subjects, rounds)
+
+
+def _peer_table(timings: dict[str, Timing]) -> str:
+    kinds = ("get", "set", "delete and set")
+    rows = []
+    for name in peers():
+        times = [timings[f"{name}: {kind}"].median for kind in kinds]
+        ours = [timings[f"{OURS}: {kind}"].median for kind in kinds]
+        ratios = [f"{mine / other:.2f}" for mine, other in zip(ours, times, strict=True)]
+        rows.append([name, *(f"{each:,.0f}" for each in times), *ratios])
+    return markdown(["nanoseconds", *kinds, *(f"ours / it: {kind}" for kind in kinds)], rows)
+
+
 def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
     """Compare, where a limit was set."""
     times = {name: timing.median for name, timing in (single | many).items()}
@@ -122,10 +165,11 @@ def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
         return Ratio(f"{ours} / {other}", times[ours], times[other], "ns", asked)
 
     return [
-        ratio("to_bytes", "dict.get", 2.5),
+        ratio("to_bytes", "dict.get", 2.3),
         ratio("to_bytes", "dict + Lock", 0.55),
         ratio("get", "encore get", 1.0),
-        ratio("from_bytes", "encore from_bytes", 0.1),
+        ratio("exists", "in dict", 2.5),
+        ratio("from_bytes", "encore from_bytes", 0.08),
         ratio("query", "encore query", 0.5),
         ratio("query, indexed", "encore query", 1 / 500),
         ratio("glob('key77*')", "encore glob('key77*')", 0.25),
@@ -133,14 +177,12 @@ def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
     ]
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown and the ratios."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer."""
     single = measure_single_keys(3 if quick else 40)
     many = measure_many_keys(3 if quick else 30)
+    others = measure_peers(3 if quick else 20)
     compared = ratios(single, many)
-    lines = [ratio_table(compared), "", "All of them, medians:", ""]
-    lines += [
-        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})"
-        for name, timing in (single | many).items()
-    ]
-    return "\n".join(lines), compared
+    timings = single | many | others
+    report = "\n\n".join([ratio_table(compared), _peer_table(others), figure_list(single | many)])
+    return Answer(report, compared, figures_of(timings))

@@ -18,7 +18,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.measure import Ratio, Subject, Timing, interleaved, ratio_table
+from benchmarks.measure import (
+    Answer,
+    Ratio,
+    Subject,
+    Timing,
+    figure_list,
+    figures_of,
+    interleaved,
+    ratio_table,
+)
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 from latchstore import DictMemoryStore
 
@@ -165,8 +174,8 @@ def measure_reads(rounds: int) -> dict[str, Timing]:
         return interleaved(subjects, rounds)
 
 
-def run(quick: bool = False) -> tuple[str, list[Ratio]]:
-    """Measure; return a report in Markdown and the ratios."""
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer."""
     many = QUICK_MANY if quick else MANY
     timings = measure_transactions(5 if quick else 60) | measure_reads(5 if quick else 60)
     timings |= measure_snapshots(many, 3 if quick else 30)
@@ -183,8 +192,5 @@ def run(quick: bool = False) -> tuple[str, list[Ratio]]:
         ratio("to_bytes beside a transaction", "to_bytes", 1.5),
         ratio("get_metadata beside a transaction", "get_metadata", 1.5),
     ]
-    lines = [ratio_table(compared), "", "All of them, medians:", ""]
-    lines += [
-        f"- {name}: {timing.median:,.0f} ns (spread {timing.spread:.0%})" for name, timing in timings.items()
-    ]
-    return "\n".join(lines), compared
+    report = f"{ratio_table(compared)}\n\n{figure_list(timings)}"
+    return Answer(report, compared, figures_of(timings))

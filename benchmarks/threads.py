@@ -1,0 +1,148 @@
+"""How many operations do threads get done on one store, the more of them there are?
+
+Three mixes of YCSB (C: reads only; B: 95 reads of 100; A: 50 of 100) and one of 90 reads, keys by the law of
+Zipf (theta 0.99) over 10,000, 64 bytes each. All threads begin at a barrier and go on until time is up; what
+counts is the operations of all together. With a GIL only one thread runs at a time, so no line can rise; what
+shows is how much is lost by handing over locks. Rounds are interleaved, medians are shown.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from benchmarks.measure import Answer, Chart, Figure, Ratio, markdown, ratio_table
+from benchmarks.operations import data_of, key_of
+from benchmarks.peers import LIMIT, OURS, Peer, peers
+from latchstore.stress.workloads.zipf import Zipfian
+
+KEYS = 10_000
+THREADS = (1, 2, 4, 8, 16)
+#: Reads of a hundred operations.
+MIXES = {"100/0 (YCSB C)": 100, "95/5 (YCSB B)": 95, "90/10": 90, "50/50 (YCSB A)": 50}
+#: Operations between two looks at the clock, of which each thread has its own list.
+_CHUNK = 500
+
+_LAW = Zipfian(KEYS, 0.99)
+
+_Operations = Sequence[tuple[bool, str]]
+
+
+def operations_of(thread: int, reads: int) -> list[tuple[bool, str]]:
+    """Return what a thread does: whether it reads, and which key."""
+    chance = random.Random(f"{thread} {reads}")
+    return [(chance.random() * 100 < reads, key_of(_LAW.draw(chance))) for _ in range(_CHUNK)]
+
+
+def throughput(peer: Peer, threads: int, reads: int, seconds: float) -> float:
+    """Return the operations a second of all threads together."""
+    barrier = threading.Barrier(threads + 1)
+    over = threading.Event()
+    done = [0] * threads
+
+    def work(number: int) -> None:
+        operations = operations_of(number, reads)
+        data = data_of(number)
+        barrier.wait()
+        while not over.is_set():
+            _run(peer, operations, data)
+            done[number] += _CHUNK
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    barrier.wait()
+    begun = time.perf_counter()
+    time.sleep(seconds)
+    over.set()
+    for worker in workers:
+        worker.join()
+    return sum(done) / (time.perf_counter() - begun)
+
+
+def _run(peer: Peer, operations: _Operations, data: bytes) -> None:
+    get, put = peer.get, peer.set
+    for read, key in operations:
+        if read:
+            get(key)
+        else:
+            put(key, data)
+
+
+def measure(
+    make: dict[str, Callable[[], Peer]],
+    threads: Sequence[int],
+    mixes: dict[str, int],
+    rounds: int,
+    seconds: float,
+) -> dict[tuple[str, str, int], list[float]]:
+    """Return the throughput of each round, by mix, peer and number of threads."""
+    filled = {name: _filled(maker()) for name, maker in make.items()}
+    found: dict[tuple[str, str, int], list[float]] = {}
+    for mix, reads in mixes.items():
+        for _ in range(rounds):
+            for count in threads:
+                for name, peer in filled.items():
+                    found.setdefault((mix, name, count), []).append(throughput(peer, count, reads, seconds))
+    return found
+
+
+def _filled(peer: Peer) -> Peer:
+    for number in range(KEYS):
+        peer.set(key_of(number), data_of(number))
+    return peer
+
+
+def _table(medians: dict[tuple[str, str, int], float], mix: str, threads: Sequence[int]) -> str:
+    names = dict.fromkeys(name for each, name, _ in medians if each == mix)
+    rows = [[name, *(f"{medians[mix, name, count] / 1e3:,.0f}" for count in threads)] for name in names]
+    return markdown([f"{mix}: thousands a second", *(f"{count} threads" for count in threads)], rows)
+
+
+def _ratios(medians: dict[tuple[str, str, int], float]) -> list[Ratio]:
+    def ratio(what: str, ours: float, other: float, asked: float) -> Ratio:
+        return Ratio(what, ours, other, "ops/s", asked, at_least=True)
+
+    ours = {count: medians["90/10", OURS, count] for count in THREADS if ("90/10", OURS, count) in medians}
+    found = [
+        ratio(f"8 threads, 90/10: {OURS} / {other}", ours[8], medians["90/10", other, 8], asked)
+        for other, asked in (("dict + RWLockFair", 6.0), ("cachetools LRU + Lock", 2.0))
+        if ("90/10", other, 8) in medians
+    ]
+    return [*found, ratio("90/10: 16 threads / 1 thread", ours[16], ours[1], 0.8)]
+
+
+def run(quick: bool = False) -> Answer:
+    """Measure; return the answer."""
+    make = peers()
+    if quick:
+        make = {
+            name: make[name]
+            for name in (OURS, "dict + RWLockFair", "cachetools LRU + Lock", LIMIT)
+            if name in make
+        }
+    mixes = {"90/10": 90} if quick else MIXES
+    threads = (1, 8, 16) if quick else THREADS
+    rounds = measure(make, threads, mixes, 1 if quick else 5, 0.05 if quick else 0.2)
+    medians = {key: statistics.median(found) for key, found in rounds.items()}
+    ratios = _ratios(medians)
+    report = "\n\n".join([ratio_table(ratios), *(_table(medians, mix, threads) for mix in mixes)])
+    figures = [
+        Figure.of(f"{mix}, {name}, {count} threads", found, "ops/s")
+        for (mix, name, count), found in rounds.items()
+    ]
+    charts = [
+        Chart(
+            f"threads-{reads}",
+            f"Throughput of threads on one store, reads/writes {mix}",
+            "threads",
+            "operations a second",
+            {name: [(count, medians[mix, name, count]) for count in threads] for name in make},
+            "xy",
+        )
+        for mix, reads in mixes.items()
+    ]
+    return Answer(report, ratios, figures, charts)

@@ -79,7 +79,7 @@ def changes_of(table: Table, new: dict[str, Entry | None]) -> list[Change]:
 
 
 def apply(table: Table, new: dict[str, Entry | None]) -> None:
-    table.apply(changes_of(table, new), table.revision + 1)
+    table.apply(changes_of(table, new), table.revision + 1, lambda: None)
 
 
 def commit(revision: int) -> dict[str, Entry | None]:

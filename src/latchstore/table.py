@@ -7,15 +7,19 @@ Thread safety:
    mutex (nobody else can change them then).
 3. A single entry is read with no lock at all: ``entries[key]``, and then the gate of ``memory.py``.
    CPython documents ``d[key]``, ``d.get(key)`` and ``key in d`` as atomic, with and without the GIL.
-   If the gate is open after the read, the value stands; else the reader takes the table lock.
+   If the gate is open after the read, the value stands; else the gate has the entries that stood there
+   before the commit, and for keys that the commit leaves alone the value stands, too.
 
 Why one look at the gate after the read is enough. The gate is shut before the first entry of a commit
-changes and opened after the last one has. A reader that got a new entry and then finds the gate open
-returns after the commit is whole. A reader that got an old entry read it before the commit was whole, so
-it counts as having read before the commit. The one case left, a new entry read from a commit that is
-then taken back, cannot be: `apply` never takes back an entry that others could see. What can fail (room
-for new keys, the indexes) is done before the first entry changes; from there on a commit is only ever
-finished. A commit that sets one key needs no gate, as one dict store is a single instant by itself.
+changes; it is opened after the last one has and before the table lock is given back, and that is the
+instant of the commit for all readers. A reader that finds the gate shut answers what was true then. A reader
+that got a new entry and then finds the gate open returns after the commit is whole. A reader that got an
+old entry read it before the commit was whole, so it counts as having read before the commit. The one case
+left, a new entry read from a commit that is then taken back, cannot be: `apply` never takes back an entry
+that others could see. What can fail (room for new keys, the indexes) is done before the first entry
+changes; from there on a commit is only ever finished. A commit that sets one key needs no gate, as one
+dict store is a single instant by itself. Were the gate opened after the table lock was given back, a query
+could see the commit and a read of one key after it what was there before.
 This replaces the version stamp of a sequence lock (two looks, which a writer that may abort halfway
 would need): to_bytes takes 2.3 times a bare dict.get so, 3.3 times with the stamp.
 
@@ -25,7 +29,7 @@ that hold a lock never see one, and lock-free readers take it for a missing key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from latchstore.locking import Latches
@@ -86,11 +90,12 @@ class Table:
         finally:
             lock.release_write()
 
-    def apply(self, changes: list[Change], revision: int) -> None:
+    def apply(self, changes: list[Change], revision: int, open_gate: Callable[[], None]) -> None:
         """Make all changes, at one instant for every reader; or raise, and make none.
 
-        The caller holds the writer mutex and has shut the gate. Nothing is undone after the first entry
-        has changed: an exception that comes later (an interrupt) is raised when the commit is whole.
+        The caller holds the writer mutex and has shut the gate, which is opened here. Nothing is undone
+        after the first entry has changed: an exception that comes later (an interrupt) is raised when the
+        commit is whole.
         """
         after = {key: new for key, _, new in changes}
         created = [key for key, old, _ in changes if old is None]
@@ -106,7 +111,10 @@ class Table:
                 self._remove(deleted)
                 self.revision = revision
         finally:
-            lock.release_write()
+            try:
+                open_gate()
+            finally:
+                lock.release_write()
 
     def _prepare(self, changes: list[Change], created: list[str]) -> None:
         """Do all that can fail, and undo it if it does: nobody can see any of it."""

@@ -136,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "        if self._gate is EVERYONE or table.revision != revision:\n",
+                "        if self._applying is not None or table.revision != revision:\n",
                 "        if False:\n",
             ),
         ),

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks.comparison import moved
 from benchmarks.measure import Answer, machine
 from benchmarks.peers import versions
 from benchmarks.plots import draw
+from benchmarks.threads import charts_beside
 
 QUESTIONS = (
     "operations",
@@ -45,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--write", action="store_true", help="put report and plots into benchmarks/")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures and ratios to FILE")
     made.add_argument("--compare", type=Path, metavar="OLD.json", help="say what has moved since that run")
+    made.add_argument(
+        "--beside",
+        type=Path,
+        metavar="OTHER.json",
+        help="draw what threads got done in that run, too: on a Python without the GIL, say",
+    )
     made.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the charts there, as PNG")
     return made
 
@@ -59,14 +67,19 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write and options.questions:
         print("--write takes the answers to all questions: name none with it", file=sys.stderr)
         return 2
-    old = None
-    if options.compare:
-        try:
-            old = json.loads(options.compare.read_text())
-        except (OSError, ValueError) as error:
-            print(f"--compare {options.compare}: {error}", file=sys.stderr)
-            return 2
+    try:
+        old, other = (
+            None if path is None else json.loads(path.read_text())
+            for path in (options.compare, options.beside)
+        )
+    except (OSError, ValueError) as error:
+        print(f"cannot read an earlier run: {error}", file=sys.stderr)
+        return 2
     answers = _answers(options.questions or QUESTIONS, options.quick)
+    if other is not None and "threads" in answers:
+        answers["threads"] = replace(
+            answers["threads"], charts=charts_beside(answers["threads"].charts, other)
+        )
     text = _report(answers, HERE / "plots" if options.write else options.plots)
     print(text)
     new = _as_json(answers)

@@ -33,13 +33,15 @@ def _draw(chart: Chart, folder: Path) -> Path:
 
     figure, axes = pyplot.subplots(figsize=(9, 5.2), layout="constrained")
     for number, (name, points) in enumerate(chart.lines.items()):
-        ours = name == _OURS
+        ours = name.startswith(_OURS)
         axes.plot(
             [x for x, _ in points],
             [y for _, y in points],
             label=name,
             color="black" if ours else f"C{number % 10}",
             linewidth=2.6 if ours else 1.3,
+            # Of ours there may be several: with an index, or on another interpreter.
+            linestyle="-" if name == _OURS or not ours else "--",
             marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "",
             markersize=5,
             zorder=3 if ours else 2,

@@ -12,7 +12,9 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from benchmarks.measure import Answer, Chart, Figure, Ratio, markdown, ratio_table
 from benchmarks.operations import data_of, key_of
@@ -113,6 +115,34 @@ def _ratios(medians: dict[tuple[str, str, int], float]) -> list[Ratio]:
         if ("90/10", other, 8) in medians
     ]
     return [*found, ratio("90/10: 16 threads / 1 thread", ours[16], ours[1], 0.8)]
+
+
+def charts_beside(charts: Sequence[Chart], other: Mapping[str, Any]) -> list[Chart]:
+    """Return the charts with two lines more: ours and the limit, as another interpreter has run them.
+
+    Parameters
+    ----------
+    other : mapping
+        What ``--json`` has written there.
+    """
+    found = {
+        figure["what"]: figure["median"] for figure in other["figures"] if figure["question"] == "threads"
+    }
+    interpreter = other["machine"].partition(", Linux")[0]
+    more = []
+    for chart in charts:
+        mix = chart.title.rpartition(", reads/writes ")[2]
+        lines = dict(chart.lines)
+        for name in (OURS, LIMIT):
+            points = [
+                (float(count), found[what])
+                for count in THREADS
+                if (what := f"{mix}, {name}, {count} threads") in found
+            ]
+            if points:
+                lines[f"{name}, {interpreter}"] = points
+        more.append(replace(chart, lines=lines))
+    return more
 
 
 def run(quick: bool = False) -> Answer:

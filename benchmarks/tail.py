@@ -133,7 +133,7 @@ def run(quick: bool = False) -> Answer:
         from hdrh.histogram import HdrHistogram
     except ImportError:
         return Answer("Not measured: hdrhistogram is not installed.")
-    rounds, seconds = (1, 0.1) if quick else (8, 1.0)
+    rounds, seconds = (1, 0.05) if quick else (8, 1.0)
     compared = arrangements()
     histograms = {(name, size): HdrHistogram(1, _LONGEST, 3) for size in SIZES for name in compared}
     for _ in range(rounds):

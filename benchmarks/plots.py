@@ -50,13 +50,13 @@ def _draw(chart: Chart, folder: Path) -> Path:
         axes.set_xscale("log")
         distinct = sorted({x for points in chart.lines.values() for x, _ in points})
         if len(distinct) < 12:
-            axes.set_xticks(distinct, [f"{x:,g}" for x in distinct], minor=False)
+            axes.set_xticks(distinct, [f"{x:,.10g}" for x in distinct], minor=False)
             axes.set_xticks([], minor=True)
         else:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
     if "y" in chart.logarithmic:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

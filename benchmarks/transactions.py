@@ -20,18 +20,21 @@ from typing import Any
 
 from benchmarks.measure import (
     Answer,
+    Chart,
     Ratio,
     Subject,
     Timing,
     figure_list,
     figures_of,
     interleaved,
+    markdown,
     ratio_table,
 )
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 from latchstore import DictMemoryStore
 
 SETS = 100
+SIZES = (1, 10, 100, 1_000)
 PASSES = 5
 READS = 1_000
 MANY = 1_000_000
@@ -120,6 +123,43 @@ def measure_transactions(rounds: int) -> dict[str, Timing]:
     )
 
 
+def measure_sizes(rounds: int) -> dict[tuple[str, int], Timing]:
+    """Time transactions of 1 to 1,000 sets, in nanoseconds a set."""
+    subjects, named = {}, {}
+    for size in SIZES:
+        names: dict[str, Any] = {
+            "keys": [key_of(number) for number in range(size)],
+            "data": data_of(0),
+            "BytesIO": io.BytesIO,
+            "dumps": json.dumps,
+            "time": time.time,
+            "upsert": _UPSERT,
+        }
+        cases: dict[str, tuple[str, dict[str, Any]]] = {
+            "latchstore": (_TRANSACTION, {"store": fill(our_store(), size)}),
+            "latchstore, optimistic": (
+                _TRANSACTION.replace("'benchmark'", "'benchmark', optimistic=True"),
+                {"store": fill(our_store(), size)},
+            ),
+            "encore, not isolated": (_SETS, {"store": fill(encore_store(), size)}),
+            "sqlite": (_SQLITE, {"database": _database()}),
+        }
+        passes = max(1, 500 // size)
+        for name, (code, subject) in cases.items():
+            repeated = f"for _ in range({passes}):\n{textwrap.indent(code, '    ')}"
+            named[f"{name}, {size:,} sets"] = name, size
+            subjects[f"{name}, {size:,} sets"] = Subject(repeated, passes * size, code, **subject, **names)
+    return {named[what]: timing for what, timing in interleaved(subjects, rounds).items()}
+
+
+def _size_table(timings: dict[tuple[str, int], Timing]) -> str:
+    rows = [
+        [name, *(f"{timings[name, size].median / 1e3:,.2f}" for size in SIZES)]
+        for name in dict.fromkeys(name for name, _ in timings)
+    ]
+    return markdown(["microseconds a set, in transactions of", *(f"{size:,}" for size in SIZES)], rows)
+
+
 def measure_snapshots(many: int, rounds: int) -> dict[str, Timing]:
     """Time the opening and closing of a snapshot, in nanoseconds."""
     code = "for _ in range(100):\n    with store.snapshot(): pass"
@@ -192,5 +232,17 @@ def run(quick: bool = False) -> Answer:
         ratio("to_bytes beside a transaction", "to_bytes", 1.5),
         ratio("get_metadata beside a transaction", "get_metadata", 1.5),
     ]
-    report = f"{ratio_table(compared)}\n\n{figure_list(timings)}"
-    return Answer(report, compared, figures_of(timings))
+    sizes = measure_sizes(2 if quick else 30)
+    report = f"{ratio_table(compared)}\n\n{_size_table(sizes)}\n\n{figure_list(timings)}"
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for (name, size), timing in sizes.items():
+        lines.setdefault(name, []).append((size, timing.median))
+    chart = Chart(
+        "transactions",
+        "Cost of a set by the size of its transaction",
+        "sets a transaction",
+        "ns a set",
+        lines,
+    )
+    timings |= {f"a set of {size:,}, {name}": timing for (name, size), timing in sizes.items()}
+    return Answer(report, compared, figures_of(timings), [chart])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import random
-import threading
 from typing import Any
 
 from benchmarks.measure import (
@@ -23,27 +22,13 @@ from benchmarks.measure import (
     markdown,
     ratio_table,
 )
-from benchmarks.peers import OURS, peers
+from benchmarks.peers import OURS, LockedDict, peers
 from latchstore import AbstractStore, DictMemoryStore, EventManager
 
 DATA = 64
 FEW = 1_000
 PASSES = 5
 MANY = 10_000
-
-
-class LockedDict:
-    """What people write themselves: a dict under a lock."""
-
-    def __init__(self, entries: dict[str, bytes]) -> None:
-        # Guards _entries.
-        self._lock = threading.Lock()
-        self._entries = entries
-
-    def get(self, key: str) -> bytes | None:
-        """Return what the dict has for the key."""
-        with self._lock:
-            return self._entries.get(key)
 
 
 def key_of(number: int) -> str:

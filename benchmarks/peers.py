@@ -10,11 +10,13 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from readerwriterlock.rwlock import RWLockFair
 
 from latchstore import DictMemoryStore, EventManager
 
@@ -43,7 +45,7 @@ class Peer:
     delete: Callable[[str], Any]
 
 
-class _Locked:
+class LockedDict:
     """A mapping under a lock, as people write it."""
 
     def __init__(self, entries: MutableMapping[str, bytes]) -> None:
@@ -59,20 +61,24 @@ class _Locked:
         with self._lock:
             self._entries[key] = data
 
+    def commit(self, keys: Sequence[str], data: bytes) -> None:
+        """Set all of the keys to the same data, seen by others at one instant."""
+        with self._lock:
+            for key in keys:
+                self._entries[key] = data
+
     def delete(self, key: str) -> None:
         with self._lock:
             del self._entries[key]
 
 
-class _ReadWriteLocked:
+class ReadWriteLockedDict:
     """A dict under the fair lock of readerwriterlock."""
 
-    def __init__(self) -> None:
-        from readerwriterlock.rwlock import RWLockFair
-
+    def __init__(self, entries: dict[str, bytes]) -> None:
         # Guards _entries.
         self._lock = RWLockFair()
-        self._entries: dict[str, bytes] = {}
+        self._entries = entries
 
     def get(self, key: str) -> bytes | None:
         with self._lock.gen_rlock():
@@ -81,6 +87,12 @@ class _ReadWriteLocked:
     def set(self, key: str, data: bytes) -> None:
         with self._lock.gen_wlock():
             self._entries[key] = data
+
+    def commit(self, keys: Sequence[str], data: bytes) -> None:
+        """Set all of the keys to the same data, seen by others at one instant."""
+        with self._lock.gen_wlock():
+            for key in keys:
+                self._entries[key] = data
 
     def delete(self, key: str) -> None:
         with self._lock.gen_wlock():
@@ -186,7 +198,7 @@ def _encore() -> Peer:
 def _cachetools() -> Peer:
     import cachetools
 
-    return _of(_Locked(cachetools.LRUCache(CAPACITY)))
+    return _of(LockedDict(cachetools.LRUCache(CAPACITY)))
 
 
 def _cachebox() -> Peer:
@@ -234,8 +246,8 @@ def _diskcache() -> Peer:
 #: The library that each peer needs, and how the peer is made. Ours first, the limit last.
 _MAKERS: Mapping[str, tuple[str | None, Callable[[], Peer]]] = {
     "latchstore": (None, _latchstore),
-    "dict + Lock": (None, lambda: _of(_Locked({}))),
-    "dict + RWLockFair": ("readerwriterlock", lambda: _of(_ReadWriteLocked())),
+    "dict + Lock": (None, lambda: _of(LockedDict({}))),
+    "dict + RWLockFair": ("readerwriterlock", lambda: _of(ReadWriteLockedDict({}))),
     "encore": ("encore", _encore),
     "cachetools LRU + Lock": ("cachetools", _cachetools),
     "cachebox LRU": ("cachebox", _cachebox),
@@ -254,21 +266,18 @@ OURS = "latchstore"
 LIMIT = "dict, unguarded"
 
 
-def peers(names: Iterable[str] = tuple(_MAKERS)) -> dict[str, Callable[[], Peer]]:
+def peers() -> dict[str, Callable[[], Peer]]:
     """Return what makes each peer that is installed, by name."""
-    return {name: _MAKERS[name][1] for name in names if _version(_MAKERS[name][0]) is not None}
-
-
-def missing() -> list[str]:
-    """Return the libraries that are not installed."""
-    return [library for library, _ in _MAKERS.values() if library is not None and _version(library) is None]
+    return {name: make for name, (library, make) in _MAKERS.items() if _version(library) is not None}
 
 
 def versions() -> str:
     """Say which version of each library is measured, and which libraries are missing."""
-    there = [library for library, _ in _MAKERS.values() if library is not None and library not in missing()]
-    said = f"sqlite {sqlite3.sqlite_version}, " + ", ".join(f"{name} {_version(name)}" for name in there)
-    return said + (f". Not installed, so left out: {', '.join(missing())}" if missing() else "")
+    found = {library: _version(library) for library, _ in _MAKERS.values() if library is not None}
+    there = [f"{library} {version}" for library, version in found.items() if version is not None]
+    missing = [library for library, version in found.items() if version is None]
+    said = ", ".join([f"sqlite {sqlite3.sqlite_version}", *there])
+    return said + (f". Not installed, so left out: {', '.join(missing)}" if missing else "")
 
 
 def _version(library: str | None) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.measure import Answer, Chart, Figure, Ratio, markdown, ratio_table
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
+from benchmarks.peers import LockedDict, ReadWriteLockedDict
 from latchstore.stress.workloads.zipf import Zipfian
 
 KEYS = 10_000
@@ -35,43 +36,6 @@ class Arrangement:
     commit: Callable[[Sequence[str]], object]
 
 
-class LockedDict:
-    """A dict under a lock, whose commits hold it to their end."""
-
-    def __init__(self, lock: Any) -> None:
-        # Guards _entries: a threading.Lock, or a lock of readerwriterlock.
-        self._lock = lock
-        self._entries = {key_of(number): data_of(number) for number in range(KEYS)}
-
-    def get(self, key: str) -> bytes | None:
-        """Return what the dict has."""
-        with self._lock:
-            return self._entries.get(key)
-
-    def commit(self, keys: Sequence[str]) -> None:
-        """Set all of the keys."""
-        data = data_of(0)
-        with self._lock:
-            for key in keys:
-                self._entries[key] = data
-
-
-class ReadWriteLockedDict(LockedDict):
-    """The same, with the two sides of a reader/writer lock."""
-
-    def get(self, key: str) -> bytes | None:
-        """Return what the dict has."""
-        with self._lock.gen_rlock():
-            return self._entries.get(key)
-
-    def commit(self, keys: Sequence[str]) -> None:
-        """Set all of the keys."""
-        data = data_of(0)
-        with self._lock.gen_wlock():
-            for key in keys:
-                self._entries[key] = data
-
-
 def _commit_to(store: Any) -> Callable[[Sequence[str]], object]:
     data = data_of(0)
     return lambda keys: store.multiset_data(keys, [data] * len(keys))
@@ -79,12 +43,11 @@ def _commit_to(store: Any) -> Callable[[Sequence[str]], object]:
 
 def arrangements() -> dict[str, Arrangement]:
     """Return all that is compared."""
-    from readerwriterlock.rwlock import RWLockFair
-
     ours, other = fill(our_store(), KEYS), fill(our_store(), KEYS)
     encore = fill(encore_store(), KEYS)
-    locked, fair = LockedDict(threading.Lock()), ReadWriteLockedDict(RWLockFair())
     bare = {key_of(number): data_of(number) for number in range(KEYS)}
+    locked, fair = LockedDict(bare.copy()), ReadWriteLockedDict(bare.copy())
+    data = data_of(0)
 
     def set_one_by_one(keys: Sequence[str]) -> None:
         for key in keys:
@@ -93,8 +56,8 @@ def arrangements() -> dict[str, Arrangement]:
     return {
         "latchstore": Arrangement(ours.to_bytes, _commit_to(ours)),
         "bare dict, the writer elsewhere": Arrangement(bare.get, _commit_to(other)),
-        "dict + Lock": Arrangement(locked.get, locked.commit),
-        "dict + RWLockFair": Arrangement(fair.get, fair.commit),
+        "dict + Lock": Arrangement(locked.get, lambda keys: locked.commit(keys, data)),
+        "dict + RWLockFair": Arrangement(fair.get, lambda keys: fair.commit(keys, data)),
         "encore, not isolated": Arrangement(encore.to_bytes, set_one_by_one),
     }
 

@@ -143,9 +143,8 @@ class DictMemoryStore(EntryStore):
         self._entries = self._table.entries
         self._open_transactions: dict[int, Transaction] = {}
         self._gate: dict[int, Transaction] | _Applying | None = None
-        self._applying: _Applying | None = None
-        # Guards that _gate says what _open_transactions and _applying say. Last in the order of
-        # locking.py; nothing is called under it.
+        # Guards that _gate, unless a commit is being applied, says what _open_transactions says. Below the
+        # table lock in the order of locking.py; nothing is called under it.
         self._gate_lock = threading.Lock()
         limit = (
             None if max_pending_events is None else checked_count(max_pending_events, "max_pending_events", 1)
@@ -460,7 +459,7 @@ class DictMemoryStore(EntryStore):
         # if it is named twice: a commit of that one key is noted only after it can be seen.
         revision = table.revision
         found = {key: get(key) for key in dict.fromkeys(keys)}
-        if self._applying is not None or table.revision != revision:
+        if type(self._gate) is _Applying or table.revision != revision:
             with self._latches.table.read():
                 found = {key: get(key) for key in found}
         for key, entry in found.items():
@@ -787,17 +786,15 @@ class DictMemoryStore(EntryStore):
             self._shut_gate(_Applying({key: old for key, old, _ in changes}))
             self._table.apply(changes, revision, self._open_gate)
         finally:
-            if self._applying is not None:
+            if type(self._gate) is _Applying:
                 self._open_gate()  # there was no room, or no lock: nothing was applied
 
     def _shut_gate(self, applying: _Applying) -> None:
         with self._gate_lock:
-            self._applying = applying
             self._gate = applying
 
     def _open_gate(self) -> None:
         with self._gate_lock:
-            self._applying = None
             self._gate = self._open_transactions or None
 
     def _queue_events(self, changes: list[Change], revision: int, info: TransactionInfo | None) -> None:
@@ -874,7 +871,7 @@ class DictMemoryStore(EntryStore):
                 self._open_transactions.pop(thread, None)
             else:
                 self._open_transactions[thread] = transaction
-            if self._applying is None:
+            if type(self._gate) is not _Applying:
                 self._gate = self._open_transactions or None
 
     def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:

@@ -136,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "        if self._applying is not None or table.revision != revision:\n",
+                "        if type(self._gate) is _Applying or table.revision != revision:\n",
                 "        if False:\n",
             ),
         ),

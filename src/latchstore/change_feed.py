@@ -7,17 +7,19 @@ Thread safety:
 2. A watch is added under the table lock, so at the moment between two commits that `revision` names; one
    that can be seen then may still have to be published. Each buffer passes over what is not after its
    moment.
-3. The feed lock makes one step of publishing: a commit is in the history that a new watch is given, or is
+3. The feed latch makes one step of publishing: a commit is in the history that a new watch is given, or is
    offered to its buffer, and never both or neither.
-4. Each buffer has a lock of its own. A writer holds it while it appends, a reader while it takes one
+4. Each buffer has a latch of its own. A writer holds it while it appends, a reader while it takes one
    change. No user code runs under it: a change is matched by builtin code alone, and where that cannot
    tell (values with an ``==`` of their own) it is kept, and the reader decides.
-5. A finalizer may abandon a buffer at any point: that is one assignment. The next commit lets go of it.
+5. Whoever was struck by an exception while publishing a commit publishes it again: what is in the history
+   or in a buffer already is passed over. Inside a latch each step that changes something for others is one
+   assignment, or is done so that it may be done again.
+6. A finalizer may abandon a buffer at any point: that is one assignment. The next commit lets go of it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +27,12 @@ from typing import Any, NamedTuple
 
 from latchstore.errors import CompactedError
 from latchstore.glob_pattern import compiled, literal_key
+from latchstore.locking import Latch, Waiters
 from latchstore.values import Change, may_match
+
+#: Seconds after which a reader looks by itself whether there is a change: a wake-up is lost only if an
+#: exception strikes the writer that was to give it.
+_LOOK_AGAIN = 1.0
 
 
 class Commit(NamedTuple):
@@ -91,8 +98,6 @@ class ChangeBuffer:
         How many changes are kept.
     coalesce : bool
         Whether a full buffer keeps the latest change of each key, and not the latest changes.
-    revision : int
-        Only what is committed after it is taken.
 
     Attributes
     ----------
@@ -105,26 +110,30 @@ class ChangeBuffer:
     """
 
     __slots__ = (
-        "_changed",
         "_coalesce",
         "_interest",
+        "_latch",
         "_latest",
         "_limit",
         "_lost",
         "_records",
         "_revision",
+        "_waiters",
         "closed",
         "dropped",
         "ended",
     )
 
-    def __init__(self, interest: Interest, limit: int, coalesce: bool, revision: int) -> None:
+    def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
         self._interest = interest
-        self._revision = revision
+        # The last commit that was offered, or after which the buffer begins.
+        self._revision = 0
         self._limit = limit
         self._coalesce = coalesce
         # Guards all that follows. Held to append and to take a change; no user code, and no other lock.
-        self._changed = threading.Condition(threading.Lock())
+        self._latch = Latch()
+        # Those who wait for a change.
+        self._waiters = Waiters()
         self._records: deque[Record] = deque()
         # The records, by key, once a coalescing buffer was full, until it has been read empty.
         self._latest: OrderedDict[str, Record] = OrderedDict()
@@ -143,38 +152,60 @@ class ChangeBuffer:
             Record(commit.revision, change, commit.transaction) for change in commit.changes if has(change)
         ]
         if records:
-            with self._changed:
-                self._add(records)
-                self._changed.notify()
+            self._latch.during(self._add_surely, records, commit.revision)
+            self._waiters.ring()
 
-    def _add(self, records: list[Record]) -> None:
+    def begin(self, revision: int) -> None:
+        """Take only what is committed after a revision."""
+        self._revision = revision
+
+    def _add_surely(self, records: list[Record], revision: int) -> None:
+        """Add the changes of a commit, all of them even if an exception strikes: rule 5."""
+        try:
+            self._add(records, revision)
+        except BaseException:
+            self._add(records, revision)
+            raise
+
+    def _add(self, records: list[Record], revision: int) -> None:
+        if revision <= self._revision:
+            return  # it was struck after that
         if self._latest:
             self._merge(records)
-            return
-        self._records.extend(records)
-        if len(self._records) <= self._limit:
-            return
+        else:
+            if not (self._records and self._records[-1].revision == revision):
+                self._records.extend(records)
+            if len(self._records) > self._limit:
+                self._make_room()
+        self._revision = revision
+
+    def _make_room(self) -> None:
+        records = self._records
         if self._coalesce:
-            self._merge(self._records)
-            self._records.clear()
+            self._merge(records)
+            records.clear()
             return
-        # Whole commits go, so that what is left begins after all that was lost.
-        first = last = self._records[0].revision
-        while self._records and (len(self._records) > self._limit or self._records[0].revision == last):
-            last = self._records.popleft().revision
+        # Whole commits go, so that what is left begins after all that was lost; that is noted first.
+        last = records[len(records) - self._limit - 1].revision
+        self._lost = Lost(records[0].revision if self._lost is None else self._lost.first_revision, last)
+        while records and records[0].revision <= last:
+            records.popleft()
             self.dropped += 1
-        self._lost = Lost(first if self._lost is None else self._lost.first_revision, last)
 
     def _merge(self, records: Sequence[Record] | deque[Record]) -> None:
         """Keep the latest change of each key, with the value from before the first."""
+        latest = self._latest
         for record in records:
             key, old, new = record.change
-            earlier = self._latest.pop(key, None)
+            earlier = latest.get(key)
             if earlier is not None:
                 self.dropped += 1
                 old = earlier.change[1]
             if old is not None or new is not None:
-                self._latest[key] = record._replace(change=(key, old, new))
+                latest[key] = record._replace(change=(key, old, new))
+                latest.move_to_end(key)
+            elif earlier is not None:
+                del latest[key]
 
     def _take(self) -> Record | Lost | None:
         if self._lost is not None:
@@ -184,18 +215,21 @@ class ChangeBuffer:
             return self._latest.popitem(last=False)[1]
         return self._records.popleft() if self._records else None
 
+    def _is_ready(self) -> bool:
+        return bool(self._records or self._latest or self._lost or self.ended or self.closed)
+
     def take(self, deadline: float | None) -> Record | Lost | None:
         """Return the next change, or what was lost before it.
 
         Waits for one until the deadline, in monotonic seconds, or until no more will come; then it is None.
         """
-        with self._changed:
-            while (taken := self._take()) is None and not self.ended and not self.closed:
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    return None
-                self._changed.wait(remaining)
-            return taken
+        while (taken := self._latch.during(self._take)) is None and not self.ended and not self.closed:
+            left = -1.0 if deadline is None else deadline - time.monotonic()
+            if deadline is not None and left <= 0:
+                return None
+            self._waiters.wait(self._is_ready, left, yields=0, look_again=_LOOK_AGAIN)
+        # What came between the look and the end is given, too.
+        return self._latch.during(self._take) if taken is None else taken
 
     def __len__(self) -> int:
         """Return how many changes there are to read."""
@@ -203,9 +237,8 @@ class ChangeBuffer:
 
     def end(self) -> None:
         """Let the reader have what is here, and no more."""
-        with self._changed:
-            self.ended = True
-            self._changed.notify_all()
+        self.ended = True
+        self._waiters.ring_all()
 
     def abandon(self) -> None:
         """Note that nobody reads any more. Takes no lock: a finalizer may call it at any point."""
@@ -213,12 +246,14 @@ class ChangeBuffer:
 
     def close(self) -> None:
         """Give up what has not been read, and wake whoever waits for more."""
-        with self._changed:
-            self.closed = True
-            self._records.clear()
-            self._latest.clear()
-            self._lost = None
-            self._changed.notify_all()
+        self.closed = True
+        self._latch.during(self._clear)
+        self._waiters.ring_all()
+
+    def _clear(self) -> None:
+        self._records.clear()
+        self._latest.clear()
+        self._lost = None
 
 
 class ChangeFeed:
@@ -235,12 +270,12 @@ class ChangeFeed:
         Whether commits need be published at all.
     """
 
-    __slots__ = ("_buffers", "_dropped", "_feed_lock", "_history", "active")
+    __slots__ = ("_buffers", "_dropped", "_feed_latch", "_history", "active")
 
     def __init__(self, history: int) -> None:
         # Guards all that follows. Held to append one commit, to copy the history, to add or remove a
         # buffer; nothing else is called under it.
-        self._feed_lock = threading.Lock()
+        self._feed_latch = Latch()
         self._history: deque[Commit] = deque(maxlen=history)
         self._buffers: tuple[ChangeBuffer, ...] = ()
         # What buffers that are gone have dropped.
@@ -257,17 +292,18 @@ class ChangeFeed:
         """How many watches are open."""
         return sum(not buffer.closed for buffer in self._buffers)
 
-    def publish(self, changes: Sequence[Change], revision: int, transaction: object | None) -> None:
+    def publish(self, commit: Commit) -> None:
         """Put a commit into the history and the buffers; the caller holds the writer mutex."""
-        commit = Commit(revision, changes, transaction)
-        with self._feed_lock:
-            self._history.append(commit)
-            buffers = self._buffers
-        for buffer in buffers:
+        for buffer in self._feed_latch.during(self._put_into_history, commit):
             if buffer.closed:
                 self.remove(buffer)
             else:
                 buffer.offer(commit)
+
+    def _put_into_history(self, commit: Commit) -> tuple[ChangeBuffer, ...]:
+        if not self._history or self._history[-1].revision < commit.revision:
+            self._history.append(commit)
+        return self._buffers
 
     def add(self, buffer: ChangeBuffer, revision: int, since: int) -> list[Commit]:
         """Have commits offered to a buffer from now on; the caller holds the table lock.
@@ -290,13 +326,17 @@ class ChangeFeed:
         CompactedError
             If the history does not reach back to `since`.
         """
-        with self._feed_lock:
-            oldest = self._oldest(revision)
-            if since < oldest - 1:
-                raise CompactedError(since, oldest)
-            self._buffers = (*self._buffers, buffer)
-            self.active = True
-            return [commit for commit in self._history if commit.revision > since]
+        return self._feed_latch.during(self._add, buffer, revision, since)
+
+    def _add(self, buffer: ChangeBuffer, revision: int, since: int) -> list[Commit]:
+        oldest = self._oldest(revision)
+        if since < oldest - 1:
+            raise CompactedError(since, oldest)
+        buffer.begin(since)
+        past = [commit for commit in self._history if commit.revision > since]
+        self._buffers = (*self._buffers, buffer)
+        self.active = True
+        return past
 
     def _oldest(self, revision: int) -> int:
         """Return the first revision whose changes a new watch can have."""
@@ -307,17 +347,25 @@ class ChangeFeed:
 
     def remove(self, buffer: ChangeBuffer) -> None:
         """Offer the buffer no more; nothing happens if it was removed before."""
-        with self._feed_lock:
-            if buffer in self._buffers:
-                self._buffers = tuple(each for each in self._buffers if each is not buffer)
-                self._dropped += buffer.dropped
-                self.active = bool(self._buffers) or self._history.maxlen != 0
+        self._feed_latch.during(self._remove, buffer)
+
+    def _remove(self, buffer: ChangeBuffer) -> None:
+        if buffer in self._buffers:
+            self._dropped += buffer.dropped
+            self._buffers = tuple(each for each in self._buffers if each is not buffer)
+            self.active = bool(self._buffers) or self._history.maxlen != 0
 
     def end(self) -> None:
         """Tell all watches that no more is to come."""
-        with self._feed_lock:
-            buffers, self._buffers = self._buffers, ()
-            self._dropped += sum(buffer.dropped for buffer in buffers)
-            self.active = self._history.maxlen != 0
-        for buffer in buffers:
+        for buffer in self._feed_latch.during(self._take_all):
             buffer.end()
+
+    def _take_all(self) -> tuple[ChangeBuffer, ...]:
+        buffers = self._buffers
+        for buffer in buffers:
+            # Whoever is struck before all have been told has closed the store all the same.
+            buffer.ended = True
+        self._dropped += sum(buffer.dropped for buffer in buffers)
+        self._buffers = ()
+        self.active = self._history.maxlen != 0
+        return buffers

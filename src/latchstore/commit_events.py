@@ -89,12 +89,14 @@ def _emit_observed(manager: BaseEventManager, event: BaseEvent, dispatcher: Even
 class EventDelivery:
     """One event that is ready, to be emitted when its turn comes."""
 
-    __slots__ = ("_event", "_manager")
+    __slots__ = ("_event", "_manager", "more_until", "taken")
 
     count = 1
     revision = None
 
     def __init__(self, manager: BaseEventManager, event: BaseEvent) -> None:
+        self.taken = False
+        self.more_until = 0
         self._manager = manager
         self._event = event
 
@@ -120,7 +122,16 @@ class CommitDelivery:
         What the events are to say of the transaction.
     """
 
-    __slots__ = ("_changes", "_manager", "_source", "_transaction", "count", "revision")
+    __slots__ = (
+        "_changes",
+        "_manager",
+        "_source",
+        "_transaction",
+        "count",
+        "more_until",
+        "revision",
+        "taken",
+    )
 
     def __init__(
         self,
@@ -135,6 +146,8 @@ class CommitDelivery:
         self._changes = changes
         self.revision = revision
         self._transaction = transaction
+        self.taken = False
+        self.more_until = 0
         # Not a property: it is asked for four times a commit.
         self.count = len(changes)
 

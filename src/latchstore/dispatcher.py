@@ -8,10 +8,11 @@ Thread safety:
 2. Deliveries are run by the dispatcher's thread alone, with no lock held: listeners may do anything.
 3. The thread knows the dispatcher, never the store, so that a store nobody uses is freed; `stop_soon`
    is what its finalizer calls.
-4. `_life` is the last lock in the order of ``locking.py``. It guards the starting and ending of the
-   thread; nothing is called under it but ``Thread.start``.
+4. Of the threads that were started one runs, whichever takes the post first; so it does no harm if an
+   exception makes `ensure_running` forget one that it has started.
 5. Each counter has one writer at a time: `_queued_more` whoever holds the writer mutex, all others the
-   dispatcher's thread. Others read them at any time and may be a moment behind.
+   dispatcher's thread. Others read them at any time and may be a moment behind. A delivery that is queued
+   twice, since an exception struck whoever did it, counts and is heard once.
 6. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A
    writer waits for that at the door with no lock of the store held, and looks again by itself now and
    then, so a wake-up that is missed costs it a moment and no more.
@@ -25,20 +26,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Protocol
 
 from latchstore.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
 from latchstore.events import BaseEvent
+from latchstore.locking import Latch, Waiters
 
 logger = logging.getLogger("latchstore")
 
 #: Seconds that the interpreter's exit waits for pending events of all stores together.
 EXIT_TIMEOUT = 10.0
-
-#: Seconds after which a writer at the door looks by itself whether there is room.
-_LOOK_AGAIN = 0.05
 
 
 class Delivery(Protocol):
@@ -48,9 +47,16 @@ class Delivery(Protocol):
     ----------
     count : int
         How many events it stands for. Of those with more than one, one is submitted at a time.
+    more_until : int
+        How many events beyond the first of each delivery were queued up to this one, if it has more than one.
+    taken : bool
+        Whether the thread has begun with it.
     revision : int or None
         The commit that it tells of, if it does.
     """
+
+    more_until: int
+    taken: bool
 
     @property
     def count(self) -> int: ...
@@ -65,18 +71,21 @@ class Delivery(Protocol):
 class _Flag:
     """A delivery that only says when its turn has come: all that was queued before has been heard."""
 
-    __slots__ = ("reached", "revision")
+    __slots__ = ("more_until", "reached", "revision", "taken")
 
     count = 0
 
     def __init__(self, revision: int | None) -> None:
-        self.reached = threading.Event()
+        self.taken = False
+        self.more_until = 0
+        # A queue and not an Event, whose wait() can be left locked by an interrupt (locking.py).
+        self.reached: SimpleQueue[None] = SimpleQueue()
         # Reached as soon as this revision has been heard, even if its turn has not come.
         self.revision = revision
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
         dispatcher._flags.remove(self)
-        self.reached.set()
+        self.reached.put(None)
 
 
 class EventDispatcher:
@@ -119,10 +128,11 @@ class EventDispatcher:
         self._room_below = None if limit is None else limit - limit // 16
         self._listener_name = listener_name
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
-        # Guards _thread and _stopping: at most one thread runs, and is told to end once. Nothing is
-        # called under it but Thread.start.
-        self._life = threading.Lock()
-        self._thread: threading.Thread | None = None
+        # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
+        self._life = Latch()
+        # Item 0 is the thread that runs.
+        self._post: dict[int, threading.Thread] = {}
+        self._starting = False
         self._stopping = False
         # Whether the store is gone.
         self._abandoned = False
@@ -134,9 +144,8 @@ class EventDispatcher:
         self._queued_more = 0
         self._done_more = 0
         self.crowded = False
-        # Writers at the door wait here for `crowded` to be taken back. Asked for by the dispatcher's
-        # thread and by writers with no other lock held; nothing is called under it.
-        self._room = threading.Condition(threading.Lock())
+        # Writers at the door wait here for `crowded` to be taken back, with no lock held.
+        self._room = Waiters()
         # The flags in the queue, which are no events; changed by single list operations.
         self._flags: list[_Flag] = []
         self.heard_revision = 0
@@ -155,8 +164,12 @@ class EventDispatcher:
 
     @property
     def running(self) -> bool:
-        """Whether the thread has been started, and not been ended by `stop`."""
-        return self._thread is not None
+        """Whether the thread is being started, or runs."""
+        return self._starting or bool(self._post)
+
+    @property
+    def _thread(self) -> threading.Thread | None:
+        return self._post.get(0)
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread is the dispatcher's."""
@@ -202,7 +215,9 @@ class EventDispatcher:
     def submit(self, delivery: Delivery) -> None:
         """Queue a delivery. Never waits; `ensure_running` must follow once no lock is held."""
         if delivery.count > 1:
-            self._queued_more += delivery.count - 1
+            if not delivery.more_until:
+                delivery.more_until = self._queued_more + delivery.count - 1
+            self._queued_more = delivery.more_until
         queue = self._queue
         queue.put(delivery)
         limit = self._limit
@@ -222,83 +237,97 @@ class EventDispatcher:
             If there is none within `timeout` seconds; it names the listener that is running.
         """
         self.ensure_running()
-        begun = time.monotonic()
-        with self._room:
-            while self._is_full():
-                waited = time.monotonic() - begun
-                if timeout is not None and waited >= timeout:
-                    raise BackpressureError(
-                        f"{purpose}: no room for events in {timeout:g} s "
-                        f"(max_pending_events={self._limit}): {self.describe()}",
-                        self.pending,
-                        self._listener(),
-                    )
-                self._room.wait(_LOOK_AGAIN if timeout is None else min(_LOOK_AGAIN, timeout - waited))
-            self.crowded = False
-            self._room.notify_all()
+        if not self._room.wait(lambda: not self._is_full(), -1 if timeout is None else timeout, yields=0):
+            raise BackpressureError(
+                f"{purpose}: no room for events in {timeout:g} s "
+                f"(max_pending_events={self._limit}): {self.describe()}",
+                self.pending,
+                self._listener(),
+            )
+        self._make_room()
+
+    def _make_room(self) -> None:
+        self.crowded = False
+        self._room.ring_all()
 
     def _is_full(self) -> bool:
         return self._room_below is not None and self.pending >= max(1, self._room_below)
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run. Raises RuntimeError if the system gives no thread."""
-        if self._thread is not None:
+        if not self.running:
+            self._life.during(self._start)
+
+    def _start(self) -> None:
+        if self.running:
             return
-        with self._life:
-            if self._thread is not None:
-                return
-            # Known before it runs: the first listener may ask whether this is its thread.
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            try:
-                self._thread.start()
-            except BaseException:
-                self._thread = None
-                raise
+        try:
+            self._starting = True  # until the thread has its post
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except BaseException:
+            self._starting = False
+            raise
 
     def _run(self) -> None:
         """Deliver until told to stop. Nothing that a listener does ends this loop."""
-        while True:
-            delivery = self._queue.get()
-            if delivery is None:
-                # Noted here and not by `stop`, whose time may have run out before this.
-                with self._life:
-                    self._thread = None
-                    self._stopping = False
-                return
-            if delivery.count:
-                self._delivering = (delivery, time.monotonic())
-            revision = delivery.revision
-            if revision is not None and revision - 1 > self.heard_revision:
-                # Commits that nobody listened to stand before this one: there was nothing to hear of them.
-                self._note_heard(revision - 1)
-            try:
-                delivery.deliver(self)
-            except BaseException:
-                # SystemExit and KeyboardInterrupt too: a listener must not silence all others.
-                logger.exception("a listener broke off the delivery of %r", delivery)
-            finally:
-                # All names go, or the thread would keep the store alive while it waits.
-                self._calling = None
-                self._delivering = None
-                self._note_delivered(delivery)
-                del delivery
+        thread = threading.current_thread()
+        took_post = self._post.setdefault(0, thread) is thread
+        self._starting = False
+        if not took_post:
+            return
+        try:
+            while self._run_next():
+                pass
+        except BaseException:
+            # Something has struck between two deliveries: another thread takes over.
+            logger.exception("the thread of the dispatcher was broken off")
+            self._life.during(self._leave_post)
+            self.ensure_running()
+        else:
+            self._life.during(self._leave_post)
+
+    def _leave_post(self) -> None:
+        self._stopping = False
+        self._post.clear()
+
+    def _run_next(self) -> bool:
+        delivery = self._queue.get()
+        if delivery is None:
+            return False
+        if delivery.taken:
+            return True
+        delivery.taken = True
+        if delivery.count:
+            self._delivering = (delivery, time.monotonic())
+        revision = delivery.revision
+        if revision is not None and revision - 1 > self.heard_revision:
+            # Commits that nobody listened to stand before this one: there was nothing to hear of them.
+            self._note_heard(revision - 1)
+        try:
+            delivery.deliver(self)
+        except BaseException:
+            # SystemExit and KeyboardInterrupt too: a listener must not silence all others.
+            logger.exception("a listener broke off the delivery of %r", delivery)
+        finally:
+            self._calling = None
+            self._delivering = None
+            self._note_delivered(delivery)
+        return True
 
     def _note_delivered(self, delivery: Delivery) -> None:
         if delivery.count > 1:
-            self._done_more += delivery.count - 1
+            self._done_more = delivery.more_until
         revision = delivery.revision
         if revision is not None and revision > self.heard_revision:
             self._note_heard(revision)
         if self.crowded and not self._is_full():
-            with self._room:
-                self.crowded = False
-                self._room.notify_all()
+            self._make_room()
 
     def _note_heard(self, revision: int) -> None:
         self.heard_revision = revision
         for flag in self._flags.copy():
             if flag.revision is not None and flag.revision <= revision:
-                flag.reached.set()
+                flag.reached.put(None)
 
     def refuse_on_own_thread(self, operation: str) -> None:
         """Raise DispatcherThreadError if a listener is calling."""
@@ -323,14 +352,22 @@ class EventDispatcher:
         if revision is not None and revision <= self.heard_revision:
             return
         flag = _Flag(revision)
-        self._flags.append(flag)
-        self._queue.put(flag)
+        try:
+            self._flags.append(flag)
+            self._queue.put(flag)
+        except BaseException:
+            # Those in the list are in the queue, too, or `pending` would be wrong.
+            if flag in self._flags:
+                self._queue.put(flag)
+            raise
         self.ensure_running()
         # Asked again: the thread may have passed the revision before it knew of the flag.
         if revision is not None and revision <= self.heard_revision:
             return
-        if not flag.reached.wait(timeout):
-            raise self._not_heard("events not heard", timeout)
+        try:
+            flag.reached.get(timeout=timeout)
+        except Empty:
+            raise self._not_heard("events not heard", timeout) from None
 
     def stop(self, timeout: float | None) -> None:
         """Deliver all that is queued and end the thread; it starts again when it is needed again.
@@ -342,11 +379,7 @@ class EventDispatcher:
         """
         begun = time.monotonic()
         self.flush(timeout)
-        with self._life:
-            thread = self._thread
-            if thread is not None and not self._stopping:
-                self._stopping = True
-                self._queue.put(None)
+        thread = self._life.during(self._tell_to_end)
         if thread is None:
             return
         thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
@@ -355,6 +388,13 @@ class EventDispatcher:
         if not self._queue.empty():
             # Somebody wrote between the flush and the end of the thread.
             self.ensure_running()
+
+    def _tell_to_end(self) -> threading.Thread | None:
+        thread = self._thread
+        if thread is not None and not self._stopping:
+            self._stopping = True
+            self._queue.put(None)
+        return thread
 
     def stop_soon(self) -> None:
         """Tell the thread to end after what is queued now; does not wait, takes no lock."""

@@ -5,16 +5,16 @@ Thread safety
 1. Every method may be called from any thread, from inside listeners, filters and trace functions,
    and from finalizers and signal handlers at any point, also in the middle of another call.
 2. All that a manager knows is in one `_Table`. A published table never changes. A change builds the
-   next table, sharing what stays the same, and publishes it by one assignment. (The one mutable
-   part of a table is its memo of routes, which depends on nothing else than the table itself.)
-3. A change is built with no lock held, because building allocates: the garbage collector may run,
-   and with it weak reference callbacks and finalizers, which are user code. `_publish_lock` is held
-   only to check that nobody else has published meanwhile, and to publish. Whoever comes second
-   builds again on what the first has published.
-4. Those who read take the published table once and go on with that one, without a lock. So an
+   next table, sharing what stays the same, and publishes it by making it the one that follows. (The other
+   mutable parts of a table are memos, which depend on nothing else than the table itself.)
+3. There is no lock. Which table follows is one ``dict.setdefault``, atomic in CPython with and without the
+   GIL: whoever comes second finds what the first has published, and builds again on that. So it does not
+   matter where an exception strikes, or in the middle of what a finalizer or a signal handler calls.
+   `EventManager._table` is where to begin looking for the newest one; it may be some steps behind.
+4. Those who read take the newest table once and go on with that one. So an
    `emit` calls the listeners that were connected when it began, whatever happens meanwhile.
-5. No user code runs under the lock. Outside it, too, callables are compared by identity alone;
-   filter values are compared only to match an event, on the thread that emits it.
+5. Callables are compared by identity alone; filter values are compared only to match an event, on the
+   thread that emits it.
 6. The callback of a weak reference is the `append` of a deque. It takes no lock and runs no Python
    code, so it does not matter when and on which thread the garbage collector calls it. The next
    change, or the next emit, takes the dead connections out of the table. Until then they are passed
@@ -38,6 +38,7 @@ from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Any, Protocol, TypeVar
 
 from latchstore.events import BaseEvent
+from latchstore.locking import Latch
 
 __all__ = [
     "BaseEventManager",
@@ -68,21 +69,6 @@ class ListenerObserver(Protocol):
 # it runs no user code.
 _Identity = tuple[int | str, ...]
 _Conditions = tuple[tuple[tuple[str, ...], object], ...]
-
-# Guards: the assignment of `EventManager._table` in every manager, and of `_event_manager`.
-# While it is held, nothing may be allocated and nothing called: compare, assign, release. One lock
-# serves all managers, as it is held for nanoseconds, and so is easily renewed after a fork.
-_publish_lock = threading.Lock()
-
-
-def _renew_lock_after_fork() -> None:
-    """Replace the lock in a child process: the thread that held it may not exist there."""
-    global _publish_lock
-    _publish_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock_after_fork)
 
 
 class BaseEventManager(ABC):
@@ -544,10 +530,12 @@ class _Route:
 class _Table:
     """All that a manager knows at one moment. Does not change once it is published."""
 
-    __slots__ = ("infos", "reachable", "routes", "sequence")
+    __slots__ = ("following", "infos", "reachable", "routes", "sequence")
 
     def __init__(self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0) -> None:
         self.infos = {} if infos is None else infos
+        # Item 0 is the table that has been published after this one; see rule 3.
+        self.following: dict[int, _Table] = {}
         # How many connections have ever been made; numbers the next one.
         self.sequence = sequence
         # A memo of what follows from the above, filled by whoever needs it. Two threads that fill
@@ -594,7 +582,7 @@ class EventManager(BaseEventManager):
     """An event manager for many threads; see the rules at the top of this file."""
 
     def __init__(self) -> None:
-        # Assigned in `_change` only, under `_publish_lock`. Read without a lock.
+        # See rule 3; read by way of `_newest`.
         self._table = _Table()
         # Weak references that have died since the table was built; the collector appends to it.
         self._dead: deque[Any] = deque()
@@ -665,7 +653,7 @@ class EventManager(BaseEventManager):
             return
         if self._dead:
             self._change(_unchanged)
-        route = self._route(self._table, type(event))
+        route = self._route(self._newest(), type(event))
         if route.enabled:
             connections = route.matching(event)
             event.pre_emit()
@@ -681,11 +669,13 @@ class EventManager(BaseEventManager):
         self._change(lambda table: table.with_info(replace(table.info(cls), enabled=True)))
 
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
-        return self._route(self._table, cls).enabled
+        return self._route(self._newest(), cls).enabled
 
     def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        # The store asks this on every commit: no call and no lock on the usual way.
+        # The store asks this on every commit: no call on the usual way.
         table = self._table
+        if table.following:
+            table = self._newest()
         reachable = table.reachable.get(cls)
         # The one thing that can change under a published table: listeners die.
         if reachable is None or (reachable and self._dead):
@@ -705,13 +695,13 @@ class EventManager(BaseEventManager):
         self._change(with_class)
 
     def get_event(self, cls: type[BaseEvent] | None = None) -> Any:
-        infos = self._table.infos
+        infos = self._newest().infos
         return dict(infos) if cls is None else infos[cls]
 
     def get_listeners(
         self, event_or_class: BaseEvent | type[BaseEvent], cls: type[BaseEvent] | None = None
     ) -> list[Listener]:
-        table = self._table
+        table = self._newest()
         if isinstance(event_or_class, BaseEvent):
             event_class = type(event_or_class) if cls is None else cls
             return _listeners(self._route(table, event_class).matching(event_or_class))
@@ -750,19 +740,24 @@ class EventManager(BaseEventManager):
         try:
             _move(self._dead, dead)
             while True:
-                before = self._table
+                before = self._newest()
                 after = change(before.without_dead(dead))
                 if after is before:
                     return
-                with _publish_lock:
-                    if self._table is before:
-                        self._table = after
-                        return
+                if before.following.setdefault(0, after) is after:
+                    self._table = after
+                    return
         except BaseException:
             # Those of a change that failed are still in the table; that of one taken out is passed
             # over when its turn comes again.
             self._dead.extend(dead)
             raise
+
+    def _newest(self) -> _Table:
+        table = self._table
+        while table.following:
+            table = table.following[0]
+        return table
 
     def _route(self, table: _Table, cls: type[BaseEvent]) -> _Route:
         return table.routes.get(cls) or self._new_route(table, cls)
@@ -773,8 +768,8 @@ class EventManager(BaseEventManager):
         return route
 
     def _check(self) -> None:
-        """Check the invariants of the published table; for tests."""
-        table = self._table
+        """Check the invariants of the newest table; for tests."""
+        table = self._newest()
         for cls, info in table.infos.items():
             assert info.cls is cls
             info._check()
@@ -875,14 +870,27 @@ def _check_event_class(cls: object) -> None:
         raise TypeError(f"cls must be a subclass of BaseEvent, not {cls!r}")
 
 
-# The default of this process. Assigned under `_publish_lock`, read without it.
+# The default of this process. Assigned under `_default_latch`, read without it.
 _event_manager: BaseEventManager | None = None
+
+# Guards: the assignment of `_event_manager`. Nothing else is done while it is held.
+_default_latch = Latch()
+
+
+def _renew_latch_after_fork() -> None:
+    """Replace the latch in a child process: the thread that held it may not exist there."""
+    global _default_latch
+    _default_latch = Latch()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_latch_after_fork)
 
 
 def get_event_manager() -> BaseEventManager:
     """Return the event manager of this process; make one if none has been set."""
     if _event_manager is None:
-        _publish_default(EventManager())
+        _default_latch.during(_set_default, EventManager())
     # Whoever came first; once set it stays.
     assert _event_manager is not None
     return _event_manager
@@ -906,15 +914,14 @@ def set_event_manager(manager: BaseEventManager) -> None:
     """
     if not callable(getattr(type(manager), "emit", None)):
         raise TypeError(f"manager must have an emit method, got {manager!r}")
-    if not _publish_default(manager):
+    if not _default_latch.during(_set_default, manager):
         raise ValueError("The event manager of this process has already been set")
 
 
-def _publish_default(manager: BaseEventManager) -> bool:
+def _set_default(manager: BaseEventManager) -> bool:
     """Make `manager` the default if there is none, and tell whether it was so."""
     global _event_manager
-    with _publish_lock:
-        if _event_manager is not None:
-            return False
-        _event_manager = manager
-        return True
+    if _event_manager is not None:
+        return False
+    _event_manager = manager
+    return True

@@ -1,4 +1,4 @@
-"""The two latches of a store, and the one order in which they are taken.
+"""The locks of a store, and the one order in which they are taken.
 
 ====== =================== ============================================ ==============================
 order  lock                what it guards                               held for
@@ -7,41 +7,58 @@ order  lock                what it guards                               held for
                                                                         (user code runs), or one write
 2      table lock          the dicts: written while changes are         microseconds; no user code, no
                            applied, read while several keys are read    waiting for anything
-3      gate lock           what the gate of memory.py says              microseconds
-4      feed lock           history and list of watches (change_feed.py) microseconds
-5      buffer locks        the changes that a watch has not read        microseconds
-6      dispatcher's locks  starting and ending its thread; the room in  microseconds
-                           its queue
+3      gate latch          what the gate of memory.py says              microseconds
+4      feed latch          history and list of watches (change_feed.py) microseconds
+5      buffer latches      the changes that a watch has not read        microseconds
+6      dispatcher's latch  starting and ending its thread               microseconds
 ====== =================== ============================================ ==============================
 
 A lock is only ever asked for while holding locks above it in this table. Reads, and
-opening a snapshot, take the table lock alone. The feed lock alone is taken inside the table lock.
+opening a snapshot, take the table lock alone. The feed latch alone is taken inside the table lock.
 
 Thread safety:
 
-1. Neither latch is reentrant. Internal methods never call public ones, which is what keeps a thread
+1. No lock is reentrant. Internal methods never call public ones, which is what keeps a thread
    from asking twice. Whoever does so all the same (a finalizer that the garbage collector runs in the
    middle of a commit, say) is told at once, and does not wait for itself.
-2. Each read acquisition has a fresh handle. The one write handle is used by whoever holds the writer
-   mutex, so by one thread at a time.
-3. Every wait ends: with the lock, or with an error that names the holder.
+2. Each acquisition has a claim of its own, an object made before it. Taking a lock is one operation of a
+   dict that puts the claim there, giving it back one that takes this very claim away; so it can be given
+   back twice, and also by whoever does not know whether it was taken.
+3. An exception may come between any two bytecodes (KeyboardInterrupt, PyThreadState_SetAsyncExc). So what
+   must happen after a lock was taken is done at the end of the section, again in an ``except`` around it,
+   and again in one around that: of these three one exception can strike one. ``with`` is no
+   way to do so: its ``__exit__`` may be struck before it has begun.
+4. Every wait ends: with the lock, or with an error that names the holder. A wake-up that is lost, because
+   whoever was to give it was struck, costs those who wait `LOOK_AGAIN` seconds.
+5. The one write handle is used by whoever holds the writer mutex, so by one thread at a time.
+6. A forked child renews all locks: the threads that held them are not there.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import get_ident
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from readerwriterlock import rwlock
 
 from latchstore.errors import LockTimeoutError
 
-#: How often a writer lets others run before it waits for the one who holds the mutex.
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+#: How often a thread lets others run before it goes to sleep.
 _YIELDS = 32
+
+#: Seconds that a short section is waited for.
+_PATIENCE = 30.0
+
+#: Seconds after which a thread that sleeps looks by itself whether it can go on.
+LOOK_AGAIN = 0.05
 
 
 class Lockable(Protocol):
@@ -51,6 +68,8 @@ class Lockable(Protocol):
 
     def release(self) -> None: ...
 
+    def locked(self) -> bool: ...
+
 
 class ReaderWriterLock(Protocol):
     """A lock with many readers or one writer (``readerwriterlock.rwlock.RWLockable``)."""
@@ -58,31 +77,6 @@ class ReaderWriterLock(Protocol):
     def gen_rlock(self) -> Lockable: ...
 
     def gen_wlock(self) -> Lockable: ...
-
-
-class _QuickWriter(rwlock.RWLockFair._aWriter):
-    """A write handle that tries both of its locks at once before it computes deadlines.
-
-    ``readerwriterlock`` works out the time that is left before each of its two locks, which costs two
-    thirds of an acquisition that nobody contends: 1.6 us against 0.6 us (``benchmarks/locks.py``). The
-    order of the two locks is the library's own, so fairness is too.
-    """
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        lock = self.c_rw_lock
-        if lock.c_lock_read.acquire(False):
-            if lock.c_lock_write.acquire(False):
-                self.v_locked = True
-                return True
-            lock.c_lock_read.release()
-        return super().acquire(blocking, timeout)
-
-
-class FairLock(rwlock.RWLockFair):
-    """``readerwriterlock``'s fair lock, whose writers first try without a deadline."""
-
-    def gen_wlock(self) -> rwlock.RWLockFair._aWriter:
-        return _QuickWriter(self)
 
 
 class _ThisThread(threading.local):
@@ -103,110 +97,376 @@ def thread_name(thread: threading.Thread) -> str:
     return thread.name if thread.is_alive() else f"{thread.name} (ended)"
 
 
+class Waiters:
+    """Threads that sleep until something may have come true.
+
+    Each sleeps at a bell of its own: a ``SimpleQueue``, which is written in C, so that no exception strikes
+    between its waiting and its being rung (those of ``threading``, in Python, can be left locked so).
+    """
+
+    __slots__ = ("_bells",)
+
+    def __init__(self) -> None:
+        self._bells: deque[SimpleQueue[None]] = deque()
+
+    def wait(
+        self,
+        ready: Callable[[], object],
+        timeout: float,
+        yields: int = _YIELDS,
+        look_again: float = LOOK_AGAIN,
+    ) -> bool:
+        """Wait until `ready` returns something true; return whether it did in time.
+
+        First other threads may run a few times. A thread that waits for a lock of the system gets it when
+        it is released, and only then waits for the interpreter, up to 5 ms, while all that need the lock
+        wait, too: a convoy (Blasgen, Gray, Mitoma and Price, "The convoy phenomenon", ACM SIGOPS Operating
+        Systems Review 13(2), 1979). A thread that asks when it has the interpreter holds nobody up. With 8
+        threads and 90 % reads that is three times the throughput (benchmarks/threads.py).
+
+        Parameters
+        ----------
+        ready : callable
+        timeout : float
+            Seconds; negative waits for ever.
+        yields : int
+            How often others may run before the thread goes to sleep.
+        look_again : float
+            Seconds after which it asks even if nobody has rung.
+        """
+        for _ in range(yields):
+            time.sleep(0)
+            if ready():
+                return True
+        deadline = None if timeout < 0 else time.monotonic() + timeout
+        bell: SimpleQueue[None] = SimpleQueue()
+        try:
+            while True:
+                self._bells.append(bell)
+                if ready():
+                    return True
+                left = look_again if deadline is None else min(look_again, deadline - time.monotonic())
+                if left <= 0:
+                    return False
+                self._sleep(bell, left)
+                if ready():
+                    return True
+        finally:
+            self._discard(bell)
+
+    def _sleep(self, bell: SimpleQueue[None], seconds: float) -> None:
+        try:
+            bell.get(timeout=seconds)
+        except Empty:
+            self._discard(bell)
+
+    def _discard(self, bell: SimpleQueue[None]) -> None:
+        try:
+            self._bells.remove(bell)
+        except ValueError:
+            return  # it has been rung
+
+    def ring(self) -> None:
+        """Wake whoever has slept longest; nothing happens if nobody sleeps."""
+        if self._bells:
+            try:
+                self._bells.popleft().put(None)
+            except IndexError:
+                return  # another thread was quicker
+
+    def ring_all(self) -> None:
+        """Wake all who sleep now."""
+        for _ in range(len(self._bells)):
+            self.ring()
+
+
+class Latch:
+    """Mutual exclusion for short sections, by a claim that stands in a dict."""
+
+    __slots__ = ("_claims", "_waiters")
+
+    def __init__(self) -> None:
+        # Item 0 is the claim of whoever holds the latch. ``setdefault``, ``del`` and ``d[key]`` are atomic
+        # in CPython, with and without the GIL, for a key whose hash and equality are in C.
+        self._claims: dict[int, object] = {}
+        self._waiters = Waiters()
+
+    @property
+    def claim(self) -> object | None:
+        """The claim of whoever holds it now, or None."""
+        try:
+            return self._claims[0]
+        except KeyError:
+            return None
+
+    def acquire(self, claim: object, timeout: float = -1) -> bool:
+        """Take the latch; return whether that was possible in time.
+
+        Parameters
+        ----------
+        claim : object
+            Made for this acquisition.
+        timeout : float
+            Seconds; negative waits for ever, 0 not at all.
+        """
+        claims = self._claims
+        if claims.setdefault(0, claim) is claim:
+            return True
+        if timeout == 0:
+            return False
+        return self._waiters.wait(lambda: claims.setdefault(0, claim) is claim, timeout)
+
+    def release(self, claim: object) -> None:
+        """Give the latch back, if it is this claim that holds it."""
+        claims = self._claims
+        if claims and claims.get(0) is claim:
+            del claims[0]
+            self._waiters.ring()
+
+    def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of our own while holding the latch.
+
+        Raises
+        ------
+        LockTimeoutError
+            If this thread holds it: a finalizer or a signal handler calls, in the middle of such a section.
+            Or if it does not come free.
+        """
+        claim = (get_ident(),)
+        try:
+            try:
+                if not self.acquire(claim, 0):
+                    self._wait_for_other_thread(claim)
+                result = function(*arguments)
+                self.release(claim)
+                return result
+            except BaseException:
+                self.release(claim)
+                raise
+        except BaseException:
+            self.release(claim)
+            raise
+
+    def _wait_for_other_thread(self, claim: tuple[int]) -> None:
+        holder = self.claim
+        if holder == claim:
+            raise LockTimeoutError("this thread is in the middle of such a call and would wait for itself")
+        if not self.acquire(claim, _PATIENCE):
+            raise LockTimeoutError(f"a section that takes microseconds was not over in {_PATIENCE:g} s")
+
+
+class SharedLatch(rwlock.RWLockable):
+    """A reader/writer lock that no exception leaves locked; the default of a store.
+
+    It has the two methods of ``readerwriterlock``'s classes. Readers and the writer put their claims into one
+    dict, and look at it after that: of a reader and a writer that come at the same time one at least sees the
+    other. A writer that has put its claim there keeps new readers out and waits for those that are in; a
+    reader that finds a writer's takes its own away again. Writers first let in the readers that they find
+    waiting, so neither side can be kept waiting for ever by the other.
+    """
+
+    __slots__ = ("_claims", "_held_back", "_waiters")
+
+    #: The key of the writer's claim; readers' are those of their handles.
+    _WRITER = 0
+
+    def __init__(self) -> None:
+        self._claims: dict[object, object] = {}
+        # Readers that have met a writer.
+        self._held_back: dict[object, None] = {}
+        self._waiters = Waiters()
+
+    def gen_rlock(self) -> SharedReader:
+        """Return a new handle for one reader."""
+        return SharedReader(self)
+
+    def gen_wlock(self) -> SharedWriter:
+        """Return a new handle for one writer."""
+        return SharedWriter(self)
+
+
+class SharedReader(rwlock.Lockable):
+    """A handle of the read side, for one thread at a time."""
+
+    __slots__ = ("_latch",)
+
+    def __init__(self, latch: SharedLatch) -> None:
+        self._latch = latch
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the read side; return whether that was possible within `timeout` seconds."""
+        if self._get_in():
+            return True
+        if not blocking or timeout == 0:
+            return False
+        latch = self._latch
+        try:
+            try:
+                latch._held_back[self] = None
+                return latch._waiters.wait(self._get_in, timeout)
+            finally:
+                self._hold_back_no_more()
+        finally:
+            self._hold_back_no_more()
+
+    def _get_in(self) -> bool:
+        claims = self._latch._claims
+        claims[self] = None  # before the look: see above
+        if SharedLatch._WRITER not in claims:
+            return True
+        self.release()
+        return False
+
+    def _hold_back_no_more(self) -> None:
+        latch = self._latch
+        if self in latch._held_back:
+            latch._held_back.pop(self, None)
+            latch._waiters.ring_all()
+
+    def release(self) -> None:
+        """Give the read side back; nothing happens if the handle does not have it."""
+        latch = self._latch
+        latch._claims.pop(self, None)
+        if latch._waiters._bells:
+            latch._waiters.ring_all()
+
+    def locked(self) -> bool:
+        """Tell whether the handle has the read side."""
+        return self in self._latch._claims
+
+
+class SharedWriter(rwlock.Lockable):
+    """A handle of the write side, for one thread at a time."""
+
+    __slots__ = ("_latch",)
+
+    def __init__(self, latch: SharedLatch) -> None:
+        self._latch = latch
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the write side; return whether that was possible within `timeout` seconds."""
+        latch = self._latch
+        claims = latch._claims
+        # Nobody about: 0.15 us, where the library's fair lock takes 0.6 (benchmarks/locks.py).
+        if not latch._held_back and claims.setdefault(0, self) is self and len(claims) == 1:
+            return True
+        taken = False
+        try:
+            try:
+                taken = self._acquire_slowly(0 if not blocking else timeout)
+                return taken
+            finally:
+                if not taken:
+                    self.release()
+        except BaseException:
+            self.release()
+            raise
+
+    def _acquire_slowly(self, timeout: float) -> bool:
+        latch = self._latch
+        claims = latch._claims
+        if timeout == 0:
+            return claims.setdefault(0, self) is self and len(claims) == 1
+        begun = time.monotonic()
+        if not self.locked():
+            waiting = list(latch._held_back)
+            if waiting:
+                patience = LOOK_AGAIN if timeout < 0 else min(timeout, LOOK_AGAIN)
+                latch._waiters.wait(lambda: latch._held_back.keys().isdisjoint(waiting), patience)
+            if not latch._waiters.wait(lambda: claims.setdefault(0, self) is self, _left(timeout, begun)):
+                return False
+        return latch._waiters.wait(lambda: len(claims) == 1, _left(timeout, begun))
+
+    def release(self) -> None:
+        """Give the write side back; nothing happens if the handle does not have it."""
+        if self.locked():
+            latch = self._latch
+            del latch._claims[0]
+            if latch._waiters._bells:
+                latch._waiters.ring_all()
+
+    def locked(self) -> bool:
+        """Tell whether the handle has the write side."""
+        try:
+            return self._latch._claims[0] is self
+        except KeyError:
+            return False
+
+
+def _left(timeout: float, begun: float) -> float:
+    """Return what is left of a time, in seconds; a negative one does not end."""
+    return timeout if timeout < 0 else max(0.0, begun + timeout - time.monotonic())
+
+
+#: Who wants the writer mutex: a thread, and what for. Made anew for each acquisition.
+WriterClaim = tuple[threading.Thread, str]
+
+
 class WriterMutex:
-    """One writer at a time, and a note of who it is.
+    """One writer at a time, and who it is.
 
     Held for a whole exclusive transaction, user code included; so reads never take it.
     """
 
-    __slots__ = ("_holder", "_lock")
+    __slots__ = ("_latch", "_since")
 
     def __init__(self) -> None:
         # Guards the right to change the table. While it is held: user code of one transaction block,
-        # the table lock, the dispatcher's lock. See the table at the top of this file.
-        self._lock = threading.Lock()
-        # (thread, what for, since when in seconds since the epoch), published by one assignment; for
-        # error messages and for telling that a thread waits for itself, never for exclusion.
-        self._holder: tuple[threading.Thread, str, float] | None = None
+        # and all the locks below it. See the table at the top of this file.
+        self._latch = Latch()
+        # When it was taken, in seconds since the epoch; for error messages.
+        self._since = 0.0
 
-    def acquire(self, timeout: float, purpose: str) -> float:
+    def acquire(self, claim: WriterClaim, timeout: float) -> float:
         """Take the mutex, or raise LockTimeoutError after `timeout` seconds.
 
         Parameters
         ----------
+        claim : WriterClaim
         timeout : float
             Seconds; negative waits for ever.
-        purpose : str
-            What the holder is about, for the error message of those who wait.
 
         Returns
         -------
         now : float
             When it was taken, in seconds since the epoch; the write that follows is stamped with it.
         """
-        thread = this_thread.thread
-        if not self._lock.acquire(False):
-            holder = self._holder
-            if holder is not None and holder[0] is thread:
-                raise LockTimeoutError(
-                    f"{purpose}: this thread is already writing ({holder[1]}) and would wait for itself"
-                )
-            if not (self._acquire_soon(timeout) or self._lock.acquire(True, timeout)):
-                raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
-        now = time.time()
-        self._holder = (thread, purpose, now)
+        if not self._latch.acquire(claim, 0):
+            self._refuse_to_wait_for_itself(claim)
+            if not self._latch.acquire(claim, timeout):
+                raise LockTimeoutError(f"{claim[1]}: no write lock in {timeout:g} s, {self.describe()}")
+        now = self._since = time.time()
         return now
 
-    def _acquire_soon(self, timeout: float) -> bool:
-        """Let other threads run a few times, and take the mutex if it has come free.
+    def _refuse_to_wait_for_itself(self, claim: WriterClaim) -> None:
+        holder = self.holder
+        if holder is not None and holder[0] is claim[0]:
+            raise LockTimeoutError(
+                f"{claim[1]}: this thread is already writing ({holder[1]}) and would wait for itself"
+            )
 
-        A thread that waits for a lock of the system gets it when it is released, and only then waits for
-        the interpreter, up to 5 ms, while all that need the lock wait, too: a convoy (Blasgen, Gray,
-        Mitoma and Price, "The convoy phenomenon", ACM SIGOPS Operating Systems Review 13(2), 1979). A thread
-        that asks when it has the interpreter holds nobody up. With 8 threads and 90 % reads that is three
-        times the throughput (benchmarks/threads.py).
-        """
-        if timeout == 0:
-            return False
-        for _ in range(_YIELDS):
-            time.sleep(0)
-            if self._lock.acquire(False):
-                return True
-        return False
+    @property
+    def holder(self) -> WriterClaim | None:
+        """The claim of whoever holds it, or None."""
+        return self._latch.claim  # type: ignore[return-value]
 
-    def release(self) -> None:
-        """Give the mutex back."""
-        self._holder = None
-        self._lock.release()
+    def release(self, claim: WriterClaim) -> None:
+        """Give the mutex back, if it is this claim that holds it."""
+        self._latch.release(claim)
 
     def held_by_this_thread(self) -> bool:
-        """Tell whether the calling thread holds the mutex; for assertions."""
-        holder = self._holder
+        """Tell whether the calling thread holds the mutex."""
+        holder = self.holder
         return holder is not None and holder[0] is this_thread.thread
 
     def describe(self) -> str:
         """Say who holds the mutex: thread, purpose and for how long."""
-        holder = self._holder
+        holder = self.holder
         if holder is None:
             return "which is free now"
-        thread, purpose, since = holder
-        held = max(0.0, time.time() - since)
+        thread, purpose = holder
+        held = max(0.0, time.time() - self._since)
         return f"held for {held:.3f} s by thread {thread_name(thread)!r} ({purpose})"
-
-
-class _ReadSection:
-    """One read acquisition of a table lock, for a ``with`` statement; used once."""
-
-    __slots__ = ("_handle", "_table_lock")
-
-    def __init__(self, table_lock: TableLock, handle: Lockable) -> None:
-        self._table_lock = table_lock
-        self._handle = handle
-
-    def __enter__(self) -> None:
-        table_lock = self._table_lock
-        if table_lock.held_for_writing_by_this_thread():
-            raise LockTimeoutError("this thread is applying a commit and would wait for itself")
-        if not self._handle.acquire(timeout=table_lock.timeout):
-            raise LockTimeoutError(f"no read lock in {table_lock.timeout:g} s, {table_lock.describe()}")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._handle.release()
 
 
 class TableLock:
@@ -215,27 +475,67 @@ class TableLock:
     Parameters
     ----------
     lock : ReaderWriterLock
-        Any lock of ``readerwriterlock``, or one with the same two methods.
+        A `SharedLatch`, any lock of ``readerwriterlock``, or one with the same two methods.
     timeout : float
         Seconds to wait before LockTimeoutError.
     writer : WriterMutex
         Held by whoever takes the write side, and knows the name.
     """
 
-    __slots__ = ("_lock", "_write_handle", "_writer", "_writing", "timeout")
+    __slots__ = ("_lock", "_write_handle", "_writer", "timeout")
 
     def __init__(self, lock: ReaderWriterLock, timeout: float, writer: WriterMutex) -> None:
         self._lock = lock
         self._writer = writer
-        # Whether the write side is held; by whom, the writer mutex knows. For assertions and messages.
-        self._writing = False
         # Used under the writer mutex only, so by one thread at a time.
         self._write_handle = lock.gen_wlock()
         self.timeout = timeout
 
-    def read(self) -> _ReadSection:
-        """Return a ``with`` context that holds the read side."""
-        return _ReadSection(self, self._lock.gen_rlock())
+    def reading(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of our own while holding the read side. Raises LockTimeoutError."""
+        return self._during(self._lock.gen_rlock(), "no read lock", function, *arguments)
+
+    def excluding(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function while holding the write side without the writer mutex: keeps commits out."""
+        return self._during(self._lock.gen_wlock(), "the table was not free", function, *arguments)
+
+    def _during(
+        self,
+        handle: Lockable,
+        failure: str,
+        function: Callable[[*Ts], T],
+        *arguments: *Ts,
+    ) -> T:
+        if self.held_for_writing_by_this_thread():
+            raise LockTimeoutError("this thread is applying a commit and would wait for itself")
+        try:
+            try:
+                if not handle.acquire(timeout=self.timeout):
+                    raise LockTimeoutError(f"{failure} in {self.timeout:g} s, {self.describe()}")
+                result = function(*arguments)
+                handle.release()
+                return result
+            except BaseException:
+                _give_back(handle)
+                raise
+        except BaseException:
+            _give_back(handle)
+            raise
+
+    def try_excluding(self, function: Callable[[], object]) -> None:
+        """Call a function while holding the write side, if that is free this instant."""
+        handle = self._lock.gen_wlock()
+        try:
+            try:
+                if handle.acquire(blocking=False):
+                    function()
+                    handle.release()
+            except BaseException:
+                _give_back(handle)
+                raise
+        except BaseException:
+            _give_back(handle)
+            raise
 
     def acquire_write(self) -> None:
         """Take the write side; the caller holds the writer mutex. Raises LockTimeoutError."""
@@ -243,38 +543,29 @@ class TableLock:
             raise LockTimeoutError(
                 f"the table was not free for writing in {self.timeout:g} s: readers hold it"
             )
-        self._writing = True
 
     def release_write(self) -> None:
-        """Give the write side back."""
-        self._writing = False
-        self._write_handle.release()
+        """Give the write side back, if `acquire_write` has taken it; the caller holds the writer mutex."""
+        if self._write_handle.locked():
+            self._write_handle.release()
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the write side without the writer mutex: keeps commits out while a snapshot is opened."""
-        if self.held_for_writing_by_this_thread():
-            raise LockTimeoutError("this thread is applying a commit and would wait for itself")
-        handle = self._lock.gen_wlock()
-        if not handle.acquire(timeout=self.timeout):
-            raise LockTimeoutError(f"the table was not free in {self.timeout:g} s, {self.describe()}")
-        try:
-            yield
-        finally:
-            handle.release()
-
-    def try_exclusive(self) -> Lockable | None:
-        """Take the write side if it is free this instant; return what releases it, or None."""
-        handle = self._lock.gen_wlock()
-        return handle if handle.acquire(blocking=False) else None
+    @property
+    def writing(self) -> bool:
+        """Whether the write side is held by way of `acquire_write`."""
+        return self._write_handle.locked()
 
     def held_for_writing_by_this_thread(self) -> bool:
         """Tell whether the calling thread holds the write side."""
-        return self._writing and self._writer.held_by_this_thread()
+        return self._write_handle.locked() and self._writer.held_by_this_thread()
 
     def describe(self) -> str:
         """Say who holds the write side."""
-        return self._writer.describe() if self._writing else "no thread is writing now"
+        return self._writer.describe() if self._write_handle.locked() else "no thread is writing now"
+
+
+def _give_back(handle: Lockable) -> None:
+    if handle.locked():
+        handle.release()
 
 
 class Latches:
@@ -283,24 +574,37 @@ class Latches:
     Parameters
     ----------
     lock_class : callable
-        Makes the reader/writer lock: `FairLock`, a class of ``readerwriterlock``, or another factory
+        Makes the reader/writer lock: `SharedLatch`, a class of ``readerwriterlock``, or another factory
         of objects with ``gen_rlock`` and ``gen_wlock``.
     timeout : float
         Seconds that any acquisition may take.
     """
 
-    __slots__ = ("table", "timeout", "writer")
+    __slots__ = ("_lock_class", "table", "timeout", "writer")
 
     def __init__(self, lock_class: Callable[[], ReaderWriterLock], timeout: float) -> None:
-        self.writer = WriterMutex()
-        self.table = TableLock(lock_class(), timeout, self.writer)
+        self._lock_class = lock_class
         self.timeout = timeout
+        self.renew()
 
-    @contextmanager
-    def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the writer mutex for a ``with`` block."""
-        self.writer.acquire(self.timeout, purpose)
+    def renew(self) -> None:
+        """Make new locks, which are free: at the beginning, and in a forked child."""
+        self.writer = WriterMutex()
+        self.table = TableLock(self._lock_class(), self.timeout, self.writer)
+
+    def writing(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function while holding the writer mutex. Raises LockTimeoutError."""
+        writer = self.writer
+        claim = (this_thread.thread, purpose)
         try:
-            yield
-        finally:
-            self.writer.release()
+            try:
+                writer.acquire(claim, self.timeout)
+                result = function(*arguments)
+                writer.release(claim)
+                return result
+            except BaseException:
+                writer.release(claim)
+                raise
+        except BaseException:
+            writer.release(claim)
+            raise

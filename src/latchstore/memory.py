@@ -13,7 +13,6 @@ and the gate:
 from __future__ import annotations
 
 import functools
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,9 +31,9 @@ from latchstore.arguments import (
 )
 from latchstore.attempts import Attempts
 from latchstore.batch import OptimisticBatch, WriteBatch, revised
-from latchstore.change_feed import ChangeBuffer, ChangeFeed, Interest
-from latchstore.commit_events import MODIFICATION_EVENTS, CommitDelivery, EventDelivery, event_class_of
-from latchstore.dispatcher import EventDispatcher
+from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest
+from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of
+from latchstore.dispatcher import Delivery, EventDispatcher
 from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import (
     FlushTimeoutError,
@@ -49,13 +48,12 @@ from latchstore.events import (
     StoreEvent,
     StoreProgressManager,
     StoreTransactionEndEvent,
-    StoreTransactionStartEvent,
 )
 from latchstore.glob_pattern import checked_pattern, escaped
-from latchstore.locking import FairLock, Latches, ReaderWriterLock
+from latchstore.locking import Latch, Latches, ReaderWriterLock, SharedLatch, WriterClaim, this_thread
 from latchstore.snapshot import Snapshot
 from latchstore.table import Table
-from latchstore.transaction import Transaction, TransactionInfo
+from latchstore.transaction import Transaction
 from latchstore.values import Change, Entry, Value, entry_from_metadata
 from latchstore.watch import Watch, wait_until
 
@@ -82,6 +80,27 @@ class _Applying:
         return True
 
 
+class _Telling:
+    """What is to be told of a commit as soon as it is made.
+
+    Attributes
+    ----------
+    deliveries : list of Delivery
+        For listeners; each is heard once, however often it is queued.
+    commit : Commit
+        For watches.
+    transaction : Transaction or None
+        The block that is to know its revision.
+    """
+
+    __slots__ = ("commit", "deliveries", "transaction")
+
+    def __init__(self, deliveries: list[Delivery], commit: Commit, transaction: Transaction | None) -> None:
+        self.deliveries = deliveries
+        self.commit = commit
+        self.transaction = transaction
+
+
 class DictMemoryStore(EntryStore):
     """A key-value store in memory that any number of threads may share.
 
@@ -96,8 +115,8 @@ class DictMemoryStore(EntryStore):
         Seconds that any wait for a lock may take before LockTimeoutError names its holder.
     lock_class : callable
         Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
-        that returns objects with its ``gen_rlock`` and ``gen_wlock``. By default the library's fair
-        lock, with a quicker first try for writers.
+        that returns objects with its ``gen_rlock`` and ``gen_wlock``. The default, `SharedLatch`, is free
+        after an exception between any two bytecodes, which those of the library are not.
     max_pending_events : int or None
         How many events may wait for their listeners before writers have to, at most `lock_timeout`
         seconds; None for any number. Writers that have been let in may go beyond it.
@@ -128,7 +147,7 @@ class DictMemoryStore(EntryStore):
         *,
         indexes: Iterable[str] = (),
         lock_timeout: float = 30.0,
-        lock_class: Callable[[], ReaderWriterLock] = FairLock,
+        lock_class: Callable[[], ReaderWriterLock] = SharedLatch,
         max_pending_events: int | None = 100_000,
         history: int = 0,
     ) -> None:
@@ -141,17 +160,19 @@ class DictMemoryStore(EntryStore):
         self._latches = Latches(lock_class, timeout)
         self._table = Table(self._latches, checked_keys(indexes, "indexes"))
         self._entries = self._table.entries
-        self._open_transactions: dict[int, Transaction] = {}
-        self._gate: dict[int, Transaction] | _Applying | None = None
+        self._open_transactions: dict[int, weakref.ref[Transaction]] = {}
+        self._gate: dict[int, weakref.ref[Transaction]] | _Applying | None = None
         # Guards that _gate, unless a commit is being applied, says what _open_transactions says. Below the
         # table lock in the order of locking.py; nothing is called under it.
-        self._gate_lock = threading.Lock()
+        self._gate_latch = Latch()
         limit = (
             None if max_pending_events is None else checked_count(max_pending_events, "max_pending_events", 1)
         )
         self._dispatcher = EventDispatcher(limit=limit, listener_name=listener_name)
         self._feed = ChangeFeed(checked_count(history, "history", 0))
-        # The last commit whose events and changes have been handed on; assigned under the writer mutex.
+        # What is to be told of the commit that is under way, and the last one that has been handed on;
+        # both are assigned under the writer mutex.
+        self._telling: _Telling | None = None
         self._told_revision = 0
         self._connected = False
         self._closed = False
@@ -253,12 +274,16 @@ class DictMemoryStore(EntryStore):
             If the writer does not end in time; it says who it is.
         """
         begun = time.monotonic()
-        writer = self._latches.writer
+        claim = self._claim("close")
         try:
-            writer.acquire(-1 if timeout is None else timeout, "close")
-        except LockTimeoutError as error:
-            raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
-        writer.release()
+            try:
+                self._latches.writer.acquire(claim, -1 if timeout is None else timeout)
+            except LockTimeoutError as error:
+                raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
+            finally:
+                self._end_write(claim)
+        finally:
+            self._end_write(claim)
         return None if timeout is None else max(0.0, begun + timeout - time.monotonic())
 
     def _wait_until_told(self, revision: int, timeout: float | None) -> float | None:
@@ -304,19 +329,13 @@ class DictMemoryStore(EntryStore):
             ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
             ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
         """
-        table = self._table
-        with self._latches.table.exclusive():
-            keys, revision, indexes = len(table.entries), table.revision, list(table.indexes)
-            snapshots = table.preimages.facts()
+        table = self._latches.table.excluding(self._table.facts)
         return {
             "readonly": False,
             "connected": self._connected,
             "closed": self._closed,
-            "keys": keys,
-            "revision": revision,
-            "indexes": indexes,
+            **table,
             "pending_events": self._dispatcher.pending,
-            **snapshots,
         }
 
     def stats(self) -> dict[str, Any]:
@@ -370,9 +389,7 @@ class DictMemoryStore(EntryStore):
         """
         name = checked_key(name, "name")
         self._refuse_in_transaction("add_index")
-        with self._latches.writing("add_index"):
-            if name not in self._table.indexes:
-                self._table.add_index(name)
+        self._latches.writing("add_index", self._table.add_index, name)
 
     def remove_index(self, name: str) -> None:
         """Drop the index on a metadata item; queries for it scan again.
@@ -386,10 +403,7 @@ class DictMemoryStore(EntryStore):
         """
         name = checked_key(name, "name")
         self._refuse_in_transaction("remove_index")
-        with self._latches.writing("remove_index"):
-            if name not in self._table.indexes:
-                raise KeyError(name)
-            self._table.remove_index(name)
+        self._latches.writing("remove_index", self._table.remove_index, name)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -465,8 +479,7 @@ class DictMemoryStore(EntryStore):
         revision = table.revision
         found = {key: get(key) for key in dict.fromkeys(keys)}
         if type(self._gate) is _Applying or table.revision != revision:
-            with self._latches.table.read():
-                found = {key: get(key) for key in found}
+            found = self._latches.table.reading(lambda: {key: get(key) for key in keys})
         for key, entry in found.items():
             if entry is None:
                 raise KeyError(key)
@@ -479,8 +492,7 @@ class DictMemoryStore(EntryStore):
         transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return transaction._candidates(terms)
-        with self._latches.table.read():
-            return self._table.candidates(terms)
+        return self._latches.table.reading(self._table.candidates, terms)
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
         transaction = self._transaction_of_this_thread()
@@ -488,8 +500,7 @@ class DictMemoryStore(EntryStore):
             return transaction.query_keys(**kwargs)
         if kwargs:
             return super().query_keys(**kwargs)
-        with self._latches.table.read():
-            return iter(list(self._table.entries))
+        return iter(self._latches.table.reading(list, self._table.entries))
 
     def glob(self, pattern: str) -> Iterator[str]:
         transaction = self._transaction_of_this_thread()
@@ -499,8 +510,7 @@ class DictMemoryStore(EntryStore):
         transaction = self._transaction_of_this_thread()
         if transaction is not None:
             return len(transaction)
-        with self._latches.table.read():
-            return len(self._table.entries)
+        return self._latches.table.reading(len, self._table.entries)
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -648,14 +658,18 @@ class DictMemoryStore(EntryStore):
             raise ValueError(f"on_overflow must be 'drop' or 'coalesce', got {describe(on_overflow)}")
         if self._closed:
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
-        with self._latches.table.exclusive():
-            now = self._table.revision
-            begin = now if since is None else since
-            if begin > now:
-                raise ValueError(f"since must not be above the last commit's revision, {now}, got {begin}")
-            buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce", begin)
-            past = self._feed.add(buffer, now, begin)
-        return Watch(self, self._feed, buffer, interest, past, glob)
+        buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
+        watch = Watch(self, self._feed, buffer, interest, glob)
+        watch.begin(self._latches.table.excluding(self._add_buffer, buffer, since))
+        return watch
+
+    def _add_buffer(self, buffer: ChangeBuffer, since: int | None) -> list[Commit]:
+        """Have the feed fill a buffer from one moment on; the caller holds the table lock."""
+        now = self._table.revision
+        begin = now if since is None else since
+        if begin > now:
+            raise ValueError(f"since must not be above the last commit's revision, {now}, got {begin}")
+        return self._feed.add(buffer, now, begin)
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = 30.0) -> T:
         """Wait until a predicate about the store is true; return its result.
@@ -718,50 +732,75 @@ class DictMemoryStore(EntryStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._open_transactions:
-            transaction = self._open_transactions.get(get_ident())
+            transaction = self._transaction_of_thread(get_ident())
             if transaction is not None and transaction.put_if_own(key, edit):
                 return
         if self._closed or self._dispatcher.crowded:
             self._check_door(purpose)
         latches = self._latches
         table = self._table
-        now = latches.writer.acquire(latches.timeout, purpose)
+        claim = (this_thread.thread, purpose)
         try:
-            if self._closed:
-                self._refuse_if_closed(purpose)
-            entries = self._entries
-            # Not ``get``: the free-threaded 3.13 locks the dict for it, and meets that lock again when keys
-            # of another thread collide, 20 us (fixed in 3.14). Nobody else changes anything meanwhile.
-            current = entries[key] if key in entries else None  # noqa: SIM401
-            revision = table.revision + 1
-            change = (key, current, revised(edit, key, current, revision, now))
-            if change[2] is None:
-                self._apply([change], revision)
-            else:
-                table.apply_one(change, revision)
-            heard = self._has_listeners(event_class_of(change))
-            if heard:
-                self._queue_events([change], revision, None)
-            if self._feed.active:
-                self._feed.publish([change], revision, None)
-        finally:
-            self._told_revision = table.revision
-            latches.writer.release()
+            try:
+                now = latches.writer.acquire(claim, latches.timeout)
+                if self._closed:
+                    self._refuse_if_closed(purpose)
+                entries = self._entries
+                # Not ``get``: the free-threaded 3.13 locks the dict for it, and meets that lock again when
+                # keys of another thread collide, 20 us (fixed in 3.14). Nobody else changes anything now.
+                current = entries[key] if key in entries else None  # noqa: SIM401
+                revision = table.revision + 1
+                change = (key, current, revised(edit, key, current, revision, now))
+                heard = self._has_listeners(event_class_of(change))
+                if heard or self._feed.active:
+                    self._telling = self._telling_of([change], revision, heard)
+                if change[2] is None:
+                    self._apply([change], revision)
+                else:
+                    table.apply_one(change, revision)
+                self._end_write(claim)
+            except BaseException:
+                self._end_write(claim)
+                raise
+        except BaseException:
+            self._end_write(claim)
+            raise
         if heard:
             self._start_dispatcher_if_needed()
+
+    def _claim(self, purpose: str) -> WriterClaim:
+        """Return a new claim of this thread to the writer mutex."""
+        return this_thread.thread, purpose
+
+    def _end_write(self, claim: WriterClaim) -> None:
+        """Tell of the commit that was made, if one was, and give the mutex back; may be done twice."""
+        writer = self._latches.writer
+        if writer.holder is claim:
+            if self._telling is not None:
+                self._tell(claim)
+            self._told_revision = self._table.revision
+            writer.release(claim)
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
         transaction = self._transaction_of_this_thread()
         if transaction is not None:
             transaction._write(edits, purpose)
             return
-        batch = self._begin_exclusive(purpose, None)
+        claim = self._claim(purpose)
         try:
-            for key, edit in edits:
-                batch.put(key, edit)
-            self._commit_batch(batch, None)
-        finally:
-            self._end_exclusive()
+            try:
+                batch = self._begin_exclusive(claim, None)
+                for key, edit in edits:
+                    batch.put(key, edit)
+                self._commit_batch(batch, None)
+                self._end_write(claim)
+            except BaseException:
+                self._end_write(claim)
+                raise
+        except BaseException:
+            self._end_write(claim)
+            raise
+        self._start_dispatcher_if_needed()
 
     def _check_door(self, purpose: str, timeout: float | None = None) -> None:
         """Let a writer in, before it asks for a lock. Listeners always are: nothing waits for itself.
@@ -791,112 +830,121 @@ class DictMemoryStore(EntryStore):
     def _apply(self, changes: list[Change], revision: int) -> None:
         """Apply the changes with the gate shut."""
         try:
-            self._shut_gate(_Applying({key: old for key, old, _ in changes}))
-            self._table.apply(changes, revision, self._open_gate)
-        finally:
-            if type(self._gate) is _Applying:
+            try:
+                self._set_gate(_Applying({key: old for key, old, _ in changes}))
+                self._table.apply(changes, revision, self._open_gate)
+            except BaseException:
                 self._open_gate()  # there was no room, or no lock: nothing was applied
-
-    def _shut_gate(self, applying: _Applying) -> None:
-        with self._gate_lock:
-            self._gate = applying
+                raise
+        except BaseException:
+            self._open_gate()
+            raise
 
     def _open_gate(self) -> None:
-        with self._gate_lock:
-            self._gate = self._open_transactions or None
+        self._set_gate(None)
 
-    def _queue_events(self, changes: list[Change], revision: int, info: TransactionInfo | None) -> None:
-        """Queue what tells of a commit, if anybody listens."""
-        if any(map(self._has_listeners, map(event_class_of, changes))):
-            self._dispatcher.submit(CommitDelivery(self.event_manager, self, changes, revision, info))
+    def _set_gate(self, applying: _Applying | None) -> None:
+        self._gate_latch.during(self._put_gate, applying)
+
+    def _put_gate(self, applying: _Applying | None) -> None:
+        self._gate = applying or self._open_transactions or None
+
+    def _telling_of(
+        self, changes: list[Change], revision: int, heard: bool, transaction: Transaction | None = None
+    ) -> _Telling:
+        """Return what is to be told of a commit, made before it, so that nothing is left to fail then."""
+        info = None if transaction is None else transaction.transaction_info()
+        deliveries: list[Delivery] = []
+        if info is not None and self._has_listeners(StoreTransactionEndEvent):
+            event = StoreTransactionEndEvent(self, transaction=info, state="done")
+            deliveries.append(EventDelivery(self.event_manager, event))
+        if heard:
+            deliveries.append(CommitDelivery(self.event_manager, self, changes, revision, info))
+        return _Telling(deliveries, Commit(revision, changes, info), transaction)
+
+    def _tell(self, claim: WriterClaim) -> None:
+        """Hand on what is to be told, if it was committed; may be done twice."""
+        if self._latches.writer.holder is not claim:
+            return
+        telling = self._telling
+        if telling is not None and telling.commit.revision <= self._table.revision:
+            if telling.transaction is not None:
+                telling.transaction.revision = telling.commit.revision
+            for delivery in telling.deliveries:
+                self._dispatcher.submit(delivery)
+            if self._feed.active and telling.commit.changes:
+                self._feed.publish(telling.commit)
+        self._telling = None
 
     # -- Committer: what transactions ask of the store --------------------------------------------
 
-    def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
+    def _begin_exclusive(self, claim: WriterClaim, timeout: float | None) -> WriteBatch:
+        purpose = claim[1]
         self._check_door(purpose, timeout)
         latches = self._latches
-        latches.writer.acquire(latches.timeout if timeout is None else timeout, purpose)
-        try:
-            self._refuse_if_closed(purpose)
-        except StoreClosedError:
-            latches.writer.release()
-            raise
+        latches.writer.acquire(claim, latches.timeout if timeout is None else timeout)
+        self._refuse_if_closed(purpose)
         return WriteBatch(self._entries, self._table.revision + 1)
 
-    def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
+    def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
         changes = batch.net_changes()
+        heard = any(map(self._has_listeners, map(event_class_of, changes)))
+        revision = batch.revision if changes else self._table.revision
+        if heard or transaction is not None or self._feed.active:
+            self._telling = self._telling_of(changes, revision, heard, transaction)
         if changes:
-            self._apply(changes, batch.revision)
-        if info is not None:
-            self._transaction_event(info, "done")
-        if changes and self._has_listeners(MODIFICATION_EVENTS):
-            self._queue_events(changes, batch.revision, info)
-        if changes and self._feed.active:
-            self._feed.publish(changes, batch.revision, info)
-        return self._table.revision
-
-    def _end_exclusive(self) -> None:
-        self._told_revision = self._table.revision
-        self._latches.writer.release()
-        self._start_dispatcher_if_needed()
+            self._apply(changes, revision)
 
     def _transaction_of_this_thread(self) -> Transaction | None:
         if not self._open_transactions:
             return None
-        transaction = self._open_transactions.get(get_ident())
+        transaction = self._transaction_of_thread(get_ident())
         if transaction is None or not transaction.belongs_to_this_thread():
             return None
         return transaction
 
     def _transaction_of_thread(self, thread: int) -> Transaction | None:
-        return self._open_transactions.get(thread)
+        block = self._open_transactions.get(thread)
+        return None if block is None else block()
 
     def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
         self._check_door(purpose, timeout)
         return OptimisticBatch(Snapshot(self.event_manager, self._table))
 
     def _commit_optimistic(
-        self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
-    ) -> int:
-        exclusive = self._begin_exclusive(purpose, timeout)
-        try:
-            keys = batch.conflicts(self._entries)
-            if keys:
-                raise TransactionConflictError(
-                    f"{purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
-                )
-            return self._commit_batch(batch.rebased(self._entries, exclusive.revision), info)
-        finally:
-            self._end_exclusive()
+        self, batch: OptimisticBatch, claim: WriterClaim, timeout: float | None, transaction: Transaction
+    ) -> None:
+        exclusive = self._begin_exclusive(claim, timeout)
+        keys = batch.conflicts(self._entries)
+        if keys:
+            raise TransactionConflictError(
+                f"{claim[1]}: changed by others since it was read: {_shown(keys)}", tuple(keys)
+            )
+        self._commit_batch(batch.rebased(self._entries, exclusive.revision), transaction)
 
-    def _end_optimistic(self, batch: OptimisticBatch) -> None:
-        batch.close()
-        self._start_dispatcher_if_needed()
+    def _route(self, thread: int, block: weakref.ref[Transaction] | None) -> None:
+        self._gate_latch.during(self._put_route, thread, block)
 
-    def _route(self, thread: int, transaction: Transaction | None) -> None:
-        with self._gate_lock:
-            if transaction is None:
-                self._open_transactions.pop(thread, None)
-            else:
-                self._open_transactions[thread] = transaction
-            if type(self._gate) is not _Applying:
-                self._gate = self._open_transactions or None
+    def _put_route(self, thread: int, block: weakref.ref[Transaction] | None) -> None:
+        if block is None:
+            self._open_transactions.pop(thread, None)
+        else:
+            self._open_transactions[thread] = block
+        if type(self._gate) is not _Applying:
+            self._gate = self._open_transactions or None
+
+    def _is_routed(self, thread: int, block: weakref.ref[Transaction]) -> bool:
+        return self._open_transactions.get(thread) is block
 
     def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         assert self._latches.writer.held_by_this_thread()
         return self._table.candidates(terms)
 
-    def _transaction_event(self, info: TransactionInfo, state: str | None) -> None:
-        event: StoreEvent
-        if state is None:
-            if not self._has_listeners(StoreTransactionStartEvent):
-                return
-            event = StoreTransactionStartEvent(self, transaction=info)
-        else:
-            if not self._has_listeners(StoreTransactionEndEvent):
-                return
-            event = StoreTransactionEndEvent(self, transaction=info, state=state)
-        self._dispatcher.submit(EventDelivery(self.event_manager, event))
+    def _delivery(self, event: StoreEvent) -> Delivery:
+        return EventDelivery(self.event_manager, event)
+
+    def _queue(self, delivery: Delivery) -> None:
+        self._dispatcher.submit(delivery)
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         if self._dispatcher.crowded and self._transaction_of_this_thread() is None:

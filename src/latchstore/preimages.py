@@ -11,13 +11,16 @@ Thread safety:
    new entry from the table finds the old one in a layer, as it was put there first. In each layer the
    link to the next is read before the entries: when a layer is taken away its entries go to the older
    one first and the link is changed then, so one of the two is always met.
-3. `close` may be called by a finalizer: it is one ``deque.append``, and whoever next holds the table
-   lock does the rest.
+3. A snapshot holds a `View` and a layer a weak reference to it. When the view goes, the layer is put on a
+   list, by one ``deque.append``, which a finalizer may do anywhere; whoever next holds the table lock does
+   the rest. So a snapshot that an exception has struck while it was being opened pins nothing.
+4. What the lock guards may be broken off anywhere and be done again.
 """
 
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable
 
@@ -37,8 +40,8 @@ class Layer:
         Key to its entry at that moment; None if there was none.
     newer : Layer or None
         The next layer.
-    views : int
-        How many snapshots are of this moment.
+    views : set of weak references
+        The views of this moment.
     """
 
     __slots__ = ("entries", "newer", "opened", "revision", "views")
@@ -48,7 +51,23 @@ class Layer:
         self.opened = time.monotonic()
         self.entries: dict[str, Entry | None] = {}
         self.newer: Layer | None = None
-        self.views = 1
+        self.views: set[_Viewed] = set()
+
+
+class View:
+    """What keeps a layer: held by a snapshot, and by nobody else."""
+
+    __slots__ = ("__weakref__", "viewed")
+
+    viewed: _Viewed
+
+
+class _Viewed(weakref.ref[View]):
+    """A view, as its layer knows it."""
+
+    __slots__ = ("layer",)
+
+    layer: Layer
 
 
 class Preimages:
@@ -64,24 +83,27 @@ class Preimages:
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
-        self._closed: deque[Layer] = deque()
+        self._closed: deque[_Viewed] = deque()
 
-    def open(self, revision: int) -> Layer:
+    def open(self, revision: int, view: View) -> Layer:
         """Return the layer of this moment; the caller holds the table lock for writing."""
         self.forget_closed()
         newest = self.layers[-1] if self.layers else None
+        viewed = view.viewed = _Viewed(view, self._closed.append)
         if newest is not None and newest.revision == revision:
-            newest.views += 1
+            viewed.layer = newest
+            newest.views.add(viewed)
             return newest
-        layer = Layer(revision)
+        viewed.layer = layer = Layer(revision)
+        layer.views.add(viewed)
         if newest is not None:
             newest.newer = layer
         self.layers.append(layer)
         return layer
 
-    def close(self, layer: Layer) -> None:
-        """Note that one snapshot less needs the layer; no lock is needed."""
-        self._closed.append(layer)
+    def close(self, view: View) -> None:
+        """Note that a view is not needed any more, though somebody may still hold it; no lock is needed."""
+        self._closed.append(view.viewed)
 
     def record(self, changes: Iterable[Change]) -> None:
         """Keep what is about to be replaced; the caller holds the table lock for writing."""
@@ -94,10 +116,12 @@ class Preimages:
     def forget_closed(self) -> None:
         """Free what only closed snapshots needed; the caller holds the table lock for writing."""
         while self._closed:
-            layer = self._closed.popleft()
-            layer.views -= 1
-            if layer.views == 0:
+            viewed = self._closed[0]
+            layer = viewed.layer
+            layer.views.discard(viewed)
+            if not layer.views and layer in self.layers:
                 self._take_away(layer)
+            self._closed.popleft()
 
     def _take_away(self, layer: Layer) -> None:
         """Leave what older snapshots need of the layer to the one before it; rule 2 has the order."""
@@ -121,7 +145,7 @@ class Preimages:
         self.forget_closed()
         kept = [entry for layer in self.layers for entry in layer.entries.values() if entry is not None]
         return {
-            "snapshots": sum(layer.views for layer in self.layers),
+            "snapshots": sum(len(layer.views) for layer in self.layers),
             "oldest_snapshot": time.monotonic() - self.layers[0].opened if self.layers else 0.0,
             "pinned_entries": len(kept),
             "pinned_bytes": sum(len(entry.data) for entry in kept),

@@ -14,7 +14,7 @@ from latchstore.arguments import checked_key
 from latchstore.entry_store import EntryReader
 from latchstore.errors import SnapshotClosedError
 from latchstore.event_manager import BaseEventManager
-from latchstore.preimages import Layer, changed_since, entries_at, entry_at
+from latchstore.preimages import Layer, View, changed_since, entries_at, entry_at
 from latchstore.table import Table
 from latchstore.values import Entry
 
@@ -39,15 +39,17 @@ class Snapshot(EntryReader):
         super().__init__(event_manager)
         self._table = table
         self._base = table.entries
-        # Holds the layer while the snapshot is open. Popping it is atomic, so of two threads that close
-        # the snapshot one alone gives it back.
-        self._layer: list[Layer] = []
-        self._layer.append(table.open_snapshot())
-        self.revision = self._layer[0].revision
+        # Holds the layer, and the view that keeps it, while the snapshot is open. Popping them is atomic, so
+        # of two threads that close the snapshot one alone gives them back.
+        self._layer: list[tuple[Layer, View]] = []
+        view = View()
+        layer = table.open_snapshot(view)
+        self.revision = layer.revision
+        self._layer.append((layer, view))
 
     def _open_layer(self) -> Layer:
         try:
-            return self._layer[0]
+            return self._layer[0][0]
         except IndexError:
             raise SnapshotClosedError(f"{self!r} is used after it was closed") from None
 
@@ -93,10 +95,10 @@ class Snapshot(EntryReader):
     def close(self, timeout: float | None = 30.0) -> None:
         """Give up what the snapshot pins; closing twice is harmless. Never waits."""
         try:
-            layer = self._layer.pop()
+            _, view = self._layer.pop()
         except (IndexError, AttributeError):
             return  # closed before, or never opened
-        self._table.close_snapshot(layer)
+        self._table.close_snapshot(view)
 
     def __enter__(self) -> Self:
         self._open_layer()

@@ -34,8 +34,27 @@ from typing import Any
 
 from latchstore.locking import Latches
 from latchstore.metadata_index import MetadataIndex
-from latchstore.preimages import Layer, Preimages
+from latchstore.preimages import Layer, Preimages, View
 from latchstore.values import Change, Entry
+
+
+class _Decided:
+    """A commit that is only ever finished.
+
+    Attributes
+    ----------
+    after : dict
+        The keys that change, each with its new entry, or None.
+    deleted : list of str
+    revision : int
+    """
+
+    __slots__ = ("after", "deleted", "revision")
+
+    def __init__(self, after: dict[str, Entry | None], revision: int) -> None:
+        self.after = after
+        self.deleted = [key for key, new in after.items() if new is None]
+        self.revision = revision
 
 
 class Table:
@@ -58,7 +77,7 @@ class Table:
         Metadata item name to `MetadataIndex`; replaced whole when an index is added or removed.
     """
 
-    __slots__ = ("_latches", "entries", "indexes", "preimages", "revision")
+    __slots__ = ("_committing", "_latches", "_preparing", "entries", "indexes", "preimages", "revision")
 
     def __init__(self, latches: Latches, indexes: Iterable[str] = ()) -> None:
         self._latches = latches
@@ -66,28 +85,43 @@ class Table:
         self.revision = 0
         self.preimages = Preimages()
         self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
+        # What a commit that is under way has to take back, and, once it is decided, to finish; each published
+        # by one assignment, so that `settle` knows what to do whatever has struck. Under the table lock.
+        self._preparing: list[Change] | None = None
+        self._committing: _Decided | None = None
 
     def apply_one(self, change: Change, revision: int) -> None:
-        """Set one key (not delete it); or raise, and change nothing. Caller as for `apply`."""
-        key, _, new = change
+        """Set one key (not delete it); or raise, and change nothing. Caller as for `apply`.
+
+        Nothing has to be decided here, as the dict store is the commit.
+        """
         lock = self._latches.table
-        lock.acquire_write()
         try:
-            if self.preimages.layers:
-                self.preimages.record([change])
-            if self.indexes:
-                self._update_indexes([change])
             try:
-                self.entries[key] = new
+                lock.acquire_write()
+                if self.preimages.layers:
+                    self.preimages.record([change])
+                if self.indexes:
+                    self._preparing = [change]
+                    self._update_indexes([change])
+                self.entries[change[0]] = change[2]
                 self.revision = revision
+                self._preparing = None
+                lock.release_write()
             except BaseException:
-                # No room, so nothing has changed; or an interrupt, perhaps when all had.
-                if self.entries.get(key) is new:
-                    self.revision = revision
-                else:
-                    self._undo_indexes([change])
+                self._settle_one(change, revision)
                 raise
-        finally:
+        except BaseException:
+            self._settle_one(change, revision)
+            raise
+
+    def _settle_one(self, change: Change, revision: int) -> None:
+        lock = self._latches.table
+        if lock.writing:
+            if self.entries.get(change[0]) is change[2]:
+                self.revision = revision
+                self._preparing = None
+            self.settle()
             lock.release_write()
 
     def apply(self, changes: list[Change], revision: int, open_gate: Callable[[], None]) -> None:
@@ -97,49 +131,64 @@ class Table:
         after the first entry has changed: an exception that comes later (an interrupt) is raised when the
         commit is whole.
         """
-        after = {key: new for key, _, new in changes}
-        created = [key for key, old, _ in changes if old is None]
-        deleted = [key for key, new in after.items() if new is None]
         lock = self._latches.table
-        lock.acquire_write()
+        decided = _Decided({key: new for key, _, new in changes}, revision)
         try:
-            self.preimages.record(changes)
-            self._prepare(changes, created)
             try:
-                self.entries.update(after)
-            finally:
-                self._remove(deleted)
-                self.revision = revision
-        finally:
-            try:
+                lock.acquire_write()
+                self.preimages.record(changes)
+                self._preparing = changes
+                self._prepare(changes)
+                self._committing = decided
+                self.settle()
                 open_gate()
-            finally:
                 lock.release_write()
-
-    def _prepare(self, changes: list[Change], created: list[str]) -> None:
-        """Do all that can fail, and undo it if it does: nobody can see any of it."""
-        try:
-            # Room for the new keys now, so that the update that follows only replaces values: it can
-            # then neither allocate nor fail.
-            self.entries.update(dict.fromkeys(created))
-            self._update_indexes(changes)
+            except BaseException:
+                self._settle_all(open_gate)
+                raise
         except BaseException:
-            self._remove(created)
+            self._settle_all(open_gate)
             raise
+
+    def _settle_all(self, open_gate: Callable[[], None]) -> None:
+        lock = self._latches.table
+        if lock.writing:
+            self.settle()
+            open_gate()
+            lock.release_write()
+
+    def settle(self) -> None:
+        """Finish the commit that is under way, or take it back if it is not decided; may be done twice.
+
+        The caller holds the write side of the table lock, or is alone, in a forked child.
+        """
+        decided = self._committing
+        if decided is not None:
+            self.entries.update(decided.after)
+            self._remove(decided.deleted)
+            self.revision = decided.revision
+            self._preparing = None
+            self._committing = None
+        elif self._preparing is not None:
+            self._remove([key for key, old, _ in self._preparing if old is None])
+            self._undo_indexes(self._preparing)
+            self._preparing = None
+
+    def _prepare(self, changes: list[Change]) -> None:
+        """Do all that can fail; nobody can see any of it."""
+        # Room for the new keys now, so that the update that follows only replaces values: it can
+        # then neither allocate nor fail.
+        self.entries.update(dict.fromkeys(key for key, old, _ in changes if old is None))
+        self._update_indexes(changes)
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:
             self.entries.pop(key, None)
 
     def _update_indexes(self, changes: list[Change]) -> None:
-        """Bring every index up to the changes, or raise and leave each as it was."""
-        try:
-            for index in self.indexes.values():
-                for key, old, new in changes:
-                    index.replace(key, old, new)
-        except BaseException:
-            self._undo_indexes(changes)
-            raise
+        for index in self.indexes.values():
+            for key, old, new in changes:
+                index.replace(key, old, new)
 
     def _undo_indexes(self, changes: list[Change]) -> None:
         for index in self.indexes.values():
@@ -169,34 +218,43 @@ class Table:
         entries = self.entries
         return [(key, entries[key]) for key in min(known, key=len)]  # type: ignore[misc]
 
-    def open_snapshot(self) -> Layer:
-        """Return the layer of this moment, to be given back by `close_snapshot`."""
-        with self._latches.table.exclusive():
-            return self.preimages.open(self.revision)
+    def open_snapshot(self, view: View) -> Layer:
+        """Return the layer of this moment, which is kept as long as somebody holds the view."""
+        return self._latches.table.excluding(lambda: self.preimages.open(self.revision, view))
 
-    def close_snapshot(self, layer: Layer) -> None:
-        """Give a layer back. Never waits, and may be called by a finalizer at any point."""
-        self.preimages.close(layer)
-        # If the table is in use just now, the next commit, snapshot or info() frees what was pinned.
-        handle = self._latches.table.try_exclusive()
-        if handle is not None:
-            try:
-                self.preimages.forget_closed()
-            finally:
-                handle.release()
+    def close_snapshot(self, view: View) -> None:
+        """Free what only this snapshot needed. Never waits, and may be called by a finalizer at any point.
+
+        If the table is in use just now, the next commit, snapshot or info() does it.
+        """
+        self.preimages.close(view)
+        self._latches.table.try_excluding(self.preimages.forget_closed)
 
     def add_index(self, name: str) -> None:
-        """Build the index and publish it; the caller holds the writer mutex, so nothing changes."""
+        """Build an index, if there is none, and publish it; the caller holds the writer mutex."""
         assert self._latches.writer.held_by_this_thread()
+        if name in self.indexes:
+            return
         index = MetadataIndex(name)
         for key, entry in self.items():
             index.replace(key, None, entry)
         self.indexes = {**self.indexes, name: index}
 
     def remove_index(self, name: str) -> None:
-        """Forget the index; the caller holds the writer mutex."""
+        """Forget the index; KeyError if there is none. The caller holds the writer mutex."""
         assert self._latches.writer.held_by_this_thread()
+        if name not in self.indexes:
+            raise KeyError(name)
         self.indexes = {other: index for other, index in self.indexes.items() if other != name}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``store.info()`` says of the table; the caller holds the table lock for writing."""
+        return {
+            "keys": len(self.entries),
+            "revision": self.revision,
+            "indexes": list(self.indexes),
+            **self.preimages.facts(),
+        }
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; for tests, while nobody writes."""

@@ -10,6 +10,9 @@ Thread safety:
    see whether what it has read still stands, and to do its edits on the entries of that moment.
 4. Other threads see nothing of a batch before the store applies it.
 5. What `on_commit` and `on_rollback` were given runs when the mutex has been given back.
+6. The store refers to a transaction weakly. So one whose block is left without its ``__exit__`` (a generator
+   that is dropped, or an exception that strikes ``__exit__`` before its first bytecode) is rolled back as
+   soon as nobody holds it any more, which CPython notices at once.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import itertools
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,11 +31,13 @@ from typing import Any, Protocol, Self
 
 from latchstore.arguments import checked_key, describe
 from latchstore.batch import OptimisticBatch, WriteBatch
+from latchstore.dispatcher import Delivery
 from latchstore.entry_store import Edit, EntryStore, Progress
 from latchstore.errors import TransactionClosedError, TransactionError, WrongThreadError
 from latchstore.event_manager import BaseEventManager
+from latchstore.events import StoreEvent, StoreTransactionEndEvent, StoreTransactionStartEvent
 from latchstore.glob_pattern import matching_keys
-from latchstore.locking import this_thread, thread_name
+from latchstore.locking import WriterClaim, this_thread, thread_name
 from latchstore.values import Entry
 
 logger = logging.getLogger("latchstore")
@@ -64,25 +70,34 @@ class Committer(Protocol):
     event_manager: BaseEventManager
     _has_listeners: Callable[[Any], bool]
 
-    def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
+    def _begin_exclusive(self, claim: WriterClaim, timeout: float | None) -> WriteBatch:
         """Wait at the door, take the writer mutex and return an empty batch."""
 
-    def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
-        """Apply the batch at one instant and queue its events; return the store's revision then."""
-
-    def _end_exclusive(self) -> None:
-        """Give the writer mutex back."""
+    def _commit_batch(self, batch: WriteBatch, transaction: Transaction) -> None:
+        """Apply the batch at one instant; `_tell` says which revision it has come to be."""
 
     def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
         """Wait at the door and return an empty batch over a snapshot."""
 
     def _commit_optimistic(
-        self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
-    ) -> int:
-        """Take the writer mutex, validate the batch and commit it; return the store's revision."""
+        self, batch: OptimisticBatch, claim: WriterClaim, timeout: float | None, transaction: Transaction
+    ) -> None:
+        """Take the writer mutex, validate the batch and commit it."""
 
-    def _end_optimistic(self, batch: OptimisticBatch) -> None:
-        """Give up the snapshot of the batch."""
+    def _tell(self, claim: WriterClaim) -> None:
+        """Queue the events of the commit that was made by this claim, if one was, and set its revision."""
+
+    def _end_write(self, claim: WriterClaim) -> None:
+        """Tell, and give the writer mutex back; nothing happens if the claim does not hold it."""
+
+    def _delivery(self, event: StoreEvent) -> Delivery:
+        """Return what is queued to have an event heard."""
+
+    def _queue(self, delivery: Delivery) -> None:
+        """Have a delivery heard in its turn, once, however often it is queued."""
+
+    def _start_dispatcher_if_needed(self) -> None:
+        """Have what is queued be heard; no lock is held."""
 
     def _transaction_of_this_thread(self) -> Transaction | None:
         """Return the innermost open transaction of the calling thread."""
@@ -90,14 +105,14 @@ class Committer(Protocol):
     def _transaction_of_thread(self, thread: int) -> Transaction | None:
         """Return the innermost open transaction of a thread, by its identifier."""
 
-    def _route(self, thread: int, transaction: Transaction | None) -> None:
+    def _route(self, thread: int, block: weakref.ref[Transaction] | None) -> None:
         """Send the thread's calls to this transaction; None: to the store again."""
+
+    def _is_routed(self, thread: int, block: weakref.ref[Transaction]) -> bool:
+        """Tell whether the thread's calls go to this transaction."""
 
     def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return what the table knows of `terms`; the caller holds the writer mutex."""
-
-    def _transaction_event(self, info: TransactionInfo, state: str | None) -> None:
-        """Queue the start event (`state` None) or the end event of a transaction."""
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """As `EntryStore._progress`."""
@@ -158,6 +173,17 @@ class Transaction(EntryStore):
         self._owner: threading.Thread | None = None
         self._task: object | None = None
         self._info: TransactionInfo | None = None
+        # To the writer mutex; from entry to exit.
+        self._claim: WriterClaim | None = None
+        # The batch from the moment when the block begins to end, until it has.
+        self._ending: WriteBatch | None = None
+        # Whether an inner block leaves its changes to the outer one.
+        self._kept = False
+        # What says that the block has begun, and that it has failed.
+        self._start: Delivery | None = None
+        self._failure: Delivery | None = None
+        # The store knows its transactions by weak references: see rule 6.
+        self._routing: weakref.ref[Transaction] = weakref.ref(self)
         self._doomed = False
         # True from commit() or rollback() to the end of the block.
         self._settled = False
@@ -169,37 +195,52 @@ class Transaction(EntryStore):
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
+        try:
+            try:
+                self._enter()
+            except BaseException:
+                self._finish()
+                raise
+        except BaseException:
+            self._finish()
+            raise
+        return self
+
+    def _enter(self) -> None:
         outer = self._store._transaction_of_this_thread()
         if outer is None:
             self._begin()
         else:
             self._outer = outer
-            self._batch = outer._open_batch()
-            self._savepoint = self._batch.savepoint()
+            batch = outer._open_batch()
+            self._savepoint = batch.savepoint()
+            self._batch = batch
             self._info = outer._info
             self.optimistic = outer.optimistic
         self._task = _current_task()
         self._owner = this_thread.thread
         self._thread = get_ident()
-        self._store._route(self._thread, self)
-        return self
+        self._store._route(self._thread, self._routing)
 
     @property
     def _purpose(self) -> str:
         return f"transaction {self.notes!r}"
 
     def _begin(self) -> None:
-        thread = this_thread.thread.name
-        self._info = TransactionInfo(next(_transaction_numbers), self.notes, thread)
+        thread = this_thread.thread
+        self._info = info = TransactionInfo(next(_transaction_numbers), self.notes, thread.name)
+        claim = self._claim = (thread, self._purpose)
         if self.optimistic:
-            self._batch = self._store._begin_optimistic(self._purpose, self._timeout)
+            self._batch = self._store._begin_optimistic(claim[1], self._timeout)
         else:
-            self._batch = self._store._begin_exclusive(self._purpose, self._timeout)
-        try:
-            self._store._transaction_event(self._info, None)
-        except BaseException:
-            self._give_back(self._batch)
-            raise
+            self._batch = self._store._begin_exclusive(claim, self._timeout)
+        if self._has_listeners(StoreTransactionStartEvent):
+            self._start = self._store._delivery(StoreTransactionStartEvent(self._store, transaction=info))
+            self._store._queue(self._start)
+
+    def transaction_info(self) -> TransactionInfo | None:
+        """Return what the events of the commit say of the transaction."""
+        return self._info
 
     def __exit__(
         self,
@@ -283,59 +324,95 @@ class Transaction(EntryStore):
 
     def _end(self, committing: bool) -> None:
         """End the block. Whatever happens, routing and locks are as before it when this returns."""
-        batch, self._batch = self._batch, None
-        assert batch is not None
-        outer = self._outer
-        self._stop_routing(outer)
-        if outer is not None:
-            self._end_inner(outer, batch, committing)
-            return
-        done = False
         try:
-            if committing:
-                self.revision = self._commit(batch)
-                done = True
-        finally:
             try:
-                if not done:
-                    assert self._info is not None
-                    self._store._transaction_event(self._info, "failed")
+                self._stop()
+                if committing:
+                    self._commit()
+                self._finish()
+            except BaseException:
+                self._finish()
+                raise
             finally:
-                self._give_back(batch)
-            _call_all(self._after_commit if done else self._after_rollback)
+                self._call_back()
+        except BaseException:
+            self._finish()
+            raise
 
-    def _stop_routing(self, outer: Transaction | None) -> None:
-        """Give the thread's calls back to the outer block, and end blocks inside that are still open."""
-        assert self._thread is not None
-        inner = block = self._store._transaction_of_thread(self._thread)
+    def _stop(self) -> None:
+        """Take no more calls, and give the thread's back to the outer block."""
+        if self._batch is not None:
+            self._ending = self._batch
+            self._batch = None
+        thread = self._thread
+        if thread is None:
+            return
+        # Blocks inside that are still open end with it.
+        inner = block = self._store._transaction_of_thread(thread)
         while block is not None and block is not self:
             block = block._outer
-        if block is None:
+        if block is None and not self._store._is_routed(thread, self._routing):
             return  # the thread has ended, and a new one of the same identifier has its own block
         while inner is not None and inner is not self:
             inner._batch = None
             inner = inner._outer
-        self._store._route(self._thread, outer)
+        self._store._route(thread, None if self._outer is None else self._outer._routing)
 
-    def _end_inner(self, outer: Transaction, batch: WriteBatch, committing: bool) -> None:
-        if committing:
+    def _commit(self) -> None:
+        batch, outer, claim = self._ending, self._outer, self._claim
+        assert batch is not None
+        if outer is not None:
             outer._after_commit.extend(self._after_commit)
             outer._after_rollback.extend(self._after_rollback)
+            self._kept = True
+            return
+        assert claim is not None
+        if isinstance(batch, OptimisticBatch):
+            self._store._commit_optimistic(batch, claim, self._timeout, self)
         else:
+            self._store._commit_batch(batch, self)
+
+    def _finish(self) -> None:
+        """Leave nothing held, queued or routed that belongs to the block; may be done twice."""
+        self._stop()
+        batch, claim = self._ending, self._claim
+        if claim is not None:
+            self._store._tell(claim)
+            if self.revision is None:
+                self._tell_failure()
+            self._store._end_write(claim)
+        if isinstance(batch, OptimisticBatch) and self._outer is None:
+            batch.close()
+        if batch is not None and self._outer is not None and not self._kept:
             batch.rollback_to(self._savepoint)
+        self._ending = None
+        self._claim = None
+        self._store._start_dispatcher_if_needed()
+
+    def _tell_failure(self) -> None:
+        if self._start is not None:
+            self._store._queue(self._start)  # an exception may have struck before it was
+        if (
+            self._ending is not None
+            and self._failure is None
+            and self._has_listeners(StoreTransactionEndEvent)
+        ):
+            event = StoreTransactionEndEvent(self._store, transaction=self._info, state="failed")
+            self._failure = self._store._delivery(event)
+        if self._failure is not None:
+            self._store._queue(self._failure)
+
+    def _call_back(self) -> None:
+        if self._outer is None:
+            _call_all(self._after_rollback if self.revision is None else self._after_commit)
+        elif not self._kept:
             _call_all(self._after_rollback)
 
-    def _commit(self, batch: WriteBatch) -> int:
-        assert self._info is not None
-        if isinstance(batch, OptimisticBatch):
-            return self._store._commit_optimistic(batch, self._purpose, self._timeout, self._info)
-        return self._store._commit_batch(batch, self._info)
-
-    def _give_back(self, batch: WriteBatch) -> None:
-        if isinstance(batch, OptimisticBatch):
-            self._store._end_optimistic(batch)
-        else:
-            self._store._end_exclusive()
+    def __del__(self) -> None:
+        # An exception that strikes `__exit__` before it has begun, or `__enter__` when it is done, leaves an
+        # open block that nobody holds: rule 6.
+        if getattr(self, "_claim", None) is not None or getattr(self, "_batch", None) is not None:
+            self._finish()
 
     def belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""

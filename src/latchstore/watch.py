@@ -38,7 +38,6 @@ class Watch:
         feed: ChangeFeed,
         buffer: ChangeBuffer,
         interest: Interest,
-        past: Iterable[Commit],
         glob: str,
     ) -> None:
         self._source = source
@@ -47,11 +46,16 @@ class Watch:
         self._interest = interest
         self._glob = glob
         # What the history had when the watch was opened; all of it is older than what the buffer gets.
-        self._past = deque(
+        self._past: deque[Record] = deque()
+
+    def begin(self, past: Iterable[Commit]) -> None:
+        """Have what the history had when the watch was opened read first."""
+        may_have = self._interest.may_have
+        self._past.extend(
             Record(commit.revision, change, commit.transaction)
             for commit in past
             for change in commit.changes
-            if interest.may_have(change)
+            if may_have(change)
         )
 
     def get(self, timeout: float | None = None) -> StoreModificationEvent | EventsLost:

@@ -1,18 +1,18 @@
 """What do the locks cost when nobody else wants them?
 
-Why writers try before they compute deadlines (`locking.FairLock`), and why single keys are read without
-a lock.
+What `locking.SharedLatch` costs beside the library's fair lock, and why single keys are read without a lock.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 
 from readerwriterlock import rwlock
 
 from benchmarks.measure import Answer, Subject, figures_of, interleaved, markdown
-from latchstore.locking import FairLock, WriterMutex
+from latchstore.locking import Latch, SharedLatch, WriterMutex, this_thread
 
 TIMES = 1_000
 
@@ -21,7 +21,7 @@ def _repeated(once: Callable[[], object]) -> Subject:
     return Subject(f"for _ in range({TIMES}): once()", TIMES, once=once)
 
 
-def _write(lock: rwlock.RWLockFair) -> Callable[[], None]:
+def _write(lock: rwlock.RWLockable) -> Callable[[], None]:
     handle = lock.gen_wlock()
 
     def once() -> None:
@@ -31,7 +31,7 @@ def _write(lock: rwlock.RWLockFair) -> Callable[[], None]:
     return once
 
 
-def _read(lock: rwlock.RWLockFair) -> Callable[[], None]:
+def _read(lock: rwlock.RWLockable) -> Callable[[], None]:
     def once() -> None:
         handle = lock.gen_rlock()
         handle.acquire(timeout=30.0)
@@ -50,12 +50,17 @@ def _plain() -> Callable[[], None]:
     return once
 
 
+def _nothing() -> None:
+    pass
+
+
 def _mutex() -> Callable[[], None]:
     mutex = WriterMutex()
 
     def once() -> None:
-        mutex.acquire(30.0, "benchmark")
-        mutex.release()
+        claim = (this_thread.thread, "benchmark")
+        mutex.acquire(claim, 30.0)
+        mutex.release(claim)
 
     return once
 
@@ -68,8 +73,10 @@ def run(quick: bool = False) -> Answer:
             "threading.Lock with a timeout": _repeated(_plain()),
             "writer mutex": _repeated(_mutex()),
             "RWLockFair, write": _repeated(_write(rwlock.RWLockFair())),
-            "FairLock, write": _repeated(_write(FairLock())),
+            "SharedLatch, write": _repeated(_write(SharedLatch())),
             "RWLockFair, read": _repeated(_read(rwlock.RWLockFair())),
+            "SharedLatch, read": _repeated(_read(SharedLatch())),
+            "latch, around an empty call": _repeated(functools.partial(Latch().during, _nothing)),
         },
         5 if quick else 60,
     )

@@ -33,6 +33,7 @@ from latchstore import (
     StoreTransactionEndEvent,
 )
 from latchstore import dispatcher as dispatcher_module
+from latchstore.locking import Waiters
 from tests.schedules import in_another_thread
 
 #: Seconds after which a wait has failed.
@@ -67,8 +68,8 @@ class Permitted:
             assert self._begun_one.wait_for(lambda: self._begun >= events, TIMEOUT)
 
 
-class Door(threading.Condition):
-    """The condition on which writers wait for room; tells when somebody does.
+class Door(Waiters):
+    """Where writers wait for room; tells when somebody does.
 
     Parameters
     ----------
@@ -77,17 +78,17 @@ class Door(threading.Condition):
     """
 
     def __init__(self, deaf: bool = False) -> None:
-        super().__init__(threading.Lock())
+        super().__init__()
         self.deaf = deaf
         self.waiting = threading.Semaphore(0)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def _sleep(self, bell: Any, seconds: float) -> None:
         self.waiting.release()
-        return super().wait(timeout)
+        super()._sleep(bell, seconds)
 
-    def notify_all(self) -> None:
+    def ring(self) -> None:
         if not self.deaf:
-            super().notify_all()
+            super().ring()
 
 
 class Crowd:
@@ -151,7 +152,7 @@ def changes_nothing(store: DictMemoryStore) -> Iterator[None]:
     before = in_another_thread(facts)
     yield
     assert in_another_thread(facts) == before
-    assert not store._latches.writer._lock.locked()
+    assert store._latches.writer.holder is None
 
 
 # -- how full is full ------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_a_waiting_writer_holds_no_lock(write: str) -> None:
         store = crowd.store
         revision = store.info()["revision"]
         writing = crowd.start(lambda: WRITES[write](store))
-        assert not store._latches.writer._lock.locked()
+        assert store._latches.writer.holder is None
         assert store.to_bytes("k0") == b""
         assert list(store.query_keys()) == ["k0"]
         assert len(store) == 1
@@ -573,7 +574,7 @@ class TestOptimistic:
                 return transaction.revision
 
             writing = crowd.start(block)
-            assert not store._latches.writer._lock.locked()
+            assert store._latches.writer.holder is None
             assert not store.exists("mine")
             assert store.info()["revision"] == 1
             crowd.listener.permit(2)
@@ -606,7 +607,7 @@ class TestOptimistic:
             assert list(store.query_keys()) == ["k0"]
             info = store.info()
             assert (info["revision"], info["snapshots"]) == (1, 0)
-            assert not store._latches.writer._lock.locked()
+            assert store._latches.writer.holder is None
             crowd.listener.permit(10)
             store.flush(TIMEOUT)
             assert crowd.listener.heard == ["k0"]

@@ -27,7 +27,7 @@ from latchstore import (
     FlushTimeoutError,
     StoreSetEvent,
 )
-from latchstore.dispatcher import EventDispatcher
+from latchstore.dispatcher import Delivery, EventDispatcher
 
 TIMEOUT = 30.0
 
@@ -35,17 +35,15 @@ TIMEOUT = 30.0
 SHORT = 0.05
 
 
-class OneEvent:
+class OneEvent(Delivery):
     """A delivery that counts as one event, of no commit."""
-
-    count = 1
-    revision: int | None = None
 
 
 class Call(OneEvent):
     """A delivery that calls a function."""
 
     def __init__(self, function: Callable[[], object]) -> None:
+        super().__init__()
         self.function = function
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
@@ -59,6 +57,7 @@ class Blocking(OneEvent):
     """A delivery that is under way until it is let go."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.begun = threading.Event()
         self.let_go = threading.Event()
 
@@ -530,6 +529,7 @@ def test_a_closed_store_holds_up_nothing(tmp_path: Path) -> None:
 def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() -> None:
     class Blocked(OneEvent):
         def __init__(self) -> None:
+            super().__init__()
             self.go_on = threading.Event()
 
         def deliver(self, dispatcher: EventDispatcher) -> None:
@@ -547,6 +547,7 @@ def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() 
 
     class Heard(OneEvent):
         def __init__(self) -> None:
+            super().__init__()
             self.heard = threading.Event()
 
         def deliver(self, dispatcher: EventDispatcher) -> None:

@@ -776,15 +776,14 @@ class TestHasListeners:
         manager.connect(StoreSetEvent, print, {"key": "a"})
         assert manager.has_listeners(StoreSetEvent)
 
-    def test_takes_no_lock(self, manager: EventManager) -> None:
+    def test_passes_over_the_dead_without_taking_them_out(self, manager: EventManager) -> None:
         owner = Owner()
         manager.connect(StoreSetEvent, owner.on_event)
         manager.connect(OtherEvent, print)
         del owner
         gc.collect()
         answers: list[bool] = []
-        with event_manager._publish_lock:
-            run_in_threads(lambda: answers.extend(map(manager.has_listeners, [StoreSetEvent, OtherEvent])))
+        run_in_threads(lambda: answers.extend(map(manager.has_listeners, [StoreSetEvent, OtherEvent])))
         assert answers == [False, True]
 
 
@@ -1028,29 +1027,42 @@ class TestReentrancy:
 
 
 class TestNoUserCodeUnderTheLock:
-    def test_reading_needs_no_lock(self, manager: EventManager, calls: Calls) -> None:
+    def test_what_was_published_last_is_read_wherever_one_begins(
+        self, manager: EventManager, calls: Calls
+    ) -> None:
+        """Whoever is slow to publish may put the place to begin some steps back."""
+        oldest = manager._table
         listener = calls.listener("a")
         manager.connect(StoreSetEvent, listener)
+        manager.connect(OtherEvent, print)
+        manager.disconnect(OtherEvent, print)
+        manager._table = oldest
         event = StoreSetEvent(key="a")
-        found: list[object] = []
-
-        def read() -> None:
-            manager.emit(event)
-            found.append(manager.get_listeners(event))
-            found.append(manager.is_enabled(StoreSetEvent))
-            found.append(set(manager.get_event()))
-
-        with event_manager._publish_lock:
-            run_in_threads(read)
+        assert manager.has_listeners(StoreSetEvent)
+        assert not manager.has_listeners(OtherEvent)
+        manager.emit(event)
         assert calls == ["a"]
-        assert found == [[listener], True, {StoreSetEvent}]
+        assert manager.get_listeners(event) == [listener]
+        assert manager.is_enabled(StoreSetEvent)
+        assert set(manager.get_event()) == {StoreSetEvent, OtherEvent}
+        manager.connect(OtherEvent, print)
+        assert manager.get_listeners(StoreSetEvent) == [listener]
+        assert manager.get_listeners(OtherEvent) == [print]
 
-    def test_lock_is_free_wherever_user_code_runs(self, manager: EventManager) -> None:
+    def test_a_change_from_a_finalizer_in_the_middle_of_a_change_is_kept(
+        self, manager: EventManager, monkeypatch: pytest.MonkeyPatch, calls: Calls
+    ) -> None:
+        first, second = calls.listener("a"), calls.listener("b")
+        monkeypatch.setattr(
+            event_manager, "_inserted", before_insertion(lambda: manager.connect(StoreSetEvent, second))
+        )
+        manager.connect(StoreSetEvent, first)
+        manager.emit(StoreSetEvent(key="a"))
+        assert calls == ["b", "a"]
+
+    def test_user_code_runs_where_it_should(self, manager: EventManager) -> None:
         ran: list[str] = []
-
-        def check(place: str) -> None:
-            assert not event_manager._publish_lock.locked()
-            ran.append(place)
+        check = ran.append
 
         class Filter(dict[str, object]):
             def items(self) -> Any:
@@ -1098,7 +1110,7 @@ class TestNoUserCodeUnderTheLock:
             manager.disconnect(StoreSetEvent, listener)
         assert not manager.has_listeners(StoreSetEvent)
 
-    def test_listener_may_die_while_the_lock_is_held(self, manager: EventManager) -> None:
+    def test_listener_may_die_in_another_thread(self, manager: EventManager) -> None:
         owners = [Owner()]
         manager.connect(StoreSetEvent, owners[0].on_event)
 
@@ -1106,8 +1118,7 @@ class TestNoUserCodeUnderTheLock:
             owners.clear()
             gc.collect()
 
-        with event_manager._publish_lock:
-            run_in_threads(drop)
+        run_in_threads(drop)
         assert manager.get_listeners(StoreSetEvent) == []
 
     def test_listener_may_die_while_a_change_is_built(
@@ -1174,7 +1185,10 @@ class TestNoUserCodeUnderTheLock:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_lock_is_free_after_a_fork(self, manager: EventManager) -> None:
-        with event_manager._publish_lock, warnings.catch_warnings():
+        claim = object()
+        latch = event_manager._default_latch
+        assert latch.acquire(claim)
+        with warnings.catch_warnings():
             # Forking beside other threads is what this is about.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
@@ -1184,9 +1198,11 @@ class TestNoUserCodeUnderTheLock:
                 signal.alarm(TIMEOUT)
                 try:
                     manager.connect(StoreSetEvent, print)
+                    get_event_manager()
                     os._exit(0)
                 finally:
                     os._exit(1)
+        latch.release(claim)
         assert os.waitpid(child, 0)[1] == 0
 
 

@@ -24,7 +24,8 @@ from latchstore import (
 )
 from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.entry_store import Edit, IfRevision
-from latchstore.transaction import TransactionInfo
+from latchstore.locking import WriterClaim
+from latchstore.transaction import Transaction
 from latchstore.values import Entry
 from tests.schedules import Actor
 
@@ -40,16 +41,12 @@ B = TypeVar("B", bound=WriteBatch)
 class WithoutMutex(DictMemoryStore):
     """Exclusive blocks do not exclude each other."""
 
-    def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
+    def _begin_exclusive(self, claim: WriterClaim, timeout: float | None) -> WriteBatch:
         return WriteBatch(self._entries, self._table.revision + 1)
 
-    def _end_exclusive(self) -> None:
-        pass
-
-    def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
+    def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
         batch.revision = self._table.revision + 1
-        with self._latches.writing("commit"):
-            return super()._commit_batch(batch, info)
+        self._latches.writing("commit", super()._commit_batch, batch, transaction)
 
     def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return self._table.candidates(terms)
@@ -58,8 +55,8 @@ class WithoutMutex(DictMemoryStore):
 class WritingThrough(WithoutMutex):
     """What a block writes is in the table at once, and stays there."""
 
-    def _begin_exclusive(self, purpose: str, timeout: float | None) -> WriteBatch:
-        return self._through(super()._begin_exclusive(purpose, timeout))
+    def _begin_exclusive(self, claim: WriterClaim, timeout: float | None) -> WriteBatch:
+        return self._through(super()._begin_exclusive(claim, timeout))
 
     def _begin_optimistic(self, purpose: str, timeout: float | None) -> OptimisticBatch:
         return self._through(super()._begin_optimistic(purpose, timeout))
@@ -79,26 +76,23 @@ class WritingThrough(WithoutMutex):
         batch.__class__ = Through
         return batch
 
-    def _commit_batch(self, batch: WriteBatch, info: TransactionInfo | None) -> int:
-        return self._table.revision
+    def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
+        pass
 
     def _commit_optimistic(
-        self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
-    ) -> int:
-        return self._table.revision
+        self, batch: OptimisticBatch, claim: WriterClaim, timeout: float | None, transaction: Transaction
+    ) -> None:
+        pass
 
 
 class WithoutValidation(DictMemoryStore):
     """Optimistic blocks are committed whatever others have done meanwhile."""
 
     def _commit_optimistic(
-        self, batch: OptimisticBatch, purpose: str, timeout: float | None, info: TransactionInfo
-    ) -> int:
-        exclusive = self._begin_exclusive(purpose, timeout)
-        try:
-            return self._commit_batch(batch.rebased(self._entries, exclusive.revision), info)
-        finally:
-            self._end_exclusive()
+        self, batch: OptimisticBatch, claim: WriterClaim, timeout: float | None, transaction: Transaction
+    ) -> None:
+        exclusive = self._begin_exclusive(claim, timeout)
+        self._commit_batch(batch.rebased(self._entries, exclusive.revision), transaction)
 
 
 class WithoutSnapshots(WithoutValidation):

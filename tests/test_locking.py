@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager, LockTimeoutError, StoreError, TransactionError
-from latchstore.locking import FairLock, Latches, WriterMutex, thread_name
+from latchstore.locking import Latch, Latches, SharedLatch, Waiters, WriterMutex, this_thread, thread_name
 
 TIMEOUT = 30.0
 
@@ -20,27 +19,36 @@ TIMEOUT = 30.0
 SHORT = 0.05
 
 
+def taken(mutex: WriterMutex, purpose: str, timeout: float = 0) -> tuple[threading.Thread, str]:
+    """Take a mutex; return the claim to give it back with."""
+    claim = (this_thread.thread, purpose)
+    mutex.acquire(claim, timeout)
+    return claim
+
+
 class Elsewhere:
-    """A thread that enters a context, and leaves it when it is told to.
+    """A thread that calls a function inside a section, and ends it when it is told to.
 
     Parameters
     ----------
-    make : callable
-        Makes the context, in the thread.
+    section : callable
+        Calls, in the thread, what it is given.
     name : str
         The thread's.
     """
 
-    def __init__(self, make: Callable[[], AbstractContextManager[Any]], name: str = "elsewhere") -> None:
-        self._make = make
+    def __init__(self, section: Callable[[Callable[[], object]], object], name: str = "elsewhere") -> None:
+        self._section = section
         self._entered = threading.Event()
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def _run(self) -> None:
-        with self._make():
-            self._entered.set()
-            assert self._leave.wait(TIMEOUT)
+        self._section(self._stay)
+
+    def _stay(self) -> None:
+        self._entered.set()
+        assert self._leave.wait(TIMEOUT)
 
     def __enter__(self) -> Elsewhere:
         self._thread.start()
@@ -74,19 +82,16 @@ def check_all_free(latches: Latches) -> None:
     """Take everything once, in another thread, without waiting."""
 
     def take() -> None:
-        latches.writer.acquire(0, "check")
+        claim = taken(latches.writer, "check")
         latches.table.acquire_write()
         latches.table.release_write()
-        with latches.table.read():
-            pass
-        with latches.table.exclusive():
-            pass
-        latches.writer.release()
+        assert latches.table.reading(int) == latches.table.excluding(int) == 0
+        latches.writer.release(claim)
 
     assert in_thread(take) is None
 
 
-LOCKS = [FairLock, rwlock.RWLockFair, rwlock.RWLockRead, rwlock.RWLockWrite]
+LOCKS = [SharedLatch, rwlock.RWLockFair, rwlock.RWLockRead, rwlock.RWLockWrite]
 
 
 @pytest.fixture(params=LOCKS, ids=lambda lock: lock.__name__)
@@ -102,23 +107,34 @@ def latches(request: pytest.FixtureRequest) -> Iterator[Latches]:
 def test_one_thread_holds_the_mutex() -> None:
     mutex = WriterMutex()
     assert not mutex.held_by_this_thread()
-    mutex.acquire(0, "one")
+    claim = taken(mutex, "one")
     assert mutex.held_by_this_thread()
     seen: list[bool] = []
     assert in_thread(lambda: seen.append(mutex.held_by_this_thread())) is None
     assert seen == [False]
-    assert isinstance(in_thread(lambda: mutex.acquire(0, "two")), LockTimeoutError)
-    mutex.release()
+    assert isinstance(in_thread(lambda: taken(mutex, "two")), LockTimeoutError)
+    mutex.release(claim)
     assert not mutex.held_by_this_thread()
-    assert in_thread(lambda: mutex.acquire(0, "two")) is None
+    assert in_thread(lambda: taken(mutex, "two")) is None
+
+
+def test_a_claim_that_does_not_hold_the_mutex_does_not_give_it_back() -> None:
+    mutex = WriterMutex()
+    first = taken(mutex, "one")
+    mutex.release((this_thread.thread, "one"))
+    assert mutex.holder is first
+    mutex.release(first)
+    second = taken(mutex, "two")
+    mutex.release(first)
+    assert mutex.holder is second
 
 
 def test_waiting_for_the_mutex_ends_with_the_name_of_the_holder(latches: Latches) -> None:
-    with Elsewhere(lambda: latches.writing("counting beans"), "the accountant"):
+    with Elsewhere(lambda stay: latches.writing("counting beans", stay), "the accountant"):
         with pytest.raises(LockTimeoutError) as raised:
-            latches.writer.acquire(SHORT, "set")
-        with pytest.raises(LockTimeoutError), latches.writing("delete"):
-            pytest.fail("two writers")
+            taken(latches.writer, "set", SHORT)
+        with pytest.raises(LockTimeoutError):
+            latches.writing("delete", pytest.fail, "two writers")
     assert re.fullmatch(
         r"set: no write lock in 0\.05 s, held for \d+\.\d{3} s by thread 'the accountant' \(counting beans\)",
         str(raised.value),
@@ -131,34 +147,97 @@ def test_the_time_that_the_mutex_was_held_counts_from_its_acquisition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mutex = WriterMutex()
+    claim = (this_thread.thread, "slow")
     monkeypatch.setattr("latchstore.locking.time.time", lambda: 1000.0)
-    assert mutex.acquire(0, "slow") == 1000.0
+    assert mutex.acquire(claim, 0) == 1000.0
     monkeypatch.setattr("latchstore.locking.time.time", lambda: 1012.5)
     assert mutex.describe() == "held for 12.500 s by thread 'MainThread' (slow)"
     # The clock may be set back.
     monkeypatch.setattr("latchstore.locking.time.time", lambda: 5.0)
     assert mutex.describe() == "held for 0.000 s by thread 'MainThread' (slow)"
-    mutex.release()
+    mutex.release(claim)
     assert mutex.describe() == "which is free now"
 
 
 def test_a_thread_that_would_wait_for_itself_is_told_at_once() -> None:
     # A timeout that the test would not survive: nothing may wait for it.
-    latches = Latches(FairLock, 10_000.0)
-    with latches.writing("the first"):
+    latches = Latches(SharedLatch, 10_000.0)
+
+    def again() -> None:
         with pytest.raises(
             LockTimeoutError,
             match=r"^the second: this thread is already writing \(the first\) and would wait for itself$",
         ):
-            latches.writer.acquire(10_000.0, "the second")
+            taken(latches.writer, "the second", 10_000.0)
         assert latches.writer.held_by_this_thread()
+
+    latches.writing("the first", again)
     check_all_free(latches)
 
 
-def test_a_block_that_fails_gives_the_mutex_back(latches: Latches) -> None:
-    with pytest.raises(ZeroDivisionError), latches.writing("dividing"):
-        1 / 0
+def test_a_section_of_the_mutex_that_fails_gives_it_back(latches: Latches) -> None:
+    with pytest.raises(ZeroDivisionError):
+        latches.writing("dividing", divmod, 1, 0)
     assert latches.writer.describe() == "which is free now"
+
+
+# -- a latch ----------------------------------------------------------------------------------------
+
+
+def test_a_latch_lets_one_thread_in_after_the_other() -> None:
+    latch = Latch()
+    count = 0
+    ready = threading.Barrier(4)
+
+    def step() -> None:
+        nonlocal count
+        before = count
+        count = before + 1
+
+    def work() -> None:
+        ready.wait(TIMEOUT)
+        for _ in range(2000):
+            latch.during(step)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert count == 8000
+    assert latch.claim is None
+
+
+def test_a_thread_that_is_in_the_middle_of_a_section_is_told_so() -> None:
+    """A signal handler may run there, and a finalizer."""
+    latch = Latch()
+
+    def again() -> None:
+        with pytest.raises(LockTimeoutError, match="would wait for itself"):
+            latch.during(int)
+
+    latch.during(again)
+    assert latch.during(int, "7") == 7
+
+
+def test_a_wake_up_that_is_lost_costs_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    latch, claim = Latch(), object()
+    assert latch.acquire(claim)
+    monkeypatch.setattr(Waiters, "ring", lambda waiters: None)
+    waiting = threading.Thread(target=latch.during, args=(int,))
+    waiting.start()
+    while not latch._waiters._bells:
+        assert waiting.is_alive()
+    latch.release(claim)
+    waiting.join(TIMEOUT)
+    assert not waiting.is_alive()
+
+
+def test_who_gives_up_waiting_leaves_no_bell() -> None:
+    latch = Latch()
+    assert latch.acquire(object())
+    assert not latch.acquire(object(), SHORT)
+    assert not latch._waiters._bells
 
 
 def test_a_thread_that_has_ended_is_said_to_have() -> None:
@@ -173,25 +252,16 @@ def test_a_thread_that_has_ended_is_said_to_have() -> None:
 
 
 def test_readers_share_the_table(latches: Latches) -> None:
-    def read() -> None:
-        with latches.table.read():
-            pass
-
-    with latches.table.read():
-        assert in_thread(read) is None
+    table = latches.table
+    assert table.reading(in_thread, lambda: table.reading(int)) is None
 
 
 def test_a_writer_keeps_readers_out_and_is_named(latches: Latches) -> None:
-    def read() -> None:
-        with latches.table.read():
-            pytest.fail("a reader got in")
-
-    with latches.writing("rebuilding"):
-        latches.table.acquire_write()
-        try:
-            error = in_thread(read)
-        finally:
-            latches.table.release_write()
+    claim = taken(latches.writer, "rebuilding")
+    latches.table.acquire_write()
+    error = in_thread(lambda: latches.table.reading(pytest.fail, "a reader got in"))
+    latches.table.release_write()
+    latches.writer.release(claim)
     assert isinstance(error, LockTimeoutError)
     name = re.escape(threading.current_thread().name)
     assert re.fullmatch(
@@ -200,68 +270,62 @@ def test_a_writer_keeps_readers_out_and_is_named(latches: Latches) -> None:
 
 
 def test_a_reader_keeps_writers_out(latches: Latches) -> None:
-    def write() -> None:
-        with latches.writing("set"):
-            latches.table.acquire_write()
-
-    with latches.table.read():
-        error = in_thread(write)
+    error = latches.table.reading(in_thread, lambda: latches.writing("set", latches.table.acquire_write))
     assert isinstance(error, LockTimeoutError)
     assert str(error) == "the table was not free for writing in 0.05 s: readers hold it"
 
 
 def test_the_exclusive_side_keeps_everybody_out(latches: Latches) -> None:
-    def read() -> None:
-        with latches.table.read():
-            pytest.fail("a reader got in")
+    table = latches.table
+    seen: list[object] = []
 
-    def write() -> None:
-        with latches.writing("set"):
-            latches.table.acquire_write()
+    def others() -> None:
+        assert isinstance(in_thread(lambda: table.reading(seen.append, "reader")), LockTimeoutError)
+        assert isinstance(in_thread(lambda: latches.writing("set", table.acquire_write)), LockTimeoutError)
+        assert in_thread(lambda: table.try_excluding(lambda: seen.append("second"))) is None
 
-    with latches.table.exclusive():
-        assert isinstance(in_thread(read), LockTimeoutError)
-        assert isinstance(in_thread(write), LockTimeoutError)
-        seen: list[object] = []
-        assert in_thread(lambda: seen.append(latches.table.try_exclusive())) is None
-        assert seen == [None]
-    handle = latches.table.try_exclusive()
-    assert handle is not None
-    assert isinstance(in_thread(read), LockTimeoutError)
-    handle.release()
+    table.excluding(others)
+    assert seen == []
+    table.try_excluding(others)
+    assert seen == []
+    table.try_excluding(lambda: seen.append("only one"))
+    assert seen == ["only one"]
 
 
 def test_a_thread_that_applies_a_commit_must_not_read(latches: Latches) -> None:
     """As a finalizer would that the garbage collector runs in the middle of a commit."""
-    latches.table.timeout = 10_000.0
-    with latches.writing("set"):
-        latches.table.acquire_write()
-        assert latches.table.held_for_writing_by_this_thread()
-        expected = "this thread is applying a commit and would wait for itself"
-        with pytest.raises(LockTimeoutError, match=expected), latches.table.read():
-            pytest.fail("read in the middle of a commit")
-        with pytest.raises(LockTimeoutError, match=expected), latches.table.exclusive():
-            pytest.fail("wrote in the middle of a commit")
-        latches.table.release_write()
-        assert not latches.table.held_for_writing_by_this_thread()
-        with latches.table.read():
-            pass
-    latches.table.timeout = SHORT
+    table = latches.table
+    table.timeout = 10_000.0
+    claim = taken(latches.writer, "set")
+    table.acquire_write()
+    assert table.held_for_writing_by_this_thread()
+    expected = "this thread is applying a commit and would wait for itself"
+    with pytest.raises(LockTimeoutError, match=expected):
+        table.reading(pytest.fail, "read in the middle of a commit")
+    with pytest.raises(LockTimeoutError, match=expected):
+        table.excluding(pytest.fail, "wrote in the middle of a commit")
+    table.release_write()
+    assert not table.held_for_writing_by_this_thread()
+    assert table.reading(int) == 0
+    latches.writer.release(claim)
+    table.timeout = SHORT
 
 
 def test_a_section_that_fails_gives_the_table_back(latches: Latches) -> None:
-    with pytest.raises(ZeroDivisionError), latches.table.read():
-        1 / 0
-    with pytest.raises(ZeroDivisionError), latches.table.exclusive():
-        1 / 0
+    for section in (latches.table.reading, latches.table.excluding):
+        with pytest.raises(ZeroDivisionError):
+            section(divmod, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        latches.table.try_excluding(lambda: divmod(1, 0))
 
 
-def test_the_quick_writer_gives_back_the_first_lock_when_it_does_not_get_the_second() -> None:
-    """Or readers would wait for a writer that has given up."""
-    lock = FairLock()
+def test_a_writer_that_gives_up_lets_readers_in() -> None:
+    """Its claim keeps new readers out while it waits for those that are in."""
+    lock = SharedLatch()
     reader, writer = lock.gen_rlock(), lock.gen_wlock()
     assert reader.acquire()
     assert not writer.acquire(blocking=False)
+    assert not writer.locked()
     assert not writer.acquire(timeout=SHORT)
     other = lock.gen_rlock()
     assert other.acquire(timeout=0)
@@ -273,6 +337,45 @@ def test_the_quick_writer_gives_back_the_first_lock_when_it_does_not_get_the_sec
     writer.release()
     assert reader.acquire(blocking=False)
     reader.release()
+
+
+def test_the_handles_of_the_store_s_own_lock_are_the_library_s() -> None:
+    lock = SharedLatch()
+    assert isinstance(lock, rwlock.RWLockable)
+    for handle in (lock.gen_rlock(), lock.gen_wlock()):
+        assert isinstance(handle, rwlock.Lockable)
+        with handle:
+            assert handle.locked()
+        assert not handle.locked()
+        handle.release()  # twice is harmless
+
+
+def test_a_writer_lets_waiting_readers_in_first() -> None:
+    """Or writers that come one after the other would keep readers out for ever."""
+    lock = SharedLatch()
+    first, reader, second = lock.gen_wlock(), lock.gen_rlock(), lock.gen_wlock()
+    assert first.acquire()
+    done: list[str] = []
+
+    def read() -> None:
+        with reader:
+            done.append("reader")
+
+    def write() -> None:
+        with second:
+            done.append("writer")
+
+    threads = [threading.Thread(target=read), threading.Thread(target=write)]
+    threads[0].start()
+    while not lock._held_back:
+        assert threads[0].is_alive()
+    threads[1].start()
+    while len(lock._waiters._bells) < 2:
+        assert threads[1].is_alive()
+    first.release()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert done == ["reader", "writer"]
 
 
 # -- through the store ----------------------------------------------------------------------------

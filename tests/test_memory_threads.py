@@ -25,9 +25,8 @@ from latchstore import (
     LockTimeoutError,
     StoreSetEvent,
 )
-from latchstore.commit_events import CommitDelivery
-from latchstore.locking import FairLock
-from latchstore.values import Change, Entry
+from latchstore.locking import SharedLatch
+from latchstore.values import Entry
 
 #: Seconds after which a wait is a failure; no wait that succeeds takes a noticeable part of it.
 TIMEOUT = 20.0
@@ -153,12 +152,15 @@ class WatchedHandle:
     def release(self) -> None:
         self._handle.release()
 
+    def locked(self) -> bool:
+        return bool(self._handle.locked())
+
 
 class WatchedLock:
-    """The store's own fair lock, whose handles tell when they have to wait."""
+    """The store's own lock, whose handles tell when they have to wait."""
 
     def __init__(self) -> None:
-        self._lock = FairLock()
+        self._lock = SharedLatch()
 
     def gen_rlock(self) -> WatchedHandle:
         return WatchedHandle(self._lock.gen_rlock())
@@ -169,6 +171,9 @@ class WatchedLock:
 
 class NoLock:
     """Looks like a reader/writer lock and keeps nobody out."""
+
+    def locked(self) -> bool:
+        return True
 
     def gen_rlock(self) -> NoLock:
         return self
@@ -186,11 +191,19 @@ class NoLock:
 class NoMutex:
     """Looks like the writer mutex and keeps nobody out."""
 
-    def acquire(self, timeout: float, purpose: str) -> float:
+    def __init__(self) -> None:
+        self._claims = threading.local()
+
+    @property
+    def holder(self) -> object:
+        return getattr(self._claims, "claim", None)
+
+    def acquire(self, claim: object, timeout: float) -> float:
+        self._claims.claim = claim
         return 0.0
 
-    def release(self) -> None:
-        pass
+    def release(self, claim: object) -> None:
+        self._claims.claim = None
 
     def held_by_this_thread(self) -> bool:
         return True
@@ -223,7 +236,7 @@ def without_table_lock(pause: Pause | None = None, **options: Any) -> DictMemory
 class GateNeverShut(DictMemoryStore):
     """Lets lock-free readers pass while a commit is applied."""
 
-    def _shut_gate(self, applying: Any) -> None:
+    def _set_gate(self, applying: Any) -> None:
         pass
 
 
@@ -250,7 +263,9 @@ class DirtyReads(DictMemoryStore):
     """Shows what an open transaction has written to whoever reads a single key."""
 
     def _entry(self, key: str) -> Entry:
-        for transaction in list(self._open_transactions.values()):
+        for block in list(self._open_transactions.values()):
+            transaction = block()
+            assert transaction is not None
             assert transaction._batch is not None
             entry = transaction._batch.current(key)
             if entry is not None:
@@ -298,18 +313,20 @@ class UserCodeUnderLock(DictMemoryStore):
             return attribute
 
         def run(*arguments: Any, **options: Any) -> Any:
-            with self._latches.table.read():
-                result = attribute(*arguments, **options)
-                return list(result) if isinstance(result, Iterator) else result
+            result = attribute(*arguments, **options)
+            return list(result) if isinstance(result, Iterator) else result
 
-        return run
+        return lambda *arguments, **options: self._latches.table.reading(lambda: run(*arguments, **options))
 
 
 class DeliversAtOnce(DictMemoryStore):
     """Calls the listeners at commit, under the writer mutex."""
 
-    def _queue_events(self, changes: list[Change], revision: int, info: Any) -> None:
-        CommitDelivery(self.event_manager, self, changes, revision, info).deliver(self._dispatcher)
+    def _tell(self, claim: Any) -> None:
+        if self._telling is not None:
+            for delivery in self._telling.deliveries:
+                delivery.deliver(self._dispatcher)
+        self._telling = None
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from latchstore import (
     StoreKeyEvent,
     TransactionConflictError,
 )
-from latchstore.locking import FairLock
+from latchstore.locking import SharedLatch
 from tests.schedules import Actor, in_another_thread
 
 Reading = Callable[[AbstractStore], object]
@@ -483,7 +483,7 @@ def test_a_multiset_that_fails_halfway_leaves_the_block_as_it_was(store: DictMem
 # -- nobody is held up --------------------------------------------------------------------------------------
 
 
-class CountingLock(FairLock):
+class CountingLock(SharedLatch):
     """A table lock that can be told to refuse everybody."""
 
     refusing = False

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from latchstore.preimages import Layer, Preimages, changed_since, entries_at, entry_at
+from latchstore.preimages import Layer, Preimages, View, changed_since, entries_at, entry_at
 from latchstore.values import Change, Entry
 
 
@@ -28,6 +28,7 @@ class Store:
     def __init__(self) -> None:
         self.entries: dict[str, Entry | None] = {}
         self.preimages = Preimages()
+        self.views: list[tuple[Layer, View]] = []
         self.revision = 0
 
     def commit(self, **new: Entry | None) -> None:
@@ -41,7 +42,21 @@ class Store:
                 self.entries[key] = value
 
     def open(self) -> tuple[Layer, dict[str, Entry | None]]:
-        return self.preimages.open(self.revision), dict(self.entries)
+        view = View()
+        layer = self.preimages.open(self.revision, view)
+        self.views.append((layer, view))
+        return layer, dict(self.entries)
+
+    def close(self, layer: Layer) -> None:
+        """Close one snapshot of a layer."""
+        self.preimages.close(self._taken(layer))
+
+    def drop(self, layer: Layer) -> None:
+        """Forget one snapshot of a layer."""
+        self._taken(layer)
+
+    def _taken(self, layer: Layer) -> View:
+        return self.views.pop([each for each, _ in self.views].index(layer))[1]
 
 
 @pytest.fixture
@@ -66,7 +81,7 @@ def test_opening_adds_one_empty_layer_for_each_moment(store: Store) -> None:
     first, _ = store.open()
     same, _ = store.open()
     assert same is first
-    assert first.views == 2
+    assert len(first.views) == 2
     store.commit(a=entry())
     second, _ = store.open()
     assert second is not first
@@ -109,7 +124,7 @@ def test_a_failed_commit_may_leave_its_preimages(store: Store) -> None:
 
 
 NEXT_WITH_THE_LOCK: dict[str, Callable[[Store], object]] = {
-    "open": lambda store: store.preimages.open(store.revision + 1),
+    "open": lambda store: store.open(),
     "record": lambda store: store.preimages.record([]),
     "facts": lambda store: store.preimages.facts(),
     "forget_closed": lambda store: store.preimages.forget_closed(),
@@ -120,10 +135,26 @@ NEXT_WITH_THE_LOCK: dict[str, Callable[[Store], object]] = {
 def test_closing_needs_no_lock_and_is_done_by_the_next_who_has_it(store: Store, next_one: str) -> None:
     layer, _ = store.open()
     store.commit(a=entry(b"1"))
-    store.preimages.close(layer)
+    store.close(layer)
     assert store.preimages.layers == [layer], "not yet"
     NEXT_WITH_THE_LOCK[next_one](store)
     assert layer not in store.preimages.layers
+
+
+def test_a_snapshot_that_is_only_dropped_or_closed_twice_is_closed(store: Store) -> None:
+    dropped, _ = store.open()
+    kept, _ = store.open()
+    assert dropped is kept
+    store.commit(a=entry(b"1"))
+    store.drop(dropped)
+    store.preimages.forget_closed()
+    assert store.preimages.layers == [kept]
+    view = store._taken(kept)
+    store.preimages.close(view)
+    store.preimages.close(view)
+    del view
+    store.preimages.forget_closed()
+    assert store.preimages.layers == []
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
@@ -134,7 +165,7 @@ def test_a_layer_that_goes_leaves_to_older_ones_what_they_need(store: Store, ord
         store.commit(a=entry(b"%d" % number), **{f"key{number}": entry()})
     for number in order:
         layer, _ = kept.pop(number)
-        store.preimages.close(layer)
+        store.close(layer)
         store.preimages.forget_closed()
         for other, before in kept.values():
             assert entries_at(store.entries, other) == before
@@ -147,7 +178,7 @@ def test_the_oldest_entry_of_a_key_wins_when_layers_are_joined(store: Store) -> 
     store.commit(a=entry(b"1"))
     newer, _ = store.open()
     store.commit(a=entry(b"2"), b=None)
-    store.preimages.close(newer)
+    store.close(newer)
     store.preimages.forget_closed()
     assert older.newer is None
     assert older.entries == {"a": before["a"], "b": before["b"]}
@@ -246,7 +277,7 @@ def layer_of(store: Store, stepper: Stepper) -> Layer:
 
 def close(store: Store, *layers: Layer) -> None:
     for layer in layers:
-        store.preimages.close(layer)
+        store.close(layer)
         store.preimages.forget_closed()
 
 

@@ -28,7 +28,7 @@ from latchstore import (
     StoreError,
 )
 from latchstore import snapshot as snapshot_module
-from latchstore.locking import FairLock
+from latchstore.locking import SharedLatch
 from tests.schedules import TIMEOUT, Actor, in_another_thread, run_threads
 
 
@@ -391,9 +391,8 @@ def test_the_old_entries_themselves_are_freed(store: DictMemoryStore) -> None:
 def test_closing_while_the_table_is_in_use_does_not_wait(store: DictMemoryStore) -> None:
     view = store.snapshot()
     change_everything(store)
-    with store._latches.table.exclusive():
-        in_another_thread(view.close)
-        assert store._table.preimages.layers, "somebody else has to free it"
+    store._latches.table.excluding(in_another_thread, view.close)
+    assert store._table.preimages.layers, "somebody else has to free it"
     store.from_bytes("another", b"commit")
     assert store._table.preimages.layers == []
     assert_nothing_pinned(store)
@@ -560,7 +559,7 @@ def test_an_optimistic_transaction_is_counted_as_a_snapshot(store: DictMemorySto
 # -- no lock -------------------------------------------------------------------------------------------------
 
 
-class WatchedLock(FairLock):
+class WatchedLock(SharedLatch):
     """A table lock that tells who asks for it, and can stop a commit at its end."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore, EventManager
-from latchstore.locking import FairLock, Latches
+from latchstore.locking import Latches, SharedLatch, this_thread
 from latchstore.metadata_index import MetadataIndex
 from latchstore.table import Table
 from latchstore.values import Change, Entry, entry_from_metadata
@@ -60,18 +60,20 @@ class FullDict(dict[str, Any]):
 @pytest.fixture
 def table() -> Iterator[Table]:
     """A table at revision 1, whose writer mutex this thread holds, as `Table.apply` wants it."""
-    latches = Latches(FairLock, TIMEOUT)
+    latches = Latches(SharedLatch, TIMEOUT)
     table = Table(latches, ["a", "b"])
-    latches.writer.acquire(0, "test")
+    claim = (this_thread.thread, "test")
+    latches.writer.acquire(claim, 0)
     apply(
         table, {"stays": entry(b"s", 1, a=1, b=1), "goes": entry(b"g", 1, a=1), "moves": entry(b"m", 1, b=2)}
     )
     yield table
-    latches.writer.release()
     # Whatever happened, the table's lock is free.
-    handle = latches.table.try_exclusive()
-    assert handle is not None
-    handle.release()
+    assert not latches.table.writing
+    latches.writer.release(claim)
+    free: list[bool] = []
+    latches.table.try_excluding(lambda: free.append(True))
+    assert free
 
 
 def changes_of(table: Table, new: dict[str, Entry | None]) -> list[Change]:
@@ -198,7 +200,7 @@ def test_an_index_is_built_before_it_is_seen(table: Table) -> None:
 
 
 def test_an_index_asks_for_the_mutex() -> None:
-    table = Table(Latches(FairLock, TIMEOUT))
+    table = Table(Latches(SharedLatch, TIMEOUT))
     with pytest.raises(AssertionError):
         table.add_index("a")
     with pytest.raises(AssertionError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from latchstore.dispatcher import EventDispatcher
+from latchstore.dispatcher import Delivery, EventDispatcher
 from latchstore.event_manager import BaseEventManager, EventManager
 from latchstore.events import (
     BaseEvent,
@@ -86,17 +86,13 @@ def _emit_observed(manager: BaseEventManager, event: BaseEvent, dispatcher: Even
         dispatcher.returned(failed)
 
 
-class EventDelivery:
+class EventDelivery(Delivery):
     """One event that is ready, to be emitted when its turn comes."""
 
-    __slots__ = ("_event", "_manager", "more_until", "taken")
-
-    count = 1
-    revision = None
+    __slots__ = ("_event", "_manager")
 
     def __init__(self, manager: BaseEventManager, event: BaseEvent) -> None:
-        self.taken = False
-        self.more_until = 0
+        super().__init__()
         self._manager = manager
         self._event = event
 
@@ -107,7 +103,7 @@ class EventDelivery:
         return repr(self._event)
 
 
-class CommitDelivery:
+class CommitDelivery(Delivery):
     """The events of one commit, one per changed key, in the order of the changes.
 
     Parameters
@@ -122,16 +118,7 @@ class CommitDelivery:
         What the events are to say of the transaction.
     """
 
-    __slots__ = (
-        "_changes",
-        "_manager",
-        "_source",
-        "_transaction",
-        "count",
-        "more_until",
-        "revision",
-        "taken",
-    )
+    __slots__ = ("_changes", "_manager", "_source", "_transaction")
 
     def __init__(
         self,
@@ -141,22 +128,20 @@ class CommitDelivery:
         revision: int,
         transaction: object | None,
     ) -> None:
+        super().__init__(len(changes), revision)
         self._manager = manager
         self._source = source
         self._changes = changes
-        self.revision = revision
         self._transaction = transaction
-        self.taken = False
-        self.more_until = 0
-        # Not a property: it is asked for four times a commit.
-        self.count = len(changes)
 
     def events(self) -> Iterator[StoreModificationEvent]:
         """Build the events that have listeners, one at a time."""
         heard = getattr(self._manager, "has_listeners", None)
+        revision = self.revision
+        assert revision is not None
         for change in self._changes:
             if heard is None or heard(event_class_of(change)):
-                yield event_of(change, self._source, self.revision, self._transaction)
+                yield event_of(change, self._source, revision, self._transaction)
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
         for event in self.events():

@@ -25,10 +25,10 @@ import logging
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import Protocol
 
 from latchstore.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
 from latchstore.events import BaseEvent
@@ -40,48 +40,44 @@ logger = logging.getLogger("latchstore")
 EXIT_TIMEOUT = 10.0
 
 
-class Delivery(Protocol):
+class Delivery(ABC):
     """What is queued: something that tells its listeners when its turn has come.
 
     Attributes
     ----------
     count : int
         How many events it stands for. Of those with more than one, one is submitted at a time.
+    revision : int or None
+        The commit that it tells of, if it does.
     more_until : int
         How many events beyond the first of each delivery were queued up to this one, if it has more than one.
     taken : bool
         Whether the thread has begun with it.
-    revision : int or None
-        The commit that it tells of, if it does.
     """
 
-    more_until: int
-    taken: bool
+    __slots__ = ("count", "more_until", "revision", "taken")
 
-    @property
-    def count(self) -> int: ...
+    def __init__(self, count: int = 1, revision: int | None = None) -> None:
+        self.count = count
+        self.revision = revision
+        self.more_until = 0
+        self.taken = False
 
-    @property
-    def revision(self) -> int | None: ...
-
+    @abstractmethod
     def deliver(self, dispatcher: EventDispatcher) -> None:
         """Call the listeners; the dispatcher is to be told of each."""
 
 
-class _Flag:
+class _Flag(Delivery):
     """A delivery that only says when its turn has come: all that was queued before has been heard."""
 
-    __slots__ = ("more_until", "reached", "revision", "taken")
-
-    count = 0
+    __slots__ = ("reached",)
 
     def __init__(self, revision: int | None) -> None:
-        self.taken = False
-        self.more_until = 0
+        super().__init__(0, revision)
         # A queue and not an Event, whose wait() can be left locked by an interrupt (locking.py).
         self.reached: SimpleQueue[None] = SimpleQueue()
-        # Reached as soon as this revision has been heard, even if its turn has not come.
-        self.revision = revision
+        # It is rung as soon as the revision has been heard, even if its turn has not come.
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
         dispatcher._flags.remove(self)
@@ -299,7 +295,7 @@ class EventDispatcher:
         delivery.taken = True
         if delivery.count:
             self._delivering = (delivery, time.monotonic())
-        revision = delivery.revision
+        revision = delivery.revision if delivery.count else None
         if revision is not None and revision - 1 > self.heard_revision:
             # Commits that nobody listened to stand before this one: there was nothing to hear of them.
             self._note_heard(revision - 1)
@@ -317,7 +313,7 @@ class EventDispatcher:
     def _note_delivered(self, delivery: Delivery) -> None:
         if delivery.count > 1:
             self._done_more = delivery.more_until
-        revision = delivery.revision
+        revision = delivery.revision if delivery.count else None
         if revision is not None and revision > self.heard_revision:
             self._note_heard(revision)
         if self.crowded and not self._is_full():

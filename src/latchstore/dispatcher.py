@@ -40,6 +40,10 @@ logger = logging.getLogger("latchstore")
 EXIT_TIMEOUT = 10.0
 
 
+#: Seconds after which a writer at the door looks by itself whether there is room.
+_LOOK_AGAIN = 0.05
+
+
 class Delivery(ABC):
     """What is queued: something that tells its listeners when its turn has come.
 
@@ -233,7 +237,8 @@ class EventDispatcher:
             If there is none within `timeout` seconds; it names the listener that is running.
         """
         self.ensure_running()
-        if not self._room.wait(lambda: not self._is_full(), -1 if timeout is None else timeout, yields=0):
+        seconds = -1 if timeout is None else timeout
+        if not self._room.wait(lambda: not self._is_full(), seconds, 0, _LOOK_AGAIN):
             raise BackpressureError(
                 f"{purpose}: no room for events in {timeout:g} s "
                 f"(max_pending_events={self._limit}): {self.describe()}",

@@ -67,7 +67,7 @@ class _Viewed(weakref.ref[View]):
 
     __slots__ = ("layer",)
 
-    layer: Layer
+    layer: Layer | None
 
 
 class Preimages:
@@ -118,9 +118,11 @@ class Preimages:
         while self._closed:
             viewed = self._closed[0]
             layer = viewed.layer
-            layer.views.discard(viewed)
-            if not layer.views and layer in self.layers:
-                self._take_away(layer)
+            if layer is not None:
+                layer.views.discard(viewed)
+                if not layer.views and layer in self.layers:
+                    self._take_away(layer)
+                viewed.layer = None  # it comes again when the view goes, and is to pin nothing until then
             self._closed.popleft()
 
     def _take_away(self, layer: Layer) -> None:

@@ -318,8 +318,9 @@ class Transaction(EntryStore):
         functions.append(function)
 
     def _check_innermost(self) -> None:
-        innermost = self._store._transaction_of_this_thread()
-        if innermost is not self:
+        # Not by way of the transaction itself, which the collector may be about to free.
+        if not self._store._is_routed(get_ident(), self._routing):
+            innermost = self._store._transaction_of_this_thread()
             raise TransactionClosedError(f"{self!r} cannot end before {innermost!r} inside it")
 
     def _end(self, committing: bool) -> None:
@@ -376,18 +377,23 @@ class Transaction(EntryStore):
         """Leave nothing held, queued or routed that belongs to the block; may be done twice."""
         self._stop()
         batch, claim = self._ending, self._claim
-        if claim is not None:
-            self._store._tell(claim)
-            if self.revision is None:
-                self._tell_failure()
-            self._store._end_write(claim)
-        if isinstance(batch, OptimisticBatch) and self._outer is None:
-            batch.close()
-        if batch is not None and self._outer is not None and not self._kept:
-            batch.rollback_to(self._savepoint)
-        self._ending = None
-        self._claim = None
-        self._store._start_dispatcher_if_needed()
+        if self._outer is not None:
+            if batch is not None and not self._kept:
+                batch.rollback_to(self._savepoint)
+            self._ending = None
+        elif claim is not None:
+            try:
+                self._store._tell(claim)
+                if self.revision is None:
+                    self._tell_failure()
+            finally:
+                # An event manager of somebody else's may fail each time that it is asked.
+                self._store._end_write(claim)
+                if isinstance(batch, OptimisticBatch):
+                    batch.close()
+            self._ending = None
+            self._claim = None
+            self._store._start_dispatcher_if_needed()
 
     def _tell_failure(self) -> None:
         if self._start is not None:

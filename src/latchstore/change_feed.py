@@ -290,12 +290,12 @@ class ChangeFeed:
     @property
     def watches(self) -> int:
         """How many watches are open."""
-        return sum(not buffer.closed for buffer in self._buffers)
+        return sum(not (buffer.closed or buffer.ended) for buffer in self._buffers)
 
     def publish(self, commit: Commit) -> None:
         """Put a commit into the history and the buffers; the caller holds the writer mutex."""
         for buffer in self._feed_latch.during(self._put_into_history, commit):
-            if buffer.closed:
+            if buffer.closed or buffer.ended:
                 self.remove(buffer)
             else:
                 buffer.offer(commit)

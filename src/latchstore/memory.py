@@ -922,14 +922,29 @@ class DictMemoryStore(EntryStore):
             )
         self._commit_batch(batch.rebased(self._entries, exclusive.revision), transaction)
 
-    def _route(self, thread: int, block: weakref.ref[Transaction] | None) -> None:
+    def _route(self, thread: int, block: weakref.ref[Transaction]) -> None:
         self._gate_latch.during(self._put_route, thread, block)
 
-    def _put_route(self, thread: int, block: weakref.ref[Transaction] | None) -> None:
-        if block is None:
-            self._open_transactions.pop(thread, None)
-        else:
-            self._open_transactions[thread] = block
+    def _put_route(self, thread: int, block: weakref.ref[Transaction]) -> None:
+        self._open_transactions[thread] = block
+        self._note_routes()
+
+    def _unroute(
+        self, thread: int, block: weakref.ref[Transaction], outer: weakref.ref[Transaction] | None
+    ) -> None:
+        self._gate_latch.during(self._take_route, thread, block, outer)
+
+    def _take_route(
+        self, thread: int, block: weakref.ref[Transaction], outer: weakref.ref[Transaction] | None
+    ) -> None:
+        if self._is_routed(thread, block):
+            if outer is None:
+                del self._open_transactions[thread]
+            else:
+                self._open_transactions[thread] = outer
+        self._note_routes()
+
+    def _note_routes(self) -> None:
         if type(self._gate) is not _Applying:
             self._gate = self._open_transactions or None
 

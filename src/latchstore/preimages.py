@@ -40,8 +40,9 @@ class Layer:
         Key to its entry at that moment; None if there was none.
     newer : Layer or None
         The next layer.
-    views : set of weak references
-        The views of this moment.
+    views : dict
+        The views of this moment, by the identity of the weak reference: one to a view that has gone can no
+        longer be hashed.
     """
 
     __slots__ = ("entries", "newer", "opened", "revision", "views")
@@ -51,7 +52,7 @@ class Layer:
         self.opened = time.monotonic()
         self.entries: dict[str, Entry | None] = {}
         self.newer: Layer | None = None
-        self.views: set[_Viewed] = set()
+        self.views: dict[int, _Viewed] = {}
 
 
 class View:
@@ -92,10 +93,10 @@ class Preimages:
         viewed = view.viewed = _Viewed(view, self._closed.append)
         if newest is not None and newest.revision == revision:
             viewed.layer = newest
-            newest.views.add(viewed)
+            newest.views[id(viewed)] = viewed
             return newest
         viewed.layer = layer = Layer(revision)
-        layer.views.add(viewed)
+        layer.views[id(viewed)] = viewed
         if newest is not None:
             newest.newer = layer
         self.layers.append(layer)
@@ -117,9 +118,10 @@ class Preimages:
         """Free what only closed snapshots needed; the caller holds the table lock for writing."""
         while self._closed:
             viewed = self._closed[0]
-            layer = viewed.layer
+            # There is none if an exception struck before it was noted.
+            layer = getattr(viewed, "layer", None)
             if layer is not None:
-                layer.views.discard(viewed)
+                layer.views.pop(id(viewed), None)
                 if not layer.views and layer in self.layers:
                     self._take_away(layer)
                 viewed.layer = None  # it comes again when the view goes, and is to pin nothing until then

@@ -105,8 +105,13 @@ class Committer(Protocol):
     def _transaction_of_thread(self, thread: int) -> Transaction | None:
         """Return the innermost open transaction of a thread, by its identifier."""
 
-    def _route(self, thread: int, block: weakref.ref[Transaction] | None) -> None:
-        """Send the thread's calls to this transaction; None: to the store again."""
+    def _route(self, thread: int, block: weakref.ref[Transaction]) -> None:
+        """Send the thread's calls to this transaction."""
+
+    def _unroute(
+        self, thread: int, block: weakref.ref[Transaction], outer: weakref.ref[Transaction] | None
+    ) -> None:
+        """If the thread's calls go to this transaction, send them to the outer one again, or to the store."""
 
     def _is_routed(self, thread: int, block: weakref.ref[Transaction]) -> bool:
         """Tell whether the thread's calls go to this transaction."""
@@ -158,6 +163,10 @@ class Transaction(EntryStore):
         None for an inner block, which is committed with the outermost one.
     """
 
+    # For `__del__`, if an exception strikes `__init__`.
+    _claim: WriterClaim | None = None
+    _batch: WriteBatch | None = None
+
     def __init__(self, store: Committer, notes: str, timeout: float | None, optimistic: bool = False) -> None:
         super().__init__(store.event_manager)
         self.notes = notes
@@ -167,14 +176,14 @@ class Transaction(EntryStore):
         self._store = store
         self._timeout = timeout
         self._outer: Transaction | None = None
-        self._batch: WriteBatch | None = None
+        self._batch = None
         self._savepoint = 0
         self._thread: int | None = None
         self._owner: threading.Thread | None = None
         self._task: object | None = None
         self._info: TransactionInfo | None = None
         # To the writer mutex; from entry to exit.
-        self._claim: WriterClaim | None = None
+        self._claim = None
         # The batch from the moment when the block begins to end, until it has.
         self._ending: WriteBatch | None = None
         # Whether an inner block leaves its changes to the outer one.
@@ -183,6 +192,7 @@ class Transaction(EntryStore):
         self._start: Delivery | None = None
         self._failure: Delivery | None = None
         # The store knows its transactions by weak references: see rule 6.
+        self._routed = False
         self._routing: weakref.ref[Transaction] = weakref.ref(self)
         self._doomed = False
         # True from commit() or rollback() to the end of the block.
@@ -220,6 +230,7 @@ class Transaction(EntryStore):
         self._task = _current_task()
         self._owner = this_thread.thread
         self._thread = get_ident()
+        self._routed = True
         self._store._route(self._thread, self._routing)
 
     @property
@@ -253,7 +264,9 @@ class Transaction(EntryStore):
             return
         try:
             self._open_batch()
-            self._check_innermost()
+            if kind is None:
+                # Else a block inside may be left open, as what is raised has struck its `__exit__`.
+                self._check_innermost()
         except BaseException:
             # A generator that was dropped ends its block wherever the collector runs. Its transaction
             # is rolled back all the same, or the store would be stuck.
@@ -345,19 +358,25 @@ class Transaction(EntryStore):
         if self._batch is not None:
             self._ending = self._batch
             self._batch = None
-        thread = self._thread
-        if thread is None:
+        thread, store = self._thread, self._store
+        if thread is None or not self._routed:
             return
-        # Blocks inside that are still open end with it.
-        inner = block = self._store._transaction_of_thread(thread)
+        self._end_inner_blocks(thread)
+        # If they do not go here, a new thread has the identifier of one that has ended, and its own block.
+        store._unroute(thread, self._routing, None if self._outer is None else self._outer._routing)
+        self._routed = False
+
+    def _end_inner_blocks(self, thread: int) -> None:
+        """End blocks inside that are still open."""
+        innermost = block = self._store._transaction_of_thread(thread)
         while block is not None and block is not self:
             block = block._outer
-        if block is None and not self._store._is_routed(thread, self._routing):
-            return  # the thread has ended, and a new one of the same identifier has its own block
-        while inner is not None and inner is not self:
-            inner._batch = None
-            inner = inner._outer
-        self._store._route(thread, None if self._outer is None else self._outer._routing)
+        if block is self and innermost is not None:
+            while innermost is not self:
+                innermost._stop()
+                innermost._ending = None
+                innermost = innermost._outer
+                assert innermost is not None
 
     def _commit(self) -> None:
         batch, outer, claim = self._ending, self._outer, self._claim
@@ -417,7 +436,7 @@ class Transaction(EntryStore):
     def __del__(self) -> None:
         # An exception that strikes `__exit__` before it has begun, or `__enter__` when it is done, leaves an
         # open block that nobody holds: rule 6.
-        if getattr(self, "_claim", None) is not None or getattr(self, "_batch", None) is not None:
+        if self._claim is not None or self._batch is not None:
             self._finish()
 
     def belongs_to_this_thread(self) -> bool:

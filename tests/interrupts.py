@@ -1,0 +1,70 @@
+"""Raising an exception before the n-th bytecode that the package executes in this thread."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import latchstore
+
+_PACKAGE = Path(latchstore.__file__).parent
+_NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
+
+
+class Striker:
+    """Raises something before one bytecode of the package; a context manager.
+
+    Parameters
+    ----------
+    number : int
+        Before which bytecode, counted from 1; 0 for none.
+    kind : type of BaseException
+        What is raised.
+
+    Attributes
+    ----------
+    executed : int
+        How many bytecodes came up to that one, or in all.
+    place : str or None
+        Where it struck.
+    """
+
+    def __init__(self, number: int, kind: type[BaseException] = KeyboardInterrupt) -> None:
+        self._number = number
+        self._kind = kind
+        self.executed = 0
+        self.place: str | None = None
+
+    def __enter__(self) -> Striker:
+        self._before = sys.gettrace(), sys.unraisablehook
+        # What is raised in a finalizer goes no further: Python tells of it and drops it.
+        sys.unraisablehook = lambda unraisable: None
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        trace, sys.unraisablehook = self._before
+        sys.settrace(trace)
+
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+        file = frame.f_code.co_filename
+        if self.place is not None or not file.startswith(str(_PACKAGE)) or file.startswith(_NOT_THE_STORE):
+            return None
+        # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
+        frame.f_trace = self._opcode
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return self._opcode
+
+    def _opcode(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "opcode" and self.place is None:
+            self.executed += 1
+            if self.executed == self._number:
+                code = frame.f_code
+                name = dis.opname[code.co_code[frame.f_lasti]]
+                self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_qualname} {name}"
+                raise self._kind("struck")
+        return self._opcode

@@ -7,6 +7,7 @@ and which these are depends on the version of Python.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -18,11 +19,15 @@ import pytest
 from latchstore import (
     DictMemoryStore,
     EventManager,
+    RevisionMismatchError,
     StoreModificationEvent,
     StoreSetEvent,
     StoreTransactionEndEvent,
+    TransactionConflictError,
     Watch,
 )
+from latchstore.change_feed import ChangeBuffer, Commit, Interest
+from latchstore.values import Entry
 from tests.interrupts import Striker
 
 #: Seconds after which a wait has failed.
@@ -197,6 +202,37 @@ def opened_and_closed(subject: Subject) -> None:
     subject.store.connect()
 
 
+def failing(call: Callable[[DictMemoryStore], object], *errors: type[Exception]) -> Operation:
+    """Return an operation that fails by itself, so that an exception may strike while it is handled."""
+
+    def run(subject: Subject) -> None:
+        with contextlib.suppress(*errors):
+            call(subject.store)
+
+    return run
+
+
+def failing_block(store: DictMemoryStore) -> None:
+    with store.transaction():
+        store.from_bytes("new", b"")
+        store.delete("missing")
+
+
+def failing_inner_block(store: DictMemoryStore) -> None:
+    with store.transaction():
+        store.from_bytes("new", b"")
+        with contextlib.suppress(KeyError), store.transaction():
+            store.delete("goes")
+            store.delete("missing")
+
+
+def conflict(store: DictMemoryStore) -> None:
+    with store.transaction(optimistic=True) as tx:
+        tx.from_bytes("new", tx.to_bytes("goes"))
+        # As another thread would: nothing is committed, but something was changed.
+        store._table.preimages.layers[-1].entries["goes"] = None
+
+
 OPERATIONS: dict[str, Operation] = {
     "from_bytes": lambda subject: subject.store.from_bytes("moves", b"new"),
     "from_bytes, new": lambda subject: subject.store.from_bytes("new", b"new"),
@@ -228,11 +264,59 @@ OPERATIONS: dict[str, Operation] = {
     "reads": read,
     "flush": lambda subject: subject.store.flush(TIMEOUT),
     "close and connect": opened_and_closed,
+    "delete, missing": failing(lambda store: store.delete("missing"), KeyError),
+    "set, other revision": failing(
+        lambda store: store.set("goes", (b"", {}), if_revision=7), RevisionMismatchError
+    ),
+    "multiupdate_metadata, missing": failing(
+        lambda store: store.multiupdate_metadata(["moves", "missing"], [{"n": 2}, {}]), KeyError
+    ),
+    "transaction, failing": failing(failing_block, KeyError),
+    "transaction, failing inside": failing(failing_inner_block),
+    "transaction, in conflict": failing(conflict, TransactionConflictError),
+    "remove_index, missing": failing(lambda store: store.remove_index("none"), KeyError),
     "wait_for_key": lambda subject: subject.store.wait_for_key("goes", TIMEOUT),
 }
 
 #: What leaves the store closed if it is struck in the middle; nothing else is changed by it.
 _LEAVES_CLOSED = ("close and connect",)
+
+
+def test_a_watch_reads_each_change_once_though_its_writer_is_struck() -> None:
+    """Even if it reads between the writer's first attempt and the second."""
+    number = struck = 0
+    for options in ((10, False), (2, False), (1, True)):
+        while True:
+            number += 1
+            buffer = ChangeBuffer(Interest("*", {}), *options)
+            changes = [(f"k{each}", None, Entry()) for each in range(3)]
+            expected = offered(options, changes)
+            commit = Commit(1, changes, None)
+            striker = Striker(number)
+            with contextlib.suppress(KeyboardInterrupt), striker:
+                buffer.offer(commit)
+            read = taken_from(buffer)
+            buffer.offer(commit)
+            read += taken_from(buffer)
+            if striker.place is None:
+                number = 0
+                break
+            struck += 1
+            assert read == expected, striker.place
+    assert struck > 300
+
+
+def offered(options: tuple[int, bool], changes: list[Any]) -> list[Any]:
+    buffer = ChangeBuffer(Interest("*", {}), *options)
+    buffer.offer(Commit(1, changes, None))
+    return taken_from(buffer)
+
+
+def taken_from(buffer: ChangeBuffer) -> list[Any]:
+    found = []
+    while (taken := buffer.take(0.0)) is not None:
+        found.append(taken)
+    return found
 
 
 @pytest.fixture(scope="module")

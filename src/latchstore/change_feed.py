@@ -172,12 +172,20 @@ class ChangeBuffer:
             return  # it was struck after that
         if self._latest:
             self._merge(records)
+            self._records.clear()
         else:
-            if not (self._records and self._records[-1].revision == revision):
-                self._records.extend(records)
-            if len(self._records) > self._limit:
-                self._make_room()
+            self._append(records, revision)
         self._revision = revision
+
+    def _append(self, records: list[Record], revision: int) -> None:
+        held, lost = self._records, self._lost
+        struck = (held and held[-1].revision == revision) or (lost and lost.last_revision == revision)
+        if not struck:
+            held.extend(records)
+        if len(held) > self._limit:
+            self._make_room()
+        elif held and lost and held[0].revision <= lost.last_revision:
+            self._drop_until(lost.last_revision)
 
     def _make_room(self) -> None:
         records = self._records
@@ -188,8 +196,11 @@ class ChangeBuffer:
         # Whole commits go, so that what is left begins after all that was lost; that is noted first.
         last = records[len(records) - self._limit - 1].revision
         self._lost = Lost(records[0].revision if self._lost is None else self._lost.first_revision, last)
-        while records and records[0].revision <= last:
-            records.popleft()
+        self._drop_until(last)
+
+    def _drop_until(self, revision: int) -> None:
+        while self._records and self._records[0].revision <= revision:
+            self._records.popleft()
             self.dropped += 1
 
     def _merge(self, records: Sequence[Record] | deque[Record]) -> None:

@@ -594,11 +594,17 @@ class Latches:
 
     def writing(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function while holding the writer mutex. Raises LockTimeoutError."""
+        return self.writing_within(self.timeout, purpose, function, *arguments)
+
+    def writing_within(
+        self, timeout: float, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts
+    ) -> T:
+        """Do so, but wait for the mutex as many seconds as are given; a negative number is for ever."""
         writer = self.writer
         claim = (this_thread.thread, purpose)
         try:
             try:
-                writer.acquire(claim, self.timeout)
+                writer.acquire(claim, timeout)
                 result = function(*arguments)
                 writer.release(claim)
                 return result

@@ -274,16 +274,10 @@ class DictMemoryStore(EntryStore):
             If the writer does not end in time; it says who it is.
         """
         begun = time.monotonic()
-        claim = self._claim("close")
         try:
-            try:
-                self._latches.writer.acquire(claim, -1 if timeout is None else timeout)
-            except LockTimeoutError as error:
-                raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
-            finally:
-                self._end_write(claim)
-        finally:
-            self._end_write(claim)
+            self._latches.writing_within(-1 if timeout is None else timeout, "close", _do_nothing)
+        except LockTimeoutError as error:
+            raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
         return None if timeout is None else max(0.0, begun + timeout - time.monotonic())
 
     def _wait_until_told(self, revision: int, timeout: float | None) -> float | None:
@@ -1010,6 +1004,10 @@ def _shown(keys: list[str]) -> str:
     """Name up to five keys."""
     more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
     return ", ".join(map(repr, sorted(keys)[:5])) + more
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _always(cls: object) -> bool:

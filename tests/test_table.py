@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dis
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager
 from latchstore.locking import Latches, SharedLatch, this_thread
 from latchstore.metadata_index import MetadataIndex
 from latchstore.table import Table
@@ -274,126 +270,3 @@ def test_the_checker_finds_damage(table: Table, damage: Callable[[Table], None])
     damage(table)
     with pytest.raises(AssertionError):
         table.check()
-
-
-# -- an interrupt in the middle of a commit --------------------------------------------------------
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt at the n-th place in one module where Ctrl-C could.
-
-    CPython 3.11 looks for signals when a function written in Python begins, after the call of one written in
-    C, and when a loop jumps back; so these are the places.
-
-    Parameters
-    ----------
-    module : str
-        The end of the module's file name.
-    number : int
-        At which place.
-    """
-
-    def __init__(self, module: str, number: int) -> None:
-        self._module = module
-        self._left = number
-        # The last bytecode of each frame, as long as no Python function was called after it.
-        self._last: dict[FrameType, str] = {}
-        self.struck_at: int | None = None
-
-    def __enter__(self) -> Interrupter:
-        self._before = sys.gettrace()
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        sys.settrace(self._before)
-
-    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_back is not None:
-            self._last.pop(frame.f_back, None)
-        if not frame.f_code.co_filename.endswith(self._module):
-            return None
-        frame.f_trace_opcodes = True
-        return self._opcode
-
-    def _opcode(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "opcode":
-            last = self._last.get(frame, "")
-            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if last.startswith(("CALL", "JUMP_BACKWARD", "RESUME")):
-                self._left -= 1
-                if self._left == 0:
-                    self.struck_at = frame.f_lineno
-                    raise KeyboardInterrupt
-        return self._opcode
-
-
-COMMITS: dict[str, Callable[[DictMemoryStore], None]] = {
-    "one": lambda store: store.set("goes", (b"new", {"a": 2})),
-    "one new": lambda store: store.set("new", (b"new", {"a": 1})),
-    "delete": lambda store: store.delete("goes"),
-    "many": lambda store: store.multiset(
-        ["goes", "new", "new too"], [(b"new", {"a": 2}), (b"new", {"a": 1}), (b"new", {"a": 2})]
-    ),
-}
-
-
-def new_store() -> DictMemoryStore:
-    store = DictMemoryStore(EventManager(), indexes=["a"], lock_timeout=0.05)
-    store.set("stays", (b"old", {"a": 1}))
-    store.set("goes", (b"old", {"a": 1}))
-    return store
-
-
-def contents(store: DictMemoryStore) -> dict[str, tuple[bytes, dict[str, Any]]]:
-    return {key: (store.to_bytes(key), metadata) for key, metadata in store.query()}
-
-
-@pytest.mark.skipif(
-    sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 11),
-    reason="knows the bytecode of CPython 3.11, and where that looks for signals",
-)
-@pytest.mark.parametrize("name", COMMITS)
-@pytest.mark.parametrize(
-    "module",
-    [
-        "table.py",
-        "metadata_index.py",
-        "memory.py",
-        "batch.py",
-        pytest.param(
-            "locking.py",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="an interrupt just after a lock was taken, before that is noted, leaves it taken",
-            ),
-        ),
-    ],
-)
-def test_an_interrupt_leaves_the_store_as_before_or_after(name: str, module: str) -> None:
-    commit = COMMITS[name]
-    before = contents(new_store())
-    done = new_store()
-    commit(done)
-    after = contents(done)
-    damage = []
-    number = 0
-    while True:
-        number += 1
-        store = new_store()
-        try:
-            with Interrupter(module, number) as interrupter:
-                commit(store)
-        except KeyboardInterrupt:
-            pass
-        if interrupter.struck_at is None:
-            break
-        try:
-            store._table.check()
-            assert contents(store) in (before, after)
-            store.from_bytes("written after", b"")
-        except Exception as error:
-            damage.append(f"{module}:{interrupter.struck_at}: {error!r}")
-    assert number > 1 or module == "batch.py"  # which one change does not need
-    assert damage == []

@@ -255,6 +255,10 @@ class Latch:
             raise LockTimeoutError(f"a section that takes microseconds was not over in {_PATIENCE:g} s")
 
 
+#: The key of the writer's claim in a `SharedLatch`; readers' claims have their handles for keys.
+_WRITER = 0
+
+
 class SharedLatch(rwlock.RWLockable):
     """A reader/writer lock that no exception leaves locked; the default of a store.
 
@@ -266,9 +270,6 @@ class SharedLatch(rwlock.RWLockable):
     """
 
     __slots__ = ("_claims", "_held_back", "_waiters")
-
-    #: The key of the writer's claim; readers' are those of their handles.
-    _WRITER = 0
 
     def __init__(self) -> None:
         self._claims: dict[object, object] = {}
@@ -312,7 +313,7 @@ class SharedReader(rwlock.Lockable):
     def _get_in(self) -> bool:
         claims = self._latch._claims
         claims[self] = None  # before the look: see above
-        if SharedLatch._WRITER not in claims:
+        if _WRITER not in claims:
             return True
         self.release()
         return False
@@ -348,7 +349,7 @@ class SharedWriter(rwlock.Lockable):
         latch = self._latch
         claims = latch._claims
         # Nobody about: 0.15 us, where the library's fair lock takes 0.6 (benchmarks/locks.py).
-        if not latch._held_back and claims.setdefault(0, self) is self and len(claims) == 1:
+        if not latch._held_back and claims.setdefault(_WRITER, self) is self and len(claims) == 1:
             return True
         taken = False
         try:
@@ -366,14 +367,16 @@ class SharedWriter(rwlock.Lockable):
         latch = self._latch
         claims = latch._claims
         if timeout == 0:
-            return claims.setdefault(0, self) is self and len(claims) == 1
+            return claims.setdefault(_WRITER, self) is self and len(claims) == 1
         begun = time.monotonic()
         if not self.locked():
             waiting = list(latch._held_back)
             if waiting:
                 patience = LOOK_AGAIN if timeout < 0 else min(timeout, LOOK_AGAIN)
                 latch._waiters.wait(lambda: latch._held_back.keys().isdisjoint(waiting), patience)
-            if not latch._waiters.wait(lambda: claims.setdefault(0, self) is self, _left(timeout, begun)):
+            if not latch._waiters.wait(
+                lambda: claims.setdefault(_WRITER, self) is self, _left(timeout, begun)
+            ):
                 return False
         return latch._waiters.wait(lambda: len(claims) == 1, _left(timeout, begun))
 
@@ -381,14 +384,14 @@ class SharedWriter(rwlock.Lockable):
         """Give the write side back; nothing happens if the handle does not have it."""
         if self.locked():
             latch = self._latch
-            del latch._claims[0]
+            del latch._claims[_WRITER]
             if latch._waiters._bells:
                 latch._waiters.ring_all()
 
     def locked(self) -> bool:
         """Tell whether the handle has the write side."""
         try:
-            return self._latch._claims[0] is self
+            return self._latch._claims[_WRITER] is self
         except KeyError:
             return False
 

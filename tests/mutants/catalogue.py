@@ -54,17 +54,15 @@ class Mutant:
             path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
 
 
-_WRITE_ONE = """        now = latches.writer.acquire(latches.timeout, purpose)
-        try:
-            if self._closed:
-                self._refuse_if_closed(purpose)
-            current = self._entries.get(key)
+_ACQUIRE = "                now = latches.writer.acquire(claim, latches.timeout)\n"
+
+_END_OF_WRITE_ONE = """            raise
+        if heard:
+            self._start_dispatcher_if_needed()
 """
 
-_END_OF_WRITE_ONE = """        finally:
-            self._told_revision = table.revision
-            latches.writer.release()
-        if heard:
+_TELLING = """                if heard or self._feed.active:
+                    self._telling = self._telling_of([change], revision, heard)
 """
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -75,13 +73,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                _WRITE_ONE,
-                _WRITE_ONE.replace("latches.writer.acquire(latches.timeout, purpose)", "time.time()"),
-            ),
-            Edit(
-                "memory.py",
-                _END_OF_WRITE_ONE,
-                _END_OF_WRITE_ONE.replace("            latches.writer.release()\n", ""),
+                _ACQUIRE,
+                _ACQUIRE.replace("latches.writer.acquire(claim, latches.timeout)", "time.time()"),
             ),
         ),
     ),
@@ -104,11 +97,11 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                _WRITE_ONE,
-                "        if hasattr(edit, 'edit'):\n"
-                "            with latches.writing(purpose):\n"
-                "                revised(edit, key, self._entries.get(key), 1, 1.0)\n"
-                "            edit = edit.edit\n" + _WRITE_ONE,
+                _ACQUIRE,
+                "                if hasattr(edit, 'edit'):\n"
+                "                    old = self._entries.get(key)\n"
+                "                    latches.writing(purpose, revised, edit, key, old, 1, 1.0)\n"
+                "                    edit = edit.edit\n" + _ACQUIRE,
             ),
         ),
     ),
@@ -149,8 +142,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 "memory.py",
                 "            return transaction._candidates(terms)\n"
-                "        with self._latches.table.read():\n"
-                "            return self._table.candidates(terms)\n",
+                "        return self._latches.table.reading(self._table.candidates, terms)\n",
                 "            return transaction._candidates(terms)\n"
                 "        return self._table.candidates(terms)\n",
             ),
@@ -163,8 +155,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            self._apply(changes, batch.revision)\n",
-                "            for change in changes:\n                self._apply([change], batch.revision)\n",
+                "            self._apply(changes, revision)\n",
+                "            for change in changes:\n                self._apply([change], revision)\n",
             ),
         ),
     ),
@@ -175,15 +167,19 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            if heard:\n"
-                "                self._queue_events([change], revision, None)\n"
-                "            if self._feed.active:\n",
-                "            if self._feed.active:\n",
+                _TELLING,
+                "                telling = self._telling_of([change], revision, heard)\n",
             ),
             Edit(
                 "memory.py",
                 _END_OF_WRITE_ONE,
-                _END_OF_WRITE_ONE + "            self._queue_events([change], revision, None)\n",
+                "            raise\n"
+                "        for delivery in telling.deliveries:\n"
+                "            self._dispatcher.submit(delivery)\n"
+                "        if self._feed.active:\n"
+                "            self._feed.publish(telling.commit)\n"
+                "        if heard:\n"
+                "            self._start_dispatcher_if_needed()\n",
             ),
         ),
     ),
@@ -194,9 +190,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "        with self._latches.table.exclusive():\n            now = self._table.revision\n",
-                "        with self._feed._feed_lock, self._latches.writing('watch'):\n            pass\n"
-                "        with self._latches.table.exclusive():\n            now = self._table.revision\n",
+                "        watch.begin(self._latches.table.excluding(self._add_buffer, buffer, since))\n",
+                "        self._feed._feed_latch.during(self._latches.writing, 'watch', int)\n"
+                "        watch.begin(self._latches.table.excluding(self._add_buffer, buffer, since))\n",
             ),
         ),
     ),
@@ -207,10 +203,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            return transaction._candidates(terms)\n"
-                "        with self._latches.table.read():\n",
-                "            return transaction._candidates(terms)\n"
-                "        with self._latches.table.read(), self._latches.table.read():\n",
+                "        return self._latches.table.reading(self._table.candidates, terms)\n",
+                "        read = self._latches.table.reading\n"
+                "        return read(lambda: read(self._table.candidates, terms))\n",
             ),
         ),
     ),
@@ -233,10 +228,13 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "transaction.py",
-                '                    self._store._transaction_event(self._info, "failed")\n',
-                '                    self._store._transaction_event(self._info, "failed")\n'
-                "                    changes = batch.net_changes()\n"
-                "                    self._store._queue_events(changes, batch.revision, self._info)\n",
+                "                    self._tell_failure()\n",
+                "                    self._tell_failure()\n"
+                "                    telling = self._store._telling_of(\n"
+                "                        batch.net_changes(), batch.revision, True, self\n"
+                "                    )\n"
+                "                    for delivery in telling.deliveries:\n"
+                "                        self._store._queue(delivery)\n",
             ),
         ),
     ),
@@ -247,9 +245,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            if heard:\n                self._queue_events([change], revision, None)\n",
-                "            if heard and self._dispatcher._delivering is None:\n"
-                "                self._queue_events([change], revision, None)\n",
+                _TELLING,
+                "                heard = heard and self._dispatcher._delivering is None\n" + _TELLING,
             ),
         ),
     ),
@@ -260,10 +257,11 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            if heard:\n                self._queue_events([change], revision, None)\n",
-                "            if heard:\n                self._queue_events([change], revision, None)\n"
-                "            if heard and self._dispatcher._queue.empty():\n"
-                "                self._queue_events([change], revision, None)\n",
+                _TELLING,
+                _TELLING + "                if heard and self._dispatcher._queue.empty():\n"
+                "                    self._telling.deliveries.append(\n"
+                "                        CommitDelivery(self.event_manager, self, [change], revision, None)\n"
+                "                    )\n",
             ),
         ),
     ),
@@ -286,10 +284,17 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                _END_OF_WRITE_ONE,
-                "        except ValueError:\n            raise\n"
-                "        self._told_revision = table.revision\n"
-                "        latches.writer.release()\n"
+                "            except BaseException:\n"
+                "                self._end_write(claim)\n"
+                "                raise\n"
+                "        except BaseException:\n"
+                "            self._end_write(claim)\n"
+                "            raise\n"
+                "        if heard:\n",
+                "            except BaseException:\n"
+                "                raise\n"
+                "        except BaseException:\n"
+                "            raise\n"
                 "        if heard:\n",
             ),
         ),
@@ -304,7 +309,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        try:\n            data = self._entries[key].data  # type: ignore[union-attr]\n",
                 "        try:\n"
                 "            for block in list(self._open_transactions.values()):\n"
-                "                batch = block._batch\n"
+                "                batch = getattr(block(), '_batch', None)\n"
                 "                if batch is not None and batch.current(key) is not None:\n"
                 "                    return batch.current(key).data\n"
                 "            data = self._entries[key].data  # type: ignore[union-attr]\n",

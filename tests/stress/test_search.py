@@ -136,8 +136,6 @@ def test_all_schedules_of_two_threads_are_tried() -> None:
 
 @pytest.mark.parametrize("fault", sorted(name for name, each in FAULTS.items() if each.controlled))
 def test_ours_bears_faults(fault: str) -> None:
-    if fault == "exceptions":
-        pytest.skip("see test_interrupts.py: an exception between two bytecodes may leave a lock taken")
     for workload in ("registers", "transactions", "events"):
         _, found = look_for(ours_with_options, workload, 15, faults=fault, mode="random")
         assert not found.run.failed, (found.run.problems, found.run.verdicts)

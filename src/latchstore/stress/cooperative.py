@@ -2,7 +2,8 @@
 
 For the time of a search the names of the standard library that make threads wait are replaced: in
 ``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
-``lock_factory``), and in X
+``lock_factory``), and in the modules under test. So are the latches of ``latchstore.locking``, whose own
+bytecodes would fill the schedules; they are searched by themselves (``tests/stress/test_latches.py``).
 
 Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
 """
@@ -20,6 +21,9 @@ from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
+from readerwriterlock import rwlock
+
+from latchstore.locking import Latch, SharedLatch
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
@@ -167,6 +171,32 @@ class CooperativeRLock(CooperativeLock):
         self._count = count
 
 
+class CooperativeLatch(Latch):
+    """In the place of ``latchstore.locking.Latch``."""
+
+    __slots__ = ("_claim", "_lock")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = _lock()
+        self._claim: object | None = None
+
+    @property
+    def claim(self) -> object | None:
+        return self._claim
+
+    def acquire(self, claim: object, timeout: float = -1) -> bool:
+        if not self._lock.acquire(timeout != 0, -1 if timeout == 0 else timeout):
+            return False
+        self._claim = claim
+        return True
+
+    def release(self, claim: object) -> None:
+        if self._claim is claim and self._lock.locked():
+            self._claim = None
+            self._lock.release()
+
+
 class CooperativeQueue:
     """In the place of ``queue.SimpleQueue``."""
 
@@ -311,6 +341,8 @@ def _replacements() -> list[tuple[object, object]]:
         (threading.Lock, _lock),
         (_RLock, _rlock),
         (_SimpleQueue, _simple_queue),
+        (Latch, CooperativeLatch),
+        (SharedLatch, rwlock.RWLockFair),
         (_REAL_TIMES["sleep"], _sleep),
         (_REAL_TIMES["time"], _clock("time", 1.0, float(_START))),
         (_REAL_TIMES["time_ns"], _clock("time_ns", 10**9, _START * 10**9)),

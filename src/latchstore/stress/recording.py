@@ -7,10 +7,12 @@ the list of the one that took it, by one list operation.
 from __future__ import annotations
 
 import _thread
+import functools
 import sys
 import threading
 from contextlib import AbstractContextManager
 
+from latchstore.locking import Latch, SharedLatch
 from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of, note_handles
 from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted
@@ -38,17 +40,18 @@ class RecordingLock:
         owner, self.label = maker_of(sys._getframe(2))
         self.owner: object = self if owner is None else owner
         # Of the parts of a reader/writer lock its handles note what there is to note.
-        self._noted = not (owner and note_handles(owner, self.label, self._begin))
+        self._noted = not (owner and note_handles(owner, self.label, self.begin))
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it."""
         if not self._lock.acquire(blocking, timeout):
             return False
         if self._noted:
-            self._list = self._begin(self)
+            self._list = self.begin(self)
         return True
 
-    def _begin(self, lock: NamedLock) -> list[NamedLock]:
+    def begin(self, lock: NamedLock) -> list[NamedLock]:
+        """Note that the calling thread has a lock; return the list that it is to be taken off."""
         held = _held.locks
         if held:
             self._order.note(threading.current_thread().name, held, lock)
@@ -72,6 +75,32 @@ class RecordingLock:
         self.release()
 
 
+class RecordingLatch(Latch):
+    """In the place of ``latchstore.locking.Latch``: the same, with a note in a `LockOrder`."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, order: LockOrder) -> None:
+        super().__init__()
+        # Taken and given back with the latch, so it is never waited for.
+        self._lock = RecordingLock(order)
+
+    def acquire(self, claim: object, timeout: float = -1) -> bool:
+        return super().acquire(claim, timeout) and self._lock.acquire()
+
+    def release(self, claim: object) -> None:
+        if self.claim is claim and self._lock.locked():
+            self._lock.release()
+        super().release(claim)
+
+
+def _recording_shared_latch(order: LockOrder) -> SharedLatch:
+    lock = SharedLatch()
+    _, label = maker_of(sys._getframe(1))
+    note_handles(lock, f"SharedLatch, {label}", RecordingLock(order).begin)
+    return lock
+
+
 def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
     """Have locks that are made meanwhile by the code under test write down their order.
 
@@ -86,4 +115,10 @@ def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
 
     # By the last of them a Condition waits for being notified, which is no order of locks.
     patches = [(threading, "_allocate_lock", _Lock)]
-    return substituted(scope.modules(), [(_Lock, lock), (threading.Lock, lock)], patches)
+    replacements = [
+        (_Lock, lock),
+        (threading.Lock, lock),
+        (Latch, functools.partial(RecordingLatch, order)),
+        (SharedLatch, functools.partial(_recording_shared_latch, order)),
+    ]
+    return substituted(scope.modules(), replacements, patches)

@@ -59,7 +59,16 @@ def _put_defaults(
     cls: type, by_identity: dict[int, tuple[object, object]], put: Callable[[Any, str, object], None]
 ) -> None:
     initialise = vars(cls).get("__init__")
-    if isinstance(initialise, FunctionType) and initialise.__defaults__:
+    if not isinstance(initialise, FunctionType):
+        return
+    if initialise.__defaults__:
         defaults = tuple(by_identity.get(id(value), (None, value))[1] for value in initialise.__defaults__)
         if defaults != initialise.__defaults__:
             put(initialise, "__defaults__", defaults)
+    if initialise.__kwdefaults__:
+        named = {
+            name: by_identity.get(id(value), (None, value))[1]
+            for name, value in initialise.__kwdefaults__.items()
+        }
+        if named != initialise.__kwdefaults__:
+            put(initialise, "__kwdefaults__", named)

@@ -15,12 +15,13 @@ Thread safety:
 5. Whoever was struck by an exception while publishing a commit publishes it again: what is in the history
    or in a buffer already is passed over. Inside a latch each step that changes something for others is one
    assignment, or is done so that it may be done again.
-6. A finalizer may abandon a buffer at any point: that is one assignment. The next commit lets go of it.
+6. A buffer whose reader is gone is closed, wherever the collector runs. The next commit lets go of it.
 """
 
 from __future__ import annotations
 
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -105,21 +106,21 @@ class ChangeBuffer:
         How many changes were dropped.
     ended : bool
         Whether no more changes come; those that are here can still be read.
-    closed : bool
-        Whether nobody reads any more.
     """
 
     __slots__ = (
+        "_abandoned",
+        "_closed",
         "_coalesce",
         "_interest",
         "_latch",
         "_latest",
         "_limit",
         "_lost",
+        "_reader",
         "_records",
         "_revision",
         "_waiters",
-        "closed",
         "dropped",
         "ended",
     )
@@ -141,7 +142,23 @@ class ChangeBuffer:
         self._lost: Lost | None = None
         self.dropped = 0
         self.ended = False
-        self.closed = False
+        self._closed = False
+        # Whoever reads; when it is gone, this list has an item.
+        self._reader: weakref.ref[object] | None = None
+        self._abandoned: list[object] = []
+
+    def belong_to(self, reader: object) -> None:
+        """Have the buffer closed when nobody holds its reader any more.
+
+        That is one ``list.append`` in C: no lock is taken where the collector runs, and no bytecode is there
+        for an exception to strike. The next commit lets go of the buffer.
+        """
+        self._reader = weakref.ref(reader, self._abandoned.append)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._closed or bool(self._abandoned)
 
     def offer(self, commit: Commit) -> None:
         """Take what is of interest in a commit; the caller holds the writer mutex."""
@@ -251,13 +268,9 @@ class ChangeBuffer:
         self.ended = True
         self._waiters.ring_all()
 
-    def abandon(self) -> None:
-        """Note that nobody reads any more. Takes no lock: a finalizer may call it at any point."""
-        self.closed = True
-
     def close(self) -> None:
         """Give up what has not been read, and wake whoever waits for more."""
-        self.closed = True
+        self._closed = True
         self._latch.during(self._clear)
         self._waiters.ring_all()
 

@@ -371,12 +371,13 @@ class SharedWriter(rwlock.Lockable):
         begun = time.monotonic()
         if not self.locked():
             waiting = list(latch._held_back)
-            if waiting:
-                patience = LOOK_AGAIN if timeout < 0 else min(timeout, LOOK_AGAIN)
-                latch._waiters.wait(lambda: latch._held_back.keys().isdisjoint(waiting), patience)
-            if not latch._waiters.wait(
-                lambda: claims.setdefault(_WRITER, self) is self, _left(timeout, begun)
-            ):
+
+            def claim() -> bool:
+                return (
+                    latch._held_back.keys().isdisjoint(waiting) and claims.setdefault(_WRITER, self) is self
+                )
+
+            if not latch._waiters.wait(claim, timeout):
                 return False
         return latch._waiters.wait(lambda: len(claims) == 1, _left(timeout, begun))
 

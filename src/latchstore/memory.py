@@ -53,7 +53,7 @@ from latchstore.glob_pattern import checked_pattern, escaped
 from latchstore.locking import Latch, Latches, ReaderWriterLock, SharedLatch, WriterClaim, this_thread
 from latchstore.snapshot import Snapshot
 from latchstore.table import Table
-from latchstore.transaction import Transaction
+from latchstore.transaction import Routing, Transaction
 from latchstore.values import Change, Entry, Value, entry_from_metadata
 from latchstore.watch import Watch, wait_until
 
@@ -160,8 +160,8 @@ class DictMemoryStore(EntryStore):
         self._latches = Latches(lock_class, timeout)
         self._table = Table(self._latches, checked_keys(indexes, "indexes"))
         self._entries = self._table.entries
-        self._open_transactions: dict[int, weakref.ref[Transaction]] = {}
-        self._gate: dict[int, weakref.ref[Transaction]] | _Applying | None = None
+        self._open_transactions: dict[int, Routing] = {}
+        self._gate: dict[int, Routing] | _Applying | None = None
         # Guards that _gate, unless a commit is being applied, says what _open_transactions says. Below the
         # table lock in the order of locking.py; nothing is called under it.
         self._gate_latch = Latch()
@@ -916,21 +916,17 @@ class DictMemoryStore(EntryStore):
             )
         self._commit_batch(batch.rebased(self._entries, exclusive.revision), transaction)
 
-    def _route(self, thread: int, block: weakref.ref[Transaction]) -> None:
+    def _route(self, thread: int, block: Routing) -> None:
         self._gate_latch.during(self._put_route, thread, block)
 
-    def _put_route(self, thread: int, block: weakref.ref[Transaction]) -> None:
+    def _put_route(self, thread: int, block: Routing) -> None:
         self._open_transactions[thread] = block
         self._note_routes()
 
-    def _unroute(
-        self, thread: int, block: weakref.ref[Transaction], outer: weakref.ref[Transaction] | None
-    ) -> None:
+    def _unroute(self, thread: int, block: Routing, outer: Routing | None) -> None:
         self._gate_latch.during(self._take_route, thread, block, outer)
 
-    def _take_route(
-        self, thread: int, block: weakref.ref[Transaction], outer: weakref.ref[Transaction] | None
-    ) -> None:
+    def _take_route(self, thread: int, block: Routing, outer: Routing | None) -> None:
         if self._is_routed(thread, block):
             if outer is None:
                 del self._open_transactions[thread]
@@ -942,7 +938,7 @@ class DictMemoryStore(EntryStore):
         if type(self._gate) is not _Applying:
             self._gate = self._open_transactions or None
 
-    def _is_routed(self, thread: int, block: weakref.ref[Transaction]) -> bool:
+    def _is_routed(self, thread: int, block: Routing) -> bool:
         return self._open_transactions.get(thread) is block
 
     def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:

@@ -112,9 +112,6 @@ class Snapshot(EntryReader):
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
-
     def info(self) -> dict[str, Any]:
         """Return ``readonly`` (True), ``revision`` and ``keys``, the number of keys."""
         return {"readonly": True, "revision": self.revision, "keys": len(self)}

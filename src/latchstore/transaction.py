@@ -64,6 +64,35 @@ class TransactionInfo:
     thread: str
 
 
+class Routing(weakref.ref["Transaction"]):
+    """A transaction as the store knows it.
+
+    Attributes
+    ----------
+    state : dict or None
+        From the beginning of the block to its end: all attributes of the transaction, for `_abandon`.
+    """
+
+    __slots__ = ("state",)
+
+    state: dict[str, Any] | None
+
+
+def _abandon(routing: weakref.ref[Transaction]) -> None:
+    """End a block whose transaction is gone, as its ``__exit__`` was never called: rule 6.
+
+    This is no ``__del__``, which would run at the end of each transaction, and in which Python drops what a
+    signal handler or another thread raises.
+    """
+    assert isinstance(routing, Routing)
+    state = getattr(routing, "state", None)
+    if state is not None:
+        heir = Transaction.__new__(Transaction)
+        heir.__dict__ = state
+        heir._abandoned = True
+        heir._finish()
+
+
 class Committer(Protocol):
     """What a transaction needs of the store that it belongs to."""
 
@@ -105,15 +134,13 @@ class Committer(Protocol):
     def _transaction_of_thread(self, thread: int) -> Transaction | None:
         """Return the innermost open transaction of a thread, by its identifier."""
 
-    def _route(self, thread: int, block: weakref.ref[Transaction]) -> None:
+    def _route(self, thread: int, block: Routing) -> None:
         """Send the thread's calls to this transaction."""
 
-    def _unroute(
-        self, thread: int, block: weakref.ref[Transaction], outer: weakref.ref[Transaction] | None
-    ) -> None:
+    def _unroute(self, thread: int, block: Routing, outer: Routing | None) -> None:
         """If the thread's calls go to this transaction, send them to the outer one again, or to the store."""
 
-    def _is_routed(self, thread: int, block: weakref.ref[Transaction]) -> bool:
+    def _is_routed(self, thread: int, block: Routing) -> bool:
         """Tell whether the thread's calls go to this transaction."""
 
     def _indexed_candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
@@ -163,10 +190,6 @@ class Transaction(EntryStore):
         None for an inner block, which is committed with the outermost one.
     """
 
-    # For `__del__`, if an exception strikes `__init__`.
-    _claim: WriterClaim | None = None
-    _batch: WriteBatch | None = None
-
     def __init__(self, store: Committer, notes: str, timeout: float | None, optimistic: bool = False) -> None:
         super().__init__(store.event_manager)
         self.notes = notes
@@ -176,14 +199,14 @@ class Transaction(EntryStore):
         self._store = store
         self._timeout = timeout
         self._outer: Transaction | None = None
-        self._batch = None
+        self._batch: WriteBatch | None = None
         self._savepoint = 0
         self._thread: int | None = None
         self._owner: threading.Thread | None = None
         self._task: object | None = None
         self._info: TransactionInfo | None = None
         # To the writer mutex; from entry to exit.
-        self._claim = None
+        self._claim: WriterClaim | None = None
         # The batch from the moment when the block begins to end, until it has.
         self._ending: WriteBatch | None = None
         # Whether an inner block leaves its changes to the outer one.
@@ -193,7 +216,9 @@ class Transaction(EntryStore):
         self._failure: Delivery | None = None
         # The store knows its transactions by weak references: see rule 6.
         self._routed = False
-        self._routing: weakref.ref[Transaction] = weakref.ref(self)
+        self._routing = Routing(self, _abandon)
+        # Whether nobody held it any more before its block had ended.
+        self._abandoned = False
         self._doomed = False
         # True from commit() or rollback() to the end of the block.
         self._settled = False
@@ -217,6 +242,7 @@ class Transaction(EntryStore):
         return self
 
     def _enter(self) -> None:
+        self._routing.state = self.__dict__
         outer = self._store._transaction_of_this_thread()
         if outer is None:
             self._begin()
@@ -259,7 +285,7 @@ class Transaction(EntryStore):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._settled:
+        if self._settled or self._abandoned:
             self._settled = False
             return
         try:
@@ -395,6 +421,10 @@ class Transaction(EntryStore):
     def _finish(self) -> None:
         """Leave nothing held, queued or routed that belongs to the block; may be done twice."""
         self._stop()
+        self._take_back()
+        self._routing.state = None
+
+    def _take_back(self) -> None:
         batch, claim = self._ending, self._claim
         if self._outer is not None:
             if batch is not None and not self._kept:
@@ -432,12 +462,6 @@ class Transaction(EntryStore):
             _call_all(self._after_rollback if self.revision is None else self._after_commit)
         elif not self._kept:
             _call_all(self._after_rollback)
-
-    def __del__(self) -> None:
-        # An exception that strikes `__exit__` before it has begun, or `__enter__` when it is done, leaves an
-        # open block that nobody holds: rule 6.
-        if self._claim is not None or self._batch is not None:
-            self._finish()
 
     def belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""

@@ -47,6 +47,7 @@ class Watch:
         self._glob = glob
         # What the history had when the watch was opened; all of it is older than what the buffer gets.
         self._past: deque[Record] = deque()
+        buffer.belong_to(self)
 
     def begin(self, past: Iterable[Commit]) -> None:
         """Have what the history had when the watch was opened read first."""
@@ -140,12 +141,6 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # No lock: a finalizer may run anywhere. The next commit forgets the buffer.
-        buffer = getattr(self, "_buffer", None)
-        if buffer is not None:
-            buffer.abandon()
 
     def __repr__(self) -> str:
         state = "closed" if self._buffer.closed else "ended" if self._buffer.ended else "open"

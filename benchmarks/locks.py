@@ -59,7 +59,7 @@ def _mutex() -> Callable[[], None]:
 
     def once() -> None:
         claim = (this_thread.thread, "benchmark")
-        mutex.acquire(claim, 30.0)
+        mutex.acquire_as_writer(claim, 30.0)
         mutex.release(claim)
 
     return once

@@ -22,7 +22,7 @@ SHORT = 0.05
 def taken(mutex: WriterMutex, purpose: str, timeout: float = 0) -> tuple[threading.Thread, str]:
     """Take a mutex; return the claim to give it back with."""
     claim = (this_thread.thread, purpose)
-    mutex.acquire(claim, timeout)
+    mutex.acquire_as_writer(claim, timeout)
     return claim
 
 
@@ -149,7 +149,7 @@ def test_the_time_that_the_mutex_was_held_counts_from_its_acquisition(
     mutex = WriterMutex()
     claim = (this_thread.thread, "slow")
     monkeypatch.setattr("latchstore.locking.time.time", lambda: 1000.0)
-    assert mutex.acquire(claim, 0) == 1000.0
+    assert mutex.acquire_as_writer(claim, 0) == 1000.0
     monkeypatch.setattr("latchstore.locking.time.time", lambda: 1012.5)
     assert mutex.describe() == "held for 12.500 s by thread 'MainThread' (slow)"
     # The clock may be set back.

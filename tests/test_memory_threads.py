@@ -198,7 +198,7 @@ class NoMutex:
     def holder(self) -> object:
         return getattr(self._claims, "claim", None)
 
-    def acquire(self, claim: object, timeout: float) -> float:
+    def acquire_as_writer(self, claim: object, timeout: float) -> float:
         self._claims.claim = claim
         return 0.0
 
@@ -323,10 +323,10 @@ class DeliversAtOnce(DictMemoryStore):
     """Calls the listeners at commit, under the writer mutex."""
 
     def _tell(self, claim: Any) -> None:
-        if self._telling is not None:
-            for delivery in self._telling.deliveries:
+        if self._committing is not None:
+            for delivery in self._deliveries_of(self._committing):
                 delivery.deliver(self._dispatcher)
-        self._telling = None
+        self._committing = None
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def table() -> Iterator[Table]:
     latches = Latches(SharedLatch, TIMEOUT)
     table = Table(latches, ["a", "b"])
     claim = (this_thread.thread, "test")
-    latches.writer.acquire(claim, 0)
+    latches.writer.acquire_as_writer(claim, 0)
     apply(
         table, {"stays": entry(b"s", 1, a=1, b=1), "goes": entry(b"g", 1, a=1), "moves": entry(b"m", 1, b=2)}
     )

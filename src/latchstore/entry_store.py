@@ -203,7 +203,7 @@ class SetData:
         self._data = data
 
     def revise(self, key: str, current: Entry | None) -> Entry:
-        entry = with_metadata_of(current)
+        entry = Entry() if current is None else type(current)(current)  # with_metadata_of(current)
         entry.data = self._data
         return entry
 
@@ -394,10 +394,12 @@ class EntryStore(EntryReader, AbstractStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        key = checked_key(key)
+        # The calls are saved for what is usual: 0.1 of 2 us.
+        if type(key) is not str:
+            key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
-        edit: Edit = SetData(as_bytes(data))
+        edit: Edit = SetData(data if type(data) is bytes else as_bytes(data))
         if if_revision is not None:
             edit = _conditional(edit, checked_revision(if_revision))
         self._write_one(key, edit, "from_bytes")

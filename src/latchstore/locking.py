@@ -183,21 +183,18 @@ class Waiters:
 class Latch:
     """Mutual exclusion for short sections, by a claim that stands in a dict."""
 
-    __slots__ = ("_claims", "_waiters")
+    __slots__ = ("_waiters", "claims")
 
     def __init__(self) -> None:
         # Item 0 is the claim of whoever holds the latch. ``setdefault``, ``del`` and ``d[key]`` are atomic
         # in CPython, with and without the GIL, for a key whose hash and equality are in C.
-        self._claims: dict[int, object] = {}
+        self.claims: dict[int, object] = {}
         self._waiters = Waiters()
 
     @property
     def claim(self) -> object | None:
         """The claim of whoever holds it now, or None."""
-        try:
-            return self._claims[0]
-        except KeyError:
-            return None
+        return self.claims.get(0)
 
     def acquire(self, claim: object, timeout: float = -1) -> bool:
         """Take the latch; return whether that was possible in time.
@@ -209,7 +206,7 @@ class Latch:
         timeout : float
             Seconds; negative waits for ever, 0 not at all.
         """
-        claims = self._claims
+        claims = self.claims
         if claims.setdefault(0, claim) is claim:
             return True
         if timeout == 0:
@@ -218,10 +215,11 @@ class Latch:
 
     def release(self, claim: object) -> None:
         """Give the latch back, if it is this claim that holds it."""
-        claims = self._claims
+        claims = self.claims
         if claims and claims.get(0) is claim:
             del claims[0]
-            self._waiters.ring()
+            if self._waiters._bells:
+                self._waiters.ring()
 
     def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function of our own while holding the latch.
@@ -383,18 +381,16 @@ class SharedWriter(rwlock.Lockable):
 
     def release(self) -> None:
         """Give the write side back; nothing happens if the handle does not have it."""
-        if self.locked():
-            latch = self._latch
-            del latch._claims[_WRITER]
+        latch = self._latch
+        claims = latch._claims
+        if claims.get(_WRITER) is self:
+            del claims[_WRITER]
             if latch._waiters._bells:
                 latch._waiters.ring_all()
 
     def locked(self) -> bool:
         """Tell whether the handle has the write side."""
-        try:
-            return self._latch._claims[_WRITER] is self
-        except KeyError:
-            return False
+        return self._latch._claims.get(_WRITER) is self
 
 
 def _left(timeout: float, begun: float) -> float:
@@ -406,22 +402,21 @@ def _left(timeout: float, begun: float) -> float:
 WriterClaim = tuple[threading.Thread, str]
 
 
-class WriterMutex:
+class WriterMutex(Latch):
     """One writer at a time, and who it is.
 
-    Held for a whole exclusive transaction, user code included; so reads never take it.
+    Held for a whole exclusive transaction, user code included; so reads never take it. While it is held: user
+    code of one transaction block, and all the locks below it. See the table at the top of this file.
     """
 
-    __slots__ = ("_latch", "_since")
+    __slots__ = ("_since",)
 
     def __init__(self) -> None:
-        # Guards the right to change the table. While it is held: user code of one transaction block,
-        # and all the locks below it. See the table at the top of this file.
-        self._latch = Latch()
+        super().__init__()
         # When it was taken, in seconds since the epoch; for error messages.
         self._since = 0.0
 
-    def acquire(self, claim: WriterClaim, timeout: float) -> float:
+    def acquire_as_writer(self, claim: WriterClaim, timeout: float) -> float:
         """Take the mutex, or raise LockTimeoutError after `timeout` seconds.
 
         Parameters
@@ -435,9 +430,9 @@ class WriterMutex:
         now : float
             When it was taken, in seconds since the epoch; the write that follows is stamped with it.
         """
-        if not self._latch.acquire(claim, 0):
+        if self.claims.setdefault(0, claim) is not claim:
             self._refuse_to_wait_for_itself(claim)
-            if not self._latch.acquire(claim, timeout):
+            if not self.acquire(claim, timeout):
                 raise LockTimeoutError(f"{claim[1]}: no write lock in {timeout:g} s, {self.describe()}")
         now = self._since = time.time()
         return now
@@ -452,11 +447,7 @@ class WriterMutex:
     @property
     def holder(self) -> WriterClaim | None:
         """The claim of whoever holds it, or None."""
-        return self._latch.claim  # type: ignore[return-value]
-
-    def release(self, claim: WriterClaim) -> None:
-        """Give the mutex back, if it is this claim that holds it."""
-        self._latch.release(claim)
+        return self.claim  # type: ignore[return-value]
 
     def held_by_this_thread(self) -> bool:
         """Tell whether the calling thread holds the mutex."""
@@ -486,13 +477,15 @@ class TableLock:
         Held by whoever takes the write side, and knows the name.
     """
 
-    __slots__ = ("_lock", "_write_handle", "_writer", "timeout")
+    __slots__ = ("_lock", "_write_handle", "_writer", "release_write", "timeout")
 
     def __init__(self, lock: ReaderWriterLock, timeout: float, writer: WriterMutex) -> None:
         self._lock = lock
         self._writer = writer
         # Used under the writer mutex only, so by one thread at a time.
         self._write_handle = lock.gen_wlock()
+        #: Gives back the write side, which the caller has taken by `acquire_write`.
+        self.release_write: Callable[[], None] = self._write_handle.release
         self.timeout = timeout
 
     def reading(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
@@ -543,15 +536,14 @@ class TableLock:
 
     def acquire_write(self) -> None:
         """Take the write side; the caller holds the writer mutex. Raises LockTimeoutError."""
-        if not self._write_handle.acquire(timeout=self.timeout):
+        if not self._write_handle.acquire(True, self.timeout):
             raise LockTimeoutError(
                 f"the table was not free for writing in {self.timeout:g} s: readers hold it"
             )
 
-    def release_write(self) -> None:
-        """Give the write side back, if `acquire_write` has taken it; the caller holds the writer mutex."""
-        if self._write_handle.locked():
-            self._write_handle.release()
+    def give_back_write(self) -> None:
+        """Give it back, if it was taken; the caller holds the writer mutex."""
+        _give_back(self._write_handle)
 
     @property
     def writing(self) -> bool:
@@ -608,7 +600,7 @@ class Latches:
         claim = (this_thread.thread, purpose)
         try:
             try:
-                writer.acquire(claim, timeout)
+                writer.acquire_as_writer(claim, timeout)
                 result = function(*arguments)
                 writer.release(claim)
                 return result

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -80,25 +80,26 @@ class _Applying:
         return True
 
 
-class _Telling:
-    """What is to be told of a commit as soon as it is made.
+class _Committing(NamedTuple):
+    """A commit that is about to be made, and, if its revision is the table's, was.
 
     Attributes
     ----------
-    deliveries : list of Delivery
-        For listeners; each is heard once, however often it is queued.
-    commit : Commit
-        For watches.
+    changes : list of Change
+    revision : int
+    heard : bool
+        Whether anybody listened to events of the changes when it began.
     transaction : Transaction or None
         The block that is to know its revision.
+    deliveries : list of Delivery or None
+        Made when it is told of. Each is heard once, however often it is queued.
     """
 
-    __slots__ = ("commit", "deliveries", "transaction")
-
-    def __init__(self, deliveries: list[Delivery], commit: Commit, transaction: Transaction | None) -> None:
-        self.deliveries = deliveries
-        self.commit = commit
-        self.transaction = transaction
+    changes: list[Change]
+    revision: int
+    heard: bool
+    transaction: Transaction | None
+    deliveries: list[Delivery] | None = None
 
 
 class DictMemoryStore(EntryStore):
@@ -170,9 +171,9 @@ class DictMemoryStore(EntryStore):
         )
         self._dispatcher = EventDispatcher(limit=limit, listener_name=listener_name)
         self._feed = ChangeFeed(checked_count(history, "history", 0))
-        # What is to be told of the commit that is under way, and the last one that has been handed on;
-        # both are assigned under the writer mutex.
-        self._telling: _Telling | None = None
+        # The commit that is under way, and the last one that has been told of; both are assigned under the
+        # writer mutex.
+        self._committing: _Committing | None = None
         self._told_revision = 0
         self._connected = False
         self._closed = False
@@ -726,7 +727,8 @@ class DictMemoryStore(EntryStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
         if self._open_transactions:
-            transaction = self._transaction_of_thread(get_ident())
+            block = self._open_transactions.get(get_ident())
+            transaction = None if block is None else block()
             if transaction is not None and transaction.put_if_own(key, edit):
                 return
         if self._closed or self._dispatcher.crowded:
@@ -734,9 +736,10 @@ class DictMemoryStore(EntryStore):
         latches = self._latches
         table = self._table
         claim = (this_thread.thread, purpose)
+        change = None
         try:
             try:
-                now = latches.writer.acquire(claim, latches.timeout)
+                now = latches.writer.acquire_as_writer(claim, latches.timeout)
                 if self._closed:
                     self._refuse_if_closed(purpose)
                 entries = self._entries
@@ -746,18 +749,18 @@ class DictMemoryStore(EntryStore):
                 revision = table.revision + 1
                 change = (key, current, revised(edit, key, current, revision, now))
                 heard = self._has_listeners(event_class_of(change))
-                if heard or self._feed.active:
-                    self._telling = self._telling_of([change], revision, heard)
                 if change[2] is None:
                     self._apply([change], revision)
                 else:
                     table.apply_one(change, revision)
+                if heard or self._feed.active:
+                    self._committing = _Committing([change], revision, heard, None)
                 self._end_write(claim)
             except BaseException:
-                self._end_write(claim)
+                self._end_write_after_error(claim, change)
                 raise
         except BaseException:
-            self._end_write(claim)
+            self._end_write_after_error(claim, change)
             raise
         if heard:
             self._start_dispatcher_if_needed()
@@ -766,11 +769,21 @@ class DictMemoryStore(EntryStore):
         """Return a new claim of this thread to the writer mutex."""
         return this_thread.thread, purpose
 
+    def _end_write_after_error(self, claim: WriterClaim, change: Change | None) -> None:
+        """End a write of one key, which may have been made all the same, and not told of yet."""
+        if change is not None and self._latches.writer.claim is claim and self._committing is None:
+            new = change[2]
+            revision = self._told_revision + 1 if new is None else new.revision
+            if self._told_revision < revision:
+                heard = self._has_listeners(event_class_of(change))
+                self._committing = _Committing([change], revision, heard, None)
+        self._end_write(claim)
+
     def _end_write(self, claim: WriterClaim) -> None:
         """Tell of the commit that was made, if one was, and give the mutex back; may be done twice."""
         writer = self._latches.writer
-        if writer.holder is claim:
-            if self._telling is not None:
+        if writer.claims.get(0) is claim:
+            if self._committing is not None:
                 self._tell(claim)
             self._told_revision = self._table.revision
             writer.release(claim)
@@ -843,32 +856,37 @@ class DictMemoryStore(EntryStore):
     def _put_gate(self, applying: _Applying | None) -> None:
         self._gate = applying or self._open_transactions or None
 
-    def _telling_of(
-        self, changes: list[Change], revision: int, heard: bool, transaction: Transaction | None = None
-    ) -> _Telling:
-        """Return what is to be told of a commit, made before it, so that nothing is left to fail then."""
+    def _tell(self, claim: WriterClaim) -> None:
+        """Hand on what is to be told of a commit, if it was made; may be done twice."""
+        committing = self._committing
+        if committing is None or self._latches.writer.claims.get(0) is not claim:
+            return
+        if committing.revision <= self._table.revision:
+            if committing.transaction is not None:
+                committing.transaction.revision = committing.revision
+            if committing.deliveries is None:
+                committing = committing._replace(deliveries=self._deliveries_of(committing))
+                self._committing = committing  # from here on these and no others are queued
+            for delivery in committing.deliveries or ():
+                self._dispatcher.submit(delivery)
+            if committing.changes and self._feed.active:
+                transaction = committing.transaction
+                info = None if transaction is None else transaction.transaction_info()
+                self._feed.publish(Commit(committing.revision, committing.changes, info))
+            self._told_revision = committing.revision
+        self._committing = None
+
+    def _deliveries_of(self, committing: _Committing) -> list[Delivery]:
+        transaction = committing.transaction
         info = None if transaction is None else transaction.transaction_info()
         deliveries: list[Delivery] = []
         if info is not None and self._has_listeners(StoreTransactionEndEvent):
             event = StoreTransactionEndEvent(self, transaction=info, state="done")
             deliveries.append(EventDelivery(self.event_manager, event))
-        if heard:
+        if committing.heard:
+            changes, revision = committing.changes, committing.revision
             deliveries.append(CommitDelivery(self.event_manager, self, changes, revision, info))
-        return _Telling(deliveries, Commit(revision, changes, info), transaction)
-
-    def _tell(self, claim: WriterClaim) -> None:
-        """Hand on what is to be told, if it was committed; may be done twice."""
-        if self._latches.writer.holder is not claim:
-            return
-        telling = self._telling
-        if telling is not None and telling.commit.revision <= self._table.revision:
-            if telling.transaction is not None:
-                telling.transaction.revision = telling.commit.revision
-            for delivery in telling.deliveries:
-                self._dispatcher.submit(delivery)
-            if self._feed.active and telling.commit.changes:
-                self._feed.publish(telling.commit)
-        self._telling = None
+        return deliveries
 
     # -- Committer: what transactions ask of the store --------------------------------------------
 
@@ -876,7 +894,7 @@ class DictMemoryStore(EntryStore):
         purpose = claim[1]
         self._check_door(purpose, timeout)
         latches = self._latches
-        latches.writer.acquire(claim, latches.timeout if timeout is None else timeout)
+        latches.writer.acquire_as_writer(claim, latches.timeout if timeout is None else timeout)
         self._refuse_if_closed(purpose)
         return WriteBatch(self._entries, self._table.revision + 1)
 
@@ -884,8 +902,7 @@ class DictMemoryStore(EntryStore):
         changes = batch.net_changes()
         heard = any(map(self._has_listeners, map(event_class_of, changes)))
         revision = batch.revision if changes else self._table.revision
-        if heard or transaction is not None or self._feed.active:
-            self._telling = self._telling_of(changes, revision, heard, transaction)
+        self._committing = _Committing(changes, revision, heard, transaction)
         if changes:
             self._apply(changes, revision)
 

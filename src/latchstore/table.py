@@ -122,7 +122,7 @@ class Table:
                 self.revision = revision
                 self._preparing = None
             self.settle()
-            lock.release_write()
+            lock.give_back_write()
 
     def apply(self, changes: list[Change], revision: int, open_gate: Callable[[], None]) -> None:
         """Make all changes, at one instant for every reader; or raise, and make none.
@@ -155,7 +155,7 @@ class Table:
         if lock.writing:
             self.settle()
             open_gate()
-            lock.release_write()
+            lock.give_back_write()
 
     def settle(self) -> None:
         """Finish the commit that is under way, or take it back if it is not decided; may be done twice.

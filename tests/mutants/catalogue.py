@@ -54,7 +54,7 @@ class Mutant:
             path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
 
 
-_ACQUIRE = "                now = latches.writer.acquire(claim, latches.timeout)\n"
+_ACQUIRE = "                now = latches.writer.acquire_as_writer(claim, latches.timeout)\n"
 
 _END_OF_WRITE_ONE = """            raise
         if heard:
@@ -62,7 +62,7 @@ _END_OF_WRITE_ONE = """            raise
 """
 
 _TELLING = """                if heard or self._feed.active:
-                    self._telling = self._telling_of([change], revision, heard)
+                    self._committing = _Committing([change], revision, heard, None)
 """
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -74,7 +74,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 "memory.py",
                 _ACQUIRE,
-                _ACQUIRE.replace("latches.writer.acquire(claim, latches.timeout)", "time.time()"),
+                _ACQUIRE.replace("latches.writer.acquire_as_writer(claim, latches.timeout)", "time.time()"),
             ),
         ),
     ),
@@ -168,16 +168,16 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 "memory.py",
                 _TELLING,
-                "                telling = self._telling_of([change], revision, heard)\n",
+                "                committing = _Committing([change], revision, heard, None)\n",
             ),
             Edit(
                 "memory.py",
                 _END_OF_WRITE_ONE,
                 "            raise\n"
-                "        for delivery in telling.deliveries:\n"
+                "        for delivery in self._deliveries_of(committing):\n"
                 "            self._dispatcher.submit(delivery)\n"
                 "        if self._feed.active:\n"
-                "            self._feed.publish(telling.commit)\n"
+                "            self._feed.publish(Commit(revision, [change], None))\n"
                 "        if heard:\n"
                 "            self._start_dispatcher_if_needed()\n",
             ),
@@ -230,10 +230,9 @@ MUTANTS: tuple[Mutant, ...] = (
                 "transaction.py",
                 "                    self._tell_failure()\n",
                 "                    self._tell_failure()\n"
-                "                    telling = self._store._telling_of(\n"
-                "                        batch.net_changes(), batch.revision, True, self\n"
-                "                    )\n"
-                "                    for delivery in telling.deliveries:\n"
+                "                    from latchstore.memory import _Committing\n"
+                "                    made = _Committing(batch.net_changes(), batch.revision, True, None)\n"
+                "                    for delivery in self._store._deliveries_of(made):\n"
                 "                        self._store._queue(delivery)\n",
             ),
         ),
@@ -259,7 +258,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "memory.py",
                 _TELLING,
                 _TELLING + "                if heard and self._dispatcher._queue.empty():\n"
-                "                    self._telling.deliveries.append(\n"
+                "                    self._dispatcher.submit(\n"
                 "                        CommitDelivery(self.event_manager, self, [change], revision, None)\n"
                 "                    )\n",
             ),
@@ -285,10 +284,10 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 "memory.py",
                 "            except BaseException:\n"
-                "                self._end_write(claim)\n"
+                "                self._end_write_after_error(claim, change)\n"
                 "                raise\n"
                 "        except BaseException:\n"
-                "            self._end_write(claim)\n"
+                "            self._end_write_after_error(claim, change)\n"
                 "            raise\n"
                 "        if heard:\n",
                 "            except BaseException:\n"

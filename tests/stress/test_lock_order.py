@@ -112,7 +112,7 @@ def test_locks_of_the_system_are_noted_too() -> None:
         assert list(store.glob("*")) == ["key"]
         store.close()
     edges = {(edge.held.split()[-1], edge.taken.split()[-1]) for edge in order.edges()}
-    assert ("WriterMutex.__init__", "Latches.renew") in edges
+    assert ("Latches.renew", "Latches.renew") in edges
     assert order.problem() is None
     # Afterwards locks are what they were.
     assert not isinstance(threading.Lock(), RecordingLock)

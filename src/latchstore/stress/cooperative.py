@@ -23,7 +23,7 @@ from typing import Any
 
 from readerwriterlock import rwlock
 
-from latchstore.locking import Latch, SharedLatch
+from latchstore.locking import Latch, SharedLatch, Waiters, WriterMutex
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
@@ -171,30 +171,65 @@ class CooperativeRLock(CooperativeLock):
         self._count = count
 
 
+class _Claims(dict[int, object]):
+    """The claims of a latch, where the one with the key 0 is taken and given back with a cooperative lock."""
+
+    def __init__(self, lock: CooperativeLock) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def setdefault(self, key: int, claim: object, /) -> object:  # type: ignore[override]
+        return super().setdefault(key, claim) if self._lock.acquire(False) else self.get(key)
+
+    def __delitem__(self, key: int, /) -> None:
+        super().__delitem__(key)
+        self._lock.release()
+
+
+class _Waiters(Waiters):
+    """Those who wait for a cooperative lock."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: CooperativeLock) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def wait(self, ready: Callable[[], object], timeout: float, *how: float) -> bool:
+        deadline = None if timeout < 0 else time.monotonic() + timeout
+        while not ready():
+            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._lock.acquire(True, left):
+                return False
+            self._lock.release()
+        return True
+
+
+def _make_cooperative(latch: Latch) -> None:
+    lock = _lock()
+    if isinstance(lock, CooperativeLock):
+        latch.claims = _Claims(lock)
+        latch._waiters = _Waiters(lock)
+
+
 class CooperativeLatch(Latch):
     """In the place of ``latchstore.locking.Latch``."""
 
-    __slots__ = ("_claim", "_lock")
+    __slots__ = ()
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = _lock()
-        self._claim: object | None = None
+        _make_cooperative(self)
 
-    @property
-    def claim(self) -> object | None:
-        return self._claim
 
-    def acquire(self, claim: object, timeout: float = -1) -> bool:
-        if not self._lock.acquire(timeout != 0, -1 if timeout == 0 else timeout):
-            return False
-        self._claim = claim
-        return True
+class CooperativeMutex(WriterMutex):
+    """In the place of ``latchstore.locking.WriterMutex``."""
 
-    def release(self, claim: object) -> None:
-        if self._claim is claim and self._lock.locked():
-            self._claim = None
-            self._lock.release()
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        _make_cooperative(self)
 
 
 class CooperativeQueue:
@@ -342,6 +377,7 @@ def _replacements() -> list[tuple[object, object]]:
         (_RLock, _rlock),
         (_SimpleQueue, _simple_queue),
         (Latch, CooperativeLatch),
+        (WriterMutex, CooperativeMutex),
         (SharedLatch, rwlock.RWLockFair),
         (_REAL_TIMES["sleep"], _sleep),
         (_REAL_TIMES["time"], _clock("time", 1.0, float(_START))),

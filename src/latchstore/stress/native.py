@@ -22,6 +22,9 @@ from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
 from latchstore.stress.workloads import Action, RolledBackError, Workload
 
+#: Seconds after which an exception that one thread sets in another has come, or has been dropped.
+_DROPPED_AFTER = 1.0
+
 
 class WorkerError(Exception):
     """A thread of a run has met an error that no store may raise there."""
@@ -147,14 +150,22 @@ class _Crew:
                 while left > 0 and not self._errors:
                     left -= 1
                     self._do(next(next(turns)), number)
-                while self._interrupted[number]:
-                    time.sleep(0)
+                self._await_exception(number)
             except InjectedError:
                 self._note_broken_off(number)
                 self._interrupted[number] = False
             except BaseException as error:
                 self._errors.append(error)
                 return
+
+    def _await_exception(self, number: int) -> None:
+        """Wait for the exception from outside, if there is one; it may have been dropped by a finalizer."""
+        deadline = time.monotonic() + _DROPPED_AFTER
+        while self._interrupted[number]:
+            time.sleep(0)
+            if time.monotonic() > deadline:
+                _set_exception(threading.get_ident(), None)
+                self._interrupted[number] = False
 
     def _do(self, action: Action, thread: int) -> None:
         """Do one action and write it down."""
@@ -188,8 +199,7 @@ class _Crew:
             ident = self._workers[number].ident
             if self._open[number] is not None and not self._interrupted[number] and ident is not None:
                 self._interrupted[number] = True
-                set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-                set_exception(ctypes.c_ulong(ident), ctypes.py_object(error))
+                _set_exception(ident, error)
                 return True
         return False
 
@@ -202,6 +212,12 @@ class _Crew:
             return  # refused, as all others may be
         except BaseException as error:
             self._errors.append(error)
+
+
+def _set_exception(ident: int, error: type[BaseException] | None) -> None:
+    """Raise something in a thread as soon as it can be; None takes back what it has not met yet."""
+    exception = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), exception)
 
 
 def _operation(

@@ -10,9 +10,10 @@ import _thread
 import functools
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from latchstore.locking import Latch, SharedLatch
+from latchstore.locking import Latch, SharedLatch, WriterMutex
 from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of, note_handles
 from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted
@@ -75,23 +76,29 @@ class RecordingLock:
         self.release()
 
 
-class RecordingLatch(Latch):
-    """In the place of ``latchstore.locking.Latch``: the same, with a note in a `LockOrder`."""
+class _Claims(dict[int, object]):
+    """The claims of a latch, where a lock notes that the one with the key 0 is taken and given back."""
 
-    __slots__ = ("_lock",)
-
-    def __init__(self, order: LockOrder) -> None:
+    def __init__(self, lock: RecordingLock) -> None:
         super().__init__()
         # Taken and given back with the latch, so it is never waited for.
-        self._lock = RecordingLock(order)
+        self._lock = lock
 
-    def acquire(self, claim: object, timeout: float = -1) -> bool:
-        return super().acquire(claim, timeout) and self._lock.acquire()
+    def setdefault(self, key: int, claim: object, /) -> object:  # type: ignore[override]
+        holder = super().setdefault(key, claim)
+        if holder is claim:
+            self._lock.acquire()
+        return holder
 
-    def release(self, claim: object) -> None:
-        if self.claim is claim and self._lock.locked():
-            self._lock.release()
-        super().release(claim)
+    def __delitem__(self, key: int, /) -> None:
+        self._lock.release()
+        super().__delitem__(key)
+
+
+def _recording(make: Callable[[], Latch], order: LockOrder) -> Latch:
+    latch = make()
+    latch.claims = _Claims(RecordingLock(order))
+    return latch
 
 
 def _recording_shared_latch(order: LockOrder) -> SharedLatch:
@@ -118,7 +125,8 @@ def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
     replacements = [
         (_Lock, lock),
         (threading.Lock, lock),
-        (Latch, functools.partial(RecordingLatch, order)),
+        (Latch, functools.partial(_recording, Latch, order)),
+        (WriterMutex, functools.partial(_recording, WriterMutex, order)),
         (SharedLatch, functools.partial(_recording_shared_latch, order)),
     ]
     return substituted(scope.modules(), replacements, patches)

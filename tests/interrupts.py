@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +24,8 @@ class Striker:
         Before which bytecode, counted from 1; 0 for none.
     kind : type of BaseException
         What is raised.
+    instead : callable, optional
+        What is called there instead.
 
     Attributes
     ----------
@@ -32,9 +35,15 @@ class Striker:
         Where it struck.
     """
 
-    def __init__(self, number: int, kind: type[BaseException] = KeyboardInterrupt) -> None:
+    def __init__(
+        self,
+        number: int,
+        kind: type[BaseException] = KeyboardInterrupt,
+        instead: Callable[[], object] | None = None,
+    ) -> None:
         self._number = number
         self._kind = kind
+        self._instead = instead
         self.executed = 0
         self.place: str | None = None
 
@@ -66,5 +75,8 @@ class Striker:
                 code = frame.f_code
                 name = dis.opname[code.co_code[frame.f_lasti]]
                 self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_qualname} {name}"
-                raise self._kind("struck")
+                if self._instead is None:
+                    raise self._kind("struck")
+                sys.settrace(None)
+                self._instead()
         return self._opcode

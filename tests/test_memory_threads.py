@@ -192,18 +192,22 @@ class NoMutex:
     """Looks like the writer mutex and keeps nobody out."""
 
     def __init__(self) -> None:
-        self._claims = threading.local()
+        self._claimed = threading.local()
 
     @property
-    def holder(self) -> object:
-        return getattr(self._claims, "claim", None)
+    def claim(self) -> object:
+        return getattr(self._claimed, "claim", None)
+
+    @property
+    def claims(self) -> dict[int, object]:
+        return {0: self.claim}
 
     def acquire_as_writer(self, claim: object, timeout: float) -> float:
-        self._claims.claim = claim
+        self._claimed.claim = claim
         return 0.0
 
     def release(self, claim: object) -> None:
-        self._claims.claim = None
+        self._claimed.claim = None
 
     def held_by_this_thread(self) -> bool:
         return True

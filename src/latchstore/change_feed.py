@@ -147,6 +147,12 @@ class ChangeBuffer:
         self._reader: weakref.ref[object] | None = None
         self._abandoned: list[object] = []
 
+    def renew(self) -> None:
+        """Go on with a free latch and with nothing to read, in a forked child."""
+        self._latch = Latch()
+        self._waiters = Waiters()
+        self._clear()
+
     def belong_to(self, reader: object) -> None:
         """Have the buffer closed when nobody holds its reader any more.
 
@@ -305,6 +311,12 @@ class ChangeFeed:
         # What buffers that are gone have dropped.
         self._dropped = 0
         self.active = history > 0
+
+    def renew(self) -> None:
+        """Go on with free latches, in a forked child; what watches had to read is the parent's."""
+        self._feed_latch = Latch()
+        for buffer in self._buffers:
+            buffer.renew()
 
     @property
     def dropped(self) -> int:

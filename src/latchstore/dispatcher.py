@@ -127,6 +127,17 @@ class EventDispatcher:
         # With a few events of room for each wake-up, or writers and listeners would take turns.
         self._room_below = None if limit is None else limit - limit // 16
         self._listener_name = listener_name
+        # Whether the store is gone.
+        self._abandoned = False
+        self.delivered = 0
+        self.listener_errors = 0
+        self.slowest: tuple[str | None, float] = (None, 0.0)
+        self.heard_revision = 0
+        self.renew()
+        _dispatchers.add(self)
+
+    def renew(self) -> None:
+        """Begin with nothing queued and no thread: at first, and in a forked child."""
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
         self._life = Latch()
@@ -134,8 +145,6 @@ class EventDispatcher:
         self._post: dict[int, threading.Thread] = {}
         self._starting = False
         self._stopping = False
-        # Whether the store is gone.
-        self._abandoned = False
         # What the thread is delivering and since when (monotonic seconds); one assignment publishes it.
         self._delivering: tuple[Delivery, float] | None = None
         # The same of the listener that it is calling.
@@ -148,11 +157,6 @@ class EventDispatcher:
         self._room = Waiters()
         # The flags in the queue, which are no events; changed by single list operations.
         self._flags: list[_Flag] = []
-        self.heard_revision = 0
-        self.delivered = 0
-        self.listener_errors = 0
-        self.slowest: tuple[str | None, float] = (None, 0.0)
-        _dispatchers.add(self)
 
     # -- what is going on -------------------------------------------------------------------------
 
@@ -277,7 +281,8 @@ class EventDispatcher:
         if not took_post:
             return
         try:
-            while self._run_next():
+            # A child that a listener has forked has this thread, and not its post.
+            while self._run_next() and self._post.get(0) is thread:
                 pass
         except BaseException:
             # Something has struck between two deliveries: another thread takes over.

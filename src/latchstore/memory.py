@@ -13,6 +13,7 @@ and the gate:
 from __future__ import annotations
 
 import functools
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -179,6 +180,7 @@ class DictMemoryStore(EntryStore):
         self._closed = False
         # A foreign event manager need not be able to tell; then every event is built.
         self._has_listeners: Callable[[Any], bool] = getattr(self.event_manager, "has_listeners", _always)
+        _stores.add(self)
         # The dispatcher's thread does not keep the store alive; when nobody does, it ends the thread.
         weakref.finalize(self, self._dispatcher.stop_soon).atexit = False
 
@@ -362,6 +364,31 @@ class DictMemoryStore(EntryStore):
     def __repr__(self) -> str:
         table = self._table
         return f"<DictMemoryStore {len(table.entries)} keys, revision {table.revision}>"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a store cannot be pickled or copied: save(path) writes what it holds, load(path) reads it back"
+        )
+
+    def _renew_in_child(self) -> None:
+        """Make of a forked child's copy a store of its own: whole, with free locks, and nothing under way.
+
+        Other threads of the parent may have been anywhere, and are not here. This one is alone.
+        """
+        self._latches.renew()
+        self._table.settle()
+        self._gate_latch = Latch()
+        for block in list(self._open_transactions.values()):
+            transaction = block()
+            block.left = None
+            if transaction is not None:
+                transaction.forget_in_child()
+        self._open_transactions.clear()
+        self._gate = None
+        self._committing = None
+        self._told_revision = self._table.revision
+        self._feed.renew()
+        self._dispatcher.renew()
 
     # -- indexes ----------------------------------------------------------------------------------
 
@@ -1005,6 +1032,19 @@ class _QueuedEvents:
     def emit(self, event: BaseEvent, /) -> None:
         self._store._dispatcher.submit(EventDelivery(self._store.event_manager, event))
         self._store._dispatcher.ensure_running()
+
+
+# Every store alive, for children that this process forks.
+_stores: weakref.WeakSet[DictMemoryStore] = weakref.WeakSet()
+
+
+def _renew_stores_in_child() -> None:
+    for store in list(_stores):
+        store._renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_stores_in_child)
 
 
 def _checked_notes(notes: str) -> str:

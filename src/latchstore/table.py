@@ -77,7 +77,16 @@ class Table:
         Metadata item name to `MetadataIndex`; replaced whole when an index is added or removed.
     """
 
-    __slots__ = ("_committing", "_latches", "_preparing", "entries", "indexes", "preimages", "revision")
+    __slots__ = (
+        "_committing",
+        "_latches",
+        "_preparing",
+        "_setting",
+        "entries",
+        "indexes",
+        "preimages",
+        "revision",
+    )
 
     def __init__(self, latches: Latches, indexes: Iterable[str] = ()) -> None:
         self._latches = latches
@@ -89,6 +98,8 @@ class Table:
         # by one assignment, so that `settle` knows what to do whatever has struck. Under the table lock.
         self._preparing: list[Change] | None = None
         self._committing: _Decided | None = None
+        # The same for a commit of one key that is set: it is made by the dict store.
+        self._setting: Change | None = None
 
     def apply_one(self, change: Change, revision: int) -> None:
         """Set one key (not delete it); or raise, and change nothing. Caller as for `apply`.
@@ -101,26 +112,23 @@ class Table:
                 lock.acquire_write()
                 if self.preimages.layers:
                     self.preimages.record([change])
+                self._setting = change
                 if self.indexes:
-                    self._preparing = [change]
                     self._update_indexes([change])
                 self.entries[change[0]] = change[2]
                 self.revision = revision
-                self._preparing = None
+                self._setting = None
                 lock.release_write()
             except BaseException:
-                self._settle_one(change, revision)
+                self._settle_one()
                 raise
         except BaseException:
-            self._settle_one(change, revision)
+            self._settle_one()
             raise
 
-    def _settle_one(self, change: Change, revision: int) -> None:
+    def _settle_one(self) -> None:
         lock = self._latches.table
         if lock.writing:
-            if self.entries.get(change[0]) is change[2]:
-                self.revision = revision
-                self._preparing = None
             self.settle()
             lock.give_back_write()
 
@@ -169,7 +177,14 @@ class Table:
             self.revision = decided.revision
             self._preparing = None
             self._committing = None
-        elif self._preparing is not None:
+        if self._setting is not None:
+            key, _, new = self._setting
+            if new is not None and self.entries.get(key) is new:
+                self.revision = new.revision
+            else:
+                self._undo_indexes([self._setting])
+            self._setting = None
+        if self._preparing is not None:
             self._remove([key for key, old, _ in self._preparing if old is None])
             self._undo_indexes(self._preparing)
             self._preparing = None

@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from latchstore.arguments import checked_key, describe
 from latchstore.batch import OptimisticBatch, WriteBatch
@@ -64,18 +64,31 @@ class TransactionInfo:
     thread: str
 
 
+class Left(NamedTuple):
+    """What an open block leaves behind, if nobody holds its transaction any more."""
+
+    store: Committer
+    thread: int
+    batch: WriteBatch
+    outer: Transaction | None
+    savepoint: int
+    claim: WriterClaim | None
+    info: TransactionInfo | None
+    start: Delivery | None
+
+
 class Routing(weakref.ref["Transaction"]):
     """A transaction as the store knows it.
 
     Attributes
     ----------
-    state : dict or None
-        From the beginning of the block to its end: all attributes of the transaction, for `_abandon`.
+    left : Left or None
+        While the block is open.
     """
 
-    __slots__ = ("state",)
+    __slots__ = ("left",)
 
-    state: dict[str, Any] | None
+    left: Left | None
 
 
 def _abandon(routing: weakref.ref[Transaction]) -> None:
@@ -85,11 +98,12 @@ def _abandon(routing: weakref.ref[Transaction]) -> None:
     signal handler or another thread raises.
     """
     assert isinstance(routing, Routing)
-    state = getattr(routing, "state", None)
-    if state is not None:
-        heir = Transaction.__new__(Transaction)
-        heir.__dict__ = state
-        heir._abandoned = True
+    left = getattr(routing, "left", None)
+    if left is not None:
+        heir = Transaction(left.store, "", None)
+        heir._batch, heir._outer, heir._savepoint = left.batch, left.outer, left.savepoint
+        heir._claim, heir._info, heir._start, heir._thread = left.claim, left.info, left.start, left.thread
+        heir._routing, heir._routed = routing, True
         heir._finish()
 
 
@@ -217,8 +231,8 @@ class Transaction(EntryStore):
         # The store knows its transactions by weak references: see rule 6.
         self._routed = False
         self._routing = Routing(self, _abandon)
-        # Whether nobody held it any more before its block had ended.
-        self._abandoned = False
+        self._routing.left = None
+        self._forked = False
         self._doomed = False
         # True from commit() or rollback() to the end of the block.
         self._settled = False
@@ -242,7 +256,6 @@ class Transaction(EntryStore):
         return self
 
     def _enter(self) -> None:
-        self._routing.state = self.__dict__
         outer = self._store._transaction_of_this_thread()
         if outer is None:
             self._begin()
@@ -257,6 +270,11 @@ class Transaction(EntryStore):
         self._owner = this_thread.thread
         self._thread = get_ident()
         self._routed = True
+        open_batch, claim, start = self._batch, self._claim, self._start
+        assert open_batch is not None
+        self._routing.left = Left(
+            self._store, self._thread, open_batch, outer, self._savepoint, claim, self._info, start
+        )
         self._store._route(self._thread, self._routing)
 
     @property
@@ -285,7 +303,7 @@ class Transaction(EntryStore):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._settled or self._abandoned:
+        if self._settled or (self._routing.left is None and self._thread is not None and kind is not None):
             self._settled = False
             return
         try:
@@ -422,7 +440,7 @@ class Transaction(EntryStore):
         """Leave nothing held, queued or routed that belongs to the block; may be done twice."""
         self._stop()
         self._take_back()
-        self._routing.state = None
+        self._routing.left = None
 
     def _take_back(self) -> None:
         batch, claim = self._ending, self._claim
@@ -456,6 +474,15 @@ class Transaction(EntryStore):
             self._failure = self._store._delivery(event)
         if self._failure is not None:
             self._store._queue(self._failure)
+
+    def forget_in_child(self) -> None:
+        """End the block, and those around it, without any effect: this is a forked child's copy."""
+        block: Transaction | None = self
+        while block is not None:
+            block._forked = True
+            block._batch = block._ending = block._claim = block._routing.left = None
+            block._routed = False
+            block = block._outer
 
     def _call_back(self) -> None:
         if self._outer is None:
@@ -497,6 +524,10 @@ class Transaction(EntryStore):
             raise WrongThreadError(
                 f"{self!r} belongs to {self._task or 'no asyncio task'}, "
                 f"but was used by {_current_task() or 'no asyncio task'}"
+            )
+        if self._forked:
+            raise TransactionClosedError(
+                f"{self!r} was open when this process was forked, and goes on in the parent alone"
             )
         raise TransactionClosedError(f"{self!r} is used after its end")
 

@@ -210,7 +210,5 @@ def test_junit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [name for name, each in FAULTS.items() if each.native])
 def test_ours_bears_faults_on_native_threads(capsys: pytest.CaptureFixture[str], fault: str) -> None:
-    if fault == "forks":
-        pytest.skip("not yet: see the known defects in src/latchstore/stress/README.md")
     words = ["--workload", "registers,list-append,bank", "--ops", "1200", "--length", "300"]
     assert stress(*words, "--faults", fault) == 0, capsys.readouterr().out

@@ -1,0 +1,365 @@
+"""A forked child has a store of its own, whole and usable, whatever the parent's other threads were doing."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pytest
+
+from latchstore import (
+    DictMemoryStore,
+    EventManager,
+    StoreModificationEvent,
+    StoreSetEvent,
+    TransactionClosedError,
+)
+from tests.interrupts import Striker
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+#: Seconds after which a wait has failed, and a child is ended.
+TIMEOUT = 20
+
+#: How many children are forked beside threads that write; 1,000 were, see README.md.
+FORKS = int(os.environ.get("LATCHSTORE_FORKS", "100"))
+
+
+def in_child(function: Callable[[], object]) -> str:
+    """Run a function in a forked child; return what went wrong there, or nothing."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        # To fork beside other threads, of which newer versions of Python warn, is what this is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        _be_child(function, write)
+    os.close(write)
+    with os.fdopen(read, encoding="utf-8") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return told or (f"wait status {status}" if status else "")
+
+
+def _be_child(function: Callable[[], object], write: int) -> None:
+    told, code = "", 0
+    try:
+        sys.settrace(None)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(TIMEOUT)
+        function()
+    except BaseException:
+        told, code = traceback.format_exc(), 1
+    finally:
+        os.write(write, told.encode())
+        os._exit(code)
+
+
+def new_store(**options: Any) -> DictMemoryStore:
+    return DictMemoryStore(EventManager(), lock_timeout=5.0, **options)
+
+
+def check_use(store: DictMemoryStore, heard: list[str]) -> None:
+    """Use everything in a child, which must not meet anything of the parent's."""
+    store._table.check()
+    info = store.info()
+    assert info["pending_events"] == 0
+    revision = info["revision"]
+    heard.clear()
+    store.from_bytes("child", b"1")
+    with store.transaction("child"):
+        store.set("child", (b"2", {"kind": "child"}))
+    with store.transaction("child", optimistic=True) as tx:
+        tx.from_bytes("child too", tx.to_bytes("child"))
+    with store.snapshot() as view:
+        store.delete("child too")
+        assert view.to_bytes("child too") == b"2"
+    assert list(store.query_keys(kind="child")) == ["child"]
+    store.flush(TIMEOUT)
+    assert store.info()["revision"] == revision + 4
+    assert heard == ["child", "child", "child too", "child too"], heard
+    store.close(TIMEOUT)
+
+
+@contextlib.contextmanager
+def busy(store: DictMemoryStore) -> Iterator[None]:
+    """Have threads write, read, watch and open snapshots meanwhile; pairs of keys are always alike."""
+    over = threading.Event()
+    errors: list[BaseException] = []
+
+    def run(step: Callable[[int], object]) -> None:
+        number = 0
+        try:
+            while not over.is_set():
+                number += 1
+                step(number)
+        except BaseException as error:
+            errors.append(error)
+
+    def pair(number: int) -> None:
+        data = (b"%d" % number, {"kind": number % 3})
+        if number % 3:
+            store.multiset(["left", "right"], [data, data])
+        else:
+            with store.transaction("pair"):
+                store.delete("left")
+                store.delete("right")
+
+    def single(number: int) -> None:
+        store.set(f"single {number % 50}", (b"", {"kind": number % 3}))
+
+    def look(number: int) -> None:
+        with store.snapshot() as view:
+            view.exists("left")
+        list(store.query(kind=1))
+
+    def wait(number: int) -> None:
+        with store.watch("left") as changes, contextlib.suppress(TimeoutError):
+            changes.get(0.01)
+
+    threads = [threading.Thread(target=run, args=(step,)) for step in (pair, single, single, look, wait)]
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+        sys.setswitchinterval(switching)
+    assert not any(thread.is_alive() for thread in threads)
+    assert errors == []
+
+
+@pytest.mark.timeout(600)
+def test_children_that_are_forked_beside_busy_threads() -> None:
+    store = new_store(indexes=["kind"], history=10, max_pending_events=None)
+    heard: list[str] = []
+
+    def hear(event: Any) -> None:
+        heard.append(event.key)
+
+    store.event_manager.connect(StoreModificationEvent, hear)
+
+    def check() -> None:
+        with store.snapshot() as view:
+            sides = [view.to_bytes(key) for key in ("left", "right") if view.exists(key)]
+        assert len(sides) != 1, "half a commit"
+        assert len(set(sides)) < 2, sides
+        check_use(store, heard)
+
+    with busy(store):
+        told = [told for told in (in_child(check) for _ in range(FORKS)) if told]
+    assert told == []
+    # The parent has not noticed anything.
+    store.flush(TIMEOUT)
+    revision = store.info()["revision"]
+    heard.clear()
+    store.from_bytes("parent", b"")
+    store.close(TIMEOUT)
+    assert heard == ["parent"]
+    assert store.info()["revision"] == revision + 1
+    store._table.check()
+
+
+def test_a_child_has_no_open_transaction_of_another_thread() -> None:
+    store = new_store()
+    store.from_bytes("k", b"before")
+    opened, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.transaction("held"):
+            store.from_bytes("k", b"not committed")
+            opened.set()
+            assert go_on.wait(TIMEOUT)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert opened.wait(TIMEOUT)
+
+    def check() -> None:
+        assert store.to_bytes("k") == b"before"
+        store.from_bytes("k", b"child")
+        assert store.to_bytes("k") == b"child"
+
+    told = in_child(check)
+    go_on.set()
+    holder.join(TIMEOUT)
+    assert told == ""
+    assert store.to_bytes("k") == b"not committed"
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_a_block_in_which_a_child_is_forked_goes_on_in_the_parent_alone(optimistic: bool) -> None:
+    store = new_store()
+    with store.transaction("outer", optimistic=optimistic) as outer, store.transaction("inner") as inner:
+        inner.from_bytes("k", b"parent")
+
+        def check() -> None:
+            for tx in (outer, inner):
+                with pytest.raises(TransactionClosedError, match="forked, and goes on in the parent alone"):
+                    tx.from_bytes("k", b"child")
+                with pytest.raises(TransactionClosedError, match="forked"):
+                    tx.__exit__(None, None, None)
+            assert not store.exists("k")
+            store.from_bytes("k", b"child")
+            with store.transaction():
+                assert store.to_bytes("k") == b"child"
+
+        assert in_child(check) == ""
+    assert store.to_bytes("k") == b"parent"
+
+
+def test_events_that_wait_in_the_parent_are_not_heard_in_a_child() -> None:
+    store = new_store()
+    heard: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def listen(event: Any) -> None:
+        begun.set()
+        assert go_on.wait(TIMEOUT)
+        heard.append(event.key)
+
+    store.event_manager.connect(StoreSetEvent, listen)
+    watch = store.watch()
+    for number in range(3):
+        store.from_bytes(f"k{number}", b"")
+    assert begun.wait(TIMEOUT)
+
+    def check() -> None:
+        go_on.set()
+        assert len(watch) == 0
+        store.flush(TIMEOUT)
+        assert heard == []
+        store.from_bytes("child", b"")
+        store.flush(TIMEOUT)
+        assert heard == ["child"]
+        assert watch.get(0).key == "child"  # type: ignore[union-attr]
+
+    told = in_child(check)
+    go_on.set()
+    store.flush(TIMEOUT)
+    assert told == ""
+    assert heard == ["k0", "k1", "k2"]
+    assert len(watch) == 3
+
+
+def test_a_listener_may_fork() -> None:
+    store = new_store()
+    told: list[str] = []
+
+    def listen(event: Any) -> None:
+        if event.key == "k":
+            told.append(in_child(lambda: store.from_bytes("child", b"")))
+
+    store.event_manager.connect(StoreSetEvent, listen)
+    store.from_bytes("k", b"")
+    store.flush(TIMEOUT)
+    assert told == [""]
+    assert not store.exists("child")
+
+
+def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
+    """Each bytecode is tried as the place where the thread that commits stands when the child is forked."""
+    names = ["gone", "kept", "made"]
+
+    def make() -> DictMemoryStore:
+        store = new_store(indexes=["kind"])
+        store.multiset(names[:2], [(b"old", {"kind": "old"})] * 2)
+        return store
+
+    def commit(store: DictMemoryStore) -> None:
+        with store.transaction():
+            store.delete("gone")
+            store.multiset(names[1:], [(b"new", {"kind": "new"})] * 2)
+
+    def set_one(store: DictMemoryStore) -> None:
+        store.set("kept", (b"new", {"kind": "new"}))
+
+    class Cut(BaseException):
+        """Leaves everything as it is: no handler of the package runs."""
+
+    before, after = {"gone": b"old", "kept": b"old"}, {"kept": b"new", "made": b"new"}
+    seen = set()
+    for name, write in (
+        ("commit", commit),
+        ("one", lambda store: store.set("kept", (b"new", {"kind": "new"}))),
+    ):
+        number = 0
+        while True:
+            number += 1
+            store = make()
+            renewed: list[dict[str, bytes]] = []
+
+            def look(store: DictMemoryStore = store, renewed: list[Any] = renewed) -> None:
+                # What a child would do, where the thread that commits is not there any more.
+                store._renew_in_child()
+                store._table.check()
+                renewed.append({key: store.to_bytes(key) for key in store.glob("*")})
+                assert sorted(store.query_keys(kind="old")) == sorted(
+                    key for key, data in renewed[0].items() if data == b"old"
+                )
+                raise Cut
+
+            striker = Striker(number, instead=look)
+            with contextlib.suppress(Cut, Exception), striker:
+                write(store)
+            if striker.place is None:
+                break
+            assert renewed, (striker.place, name)
+            seen.add(tuple(sorted(renewed[0].items())))
+            if name == "commit":
+                assert renewed[0] in (before, after), striker.place
+    assert tuple(sorted(before.items())) in seen
+    assert tuple(sorted(after.items())) in seen
+
+
+# -- multiprocessing ----------------------------------------------------------------------------------
+
+#: What a child of multiprocessing that is forked inherits.
+STORE = DictMemoryStore(EventManager())
+
+
+def count_in_child(number: int) -> tuple[int, bool]:
+    """Return how many keys there are, and whether the child could write."""
+    keys = len(STORE)
+    with STORE.transaction("child"):
+        STORE.from_bytes(f"child {number}", b"")
+    return keys, STORE.exists(f"child {number}")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_process_pools(method: str) -> None:
+    """A forked child has the parent's keys, one that is spawned the module's own, which has none."""
+    STORE.from_bytes("parent", b"")
+    context = multiprocessing.get_context(method)
+    with busy(new_store()), ProcessPoolExecutor(2, mp_context=context) as executor:
+        found = list(executor.map(count_in_child, range(8)))
+    assert all(wrote for _, wrote in found)
+    assert (min(keys for keys, _ in found) >= 1) == (method == "fork")
+    assert list(STORE.glob("child *")) == []
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [pickle.dumps, copy.copy, copy.deepcopy],
+    ids=["pickle", "copy", "deepcopy"],
+)
+def test_a_store_is_not_pickled(duplicate: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match=r"save\(path\) writes what it holds, load\(path\) reads it back"):
+        duplicate(new_store())

@@ -34,6 +34,7 @@ FLOORS = {
     "table": 3,
     "entry_store": 4,
     "progress": 4,
+    "saving": 2,
     "snapshot": 5,
     "watch": 5,
     "batch": 6,

@@ -300,7 +300,7 @@ class ChangeFeed:
         Whether commits need be published at all.
     """
 
-    __slots__ = ("_buffers", "_dropped", "_feed_latch", "_history", "active")
+    __slots__ = ("_begun", "_buffers", "_dropped", "_feed_latch", "_history", "active")
 
     def __init__(self, history: int) -> None:
         # Guards all that follows. Held to append one commit, to copy the history, to add or remove a
@@ -311,6 +311,12 @@ class ChangeFeed:
         # What buffers that are gone have dropped.
         self._dropped = 0
         self.active = history > 0
+        # The revision after which changes are published.
+        self._begun = 0
+
+    def begin(self, revision: int) -> None:
+        """Begin after a revision, when nothing has been published yet."""
+        self._begun = revision
 
     def renew(self) -> None:
         """Go on with free latches, in a forked child; what watches had to read is the parent's."""
@@ -379,7 +385,7 @@ class ChangeFeed:
         if self._history:
             return self._history[0].revision
         # A history that is empty has not been given anything yet.
-        return 1 if self._history.maxlen else revision + 1
+        return self._begun + 1 if self._history.maxlen else revision + 1
 
     def remove(self, buffer: ChangeBuffer) -> None:
         """Offer the buffer no more; nothing happens if it was removed before."""

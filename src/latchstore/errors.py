@@ -63,6 +63,10 @@ class BackpressureError(StoreError, TimeoutError):
         return type(self), (self.args[0], self.pending, self.listener)
 
 
+class StoreFormatError(StoreError, ValueError):
+    """A file that is to be loaded is damaged, is no store's, or has a format that is not known here."""
+
+
 class DispatcherThreadError(StoreError):
     """``flush`` or ``close`` was called by a listener, which would wait for itself."""
 

@@ -79,6 +79,10 @@ class Snapshot(EntryReader):
         self._open_layer()
         return entries.items()
 
+    def entries(self) -> Iterable[tuple[str, Entry]]:
+        """Return all keys and entries; they are the store's own, for reading only."""
+        return self._items()
+
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return self._items()
 

@@ -262,6 +262,12 @@ class Table:
             raise KeyError(name)
         self.indexes = {other: index for other, index in self.indexes.items() if other != name}
 
+    def load(self, entries: dict[str, Entry], revision: int) -> None:
+        """Take over what another store held, while nobody else knows of this one."""
+        self._update_indexes([(key, None, entry) for key, entry in entries.items()])
+        self.entries.update(entries)
+        self.revision = revision
+
     def facts(self) -> dict[str, Any]:
         """Return what ``store.info()`` says of the table; the caller holds the table lock for writing."""
         return {

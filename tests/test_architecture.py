@@ -26,6 +26,7 @@ FLOORS = {
     "dispatcher": 2,
     "locking": 1,
     "glob_pattern": 1,
+    "contains": 0,
     "metadata_index": 2,
     "commit_events": 3,
     "store": 3,

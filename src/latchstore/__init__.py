@@ -1,5 +1,6 @@
 """latchstore: a thread-safe in-memory key-value store with transactions and ordered change events."""
 
+from latchstore.contains import Contains
 from latchstore.errors import (
     AuthorizationError,
     BackpressureError,
@@ -35,6 +36,7 @@ from latchstore.events import (
     ProgressStepEvent,
     StoreDeleteEvent,
     StoreEvent,
+    StoreEvictEvent,
     StoreKeyEvent,
     StoreModificationEvent,
     StoreProgressEndEvent,
@@ -66,6 +68,7 @@ __all__ = [
     "BaseEvent",
     "BaseEventManager",
     "CompactedError",
+    "Contains",
     "DictMemoryStore",
     "DispatcherThreadError",
     "EventManager",
@@ -85,6 +88,7 @@ __all__ = [
     "StoreDeleteEvent",
     "StoreError",
     "StoreEvent",
+    "StoreEvictEvent",
     "StoreFormatError",
     "StoreKeyEvent",
     "StoreModificationEvent",

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from math import inf, nextafter
 from typing import Any, Protocol
 
-from latchstore.entry_store import Edit, IfRevision
+from latchstore.entry_store import Edit, IfRevision, cause_of_edit
 from latchstore.snapshot import Snapshot
-from latchstore.values import Change, Entry, may_match, with_metadata_of
+from latchstore.values import Change, Entry, deletion, may_match, with_metadata_of
 
 
 def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
@@ -66,15 +66,17 @@ class WriteBatch:
         The revision that the commit will have.
     """
 
-    __slots__ = ("_base", "_changes", "_undo", "revision")
+    __slots__ = ("_base", "_causes", "_changes", "_undo", "revision")
 
     def __init__(self, base: EntrySource, revision: int) -> None:
         self._base = base
         self._changes: dict[str, Entry | None] = {}
+        # Of the keys that are deleted, why those are that a cache evicts.
+        self._causes: dict[str, str | None] = {}
         self.revision = revision
-        # (key, what `_changes` held before, or _NOTHING) since the first savepoint: read backwards to
-        # return to one. None before there is one.
-        self._undo: list[tuple[str, Any]] | None = None
+        # (key, what `_changes` held before, or _NOTHING, and `_causes`) since the first savepoint: read
+        # backwards to return to one. None before there is one.
+        self._undo: list[tuple[str, Any, str | None]] | None = None
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
@@ -87,8 +89,10 @@ class WriteBatch:
         current = self._base.get(key) if previous is _NOTHING else previous
         new = revised(edit, key, current, self.revision, time.time())
         if self._undo is not None:
-            self._undo.append((key, previous))
+            self._undo.append((key, previous, self._causes.get(key)))
         self._changes[key] = new
+        if new is None or self._causes:
+            self._causes[key] = None if new is not None else cause_of_edit(edit)
 
     def savepoint(self) -> int:
         """Return a mark that `rollback_to` takes the batch back to."""
@@ -101,18 +105,19 @@ class WriteBatch:
         undo = self._undo
         assert undo is not None
         while len(undo) > savepoint:
-            key, previous = undo[-1]
+            key, previous, cause = undo[-1]
             if previous is _NOTHING:
                 self._changes.pop(key, None)
             else:
                 self._changes[key] = previous
+            self._causes[key] = cause
             undo.pop()
 
     def net_changes(self) -> list[Change]:
         """Return one change per key, leaving out keys that are absent before and after."""
-        before = self._base.get
+        before, causes = self._base.get, self._causes
         return [
-            (key, old, new)
+            (key, old, new) if new is not None else deletion(key, old, causes.get(key))
             for key, new in self._changes.items()
             if (old := before(key)) is not None or new is not None
         ]

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from latchstore.errors import CompactedError
 from latchstore.glob_pattern import compiled, literal_key
 from latchstore.locking import Latch, Waiters
-from latchstore.values import Change, may_match
+from latchstore.values import Change, cause_of, deletion, may_match
 
 #: Seconds after which a reader looks by itself whether there is a change: a wake-up is lost only if an
 #: exception strikes the writer that was to give it.
@@ -236,7 +236,8 @@ class ChangeBuffer:
                 self.dropped += 1
                 old = earlier.change[1]
             if old is not None or new is not None:
-                latest[key] = record._replace(change=(key, old, new))
+                change = (key, old, new) if new is not None else deletion(key, old, cause_of(record.change))
+                latest[key] = record._replace(change=change)
                 latest.move_to_end(key)
             elif earlier is not None:
                 del latest[key]

@@ -15,24 +15,25 @@ from latchstore.event_manager import BaseEventManager, EventManager
 from latchstore.events import (
     BaseEvent,
     StoreDeleteEvent,
+    StoreEvictEvent,
     StoreModificationEvent,
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.values import Change, StoredValue
+from latchstore.values import Change, StoredValue, cause_of
 
 logger = logging.getLogger("latchstore")
 
 
 #: The events that a commit may have.
-MODIFICATION_EVENTS = frozenset({StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent})
+MODIFICATION_EVENTS = frozenset({StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent, StoreEvictEvent})
 
 
 def event_class_of(change: Change) -> type[StoreModificationEvent]:
     """Return the class of the event that tells of a change."""
     _, old, new = change
     if new is None:
-        return StoreDeleteEvent
+        return StoreDeleteEvent if cause_of(change) is None else StoreEvictEvent
     return StoreSetEvent if old is None else StoreUpdateEvent
 
 
@@ -52,6 +53,7 @@ def event_of(
         What the event is to say of the transaction.
     """
     _, old, new = change
+    cause = cause_of(change)
     return event_class_of(change)(
         source,
         key=change[0],
@@ -59,6 +61,7 @@ def event_of(
         previous=None if old is None else StoredValue(old),
         revision=revision,
         transaction=transaction,
+        **({} if cause is None else {"cause": cause}),
     )
 
 

@@ -16,11 +16,14 @@ Thread safety:
 6. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A
    writer waits for that at the door with no lock of the store held, and looks again by itself now and
    then, so a wake-up that is missed costs it a moment and no more.
+7. Timers are in the hands of the thread alone: a new one comes to it by the queue.
 """
 
 from __future__ import annotations
 
 import atexit
+import heapq
+import itertools
 import logging
 import threading
 import time
@@ -86,6 +89,58 @@ class _Flag(Delivery):
     def deliver(self, dispatcher: EventDispatcher) -> None:
         dispatcher._flags.remove(self)
         self.reached.put(None)
+
+
+class Timer:
+    """A function that the dispatcher's thread calls once, some time from now."""
+
+    __slots__ = ("_dispatcher", "_function", "_queue", "_waiting", "due")
+
+    def __init__(self, seconds: float, function: Callable[[], object], dispatcher: EventDispatcher) -> None:
+        #: When it is called, in monotonic seconds.
+        self.due = time.monotonic() + seconds
+        self._function = function
+        self._dispatcher = weakref.ref(dispatcher)
+        self._queue = dispatcher._queue
+        self._waiting = True
+
+    @property
+    def active(self) -> bool:
+        """Whether the function is still to be called; in a forked child, no timer of the parent's is."""
+        dispatcher = self._dispatcher()
+        return self._waiting and dispatcher is not None and dispatcher._queue is self._queue
+
+    def cancel(self) -> None:
+        """Have the function not be called, if it has not been."""
+        self._waiting = False
+
+    def fire(self) -> None:
+        """Call the function, unless the timer was cancelled; what it raises is logged."""
+        if not self._waiting:
+            return
+        self._waiting = False
+        try:
+            self._function()
+        except BaseException:
+            logger.exception("%r, called by a timer, failed", self._function)
+
+
+class _NewTimer(_Flag):
+    """Brings a timer to the dispatcher's thread."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, timer: Timer) -> None:
+        super().__init__(None)
+        self._timer = timer
+
+    def deliver(self, dispatcher: EventDispatcher) -> None:
+        super().deliver(dispatcher)
+        heapq.heappush(dispatcher._timers, (self._timer.due, next(_timer_numbers), self._timer))
+
+
+#: Of two timers that are due at the same time, the one that was made first is called first.
+_timer_numbers = itertools.count()
 
 
 class EventDispatcher:
@@ -157,6 +212,8 @@ class EventDispatcher:
         self._room = Waiters()
         # The flags in the queue, which are no events; changed by single list operations.
         self._flags: list[_Flag] = []
+        # A heap, of the thread's own.
+        self._timers: list[tuple[float, int, Timer]] = []
 
     # -- what is going on -------------------------------------------------------------------------
 
@@ -297,7 +354,7 @@ class EventDispatcher:
         self._post.clear()
 
     def _run_next(self) -> bool:
-        delivery = self._queue.get()
+        delivery = self._queue.get() if not self._timers else self._get_or_fire()
         if delivery is None:
             return False
         if delivery.taken:
@@ -319,6 +376,31 @@ class EventDispatcher:
             self._delivering = None
             self._note_delivered(delivery)
         return True
+
+    def _get_or_fire(self) -> Delivery | None:
+        """Return what is queued next, and call the timers that are due before it comes."""
+        while self._timers:
+            left = self._timers[0][0] - time.monotonic()
+            if left <= 0:
+                heapq.heappop(self._timers)[2].fire()
+                continue
+            try:
+                return self._queue.get(timeout=min(left, threading.TIMEOUT_MAX))
+            except Empty:
+                continue
+        return self._queue.get()
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        """Have the thread call a function once, `seconds` from now, between two deliveries."""
+        timer = Timer(seconds, function, self)
+        self._put_flag(_NewTimer(timer))
+        self.ensure_running()
+        return timer
+
+    def resume(self) -> None:
+        """Start the thread again if it was stopped with timers that are not due yet."""
+        if self._timers:
+            self.ensure_running()
 
     def _note_delivered(self, delivery: Delivery) -> None:
         if delivery.count > 1:
@@ -358,14 +440,7 @@ class EventDispatcher:
         if revision is not None and revision <= self.heard_revision:
             return
         flag = _Flag(revision)
-        try:
-            self._flags.append(flag)
-            self._queue.put(flag)
-        except BaseException:
-            # Those in the list are in the queue, too, or `pending` would be wrong.
-            if flag in self._flags:
-                self._queue.put(flag)
-            raise
+        self._put_flag(flag)
         self.ensure_running()
         # Asked again: the thread may have passed the revision before it knew of the flag.
         if revision is not None and revision <= self.heard_revision:
@@ -374,6 +449,16 @@ class EventDispatcher:
             flag.reached.get(timeout=timeout)
         except Empty:
             raise self._not_heard("events not heard", timeout) from None
+
+    def _put_flag(self, flag: _Flag) -> None:
+        try:
+            self._flags.append(flag)
+            self._queue.put(flag)
+        except BaseException:
+            # Those in the list are in the queue, too, or `pending` would be wrong.
+            if flag in self._flags:
+                self._queue.put(flag)
+            raise
 
     def stop(self, timeout: float | None) -> None:
         """Deliver all that is queued and end the thread; it starts again when it is needed again.

@@ -257,10 +257,20 @@ class Delete:
 
     blind = False
     whole = True
+    cause: str | None = None
 
     def revise(self, key: str, current: Entry | None) -> None:
         if current is None:
             raise KeyError(key)
+
+
+class Evict(Delete):
+    """Remove the key for a reason of a cache's."""
+
+    __slots__ = ("cause",)
+
+    def __init__(self, cause: str) -> None:
+        self.cause: str | None = cause
 
 
 class IfRevision:
@@ -290,6 +300,16 @@ class IfRevision:
     @property
     def whole(self) -> bool:
         return self.edit.whole
+
+    @property
+    def cause(self) -> str | None:
+        return cause_of_edit(self.edit)
+
+
+def cause_of_edit(edit: Edit) -> str | None:
+    """Return why an edit evicts the key; None if it does not."""
+    cause: str | None = getattr(edit, "cause", None)
+    return cause
 
 
 _DELETE = Delete()
@@ -385,6 +405,11 @@ class EntryStore(EntryReader, AbstractStore):
         key = checked_key(key)
         checked_revision(if_revision)
         self._write_one(key, _conditional(_DELETE, if_revision), "delete")
+
+    def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
+        key = checked_key(key)
+        checked_revision(if_revision)
+        self._write_one(key, _conditional(Evict(checked_key(cause, "cause")), if_revision), "evict")
 
     def from_bytes(
         self,

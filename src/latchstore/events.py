@@ -24,6 +24,7 @@ __all__ = [
     "ProgressStepEvent",
     "StoreDeleteEvent",
     "StoreEvent",
+    "StoreEvictEvent",
     "StoreKeyEvent",
     "StoreModificationEvent",
     "StoreProgressEndEvent",
@@ -42,7 +43,7 @@ logger = logging.getLogger("latchstore")
 
 # What a repr shows, in this order. Data and metadata are left out on purpose: they may be large,
 # they may be secret, and reading the metadata would make a copy of it.
-_SHOWN_IN_REPR = ("key", "action", "revision", "state", "first_revision", "last_revision")
+_SHOWN_IN_REPR = ("key", "action", "cause", "revision", "state", "first_revision", "last_revision")
 
 
 class HasMetadata(Protocol):
@@ -208,6 +209,19 @@ class StoreDeleteEvent(StoreModificationEvent):
     """A key has been deleted; the metadata is what it had last."""
 
     action = "delete"
+
+
+class StoreEvictEvent(StoreDeleteEvent):
+    """A key has been deleted by a cache, which had no room for it or keeps it no longer.
+
+    Attributes
+    ----------
+    cause : str
+        ``"size"``, ``"expired"`` or ``"idle"``.
+    """
+
+    action = "evict"
+    cause: str
 
 
 class EventsLost(StoreEvent):

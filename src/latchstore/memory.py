@@ -35,8 +35,8 @@ from latchstore.attempts import Attempts
 from latchstore.batch import OptimisticBatch, WriteBatch, revised
 from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest
 from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of
-from latchstore.dispatcher import Delivery, EventDispatcher
-from latchstore.entry_store import Edit, EntryStore, Progress
+from latchstore.dispatcher import Delivery, EventDispatcher, Timer
+from latchstore.entry_store import Edit, EntryStore, Progress, cause_of_edit
 from latchstore.errors import (
     FlushTimeoutError,
     LockTimeoutError,
@@ -56,7 +56,7 @@ from latchstore.locking import Latch, Latches, ReaderWriterLock, SharedLatch, Wr
 from latchstore.snapshot import Snapshot
 from latchstore.table import Table
 from latchstore.transaction import Routing, Transaction
-from latchstore.values import Change, Entry, Value, entry_from_metadata
+from latchstore.values import Change, Entry, Value, deletion, entry_from_metadata
 from latchstore.watch import Watch, wait_until
 
 P = ParamSpec("P")
@@ -199,6 +199,7 @@ class DictMemoryStore(EntryStore):
         """
         self._closed = False
         self._connected = True
+        self._dispatcher.resume()
 
     def disconnect(self) -> None:
         """Disconnect from the store; there is nothing to give up, and everything still works."""
@@ -684,6 +685,10 @@ class DictMemoryStore(EntryStore):
 
         return decorate
 
+    def current_transaction(self) -> Transaction | None:
+        """Return the innermost open transaction of this thread, to which its calls go, or None."""
+        return self._transaction_of_this_thread()
+
     def snapshot(self) -> Snapshot:
         """Return a read-only store that stays as the last commit has left this one.
 
@@ -808,6 +813,29 @@ class DictMemoryStore(EntryStore):
         assert found is not None
         return found
 
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        """Have the store's own thread call a function once, between two events.
+
+        It may use the store as a listener may. What it raises is logged. A closed store calls it when it is
+        open again; a store that is freed, and a forked child, do not.
+
+        Parameters
+        ----------
+        seconds : float
+            From now.
+        function : callable
+            Called without arguments.
+
+        Returns
+        -------
+        timer : Timer
+            It has ``cancel()``, and ``active``, whether the call is still to come.
+        """
+        seconds = checked_timeout(seconds, "seconds") or 0.0
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {describe(function)}")
+        return self._dispatcher.call_later(seconds, function)
+
     # -- committing -------------------------------------------------------------------------------
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
@@ -834,6 +862,8 @@ class DictMemoryStore(EntryStore):
                 current = entries[key] if key in entries else None  # noqa: SIM401
                 revision = table.revision + 1
                 change = (key, current, revised(edit, key, current, revision, now))
+                if change[2] is None:
+                    change = deletion(key, current, cause_of_edit(edit))
                 heard = self._has_listeners(event_class_of(change))
                 if change[2] is None:
                     self._apply([change], revision)

@@ -14,9 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from latchstore.contains import Contains
 from latchstore.values import Entry, is_immutable
 
 _ABSENT: Any = object()
+
+#: Whose items `Contains` asks for, and an index knows; lists and sets can be changed, so it has them apart.
+_COLLECTIONS = frozenset({tuple, frozenset})
 
 
 class MetadataIndex:
@@ -28,7 +32,7 @@ class MetadataIndex:
         The metadata item.
     """
 
-    __slots__ = ("_buckets", "_unhashed", "name")
+    __slots__ = ("_buckets", "_by_item", "_unhashed", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,6 +41,8 @@ class MetadataIndex:
         self._buckets: dict[Any, str | set[str]] = {}
         # Keys whose value is not looked up: mutable, or with a hash or equality of its own.
         self._unhashed: set[str] = set()
+        # Keys whose value is a tuple or frozenset, by each of its items.
+        self._by_item: dict[Any, set[str]] = {}
 
     def replace(self, key: str, old: Entry | None, new: Entry | None) -> None:
         """Note that the entry of `key` was `old` and is now `new`; None is no entry.
@@ -51,6 +57,18 @@ class MetadataIndex:
             self._add(key, after)
         if before is not _ABSENT:
             self._discard(key, before, unless=after)
+        if type(after) in _COLLECTIONS or type(before) in _COLLECTIONS:
+            self._replace_items(key, _items(before), _items(after))
+
+    def _replace_items(self, key: str, before: frozenset[Any], after: frozenset[Any]) -> None:
+        for item in after:
+            self._by_item.setdefault(item, set()).add(key)
+        for item in before - after:
+            keys = self._by_item.get(item)
+            if keys is not None:
+                keys.discard(key)
+                if not keys:
+                    del self._by_item[item]
 
     def _add(self, key: str, value: Any) -> None:
         if not is_immutable(value):
@@ -89,6 +107,8 @@ class MetadataIndex:
 
         The result may be the index's own set: it is read before the table lock is released.
         """
+        if type(value) is Contains and is_immutable(value.item):
+            return self._by_item.get(value.item, frozenset()) | self._unhashed
         if not is_immutable(value):
             return None
         bucket = self._buckets.get(value)
@@ -109,8 +129,13 @@ class MetadataIndex:
             fresh.replace(key, None, entry)
         assert self._unhashed == fresh._unhashed, (self.name, self._unhashed ^ fresh._unhashed)
         assert set(self._buckets) == set(fresh._buckets), self.name
+        assert self._by_item == fresh._by_item, self.name
         for value, bucket in fresh._buckets.items():
             assert _as_set(self._buckets[value]) == _as_set(bucket), (self.name, value)
+
+
+def _items(value: Any) -> frozenset[Any]:
+    return frozenset(value) if type(value) in _COLLECTIONS and is_immutable(value) else frozenset()
 
 
 def _as_set(bucket: str | set[str]) -> set[str]:

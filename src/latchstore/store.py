@@ -353,6 +353,26 @@ class AbstractStore(AbstractReadOnlyStore):
             When the change is committed; its metadata is that which the key had.
         """
 
+    def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
+        """Remove a key as `delete` does, for a reason of a cache's.
+
+        Parameters
+        ----------
+        cause : str
+            ``"size"``, ``"expired"`` or ``"idle"``; for those who listen.
+
+        Raises
+        ------
+        KeyError
+            If the key is not in the store.
+
+        Events
+        ------
+        StoreEvictEvent
+            When the change is committed. It is a StoreDeleteEvent; a store that knows no causes emits that.
+        """
+        self.delete(key, if_revision=if_revision)
+
     @abstractmethod
     def set_data(
         self,

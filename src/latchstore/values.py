@@ -104,6 +104,31 @@ class NestedEntry(Entry):
 Change = tuple[str, Entry | None, Entry | None]
 
 
+class Eviction(tuple[str, Entry | None, None]):
+    """A change that deletes a key for a reason of a cache's.
+
+    Attributes
+    ----------
+    cause : str
+    """
+
+    cause: str
+
+
+def deletion(key: str, old: Entry | None, cause: str | None) -> Change:
+    """Return the change that deletes a key, and says why if there is a cause."""
+    if cause is None:
+        return key, old, None
+    eviction = Eviction((key, old, None))
+    eviction.cause = cause
+    return eviction
+
+
+def cause_of(change: Change) -> str | None:
+    """Return why a key was evicted; None if it was not."""
+    return change.cause if type(change) is Eviction else None
+
+
 def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata", part: str = "") -> Entry:
     """Build an entry, still without data and times, whose items are an isolated copy of `metadata`.
 

@@ -1,13 +1,19 @@
 """latchstore: a thread-safe in-memory key-value store with transactions and ordered change events."""
 
+from latchstore.cache import Cache, EvictionPolicy
+from latchstore.codec import Codec
 from latchstore.contains import Contains
 from latchstore.errors import (
     AuthorizationError,
     BackpressureError,
+    CodecError,
     CompactedError,
     DispatcherThreadError,
+    EntryTooLargeError,
     FlushTimeoutError,
+    LoadTimeoutError,
     LockTimeoutError,
+    RecursiveLoadError,
     RevisionMismatchError,
     SnapshotClosedError,
     StoreClosedError,
@@ -50,6 +56,7 @@ from latchstore.events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
+from latchstore.mapping import StoreMapping
 from latchstore.memory import DictMemoryStore
 from latchstore.progress import ProgressBars, progress_bars
 from latchstore.snapshot import Snapshot
@@ -67,13 +74,19 @@ __all__ = [
     "BackpressureError",
     "BaseEvent",
     "BaseEventManager",
+    "Cache",
+    "Codec",
+    "CodecError",
     "CompactedError",
     "Contains",
     "DictMemoryStore",
     "DispatcherThreadError",
+    "EntryTooLargeError",
     "EventManager",
     "EventsLost",
+    "EvictionPolicy",
     "FlushTimeoutError",
+    "LoadTimeoutError",
     "LockTimeoutError",
     "ProgressBars",
     "ProgressEndEvent",
@@ -81,6 +94,7 @@ __all__ = [
     "ProgressManager",
     "ProgressStartEvent",
     "ProgressStepEvent",
+    "RecursiveLoadError",
     "RevisionMismatchError",
     "Snapshot",
     "SnapshotClosedError",
@@ -91,6 +105,7 @@ __all__ = [
     "StoreEvictEvent",
     "StoreFormatError",
     "StoreKeyEvent",
+    "StoreMapping",
     "StoreModificationEvent",
     "StoreProgressEndEvent",
     "StoreProgressEvent",

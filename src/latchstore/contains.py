@@ -7,7 +7,8 @@ class Contains:
     """Equal to every tuple, list, set and frozenset that has the item in it; for queries.
 
     ``store.query(tags=Contains("new"))`` finds the entries whose metadata item ``tags`` is a collection with
-    ``"new"`` among its items. An index on ``tags`` answers it, where the collections are tuples or frozensets.
+    ``"new"`` among its items. An index on ``tags`` answers it, where the collections are tuples or
+    frozensets.
 
     Parameters
     ----------

@@ -160,3 +160,32 @@ class RevisionMismatchError(StoreError):
 
 class SnapshotClosedError(StoreError):
     """A snapshot was used after it was closed."""
+
+
+class CodecError(StoreError, ValueError):
+    """A value could not be made bytes, or bytes could not be made a value again; the cause says why.
+
+    Attributes
+    ----------
+    key : str
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"key {key!r} {message}")
+        self.key = key
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[CodecError], tuple[object, ...]]:
+        return type(self), (self.key, self._message)
+
+
+class EntryTooLargeError(StoreError, ValueError):
+    """A value weighs more than the whole cache may; nothing was changed."""
+
+
+class LoadTimeoutError(StoreError, TimeoutError):
+    """Another thread was still loading a key when the time to wait for it was over; it goes on loading."""
+
+
+class RecursiveLoadError(StoreError):
+    """Waiting for the load of a key would never end, as that load waits for this thread."""

@@ -38,8 +38,10 @@ from latchstore.arguments import (
     checked_path,
     checked_select,
 )
+from latchstore.codec import Codec
 from latchstore.event_manager import BaseEventManager, get_event_manager
 from latchstore.glob_pattern import matching_keys
+from latchstore.mapping import StoreMapping
 from latchstore.values import Value
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
@@ -566,6 +568,16 @@ class AbstractStore(AbstractReadOnlyStore):
                 self.update_metadata(key, metadata)
 
     # -- transactions and events ------------------------------------------------------------------
+
+    def mapping(self, codec: str | Codec = "pickle") -> StoreMapping:
+        """Return a view of the store as a mapping of Python objects.
+
+        Parameters
+        ----------
+        codec : str or Codec
+            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+        """
+        return StoreMapping(self, codec)
 
     @abstractmethod
     def transaction(self, notes: str = "") -> AbstractContextManager[Any]:

@@ -1,0 +1,489 @@
+"""What keeps a store within its bound, and rid of what has expired; a `Cache` has one.
+
+Thread safety:
+
+1. What is in a cache is what is in its store. When an entry expires stands in its metadata, so it is read and
+   written in one instant with the data; a node is a copy of that, for quick answers.
+2. A node is noted after its entry can be seen. Who looks at the node first, then at the clock, then at the
+   store, gets nothing that is older than the node; where there is no node, or its time is over, the metadata
+   tells.
+3. The ledger is guarded by one latch, held for microseconds; no store and no user code is used under it, but
+   for a policy of the user's own. Its place in the order of locking.py is between the writer mutex and the
+   table lock.
+4. Every write is followed by `settle`, which tells the ledger what the store has then; inside a transaction
+   that happens when it has ended.
+5. A forked child makes new books when it first writes: other threads of the parent may have been anywhere in
+   the old ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from latchstore.arguments import describe
+from latchstore.cache.ledger import Ledger, Reservation
+from latchstore.cache.options import Options, facts_of, weight_of_entry
+from latchstore.cache.policies import POLICIES, EvictionPolicy, Node
+from latchstore.errors import (
+    BackpressureError,
+    EntryTooLargeError,
+    LockTimeoutError,
+    RevisionMismatchError,
+    StoreClosedError,
+)
+from latchstore.events import StoreModificationEvent
+from latchstore.locking import Latch, Waiters
+from latchstore.store import AbstractStore
+from latchstore.values import Value
+
+#: How many expired entries go in one commit, so that other writers get their turn.
+_SWEPT_AT_ONCE = 1_000
+
+#: Seconds between two sweeps at the least: what expires in between goes in one commit.
+_SWEEP_INTERVAL = 0.01
+
+#: Seconds for which the store's thread waits for a writer, and after which it tries again.
+_BRIEF = 0.05
+
+#: The longest time for which a timer is set, in seconds.
+_DAY = 86_400.0
+
+#: Seconds for which a writer waits until one of those that are writing all that could go is done.
+_WAIT_FOR_VICTIM = 1.0
+
+
+class OpenTransaction(Protocol):
+    """What a cache needs of an open transaction."""
+
+    def on_commit(self, function: Callable[[], object]) -> None: ...
+
+    def on_rollback(self, function: Callable[[], object]) -> None: ...
+
+
+class _Unsettled(threading.local):
+    """What the calling thread has put into the cache in its open transaction."""
+
+    def __init__(self) -> None:
+        self.reservations: dict[str, Reservation] = {}
+
+
+class Keeper:
+    """Writes entries to a store, and evicts what there is no room or no time for.
+
+    Parameters
+    ----------
+    store : AbstractStore
+    shared : bool
+        Whether others write to it, too, of whom the keeper has to hear.
+    max_entries, max_bytes : int or None
+    idle : float or None
+        Seconds without a hit after which an entry goes that says nothing else.
+    policy : str or callable
+    clock : callable
+
+    Attributes
+    ----------
+    nodes : dict
+        The ledger's: key to node. Always the same object.
+    on_hit : callable or None
+        The policy's.
+    current_transaction : callable
+        Returns the open transaction of this thread, or None.
+    """
+
+    def __init__(
+        self,
+        store: AbstractStore,
+        shared: bool,
+        max_entries: int | None,
+        max_bytes: int | None,
+        idle: float | None,
+        policy: str | Callable[[], EvictionPolicy],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._max_bytes = max_bytes
+        self._bounded = max_entries is not None or max_bytes is not None
+        self._idle = idle
+        self._clock = clock
+        # What only some stores have.
+        self.current_transaction: Callable[[], OpenTransaction | None] = getattr(
+            store, "current_transaction", _no_transaction
+        )
+        self._call_later: Callable[..., Any] | None = getattr(store, "call_later", None)
+        self._make_policy = _checked_policy(policy)
+        self.nodes: dict[str, Node] = {}
+        self._ledger = Ledger(self.nodes, self._make_policy(), max_entries, max_bytes)
+        # Guards the ledger: rule 3.
+        self._latch = Latch()
+        # Writers that wait until something can be evicted.
+        self._settled = Waiters()
+        self._unsettled = _Unsettled()
+        self._stale = False
+        self._timer: Any = None
+        self._timer_due = math.inf
+        self._shared = shared
+        if shared:
+            store.event_manager.connect(StoreModificationEvent, self._hear, {"source": store})
+            self._make_books()
+        _keepers.add(self)
+
+    @property
+    def on_hit(self) -> Callable[[Node], None] | None:
+        """What the policy wants to be told of a hit; None if the node's flag is enough."""
+        return self._ledger.policy.on_hit
+
+    @property
+    def ledger(self) -> Ledger:
+        """The books, for those who ask how much there is."""
+        return self._ledger
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def value(self, key: str) -> Value | None:
+        """Return what the store has, expired or not."""
+        try:
+            return self._store.get(key)
+        except KeyError:
+            return None
+
+    def live_value(self, key: str) -> Value | None:
+        """Return what the store has, None if it is missing or expired; that is a use, and the books learn."""
+        value = self.value(key)
+        facts = facts_of(key, value, self._idle)
+        node = self.nodes.get(key)
+        if (node.revision if node is not None else 0) != (facts.revision if facts is not None else 0):
+            # Others have written it, or this thread has in its open transaction.
+            self.settle_when_committed(key)
+            node = self.nodes.get(key)
+        if facts is None or (facts.deadline is not None and facts.deadline <= self._clock()):
+            return None
+        if node is not None:
+            if node.idle is not None and self.is_over(node):
+                return None
+            node.visited = True
+        return value
+
+    def is_over(self, node: Node) -> bool:
+        """Tell whether the time of a node is over; if not, it has been used now."""
+        now = self._clock()
+        if node.deadline is not None and node.deadline <= now:
+            return True
+        if node.idle is not None:
+            if node.used + node.idle <= now:
+                return True
+            node.used = now
+        return False
+
+    def live_keys(self) -> list[str]:
+        """Return the keys of one instant, without those that have expired."""
+        keys = list(self._store.query_keys())
+        if self._ledger.next_due is None:
+            return keys
+        now, nodes = self._clock(), self.nodes
+        return [key for key in keys if (node := nodes.get(key)) is None or not _is_past(node, now)]
+
+    def count(self) -> int:
+        """Return how many keys there are that have not expired."""
+        return len(self._store) if self._ledger.next_due is None else len(self.live_keys())
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def put(self, key: str, data: bytes, options: Options) -> None:
+        """Make room, and write; whatever happens, the books say what is there then.
+
+        Raises
+        ------
+        EntryTooLargeError
+            If the entry weighs more than all may.
+        """
+        metadata = options.items(self._clock())
+        weight = weight_of_entry(key, len(data), metadata) if options.weight is None else options.weight
+        if self._max_bytes is not None and weight > self._max_bytes:
+            raise EntryTooLargeError(
+                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"
+            )
+        reservation = Reservation(key, weight)
+        try:
+            try:
+                if self._bounded:
+                    self._make_room(reservation)
+                self._store.set(key, (data, metadata))
+            finally:
+                self.settle_when_committed(key, reservation)
+        except BaseException:
+            self._latch.during(self._ledger.release, reservation)
+            raise
+        self._trim()
+
+    def delete(self, key: str) -> None:
+        """Delete a key; KeyError if the store does not have it."""
+        try:
+            self._store.delete(key)
+        finally:
+            self.settle_when_committed(key)
+
+    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a key."""
+        try:
+            self._store.set_metadata(key, metadata)
+        finally:
+            self.settle_when_committed(key)
+
+    def _make_room(self, reservation: Reservation) -> None:
+        """Reserve room, and evict what there is too much."""
+        if self._stale:
+            self._renew_books()
+        ledger = self._ledger
+        node = self._latch.during(ledger.reserve, reservation)
+        while reservation.owes:
+            if node is not None:
+                self._evict(node, "size", reservation)
+            elif not (self._give_up_own(reservation) or self._wait_for_victim()):
+                return  # the bound is kept afterwards, by `_trim`
+            if reservation.owes:
+                node = self._latch.during(ledger.choose, reservation)
+
+    def _give_up_own(self, reservation: Reservation) -> bool:
+        """Evict what this transaction has itself put into the cache; return whether there was something."""
+        unsettled = self._unsettled.reservations
+        for key, other in list(unsettled.items()):
+            if key != reservation.key:
+                del unsettled[key]
+                with contextlib.suppress(KeyError):
+                    self._store.evict(key, "size")
+                self._latch.during(self._ledger.replace, reservation, other)
+                return True
+        return False
+
+    def _wait_for_victim(self) -> bool:
+        """Wait until one of those that are writing what could go is done; return whether one was.
+
+        Not inside a transaction: the others may be waiting for that.
+        """
+        if self.current_transaction() is not None:
+            return False
+        stamp = self._ledger.stamp
+        return self._settled.wait(lambda: self._ledger.stamp != stamp, _WAIT_FOR_VICTIM, look_again=0.001)
+
+    def _evict(self, node: Node, cause: str, reservation: Reservation | None = None) -> None:
+        """Evict an entry, unless somebody has set it since it was chosen."""
+        done: str | None = None
+        try:
+            self._store.evict(node.key, cause, if_revision=node.revision or None)
+            done = cause
+        except (KeyError, RevisionMismatchError):
+            pass  # somebody else was quicker, which the books learn now
+        finally:
+            if reservation is not None and done is not None and self.current_transaction() is not None:
+                self._latch.during(self._ledger.promise, reservation, node)
+            self.settle_when_committed(node.key, cause=done)
+
+    def _trim(self) -> None:
+        """Evict what there is too much, when something was written past the bound."""
+        if self._bounded and self._ledger.is_over and self.current_transaction() is None:
+            self._evict_excess()
+
+    def _evict_excess(self) -> None:
+        reservation = Reservation(None, 0)
+        try:
+            node = self._latch.during(self._ledger.reserve, reservation)
+            while node is not None:
+                self._evict(node, "size", reservation)
+                node = self._latch.during(self._ledger.choose, reservation) if reservation.owes else None
+        finally:
+            self._latch.during(self._ledger.release, reservation)
+
+    # -- the books --------------------------------------------------------------------------------
+
+    def settle_when_committed(
+        self, key: str, reservation: Reservation | None = None, cause: str | None = None
+    ) -> None:
+        """Tell the ledger what the store has: now, or when the transaction of this thread has ended."""
+        transaction = self.current_transaction()
+        if transaction is None:
+            self._settle(key, reservation, cause)
+            return
+        if reservation is not None:
+            self._unsettled.reservations[key] = reservation
+        transaction.on_commit(functools.partial(self._settle_after_block, key, reservation, cause))
+        # What was evicted is there again; inside an outer block it may yet be changed.
+        transaction.on_rollback(functools.partial(self._settle_after_block, key, reservation, None))
+
+    def _settle_after_block(self, key: str, reservation: Reservation | None, cause: str | None) -> None:
+        self.settle_when_committed(key, reservation, cause)
+        if self.current_transaction() is None:
+            self._unsettled.reservations.pop(key, None)
+            self._trim()
+
+    def _settle(self, key: str, reservation: Reservation | None = None, cause: str | None = None) -> None:
+        ledger = self._ledger
+        while True:
+            stamp = ledger.stamp
+            facts = facts_of(key, self.value(key), self._idle)
+            now = 0.0 if facts is None or facts.idle is None else self._clock()
+            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, cause):
+                break
+        self._settled.ring_all()
+        if ledger.next_due is not None:
+            self._set_timer()
+
+    def _hear(self, event: Any) -> None:
+        """Learn what others have written to the store."""
+        node = self.nodes.get(event.key)
+        revision = getattr(event, "revision", None)
+        if revision is None or node is None or node.revision < revision:
+            self._settle(event.key)
+            if self._bounded and self._ledger.is_over:
+                self._trim_in_time()
+
+    def _make_books(self) -> None:
+        for key in list(self._store.query_keys()):
+            self._settle(key)
+        self._trim()
+
+    def _renew_books(self) -> None:
+        self._stale = False
+        self._make_books()
+
+    def renew_in_child(self) -> None:
+        """Begin anew in a forked child: rule 5."""
+        self._latch = Latch()
+        self._settled = Waiters()
+        self._unsettled = _Unsettled()
+        self._timer, self._timer_due = None, math.inf
+        self._ledger.renew(self._make_policy())
+        self._stale = True
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def sweep(self) -> int:
+        """Evict all whose time is over; return how many that were."""
+        swept = 0
+        while taken := self._latch.during(self._ledger.take_due, self._clock(), _SWEPT_AT_ONCE):
+            swept += len(taken)
+            self._sweep(taken, self._store.transaction("sweep"))
+        return swept
+
+    def _sweep(self, taken: list[tuple[Node, str]], transaction: Any) -> None:
+        try:
+            with transaction:
+                for node, cause in taken:
+                    self._evict(node, cause)
+        except BaseException:
+            self._latch.during(self._ledger.put_back, taken, self._clock() + _BRIEF)
+            raise
+
+    def _set_timer(self) -> None:
+        """Have the store's thread sweep when something is due; a store without one is swept by writers."""
+        due = self._ledger.next_due
+        if due is None:
+            return
+        if self._call_later is None:
+            if due <= self._clock() and self.current_transaction() is None:
+                self.sweep()
+            return
+        timer = self._timer
+        if timer is not None:
+            if timer.active and self._timer_due <= due:
+                return
+            timer.cancel()
+        self._timer_due = due
+        seconds = min(max(due - self._clock(), _SWEEP_INTERVAL), _DAY)
+        self._timer = self._call_later(seconds, _weakly(self, Keeper._sweep_in_time))
+
+    def _sweep_in_time(self) -> None:
+        """Sweep on the store's thread."""
+        self._timer, self._timer_due = None, math.inf
+        taken = self._latch.during(self._ledger.take_due, self._clock(), _SWEPT_AT_ONCE)
+        # A writer that is at work is not waited for long: what could not go was put back.
+        with contextlib.suppress(LockTimeoutError, BackpressureError, StoreClosedError):
+            if taken:
+                self._sweep(taken, self._brief_transaction("sweep"))
+        self._set_timer()
+
+    def _trim_in_time(self) -> None:
+        """Evict what there is too much, on the store's thread."""
+        try:
+            with self._brief_transaction("trim"):
+                self._evict_excess()
+        except (LockTimeoutError, BackpressureError):
+            if self._call_later is not None:
+                self._call_later(_BRIEF, _weakly(self, Keeper._trim_in_time))
+        except StoreClosedError:
+            return  # nothing is written to it any more
+
+    def _brief_transaction(self, notes: str) -> Any:
+        """Return a transaction that does not wait long for others, as events would, too."""
+        options = {} if self._call_later is None else {"timeout": _BRIEF}
+        return self._store.transaction(notes, **options)
+
+    def stop(self) -> None:
+        """Write nothing of one's own accord any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._shared:
+            self._shared = False
+            self._store.event_manager.disconnect(StoreModificationEvent, self._hear)
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Raise AssertionError if the books are not right; for tests, while nobody writes."""
+        self._ledger.check()
+        assert set(self.nodes) == set(keys), set(self.nodes) ^ set(keys)
+        for key, node in self.nodes.items():
+            facts = facts_of(key, self.value(key), self._idle)
+            assert facts is not None
+            assert (node.revision, node.weight, node.deadline) == facts[:3], key
+
+
+def _no_transaction() -> None:
+    """Return None: the store cannot tell."""
+
+
+def _is_past(node: Node, now: float) -> bool:
+    return (node.deadline is not None and node.deadline <= now) or (
+        node.idle is not None and node.used + node.idle <= now
+    )
+
+
+def _checked_policy(policy: str | Callable[[], EvictionPolicy]) -> Callable[[], EvictionPolicy]:
+    if isinstance(policy, str):
+        if policy not in POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
+        return POLICIES[policy]
+    if not callable(policy):
+        raise TypeError(f"policy must be a name or make an EvictionPolicy, got {describe(policy)}")
+    return policy
+
+
+def _weakly(keeper: Keeper, method: Callable[[Keeper], object]) -> Callable[[], None]:
+    """Return what calls a method of a keeper, unless nobody uses that any more."""
+    reference = weakref.ref(keeper)
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            method(alive)
+
+    return call
+
+
+# Every keeper alive, for children that this process forks.
+_keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
+def _renew_keepers_in_child() -> None:
+    for keeper in list(_keepers):
+        keeper.renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    # After that of memory.py: the store is whole by then.
+    os.register_at_fork(after_in_child=_renew_keepers_in_child)

@@ -1,0 +1,260 @@
+"""Which entry goes when there is no room: SIEVE, S3-FIFO and LRU.
+
+Thread safety: `add`, `remove` and `choose` are called under the ledger's latch. A hit takes no lock: it sets
+the node's `visited`, and where a policy has an `on_hit`, calls it, which may run beside all others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+
+class Node:
+    """What a cache knows of one of its entries.
+
+    Attributes
+    ----------
+    key : str
+    weight : int
+        In bytes.
+    revision : int
+        Of the entry that the rest is about.
+    deadline : float or None
+        When it expires, in seconds of the cache's clock.
+    idle : float or None
+        After how many seconds without a hit it goes.
+    used : float
+        When it was last hit, or set; kept if `idle` is.
+    refresh : float or None
+        From when on it is to be loaded again.
+    timed : bool
+        Whether a hit has to look at the clock.
+    visited : bool
+        Whether it was hit since the policy last looked.
+    visits : int
+        How often, up to three (S3-FIFO).
+    older, newer : Node or None
+        Its neighbours in the policy's list (SIEVE).
+    queue : OrderedDict or None
+        The queue that it is in (S3-FIFO).
+    leaving : object or None
+        The ledger's reservation for which it is being evicted.
+    """
+
+    __slots__ = (
+        "deadline",
+        "idle",
+        "key",
+        "leaving",
+        "newer",
+        "older",
+        "queue",
+        "refresh",
+        "revision",
+        "timed",
+        "used",
+        "visited",
+        "visits",
+        "weight",
+    )
+
+    def __init__(self, key: str, weight: int = 0) -> None:
+        self.key = key
+        self.weight = weight
+        self.revision = 0
+        self.deadline: float | None = None
+        self.idle: float | None = None
+        self.used = 0.0
+        self.refresh: float | None = None
+        self.timed = False
+        self.visited = False
+        self.visits = 0
+        self.older: Node | None = None
+        self.newer: Node | None = None
+        self.queue: OrderedDict[str, Node] | None = None
+        self.leaving: Any = None
+
+
+class EvictionPolicy(ABC):
+    """An order in which entries go.
+
+    Attributes
+    ----------
+    on_hit : callable or None
+        Called with the node at each hit; None if `visited` tells the policy enough.
+    """
+
+    on_hit: Callable[[Node], None] | None = None
+
+    @abstractmethod
+    def add(self, node: Node) -> None:
+        """Take in a node that is new, or that was chosen and stays all the same."""
+
+    @abstractmethod
+    def remove(self, node: Node) -> None:
+        """Forget a node; nothing happens if it is not here."""
+
+    @abstractmethod
+    def choose(self) -> Node | None:
+        """Take out the node that is to go next, and return it; None if there is none."""
+
+
+class Sieve(EvictionPolicy):
+    """SIEVE: a queue, and a hand that goes from its old end to its new one and evicts what was not visited.
+
+    Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is Simpler than LRU: an Efficient Turn-Key Eviction
+    Algorithm for Web Caches", NSDI 2024, algorithm 1. A hit sets one flag and moves nothing, so reads need no
+    lock.
+    """
+
+    def __init__(self) -> None:
+        self._newest: Node | None = None
+        self._oldest: Node | None = None
+        # Where the hand stopped: the next to be looked at; None for the oldest.
+        self._hand: Node | None = None
+        self._held: set[Node] = set()
+
+    def add(self, node: Node) -> None:
+        if node in self._held:
+            return
+        self._held.add(node)
+        node.visited = False
+        node.newer, node.older = None, self._newest
+        if self._newest is None:
+            self._oldest = node
+        else:
+            self._newest.newer = node
+        self._newest = node
+
+    def remove(self, node: Node) -> None:
+        if node not in self._held:
+            return
+        self._held.discard(node)
+        if self._hand is node:
+            self._hand = node.newer
+        if node.older is None:
+            self._oldest = node.newer
+        else:
+            node.older.newer = node.newer
+        if node.newer is None:
+            self._newest = node.older
+        else:
+            node.newer.older = node.older
+        node.newer = node.older = None
+
+    def choose(self) -> Node | None:
+        node = self._hand or self._oldest
+        if node is None:
+            return None
+        while node.visited:
+            node.visited = False
+            node = node.newer or self._oldest
+            assert node is not None
+        self._hand = node.newer
+        self.remove(node)
+        return node
+
+
+class S3FIFO(EvictionPolicy):
+    """S3-FIFO: a small queue for what is new, a main one for what was used again, and a memory of what went.
+
+    Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm
+    1. The small queue has a tenth of the entries, the memory as many keys as the main queue has entries.
+    """
+
+    _SMALL_SHARE = 10
+    _MOST_VISITS = 3
+
+    def __init__(self) -> None:
+        self._small: OrderedDict[str, Node] = OrderedDict()
+        self._main: OrderedDict[str, Node] = OrderedDict()
+        # Keys that have gone from the small queue, the longest gone first.
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self.on_hit = self._count_visit
+
+    def _count_visit(self, node: Node) -> None:
+        # Two threads may count as one: it is a hint.
+        if node.visits < self._MOST_VISITS:
+            node.visits += 1
+
+    def add(self, node: Node) -> None:
+        if node.queue is not None:
+            return
+        node.visits = 0
+        known = node.key in self._gone
+        if known:
+            del self._gone[node.key]
+        self._append(self._main if known else self._small, node)
+
+    def _append(self, queue: OrderedDict[str, Node], node: Node) -> None:
+        queue[node.key] = node
+        node.queue = queue
+
+    def remove(self, node: Node) -> None:
+        if node.queue is not None:
+            del node.queue[node.key]
+            node.queue = None
+
+    def choose(self) -> Node | None:
+        while self._small or self._main:
+            entries = len(self._small) + len(self._main)
+            from_small = len(self._small) * self._SMALL_SHARE >= entries or not self._main
+            node = self._look_at_small() if from_small else self._look_at_main()
+            if node is not None:
+                return node
+        return None
+
+    def _look_at_small(self) -> Node | None:
+        _, node = self._small.popitem(last=False)
+        node.queue = None
+        if node.visits > 1:
+            node.visits = 0
+            self._append(self._main, node)
+            return None
+        self._gone[node.key] = None
+        while len(self._gone) > max(1, len(self._main)):
+            self._gone.popitem(last=False)
+        return node
+
+    def _look_at_main(self) -> Node | None:
+        _, node = self._main.popitem(last=False)
+        node.queue = None
+        if node.visits > 0:
+            node.visits -= 1
+            self._append(self._main, node)
+            return None
+        return node
+
+
+class LRU(EvictionPolicy):
+    """Least recently used: each hit moves the entry to the new end of the queue."""
+
+    def __init__(self) -> None:
+        self._order: OrderedDict[str, Node] = OrderedDict()
+        self.on_hit = self._move_to_end
+
+    def _move_to_end(self, node: Node) -> None:
+        # One call in C, as are those under the latch: none of them sees the order half changed.
+        try:
+            self._order.move_to_end(node.key)
+        except KeyError:
+            return  # it has gone meanwhile
+
+    def add(self, node: Node) -> None:
+        self._order[node.key] = node
+
+    def remove(self, node: Node) -> None:
+        if self._order.get(node.key) is node:
+            del self._order[node.key]
+
+    def choose(self) -> Node | None:
+        if not self._order:
+            return None
+        return self._order.popitem(last=False)[1]
+
+
+#: The policies by their names.
+POLICIES: dict[str, Callable[[], EvictionPolicy]] = {"sieve": Sieve, "s3-fifo": S3FIFO, "lru": LRU}

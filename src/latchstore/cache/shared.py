@@ -1,0 +1,776 @@
+"""`Cache`: a bounded, expiring cache that threads share, on top of any store.
+
+Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs, loaders and clocks are called with no lock
+held, unless the caller has opened a transaction around the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from latchstore.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
+from latchstore.cache.counting import CountRegister, ThreadCounts
+from latchstore.cache.keeper import Keeper
+from latchstore.cache.loading import Load, LoadTable, Outcome
+from latchstore.cache.memoizing import Memoized
+from latchstore.cache.options import EXPIRES, TAGS, Options, checked_options, checked_seconds
+from latchstore.cache.policies import EvictionPolicy
+from latchstore.codec import Codec, RawCodec, decoded, encoded
+from latchstore.contains import Contains
+from latchstore.errors import EntryTooLargeError
+from latchstore.event_manager import EventManager
+from latchstore.mapping import StoreMapping
+from latchstore.memory import DictMemoryStore
+from latchstore.store import AbstractStore
+
+logger = logging.getLogger("latchstore")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MISSING: Any = object()
+
+#: How many failures are remembered before those are forgotten whose time is over.
+_MANY_FAILURES = 1_000
+
+
+class Cache(StoreMapping):
+    """A cache of Python objects, by string keys, that any number of threads share.
+
+    It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
+    of a store, so they can be watched, listened to, read in snapshots and changed in transactions; evicting
+    and expiring are commits like any other, with a StoreEvictEvent that says the cause.
+
+    Parameters
+    ----------
+    store : AbstractStore, optional
+        Where the entries are; a DictMemoryStore of its own if None. Of a store that others write to, too, the
+        cache hears by events, and takes what they write into its bound.
+    max_entries : int, optional
+        How many entries there may be.
+    max_bytes : int, optional
+        How much they may weigh together: for each the length of key and data, and of the metadata's names and
+        values, or the `weight` given with it.
+    ttl : float, optional
+        Seconds after which an entry expires, unless it is set with a ttl of its own; None or infinity: never.
+    idle : float, optional
+        Seconds without a hit after which an entry goes.
+    policy : str or callable
+        What goes when there is no room: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes an
+        EvictionPolicy.
+    codec : str or Codec
+        How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or an object with
+        ``encode`` and ``decode``.
+    clock : callable
+        Returns seconds. With ``time.time`` what is saved with the store can expire when it is loaded again.
+
+    Attributes
+    ----------
+    store : AbstractStore
+
+    Notes ----- With an exclusive transaction open, an entry that it has read or written is evicted by nobody
+    else before it ends; for an optimistic one eviction is a change like any other, so it conflicts, and
+    ``attempts`` tries again. Inside a transaction the cache shows what the transaction sees, and what it
+    evicts to make room goes with the commit, or comes back with the rollback. Expired entries are not
+    returned inside it, either.
+
+    Examples
+    --------
+    >>> from latchstore import Cache
+    >>> cache = Cache(max_entries=1_000, ttl=60)
+    >>> cache.get_or_load("answer", lambda key: 42)
+    42
+    >>> cache["answer"], cache.get("question", "none")
+    (42, 'none')
+    """
+
+    def __init__(
+        self,
+        store: AbstractStore | None = None,
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        ttl: float | None = None,
+        idle: float | None = None,
+        policy: str | Callable[[], EvictionPolicy] = "sieve",
+        codec: str | Codec = "pickle",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if store is not None and not isinstance(store, AbstractStore):
+            raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
+        if not callable(clock):
+            raise TypeError(f"clock must be callable, got {describe(clock)}")
+        self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
+        self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
+        self._ttl = checked_seconds(ttl, "ttl")
+        self._clock = clock
+        self._owns_store = store is None
+        self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
+        super().__init__(self.store, codec)
+        self._keeper = Keeper(
+            self.store,
+            not self._owns_store,
+            self._max_entries,
+            self._max_bytes,
+            checked_seconds(idle, "idle"),
+            policy,
+            clock,
+        )
+        # What each hit needs.
+        self._nodes = self._keeper.nodes
+        self._notes_hits = self._keeper.on_hit is not None
+        self._is_raw = type(self._codec) is RawCodec
+        self._to_bytes = self.store.to_bytes
+        self._register = CountRegister()
+        self._counts = ThreadCounts(self._register)
+        self._loads = LoadTable()
+        # Errors that are raised again for a while, instead of loading again.
+        self._failures: dict[str, tuple[Exception, float]] = {}
+        self._has_tag_index = False
+        _caches[id(self)] = self
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default if it is missing or expired.
+
+        Raises
+        ------
+        CodecError
+            If the data cannot be decoded; it names the key.
+        """
+        found = self._hit(key)
+        return default if found is _MISSING else found
+
+    def __getitem__(self, key: str) -> Any:
+        found = self._hit(key)
+        if found is _MISSING:
+            raise KeyError(key)
+        return found
+
+    def _hit(self, key: str) -> Any:
+        """Return the value of a key, or `_MISSING`. Rule 2 of keeper.py: the node, the clock, the store."""
+        try:
+            node = self._nodes[key]
+            if node.timed and self._keeper.is_over(node):
+                return self._look(key)
+            data = self._to_bytes(key)
+        except (KeyError, TypeError):
+            return self._look(key)
+        node.visited = True
+        if self._notes_hits:
+            self._keeper.on_hit(node)  # type: ignore[misc]
+        self._counts.mine.hits += 1
+        return data if self._is_raw else decoded(self._codec, key, data)
+
+    def _look(self, key: str) -> Any:
+        """Ask the store, whose metadata tells what the nodes do not: whether it has expired."""
+        key = checked_key(key)
+        data = self._live_data(key)
+        if data is None:
+            self._counts.mine.misses += 1
+            return _MISSING
+        self._counts.mine.hits += 1
+        return decoded(self._codec, key, data)
+
+    def _live_data(self, key: str) -> bytes | None:
+        value = self._keeper.live_value(key)
+        return None if value is None else value.range().read()
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those keys that are there and have not expired."""
+        found = {key: self._hit(key) for key in checked_keys(keys)}
+        return {key: value for key, value in found.items() if value is not _MISSING}
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._keeper.live_value(checked_key(key)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keeper.live_keys())
+
+    def __len__(self) -> int:
+        return self._keeper.count()
+
+    def remaining(self, key: str) -> float | None:
+        """Return for how many seconds a key will be kept yet; None if it does not expire.
+
+        Raises
+        ------
+        KeyError
+            If it is missing or expired.
+        """
+        value = self._keeper.value(checked_key(key))
+        deadline = None if value is None else value.metadata.get(EXPIRES)
+        left: float | None = None if deadline is None else deadline - self._clock()
+        if value is None or (left is not None and left <= 0):
+            raise KeyError(key)
+        return left
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        idle: float | None = None,
+        refresh_after: float | None = None,
+        weight: int | None = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a value under a key; others are evicted first if there is no room.
+
+        Parameters
+        ----------
+        key : str
+        value : object
+            What the codec can encode.
+        ttl : float, optional
+            Seconds after which it expires; the cache's own if None, infinity for never.
+        idle : float, optional
+            Seconds without a hit after which it goes; the cache's own if None.
+        refresh_after : float, optional
+            Seconds after which `get_or_load` loads it again, while others get the old value.
+        weight : int, optional
+            What it counts, in bytes; by default what it holds.
+        tags : iterable of str
+            What it can be invalidated by.
+        metadata : mapping, optional
+            More for the entry's metadata.
+
+        Raises
+        ------
+        EntryTooLargeError
+            If it weighs more than the whole cache may.
+        CodecError
+            If it cannot be encoded.
+        """
+        key = checked_key(key)
+        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
+        data = encoded(self._codec, key, value)
+        if self._loads.running(key) is not None:
+            # The load must not put an older value in its place: point 2 of `_store_loaded`.
+            with self.store.transaction(f"set {key!r}"):
+                self._loads.overtake(key)
+                self._put(key, data, options)
+        else:
+            self._put(key, data, options)
+
+    def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
+        """Set many keys in one transaction; options as for `set`."""
+        items = list(values.items())
+        with self.store.transaction("set_many"):
+            for key, value in items:
+                self.set(key, value, **options)
+
+    def add(self, key: str, value: Any, **options: Any) -> bool:
+        """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
+        with self.store.transaction(f"add {key!r}"):
+            if key in self:
+                return False
+            self.set(key, value, **options)
+            return True
+
+    def touch(self, key: str, ttl: float | None = None) -> bool:
+        """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
+        key = checked_key(key)
+        ttl = self._ttl if ttl is None else checked_seconds(ttl, "ttl")
+        with self.store.transaction(f"touch {key!r}"):
+            if key not in self:
+                return False
+            metadata = self.store.get_metadata(key)
+            metadata.pop(EXPIRES, None)
+            if ttl is not None:
+                metadata[EXPIRES] = self._clock() + ttl
+            self._keeper.set_metadata(key, metadata)
+            return True
+
+    def _put(self, key: str, data: bytes, options: Options) -> None:
+        if options.tags:
+            self._index_tags()
+        if self._failures:
+            self._failures.pop(key, None)
+        self._keeper.put(key, data, options)
+
+    def _index_tags(self) -> None:
+        """Have the store keep an index on tags, if it can and there is a use for it."""
+        add_index = getattr(self.store, "add_index", None)
+        if add_index is not None and not self._has_tag_index and self._keeper.current_transaction() is None:
+            add_index(TAGS)
+            self._has_tag_index = True
+
+    def sweep(self) -> int:
+        """Evict what has expired or was idle for too long; return how many entries that were.
+
+        It need not be called: the store's own thread does it when something is due. A store that has no
+        thread is swept when something is set.
+        """
+        return self._keeper.sweep()
+
+    # -- invalidating -----------------------------------------------------------------------------
+
+    def delete(self, key: str) -> bool:
+        """Remove a key; return whether it was there, and had not expired.
+
+        A load of the key that is under way does not put it back.
+        """
+        key = checked_key(key)
+        loading = self._loads.running(key) is not None
+        with self.store.transaction(f"delete {key!r}") if loading else contextlib.nullcontext():
+            self._loads.overtake(key)
+            self._failures.pop(key, None)
+            was_there = self._keeper.live_value(key) is not None
+            try:
+                self._keeper.delete(key)
+            except KeyError:
+                return False
+        return was_there
+
+    def __delitem__(self, key: str) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def clear(self) -> None:
+        """Remove all keys in one transaction; loads that are under way do not put theirs back."""
+        with self.store.transaction("clear"):
+            self._loads.overtake_all()
+            self._failures.clear()
+            for key in list(self.store.query_keys()):
+                self._keeper.delete(key)
+
+    def invalidate_tag(self, tag: str) -> int:
+        """Remove all entries that were set with a tag, in one transaction; return how many."""
+        tag = checked_key(tag, "tag")
+        with self.store.transaction(f"invalidate tag {tag!r}"):
+            self._loads.overtake_all(tag)
+            keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
+            for key in keys:
+                self._keeper.delete(key)
+        return len(keys)
+
+    # -- loading ----------------------------------------------------------------------------------
+
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[str], Any],
+        *,
+        ttl: float | None = None,
+        idle: float | None = None,
+        refresh_after: float | None = None,
+        negative_ttl: float | None = None,
+        weight: int | None = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the value of a key; load it if it is missing, once however many threads ask for it.
+
+        Parameters
+        ----------
+        key : str
+        loader : callable
+            Called with the key, with no lock held; returns the value. It may use the cache, but not wait for
+            this key again.
+        negative_ttl : float, optional
+            Seconds for which a failure is raised again instead of loading again; 0 if None.
+        timeout : float, optional
+            Seconds to wait for another thread's load, which goes on then; as long as it takes if None.
+        ttl, idle, refresh_after, weight, tags, metadata
+            As for `set`.
+
+        Returns
+        -------
+        value : object
+            To the thread that has loaded it what the loader has returned, to the others a copy. A value that
+            is too heavy for the cache is returned, and not kept. If the key was set meanwhile it is what was
+            set; if it was deleted, what was loaded is not kept.
+
+        Raises
+        ------
+        Exception
+            Whatever the loader raises, to all who have waited for it. With an old value that is to be
+            refreshed there, that is returned, and the failure logged.
+        LoadTimeoutError
+            If another thread's load takes longer than `timeout`.
+        RecursiveLoadError
+            If the loader, or one that waits for it, asks for the same key.
+        """
+        found = self._hit(key)
+        if found is not _MISSING:
+            node = self._nodes.get(key)
+            if node is None or node.refresh is None or self._clock() < node.refresh:
+                return found
+        # Looked at only when they are needed, as most calls are hits.
+        key = checked_key(key)
+        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
+        negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
+        timeout = checked_timeout(timeout)
+        if found is not _MISSING:
+            return self._refreshed(key, loader, options, found)
+        if self._keeper.current_transaction() is not None:
+            # Other threads may be waiting for the transaction, so it waits for none.
+            value = self._loaded(key, loader)
+            self._put(key, encoded(self._codec, key, value), options)
+            return value
+        while True:
+            self._raise_failure(key)
+            mine = Load(key, options.tags)
+            load = self._loads.claim(mine)
+            if load is mine:
+                return self._load(mine, loader, options, negative_ttl)
+            outcome = self._loads.wait(load, timeout)
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.data is not None:
+                return decoded(self._codec, key, outcome.data)
+
+    def _load(
+        self, load: Load, loader: Callable[[str], Any], options: Options, negative_ttl: float | None
+    ) -> Any:
+        """Run the load that this thread has claimed; whatever happens, those who wait are told."""
+        key = load.key
+        try:
+            try:
+                data = self._live_data(key)  # another may have loaded it before the claim
+                if data is not None:
+                    self._loads.finish(load, Outcome(data, None))
+                    return decoded(self._codec, key, data)
+                begun_at = self._revision(key)
+                value = self._loaded(key, loader)
+                data = encoded(self._codec, key, value)
+                set_by_others = self._store_loaded(load, data, options, begun_at)
+                if set_by_others is not None:
+                    data, value = set_by_others, decoded(self._codec, key, set_by_others)
+                self._loads.finish(load, Outcome(data, None))
+                return value
+            except Exception as error:
+                if negative_ttl is not None:
+                    self._note_failure(key, error, negative_ttl)
+                self._loads.finish(load, Outcome(None, error))
+                raise
+        finally:
+            # Struck by what is no failure of the loader's: another thread tries.
+            self._loads.finish(load, Outcome(None, None))
+
+    def _loaded(self, key: str, loader: Callable[[str], Any]) -> Any:
+        counts = self._counts.mine
+        begun = time.perf_counter()
+        try:
+            value = loader(key)
+        except BaseException:
+            counts.load_failures += 1
+            raise
+        else:
+            counts.loads += 1
+            return value
+        finally:
+            counts.load_seconds += time.perf_counter() - begun
+
+    def _revision(self, key: str) -> int:
+        value = self._keeper.value(key)
+        return 0 if value is None else value.revision or 0
+
+    def _store_loaded(self, load: Load, data: bytes, options: Options, begun_at: int) -> bytes | None:
+        """Keep what was loaded, unless the key was set or deleted meanwhile; return what was set.
+
+        1. A key that is there with another revision was set. One that is not there was deleted, unless the
+           load began with none, or with one that had expired and was swept since.
+        2. Who sets or deletes a key that is being loaded marks the load in a transaction. So is this, and
+           of the two one comes after the other.
+        """
+        key = load.key
+        with self.store.transaction(f"load {key!r}"):
+            revision = self._revision(key)
+            if revision not in (0, begun_at):
+                return self._live_data(key)
+            if load.overtaken:
+                return None
+            try:
+                self._put(key, data, options)
+            except EntryTooLargeError as error:
+                logger.debug("%s: returned and not kept", error)
+        return None
+
+    def _refreshed(self, key: str, loader: Callable[[str], Any], options: Options, old: Any) -> Any:
+        """Load a key again, if no other thread does; the old value serves meanwhile, and if that fails."""
+        mine = Load(key, options.tags)
+        if self._keeper.current_transaction() is not None or self._loads.claim(mine) is not mine:
+            return old
+        data: bytes | None = None
+        try:
+            begun_at = self._revision(key)
+            value = self._loaded(key, loader)
+            data = encoded(self._codec, key, value)
+            with self.store.transaction(f"refresh {key!r}"):
+                if self._revision(key) == begun_at and not mine.overtaken:
+                    self._put(key, data, options)
+                    return value
+            return self.get(key, old)
+        except Exception:
+            # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
+            node = self._nodes.get(key)
+            if node is not None:
+                node.refresh = self._clock() + (options.refresh_after or 0.0)
+            logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
+            return old
+        finally:
+            self._loads.finish(mine, Outcome(data, None))
+
+    def _note_failure(self, key: str, error: Exception, seconds: float) -> None:
+        now = self._clock()
+        if len(self._failures) > _MANY_FAILURES:
+            for other, (_, until) in list(self._failures.items()):
+                if until <= now:
+                    self._failures.pop(other, None)
+        self._failures[key] = (error, now + seconds)
+
+    def _raise_failure(self, key: str) -> None:
+        failure = self._failures.get(key)
+        if failure is not None:
+            error, until = failure
+            if self._clock() < until:
+                raise error
+            self._failures.pop(key, None)
+
+    def get_many_or_load(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Return the values of many keys; load those that are missing in one call.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        loader : callable
+            Called with the list of keys that are missing and that no other thread is loading; returns a
+            mapping of those that there are.
+        timeout : float, optional
+            Seconds to wait for the loads of other threads, together.
+        **options
+            As for `set`.
+
+        Returns
+        -------
+        values : dict
+            Without the keys that the loader did not have.
+        """
+        wanted = list(dict.fromkeys(checked_keys(keys)))
+        timeout = checked_timeout(timeout)
+        checked = checked_options(self._ttl, **options)
+        found = self.get_many(wanted)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        missing = [key for key in wanted if key not in found]
+        inside = self._keeper.current_transaction() is not None
+        while missing:
+            loads = [Load(key, checked.tags) for key in missing]
+            mine = loads if inside else [load for load in loads if self._loads.claim(load) is load]
+            # All of ours are loaded before any other is waited for: so no circle can close here.
+            found.update(self._load_many(mine, loader, checked, inside))
+            done = {load.key for load in mine}
+            others = [key for key in missing if key not in done]
+            missing = [key for key in others if not self._wait_for_other(key, found, deadline)]
+        return {key: found[key] for key in wanted if key in found}
+
+    def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float) -> bool:
+        """Wait for another thread's load of a key; return whether that has settled it."""
+        load = self._loads.running(key)
+        if load is None:
+            value = self._hit(key)
+        else:
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            outcome = self._loads.wait(load, left)
+            if outcome.error is not None:
+                raise outcome.error
+            value = _MISSING if outcome.data is None else decoded(self._codec, key, outcome.data)
+        if value is _MISSING:
+            return False
+        found[key] = value
+        return True
+
+    def _load_many(
+        self,
+        loads: list[Load],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        options: Options,
+        inside: bool,
+    ) -> dict[str, Any]:
+        """Run the loads that this thread has claimed."""
+        outcome = Outcome(None, None)
+        values: dict[str, Any] = {}
+        data: dict[str, bytes] = {}
+        try:
+            try:
+                for load in loads:
+                    already = None if inside else self._live_data(load.key)
+                    if already is not None:
+                        data[load.key] = already
+                        values[load.key] = decoded(self._codec, load.key, already)
+                missing = [load for load in loads if load.key not in data]
+                if missing:
+                    self._load_missing(missing, loader, options, values, data)
+            except Exception as error:
+                outcome = Outcome(None, error)
+                raise
+        finally:
+            for load in loads:
+                known = data.get(load.key)
+                self._loads.finish(load, outcome if known is None else Outcome(known, None))
+        return values
+
+    def _load_missing(
+        self,
+        loads: list[Load],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        options: Options,
+        values: dict[str, Any],
+        data: dict[str, bytes],
+    ) -> None:
+        begun_at = {load.key: self._revision(load.key) for load in loads}
+        loaded = self._loaded_many([load.key for load in loads], loader)
+        fresh = {
+            load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
+        }
+        with self.store.transaction("load many"):
+            for load in loads:
+                key = load.key
+                if key in fresh:
+                    by_others = self._store_loaded(load, fresh[key], options, begun_at[key])
+                    values[key] = loaded[key] if by_others is None else decoded(self._codec, key, by_others)
+                    data[key] = fresh[key] if by_others is None else by_others
+
+    def _loaded_many(
+        self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        loaded = self._loaded(keys, loader)  # type: ignore[arg-type]
+        if not isinstance(loaded, Mapping):
+            raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
+        return loaded
+
+    def memoize(
+        self,
+        *,
+        ttl: float | None = None,
+        key: Callable[..., object] | None = None,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
+        **options: Any,
+    ) -> Callable[[Callable[P, R]], Memoized[P, R]]:
+        """Return a decorator that keeps what a function or method returns, by its arguments.
+
+        The function gets ``invalidate(*args)``, which forgets the result of that call, and
+        ``cache_key(*args)``.
+
+        Parameters
+        ----------
+        ttl : float, optional
+            Seconds for which a result is kept; the cache's own if None.
+        key : callable, optional
+            Called with the arguments, returns a plain value that tells one call from another. Without it
+            all arguments must be plain values.
+        tags : iterable of str, or callable
+            What results can be invalidated by; a callable gets the arguments.
+        **options
+            As for `get_or_load`.
+        """
+        if key is not None and not callable(key):
+            raise TypeError(f"key must be callable or None, got {describe(key)}")
+        if not callable(tags):
+            tags = checked_keys(tags, "tags")
+        checked = {"ttl": checked_seconds(ttl, "ttl"), **options}
+
+        def decorate(function: Callable[P, R]) -> Memoized[P, R]:
+            return Memoized(self, function, key, tags, checked)
+
+        return decorate
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the cache has done since it was made.
+
+        Returns
+        -------
+        stats : dict
+            ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
+            ``mean_load_seconds`` (of both; None before the first), ``evictions`` (a dict: how many by cause),
+            ``entries``, ``bytes`` (what they weigh).
+        """
+        counts = self._register.total()
+        reads = counts.hits + counts.misses
+        attempts = counts.loads + counts.load_failures
+        return {
+            "hits": counts.hits,
+            "misses": counts.misses,
+            "hit_ratio": counts.hits / reads if reads else None,
+            "loads": counts.loads,
+            "load_failures": counts.load_failures,
+            "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
+            "evictions": dict(self._keeper.ledger.evictions),
+            "entries": len(self._nodes),
+            "bytes": self._keeper.ledger.weight,
+        }
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Close the store, if it is the cache's own; else only stop following it.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds that closing the store may take.
+        """
+        self._keeper.stop()
+        if self._owns_store:
+            self.store.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        bounds = [
+            f"{name}={bound}"
+            for name, bound in (("max_entries", self._max_entries), ("max_bytes", self._max_bytes))
+            if bound is not None
+        ]
+        return f"<Cache {len(self._nodes)} entries, {', '.join(bounds) or 'no bound'}>"
+
+    def _renew_in_child(self) -> None:
+        self._loads.renew()
+        self._register.renew()
+
+
+# Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.
+_caches: weakref.WeakValueDictionary[int, Cache] = weakref.WeakValueDictionary()
+
+
+def _renew_caches_in_child() -> None:
+    for cache in list(_caches.values()):
+        cache._renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_caches_in_child)

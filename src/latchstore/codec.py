@@ -1,0 +1,91 @@
+"""How Python objects become the bytes that a store holds, and come back."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any, Protocol, runtime_checkable
+
+from latchstore.arguments import as_bytes, describe
+from latchstore.errors import CodecError
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """What makes bytes of an object, and the object again. Any number of threads may use it."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the object as bytes."""
+
+    def decode(self, data: bytes) -> Any:
+        """Return a new object that is equal to the one that was encoded."""
+
+
+class PickleCodec:
+    """Any object that can be pickled. Decoding runs what the data says: load no files that others wrote."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the object, pickled with the newest protocol."""
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+    def decode(self, data: bytes) -> Any:
+        """Return the object."""
+        return pickle.loads(data)  # noqa: S301 (the data is what this process has put there)
+
+
+class JSONCodec:
+    """What JSON knows: str, int, float, bool, None, lists, dicts with str keys; tuples come back as lists."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the object as UTF-8 text."""
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+    def decode(self, data: bytes) -> Any:
+        """Return the object."""
+        return json.loads(data.decode("utf-8", "surrogatepass"))
+
+
+class RawCodec:
+    """Bytes as they are."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of any bytes-like object."""
+        return as_bytes(value, "value")
+
+    def decode(self, data: bytes) -> bytes:
+        """Return the data itself."""
+        return data
+
+
+#: The codecs that go by a name.
+CODECS: dict[str, Codec] = {"pickle": PickleCodec(), "json": JSONCodec(), "raw": RawCodec()}
+
+
+def checked_codec(codec: str | Codec) -> Codec:
+    """Return the codec, which may be named; ValueError or TypeError if it is none."""
+    if isinstance(codec, str):
+        if codec not in CODECS:
+            raise ValueError(
+                f"codec must be one of {', '.join(map(repr, CODECS))} or an object, got {codec!r}"
+            )
+        return CODECS[codec]
+    if not isinstance(codec, Codec) or isinstance(codec, type):
+        raise TypeError(f"codec must have the methods encode and decode, got {describe(codec)}")
+    return codec
+
+
+def encoded(codec: Codec, key: str, value: Any) -> bytes:
+    """Return the value as bytes; CodecError, which names the key, if that fails."""
+    try:
+        data = codec.encode(value)
+        return data if type(data) is bytes else as_bytes(data, "what encode returns")
+    except Exception as error:
+        raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}") from error
+
+
+def decoded(codec: Codec, key: str, data: bytes) -> Any:
+    """Return the value; CodecError, which names the key, if that fails."""
+    try:
+        return codec.decode(data)
+    except Exception as error:
+        raise CodecError(key, f"cannot be decoded: {len(data)} bytes, {describe(data)}: {error}") from error

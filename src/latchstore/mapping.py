@@ -1,0 +1,102 @@
+"""A store as a mapping of Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from latchstore.arguments import checked_key
+from latchstore.codec import Codec, checked_codec, decoded, encoded
+
+_MISSING: Any = object()
+
+
+class MappedStore(Protocol):
+    """What a mapping needs of a store."""
+
+    def to_bytes(self, key: str) -> bytes: ...
+
+    def from_bytes(self, key: str, data: bytes) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def query_keys(self) -> Iterator[str]: ...
+
+    def transaction(self, notes: str) -> AbstractContextManager[Any]: ...
+
+    def __len__(self) -> int: ...
+
+
+class StoreMapping(MutableMapping[str, Any]):
+    """A view of a store as a mapping; ``store.mapping(codec=...)`` makes it.
+
+    Each method takes effect at one instant, also those of several steps (``pop``, ``setdefault``, ``update``,
+    ``clear``), which are transactions. Iterating shows the keys of one instant. What is read is a new object
+    each time: to change it changes nothing here.
+
+    Parameters
+    ----------
+    store : AbstractStore
+    codec : str or Codec
+        ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+    """
+
+    def __init__(self, store: MappedStore, codec: str | Codec = "pickle") -> None:
+        self._mapped = store
+        self._codec = checked_codec(codec)
+
+    def __getitem__(self, key: str) -> Any:
+        return decoded(self._codec, key, self._mapped.to_bytes(key))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        key = checked_key(key)
+        self._mapped.from_bytes(key, encoded(self._codec, key, value))
+
+    def __delitem__(self, key: str) -> None:
+        self._mapped.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._mapped.exists(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._mapped.query_keys()
+
+    def __len__(self) -> int:
+        return len(self._mapped)
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
+        with self._mapped.transaction("pop"):
+            return super().pop(key) if default is _MISSING else super().pop(key, default)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove a key and return it with its value; KeyError if there is none."""
+        with self._mapped.transaction("popitem"):
+            return super().popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, which is set to the default if it is missing."""
+        with self._mapped.transaction("setdefault"):
+            return super().setdefault(key, default)
+
+    def update(  # type: ignore[override]
+        self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
+    ) -> None:
+        """Set many keys in one transaction."""
+        # Gone through before, as that may run anybody's code, and take long.
+        items = dict(other, **more)
+        with self._mapped.transaction("update"):
+            for key, value in items.items():
+                self[key] = value
+
+    def clear(self) -> None:
+        """Remove all keys in one transaction."""
+        with self._mapped.transaction("clear"):
+            for key in list(self):
+                del self[key]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._mapped!r}>"

@@ -32,6 +32,7 @@ QUESTIONS = (
     "locks",
     "metadata",
     "checkers",
+    "cache",
 )
 
 HERE = Path(__file__).parent

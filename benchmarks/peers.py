@@ -18,7 +18,7 @@ from typing import Any
 
 from readerwriterlock.rwlock import RWLockFair
 
-from latchstore import DictMemoryStore, EventManager
+from latchstore import Cache, DictMemoryStore, EventManager
 
 #: More entries than any benchmark has, so that no cache evicts.
 CAPACITY = 10_000_000
@@ -195,42 +195,47 @@ def _encore() -> Peer:
     return Peer(store.to_bytes, store.from_bytes, store.delete)
 
 
-def _cachetools() -> Peer:
+def _latchstore_cache(capacity: int) -> Peer:
+    cache = Cache(max_entries=capacity, codec="raw")
+    return Peer(cache.get, cache.set, cache.delete)
+
+
+def _cachetools(capacity: int = CAPACITY) -> Peer:
     import cachetools
 
-    return _of(LockedDict(cachetools.LRUCache(CAPACITY)))
+    return _of(LockedDict(cachetools.LRUCache(capacity)))
 
 
-def _cachebox() -> Peer:
+def _cachebox(capacity: int = CAPACITY) -> Peer:
     import cachebox
 
-    cache: Any = cachebox.LRUCache(CAPACITY)
+    cache: Any = cachebox.LRUCache(capacity)
     return Peer(cache.get, cache.__setitem__, cache.__delitem__)
 
 
-def _moka() -> Peer:
+def _moka(capacity: int = CAPACITY) -> Peer:
     import moka_py
 
-    cache: Any = moka_py.Moka(CAPACITY)
+    cache: Any = moka_py.Moka(capacity)
     return Peer(cache.get, cache.set, cache.remove)
 
 
-def _theine() -> Peer:
+def _theine(capacity: int = CAPACITY) -> Peer:
     import theine
 
-    return _of(theine.Cache(CAPACITY))
+    return _of(theine.Cache(capacity))
 
 
-def _dogpile() -> Peer:
+def _dogpile(capacity: int = CAPACITY) -> Peer:
     from dogpile.cache import make_region
 
-    return _of(make_region().configure("dogpile.cache.memory"))
+    return _of(make_region().configure("dogpile.cache.memory"))  # which has no bound
 
 
-def _zict() -> Peer:
+def _zict(capacity: int = CAPACITY) -> Peer:
     import zict
 
-    cache: Any = zict.LRU(CAPACITY, {})
+    cache: Any = zict.LRU(capacity, {})
     return Peer(cache.get, cache.__setitem__, cache.__delitem__)
 
 
@@ -262,6 +267,17 @@ _MAKERS: Mapping[str, tuple[str | None, Callable[[], Peer]]] = {
     "dict, unguarded": (None, _bare_dict),
 }
 
+#: The same for those that are caches, to be made with a bound.
+_CACHES: Mapping[str, tuple[str | None, Callable[[int], Peer]]] = {
+    "latchstore Cache": (None, _latchstore_cache),
+    "cachetools LRU + Lock": ("cachetools", _cachetools),
+    "cachebox LRU": ("cachebox", _cachebox),
+    "moka-py": ("moka-py", _moka),
+    "theine": ("theine", _theine),
+    "dogpile memory": ("dogpile.cache", _dogpile),
+    "zict LRU": ("zict", _zict),
+}
+
 OURS = "latchstore"
 LIMIT = "dict, unguarded"
 
@@ -269,6 +285,11 @@ LIMIT = "dict, unguarded"
 def peers() -> dict[str, Callable[[], Peer]]:
     """Return what makes each peer that is installed, by name."""
     return {name: make for name, (library, make) in _MAKERS.items() if _version(library) is not None}
+
+
+def caches() -> dict[str, Callable[[int], Peer]]:
+    """Return what makes each cache that is installed, with room for so many entries, by name."""
+    return {name: make for name, (library, make) in _CACHES.items() if _version(library) is not None}
 
 
 def versions() -> str:

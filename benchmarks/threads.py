@@ -8,6 +8,7 @@ shows is how much is lost by handing over locks. Rounds are interleaved, medians
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import threading
@@ -28,30 +29,46 @@ MIXES = {"100/0 (YCSB C)": 100, "95/5 (YCSB B)": 95, "90/10": 90, "50/50 (YCSB A
 #: Operations between two looks at the clock, of which each thread has its own list.
 _CHUNK = 500
 
-_LAW = Zipfian(KEYS, 0.99)
-
 _Operations = Sequence[tuple[bool, str]]
 
 
-def operations_of(thread: int, reads: int) -> list[tuple[bool, str]]:
-    """Return what a thread does: whether it reads, and which key."""
-    chance = random.Random(f"{thread} {reads}")
-    return [(chance.random() * 100 < reads, key_of(_LAW.draw(chance))) for _ in range(_CHUNK)]
+class Mix:
+    """What threads do.
+
+    Parameters
+    ----------
+    keys : int
+        How many keys there are.
+    reads : int
+        How many of a hundred operations are reads; the others set the key.
+    """
+
+    def __init__(self, keys: int, reads: int) -> None:
+        self._law = Zipfian(keys, 0.99)
+        self._reads = reads
+
+    def operations_of(self, thread: int, count: int = _CHUNK) -> list[tuple[bool, str]]:
+        """Return what a thread does: whether it reads, and which key."""
+        chance = random.Random(f"{thread} {self._reads}")
+        return [(chance.random() * 100 < self._reads, key_of(self._law.draw(chance))) for _ in range(count)]
 
 
-def throughput(peer: Peer, threads: int, reads: int, seconds: float) -> float:
+def throughput(peer: Peer, threads: int, mix: Mix, seconds: float, operations: int = _CHUNK) -> float:
     """Return the operations a second of all threads together."""
     barrier = threading.Barrier(threads + 1)
     over = threading.Event()
     done = [0] * threads
 
     def work(number: int) -> None:
-        operations = operations_of(number, reads)
+        mine = mix.operations_of(number, operations)
+        chunks = [mine[begin : begin + _CHUNK] for begin in range(0, operations, _CHUNK)]
         data = data_of(number)
         barrier.wait()
-        while not over.is_set():
-            _run(peer, operations, data)
-            done[number] += _CHUNK
+        for chunk in itertools.cycle(chunks):
+            if over.is_set():
+                break
+            _run(peer, chunk, data)
+            done[number] += len(chunk)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
     for worker in workers:
@@ -84,11 +101,13 @@ def measure(
     """Return the throughput of each round, by mix, peer and number of threads."""
     filled = {name: _filled(maker()) for name, maker in make.items()}
     found: dict[tuple[str, str, int], list[float]] = {}
-    for mix, reads in mixes.items():
+    for name_of_mix, reads in mixes.items():
+        mix = Mix(KEYS, reads)
         for _ in range(rounds):
             for count in threads:
                 for name, peer in filled.items():
-                    found.setdefault((mix, name, count), []).append(throughput(peer, count, reads, seconds))
+                    reached = throughput(peer, count, mix, seconds)
+                    found.setdefault((name_of_mix, name, count), []).append(reached)
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.comparison import moved
 from benchmarks.measure import Figure, Ratio, exponent, ratio_table
 from benchmarks.peers import LIMIT, OURS, peers
-from benchmarks.threads import THREADS, operations_of
+from benchmarks.threads import KEYS, THREADS, Mix
 
 
 def run_of(**medians: float) -> dict[str, Any]:
@@ -62,8 +62,9 @@ def test_peers_set_get_and_delete(name: str) -> None:
 
 
 def test_each_thread_has_operations_of_its_own_and_the_mix_is_kept() -> None:
-    lists = [operations_of(thread, 90) for thread in THREADS]
+    mix = Mix(KEYS, 90)
+    lists = [mix.operations_of(thread) for thread in THREADS]
     assert len({tuple(each) for each in lists}) == len(THREADS)
     reads = sum(read for operations in lists for read, _ in operations)
     assert reads / sum(map(len, lists)) == pytest.approx(0.9, abs=0.02)
-    assert all(read for read, _ in operations_of(0, 100))
+    assert all(read for read, _ in Mix(KEYS, 100).operations_of(0))

@@ -6,7 +6,8 @@ Thread safety:
    is used under. Two things are read without it: `nodes`, one at a time, and the attributes of a node.
 2. `settle` is what makes the books true: whoever has written a key reads what the store has of it then, and
    notes that. Of two writers of a key the one that reads last notes last: what was read before
-   another one's noting is refused (`stamp`), and read again.
+   another one's noting is refused (`stamp`), and read again. An eviction that names the revision is noted as
+   it is.
 3. The bound holds at each commit because room is made before a write: a `Reservation` counts as if it were in
    the store already, and what it owes is evicted before the write. Let T be the weight of all nodes and
    reservations, D what is owed. `reserve` keeps T - D within the bound, each eviction takes as much from T as
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
+import sys
 from typing import NamedTuple
 
 from latchstore.cache.policies import EvictionPolicy, Node
@@ -120,8 +121,8 @@ class Ledger:
         max_entries: int | None,
         max_bytes: int | None,
     ) -> None:
-        self._max_entries = math.inf if max_entries is None else max_entries
-        self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self._max_entries = sys.maxsize if max_entries is None else max_entries
+        self._max_bytes = sys.maxsize if max_bytes is None else max_bytes
         self.nodes = nodes
         self.stamp = 0
         self.evictions = {"size": 0, "expired": 0, "idle": 0}
@@ -161,11 +162,11 @@ class Ledger:
 
     def _entries_over(self) -> int:
         over = len(self.nodes) + self._reserved_entries - self._owed_entries - self._max_entries
-        return max(0, int(over)) if over > -math.inf else 0
+        return over if over > 0 else 0
 
     def _weight_over(self) -> int:
         over = self._node_weight + self._reserved_weight - self._owed_weight - self._max_bytes
-        return max(0, int(over)) if over > -math.inf else 0
+        return over if over > 0 else 0
 
     @property
     def is_over(self) -> bool:
@@ -256,7 +257,7 @@ class Ledger:
         if reservation is not None:
             self.release(reservation)
         if cause is not None:
-            self.evictions[cause] = self.evictions.get(cause, 0) + 1
+            self._count(cause)
         node = self.nodes.get(key)
         if facts is None:
             if node is not None:
@@ -271,6 +272,19 @@ class Ledger:
                 node.leaving = None
                 self.policy.add(node)
         return True
+
+    def note_eviction(self, node: Node, revision: int, cause: str) -> None:
+        """Note that an entry was evicted that had this revision: there is no need to ask the store.
+
+        If it was set since, whoever did that settles it. Who has read it before that must read it again.
+        """
+        self.stamp += 1
+        self._count(cause)
+        if node.revision == revision and self.nodes.get(node.key) is node:
+            self._remove(node)
+
+    def _count(self, cause: str) -> None:
+        self.evictions[cause] = self.evictions.get(cause, 0) + 1
 
     def _add(self, node: Node, facts: Facts, now: float) -> None:
         self._note(node, facts, now)

@@ -49,6 +49,10 @@ class Options(NamedTuple):
         return items
 
 
+#: Those of an entry of which nothing is said; told by identity, as most are like that.
+DEFAULT_OPTIONS = Options()
+
+
 def checked_options(
     default_ttl: float | None,
     ttl: float | None = None,
@@ -59,6 +63,9 @@ def checked_options(
     metadata: Mapping[str, Any] | None = None,
 ) -> Options:
     """Return what `Cache.set` was given; ValueError or TypeError name what is wrong with it."""
+    said = (default_ttl, ttl, idle, refresh_after, weight, metadata)
+    if not tags and said.count(None) == len(said):
+        return DEFAULT_OPTIONS
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping with str keys, got {describe(metadata)}")
     return Options(
@@ -87,6 +94,8 @@ def facts_of(key: str, value: Value | None, default_idle: float | None) -> Facts
     if value is None:
         return None
     metadata = value.metadata
+    if not metadata:
+        return Facts(value.revision or 0, len(key) + value.size, None, default_idle, None)
     weight = metadata.get(WEIGHT)
     if weight is None:
         weight = weight_of_entry(key, value.size, metadata)

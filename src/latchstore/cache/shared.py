@@ -147,37 +147,33 @@ class Cache(StoreMapping):
         CodecError
             If the data cannot be decoded; it names the key.
         """
-        found = self._hit(key)
-        return default if found is _MISSING else found
-
-    def __getitem__(self, key: str) -> Any:
-        found = self._hit(key)
-        if found is _MISSING:
-            raise KeyError(key)
-        return found
-
-    def _hit(self, key: str) -> Any:
-        """Return the value of a key, or `_MISSING`. Rule 2 of keeper.py: the node, the clock, the store."""
+        # The one way by which all reads go. Rule 2 of keeper.py: the node, the clock, the store.
         try:
             node = self._nodes[key]
             if node.timed and self._keeper.is_over(node):
-                return self._look(key)
+                return self._look(key, default)
             data = self._to_bytes(key)
         except (KeyError, TypeError):
-            return self._look(key)
+            return self._look(key, default)
         node.visited = True
         if self._notes_hits:
             self._keeper.on_hit(node)  # type: ignore[misc]
         self._counts.mine.hits += 1
         return data if self._is_raw else decoded(self._codec, key, data)
 
-    def _look(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Any:
+        found = self.get(key, _MISSING)
+        if found is _MISSING:
+            raise KeyError(key)
+        return found
+
+    def _look(self, key: str, default: Any) -> Any:
         """Ask the store, whose metadata tells what the nodes do not: whether it has expired."""
         key = checked_key(key)
         data = self._live_data(key)
         if data is None:
             self._counts.mine.misses += 1
-            return _MISSING
+            return default
         self._counts.mine.hits += 1
         return decoded(self._codec, key, data)
 
@@ -187,7 +183,7 @@ class Cache(StoreMapping):
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those keys that are there and have not expired."""
-        found = {key: self._hit(key) for key in checked_keys(keys)}
+        found = {key: self.get(key, _MISSING) for key in checked_keys(keys)}
         return {key: value for key, value in found.items() if value is not _MISSING}
 
     def __contains__(self, key: object) -> bool:
@@ -409,7 +405,7 @@ class Cache(StoreMapping):
         RecursiveLoadError
             If the loader, or one that waits for it, asks for the same key.
         """
-        found = self._hit(key)
+        found = self.get(key, _MISSING)
         if found is not _MISSING:
             node = self._nodes.get(key)
             if node is None or node.refresh is None or self._clock() < node.refresh:
@@ -593,7 +589,7 @@ class Cache(StoreMapping):
         """Wait for another thread's load of a key; return whether that has settled it."""
         load = self._loads.running(key)
         if load is None:
-            value = self._hit(key)
+            value = self.get(key, _MISSING)
         else:
             left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
             outcome = self._loads.wait(load, left)

@@ -11,6 +11,7 @@ order  lock                what it guards                               held for
 4      feed latch          history and list of watches (change_feed.py) microseconds
 5      buffer latches      the changes that a watch has not read        microseconds
 6      dispatcher's latch  starting and ending its thread               microseconds
+7      latches of a cache  its books, and its threads' counts (cache/)  microseconds
 ====== =================== ============================================ ==============================
 
 A lock is only ever asked for while holding locks above it in this table. Reads, and

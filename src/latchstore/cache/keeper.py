@@ -7,9 +7,9 @@ Thread safety:
 2. A node is noted after its entry can be seen. Who looks at the node first, then at the clock, then at the
    store, gets nothing that is older than the node; where there is no node, or its time is over, the metadata
    tells.
-3. The ledger is guarded by one latch, held for microseconds; no store and no user code is used under it, but
-   for a policy of the user's own. Its place in the order of locking.py is between the writer mutex and the
-   table lock.
+3. The ledger is guarded by one latch, held for microseconds; no store, no other lock and no user code is used
+   under it, but for a policy of the user's own. It may be taken while the writer mutex is held, by a
+   transaction that the cache is used in.
 4. Every write is followed by `settle`, which tells the ledger what the store has then; inside a transaction
    that happens when it has ended.
 5. A forked child makes new books when it first writes: other threads of the parent may have been anywhere in

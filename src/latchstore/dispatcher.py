@@ -71,6 +71,11 @@ class Delivery(ABC):
     def deliver(self, dispatcher: EventDispatcher) -> None:
         """Call the listeners; the dispatcher is to be told of each."""
 
+    def forget(self) -> None:
+        """Stand for nothing any more: a listener has forked, and in the child this is the parent's."""
+        self.count = 0
+        self.revision = None
+
 
 class _Flag(Delivery):
     """A delivery that only says when its turn has come: all that was queued before has been heard."""
@@ -137,7 +142,7 @@ class EventDispatcher:
         _dispatchers.add(self)
 
     def renew(self) -> None:
-        """Begin with nothing queued and no thread: at first, and in a forked child."""
+        """Begin with nothing queued and no thread."""
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
         self._life = Latch()
@@ -157,6 +162,21 @@ class EventDispatcher:
         self._room = Waiters()
         # The flags in the queue, which are no events; changed by single list operations.
         self._flags: list[_Flag] = []
+
+    def renew_in_child(self) -> None:
+        """Begin anew in a forked child: what is queued or under way is the parent's.
+
+        If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
+        listener returns, it calls no others and ends.
+        """
+        calling, delivering = self._calling, self._delivering
+        if calling is not None:
+            calling[1].mark_as_handled()
+        if delivering is not None:
+            delivering[0].forget()
+        for flag in self._flags.copy():
+            flag.reached.put(None)  # the wait of a thread that has forked in the middle of it
+        self.renew()
 
     # -- what is going on -------------------------------------------------------------------------
 
@@ -287,14 +307,15 @@ class EventDispatcher:
         except BaseException:
             # Something has struck between two deliveries: another thread takes over.
             logger.exception("the thread of the dispatcher was broken off")
-            self._life.during(self._leave_post)
+            self._life.during(self._leave_post, thread)
             self.ensure_running()
         else:
-            self._life.during(self._leave_post)
+            self._life.during(self._leave_post, thread)
 
-    def _leave_post(self) -> None:
-        self._stopping = False
-        self._post.clear()
+    def _leave_post(self, thread: threading.Thread) -> None:
+        if self._post.get(0) is thread:
+            self._stopping = False
+            self._post.clear()
 
     def _run_next(self) -> bool:
         delivery = self._queue.get()

@@ -447,7 +447,7 @@ class DictMemoryStore(EntryStore):
         self._committing = None
         self._told_revision = self._table.revision
         self._feed.renew()
-        self._dispatcher.renew()
+        self._dispatcher.renew_in_child()
 
     # -- indexes ----------------------------------------------------------------------------------
 
@@ -1098,8 +1098,14 @@ _stores: weakref.WeakSet[DictMemoryStore] = weakref.WeakSet()
 
 
 def _renew_stores_in_child() -> None:
+    failures = []
     for store in list(_stores):
-        store._renew_in_child()
+        try:
+            store._renew_in_child()
+        except Exception as error:  # a lock_class that fails, say, which is to harm no other store
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup("stores that cannot be used in this forked child", failures)
 
 
 if hasattr(os, "register_at_fork"):

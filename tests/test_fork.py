@@ -325,6 +325,9 @@ def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:
             children.append(os.fork())
             if not children[0]:
                 end_in_time()
+                store.from_bytes("in the listener", b"")
+                store.flush(TIMEOUT)
+                assert heard == ["before", "in the listener"], heard
                 heard.clear()
                 threading.Thread(target=_be_child, args=(be_child, write)).start()
 
@@ -332,9 +335,10 @@ def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:
         heard.append(event.key)
 
     def be_child() -> None:
-        listener = next(thread for thread in threading.enumerate() if thread.name == "latchstore-events")
+        listener, own = (thread for thread in threading.enumerate() if thread.name == "latchstore-events")
         listener.join(TIMEOUT)
         assert not listener.is_alive()
+        assert store._dispatcher._thread is own
         for number in range(100):
             store.multiset_data([f"a{number}", f"b{number}"], [b"", b""])
         store.flush(TIMEOUT)
@@ -354,6 +358,39 @@ def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:
         told = pipe.read()
     assert (told, os.waitpid(children[0], 0)[1]) == ("", 0)
     assert heard == ["before", "fork", "after", "later"]
+
+
+def test_a_signal_handler_may_fork_in_the_middle_of_a_flush() -> None:
+    """The child's flush has nothing to wait for; the parent's goes on."""
+    store = new_store()
+    parent, children = os.getpid(), []
+    go_on = threading.Event()
+
+    def listen(event: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert go_on.wait(TIMEOUT)
+
+    def fork(*arguments: object) -> None:
+        children.append(os.fork())
+        if os.getpid() == parent:
+            go_on.set()
+        else:
+            end_in_time()
+
+    store.event_manager.connect(StoreSetEvent, listen)
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            store.from_bytes("k", b"")
+            store.flush(10 * TIMEOUT)
+            if os.getpid() != parent:
+                os._exit(0)
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGUSR1, before)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0]
 
 
 def test_snapshots_and_watches_that_are_open_when_a_child_is_forked() -> None:
@@ -615,6 +652,7 @@ def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
                 # What a child would do, where the thread that commits is not there any more.
                 store._renew_in_child()
                 store._table.check()
+                store.flush(0)
                 renewed.append({key: store.to_bytes(key) for key in store.glob("*")})
                 assert sorted(store.query_keys(kind="old")) == sorted(
                     key for key, data in renewed[0].items() if data == b"old"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -280,18 +281,39 @@ class EventDispatcher:
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run. Raises RuntimeError if the system gives no thread."""
-        if not self.running:
-            self._life.during(self._start)
+        if not self.running and not self._life.during(self._start):
+            self._deliver_here()
 
-    def _start(self) -> None:
-        if self.running:
-            return
+    def _start(self) -> bool:
+        """Return whether there is no more to be done."""
+        # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
+        if self.running or sys.is_finalizing():
+            return True
         try:
             self._starting = True  # until the thread has its post
             threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError:
+            self._starting = False
+            if threading.main_thread().is_alive():
+                raise
+            return False
         except BaseException:
             self._starting = False
             raise
+        return True
+
+    def _deliver_here(self) -> None:
+        """Deliver what is queued on the calling thread.
+
+        Python 3.12.0 and 3.12.1 start no thread once the main thread is over, though others may run for long.
+        """
+        thread = threading.current_thread()
+        while not self._queue.empty() and self._post.setdefault(0, thread) is thread:
+            try:
+                while not self._queue.empty():
+                    self._run_next()
+            finally:
+                self._life.during(self._leave_post, thread)
 
     def _run(self) -> None:
         """Deliver until told to stop. Nothing that a listener does ends this loop."""
@@ -378,6 +400,14 @@ class EventDispatcher:
             return
         if revision is not None and revision <= self.heard_revision:
             return
+        if sys.is_finalizing():
+            if self.pending:
+                raise FlushTimeoutError(
+                    f"Python shuts down, and no thread runs any more: {self.describe()}",
+                    self.pending,
+                    self._listener(),
+                )
+            return
         flag = _Flag(revision)
         try:
             self._flags.append(flag)
@@ -407,7 +437,7 @@ class EventDispatcher:
         begun = time.monotonic()
         self.flush(timeout)
         thread = self._life.during(self._tell_to_end)
-        if thread is None:
+        if thread is None or sys.is_finalizing():
             return
         thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
         if thread.is_alive():
@@ -434,7 +464,8 @@ class EventDispatcher:
         if thread is None or not thread.is_alive():
             return
         if not self._abandoned:
-            self.flush(timeout)
+            # To the end of the thread: one that waits would yet take what comes too late to be heard.
+            self.stop(timeout)
             return
         # Nobody queues any more, and what was queued comes before the word to end.
         thread.join(timeout)

@@ -480,9 +480,6 @@ class Transaction(EntryStore):
         block: Transaction | None = self
         while block is not None:
             block._forked = True
-            batch = block._ending if block._batch is None else block._batch
-            if isinstance(batch, OptimisticBatch):
-                batch.close()
             block._batch = block._ending = block._claim = block._routing.left = None
             block._routed = False
             block = block._outer

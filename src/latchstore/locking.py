@@ -37,6 +37,7 @@ Thread safety:
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -139,6 +140,8 @@ class Waiters:
             time.sleep(0)
             if ready():
                 return True
+        if sys.is_finalizing():
+            return False  # whoever could change that does not run any more
         deadline = None if timeout < 0 else time.monotonic() + timeout
         bell: SimpleQueue[None] = SimpleQueue()
         try:

@@ -91,7 +91,10 @@ def _flush_to_disk(path: str) -> None:
 def _row(item: tuple[str, Entry]) -> tuple[Any, ...]:
     key, entry = item
     for name, value in entry.items():
-        _check_saveable(key, name, value)
+        try:
+            _check_saveable(key, name, value)
+        except RecursionError:
+            raise _unsaveable(key, name, value, "(in itself, or nested too deeply) ") from None
     try:
         key.encode()
         name_of_key: str | bytes = key

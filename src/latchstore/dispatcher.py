@@ -9,7 +9,9 @@ Thread safety:
 3. The thread knows the dispatcher, never the store, so that a store nobody uses is freed; `stop_soon`
    is what its finalizer calls.
 4. Of the threads that were started one runs, whichever takes the post first; so it does no harm if an
-   exception makes `ensure_running` forget one that it has started.
+   exception makes `ensure_running` forget one that it has started. An exception may strike the thread, too:
+   another one goes on where it stood. A delivery goes from the queue to `_taken` in C, and stays there
+   until all have heard it; how far it has come it knows itself.
 5. Each counter has one writer at a time: `_queued_more` whoever holds the writer mutex, all others the
    dispatcher's thread. Others read them at any time and may be a moment behind. A delivery that is queued
    twice, since an exception struck whoever did it, counts and is heard once.
@@ -26,9 +28,11 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from threading import get_ident
+from typing import Any
 
 from latchstore.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
 from latchstore.events import BaseEvent
@@ -44,6 +48,10 @@ EXIT_TIMEOUT = 10.0
 _LOOK_AGAIN = 0.05
 
 
+#: Is never queued.
+_NEVER: Any = object()
+
+
 class Delivery(ABC):
     """What is queued: something that tells its listeners when its turn has come.
 
@@ -55,21 +63,24 @@ class Delivery(ABC):
         The commit that it tells of, if it does.
     more_until : int
         How many events beyond the first of each delivery were queued up to this one, if it has more than one.
-    taken : bool
-        Whether the thread has begun with it.
+    done : bool
+        Whether all of it has been heard.
+    failed : bool
+        Whether it was broken off once.
     """
 
-    __slots__ = ("count", "more_until", "revision", "taken")
+    __slots__ = ("count", "done", "failed", "more_until", "revision")
 
     def __init__(self, count: int = 1, revision: int | None = None) -> None:
         self.count = count
         self.revision = revision
         self.more_until = 0
-        self.taken = False
+        self.done = False
+        self.failed = False
 
     @abstractmethod
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        """Call the listeners; the dispatcher is to be told of each."""
+        """Call the listeners; the dispatcher is told of each. Called again, it goes on where it stood."""
 
 
 class _Flag(Delivery):
@@ -84,8 +95,9 @@ class _Flag(Delivery):
         # It is rung as soon as the revision has been heard, even if its turn has not come.
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        dispatcher._flags.remove(self)
         self.reached.put(None)
+        if self in dispatcher._flags:
+            dispatcher._flags.remove(self)
 
 
 class EventDispatcher:
@@ -139,6 +151,10 @@ class EventDispatcher:
     def renew(self) -> None:
         """Begin with nothing queued and no thread: at first, and in a forked child."""
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
+        # What the thread has taken from the queue and is not done with: one item at the most.
+        self._taken: deque[Delivery | None] = deque()
+        # Moves one from there to here, with no bytecode in between.
+        self._moves: Iterator[None] = map(self._taken.append, iter(self._queue.get, _NEVER))
         # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
         self._life = Latch()
         # Item 0 is the thread that runs.
@@ -264,70 +280,77 @@ class EventDispatcher:
             self._life.during(self._start)
 
     def _start(self) -> None:
-        if self.running:
-            return
         try:
-            self._starting = True  # until the thread has its post
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
-        except BaseException:
+            self._starting = True
+            # More than one only if an exception strikes a thread before it has its post.
+            while not self._post:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                while not self._post and thread.is_alive():
+                    time.sleep(0)
+        finally:
             self._starting = False
-            raise
 
     def _run(self) -> None:
         """Deliver until told to stop. Nothing that a listener does ends this loop."""
         thread = threading.current_thread()
-        took_post = self._post.setdefault(0, thread) is thread
-        self._starting = False
-        if not took_post:
-            return
         try:
-            # A child that a listener has forked has this thread, and not its post.
-            while self._run_next() and self._post.get(0) is thread:
-                pass
+            if self._post.setdefault(0, thread) is thread:
+                # A child that a listener has forked has this thread, and not its post.
+                while self._run_next() and self._post.get(0) is thread:
+                    pass
+                self._life.during(self._leave_post, thread)
         except BaseException:
-            # Something has struck between two deliveries: another thread takes over.
+            # Something has struck outside of all listeners: another thread goes on.
             logger.exception("the thread of the dispatcher was broken off")
-            self._life.during(self._leave_post)
-            self.ensure_running()
-        else:
-            self._life.during(self._leave_post)
+            if self._post.get(0) is thread:  # else whoever has started it may hold the latch, and wait
+                self._life.during(self._leave_post, thread)
+            if self._taken or not self._queue.empty():
+                self.ensure_running()
 
-    def _leave_post(self) -> None:
-        self._stopping = False
-        self._post.clear()
+    def _leave_post(self, thread: threading.Thread) -> None:
+        if self._post.get(0) is thread:
+            if self._taken and self._taken[0] is None:
+                self._taken.popleft()  # the word to end
+            self._stopping = False
+            self._post.clear()
 
     def _run_next(self) -> bool:
-        delivery = self._queue.get()
+        taken = self._taken
+        if not taken:
+            next(self._moves)
+        delivery = taken[0]
         if delivery is None:
             return False
-        if delivery.taken:
-            return True
-        delivery.taken = True
-        if delivery.count:
-            self._delivering = (delivery, time.monotonic())
-        revision = delivery.revision if delivery.count else None
-        if revision is not None and revision - 1 > self.heard_revision:
-            # Commits that nobody listened to stand before this one: there was nothing to hear of them.
-            self._note_heard(revision - 1)
-        try:
-            delivery.deliver(self)
-        except BaseException:
-            # SystemExit and KeyboardInterrupt too: a listener must not silence all others.
-            logger.exception("a listener broke off the delivery of %r", delivery)
-        finally:
-            self._calling = None
-            self._delivering = None
-            self._note_delivered(delivery)
+        if not delivery.done:
+            if delivery.count:
+                self._delivering = (delivery, time.monotonic())
+            revision = delivery.revision if delivery.count else None
+            if revision is not None and revision - 1 > self.heard_revision:
+                # Commits that nobody listened to stand before this one: there was nothing to hear of them.
+                self._note_heard(revision - 1)
+            try:
+                delivery.deliver(self)
+            except BaseException:
+                if not delivery.failed:
+                    delivery.failed = True
+                    return True  # it goes on where it was: what has struck may have been anything
+                logger.exception("a listener broke off the delivery of %r", delivery)
+            delivery.done = True
+        self._calling = None
+        self._delivering = None
+        self._note_delivered(delivery)
+        taken.popleft()
+        if self.crowded and not self._is_full():
+            self._make_room()
         return True
 
     def _note_delivered(self, delivery: Delivery) -> None:
         if delivery.count > 1:
-            self._done_more = delivery.more_until
+            self._done_more = max(self._done_more, delivery.more_until)
         revision = delivery.revision if delivery.count else None
         if revision is not None and revision > self.heard_revision:
             self._note_heard(revision)
-        if self.crowded and not self._is_full():
-            self._make_room()
 
     def _note_heard(self, revision: int) -> None:
         self.heard_revision = revision

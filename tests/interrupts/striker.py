@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -80,3 +81,27 @@ class Striker:
                 sys.settrace(None)
                 self._instead()
         return self._opcode
+
+
+class ThreadStriker(Striker):
+    """Does so in another thread, which is started meanwhile, and is told by how its name begins."""
+
+    def __init__(self, number: int, name: str, kind: type[BaseException] = KeyboardInterrupt) -> None:
+        super().__init__(number, kind)
+        self._name = name
+
+    def __enter__(self) -> ThreadStriker:
+        self._before = threading.gettrace(), sys.unraisablehook
+        sys.unraisablehook = lambda unraisable: None
+        threading.settrace(self._call_in_thread)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        trace, sys.unraisablehook = self._before
+        threading.settrace(trace)
+
+    def _call_in_thread(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not threading.current_thread().name.startswith(self._name):
+            sys.settrace(None)
+            return None
+        return self._call(frame, event, argument)

@@ -63,7 +63,7 @@ def event_of(
     )
 
 
-def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission:
+def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:
     """Return the calling of the listeners of an event; all those of a foreign manager count as one."""
     if isinstance(manager, EventManager) and type(manager).emit is EventManager.emit:
         return manager.emission(event)
@@ -88,23 +88,21 @@ class EmittedDelivery(Delivery):
         """Build an event; None if nobody listens to it."""
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        while self._at[0] < self.count:
+        count = self.count
+        while (at := self._at)[0] < count:
+            position, emission = at
             try:
-                self._deliver_next(dispatcher)
+                if emission is None:
+                    event = self.event(position)
+                    if event is not None:
+                        emission = emission_of(self._manager, event)
+                        self._at = position, emission
+                        dispatcher.delivered += 1
+                if emission is not None:
+                    emission.run(dispatcher)
+                self._at = position + 1, None
             except BaseException:
                 self._note_failure()
-
-    def _deliver_next(self, dispatcher: EventDispatcher) -> None:
-        position, emission = self._at
-        if emission is None:
-            event = self.event(position)
-            if event is not None:
-                emission = emission_of(self._manager, event)
-                self._at = position, emission
-                dispatcher.delivered += 1
-        if emission is not None:
-            emission.run(dispatcher)
-        self._at = position + 1, None
 
     def _note_failure(self) -> None:
         """Have it tried once more: what has struck may have been anything.

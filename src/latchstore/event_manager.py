@@ -35,6 +35,7 @@ from bisect import bisect, bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import length_hint
 from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Any, Protocol, TypeVar
 
@@ -633,7 +634,7 @@ class EventManager(BaseEventManager):
         self._emit(event)
         return None
 
-    def emission(self, event: BaseEvent) -> Emission:
+    def emission(self, event: BaseEvent) -> Emission | None:
         """Begin to emit an event on a thread that no listener may end; for a store's dispatcher.
 
         The same as `emit`, but that the listeners are called by the `Emission`, and that whatever one raises
@@ -642,10 +643,15 @@ class EventManager(BaseEventManager):
         Parameters
         ----------
         event : BaseEvent
+
+        Returns
+        -------
+        emission : Emission or None
+            None if nothing is to be called.
         """
         begun = self._begin(event)
         if begun is None:
-            return Emission(event, [])
+            return None
         connections, trace = begun
         return Emission(event, _listeners(connections), trace)
 
@@ -658,7 +664,9 @@ class EventManager(BaseEventManager):
         observer : ListenerObserver
             Told of each call.
         """
-        self.emission(event).run(observer)
+        emission = self.emission(event)
+        if emission is not None:
+            emission.run(observer)
 
     def _emit(self, event: BaseEvent) -> None:
         begun = self._begin(event)
@@ -865,17 +873,25 @@ class Emission:
         observer : ListenerObserver
             Told of each call.
         """
-        event, trace = self._event, self._trace
-        every = len(self._listeners)
-        while (left := operator.length_hint(self._left)) and (left == every or not event._handled):
-            listener = self._listeners[-left]
-            if trace is None or not self._vetoes(trace, listener):
-                self._call_next(listener, observer)
-        if every or trace is not None:
-            event.post_emit()
+        event, trace, listeners = self._event, self._trace, self._listeners
+        every, left = len(listeners), length_hint(self._left)
+        while left and (left == every or not event._handled):
+            listener = listeners[-left]
+            if trace is None or not self._passes_over(trace, listener):
+                failed = True
+                observer.calling(listener, event)
+                try:
+                    next(self._calls)
+                    failed = False
+                except BaseException:
+                    logger.exception("Listener %s failed on %r", listener_name(listener), event)
+                finally:
+                    observer.returned(failed)
+            left = length_hint(self._left)
+        event.post_emit()
 
-    def _vetoes(self, trace: Trace, listener: Listener) -> bool:
-        """Ask the trace function; pass over the listener if it says so, or fails."""
+    def _passes_over(self, trace: Trace, listener: Listener) -> bool:
+        """Ask the trace function; pass over the next listener if it says so, or fails."""
         try:
             if not trace("listen", listener, (self._event,)):
                 return False
@@ -883,18 +899,6 @@ class Emission:
             logger.exception("Listener %s failed on %r", listener_name(listener), self._event)
         next(self._left)
         return True
-
-    def _call_next(self, listener: Listener, observer: ListenerObserver) -> None:
-        """Call the next listener, on a thread that it must not end."""
-        failed = True
-        observer.calling(listener, self._event)
-        try:
-            next(self._calls)
-            failed = False
-        except BaseException:
-            logger.exception("Listener %s failed on %r", listener_name(listener), self._event)
-        finally:
-            observer.returned(failed)
 
 
 def _identity(func: Callable[..., object]) -> _Identity:

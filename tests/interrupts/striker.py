@@ -27,6 +27,8 @@ class Striker:
         What is raised.
     instead : callable, optional
         What is called there instead.
+    files : tuple of Path
+        Other files whose bytecodes count, too.
 
     Attributes
     ----------
@@ -41,7 +43,9 @@ class Striker:
         number: int,
         kind: type[BaseException] = KeyboardInterrupt,
         instead: Callable[[], object] | None = None,
+        files: tuple[Path, ...] = (),
     ) -> None:
+        self._files = tuple(map(str, files))
         self._number = number
         self._kind = kind
         self._instead = instead
@@ -61,7 +65,8 @@ class Striker:
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         file = frame.f_code.co_filename
-        if self.place is not None or not file.startswith(str(_PACKAGE)) or file.startswith(_NOT_THE_STORE):
+        ours = file.startswith(str(_PACKAGE)) and not file.startswith(_NOT_THE_STORE)
+        if self.place is not None or not (ours or file in self._files):
             return None
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
         frame.f_trace = self._opcode

@@ -97,6 +97,15 @@ def _abandon(routing: weakref.ref[Transaction]) -> None:
     This is no ``__del__``, which would run at the end of each transaction, and in which Python drops what a
     signal handler or another thread raises.
     """
+    try:
+        _end_left(routing)
+    except BaseException:
+        # Nobody will be called again for this block, and others wait for it.
+        _end_left(routing)
+        raise
+
+
+def _end_left(routing: weakref.ref[Transaction]) -> None:
     assert isinstance(routing, Routing)
     left = getattr(routing, "left", None)
     if left is not None:

@@ -89,7 +89,7 @@ def signals(count: int) -> dict[str, Any]:
 
 def memory(failures: int, stride: int) -> dict[str, Any]:
     """Have requests for memory fail, one after the other, in each of the main operations."""
-    import _testcapi
+    import _testcapi  # type: ignore[import-not-found]
 
     failed = 0
     wrong: list[str] = []

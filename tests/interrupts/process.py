@@ -100,6 +100,8 @@ def memory(failures: int, stride: int) -> dict[str, Any]:
             # Python gets over some failures by itself; after so many no more requests have come.
             while unheard_of < 30:
                 subject = Subject()
+                # Thread.start() waits for ever if the new thread has no memory to say that it runs.
+                subject.store._dispatcher.ensure_running()
                 operation = OPERATIONS[name]
                 unheard_of += 1
                 _testcapi.set_nomemory(number, number + failures)

@@ -262,13 +262,13 @@ def test_interrupts_by_signals() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("failures", [1, 2, 5])
+@pytest.mark.parametrize("failures", [1, 2])
 def test_memory_that_cannot_be_had(failures: int) -> None:
     """The n-th request for memory fails, and perhaps some after it, for every n."""
     pytest.importorskip("_testcapi", reason="needs the interpreter's own tests")
     answer = in_process("memory", str(failures), str(STRIDE))
     assert answer["wrong"] == []
-    assert answer["failed"] * STRIDE > 200
+    assert answer["failed"] * STRIDE > 1_000
 
 
 def in_process(*words: str) -> Any:

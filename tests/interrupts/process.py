@@ -12,14 +12,16 @@ import random
 import signal
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
 from tests.interrupts.exhaustion import check, outcomes_of
 from tests.interrupts.operations import OPERATIONS, Subject
 
-#: What is tried when memory runs out.
+#: What is tried when memory runs out. No watch: at one request in it CPython 3.11 leaks a reference, and
+#: what nobody holds stays open.
 MAIN = (
     "from_bytes",
     "from_bytes, new",
@@ -32,7 +34,6 @@ MAIN = (
     "transaction, nested",
     "snapshot",
     "reads",
-    "watch",
     "listening",
     "add_index",
 )
@@ -59,25 +60,35 @@ def signals(count: int) -> dict[str, Any]:
     signal.signal(signal.SIGINT, _interrupt)
     interrupts = 0
     wrong: list[str] = []
-    with ThreadPoolExecutor(1) as other, ThreadPoolExecutor(1) as killer:
+    # No locks of Python's: they can be left taken.
+    wanted: SimpleQueue[None] = SimpleQueue()
+    sent: SimpleQueue[None] = SimpleQueue()
+
+    def kill() -> None:
+        while True:
+            wanted.get()
+            os.kill(os.getpid(), signal.SIGINT)
+            sent.put(None)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with ThreadPoolExecutor(1) as other:
         outcomes = {name: outcomes_of(name) for name in INTERRUPTED}
         for number in itertools.count():
             if interrupts >= count or number > 50 * count:
                 break
             name = INTERRUPTED[number % len(INTERRUPTED)]
             subject = Subject()
-            sent: list[Future[None]] = []
             try:
                 try:
                     if number % 2:
-                        sent.append(killer.submit(os.kill, os.getpid(), signal.SIGINT))
+                        wanted.put(None)
                     else:
                         signal.setitimer(signal.ITIMER_REAL, 10 ** chance.uniform(-4.5, -2.8))
                     OPERATIONS[name](subject)
+                    while number % 2:
+                        sent.get()  # until the interrupt comes; of one that came before an item is left
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
-                for each in sent:
-                    each.result()
             except KeyboardInterrupt:
                 interrupts += 1
             try:

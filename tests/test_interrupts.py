@@ -2,284 +2,59 @@
 
 Every bytecode that the package executes in the calling thread is tried, one after the other, each with a new
 store: KeyboardInterrupt, what PyThreadState_SetAsyncExc raises, and MemoryError come at some of them only,
-and which these are depends on the version of Python.
+and which these are depends on the version of Python. By default one of twenty is, and each of those of
+short operations; LATCHSTORE_STRIKE_EVERY=1 tries all, and ``python -m tests.interrupts`` writes the table
+that is in tests/interrupts/README.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import ctypes
+import functools
+import gc
+import json
+import logging
 import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from readerwriterlock import rwlock
 
-from latchstore import (
-    DictMemoryStore,
-    EventManager,
-    RevisionMismatchError,
-    StoreModificationEvent,
-    StoreSetEvent,
-    StoreTransactionEndEvent,
-    TransactionConflictError,
-    Watch,
-)
+from latchstore import DictMemoryStore, EventManager, StoreModificationEvent
 from latchstore.change_feed import ChangeBuffer, Commit, Interest
+from latchstore.locking import SharedLatch
 from latchstore.values import Entry
-from tests.interrupts import Striker
-
-#: Seconds after which a wait has failed.
-TIMEOUT = 20.0
-
-#: Of how many bytecodes one is struck; 1 for each of them.
-STRIDE = int(os.environ.get("LATCHSTORE_STRIKE_EVERY", "1"))
+from tests.interrupts import Striker, ThreadStriker
+from tests.interrupts.exhaustion import KINDS, STRIDE, check, exhaust, outcomes_of
+from tests.interrupts.locks import wedged
+from tests.interrupts.operations import OPERATIONS, TIMEOUT, Subject
 
 
-class State(NamedTuple):
-    """What can be seen of a store."""
-
-    contents: dict[str, tuple[bytes, dict[str, Any]]]
-    revision: int
-    indexes: list[str]
-
-
-class Subject:
-    """A store in which something is there and everything is listened to."""
-
-    def __init__(self, heard: bool = True) -> None:
-        self.manager = EventManager()
-        self.store = DictMemoryStore(self.manager, indexes=["kind"], lock_timeout=1.0, history=100)
-        self.store.multiset(
-            ["goes", "moves", "stays"],
-            [(b"1", {"kind": "a"}), (b"2", {"kind": "a", "n": 1}), (b"3", {"kind": "b"})],
-        )
-        self.heard: list[tuple[str, str, int]] = []
-        self.ended: list[str] = []
-        if heard:
-            self.manager.connect(StoreModificationEvent, self._hear)
-            self.manager.connect(StoreTransactionEndEvent, self._hear_end)
-        self.watch: Watch = self.store.watch()
-
-    def _hear(self, event: Any) -> None:
-        self.heard.append((type(event).__name__, event.key, event.revision))
-
-    def _hear_end(self, event: Any) -> None:
-        self.ended.append(event.state)
-
-    def state(self) -> State:
-        """Return what can be seen."""
-        store = self.store
-        info = store.info()
-        contents = {key: (store.to_bytes(key), metadata) for key, metadata in store.query()}
-        return State(contents, info["revision"], sorted(info["indexes"]))
-
-    def told(self) -> list[tuple[str, str, int]]:
-        """Return what the watch was told."""
-        events: list[Any] = [self.watch.get(0) for _ in range(len(self.watch))]
-        return [(type(event).__name__, event.key, event.revision) for event in events]
-
-    def check(self) -> None:
-        """Look whether anything was left over."""
-        store = self.store
-        store._table.check()
-        for kind in ("a", "b", "c"):
-            scanned = sorted(key for key, metadata in store.query() if metadata.get("kind") == kind)
-            assert sorted(store.query_keys(kind=kind)) == scanned
-        assert store._latches.writer.holder is None
-        assert store._gate is None
-        assert store._open_transactions == {}
-        assert store._feed.watches == (not self.watch._buffer.ended)
-        info = store.info()
-        assert (info["snapshots"], info["pinned_entries"]) == (0, 0)
-
-    def check_use(self) -> None:
-        """Write in every way, and hear of it."""
-        store = self.store
-        revision = store.info()["revision"]
-        store.from_bytes("after", b"1")
-        with store.transaction():
-            store.set("after", (b"2", {"kind": "c"}))
-        with store.snapshot() as view:
-            store.delete("after")
-            assert view.to_bytes("after") == b"2"
-        store.flush(TIMEOUT)
-        assert store.info()["revision"] == revision + 3
-        assert store.info()["pending_events"] == 0
+@pytest.fixture(scope="module")
+def other() -> Iterator[ThreadPoolExecutor]:
+    """Another thread."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
 
 
-Operation = Callable[[Subject], object]
-
-
-def exclusive(subject: Subject) -> None:
-    store = subject.store
-    with store.transaction("t") as tx:
-        tx.set("new", (b"n", {"kind": "a"}))
-        store.delete("goes")
-        store.update_metadata("moves", {"kind": "b"})
-
-
-def optimistic(subject: Subject) -> None:
-    store = subject.store
-    with store.transaction("t", optimistic=True) as tx:
-        tx.set("new", (tx.to_bytes("moves"), {"kind": "a"}))
-        store.delete("goes")
-
-
-def nested(subject: Subject) -> None:
-    store = subject.store
-    with store.transaction("outer"):
-        store.from_bytes("new", b"outer")
-        with store.transaction("kept"):
-            store.delete("goes")
-        with store.transaction("taken back") as tx:
-            store.delete("stays")
-            tx.doom()
-
-
-def committed_early(subject: Subject) -> None:
-    with subject.store.transaction() as tx:
-        tx.from_bytes("new", b"")
-        tx.commit()
-
-
-def rolled_back(subject: Subject) -> None:
-    with subject.store.transaction() as tx:
-        tx.delete("goes")
-        tx.rollback()
-
-
-def attempted(subject: Subject) -> None:
-    for attempt in subject.store.attempts("a"):
-        with attempt as tx:
-            tx.from_bytes("new", tx.to_bytes("moves"))
-
-
-def transactional(subject: Subject) -> None:
-    @subject.store.transactional("decorated")
-    def run() -> None:
-        subject.store.from_bytes("new", b"")
-
-    run()
-
-
-def snapshot(subject: Subject) -> None:
-    with subject.store.snapshot() as view:
-        assert view.to_bytes("goes") == b"1"
-        assert sorted(view.query_keys(kind="a")) == ["goes", "moves"]
-
-
-def watched(subject: Subject) -> None:
-    with subject.store.watch("g*", since=0) as changes:
-        assert changes.get(0).key == "goes"  # type: ignore[union-attr]
-
-
-def listening(subject: Subject) -> None:
-    def listener(event: object) -> None:
-        pass
-
-    subject.manager.connect(StoreSetEvent, listener, {"key": "new"})
-    subject.manager.disconnect(StoreSetEvent, listener)
-
-
-def read(subject: Subject) -> None:
-    store = subject.store
-    store.get("goes")
-    store.get_metadata("goes")
-    store.exists("missing")
-    list(store.multiget(["goes", "stays"]))
-    list(store.query(kind="a"))
-    list(store.query(n=1))
-    list(store.glob("*s"))
-    len(store)
-    store.info()
-    store.stats()
-
-
-def opened_and_closed(subject: Subject) -> None:
-    subject.store.close(TIMEOUT)
-    subject.store.connect()
-
-
-def failing(call: Callable[[DictMemoryStore], object], *errors: type[Exception]) -> Operation:
-    """Return an operation that fails by itself, so that an exception may strike while it is handled."""
-
-    def run(subject: Subject) -> None:
-        with contextlib.suppress(*errors):
-            call(subject.store)
-
-    return run
-
-
-def failing_block(store: DictMemoryStore) -> None:
-    with store.transaction():
-        store.from_bytes("new", b"")
-        store.delete("missing")
-
-
-def failing_inner_block(store: DictMemoryStore) -> None:
-    with store.transaction():
-        store.from_bytes("new", b"")
-        with contextlib.suppress(KeyError), store.transaction():
-            store.delete("goes")
-            store.delete("missing")
-
-
-def conflict(store: DictMemoryStore) -> None:
-    with store.transaction(optimistic=True) as tx:
-        tx.from_bytes("new", tx.to_bytes("goes"))
-        # As another thread would: nothing is committed, but something was changed.
-        store._table.preimages.layers[-1].entries["goes"] = None
-
-
-OPERATIONS: dict[str, Operation] = {
-    "from_bytes": lambda subject: subject.store.from_bytes("moves", b"new"),
-    "from_bytes, new": lambda subject: subject.store.from_bytes("new", b"new"),
-    "set": lambda subject: subject.store.set("moves", (b"new", {"kind": "b"})),
-    "set a stream, if_revision": lambda subject: subject.store.set(
-        "new", (io.BytesIO(b"new"), {"kind": ["c"]}), 1, if_revision=0
-    ),
-    "set_metadata": lambda subject: subject.store.set_metadata("moves", {"kind": "b"}),
-    "update_metadata": lambda subject: subject.store.update_metadata("moves", {"n": 2}),
-    "delete": lambda subject: subject.store.delete("goes"),
-    "multiset": lambda subject: subject.store.multiset(
-        ["moves", "new", "newer"], [(b"", {"kind": "b"}), (b"", {"kind": "a"}), (b"", {})]
-    ),
-    "multiupdate_metadata": lambda subject: subject.store.multiupdate_metadata(
-        ["moves", "goes"], [{"kind": "b"}, {"kind": "c"}]
-    ),
-    "transaction": exclusive,
-    "transaction, optimistic": optimistic,
-    "transaction, nested": nested,
-    "transaction, commit()": committed_early,
-    "transaction, rollback()": rolled_back,
-    "attempts": attempted,
-    "transactional": transactional,
-    "add_index": lambda subject: subject.store.add_index("n"),
-    "remove_index": lambda subject: subject.store.remove_index("kind"),
-    "snapshot": snapshot,
-    "watch": watched,
-    "listening": listening,
-    "reads": read,
-    "flush": lambda subject: subject.store.flush(TIMEOUT),
-    "close and connect": opened_and_closed,
-    "delete, missing": failing(lambda store: store.delete("missing"), KeyError),
-    "set, other revision": failing(
-        lambda store: store.set("goes", (b"", {}), if_revision=7), RevisionMismatchError
-    ),
-    "multiupdate_metadata, missing": failing(
-        lambda store: store.multiupdate_metadata(["moves", "missing"], [{"n": 2}, {}]), KeyError
-    ),
-    "transaction, failing": failing(failing_block, KeyError),
-    "transaction, failing inside": failing(failing_inner_block),
-    "transaction, in conflict": failing(conflict, TransactionConflictError),
-    "remove_index, missing": failing(lambda store: store.remove_index("none"), KeyError),
-    "wait_for_key": lambda subject: subject.store.wait_for_key("goes", TIMEOUT),
-}
-
-#: What leaves the store closed if it is struck in the middle; nothing else is changed by it.
-_LEAVES_CLOSED = ("close and connect",)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_exception_before_any_bytecode(
+    name: str, other: ThreadPoolExecutor, record_property: Callable[[str, object], None]
+) -> None:
+    answer = exhaust(name, other)
+    record_property("injected", answer.struck)
+    assert answer.damage == []
+    assert answer.struck >= 5
 
 
 def test_a_watch_reads_each_change_once_though_its_writer_is_struck() -> None:
@@ -319,84 +94,247 @@ def taken_from(buffer: ChangeBuffer) -> list[Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def other() -> Iterator[ThreadPoolExecutor]:
-    """Another thread."""
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
+# -- the dispatcher's thread ----------------------------------------------------------------------
 
 
-def damage_of(
-    name: str, number: int, kind: type[BaseException], other: ThreadPoolExecutor, outcomes: dict[str, Any]
-) -> tuple[str | None, str | None]:
-    """Strike an operation once; return where, and what is wrong then."""
-    subject = Subject()
-    striker = Striker(number, kind)
-    try:
-        with striker:
-            OPERATIONS[name](subject)
-    except kind:
-        pass
-    if striker.place is None:
-        return None, None
-    if name in _LEAVES_CLOSED:
-        subject.store.connect()
-    else:
-        assert not subject.watch._buffer.ended
-    try:
-        state = other.submit(subject.state).result(TIMEOUT)
-        other.submit(subject.check).result(TIMEOUT)
-        other.submit(subject.store.flush, TIMEOUT).result(TIMEOUT)
-        assert state in outcomes["states"], f"neither before nor after: {state}"
-        told = outcomes["told"] if state.revision > outcomes["states"][0].revision else []
-        assert subject.heard == told, f"heard {subject.heard}, not {told}"
-        assert subject.told() == told, "the watch was told something else"
-        assert len(subject.ended) <= 1
-        if "done" in subject.ended or "failed" in subject.ended:
-            assert subject.ended == (["done"] if told or name == "flush" else ["failed"])
-        other.submit(subject.check_use).result(TIMEOUT)
-        subject.check_use()  # this thread is not in a block any more
-        subject.store.close(TIMEOUT)
-    except Exception as error:
-        return striker.place, f"{type(error).__name__}: {error}"
-    return striker.place, None
+class Heard:
+    """Two listeners that note what they hear."""
+
+    def __init__(self, manager: EventManager) -> None:
+        self.by: tuple[list[tuple[int, str]], list[tuple[int, str]]] = ([], [])
+        for heard in self.by:
+            manager.connect(StoreModificationEvent, functools.partial(self._hear, heard))
+
+    @staticmethod
+    def _hear(heard: list[tuple[int, str]], event: Any) -> None:
+        heard.append((event.revision, event.key))
 
 
-def outcomes_of(name: str) -> dict[str, Any]:
-    """Return what an operation that nothing strikes comes from and leads to."""
-    subject = Subject()
-    before = subject.state()
-    OPERATIONS[name](subject)
-    subject.store.flush(TIMEOUT)
-    after = subject.state()
-    told = subject.told()
-    assert subject.heard == told
-    assert bool(told) == (before.revision != after.revision)
-    # A block that ends early, or fails, is neither.
-    states = [before, after]
-    if name == "remove_index":
-        assert before.indexes != after.indexes
-    subject.store.close(TIMEOUT)
-    return {"states": states, "told": told}
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_exception_before_any_bytecode(
-    name: str, other: ThreadPoolExecutor, record_property: Callable[[str, object], None]
+def test_an_exception_in_the_dispatchers_thread_loses_and_doubles_no_event(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes = outcomes_of(name)
-    kinds = (KeyboardInterrupt, MemoryError, SystemExit)
-    damage: list[str] = []
-    number = struck = 0
+    """Whatever strikes it, each listener hears each event once, and another thread goes on."""
+    caplog.set_level(logging.CRITICAL + 1)
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    told = [(1, "a"), (2, "b"), (2, "c"), (2, "a"), (3, "d"), (4, "e")]
+    stride, number, struck = max(1, STRIDE // 2), 1, 0
     while True:
-        number += STRIDE
-        place, wrong = damage_of(name, number, kinds[struck % len(kinds)], other, outcomes)
-        if place is None:
+        manager = EventManager()
+        store = DictMemoryStore(manager)
+        heard = Heard(manager)
+        with ThreadStriker(number, "latchstore-events", KINDS[struck % len(KINDS)]) as striker:
+            store.from_bytes("a", b"1")
+            with store.transaction():
+                store.from_bytes("b", b"2")
+                store.from_bytes("c", b"2")
+                store.delete("a")
+            store.from_bytes("d", b"3")
+            store.flush(TIMEOUT)
+        store.from_bytes("e", b"4")
+        store.flush(TIMEOUT)
+        assert heard.by == (told, told), striker.place
+        assert store.info()["pending_events"] == 0, striker.place
+        store.close(TIMEOUT)
+        assert not store._dispatcher.running, striker.place
+        if striker.place is None:
             break
         struck += 1
-        if wrong is not None:
-            damage.append(f"{number}: {place}: {wrong}")
-    record_property("injected", struck)
-    assert struck * STRIDE > 50
-    assert damage == []
+        number += stride
+    assert struck * stride > 1_000
+
+
+# -- what really comes ----------------------------------------------------------------------------
+
+#: How many exceptions another thread sets.
+SET = int(os.environ.get("LATCHSTORE_SET_EXCEPTIONS", "1000"))
+
+
+class Struck(BaseException):
+    """Set by another thread."""
+
+
+class Worker:
+    """A thread that uses a store, and is struck by exceptions from outside, one at a time."""
+
+    def __init__(self, store: DictMemoryStore) -> None:
+        self._store = store
+        self.caught = 0
+        self.over = False
+        self.failures: list[BaseException] = []
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self.over:
+            try:
+                while not self.over:
+                    self._work()
+            except Struck:
+                self.caught += 1
+            except BaseException as error:
+                self.failures.append(error)
+                return
+
+    def _work(self) -> None:
+        store = self._store
+        store.set("one", (b"1", {"kind": "a"}))
+        store.multiset(["two", "three"], [(b"2", {"kind": "a"}), (b"3", {"kind": "b"})])
+        with store.transaction("worker"):
+            store.update_metadata("two", {"kind": "c"})
+            store.delete("three")
+        with store.snapshot() as view:
+            view.to_bytes("two")
+        list(store.query(kind="a"))
+        for attempt in store.attempts("worker"):
+            with attempt as tx:
+                tx.from_bytes("four", tx.to_bytes("one"))
+
+    def strike(self) -> bool:
+        """Raise `Struck` in it, and wait until that has come; tell whether it has."""
+        ident = self.thread.ident
+        assert ident is not None
+        before = self.caught
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Struck))
+        deadline = time.monotonic() + 0.5
+        while self.caught == before and not self.failures:
+            time.sleep(0)
+            if time.monotonic() > deadline:
+                # A finalizer has dropped it, as Python does.
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
+                return False
+        return not self.failures
+
+
+@pytest.mark.timeout(300)
+def test_exceptions_that_another_thread_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread that works, and waits for another one that writes, too."""
+    # What comes in a finalizer goes no further: Python tells of it and drops it.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    manager = EventManager()
+    store = DictMemoryStore(manager, indexes=["kind"], lock_timeout=TIMEOUT)
+    heard = Heard(manager)
+    store.from_bytes("two", b"")
+    changes = store.watch(max_buffer=10_000_000)
+    worker = Worker(store)
+    over = threading.Event()
+
+    def write_too() -> None:
+        while not over.is_set():
+            with store.transaction("another thread"):
+                store.from_bytes("five", b"5")
+
+    other = threading.Thread(target=write_too)
+    worker.thread.start()
+    other.start()
+    try:
+        came = sum(worker.strike() for _ in range(SET))
+    finally:
+        over.set()
+        worker.over = True
+        other.join(TIMEOUT)
+        worker.thread.join(TIMEOUT)
+    assert worker.failures == []
+    assert not worker.thread.is_alive()
+    assert came > SET * 0.9
+    store.from_bytes("after", b"")
+    store.flush(TIMEOUT)
+    store._table.check()
+    assert store._latches.writer.holder is None
+    assert store._open_transactions == {}
+    gc.collect()  # a traceback may hold what was broken off
+    info = store.info()
+    assert (info["pending_events"], info["snapshots"], info["pinned_entries"]) == (0, 0, 0)
+    # Each commit was told of, each change once.
+    assert sorted({revision for revision, _ in heard.by[0]}) == list(range(1, info["revision"] + 1))
+    assert len(heard.by[0]) == len(set(heard.by[0]))
+    assert heard.by[0] == heard.by[1]
+    watched: list[Any] = [changes.get(0) for _ in range(len(changes))]
+    assert [(event.revision, event.key) for event in watched] == heard.by[0][1:]
+    store.close(TIMEOUT)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of Unix")
+def test_interrupts_by_signals() -> None:
+    """KeyboardInterrupt in the main thread, by timers, from another thread and by its own hand."""
+    answer = in_process("signals", os.environ.get("LATCHSTORE_SIGNALS", "600"))
+    assert answer["interrupts"] > 500
+    assert answer["wrong"] == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("failures", [1, 2])
+def test_memory_that_cannot_be_had(failures: int) -> None:
+    """The n-th request for memory fails, and perhaps some after it, for every n."""
+    pytest.importorskip("_testcapi", reason="needs the interpreter's own tests")
+    answer = in_process("memory", str(failures), str(STRIDE))
+    assert answer["wrong"] == []
+    assert answer["failed"] * STRIDE > 1_000
+
+
+def in_process(*words: str) -> Any:
+    """Run tests/interrupts/process.py, and return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.interrupts.process", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3_000:]
+    return json.loads(done.stdout)
+
+
+# -- no stack left --------------------------------------------------------------------------------
+
+
+def with_frames_left(left: int, call: Callable[[], object]) -> None:
+    """Call something where only so many more calls can be made."""
+
+    def descend(frames: int) -> None:
+        if frames > 0:
+            descend(frames - 1)
+        else:
+            call()
+
+    depth, frame = 0, sys._getframe()
+    while frame.f_back is not None:
+        depth, frame = depth + 1, frame.f_back
+    descend(sys.getrecursionlimit() - depth - left)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.startswith(("wait", "close"))])
+def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the recursion limit each call may fail, the first and the last that an operation makes."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)  # a generator that is dropped
+    outcomes = outcomes_of(name)
+    failed = 0
+    for left in range(1, 80):
+        subject = Subject()
+        try:
+            with_frames_left(left, functools.partial(OPERATIONS[name], subject))
+        except (RecursionError, RuntimeError, ValueError, AssertionError, sqlite3.Error):
+            failed += 1
+            check(name, subject, other, outcomes)
+        else:
+            subject.store.close(TIMEOUT)
+    assert failed > 3
+
+
+# -- locks of others ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lock_class", [rwlock.RWLockRead, rwlock.RWLockWrite, rwlock.RWLockFair])
+def test_the_librarys_locks_are_accepted(lock_class: Callable[[], Any], other: ThreadPoolExecutor) -> None:
+    store = DictMemoryStore(EventManager(), indexes=["kind"], lock_class=lock_class)
+    store.multiset(["a", "b"], [(b"1", {"kind": "x"}), (b"2", {})])
+    assert other.submit(lambda: list(store.query_keys(kind="x"))).result(TIMEOUT) == ["a"]
+    with store.transaction(), store.snapshot() as view:
+        store.delete("a")
+        assert view.exists("a")
+    store.close(TIMEOUT)
+
+
+def test_exceptions_leave_the_librarys_locks_taken_and_ours_free() -> None:
+    """The library says so itself, in its issue 17; ``python -m tests.interrupts.locks`` counts all."""
+    assert wedged(SharedLatch).wedged == 0
+    theirs = wedged(rwlock.RWLockFair)
+    assert theirs.wedged > theirs.struck / 10

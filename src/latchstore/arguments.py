@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -38,6 +39,11 @@ def describe(value: object) -> str:
 def exact_string(text: str) -> str:
     """Return `text` as a plain ``str``, so that no ``__hash__`` or ``__eq__`` of a subclass runs later."""
     return text if type(text) is str else str.__str__(text)
+
+
+def exact_integer(number: int) -> int:
+    """Return `number` as a plain ``int``, for the same reason."""
+    return number if type(number) is int else int.__int__(number)
 
 
 def checked_key(key: str, argument: str = "key") -> str:
@@ -86,11 +92,14 @@ def checked_buffer_size(buffer_size: int) -> int:
 
 
 def checked_count(count: int, argument: str, least: int) -> int:
-    """Return the count; it must be an integer that is not below `least`."""
+    """Return the count; it must be an integer that is not below `least`, and no larger than things can be."""
     if not isinstance(count, int) or isinstance(count, bool):
         raise TypeError(f"{argument} must be an int, got {describe(count)}")
+    count = exact_integer(count)
     if count < least:
         raise ValueError(f"{argument} must be at least {least}, got {count}")
+    if count > sys.maxsize:
+        raise ValueError(f"{argument} must be at most {sys.maxsize}, got {describe(count)}")
     return count
 
 
@@ -100,6 +109,8 @@ def checked_timeout(timeout: float | None, argument: str = "timeout") -> float |
         return None
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         raise TypeError(f"{argument} must be a number of seconds or None, got {describe(timeout)}")
+    # Of a subclass only the number is taken: with it we reckon while locks are held.
+    timeout = int.__int__(timeout) if isinstance(timeout, int) else float.__float__(timeout)
     if not timeout >= 0:
         raise ValueError(f"{argument} must not be negative, got {timeout} seconds")
     return min(timeout, threading.TIMEOUT_MAX)
@@ -111,6 +122,7 @@ def checked_revision(if_revision: int | None) -> int | None:
         return None
     if not isinstance(if_revision, int) or isinstance(if_revision, bool):
         raise TypeError(f"if_revision must be an int or None, got {describe(if_revision)}")
+    if_revision = exact_integer(if_revision)  # it is compared under the writer mutex
     if if_revision < 0:
         raise ValueError(f"if_revision must not be negative, got {if_revision}")
     return if_revision
@@ -127,9 +139,12 @@ def checked_range(start: int | None, end: int | None) -> slice:
 def checked_path(path: str | os.PathLike[str], argument: str = "path") -> str:
     """Return the path as a string."""
     try:
-        return os.fsdecode(path)
+        text = os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{argument} must be a str or os.PathLike, got {describe(path)}") from None
+    if "\0" in text:
+        raise ValueError(f"{argument} must have no NUL in it, got {describe(text)}")
+    return text
 
 
 def as_bytes(data: bytes | bytearray | memoryview, argument: str = "data") -> bytes:
@@ -173,6 +188,7 @@ def read_all(
         return data.read()
     blocks = []
     done = 0
+    buffer_size = min(buffer_size, sys.maxsize)  # streams take no larger one
     while True:
         block = _checked_block(read(buffer_size), argument)
         done += len(block)

@@ -149,9 +149,9 @@ class ChangeBuffer:
         self.dropped = 0
         self.ended = False
         self._closed = False
-        # Whoever reads; when it is gone, this list has an item.
+        # Whoever reads; when it is gone, this has an item, for which a deque, unlike a list, needs no memory.
         self._reader: weakref.ref[object] | None = None
-        self._abandoned: list[object] = []
+        self._abandoned: deque[object] = deque()
         _buffers.add(self)
 
     def renew(self) -> None:
@@ -163,7 +163,7 @@ class ChangeBuffer:
     def belong_to(self, reader: object) -> None:
         """Have the buffer closed when nobody holds its reader any more.
 
-        That is one ``list.append`` in C: no lock is taken where the collector runs, and no bytecode is there
+        That is one ``deque.append`` in C: no lock is taken where the collector runs, and no bytecode is there
         for an exception to strike. The next commit lets go of the buffer.
         """
         self._reader = weakref.ref(reader, self._abandoned.append)

@@ -8,10 +8,11 @@ pays for one small object a commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 
 from latchstore.dispatcher import Delivery, EventDispatcher
-from latchstore.event_manager import BaseEventManager, EventManager
+from latchstore.event_manager import BaseEventManager, Emission, EventManager
 from latchstore.events import (
     BaseEvent,
     StoreDeleteEvent,
@@ -65,48 +66,76 @@ def event_of(
     )
 
 
-def emit_guarded(manager: BaseEventManager, event: BaseEvent, dispatcher: EventDispatcher) -> None:
-    """Emit an event; whatever a listener raises is logged and does not keep others from theirs."""
-    dispatcher.delivered += 1
-    try:
-        if isinstance(manager, EventManager) and type(manager).emit is EventManager.emit:
-            manager.deliver(event, dispatcher)
-        else:
-            _emit_observed(manager, event, dispatcher)
-    except BaseException:
-        # What comes here is no listener's: a trace function, pre_emit, or a foreign manager.
-        logger.exception("the delivery of %r was broken off", event)
+def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:
+    """Return the calling of the listeners of an event; all those of a foreign manager count as one."""
+    if isinstance(manager, EventManager) and type(manager).emit is EventManager.emit:
+        return manager.emission(event)
+    return Emission(event, [manager.emit])
 
 
-def _emit_observed(manager: BaseEventManager, event: BaseEvent, dispatcher: EventDispatcher) -> None:
-    """Have a foreign manager emit, all of whose listeners count as one."""
-    failed = True
-    dispatcher.calling(manager.emit, event)
-    try:
-        manager.emit(event)
-        failed = False
-    finally:
-        dispatcher.returned(failed)
+class EmittedDelivery(Delivery):
+    """Events that are emitted one after another, once each, whatever strikes the thread meanwhile."""
 
+    __slots__ = ("_at", "_failed_at", "_manager")
 
-class EventDelivery(Delivery):
-    """One event that is ready, to be emitted when its turn comes."""
-
-    __slots__ = ("_event", "_manager")
-
-    def __init__(self, manager: BaseEventManager, event: BaseEvent) -> None:
-        super().__init__()
+    def __init__(self, manager: BaseEventManager, count: int, revision: int | None) -> None:
+        super().__init__(count, revision)
         self._manager = manager
-        self._event = event
+        # Which event's turn it is, and its emission once it has begun; one assignment goes on to the next.
+        self._at: tuple[int, Emission | None] = (0, None)
+        # Which event's emission has failed once.
+        self._failed_at = -1
+
+    @abstractmethod
+    def event(self, position: int) -> BaseEvent | None:
+        """Build an event; None if nobody listens to it."""
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        emit_guarded(self._manager, self._event, dispatcher)
+        # Asked each time: a child that a listener has forked has nothing more to hear.
+        while (at := self._at)[0] < self.count:
+            position, emission = at
+            try:
+                if emission is None:
+                    event = self.event(position)
+                    if event is not None:
+                        emission = emission_of(self._manager, event)
+                        self._at = position, emission
+                        dispatcher.delivered += 1
+                if emission is not None:
+                    emission.run(dispatcher)
+                self._at = position + 1, None
+            except BaseException:
+                self._note_failure()
+
+    def _note_failure(self) -> None:
+        """Have it tried once more: what has struck may have been anything.
+
+        What comes twice is no listener's: a trace function, pre_emit, or a filter.
+        """
+        position = self._at[0]
+        if self._failed_at == position:
+            logger.exception("the delivery of %r was broken off", self)
+            self._at = position + 1, None
+        self._failed_at = position
+
+
+class EventDelivery(EmittedDelivery):
+    """One event that is ready, to be emitted when its turn comes."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, manager: BaseEventManager, event: BaseEvent) -> None:
+        super().__init__(manager, 1, None)
+        self._event = event
+
+    def event(self, position: int) -> BaseEvent:
+        return self._event
 
     def __repr__(self) -> str:
         return repr(self._event)
 
 
-class CommitDelivery(Delivery):
+class CommitDelivery(EmittedDelivery):
     """The events of one commit, one per changed key, in the order of the changes.
 
     Parameters
@@ -121,7 +150,7 @@ class CommitDelivery(Delivery):
         What the events are to say of the transaction.
     """
 
-    __slots__ = ("_changes", "_manager", "_source", "_transaction")
+    __slots__ = ("_changes", "_heard", "_source", "_transaction")
 
     def __init__(
         self,
@@ -131,26 +160,18 @@ class CommitDelivery(Delivery):
         revision: int,
         transaction: object | None,
     ) -> None:
-        super().__init__(len(changes), revision)
-        self._manager = manager
+        super().__init__(manager, len(changes), revision)
+        self._heard = getattr(manager, "has_listeners", None)
         self._source = source
         self._changes = changes
         self._transaction = transaction
 
-    def events(self) -> Iterator[StoreModificationEvent]:
-        """Build the events that have listeners, one at a time."""
-        heard = getattr(self._manager, "has_listeners", None)
-        revision = self.revision
+    def event(self, position: int) -> StoreModificationEvent | None:
+        change, revision = self._changes[position], self.revision
+        if self._heard is not None and not self._heard(event_class_of(change)):
+            return None
         assert revision is not None
-        for change in self._changes:
-            if heard is None or heard(event_class_of(change)):
-                yield event_of(change, self._source, revision, self._transaction)
-
-    def deliver(self, dispatcher: EventDispatcher) -> None:
-        for event in self.events():
-            if not self.count:
-                return
-            emit_guarded(self._manager, event, dispatcher)
+        return event_of(change, self._source, revision, self._transaction)
 
     def __repr__(self) -> str:
         return f"<commit {self.revision}: {len(self._changes)} events>"

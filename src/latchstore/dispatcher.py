@@ -9,7 +9,9 @@ Thread safety:
 3. The thread knows the dispatcher, never the store, so that a store nobody uses is freed; `stop_soon`
    is what its finalizer calls.
 4. Of the threads that were started one runs, whichever takes the post first; so it does no harm if an
-   exception makes `ensure_running` forget one that it has started.
+   exception makes `ensure_running` forget one that it has started. An exception may strike the thread, too:
+   another one goes on where it stood. A delivery goes from the queue to `_taken` in C, and stays there
+   until all have heard it; how far it has come it knows itself.
 5. Each counter has one writer at a time: `_queued_more` whoever holds the writer mutex, all others the
    dispatcher's thread. Others read them at any time and may be a moment behind. A delivery that is queued
    twice, since an exception struck whoever did it, counts and is heard once.
@@ -30,9 +32,13 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import get_ident
+from typing import Any
 
 from latchstore.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
 from latchstore.events import BaseEvent
@@ -48,6 +54,10 @@ EXIT_TIMEOUT = 10.0
 _LOOK_AGAIN = 0.05
 
 
+#: Is never queued.
+_NEVER: Any = object()
+
+
 class Delivery(ABC):
     """What is queued: something that tells its listeners when its turn has come.
 
@@ -59,21 +69,24 @@ class Delivery(ABC):
         The commit that it tells of, if it does.
     more_until : int
         How many events beyond the first of each delivery were queued up to this one, if it has more than one.
-    taken : bool
-        Whether the thread has begun with it.
+    done : bool
+        Whether all of it has been heard.
+    failed : bool
+        Whether it was broken off once.
     """
 
-    __slots__ = ("count", "more_until", "revision", "taken")
+    __slots__ = ("count", "done", "failed", "more_until", "revision")
 
     def __init__(self, count: int = 1, revision: int | None = None) -> None:
         self.count = count
         self.revision = revision
         self.more_until = 0
-        self.taken = False
+        self.done = False
+        self.failed = False
 
     @abstractmethod
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        """Call the listeners; the dispatcher is to be told of each."""
+        """Call the listeners; the dispatcher is told of each. Called again, it goes on where it stood."""
 
     def forget(self) -> None:
         """Stand for nothing any more: a listener has forked, and in the child this is the parent's."""
@@ -93,8 +106,9 @@ class _Flag(Delivery):
         # It is rung as soon as the revision has been heard, even if its turn has not come.
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        dispatcher._flags.remove(self)
         self.reached.put(None)
+        if self in dispatcher._flags:
+            dispatcher._flags.remove(self)
 
 
 class Timer:
@@ -200,6 +214,10 @@ class EventDispatcher:
     def renew(self) -> None:
         """Begin with nothing queued and no thread."""
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
+        # What the thread has taken from the queue and is not done with: one item at the most.
+        self._taken: deque[Delivery | None] = deque()
+        # Moves one from there to here, with no bytecode in between.
+        self._moves: Iterator[None] = map(self._taken.append, iter(self._queue.get, _NEVER))
         # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
         self._life = Latch()
         # Item 0 is the thread that runs.
@@ -347,16 +365,19 @@ class EventDispatcher:
         if self.running or sys.is_finalizing():
             return True
         try:
-            self._starting = True  # until the thread has its post
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            self._starting = True
+            # More than one only if an exception strikes a thread before it has its post.
+            while not self._post:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                while not self._post and thread.is_alive():
+                    time.sleep(0)
         except RuntimeError:
-            self._starting = False
             if threading.main_thread().is_alive():
                 raise
             return False
-        except BaseException:
+        finally:
             self._starting = False
-            raise
         return True
 
     def _deliver_here(self) -> None:
@@ -365,73 +386,88 @@ class EventDispatcher:
         Python 3.12.0 and 3.12.1 start no thread once the main thread is over, though others may run for long.
         """
         thread = threading.current_thread()
-        while not self._queue.empty() and self._post.setdefault(0, thread) is thread:
+        while self._has_more() and self._post.setdefault(0, thread) is thread:
             try:
-                while not self._queue.empty():
+                while self._has_more():
                     self._run_next()
             finally:
                 self._life.during(self._leave_post, thread)
 
+    def _has_more(self) -> bool:
+        return bool(self._taken) or not self._queue.empty()
+
     def _run(self) -> None:
         """Deliver until told to stop. Nothing that a listener does ends this loop."""
         thread = threading.current_thread()
-        took_post = self._post.setdefault(0, thread) is thread
-        self._starting = False
-        if not took_post:
-            return
         try:
-            # A child that a listener has forked has this thread, and not its post.
-            while self._run_next() and self._post.get(0) is thread:
-                pass
+            if self._post.setdefault(0, thread) is thread:
+                # A child that a listener has forked has this thread, and not its post.
+                while self._run_next() and self._post.get(0) is thread:
+                    pass
+                self._life.during(self._leave_post, thread)
         except BaseException:
-            # Something has struck between two deliveries: another thread takes over.
+            # Something has struck outside of all listeners: another thread goes on.
             logger.exception("the thread of the dispatcher was broken off")
-            self._life.during(self._leave_post, thread)
-            self.ensure_running()
-        else:
-            self._life.during(self._leave_post, thread)
+            if self._post.get(0) is thread:  # else whoever has started it may hold the latch, and wait
+                self._life.during(self._leave_post, thread)
+            if self._has_more():
+                self.ensure_running()
 
     def _leave_post(self, thread: threading.Thread) -> None:
         if self._post.get(0) is thread:
+            if self._taken and self._taken[0] is None:
+                self._taken.popleft()  # the word to end
             self._stopping = False
             self._post.clear()
 
     def _run_next(self) -> bool:
-        delivery = self._queue.get() if not self._timers else self._get_or_fire()
+        taken = self._taken
+        if not taken:
+            if self._timers:
+                self._take_or_fire()
+            else:
+                next(self._moves)
+        delivery = taken[0]
         if delivery is None:
             return False
-        if delivery.taken:
-            return True
-        delivery.taken = True
-        if delivery.count:
-            self._delivering = (delivery, time.monotonic())
-        revision = delivery.revision if delivery.count else None
-        if revision is not None and revision - 1 > self.heard_revision:
-            # Commits that nobody listened to stand before this one: there was nothing to hear of them.
-            self._note_heard(revision - 1)
-        try:
-            delivery.deliver(self)
-        except BaseException:
-            # SystemExit and KeyboardInterrupt too: a listener must not silence all others.
-            logger.exception("a listener broke off the delivery of %r", delivery)
-        finally:
-            self._calling = None
-            self._delivering = None
-            self._note_delivered(delivery)
+        if not delivery.done:
+            if delivery.count:
+                self._delivering = (delivery, time.monotonic())
+            revision = delivery.revision if delivery.count else None
+            if revision is not None and revision - 1 > self.heard_revision:
+                # Commits that nobody listened to stand before this one: there was nothing to hear of them.
+                self._note_heard(revision - 1)
+            try:
+                delivery.deliver(self)
+            except BaseException:
+                if not delivery.failed:
+                    delivery.failed = True
+                    return True  # it goes on where it was: what has struck may have been anything
+                logger.exception("a listener broke off the delivery of %r", delivery)
+            delivery.done = True
+        self._calling = None
+        self._delivering = None
+        self._note_delivered(delivery)
+        taken.popleft()
+        if self.crowded and not self._is_full():
+            self._make_room()
         return True
 
-    def _get_or_fire(self) -> Delivery | None:
-        """Return what is queued next, and call the timers that are due before it comes."""
-        while self._timers:
-            left = self._timers[0][0] - time.monotonic()
+    def _take_or_fire(self) -> None:
+        """Take what is queued next, and call the timers that are due before it comes."""
+        taken, timers = self._taken, self._timers
+        while timers and not taken:
+            due, _, timer = timers[0]
+            left = due - time.monotonic()
             if left <= 0:
-                heapq.heappop(self._timers)[2].fire()
+                timer.fire()
+                heapq.heappop(timers)
                 continue
-            try:
-                return self._queue.get(timeout=min(left, threading.TIMEOUT_MAX))
-            except Empty:
-                continue
-        return self._queue.get()
+            get = partial(self._queue.get, timeout=min(left, threading.TIMEOUT_MAX))
+            with suppress(Empty):
+                next(map(taken.append, iter(get, _NEVER)))  # as `_moves` does
+        if not taken:
+            next(self._moves)
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Have the thread call a function once, `seconds` from now, between two deliveries."""
@@ -447,12 +483,10 @@ class EventDispatcher:
 
     def _note_delivered(self, delivery: Delivery) -> None:
         if delivery.count > 1:
-            self._done_more = delivery.more_until
+            self._done_more = max(self._done_more, delivery.more_until)
         revision = delivery.revision if delivery.count else None
         if revision is not None and revision > self.heard_revision:
             self._note_heard(revision)
-        if self.crowded and not self._is_full():
-            self._make_room()
 
     def _note_heard(self, revision: int) -> None:
         self.heard_revision = revision

@@ -28,6 +28,7 @@ from latchstore.arguments import (
     checked_revision,
     checked_select,
     describe,
+    exact_string,
     read_all,
 )
 from latchstore.errors import RevisionMismatchError
@@ -115,11 +116,12 @@ class EntryReader(AbstractReadOnlyStore):
         self, select: Iterable[str] | None = None, **kwargs: Any
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         names = checked_select(select)
-        found = self._candidates(kwargs)
-        return ((key, _metadata(entry, names)) for key, entry in _matching(found, kwargs))
+        terms = _exact_terms(kwargs)
+        return ((key, _metadata(entry, names)) for key, entry in _matching(self._candidates(terms), terms))
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        return (key for key, _ in _matching(self._candidates(kwargs), kwargs))
+        terms = _exact_terms(kwargs)
+        return (key for key, _ in _matching(self._candidates(terms), terms))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._items())
@@ -127,6 +129,14 @@ class EntryReader(AbstractReadOnlyStore):
 
 def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
     return entry.isolated_metadata() if names is None else entry.selected_metadata(names)
+
+
+def _exact_terms(terms: dict[str, Any]) -> dict[str, Any]:
+    """Return `terms` with plain strings for names: Python takes others, and we look them up under a lock."""
+    for name in terms:
+        if type(name) is not str:
+            return {exact_string(name): wanted for name, wanted in terms.items()}
+    return terms
 
 
 def _matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
@@ -366,11 +376,10 @@ class EntryStore(EntryReader, AbstractStore):
             key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
-        if if_revision is not None:
-            checked_revision(if_revision)
+        expected = None if if_revision is None else checked_revision(if_revision)
         edit: Edit = self._replacement(key, value, buffer_size, "value")
-        if if_revision is not None:
-            edit = IfRevision(edit, if_revision)
+        if expected is not None:
+            edit = IfRevision(edit, expected)
         self._write_one(key, edit, "set")
 
     def set_data(
@@ -383,13 +392,13 @@ class EntryStore(EntryReader, AbstractStore):
     ) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
-        checked_revision(if_revision)
+        if_revision = checked_revision(if_revision)
         edit = SetData(self._read(key, data, None, -1, buffer_size, "data"))
         self._write_one(key, _conditional(edit, if_revision), "set_data")
 
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         key = checked_key(key)
-        checked_revision(if_revision)
+        if_revision = checked_revision(if_revision)
         edit = SetMetadata(entry_from_metadata(metadata))
         self._write_one(key, _conditional(edit, if_revision), "set_metadata")
 
@@ -397,13 +406,13 @@ class EntryStore(EntryReader, AbstractStore):
         self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
     ) -> None:
         key = checked_key(key)
-        checked_revision(if_revision)
+        if_revision = checked_revision(if_revision)
         edit = MergeMetadata(entry_from_metadata(metadata))
         self._write_one(key, _conditional(edit, if_revision), "update_metadata")
 
     def delete(self, key: str, *, if_revision: int | None = None) -> None:
         key = checked_key(key)
-        checked_revision(if_revision)
+        if_revision = checked_revision(if_revision)
         self._write_one(key, _conditional(_DELETE, if_revision), "delete")
 
     def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
@@ -439,7 +448,7 @@ class EntryStore(EntryReader, AbstractStore):
     ) -> None:
         key = checked_key(key)
         checked_buffer_size(buffer_size)
-        checked_revision(if_revision)
+        if_revision = checked_revision(if_revision)
         with open(checked_path(path), "rb") as stream:
             edit = SetData(stream.read())
         self._write_one(key, _conditional(edit, if_revision), "from_file")

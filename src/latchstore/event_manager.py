@@ -24,6 +24,7 @@ Thread safety
 
 from __future__ import annotations
 
+import itertools
 import logging
 import operator
 import os
@@ -32,8 +33,9 @@ import weakref
 from abc import ABC, abstractmethod
 from bisect import bisect, bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import length_hint
 from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Any, Protocol, TypeVar
 
@@ -56,7 +58,7 @@ Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
 
 
 class ListenerObserver(Protocol):
-    """What is told of each call of a listener that `EventManager.deliver` makes, on its thread."""
+    """What is told of each call of a listener that an `Emission` makes, on its thread."""
 
     def calling(self, listener: Listener, event: BaseEvent) -> None:
         """Note that a listener is about to be called."""
@@ -629,14 +631,32 @@ class EventManager(BaseEventManager):
             thread = threading.Thread(target=self.emit, args=(event,), name=name, daemon=True)
             thread.start()
             return thread
-        self._emit(event, None)
+        self._emit(event)
         return None
 
-    def deliver(self, event: BaseEvent, observer: ListenerObserver) -> None:
-        """Emit an event on a thread that no listener may end; for a store's dispatcher.
+    def emission(self, event: BaseEvent) -> Emission | None:
+        """Begin to emit an event on a thread that no listener may end; for a store's dispatcher.
 
-        The same as `emit`, but that whatever a listener raises is logged, SystemExit and
-        KeyboardInterrupt too, and the listeners after it are called.
+        The same as `emit`, but that the listeners are called by the `Emission`, and that whatever one raises
+        is logged, SystemExit and KeyboardInterrupt too, and the listeners after it are called.
+
+        Parameters
+        ----------
+        event : BaseEvent
+
+        Returns
+        -------
+        emission : Emission or None
+            None if nothing is to be called.
+        """
+        begun = self._begin(event)
+        if begun is None:
+            return None
+        connections, trace = begun
+        return Emission(event, _listeners(connections), trace)
+
+    def deliver(self, event: BaseEvent, observer: ListenerObserver) -> None:
+        """Emit an event as `emission` says, in one go.
 
         Parameters
         ----------
@@ -644,21 +664,30 @@ class EventManager(BaseEventManager):
         observer : ListenerObserver
             Told of each call.
         """
-        self._emit(event, observer)
+        emission = self.emission(event)
+        if emission is not None:
+            emission.run(observer)
 
-    def _emit(self, event: BaseEvent, observer: ListenerObserver | None) -> None:
+    def _emit(self, event: BaseEvent) -> None:
+        begun = self._begin(event)
+        if begun is not None:
+            _call_listeners(*begun, event)
+            event.post_emit()
+
+    def _begin(self, event: BaseEvent) -> tuple[list[_Connection], Trace | None] | None:
+        """Return whom to call, and what traces that; None if the event is not to be emitted."""
         # Once for the whole emission, so that set_trace cannot take effect in the middle of it.
         trace = self._trace
         if trace is not None and trace("emit", self.emit, (event,)):
-            return
+            return None
         if self._dead:
             self._change(_unchanged)
         route = self._route(self._newest(), type(event))
-        if route.enabled:
-            connections = route.matching(event)
-            event.pre_emit()
-            _call_listeners(connections, event, trace, observer)
-            event.post_emit()
+        if not route.enabled:
+            return None
+        connections = route.matching(event)
+        event.pre_emit()
+        return connections, trace
 
     def disable(self, cls: type[BaseEvent]) -> None:
         _check_event_class(cls)
@@ -796,9 +825,7 @@ def _listeners(connections: Iterable[_Connection]) -> list[Listener]:
     return [func for each in connections if (func := each.listener()) is not None]
 
 
-def _call_listeners(
-    connections: list[_Connection], event: BaseEvent, trace: Trace | None, observer: ListenerObserver | None
-) -> None:
+def _call_listeners(connections: list[_Connection], trace: Trace | None, event: BaseEvent) -> None:
     """Call listeners one after another until the event is handled; log those that fail."""
     for connection in connections:
         listener = connection.listener()
@@ -807,27 +834,71 @@ def _call_listeners(
         try:
             if trace is not None and trace("listen", listener, (event,)):
                 continue
-            if observer is None:
-                listener(event)
-            else:
-                _call_observed(listener, event, observer)
+            listener(event)
         except Exception:
             logger.exception("Listener %s failed on %r", listener_name(listener), event)
         if event._handled:
             return
 
 
-def _call_observed(listener: Listener, event: BaseEvent, observer: ListenerObserver) -> None:
-    """Call a listener on a thread that it must not end."""
-    failed = True
-    observer.calling(listener, event)
-    try:
-        listener(event)
-        failed = False
-    except BaseException:
-        logger.exception("Listener %s failed on %r", listener_name(listener), event)
-    finally:
-        observer.returned(failed)
+class Emission:
+    """The calling of the listeners of one event, each of them once.
+
+    If an exception strikes `run` outside of them, it can be called again and goes on where it was: to take
+    the next listener and to call it is one step in C, with no bytecode in between.
+
+    Parameters
+    ----------
+    event : BaseEvent
+        Its `pre_emit` was called.
+    listeners : list of callable
+    trace : callable, optional
+        As for `BaseEventManager.set_trace`.
+    """
+
+    __slots__ = ("_calls", "_event", "_left", "_listeners", "_trace")
+
+    def __init__(self, event: BaseEvent, listeners: list[Listener], trace: Trace | None = None) -> None:
+        self._event = event
+        self._listeners = listeners
+        self._trace = trace
+        self._left = iter(listeners)
+        self._calls: Iterator[object] = map(operator.call, self._left, itertools.repeat(event))
+
+    def run(self, observer: ListenerObserver) -> None:
+        """Call the listeners that are left, until the event is handled.
+
+        Parameters
+        ----------
+        observer : ListenerObserver
+            Told of each call.
+        """
+        event, trace, listeners = self._event, self._trace, self._listeners
+        every, left = len(listeners), length_hint(self._left)
+        while left and (left == every or not event._handled):
+            listener = listeners[-left]
+            if trace is None or not self._passes_over(trace, listener):
+                failed = True
+                observer.calling(listener, event)
+                try:
+                    next(self._calls)
+                    failed = False
+                except BaseException:
+                    logger.exception("Listener %s failed on %r", listener_name(listener), event)
+                finally:
+                    observer.returned(failed)
+            left = length_hint(self._left)
+        event.post_emit()
+
+    def _passes_over(self, trace: Trace, listener: Listener) -> bool:
+        """Ask the trace function; pass over the next listener if it says so, or fails."""
+        try:
+            if not trace("listen", listener, (self._event,)):
+                return False
+        except Exception:
+            logger.exception("Listener %s failed on %r", listener_name(listener), self._event)
+        next(self._left)
+        return True
 
 
 def _identity(func: Callable[..., object]) -> _Identity:

@@ -28,7 +28,8 @@ Thread safety:
 3. An exception may come between any two bytecodes (KeyboardInterrupt, PyThreadState_SetAsyncExc). So what
    must happen after a lock was taken is done at the end of the section, again in an ``except`` around it,
    and again in one around that: of these three one exception can strike one. ``with`` is no
-   way to do so: its ``__exit__`` may be struck before it has begun.
+   way to do so: its ``__exit__`` may be struck before it has begun. Near the recursion limit each call may
+   fail, again and again: what needs more calls than taking the lock did is done `surely`.
 4. Every wait ends: with the lock, or with an error that names the holder. A wake-up that is lost, because
    whoever was to give it was struck, costs those who wait `LOOK_AGAIN` seconds.
 5. The one write handle is used by whoever holds the writer mutex, so by one thread at a time.
@@ -37,6 +38,7 @@ Thread safety:
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import time
@@ -97,6 +99,30 @@ this_thread = _ThisThread()
 def thread_name(thread: threading.Thread) -> str:
     """Return the name of a thread, for error messages."""
     return thread.name if thread.is_alive() else f"{thread.name} (ended)"
+
+
+def surely(function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+    """Call a function of our own that must be done; if this thread has no stack left for it, in a new one.
+
+    Taking a lock needs few frames, ending a commit needs more: near the recursion limit the first may
+    succeed and the second fail, however often it is tried.
+    """
+    try:
+        function(*arguments)
+    except RecursionError:
+        # From here on nothing but C is called, which needs no more stack than taking a lock.
+        ended: SimpleQueue[None] = SimpleQueue()
+        _thread.start_new_thread(_call_and_tell, (function, arguments, ended))
+        ended.get()
+
+
+def _call_and_tell(
+    function: Callable[..., object], arguments: tuple[object, ...], ended: SimpleQueue[None]
+) -> None:
+    try:
+        function(*arguments)
+    finally:
+        ended.put(None)
 
 
 class Waiters:
@@ -438,7 +464,13 @@ class WriterMutex(Latch):
             self._refuse_to_wait_for_itself(claim)
             if not self.acquire(claim, timeout):
                 raise LockTimeoutError(f"{claim[1]}: no write lock in {timeout:g} s, {self.describe()}")
-        now = self._since = time.time()
+        try:
+            now = self._since = time.time()
+        except BaseException:
+            # Without a call, for which there may be no stack: `surely` needs as much as this one did.
+            if self.claims[0] is claim:
+                del self.claims[0]
+            raise
         return now
 
     def _refuse_to_wait_for_itself(self, claim: WriterClaim) -> None:
@@ -520,7 +552,9 @@ class TableLock:
                 _give_back(handle)
                 raise
         except BaseException:
-            _give_back(handle)
+            # Not by way of a function: with these calls alone it needs no more stack than taking it did.
+            if handle.locked():
+                handle.release()
             raise
 
     def try_excluding(self, function: Callable[[], object]) -> None:
@@ -535,7 +569,9 @@ class TableLock:
                 _give_back(handle)
                 raise
         except BaseException:
-            _give_back(handle)
+            # Not by way of a function: with these calls alone it needs no more stack than taking it did.
+            if handle.locked():
+                handle.release()
             raise
 
     def acquire_write(self) -> None:
@@ -589,8 +625,11 @@ class Latches:
 
     def renew(self) -> None:
         """Make new locks, which are free: at the beginning, and in a forked child."""
+        lock = self._lock_class()
+        if not (callable(getattr(lock, "gen_rlock", None)) and callable(getattr(lock, "gen_wlock", None))):
+            raise TypeError(f"lock_class must make locks with gen_rlock() and gen_wlock(), got {lock!r}")
         self.writer = WriterMutex()
-        self.table = TableLock(self._lock_class(), self.timeout, self.writer)
+        self.table = TableLock(lock, self.timeout, self.writer)
 
     def writing(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function while holding the writer mutex. Raises LockTimeoutError."""

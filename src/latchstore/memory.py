@@ -31,6 +31,7 @@ from latchstore.arguments import (
     checked_path,
     checked_timeout,
     describe,
+    exact_string,
 )
 from latchstore.attempts import Attempts
 from latchstore.batch import OptimisticBatch, WriteBatch, revised
@@ -53,7 +54,15 @@ from latchstore.events import (
     StoreTransactionEndEvent,
 )
 from latchstore.glob_pattern import checked_pattern, escaped
-from latchstore.locking import Latch, Latches, ReaderWriterLock, SharedLatch, WriterClaim, this_thread
+from latchstore.locking import (
+    Latch,
+    Latches,
+    ReaderWriterLock,
+    SharedLatch,
+    WriterClaim,
+    surely,
+    this_thread,
+)
 from latchstore.snapshot import Snapshot
 from latchstore.table import Table
 from latchstore.transaction import Routing, Transaction
@@ -155,6 +164,8 @@ class DictMemoryStore(EntryStore):
         max_pending_events: int | None = 100_000,
         history: int = 0,
     ) -> None:
+        if event_manager is not None and not callable(getattr(event_manager, "emit", None)):
+            raise TypeError(f"event_manager must have an emit method, got {describe(event_manager)}")
         super().__init__(event_manager)
         timeout = checked_timeout(lock_timeout, "lock_timeout")
         if timeout is None:
@@ -671,7 +682,9 @@ class DictMemoryStore(EntryStore):
         tries, timeout
             As for `attempts`.
         """
-        self.attempts(notes or "", tries=tries, timeout=timeout)  # bad arguments are told here
+        self.attempts(
+            "" if notes is None else notes, tries=tries, timeout=timeout
+        )  # bad arguments are told here
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             name = function.__qualname__ if notes is None else notes
@@ -878,7 +891,7 @@ class DictMemoryStore(EntryStore):
                 self._end_write_after_error(claim, change)
                 raise
         except BaseException:
-            self._end_write_after_error(claim, change)
+            surely(self._end_write_after_error, claim, change)
             raise
         if heard:
             self._start_dispatcher_if_needed()
@@ -923,7 +936,7 @@ class DictMemoryStore(EntryStore):
                 self._end_write(claim)
                 raise
         except BaseException:
-            self._end_write(claim)
+            surely(self._end_write, claim)
             raise
         self._start_dispatcher_if_needed()
 
@@ -962,7 +975,7 @@ class DictMemoryStore(EntryStore):
                 self._open_gate()  # there was no room, or no lock: nothing was applied
                 raise
         except BaseException:
-            self._open_gate()
+            surely(self._open_gate)
             raise
 
     def _open_gate(self) -> None:
@@ -1147,7 +1160,7 @@ if hasattr(os, "register_at_fork"):
 def _checked_notes(notes: str) -> str:
     if not isinstance(notes, str):
         raise TypeError(f"notes must be a str, got {describe(notes)}")
-    return notes
+    return exact_string(notes)
 
 
 def _shown(keys: list[str]) -> str:

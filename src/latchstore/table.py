@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from latchstore.locking import Latches
+from latchstore.locking import Latches, surely
 from latchstore.metadata_index import MetadataIndex
 from latchstore.preimages import Layer, Preimages, View
 from latchstore.values import Change, Entry
@@ -123,7 +123,7 @@ class Table:
                 self._settle_one()
                 raise
         except BaseException:
-            self._settle_one()
+            surely(self._settle_one)
             raise
 
     def _settle_one(self) -> None:
@@ -155,7 +155,7 @@ class Table:
                 self._settle_all(open_gate)
                 raise
         except BaseException:
-            self._settle_all(open_gate)
+            surely(self._settle_all, open_gate)
             raise
 
     def _settle_all(self, open_gate: Callable[[], None]) -> None:

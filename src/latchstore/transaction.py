@@ -37,7 +37,7 @@ from latchstore.errors import TransactionClosedError, TransactionError, WrongThr
 from latchstore.event_manager import BaseEventManager
 from latchstore.events import StoreEvent, StoreTransactionEndEvent, StoreTransactionStartEvent
 from latchstore.glob_pattern import matching_keys
-from latchstore.locking import WriterClaim, this_thread, thread_name
+from latchstore.locking import WriterClaim, surely, this_thread, thread_name
 from latchstore.values import Entry
 
 logger = logging.getLogger("latchstore")
@@ -97,6 +97,15 @@ def _abandon(routing: weakref.ref[Transaction]) -> None:
     This is no ``__del__``, which would run at the end of each transaction, and in which Python drops what a
     signal handler or another thread raises.
     """
+    try:
+        _end_left(routing)
+    except BaseException:
+        # Nobody will be called again for this block, and others wait for it.
+        _end_left(routing)
+        raise
+
+
+def _end_left(routing: weakref.ref[Transaction]) -> None:
     assert isinstance(routing, Routing)
     left = getattr(routing, "left", None)
     if left is not None:
@@ -104,7 +113,7 @@ def _abandon(routing: weakref.ref[Transaction]) -> None:
         heir._batch, heir._outer, heir._savepoint = left.batch, left.outer, left.savepoint
         heir._claim, heir._info, heir._start, heir._thread = left.claim, left.info, left.start, left.thread
         heir._routing, heir._routed = routing, True
-        heir._finish()
+        surely(heir._finish)
 
 
 class Committer(Protocol):
@@ -251,7 +260,7 @@ class Transaction(EntryStore):
                 self._finish()
                 raise
         except BaseException:
-            self._finish()
+            surely(self._finish)
             raise
         return self
 
@@ -394,7 +403,7 @@ class Transaction(EntryStore):
             finally:
                 self._call_back()
         except BaseException:
-            self._finish()
+            surely(self._finish)
             raise
 
     def _stop(self) -> None:

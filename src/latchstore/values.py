@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -140,6 +141,8 @@ def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata",
     ------
     TypeError
         If `metadata` is no mapping, or one of its keys is no string.
+    ValueError
+        If an item is nested too deeply to be copied.
     """
     # The type is asked first because isinstance against an abstract class costs 0.2 us.
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
@@ -155,9 +158,12 @@ def _checked_entry(entry: Entry, argument: str) -> Entry:
     """Deal with an entry that has other keys than plain strings, or other values than atomic ones."""
     if not _ONLY_STR.issuperset(map(type, entry)):
         entry = _with_exact_keys(entry, argument)
-    if all(map(is_immutable, entry.values())):
-        return entry
-    return NestedEntry(copy.deepcopy(dict(entry)))
+    try:
+        if all(map(is_immutable, entry.values())):
+            return entry
+        return NestedEntry(copy.deepcopy(dict(entry)))
+    except RecursionError:
+        raise ValueError(f"{argument} is nested too deeply to be copied") from None
 
 
 def _with_exact_keys(entry: Entry, argument: str) -> Entry:
@@ -283,6 +289,7 @@ class Value(ABC):
 
 def _blocks(stream: BinaryIO, buffer_size: int, progress: Callable[..., object] | None) -> Iterator[bytes]:
     done = 0
+    buffer_size = min(buffer_size, sys.maxsize)  # streams take no larger one
     while block := stream.read(buffer_size):
         done += len(block)
         if progress is not None:

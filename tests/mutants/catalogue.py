@@ -287,7 +287,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "                self._end_write_after_error(claim, change)\n"
                 "                raise\n"
                 "        except BaseException:\n"
-                "            self._end_write_after_error(claim, change)\n"
+                "            surely(self._end_write_after_error, claim, change)\n"
                 "            raise\n"
                 "        if heard:\n",
                 "            except BaseException:\n"

@@ -3,7 +3,7 @@
 For the time of a search the names of the standard library that make threads wait are replaced: in
 ``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
 ``lock_factory``), and in the modules under test. So are the latches of ``latchstore.locking``, whose own
-bytecodes would fill the schedules; they are searched by themselves (``tests/stress/test_latches.py``).
+bytecodes would fill the schedules; what strikes those is tried one by one (``tests/test_interrupts.py``).
 
 Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
 """

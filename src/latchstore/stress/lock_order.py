@@ -104,7 +104,7 @@ class NotingHandle:
     def release(self) -> None:
         """Give it back, as the handle does."""
         held, self._held = self._held, None
-        if held is not None:
+        if held is not None and self._lock in held:
             held.remove(self._lock)
         self._handle.release()
 

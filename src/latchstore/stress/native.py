@@ -20,6 +20,7 @@ from latchstore.errors import StoreError
 from latchstore.store import AbstractStore
 from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
+from latchstore.stress.recording import forget_all
 from latchstore.stress.workloads import Action, RolledBackError, Workload
 
 #: Seconds after which an exception that one thread sets in another has come, or has been dropped.
@@ -140,7 +141,8 @@ class _Crew:
             raise HangError(f"after {timeout:g} s these threads have not ended: {', '.join(stuck)}")
 
     def _work(self, number: int) -> None:
-        turns = itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
+        source = number
+        turns = self._turns(source)
         self._barrier.wait()
         left = self._operations
         while (left > 0 and not self._errors) or self._interrupted[number]:
@@ -151,12 +153,20 @@ class _Crew:
                     left -= 1
                     self._do(next(next(turns)), number)
                 self._await_exception(number)
+            except StopIteration:
+                # An exception from outside has ended what gives the actions. Those of a thread that is not
+                # there come next, as each value is to be written once.
+                source += len(self._workers)
+                turns = self._turns(source)
             except InjectedError:
                 self._note_broken_off(number)
                 self._interrupted[number] = False
             except BaseException as error:
                 self._errors.append(error)
                 return
+
+    def _turns(self, number: int) -> Iterator[Iterator[Action]]:
+        return itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
 
     def _await_exception(self, number: int) -> None:
         """Wait for the exception from outside, if there is one; it may have been dropped by a finalizer."""
@@ -188,6 +198,7 @@ class _Crew:
 
     def _note_broken_off(self, thread: int) -> None:
         """Write down the operation that an exception from outside has ended: nobody knows how."""
+        forget_all()
         begun, self._open[thread] = self._open[thread], None
         written = self.written[thread]
         if begun is not None and not (written and written[-1].begin == begun[1]):

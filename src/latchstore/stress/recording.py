@@ -31,6 +31,11 @@ class _Held(threading.local):
 _held = _Held()
 
 
+def forget_all() -> None:
+    """Note that the calling thread has no lock: it was struck by an exception, perhaps while it noted one."""
+    _held.locks.clear()
+
+
 class RecordingLock:
     """In the place of ``threading.Lock``: the same, with a note in a `LockOrder`."""
 
@@ -47,9 +52,19 @@ class RecordingLock:
         """Take it."""
         if not self._lock.acquire(blocking, timeout):
             return False
+        self.note()
+        return True
+
+    def note(self) -> None:
+        """Note that the calling thread has it."""
         if self._noted:
             self._list = self.begin(self)
-        return True
+
+    def forget(self) -> None:
+        """Note that it has not, whether that was noted or not."""
+        held, self._list = self._list, None
+        if held is not None and self in held:
+            held.remove(self)
 
     def begin(self, lock: NamedLock) -> list[NamedLock]:
         """Note that the calling thread has a lock; return the list that it is to be taken off."""
@@ -61,9 +76,7 @@ class RecordingLock:
 
     def release(self) -> None:
         """Give it back."""
-        held, self._list = self._list, None
-        if held is not None:
-            held.remove(self)
+        self.forget()
         self._lock.release()
 
     def locked(self) -> bool:
@@ -81,17 +94,17 @@ class _Claims(dict[int, object]):
 
     def __init__(self, lock: RecordingLock) -> None:
         super().__init__()
-        # Taken and given back with the latch, so it is never waited for.
+        # Says what is noted; it is not taken itself, as an exception may come between it and the claim.
         self._lock = lock
 
     def setdefault(self, key: int, claim: object, /) -> object:  # type: ignore[override]
         holder = super().setdefault(key, claim)
         if holder is claim:
-            self._lock.acquire()
+            self._lock.note()
         return holder
 
     def __delitem__(self, key: int, /) -> None:
-        self._lock.release()
+        self._lock.forget()
         super().__delitem__(key)
 
 

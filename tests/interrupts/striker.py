@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,8 @@ class Striker:
         What is raised.
     instead : callable, optional
         What is called there instead.
+    files : tuple of Path
+        Other files whose bytecodes count, too.
 
     Attributes
     ----------
@@ -40,7 +43,9 @@ class Striker:
         number: int,
         kind: type[BaseException] = KeyboardInterrupt,
         instead: Callable[[], object] | None = None,
+        files: tuple[Path, ...] = (),
     ) -> None:
+        self._files = tuple(map(str, files))
         self._number = number
         self._kind = kind
         self._instead = instead
@@ -60,7 +65,8 @@ class Striker:
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         file = frame.f_code.co_filename
-        if self.place is not None or not file.startswith(str(_PACKAGE)) or file.startswith(_NOT_THE_STORE):
+        ours = file.startswith(str(_PACKAGE)) and not file.startswith(_NOT_THE_STORE)
+        if self.place is not None or not (ours or file in self._files):
             return None
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
         frame.f_trace = self._opcode
@@ -80,3 +86,27 @@ class Striker:
                 sys.settrace(None)
                 self._instead()
         return self._opcode
+
+
+class ThreadStriker(Striker):
+    """Does so in another thread, which is started meanwhile, and is told by how its name begins."""
+
+    def __init__(self, number: int, name: str, kind: type[BaseException] = KeyboardInterrupt) -> None:
+        super().__init__(number, kind)
+        self._name = name
+
+    def __enter__(self) -> ThreadStriker:
+        self._before = threading.gettrace(), sys.unraisablehook
+        sys.unraisablehook = lambda unraisable: None
+        threading.settrace(self._call_in_thread)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        trace, sys.unraisablehook = self._before
+        threading.settrace(trace)
+
+    def _call_in_thread(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not threading.current_thread().name.startswith(self._name):
+            sys.settrace(None)
+            return None
+        return self._call(frame, event, argument)

@@ -8,43 +8,11 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Iterable, Mapping
-from math import inf, nextafter
 from typing import Any, Protocol
 
 from latchstore.entry_store import Edit, IfRevision
 from latchstore.snapshot import Snapshot
 from latchstore.values import Change, Entry, may_match, with_metadata_of
-
-
-def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
-    """Return the entry that an edit makes of the current one, whole; None if it deletes the key.
-
-    Parameters
-    ----------
-    revision : int
-        The revision that the commit will have.
-    now : float
-        Seconds since the epoch.
-
-    Raises
-    ------
-    KeyError
-        If the edit needs an entry and there is none.
-    """
-    new = edit.revise(key, current)
-    if new is None:
-        return None
-    if current is None:
-        new.created = now
-    else:
-        new.created = current.created
-        if now <= current.modified:
-            # The clock stood still or was set back; `modified` moves on all the same.
-            now = nextafter(current.modified, inf)
-    new.modified = now
-    new.revision = revision
-    return new
-
 
 _NOTHING: Any = object()
 
@@ -64,13 +32,20 @@ class WriteBatch:
         The table's entries.
     revision : int
         The revision that the commit will have.
+
+    Attributes
+    ----------
+    before : dict
+        The keys that were changed, each with its entry in the base, or None. Those whose changes were taken
+        back may be among them.
     """
 
-    __slots__ = ("_base", "_changes", "_undo", "revision")
+    __slots__ = ("_base", "_changes", "_undo", "before", "revision")
 
     def __init__(self, base: EntrySource, revision: int) -> None:
         self._base = base
         self._changes: dict[str, Entry | None] = {}
+        self.before: dict[str, Entry | None] = {}
         self.revision = revision
         # (key, what `_changes` held before, or _NOTHING) since the first savepoint: read backwards to
         # return to one. None before there is one.
@@ -83,12 +58,16 @@ class WriteBatch:
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        previous = self._changes.get(key, _NOTHING)
-        current = self._base.get(key) if previous is _NOTHING else previous
-        new = revised(edit, key, current, self.revision, time.time())
+        changes = self._changes
+        if key in changes:
+            previous = current = changes[key]
+        else:
+            previous = _NOTHING
+            current = self.before[key] = self._base.get(key)
+        new = edit.revise(key, current, self.revision, time.time())
         if self._undo is not None:
             self._undo.append((key, previous))
-        self._changes[key] = new
+        changes[key] = new
 
     def savepoint(self) -> int:
         """Return a mark that `rollback_to` takes the batch back to."""
@@ -110,11 +89,11 @@ class WriteBatch:
 
     def net_changes(self) -> list[Change]:
         """Return one change per key, leaving out keys that are absent before and after."""
-        before = self._base.get
+        before = self.before
         return [
             (key, old, new)
             for key, new in self._changes.items()
-            if (old := before(key)) is not None or new is not None
+            if (old := before[key]) is not None or new is not None
         ]
 
     def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:

@@ -37,6 +37,8 @@ QUESTIONS = (
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+#: The last run that was written into the README, for the next one to be compared with.
+LATEST = HERE / "results" / "latest.json"
 _BEGIN = "<!-- figures: written by python -m benchmarks --write -->"
 
 
@@ -45,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     made.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
     made.add_argument("--quick", action="store_true", help="few rounds, to see that it works: under a minute")
-    made.add_argument("--write", action="store_true", help="put report and plots into benchmarks/")
+    made.add_argument(
+        "--write", action="store_true", help="put report, plots and results/latest.json into benchmarks/"
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures and ratios to FILE")
     made.add_argument("--compare", type=Path, metavar="OLD.json", help="say what has moved since that run")
     made.add_argument(
@@ -85,10 +89,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(text)
     new = _as_json(answers)
     if options.json:
-        options.json.write_text(json.dumps(new, indent=1))
+        options.json.write_text(_json_text(new))
     if options.write:
         kept = README.read_text().partition(_BEGIN)[0]
         README.write_text(f"{kept}{_BEGIN}\n\n{text}\n")
+        LATEST.parent.mkdir(exist_ok=True)
+        LATEST.write_text(_json_text(new))
     if old is not None:
         print(f"\n{moved(old, new)}")
     return 0
@@ -129,16 +135,32 @@ def _as_json(answers: dict[str, Answer]) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         "figures": [
-            {"question": name, **vars(figure)}
+            {"question": name, **_rounded(vars(figure))}
             for name, answer in answers.items()
             for figure in answer.figures
         ],
         "ratios": [
-            {"question": name, **vars(ratio), "ratio": ratio.value, "met": ratio.met}
+            {"question": name, **_rounded({**vars(ratio), "ratio": ratio.value, "met": ratio.met})}
             for name, answer in answers.items()
             for ratio in answer.ratios
         ],
     }
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep four digits: the rest is noise, and fills the repository."""
+    return {name: float(f"{each:.4g}") if type(each) is float else each for name, each in values.items()}
+
+
+def _json_text(run: dict[str, Any]) -> str:
+    """Return a run as JSON with a line for each figure and ratio, so that two runs differ line by line."""
+    parts = []
+    for name, part in run.items():
+        lines = (
+            "[\n" + ",\n".join(map(json.dumps, part)) + "\n]" if isinstance(part, list) else json.dumps(part)
+        )
+        parts.append(f"{json.dumps(name)}: {lines}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":

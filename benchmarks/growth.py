@@ -21,8 +21,9 @@ from benchmarks.measure import (
     exponent,
     figures_of,
     interleaved,
-    markdown,
+    lines_by_size,
     ratio_table,
+    size_table,
 )
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 
@@ -59,13 +60,11 @@ def _our_store(size: int) -> Any:
 
 def measure(sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, int], Timing]:
     """Time everything at every size."""
-    subjects: dict[str, Subject] = {}
-    named: dict[str, tuple[str, int]] = {}
+    subjects: dict[tuple[str, int], Subject] = {}
 
     def add(codes: dict[str, tuple[str, int]], size: int, **names: Any) -> None:
         for name, (code, operations) in codes.items():
-            named[f"{name}, {size:,} keys"] = name, size
-            subjects[f"{name}, {size:,} keys"] = Subject(code, operations, **names)
+            subjects[name, size] = Subject(code, operations, **names)
 
     for size in sizes:
         numbers = random.Random(size).sample(range(size), _DRAWN)
@@ -74,30 +73,20 @@ def measure(sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, int], Timing
         add(_EACH, size, store=_our_store(size), bare=bare, **names)
         if size in ENCORE_SIZES:
             add(_ENCORE, size, store=fill(encore_store(), size))
-    return {named[name]: timing for name, timing in interleaved(subjects, rounds).items()}
+    return interleaved(subjects, rounds)
 
 
 def run(quick: bool = False) -> Answer:
     """Measure; return the answer."""
     sizes = SIZES[:2] if quick else SIZES
     timings = measure(sizes, 2 if quick else 15)
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for (name, size), timing in timings.items():
-        lines.setdefault(name, []).append((size, timing.median))
+    lines = lines_by_size(timings)
     exponents = {name: exponent(points) for name, points in lines.items()}
     ratios = [Ratio(f"{name}: exponent of growth", exponents[name], 1.0, "", 0.1) for name in LIMITED]
-    rows = [[name, *_cells(points, len(sizes)), f"{exponents[name]:.2f}"] for name, points in lines.items()]
-    table = markdown(["microseconds, by number of keys", *(f"{size:,}" for size in sizes), "exponent"], rows)
+    shown = {name: f"{exponents[name]:.2f}" for name in lines}
+    table = size_table("microseconds, by number of keys", lines, {"exponent": shown})
     chart = Chart(
-        "growth", "Cost of an operation by the number of keys in the store", "keys", "nanoseconds", lines
+        "growth", "Cost of an operation by the number of keys in the store", "keys", "microseconds", lines
     )
     figures = figures_of({f"{name}, {size:,} keys": timing for (name, size), timing in timings.items()})
     return Answer(f"{ratio_table(ratios)}\n\n{table}", ratios, figures, [chart])
-
-
-def _cells(points: list[tuple[float, float]], count: int) -> list[str]:
-    shown = [
-        f"{nanoseconds / 1e3:,.3g}" if nanoseconds < 1e6 else f"{nanoseconds / 1e3:,.0f}"
-        for _, nanoseconds in points
-    ]
-    return shown + [""] * (count - len(shown))

@@ -12,8 +12,11 @@ import platform
 import statistics
 import sys
 import timeit
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ class Subject:
         return self._timer.timeit(1) * 1e9 / self._operations
 
 
-def interleaved(subjects: Mapping[str, Subject], rounds: int) -> dict[str, Timing]:
+def interleaved(subjects: Mapping[Name, Subject], rounds: int) -> dict[Name, Timing]:
     """Time each subject once per round, one after the other, after a round to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in subjects}
+    times: dict[Name, list[float]] = {name: [] for name in subjects}
     for subject in subjects.values():
         subject.run()
     for _ in range(rounds):
@@ -194,6 +197,44 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for line in (headings, ["-" * width for width in widths], *rows)
     ]
     return "\n".join(lines)
+
+
+def lines_by_size(timings: Mapping[tuple[str, int], Timing]) -> dict[str, list[tuple[float, float]]]:
+    """Return a line for each name in (name, size): points of a size and a median in microseconds."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for (name, size), timing in timings.items():
+        lines.setdefault(name, []).append((size, timing.median / 1e3))
+    return lines
+
+
+def size_table(
+    heading: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    last: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """Return lines of points as a table: a row for each line and a column for each size.
+
+    Parameters
+    ----------
+    heading : str
+        What the points are and by what size.
+    lines : mapping
+        What `lines_by_size` returns.
+    last : mapping, optional
+        Columns that follow: by heading, the cell of each line.
+    """
+    columns = last or {}
+    sizes = sorted({size for points in lines.values() for size, _ in points})
+    rows = []
+    for name, points in lines.items():
+        by_size = dict(points)
+        cells = [_microseconds(by_size[size]) if size in by_size else "" for size in sizes]
+        rows.append([name, *cells, *(column[name] for column in columns.values())])
+    return markdown([heading, *(f"{size:,}" for size in sizes), *columns], rows)
+
+
+def _microseconds(microseconds: float) -> str:
+    return f"{microseconds:,.0f}" if microseconds >= 100 else f"{microseconds:.3g}"
 
 
 def ratio_table(ratios: Sequence[Ratio]) -> str:

@@ -7,7 +7,16 @@ takes long to fill.
 
 from __future__ import annotations
 
-from benchmarks.measure import Answer, Chart, Subject, Timing, figures_of, interleaved, markdown
+from benchmarks.measure import (
+    Answer,
+    Chart,
+    Subject,
+    Timing,
+    figures_of,
+    interleaved,
+    lines_by_size,
+    size_table,
+)
 from benchmarks.operations import data_of, encore_store, key_of, our_store
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -22,9 +31,9 @@ _SCANS = {
 }
 
 
-def measure(sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, str, int], Timing]:
-    """Time each scan, by scan, store and number of keys."""
-    found: dict[tuple[str, str, int], Timing] = {}
+def measure(sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, int], Timing]:
+    """Time each scan in each store, at every size."""
+    found: dict[tuple[str, int], Timing] = {}
     for size in sizes:
         keys = [key_of(number) for number in range(size)]
         values = [(data_of(number), {"place": number % 100, "number": number}) for number in range(size)]
@@ -36,15 +45,11 @@ def measure(sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, str, int], T
             for key, (_, metadata) in zip(keys, values, strict=True):
                 stores["encore"].set_metadata(key, metadata)
         subjects = {
-            f"{scan}/{name}": Subject(code, 1, store=store)
+            (f"{scan}, {name}", size): Subject(code, 1, store=store)
             for scan, code in _SCANS.items()
             for name, store in stores.items()
         }
-        for name, timing in interleaved(
-            subjects, rounds if size < 1_000_000 else max(1, rounds // 4)
-        ).items():
-            scan, _, store_name = name.rpartition("/")
-            found[scan, store_name, size] = timing
+        found |= interleaved(subjects, rounds if size < 1_000_000 else max(1, rounds // 4))
     return found
 
 
@@ -52,14 +57,8 @@ def run(quick: bool = False) -> Answer:
     """Measure; return the answer; the limits are in the question ``operations``."""
     sizes = SIZES[:2] if quick else SIZES
     found = measure(sizes, 2 if quick else 12)
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for (scan, store, size), timing in found.items():
-        lines.setdefault(f"{scan}, {store}", []).append((size, timing.median / 1e3))
-    rows = []
-    for name, points in lines.items():
-        cells = [f"{each:,.0f}" if each >= 100 else f"{each:.3g}" for _, each in points]
-        rows.append([name, *cells, *[""] * (len(sizes) - len(cells))])
-    table = markdown(["microseconds, by number of keys", *(f"{size:,}" for size in sizes)], rows)
+    lines = lines_by_size(found)
+    table = size_table("microseconds, by number of keys", lines)
     charts = [
         Chart(
             f"scans-{number}",
@@ -74,7 +73,5 @@ def run(quick: bool = False) -> Answer:
         )
         for number, scan in enumerate(("query, one in 100", "query, one", "glob('key77*')"), 1)
     ]
-    figures = figures_of(
-        {f"{scan}, {store}, {size:,} keys": timing for (scan, store, size), timing in found.items()}
-    )
+    figures = figures_of({f"{name}, {size:,} keys": timing for (name, size), timing in found.items()})
     return Answer(table, (), figures, charts)

@@ -27,8 +27,9 @@ from benchmarks.measure import (
     figure_list,
     figures_of,
     interleaved,
-    markdown,
+    lines_by_size,
     ratio_table,
+    size_table,
 )
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 from latchstore import DictMemoryStore
@@ -125,7 +126,7 @@ def measure_transactions(rounds: int) -> dict[str, Timing]:
 
 def measure_sizes(rounds: int) -> dict[tuple[str, int], Timing]:
     """Time transactions of 1 to 1,000 sets, in nanoseconds a set."""
-    subjects, named = {}, {}
+    subjects = {}
     for size in SIZES:
         names: dict[str, Any] = {
             "keys": [key_of(number) for number in range(size)],
@@ -147,17 +148,8 @@ def measure_sizes(rounds: int) -> dict[tuple[str, int], Timing]:
         passes = max(1, 500 // size)
         for name, (code, subject) in cases.items():
             repeated = f"for _ in range({passes}):\n{textwrap.indent(code, '    ')}"
-            named[f"{name}, {size:,} sets"] = name, size
-            subjects[f"{name}, {size:,} sets"] = Subject(repeated, passes * size, code, **subject, **names)
-    return {named[what]: timing for what, timing in interleaved(subjects, rounds).items()}
-
-
-def _size_table(timings: dict[tuple[str, int], Timing]) -> str:
-    rows = [
-        [name, *(f"{timings[name, size].median / 1e3:,.2f}" for size in SIZES)]
-        for name in dict.fromkeys(name for name, _ in timings)
-    ]
-    return markdown(["microseconds a set, in transactions of", *(f"{size:,}" for size in SIZES)], rows)
+            subjects[name, size] = Subject(repeated, passes * size, code, **subject, **names)
+    return interleaved(subjects, rounds)
 
 
 def measure_snapshots(many: int, rounds: int) -> dict[str, Timing]:
@@ -233,15 +225,14 @@ def run(quick: bool = False) -> Answer:
         ratio("get_metadata beside a transaction", "get_metadata", 1.5),
     ]
     sizes = measure_sizes(2 if quick else 30)
-    report = f"{ratio_table(compared)}\n\n{_size_table(sizes)}\n\n{figure_list(timings)}"
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for (name, size), timing in sizes.items():
-        lines.setdefault(name, []).append((size, timing.median))
+    lines = lines_by_size(sizes)
+    table = size_table("microseconds a set, in transactions of", lines)
+    report = f"{ratio_table(compared)}\n\n{table}\n\n{figure_list(timings)}"
     chart = Chart(
         "transactions",
         "Cost of a set by the size of its transaction",
         "sets a transaction",
-        "ns a set",
+        "microseconds a set",
         lines,
     )
     timings |= {f"a set of {size:,}, {name}": timing for (name, size), timing in sizes.items()}

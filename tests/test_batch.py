@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latchstore.batch import WriteBatch, revised
-from latchstore.entry_store import Delete, MergeMetadata, SetData, SetMetadata
+from latchstore.batch import WriteBatch
+from latchstore.entry_store import Delete, Edit, MergeMetadata, SetData, SetMetadata
 from latchstore.values import Entry, entry_from_metadata
 
 PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=400)
@@ -38,7 +38,7 @@ def base() -> dict[str, Entry | None]:
 
 
 def test_a_new_entry_is_created_now() -> None:
-    new = revised(fresh(b"data", n=1), "k", None, 7, 100.0)
+    new = fresh(b"data", n=1).revise("k", None, 7, 100.0)
     assert new is not None
     assert (new.data, dict(new), new.created, new.modified, new.revision) == (
         b"data",
@@ -51,7 +51,7 @@ def test_a_new_entry_is_created_now() -> None:
 
 def test_an_entry_that_is_replaced_keeps_when_it_was_created() -> None:
     old = entry(b"old")
-    new = revised(SetData(b"new"), "k", old, 7, 100.0)
+    new = SetData(b"new").revise("k", old, 7, 100.0)
     assert new is not None
     assert (new.created, new.modified, new.revision) == (10.0, 100.0, 7)
     # The old one is as it was: others hold it.
@@ -60,19 +60,20 @@ def test_an_entry_that_is_replaced_keeps_when_it_was_created() -> None:
 
 @pytest.mark.parametrize("now", [20.0, 19.0, 0.0, -5.0])
 def test_modified_moves_on_when_the_clock_does_not(now: float) -> None:
-    new = revised(SetMetadata(entry_from_metadata({})), "k", entry(b""), 7, now)
+    new = SetMetadata(entry_from_metadata({})).revise("k", entry(b""), 7, now)
     assert new is not None
     assert new.modified == math.nextafter(20.0, math.inf) > 20.0
 
 
 def test_a_deletion_makes_nothing() -> None:
-    assert revised(Delete(), "k", entry(b""), 7, 100.0) is None
+    edit: Edit = Delete()
+    assert edit.revise("k", entry(b""), 7, 100.0) is None
 
 
 @pytest.mark.parametrize("edit", [Delete(), MergeMetadata(entry_from_metadata({}))])
 def test_some_edits_need_an_entry(edit: Any) -> None:
     with pytest.raises(KeyError) as raised:
-        revised(edit, "missing", None, 7, 100.0)
+        edit.revise("missing", None, 7, 100.0)
     assert raised.value.args == ("missing",)
 
 

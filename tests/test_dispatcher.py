@@ -758,10 +758,10 @@ def test_the_slowest_listener_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latchstore.dispatcher.time", clock)
     dispatcher = EventDispatcher(listener_name=str)
     for name, seconds in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 3.0)):
-        dispatcher.calling(name, StoreSetEvent(key="k"))  # type: ignore[arg-type]
+        dispatcher.calling = (name, StoreSetEvent(key="k"), clock.now)  # type: ignore[assignment]
         assert dispatcher.describe().startswith(f"listener {name} has had <StoreSetEvent key='k'")
         clock.now += seconds
-        dispatcher.returned(failed=name == "c")
+        assert dispatcher.returned(failed=name == "c") == clock.now
     assert dispatcher.slowest == ("b", 3.0)
     assert dispatcher.listener_errors == 1
     assert dispatcher.describe() == "0 events pending"

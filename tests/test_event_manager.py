@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -1298,14 +1299,22 @@ class Observer:
     def __init__(self) -> None:
         self.told: list[tuple[object, BaseEvent, bool]] = []
         self.calls: list[tuple[object, BaseEvent]] = []
+        self.begun: list[float] = []
 
-    def calling(self, listener: Callable[..., object], event: BaseEvent) -> None:
+    @property
+    def calling(self) -> Any:
+        return self.calls[-1] if self.calls else None
+
+    @calling.setter
+    def calling(self, called: Any) -> None:
         assert not self.calls
-        self.calls.append((listener, event))
+        self.calls.append(called[:2])
+        self.begun.append(called[2])
 
-    def returned(self, failed: bool) -> None:
+    def returned(self, failed: bool) -> float:
         listener, event = self.calls.pop()
         self.told.append((listener, event, failed))
+        return float(len(self.told))
 
 
 class TestDeliver:
@@ -1349,6 +1358,18 @@ class TestDeliver:
         with pytest.raises(error):
             manager.emit(StoreSetEvent(key="a"))
         assert calls == []
+
+    def test_a_listener_is_called_when_the_one_before_it_has_returned(
+        self, manager: EventManager, calls: Calls
+    ) -> None:
+        """So one reading of the clock is enough for both."""
+        for name in "abc":
+            manager.connect(StoreSetEvent, calls.listener(name))
+        observer, before = Observer(), time.monotonic()
+        manager.deliver(StoreSetEvent(key="a"), observer)
+        first, *others = observer.begun
+        assert before <= first <= time.monotonic()
+        assert others == [1.0, 2.0]
 
     def test_the_observer_knows_who_is_called_while_it_is(self, manager: EventManager) -> None:
         observer, event = Observer(), StoreSetEvent(key="a")

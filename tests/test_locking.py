@@ -11,7 +11,16 @@ import pytest
 from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager, LockTimeoutError, StoreError, TransactionError
-from latchstore.locking import Latch, Latches, SharedLatch, Waiters, WriterMutex, this_thread, thread_name
+from latchstore.locking import (
+    Latch,
+    Latches,
+    SharedLatch,
+    TableLock,
+    Waiters,
+    WriterMutex,
+    this_thread,
+    thread_name,
+)
 
 TIMEOUT = 30.0
 
@@ -78,13 +87,18 @@ def in_thread(function: Callable[[], object]) -> BaseException | None:
     return errors[0] if errors else None
 
 
+def take_for_writing(table: TableLock) -> None:
+    if not table.write_handle.acquire(True, table.timeout):
+        table.refuse_writing()
+
+
 def check_all_free(latches: Latches) -> None:
     """Take everything once, in another thread, without waiting."""
 
     def take() -> None:
         claim = taken(latches.writer, "check")
-        latches.table.acquire_write()
-        latches.table.release_write()
+        take_for_writing(latches.table)
+        latches.table.write_handle.release()
         assert latches.table.reading(int) == latches.table.excluding(int) == 0
         latches.writer.release(claim)
 
@@ -258,9 +272,9 @@ def test_readers_share_the_table(latches: Latches) -> None:
 
 def test_a_writer_keeps_readers_out_and_is_named(latches: Latches) -> None:
     claim = taken(latches.writer, "rebuilding")
-    latches.table.acquire_write()
+    take_for_writing(latches.table)
     error = in_thread(lambda: latches.table.reading(pytest.fail, "a reader got in"))
-    latches.table.release_write()
+    latches.table.write_handle.release()
     latches.writer.release(claim)
     assert isinstance(error, LockTimeoutError)
     name = re.escape(threading.current_thread().name)
@@ -270,7 +284,7 @@ def test_a_writer_keeps_readers_out_and_is_named(latches: Latches) -> None:
 
 
 def test_a_reader_keeps_writers_out(latches: Latches) -> None:
-    error = latches.table.reading(in_thread, lambda: latches.writing("set", latches.table.acquire_write))
+    error = latches.table.reading(in_thread, lambda: latches.writing("set", take_for_writing, latches.table))
     assert isinstance(error, LockTimeoutError)
     assert str(error) == "the table was not free for writing in 0.05 s: readers hold it"
 
@@ -281,7 +295,9 @@ def test_the_exclusive_side_keeps_everybody_out(latches: Latches) -> None:
 
     def others() -> None:
         assert isinstance(in_thread(lambda: table.reading(seen.append, "reader")), LockTimeoutError)
-        assert isinstance(in_thread(lambda: latches.writing("set", table.acquire_write)), LockTimeoutError)
+        assert isinstance(
+            in_thread(lambda: latches.writing("set", take_for_writing, table)), LockTimeoutError
+        )
         assert in_thread(lambda: table.try_excluding(lambda: seen.append("second"))) is None
 
     table.excluding(others)
@@ -297,14 +313,14 @@ def test_a_thread_that_applies_a_commit_must_not_read(latches: Latches) -> None:
     table = latches.table
     table.timeout = 10_000.0
     claim = taken(latches.writer, "set")
-    table.acquire_write()
+    take_for_writing(table)
     assert table.held_for_writing_by_this_thread()
     expected = "this thread is applying a commit and would wait for itself"
     with pytest.raises(LockTimeoutError, match=expected):
         table.reading(pytest.fail, "read in the middle of a commit")
     with pytest.raises(LockTimeoutError, match=expected):
         table.excluding(pytest.fail, "wrote in the middle of a commit")
-    table.release_write()
+    table.write_handle.release()
     assert not table.held_for_writing_by_this_thread()
     assert table.reading(int) == 0
     latches.writer.release(claim)

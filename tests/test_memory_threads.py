@@ -558,7 +558,7 @@ def test_a_query_that_has_seen_a_commit_is_not_followed_by_a_read_from_before_it
     store = guarded()
     store.multiset_data(("a", "b"), [b"old"] * 2)
     seen: list[object] = []
-    release = store._table._latches.table.release_write
+    release = store._table._latches.table.write_handle.release
 
     class Released(type(store._latches.table)):  # type: ignore[misc]
         __slots__ = ()

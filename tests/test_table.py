@@ -126,6 +126,15 @@ def test_one_change_is_applied(table: Table) -> None:
     table.check()
 
 
+def test_one_deletion_is_applied(table: Table) -> None:
+    (change,) = changes_of(table, {"goes": None})
+    table.apply_one(change, 2)
+    assert set(table.entries) == {"stays", "moves"}
+    assert table.revision == 2
+    assert {key for key, _ in table.candidates({"a": 1})} == {"stays"}
+    table.check()
+
+
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("broken", ["a", "b"])
 @pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
@@ -146,14 +155,15 @@ def test_an_index_that_fails_half_way_changes_nothing(
     table.check()
 
 
-def test_an_index_that_fails_changes_nothing_for_one_key(table: Table) -> None:
+@pytest.mark.parametrize("after", [entry(b"M", 2, a=3, b=4), None])
+def test_an_index_that_fails_changes_nothing_for_one_key(table: Table, after: Entry | None) -> None:
     index = BrokenIndex("b")
     for key, old in table.items():
         index.replace(key, None, old)
     table.indexes["b"] = index
     before = state(table)
     index.fail_at = 1
-    (change,) = changes_of(table, {"moves": entry(b"M", 2, a=3, b=4)})
+    (change,) = changes_of(table, {"moves": after})
     with pytest.raises(MemoryError):
         table.apply_one(change, 2)
     assert state(table) == before

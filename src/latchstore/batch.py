@@ -8,43 +8,11 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Iterable, Mapping
-from math import inf, nextafter
 from typing import Any, Protocol
 
 from latchstore.entry_store import Edit, IfRevision, cause_of_edit
 from latchstore.snapshot import Snapshot
 from latchstore.values import Change, Entry, deletion, may_match, with_metadata_of
-
-
-def revised(edit: Edit, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
-    """Return the entry that an edit makes of the current one, whole; None if it deletes the key.
-
-    Parameters
-    ----------
-    revision : int
-        The revision that the commit will have.
-    now : float
-        Seconds since the epoch.
-
-    Raises
-    ------
-    KeyError
-        If the edit needs an entry and there is none.
-    """
-    new = edit.revise(key, current)
-    if new is None:
-        return None
-    if current is None:
-        new.created = now
-    else:
-        new.created = current.created
-        if now <= current.modified:
-            # The clock stood still or was set back; `modified` moves on all the same.
-            now = nextafter(current.modified, inf)
-    new.modified = now
-    new.revision = revision
-    return new
-
 
 _NOTHING: Any = object()
 
@@ -64,15 +32,22 @@ class WriteBatch:
         The table's entries.
     revision : int
         The revision that the commit will have.
+
+    Attributes
+    ----------
+    before : dict
+        The keys that were changed, each with its entry in the base, or None. Those whose changes were taken
+        back may be among them.
     """
 
-    __slots__ = ("_base", "_causes", "_changes", "_undo", "revision")
+    __slots__ = ("_base", "_causes", "_changes", "_undo", "before", "revision")
 
     def __init__(self, base: EntrySource, revision: int) -> None:
         self._base = base
         self._changes: dict[str, Entry | None] = {}
         # Of the keys that are deleted, why those are that a cache evicts.
         self._causes: dict[str, str | None] = {}
+        self.before: dict[str, Entry | None] = {}
         self.revision = revision
         # (key, what `_changes` held before, or _NOTHING, and `_causes`) since the first savepoint: read
         # backwards to return to one. None before there is one.
@@ -85,12 +60,16 @@ class WriteBatch:
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        previous = self._changes.get(key, _NOTHING)
-        current = self._base.get(key) if previous is _NOTHING else previous
-        new = revised(edit, key, current, self.revision, time.time())
+        changes = self._changes
+        if key in changes:
+            previous = current = changes[key]
+        else:
+            previous = _NOTHING
+            current = self.before[key] = self._base.get(key)
+        new = edit.revise(key, current, self.revision, time.time())
         if self._undo is not None:
             self._undo.append((key, previous, self._causes.get(key)))
-        self._changes[key] = new
+        changes[key] = new
         if new is None or self._causes:
             self._causes[key] = None if new is not None else cause_of_edit(edit)
 
@@ -115,11 +94,11 @@ class WriteBatch:
 
     def net_changes(self) -> list[Change]:
         """Return one change per key, leaving out keys that are absent before and after."""
-        before, causes = self._base.get, self._causes
+        before, causes = self.before, self._causes
         return [
             (key, old, new) if new is not None else deletion(key, old, causes.get(key))
             for key, new in self._changes.items()
-            if (old := before(key)) is not None or new is not None
+            if (old := before[key]) is not None or new is not None
         ]
 
     def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:

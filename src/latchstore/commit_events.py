@@ -68,7 +68,10 @@ def event_of(
 
 def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:
     """Return the calling of the listeners of an event; all those of a foreign manager count as one."""
-    if isinstance(manager, EventManager) and type(manager).emit is EventManager.emit:
+    # The first question answers nearly always; the other two take 0.15 us.
+    if type(manager) is EventManager or (
+        isinstance(manager, EventManager) and type(manager).emit is EventManager.emit
+    ):
         return manager.emission(event)
     return Emission(event, [manager.emit])
 
@@ -79,7 +82,7 @@ class EmittedDelivery(Delivery):
     __slots__ = ("_at", "_failed_at", "_manager")
 
     def __init__(self, manager: BaseEventManager, count: int, revision: int | None) -> None:
-        super().__init__(count, revision)
+        Delivery.__init__(self, count, revision)
         self._manager = manager
         # Which event's turn it is, and its emission once it has begun; one assignment goes on to the next.
         self._at: tuple[int, Emission | None] = (0, None)
@@ -160,7 +163,7 @@ class CommitDelivery(EmittedDelivery):
         revision: int,
         transaction: object | None,
     ) -> None:
-        super().__init__(manager, len(changes), revision)
+        EmittedDelivery.__init__(self, manager, len(changes), revision)  # super() takes 0.1 us
         self._heard = getattr(manager, "has_listeners", None)
         self._source = source
         self._changes = changes

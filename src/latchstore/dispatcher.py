@@ -179,6 +179,9 @@ class EventDispatcher:
 
     Attributes
     ----------
+    calling : tuple of callable, BaseEvent and float, or None
+        The listener that is being called, with what, and since when, in monotonic seconds; one assignment
+        publishes it.
     crowded : bool
         Whether writers are to call `wait_for_room` before they commit anything.
     heard_revision : int
@@ -197,6 +200,7 @@ class EventDispatcher:
         limit: int | None = None,
         listener_name: Callable[[object], str] = repr,
     ) -> None:
+        self.calling: tuple[Callable[..., object], BaseEvent, float] | None
         self._name = name
         self._limit = limit
         # With a few events of room for each wake-up, or writers and listeners would take turns.
@@ -226,8 +230,7 @@ class EventDispatcher:
         self._stopping = False
         # What the thread is delivering and since when (monotonic seconds); one assignment publishes it.
         self._delivering: tuple[Delivery, float] | None = None
-        # The same of the listener that it is calling.
-        self._calling: tuple[Callable[..., object], BaseEvent, float] | None = None
+        self.calling = None
         # Events beyond the first of each delivery, for `pending`: queued, and done with.
         self._queued_more = 0
         self._done_more = 0
@@ -245,7 +248,7 @@ class EventDispatcher:
         If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
         listener returns, it calls no others and ends.
         """
-        calling, delivering = self._calling, self._delivering
+        calling, delivering = self.calling, self._delivering
         if calling is not None:
             calling[1].mark_as_handled()
         if delivering is not None:
@@ -278,7 +281,7 @@ class EventDispatcher:
 
     def describe(self) -> str:
         """Say what is being heard, by whom, for how long, and how much is waiting."""
-        calling, delivering = self._calling, self._delivering
+        calling, delivering = self.calling, self._delivering
         waiting = f"{self.pending} events pending"
         if calling is not None:
             listener, event, since = calling
@@ -290,25 +293,20 @@ class EventDispatcher:
         return f"{delivery!r} under way for {time.monotonic() - since:.3f} s, {waiting}"
 
     def _listener(self) -> str | None:
-        calling = self._calling
+        calling = self.calling
         return None if calling is None else self._listener_name(calling[0])
 
     # -- told by what is delivered ----------------------------------------------------------------
 
-    def calling(self, listener: Callable[..., object], event: BaseEvent) -> None:
-        """Note that a listener is about to be called."""
-        self._calling = (listener, event, time.monotonic())
-
-    def returned(self, failed: bool) -> None:
-        """Note that the listener has returned, or raised something."""
-        calling, self._calling = self._calling, None
+    def returned(self, failed: bool) -> float:
+        """Note that the listener has returned, or raised something; return the time."""
+        now = time.monotonic()
+        calling, self.calling = self.calling, None
         if failed:
             self.listener_errors += 1
-        if calling is not None:
-            listener, _, since = calling
-            seconds = time.monotonic() - since
-            if seconds > self.slowest[1]:
-                self.slowest = (self._listener_name(listener), seconds)
+        if calling is not None and now - calling[2] > self.slowest[1]:
+            self.slowest = (self._listener_name(calling[0]), now - calling[2])
+        return now
 
     # -- the queue and its thread -----------------------------------------------------------------
 
@@ -358,6 +356,12 @@ class EventDispatcher:
         """Start the thread if it does not run. Raises RuntimeError if the system gives no thread."""
         if not self.running and not self._life.during(self._start):
             self._deliver_here()
+
+    def start_if_needed(self) -> None:
+        """Start the thread if it does not run and something is queued."""
+        # `pending` would take 0.5 us, at the end of each transaction that nobody listens to.
+        if not self._queue.empty():
+            self.ensure_running()
 
     def _start(self) -> bool:
         """Return whether there is no more to be done."""
@@ -445,7 +449,7 @@ class EventDispatcher:
                     return True  # it goes on where it was: what has struck may have been anything
                 logger.exception("a listener broke off the delivery of %r", delivery)
             delivery.done = True
-        self._calling = None
+        self.calling = None
         self._delivering = None
         self._note_delivered(delivery)
         taken.popleft()

@@ -191,8 +191,17 @@ class Edit(Protocol):
     @property
     def whole(self) -> bool: ...
 
-    def revise(self, key: str, current: Entry | None) -> Entry | None:
-        """Return the new entry, without times and revision, or None to delete; runs no user code.
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+        """Return the new entry, whole, or None to delete; runs no user code.
+
+        Parameters
+        ----------
+        current : Entry or None
+            What there is now.
+        revision : int
+            The revision that the commit will have.
+        now : float
+            Seconds since the epoch.
 
         Raises
         ------
@@ -212,10 +221,10 @@ class SetData:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def revise(self, key: str, current: Entry | None) -> Entry:
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         entry = Entry() if current is None else type(current)(current)  # with_metadata_of(current)
         entry.data = self._data
-        return entry
+        return entry.revise(key, current, revision, now)
 
 
 class SetMetadata:
@@ -229,10 +238,10 @@ class SetMetadata:
     def __init__(self, metadata: Entry) -> None:
         self._metadata = metadata
 
-    def revise(self, key: str, current: Entry | None) -> Entry:
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         entry = with_metadata_of(self._metadata)
         entry.data = b"" if current is None else current.data
-        return entry
+        return entry.revise(key, current, revision, now)
 
 
 class MergeMetadata:
@@ -252,12 +261,12 @@ class MergeMetadata:
     def __init__(self, metadata: Entry) -> None:
         self._metadata = metadata
 
-    def revise(self, key: str, current: Entry | None) -> Entry:
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         if current is None:
             raise KeyError(key)
         entry = merged_metadata(current, self._metadata)
         entry.data = current.data
-        return entry
+        return entry.revise(key, current, revision, now)
 
 
 class Delete:
@@ -269,7 +278,7 @@ class Delete:
     whole = True
     cause: str | None = None
 
-    def revise(self, key: str, current: Entry | None) -> None:
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> None:
         if current is None:
             raise KeyError(key)
 
@@ -301,11 +310,11 @@ class IfRevision:
         self.edit = edit
         self._expected = expected
 
-    def revise(self, key: str, current: Entry | None) -> Entry | None:
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
         actual = 0 if current is None else current.revision
         if actual != self._expected:
             raise RevisionMismatchError(key, self._expected, actual)
-        return self.edit.revise(key, current)
+        return self.edit.revise(key, current, revision, now)
 
     @property
     def whole(self) -> bool:
@@ -505,7 +514,12 @@ class EntryStore(EntryReader, AbstractStore):
         else:
             stream, metadata, size = _parts(value, argument)
         new = entry_from_metadata(metadata, argument, "'s metadata")
-        new.data = self._read(key, stream, new, size, buffer_size, argument, "'s data")
+        # Loaded first: a call of what is no method of the class is not specialised by CPython 3.11 (0.05 us).
+        has_listeners = self._has_listeners
+        if type(stream) is BytesIO and not has_listeners(PROGRESS_EVENTS):
+            new.data = stream.read()  # as read_all does, 0.1 of 1.4 us faster
+        else:
+            new.data = self._read(key, stream, new, size, buffer_size, argument, "'s data")
         return new
 
     def _read(
@@ -525,8 +539,6 @@ class EntryStore(EntryReader, AbstractStore):
         if self._has_listeners(PROGRESS_EVENTS):
             with self._progress(key, metadata, size) as step:
                 return read_all(data, buffer_size, step, argument + part)
-        if type(data) is BytesIO:
-            return data.read()  # its own bytes, without a copy if it is at its start
         return read_all(data, buffer_size, None, argument + part)
 
 

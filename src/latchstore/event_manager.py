@@ -29,6 +29,7 @@ import logging
 import operator
 import os
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from bisect import bisect, bisect_left
@@ -58,13 +59,22 @@ Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
 
 
 class ListenerObserver(Protocol):
-    """What is told of each call of a listener that an `Emission` makes, on its thread."""
+    """What is told of each call of a listener that an `Emission` makes, on its thread.
 
-    def calling(self, listener: Listener, event: BaseEvent) -> None:
-        """Note that a listener is about to be called."""
+    Attributes
+    ----------
+    calling : tuple of callable, BaseEvent and float, or None
+        The listener that is being called, with what, and since when, in seconds of the monotonic clock.
+    """
 
-    def returned(self, failed: bool) -> None:
-        """Note that it has returned, or raised something."""
+    calling: tuple[Listener, BaseEvent, float] | None
+
+    def returned(self, failed: bool) -> float:
+        """Note that it has returned, or raised something; return the time, at which the next one is called.
+
+        So each listener costs one call and one reading of the clock. Two of each made a commit that 100 hear
+        1.12 times as dear as encore's, and not 0.96 times (benchmarks/events.py).
+        """
 
 
 # What makes two callables the same listener; built of ids and names, so that to hash and compare
@@ -501,9 +511,11 @@ class EventInfo:
 class _Route:
     """What an event of one class meets on its way: is it let through, and who may listen."""
 
-    __slots__ = ("enabled", "infos", "reachable")
+    __slots__ = ("_unfiltered", "enabled", "infos", "reachable")
 
     def __init__(self, infos: list[EventInfo]) -> None:
+        # A memo, as those of the table: all connections, if none has a filter; empty if one has.
+        self._unfiltered: list[_Connection] | None = None
         self.enabled = all(info.enabled for info in infos)
         self.infos = [info for info in infos if info._connections]
         self.reachable = self.enabled and any(
@@ -517,7 +529,15 @@ class _Route:
         return sorted((c for info in self.infos for c in info._connections.values()), key=_order)
 
     def matching(self, event: BaseEvent) -> list[_Connection]:
-        """Return the connections whose filters an event passes, in calling order."""
+        """Return the connections whose filters an event passes, in calling order; not to be changed."""
+        # Without filters it is the same for each event: 0.15 of 0.5 us for each of 10,000 listeners.
+        unfiltered = self._unfiltered
+        if unfiltered is None:
+            connections = self.connections()
+            filtered = any(connection.conditions for connection in connections)
+            unfiltered = self._unfiltered = [] if filtered else connections
+        if unfiltered:
+            return unfiltered
         found = [
             connection
             for info in self.infos
@@ -705,7 +725,10 @@ class EventManager(BaseEventManager):
         table = self._table
         if table.following:
             table = self._newest()
-        reachable = table.reachable.get(cls)
+        try:
+            reachable = table.reachable[cls]
+        except KeyError:
+            reachable = None
         # The one thing that can change under a published table: listeners die.
         if reachable is None or (reachable and self._dead):
             classes = cls if isinstance(cls, frozenset) else (cls,)
@@ -873,21 +896,25 @@ class Emission:
         observer : ListenerObserver
             Told of each call.
         """
-        event, trace, listeners = self._event, self._trace, self._listeners
+        event, trace, listeners, calls = self._event, self._trace, self._listeners, self._calls
         every, left = len(listeners), length_hint(self._left)
+        since = time.monotonic()
         while left and (left == every or not event._handled):
             listener = listeners[-left]
-            if trace is None or not self._passes_over(trace, listener):
-                failed = True
-                observer.calling(listener, event)
-                try:
-                    next(self._calls)
-                    failed = False
-                except BaseException:
-                    logger.exception("Listener %s failed on %r", listener_name(listener), event)
-                finally:
-                    observer.returned(failed)
-            left = length_hint(self._left)
+            if trace is not None and self._passes_over(trace, listener):
+                left -= 1
+                continue
+            failed = True
+            observer.calling = (listener, event, since)
+            try:
+                next(calls)
+                left -= 1
+                failed = False
+            except BaseException:
+                logger.exception("Listener %s failed on %r", listener_name(listener), event)
+                left = length_hint(self._left)  # what has struck may have been anything, before the call, too
+            finally:
+                since = observer.returned(failed)
         event.post_emit()
 
     def _passes_over(self, trace: Trace, listener: Listener) -> bool:

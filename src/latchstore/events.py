@@ -74,9 +74,10 @@ class BaseEvent:
     _handled: bool
 
     def __init__(self, /, source: Any = None, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-        self.source = source
-        self._handled = False
+        attributes["source"] = source
+        attributes["_handled"] = False
+        # The dict of the keywords is new, and nobody else's: 0.15 us less than to copy it.
+        self.__dict__ = attributes
 
     def mark_as_handled(self) -> None:
         """Keep this event from the listeners that come after the current one."""

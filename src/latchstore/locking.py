@@ -46,7 +46,7 @@ from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from readerwriterlock import rwlock
 
@@ -511,17 +511,20 @@ class TableLock:
         Seconds to wait before LockTimeoutError.
     writer : WriterMutex
         Held by whoever takes the write side, and knows the name.
+
+    Attributes
+    ----------
+    write_handle : Lockable
+        The write side, for whoever holds the writer mutex, so for one thread at a time.
+    timeout : float
     """
 
-    __slots__ = ("_lock", "_write_handle", "_writer", "release_write", "timeout")
+    __slots__ = ("_lock", "_writer", "timeout", "write_handle")
 
     def __init__(self, lock: ReaderWriterLock, timeout: float, writer: WriterMutex) -> None:
         self._lock = lock
         self._writer = writer
-        # Used under the writer mutex only, so by one thread at a time.
-        self._write_handle = lock.gen_wlock()
-        #: Gives back the write side, which the caller has taken by `acquire_write`.
-        self.release_write: Callable[[], None] = self._write_handle.release
+        self.write_handle = lock.gen_wlock()
         self.timeout = timeout
 
     def reading(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
@@ -574,29 +577,26 @@ class TableLock:
                 handle.release()
             raise
 
-    def acquire_write(self) -> None:
-        """Take the write side; the caller holds the writer mutex. Raises LockTimeoutError."""
-        if not self._write_handle.acquire(True, self.timeout):
-            raise LockTimeoutError(
-                f"the table was not free for writing in {self.timeout:g} s: readers hold it"
-            )
+    def refuse_writing(self) -> NoReturn:
+        """Raise the error of a writer that has waited for `write_handle` in vain."""
+        raise LockTimeoutError(f"the table was not free for writing in {self.timeout:g} s: readers hold it")
 
     def give_back_write(self) -> None:
         """Give it back, if it was taken; the caller holds the writer mutex."""
-        _give_back(self._write_handle)
+        _give_back(self.write_handle)
 
     @property
     def writing(self) -> bool:
-        """Whether the write side is held by way of `acquire_write`."""
-        return self._write_handle.locked()
+        """Whether the write side is held by way of `write_handle`."""
+        return self.write_handle.locked()
 
     def held_for_writing_by_this_thread(self) -> bool:
         """Tell whether the calling thread holds the write side."""
-        return self._write_handle.locked() and self._writer.held_by_this_thread()
+        return self.write_handle.locked() and self._writer.held_by_this_thread()
 
     def describe(self) -> str:
         """Say who holds the write side."""
-        return self._writer.describe() if self._write_handle.locked() else "no thread is writing now"
+        return self._writer.describe() if self.write_handle.locked() else "no thread is writing now"
 
 
 def _give_back(handle: Lockable) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -34,9 +34,9 @@ from latchstore.arguments import (
     exact_string,
 )
 from latchstore.attempts import Attempts
-from latchstore.batch import OptimisticBatch, WriteBatch, revised
+from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest
-from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of
+from latchstore.commit_events import MODIFICATION_EVENTS, CommitDelivery, EventDelivery, event_class_of
 from latchstore.dispatcher import Delivery, EventDispatcher, Timer
 from latchstore.entry_store import Edit, EntryStore, Progress, cause_of_edit
 from latchstore.errors import (
@@ -80,7 +80,8 @@ class _Applying:
     Attributes
     ----------
     before : dict
-        The keys that the commit changes, each with its entry before it, or None.
+        The keys that the commit changes, each with its entry before it, or None; others may be among them,
+        with what they have.
     """
 
     __slots__ = ("before",)
@@ -92,7 +93,7 @@ class _Applying:
         return True
 
 
-class _Committing(NamedTuple):
+class _Committing:
     """A commit that is about to be made, and, if its revision is the table's, was.
 
     Attributes
@@ -107,11 +108,16 @@ class _Committing(NamedTuple):
         Made when it is told of. Each is heard once, however often it is queued.
     """
 
-    changes: list[Change]
-    revision: int
-    heard: bool
-    transaction: Transaction | None
-    deliveries: list[Delivery] | None = None
+    __slots__ = ("changes", "deliveries", "heard", "revision", "transaction")
+
+    def __init__(
+        self, changes: list[Change], revision: int, heard: bool, transaction: Transaction | None
+    ) -> None:
+        self.changes = changes
+        self.revision = revision
+        self.heard = heard
+        self.transaction = transaction
+        self.deliveries: list[Delivery] | None = None
 
 
 class DictMemoryStore(EntryStore):
@@ -855,8 +861,9 @@ class DictMemoryStore(EntryStore):
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         """Commit one edit: what `_write` does, without the batch, which takes as long again."""
-        if self._open_transactions:
-            block = self._open_transactions.get(get_ident())
+        open_transactions = self._open_transactions
+        if open_transactions:
+            block = open_transactions.get(get_ident())
             transaction = None if block is None else block()
             if transaction is not None and transaction.put_if_own(key, edit):
                 return
@@ -876,17 +883,19 @@ class DictMemoryStore(EntryStore):
                 # keys of another thread collide, 20 us (fixed in 3.14). Nobody else changes anything now.
                 current = entries[key] if key in entries else None  # noqa: SIM401
                 revision = table.revision + 1
-                change = (key, current, revised(edit, key, current, revision, now))
+                change = (key, current, edit.revise(key, current, revision, now))
                 if change[2] is None:
                     change = deletion(key, current, cause_of_edit(edit))
-                heard = self._has_listeners(event_class_of(change))
-                if change[2] is None:
-                    self._apply([change], revision)
-                else:
-                    table.apply_one(change, revision)
+                # Mostly nobody listens to anything. Loaded first: a call of what is no method of the class is
+                # not specialised by CPython 3.11. Both together 0.1 of 1.8 us.
+                has_listeners = self._has_listeners
+                heard = has_listeners(MODIFICATION_EVENTS) and has_listeners(event_class_of(change))
+                table.apply_one(change, revision)
                 if heard or self._feed.active:
                     self._committing = _Committing([change], revision, heard, None)
-                self._end_write(claim)
+                    self._tell(claim)
+                self._told_revision = revision
+                latches.writer.release(claim)
             except BaseException:
                 self._end_write_after_error(claim, change)
                 raise
@@ -903,9 +912,9 @@ class DictMemoryStore(EntryStore):
     def _end_write_after_error(self, claim: WriterClaim, change: Change | None) -> None:
         """End a write of one key, which may have been made all the same, and not told of yet."""
         if change is not None and self._latches.writer.claim is claim and self._committing is None:
-            new = change[2]
-            revision = self._told_revision + 1 if new is None else new.revision
-            if self._told_revision < revision:
+            # The one revision after the last that was told of, if this commit has not been told of itself.
+            revision = self._told_revision + 1
+            if self._table.revision == revision:
                 heard = self._has_listeners(event_class_of(change))
                 self._committing = _Committing([change], revision, heard, None)
         self._end_write(claim)
@@ -965,11 +974,11 @@ class DictMemoryStore(EntryStore):
         if self._closed and not self._dispatcher.on_dispatcher_thread():
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
 
-    def _apply(self, changes: list[Change], revision: int) -> None:
-        """Apply the changes with the gate shut."""
+    def _apply(self, changes: list[Change], before: dict[str, Entry | None], revision: int) -> None:
+        """Apply the changes with the gate shut: others see what stood there before."""
         try:
             try:
-                self._set_gate(_Applying({key: old for key, old, _ in changes}))
+                self._set_gate(_Applying(before))
                 self._table.apply(changes, revision, self._open_gate)
             except BaseException:
                 self._open_gate()  # there was no room, or no lock: nothing was applied
@@ -996,9 +1005,9 @@ class DictMemoryStore(EntryStore):
             if committing.transaction is not None:
                 committing.transaction.revision = committing.revision
             if committing.deliveries is None:
-                committing = committing._replace(deliveries=self._deliveries_of(committing))
-                self._committing = committing  # from here on these and no others are queued
-            for delivery in committing.deliveries or ():
+                # From here on these and no others are queued.
+                committing.deliveries = self._deliveries_of(committing)
+            for delivery in committing.deliveries:
                 self._dispatcher.submit(delivery)
             if committing.changes and self._feed.active:
                 transaction = committing.transaction
@@ -1031,11 +1040,13 @@ class DictMemoryStore(EntryStore):
 
     def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
         changes = batch.net_changes()
-        heard = any(map(self._has_listeners, map(event_class_of, changes)))
+        # One question first, which mostly is answered with no: 0.1 of 1.3 us for each key.
+        has_listeners = self._has_listeners
+        heard = has_listeners(MODIFICATION_EVENTS) and any(map(has_listeners, map(event_class_of, changes)))
         revision = batch.revision if changes else self._table.revision
         self._committing = _Committing(changes, revision, heard, transaction)
         if changes:
-            self._apply(changes, revision)
+            self._apply(changes, batch.before, revision)
 
     def _transaction_of_this_thread(self) -> Transaction | None:
         if not self._open_transactions:
@@ -1115,9 +1126,7 @@ class DictMemoryStore(EntryStore):
 
     def _start_dispatcher_if_needed(self) -> None:
         """Start the thread if something is queued and it does not run; no lock is held."""
-        dispatcher = self._dispatcher
-        if not dispatcher.running and dispatcher.pending:
-            dispatcher.ensure_running()
+        self._dispatcher.start_if_needed()
 
     def _refuse_in_transaction(self, operation: str) -> None:
         transaction = self._transaction_of_this_thread()

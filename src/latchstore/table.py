@@ -2,7 +2,8 @@
 
 Thread safety:
 
-1. `entries` is changed under the writer mutex and the write side of the table lock, by `apply` alone.
+1. `entries` is changed under the writer mutex and the write side of the table lock, by `apply` and
+   `apply_one` alone.
 2. Several entries are read under the read side of the table lock, or by a thread that holds the writer
    mutex (nobody else can change them then).
 3. A single entry is read with no lock at all: ``entries[key]``, and then the gate of ``memory.py``.
@@ -17,14 +18,14 @@ that got a new entry and then finds the gate open returns after the commit is wh
 old entry read it before the commit was whole, so it counts as having read before the commit. The one case
 left, a new entry read from a commit that is then taken back, cannot be: `apply` never takes back an entry
 that others could see. What can fail (room for new keys, the indexes) is done before the first entry
-changes; from there on a commit is only ever finished. A commit that sets one key needs no gate, as one
-dict store is a single instant by itself. Were the gate opened after the table lock was given back, a query
+changes; from there on a commit is only ever finished. A commit of one key needs no gate, as one dict
+operation is a single instant by itself. Were the gate opened after the table lock was given back, a query
 could see the commit and a read of one key after it what was there before.
 This replaces the version stamp of a sequence lock (two looks, which a writer that may abort halfway
 would need): to_bytes takes 2.3 times a bare dict.get so, 3.3 times with the stamp.
 
-While a commit is applied, None stands in `entries` for a key that is being created or deleted. Readers
-that hold a lock never see one, and lock-free readers take it for a missing key.
+While a commit of several keys is applied, None stands in `entries` for a key that is being created or
+deleted. Readers that hold a lock never see one, and lock-free readers take it for a missing key.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ class Table:
     """
 
     __slots__ = (
+        "_changing",
         "_committing",
         "_latches",
         "_preparing",
-        "_setting",
         "entries",
         "indexes",
         "preimages",
@@ -98,27 +99,32 @@ class Table:
         # by one assignment, so that `settle` knows what to do whatever has struck. Under the table lock.
         self._preparing: list[Change] | None = None
         self._committing: _Decided | None = None
-        # The same for a commit of one key that is set: it is made by the dict store.
-        self._setting: Change | None = None
+        # The same for a commit of one key, and its revision: it is made by one operation of the dict.
+        self._changing: tuple[Change, int] | None = None
 
     def apply_one(self, change: Change, revision: int) -> None:
-        """Set one key (not delete it); or raise, and change nothing. Caller as for `apply`.
+        """Set or delete one key; or raise, and change nothing. The caller holds the writer mutex.
 
-        Nothing has to be decided here, as the dict store is the commit.
+        Nothing has to be decided here, and no gate shut, as one operation of the dict is the commit.
         """
+        key, _, new = change
         lock = self._latches.table
         try:
             try:
-                lock.acquire_write()
+                if not lock.write_handle.acquire(True, lock.timeout):
+                    lock.refuse_writing()
                 if self.preimages.layers:
                     self.preimages.record([change])
-                self._setting = change
+                self._changing = (change, revision)
                 if self.indexes:
                     self._update_indexes([change])
-                self.entries[change[0]] = change[2]
+                if new is None:
+                    del self.entries[key]
+                else:
+                    self.entries[key] = new
                 self.revision = revision
-                self._setting = None
-                lock.release_write()
+                self._changing = None
+                lock.write_handle.release()
             except BaseException:
                 self._settle_one()
                 raise
@@ -143,14 +149,15 @@ class Table:
         decided = _Decided({key: new for key, _, new in changes}, revision)
         try:
             try:
-                lock.acquire_write()
+                if not lock.write_handle.acquire(True, lock.timeout):
+                    lock.refuse_writing()
                 self.preimages.record(changes)
                 self._preparing = changes
                 self._prepare(changes)
                 self._committing = decided
                 self.settle()
                 open_gate()
-                lock.release_write()
+                lock.write_handle.release()
             except BaseException:
                 self._settle_all(open_gate)
                 raise
@@ -177,13 +184,13 @@ class Table:
             self.revision = decided.revision
             self._preparing = None
             self._committing = None
-        if self._setting is not None:
-            key, _, new = self._setting
-            if new is not None and self.entries.get(key) is new:
-                self.revision = new.revision
+        if self._changing is not None:
+            change, revision = self._changing
+            if self.entries.get(change[0]) is change[2]:
+                self.revision = revision
             else:
-                self._undo_indexes([self._setting])
-            self._setting = None
+                self._undo_indexes([change])
+            self._changing = None
         if self._preparing is not None:
             self._remove([key for key, old, _ in self._preparing if old is None])
             self._undo_indexes(self._preparing)
@@ -193,7 +200,7 @@ class Table:
         """Do all that can fail; nobody can see any of it."""
         # Room for the new keys now, so that the update that follows only replaces values: it can
         # then neither allocate nor fail.
-        self.entries.update(dict.fromkeys(key for key, old, _ in changes if old is None))
+        self.entries.update(dict.fromkeys([key for key, old, _ in changes if old is None]))
         self._update_indexes(changes)
 
     def _remove(self, keys: list[str]) -> None:

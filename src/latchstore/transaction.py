@@ -24,7 +24,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -45,8 +44,7 @@ logger = logging.getLogger("latchstore")
 _transaction_numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionInfo:
+class TransactionInfo(NamedTuple):
     """Which transaction made an event.
 
     Attributes

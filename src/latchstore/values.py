@@ -18,6 +18,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf, nextafter
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar
 
@@ -80,8 +81,19 @@ class Entry(dict[str, Any]):
     blind: ClassVar[bool] = True
     whole: ClassVar[bool] = True
 
-    def revise(self, key: str, current: Entry | None) -> Entry:
-        """Return the entry itself: it is to be put in place of the current one."""
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        """Give the entry, which has data and metadata, times and revision, to replace `current`.
+
+        `created` stays what it was, and `modified` moves on even if the clock stood still or was set back.
+        """
+        if current is None:
+            self.created = now
+        else:
+            self.created = current.created
+            if now <= current.modified:
+                now = nextafter(current.modified, inf)
+        self.modified = now
+        self.revision = revision
         return self
 
     def selected_metadata(self, names: Iterable[str]) -> dict[str, Any]:

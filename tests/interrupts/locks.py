@@ -47,8 +47,9 @@ def wedged(lock_class: Callable[[], Any]) -> Wedged:
 def _write(table: TableLock) -> None:
     try:
         try:
-            table.acquire_write()
-            table.release_write()
+            if not table.write_handle.acquire(True, table.timeout):
+                table.refuse_writing()
+            table.write_handle.release()
         except BaseException:
             table.give_back_write()
             raise

@@ -63,6 +63,7 @@ _END_OF_WRITE_ONE = """            raise
 
 _TELLING = """                if heard or self._feed.active:
                     self._committing = _Committing([change], revision, heard, None)
+                    self._tell(claim)
 """
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -85,8 +86,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "locking.py",
-                "        self._write_handle = lock.gen_wlock()\n",
-                "        self._write_handle = lock.gen_rlock()\n",
+                "        self.write_handle = lock.gen_wlock()\n",
+                "        self.write_handle = lock.gen_rlock()\n",
             ),
         ),
     ),
@@ -100,7 +101,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 _ACQUIRE,
                 "                if hasattr(edit, 'edit'):\n"
                 "                    old = self._entries.get(key)\n"
-                "                    latches.writing(purpose, revised, edit, key, old, 1, 1.0)\n"
+                "                    latches.writing(purpose, edit.revise, key, old, 1, 1.0)\n"
                 "                    edit = edit.edit\n" + _ACQUIRE,
             ),
         ),
@@ -155,8 +156,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            self._apply(changes, revision)\n",
-                "            for change in changes:\n                self._apply([change], revision)\n",
+                "            self._apply(changes, batch.before, revision)\n",
+                "            for change in changes:\n"
+                "                self._apply([change], batch.before, revision)\n",
             ),
         ),
     ),

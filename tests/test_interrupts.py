@@ -46,6 +46,8 @@ def other() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
+# Struck between its opening and the next bytecode, a file is closed by being dropped, which Python warns of.
+@pytest.mark.filterwarnings("ignore:unclosed (file|database):ResourceWarning")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_exception_before_any_bytecode(

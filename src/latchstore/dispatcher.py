@@ -414,8 +414,9 @@ class EventDispatcher:
             logger.exception("the thread of the dispatcher was broken off")
             if self._post.get(0) is thread:  # else whoever has started it may hold the latch, and wait
                 self._life.during(self._leave_post, thread)
-            if self._has_more():
-                self.ensure_running()
+        if self._has_more():
+            # It was told to end twice, or something struck, or somebody wrote while it ended.
+            self.ensure_running()
 
     def _leave_post(self, thread: threading.Thread) -> None:
         if self._post.get(0) is thread:
@@ -572,8 +573,9 @@ class EventDispatcher:
     def _tell_to_end(self) -> threading.Thread | None:
         thread = self._thread
         if thread is not None and not self._stopping:
-            self._stopping = True
+            # In this order: struck in between, the thread is told once more, and not never.
             self._queue.put(None)
+            self._stopping = True
         return thread
 
     def stop_soon(self) -> None:

@@ -50,9 +50,14 @@ _NOTHING: Any = object()
 
 
 class EntrySource(Protocol):
-    """Where a batch looks for what it has not changed itself."""
+    """Where a batch looks for what it has not changed itself: first whether it is there, then for it.
 
-    def get(self, key: str, /) -> Entry | None: ...
+    Not by ``get``: see ``DictMemoryStore._write_one``.
+    """
+
+    def __contains__(self, key: str, /) -> bool: ...
+
+    def __getitem__(self, key: str, /) -> Entry | None: ...
 
 
 class WriteBatch:
@@ -78,13 +83,18 @@ class WriteBatch:
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
-        changed = self._changes.get(key, _NOTHING)
-        return self._base.get(key) if changed is _NOTHING else changed
+        changes, base = self._changes, self._base
+        if key in changes:
+            return changes[key]
+        return base[key] if key in base else None
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
         previous = self._changes.get(key, _NOTHING)
-        current = self._base.get(key) if previous is _NOTHING else previous
+        current = previous
+        if previous is _NOTHING:
+            base = self._base
+            current = base[key] if key in base else None
         new = revised(edit, key, current, self.revision, time.time())
         if self._undo is not None:
             self._undo.append((key, previous))
@@ -110,11 +120,11 @@ class WriteBatch:
 
     def net_changes(self) -> list[Change]:
         """Return one change per key, leaving out keys that are absent before and after."""
-        before = self._base.get
+        base = self._base
         return [
             (key, old, new)
             for key, new in self._changes.items()
-            if (old := before(key)) is not None or new is not None
+            if (old := base[key] if key in base else None) is not None or new is not None
         ]
 
     def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
@@ -191,7 +201,7 @@ class OptimisticBatch(WriteBatch):
         return [
             key
             for key, old in self._snapshot.changed().items()
-            if (new := entries.get(key)) is not old and self._has_read(key, old, new)
+            if (new := entries[key] if key in entries else None) is not old and self._has_read(key, old, new)
         ]
 
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
@@ -223,12 +233,15 @@ def _copied(entry: Entry) -> Entry:
 
 
 class _SnapshotSource:
-    """A snapshot as a batch asks it."""
+    """A snapshot as a batch asks it: it has an answer for every key, which may be None."""
 
     __slots__ = ("_snapshot",)
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
-    def get(self, key: str, /) -> Entry | None:
+    def __contains__(self, key: str, /) -> bool:
+        return True
+
+    def __getitem__(self, key: str, /) -> Entry | None:
         return self._snapshot.find(key)

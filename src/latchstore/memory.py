@@ -553,14 +553,19 @@ class DictMemoryStore(EntryStore):
         if transaction is not None:
             return transaction._entries_of(keys)
         table = self._table
-        get = self._entries.get
+        entries = self._entries
         # First without the lock: if no commit was made meanwhile and none is under way, this was one
         # instant. 2 us cheaper than the read lock, and readers do not meet. Each key is read once, even
         # if it is named twice: a commit of that one key is noted only after it can be seen.
         revision = table.revision
-        found = {key: get(key) for key in dict.fromkeys(keys)}
-        if type(self._gate) is _Applying or table.revision != revision:
-            found = self._latches.table.reading(lambda: {key: get(key) for key in keys})
+        try:
+            found = {key: entries[key] for key in dict.fromkeys(keys)}
+        except KeyError:
+            found = None
+        if found is None or type(self._gate) is _Applying or table.revision != revision:
+            found = self._latches.table.reading(
+                lambda: {key: entries[key] if key in entries else None for key in keys}
+            )
         for key, entry in found.items():
             if entry is None:
                 raise KeyError(key)
@@ -829,9 +834,10 @@ class DictMemoryStore(EntryStore):
                 if self._closed:
                     self._refuse_if_closed(purpose)
                 entries = self._entries
-                # Not ``get``: the free-threaded 3.13 locks the dict for it, and meets that lock again when
-                # keys of another thread collide, 20 us (fixed in 3.14). Nobody else changes anything now.
-                current = entries[key] if key in entries else None  # noqa: SIM401
+                # Not ``get``: the free-threaded 3.13 locks the dict for it and, if it meets a key or an entry of
+                # another thread, asks for that lock once more and waits for itself: 20 us, and 100 ms where more
+                # threads run than there are processors (3.14 does not). Nobody else changes anything now.
+                current = entries[key] if key in entries else None
                 revision = table.revision + 1
                 change = (key, current, revised(edit, key, current, revision, now))
                 heard = self._has_listeners(event_class_of(change))

@@ -77,22 +77,31 @@ class RecordingLock:
 
 
 class _Claims(dict[int, object]):
-    """The claims of a latch, where a lock notes that the one with the key 0 is taken and given back."""
+    """The claims of a latch, where it is noted that the one with the key 0 is taken and given back.
+
+    Exceptions of the faults may come in here, too. A latch must be given back all the same, though it could
+    not be noted that it was taken.
+    """
 
     def __init__(self, lock: RecordingLock) -> None:
         super().__init__()
-        # Taken and given back with the latch, so it is never waited for.
         self._lock = lock
+        # The locks of the thread that has taken the latch last.
+        self._held: list[NamedLock] = []
 
     def setdefault(self, key: int, claim: object, /) -> object:  # type: ignore[override]
         holder = super().setdefault(key, claim)
         if holder is claim:
-            self._lock.acquire()
+            self._held = _held.locks
+            self._lock.begin(self._lock)
         return holder
 
     def __delitem__(self, key: int, /) -> None:
-        self._lock.release()
-        super().__delitem__(key)
+        try:
+            if self._lock in self._held:
+                self._held.remove(self._lock)
+        finally:
+            super().__delitem__(key)
 
 
 def _recording(make: Callable[[], Latch], order: LockOrder) -> Latch:

@@ -834,9 +834,10 @@ class DictMemoryStore(EntryStore):
                 if self._closed:
                     self._refuse_if_closed(purpose)
                 entries = self._entries
-                # Not ``get``: the free-threaded 3.13 locks the dict for it and, if it meets a key or an entry of
-                # another thread, asks for that lock once more and waits for itself: 20 us, and 100 ms where more
-                # threads run than there are processors (3.14 does not). Nobody else changes anything now.
+                # Not ``get``: the free-threaded 3.13 locks the dict for it and, if it meets a key or an entry
+                # of another thread, asks for that lock once more and waits for itself: 20 us, and 0.1 to 2 ms
+                # where more threads run than there are processors (3.14 does not). Nobody else changes
+                # anything now.
                 current = entries[key] if key in entries else None
                 revision = table.revision + 1
                 change = (key, current, revised(edit, key, current, revision, now))

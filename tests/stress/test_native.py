@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from typing import Any
 import pytest
 
 from latchstore import AbstractStore, DictMemoryStore, EventManager, LockTimeoutError
-from latchstore.stress.faults import FAULTS
+from latchstore.stress.faults import FAULTS, InjectedError
 from latchstore.stress.history import History
-from latchstore.stress.native import WorkerError, run_native
+from latchstore.stress.native import WorkerError, _Actions, run_native
 from latchstore.stress.workloads import KeyAction, ListAppend, PlainWorkload, Registers, Workload
 
 WORKLOADS: tuple[Workload, ...] = (Registers(), ListAppend())
@@ -154,6 +155,16 @@ def test_what_the_store_refuses_has_had_no_effect() -> None:
     for workload in WORKLOADS:
         for verdict in workload.verdicts(history).values():
             assert verdict.answer == "valid", verdict
+
+
+def test_a_generator_that_is_struck_goes_on_with_what_it_has_not_given() -> None:
+    workload = Registers()
+    wanted = [action.argument for action in itertools.islice(workload.actions(0, 1), 6)]
+    actions = _Actions(workload, 0, 1)
+    assert [next(actions).argument for _ in range(3)] == wanted[:3]
+    with pytest.raises(InjectedError):
+        actions._actions.throw(InjectedError)  # type: ignore[attr-defined]
+    assert [next(actions).argument for _ in range(2)] == wanted[4:], "one may be left out, none comes twice"
 
 
 class KeepsALock(DictMemoryStore):

@@ -13,8 +13,9 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 from latchstore.errors import StoreError
 from latchstore.store import AbstractStore
@@ -140,7 +141,7 @@ class _Crew:
             raise HangError(f"after {timeout:g} s these threads have not ended: {', '.join(stuck)}")
 
     def _work(self, number: int) -> None:
-        turns = itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
+        turns = itertools.cycle([_Actions(workload, number, self._seed) for workload in self._workloads])
         self._barrier.wait()
         left = self._operations
         while (left > 0 and not self._errors) or self._interrupted[number]:
@@ -212,6 +213,29 @@ class _Crew:
             return  # refused, as all others may be
         except BaseException as error:
             self._errors.append(error)
+
+
+class _Actions:
+    """The actions of a workload for one thread, without end: also if an exception ends their generator.
+
+    It is then made again, and what it has given before is passed over.
+    """
+
+    def __init__(self, workload: Workload, thread: int, seed: int) -> None:
+        self._make: Callable[[], Iterator[Action]] = lambda: workload.actions(thread, seed)
+        self._actions = self._make()
+        self._count = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Action:
+        self._count += 1  # first, so that none is given twice
+        action = next(self._actions, None)
+        if action is None:
+            self._actions = itertools.islice(self._make(), self._count, None)
+            action = next(self._actions)
+        return action
 
 
 def _set_exception(ident: int, error: type[BaseException] | None) -> None:

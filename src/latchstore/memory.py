@@ -1034,7 +1034,8 @@ class DictMemoryStore(EntryStore):
         self._note_routes()
 
     def _unroute(self, thread: int, block: Routing, outer: Routing | None) -> None:
-        self._gate_latch.during(self._take_route, thread, block, outer)
+        # A block that was left open is ended by a finalizer, which may come in the middle of another call.
+        self._gate_latch.during_or_after(self._take_route, thread, block, outer)
 
     def _take_route(self, thread: int, block: Routing, outer: Routing | None) -> None:
         if self._is_routed(thread, block):

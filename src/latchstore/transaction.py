@@ -104,7 +104,15 @@ def _abandon(routing: weakref.ref[Transaction]) -> None:
         heir._batch, heir._outer, heir._savepoint = left.batch, left.outer, left.savepoint
         heir._claim, heir._info, heir._start, heir._thread = left.claim, left.info, left.start, left.thread
         heir._routing, heir._routed = routing, True
-        heir._finish()
+        try:
+            try:
+                heir._finish()
+            except BaseException:
+                heir._finish()
+                raise
+        except BaseException:
+            heir._finish()
+            raise
 
 
 class Committer(Protocol):

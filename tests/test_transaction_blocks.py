@@ -872,6 +872,17 @@ def left_open(store: DictMemoryStore, optimistic: bool, depth: int = 1) -> Itera
         yield "inside"
 
 
+def test_a_block_that_is_dropped_in_the_middle_of_another_section() -> None:
+    # The collector may run anywhere, and so while the same thread holds the latch that ending a block needs.
+    store = DictMemoryStore(EventManager(), lock_timeout=0.5)
+    held = [store.transaction("left open")]
+    held[0].__enter__()
+    store._gate_latch.during(held.clear)
+    assert store._gate is None
+    store.from_bytes("key", b"1")
+    assert store.to_bytes("key") == b"1"
+
+
 @both_kinds
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("drop", ["close", "collect"])

@@ -18,9 +18,14 @@ _NOTHING: Any = object()
 
 
 class EntrySource(Protocol):
-    """Where a batch looks for what it has not changed itself."""
+    """Where a batch looks for what it has not changed itself: first whether it is there, then for it.
 
-    def get(self, key: str, /) -> Entry | None: ...
+    Not by ``get``: see ``DictMemoryStore._write_one``.
+    """
+
+    def __contains__(self, key: str, /) -> bool: ...
+
+    def __getitem__(self, key: str, /) -> Entry | None: ...
 
 
 class WriteBatch:
@@ -55,8 +60,10 @@ class WriteBatch:
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
-        changed = self._changes.get(key, _NOTHING)
-        return self._base.get(key) if changed is _NOTHING else changed
+        changes, base = self._changes, self._base
+        if key in changes:
+            return changes[key]
+        return base[key] if key in base else None
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
@@ -64,8 +71,8 @@ class WriteBatch:
         if key in changes:
             previous = current = changes[key]
         else:
-            previous = _NOTHING
-            current = self.before[key] = self._base.get(key)
+            previous, base = _NOTHING, self._base
+            current = self.before[key] = base[key] if key in base else None
         new = edit.revise(key, current, self.revision, time.time())
         if self._undo is not None:
             self._undo.append((key, previous, self._causes.get(key)))
@@ -175,7 +182,7 @@ class OptimisticBatch(WriteBatch):
         return [
             key
             for key, old in self._snapshot.changed().items()
-            if (new := entries.get(key)) is not old and self._has_read(key, old, new)
+            if (new := entries[key] if key in entries else None) is not old and self._has_read(key, old, new)
         ]
 
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
@@ -207,12 +214,15 @@ def _copied(entry: Entry) -> Entry:
 
 
 class _SnapshotSource:
-    """A snapshot as a batch asks it."""
+    """A snapshot as a batch asks it: it has an answer for every key, which may be None."""
 
     __slots__ = ("_snapshot",)
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
-    def get(self, key: str, /) -> Entry | None:
+    def __contains__(self, key: str, /) -> bool:
+        return True
+
+    def __getitem__(self, key: str, /) -> Entry | None:
         return self._snapshot.find(key)

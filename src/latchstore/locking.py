@@ -44,6 +44,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
@@ -213,18 +214,29 @@ class Waiters:
 class Latch:
     """Mutual exclusion for short sections, by a claim that stands in a dict."""
 
-    __slots__ = ("_waiters", "claims")
+    __slots__ = ("_afterwards", "_waiters", "claims")
 
     def __init__(self) -> None:
         # Item 0 is the claim of whoever holds the latch. ``setdefault``, ``del`` and ``d[key]`` are atomic
-        # in CPython, with and without the GIL, for a key whose hash and equality are in C.
+        # in CPython, with and without the GIL, for a key whose hash and equality are in C: so its
+        # documentation, "Thread safety guarantees", section on dict. Without the GIL the first two hold
+        # the dict's own lock throughout, as they call nobody's code that could wait (dictobject.c:
+        # dict_setdefault_ref_lock_held); the third needs none.
         self.claims: dict[int, object] = {}
+        # What this thread asked for in the middle of its section, by `during_or_after`.
+        self._afterwards: deque[Callable[[], object]] = deque()
         self._waiters = Waiters()
 
     @property
     def claim(self) -> object | None:
         """The claim of whoever holds it now, or None."""
-        return self.claims.get(0)
+        # Not ``get``, for which the free-threaded 3.13 locks the dict and, as the claim is another thread's,
+        # waits for that lock a second time; the holder needs it to give the latch back. See
+        # ``DictMemoryStore._write_one``.
+        try:
+            return self.claims[0]
+        except KeyError:
+            return None
 
     def acquire(self, claim: object, timeout: float = -1) -> bool:
         """Take the latch; return whether that was possible in time.
@@ -266,6 +278,8 @@ class Latch:
                 if not self.acquire(claim, 0):
                     self._wait_for_other_thread(claim)
                 result = function(*arguments)
+                if self._afterwards:
+                    self._do_what_is_left()
                 self.release(claim)
                 return result
             except BaseException:
@@ -274,6 +288,27 @@ class Latch:
         except BaseException:
             self.release(claim)
             raise
+
+    def during_or_after(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Call a function of our own while holding the latch, or soon after if this thread holds it now.
+
+        A finalizer that comes in the middle of a section cannot wait for its end. What it asks for is done at
+        the end, or in the next section of any thread if that is over already.
+
+        Parameters
+        ----------
+        function : callable
+            It may be called twice.
+        """
+        if self.claim == (get_ident(),):
+            self._afterwards.append(partial(function, *arguments))
+        else:
+            self.during(function, *arguments)
+
+    def _do_what_is_left(self) -> None:
+        while self._afterwards:
+            self._afterwards[0]()
+            self._afterwards.popleft()
 
     def _wait_for_other_thread(self, claim: tuple[int]) -> None:
         holder = self.claim

@@ -573,14 +573,19 @@ class DictMemoryStore(EntryStore):
         if transaction is not None:
             return transaction._entries_of(keys)
         table = self._table
-        get = self._entries.get
+        entries = self._entries
         # First without the lock: if no commit was made meanwhile and none is under way, this was one
         # instant. 2 us cheaper than the read lock, and readers do not meet. Each key is read once, even
         # if it is named twice: a commit of that one key is noted only after it can be seen.
         revision = table.revision
-        found = {key: get(key) for key in dict.fromkeys(keys)}
-        if type(self._gate) is _Applying or table.revision != revision:
-            found = self._latches.table.reading(lambda: {key: get(key) for key in keys})
+        try:
+            found = {key: entries[key] for key in dict.fromkeys(keys)}
+        except KeyError:
+            found = None
+        if found is None or type(self._gate) is _Applying or table.revision != revision:
+            found = self._latches.table.reading(
+                lambda: {key: entries[key] if key in entries else None for key in keys}
+            )
         for key, entry in found.items():
             if entry is None:
                 raise KeyError(key)
@@ -879,9 +884,11 @@ class DictMemoryStore(EntryStore):
                 if self._closed:
                     self._refuse_if_closed(purpose)
                 entries = self._entries
-                # Not ``get``: the free-threaded 3.13 locks the dict for it, and meets that lock again when
-                # keys of another thread collide, 20 us (fixed in 3.14). Nobody else changes anything now.
-                current = entries[key] if key in entries else None  # noqa: SIM401
+                # Not ``get``: the free-threaded 3.13 locks the dict for it and, if it meets a key or an entry
+                # of another thread, asks for that lock once more and waits for itself: 20 us, and 0.1 to 2 ms
+                # where more threads run than there are processors (3.14 does not). Nobody else changes
+                # anything now.
+                current = entries[key] if key in entries else None
                 revision = table.revision + 1
                 change = (key, current, edit.revise(key, current, revision, now))
                 if change[2] is None:
@@ -1083,7 +1090,8 @@ class DictMemoryStore(EntryStore):
         self._note_routes()
 
     def _unroute(self, thread: int, block: Routing, outer: Routing | None) -> None:
-        self._gate_latch.during(self._take_route, thread, block, outer)
+        # A block that was left open is ended by a finalizer, which may come in the middle of another call.
+        self._gate_latch.during_or_after(self._take_route, thread, block, outer)
 
     def _take_route(self, thread: int, block: Routing, outer: Routing | None) -> None:
         if self._is_routed(thread, block):

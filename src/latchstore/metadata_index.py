@@ -86,9 +86,9 @@ class MetadataIndex:
             if unless is _ABSENT or is_immutable(unless):
                 self._unhashed.discard(key)
             return
-        bucket = self._buckets.get(value)
-        if bucket is None or self._shares_bucket(value, unless):
+        if value not in self._buckets or self._shares_bucket(value, unless):
             return
+        bucket = self._buckets[value]  # not ``get``: see ``DictMemoryStore._write_one``
         if type(bucket) is set:
             bucket.discard(key)
             if not bucket:
@@ -111,9 +111,9 @@ class MetadataIndex:
             return self._by_item.get(value.item, frozenset()) | self._unhashed
         if not is_immutable(value):
             return None
-        bucket = self._buckets.get(value)
-        if bucket is None:
+        if value not in self._buckets:
             return self._unhashed
+        bucket = self._buckets[value]
         if type(bucket) is not set:
             bucket = {bucket}  # type: ignore[arg-type]
         return bucket | self._unhashed if self._unhashed else bucket

@@ -158,7 +158,10 @@ class Preimages:
 
 def entry_at(base: dict[str, Entry | None], layer: Layer, key: str) -> Entry | None:
     """Return what the key had at the moment of the layer; no lock is needed."""
-    entry = base.get(key)
+    try:
+        entry = base[key]  # not ``get``: see ``DictMemoryStore._write_one``
+    except KeyError:
+        entry = None
     at: Layer | None = layer
     while at is not None:
         newer = at.newer  # before the entries: rule 2

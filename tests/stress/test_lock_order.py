@@ -104,6 +104,18 @@ def test_a_lock_that_cannot_be_changed_is_left_as_it_is() -> None:
     assert not note_handles(Fixed(), "fixed", lambda lock: [])
 
 
+def test_a_latch_that_was_struck_before_it_was_noted_is_given_back() -> None:
+    order = LockOrder()
+    with recorded(Scope(DictMemoryStore), order):
+        store = DictMemoryStore(EventManager())
+    latch = store._latches.writer
+    claim = store._claim("test")
+    dict.setdefault(latch.claims, 0, claim)  # what is left if an exception comes right after it
+    latch.release(claim)
+    assert latch.claim is None
+    store.from_bytes("key", b"")
+
+
 def test_locks_of_the_system_are_noted_too() -> None:
     order = LockOrder()
     with recorded(Scope(DictMemoryStore), order):

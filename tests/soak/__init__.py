@@ -1,0 +1,7 @@
+"""A soak: one store, everything at the same time, for as long as one likes.
+
+Threads write, read, watch, save and are struck by exceptions, children are forked, listeners fail, other
+stores come and go. Every few seconds all of that rests, and what must hold then is looked at: `invariants`.
+
+``python -m tests.soak --minutes 10``, or ``tox -e soak -- --minutes 10``.
+"""

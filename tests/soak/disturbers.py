@@ -104,5 +104,5 @@ class Forker(Worker):
         store.flush(CHILD_TIMEOUT)
         revision = tx.revision
         expect(heard == [("child", revision)], f"heard {heard} and not revision {revision}")
-        expect(read.revision == revision, f"read {read}")  # type: ignore[union-attr]
+        expect(read.revision == revision, f"read {read}")
         store.close(CHILD_TIMEOUT)

@@ -60,13 +60,12 @@ class Mirror:
 
     def hear(self, event: StoreModificationEvent) -> None:
         """Be told of a change."""
-        self._scene.expect(
-            event.revision >= self.last, f"revision {event.revision} was told after {self.last}"
-        )
-        self.last = event.revision
+        revision = event.revision or 0
+        self._scene.expect(revision >= self.last, f"revision {revision} was told after {self.last}")
+        self.last = revision
         self.events += 1
         if isinstance(event, StoreDeleteEvent):
             known = self.revisions.pop(event.key, None)
             self._scene.expect(known is not None, f"{event.key!r} went and was not there")
         else:
-            self.revisions[event.key] = event.revision
+            self.revisions[event.key] = revision

@@ -223,8 +223,9 @@ class Watchers(Worker):
                 except TimeoutError:
                     return
                 if not isinstance(change, EventsLost):
-                    self.scene.expect(change.revision >= last, f"{change.revision} was read after {last}")
-                    last = change.revision
+                    revision = change.revision or 0
+                    self.scene.expect(revision >= last, f"{revision} was read after {last}")
+                    last = revision
 
 
 class Listeners(Worker):
@@ -249,8 +250,8 @@ class Listeners(Worker):
 class Visitors(Worker):
     """Stores that come and go, closed or not."""
 
-    # On Python 3.11 PyThreadState_SetAsyncExc takes a thread that is just being started for the one that starts
-    # it, and Thread.start then waits for ever.
+    # On Python 3.11 PyThreadState_SetAsyncExc takes a thread that is just being started for the one that
+    # starts it, and Thread.start then waits for ever.
     may_be_struck = sys.version_info >= (3, 12)
 
     def step(self) -> None:

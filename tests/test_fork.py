@@ -161,7 +161,7 @@ def busy(store: DictMemoryStore) -> Iterator[None]:
     assert errors == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300 + 3 * FORKS)
 def test_children_that_are_forked_beside_busy_threads() -> None:
     store = new_store(indexes=["kind"], history=10, max_pending_events=None)
     heard: list[str] = []

@@ -16,7 +16,7 @@ from typing import Any
 
 from latchstore import DictMemoryStore, EventManager, EventsLost, StoreModificationEvent
 from tests.soak.disturbers import Forker, Interrupter
-from tests.soak.invariants import Measures, check_at_rest
+from tests.soak.invariants import SETTLED, Measures, check_at_rest, clear
 from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirror, Scene
 from tests.soak.workers import (
     Churn,
@@ -75,7 +75,8 @@ class Soak:
         self.workers: list[Worker] = [
             kind(scene, number) for kind, count in WORKERS.items() for number in range(count)
         ]
-        self.workers += [Follower(scene, self.read, self._changes), Forker(scene)]
+        self.workers.append(Follower(scene, self.read, self._changes))
+        self.forker = Forker(scene)
         self.interrupter = Interrupter(scene, self.workers)
 
     def run(self, seconds: float, length: float = 5.0, progress: Callable[[float], object] = float) -> None:
@@ -89,10 +90,10 @@ class Soak:
         progress : callable
             Told how many seconds have gone by since it was called last.
         """
-        with told_of_threads(self), quiet_logging(), traced_memory():
+        with told_of_threads(self), quiet_logging():
             begun = time.monotonic()
             while self.seconds < seconds and not self.scene.violations:
-                self._go_on(min(length, seconds - self.seconds))
+                self._go_on(min(length, seconds - self.seconds), forking=len(self.measures.threads) % 2 == 0)
                 self._rest()
                 now = time.monotonic() - begun
                 progress(now - self.seconds)
@@ -100,36 +101,35 @@ class Soak:
         self._changes.close()
         self.scene.store.close(TIMEOUT)
 
-    def _go_on(self, seconds: float) -> None:
-        for worker in [*self.workers, self.interrupter]:
+    def _go_on(self, seconds: float, forking: bool) -> None:
+        if not forking:
+            tracemalloc.start()
+        workers = [*self.workers, self.forker] if forking else self.workers
+        for worker in [*workers, self.interrupter]:
             worker.start()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self.scene.violations:
             time.sleep(0.05)
         # First nobody is struck any more.
         self.interrupter.stop()
-        for worker in self.workers:
+        for worker in workers:
             worker.stop()
 
     def _rest(self) -> None:
-        if self.scene.violations:
-            return
-        check_at_rest(self.scene, [], watches=1)
-        while len(self._changes):
-            change = self._changes.get(0)
-            assert not isinstance(change, EventsLost)
-            self.read.hear(change)
-        check_at_rest(self.scene, [self.heard], watches=1)
-        while len(self._changes):
-            change = self._changes.get(0)
-            assert not isinstance(change, EventsLost)
-            self.read.hear(change)
-        self.measures.take(self.scene)
+        if not self.scene.violations:
+            clear(self.scene)
+            while len(self._changes):
+                change = self._changes.get(0)
+                assert not isinstance(change, EventsLost)
+                self.read.hear(change)
+            check_at_rest(self.scene, [self.heard, self.read], watches=1)
+            self.measures.take(self.scene)
+        tracemalloc.stop()
 
     def figures(self) -> dict[str, str]:
         """Return what there is to tell at the end."""
         stats = self.scene.store.stats()
-        memory, threads = self.measures.memory, self.measures.threads
+        blocks, left, threads = self.measures.blocks, self.measures.left, self.measures.threads
         steps: Counter[str] = Counter()
         struck: Counter[str] = Counter()
         for worker in self.workers:
@@ -137,19 +137,22 @@ class Soak:
             struck[type(worker).__name__] += worker.struck
         told = {
             "seconds": f"{self.seconds:,.0f}",
-            "rests": f"{len(memory):,}",
+            "rests": f"{len(threads):,}",
             "commits": f"{stats['commits']:,}",
             "events heard": f"{self.heard.events:,}",
             "changes read from a watch": f"{self.read.events:,}",
             "listeners that raised": f"{stats['listener_errors']:,}",
             "exceptions that struck": f"{struck.total():,}",
-            "children forked": f"{steps.pop('Forker'):,}",
+            "children forked": f"{self.forker.steps:,}",
         }
         told |= {f"steps of {name}": f"{count:,} ({struck[name]:,} struck)" for name, count in steps.items()}
-        if memory:
-            told["memory at the first rest"] = f"{memory[0]:,} bytes"
-            told["memory at the last rest"] = f"{memory[-1]:,} bytes"
-            told["memory at most at a rest"] = f"{max(memory):,} bytes"
+        if left:
+            told["left by the first traced round"] = f"{left[0]:,} bytes"
+            told["left by the last traced round"] = f"{left[-1]:,} bytes"
+            told["left by a traced round at most"] = f"{max(left):,} bytes"
+            told["memory at the second rest"] = f"{blocks[SETTLED]:,} blocks"
+            told["memory at the last rest"] = f"{blocks[-1]:,} blocks"
+            told["memory at a rest at most"] = f"{max(blocks[SETTLED:]):,} blocks"
             told["threads at rests"] = " to ".join(map(str, sorted({min(threads), max(threads)})))
         told["violations"] = f"{len(self.scene.violations):,}"
         return told
@@ -186,16 +189,6 @@ def quiet_logging() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-@contextmanager
-def traced_memory() -> Iterator[None]:
-    """Have Python count what it allocates."""
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
 
 
 def soak(seconds: float, seed: int, progress: Callable[[float], object] = float) -> Soak:

@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -160,7 +161,7 @@ def busy(store: DictMemoryStore) -> Iterator[None]:
     assert errors == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300 + 3 * FORKS)
 def test_children_that_are_forked_beside_busy_threads() -> None:
     store = new_store(indexes=["kind"], history=10, max_pending_events=None)
     heard: list[str] = []
@@ -367,6 +368,8 @@ def test_a_signal_handler_may_fork_in_the_middle_of_a_flush() -> None:
     go_on = threading.Event()
 
     def listen(event: object) -> None:
+        while not store._dispatcher._flags:
+            time.sleep(0)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert go_on.wait(TIMEOUT)
 

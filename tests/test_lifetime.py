@@ -136,6 +136,11 @@ FINALIZERS = {
         ["heard k", "Python shuts down, and no thread runs any more: 1 events pending"],
     ),
     "close": ("store.from_bytes('k', b'')", "store.close(60); print('closed')", ["heard k", "closed"]),
+    "close while the thread runs again": (
+        "store.from_bytes('k', b'')",
+        "store.close(60); print('closed')",
+        [],
+    ),
     "close of a store that was not used": ("", "store.close(60); print('closed')", ["closed"]),
     "a flush of what cannot be told of any more": (
         "store._told_revision = -1",
@@ -158,6 +163,11 @@ def test_what_finalizers_do_at_the_very_end_neither_hangs_nor_says_anything(name
     script = (
         f"{BEGIN}{begin}\nclass Late:\n def __del__(self, store=store, print=print):\n  {late}\nlate = Late()"
     )
+    if name == "close while the thread runs again":
+        # What was registered before the library is called after it has waited for its threads.
+        older = "lambda: (store.from_bytes('older', b''), store.flush())"
+        script = f"import atexit; atexit.register({older}){script}"
+        wanted = ["heard k", "heard older", "closed"]
     # What waits for 60 s is ended before.
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=50

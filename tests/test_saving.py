@@ -157,7 +157,7 @@ def test_an_entry_that_is_too_large_for_sqlite_is_refused(
     connect = sqlite3.connect
 
     def connect_with_less_room(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        file = connect(*arguments, **options)
+        file: sqlite3.Connection = connect(*arguments, **options)
         file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5_000)
         return file
 

@@ -28,6 +28,7 @@ FLOORS = {
     "glob_pattern": 1,
     "contains": 0,
     "zipf": 0,
+    "printable": 0,
     "metadata_index": 2,
     "commit_events": 3,
     "store": 3,
@@ -54,6 +55,14 @@ FLOORS = {
     "cache.keeper": 5,
     "cache.shared": 10,
     "cache": 11,
+    "cache_simulation": 0,
+    "cache_simulation.traces": 1,
+    "cache_simulation.recording": 1,
+    "cache_simulation.contestants": 12,
+    "cache_simulation.simulation": 13,
+    "cache_simulation.report": 14,
+    "cache_simulation.plot": 15,
+    "cache_simulation.command": 16,
     "demo.files": 10,
     "demo.pool": 10,
     "demo.checks": 11,
@@ -110,7 +119,7 @@ FLOORS = {
 }
 
 #: What nobody pays for who only wants the store.
-EXTRAS = ("rich", "tqdm", "hypothesis", "encore", "sqlite3", "asyncio")
+EXTRAS = ("rich", "tqdm", "hypothesis", "encore", "sqlite3", "asyncio", "matplotlib", "cachetools", "theine")
 
 
 def modules() -> list[str]:

@@ -331,12 +331,6 @@ def test_names_that_are_no_text(tree: Path, run: Run, monkeypatch: pytest.Monkey
     assert "\n  \\x1b[31m\\n\\xff: broken link\n" in out
 
 
-def test_names_that_the_output_cannot_show() -> None:
-    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    assert screen.printable("grün → \udcff", ascii_only) == "gr\\xfcn \\u2192 \\xff"
-    assert screen.printable("grün", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) == "grün"
-
-
 # -- files that change meanwhile ------------------------------------------------------------------
 
 

@@ -21,6 +21,10 @@ COMMANDS = {
         "latchstore.stress.command",
         "put a store under stress, and prove from what it answers that it is right",
     ),
+    "cache-sim": (
+        "latchstore.cache_simulation.command",
+        "compare what cache eviction policies make of a trace of requests",
+    ),
     "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
 }
 

@@ -162,8 +162,8 @@ class S3FIFO(EvictionPolicy):
     """S3-FIFO: a small queue for what is new, a main one for what was used again, and a memory of what went.
 
     Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm
-    1. The small queue has a tenth of the entries, the main one the rest, and the memory as many keys as the main
-    queue may have entries; not as it has, or a cache that nothing was promoted in yet would never learn.
+    1. The small queue has a tenth of the entries, the main one the rest, and the memory as many keys as the
+    main queue may have entries; not as it has, or a cache in which nothing was promoted would never learn.
     """
 
     _SMALL_SHARE = 10

@@ -17,10 +17,11 @@ import sys
 
 from latchstore.demo.files import what_to_load, why_unusable
 from latchstore.demo.pool import WorkerError, one_line
-from latchstore.demo.screen import make_screen, printable
+from latchstore.demo.screen import make_screen
 from latchstore.demo.work import Demo
 from latchstore.event_manager import EventManager
 from latchstore.memory import DictMemoryStore
+from latchstore.printable import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,21 @@
+"""Text that a terminal can show, whatever is in it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def printable(text: str, stream: Any = None) -> str:
+    r"""Return the text with everything escaped that a terminal or its encoding would stumble over.
+
+    File names may hold anything: bytes that are no characters (they then look like ``\xff``), line breaks,
+    escape codes. The stream is where the text will be written, standard output by default.
+    """
+    encoding = getattr(sys.stdout if stream is None else stream, "encoding", None) or "utf-8"
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in whole
+    )
+    return shown.encode(encoding, "backslashreplace").decode(encoding)

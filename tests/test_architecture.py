@@ -53,6 +53,13 @@ FLOORS = {
     "cache.keeper": 5,
     "cache.shared": 10,
     "cache": 11,
+    "metrics": 11,
+    "backends.storing": 11,
+    "backends.cachelib": 12,
+    "backends.django": 12,
+    "backends.dogpile": 12,
+    "backends.flask_caching": 13,
+    "backends": 14,
     "demo.files": 10,
     "demo.pool": 10,
     "demo.checks": 11,
@@ -110,7 +117,20 @@ FLOORS = {
 }
 
 #: What nobody pays for who only wants the store.
-EXTRAS = ("rich", "tqdm", "hypothesis", "encore", "sqlite3", "asyncio")
+EXTRAS = (
+    "rich",
+    "tqdm",
+    "hypothesis",
+    "encore",
+    "sqlite3",
+    "asyncio",
+    "prometheus_client",
+    "django",
+    "dogpile",
+    "cachelib",
+    "flask",
+    "flask_caching",
+)
 
 
 def modules() -> list[str]:

@@ -19,6 +19,8 @@ from django.core.exceptions import ImproperlyConfigured
 from latchstore import Cache, DictMemoryStore
 from latchstore.backends import django as backend
 from latchstore.backends.django import LatchstoreCache
+from tests.test_fork import in_child
+from tests.test_fork import pytestmark as needs_fork
 
 BACKEND = "latchstore.backends.django.LatchstoreCache"
 THREADS = 16
@@ -267,6 +269,46 @@ class TestThreads:
             assert await cache.aget_or_set("c", lambda: 3) == 3
 
         asyncio.run(use())
+
+
+@needs_fork
+class TestFork:
+    def test_a_child_begins_with_what_there_is_and_goes_on_by_itself(self) -> None:
+        cache = new("forked", MAX_ENTRIES=10)
+        cache.set("key", "parent's")
+        stop, began = threading.Event(), threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                cache.incr("counter")
+                began.set()
+
+        cache.set("counter", 0)
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert began.wait(TIMEOUT)
+
+            def use() -> None:
+                worker = new("forked", MAX_ENTRIES=10)
+                assert worker.cache is cache.cache
+                assert worker.get("key") == "parent's"
+                counted = worker.get("counter")
+                assert [worker.incr("counter") for _ in range(3)] == [counted + 1, counted + 2, counted + 3]
+                assert worker.get_or_set("loaded", lambda: "child's") == "child's"
+                worker.set_many({str(number): number for number in range(20)})
+                assert len(worker.cache) == 10
+                worker.clear()
+                assert worker.get("key") is None
+
+            assert [in_child(use) for _ in range(10)] == [""] * 10
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(TIMEOUT)
+        assert cache.get("key") == "parent's"
+        assert cache.get("loaded") is None
 
 
 class TestValues:

@@ -63,6 +63,13 @@ FLOORS = {
     "cache_simulation.report": 14,
     "cache_simulation.plot": 15,
     "cache_simulation.command": 16,
+    "metrics": 11,
+    "backends.storing": 11,
+    "backends.cachelib": 12,
+    "backends.django": 12,
+    "backends.dogpile": 12,
+    "backends.flask_caching": 13,
+    "backends": 14,
     "demo.files": 10,
     "demo.pool": 10,
     "demo.checks": 11,
@@ -119,7 +126,23 @@ FLOORS = {
 }
 
 #: What nobody pays for who only wants the store.
-EXTRAS = ("rich", "tqdm", "hypothesis", "encore", "sqlite3", "asyncio", "matplotlib", "cachetools", "theine")
+EXTRAS = (
+    "rich",
+    "tqdm",
+    "hypothesis",
+    "encore",
+    "sqlite3",
+    "asyncio",
+    "matplotlib",
+    "cachetools",
+    "theine",
+    "prometheus_client",
+    "django",
+    "dogpile",
+    "cachelib",
+    "flask",
+    "flask_caching",
+)
 
 
 def modules() -> list[str]:

@@ -21,7 +21,7 @@ from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
 from latchstore.cache.loading import Load, LoadTable, Outcome
 from latchstore.cache.memoizing import Memoized
-from latchstore.cache.options import EXPIRES, TAGS, Options, checked_options, checked_seconds
+from latchstore.cache.options import EXPIRES, TAGS, WEIGHT, Options, checked_options, checked_seconds
 from latchstore.cache.policies import EvictionPolicy
 from latchstore.codec import Codec, RawCodec, decoded, encoded
 from latchstore.contains import Contains
@@ -261,7 +261,9 @@ class Cache(StoreMapping):
         """
         key = checked_key(key)
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
-        data = encoded(self._codec, key, value)
+        self._set(key, encoded(self._codec, key, value), options)
+
+    def _set(self, key: str, data: bytes, options: Options) -> None:
         if self._loads.running(key) is not None:
             # The load must not put an older value in its place: point 2 of `_store_loaded`.
             with self.store.transaction(f"set {key!r}"):
@@ -272,18 +274,72 @@ class Cache(StoreMapping):
 
     def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
         """Set many keys in one transaction; options as for `set`."""
-        items = list(values.items())
+        checked = checked_options(self._ttl, **options)
+        # Encoded before, as that may run anybody's code, and take long.
+        data = {checked_key(key): encoded(self._codec, key, value) for key, value in values.items()}
         with self.store.transaction("set_many"):
-            for key, value in items:
-                self.set(key, value, **options)
+            for key in data:
+                self._set(key, data[key], checked)
 
     def add(self, key: str, value: Any, **options: Any) -> bool:
         """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
+        key = checked_key(key)
+        checked = checked_options(self._ttl, **options)
+        data = encoded(self._codec, key, value)
         with self.store.transaction(f"add {key!r}"):
             if key in self:
                 return False
-            self.set(key, value, **options)
+            self._set(key, data, checked)
             return True
+
+    def modify(
+        self, key: str, function: Callable[[Any], Any], *, default: Any = _MISSING, **options: Any
+    ) -> Any:
+        """Put what a function makes of a key's value in its place; no other change comes in between.
+
+        The entry keeps its tags and what is left of its time.
+
+        Parameters
+        ----------
+        key : str
+        function : callable
+            Called with the value, with no lock held; returns the new one. It is called again if the entry was
+            changed meanwhile.
+        default : object, optional
+            What the function gets if the key is missing or expired.
+        **options
+            Of an entry that was missing; as for `set`.
+
+        Returns
+        -------
+        value : object
+            What the function has returned.
+
+        Raises
+        ------
+        KeyError
+            If the key is missing or expired, and there is no default.
+        """
+        key = checked_key(key)
+        checked = checked_options(self._ttl, **options)
+        while True:
+            before = self._content(key)
+            if before is None and default is _MISSING:
+                raise KeyError(key)
+            value = function(default if before is None else decoded(self._codec, key, before[0]))
+            data = encoded(self._codec, key, value)
+            with self.store.transaction(f"modify {key!r}"):
+                # What is there is compared, and no revision, which not all stores have.
+                if self._content(key) == before:
+                    if before is not None:
+                        checked = Options(weight=before[1].get(WEIGHT), metadata=before[1])
+                    self._set(key, data, checked)
+                    return value
+
+    def _content(self, key: str) -> tuple[bytes, Mapping[str, Any]] | None:
+        """Return data and metadata, None if the key is missing or expired."""
+        value = self._keeper.live_value(key)
+        return None if value is None else (value.range().read(), value.metadata)
 
     def touch(self, key: str, ttl: float | None = None) -> bool:
         """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
@@ -707,6 +763,16 @@ class Cache(StoreMapping):
 
     # -- facts ------------------------------------------------------------------------------------
 
+    @property
+    def max_entries(self) -> int | None:
+        """How many entries there may be; None if there is no bound."""
+        return self._max_entries
+
+    @property
+    def max_bytes(self) -> int | None:
+        """What they may weigh together; None if there is no bound."""
+        return self._max_bytes
+
     def stats(self) -> dict[str, Any]:
         """Return what the cache has done since it was made.
 
@@ -714,8 +780,8 @@ class Cache(StoreMapping):
         -------
         stats : dict
             ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
-            ``mean_load_seconds`` (of both; None before the first), ``evictions`` (a dict: how many by cause),
-            ``entries``, ``bytes`` (what they weigh).
+            ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
+            ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
         """
         counts = self._register.total()
         reads = counts.hits + counts.misses
@@ -726,6 +792,7 @@ class Cache(StoreMapping):
             "hit_ratio": counts.hits / reads if reads else None,
             "loads": counts.loads,
             "load_failures": counts.load_failures,
+            "load_seconds": counts.load_seconds,
             "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
             "evictions": dict(self._keeper.ledger.evictions),
             "entries": len(self._nodes),

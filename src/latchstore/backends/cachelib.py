@@ -1,0 +1,110 @@
+"""A cache for cachelib, which Flask-Caching and Flask-Session are built on.
+
+Thread safety: that of the cache. The serializer is called with no lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from cachelib.base import BaseCache
+from cachelib.serializers import BaseSerializer, SimpleSerializer
+
+from latchstore.backends import storing
+from latchstore.cache.shared import Cache
+
+
+class LatchstoreCache(BaseCache):
+    """A cachelib cache that keeps what it holds in a `latchstore.Cache`.
+
+    ``add``, ``inc`` and ``dec`` are atomic, ``set_many`` and ``delete_many`` one commit each. ``inc`` and
+    ``dec`` leave what is left of a key's time as it is.
+
+    Parameters
+    ----------
+    threshold : int or None
+        How many entries there may be; 0 is 500, as for cachelib's SimpleCache; None for no bound.
+    default_timeout : int or timedelta
+        Seconds that values are kept for, 0 for ever.
+    ignore_delete_many_errors : bool
+        Is accepted: deleting does not fail.
+    cache : Cache, optional
+        Where the values are, instead of a new cache with the other options.
+    **options
+        Of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for `latchstore.Cache`.
+
+    Attributes
+    ----------
+    cache : Cache
+        Holds the serialized values.
+    serializer : BaseSerializer
+        Makes bytes of objects; pickles them unless it is replaced.
+    """
+
+    serializer: BaseSerializer = SimpleSerializer()
+
+    def __init__(
+        self,
+        threshold: int | None = 500,
+        default_timeout: int | timedelta = 300,
+        ignore_delete_many_errors: bool = True,
+        *,
+        cache: Cache | None = None,
+        **options: Any,
+    ) -> None:
+        BaseCache.__init__(self, default_timeout, ignore_delete_many_errors)
+        if threshold == 0:
+            threshold = 500
+        self.cache = Cache(max_entries=threshold, codec="raw", **options) if cache is None else cache
+
+    def get(self, key: str) -> Any:
+        data = self.cache.get(key)
+        return None if data is None else self.serializer.loads(data)
+
+    def set(self, key: str, value: Any, timeout: int | timedelta | None = None) -> bool:
+        data = self.serializer.dumps(value)
+        return data is not None and storing.store(self.cache, key, data, self._seconds(timeout))
+
+    def add(self, key: str, value: Any, timeout: int | timedelta | None = None) -> bool:
+        data = self.serializer.dumps(value)
+        return data is not None and storing.add(self.cache, key, data, self._seconds(timeout))
+
+    def set_many(self, mapping: Mapping[str, Any], timeout: int | timedelta | None = None) -> list[Any]:
+        dumped = {key: self.serializer.dumps(value) for key, value in mapping.items()}
+        data = {key: value for key, value in dumped.items() if value is not None}
+        failed = storing.store_many(self.cache, data, self._seconds(timeout))
+        return [key for key in data if key not in failed]
+
+    def delete(self, key: str) -> bool:
+        return self.cache.delete(key)
+
+    def delete_many(self, *keys: str) -> list[Any]:
+        with self.cache.store.transaction("delete_many"):
+            for key in keys:
+                self.cache.delete(key)
+        return list(keys)
+
+    def has(self, key: str) -> bool:
+        return key in self.cache
+
+    def clear(self) -> bool:
+        self.cache.clear()
+        return True
+
+    def inc(self, key: str, delta: int = 1) -> int | None:
+        def increase(data: bytes | None) -> bytes | None:
+            value = 0 if data is None else self.serializer.loads(data) or 0
+            return self.serializer.dumps(value + delta)
+
+        ttl = storing.ttl_of(self._seconds(None))
+        changed: int | None = self.serializer.loads(self.cache.modify(key, increase, default=None, ttl=ttl))
+        return changed
+
+    def dec(self, key: str, delta: int = 1) -> int | None:
+        return self.inc(key, -delta)
+
+    def _seconds(self, timeout: int | timedelta | None) -> float | None:
+        """Return for how many seconds a value is to be kept; None for ever."""
+        return self._normalize_timeout(timeout) or None

@@ -1,0 +1,209 @@
+"""A cache for Django: ``"BACKEND": "latchstore.backends.django.LatchstoreCache"``.
+
+Thread safety: Django makes a backend for every thread, all of which use the one cache of their location.
+Objects are pickled and unpickled, and what is given as a callable is called, with no lock held.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.exceptions import ImproperlyConfigured
+
+from latchstore.backends import storing
+from latchstore.cache.shared import Cache
+from latchstore.errors import RecursiveLoadError
+
+#: How many entries there may be if the settings say nothing: Django's own number.
+_DEFAULT_ENTRIES = 300
+
+#: What OPTIONS may have. CULL_FREQUENCY has no effect, as no more goes than there has to.
+_OPTIONS = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY", "max_bytes", "idle", "policy"})
+
+#: The caches of this process by location, each with the bounds it was made with.
+_caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
+
+
+class LatchstoreCache(BaseCache):
+    """A backend of Django's cache framework; all with the same LOCATION share one cache of the process.
+
+    Single calls are atomic: of many threads that ``add`` a key one succeeds, no ``incr`` is lost, and
+    ``set_many``, ``delete_many``, ``incr_version`` and ``clear`` are one commit each. ``get_or_set`` with a
+    callable calls it once, however many threads ask; the others wait for its result, or its exception.
+
+    Parameters
+    ----------
+    location : str
+        Django's LOCATION.
+    params : dict
+        What else the settings say: TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION, and OPTIONS: ``MAX_ENTRIES``
+        (300, or no bound if there is one in bytes), ``max_bytes``, ``idle`` and ``policy`` as for
+        `latchstore.Cache`.
+
+    Attributes
+    ----------
+    cache : Cache
+        Holds the pickled values by the keys that ``make_key`` returns.
+
+    Raises
+    ------
+    ImproperlyConfigured
+        If OPTIONS cannot be right, or differ from those of another cache at the same location.
+    """
+
+    pickle_protocol = pickle.HIGHEST_PROTOCOL
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self.cache = _cache_at(location, self._bounds(params))
+
+    def _bounds(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what makes the cache."""
+        options = dict(params.get("OPTIONS", {}))
+        if unknown := set(options) - _OPTIONS:
+            raise ImproperlyConfigured(
+                f"OPTIONS of a latchstore cache may be {', '.join(sorted(_OPTIONS))}; "
+                f"got {', '.join(sorted(map(str, unknown)))}"
+            )
+        options.pop("CULL_FREQUENCY", None)
+        entries = options.pop("MAX_ENTRIES", None if "max_bytes" in options else _DEFAULT_ENTRIES)
+        return {"max_entries": entries, **options}
+
+    # -- what Django asks for ---------------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
+        data = self.cache.get(self.make_and_validate_key(key, version=version))
+        return default if data is None else pickle.loads(data)  # noqa: S301 (this process has pickled it)
+
+    def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+        key = self.make_and_validate_key(key, version=version)
+        storing.store(self.cache, key, self._pickled(value), self._seconds(timeout))
+
+    def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        key = self.make_and_validate_key(key, version=version)
+        return storing.add(self.cache, key, self._pickled(value), self._seconds(timeout))
+
+    def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        key = self.make_and_validate_key(key, version=version)
+        return storing.touch(self.cache, key, self._seconds(timeout))
+
+    def delete(self, key: str, version: int | None = None) -> bool:
+        return self.cache.delete(self.make_and_validate_key(key, version=version))
+
+    def has_key(self, key: str, version: int | None = None) -> bool:
+        return self.make_and_validate_key(key, version=version) in self.cache
+
+    def clear(self) -> None:
+        self.cache.clear()
+
+    def incr(self, key: str, delta: int = 1, version: int | None = None) -> Any:
+        full_key = self.make_and_validate_key(key, version=version)
+
+        def increase(data: bytes | None) -> bytes:
+            if data is None:
+                raise ValueError(f"Key {key!r} not found")
+            return self._pickled(pickle.loads(data) + delta)  # noqa: S301
+
+        return pickle.loads(self.cache.modify(full_key, increase, default=None))  # noqa: S301
+
+    def get_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
+        full_keys = {key: self.make_and_validate_key(key, version=version) for key in keys}
+        data = self.cache.get_many(full_keys.values())
+        return {key: pickle.loads(data[full]) for key, full in full_keys.items() if full in data}  # noqa: S301
+
+    def set_many(
+        self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> list[str]:
+        full_keys = {key: self.make_and_validate_key(key, version=version) for key in data}
+        pickled = {full_keys[key]: self._pickled(value) for key, value in data.items()}
+        failed = storing.store_many(self.cache, pickled, self._seconds(timeout))
+        return [key for key, full in full_keys.items() if full in failed]
+
+    def delete_many(self, keys: Iterable[str], version: int | None = None) -> None:
+        full_keys = [self.make_and_validate_key(key, version=version) for key in keys]
+        with self.cache.store.transaction("delete_many"):
+            for key in full_keys:
+                self.cache.delete(key)
+
+    def get_or_set(
+        self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        seconds = self._seconds(timeout)
+        if seconds is not None and seconds <= 0:
+            # Nothing is kept, so there is nothing to share either.
+            return super().get_or_set(key, default, timeout, version)
+
+        def load(_: str) -> bytes:
+            return self._pickled(default() if callable(default) else default)
+
+        full_key = self.make_and_validate_key(key, version=version)
+        try:
+            data = self.cache.get_or_load(full_key, load, ttl=storing.ttl_of(seconds))
+        except RecursiveLoadError:
+            # The callable asks for its own key, which Django allows: it has to come to an end by itself.
+            return super().get_or_set(key, default, timeout, version)
+        return pickle.loads(data)  # noqa: S301
+
+    def incr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
+        version = self.version if version is None else version
+        old = self.make_and_validate_key(key, version=version)
+        new = self.make_and_validate_key(key, version=version + delta)
+        with self.cache.store.transaction("incr_version"):
+            data = self.cache.get(old)
+            if data is None:
+                raise ValueError(f"Key {key!r} not found")
+            storing.store(self.cache, new, data, self.default_timeout)
+            self.cache.delete(old)
+        return version + delta
+
+    # -- the same for coroutines, where Django would do it in several steps -----------------------
+
+    async def aincr(self, key: str, delta: int = 1, version: int | None = None) -> Any:
+        return await sync_to_async(self.incr)(key, delta, version)
+
+    async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
+        return await sync_to_async(self.incr_version)(key, delta, version)
+
+    async def aget_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
+        return await sync_to_async(self.get_many)(keys, version)
+
+    async def aset_many(
+        self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> list[str]:
+        return await sync_to_async(self.set_many)(data, timeout, version)
+
+    async def adelete_many(self, keys: Iterable[str], version: int | None = None) -> None:
+        await sync_to_async(self.delete_many)(keys, version)
+
+    def _pickled(self, value: Any) -> bytes:
+        return pickle.dumps(value, self.pickle_protocol)
+
+    def _seconds(self, timeout: Any) -> float | None:
+        """Return for how many seconds a value is to be kept; None for ever."""
+        seconds: float | None = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        return seconds
+
+
+def _cache_at(location: str, bounds: dict[str, Any]) -> Cache:
+    """Return the cache of a location, made at the first call."""
+    known = _caches.get(location)
+    if known is None:
+        try:
+            made = Cache(codec="raw", **bounds)
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"OPTIONS of a latchstore cache: {error}") from error
+        # Of two threads that are the first one is; what the other has made is dropped, never used.
+        known = _caches.setdefault(location, (made, bounds))
+        if known[0] is not made:
+            made.close()
+    cache, made_with = known
+    if made_with != bounds:
+        raise ImproperlyConfigured(
+            f"there is a latchstore cache at LOCATION {location!r} already, with other OPTIONS: "
+            f"{made_with}, not {bounds}; give this one a LOCATION of its own"
+        )
+    return cache

@@ -1,0 +1,141 @@
+"""A backend of dogpile.cache: ``make_region().configure("latchstore.memory")``.
+
+Thread safety: that of the cache. The region serializes and deserializes with no lock held. The mutexes are
+not among the locks of locking.py: dogpile takes one around a creator function, which may do anything.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dogpile.cache.api import NO_VALUE, BytesBackend, CacheMutex
+from dogpile.util import NameRegistry
+
+from latchstore.backends import storing
+from latchstore.cache.shared import Cache
+
+#: What of a region's arguments is for the cache.
+_OPTIONS = ("max_entries", "max_bytes", "idle", "policy")
+
+
+class LatchstoreBackend(BytesBackend):
+    """Keeps the values of a dogpile.cache region in a `latchstore.Cache`.
+
+    Regions that are given the same cache share its mutexes, too: of all their threads one at a time creates
+    the value of a key.
+
+    Parameters
+    ----------
+    arguments : mapping
+        ``cache``: where the values are. Or what a new cache is made with: ``max_entries``, ``max_bytes``,
+        ``idle``, ``policy``. With either, ``ttl``: seconds after which values go from memory; the region's
+        expiration_time, after which they are created again, leaves them there. Others are ignored.
+
+    Attributes
+    ----------
+    cache : Cache
+        Holds the serialized values.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        given = arguments.get("cache")
+        if given is None:
+            options = {name: arguments[name] for name in _OPTIONS if name in arguments}
+            given = Cache(codec="raw", **options)
+        self.cache: Cache = given
+        self._ttl: float | None = arguments.get("ttl")
+        self._mutexes = _mutexes_of(given)
+
+    def get_mutex(self, key: str) -> CacheMutex:
+        mutex: CacheMutex = self._mutexes.get(key)
+        return mutex
+
+    def get_serialized(self, key: str) -> Any:
+        return self.cache.get(key, NO_VALUE)
+
+    def get_serialized_multi(self, keys: Iterable[str]) -> list[Any]:
+        return [self.cache.get(key, NO_VALUE) for key in keys]
+
+    def set_serialized(self, key: str, value: bytes) -> None:
+        storing.store(self.cache, key, value, self._ttl)
+
+    def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:
+        storing.store_many(self.cache, mapping, self._ttl)
+
+    def delete(self, key: str) -> None:
+        self.cache.delete(key)
+
+    def delete_multi(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        with self.cache.store.transaction("delete_multi"):
+            for key in keys:
+                self.cache.delete(key)
+
+
+class KeyMutex(CacheMutex):
+    """What the thread holds that creates the value of a key; another thread may give it back.
+
+    Parameters
+    ----------
+    key : str
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        # Guards nothing of ours: it is dogpile's, which holds it while it calls a creator function.
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+        _mutexes.add(self)
+
+    def acquire(self, wait: bool = True) -> bool:
+        if not self._lock.acquire(wait):
+            return False
+        self._holder = threading.get_ident()
+        return True
+
+    def release(self) -> None:
+        self._holder = None
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def renew_in_child(self) -> None:
+        """Be free in a forked child, unless it is the forking thread that holds it."""
+        if self._holder != threading.get_ident():
+            self._lock, self._holder = threading.Lock(), None
+
+    def __repr__(self) -> str:
+        return f"<KeyMutex of {self._key!r}{', held' if self.locked() else ''}>"
+
+
+#: Every mutex alive, for children that this process forks.
+_mutexes: weakref.WeakSet[KeyMutex] = weakref.WeakSet()
+
+#: The mutexes of each cache, by its identity, as caches are equal by what they hold.
+_registries: dict[int, NameRegistry] = {}
+
+
+def _mutexes_of(cache: Cache) -> NameRegistry:
+    """Return the registry of a cache's mutexes, which has one for a key for as long as somebody uses it."""
+    identity = id(cache)
+    registry = NameRegistry(KeyMutex)
+    known = _registries.setdefault(identity, registry)
+    if known is registry:
+        weakref.finalize(cache, _registries.pop, identity, None)
+    return known
+
+
+def _renew_mutexes_in_child() -> None:
+    for registry in list(_registries.values()):
+        registry._mutex = threading.RLock()
+    for mutex in list(_mutexes):
+        mutex.renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_mutexes_in_child)

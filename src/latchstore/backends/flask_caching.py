@@ -1,0 +1,28 @@
+"""A backend of Flask-Caching: ``CACHE_TYPE = "latchstore.backends.flask_caching.LatchstoreCache"``.
+
+Thread safety: that of the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from flask_caching.backends.base import BaseCache
+
+from latchstore.backends import cachelib
+
+
+class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):
+    """The cache of a Flask app: CACHE_THRESHOLD, CACHE_DEFAULT_TIMEOUT and CACHE_OPTIONS say how it is made.
+
+    CACHE_OPTIONS may have ``max_bytes``, ``idle`` and ``policy``, or ``cache``: a `latchstore.Cache`, so that
+    several apps of a process can share one.
+    """
+
+    @classmethod
+    def factory(
+        cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> LatchstoreCache:
+        """Return the cache of an app, as Flask-Caching asks for it."""
+        return cls(*args, **{"threshold": config["CACHE_THRESHOLD"], **kwargs})

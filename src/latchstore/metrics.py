@@ -1,0 +1,112 @@
+"""What caches have done, for Prometheus; needs prometheus-client: ``latchstore[prometheus]``.
+
+Thread safety: a scrape reads the counts as ``Cache.stats`` does, and takes no lock that a hit takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from latchstore.arguments import describe
+from latchstore.cache.shared import Cache
+
+#: What is told of every cache: the end of the name, what it is, and how it is found in ``stats()``.
+_COUNTERS: tuple[tuple[str, str, str], ...] = (
+    ("hits", "Reads that found a value.", "hits"),
+    ("misses", "Reads that found none.", "misses"),
+    ("loads", "Values that were loaded.", "loads"),
+    ("load_failures", "Loads that raised an exception.", "load_failures"),
+    ("load_seconds", "Seconds that loads have taken, those that failed, too.", "load_seconds"),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[Cache, dict[str, Any]], int | None]], ...] = (
+    ("entries", "How many entries there are.", lambda cache, stats: stats["entries"]),
+    ("size_bytes", "What the entries weigh.", lambda cache, stats: stats["bytes"]),
+    ("max_entries", "How many entries there may be.", lambda cache, stats: cache.max_entries),
+    ("max_size_bytes", "What the entries may weigh.", lambda cache, stats: cache.max_bytes),
+)
+
+
+class PrometheusCollector(Collector):
+    """Tells a registry of prometheus_client about one cache, or several.
+
+    The metrics are counters (``latchstore_cache_hits_total``, ``_misses_total``, ``_loads_total``,
+    ``_load_failures_total``, ``_load_seconds_total``, and ``_evictions_total`` by ``cause``) and gauges
+    (``latchstore_cache_entries``, ``_size_bytes``, and for bounds that there are ``_max_entries`` and
+    ``_max_size_bytes``). All have a label ``name``, none has a key of the cache in it. The collector keeps
+    its caches alive until it is unregistered.
+
+    Parameters
+    ----------
+    cache : Cache
+    name : str
+        The label of its metrics.
+    prefix : str
+        What the names of the metrics begin with. A registry takes two collectors only if they differ in
+        this; to tell several caches apart by their label, `add` them to one collector.
+
+    Examples
+    --------
+    >>> from latchstore import Cache
+    >>> from latchstore.metrics import PrometheusCollector
+    >>> from prometheus_client import CollectorRegistry
+    >>> registry = CollectorRegistry()
+    >>> registry.register(PrometheusCollector(Cache(max_entries=1_000), name="users"))
+    >>> registry.get_sample_value("latchstore_cache_max_entries", {"name": "users"})
+    1000
+    """
+
+    def __init__(self, cache: Cache, *, name: str = "default", prefix: str = "latchstore_cache") -> None:
+        self._prefix = prefix
+        self._caches: dict[str, Cache] = {}
+        self.add(cache, name=name)
+
+    def add(self, cache: Cache, *, name: str) -> None:
+        """Tell about another cache, too.
+
+        Raises
+        ------
+        ValueError
+            If there is another one with that name already.
+        """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache must be a Cache, got {describe(cache)}")
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {describe(name)}")
+        if self._caches.setdefault(name, cache) is not cache:
+            raise ValueError(f"there is a cache with the name {name!r} already")
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the metrics without their values: what a registry compares with other collectors'."""
+        return [*self._counters(), self._evictions(), *self._gauges()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics as they are now."""
+        counters, evictions, gauges = self._counters(), self._evictions(), self._gauges()
+        for name, cache in list(self._caches.items()):
+            stats = cache.stats()
+            for counter, (_, _, item) in zip(counters, _COUNTERS, strict=True):
+                counter.add_metric([name], stats[item])
+            for cause, count in stats["evictions"].items():
+                evictions.add_metric([name, cause], count)
+            for gauge, (_, _, value_of) in zip(gauges, _GAUGES, strict=True):
+                value = value_of(cache, stats)
+                if value is not None:
+                    gauge.add_metric([name], value)
+        return [*counters, evictions, *gauges]
+
+    def _counters(self) -> list[CounterMetricFamily]:
+        return [
+            CounterMetricFamily(f"{self._prefix}_{end}", text, labels=["name"]) for end, text, _ in _COUNTERS
+        ]
+
+    def _evictions(self) -> CounterMetricFamily:
+        return CounterMetricFamily(
+            f"{self._prefix}_evictions", "Entries that had to go, by cause.", labels=["name", "cause"]
+        )
+
+    def _gauges(self) -> list[GaugeMetricFamily]:
+        return [GaugeMetricFamily(f"{self._prefix}_{end}", text, labels=["name"]) for end, text, _ in _GAUGES]

@@ -1,0 +1,1 @@
+"""The backends for frameworks; `suites` has what runs the frameworks' own tests on them."""

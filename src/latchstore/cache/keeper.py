@@ -330,7 +330,12 @@ class Keeper:
         while not reservation.writing:
             if node is not None:
                 self._evict(node, "size", reservation)
-            elif not (self._give_up_own(reservation) or self._wait_for_room(reservation, stamp)):
+            elif not (
+                self._give_up_own(reservation)
+                or self._evict_unsettled(reservation)
+                or self._wait_for_room(reservation, stamp)
+            ):
+                self._latch.during(ledger.forgive, reservation)
                 return  # the bound is kept afterwards, by `_trim`
             stamp = ledger.stamp
             if not reservation.writing:
@@ -345,6 +350,20 @@ class Keeper:
                 with contextlib.suppress(KeyError):
                     self._store.evict(key, "size")
                 self._latch.during(self._ledger.replace, reservation, other)
+                return True
+        return False
+
+    def _evict_unsettled(self, reservation: Reservation) -> bool:
+        """Evict what a transaction before this one has written, and the books do not know yet."""
+        transaction = self.current_transaction()
+        if transaction is None or getattr(transaction, "optimistic", False):
+            return False
+        for other in self._latch.during(self._ledger.unsettled_of_others, reservation):
+            key = other.key or ""
+            if self._store.exists(key):
+                self._store.evict(key, "size")
+                self._latch.during(self._ledger.promise_unsettled, reservation, other)
+                self.settle_when_committed(key, cause="size")
                 return True
         return False
 

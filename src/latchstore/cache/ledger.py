@@ -12,8 +12,8 @@ Thread safety:
    the store already, and what it owes is evicted before the write. Let T be the weight of all nodes and
    reservations, D what is owed, of each reservation no more than it reserves. `reserve` keeps T - D within
    the bound, each eviction takes as much from T as from D (more from T, if the entry is heavier than what is
-   owed), and a write turns a reservation that owes nothing into a node. What is in the store is at most T less
-   the reservations that are not written, and those that owe something are not: so it is within the bound.
+   owed), and a write turns a reservation that owes nothing into a node. What is in the store is at most T
+   less the reservations that are not written, and those that owe something are not: it is within the bound.
 4. Whether a reservation is paid for is settled under the latch (`writing`); it is given no debts after that.
    What somebody is about to overwrite can be evicted all the same as long as that one waits itself: it owes
    for the new room from then on. So of those who wait for room one can always go on.
@@ -255,11 +255,14 @@ class Ledger:
         finally:
             for other in in_use:
                 self.policy.add(other)
-        for promised, by in self._promised.items():
-            if by.owner is not reservation.owner and self._may_go(promised, reservation):
-                del self._promised[promised]
-                self._take(promised, reservation)
-                return promised
+        # What others are about to evict: in a transaction that may end much later, or when this one has ended.
+        leaving = self._promised if reservation.owner is None else self.nodes.values()
+        for other in leaving:
+            by = other.leaving
+            if by is not None and by.owner is not reservation.owner and self._may_go(other, reservation):
+                self._promised.pop(other, None)
+                self._take(other, reservation)
+                return other
         if reservation.owner is None:
             self._claim_again(reservation)  # others may have left, and owe no more, or have room to spare
         return None
@@ -293,6 +296,29 @@ class Ledger:
             owed_entries - min(entries, reservation.owed_entries),
             owed_weight - min(weight, reservation.owed_weight),
         )
+        self._note_paid(reservation)
+
+    def unsettled_of_others(self, reservation: Reservation) -> list[Reservation]:
+        """Return what other transactions have written, or are going to, of which there is no node yet."""
+        return [
+            several[-1]
+            for key, several in self._reserved.items()
+            if key not in self.nodes and several[-1].owner not in (None, reservation.owner)
+        ]
+
+    def forgive(self, reservation: Reservation) -> None:
+        """Note that what is owed yet will not be paid before the write."""
+        reservation.writing = True
+        self._owe(
+            reservation,
+            min(0, reservation.promised_entries - reservation.owed_entries),
+            min(0, reservation.promised_weight - reservation.owed_weight),
+        )
+
+    def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
+        """As `promise`, for what another transaction has written."""
+        reservation.promised_entries += 1
+        reservation.promised_weight += other.full_weight
         self._note_paid(reservation)
 
     def promise(self, reservation: Reservation, node: Node) -> None:

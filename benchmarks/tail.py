@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.measure import Answer, Chart, Figure, Ratio, markdown, ratio_table
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 from benchmarks.peers import LockedDict, ReadWriteLockedDict
-from latchstore.stress.workloads.zipf import Zipfian
+from latchstore.zipf import Zipfian
 
 KEYS = 10_000
 SIZES = (1, 100, 10_000)

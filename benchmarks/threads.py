@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.measure import Answer, Chart, Figure, Ratio, markdown, ratio_table
 from benchmarks.operations import data_of, key_of
 from benchmarks.peers import LIMIT, OURS, Peer, peers
-from latchstore.stress.workloads.zipf import Zipfian
+from latchstore.zipf import Zipfian
 
 KEYS = 10_000
 THREADS = (1, 2, 4, 8, 16)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -17,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
+from readerwriterlock.rwlock import RWLockFair, RWLockRead, RWLockWrite
 
 from latchstore import (
     DictMemoryStore,
@@ -24,7 +27,11 @@ from latchstore import (
     StoreModificationEvent,
     StoreSetEvent,
     TransactionClosedError,
+    WatchClosedError,
+    get_event_manager,
 )
+from latchstore.locking import SharedLatch
+from latchstore.memory import _stores
 from tests.interrupts import Striker
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -34,6 +41,9 @@ TIMEOUT = 20
 
 #: How many children are forked beside threads that write; 1,000 were, see README.md.
 FORKS = int(os.environ.get("LATCHSTORE_FORKS", "100"))
+
+#: Of how many bytecodes one is tried; 1 for each of them.
+STRIDE = int(os.environ.get("LATCHSTORE_STRIKE_EVERY", "1"))
 
 
 def in_child(function: Callable[[], object]) -> str:
@@ -56,14 +66,20 @@ def _be_child(function: Callable[[], object], write: int) -> None:
     told, code = "", 0
     try:
         sys.settrace(None)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(TIMEOUT)
+        end_in_time()
         function()
     except BaseException:
         told, code = traceback.format_exc(), 1
     finally:
         os.write(write, told.encode())
         os._exit(code)
+
+
+def end_in_time() -> None:
+    """Have this child ended if it hangs."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(TIMEOUT)
 
 
 def new_store(**options: Any) -> DictMemoryStore:
@@ -272,6 +288,337 @@ def test_a_listener_may_fork() -> None:
     assert not store.exists("child")
 
 
+def test_a_child_may_have_a_child() -> None:
+    store = new_store()
+    heard: list[str] = []
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+
+    def be_child() -> None:
+        store.from_bytes("child", b"")
+        store.flush(TIMEOUT)
+        assert in_child(be_grandchild) == ""
+        store.from_bytes("child again", b"")
+        store.flush(TIMEOUT)
+        assert heard == ["parent", "child", "child again"]
+
+    def be_grandchild() -> None:
+        store.from_bytes("grandchild", b"")
+        store.flush(TIMEOUT)
+        assert heard == ["parent", "child", "grandchild"]
+
+    store.from_bytes("parent", b"")
+    store.flush(TIMEOUT)
+    assert in_child(be_child) == ""
+    assert heard == ["parent"]
+
+
+def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:
+    """It hears no more of what was under way, and has a thread of its own for what it writes itself."""
+    store = new_store()
+    store.set("k", (b"", {}))
+    heard: list[str] = []
+    children: list[int] = []
+    read, write = os.pipe()
+
+    def fork(event: Any) -> None:
+        if event.key == "fork" and not children:
+            children.append(os.fork())
+            if not children[0]:
+                end_in_time()
+                store.from_bytes("in the listener", b"")
+                store.flush(TIMEOUT)
+                assert heard == ["before", "in the listener"], heard
+                heard.clear()
+                threading.Thread(target=_be_child, args=(be_child, write)).start()
+
+    def hear(event: Any) -> None:
+        heard.append(event.key)
+
+    def be_child() -> None:
+        listener, own = (thread for thread in threading.enumerate() if thread.name == "latchstore-events")
+        listener.join(TIMEOUT)
+        assert not listener.is_alive()
+        assert store._dispatcher._thread is own
+        for number in range(100):
+            store.multiset_data([f"a{number}", f"b{number}"], [b"", b""])
+        store.flush(TIMEOUT)
+        assert heard == [f"{letter}{number}" for number in range(100) for letter in "ab"], heard
+        assert store.info()["pending_events"] == 0
+        store.close(TIMEOUT)
+
+    store.event_manager.connect(StoreModificationEvent, fork, priority=1)
+    store.event_manager.connect(StoreModificationEvent, hear)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        store.multiset_data(["before", "fork", "after"], [b"", b"", b""])
+        store.from_bytes("later", b"")
+        store.flush(TIMEOUT)
+    os.close(write)
+    with os.fdopen(read, encoding="utf-8") as pipe:
+        told = pipe.read()
+    assert (told, os.waitpid(children[0], 0)[1]) == ("", 0)
+    assert heard == ["before", "fork", "after", "later"]
+
+
+def test_a_signal_handler_may_fork_in_the_middle_of_a_flush() -> None:
+    """The child's flush has nothing to wait for; the parent's goes on."""
+    store = new_store()
+    parent, children = os.getpid(), []
+    go_on = threading.Event()
+
+    def listen(event: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert go_on.wait(TIMEOUT)
+
+    def fork(*arguments: object) -> None:
+        children.append(os.fork())
+        if os.getpid() == parent:
+            go_on.set()
+        else:
+            end_in_time()
+
+    store.event_manager.connect(StoreSetEvent, listen)
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            store.from_bytes("k", b"")
+            store.flush(10 * TIMEOUT)
+            if os.getpid() != parent:
+                os._exit(0)
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGUSR1, before)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0]
+
+
+def test_snapshots_and_watches_that_are_open_when_a_child_is_forked() -> None:
+    store = new_store(history=10)
+    store.from_bytes("k", b"old")
+    view = store.snapshot()
+    watch, since = store.watch(), store.watch(since=0)
+    store.from_bytes("k", b"new")
+    assert (len(watch), len(since)) == (1, 2)
+    opened, go_on = threading.Event(), threading.Event()
+
+    def read_slowly() -> None:
+        with store.transaction("slow", optimistic=True):
+            opened.set()
+            assert go_on.wait(TIMEOUT)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    assert opened.wait(TIMEOUT)
+    assert store.info()["snapshots"] == 2
+
+    def check() -> None:
+        # The optimistic block of the other thread is over here, and its snapshot with it.
+        assert store.info()["snapshots"] == 1
+        store.from_bytes("k", b"newest")
+        assert view.to_bytes("k") == b"old"
+        view.close()
+        assert store.info()["snapshots"] == store.info()["pinned_entries"] == 0
+        # What the parent had not read is not there.
+        for changes in (watch, since):
+            assert changes.get(0).revision == 3
+            assert len(changes) == 0
+        assert [change.revision for change in (store.watch(since=1).get(0),)] == [2]
+
+    told = in_child(check)
+    go_on.set()
+    reader.join(TIMEOUT)
+    assert told == ""
+    assert (len(watch), len(since)) == (1, 2)
+    assert view.to_bytes("k") == b"old"
+
+
+def test_a_watch_of_a_closed_store_is_free_in_a_child() -> None:
+    store = new_store()
+    watch = store.watch()
+    store.from_bytes("k", b"")
+    store.close()
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go_on.wait(TIMEOUT)
+
+    holder = threading.Thread(target=watch._buffer._latch.during, args=(hold,))
+    holder.start()
+    assert held.wait(TIMEOUT)
+
+    def check() -> None:
+        with pytest.raises(WatchClosedError, match="all changes have been read"):
+            watch.get(0)
+
+    told = in_child(check)
+    go_on.set()
+    holder.join(TIMEOUT)
+    assert told == ""
+    assert watch.get(0).key == "k"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("lock_class", [SharedLatch, RWLockFair, RWLockRead, RWLockWrite])
+def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
+    """Whoever holds them at that moment, and whatever the class of the reader/writer lock."""
+    store = new_store(lock_class=lock_class, history=5)
+    store.from_bytes("k", b"")
+    watch = store.watch()
+    store.from_bytes("k", b"")
+    latches = store._latches
+    sections: list[Callable[..., object]] = [
+        functools.partial(latches.writing, "held"),
+        latches.table.reading,
+        latches.table.excluding,
+        store._gate_latch.during,
+        store._feed._feed_latch.during,
+        watch._buffer._latch.during,
+        store._dispatcher._life.during,
+    ]
+    for section in sections:
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold(held: threading.Event = held, go_on: threading.Event = go_on) -> None:
+            held.set()
+            assert go_on.wait(TIMEOUT)
+
+        holder = threading.Thread(target=section, args=(hold,))
+        holder.start()
+        assert held.wait(TIMEOUT)
+
+        def check() -> None:
+            heard: list[str] = []
+            store.event_manager.connect(StoreModificationEvent, lambda event: heard.append(event.key))
+            check_use(store, heard)
+            watch.close()
+
+        told = in_child(check)
+        go_on.set()
+        holder.join(TIMEOUT)
+        assert told == "", section
+    store.close(TIMEOUT)
+
+
+def test_a_store_that_cannot_be_renewed_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
+    calls: list[int] = []
+
+    def make_lock() -> SharedLatch:
+        if calls and os.getpid() != calls[0]:
+            raise RuntimeError("no lock in a child")
+        calls.append(os.getpid())
+        return SharedLatch()
+
+    stores = [new_store(lock_class=make_lock) for _ in range(3)]
+    others = [new_store() for _ in range(3)]
+    claim = (threading.current_thread(), "held")
+    for store in others:
+        store._latches.writer.acquire_as_writer(claim, 0)
+
+    def check() -> None:
+        for store in others:
+            store.from_bytes("k", b"")
+        assert told == ["stores that cannot be used in this forked child (3 sub-exceptions)"]
+
+    assert in_child(check) == ""
+    assert len(stores) == 3
+
+
+class Kept(logging.Handler):
+    """Keeps what is logged. Not a file, whose own lock no child of Python's renews."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def test_logging_and_the_event_manager_are_free_in_a_child() -> None:
+    """A listener that fails is logged, and listeners come and go, while children are forked."""
+    store = new_store(max_pending_events=50)
+    manager = store.event_manager
+    over = threading.Event()
+
+    def fail(event: object) -> None:
+        raise ValueError("on purpose")
+
+    def keep_busy() -> None:
+        def ignore(event: object) -> None:
+            pass
+
+        while not over.is_set():
+            manager.connect(StoreSetEvent, ignore)
+            store.from_bytes("k", b"")
+            manager.disconnect(StoreSetEvent, ignore)
+            get_event_manager()
+
+    def check() -> None:
+        heard: list[str] = []
+        manager.connect(StoreModificationEvent, lambda event: heard.append(event.key))
+        handler.records.clear()
+        check_use(store, heard)
+        assert len(handler.records) == len(heard)
+
+    manager.connect(StoreModificationEvent, fail)
+    logger = logging.getLogger("latchstore")
+    handler = Kept()
+    logger.addHandler(handler)
+    logger.propagate = False
+    threads = [threading.Thread(target=keep_busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        told = [told for told in (in_child(check) for _ in range(FORKS // 5)) if told]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+        store.close(TIMEOUT)
+        logger.propagate = True
+        logger.removeHandler(handler)
+    assert told == []
+
+
+@pytest.mark.timeout(300)
+def test_stores_that_come_and_go_while_children_are_forked() -> None:
+    """What a child goes through to find its stores is whole, though other threads were changing it."""
+    over = threading.Event()
+    kept = new_store()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            stores = [new_store() for _ in range(10)]
+            watches = [store.watch() for store in stores]
+            assert len(watches) == len(stores)
+
+    def check() -> None:
+        for store in [store for store in _stores if not store.info()["closed"]]:
+            store.from_bytes("k", b"")
+            assert store.to_bytes("k") == b""
+        with kept.watch() as changes:
+            kept.from_bytes("k", b"")
+            assert changes.get(TIMEOUT).key == "k"  # type: ignore[union-attr]
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    for thread in threads:
+        thread.start()
+    try:
+        told = [told for told in (in_child(check) for _ in range(FORKS // 2)) if told]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+        sys.setswitchinterval(switching)
+    assert told == []
+
+
+@pytest.mark.timeout(300)
 def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
     """Each bytecode is tried as the place where the thread that commits stands when the child is forked."""
     names = ["gone", "kept", "made"]
@@ -286,9 +633,6 @@ def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
             store.delete("gone")
             store.multiset(names[1:], [(b"new", {"kind": "new"})] * 2)
 
-    def set_one(store: DictMemoryStore) -> None:
-        store.set("kept", (b"new", {"kind": "new"}))
-
     class Cut(BaseException):
         """Leaves everything as it is: no handler of the package runs."""
 
@@ -298,9 +642,9 @@ def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
         ("commit", commit),
         ("one", lambda store: store.set("kept", (b"new", {"kind": "new"}))),
     ):
-        number = 0
+        number = 1 - STRIDE
         while True:
-            number += 1
+            number += STRIDE
             store = make()
             renewed: list[dict[str, bytes]] = []
 
@@ -308,6 +652,7 @@ def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
                 # What a child would do, where the thread that commits is not there any more.
                 store._renew_in_child()
                 store._table.check()
+                store.flush(0)
                 renewed.append({key: store.to_bytes(key) for key in store.glob("*")})
                 assert sorted(store.query_keys(kind="old")) == sorted(
                     key for key, data in renewed[0].items() if data == b"old"

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import weakref
+from typing import Any
 
 import pytest
 
@@ -53,9 +54,10 @@ def test_a_store_that_is_dropped_frees_its_thread_and_memory() -> None:
     assert store_threads() == []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("closing", [True, False], ids=["closed", "dropped"])
 def test_many_stores_leave_no_thread_behind(closing: bool) -> None:
+    """10,000 of them in the two cases together."""
     for number in range(5_000):
         store = DictMemoryStore(EventManager())
         if number % 10 == 0:
@@ -116,3 +118,125 @@ def test_at_the_end_of_the_process_pending_events_are_heard(end: str) -> None:
         "an exception in a transaction": ["RuntimeError: on purpose"],
     }
     assert told == wanted.get(end, []), done.stderr
+
+
+BEGIN = """
+from latchstore import DictMemoryStore, EventManager, StoreSetEvent
+import threading
+store = DictMemoryStore(EventManager(), lock_timeout=60)
+store.event_manager.connect(StoreSetEvent, lambda event: print(f"heard {event.key}\\n", end="", flush=True))
+"""
+
+#: Scripts whose modules are cleared with a `Late` in them, and what is printed. Nobody else runs then.
+FINALIZERS = {
+    "the first write": ("", "store.from_bytes('k', b'')", []),
+    "a write and a flush": (
+        "store.from_bytes('k', b'')",
+        "store.from_bytes('late', b'')\n  try: store.flush(60)\n  except TimeoutError as error: print(error)",
+        ["heard k", "Python shuts down, and no thread runs any more: 1 events pending"],
+    ),
+    "close": ("store.from_bytes('k', b'')", "store.close(60); print('closed')", ["heard k", "closed"]),
+    "close of a store that was not used": ("", "store.close(60); print('closed')", ["closed"]),
+    "a flush of what cannot be told of any more": (
+        "store._told_revision = -1",
+        "\n  try: store.flush(60)\n  except TimeoutError as error: print(type(error).__name__)",
+        ["FlushTimeoutError"],
+    ),
+    "a write while a thread that was cut off holds the mutex": (
+        "hold = (store._latches.writing, ('cut off', threading.Event().wait))\n"
+        "threading.Thread(target=hold[0], args=hold[1], daemon=True).start()\n"
+        "while store._latches.writer.claim is None: pass",
+        "\n  try: store.from_bytes('late', b'')\n  except TimeoutError as error: print(type(error).__name__)",
+        ["LockTimeoutError"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINALIZERS)
+def test_what_finalizers_do_at_the_very_end_neither_hangs_nor_says_anything(name: str) -> None:
+    begin, late, wanted = FINALIZERS[name]
+    script = (
+        f"{BEGIN}{begin}\nclass Late:\n def __del__(self, store=store, print=print):\n  {late}\nlate = Late()"
+    )
+    # What waits for 60 s is ended before.
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=50
+    )
+    assert (done.stdout.splitlines(), done.stderr, done.returncode) == (wanted, "", 0)
+
+
+EXITS = {
+    "a listener that does not return": (
+        "import latchstore.dispatcher, logging; latchstore.dispatcher.EXIT_TIMEOUT = 0.1\n"
+        "logging.getLogger('latchstore').addHandler(logging.NullHandler())\n"
+        "store.event_manager.connect(StoreSetEvent, lambda event: threading.Event().wait())\n"
+        "store.from_bytes('k', b'')",
+        ["heard k"],
+    ),
+    "a thread that Python waits for": (
+        "def write(): threading.main_thread().join(); store.from_bytes('k', b'')\n"
+        "threading.Thread(target=write).start()",
+        ["heard k"],
+    ),
+    "threads that make stores": (
+        "store.from_bytes('k', b'')\nstore.flush()\nmany = threading.Semaphore(0)\n"
+        "def use():\n  while True:\n    other = DictMemoryStore(EventManager())\n"
+        "    other.event_manager.connect(StoreSetEvent, lambda event: None)\n"
+        "    with other.watch(), other.transaction(): other.from_bytes('k', b'')\n    many.release()\n"
+        "for _ in range(4): threading.Thread(target=use, daemon=True).start()\n"
+        "for _ in range(100): many.acquire()",
+        ["heard k"],
+    ),
+    "an exit handler that is older than the library": (
+        "store.from_bytes('k', b'')",
+        ["heard k", "written"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_an_exit_neither_hangs_nor_says_anything(name: str) -> None:
+    script, wanted = EXITS[name]
+    older = ""
+    if "older" in name:
+        late = "lambda: (store.from_bytes('late', b''), print('written', flush=True))"
+        older = f"import atexit; atexit.register({late})"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", older + BEGIN + script],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    # What the older handler writes may be heard, or not any more.
+    told = [line for line in done.stdout.splitlines() if line != "heard late"]
+    assert (told, done.stderr, done.returncode) == (wanted, "", 0)
+
+
+def test_where_no_thread_can_be_started_any_more_the_writer_calls_the_listeners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Python 3.12.0 and 3.12.1 when the main thread is over."""
+    store = DictMemoryStore(EventManager())
+    heard: list[tuple[str, threading.Thread]] = []
+
+    def listen(event: Any) -> None:
+        heard.append((event.key, threading.current_thread()))
+        if event.key == "first":
+            store.from_bytes("second", b"")
+            assert len(heard) == 1
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    store.event_manager.connect(StoreSetEvent, listen)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't create"):
+        store.from_bytes("while the main thread runs", b"")
+    over = threading.Thread()
+    monkeypatch.setattr(threading, "main_thread", lambda: over)
+    store.from_bytes("first", b"")
+    keys = ["while the main thread runs", "first", "second"]
+    assert heard == [(key, threading.current_thread()) for key in keys]
+    store.flush(TIMEOUT)
+    store.close(TIMEOUT)
+    assert not store._dispatcher.running

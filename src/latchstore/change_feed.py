@@ -20,6 +20,7 @@ Thread safety:
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections import OrderedDict, deque
@@ -106,9 +107,12 @@ class ChangeBuffer:
         How many changes were dropped.
     ended : bool
         Whether no more changes come; those that are here can still be read.
+    past : deque of Record
+        What the history had when the watch was opened; all of it is older than what comes here.
     """
 
     __slots__ = (
+        "__weakref__",
         "_abandoned",
         "_closed",
         "_coalesce",
@@ -123,6 +127,7 @@ class ChangeBuffer:
         "_waiters",
         "dropped",
         "ended",
+        "past",
     )
 
     def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
@@ -140,12 +145,14 @@ class ChangeBuffer:
         self._latest: OrderedDict[str, Record] = OrderedDict()
         # First and last revision of what was dropped and not told yet.
         self._lost: Lost | None = None
+        self.past: deque[Record] = deque()
         self.dropped = 0
         self.ended = False
         self._closed = False
         # Whoever reads; when it is gone, this list has an item.
         self._reader: weakref.ref[object] | None = None
         self._abandoned: list[object] = []
+        _buffers.add(self)
 
     def renew(self) -> None:
         """Go on with a free latch and with nothing to read, in a forked child."""
@@ -282,9 +289,24 @@ class ChangeBuffer:
         self._waiters.ring_all()
 
     def _clear(self) -> None:
+        self.past.clear()
         self._records.clear()
         self._latest.clear()
         self._lost = None
+
+
+# Every buffer alive, for children that this process forks: that of a watch whose store was closed is in no
+# feed any more, and can be read all the same.
+_buffers: weakref.WeakSet[ChangeBuffer] = weakref.WeakSet()
+
+
+def _renew_buffers_in_child() -> None:
+    for buffer in list(_buffers):
+        buffer.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_buffers_in_child)
 
 
 class ChangeFeed:
@@ -320,10 +342,8 @@ class ChangeFeed:
         self._begun = revision
 
     def renew(self) -> None:
-        """Go on with free latches, in a forked child; what watches had to read is the parent's."""
+        """Go on with a free latch, in a forked child; the buffers are seen to by themselves."""
         self._feed_latch = Latch()
-        for buffer in self._buffers:
-            buffer.renew()
 
     @property
     def dropped(self) -> int:

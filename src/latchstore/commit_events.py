@@ -148,6 +148,8 @@ class CommitDelivery(Delivery):
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
         for event in self.events():
+            if not self.count:
+                return
             emit_guarded(self._manager, event, dispatcher)
 
     def __repr__(self) -> str:

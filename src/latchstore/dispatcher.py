@@ -25,6 +25,7 @@ import atexit
 import heapq
 import itertools
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -73,6 +74,11 @@ class Delivery(ABC):
     @abstractmethod
     def deliver(self, dispatcher: EventDispatcher) -> None:
         """Call the listeners; the dispatcher is to be told of each."""
+
+    def forget(self) -> None:
+        """Stand for nothing any more: a listener has forked, and in the child this is the parent's."""
+        self.count = 0
+        self.revision = None
 
 
 class _Flag(Delivery):
@@ -192,7 +198,7 @@ class EventDispatcher:
         _dispatchers.add(self)
 
     def renew(self) -> None:
-        """Begin with nothing queued and no thread: at first, and in a forked child."""
+        """Begin with nothing queued and no thread."""
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
         self._life = Latch()
@@ -214,6 +220,21 @@ class EventDispatcher:
         self._flags: list[_Flag] = []
         # A heap, of the thread's own.
         self._timers: list[tuple[float, int, Timer]] = []
+
+    def renew_in_child(self) -> None:
+        """Begin anew in a forked child: what is queued or under way is the parent's.
+
+        If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
+        listener returns, it calls no others and ends.
+        """
+        calling, delivering = self._calling, self._delivering
+        if calling is not None:
+            calling[1].mark_as_handled()
+        if delivering is not None:
+            delivering[0].forget()
+        for flag in self._flags.copy():
+            flag.reached.put(None)  # the wait of a thread that has forked in the middle of it
+        self.renew()
 
     # -- what is going on -------------------------------------------------------------------------
 
@@ -317,18 +338,39 @@ class EventDispatcher:
 
     def ensure_running(self) -> None:
         """Start the thread if it does not run. Raises RuntimeError if the system gives no thread."""
-        if not self.running:
-            self._life.during(self._start)
+        if not self.running and not self._life.during(self._start):
+            self._deliver_here()
 
-    def _start(self) -> None:
-        if self.running:
-            return
+    def _start(self) -> bool:
+        """Return whether there is no more to be done."""
+        # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
+        if self.running or sys.is_finalizing():
+            return True
         try:
             self._starting = True  # until the thread has its post
             threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError:
+            self._starting = False
+            if threading.main_thread().is_alive():
+                raise
+            return False
         except BaseException:
             self._starting = False
             raise
+        return True
+
+    def _deliver_here(self) -> None:
+        """Deliver what is queued on the calling thread.
+
+        Python 3.12.0 and 3.12.1 start no thread once the main thread is over, though others may run for long.
+        """
+        thread = threading.current_thread()
+        while not self._queue.empty() and self._post.setdefault(0, thread) is thread:
+            try:
+                while not self._queue.empty():
+                    self._run_next()
+            finally:
+                self._life.during(self._leave_post, thread)
 
     def _run(self) -> None:
         """Deliver until told to stop. Nothing that a listener does ends this loop."""
@@ -344,14 +386,15 @@ class EventDispatcher:
         except BaseException:
             # Something has struck between two deliveries: another thread takes over.
             logger.exception("the thread of the dispatcher was broken off")
-            self._life.during(self._leave_post)
+            self._life.during(self._leave_post, thread)
             self.ensure_running()
         else:
-            self._life.during(self._leave_post)
+            self._life.during(self._leave_post, thread)
 
-    def _leave_post(self) -> None:
-        self._stopping = False
-        self._post.clear()
+    def _leave_post(self, thread: threading.Thread) -> None:
+        if self._post.get(0) is thread:
+            self._stopping = False
+            self._post.clear()
 
     def _run_next(self) -> bool:
         delivery = self._queue.get() if not self._timers else self._get_or_fire()
@@ -439,6 +482,14 @@ class EventDispatcher:
             return
         if revision is not None and revision <= self.heard_revision:
             return
+        if sys.is_finalizing():
+            if self.pending:
+                raise FlushTimeoutError(
+                    f"Python shuts down, and no thread runs any more: {self.describe()}",
+                    self.pending,
+                    self._listener(),
+                )
+            return
         flag = _Flag(revision)
         self._put_flag(flag)
         self.ensure_running()
@@ -471,7 +522,7 @@ class EventDispatcher:
         begun = time.monotonic()
         self.flush(timeout)
         thread = self._life.during(self._tell_to_end)
-        if thread is None:
+        if thread is None or sys.is_finalizing():
             return
         thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
         if thread.is_alive():
@@ -498,7 +549,8 @@ class EventDispatcher:
         if thread is None or not thread.is_alive():
             return
         if not self._abandoned:
-            self.flush(timeout)
+            # To the end of the thread: one that waits would yet take what comes too late to be heard.
+            self.stop(timeout)
             return
         # Nobody queues any more, and what was queued comes before the word to end.
         thread.join(timeout)

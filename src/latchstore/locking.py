@@ -11,6 +11,7 @@ order  lock                what it guards                               held for
 4      feed latch          history and list of watches (change_feed.py) microseconds
 5      buffer latches      the changes that a watch has not read        microseconds
 6      dispatcher's latch  starting and ending its thread               microseconds
+7      latches of a cache  its books, and its threads' counts (cache/)  microseconds
 ====== =================== ============================================ ==============================
 
 A lock is only ever asked for while holding locks above it in this table. Reads, and
@@ -36,6 +37,7 @@ Thread safety:
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -138,6 +140,8 @@ class Waiters:
             time.sleep(0)
             if ready():
                 return True
+        if sys.is_finalizing():
+            return False  # whoever could change that does not run any more
         deadline = None if timeout < 0 else time.monotonic() + timeout
         bell: SimpleQueue[None] = SimpleQueue()
         try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -299,9 +300,10 @@ class DictMemoryStore(EntryStore):
         """
         begun = time.monotonic()
         while self._told_revision < revision:
-            if timeout is not None and time.monotonic() - begun >= timeout:
+            over = timeout is not None and time.monotonic() - begun >= timeout
+            if over or sys.is_finalizing():  # when nobody else runs any more
                 raise FlushTimeoutError(
-                    f"the events of revision {revision} are not queued yet in {timeout:.3g} s: "
+                    f"the events of revision {revision} are not queued yet: "
                     f"the writer mutex is {self._latches.writer.describe()}"
                 )
             time.sleep(0.00005)
@@ -448,7 +450,7 @@ class DictMemoryStore(EntryStore):
         self._committing = None
         self._told_revision = self._table.revision
         self._feed.renew()
-        self._dispatcher.renew()
+        self._dispatcher.renew_in_child()
 
     # -- indexes ----------------------------------------------------------------------------------
 
@@ -1128,8 +1130,14 @@ _stores: weakref.WeakSet[DictMemoryStore] = weakref.WeakSet()
 
 
 def _renew_stores_in_child() -> None:
+    failures = []
     for store in list(_stores):
-        store._renew_in_child()
+        try:
+            store._renew_in_child()
+        except Exception as error:  # a lock_class that fails, say, which is to harm no other store
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup("stores that cannot be used in this forked child", failures)
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,24 +6,36 @@ commit, and how many ``entries`` there are. A key that is no valid Unicode (a lo
 with the surrogate in it. ``application_id`` says that the file is ours, ``user_version`` is the format's.
 
 Thread safety: a file is written under a name of its own and renamed when it is whole and on the disk, so any
-number of threads and processes may save and load at the same time; the last to finish wins.
+number of threads and processes may save and load at the same time; the last to finish wins. Whoever writes
+holds the unfinished file locked (``flock``), which ends with the process however that ends. So a save may
+remove what it finds beside its file and nobody holds: it was left by one that was killed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import secrets
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from latchstore.arguments import describe
 from latchstore.errors import StoreFormatError
 from latchstore.values import Entry, entry_from_metadata
+
+try:
+    import fcntl
+except ImportError:  # Windows, where leftovers stay
+    fcntl = None  # type: ignore[assignment]
 
 #: "ltch", in the header of every file; and the version of what stands in it.
 _APPLICATION = 0x6C746368
@@ -37,31 +49,98 @@ _SCHEMA = """
     );
 """
 
+#: How deep lists and dicts in metadata may be nested: few enough for json on any stack.
+_DEPTH = 100
+
+#: Bytes that an entry may take in the file beside its data and metadata.
+_MARGIN = 1_000
+
 
 def write_file(path: str, items: Iterable[tuple[str, Entry]], revision: int) -> None:
     """Put entries into a file, which is replaced at one instant, or stays as it is.
+
+    Of a link, what it leads to is replaced; a file that was there before leaves its permissions.
 
     Raises
     ------
     TypeError
         If metadata has a value that JSON does not bring back as it is; names key and item.
+    ValueError
+        If an entry is too large, or its metadata too deep; names the key.
     OSError
         If the system does not let the file be written.
     """
-    # In the same directory, or it could not be renamed.
-    unfinished = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.unfinished"
-    # Made here and not by sqlite, which would not say why it cannot.
-    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    target = os.path.realpath(path)
+    _remove_leftovers(target)
+    with _begin(target) as unfinished:
+        name = os.fsdecode(unfinished.name)
+        try:
+            _take_permissions(target, name)
+            with closing(sqlite3.connect(name, isolation_level=None)) as file:
+                _fill(file, items, revision)
+            os.fsync(unfinished.fileno())
+            if fcntl is None:
+                unfinished.close()  # Windows does not rename a file that is open
+            os.replace(name, target)
+        except BaseException as error:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            if isinstance(error, sqlite3.OperationalError):
+                full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+                raise OSError(errno.ENOSPC if full else errno.EIO, str(error), path) from error
+            raise
+    _flush_directory(os.path.dirname(target))
+
+
+def _begin(target: str) -> FileIO:
+    """Make an empty file beside the target, since it could not be renamed from elsewhere, and lock it."""
+    while True:
+        file = FileIO(f"{target}.{secrets.token_hex(8)}.unfinished", "xb")
+        if fcntl is None:
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()  # who removes leftovers was quicker, and removes this one
+            continue
+        except OSError:
+            return file  # no locks on this file system, where nobody removes anything
+        if os.path.exists(file.name):
+            return file
+        file.close()  # it has been removed before it was locked
+
+
+def _remove_leftovers(target: str) -> None:
+    """Remove the unfinished files of saves to the target that were killed."""
+    if fcntl is None:
+        return
+    directory, name = os.path.split(target)
+    leftover = re.compile(re.escape(name) + r"\.[0-9a-f]{16}\.unfinished")
     try:
-        with closing(sqlite3.connect(unfinished, isolation_level=None)) as file:
-            _fill(file, items, revision)
-        _flush_to_disk(unfinished)
-        os.replace(unfinished, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(unfinished)
-        raise
-    _flush_to_disk(os.path.dirname(os.path.abspath(path)))
+        with os.scandir(directory) as files:
+            found = [file.path for file in files if leftover.fullmatch(file.name)]
+    except OSError:
+        return  # it cannot be listed; whether it can be written to will be seen
+    for path in found:
+        try:
+            with FileIO(path) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+        except OSError:
+            continue  # being written, another user's, or just finished
+
+
+def _take_permissions(target: str, unfinished: str) -> None:
+    """Give the new file, which is still empty, the permissions of the old one; refuse what is no file."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "cannot be replaced, as it is no regular file", target)
+    os.chmod(unfinished, stat.S_IMODE(mode))
 
 
 def _fill(file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision: int) -> None:
@@ -72,46 +151,65 @@ def _fill(file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision
     file.execute(f"PRAGMA user_version = {_FORMAT}")
     file.executescript(_SCHEMA)
     file.execute("BEGIN")
-    file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", map(_row, items))
+    row = partial(_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN)
+    file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", map(row, items))
     file.execute("INSERT INTO about SELECT ?, count(*) FROM entries", (revision,))
     file.execute("COMMIT")
 
 
-def _flush_to_disk(path: str) -> None:
+def _flush_directory(path: str) -> None:
+    """Have the new name on the disk, too."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
-        return  # a directory, on systems that do not let one be opened
+        return  # Windows does not let a directory be opened
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _row(item: tuple[str, Entry]) -> tuple[Any, ...]:
+def _row(limit: int, item: tuple[str, Entry]) -> tuple[Any, ...]:
     key, entry = item
-    for name, value in entry.items():
-        _check_saveable(key, name, value)
+    members = ", ".join([_member(key, name, value) for name, value in entry.items()])
+    metadata = f"{{{members}}}"
+    name = key.encode("utf-8", "surrogatepass")
+    size = len(name) + len(entry.data) + len(metadata)
+    if size > limit:
+        raise ValueError(f"key {describe(key)}: {size} bytes cannot be saved, {limit} can be at the most")
     try:
         key.encode()
-        name_of_key: str | bytes = key
+        stored: str | bytes = key
     except UnicodeEncodeError:
-        name_of_key = key.encode("utf-8", "surrogatepass")
-    metadata = json.dumps(dict(entry))
-    return name_of_key, entry.data, metadata, entry.created, entry.modified, entry.revision
+        stored = name
+    return stored, entry.data, metadata, entry.created, entry.modified, entry.revision
 
 
-def _check_saveable(key: str, name: str, value: object) -> None:
+def _member(key: str, name: str, value: object) -> str:
+    """Return a metadata item as it stands in a JSON object."""
+    _check_saveable(key, name, value, _DEPTH)
+    try:
+        return f"{json.dumps(name)}: {json.dumps(value)}"
+    except ValueError as error:  # an int with thousands of digits
+        raise ValueError(f"key {key!r}: the metadata item {name!r} cannot be saved: {error}") from error
+
+
+def _check_saveable(key: str, name: str, value: object, depth: int) -> None:
     """Refuse what JSON would not bring back with its type."""
     kind = type(value)
-    if kind is list:
+    if kind is list or kind is dict:
+        if not depth:
+            raise ValueError(
+                f"key {key!r}: the metadata item {name!r} cannot be saved, "
+                f"as it is nested more than {_DEPTH} deep"
+            )
         for each in value:  # type: ignore[attr-defined]
-            _check_saveable(key, name, each)
-    elif kind is dict:
-        for inner, each in value.items():  # type: ignore[attr-defined]
-            if type(inner) is not str:
-                raise _unsaveable(key, name, inner, "a dict with the key ")
-            _check_saveable(key, name, each)
+            if kind is list:
+                _check_saveable(key, name, each, depth - 1)
+            elif type(each) is not str:
+                raise _unsaveable(key, name, each, "a dict with the key ")
+            else:
+                _check_saveable(key, name, value[each], depth - 1)  # type: ignore[index]
     elif kind not in (str, int, bool, type(None)) and not (kind is float and math.isfinite(value)):  # type: ignore[arg-type]
         raise _unsaveable(key, name, value)
 
@@ -138,9 +236,13 @@ def read_file(path: str) -> tuple[dict[str, Entry], int]:
     try:
         with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as file:
             _check_format(file, path)
-            revision, count = file.execute("SELECT revision, entries FROM about").fetchone()
+            ((revision, count),) = file.execute("SELECT revision, entries FROM about").fetchall()
+            if type(revision) is not int or revision < 0:
+                raise StoreFormatError(f"{path!r} is damaged: the revision {revision!r} cannot be")
             entries = dict(_entries(file, path, revision))
-    except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
+    except StoreFormatError:
+        raise
+    except (sqlite3.Error, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreFormatError(f"{path!r} is damaged: {error}") from error
     if len(entries) != count:
         raise StoreFormatError(f"{path!r} is damaged: it has {len(entries)} entries of {count}")
@@ -162,18 +264,28 @@ def _check_format(file: sqlite3.Connection, path: str) -> None:
 
 
 def _entries(file: sqlite3.Connection, path: str, last_revision: int) -> Iterator[tuple[str, Entry]]:
-    for key, data, metadata, created, modified, revision in file.execute(
-        "SELECT * FROM entries ORDER BY rowid"
-    ):
-        name = key.decode("utf-8", "surrogatepass") if isinstance(key, bytes) else key
-        entry = entry_from_metadata(json.loads(metadata), f"the metadata of {name!r}")
+    rows = file.execute("SELECT key, data, metadata, created, modified, revision FROM entries ORDER BY rowid")
+    for key, data, metadata, created, modified, revision in rows:
+        name = key.decode("utf-8", "surrogatepass") if type(key) is bytes else key
+        right = (
+            type(name) is str
+            and type(data) is bytes
+            and type(metadata) is str
+            and type(created) is float
+            and type(modified) is float
+            and created <= modified < math.inf
+            and type(revision) is int
+            and 0 < revision <= last_revision
+        )
+        if not right:
+            raise StoreFormatError(f"{path!r} is damaged: the entry of {describe(name)} cannot be")
+        items = json.loads(metadata, parse_constant=_refuse_constant)
+        entry = entry_from_metadata(items, f"the metadata of {name!r}")
         entry.data = data
         entry.created, entry.modified, entry.revision = created, modified, revision
-        if (
-            type(name) is not str
-            or type(data) is not bytes
-            or not created <= modified
-            or not 0 < revision <= last_revision
-        ):
-            raise StoreFormatError(f"{path!r} is damaged: the entry of {name!r} cannot be")
         yield name, entry
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse nan and inf, which JSON does not have."""
+    raise ValueError(f"{name} in metadata")

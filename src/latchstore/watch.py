@@ -7,7 +7,6 @@ What is read becomes an event, and is compared with the filter, on the reader's 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -45,14 +44,12 @@ class Watch:
         self._buffer = buffer
         self._interest = interest
         self._glob = glob
-        # What the history had when the watch was opened; all of it is older than what the buffer gets.
-        self._past: deque[Record] = deque()
         buffer.belong_to(self)
 
     def begin(self, past: Iterable[Commit]) -> None:
         """Have what the history had when the watch was opened read first."""
         may_have = self._interest.may_have
-        self._past.extend(
+        self._buffer.past.extend(
             Record(commit.revision, change, commit.transaction)
             for commit in past
             for change in commit.changes
@@ -92,7 +89,7 @@ class Watch:
 
     def _take(self, deadline: float | None) -> Record | Lost | None:
         try:
-            return self._past.popleft()
+            return self._buffer.past.popleft()
         except IndexError:
             return self._buffer.take(deadline)
 
@@ -112,7 +109,7 @@ class Watch:
 
     def __len__(self) -> int:
         """Return how many changes are there to be read, of which a filter may yet pass over some."""
-        return len(self._past) + len(self._buffer)
+        return len(self._buffer.past) + len(self._buffer)
 
     def __bool__(self) -> bool:
         """Return true: a watch with nothing to read is a watch all the same."""
@@ -122,7 +119,6 @@ class Watch:
         """End the watch, and wake whoever waits for a change; closing twice is harmless."""
         self._buffer.close()
         self._feed.remove(self._buffer)
-        self._past.clear()
 
     @property
     def closed(self) -> bool:

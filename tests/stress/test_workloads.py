@@ -8,7 +8,6 @@ before it is checked.
 from __future__ import annotations
 
 import inspect
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,6 @@ from latchstore.stress.workloads.snapshots import Snapshots
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements, check_stages
 from latchstore.stress.workloads.transactions import Transactions
 from latchstore.stress.workloads.ycsb import YcsbA, YcsbB, YcsbC, YcsbD, YcsbE, YcsbF, check_growing_set
-from latchstore.stress.workloads.zipf import Zipfian
 
 
 def our_store() -> DictMemoryStore:
@@ -919,31 +917,6 @@ def scan(members: str, begin: int, end: int) -> Operation:
 )
 def test_a_set_that_grows(operations: list[Operation], answer: str) -> None:
     assert check_growing_set(operations).answer == answer
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 10, 1_000])
-def test_zipf(size: int) -> None:
-    numbers = Zipfian(size)
-    chance = random.Random(size)
-    drawn = Counter(numbers.draw(chance) for _ in range(20_000))
-    assert min(drawn) == 0
-    assert max(drawn) < size
-    weights = [1 / rank**0.99 for rank in range(1, size + 1)]
-    for number in range(min(size, 2)):
-        # The two most frequent are exact; six deviations are never met by chance.
-        expected = weights[number] / sum(weights)
-        deviation = (20_000 * expected * (1 - expected)) ** 0.5
-        assert abs(drawn[number] - 20_000 * expected) <= 6 * deviation
-    if size >= 10:
-        tail = sum(drawn[number] for number in range(2, size)) / 20_000
-        assert 0.8 < tail / (sum(weights[2:]) / sum(weights)) < 1.2
-        assert drawn[2] > drawn[size - 1]
-
-
-@pytest.mark.parametrize(("size", "theta"), [(0, 0.5), (3, 0.0), (3, 1.0)])
-def test_zipf_of_nothing(size: int, theta: float) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        Zipfian(size, theta)
 
 
 # -- orders that are known --------------------------------------------------------------------------

@@ -255,7 +255,7 @@ class Ledger:
         finally:
             for other in in_use:
                 self.policy.add(other)
-        # What others are about to evict: in a transaction that may end much later, or when this one has ended.
+        # What others are about to evict: in a transaction that may end much later, or after this one.
         leaving = self._promised if reservation.owner is None else self.nodes.values()
         for other in leaving:
             by = other.leaving
@@ -282,6 +282,11 @@ class Ledger:
         first = self._reserve_for_one(self._reserved.get(node.key))
         if first is not None:
             self._owe(first, 1, node.weight)
+
+    def choose_more(self, reservation: Reservation, count: int) -> list[Node]:
+        """Return up to `count` nodes that may go as well."""
+        chosen = (self.choose(reservation) for _ in range(count))
+        return [node for node in chosen if node is not None]
 
     def replace(self, reservation: Reservation, other: Reservation) -> None:
         """Have a reservation take over the room of another one, whose entry is given up, and what it owes."""
@@ -419,15 +424,21 @@ class Ledger:
                 self._claim_again(waiting)
         return True
 
-    def note_eviction(self, node: Node, revision: int, cause: str) -> None:
-        """Note that an entry was evicted that had this revision: there is no need to ask the store.
+    def note_evictions(self, evicted: list[tuple[Node, int, str]]) -> None:
+        """Note that entries were evicted that had these revisions: there is no need to ask the store.
 
-        If it was set since, whoever did that settles it. Who has read it before that must read it again.
+        What was set since, whoever did that settles. Who has read it before that must read it again.
+
+        Parameters
+        ----------
+        evicted : list of Node, int and str
+            Each with its revision and the cause.
         """
         self.stamp += 1
-        self._count(cause)
-        if node.revision == revision and self.nodes.get(node.key) is node:
-            self._remove(node)
+        for node, revision, cause in evicted:
+            self._count(cause)
+            if node.revision == revision and self.nodes.get(node.key) is node:
+                self._remove(node)
 
     def _count(self, cause: str) -> None:
         self.evictions[cause] = self.evictions.get(cause, 0) + 1

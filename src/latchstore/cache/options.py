@@ -70,7 +70,8 @@ def checked_options(
         raise TypeError(f"metadata must be a mapping with str keys, got {describe(metadata)}")
     return Options(
         default_ttl if ttl is None else checked_seconds(ttl, "ttl"),
-        checked_seconds(idle, "idle"),
+        # Infinity is kept here: it says that the cache's own is not meant.
+        None if idle is None else checked_seconds(idle, "idle") or math.inf,
         checked_seconds(refresh_after, "refresh_after"),
         None if weight is None else checked_count(weight, "weight", 0),
         tuple(sorted(set(checked_keys(tags, "tags")))) if tags else (),
@@ -110,7 +111,7 @@ def facts_of(key: str, value: Value | None, default_idle: float | None) -> Facts
 
 def _number(value: object) -> float | None:
     """Return what is a number; in a store of others' anything may stand there."""
-    return value if type(value) in (float, int) and value == value else None  # type: ignore[return-value]
+    return value if type(value) in (float, int) and value < math.inf else None  # type: ignore
 
 
 def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:

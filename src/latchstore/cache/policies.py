@@ -176,7 +176,8 @@ class S3FIFO(EvictionPolicy):
     """S3-FIFO: a small queue for what is new, a main one for what was used again, and a memory of what went.
 
     Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm
-    1. The small queue has a tenth of the entries, the memory as many keys as the main queue has entries.
+    1. The small queue has a tenth of the entries, the main one the rest, and the memory as many keys as the
+    main queue may have entries; not as it has, or a cache that nothing was promoted in yet would never learn.
     """
 
     _SMALL_SHARE = 10
@@ -216,12 +217,12 @@ class S3FIFO(EvictionPolicy):
         while self._small or self._main:
             entries = len(self._small) + len(self._main)
             from_small = len(self._small) * self._SMALL_SHARE >= entries or not self._main
-            node = self._look_at_small() if from_small else self._look_at_main()
+            node = self._look_at_small(entries) if from_small else self._look_at_main()
             if node is not None:
                 return node
         return None
 
-    def _look_at_small(self) -> Node | None:
+    def _look_at_small(self, entries: int) -> Node | None:
         _, node = self._small.popitem(last=False)
         node.queue = None
         if node.visits > 1:
@@ -229,7 +230,7 @@ class S3FIFO(EvictionPolicy):
             self._append(self._main, node)
             return None
         self._gone[node.key] = None
-        while len(self._gone) > max(1, len(self._main)):
+        while len(self._gone) > max(1, entries - entries // self._SMALL_SHARE):
             self._gone.popitem(last=False)
         return node
 

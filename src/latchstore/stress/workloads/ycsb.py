@@ -27,7 +27,7 @@ from latchstore.stress.workloads.action import (
     text_of,
 )
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements, check_stages
-from latchstore.stress.workloads.zipf import Zipfian
+from latchstore.zipf import Zipfian
 
 #: After how many actions a thread turns from a few records to all of them, so that the first ones meet.
 _BEGINNING = 20

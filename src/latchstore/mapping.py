@@ -86,8 +86,8 @@ class StoreMapping(MutableMapping[str, Any]):
                 return key, value
         raise KeyError("there is no key to remove")
 
-    def _remove(self, key: str) -> object:
-        return self._mapped.delete(key)
+    def _remove(self, key: str) -> None:
+        self._mapped.delete(key)
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of keys and values; keys that go while it is iterated over are left out."""

@@ -327,6 +327,9 @@ class Keeper:
         transaction = self.current_transaction()
         if transaction is not None:
             reservation.owner = self._unsettled.reservations
+            earlier = self._unsettled.reservations.pop(reservation.key or "", None)
+            if earlier is not None:
+                self._latch.during(ledger.succeed, reservation, earlier)
             if getattr(transaction, "optimistic", False):
                 # That it is there counts: if another evicts it meanwhile, that is a conflict.
                 self._store.exists(reservation.key or "")
@@ -383,8 +386,19 @@ class Keeper:
                 with contextlib.suppress(KeyError):
                     self._store.evict(key, "size")
                 self._latch.during(self._ledger.replace, reservation, other)
+                transaction = self.current_transaction()
+                if transaction is not None:
+                    transaction.on_rollback(functools.partial(self._have_again, key, other.full_weight))
                 return True
         return False
+
+    def _have_again(self, key: str, weight: int) -> None:
+        """Note that a savepoint has brought back what was given up after it."""
+        if self.current_transaction() is not None:
+            reservation = Reservation(key, weight)
+            reservation.owner = self._unsettled.reservations
+            self._latch.during(self._ledger.reserve_unpaid, reservation)
+            self.settle_when_committed(key, reservation)
 
     def _evict_unsettled(self, reservation: Reservation) -> bool:
         """Evict what a transaction before this one has written, and the books do not know yet."""
@@ -430,6 +444,11 @@ class Keeper:
                     return
             elif reservation is not None:
                 self._latch.during(self._ledger.promise, reservation, node)
+                transaction = self.current_transaction()
+                assert transaction is not None
+                transaction.on_rollback(
+                    functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
+                )
         except (KeyError, RevisionMismatchError):
             pass  # somebody else was quicker, which the books learn now
         self.settle_when_committed(key, cause=done)

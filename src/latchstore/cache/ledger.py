@@ -16,7 +16,8 @@ Thread safety:
    less the reservations that are not written, and those that owe something are not: it is within the bound.
 4. Whether a reservation is paid for is settled under the latch (`writing`); it is given no debts after that.
    What somebody is about to overwrite can be evicted all the same as long as that one waits itself: it owes
-   for the new room from then on. So of those who wait for room one can always go on.
+   for the new room from then on. And who finds nothing to evict takes the room of others who wait. So of
+   those who wait for room one can always go on.
 5. A transaction makes its evictions when it is committed, all at once, so till then they are promised only.
    One that holds no mutex must not hold up others: they may evict what it has written or is going to evict,
    which is a conflict when it is committed.
@@ -264,8 +265,21 @@ class Ledger:
                 self._take(other, reservation)
                 return other
         if reservation.owner is None:
-            self._claim_again(reservation)  # others may have left, and owe no more, or have room to spare
+            self._claim_again(reservation)  # others may have left room since
+            if not reservation.writing:
+                self._take_room_of_waiting(reservation)
         return None
+
+    def _take_room_of_waiting(self, reservation: Reservation) -> None:
+        """Take room that others have who wait for more: or each might have a part and wait for the others'."""
+        waiting = [other for several in self._reserved.values() for other in several if not other.writing]
+        for other in waiting:
+            if other is not reservation and other.owner is None:
+                entries = min(reservation.owed_entries, max(0, other.entries - other.owed_entries))
+                weight = min(reservation.owed_weight, max(0, other.weight - other.owed_weight))
+                self._owe(other, entries, weight)
+                self._owe(reservation, -entries, -weight)
+        self._note_paid(reservation)
 
     def _may_go(self, node: Node, reservation: Reservation) -> bool:
         """Tell whether nobody is just writing the key, unless in a transaction of somebody else's."""
@@ -319,6 +333,33 @@ class Ledger:
             min(0, reservation.promised_entries - reservation.owed_entries),
             min(0, reservation.promised_weight - reservation.owed_weight),
         )
+
+    def reserve_unpaid(self, reservation: Reservation) -> None:
+        """Note a reservation for what a savepoint has brought back into a transaction."""
+        self._reserved.setdefault(reservation.key, []).append(reservation)
+        self._claim_room(reservation)
+        self.forgive(reservation)
+
+    def succeed(self, reservation: Reservation, earlier: Reservation) -> None:
+        """Have a new reservation take the place of an earlier one of the same key and transaction."""
+        earlier.successor = reservation
+        self.release(earlier)
+        reservation.full_weight = max(reservation.full_weight, earlier.full_weight)
+        reservation.promised_entries += earlier.promised_entries
+        reservation.promised_weight += earlier.promised_weight
+
+    def break_promise(self, reservation: Reservation, node: Node) -> None:
+        """Note that an eviction was taken back with the block that it was made in."""
+        last = reservation
+        while last.successor is not None:
+            last = last.successor
+        last.promised_entries = max(0, last.promised_entries - 1)
+        last.promised_weight = max(0, last.promised_weight - node.weight)
+        if node.leaving is reservation:
+            node.leaving = None
+            self._promised.pop(node, None)
+            if self.nodes.get(node.key) is node:
+                self.policy.add(node)
 
     def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
         """As `promise`, for what another transaction has written."""

@@ -356,8 +356,8 @@ class Cache(StoreMapping):
         if not self.delete(key):
             raise KeyError(key)
 
-    def _remove(self, key: str) -> object:
-        return self.delete(key)
+    def _remove(self, key: str) -> None:
+        self.delete(key)
 
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""

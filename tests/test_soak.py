@@ -15,7 +15,7 @@ from latchstore import DictMemoryStore
 from latchstore.batch import WriteBatch
 from latchstore.dispatcher import Delivery
 from latchstore.transaction import Transaction
-from latchstore.values import Change
+from latchstore.values import Change, Entry
 from tests.soak.run import WORKERS, Soak
 from tests.soak.workers import Transfers
 
@@ -63,9 +63,9 @@ class Leaks(DictMemoryStore):
 
     kept: list[bytes]
 
-    def _apply(self, changes: list[Change], revision: int) -> None:
+    def _apply(self, changes: list[Change], before: dict[str, Entry | None], revision: int) -> None:
         self.__dict__.setdefault("kept", []).append(bytes(10_000))
-        super()._apply(changes, revision)
+        super()._apply(changes, before, revision)
 
 
 class LeavesThreads(DictMemoryStore):

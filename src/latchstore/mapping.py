@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -70,12 +70,32 @@ class StoreMapping(MutableMapping[str, Any]):
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
         with self._mapped.transaction("pop"):
-            return super().pop(key) if default is _MISSING else super().pop(key, default)
+            value = self.get(key, _MISSING)
+            if value is not _MISSING:
+                self._remove(key)
+                return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
 
     def popitem(self) -> tuple[str, Any]:
         """Remove a key and return it with its value; KeyError if there is none."""
         with self._mapped.transaction("popitem"):
-            return super().popitem()
+            for key, value in self.items():
+                self._remove(key)
+                return key, value
+        raise KeyError("there is no key to remove")
+
+    def _remove(self, key: str) -> None:
+        self._mapped.delete(key)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of keys and values; keys that go while it is iterated over are left out."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; those of keys that go while it is iterated over are left out."""
+        return _Values(self)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which is set to the default if it is missing."""
@@ -86,11 +106,13 @@ class StoreMapping(MutableMapping[str, Any]):
         self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
     ) -> None:
         """Set many keys in one transaction."""
-        # Gone through before, as that may run anybody's code, and take long.
-        items = dict(other, **more)
+        # Gone through and encoded before, as that may run anybody's code, and take long.
+        items = [
+            (checked_key(key), encoded(self._codec, key, value)) for key, value in dict(other, **more).items()
+        ]
         with self._mapped.transaction("update"):
-            for key, value in items.items():
-                self[key] = value
+            for key, data in items:
+                self._mapped.from_bytes(key, data)
 
     def clear(self) -> None:
         """Remove all keys in one transaction."""
@@ -100,3 +122,27 @@ class StoreMapping(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._mapped!r}>"
+
+
+class _Items(ItemsView[str, Any]):
+    """Keys and values of a mapping that others change meanwhile."""
+
+    _mapping: StoreMapping
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for key in self._mapping:
+            value = self._mapping.get(key, _MISSING)
+            if value is not _MISSING:
+                yield key, value
+
+
+class _Values(ValuesView[Any]):
+    """Values of a mapping that others change meanwhile."""
+
+    _mapping: StoreMapping
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping.items())
+
+    def __contains__(self, value: object) -> bool:
+        return any(other is value or other == value for other in self)

@@ -58,10 +58,10 @@ class CountRegister:
     """Knows the counts of all threads."""
 
     def __init__(self) -> None:
-        # Guards the two that follow; held to add a thread's counts, and to sum them.
+        # Guards what follows; held to add a thread's counts, and to sum them.
         self._latch = Latch()
-        self._of_threads: list[tuple[weakref.ref[threading.Thread], Counts]] = []
-        self._of_ended = Counts()
+        # The counts of threads, and the sum of those that have ended: one assignment changes both.
+        self._all: tuple[list[tuple[weakref.ref[threading.Thread], Counts]], Counts] = [], Counts()
 
     def renew(self) -> None:
         """Go on with a free latch, in a forked child."""
@@ -74,27 +74,27 @@ class CountRegister:
         return counts
 
     def _add(self, thread: threading.Thread, counts: Counts) -> None:
-        self._fold()
-        self._of_threads.append((weakref.ref(thread), counts))
-
-    def _fold(self) -> None:
-        """Add up the counts of threads that have ended, so that they do not pile up."""
+        """Note a thread's counts, and add up those of threads that have ended."""
+        of_threads, of_ended = self._all
+        ended = Counts()
+        ended.add(of_ended)
         alive = []
-        for reference, counts in self._of_threads:
-            thread = reference()
-            if thread is not None and thread.is_alive():
-                alive.append((reference, counts))
+        for reference, others in of_threads:
+            other = reference()
+            if other is not None and other.is_alive():
+                alive.append((reference, others))
             else:
-                self._of_ended.add(counts)
-        self._of_threads = alive
+                ended.add(others)
+        self._all = [*alive, (weakref.ref(thread), counts)], ended
 
     def total(self) -> Counts:
         """Return the sum of all threads' counts."""
         return self._latch.during(self._total)
 
     def _total(self) -> Counts:
+        of_threads, of_ended = self._all
         total = Counts()
-        total.add(self._of_ended)
-        for _, counts in self._of_threads:
+        total.add(of_ended)
+        for _, counts in of_threads:
             total.add(counts)
         return total

@@ -24,12 +24,20 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from latchstore.arguments import describe
 from latchstore.cache.ledger import Ledger, Reservation
-from latchstore.cache.options import DEFAULT_OPTIONS, Options, facts_of, weight_of_entry
+from latchstore.cache.options import (
+    DEFAULT_OPTIONS,
+    EXPIRES,
+    IDLE,
+    WEIGHT,
+    Options,
+    facts_of,
+    weight_of_entry,
+)
 from latchstore.cache.policies import POLICIES, EvictionPolicy, Node
 from latchstore.errors import (
     BackpressureError,
@@ -37,6 +45,7 @@ from latchstore.errors import (
     LockTimeoutError,
     RevisionMismatchError,
     StoreClosedError,
+    StoreError,
 )
 from latchstore.events import StoreModificationEvent
 from latchstore.locking import Latch, Waiters
@@ -61,7 +70,7 @@ _BRIEF = 0.05
 _DAY = 86_400.0
 
 #: Seconds for which a writer waits until one of those that are writing all that could go is done.
-_WAIT_FOR_VICTIM = 1.0
+_WAIT_FOR_ROOM = 30.0
 
 
 class OpenTransaction(Protocol):
@@ -131,7 +140,10 @@ class Keeper:
         # Writers that wait until something can be evicted.
         self._settled = Waiters()
         self._unsettled = _Unsettled()
+        # Whether an exception has struck where the books were being written.
         self._stale = False
+        # Whether there was ever an entry that may expire.
+        self._times = idle is not None
         self._timer: Any = None
         self._timer_due = math.inf
         self._shared = shared
@@ -172,13 +184,35 @@ class Keeper:
         if facts is None or (facts.deadline is not None and facts.deadline <= self._clock()):
             return None
         if node is not None:
-            if node.idle is not None and self.is_over(node):
-                return None
+            if node.idle is not None and node.revision == facts.revision:
+                now = self._clock()
+                if node.used + node.idle <= now:
+                    return None
+                node.used = now
             node.visited = True
         return value
 
+    def remaining(self, key: str) -> float | None:
+        """Return for how many seconds a key will be kept yet; None: for ever. KeyError if it is not there."""
+        value = self.value(key)
+        facts = facts_of(key, value, self._idle)
+        now = self._clock()
+        if facts is None or self._is_past(key, self.nodes.get(key), now, True):
+            raise KeyError(key)
+        return None if facts.deadline is None else facts.deadline - now
+
+    def known_bytes(self, key: str) -> bytes:
+        """Return the data of a key; KeyError if others have written it since its node was noted."""
+        value = self._store.get(key)
+        revision = value.revision
+        if not revision or revision != self.nodes[key].revision:
+            raise KeyError(key)
+        return value.range().read()
+
     def is_over(self, node: Node) -> bool:
-        """Tell whether the time of a node is over; if not, it has been used now."""
+        """Tell whether the time of a node is over, or only the store knows; if not, it has been used now."""
+        if node.doubts:
+            return True
         now = self._clock()
         if node.deadline is not None and node.deadline <= now:
             return True
@@ -190,15 +224,29 @@ class Keeper:
 
     def live_keys(self) -> list[str]:
         """Return the keys of one instant, without those that have expired."""
+        if self._knows_all():
+            return list(self._store.query_keys())
+        asks = self._shared or self.current_transaction() is not None
         keys = list(self._store.query_keys())
-        if self._ledger.next_due is None:
-            return keys
-        now, nodes = self._clock(), self.nodes
-        return [key for key in keys if (node := nodes.get(key)) is None or not _is_past(node, now)]
+        now = self._clock()
+        return [key for key in keys if not self._is_past(key, self.nodes.get(key), now, asks)]
+
+    def _is_past(self, key: str, node: Node | None, now: float, asks: bool) -> bool:
+        """Tell whether a key has expired; by what the store has, if the node may be of another entry."""
+        if node is not None and node.idle is not None and node.used + node.idle <= now:
+            return True
+        if not asks and node is not None and not node.doubts:
+            return node.deadline is not None and node.deadline <= now
+        facts = facts_of(key, self.value(key), None)
+        return facts is not None and facts.deadline is not None and facts.deadline <= now
 
     def count(self) -> int:
         """Return how many keys there are that have not expired."""
-        return len(self._store) if self._ledger.next_due is None else len(self.live_keys())
+        return len(self._store) if self._knows_all() else len(self.live_keys())
+
+    def _knows_all(self) -> bool:
+        """Tell whether nothing can expire."""
+        return not (self._times or self._shared)
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -212,49 +260,93 @@ class Keeper:
         """
         metadata = options.items(self._clock()) if options is not DEFAULT_OPTIONS else {}
         weight = weight_of_entry(key, len(data), metadata) if options.weight is None else options.weight
-        if self._max_bytes is not None and weight > self._max_bytes:
-            raise EntryTooLargeError(
-                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"
-            )
-        reservation = Reservation(key, weight)
+        self._check_weight(key, weight)
+        self._write(Reservation(key, weight), metadata, self._store.set, key, (data, metadata))
+
+    def _write(
+        self,
+        reservation: Reservation,
+        metadata: Mapping[str, Any],
+        function: Callable[..., None],
+        key: str,
+        value: Any,
+    ) -> None:
+        """Make room, and call a method of the store that writes one key."""
+        if self._stale:
+            self._renew_books()
+        if EXPIRES in metadata or IDLE in metadata or self._idle is not None:
+            self._times = True
+            if key in self.nodes:
+                self._latch.during(self._ledger.doubt, reservation)
         try:
             try:
                 if self._bounded:
                     self._make_room(reservation)
-                self._store.set(key, (data, metadata))
+                function(key, value)
             finally:
                 self.settle_when_committed(key, reservation)
-        except BaseException:
+        except BaseException as error:
             self._latch.during(self._ledger.release, reservation)
+            self._doubt_books(error)
             raise
         self._trim()
 
     def delete(self, key: str) -> None:
         """Delete a key; KeyError if the store does not have it."""
         try:
-            self._store.delete(key)
-        finally:
-            self.settle_when_committed(key)
+            try:
+                self._store.delete(key)
+            finally:
+                self.settle_when_committed(key)
+        except BaseException as error:
+            self._doubt_books(error)
+            raise
 
-    def set_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
-        """Replace the metadata of a key."""
-        try:
-            self._store.set_metadata(key, metadata)
-        finally:
-            self.settle_when_committed(key)
+    def set_metadata(self, key: str, size: int, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a key that has so many bytes of data; otherwise as `put`."""
+        weight = metadata.get(WEIGHT)
+        if weight is None:
+            weight = weight_of_entry(key, size, metadata)
+        self._check_weight(key, weight)
+        self._write(Reservation(key, weight), metadata, self._store.set_metadata, key, metadata)
+
+    def _check_weight(self, key: str, weight: int) -> None:
+        if self._max_bytes is not None and weight > self._max_bytes:
+            raise EntryTooLargeError(
+                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"
+            )
+
+    def _doubt_books(self, error: BaseException) -> None:
+        """Have the books made anew before the next write, if what was raised may have struck anywhere."""
+        if not isinstance(error, (StoreError, KeyError)):
+            self._stale = True
 
     def _make_room(self, reservation: Reservation) -> None:
         """Reserve room, and evict what there is too much."""
-        if self._stale:
-            self._renew_books()
         ledger = self._ledger
+        transaction = self.current_transaction()
+        if transaction is not None:
+            reservation.owner = self._unsettled.reservations
+            earlier = self._unsettled.reservations.pop(reservation.key or "", None)
+            if earlier is not None:
+                self._latch.during(ledger.succeed, reservation, earlier)
+            if getattr(transaction, "optimistic", False):
+                # That it is there counts: if another evicts it meanwhile, that is a conflict.
+                self._store.exists(reservation.key or "")
+        stamp = ledger.stamp
         node = self._latch.during(ledger.reserve, reservation)
-        while reservation.owes:
+        while not reservation.writing:
             if node is not None:
                 self._evict_for(reservation, node)
-            elif not (self._give_up_own(reservation) or self._wait_for_victim()):
+            elif not (
+                self._give_up_own(reservation)
+                or self._evict_unsettled(reservation)
+                or self._wait_for_room(reservation, stamp)
+            ):
+                self._latch.during(ledger.forgive, reservation)
                 return  # the bound is kept afterwards, by `_trim`
-            if reservation.owes:
+            stamp = ledger.stamp
+            if not reservation.writing:
                 node = self._latch.during(ledger.choose, reservation)
 
     def _evict_for(self, reservation: Reservation, node: Node) -> None:
@@ -294,18 +386,50 @@ class Keeper:
                 with contextlib.suppress(KeyError):
                     self._store.evict(key, "size")
                 self._latch.during(self._ledger.replace, reservation, other)
+                transaction = self.current_transaction()
+                if transaction is not None:
+                    transaction.on_rollback(functools.partial(self._have_again, key, other.full_weight))
                 return True
         return False
 
-    def _wait_for_victim(self) -> bool:
+    def _have_again(self, key: str, weight: int) -> None:
+        """Note that a savepoint has brought back what was given up after it."""
+        if self.current_transaction() is not None:
+            reservation = Reservation(key, weight)
+            reservation.owner = self._unsettled.reservations
+            self._latch.during(self._ledger.reserve_unpaid, reservation)
+            self.settle_when_committed(key, reservation)
+
+    def _evict_unsettled(self, reservation: Reservation) -> bool:
+        """Evict what a transaction before this one has written, and the books do not know yet."""
+        transaction = self.current_transaction()
+        if transaction is None or getattr(transaction, "optimistic", False):
+            return False
+        for other in self._latch.during(self._ledger.unsettled_of_others, reservation):
+            key = other.key or ""
+            if self._store.exists(key):
+                self._store.evict(key, "size")
+                self._latch.during(self._ledger.promise_unsettled, reservation, other)
+                self.settle_when_committed(key, cause="size")
+                return True
+        return False
+
+    def _wait_for_room(self, reservation: Reservation, stamp: int) -> bool:
         """Wait until one of those that are writing what could go is done; return whether one was.
 
         Not inside a transaction: the others may be waiting for that.
+
+        Parameters
+        ----------
+        reservation : Reservation
+        stamp : int
+            The ledger's, from before it was asked what can go.
         """
-        if self.current_transaction() is not None:
+        if reservation.owner is not None:
             return False
-        stamp = self._ledger.stamp
-        return self._settled.wait(lambda: self._ledger.stamp != stamp, _WAIT_FOR_VICTIM, look_again=0.001)
+        return self._settled.wait(
+            lambda: reservation.writing or self._ledger.stamp != stamp, _WAIT_FOR_ROOM, look_again=0.001
+        )
 
     def _evict(self, node: Node, cause: str, reservation: Reservation | None = None) -> None:
         """Evict an entry, unless somebody has set it since it was chosen."""
@@ -320,6 +444,11 @@ class Keeper:
                     return
             elif reservation is not None:
                 self._latch.during(self._ledger.promise, reservation, node)
+                transaction = self.current_transaction()
+                assert transaction is not None
+                transaction.on_rollback(
+                    functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
+                )
         except (KeyError, RevisionMismatchError):
             pass  # somebody else was quicker, which the books learn now
         self.settle_when_committed(key, cause=done)
@@ -371,10 +500,13 @@ class Keeper:
                 break
         self._settled.ring_all()
         if ledger.next_due is not None:
+            self._times = True
             self._set_timer()
 
     def _hear(self, event: Any) -> None:
-        """Learn what others have written to the store."""
+        """Learn what others have written to the store; who writes by way of the cache settles it."""
+        if self._ledger.is_reserved(event.key):
+            return
         node = self.nodes.get(event.key)
         revision = getattr(event, "revision", None)
         if revision is None or node is None or node.revision < revision:
@@ -383,13 +515,30 @@ class Keeper:
                 self._trim_in_time()
 
     def _make_books(self) -> None:
-        for key in list(self._store.query_keys()):
+        for key in {*self.nodes, *self._store.query_keys()}:
             self._settle(key)
         self._trim()
 
     def _renew_books(self) -> None:
+        """Make the books anew from what the store has; those who are writing keep their reservations."""
         self._stale = False
-        self._make_books()
+        try:
+            self._latch.during(self._ledger.mend, self._make_policy())
+            self._make_books()
+        except BaseException:
+            self._stale = True
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self, notes: str) -> Iterator[None]:
+        """Open a transaction of the cache's own; the books see its end even if the store cannot tell."""
+        try:
+            with self._store.transaction(notes):
+                yield
+        except BaseException:
+            if self.current_transaction is _no_transaction:
+                self._stale = True  # what was noted is taken back
+            raise
 
     def renew_in_child(self) -> None:
         """Begin anew in a forked child: rule 5."""
@@ -404,18 +553,25 @@ class Keeper:
 
     def sweep(self) -> int:
         """Evict all whose time is over; return how many that were."""
+        if self._stale:
+            self._renew_books()
         swept = 0
-        while taken := self._latch.during(self._ledger.take_due, self._clock(), _SWEPT_AT_ONCE):
-            swept += len(taken)
-            self._sweep(taken, self._store.transaction("sweep"))
+        while taken := self._sweep(self._store.transaction):
+            swept += taken
         return swept
 
-    def _sweep(self, taken: list[tuple[Node, str]], transaction: Any) -> None:
+    def _sweep(self, transaction: Callable[[str], Any]) -> int:
+        """Evict some whose time is over, in one transaction; return how many."""
+        taken: list[tuple[Node, str]] = []
         try:
-            self._evict_together(taken, transaction)
-        except BaseException:
+            self._latch.during(self._ledger.take_due, self._clock(), _SWEPT_AT_ONCE, taken)
+            if taken:
+                self._evict_together(taken, transaction("sweep"))
+        except BaseException as error:
             self._latch.during(self._ledger.put_back, taken, self._clock() + _BRIEF)
+            self._doubt_books(error)
             raise
+        return len(taken)
 
     def _set_timer(self) -> None:
         """Have the store's thread sweep when something is due; a store without one is swept by writers."""
@@ -438,11 +594,9 @@ class Keeper:
     def _sweep_in_time(self) -> None:
         """Sweep on the store's thread."""
         self._timer, self._timer_due = None, math.inf
-        taken = self._latch.during(self._ledger.take_due, self._clock(), _SWEPT_AT_ONCE)
         # A writer that is at work is not waited for long: what could not go was put back.
         with contextlib.suppress(LockTimeoutError, BackpressureError, StoreClosedError):
-            if taken:
-                self._sweep(taken, self._brief_transaction("sweep"))
+            self._sweep(self._brief_transaction)
         self._set_timer()
 
     def _trim_in_time(self) -> None:
@@ -481,12 +635,6 @@ class Keeper:
 
 def _no_transaction() -> None:
     """Return None: the store cannot tell."""
-
-
-def _is_past(node: Node, now: float) -> bool:
-    return (node.deadline is not None and node.deadline <= now) or (
-        node.idle is not None and node.used + node.idle <= now
-    )
 
 
 def _checked_policy(policy: str | Callable[[], EvictionPolicy]) -> Callable[[], EvictionPolicy]:

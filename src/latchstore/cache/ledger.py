@@ -10,11 +10,19 @@ Thread safety:
    it is.
 3. The bound holds at each commit because room is made before a write: a `Reservation` counts as if it were in
    the store already, and what it owes is evicted before the write. Let T be the weight of all nodes and
-   reservations, D what is owed. `reserve` keeps T - D within the bound, each eviction takes as much from T as
-   from D (more from T, if the entry is heavier than what is owed), and a write turns a reservation that owes
-   nothing into a node. What is in the store is at most T less the reservations that are not written, and
-   those that owe something are not: so it is within the bound. What others put into the store past the cache,
-   and what has to be written when all that could go is being written itself, is evicted after it.
+   reservations, D what is owed, of each reservation no more than it reserves. `reserve` keeps T - D within
+   the bound, each eviction takes as much from T as from D (more from T, if the entry is heavier than what is
+   owed), and a write turns a reservation that owes nothing into a node. What is in the store is at most T
+   less the reservations that are not written, and those that owe something are not: it is within the bound.
+4. Whether a reservation is paid for is settled under the latch (`writing`); it is given no debts after that.
+   What somebody is about to overwrite can be evicted all the same as long as that one waits itself: it owes
+   for the new room from then on. And who finds nothing to evict takes the room of others who wait. So of
+   those who wait for room one can always go on.
+5. A transaction makes its evictions when it is committed, all at once, so till then they are promised only.
+   One that holds no mutex must not hold up others: they may evict what it has written or is going to evict,
+   which is a conflict when it is committed.
+6. What others put into the store past the cache, and what an exclusive transaction has to write when all that
+   could go is being written by those who wait for it, is evicted after it: one entry at the most.
 """
 
 from __future__ import annotations
@@ -65,27 +73,43 @@ class Reservation:
         What is going to be, when the transaction that it is in is committed.
     successor : Reservation or None
         Which has taken it over, with what it owes.
+    chosen : list of Node
+        What was to be evicted for it.
+    owner : object or None
+        What those of one transaction have in common; None outside.
+    writing : bool
+        Whether all is paid, so that it is written as soon as possible; in a transaction, when that ends.
+    doubted : Node or None
+        Of which readers do not believe that it lasts, until the write has been settled.
     """
 
     __slots__ = (
+        "chosen",
+        "doubted",
         "entries",
         "full_weight",
         "key",
         "owed_entries",
         "owed_weight",
+        "owner",
         "promised_entries",
         "promised_weight",
         "successor",
         "weight",
+        "writing",
     )
 
     def __init__(self, key: str | None, weight: int) -> None:
         self.key = key
-        self.entries = 0 if key is None else 1
-        self.weight = self.full_weight = weight
+        self.entries = self.weight = 0  # until it is noted
+        self.full_weight = weight
         self.owed_entries = self.owed_weight = 0
         self.promised_entries = self.promised_weight = 0
         self.successor: Reservation | None = None
+        self.chosen: list[Node] = []
+        self.owner: object | None = None
+        self.writing = False
+        self.doubted: Node | None = None
 
     @property
     def owes(self) -> bool:
@@ -136,9 +160,15 @@ class Ledger:
         self._reserved: dict[str | None, list[Reservation]] = {}
         self._reserved_entries = self._reserved_weight = 0
         self._owed_entries = self._owed_weight = 0
+        # What open transactions are going to evict, and for which reservation.
+        self._promised: dict[Node, Reservation] = {}
         # When which key is to be looked at, the earliest first; those that were set again are passed over.
         self._due: list[tuple[float, int, Node]] = []
         self._numbers = itertools.count()
+
+    def is_reserved(self, key: str) -> bool:
+        """Tell whether somebody is writing a key, who will settle it; asked without the latch, too."""
+        return key in self._reserved
 
     @property
     def weight(self) -> int:
@@ -149,49 +179,123 @@ class Ledger:
 
     def reserve(self, reservation: Reservation) -> Node | None:
         """Note a reservation and what it owes; return the first node to be evicted for it, or None."""
+        self._reserved.setdefault(reservation.key, []).append(reservation)
+        self._claim_room(reservation)
+        return self.choose(reservation)
+
+    def _change(
+        self, reservation: Reservation, entries: int, weight: int, owed_entries: int, owed_weight: int
+    ) -> None:
+        """Change what a reservation reserves and owes, and the sums with it."""
+        old = reservation
+        self._reserved_entries += entries - old.entries
+        self._reserved_weight += weight - old.weight
+        self._owed_entries += min(entries, owed_entries) - min(old.entries, old.owed_entries)
+        self._owed_weight += min(weight, owed_weight) - min(old.weight, old.owed_weight)
+        reservation.entries, reservation.weight = entries, weight
+        reservation.owed_entries, reservation.owed_weight = owed_entries, owed_weight
+
+    def _claim_room(self, reservation: Reservation) -> None:
+        """Note what a reservation reserves and owes."""
         key = reservation.key
-        node = None if key is None else self.nodes.get(key)
+        self._change(reservation, 0, 0, 0, 0)
+        if key is None:
+            # What is there too much, and nobody is about to evict.
+            trimming = self._reserved[None]
+            entries = len(self.nodes) - self._max_entries - sum(other.owed_entries for other in trimming)
+            weight = self._node_weight - self._max_bytes - sum(other.owed_weight for other in trimming)
+            self._change(reservation, 0, 0, max(0, entries), max(0, weight))
+            return
+        node = self.nodes.get(key)
         if node is not None and node.leaving is None:
-            reservation.entries = 0
-            reservation.weight = max(0, reservation.weight - node.weight)
-        self._reserved.setdefault(key, []).append(reservation)
-        self._reserved_entries += reservation.entries
-        self._reserved_weight += reservation.weight
-        self._owe(reservation, self._entries_over(), self._weight_over())
-        return self.choose(reservation) if reservation.owes else None
+            self._change(reservation, 0, max(0, reservation.full_weight - node.weight), 0, 0)
+        else:
+            self._change(reservation, 1, reservation.full_weight, 0, 0)
+        self._owe(
+            reservation,
+            max(0, len(self.nodes) + self._reserved_entries - self._owed_entries - self._max_entries),
+            max(0, self._node_weight + self._reserved_weight - self._owed_weight - self._max_bytes),
+        )
 
-    def _entries_over(self) -> int:
-        over = len(self.nodes) + self._reserved_entries - self._owed_entries - self._max_entries
-        return over if over > 0 else 0
+    def _claim_again(self, reservation: Reservation) -> None:
+        """Have one that waits owe what it has to now."""
+        self._claim_room(reservation)
+        self._note_paid(reservation)
 
-    def _weight_over(self) -> int:
-        over = self._node_weight + self._reserved_weight - self._owed_weight - self._max_bytes
-        return over if over > 0 else 0
+    def _note_paid(self, reservation: Reservation) -> None:
+        if not reservation.owes:
+            reservation.writing = True
 
     @property
     def is_over(self) -> bool:
-        """Whether more is in the store than there may be, and nobody is about to evict it."""
-        return bool(self._entries_over() or self._weight_over())
+        """Whether more is there than there may be."""
+        return len(self.nodes) > self._max_entries or self._node_weight > self._max_bytes
 
     def _owe(self, reservation: Reservation, entries: int, weight: int) -> None:
-        reservation.owed_entries += entries
-        reservation.owed_weight += weight
-        self._owed_entries += entries
-        self._owed_weight += weight
+        """Have a reservation owe more, or less."""
+        self._change(
+            reservation,
+            reservation.entries,
+            reservation.weight,
+            reservation.owed_entries + entries,
+            reservation.owed_weight + weight,
+        )
 
     def choose(self, reservation: Reservation) -> Node | None:
-        """Return the node that is to be evicted next for a reservation; None if all are in use."""
+        """Return the node to be evicted next for a reservation; None if all is paid, or all are in use."""
+        self._note_paid(reservation)
+        if reservation.writing:
+            return None
         in_use = []
         try:
             while (node := self.policy.choose()) is not None:
-                if node.key not in self._reserved:
-                    node.leaving = reservation
+                if self._may_go(node, reservation):
+                    self._take(node, reservation)
                     return node
-                in_use.append(node)  # somebody is just writing it
-            return None
+                in_use.append(node)
         finally:
             for other in in_use:
                 self.policy.add(other)
+        # What others are about to evict: in a transaction that may end much later, or after this one.
+        leaving = self._promised if reservation.owner is None else self.nodes.values()
+        for other in leaving:
+            by = other.leaving
+            if by is not None and by.owner is not reservation.owner and self._may_go(other, reservation):
+                self._promised.pop(other, None)
+                self._take(other, reservation)
+                return other
+        if reservation.owner is None:
+            self._claim_again(reservation)  # others may have left room since
+            if not reservation.writing:
+                self._take_room_of_waiting(reservation)
+        return None
+
+    def _take_room_of_waiting(self, reservation: Reservation) -> None:
+        """Take room that others have who wait for more: each might have a part, and wait for the others'."""
+        waiting = [other for several in self._reserved.values() for other in several if not other.writing]
+        for other in waiting:
+            if other is not reservation and other.owner is None:
+                entries = min(reservation.owed_entries, max(0, other.entries - other.owed_entries))
+                weight = min(reservation.owed_weight, max(0, other.weight - other.owed_weight))
+                self._owe(other, entries, weight)
+                self._owe(reservation, -entries, -weight)
+        self._note_paid(reservation)
+
+    def _may_go(self, node: Node, reservation: Reservation) -> bool:
+        """Tell whether nobody is just writing the key, unless in a transaction of somebody else's."""
+        owner = reservation.owner
+        return node.key != reservation.key and not any(
+            (other.writing and other.owner is None) or (owner is not None and other.owner is owner)
+            for other in self._reserved.get(node.key, ())
+        )
+
+    def _take(self, node: Node, reservation: Reservation) -> None:
+        node.leaving = reservation
+        reservation.chosen.append(node)
+        # One who waits to replace it will need room of its own, and owes for that.
+        first = self._reserve_for_one(self._reserved.get(node.key))
+        if first is not None:
+            self._owe(first, 1, node.weight)
 
     def choose_more(self, reservation: Reservation, count: int) -> list[Node]:
         """Return up to `count` nodes that may go as well."""
@@ -202,8 +306,8 @@ class Ledger:
         """Have a reservation take over the room of another one, whose entry is given up, and what it owes."""
         entries, weight = other.entries, other.weight
         owed_entries, owed_weight = other.owed_entries, other.owed_weight
-        self.release(other)
         other.successor = reservation
+        self.release(other)
         reservation.promised_entries += other.promised_entries
         reservation.promised_weight += other.promised_weight
         self._owe(
@@ -211,23 +315,100 @@ class Ledger:
             owed_entries - min(entries, reservation.owed_entries),
             owed_weight - min(weight, reservation.owed_weight),
         )
+        self._note_paid(reservation)
+
+    def unsettled_of_others(self, reservation: Reservation) -> list[Reservation]:
+        """Return what other transactions have written, or are going to, of which there is no node yet."""
+        return [
+            several[-1]
+            for key, several in self._reserved.items()
+            if key not in self.nodes and several[-1].owner not in (None, reservation.owner)
+        ]
+
+    def forgive(self, reservation: Reservation) -> None:
+        """Note that what is owed yet will not be paid before the write."""
+        reservation.writing = True
+        self._owe(
+            reservation,
+            min(0, reservation.promised_entries - reservation.owed_entries),
+            min(0, reservation.promised_weight - reservation.owed_weight),
+        )
+
+    def reserve_unpaid(self, reservation: Reservation) -> None:
+        """Note a reservation for what a savepoint has brought back into a transaction."""
+        self._reserved.setdefault(reservation.key, []).append(reservation)
+        self._claim_room(reservation)
+        self.forgive(reservation)
+
+    def succeed(self, reservation: Reservation, earlier: Reservation) -> None:
+        """Have a new reservation take the place of an earlier one of the same key and transaction."""
+        earlier.successor = reservation
+        self.release(earlier)
+        reservation.full_weight = max(reservation.full_weight, earlier.full_weight)
+        reservation.promised_entries += earlier.promised_entries
+        reservation.promised_weight += earlier.promised_weight
+
+    def break_promise(self, reservation: Reservation, node: Node) -> None:
+        """Note that an eviction was taken back with the block that it was made in."""
+        last = reservation
+        while last.successor is not None:
+            last = last.successor
+        last.promised_entries = max(0, last.promised_entries - 1)
+        last.promised_weight = max(0, last.promised_weight - node.weight)
+        if node.leaving is reservation:
+            node.leaving = None
+            self._promised.pop(node, None)
+            if self.nodes.get(node.key) is node:
+                self.policy.add(node)
+
+    def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
+        """As `promise`, for what another transaction has written."""
+        reservation.promised_entries += 1
+        reservation.promised_weight += other.full_weight
+        self._note_paid(reservation)
 
     def promise(self, reservation: Reservation, node: Node) -> None:
         """Note that a node will have gone when the reservation's transaction is committed."""
         reservation.promised_entries += 1
         reservation.promised_weight += node.weight
+        self._promised[node] = reservation
+        self._note_paid(reservation)
+
+    def doubt(self, reservation: Reservation) -> None:
+        """Have readers ask the store: what is about to be written may expire before it is noted."""
+        node = self.nodes.get(reservation.key or "")
+        if node is not None and reservation.doubted is None:
+            reservation.doubted = node
+            node.doubts += 1
+            node.timed = True
 
     def release(self, reservation: Reservation) -> None:
         """Forget a reservation; may be done twice."""
+        node = reservation.doubted
+        if node is not None:
+            reservation.doubted = None
+            node.doubts -= 1
+            node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
         others = self._reserved.get(reservation.key)
         if others is None or reservation not in others:
             return
         others.remove(reservation)
         if not others:
             del self._reserved[reservation.key]
-        self._reserved_entries -= reservation.entries
-        self._reserved_weight -= reservation.weight
-        self._owe(reservation, -reservation.owed_entries, -reservation.owed_weight)
+        self._change(reservation, 0, 0, 0, 0)
+        if reservation.key is not None and reservation.key not in self.nodes:
+            self._reserve_for_one(others)
+        if reservation.successor is None:
+            self._keep_chosen(reservation)
+
+    def _keep_chosen(self, reservation: Reservation) -> None:
+        """Have what was chosen and is still here, as evicting it failed, stand in the policy again."""
+        for node in reservation.chosen:
+            if node.leaving is reservation:
+                node.leaving = None
+                self._promised.pop(node, None)
+                if self.nodes.get(node.key) is node:
+                    self.policy.add(node)
 
     # -- what is there ----------------------------------------------------------------------------
 
@@ -259,8 +440,6 @@ class Ledger:
         if stamp != self.stamp:
             return False
         self.stamp += 1
-        if reservation is not None:
-            self.release(reservation)
         if cause is not None:
             self._count(cause)
         node = self.nodes.get(key)
@@ -275,7 +454,15 @@ class Ledger:
                 self._note(node, facts, now)
             if node.leaving is not None:
                 node.leaving = None
+                self._promised.pop(node, None)
                 self.policy.add(node)
+            if node.timed and node.expected is None:
+                self._expect_again(node)  # it was swept in a transaction that was rolled back
+        if reservation is not None:
+            self.release(reservation)
+        for waiting in self._reserved.get(key, ()):
+            if not waiting.writing:
+                self._claim_again(waiting)
         return True
 
     def note_evictions(self, evicted: list[tuple[Node, int, str]]) -> None:
@@ -305,12 +492,10 @@ class Ledger:
 
     def _note(self, node: Node, facts: Facts, now: float) -> None:
         node.revision, node.weight, node.deadline, node.idle, node.refresh = facts
-        node.timed = node.deadline is not None or node.idle is not None
-        if node.deadline is not None:
-            self._expect(node, node.deadline)
+        node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
         if node.idle is not None:
             node.used = now
-            self._expect(node, now + node.idle)
+        self._expect_again(node)
 
     def _remove(self, node: Node) -> None:
         del self.nodes[node.key]
@@ -322,54 +507,99 @@ class Ledger:
             paid = paid.successor
         if paid is not None:
             self._owe(paid, -min(1, paid.owed_entries), -min(node.weight, paid.owed_weight))
-        overwriting = self._reserved.get(node.key)
-        if overwriting and not overwriting[0].entries and overwriting[0].full_weight:
-            # Somebody was about to replace it, and needs room of its own now.
-            first = overwriting[0]
-            self._reserved_entries += 1
-            self._reserved_weight += first.full_weight - first.weight
-            first.entries, first.weight = 1, first.full_weight
+            self._note_paid(paid)
+        self._promised.pop(node, None)
+        self._reserve_for_one(self._reserved.get(node.key))
+
+    def _reserve_for_one(self, writing: list[Reservation] | None) -> Reservation | None:
+        """Have one of those who were about to replace an entry have room for it; return it, if none had."""
+        if not writing or any(reservation.entries for reservation in writing):
+            return None
+        first = writing[0]
+        self._change(first, 1, first.full_weight, first.owed_entries, first.owed_weight)
+        return first
 
     # -- time -------------------------------------------------------------------------------------
 
     def _expect(self, node: Node, time: float) -> None:
+        """Have a node looked at, at that time at the latest."""
+        if node.expected is not None and node.expected <= time:
+            return  # it is looked at before, and then again
+        node.expected = time
         if len(self._due) > 64 + 2 * len(self.nodes):
-            # Most are of what was set again: keep those that are still meant.
+            # Most are of what has gone: keep those that are still meant.
             self._due = [item for item in self._due if self._is_meant(item[2], item[0])]
             heapq.heapify(self._due)
         heapq.heappush(self._due, (time, next(self._numbers), node))
 
+    def _expect_again(self, node: Node) -> None:
+        """Have a node looked at when its time may be over."""
+        if node.deadline is not None:
+            self._expect(node, node.deadline)
+        if node.idle is not None:
+            self._expect(node, node.used + node.idle)
+
     def _is_meant(self, node: Node, time: float) -> bool:
-        return self.nodes.get(node.key) is node and (
-            node.idle is not None or (node.deadline is not None and node.deadline <= time)
-        )
+        return node.expected == time and self.nodes.get(node.key) is node
 
     @property
     def next_due(self) -> float | None:
         """When something has to be looked at next, in seconds of the cache's clock."""
-        return self._due[0][0] if self._due else None
+        try:
+            return self._due[0][0]
+        except IndexError:
+            return None  # asked for without the latch
 
-    def take_due(self, now: float, limit: int) -> list[tuple[Node, str]]:
-        """Return nodes whose time is over, each with the cause; `put_back` must follow if they stay."""
-        taken: list[tuple[Node, str]] = []
+    def take_due(self, now: float, limit: int, taken: list[tuple[Node, str]]) -> None:
+        """Add nodes to `taken` whose time is over, each with the cause; `put_back` must follow if they stay.
+
+        They are noted before they are taken from the heap, so that none is lost if that is broken off.
+        """
         while self._due and self._due[0][0] <= now and len(taken) < limit:
-            time, _, node = heapq.heappop(self._due)
-            if self.nodes.get(node.key) is not node:
+            time, _, node = self._due[0]
+            if not self._is_meant(node, time):
+                heapq.heappop(self._due)
                 continue
             if node.deadline is not None and node.deadline <= now:
                 taken.append((node, "expired"))
-            elif node.idle is not None:
-                if node.used + node.idle <= now:
-                    taken.append((node, "idle"))
-                elif time < node.used + node.idle:
-                    self._expect(node, node.used + node.idle)  # it was used since
-        return taken
+            elif node.idle is not None and node.used + node.idle <= now:
+                taken.append((node, "idle"))
+            heapq.heappop(self._due)
+            node.expected = None
+            if not taken or taken[-1][0] is not node:
+                self._expect_again(node)  # it was set again, or used, since
 
     def put_back(self, taken: list[tuple[Node, str]], time: float) -> None:
         """Have nodes that could not be evicted looked at again."""
         for node, _ in taken:
             if self.nodes.get(node.key) is node:
+                node.expected = None
                 self._expect(node, time)
+
+    def mend(self, policy: EvictionPolicy) -> None:
+        """Make the sums, the policy and the times anew: something has struck in the middle of a change.
+
+        Reservations stand, as those that they are of are at work. What the store has is to be asked after it.
+        """
+        reserved = [reservation for several in self._reserved.values() for reservation in several]
+        self._reserved = {}
+        for reservation in reserved:
+            self._reserved.setdefault(reservation.key, []).append(reservation)
+        self._reserved_entries = sum(reservation.entries for reservation in reserved)
+        self._reserved_weight = sum(reservation.weight for reservation in reserved)
+        self._owed_entries = sum(min(each.entries, each.owed_entries) for each in reserved)
+        self._owed_weight = sum(min(each.weight, each.owed_weight) for each in reserved)
+        self._node_weight = sum(node.weight for node in self.nodes.values())
+        self.policy = policy
+        self._promised = {}
+        self._due = []
+        for node in self.nodes.values():
+            node.forget_places()
+            node.doubts = sum(reservation.doubted is node for reservation in reserved)
+            if node.leaving not in reserved:
+                node.leaving = None
+                policy.add(node)
+            self._expect_again(node)
 
     # -- checks -----------------------------------------------------------------------------------
 

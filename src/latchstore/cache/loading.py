@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from latchstore.errors import LoadTimeoutError, RecursiveLoadError
 from latchstore.locking import Waiters, this_thread, thread_name
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Outcome(NamedTuple):
@@ -26,10 +29,13 @@ class Outcome(NamedTuple):
         failed.
     error : BaseException or None
         What it failed with.
+    absent : bool
+        Whether the load of many keys has found that there is none of this one.
     """
 
     data: bytes | None
     error: BaseException | None
+    absent: bool = False
 
 
 class Load:
@@ -58,11 +64,23 @@ class Load:
         self._waiters = Waiters()
 
 
+#: The outcome of a load that something has struck that is no failure of the loader's: another thread tries.
+_STRUCK = Outcome(None, None)
+
+
+class _Inside(threading.local):
+    """What this thread is loading in a transaction."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+
 class LoadTable:
     """The loads that run."""
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
+        self._inside = _Inside()
         # For which load a thread waits, so that no circle of waiting threads closes.
         self._waiting: dict[threading.Thread, Load] = {}
 
@@ -90,6 +108,41 @@ class LoadTable:
             del self._loads[load.key]
         load._waiters.ring_all()
 
+    def ending(self, loads: Iterable[Load], function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function that may claim the loads; whatever happens, all that it has claimed end with it.
+
+        Done twice, as an exception before a bytecode may strike once: rule 3 of locking.py. A load that has
+        been struck by what is no failure of the loader's is tried by another thread.
+        """
+        try:
+            try:
+                return function(*arguments)
+            finally:
+                self._finish_all(loads)
+        finally:
+            self._finish_all(loads)
+
+    def _finish_all(self, loads: Iterable[Load]) -> None:
+        for load in loads:
+            self.finish(load, _STRUCK)
+
+    def load_inside(self, key: str, function: Callable[[], T]) -> T:
+        """Call a function that loads a key in a transaction, unless this thread is loading that key already.
+
+        Raises
+        ------
+        RecursiveLoadError
+        """
+        running, keys = self._loads.get(key), self._inside.keys
+        if key in keys or (running is not None and running._thread is this_thread.thread):
+            raise RecursiveLoadError(f"key {key!r} is being loaded by this thread")
+        begun = len(keys)
+        try:
+            keys.append(key)
+            return function()
+        finally:
+            del keys[begun:]
+
     def overtake(self, key: str) -> None:
         """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
         load = self._loads.get(key)
@@ -102,26 +155,37 @@ class LoadTable:
             if tag is None or tag in load.tags:
                 load.overtaken = True
 
-    def wait(self, load: Load, timeout: float | None) -> Outcome:
-        """Wait for another thread's load; return its outcome.
+    def wait_if_current(self, load: Load, deadline: float | None) -> Outcome:
+        """Wait for another thread's load until a time, in monotonic seconds; return its outcome.
+
+        If the key was deleted or set since that load began, its value is older than the call that waits: then
+        the outcome says nothing, and the caller looks again.
 
         Raises
         ------
         LoadTimeoutError
-            If it takes longer than `timeout` seconds.
+            If it takes longer.
         RecursiveLoadError
             If that load is this thread's own, or waits for it.
         """
+        overtaken = load.overtaken
+        outcome = self._wait(load, deadline)
+        return _STRUCK if overtaken else outcome
+
+    def _wait(self, load: Load, deadline: float | None) -> Outcome:
         me = this_thread.thread
         try:
-            self._waiting[me] = load
-            self._refuse_circle(me, load)
-            seconds = -1.0 if timeout is None else timeout
-            if not load._waiters.wait(lambda: load.outcome is not None, seconds):
-                raise LoadTimeoutError(
-                    f"key {load.key!r} is still being loaded after {timeout:g} s: by thread "
-                    f"{thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
-                )
+            try:
+                self._waiting[me] = load
+                self._refuse_circle(me, load)
+                seconds = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+                if not load._waiters.wait(lambda: load.outcome is not None, seconds):
+                    raise LoadTimeoutError(
+                        f"key {load.key!r} is still being loaded after {seconds:.3g} s: by thread "
+                        f"{thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
+                    )
+            finally:
+                self._waiting.pop(me, None)
         finally:
             self._waiting.pop(me, None)
         assert load.outcome is not None
@@ -139,6 +203,8 @@ class LoadTable:
                 )
             waited_for = self._waiting.get(waited_for._thread)
             if waited_for is not None:
+                if waited_for.outcome is not None:
+                    return  # that thread is about to go on
                 if waited_for.key in path:
                     return  # a circle of others, who find it themselves
                 path.append(waited_for.key)

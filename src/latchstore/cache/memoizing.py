@@ -6,9 +6,10 @@ import functools
 import hashlib
 import inspect
 import itertools
+import os
 import weakref
 from collections.abc import Callable, Iterable
-from enum import Enum
+from enum import Enum, Flag
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from latchstore.arguments import describe
@@ -64,8 +65,9 @@ class Memoized(Generic[P, R]):
         self._key = key
         self._tags = tags if callable(tags) else tuple(tags)
         self._options = options
+        _refuse_unfit(function)
         self._signature = inspect.signature(function)
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._name = _name_of(function)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -145,13 +147,35 @@ class BoundMemoized(Generic[P, R]):
         return self._memoized.invalidate(self._instance, *args, **kwargs)
 
 
+def _refuse_unfit(function: object) -> None:
+    """Raise TypeError if a function's results cannot be kept."""
+    if isinstance(function, (classmethod, staticmethod)):
+        kind = type(function).__name__
+        raise TypeError(f"memoize must stand below @{kind}, got a {kind} object")
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"memoize takes a function or method, got {describe(function)}")
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    ):
+        raise TypeError(f"{_name_of(function)} returns something that can be used once: it cannot be kept")
+
+
+def _name_of(named: Any) -> str:
+    """Tell a function or class from all others; those made again and again, by a number of each."""
+    name = f"{named.__module__}.{named.__qualname__}"
+    return f"{name}{_number_of(named)}" if "<" in name else name
+
+
 def _told(value: object, what: str) -> str:
     """Say all of a plain value, so that different ones are told apart: 1, 1.0 and True, too."""
     kind = type(value)
     if kind in _PLAIN:
         return repr(value)
     if isinstance(value, Enum):
-        return f"{kind.__module__}.{kind.__qualname__}.{value.name}"
+        # Flags may be of several members, or of none, and have no name then.
+        return f"{_name_of(kind)}.{value.value if isinstance(value, Flag) else value.name}"
     if kind is tuple or kind is list:
         told = ", ".join(_told(item, what) for item in value)  # type: ignore[attr-defined]
         return f"({told},)" if kind is tuple else f"[{told}]"
@@ -173,10 +197,21 @@ _instances: dict[int, tuple[weakref.ref[object], int]] = {}
 _instances_latch = Latch()
 
 
+def _renew_in_child() -> None:
+    global _instances_latch
+    _instances_latch = Latch()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_in_child)
+
+
 def _told_instance(instance: object) -> str:
     """Tell an instance from all others that there are or were: by a number, as its address is used again."""
-    if isinstance(instance, type):
-        return f"<class {instance.__module__}.{instance.__qualname__}>"
+    return f"<class {_name_of(instance)}>" if isinstance(instance, type) else _number_of(instance)
+
+
+def _number_of(instance: object) -> str:
     address = id(instance)
     known = _instances.get(address)
     if known is None or known[0]() is not instance:

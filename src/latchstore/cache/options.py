@@ -98,15 +98,20 @@ def facts_of(key: str, value: Value | None, default_idle: float | None) -> Facts
     if not metadata:
         return Facts(value.revision or 0, len(key) + value.size, None, default_idle, None)
     weight = metadata.get(WEIGHT)
-    if weight is None:
+    if type(weight) is not int or weight < 0:
         weight = weight_of_entry(key, value.size, metadata)
     return Facts(
         value.revision or 0,
         weight,
-        metadata.get(EXPIRES),
-        metadata.get(IDLE, default_idle),
-        metadata.get(REFRESH),
+        _number(metadata.get(EXPIRES)),
+        _number(metadata.get(IDLE, default_idle)),
+        _number(metadata.get(REFRESH)),
     )
+
+
+def _number(value: object) -> float | None:
+    """Return what is a number; in a store of others' anything may stand there."""
+    return value if type(value) in (float, int) and value < math.inf else None  # type: ignore
 
 
 def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:

@@ -32,6 +32,10 @@ class Node:
         From when on it is to be loaded again.
     timed : bool
         Whether a hit has to look at the clock.
+    expected : float or None
+        When the ledger looks at it next, if it does.
+    doubts : int
+        How many are just writing an entry that may expire sooner: the store is to be asked.
     visited : bool
         Whether it was hit since the policy last looked.
     visits : int
@@ -46,6 +50,8 @@ class Node:
 
     __slots__ = (
         "deadline",
+        "doubts",
+        "expected",
         "idle",
         "key",
         "leaving",
@@ -70,12 +76,20 @@ class Node:
         self.used = 0.0
         self.refresh: float | None = None
         self.timed = False
+        self.expected: float | None = None
+        self.doubts = 0
         self.visited = False
         self.visits = 0
         self.older: Node | None = None
         self.newer: Node | None = None
         self.queue: OrderedDict[str, Node] | None = None
         self.leaving: Any = None
+
+    def forget_places(self) -> None:
+        """Be in no list of any policy, and not expected."""
+        self.older = self.newer = None
+        self.queue = None
+        self.expected = None
 
 
 class EvictionPolicy(ABC):

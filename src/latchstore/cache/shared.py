@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import time
 import weakref
@@ -133,12 +132,13 @@ class Cache(StoreMapping):
         self._nodes = self._keeper.nodes
         self._notes_hits = self._keeper.on_hit is not None
         self._is_raw = type(self._codec) is RawCodec
-        self._to_bytes = self.store.to_bytes
+        # Of what others have written the nodes may not know yet when it expires.
+        self._to_bytes = self.store.to_bytes if self._owns_store else self._keeper.known_bytes
         self._register = CountRegister()
         self._counts = ThreadCounts(self._register)
         self._loads = LoadTable()
         # Errors that are raised again for a while, instead of loading again.
-        self._failures: dict[str, tuple[Exception, float]] = {}
+        self._failures: dict[str, tuple[Exception, float, TracebackType | None]] = {}
         self._has_tag_index = False
         _caches[id(self)] = self
 
@@ -208,12 +208,7 @@ class Cache(StoreMapping):
         KeyError
             If it is missing or expired.
         """
-        value = self._keeper.value(checked_key(key))
-        deadline = None if value is None else value.metadata.get(EXPIRES)
-        left: float | None = None if deadline is None else deadline - self._clock()
-        if value is None or (left is not None and left <= 0):
-            raise KeyError(key)
-        return left
+        return self._keeper.remaining(checked_key(key))
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -266,7 +261,7 @@ class Cache(StoreMapping):
     def _set(self, key: str, data: bytes, options: Options) -> None:
         if self._loads.running(key) is not None:
             # The load must not put an older value in its place: point 2 of `_store_loaded`.
-            with self.store.transaction(f"set {key!r}"):
+            with self._keeper.transaction(f"set {key!r}"):
                 self._loads.overtake(key)
                 self._put(key, data, options)
         else:
@@ -276,17 +271,25 @@ class Cache(StoreMapping):
         """Set many keys in one transaction; options as for `set`."""
         checked = checked_options(self._ttl, **options)
         # Encoded before, as that may run anybody's code, and take long.
-        data = {checked_key(key): encoded(self._codec, key, value) for key, value in values.items()}
-        with self.store.transaction("set_many"):
-            for key in data:
-                self._set(key, data[key], checked)
+        items = [(checked_key(key), encoded(self._codec, key, value)) for key, value in values.items()]
+        self._index_tags(checked)
+        with self._keeper.transaction("set_many"):
+            for key, data in items:
+                self._set(key, data, checked)
+
+    def update(  # type: ignore[override]
+        self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
+    ) -> None:
+        """Set many keys in one transaction."""
+        self.set_many(dict(other, **more))
 
     def add(self, key: str, value: Any, **options: Any) -> bool:
         """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
         key = checked_key(key)
         checked = checked_options(self._ttl, **options)
         data = encoded(self._codec, key, value)
-        with self.store.transaction(f"add {key!r}"):
+        self._index_tags(checked)
+        with self._keeper.transaction(f"add {key!r}"):
             if key in self:
                 return False
             self._set(key, data, checked)
@@ -322,13 +325,14 @@ class Cache(StoreMapping):
         """
         key = checked_key(key)
         checked = checked_options(self._ttl, **options)
+        self._index_tags(checked)
         while True:
             before = self._content(key)
             if before is None and default is _MISSING:
                 raise KeyError(key)
             value = function(default if before is None else decoded(self._codec, key, before[0]))
             data = encoded(self._codec, key, value)
-            with self.store.transaction(f"modify {key!r}"):
+            with self._keeper.transaction(f"modify {key!r}"):
                 # What is there is compared, and no revision, which not all stores have.
                 if self._content(key) == before:
                     if before is not None:
@@ -345,29 +349,31 @@ class Cache(StoreMapping):
         """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
         key = checked_key(key)
         ttl = self._ttl if ttl is None else checked_seconds(ttl, "ttl")
-        with self.store.transaction(f"touch {key!r}"):
-            if key not in self:
+        with self._keeper.transaction(f"touch {key!r}"):
+            value = self._keeper.live_value(key)
+            if value is None:
                 return False
-            metadata = self.store.get_metadata(key)
+            metadata = value.metadata
             metadata.pop(EXPIRES, None)
             if ttl is not None:
                 metadata[EXPIRES] = self._clock() + ttl
-            self._keeper.set_metadata(key, metadata)
+            self._keeper.set_metadata(key, value.size, metadata)
             return True
 
     def _put(self, key: str, data: bytes, options: Options) -> None:
-        if options.tags:
-            self._index_tags()
+        self._index_tags(options)
         if self._failures:
             self._failures.pop(key, None)
         self._keeper.put(key, data, options)
 
-    def _index_tags(self) -> None:
+    def _index_tags(self, options: Options) -> None:
         """Have the store keep an index on tags, if it can and there is a use for it."""
+        if self._has_tag_index or not options.tags or self._keeper.current_transaction() is not None:
+            return
         add_index = getattr(self.store, "add_index", None)
-        if add_index is not None and not self._has_tag_index and self._keeper.current_transaction() is None:
+        if add_index is not None:
             add_index(TAGS)
-            self._has_tag_index = True
+        self._has_tag_index = True
 
     def sweep(self) -> int:
         """Evict what has expired or was idle for too long; return how many entries that were.
@@ -386,7 +392,7 @@ class Cache(StoreMapping):
         """
         key = checked_key(key)
         loading = self._loads.running(key) is not None
-        with self.store.transaction(f"delete {key!r}") if loading else contextlib.nullcontext():
+        with self._keeper.transaction(f"delete {key!r}") if loading else contextlib.nullcontext():
             self._loads.overtake(key)
             self._failures.pop(key, None)
             was_there = self._keeper.live_value(key) is not None
@@ -400,9 +406,12 @@ class Cache(StoreMapping):
         if not self.delete(key):
             raise KeyError(key)
 
+    def _remove(self, key: str) -> None:
+        self.delete(key)
+
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""
-        with self.store.transaction("clear"):
+        with self._keeper.transaction("clear"):
             self._loads.overtake_all()
             self._failures.clear()
             for key in list(self.store.query_keys()):
@@ -411,7 +420,7 @@ class Cache(StoreMapping):
     def invalidate_tag(self, tag: str) -> int:
         """Remove all entries that were set with a tag, in one transaction; return how many."""
         tag = checked_key(tag, "tag")
-        with self.store.transaction(f"invalidate tag {tag!r}"):
+        with self._keeper.transaction(f"invalidate tag {tag!r}"):
             self._loads.overtake_all(tag)
             keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
             for key in keys:
@@ -476,54 +485,66 @@ class Cache(StoreMapping):
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
         timeout = checked_timeout(timeout)
-        if options.tags:
-            self._index_tags()
         if found is not _MISSING:
             return self._refreshed(key, loader, options, found)
         if self._keeper.current_transaction() is not None:
-            # Other threads may be waiting for the transaction, so it waits for none.
-            value = self._loaded(key, loader)
-            self._put(key, encoded(self._codec, key, value), options)
-            return value
+            return self._load_inside(key, loader, options)
+        self._index_tags(options)
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._raise_failure(key)
             mine = Load(key, options.tags)
-            load = self._loads.claim(mine)
+            load, value = self._loads.ending(
+                [mine], self._claim_and_load, mine, loader, options, negative_ttl
+            )
             if load is mine:
-                return self._load(mine, loader, options, negative_ttl)
-            outcome = self._loads.wait(load, timeout)
+                return value
+            outcome = self._loads.wait_if_current(load, deadline)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.data is not None:
                 return decoded(self._codec, key, outcome.data)
 
+    def _claim_and_load(
+        self, mine: Load, loader: Callable[[str], Any], options: Options, negative_ttl: float | None
+    ) -> tuple[Load, Any]:
+        """Return the load of the key that runs, and what it has loaded, if it is this thread's."""
+        load = self._loads.claim(mine)
+        return load, self._load(mine, loader, options, negative_ttl) if load is mine else None
+
+    def _load_inside(self, key: str, loader: Callable[[str], Any], options: Options) -> Any:
+        """Load in a transaction: other threads may be waiting for that, so it waits for none."""
+        value = self._loads.load_inside(key, lambda: self._loaded(key, loader))
+        data = encoded(self._codec, key, value)
+        try:
+            self._put(key, data, options)
+        except EntryTooLargeError as error:
+            logger.debug("%s: returned and not kept", error)
+        return value
+
     def _load(
         self, load: Load, loader: Callable[[str], Any], options: Options, negative_ttl: float | None
     ) -> Any:
-        """Run the load that this thread has claimed; whatever happens, those who wait are told."""
+        """Run the load that this thread has claimed."""
         key = load.key
         try:
-            try:
-                data = self._live_data(key)  # another may have loaded it before the claim
-                if data is not None:
-                    self._loads.finish(load, Outcome(data, None))
-                    return decoded(self._codec, key, data)
-                begun_at = self._revision(key)
-                value = self._loaded(key, loader)
-                data = encoded(self._codec, key, value)
-                set_by_others = self._store_loaded(load, data, options, begun_at)
-                if set_by_others is not None:
-                    data, value = set_by_others, decoded(self._codec, key, set_by_others)
+            data = self._live_data(key)  # another may have loaded it before the claim
+            if data is not None:
                 self._loads.finish(load, Outcome(data, None))
-                return value
-            except Exception as error:
-                if negative_ttl is not None:
-                    self._note_failure(key, error, negative_ttl)
-                self._loads.finish(load, Outcome(None, error))
-                raise
-        finally:
-            # Struck by what is no failure of the loader's: another thread tries.
-            self._loads.finish(load, Outcome(None, None))
+                return decoded(self._codec, key, data)
+            begun_at = self._revision(key)
+            value = self._loaded(key, loader)
+            data = encoded(self._codec, key, value)
+            set_by_others = self._store_loaded(load, data, options, begun_at)
+            if set_by_others is not None:
+                data, value = set_by_others, decoded(self._codec, key, set_by_others)
+            self._loads.finish(load, Outcome(data, None))
+            return value
+        except Exception as error:
+            if negative_ttl is not None:
+                self._note_failure(key, error, negative_ttl)
+            self._loads.finish(load, Outcome(None, error))
+            raise
 
     def _loaded(self, key: str, loader: Callable[[str], Any]) -> Any:
         counts = self._counts.mine
@@ -552,12 +573,9 @@ class Cache(StoreMapping):
            of the two one comes after the other.
         """
         key = load.key
-        with self.store.transaction(f"load {key!r}"):
-            revision = self._revision(key)
-            if revision not in (0, begun_at):
+        with self._keeper.transaction(f"load {key!r}"):
+            if load.overtaken or self._revision(key) not in (0, begun_at):
                 return self._live_data(key)
-            if load.overtaken:
-                return None
             try:
                 self._put(key, data, options)
             except EntryTooLargeError as error:
@@ -566,19 +584,26 @@ class Cache(StoreMapping):
 
     def _refreshed(self, key: str, loader: Callable[[str], Any], options: Options, old: Any) -> Any:
         """Load a key again, if no other thread does; the old value serves meanwhile, and if that fails."""
-        mine = Load(key, options.tags)
-        if self._keeper.current_transaction() is not None or self._loads.claim(mine) is not mine:
+        if self._keeper.current_transaction() is not None:
             return old
-        data: bytes | None = None
+        self._index_tags(options)
+        mine = Load(key, options.tags)
+        return self._loads.ending([mine], self._claim_and_refresh, mine, loader, options, old)
+
+    def _claim_and_refresh(self, mine: Load, loader: Callable[[str], Any], options: Options, old: Any) -> Any:
+        key = mine.key
+        if self._loads.claim(mine) is not mine:
+            return old
         try:
             begun_at = self._revision(key)
             value = self._loaded(key, loader)
             data = encoded(self._codec, key, value)
-            with self.store.transaction(f"refresh {key!r}"):
-                if self._revision(key) == begun_at and not mine.overtaken:
+            with self._keeper.transaction(f"refresh {key!r}"):
+                kept = self._revision(key) == begun_at and not mine.overtaken
+                if kept:
                     self._put(key, data, options)
-                    return value
-            return self.get(key, old)
+            self._loads.finish(mine, Outcome(data, None))
+            return value if kept else self.get(key, old)
         except Exception:
             # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
             node = self._nodes.get(key)
@@ -586,23 +611,22 @@ class Cache(StoreMapping):
                 node.refresh = self._clock() + (options.refresh_after or 0.0)
             logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
             return old
-        finally:
-            self._loads.finish(mine, Outcome(data, None))
 
     def _note_failure(self, key: str, error: Exception, seconds: float) -> None:
         now = self._clock()
-        if len(self._failures) > _MANY_FAILURES:
-            for other, (_, until) in list(self._failures.items()):
-                if until <= now:
-                    self._failures.pop(other, None)
-        self._failures[key] = (error, now + seconds)
+        if len(self._failures) >= _MANY_FAILURES:
+            failures = list(self._failures.items())
+            over = [other for other, (_, until, _) in failures if until <= now]
+            for other in over or [other for other, _ in failures[: len(failures) - _MANY_FAILURES + 1]]:
+                self._failures.pop(other, None)
+        self._failures[key] = (error, now + seconds, error.__traceback__)
 
     def _raise_failure(self, key: str) -> None:
         failure = self._failures.get(key)
         if failure is not None:
-            error, until = failure
+            error, until, traceback = failure
             if self._clock() < until:
-                raise error
+                raise error.with_traceback(traceback)  # or it would grow each time
             self._failures.pop(key, None)
 
     def get_many_or_load(
@@ -634,32 +658,43 @@ class Cache(StoreMapping):
         wanted = list(dict.fromkeys(checked_keys(keys)))
         timeout = checked_timeout(timeout)
         checked = checked_options(self._ttl, **options)
-        if checked.tags:
-            self._index_tags()
         found = self.get_many(wanted)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         missing = [key for key in wanted if key not in found]
         inside = self._keeper.current_transaction() is not None
+        self._index_tags(checked)
         while missing:
             loads = [Load(key, checked.tags) for key in missing]
-            mine = loads if inside else [load for load in loads if self._loads.claim(load) is load]
             # All of ours are loaded before any other is waited for: so no circle can close here.
-            found.update(self._load_many(mine, loader, checked, inside))
-            done = {load.key for load in mine}
+            done = self._loads.ending(loads, self._claim_and_load_many, loads, loader, checked, inside, found)
             others = [key for key in missing if key not in done]
             missing = [key for key in others if not self._wait_for_other(key, found, deadline)]
         return {key: found[key] for key in wanted if key in found}
 
-    def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float) -> bool:
+    def _claim_and_load_many(
+        self,
+        loads: list[Load],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        options: Options,
+        inside: bool,
+        found: dict[str, Any],
+    ) -> list[str]:
+        """Load those keys that no other thread is loading; return which they were."""
+        mine = loads if inside else [load for load in loads if self._loads.claim(load) is load]
+        found.update(self._load_many(mine, loader, options, inside))
+        return [load.key for load in mine]
+
+    def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:
         """Wait for another thread's load of a key; return whether that has settled it."""
         load = self._loads.running(key)
         if load is None:
             value = self.get(key, _MISSING)
         else:
-            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-            outcome = self._loads.wait(load, left)
+            outcome = self._loads.wait_if_current(load, deadline)
             if outcome.error is not None:
                 raise outcome.error
+            if outcome.absent:
+                return True
             value = _MISSING if outcome.data is None else decoded(self._codec, key, outcome.data)
         if value is _MISSING:
             return False
@@ -674,26 +709,23 @@ class Cache(StoreMapping):
         inside: bool,
     ) -> dict[str, Any]:
         """Run the loads that this thread has claimed."""
-        outcome = Outcome(None, None)
         values: dict[str, Any] = {}
         data: dict[str, bytes] = {}
         try:
-            try:
-                for load in loads:
-                    already = None if inside else self._live_data(load.key)
-                    if already is not None:
-                        data[load.key] = already
-                        values[load.key] = decoded(self._codec, load.key, already)
-                missing = [load for load in loads if load.key not in data]
-                if missing:
-                    self._load_missing(missing, loader, options, values, data)
-            except Exception as error:
-                outcome = Outcome(None, error)
-                raise
-        finally:
             for load in loads:
-                known = data.get(load.key)
-                self._loads.finish(load, outcome if known is None else Outcome(known, None))
+                already = None if inside else self._live_data(load.key)
+                if already is not None:
+                    data[load.key] = already
+                    values[load.key] = decoded(self._codec, load.key, already)
+            missing = [load for load in loads if load.key not in data]
+            if missing:
+                self._load_missing(missing, loader, options, values, data)
+        except Exception as error:
+            for load in loads:
+                self._loads.finish(load, _outcome_of_many(data.get(load.key), error))
+            raise
+        for load in loads:
+            self._loads.finish(load, _outcome_of_many(data.get(load.key), None))
         return values
 
     def _load_missing(
@@ -709,13 +741,15 @@ class Cache(StoreMapping):
         fresh = {
             load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
         }
-        with self.store.transaction("load many"):
-            for load in loads:
-                key = load.key
-                if key in fresh:
-                    by_others = self._store_loaded(load, fresh[key], options, begun_at[key])
-                    values[key] = loaded[key] if by_others is None else decoded(self._codec, key, by_others)
-                    data[key] = fresh[key] if by_others is None else by_others
+        with self._keeper.transaction("load many"):
+            kept = {
+                load.key: self._store_loaded(load, fresh[load.key], options, begun_at[load.key])
+                for load in loads
+                if load.key in fresh
+            }
+        for key, by_others in kept.items():
+            values[key] = loaded[key] if by_others is None else decoded(self._codec, key, by_others)
+            data[key] = fresh[key] if by_others is None else by_others
 
     def _loaded_many(
         self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
@@ -833,6 +867,11 @@ class Cache(StoreMapping):
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
+
+
+def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:
+    """Return how the load of one of many keys has ended."""
+    return Outcome(data, None if data is not None else error, data is None and error is None)
 
 
 # Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.

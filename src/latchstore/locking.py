@@ -207,8 +207,9 @@ class Waiters:
 
     def ring_all(self) -> None:
         """Wake all who sleep now."""
-        for _ in range(len(self._bells)):
-            self.ring()
+        if self._bells:
+            for _ in range(len(self._bells)):
+                self.ring()
 
 
 class Latch:

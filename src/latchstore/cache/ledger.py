@@ -30,6 +30,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from latchstore.cache.policies import EvictionPolicy, Node
@@ -73,7 +74,7 @@ class Reservation:
         What is going to be, when the transaction that it is in is committed.
     successor : Reservation or None
         Which has taken it over, with what it owes.
-    chosen : list of Node
+    chosen : sequence of Node
         What was to be evicted for it.
     owner : object or None
         What those of one transaction have in common; None outside.
@@ -83,33 +84,19 @@ class Reservation:
         Of which readers do not believe that it lasts, until the write has been settled.
     """
 
-    __slots__ = (
-        "chosen",
-        "doubted",
-        "entries",
-        "full_weight",
-        "key",
-        "owed_entries",
-        "owed_weight",
-        "owner",
-        "promised_entries",
-        "promised_weight",
-        "successor",
-        "weight",
-        "writing",
-    )
+    # What most are to their end; so that making one takes half as long (0.3 us).
+    entries = weight = 0  # until it is noted
+    owed_entries = owed_weight = 0
+    promised_entries = promised_weight = 0
+    successor: Reservation | None = None
+    chosen: Sequence[Node] = ()
+    owner: object | None = None
+    writing = False
+    doubted: Node | None = None
 
     def __init__(self, key: str | None, weight: int) -> None:
         self.key = key
-        self.entries = self.weight = 0  # until it is noted
         self.full_weight = weight
-        self.owed_entries = self.owed_weight = 0
-        self.promised_entries = self.promised_weight = 0
-        self.successor: Reservation | None = None
-        self.chosen: list[Node] = []
-        self.owner: object | None = None
-        self.writing = False
-        self.doubted: Node | None = None
 
     @property
     def owes(self) -> bool:
@@ -179,7 +166,11 @@ class Ledger:
 
     def reserve(self, reservation: Reservation) -> Node | None:
         """Note a reservation and what it owes; return the first node to be evicted for it, or None."""
-        self._reserved.setdefault(reservation.key, []).append(reservation)
+        others = self._reserved.get(reservation.key)
+        if others is None:
+            self._reserved[reservation.key] = [reservation]
+        else:
+            others.append(reservation)
         self._claim_room(reservation)
         return self.choose(reservation)
 
@@ -190,32 +181,36 @@ class Ledger:
         old = reservation
         self._reserved_entries += entries - old.entries
         self._reserved_weight += weight - old.weight
-        self._owed_entries += min(entries, owed_entries) - min(old.entries, old.owed_entries)
-        self._owed_weight += min(weight, owed_weight) - min(old.weight, old.owed_weight)
+        if owed_entries or owed_weight or old.owed_entries or old.owed_weight:
+            self._owed_entries += min(entries, owed_entries) - min(old.entries, old.owed_entries)
+            self._owed_weight += min(weight, owed_weight) - min(old.weight, old.owed_weight)
+            reservation.owed_entries, reservation.owed_weight = owed_entries, owed_weight
         reservation.entries, reservation.weight = entries, weight
-        reservation.owed_entries, reservation.owed_weight = owed_entries, owed_weight
 
     def _claim_room(self, reservation: Reservation) -> None:
         """Note what a reservation reserves and owes."""
         key = reservation.key
-        self._change(reservation, 0, 0, 0, 0)
         if key is None:
-            # What is there too much, and nobody is about to evict.
-            trimming = self._reserved[None]
-            entries = len(self.nodes) - self._max_entries - sum(other.owed_entries for other in trimming)
-            weight = self._node_weight - self._max_bytes - sum(other.owed_weight for other in trimming)
-            self._change(reservation, 0, 0, max(0, entries), max(0, weight))
+            self._claim_excess(reservation)
             return
         node = self.nodes.get(key)
         if node is not None and node.leaving is None:
-            self._change(reservation, 0, max(0, reservation.full_weight - node.weight), 0, 0)
+            more = reservation.full_weight - node.weight
+            self._change(reservation, 0, more if more > 0 else 0, 0, 0)
         else:
             self._change(reservation, 1, reservation.full_weight, 0, 0)
-        self._owe(
-            reservation,
-            max(0, len(self.nodes) + self._reserved_entries - self._owed_entries - self._max_entries),
-            max(0, self._node_weight + self._reserved_weight - self._owed_weight - self._max_bytes),
-        )
+        entries = len(self.nodes) + self._reserved_entries - self._owed_entries - self._max_entries
+        weight = self._node_weight + self._reserved_weight - self._owed_weight - self._max_bytes
+        if entries > 0 or weight > 0:
+            self._owe(reservation, max(0, entries), max(0, weight))
+
+    def _claim_excess(self, reservation: Reservation) -> None:
+        """Have a reservation owe what is there too much, and nobody is about to evict."""
+        self._change(reservation, 0, 0, 0, 0)
+        trimming = self._reserved[None]
+        entries = len(self.nodes) - self._max_entries - sum(other.owed_entries for other in trimming)
+        weight = self._node_weight - self._max_bytes - sum(other.owed_weight for other in trimming)
+        self._change(reservation, 0, 0, max(0, entries), max(0, weight))
 
     def _claim_again(self, reservation: Reservation) -> None:
         """Have one that waits owe what it has to now."""
@@ -291,7 +286,7 @@ class Ledger:
 
     def _take(self, node: Node, reservation: Reservation) -> None:
         node.leaving = reservation
-        reservation.chosen.append(node)
+        reservation.chosen = [*reservation.chosen, node]
         # One who waits to replace it will need room of its own, and owes for that.
         first = self._reserve_for_one(self._reserved.get(node.key))
         if first is not None:
@@ -545,8 +540,9 @@ class Ledger:
     @property
     def next_due(self) -> float | None:
         """When something has to be looked at next, in seconds of the cache's clock."""
+        due = self._due
         try:
-            return self._due[0][0]
+            return due[0][0] if due else None
         except IndexError:
             return None  # asked for without the latch
 

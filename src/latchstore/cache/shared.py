@@ -175,6 +175,10 @@ class Cache(StoreMapping):
     def _look(self, key: str, default: Any) -> Any:
         """Ask the store, whose metadata tells what the nodes do not: whether it has expired."""
         key = checked_key(key)
+        # Asked first, as most that come here are misses: 1.0 of 2.1 us. What is nowhere leaves nothing to note.
+        if key not in self._nodes and not self.store.exists(key):
+            self._counts.mine.misses += 1
+            return default
         data = self._live_data(key)
         if data is None:
             self._counts.mine.misses += 1

@@ -175,7 +175,7 @@ class Cache(StoreMapping):
     def _look(self, key: str, default: Any) -> Any:
         """Ask the store, whose metadata tells what the nodes do not: whether it has expired."""
         key = checked_key(key)
-        # Asked first, as most that come here are misses: 1.0 of 2.1 us. What is nowhere leaves nothing to note.
+        # Asked first, as most that come here are misses: 0.2 of 2.1 us. What is nowhere needs no note.
         if key not in self._nodes and not self.store.exists(key):
             self._counts.mine.misses += 1
             return default

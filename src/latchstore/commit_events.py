@@ -54,16 +54,17 @@ def event_of(
         What the event is to say of the transaction.
     """
     _, old, new = change
-    cause = cause_of(change)
-    return event_class_of(change)(
+    event = event_class_of(change)(
         source,
         key=change[0],
         value=None if new is None else StoredValue(new),
         previous=None if old is None else StoredValue(old),
         revision=revision,
         transaction=transaction,
-        **({} if cause is None else {"cause": cause}),
     )
+    if new is None and (cause := cause_of(change)) is not None:
+        event.cause = cause  # type: ignore[attr-defined]
+    return event
 
 
 def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:

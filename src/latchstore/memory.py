@@ -528,7 +528,12 @@ class DictMemoryStore(EntryStore):
                 gate = self._gate
                 if gate is None or get_ident() not in gate:
                     return True
-        except (KeyError, TypeError):
+        except KeyError:
+            # It is missing, unless a commit is being applied or a transaction is open: first the key, then
+            # the gate. A cache asks for what is missing at each miss (0.3 of 0.6 us).
+            if self._gate is None and type(key) is str:
+                return False
+        except TypeError:
             pass
         return self._exists_carefully(key)
 

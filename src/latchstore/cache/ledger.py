@@ -23,6 +23,8 @@ Thread safety:
    which is a conflict when it is committed.
 6. What others put into the store past the cache, and what an exclusive transaction has to write when all that
    could go is being written by those who wait for it, is evicted after it: one entry at the most.
+   There is one such transaction at a time, and the next evicts what is too much of the one before, or if it
+   cannot, keeps nothing itself. An optimistic one conflicts instead.
 """
 
 from __future__ import annotations
@@ -194,15 +196,19 @@ class Ledger:
             self._claim_excess(reservation)
             return
         node = self.nodes.get(key)
+        entries, weight = 1, reservation.full_weight
         if node is not None and node.leaving is None:
-            more = reservation.full_weight - node.weight
-            self._change(reservation, 0, more if more > 0 else 0, 0, 0)
-        else:
-            self._change(reservation, 1, reservation.full_weight, 0, 0)
-        entries = len(self.nodes) + self._reserved_entries - self._owed_entries - self._max_entries
-        weight = self._node_weight + self._reserved_weight - self._owed_weight - self._max_bytes
-        if entries > 0 or weight > 0:
-            self._owe(reservation, max(0, entries), max(0, weight))
+            entries, weight = 0, max(0, weight - node.weight)
+        old = reservation
+        # As if it had reserved and owed nothing until now.
+        reserved, reserved_weight = self._reserved_entries - old.entries, self._reserved_weight - old.weight
+        owed, owed_weight = self._owed_entries, self._owed_weight
+        if old.owed_entries or old.owed_weight:
+            owed -= min(old.entries, old.owed_entries)
+            owed_weight -= min(old.weight, old.owed_weight)
+        more = len(self.nodes) + reserved + entries - owed - self._max_entries
+        heavier = self._node_weight + reserved_weight + weight - owed_weight - self._max_bytes
+        self._change(reservation, entries, weight, max(0, more), max(0, heavier))
 
     def _claim_excess(self, reservation: Reservation) -> None:
         """Have a reservation owe what is there too much, and nobody is about to evict."""
@@ -238,8 +244,8 @@ class Ledger:
 
     def choose(self, reservation: Reservation) -> Node | None:
         """Return the node to be evicted next for a reservation; None if all is paid, or all are in use."""
-        self._note_paid(reservation)
-        if reservation.writing:
+        if reservation.writing or not reservation.owes:
+            reservation.writing = True
             return None
         in_use = []
         try:
@@ -278,19 +284,24 @@ class Ledger:
 
     def _may_go(self, node: Node, reservation: Reservation) -> bool:
         """Tell whether nobody is just writing the key, unless in a transaction of somebody else's."""
+        writing = self._reserved.get(node.key)
+        if not writing:
+            return True
         owner = reservation.owner
         return node.key != reservation.key and not any(
             (other.writing and other.owner is None) or (owner is not None and other.owner is owner)
-            for other in self._reserved.get(node.key, ())
+            for other in writing
         )
 
     def _take(self, node: Node, reservation: Reservation) -> None:
         node.leaving = reservation
         reservation.chosen = [*reservation.chosen, node]
-        # One who waits to replace it will need room of its own, and owes for that.
-        first = self._reserve_for_one(self._reserved.get(node.key))
-        if first is not None:
-            self._owe(first, 1, node.weight)
+        writing = self._reserved.get(node.key)
+        if writing:
+            # One who waits to replace it will need room of its own, and owes for that.
+            first = self._reserve_for_one(writing)
+            if first is not None:
+                self._owe(first, 1, node.weight)
 
     def choose_more(self, reservation: Reservation, count: int) -> list[Node]:
         """Return up to `count` nodes that may go as well."""
@@ -315,10 +326,23 @@ class Ledger:
     def unsettled_of_others(self, reservation: Reservation) -> list[Reservation]:
         """Return what other transactions have written, or are going to, of which there is no node yet."""
         return [
-            several[-1]
+            other
             for key, several in self._reserved.items()
-            if key not in self.nodes and several[-1].owner not in (None, reservation.owner)
+            if key not in self.nodes
+            for other in several
+            if other.owner not in (None, reservation.owner)
         ]
+
+    def forgive_one(self, reservation: Reservation) -> bool:
+        """Forgive a reservation what it owes, which is evicted after it; unless there is too much already."""
+        paid_entries = reservation.entries - min(reservation.entries, reservation.owed_entries)
+        paid_weight = reservation.weight - min(reservation.weight, reservation.owed_weight)
+        entries = len(self.nodes) + self._reserved_entries - self._owed_entries - paid_entries
+        weight = self._node_weight + self._reserved_weight - self._owed_weight - paid_weight
+        if entries > self._max_entries or weight > self._max_bytes:
+            return False
+        self.forgive(reservation)
+        return True
 
     def forgive(self, reservation: Reservation) -> None:
         """Note that what is owed yet will not be paid before the write."""
@@ -329,17 +353,22 @@ class Ledger:
             min(0, reservation.promised_weight - reservation.owed_weight),
         )
 
-    def reserve_unpaid(self, reservation: Reservation) -> None:
-        """Note a reservation for what a savepoint has brought back into a transaction."""
+    def reserve_again(self, reservation: Reservation, taker: Reservation) -> None:
+        """Note a reservation for what a savepoint has brought back; it has its room back from the taker."""
         self._reserved.setdefault(reservation.key, []).append(reservation)
         self._claim_room(reservation)
+        while taker.successor is not None:
+            taker = taker.successor
+        self.replace(reservation, taker)
         self.forgive(reservation)
 
     def succeed(self, reservation: Reservation, earlier: Reservation) -> None:
         """Have a new reservation take the place of an earlier one of the same key and transaction."""
+        reservation.full_weight = max(reservation.full_weight, earlier.full_weight)
+        if earlier.successor is not None:
+            return  # what it had was given back with a savepoint
         earlier.successor = reservation
         self.release(earlier)
-        reservation.full_weight = max(reservation.full_weight, earlier.full_weight)
         reservation.promised_entries += earlier.promised_entries
         reservation.promised_weight += earlier.promised_weight
 
@@ -388,10 +417,10 @@ class Ledger:
         if others is None or reservation not in others:
             return
         others.remove(reservation)
+        self._change(reservation, 0, 0, 0, 0)
         if not others:
             del self._reserved[reservation.key]
-        self._change(reservation, 0, 0, 0, 0)
-        if reservation.key is not None and reservation.key not in self.nodes:
+        elif reservation.key is not None and reservation.key not in self.nodes:
             self._reserve_for_one(others)
         if reservation.successor is None:
             self._keep_chosen(reservation)
@@ -455,10 +484,17 @@ class Ledger:
                 self._expect_again(node)  # it was swept in a transaction that was rolled back
         if reservation is not None:
             self.release(reservation)
-        for waiting in self._reserved.get(key, ()):
-            if not waiting.writing:
-                self._claim_again(waiting)
+        if key in self._reserved:
+            for waiting in self._reserved[key]:
+                if not waiting.writing:
+                    self._claim_again(waiting)
         return True
+
+    def note_eviction(self, node: Node, revision: int, cause: str, reservation: Reservation) -> Node | None:
+        """As `note_evictions`, of one that was evicted for a reservation; return which is to go next."""
+        self.stamp += 1
+        self._note_gone(node, revision, cause)
+        return self.choose(reservation)
 
     def note_evictions(self, evicted: list[tuple[Node, int, str]]) -> None:
         """Note that entries were evicted that had these revisions: there is no need to ask the store.
@@ -472,9 +508,12 @@ class Ledger:
         """
         self.stamp += 1
         for node, revision, cause in evicted:
-            self._count(cause)
-            if node.revision == revision and self.nodes.get(node.key) is node:
-                self._remove(node)
+            self._note_gone(node, revision, cause)
+
+    def _note_gone(self, node: Node, revision: int, cause: str) -> None:
+        self._count(cause)
+        if node.revision == revision and self.nodes.get(node.key) is node:
+            self._remove(node)
 
     def _count(self, cause: str) -> None:
         self.evictions[cause] = self.evictions.get(cause, 0) + 1
@@ -487,10 +526,11 @@ class Ledger:
 
     def _note(self, node: Node, facts: Facts, now: float) -> None:
         node.revision, node.weight, node.deadline, node.idle, node.refresh = facts
-        node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
-        if node.idle is not None:
+        timed = node.deadline is not None or node.idle is not None
+        node.timed = timed or bool(node.doubts)
+        if timed:
             node.used = now
-        self._expect_again(node)
+            self._expect_again(node)
 
     def _remove(self, node: Node) -> None:
         del self.nodes[node.key]
@@ -503,12 +543,15 @@ class Ledger:
         if paid is not None:
             self._owe(paid, -min(1, paid.owed_entries), -min(node.weight, paid.owed_weight))
             self._note_paid(paid)
-        self._promised.pop(node, None)
-        self._reserve_for_one(self._reserved.get(node.key))
+        if self._promised:
+            self._promised.pop(node, None)
+        writing = self._reserved.get(node.key)
+        if writing:
+            self._reserve_for_one(writing)
 
-    def _reserve_for_one(self, writing: list[Reservation] | None) -> Reservation | None:
+    def _reserve_for_one(self, writing: list[Reservation]) -> Reservation | None:
         """Have one of those who were about to replace an entry have room for it; return it, if none had."""
-        if not writing or any(reservation.entries for reservation in writing):
+        if any(reservation.entries for reservation in writing):
             return None
         first = writing[0]
         self._change(first, 1, first.full_weight, first.owed_entries, first.owed_weight)

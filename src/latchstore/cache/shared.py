@@ -64,7 +64,7 @@ class Cache(StoreMapping):
         Seconds without a hit after which an entry goes.
     policy : str or callable
         What goes when there is no room: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes an
-        EvictionPolicy. Of a hundred entries one goes in a commit, of more than 200 up to 16.
+        EvictionPolicy.
     codec : str or Codec
         How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or an object with
         ``encode`` and ``decode``.
@@ -174,11 +174,11 @@ class Cache(StoreMapping):
 
     def _look(self, key: str, default: Any) -> Any:
         """Ask the store, whose metadata tells what the nodes do not: whether it has expired."""
-        key = checked_key(key)
-        # Asked first, as most that come here are misses: 0.2 of 2.1 us. What is nowhere needs no note.
-        if key not in self._nodes and not self.store.exists(key):
+        # Asked first, as most that come here are misses. What is nowhere needs no note.
+        if not self.store.exists(key) and key not in self._nodes:
             self._counts.mine.misses += 1
             return default
+        key = checked_key(key)
         data = self._live_data(key)
         if data is None:
             self._counts.mine.misses += 1

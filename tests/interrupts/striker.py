@@ -16,6 +16,15 @@ _PACKAGE = Path(latchstore.__file__).parent
 _NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
 
 
+def _ask_for_opcodes() -> None:
+    """Have the trace that is set next told of opcodes.
+
+    sys.settrace of Python 3.12 sees to that only if a frame has asked before: without this the first trace of
+    a process hears of none.
+    """
+    sys._getframe().f_trace_opcodes = True
+
+
 class Striker:
     """Raises something before one bytecode of the package; a context manager.
 
@@ -56,6 +65,7 @@ class Striker:
         self._before = sys.gettrace(), sys.unraisablehook
         # What is raised in a finalizer goes no further: Python tells of it and drops it.
         sys.unraisablehook = lambda unraisable: None
+        _ask_for_opcodes()
         sys.settrace(self._call)
         return self
 
@@ -98,6 +108,7 @@ class ThreadStriker(Striker):
     def __enter__(self) -> ThreadStriker:
         self._before = threading.gettrace(), sys.unraisablehook
         sys.unraisablehook = lambda unraisable: None
+        _ask_for_opcodes()
         threading.settrace(self._call_in_thread)
         return self
 

@@ -388,6 +388,8 @@ class Keeper:
                 done = {node for node, _, _ in evicted}
                 chosen = [(node, cause) for node, cause in chosen if node not in done]
         finally:
+            if self.current_transaction() is None:
+                self._latch.during(self._ledger.stay_all, [node for node, _ in chosen])
             for node, _ in chosen:
                 self.settle_when_committed(node.key)
 
@@ -449,23 +451,37 @@ class Keeper:
 
     def _evict(self, node: Node, cause: str, reservation: Reservation) -> Node | None:
         """Evict an entry, unless somebody has set it since it was chosen; return which is to go next."""
+        transaction = self.current_transaction()
+        if transaction is not None:
+            return self._evict_in(transaction, node, cause, reservation)
         key, revision = node.key, node.revision
         done: str | None = None
         try:
             self._store.evict(key, cause, if_revision=revision or None)
             done = cause
-            transaction = self.current_transaction()
-            if transaction is None:
-                if revision:
-                    return self._latch.during(self._ledger.note_eviction, node, revision, cause, reservation)
-            else:
-                self._latch.during(self._ledger.promise, reservation, node)
-                transaction.on_rollback(
-                    functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
-                )
+            if revision:
+                return self._latch.during(self._ledger.note_eviction, node, revision, cause, reservation)
         except (KeyError, RevisionMismatchError):
-            pass  # somebody else was quicker, which the books learn now
+            # Somebody else was quicker, which the books learn now.
+            self._latch.during(self._ledger.not_evicted, reservation, node)
         self.settle_when_committed(key, cause=done)
+        return self._latch.during(self._ledger.choose, reservation)
+
+    def _evict_in(
+        self, transaction: OpenTransaction, node: Node, cause: str, reservation: Reservation
+    ) -> Node | None:
+        """Evict an entry in a transaction: as `_evict`, but that it only goes when that is committed."""
+        key, revision = node.key, node.revision
+        if self._latch.during(self._ledger.promise, reservation, node):
+            undo = functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
+            try:
+                self._store.evict(key, cause, if_revision=revision or None)
+            except (KeyError, RevisionMismatchError):
+                self._latch.during(self._ledger.withdraw, reservation, node)
+                self.settle_when_committed(key)
+            else:
+                transaction.on_rollback(undo)
+                self.settle_when_committed(key, cause=cause)
         return self._latch.during(self._ledger.choose, reservation)
 
     def _trim(self) -> None:
@@ -499,18 +515,27 @@ class Keeper:
         transaction.on_rollback(functools.partial(self._settle_after_block, key, reservation, None))
 
     def _settle_after_block(self, key: str, reservation: Reservation | None, cause: str | None) -> None:
-        self.settle_when_committed(key, reservation, cause)
-        if self.current_transaction() is None:
-            self._unsettled.reservations.pop(key, None)
-            self._trim()
+        if self.current_transaction() is not None:
+            self.settle_when_committed(key, reservation, cause)
+            return
+        own = self._unsettled.reservations
+        self._settle(key, reservation, cause, None if cause is None else own)
+        own.pop(key, None)
+        self._trim()
 
-    def _settle(self, key: str, reservation: Reservation | None = None, cause: str | None = None) -> None:
+    def _settle(
+        self,
+        key: str,
+        reservation: Reservation | None = None,
+        cause: str | None = None,
+        block: object | None = None,
+    ) -> None:
         ledger = self._ledger
         while True:
             stamp = ledger.stamp
             facts = facts_of(key, self.value(key), self._idle)
             now = 0.0 if facts is None or facts.idle is None else self._clock()
-            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, cause):
+            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, cause, block):
                 break
         self._settled.ring_all()
         if ledger.next_due is not None:

@@ -36,7 +36,7 @@ from latchstore.values import Entry
 from tests.interrupts import Striker, ThreadStriker
 from tests.interrupts.exhaustion import KINDS, STRIDE, check, exhaust, outcomes_of
 from tests.interrupts.locks import wedged
-from tests.interrupts.operations import OPERATIONS, TIMEOUT, Subject
+from tests.interrupts.operations import OPERATIONS, TIMEOUT, subject_for
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
     outcomes = outcomes_of(name)
     failed = 0
     for left in range(1, 80):
-        subject = Subject()
+        subject = subject_for(name)
         try:
             with_frames_left(left, functools.partial(OPERATIONS[name], subject))
         except (RecursionError, RuntimeError, ValueError, AssertionError, sqlite3.Error):

@@ -24,6 +24,7 @@ import math
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -81,11 +82,38 @@ class OpenTransaction(Protocol):
     def on_rollback(self, function: Callable[[], object]) -> None: ...
 
 
-class _Unsettled(threading.local):
-    """What the calling thread has put into the cache in its open transaction."""
+class _Block:
+    """What a thread has done to the cache in a transaction; its reservations have the same owner.
+
+    Nothing but the functions that the transaction is to call at its end, and who is at work, refers to it: if
+    it is freed with something left, an exception has struck before them, and the keeper is told.
+
+    Attributes
+    ----------
+    owner : object
+    unsettled : dict
+        Keys that are to be settled when the transaction has ended, with the reservations for those that were
+        set, or None.
+    """
+
+    __slots__ = ("__weakref__", "_left", "owner", "unsettled")
+
+    def __init__(self, left: deque[dict[str, Reservation | None]]) -> None:
+        self._left = left
+        self.owner = object()
+        self.unsettled: dict[str, Reservation | None] = {}
+
+    def __del__(self) -> None:
+        # Wherever the collector runs: so it takes no lock.
+        if self.unsettled:
+            self._left.append(self.unsettled)
+
+
+class _ThisThread(threading.local):
+    """The block of the calling thread."""
 
     def __init__(self) -> None:
-        self.reservations: dict[str, Reservation] = {}
+        self.block: weakref.ref[_Block] | None = None
 
 
 class Keeper:
@@ -139,9 +167,11 @@ class Keeper:
         self._latch = Latch()
         # Writers that wait until something can be evicted.
         self._settled = Waiters()
-        self._unsettled = _Unsettled()
+        self._this_thread = _ThisThread()
         # Whether an exception has struck where the books were being written.
         self._stale = False
+        # What blocks have left unsettled, as an exception has struck at their ends.
+        self._left: deque[dict[str, Reservation | None]] = deque()
         # Whether there was ever an entry that may expire.
         self._times = idle is not None
         self._timer: Any = None
@@ -272,8 +302,8 @@ class Keeper:
         value: Any,
     ) -> None:
         """Make room, and call a method of the store that writes one key."""
-        if self._stale:
-            self._renew_books()
+        if self._stale or self._left:
+            self._mend_books()
         if EXPIRES in metadata or IDLE in metadata or self._idle is not None:
             self._times = True
             if key in self.nodes:
@@ -293,6 +323,8 @@ class Keeper:
 
     def delete(self, key: str) -> None:
         """Delete a key; KeyError if the store does not have it."""
+        if self._stale or self._left:
+            self._mend_books()
         try:
             try:
                 self._store.delete(key)
@@ -326,8 +358,9 @@ class Keeper:
         ledger = self._ledger
         transaction = self.current_transaction()
         if transaction is not None:
-            reservation.owner = self._unsettled.reservations
-            earlier = self._unsettled.reservations.pop(reservation.key or "", None)
+            block = self._block()
+            reservation.owner = block.owner
+            earlier = block.unsettled.get(reservation.key or "")
             if earlier is not None:
                 self._latch.during(ledger.succeed, reservation, earlier)
             if getattr(transaction, "optimistic", False):
@@ -379,10 +412,12 @@ class Keeper:
 
     def _give_up_own(self, reservation: Reservation) -> bool:
         """Evict what this transaction has itself put into the cache; return whether there was something."""
-        unsettled = self._unsettled.reservations
+        if reservation.owner is None:
+            return False
+        unsettled = self._block().unsettled
         for key, other in list(unsettled.items()):
-            if key != reservation.key:
-                del unsettled[key]
+            if key != reservation.key and other is not None:
+                unsettled[key] = None
                 with contextlib.suppress(KeyError):
                     self._store.evict(key, "size")
                 self._latch.during(self._ledger.replace, reservation, other)
@@ -396,7 +431,7 @@ class Keeper:
         """Note that a savepoint has brought back what was given up after it."""
         if self.current_transaction() is not None:
             reservation = Reservation(key, weight)
-            reservation.owner = self._unsettled.reservations
+            reservation.owner = self._block().owner
             self._latch.during(self._ledger.reserve_unpaid, reservation)
             self.settle_when_committed(key, reservation)
 
@@ -456,6 +491,8 @@ class Keeper:
     def _trim(self) -> None:
         """Evict what there is too much, when something was written past the bound."""
         if self._bounded and self._ledger.is_over and self.current_transaction() is None:
+            if self._stale or self._left:
+                return  # it may only seem so
             self._evict_excess()
 
     def _evict_excess(self) -> None:
@@ -478,17 +515,40 @@ class Keeper:
         if transaction is None:
             self._settle(key, reservation, cause)
             return
+        block = self._block()
         if reservation is not None:
-            self._unsettled.reservations[key] = reservation
-        transaction.on_commit(functools.partial(self._settle_after_block, key, reservation, cause))
+            block.unsettled[key] = reservation
+        else:
+            block.unsettled.setdefault(key, None)
+        transaction.on_commit(functools.partial(self._settle_after_block, block, key, reservation, cause))
         # What was evicted is there again; inside an outer block it may yet be changed.
-        transaction.on_rollback(functools.partial(self._settle_after_block, key, reservation, None))
+        transaction.on_rollback(functools.partial(self._settle_after_block, block, key, reservation, None))
 
-    def _settle_after_block(self, key: str, reservation: Reservation | None, cause: str | None) -> None:
-        self.settle_when_committed(key, reservation, cause)
-        if self.current_transaction() is None:
-            self._unsettled.reservations.pop(key, None)
-            self._trim()
+    def _block(self) -> _Block:
+        """Return what this thread has done in its open transaction."""
+        reference = self._this_thread.block
+        block = None if reference is None else reference()
+        if block is None:
+            block = _Block(self._left)
+            self._this_thread.block = weakref.ref(block)
+        return block
+
+    def _settle_after_block(
+        self, block: _Block, key: str, reservation: Reservation | None, cause: str | None
+    ) -> None:
+        try:
+            self.settle_when_committed(key, reservation, cause)
+            if self.current_transaction() is None:
+                if block.unsettled.get(key) is reservation:
+                    block.unsettled.pop(key, None)
+                if not block.unsettled:
+                    self._trim()
+        except BaseException:
+            self._stale = True
+            # The transaction may keep what was raised, and the block with it.
+            left, block.unsettled = block.unsettled, {}
+            self._left.append(left)
+            raise
 
     def _settle(self, key: str, reservation: Reservation | None = None, cause: str | None = None) -> None:
         ledger = self._ledger
@@ -519,6 +579,24 @@ class Keeper:
             self._settle(key)
         self._trim()
 
+    def _mend_books(self) -> None:
+        """Put right what exceptions have left; not inside a transaction, which sees what may be taken back."""
+        if self.current_transaction() is not None:
+            return
+        with contextlib.suppress(IndexError):
+            while True:
+                self._settle_left(self._left.popleft())
+        if self._stale:
+            self._renew_books()
+
+    def _settle_left(self, left: dict[str, Reservation | None]) -> None:
+        try:
+            for key, reservation in left.items():
+                self._settle(key, reservation)
+        except BaseException:
+            self._left.append(left)
+            raise
+
     def _renew_books(self) -> None:
         """Make the books anew from what the store has; those who are writing keep their reservations."""
         self._stale = False
@@ -544,7 +622,8 @@ class Keeper:
         """Begin anew in a forked child: rule 5."""
         self._latch = Latch()
         self._settled = Waiters()
-        self._unsettled = _Unsettled()
+        self._this_thread = _ThisThread()
+        self._left.clear()
         self._timer, self._timer_due = None, math.inf
         self._ledger.renew(self._make_policy())
         self._stale = True
@@ -553,8 +632,8 @@ class Keeper:
 
     def sweep(self) -> int:
         """Evict all whose time is over; return how many that were."""
-        if self._stale:
-            self._renew_books()
+        if self._stale or self._left:
+            self._mend_books()
         swept = 0
         while taken := self._sweep(self._store.transaction):
             swept += taken

@@ -109,11 +109,15 @@ class _Block:
             self._left.append(self.unsettled)
 
 
+def _no_block() -> None:
+    """Return None, as a weak reference to what was freed."""
+
+
 class _ThisThread(threading.local):
     """The block of the calling thread."""
 
     def __init__(self) -> None:
-        self.block: weakref.ref[_Block] | None = None
+        self.block: Callable[[], _Block | None] = _no_block
 
 
 class Keeper:
@@ -526,8 +530,7 @@ class Keeper:
 
     def _block(self) -> _Block:
         """Return what this thread has done in its open transaction."""
-        reference = self._this_thread.block
-        block = None if reference is None else reference()
+        block = self._this_thread.block()
         if block is None:
             block = _Block(self._left)
             self._this_thread.block = weakref.ref(block)
@@ -546,9 +549,14 @@ class Keeper:
         except BaseException:
             self._stale = True
             # The transaction may keep what was raised, and the block with it.
+            self._leave(block)
+            raise
+
+    def _leave(self, block: _Block | None) -> None:
+        """Have the next writer settle what the end of a block has not."""
+        if block is not None and block.unsettled:
             left, block.unsettled = block.unsettled, {}
             self._left.append(left)
-            raise
 
     def _settle(self, key: str, reservation: Reservation | None = None, cause: str | None = None) -> None:
         ledger = self._ledger
@@ -571,7 +579,7 @@ class Keeper:
         revision = getattr(event, "revision", None)
         if revision is None or node is None or node.revision < revision:
             self._settle(event.key)
-            if self._bounded and self._ledger.is_over:
+            if self._bounded and self._ledger.is_over and not (self._stale or self._left):
                 self._trim_in_time()
 
     def _make_books(self) -> None:
@@ -580,7 +588,7 @@ class Keeper:
         self._trim()
 
     def _mend_books(self) -> None:
-        """Put right what exceptions have left; not inside a transaction, which sees what may be taken back."""
+        """Put right what exceptions have left; not in a transaction, which sees what may be taken back."""
         if self.current_transaction() is not None:
             return
         with contextlib.suppress(IndexError):
@@ -616,6 +624,8 @@ class Keeper:
         except BaseException:
             if self.current_transaction is _no_transaction:
                 self._stale = True  # what was noted is taken back
+            elif self.current_transaction() is None:
+                self._leave(self._this_thread.block())
             raise
 
     def renew_in_child(self) -> None:
@@ -723,6 +733,13 @@ def _checked_policy(policy: str | Callable[[], EvictionPolicy]) -> Callable[[], 
         return POLICIES[policy]
     if not callable(policy):
         raise TypeError(f"policy must be a name or make an EvictionPolicy, got {describe(policy)}")
+    return functools.partial(_made_policy, policy)
+
+
+def _made_policy(make: Callable[[], EvictionPolicy]) -> EvictionPolicy:
+    policy = make()
+    if not isinstance(policy, EvictionPolicy):
+        raise TypeError(f"policy must make an EvictionPolicy, got {describe(policy)}")
     return policy
 
 

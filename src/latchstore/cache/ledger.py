@@ -32,6 +32,7 @@ import itertools
 import sys
 from typing import NamedTuple
 
+from latchstore.arguments import describe
 from latchstore.cache.policies import EvictionPolicy, Node
 
 
@@ -246,9 +247,14 @@ class Ledger:
         self._note_paid(reservation)
         if reservation.writing:
             return None
-        in_use = []
+        in_use: list[Node] = []
+        looked_at = 0
         try:
             while (node := self.policy.choose()) is not None:
+                looked_at += 1
+                self._check_choice(node, looked_at)
+                if self.nodes.get(node.key) is not node:
+                    continue  # it has gone
                 if self._may_go(node, reservation):
                     self._take(node, reservation)
                     return node
@@ -269,6 +275,15 @@ class Ledger:
             if not reservation.writing:
                 self._take_room_of_waiting(reservation)
         return None
+
+    def _check_choice(self, node: object, looked_at: int) -> None:
+        """Raise TypeError or RuntimeError if a policy of the user's own chooses what it cannot."""
+        if not isinstance(node, Node):
+            raise TypeError(f"choose() of the policy must return a node or None, got {describe(node)}")
+        if looked_at > 100 + 2 * len(self.nodes):
+            raise RuntimeError(
+                f"choose() of the policy must take nodes out: {node.key!r} comes again and again"
+            )
 
     def _take_room_of_waiting(self, reservation: Reservation) -> None:
         """Take room that others have who wait for more: each might have a part, and wait for the others'."""

@@ -1,7 +1,8 @@
 """`Cache`: a bounded, expiring cache that threads share, on top of any store.
 
-Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs, loaders and clocks are called with no lock
-held, unless the caller has opened a transaction around the call.
+Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs and loaders are called with no lock held,
+unless the caller has opened a transaction around the call. The clock is called in transactions of the cache's
+own, too, so other writers wait for it; under no latch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
 from latchstore.cache.loading import Load, LoadTable, Outcome
 from latchstore.cache.memoizing import Memoized
-from latchstore.cache.options import EXPIRES, TAGS, WEIGHT, Options, checked_options, checked_seconds
+from latchstore.cache.options import (
+    EXPIRES,
+    TAGS,
+    WEIGHT,
+    Options,
+    checked_clock,
+    checked_options,
+    checked_seconds,
+)
 from latchstore.cache.policies import EvictionPolicy
 from latchstore.codec import Codec, RawCodec, decoded, encoded
 from latchstore.contains import Contains
@@ -110,12 +119,10 @@ class Cache(StoreMapping):
     ) -> None:
         if store is not None and not isinstance(store, AbstractStore):
             raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
-        if not callable(clock):
-            raise TypeError(f"clock must be callable, got {describe(clock)}")
         self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
         self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
         self._ttl = checked_seconds(ttl, "ttl")
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
         super().__init__(self.store, codec)
@@ -405,6 +412,12 @@ class Cache(StoreMapping):
     def __delitem__(self, key: str) -> None:
         if not self.delete(key):
             raise KeyError(key)
+
+    def _data(self, key: str) -> bytes | None:
+        return self._live_data(key)
+
+    def _write(self, key: str, data: bytes) -> None:
+        self._set(key, data, checked_options(self._ttl))
 
     def _remove(self, key: str) -> None:
         self.delete(key)

@@ -464,8 +464,8 @@ class Keeper:
         stamp : int
             The ledger's, from before it was asked what can go.
         """
-        if reservation.owner is not None:
-            return False
+        if reservation.owner is not None or self._latch.during(self._ledger.is_alone, reservation):
+            return False  # of a policy that keeps back what it has nothing is to be had
         return self._settled.wait(
             lambda: reservation.writing or self._ledger.stamp != stamp, _WAIT_FOR_ROOM, look_again=0.001
         )

@@ -171,6 +171,10 @@ class Ledger:
         """Tell whether somebody is writing a key, who will settle it; asked without the latch, too."""
         return key in self._reserved
 
+    def is_alone(self, reservation: Reservation) -> bool:
+        """Tell whether nobody else is writing, or about to."""
+        return all(other is reservation for several in self._reserved.values() for other in several)
+
     @property
     def weight(self) -> int:
         """What all entries weigh, in bytes."""
@@ -506,10 +510,11 @@ class Ledger:
         self.policy.add(node)
 
     def _note(self, node: Node, facts: Facts, now: float) -> None:
-        node.revision, node.weight, node.deadline, node.idle, node.refresh = facts
+        revision, node.weight, node.deadline, node.idle, node.refresh = facts
         node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
         if node.idle is not None:
             node.used = now
+        node.revision = revision  # the last: if it is here, all that it says is
         self._expect_again(node)
 
     def _remove(self, node: Node) -> None:
@@ -611,6 +616,7 @@ class Ledger:
         for node in self.nodes.values():
             node.forget_places()
             node.doubts = sum(reservation.doubted is node for reservation in reserved)
+            node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
             if node.leaving not in reserved:
                 node.leaving = None
                 policy.add(node)

@@ -276,6 +276,8 @@ class Cache(StoreMapping):
 
     def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
         """Set many keys in one transaction; options as for `set`."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
         checked = checked_options(self._ttl, **options)
         # Encoded before, as that may run anybody's code, and take long.
         items = [(checked_key(key), encoded(self._codec, key, value)) for key, value in values.items()]
@@ -331,6 +333,7 @@ class Cache(StoreMapping):
             If the key is missing or expired, and there is no default.
         """
         key = checked_key(key)
+        _check_callable(function, "function")
         checked = checked_options(self._ttl, **options)
         self._index_tags(checked)
         while True:
@@ -495,6 +498,7 @@ class Cache(StoreMapping):
                 return found
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
+        _check_callable(loader, "loader")
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
         timeout = checked_timeout(timeout)
@@ -669,6 +673,7 @@ class Cache(StoreMapping):
             Without the keys that the loader did not have.
         """
         wanted = list(dict.fromkeys(checked_keys(keys)))
+        _check_callable(loader, "loader")
         timeout = checked_timeout(timeout)
         checked = checked_options(self._ttl, **options)
         found = self.get_many(wanted)
@@ -854,6 +859,7 @@ class Cache(StoreMapping):
         timeout : float or None
             Seconds that closing the store may take.
         """
+        timeout = checked_timeout(timeout)
         self._keeper.stop()
         if self._owns_store:
             self.store.close(timeout)
@@ -880,6 +886,11 @@ class Cache(StoreMapping):
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
+
+
+def _check_callable(function: object, argument: str) -> None:
+    if not callable(function):
+        raise TypeError(f"{argument} must be callable, got {describe(function)}")
 
 
 def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:

@@ -49,6 +49,9 @@ class Options(NamedTuple):
         return items
 
 
+# Told by identity: there is one empty tuple in CPython.
+_NO_TAGS: tuple[str, ...] = ()
+
 #: Those of an entry of which nothing is said; told by identity, as most are like that.
 DEFAULT_OPTIONS = Options()
 
@@ -59,12 +62,20 @@ def checked_options(
     idle: float | None = None,
     refresh_after: float | None = None,
     weight: int | None = None,
-    tags: Iterable[str] = (),
+    tags: Iterable[str] = _NO_TAGS,
     metadata: Mapping[str, Any] | None = None,
 ) -> Options:
     """Return what `Cache.set` was given; ValueError or TypeError name what is wrong with it."""
-    said = (default_ttl, ttl, idle, refresh_after, weight, metadata)
-    if not tags and said.count(None) == len(said):
+    # By identity: the ``==`` of what is handed in may be anybody's.
+    if (
+        tags is _NO_TAGS
+        and default_ttl is None
+        and ttl is None
+        and idle is None
+        and refresh_after is None
+        and weight is None
+        and metadata is None
+    ):
         return DEFAULT_OPTIONS
     if metadata is not None:
         metadata = entry_from_metadata(metadata)  # a copy: what follows runs none of the caller's code
@@ -74,7 +85,7 @@ def checked_options(
         None if idle is None else checked_seconds(idle, "idle") or math.inf,
         checked_seconds(refresh_after, "refresh_after"),
         None if weight is None else checked_count(weight, "weight", 0),
-        tuple(sorted(set(checked_keys(tags, "tags")))) if tags else (),
+        _NO_TAGS if tags is _NO_TAGS else tuple(sorted(set(checked_keys(tags, "tags")))),
         metadata,
     )
 

@@ -280,7 +280,10 @@ class Cache(StoreMapping):
             raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
         checked = checked_options(self._ttl, **options)
         # Encoded before, as that may run anybody's code, and take long.
-        items = [(checked_key(key), encoded(self._codec, key, value)) for key, value in values.items()]
+        items = [
+            (checked_key(key, "a key of values"), encoded(self._codec, key, value))
+            for key, value in values.items()
+        ]
         self._index_tags(checked)
         with self._keeper.transaction("set_many"):
             for key, data in items:

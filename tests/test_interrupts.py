@@ -2,8 +2,8 @@
 
 Every bytecode that the package executes in the calling thread is tried, one after the other, each with a new
 store: KeyboardInterrupt, what PyThreadState_SetAsyncExc raises, and MemoryError come at some of them only,
-and which these are depends on the version of Python. By default one of twenty is, and each of those of
-short operations; LATCHSTORE_STRIKE_EVERY=1 tries all, and ``python -m tests.interrupts`` writes the table
+and which these are depends on the version of Python. By default one of twenty is, of those of a cache one of
+two hundred, and each of those of short operations; LATCHSTORE_STRIKE_EVERY=1 tries all, and ``python -m tests.interrupts`` writes the table
 that is in tests/interrupts/README.md.
 """
 
@@ -34,7 +34,7 @@ from latchstore.change_feed import ChangeBuffer, Commit, Interest
 from latchstore.locking import SharedLatch
 from latchstore.values import Entry
 from tests.interrupts import Striker, ThreadStriker
-from tests.interrupts.exhaustion import KINDS, STRIDE, check, exhaust, outcomes_of
+from tests.interrupts.exhaustion import KINDS, STRIDE, check, exhaust, outcomes_of, stride_of
 from tests.interrupts.locks import wedged
 from tests.interrupts.operations import OPERATIONS, TIMEOUT, subject_for
 
@@ -53,7 +53,7 @@ def other() -> Iterator[ThreadPoolExecutor]:
 def test_an_exception_before_any_bytecode(
     name: str, other: ThreadPoolExecutor, record_property: Callable[[str, object], None]
 ) -> None:
-    answer = exhaust(name, other)
+    answer = exhaust(name, other, stride_of(name))
     record_property("injected", answer.struck)
     assert answer.damage == []
     assert answer.struck >= 5

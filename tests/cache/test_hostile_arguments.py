@@ -28,6 +28,7 @@ from latchstore import (
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.policies import LRU
 from latchstore.codec import RawCodec
+from latchstore.locking import Waiters
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.test_hostile_arguments import (
     METADATA,
@@ -491,6 +492,39 @@ def test_what_a_codec_returns(other: ThreadPoolExecutor, returned: Any) -> None:
                 cache["key"] = 1
             assert len(cache) == 0
         check(cache)
+
+
+def test_memory_that_a_codec_cannot_have_is_no_fault_of_the_value() -> None:
+    def exhausted(value: object) -> Any:
+        raise MemoryError
+
+    with Cache(codec=Coding(exhausted, bytes)) as cache, pytest.raises(MemoryError):
+        cache["key"] = b"1"
+    with Cache(codec=Coding(bytes, exhausted)) as cache:
+        cache["key"] = b"1"
+        for call in (cache.get, cache.pop):
+            with pytest.raises(MemoryError):
+                call("key")
+        assert cache.store.to_bytes("key") == b"1"
+        check(cache)
+
+
+class NotWaited(Waiters):
+    """Where nobody is to wait."""
+
+    __slots__ = ()
+
+    def wait(self, *arguments: Any, **options: Any) -> bool:
+        raise AssertionError("waited, though nobody else is writing")
+
+
+def test_a_policy_that_keeps_back_what_it_has_is_not_waited_for() -> None:
+    """What is set is put past the bound, at once."""
+    with Cache(max_entries=1, policy=lambda: Wrong("choose", lambda state: None, {"on": True})) as cache:
+        cache._keeper._settled = NotWaited()
+        cache["first"] = 1
+        cache["second"] = 2
+        assert dict(cache) == {"first": 1, "second": 2}
 
 
 def writing(cache: Cache) -> Any:

@@ -29,7 +29,7 @@ def stride_of(name: str) -> int:
 
     Those of a cache take thousands, and a cache takes as long to be filled and looked through.
     """
-    return STRIDE * 10 if "cache:" in name and STRIDE > 1 else STRIDE
+    return STRIDE * 25 if "cache:" in name and STRIDE > 1 else STRIDE
 
 
 @dataclass

@@ -104,8 +104,8 @@ class _Block:
         self.unsettled: dict[str, Reservation | None] = {}
 
     def __del__(self) -> None:
-        # Wherever the collector runs: so it takes no lock.
-        if self.unsettled:
+        # Wherever the collector runs: so it takes no lock. An exception may have struck the first lines.
+        if getattr(self, "unsettled", None):
             self._left.append(self.unsettled)
 
 

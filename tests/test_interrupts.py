@@ -310,7 +310,7 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
     outcomes = outcomes_of(name)
     failed = 0
     # Of a cache there are many, and each takes its time.
-    for left in range(1, 80, 6 if "cache:" in name else 1):
+    for left in range(1, 80, 9 if "cache:" in name else 1):
         subject = subject_for(name)
         try:
             with_frames_left(left, functools.partial(OPERATIONS[name], subject))

@@ -950,6 +950,6 @@ def test_what_blocks_holds_up_nobody(place: str) -> None:
 def test_metadata_in_itself_is_no_file_of_ours(tmp_path: Path) -> None:
     store = DictMemoryStore(EventManager())
     store.set_metadata("loop", in_itself())
-    with pytest.raises(TypeError, match=r"'loop'.*'itself'"):
+    with pytest.raises(ValueError, match=r"'loop'.*'itself'"):
         store.save(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []

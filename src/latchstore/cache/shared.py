@@ -560,6 +560,8 @@ class Cache(StoreMapping):
                 data, value = set_by_others, decoded(self._codec, key, set_by_others)
             self._loads.finish(load, Outcome(data, None))
             return value
+        except MemoryError:
+            raise  # no answer to others: one of them tries. Kept, it would keep what it has broken off, too
         except Exception as error:
             if negative_ttl is not None:
                 self._note_failure(key, error, negative_ttl)
@@ -741,6 +743,8 @@ class Cache(StoreMapping):
             missing = [load for load in loads if load.key not in data]
             if missing:
                 self._load_missing(missing, loader, options, values, data)
+        except MemoryError:
+            raise  # as in `_load`
         except Exception as error:
             for load in loads:
                 self._loads.finish(load, _outcome_of_many(data.get(load.key), error))

@@ -69,22 +69,36 @@ class StoreMapping(MutableMapping[str, Any]):
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
-        with self._mapped.transaction("pop"):
-            value = self.get(key, _MISSING)
-            if value is not _MISSING:
-                self._remove(key)
-                return value
+        key = checked_key(key)
+        # Decoded before, as that may run anybody's code; so what cannot be decoded stays.
+        while (data := self._data(key)) is not None:
+            value = decoded(self._codec, key, data)
+            with self._mapped.transaction("pop"):
+                if self._data(key) == data:
+                    self._remove(key)
+                    return value
         if default is _MISSING:
             raise KeyError(key)
         return default
 
     def popitem(self) -> tuple[str, Any]:
         """Remove a key and return it with its value; KeyError if there is none."""
-        with self._mapped.transaction("popitem"):
-            for key, value in self.items():
-                self._remove(key)
-                return key, value
+        while keys := list(self):
+            for key in keys:
+                value = self.pop(key, _MISSING)
+                if value is not _MISSING:
+                    return key, value
         raise KeyError("there is no key to remove")
+
+    def _data(self, key: str) -> bytes | None:
+        """Return the data of a key, None if it is missing."""
+        try:
+            return self._mapped.to_bytes(key)
+        except KeyError:
+            return None
+
+    def _write(self, key: str, data: bytes) -> None:
+        self._mapped.from_bytes(key, data)
 
     def _remove(self, key: str) -> None:
         self._mapped.delete(key)
@@ -99,8 +113,16 @@ class StoreMapping(MutableMapping[str, Any]):
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which is set to the default if it is missing."""
-        with self._mapped.transaction("setdefault"):
-            return super().setdefault(key, default)
+        key = checked_key(key)
+        data = self._data(key)
+        if data is None:
+            new = encoded(self._codec, key, default)
+            with self._mapped.transaction("setdefault"):
+                data = self._data(key)
+                if data is None:
+                    self._write(key, new)
+                    return default
+        return decoded(self._codec, key, data)
 
     def update(  # type: ignore[override]
         self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any

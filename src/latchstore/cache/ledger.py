@@ -35,6 +35,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from latchstore.arguments import describe
 from latchstore.cache.policies import EvictionPolicy, Node
 
 
@@ -159,6 +160,10 @@ class Ledger:
         """Tell whether somebody is writing a key, who will settle it; asked without the latch, too."""
         return key in self._reserved
 
+    def is_alone(self, reservation: Reservation) -> bool:
+        """Tell whether nobody else is writing, or about to."""
+        return all(other is reservation for several in self._reserved.values() for other in several)
+
     @property
     def weight(self) -> int:
         """What all entries weigh, in bytes."""
@@ -247,9 +252,14 @@ class Ledger:
         if reservation.writing or not reservation.owes:
             reservation.writing = True
             return None
-        in_use = []
+        in_use: list[Node] = []
+        looked_at = 0
         try:
             while (node := self.policy.choose()) is not None:
+                looked_at += 1
+                self._check_choice(node, looked_at)
+                if self.nodes.get(node.key) is not node:
+                    continue  # it has gone
                 if self._may_go(node, reservation):
                     self._take(node, reservation)
                     return node
@@ -270,6 +280,15 @@ class Ledger:
             if not reservation.writing:
                 self._take_room_of_waiting(reservation)
         return None
+
+    def _check_choice(self, node: object, looked_at: int) -> None:
+        """Raise TypeError or RuntimeError if a policy of the user's own chooses what it cannot."""
+        if not isinstance(node, Node):
+            raise TypeError(f"choose() of the policy must return a node or None, got {describe(node)}")
+        if looked_at > 100 + 2 * len(self.nodes):
+            raise RuntimeError(
+                f"choose() of the policy must take nodes out: {node.key!r} comes again and again"
+            )
 
     def _take_room_of_waiting(self, reservation: Reservation) -> None:
         """Take room that others have who wait for more: each might have a part, and wait for the others'."""
@@ -557,12 +576,13 @@ class Ledger:
         self.policy.add(node)
 
     def _note(self, node: Node, facts: Facts, now: float) -> None:
-        node.revision, node.weight, node.deadline, node.idle, node.refresh = facts
+        revision, node.weight, node.deadline, node.idle, node.refresh = facts
         timed = node.deadline is not None or node.idle is not None
         node.timed = timed or bool(node.doubts)
         if timed:
             node.used = now
             self._expect_again(node)
+        node.revision = revision  # the last: if it is here, all that it says is
 
     def _remove(self, node: Node) -> None:
         del self.nodes[node.key]
@@ -671,6 +691,7 @@ class Ledger:
         for node in self.nodes.values():
             node.forget_places()
             node.doubts = sum(reservation.doubted is node for reservation in reserved)
+            node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
             if node.leaving not in reserved:
                 node.leaving = None
                 policy.add(node)

@@ -1,7 +1,8 @@
 """`Cache`: a bounded, expiring cache that threads share, on top of any store.
 
-Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs, loaders and clocks are called with no lock
-held, unless the caller has opened a transaction around the call.
+Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs and loaders are called with no lock held,
+unless the caller has opened a transaction around the call. The clock is called in transactions of the cache's
+own, too, so other writers wait for it; under no latch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
 from latchstore.cache.loading import Load, LoadTable, Outcome
 from latchstore.cache.memoizing import Memoized
-from latchstore.cache.options import EXPIRES, TAGS, WEIGHT, Options, checked_options, checked_seconds
+from latchstore.cache.options import (
+    EXPIRES,
+    TAGS,
+    WEIGHT,
+    Options,
+    checked_clock,
+    checked_options,
+    checked_seconds,
+)
 from latchstore.cache.policies import EvictionPolicy
 from latchstore.codec import Codec, RawCodec, decoded, encoded
 from latchstore.contains import Contains
@@ -110,12 +119,10 @@ class Cache(StoreMapping):
     ) -> None:
         if store is not None and not isinstance(store, AbstractStore):
             raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
-        if not callable(clock):
-            raise TypeError(f"clock must be callable, got {describe(clock)}")
         self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
         self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
         self._ttl = checked_seconds(ttl, "ttl")
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
         super().__init__(self.store, codec)
@@ -273,9 +280,14 @@ class Cache(StoreMapping):
 
     def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
         """Set many keys in one transaction; options as for `set`."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
         checked = checked_options(self._ttl, **options)
         # Encoded before, as that may run anybody's code, and take long.
-        items = [(checked_key(key), encoded(self._codec, key, value)) for key, value in values.items()]
+        items = [
+            (checked_key(key, "a key of values"), encoded(self._codec, key, value))
+            for key, value in values.items()
+        ]
         self._index_tags(checked)
         with self._keeper.transaction("set_many"):
             for key, data in items:
@@ -328,6 +340,7 @@ class Cache(StoreMapping):
             If the key is missing or expired, and there is no default.
         """
         key = checked_key(key)
+        _check_callable(function, "function")
         checked = checked_options(self._ttl, **options)
         self._index_tags(checked)
         while True:
@@ -410,6 +423,12 @@ class Cache(StoreMapping):
         if not self.delete(key):
             raise KeyError(key)
 
+    def _data(self, key: str) -> bytes | None:
+        return self._live_data(key)
+
+    def _write(self, key: str, data: bytes) -> None:
+        self._set(key, data, checked_options(self._ttl))
+
     def _remove(self, key: str) -> None:
         self.delete(key)
 
@@ -486,6 +505,7 @@ class Cache(StoreMapping):
                 return found
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
+        _check_callable(loader, "loader")
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
         timeout = checked_timeout(timeout)
@@ -544,6 +564,8 @@ class Cache(StoreMapping):
                 data, value = set_by_others, decoded(self._codec, key, set_by_others)
             self._loads.finish(load, Outcome(data, None))
             return value
+        except MemoryError:
+            raise  # no answer to others: one of them tries. Kept, it would keep what it has broken off, too
         except Exception as error:
             if negative_ttl is not None:
                 self._note_failure(key, error, negative_ttl)
@@ -660,6 +682,7 @@ class Cache(StoreMapping):
             Without the keys that the loader did not have.
         """
         wanted = list(dict.fromkeys(checked_keys(keys)))
+        _check_callable(loader, "loader")
         timeout = checked_timeout(timeout)
         checked = checked_options(self._ttl, **options)
         found = self.get_many(wanted)
@@ -724,6 +747,8 @@ class Cache(StoreMapping):
             missing = [load for load in loads if load.key not in data]
             if missing:
                 self._load_missing(missing, loader, options, values, data)
+        except MemoryError:
+            raise  # as in `_load`
         except Exception as error:
             for load in loads:
                 self._loads.finish(load, _outcome_of_many(data.get(load.key), error))
@@ -845,6 +870,7 @@ class Cache(StoreMapping):
         timeout : float or None
             Seconds that closing the store may take.
         """
+        timeout = checked_timeout(timeout)
         self._keeper.stop()
         if self._owns_store:
             self.store.close(timeout)
@@ -871,6 +897,11 @@ class Cache(StoreMapping):
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
+
+
+def _check_callable(function: object, argument: str) -> None:
+    if not callable(function):
+        raise TypeError(f"{argument} must be callable, got {describe(function)}")
 
 
 def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:

@@ -60,15 +60,16 @@ class Memoized(Generic[P, R]):
         tags: Iterable[str] | Callable[..., Iterable[str]],
         options: dict[str, Any],
     ) -> None:
+        _refuse_unfit(function)
+        # First, as it copies the attributes of the function, which may be a memoized one itself.
+        functools.update_wrapper(self, function)
         self._cache = cache
         self._function = function
         self._key = key
         self._tags = tags if callable(tags) else tuple(tags)
         self._options = options
-        _refuse_unfit(function)
         self._signature = inspect.signature(function)
         self._name = _name_of(function)
-        functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         tags = self._tags(*args, **kwargs) if callable(self._tags) else self._tags
@@ -131,9 +132,9 @@ class BoundMemoized(Generic[P, R]):
     """A memoized method, of one instance."""
 
     def __init__(self, memoized: Memoized[..., R], instance: object) -> None:
+        functools.update_wrapper(self, memoized._function)
         self._memoized = memoized
         self._instance = instance
-        functools.update_wrapper(self, memoized._function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._memoized(self._instance, *args, **kwargs)

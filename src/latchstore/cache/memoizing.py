@@ -18,6 +18,9 @@ from latchstore.locking import Latch
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
+# Of a method without its instance; those of the class itself stand for the whole function.
+Q = ParamSpec("Q")
+S = TypeVar("S")
 
 #: Longer keys are shortened to a digest of what they say, in characters.
 _LONGEST_KEY = 250
@@ -118,8 +121,8 @@ class Memoized(Generic[P, R]):
 
     @overload
     def __get__(
-        self: Memoized[Concatenate[T, P], R], instance: T, owner: type | None = None
-    ) -> BoundMemoized[P, R]: ...
+        self: Memoized[Concatenate[T, Q], S], instance: T, owner: type | None = None
+    ) -> BoundMemoized[Q, S]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else BoundMemoized(self, instance)

@@ -290,6 +290,28 @@ class TestNoResurrection:
         assert cache.get_or_load("key", lambda key: "new") == cache["key"] == "new"
 
     @pytest.mark.parametrize("remove", REMOVALS.values(), ids=REMOVALS)
+    def test_and_that_ends_as_soon_as_it_is_committed(
+        self, cache: Cache, pool: ThreadPoolExecutor, remove: Callable[[Cache], object]
+    ) -> None:
+        """Before the cache is told of the commit."""
+        store: Any = cache.store
+        loader = Loader()
+        cache.set("another", 1, tags=["tag"])
+        values: list[Any] = []
+
+        def end_load() -> None:
+            loader.go_on.set()
+            values.append(loading.result())
+
+        with store.transaction() as transaction:
+            transaction.on_commit(end_load)
+            remove(cache)
+            loading = Loading(cache, pool, loader, tags=["tag"])
+            assert loader.entered.wait(TIMEOUT)
+        assert values == ["loaded"]
+        assert "key" not in cache
+
+    @pytest.mark.parametrize("remove", REMOVALS.values(), ids=REMOVALS)
     def test_a_transaction_that_was_rolled_back_before_the_load(
         self, cache: Cache, remove: Callable[[Cache], object]
     ) -> None:

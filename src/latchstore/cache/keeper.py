@@ -415,23 +415,28 @@ class Keeper:
     def _evict_together(self, chosen: list[tuple[Node, str]], transaction: Any) -> None:
         """Evict entries in one commit, each unless somebody has set it since it was chosen."""
         evicted: list[tuple[Node, int, str]] = []
+        gone: dict[Node, str] = {}
         try:
             with transaction:
                 for node, cause in chosen:
                     revision = node.revision
                     with contextlib.suppress(KeyError, RevisionMismatchError):
                         self._store.evict(node.key, cause, if_revision=revision or None)
+                        gone[node] = cause
                         if revision:
                             evicted.append((node, revision, cause))
             if self.current_transaction() is None:
                 self._latch.during(self._ledger.note_evictions, evicted)
                 done = {node for node, _, _ in evicted}
                 chosen = [(node, cause) for node, cause in chosen if node not in done]
+        except BaseException:
+            gone.clear()  # they are there again
+            raise
         finally:
             if self.current_transaction() is None:
                 self._latch.during(self._ledger.stay_all, [node for node, _ in chosen])
             for node, _ in chosen:
-                self.settle_when_committed(node.key)
+                self.settle_when_committed(node.key, cause=gone.get(node))
 
     def _give_up_own(self, reservation: Reservation) -> bool:
         """Evict what this transaction has itself put into the cache; return whether there was something."""

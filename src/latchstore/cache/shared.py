@@ -8,18 +8,19 @@ own, too, so other writers wait for it; under no latch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
-from latchstore.cache.loading import Load, LoadTable, Outcome
+from latchstore.cache.loading import Load, LoadTable, Outcome, Removal
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.options import (
     EXPIRES,
@@ -45,6 +46,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MISSING: Any = object()
+
+
+class _Failure(NamedTuple):
+    """An error that is raised again until a time, in seconds of the cache's clock."""
+
+    error: Exception
+    until: float
+    traceback: TracebackType | None
+    tags: frozenset[str]
+
 
 #: How many failures are remembered before those are forgotten whose time is over.
 _MANY_FAILURES = 1_000
@@ -145,7 +156,7 @@ class Cache(StoreMapping):
         self._counts = ThreadCounts(self._register)
         self._loads = LoadTable()
         # Errors that are raised again for a while, instead of loading again.
-        self._failures: dict[str, tuple[Exception, float, TracebackType | None]] = {}
+        self._failures: dict[str, _Failure] = {}
         self._has_tag_index = False
         _caches[id(self)] = self
 
@@ -270,7 +281,7 @@ class Cache(StoreMapping):
         self._set(key, encoded(self._codec, key, value), options)
 
     def _set(self, key: str, data: bytes, options: Options) -> None:
-        if self._loads.running(key) is not None:
+        if self._loads.may_store(key):
             # The load must not put an older value in its place: point 2 of `_store_loaded`.
             with self._keeper.transaction(f"set {key!r}"):
                 self._loads.overtake(key)
@@ -408,9 +419,12 @@ class Cache(StoreMapping):
         A load of the key that is under way does not put it back.
         """
         key = checked_key(key)
-        loading = self._loads.running(key) is not None
+        loading = self._loads.may_store(key)
         with self._keeper.transaction(f"delete {key!r}") if loading else contextlib.nullcontext():
-            self._loads.overtake(key)
+            if self._keeper.current_transaction() is None:
+                self._loads.overtake(key)
+            else:
+                self._overtake(Removal(key))
             self._failures.pop(key, None)
             was_there = self._keeper.live_value(key) is not None
             try:
@@ -435,7 +449,7 @@ class Cache(StoreMapping):
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""
         with self._keeper.transaction("clear"):
-            self._loads.overtake_all()
+            self._overtake(Removal())
             self._failures.clear()
             for key in list(self.store.query_keys()):
                 self._keeper.delete(key)
@@ -444,11 +458,24 @@ class Cache(StoreMapping):
         """Remove all entries that were set with a tag, in one transaction; return how many."""
         tag = checked_key(tag, "tag")
         with self._keeper.transaction(f"invalidate tag {tag!r}"):
-            self._loads.overtake_all(tag)
+            self._overtake(Removal(tag=tag))
+            for key, failure in list(self._failures.items()):
+                if tag in failure.tags:
+                    self._failures.pop(key, None)
             keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
             for key in keys:
                 self._keeper.delete(key)
         return len(keys)
+
+    def _overtake(self, removal: Removal) -> None:
+        """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
+        self._loads.begin_removal(removal)
+        transaction = self._keeper.current_transaction()
+        if transaction is None:
+            self._loads.end_removal(removal, False)
+        else:
+            transaction.on_commit(functools.partial(self._loads.end_removal, removal, True))
+            transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
 
     # -- loading ----------------------------------------------------------------------------------
 
@@ -538,8 +565,12 @@ class Cache(StoreMapping):
 
     def _load_inside(self, key: str, loader: Callable[[str], Any], options: Options) -> Any:
         """Load in a transaction: other threads may be waiting for that, so it waits for none."""
-        value = self._loads.load_inside(key, lambda: self._loaded(key, loader))
+        load = Load(key, options.tags)
+        value = self._loads.load_inside([load], self._loaded, key, loader)
         data = encoded(self._codec, key, value)
+        if load.kept_out:  # the loader has set or deleted it
+            set_by_loader = self._live_data(key)
+            return value if set_by_loader is None else decoded(self._codec, key, set_by_loader)
         try:
             self._put(key, data, options)
         except EntryTooLargeError as error:
@@ -568,7 +599,7 @@ class Cache(StoreMapping):
             raise  # no answer to others: one of them tries. Kept, it would keep what it has broken off, too
         except Exception as error:
             if negative_ttl is not None:
-                self._note_failure(key, error, negative_ttl)
+                self._note_failure(load, error, negative_ttl)
             self._loads.finish(load, Outcome(None, error))
             raise
 
@@ -600,7 +631,7 @@ class Cache(StoreMapping):
         """
         key = load.key
         with self._keeper.transaction(f"load {key!r}"):
-            if load.overtaken or self._revision(key) not in (0, begun_at):
+            if load.kept_out or self._revision(key) not in (0, begun_at):
                 return self._live_data(key)
             try:
                 self._put(key, data, options)
@@ -621,15 +652,18 @@ class Cache(StoreMapping):
         if self._loads.claim(mine) is not mine:
             return old
         try:
+            node = self._nodes.get(key)
+            if node is None or node.refresh is None or self._clock() < node.refresh:
+                return old if (data := self._live_data(key)) is None else decoded(self._codec, key, data)
             begun_at = self._revision(key)
             value = self._loaded(key, loader)
             data = encoded(self._codec, key, value)
             with self._keeper.transaction(f"refresh {key!r}"):
-                kept = self._revision(key) == begun_at and not mine.overtaken
+                kept = self._revision(key) == begun_at and not mine.kept_out
                 if kept:
                     self._put(key, data, options)
             self._loads.finish(mine, Outcome(data, None))
-            return value if kept else self.get(key, old)
+            return value if kept else self.get(key, value)
         except Exception:
             # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
             node = self._nodes.get(key)
@@ -638,21 +672,23 @@ class Cache(StoreMapping):
             logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
             return old
 
-    def _note_failure(self, key: str, error: Exception, seconds: float) -> None:
+    def _note_failure(self, load: Load, error: Exception, seconds: float) -> None:
         now = self._clock()
         if len(self._failures) >= _MANY_FAILURES:
             failures = list(self._failures.items())
-            over = [other for other, (_, until, _) in failures if until <= now]
+            over = [other for other, failure in failures if failure.until <= now]
             for other in over or [other for other, _ in failures[: len(failures) - _MANY_FAILURES + 1]]:
                 self._failures.pop(other, None)
-        self._failures[key] = (error, now + seconds, error.__traceback__)
+        self._failures[load.key] = _Failure(error, now + seconds, error.__traceback__, load.tags)
+        if load.kept_out:
+            # Looked at after it is noted, as who deletes a key first marks its load: one of the two sees it.
+            self._failures.pop(load.key, None)
 
     def _raise_failure(self, key: str) -> None:
         failure = self._failures.get(key)
         if failure is not None:
-            error, until, traceback = failure
-            if self._clock() < until:
-                raise error.with_traceback(traceback)  # or it would grow each time
+            if self._clock() < failure.until:
+                raise failure.error.with_traceback(failure.traceback)  # or it would grow each time
             self._failures.pop(key, None)
 
     def get_many_or_load(
@@ -707,8 +743,13 @@ class Cache(StoreMapping):
         found: dict[str, Any],
     ) -> list[str]:
         """Load those keys that no other thread is loading; return which they were."""
-        mine = loads if inside else [load for load in loads if self._loads.claim(load) is load]
-        found.update(self._load_many(mine, loader, options, inside))
+        if inside:
+            mine = loads
+            values = self._loads.load_inside(mine, self._load_many, mine, loader, options, inside)
+        else:
+            mine = [load for load in loads if self._loads.claim(load) is load]
+            values = self._load_many(mine, loader, options, inside)
+        found.update(values)
         return [load.key for load in mine]
 
     def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:

@@ -41,7 +41,7 @@ from latchstore.arguments import (
 from latchstore.codec import Codec
 from latchstore.event_manager import BaseEventManager, get_event_manager
 from latchstore.glob_pattern import matching_keys
-from latchstore.mapping import StoreMapping
+from latchstore.mapping import StoreMapping, StoreView
 from latchstore.values import Value
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
@@ -298,6 +298,16 @@ class AbstractReadOnlyStore(ABC):
     def __len__(self) -> int:
         """Return how many keys the store has at one instant of the call."""
         return sum(1 for _ in self.query_keys())
+
+    def mapping(self, codec: str | Codec = "pickle") -> StoreView:
+        """Return a view of the store as a mapping of Python objects; of one that can be written to, mutable.
+
+        Parameters
+        ----------
+        codec : str or Codec
+            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+        """
+        return StoreView(self, codec)
 
 
 class AbstractStore(AbstractReadOnlyStore):
@@ -570,13 +580,6 @@ class AbstractStore(AbstractReadOnlyStore):
     # -- transactions and events ------------------------------------------------------------------
 
     def mapping(self, codec: str | Codec = "pickle") -> StoreMapping:
-        """Return a view of the store as a mapping of Python objects.
-
-        Parameters
-        ----------
-        codec : str or Codec
-            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
-        """
         return StoreMapping(self, codec)
 
     @abstractmethod

@@ -179,12 +179,16 @@ class Cache(StoreMapping):
             self._counts.mine.misses += 1
             return default
         key = checked_key(key)
+        data = self._read(key)
+        return default if data is None else decoded(self._codec, key, data)
+
+    def _read(self, key: str) -> bytes | None:
         data = self._live_data(key)
         if data is None:
             self._counts.mine.misses += 1
-            return default
-        self._counts.mine.hits += 1
-        return decoded(self._codec, key, data)
+        else:
+            self._counts.mine.hits += 1
+        return data
 
     def _live_data(self, key: str) -> bytes | None:
         value = self._keeper.live_value(key)
@@ -412,6 +416,9 @@ class Cache(StoreMapping):
 
     def _remove(self, key: str) -> None:
         self.delete(key)
+
+    def _add(self, key: str, value: Any) -> bool:
+        return self.add(key, value)
 
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""

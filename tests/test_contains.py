@@ -69,6 +69,7 @@ class TestTerm:
         assert Contains(item) != make(["a", "b"])
         assert Contains(item) == [item, "b"]
         assert Contains({"a"}) == {frozenset({"a"}), "b"}
+        assert Contains(bytearray(b"a")) == {b"a", b"b"}
 
     def test_two_terms(self) -> None:
         assert Contains("a") == Contains("a")

@@ -383,7 +383,8 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreEvictEvent
             When the change is committed. It is a StoreDeleteEvent; a store that knows no causes emits that.
         """
-        self.delete(key, if_revision=if_revision)
+        condition = {} if if_revision is None else {"if_revision": if_revision}
+        self.delete(key, **condition)
 
     @abstractmethod
     def set_data(

@@ -23,6 +23,7 @@ from latchstore import (
 from tests.contract.bad_input import BadInputContract, BadTimeoutContract
 from tests.contract.conditions import ConditionContract
 from tests.contract.events import DeliveryContract, EventContract
+from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.reading import ReadingContract, ValueContract
@@ -80,6 +81,9 @@ class TestDelivery(MemoryStores, DeliveryContract): ...
 
 
 class TestCondition(MemoryStores, ConditionContract): ...
+
+
+class TestEvict(MemoryStores, EvictContract): ...
 
 
 class TestConstruction:

@@ -14,6 +14,7 @@ import pytest
 from latchstore import AbstractReadOnlyStore, AbstractStore, EventManager, get_event_manager
 from tests.contract.bad_input import BadInputContract
 from tests.contract.conditions import ConditionContract
+from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.reading import ReadingContract, ValueContract
@@ -56,6 +57,9 @@ class TestTransaction(ReferenceStores, TransactionContract): ...
 
 
 class TestCondition(ReferenceStores, ConditionContract): ...
+
+
+class TestEvict(ReferenceStores, EvictContract): ...
 
 
 class TestBases:

@@ -56,7 +56,7 @@ from latchstore.events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
-from latchstore.mapping import StoreMapping
+from latchstore.mapping import StoreMapping, StoreView
 from latchstore.memory import DictMemoryStore
 from latchstore.progress import ProgressBars, progress_bars
 from latchstore.snapshot import Snapshot
@@ -117,6 +117,7 @@ __all__ = [
     "StoreTransactionEvent",
     "StoreTransactionStartEvent",
     "StoreUpdateEvent",
+    "StoreView",
     "StringValue",
     "Transaction",
     "TransactionClosedError",

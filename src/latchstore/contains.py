@@ -32,7 +32,13 @@ class Contains:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Contains):
             return bool(self.item == other.item)
-        return isinstance(other, (tuple, list, set, frozenset)) and self.item in other
+        if not isinstance(other, (tuple, list, set, frozenset)):
+            return False
+        try:
+            return self.item in other
+        except TypeError:
+            # A set asks for the hash of an item that may have none; then `==` alone tells.
+            return any(self.item is each or self.item == each for each in other)
 
     def __hash__(self) -> int:
         # Equal to collections of any hash: so it is not found in a dict by way of one of these.

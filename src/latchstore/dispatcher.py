@@ -18,7 +18,10 @@ Thread safety:
 6. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A
    writer waits for that at the door with no lock of the store held, and looks again by itself now and
    then, so a wake-up that is missed costs it a moment and no more.
-7. Timers are in the hands of the thread alone: a new one comes to it by the queue.
+7. Timers are in the hands of the thread alone: a new one comes to it by the queue, and by a list before that.
+   While they are held back, as the store is closed, none is called, and new ones stay in the list, so that no
+   thread runs for them. Who puts one there looks afterwards whether they are held back, who ends that looks
+   at the list afterwards: so one of the two hands it on.
 """
 
 from __future__ import annotations
@@ -119,7 +122,8 @@ class Timer:
     def __init__(self, seconds: float, function: Callable[[], object], dispatcher: EventDispatcher) -> None:
         #: When it is called, in monotonic seconds.
         self.due = time.monotonic() + seconds
-        self._function = function
+        # Given up as soon as it is not needed: the thread may wait for long with the timer at hand.
+        self._function: Callable[[], object] | None = function
         self._dispatcher = weakref.ref(dispatcher)
         self._queue = dispatcher._queue
         self._waiting = True
@@ -133,16 +137,19 @@ class Timer:
     def cancel(self) -> None:
         """Have the function not be called, if it has not been."""
         self._waiting = False
+        self._function = None
 
     def fire(self) -> None:
         """Call the function, unless the timer was cancelled; what it raises is logged."""
-        if not self._waiting:
+        function = self._function
+        if function is None or not self._waiting:
             return
         self._waiting = False
+        self._function = None
         try:
-            self._function()
+            function()
         except BaseException:
-            logger.exception("%r, called by a timer, failed", self._function)
+            logger.exception("%r, called by a timer, failed", function)
 
 
 class _NewTimer(_Flag):
@@ -208,6 +215,8 @@ class EventDispatcher:
         self._listener_name = listener_name
         # Whether the store is gone.
         self._abandoned = False
+        # Whether timers are held back: rule 7.
+        self._holding = False
         self.delivered = 0
         self.listener_errors = 0
         self.slowest: tuple[str | None, float] = (None, 0.0)
@@ -241,6 +250,8 @@ class EventDispatcher:
         self._flags: list[_Flag] = []
         # A heap, of the thread's own.
         self._timers: list[tuple[float, int, Timer]] = []
+        # Timers that were made while they are held back; changed by single list operations.
+        self._held: list[Timer] = []
 
     def renew_in_child(self) -> None:
         """Begin anew in a forked child: what is queued or under way is the parent's.
@@ -461,7 +472,7 @@ class EventDispatcher:
     def _take_or_fire(self) -> None:
         """Take what is queued next, and call the timers that are due before it comes."""
         taken, timers = self._taken, self._timers
-        while timers and not taken:
+        while timers and not taken and not self._holding:
             due, _, timer = timers[0]
             left = due - time.monotonic()
             if left <= 0:
@@ -477,14 +488,29 @@ class EventDispatcher:
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Have the thread call a function once, `seconds` from now, between two deliveries."""
         timer = Timer(seconds, function, self)
-        self._put_flag(_NewTimer(timer))
-        self.ensure_running()
+        self._held.append(timer)
+        if not self._holding:
+            self._hand_on_held()
         return timer
 
+    def _hand_on_held(self) -> None:
+        """Have the thread get the timers that were made; one that comes to it twice is called once."""
+        for timer in self._held.copy():
+            self._put_flag(_NewTimer(timer))
+            with suppress(ValueError):
+                self._held.remove(timer)  # else another thread has done so
+        self.ensure_running()
+
+    def hold_timers(self) -> None:
+        """Call no timers from now on, until `resume`."""
+        self._holding = True
+
     def resume(self) -> None:
-        """Start the thread again if it was stopped with timers that are not due yet."""
-        if self._timers:
-            self.ensure_running()
+        """Call timers again, those that have become due meanwhile at once."""
+        self._holding = False
+        if self._timers or self._held:
+            self._put_flag(_Flag(None))  # wakes the thread, should it run
+            self._hand_on_held()
 
     def _note_delivered(self, delivery: Delivery) -> None:
         if delivery.count > 1:

@@ -426,7 +426,7 @@ class EntryStore(EntryReader, AbstractStore):
 
     def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
         key = checked_key(key)
-        checked_revision(if_revision)
+        if_revision = checked_revision(if_revision)
         self._write_one(key, _conditional(Evict(checked_key(cause, "cause")), if_revision), "evict")
 
     def from_bytes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sized, ValuesView
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -12,51 +12,47 @@ from latchstore.codec import Codec, checked_codec, decoded, encoded
 _MISSING: Any = object()
 
 
-class MappedStore(Protocol):
-    """What a mapping needs of a store."""
+class ReadableStore(Protocol):
+    """What a mapping needs of a store that it reads."""
 
     def to_bytes(self, key: str) -> bytes: ...
-
-    def from_bytes(self, key: str, data: bytes) -> None: ...
-
-    def delete(self, key: str) -> None: ...
 
     def exists(self, key: str) -> bool: ...
 
     def query_keys(self) -> Iterator[str]: ...
 
+
+class MappedStore(ReadableStore, Protocol):
+    """What a mapping needs of a store that it writes to, too."""
+
+    def from_bytes(self, key: str, data: bytes) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
     def transaction(self, notes: str) -> AbstractContextManager[Any]: ...
 
-    def __len__(self) -> int: ...
 
+class StoreView(Mapping[str, Any]):
+    """A read-only store, such as a snapshot, as a mapping; its method ``mapping(codec=...)`` makes it.
 
-class StoreMapping(MutableMapping[str, Any]):
-    """A view of a store as a mapping; ``store.mapping(codec=...)`` makes it.
-
-    Each method takes effect at one instant, also those of several steps (``pop``, ``setdefault``, ``update``,
-    ``clear``), which are transactions. Iterating shows the keys of one instant. What is read is a new object
-    each time: to change it changes nothing here.
+    Iterating shows the keys of one instant. What is read is a new object each time: to change it changes
+    nothing here.
 
     Parameters
     ----------
-    store : AbstractStore
+    store : AbstractReadOnlyStore
     codec : str or Codec
         ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
     """
 
-    def __init__(self, store: MappedStore, codec: str | Codec = "pickle") -> None:
+    _mapped: ReadableStore
+
+    def __init__(self, store: ReadableStore, codec: str | Codec = "pickle") -> None:
         self._mapped = store
         self._codec = checked_codec(codec)
 
     def __getitem__(self, key: str) -> Any:
         return decoded(self._codec, key, self._mapped.to_bytes(key))
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        key = checked_key(key)
-        self._mapped.from_bytes(key, encoded(self._codec, key, value))
-
-    def __delitem__(self, key: str) -> None:
-        self._mapped.delete(key)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._mapped.exists(key)
@@ -65,43 +61,8 @@ class StoreMapping(MutableMapping[str, Any]):
         return self._mapped.query_keys()
 
     def __len__(self) -> int:
-        return len(self._mapped)
-
-    def pop(self, key: str, default: Any = _MISSING) -> Any:
-        """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
-        key = checked_key(key)
-        # Decoded before, as that may run anybody's code; so what cannot be decoded stays.
-        while (data := self._data(key)) is not None:
-            value = decoded(self._codec, key, data)
-            with self._mapped.transaction("pop"):
-                if self._data(key) == data:
-                    self._remove(key)
-                    return value
-        if default is _MISSING:
-            raise KeyError(key)
-        return default
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove a key and return it with its value; KeyError if there is none."""
-        while keys := list(self):
-            for key in keys:
-                value = self.pop(key, _MISSING)
-                if value is not _MISSING:
-                    return key, value
-        raise KeyError("there is no key to remove")
-
-    def _data(self, key: str) -> bytes | None:
-        """Return the data of a key, None if it is missing."""
-        try:
-            return self._mapped.to_bytes(key)
-        except KeyError:
-            return None
-
-    def _write(self, key: str, data: bytes) -> None:
-        self._mapped.from_bytes(key, data)
-
-    def _remove(self, key: str) -> None:
-        self._mapped.delete(key)
+        # Stores of the API elsewhere have no length.
+        return len(self._mapped) if isinstance(self._mapped, Sized) else sum(1 for _ in self)
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of keys and values; keys that go while it is iterated over are left out."""
@@ -111,18 +72,99 @@ class StoreMapping(MutableMapping[str, Any]):
         """Return a view of the values; those of keys that go while it is iterated over are left out."""
         return _Values(self)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._mapped!r}>"
+
+
+class StoreMapping(StoreView, MutableMapping[str, Any]):
+    """A store as a mapping that can be changed; ``store.mapping(codec=...)`` makes it.
+
+    Each method takes effect at one instant, also those of several steps (``pop``, ``setdefault``, ``update``,
+    ``clear``), which are transactions. Iterating shows the keys of one instant. What is read is a new object
+    each time: to change it changes nothing here. The codec is called with no lock held.
+
+    Parameters
+    ----------
+    store : AbstractStore
+    codec : str or Codec
+        ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+    """
+
+    _mapped: MappedStore
+
+    def __init__(self, store: MappedStore, codec: str | Codec = "pickle") -> None:
+        super().__init__(store, codec)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        key = checked_key(key)
+        self._mapped.from_bytes(key, encoded(self._codec, key, value))
+
+    def __delitem__(self, key: str) -> None:
+        self._mapped.delete(key)
+
+    def _live_data(self, key: str) -> bytes | None:
+        """Return the data of a key; None if it is missing."""
+        try:
+            return self._mapped.to_bytes(key)
+        except KeyError:
+            return None
+
+    def _read(self, key: str) -> bytes | None:
+        """Return the data of a key that somebody has asked for; None if it is missing."""
+        return self._live_data(key)
+
+    def _remove(self, key: str) -> None:
+        self._mapped.delete(key)
+
+    def _add(self, key: str, value: Any) -> bool:
+        """Set a key if it is missing; return whether it was."""
+        data = encoded(self._codec, key, value)
+        with self._mapped.transaction("setdefault"):
+            if self._live_data(key) is not None:
+                return False
+            self._mapped.from_bytes(key, data)
+            return True
+
+    def _take(self, key: str, data: bytes, notes: str) -> bool:
+        """Remove a key if it still has this data, which was decoded with no lock held; return whether."""
+        with self._mapped.transaction(notes):
+            if self._live_data(key) != data:
+                return False
+            self._remove(key)
+            return True
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
+        key = checked_key(key)
+        while (data := self._read(key)) is not None:
+            value = decoded(self._codec, key, data)
+            if self._take(key, data, "pop"):
+                return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove a key and return it with its value; KeyError if there is none."""
+        # Begun again while others take what it has found: only what is empty at one instant is empty.
+        while keys := list(self):
+            for key in keys:
+                data = self._read(key)
+                if data is not None:
+                    value = decoded(self._codec, key, data)
+                    if self._take(key, data, "popitem"):
+                        return key, value
+        raise KeyError("there is no key to remove")
+
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which is set to the default if it is missing."""
         key = checked_key(key)
-        data = self._data(key)
-        if data is None:
-            new = encoded(self._codec, key, default)
-            with self._mapped.transaction("setdefault"):
-                data = self._data(key)
-                if data is None:
-                    self._write(key, new)
-                    return default
-        return decoded(self._codec, key, data)
+        while True:
+            data = self._read(key)
+            if data is not None:
+                return decoded(self._codec, key, data)
+            if self._add(key, default):
+                return default
 
     def update(  # type: ignore[override]
         self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
@@ -142,14 +184,11 @@ class StoreMapping(MutableMapping[str, Any]):
             for key in list(self):
                 del self[key]
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._mapped!r}>"
-
 
 class _Items(ItemsView[str, Any]):
     """Keys and values of a mapping that others change meanwhile."""
 
-    _mapping: StoreMapping
+    _mapping: StoreView
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for key in self._mapping:
@@ -161,7 +200,7 @@ class _Items(ItemsView[str, Any]):
 class _Values(ValuesView[Any]):
     """Values of a mapping that others change meanwhile."""
 
-    _mapping: StoreMapping
+    _mapping: StoreView
 
     def __iter__(self) -> Iterator[Any]:
         return (value for _, value in self._mapping.items())

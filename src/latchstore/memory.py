@@ -251,6 +251,7 @@ class DictMemoryStore(EntryStore):
         self._dispatcher.refuse_on_own_thread("close")
         self._closed = True
         self._connected = False
+        self._dispatcher.hold_timers()
         timeout = self._wait_for_last_writer(timeout)
         self._feed.end()
         self._dispatcher.stop(timeout)
@@ -862,10 +863,12 @@ class DictMemoryStore(EntryStore):
         timer : Timer
             It has ``cancel()``, and ``active``, whether the call is still to come.
         """
-        seconds = checked_timeout(seconds, "seconds") or 0.0
+        checked = checked_timeout(seconds, "seconds")
+        if checked is None:
+            raise TypeError("seconds must be a number of seconds, got None")
         if not callable(function):
             raise TypeError(f"function must be callable, got {describe(function)}")
-        return self._dispatcher.call_later(seconds, function)
+        return self._dispatcher.call_later(checked, function)
 
     # -- committing -------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from latchstore.arguments import (
 from latchstore.codec import Codec
 from latchstore.event_manager import BaseEventManager, get_event_manager
 from latchstore.glob_pattern import matching_keys
-from latchstore.mapping import StoreMapping
+from latchstore.mapping import StoreMapping, StoreView
 from latchstore.values import Value
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
@@ -299,6 +299,16 @@ class AbstractReadOnlyStore(ABC):
         """Return how many keys the store has at one instant of the call."""
         return sum(1 for _ in self.query_keys())
 
+    def mapping(self, codec: str | Codec = "pickle") -> StoreView:
+        """Return a view of the store as a mapping of Python objects; of one that can be written to, mutable.
+
+        Parameters
+        ----------
+        codec : str or Codec
+            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+        """
+        return StoreView(self, codec)
+
 
 class AbstractStore(AbstractReadOnlyStore):
     """The whole key-value store API: reading, writing, transactions.
@@ -373,7 +383,8 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreEvictEvent
             When the change is committed. It is a StoreDeleteEvent; a store that knows no causes emits that.
         """
-        self.delete(key, if_revision=if_revision)
+        condition = {} if if_revision is None else {"if_revision": if_revision}
+        self.delete(key, **condition)
 
     @abstractmethod
     def set_data(
@@ -570,13 +581,6 @@ class AbstractStore(AbstractReadOnlyStore):
     # -- transactions and events ------------------------------------------------------------------
 
     def mapping(self, codec: str | Codec = "pickle") -> StoreMapping:
-        """Return a view of the store as a mapping of Python objects.
-
-        Parameters
-        ----------
-        codec : str or Codec
-            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
-        """
         return StoreMapping(self, codec)
 
     @abstractmethod

@@ -28,6 +28,7 @@ ALL: dict[str, Write] = {
     **MAKING,
     "update_metadata": lambda store, key, **condition: store.update_metadata(key, {"n": 1}, **condition),
     "delete": lambda store, key, **condition: store.delete(key, **condition),
+    "evict": lambda store, key, **condition: store.evict(key, "size", **condition),
 }
 
 all_writes = pytest.mark.parametrize("write", ALL.values(), ids=ALL)

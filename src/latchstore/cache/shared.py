@@ -197,12 +197,16 @@ class Cache(StoreMapping):
             self._counts.mine.misses += 1
             return default
         key = checked_key(key)
+        data = self._read(key)
+        return default if data is None else decoded(self._codec, key, data)
+
+    def _read(self, key: str) -> bytes | None:
         data = self._live_data(key)
         if data is None:
             self._counts.mine.misses += 1
-            return default
-        self._counts.mine.hits += 1
-        return decoded(self._codec, key, data)
+        else:
+            self._counts.mine.hits += 1
+        return data
 
     def _live_data(self, key: str) -> bytes | None:
         value = self._keeper.live_value(key)
@@ -437,14 +441,11 @@ class Cache(StoreMapping):
         if not self.delete(key):
             raise KeyError(key)
 
-    def _data(self, key: str) -> bytes | None:
-        return self._live_data(key)
-
-    def _write(self, key: str, data: bytes) -> None:
-        self._set(key, data, checked_options(self._ttl))
-
     def _remove(self, key: str) -> None:
         self.delete(key)
+
+    def _add(self, key: str, value: Any) -> bool:
+        return self.add(key, value)
 
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""

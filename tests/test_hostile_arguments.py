@@ -32,6 +32,7 @@ from latchstore import (
     StoreModificationEvent,
     StoreSetEvent,
 )
+from latchstore.codec import RawCodec
 from latchstore.locking import SharedLatch
 
 TIMEOUT = 20.0
@@ -337,6 +338,7 @@ WRITES: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     "set_metadata": {"key": key, "metadata": metadata, "if_revision": revision},
     "update_metadata": {"key": key, "metadata": metadata, "if_revision": revision},
     "delete": {"key": key, "if_revision": revision},
+    "evict": {"key": key, "cause": key, "if_revision": revision},
     "from_bytes": {"key": key, "data": content, "buffer_size": size, "if_revision": revision},
     "multiset": {"keys": keys, "values": several(value), "buffer_size": size},
     "multiset_data": {"keys": keys, "datas": several(data), "buffer_size": size},
@@ -371,6 +373,30 @@ OTHERS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     },
     "flush": {"timeout": st.just(good("20", 20)) | st.sampled_from(SECONDS[2:]), "revision": revision},
     "close": {"timeout": st.just(good("20", 20)) | st.sampled_from(SECONDS[2:])},
+    "call_later": {
+        "seconds": seconds,
+        "function": st.sampled_from(
+            (
+                good("one", lambda: None),
+                Offer("calling", lambda store: Calling(store).call, True),
+                Offer("one that raises", lambda store: Raising().__eq__, True),
+                bad("None", None),
+                RAISING,
+            )
+        ),
+    },
+    "mapping": {
+        "codec": st.sampled_from(
+            (
+                good("'json'", "json"),
+                Offer("one", lambda store: RawCodec(), True),
+                bad("no name", "none"),
+                bad("a class", RawCodec),
+                bad("None", None),
+                RAISING,
+            )
+        )
+    },
     "save": {"path": st.sampled_from((bad("None", None), bad("7.0", 7.0), bad("NUL", "a\0b"), RAISING))},
     "from_file": {"key": key, "path": st.sampled_from((bad("None", None), bad("7.0", 7.0), RAISING))},
     "to_file": {"key": key, "path": st.sampled_from((bad("None", None), bad("7.0", 7.0), RAISING))},
@@ -381,7 +407,7 @@ CALLS = {**READS, **WRITES, **OTHERS}
 def test_every_public_method_is_called() -> None:
     public = {name for name in dir(DictMemoryStore) if not name.startswith("_")}
     attributes = {"event_manager"}
-    without_arguments = {"disconnect", "info", "is_connected", "snapshot", "stats"}
+    without_arguments = {"current_transaction", "disconnect", "info", "is_connected", "snapshot", "stats"}
     elsewhere = {"connect", "load", "query_keys"}
     assert public - attributes - without_arguments - elsewhere == set(CALLS)
 
@@ -508,7 +534,7 @@ def told_beforehand(method: str, arguments: dict[str, Offer], existing: set[str]
         return verdict
     if method in OTHERS or (method.endswith("get_metadata") and arguments["select"].value):
         return None
-    if method in ("delete", "update_metadata", "multiupdate_metadata"):
+    if method in ("delete", "evict", "update_metadata", "multiupdate_metadata"):
         return set(named_keys(method, arguments)) <= existing
     if method in WRITES or method in ("exists", "query", "glob"):
         return True
@@ -558,7 +584,7 @@ def test_whatever_is_handed_in(other: ThreadPoolExecutor, method: str, chosen: s
 
 def check_written(store: DictMemoryStore, method: str, arguments: dict[str, Offer]) -> None:
     """Look whether the data are what was handed in, where there was any."""
-    if method == "delete":
+    if method in ("delete", "evict"):
         assert not store.exists(arguments["key"].value)
     elif method in ("set", "set_data", "from_bytes"):
         wanted = arguments["value" if method == "set" else "data"].value
@@ -924,6 +950,6 @@ def test_what_blocks_holds_up_nobody(place: str) -> None:
 def test_metadata_in_itself_is_no_file_of_ours(tmp_path: Path) -> None:
     store = DictMemoryStore(EventManager())
     store.set_metadata("loop", in_itself())
-    with pytest.raises(TypeError, match=r"'loop'.*'itself'"):
+    with pytest.raises(ValueError, match=r"'loop'.*'itself'"):
         store.save(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []

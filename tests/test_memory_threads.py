@@ -105,12 +105,12 @@ class HaltingDict(dict[str, Any]):
     def __init__(self, pause: Pause) -> None:
         super().__init__()
         self.pause = pause
-        self.after_get: Callable[[], object] | None = None
+        self.after_read: Callable[[], object] | None = None
 
-    def get(self, key: str, default: Any = None, /) -> Any:
-        entry = super().get(key, default)
+    def __getitem__(self, key: str, /) -> Any:
+        entry = super().__getitem__(key)
         # Once only: what is called here reads, too.
-        hook, self.after_get = self.after_get, None
+        hook, self.after_read = self.after_read, None
         if hook is not None:
             hook()
         return entry
@@ -591,7 +591,7 @@ def a_key_named_twice(make: Make) -> list[bytes]:
         writers.append(Background(store.from_bytes, "a", b"new"))
         assert pause.arrived.wait(TIMEOUT)
 
-    entries.after_get = write_the_first
+    entries.after_read = write_the_first
     reader = Background(lambda: [value.data.read() for value in store.multiget(["a", "b", "a"])])
     assert reader.settled.wait(TIMEOUT)
     pause.go_on.set()

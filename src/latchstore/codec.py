@@ -79,6 +79,8 @@ def encoded(codec: Codec, key: str, value: Any) -> bytes:
     try:
         data = codec.encode(value)
         return data if type(data) is bytes else as_bytes(data, "what encode returns")
+    except MemoryError:
+        raise  # which says nothing of the value
     except Exception as error:
         raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}") from error
 
@@ -87,5 +89,7 @@ def decoded(codec: Codec, key: str, data: bytes) -> Any:
     """Return the value; CodecError, which names the key, if that fails."""
     try:
         return codec.decode(data)
+    except MemoryError:
+        raise
     except Exception as error:
         raise CodecError(key, f"cannot be decoded: {len(data)} bytes, {describe(data)}: {error}") from error

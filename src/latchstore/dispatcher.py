@@ -19,9 +19,9 @@ Thread safety:
    writer waits for that at the door with no lock of the store held, and looks again by itself now and
    then, so a wake-up that is missed costs it a moment and no more.
 7. Timers are in the hands of the thread alone: a new one comes to it by the queue, and by a list before that.
-   While they are held back, as the store is closed, none is called, and new ones stay in the list, so that
-   no thread runs for them. Who puts one there looks afterwards whether they are held back, and who ends that
-   looks at the list afterwards: so one of the two hands it on.
+   While they are held back, as the store is closed, none is called, and new ones stay in the list, so that no
+   thread runs for them. Who puts one there looks afterwards whether they are held back, who ends that looks
+   at the list afterwards: so one of the two hands it on.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import tempfile
 import threading
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 
 from latchstore import (
     BaseEvent,
+    Cache,
     DictMemoryStore,
+    EntryTooLargeError,
     EventManager,
     RevisionMismatchError,
     StoreDeleteEvent,
@@ -47,16 +50,14 @@ class Subject:
     """A store in which something is there and everything is listened to."""
 
     def __init__(self, heard: bool = True) -> None:
-        self.manager = EventManager()
-        self.store = DictMemoryStore(self.manager, indexes=["kind"], lock_timeout=1.0, history=100)
-        self.store.multiset(
-            ["goes", "moves", "stays"],
-            [(b"1", {"kind": "a"}), (b"2", {"kind": "a", "n": 1}), (b"3", {"kind": "b"})],
-        )
+        self.store = self.make_store()
+        self.manager: Any = self.store.event_manager
+        self.fill()
         self.heard: list[tuple[str, str, int]] = []
         self.ended: list[str] = []
         self.emitted: list[object] = []
         self.called_back: list[str] = []
+        self.timed: list[str] = []
         # What a listener waits for, and what is to be done if the operation does not do it.
         self.undo: list[Callable[[], object]] = []
         if heard:
@@ -64,6 +65,17 @@ class Subject:
             self.manager.connect(StoreTransactionEndEvent, self._hear_end)
             self.manager.connect(Ping, self.emitted.append)
         self.watch: Watch = self.store.watch()
+
+    def make_store(self) -> DictMemoryStore:
+        """Return an empty store."""
+        return DictMemoryStore(EventManager(), indexes=["kind"], lock_timeout=1.0, history=100)
+
+    def fill(self) -> None:
+        """Put something there."""
+        self.store.multiset(
+            ["goes", "moves", "stays"],
+            [(b"1", {"kind": "a"}), (b"2", {"kind": "a", "n": 1}), (b"3", {"kind": "b"})],
+        )
 
     def _hear(self, event: Any) -> None:
         self.heard.append((type(event).__name__, event.key, event.revision))
@@ -112,7 +124,83 @@ class Subject:
         assert store.info()["pending_events"] == 0
 
 
-Operation = Callable[[Subject], object]
+class CacheSubject(Subject):
+    """A store that a full cache is on.
+
+    Parameters
+    ----------
+    shared : bool
+        Whether the store is the subject's, so that the cache hears of what is written; else it is the
+        cache's own.
+    entries : int
+        How many there are, which is as many as there may be.
+    options
+        For the cache.
+    """
+
+    def __init__(self, shared: bool = True, entries: int = 4, **options: Any) -> None:
+        self.now = 1_000.0
+        self._shared = shared
+        self._entries = entries
+        self._options = options
+        super().__init__()
+
+    def make_store(self) -> DictMemoryStore:
+        store = super().make_store() if self._shared else None
+        options = {"codec": "json", "idle": 900.0, "max_entries": self._entries, **self._options}
+        self.cache = Cache(store, clock=lambda: self.now, **options)
+        if store is None:
+            self.cache.store.connect()
+        assert isinstance(self.cache.store, DictMemoryStore)
+        return self.cache.store
+
+    def fill(self) -> None:
+        cache = self.cache
+        cache.set("goes", 1, ttl=100.0, tags=["tag"])
+        cache.set("moves", 2, tags=["tag", "other"])
+        cache.set("stays", 3, ttl=500.0, refresh_after=200.0)
+        cache.set_many({f"more{number}": number for number in range(self._entries - 3)})
+        self.store.flush(TIMEOUT)
+        self.check_books()
+
+    def later(self, seconds: float) -> None:
+        """Let time go by, until what is left is looked at."""
+        self.now += seconds
+        self.undo.append(functools.partial(self._earlier, seconds))
+
+    def _earlier(self, seconds: float) -> None:
+        self.now -= seconds
+        self.store.flush(TIMEOUT)  # the store's thread may be sweeping
+
+    def check_books(self) -> None:
+        """Look whether the cache's books are what the store has, its bound is kept and its latch free."""
+        keeper = self.cache._keeper
+        self.store.flush(TIMEOUT)
+        keeper.check(self.store.query_keys())
+        assert len(self.store) <= self._entries
+        assert keeper._latch.claim is None
+        assert not self.cache._loads
+        assert not keeper._stale
+
+    def check_use(self) -> None:
+        """Write by way of the cache; the books are right after the first operation, and stay so."""
+        cache = self.cache
+        cache.set("after", 1)
+        self.check_books()
+        with self.store.transaction():
+            cache.set("after", 2)
+            cache.set("more", 3)
+        self.check_books()
+        assert cache.get_many(["after", "more"]) == {"after": 2, "more": 3}
+        assert cache.delete("after")
+        self.check_books()
+        assert cache.get_or_load("after", lambda key: 4, timeout=TIMEOUT) == 4
+        assert cache.pop("after") == 4
+        self.check_books()
+        assert self.store.info()["pending_events"] == 0
+
+
+Operation = Callable[[Any], object]
 
 
 def exclusive(subject: Subject) -> None:
@@ -454,6 +542,117 @@ def waiting_for_a_key(subject: Subject) -> None:
         thread.join(TIMEOUT)
 
 
+def evicted_in_a_transaction(subject: Subject) -> None:
+    with subject.store.transaction() as tx:
+        tx.evict("goes", "idle")
+        subject.store.evict("moves")
+
+
+def called_later(subject: Subject) -> None:
+    subject.store.call_later(0.0, lambda: subject.timed.append("called"))
+
+
+def not_called_later(subject: Subject) -> None:
+    timer = subject.store.call_later(1_000.0, lambda: subject.timed.append("called"))
+    timer.cancel()
+    assert not timer.active
+
+
+def cached_in_a_transaction(subject: CacheSubject) -> None:
+    with subject.store.transaction():
+        subject.cache.set("new", 5)
+        subject.cache["moves"] = 6
+        assert subject.cache.get("new") == 5
+        subject.cache.delete("goes")
+
+
+def cached_in_an_optimistic_transaction(subject: CacheSubject) -> None:
+    with subject.store.transaction(optimistic=True):
+        subject.cache.set("new", 5)
+        subject.cache.set("newer", 6)
+
+
+def cached_in_blocks(subject: CacheSubject) -> None:
+    cache = subject.cache
+    with subject.store.transaction("outer"):
+        cache.set("new", 5)
+        with subject.store.transaction("kept"):
+            cache.set("moves", 6)
+        with subject.store.transaction("taken back") as tx:
+            cache.set("newer", 7)
+            tx.doom()
+
+
+def cached_and_rolled_back(subject: CacheSubject) -> None:
+    with subject.store.transaction() as tx:
+        subject.cache.set("new", 5)
+        subject.cache.delete("moves")
+        tx.doom()
+
+
+def missed(subject: CacheSubject) -> None:
+    subject.cache.get("missing")
+
+
+def read_by_way_of_the_cache(subject: CacheSubject) -> None:
+    cache = subject.cache
+    assert "goes" in cache
+    assert "missing" not in cache
+    assert len(cache) == len(list(cache)) == 4
+    assert cache.get_many(["goes", "missing"]) == {"goes": 1}
+    assert dict(cache.items())["moves"] == 2
+    assert cache.remaining("goes") == 100.0
+    cache.stats()
+
+
+def read_what_others_wrote(subject: CacheSubject) -> None:
+    subject.store.set_data("moves", b"7")
+    assert subject.cache.get("moves") == 7
+
+
+def refreshed(subject: CacheSubject) -> None:
+    subject.later(250.0)
+    subject.cache.get_or_load("stays", lambda key: 7, ttl=100.0)
+
+
+def swept(subject: CacheSubject) -> None:
+    subject.later(150.0)
+    subject.cache.sweep()
+
+
+def load_that_fails(subject: CacheSubject) -> None:
+    def fail(key: str) -> object:
+        raise LookupError(key)
+
+    for _ in range(2):
+        with contextlib.suppress(LookupError):
+            subject.cache.get_or_load("new", fail, negative_ttl=10.0)
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def remembered(subject: CacheSubject) -> None:
+    remembering = subject.cache.memoize(tags=["tag"])(double)
+    assert remembering(1) == remembering(1) == 2
+    remembering.invalidate(1)
+
+
+def another_cache(subject: CacheSubject) -> None:
+    Cache(subject.store, max_entries=100).close()
+
+
+def failing_set(subject: CacheSubject) -> None:
+    with contextlib.suppress(EntryTooLargeError):
+        subject.cache.set("new", 5, weight=1_001)
+
+
+def waiting_for_the_books(subject: CacheSubject) -> None:
+    with held_latch(subject.cache._keeper._latch):
+        subject.cache.set("moves", 7)
+
+
 OPERATIONS: dict[str, Operation] = {
     "from_bytes": lambda subject: subject.store.from_bytes("moves", b"new"),
     "from_bytes, new": lambda subject: subject.store.from_bytes("new", b"new"),
@@ -528,7 +727,74 @@ OPERATIONS: dict[str, Operation] = {
     "waiting for the feed latch": waiting_for_the_feed,
     "waiting for a change": waiting_for_a_change,
     "wait_for, by another thread": waiting_for_a_key,
+    "evict": lambda subject: subject.store.evict("goes"),
+    "evict, if_revision": lambda subject: subject.store.evict("goes", "idle", if_revision=1),
+    "evict, other revision": failing(lambda store: store.evict("goes", if_revision=7), RevisionMismatchError),
+    "transaction, evict inside": evicted_in_a_transaction,
+    "call_later": called_later,
+    "call_later, cancelled": not_called_later,
+    "mapping, set": lambda subject: subject.store.mapping("raw").__setitem__("moves", b"new"),
+    "mapping, pop": lambda subject: subject.store.mapping("raw").pop("goes"),
+    "mapping, update": lambda subject: subject.store.mapping("json").update({"moves": [1], "new": None}),
+    "mapping, setdefault": lambda subject: subject.store.mapping("raw").setdefault("new", b"new"),
+    "mapping, popitem": lambda subject: subject.store.mapping("raw").popitem(),
+    "mapping, clear": lambda subject: subject.store.mapping("raw").clear(),
+    "cache: set": lambda subject: subject.cache.set("new", 5, ttl=50.0),
+    "cache: set, by LRU": lambda subject: subject.cache.set("new", 5),
+    "cache: set, by S3-FIFO": lambda subject: subject.cache.set("new", 5),
+    "cache: set, evicting several": lambda subject: subject.cache.set("new", 5),
+    "cache: set, in place of another": lambda subject: subject.cache.set("moves", 5, tags=["new"]),
+    "cache: set, too heavy": failing_set,
+    "cache: set_many": lambda subject: subject.cache.set_many({"moves": 5, "new": 6, "newer": 7}),
+    "cache: add": lambda subject: subject.cache.add("new", 5),
+    "cache: modify": lambda subject: subject.cache.modify("moves", lambda value: value + 1),
+    "cache: touch": lambda subject: subject.cache.touch("goes", 300.0),
+    "cache: get": lambda subject: subject.cache.get("goes"),
+    "cache: get, missing": missed,
+    "cache: get, what others wrote": read_what_others_wrote,
+    "cache: reads": read_by_way_of_the_cache,
+    "cache: delete": lambda subject: subject.cache.delete("goes"),
+    "cache: pop": lambda subject: subject.cache.pop("goes"),
+    "cache: popitem": lambda subject: subject.cache.popitem(),
+    "cache: setdefault": lambda subject: subject.cache.setdefault("new", 5),
+    "cache: clear": lambda subject: subject.cache.clear(),
+    "cache: invalidate_tag": lambda subject: subject.cache.invalidate_tag("tag"),
+    "cache: sweep": swept,
+    "cache: get_or_load": lambda subject: subject.cache.get_or_load("new", lambda key: 5),
+    "cache: get_or_load, refreshing": refreshed,
+    "cache: get_or_load, failing": load_that_fails,
+    "cache: get_many_or_load": lambda subject: subject.cache.get_many_or_load(
+        ["moves", "new", "newer"], lambda keys: {"new": 5}
+    ),
+    "cache: memoize": remembered,
+    "cache: transaction": cached_in_a_transaction,
+    "cache: transaction, optimistic": cached_in_an_optimistic_transaction,
+    "cache: transaction, nested": cached_in_blocks,
+    "cache: transaction, doomed": cached_and_rolled_back,
+    "cache: another one on the store": another_cache,
+    "cache: waiting for the latch": waiting_for_the_books,
+    "own cache: set": lambda subject: subject.cache.set("new", 5, ttl=50.0),
+    "own cache: delete": lambda subject: subject.cache.delete("goes"),
+    "own cache: sweep": swept,
+    "own cache: transaction": cached_in_a_transaction,
+    "own cache: get_or_load": lambda subject: subject.cache.get_or_load("new", lambda key: 5),
 }
+
+#: What the caches of some operations are made with.
+CACHE_OPTIONS: dict[str, dict[str, Any]] = {
+    "cache: set, by LRU": {"policy": "lru"},
+    "cache: set, by S3-FIFO": {"policy": "s3-fifo"},
+    "cache: set, evicting several": {"entries": 200},
+    "cache: set, too heavy": {"max_bytes": 1_000},
+}
+
+
+def subject_for(name: str) -> Subject:
+    """Return what an operation works on."""
+    if "cache:" not in name:
+        return Subject()
+    return CacheSubject(shared=name.startswith("cache"), **CACHE_OPTIONS.get(name, {}))
+
 
 #: What leaves the store closed if it is struck in the middle; nothing else is changed by it.
 LEAVES_CLOSED = ("close and connect", "close while events pend")

@@ -24,6 +24,7 @@ import math
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -82,11 +83,42 @@ class OpenTransaction(Protocol):
     def on_rollback(self, function: Callable[[], object]) -> None: ...
 
 
-class _Unsettled(threading.local):
-    """What the calling thread has put into the cache in its open transaction."""
+class _Block:
+    """What a thread has done to the cache in a transaction; its reservations have the same owner.
+
+    Nothing but the functions that the transaction is to call at its end, and who is at work, refers to it: if
+    it is freed with something left, an exception has struck before them, and the keeper is told.
+
+    Attributes
+    ----------
+    owner : object
+    unsettled : dict
+        Keys that are to be settled when the transaction has ended, with the reservations for those that were
+        set, or None.
+    """
+
+    __slots__ = ("__weakref__", "_left", "owner", "unsettled")
+
+    def __init__(self, left: deque[dict[str, Reservation | None]]) -> None:
+        self._left = left
+        self.owner = object()
+        self.unsettled: dict[str, Reservation | None] = {}
+
+    def __del__(self) -> None:
+        # Wherever the collector runs: so it takes no lock. An exception may have struck the first lines.
+        if getattr(self, "unsettled", None):
+            self._left.append(self.unsettled)
+
+
+def _no_block() -> None:
+    """Return None, as a weak reference to what was freed."""
+
+
+class _ThisThread(threading.local):
+    """The block of the calling thread."""
 
     def __init__(self) -> None:
-        self.reservations: dict[str, Reservation] = {}
+        self.block: Callable[[], _Block | None] = _no_block
 
 
 class Keeper:
@@ -140,9 +172,11 @@ class Keeper:
         self._latch = Latch()
         # Writers that wait until something can be evicted.
         self._settled = Waiters()
-        self._unsettled = _Unsettled()
+        self._this_thread = _ThisThread()
         # Whether an exception has struck where the books were being written.
         self._stale = False
+        # What blocks have left unsettled, as an exception has struck at their ends.
+        self._left: deque[dict[str, Reservation | None]] = deque()
         # Whether there was ever an entry that may expire.
         self._times = idle is not None
         self._timer: Any = None
@@ -273,15 +307,18 @@ class Keeper:
         value: Any,
     ) -> None:
         """Make room, and call a method of the store that writes one key."""
-        if self._stale:
-            self._renew_books()
+        if self._stale or self._left:
+            self._mend_books()
         if EXPIRES in metadata or IDLE in metadata or self._idle is not None:
             self._times = True
             if key in self.nodes:
                 self._latch.during(self._ledger.doubt, reservation)
+        transaction = self.current_transaction()
+        # Referred to here until the transaction does so: nothing else keeps it.
+        block = None if transaction is None else self._block()
         try:
             try:
-                if not self._bounded or self._make_room(reservation):
+                if not self._bounded or self._make_room(reservation, transaction, block):
                     function(key, value)
                 else:
                     with contextlib.suppress(KeyError):
@@ -296,6 +333,8 @@ class Keeper:
 
     def delete(self, key: str) -> None:
         """Delete a key; KeyError if the store does not have it."""
+        if self._stale or self._left:
+            self._mend_books()
         try:
             try:
                 self._store.delete(key)
@@ -324,16 +363,17 @@ class Keeper:
         if not isinstance(error, (StoreError, KeyError)):
             self._stale = True
 
-    def _make_room(self, reservation: Reservation) -> bool:
+    def _make_room(
+        self, reservation: Reservation, transaction: OpenTransaction | None, block: _Block | None
+    ) -> bool:
         """Reserve room, and evict what there is too much; return whether there is room.
 
         That there is none happens to a transaction in a cache of which others are writing every entry.
         """
         ledger = self._ledger
-        transaction = self.current_transaction()
-        if transaction is not None:
-            reservation.owner = self._unsettled.reservations
-            earlier = self._unsettled.reservations.pop(reservation.key or "", None)
+        if block is not None:
+            reservation.owner = block.owner
+            earlier = block.unsettled.get(reservation.key or "")
             if earlier is not None:
                 self._latch.during(ledger.succeed, reservation, earlier)
             if getattr(transaction, "optimistic", False):
@@ -375,28 +415,37 @@ class Keeper:
     def _evict_together(self, chosen: list[tuple[Node, str]], transaction: Any) -> None:
         """Evict entries in one commit, each unless somebody has set it since it was chosen."""
         evicted: list[tuple[Node, int, str]] = []
+        gone: dict[Node, str] = {}
         try:
             with transaction:
                 for node, cause in chosen:
                     revision = node.revision
                     with contextlib.suppress(KeyError, RevisionMismatchError):
                         self._store.evict(node.key, cause, if_revision=revision or None)
+                        gone[node] = cause
                         if revision:
                             evicted.append((node, revision, cause))
             if self.current_transaction() is None:
                 self._latch.during(self._ledger.note_evictions, evicted)
                 done = {node for node, _, _ in evicted}
                 chosen = [(node, cause) for node, cause in chosen if node not in done]
+        except BaseException:
+            gone.clear()  # they are there again
+            raise
         finally:
+            if self.current_transaction() is None:
+                self._latch.during(self._ledger.stay_all, [node for node, _ in chosen])
             for node, _ in chosen:
-                self.settle_when_committed(node.key)
+                self.settle_when_committed(node.key, cause=gone.get(node))
 
     def _give_up_own(self, reservation: Reservation) -> bool:
         """Evict what this transaction has itself put into the cache; return whether there was something."""
-        unsettled = self._unsettled.reservations
+        if reservation.owner is None:
+            return False
+        unsettled = self._block().unsettled
         for key, other in list(unsettled.items()):
-            if key != reservation.key:
-                del unsettled[key]
+            if key != reservation.key and other is not None:
+                unsettled[key] = None
                 with contextlib.suppress(KeyError):
                     self._store.evict(key, "size")
                 self._latch.during(self._ledger.replace, reservation, other)
@@ -412,7 +461,7 @@ class Keeper:
         """Note that a savepoint has brought back what was given up after it, for a taker that it undoes."""
         if self.current_transaction() is not None:
             reservation = Reservation(key, weight)
-            reservation.owner = self._unsettled.reservations
+            reservation.owner = self._block().owner
             self._latch.during(self._ledger.reserve_again, reservation, taker)
             self.settle_when_committed(key, reservation)
 
@@ -441,36 +490,52 @@ class Keeper:
         stamp : int
             The ledger's, from before it was asked what can go.
         """
-        if reservation.owner is not None:
-            return False
+        if reservation.owner is not None or self._latch.during(self._ledger.is_alone, reservation):
+            return False  # of a policy that keeps back what it has nothing is to be had
         return self._settled.wait(
             lambda: reservation.writing or self._ledger.stamp != stamp, _WAIT_FOR_ROOM, look_again=0.001
         )
 
     def _evict(self, node: Node, cause: str, reservation: Reservation) -> Node | None:
         """Evict an entry, unless somebody has set it since it was chosen; return which is to go next."""
+        transaction = self.current_transaction()
+        if transaction is not None:
+            return self._evict_in(transaction, node, cause, reservation)
         key, revision = node.key, node.revision
         done: str | None = None
         try:
             self._store.evict(key, cause, if_revision=revision or None)
             done = cause
-            transaction = self.current_transaction()
-            if transaction is None:
-                if revision:
-                    return self._latch.during(self._ledger.note_eviction, node, revision, cause, reservation)
-            else:
-                self._latch.during(self._ledger.promise, reservation, node)
-                transaction.on_rollback(
-                    functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
-                )
+            if revision:
+                return self._latch.during(self._ledger.note_eviction, node, revision, cause, reservation)
         except (KeyError, RevisionMismatchError):
-            pass  # somebody else was quicker, which the books learn now
+            # Somebody else was quicker, which the books learn now.
+            self._latch.during(self._ledger.not_evicted, reservation, node)
         self.settle_when_committed(key, cause=done)
+        return self._latch.during(self._ledger.choose, reservation)
+
+    def _evict_in(
+        self, transaction: OpenTransaction, node: Node, cause: str, reservation: Reservation
+    ) -> Node | None:
+        """Evict an entry in a transaction: as `_evict`, but that it only goes when that is committed."""
+        key, revision = node.key, node.revision
+        if self._latch.during(self._ledger.promise, reservation, node):
+            undo = functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
+            try:
+                self._store.evict(key, cause, if_revision=revision or None)
+            except (KeyError, RevisionMismatchError):
+                self._latch.during(self._ledger.withdraw, reservation, node)
+                self.settle_when_committed(key)
+            else:
+                transaction.on_rollback(undo)
+                self.settle_when_committed(key, cause=cause)
         return self._latch.during(self._ledger.choose, reservation)
 
     def _trim(self) -> None:
         """Evict what there is too much, when something was written past the bound."""
         if self._bounded and self._ledger.is_over and self.current_transaction() is None:
+            if self._stale or self._left:
+                return  # it may only seem so
             self._evict_excess()
 
     def _evict_excess(self) -> None:
@@ -492,25 +557,60 @@ class Keeper:
         if transaction is None:
             self._settle(key, reservation, cause)
             return
+        block = self._block()
         if reservation is not None:
-            self._unsettled.reservations[key] = reservation
-        transaction.on_commit(functools.partial(self._settle_after_block, key, reservation, cause))
+            block.unsettled[key] = reservation
+        else:
+            block.unsettled.setdefault(key, None)
+        transaction.on_commit(functools.partial(self._settle_after_block, block, key, reservation, cause))
         # What was evicted is there again; inside an outer block it may yet be changed.
-        transaction.on_rollback(functools.partial(self._settle_after_block, key, reservation, None))
+        transaction.on_rollback(functools.partial(self._settle_after_block, block, key, reservation, None))
 
-    def _settle_after_block(self, key: str, reservation: Reservation | None, cause: str | None) -> None:
-        self.settle_when_committed(key, reservation, cause)
-        if self.current_transaction() is None:
-            self._unsettled.reservations.pop(key, None)
-            self._trim()
+    def _block(self) -> _Block:
+        """Return what this thread has done in its open transaction."""
+        block = self._this_thread.block()
+        if block is None:
+            block = _Block(self._left)
+            self._this_thread.block = weakref.ref(block)
+        return block
 
-    def _settle(self, key: str, reservation: Reservation | None = None, cause: str | None = None) -> None:
+    def _settle_after_block(
+        self, block: _Block, key: str, reservation: Reservation | None, cause: str | None
+    ) -> None:
+        try:
+            if self.current_transaction() is not None:
+                self.settle_when_committed(key, reservation, cause)
+                return
+            self._settle(key, reservation, cause, None if cause is None else block.owner)
+            if block.unsettled.get(key) is reservation:
+                block.unsettled.pop(key, None)
+            if not block.unsettled:
+                self._trim()
+        except BaseException:
+            self._stale = True
+            # The transaction may keep what was raised, and the block with it.
+            self._leave(block)
+            raise
+
+    def _leave(self, block: _Block | None) -> None:
+        """Have the next writer settle what the end of a block has not."""
+        if block is not None and block.unsettled:
+            left, block.unsettled = block.unsettled, {}
+            self._left.append(left)
+
+    def _settle(
+        self,
+        key: str,
+        reservation: Reservation | None = None,
+        cause: str | None = None,
+        block: object | None = None,
+    ) -> None:
         ledger = self._ledger
         while True:
             stamp = ledger.stamp
             facts = facts_of(key, self.value(key), self._idle)
             now = 0.0 if facts is None or facts.idle is None else self._clock()
-            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, cause):
+            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, cause, block):
                 break
         self._settled.ring_all()
         if ledger.next_due is not None:
@@ -525,13 +625,31 @@ class Keeper:
         revision = getattr(event, "revision", None)
         if revision is None or node is None or node.revision < revision:
             self._settle(event.key)
-            if self._bounded and self._ledger.is_over:
+            if self._bounded and self._ledger.is_over and not (self._stale or self._left):
                 self._trim_in_time()
 
     def _make_books(self) -> None:
         for key in {*self.nodes, *self._store.query_keys()}:
             self._settle(key)
         self._trim()
+
+    def _mend_books(self) -> None:
+        """Put right what exceptions have left; not in a transaction, which sees what may be taken back."""
+        if self.current_transaction() is not None:
+            return
+        with contextlib.suppress(IndexError):
+            while True:
+                self._settle_left(self._left.popleft())
+        if self._stale:
+            self._renew_books()
+
+    def _settle_left(self, left: dict[str, Reservation | None]) -> None:
+        try:
+            for key, reservation in left.items():
+                self._settle(key, reservation)
+        except BaseException:
+            self._left.append(left)
+            raise
 
     def _renew_books(self) -> None:
         """Make the books anew from what the store has; those who are writing keep their reservations."""
@@ -552,13 +670,16 @@ class Keeper:
         except BaseException:
             if self.current_transaction is _no_transaction:
                 self._stale = True  # what was noted is taken back
+            elif self.current_transaction() is None:
+                self._leave(self._this_thread.block())
             raise
 
     def renew_in_child(self) -> None:
         """Begin anew in a forked child: rule 5."""
         self._latch = Latch()
         self._settled = Waiters()
-        self._unsettled = _Unsettled()
+        self._this_thread = _ThisThread()
+        self._left.clear()
         self._timer, self._timer_due = None, math.inf
         self._ledger.renew(self._make_policy())
         self._stale = True
@@ -567,8 +688,8 @@ class Keeper:
 
     def sweep(self) -> int:
         """Evict all whose time is over; return how many that were."""
-        if self._stale:
-            self._renew_books()
+        if self._stale or self._left:
+            self._mend_books()
         swept = 0
         while taken := self._sweep(self._store.transaction):
             swept += taken
@@ -658,6 +779,13 @@ def _checked_policy(policy: str | Callable[[], EvictionPolicy]) -> Callable[[], 
         return POLICIES[policy]
     if not callable(policy):
         raise TypeError(f"policy must be a name or make an EvictionPolicy, got {describe(policy)}")
+    return functools.partial(_made_policy, policy)
+
+
+def _made_policy(make: Callable[[], EvictionPolicy]) -> EvictionPolicy:
+    policy = make()
+    if not isinstance(policy, EvictionPolicy):
+        raise TypeError(f"policy must make an EvictionPolicy, got {describe(policy)}")
     return policy
 
 

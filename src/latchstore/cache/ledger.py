@@ -32,9 +32,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from latchstore.arguments import describe
 from latchstore.cache.policies import EvictionPolicy, Node
 
 
@@ -159,6 +160,10 @@ class Ledger:
         """Tell whether somebody is writing a key, who will settle it; asked without the latch, too."""
         return key in self._reserved
 
+    def is_alone(self, reservation: Reservation) -> bool:
+        """Tell whether nobody else is writing, or about to."""
+        return all(other is reservation for several in self._reserved.values() for other in several)
+
     @property
     def weight(self) -> int:
         """What all entries weigh, in bytes."""
@@ -247,9 +252,14 @@ class Ledger:
         if reservation.writing or not reservation.owes:
             reservation.writing = True
             return None
-        in_use = []
+        in_use: list[Node] = []
+        looked_at = 0
         try:
             while (node := self.policy.choose()) is not None:
+                looked_at += 1
+                self._check_choice(node, looked_at)
+                if self.nodes.get(node.key) is not node:
+                    continue  # it has gone
                 if self._may_go(node, reservation):
                     self._take(node, reservation)
                     return node
@@ -270,6 +280,15 @@ class Ledger:
             if not reservation.writing:
                 self._take_room_of_waiting(reservation)
         return None
+
+    def _check_choice(self, node: object, looked_at: int) -> None:
+        """Raise TypeError or RuntimeError if a policy of the user's own chooses what it cannot."""
+        if not isinstance(node, Node):
+            raise TypeError(f"choose() of the policy must return a node or None, got {describe(node)}")
+        if looked_at > 100 + 2 * len(self.nodes):
+            raise RuntimeError(
+                f"choose() of the policy must take nodes out: {node.key!r} comes again and again"
+            )
 
     def _take_room_of_waiting(self, reservation: Reservation) -> None:
         """Take room that others have who wait for more: each might have a part, and wait for the others'."""
@@ -374,16 +393,22 @@ class Ledger:
 
     def break_promise(self, reservation: Reservation, node: Node) -> None:
         """Note that an eviction was taken back with the block that it was made in."""
+        self._withdraw(reservation, node)
+        self.not_evicted(reservation, node)
+
+    def withdraw(self, reservation: Reservation, node: Node) -> None:
+        """Note that a promise cannot be kept: the entry is another one by now. Not to be chosen again."""
+        self._withdraw(reservation, node)
+        reservation.writing = not reservation.owes
+
+    def _withdraw(self, reservation: Reservation, node: Node) -> None:
         last = reservation
         while last.successor is not None:
             last = last.successor
         last.promised_entries = max(0, last.promised_entries - 1)
         last.promised_weight = max(0, last.promised_weight - node.weight)
-        if node.leaving is reservation:
-            node.leaving = None
-            self._promised.pop(node, None)
-            if self.nodes.get(node.key) is node:
-                self.policy.add(node)
+        if self._promised.get(node) is reservation:
+            del self._promised[node]
 
     def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
         """As `promise`, for what another transaction has written."""
@@ -391,12 +416,18 @@ class Ledger:
         reservation.promised_weight += other.full_weight
         self._note_paid(reservation)
 
-    def promise(self, reservation: Reservation, node: Node) -> None:
-        """Note that a node will have gone when the reservation's transaction is committed."""
+    def promise(self, reservation: Reservation, node: Node) -> bool:
+        """Note that a node goes when the reservation's transaction is committed.
+
+        False if it is not to go for this reservation any more: somebody has settled it, or takes it.
+        """
+        if node.leaving is not reservation:
+            return False
         reservation.promised_entries += 1
         reservation.promised_weight += node.weight
         self._promised[node] = reservation
         self._note_paid(reservation)
+        return True
 
     def doubt(self, reservation: Reservation) -> None:
         """Have readers ask the store: what is about to be written may expire before it is noted."""
@@ -428,11 +459,24 @@ class Ledger:
     def _keep_chosen(self, reservation: Reservation) -> None:
         """Have what was chosen and is still here, as evicting it failed, stand in the policy again."""
         for node in reservation.chosen:
-            if node.leaving is reservation:
-                node.leaving = None
-                self._promised.pop(node, None)
-                if self.nodes.get(node.key) is node:
-                    self.policy.add(node)
+            self.not_evicted(reservation, node)
+
+    def not_evicted(self, reservation: Reservation, node: Node) -> None:
+        """Note that a node was not evicted for a reservation that it was chosen for."""
+        if node.leaving is reservation:
+            self._stay(node)
+
+    def stay_all(self, nodes: Iterable[Node]) -> None:
+        """Note that nodes were not evicted that may have been chosen to be."""
+        for node in nodes:
+            if node.leaving is not None:
+                self._stay(node)
+
+    def _stay(self, node: Node) -> None:
+        node.leaving = None
+        self._promised.pop(node, None)
+        if self.nodes.get(node.key) is node:
+            self.policy.add(node)
 
     # -- what is there ----------------------------------------------------------------------------
 
@@ -444,6 +488,7 @@ class Ledger:
         now: float,
         reservation: Reservation | None = None,
         cause: str | None = None,
+        block: object | None = None,
     ) -> bool:
         """Note what the store has of a key; False if something was settled since `stamp`: read it again.
 
@@ -460,6 +505,9 @@ class Ledger:
             Is released: what it was for is written, or will not be.
         cause : str, optional
             Why the key was evicted, if it was.
+        block : object, optional
+            The owner of the reservation for which it was, if a transaction has evicted it: another one that
+            was going to do so, too, still owes.
         """
         if stamp != self.stamp:
             return False
@@ -469,6 +517,8 @@ class Ledger:
         node = self.nodes.get(key)
         if facts is None:
             if node is not None:
+                if block is not None and node.leaving is not None and node.leaving.owner is not block:
+                    node.leaving = None
                 self._remove(node)
         elif node is None:
             self._add(Node(key), facts, now)
@@ -476,10 +526,8 @@ class Ledger:
             if node.revision != facts.revision or not facts.revision:
                 self._node_weight += facts.weight - node.weight
                 self._note(node, facts, now)
-            if node.leaving is not None:
-                node.leaving = None
-                self._promised.pop(node, None)
-                self.policy.add(node)
+            if node.leaving is not None and (block is not None or node not in self._promised):
+                self._stay(node)
             if node.timed and node.expected is None:
                 self._expect_again(node)  # it was swept in a transaction that was rolled back
         if reservation is not None:
@@ -512,8 +560,11 @@ class Ledger:
 
     def _note_gone(self, node: Node, revision: int, cause: str) -> None:
         self._count(cause)
-        if node.revision == revision and self.nodes.get(node.key) is node:
-            self._remove(node)
+        if self.nodes.get(node.key) is node:
+            if node.revision == revision:
+                self._remove(node)
+            elif node.leaving is not None:
+                self._stay(node)  # it was set again since
 
     def _count(self, cause: str) -> None:
         self.evictions[cause] = self.evictions.get(cause, 0) + 1
@@ -525,12 +576,13 @@ class Ledger:
         self.policy.add(node)
 
     def _note(self, node: Node, facts: Facts, now: float) -> None:
-        node.revision, node.weight, node.deadline, node.idle, node.refresh = facts
+        revision, node.weight, node.deadline, node.idle, node.refresh = facts
         timed = node.deadline is not None or node.idle is not None
         node.timed = timed or bool(node.doubts)
         if timed:
             node.used = now
             self._expect_again(node)
+        node.revision = revision  # the last: if it is here, all that it says is
 
     def _remove(self, node: Node) -> None:
         del self.nodes[node.key]
@@ -550,7 +602,11 @@ class Ledger:
             self._reserve_for_one(writing)
 
     def _reserve_for_one(self, writing: list[Reservation]) -> Reservation | None:
-        """Have one of those who were about to replace an entry have room for it; return it, if none had."""
+        """Have one of those who were about to replace an entry have room for it; return it, if none had.
+
+        The room of a transaction does not count for those who are in none: it may end much later.
+        """
+        writing = [reservation for reservation in writing if reservation.owner is None] or writing
         if any(reservation.entries for reservation in writing):
             return None
         first = writing[0]
@@ -635,6 +691,7 @@ class Ledger:
         for node in self.nodes.values():
             node.forget_places()
             node.doubts = sum(reservation.doubted is node for reservation in reserved)
+            node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
             if node.leaving not in reserved:
                 node.leaving = None
                 policy.add(node)

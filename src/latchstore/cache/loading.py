@@ -48,16 +48,19 @@ class Load:
         What the loaded entry is to be invalidated by.
     overtaken : bool
         Whether the key was set or deleted since the load began, which counts more than its result.
+    kept_out : bool
+        Whether its result must not be stored: it is overtaken, or a transaction that is still open will.
     outcome : Outcome or None
         None while it runs.
     """
 
-    __slots__ = ("_since", "_thread", "_waiters", "key", "outcome", "overtaken", "tags")
+    __slots__ = ("_since", "_thread", "_waiters", "kept_out", "key", "outcome", "overtaken", "tags")
 
     def __init__(self, key: str, tags: Iterable[str] = ()) -> None:
         self.key = key
         self.tags = frozenset(tags)
         self.overtaken = False
+        self.kept_out = False
         self.outcome: Outcome | None = None
         self._thread = this_thread.thread
         self._since = time.monotonic()
@@ -68,11 +71,28 @@ class Load:
 _STRUCK = Outcome(None, None)
 
 
+class Removal:
+    """That a key, all keys with a tag, or all keys are deleted by a transaction that is open."""
+
+    __slots__ = ("_key", "_tag", "thread")
+
+    def __init__(self, key: str | None = None, tag: str | None = None) -> None:
+        self._key = key
+        self._tag = tag
+        self.thread = this_thread.thread
+
+    def covers(self, load: Load) -> bool:
+        """Tell whether a load's key is one of them."""
+        if self._key is not None:
+            return load.key == self._key
+        return self._tag is None or self._tag in load.tags
+
+
 class _Inside(threading.local):
     """What this thread is loading in a transaction."""
 
     def __init__(self) -> None:
-        self.keys: list[str] = []
+        self.loads: dict[str, Load] = {}
 
 
 class LoadTable:
@@ -80,25 +100,39 @@ class LoadTable:
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
+        # Of transactions that are open.
+        self._removals: dict[Removal, None] = {}
         self._inside = _Inside()
         # For which load a thread waits, so that no circle of waiting threads closes.
         self._waiting: dict[threading.Thread, Load] = {}
 
     def renew(self) -> None:
-        """Forget what runs in the parent, in a forked child."""
-        self._loads = {}
+        """Forget what runs in other threads of the parent, in a forked child; a loader that forks goes on."""
+        me = this_thread.thread
+        self._loads = {key: load for key, load in self._loads.items() if load._thread is me}
+        self._removals = {removal: None for removal in self._removals if removal.thread is me}
         self._waiting = {}
+        for load in self._loads.values():
+            load._waiters = Waiters()
 
     def __bool__(self) -> bool:
         return bool(self._loads)
 
     def claim(self, load: Load) -> Load:
         """Return the load of the key that runs; the one that is given, if none did."""
-        return self._loads.setdefault(load.key, load)
+        running = self._loads.setdefault(load.key, load)
+        if running is load and self._removals:
+            # Looked at after the claim, as they are noted before loads are looked for: none is missed.
+            load.kept_out = load.kept_out or any(removal.covers(load) for removal in list(self._removals))
+        return running
 
     def running(self, key: str) -> Load | None:
         """Return the load of the key that runs, or None."""
         return self._loads.get(key)
+
+    def may_store(self, key: str) -> bool:
+        """Tell whether the key is being loaded, by any thread, or by this one in a transaction."""
+        return key in self._loads or key in self._inside.loads
 
     def finish(self, load: Load, outcome: Outcome) -> None:
         """End a load and wake those who wait for it; may be done twice, the first outcome stands."""
@@ -126,34 +160,48 @@ class LoadTable:
         for load in loads:
             self.finish(load, _STRUCK)
 
-    def load_inside(self, key: str, function: Callable[[], T]) -> T:
-        """Call a function that loads a key in a transaction, unless this thread is loading that key already.
+    def load_inside(self, loads: list[Load], function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function that loads keys in a transaction, unless this thread is loading one already.
 
         Raises
         ------
         RecursiveLoadError
         """
-        running, keys = self._loads.get(key), self._inside.keys
-        if key in keys or (running is not None and running._thread is this_thread.thread):
-            raise RecursiveLoadError(f"key {key!r} is being loaded by this thread")
-        begun = len(keys)
+        before = self._inside.loads
+        for load in loads:
+            running = self._loads.get(load.key)
+            if load.key in before or (running is not None and running._thread is this_thread.thread):
+                raise RecursiveLoadError(f"key {load.key!r} is being loaded by this thread")
         try:
-            keys.append(key)
-            return function()
+            self._inside.loads = {**before, **{load.key: load for load in loads}}
+            return function(*arguments)
         finally:
-            del keys[begun:]
+            self._inside.loads = before
 
     def overtake(self, key: str) -> None:
         """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
-        load = self._loads.get(key)
-        if load is not None:
-            load.overtaken = True
+        for load in (self._loads.get(key), self._inside.loads.get(key)):
+            if load is not None:
+                load.kept_out = load.overtaken = True
 
-    def overtake_all(self, tag: str | None = None) -> None:
-        """Note that all keys with a tag, or all keys, were deleted; as `overtake`."""
-        for load in list(self._loads.values()):
-            if tag is None or tag in load.tags:
-                load.overtaken = True
+    def _overtake_all(self, removal: Removal) -> None:
+        for load in [*self._loads.values(), *self._inside.loads.values()]:
+            if removal.covers(load):
+                load.kept_out = load.overtaken = True
+
+    def begin_removal(self, removal: Removal) -> None:
+        """Overtake the loads that run, and keep out those that begin before `end_removal`."""
+        self._removals[removal] = None
+        self._overtake_all(removal)
+
+    def end_removal(self, removal: Removal, committed: bool) -> None:
+        """Note that the transaction has ended; if it has changed something, what still runs is too old.
+
+        It is no more looked for than that: who asks after the commit must not get what began before it.
+        """
+        if committed:
+            self._overtake_all(removal)
+        self._removals.pop(removal, None)
 
     def wait_if_current(self, load: Load, deadline: float | None) -> Outcome:
         """Wait for another thread's load until a time, in monotonic seconds; return its outcome.

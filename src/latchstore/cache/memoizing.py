@@ -18,6 +18,9 @@ from latchstore.locking import Latch
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
+# Of a method without its instance; those of the class itself stand for the whole function.
+Q = ParamSpec("Q")
+S = TypeVar("S")
 
 #: Longer keys are shortened to a digest of what they say, in characters.
 _LONGEST_KEY = 250
@@ -60,15 +63,16 @@ class Memoized(Generic[P, R]):
         tags: Iterable[str] | Callable[..., Iterable[str]],
         options: dict[str, Any],
     ) -> None:
+        _refuse_unfit(function)
+        # First, as it copies the attributes of the function, which may be a memoized one itself.
+        functools.update_wrapper(self, function)
         self._cache = cache
         self._function = function
         self._key = key
         self._tags = tags if callable(tags) else tuple(tags)
         self._options = options
-        _refuse_unfit(function)
         self._signature = inspect.signature(function)
         self._name = _name_of(function)
-        functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         tags = self._tags(*args, **kwargs) if callable(self._tags) else self._tags
@@ -117,8 +121,8 @@ class Memoized(Generic[P, R]):
 
     @overload
     def __get__(
-        self: Memoized[Concatenate[T, P], R], instance: T, owner: type | None = None
-    ) -> BoundMemoized[P, R]: ...
+        self: Memoized[Concatenate[T, Q], S], instance: T, owner: type | None = None
+    ) -> BoundMemoized[Q, S]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else BoundMemoized(self, instance)
@@ -131,9 +135,9 @@ class BoundMemoized(Generic[P, R]):
     """A memoized method, of one instance."""
 
     def __init__(self, memoized: Memoized[..., R], instance: object) -> None:
+        functools.update_wrapper(self, memoized._function)
         self._memoized = memoized
         self._instance = instance
-        functools.update_wrapper(self, memoized._function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._memoized(self._instance, *args, **kwargs)

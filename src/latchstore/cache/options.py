@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from latchstore.arguments import checked_count, checked_keys, describe
 from latchstore.cache.ledger import Facts
-from latchstore.values import Value
+from latchstore.values import Value, entry_from_metadata
 
 #: Metadata items that a cache writes. Times are in seconds of its clock.
 EXPIRES, IDLE, REFRESH, WEIGHT, TAGS = (
@@ -49,6 +49,9 @@ class Options(NamedTuple):
         return items
 
 
+# Told by identity: there is one empty tuple in CPython.
+_NO_TAGS: tuple[str, ...] = ()
+
 #: Those of an entry of which nothing is said; told by identity, as most are like that.
 DEFAULT_OPTIONS = Options()
 
@@ -59,22 +62,30 @@ def checked_options(
     idle: float | None = None,
     refresh_after: float | None = None,
     weight: int | None = None,
-    tags: Iterable[str] = (),
+    tags: Iterable[str] = _NO_TAGS,
     metadata: Mapping[str, Any] | None = None,
 ) -> Options:
     """Return what `Cache.set` was given; ValueError or TypeError name what is wrong with it."""
-    said = (default_ttl, ttl, idle, refresh_after, weight, metadata)
-    if not tags and said.count(None) == len(said):
+    # By identity: the ``==`` of what is handed in may be anybody's.
+    if (
+        tags is _NO_TAGS
+        and default_ttl is None
+        and ttl is None
+        and idle is None
+        and refresh_after is None
+        and weight is None
+        and metadata is None
+    ):
         return DEFAULT_OPTIONS
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata must be a mapping with str keys, got {describe(metadata)}")
+    if metadata is not None:
+        metadata = entry_from_metadata(metadata)  # a copy: what follows runs none of the caller's code
     return Options(
         default_ttl if ttl is None else checked_seconds(ttl, "ttl"),
         # Infinity is kept here: it says that the cache's own is not meant.
         None if idle is None else checked_seconds(idle, "idle") or math.inf,
         checked_seconds(refresh_after, "refresh_after"),
         None if weight is None else checked_count(weight, "weight", 0),
-        tuple(sorted(set(checked_keys(tags, "tags")))) if tags else (),
+        _NO_TAGS if tags is _NO_TAGS else tuple(sorted(set(checked_keys(tags, "tags")))),
         metadata,
     )
 
@@ -85,9 +96,32 @@ def checked_seconds(seconds: float | None, argument: str) -> float | None:
         return None
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise TypeError(f"{argument} must be a number of seconds or None, got {describe(seconds)}")
-    if not seconds > 0:
-        raise ValueError(f"{argument} must be positive, got {seconds} seconds")
-    return None if seconds == math.inf else float(seconds)
+    number = _exact_number(seconds)
+    if not number > 0:
+        raise ValueError(f"{argument} must be positive, got {number} seconds")
+    return None if number == math.inf else number
+
+
+def _exact_number(number: float) -> float:
+    """Return the number without what a subclass makes of it; a very large one is infinity."""
+    if isinstance(number, float):
+        return float.__float__(number)
+    try:
+        return float(int.__int__(number))
+    except OverflowError:
+        return math.inf if int.__int__(number) > 0 else -math.inf
+
+
+def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
+    """Return the clock; TypeError or ValueError if it tells no time now, as it is not looked at later."""
+    if not callable(clock):
+        raise TypeError(f"clock must be callable, got {describe(clock)}")
+    now = clock()
+    if not isinstance(now, (int, float)) or isinstance(now, bool):
+        raise TypeError(f"clock must return a number of seconds, got {describe(now)}")
+    if not math.isfinite(now):
+        raise ValueError(f"clock must return a finite number of seconds, got {now}")
+    return clock
 
 
 def facts_of(key: str, value: Value | None, default_idle: float | None) -> Facts | None:
@@ -123,10 +157,19 @@ def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:
 
 
 def _weight_of(value: object) -> int:
-    if isinstance(value, (str, bytes)):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(_weight_of(name) + _weight_of(item) for name, item in value.items())
-    if isinstance(value, (tuple, list, set, frozenset)):
-        return sum(map(_weight_of, value))
-    return _PLAIN_WEIGHT
+    """Return what a metadata item weighs, however deep it is; what is in it several times counts once."""
+    weight = 0
+    seen: set[int] = set()
+    values = [value]
+    while values:
+        value = values.pop()
+        if isinstance(value, (str, bytes)):
+            weight += len(value)
+        elif not isinstance(value, (Mapping, tuple, list, set, frozenset)):
+            weight += _PLAIN_WEIGHT
+        elif id(value) not in seen:
+            seen.add(id(value))
+            values.extend(value)
+            if isinstance(value, Mapping):
+                values.extend(value.values())
+    return weight

@@ -1,26 +1,36 @@
 """`Cache`: a bounded, expiring cache that threads share, on top of any store.
 
-Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs, loaders and clocks are called with no lock
-held, unless the caller has opened a transaction around the call.
+Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs and loaders are called with no lock held,
+unless the caller has opened a transaction around the call. The clock is called in transactions of the cache's
+own, too, so other writers wait for it; under no latch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
-from latchstore.cache.loading import Load, LoadTable, Outcome
+from latchstore.cache.loading import Load, LoadTable, Outcome, Removal
 from latchstore.cache.memoizing import Memoized
-from latchstore.cache.options import EXPIRES, TAGS, WEIGHT, Options, checked_options, checked_seconds
+from latchstore.cache.options import (
+    EXPIRES,
+    TAGS,
+    WEIGHT,
+    Options,
+    checked_clock,
+    checked_options,
+    checked_seconds,
+)
 from latchstore.cache.policies import EvictionPolicy
 from latchstore.codec import Codec, RawCodec, decoded, encoded
 from latchstore.contains import Contains
@@ -36,6 +46,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MISSING: Any = object()
+
+
+class _Failure(NamedTuple):
+    """An error that is raised again until a time, in seconds of the cache's clock."""
+
+    error: Exception
+    until: float
+    traceback: TracebackType | None
+    tags: frozenset[str]
+
 
 #: How many failures are remembered before those are forgotten whose time is over.
 _MANY_FAILURES = 1_000
@@ -110,12 +130,10 @@ class Cache(StoreMapping):
     ) -> None:
         if store is not None and not isinstance(store, AbstractStore):
             raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
-        if not callable(clock):
-            raise TypeError(f"clock must be callable, got {describe(clock)}")
         self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
         self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
         self._ttl = checked_seconds(ttl, "ttl")
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
         super().__init__(self.store, codec)
@@ -138,7 +156,7 @@ class Cache(StoreMapping):
         self._counts = ThreadCounts(self._register)
         self._loads = LoadTable()
         # Errors that are raised again for a while, instead of loading again.
-        self._failures: dict[str, tuple[Exception, float, TracebackType | None]] = {}
+        self._failures: dict[str, _Failure] = {}
         self._has_tag_index = False
         _caches[id(self)] = self
 
@@ -267,7 +285,7 @@ class Cache(StoreMapping):
         self._set(key, encoded(self._codec, key, value), options)
 
     def _set(self, key: str, data: bytes, options: Options) -> None:
-        if self._loads.running(key) is not None:
+        if self._loads.may_store(key):
             # The load must not put an older value in its place: point 2 of `_store_loaded`.
             with self._keeper.transaction(f"set {key!r}"):
                 self._loads.overtake(key)
@@ -277,9 +295,14 @@ class Cache(StoreMapping):
 
     def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
         """Set many keys in one transaction; options as for `set`."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
         checked = checked_options(self._ttl, **options)
         # Encoded before, as that may run anybody's code, and take long.
-        items = [(checked_key(key), encoded(self._codec, key, value)) for key, value in values.items()]
+        items = [
+            (checked_key(key, "a key of values"), encoded(self._codec, key, value))
+            for key, value in values.items()
+        ]
         self._index_tags(checked)
         with self._keeper.transaction("set_many"):
             for key, data in items:
@@ -332,6 +355,7 @@ class Cache(StoreMapping):
             If the key is missing or expired, and there is no default.
         """
         key = checked_key(key)
+        _check_callable(function, "function")
         checked = checked_options(self._ttl, **options)
         self._index_tags(checked)
         while True:
@@ -399,9 +423,12 @@ class Cache(StoreMapping):
         A load of the key that is under way does not put it back.
         """
         key = checked_key(key)
-        loading = self._loads.running(key) is not None
+        loading = self._loads.may_store(key)
         with self._keeper.transaction(f"delete {key!r}") if loading else contextlib.nullcontext():
-            self._loads.overtake(key)
+            if self._keeper.current_transaction() is None:
+                self._loads.overtake(key)
+            else:
+                self._overtake(Removal(key))
             self._failures.pop(key, None)
             was_there = self._keeper.live_value(key) is not None
             try:
@@ -423,7 +450,7 @@ class Cache(StoreMapping):
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""
         with self._keeper.transaction("clear"):
-            self._loads.overtake_all()
+            self._overtake(Removal())
             self._failures.clear()
             for key in list(self.store.query_keys()):
                 self._keeper.delete(key)
@@ -432,11 +459,24 @@ class Cache(StoreMapping):
         """Remove all entries that were set with a tag, in one transaction; return how many."""
         tag = checked_key(tag, "tag")
         with self._keeper.transaction(f"invalidate tag {tag!r}"):
-            self._loads.overtake_all(tag)
+            self._overtake(Removal(tag=tag))
+            for key, failure in list(self._failures.items()):
+                if tag in failure.tags:
+                    self._failures.pop(key, None)
             keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
             for key in keys:
                 self._keeper.delete(key)
         return len(keys)
+
+    def _overtake(self, removal: Removal) -> None:
+        """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
+        self._loads.begin_removal(removal)
+        transaction = self._keeper.current_transaction()
+        if transaction is None:
+            self._loads.end_removal(removal, False)
+        else:
+            transaction.on_commit(functools.partial(self._loads.end_removal, removal, True))
+            transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
 
     # -- loading ----------------------------------------------------------------------------------
 
@@ -493,6 +533,7 @@ class Cache(StoreMapping):
                 return found
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
+        _check_callable(loader, "loader")
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
         timeout = checked_timeout(timeout)
@@ -525,8 +566,12 @@ class Cache(StoreMapping):
 
     def _load_inside(self, key: str, loader: Callable[[str], Any], options: Options) -> Any:
         """Load in a transaction: other threads may be waiting for that, so it waits for none."""
-        value = self._loads.load_inside(key, lambda: self._loaded(key, loader))
+        load = Load(key, options.tags)
+        value = self._loads.load_inside([load], self._loaded, key, loader)
         data = encoded(self._codec, key, value)
+        if load.kept_out:  # the loader has set or deleted it
+            set_by_loader = self._live_data(key)
+            return value if set_by_loader is None else decoded(self._codec, key, set_by_loader)
         try:
             self._put(key, data, options)
         except EntryTooLargeError as error:
@@ -551,9 +596,11 @@ class Cache(StoreMapping):
                 data, value = set_by_others, decoded(self._codec, key, set_by_others)
             self._loads.finish(load, Outcome(data, None))
             return value
+        except MemoryError:
+            raise  # no answer to others: one of them tries. Kept, it would keep what it has broken off, too
         except Exception as error:
             if negative_ttl is not None:
-                self._note_failure(key, error, negative_ttl)
+                self._note_failure(load, error, negative_ttl)
             self._loads.finish(load, Outcome(None, error))
             raise
 
@@ -585,7 +632,7 @@ class Cache(StoreMapping):
         """
         key = load.key
         with self._keeper.transaction(f"load {key!r}"):
-            if load.overtaken or self._revision(key) not in (0, begun_at):
+            if load.kept_out or self._revision(key) not in (0, begun_at):
                 return self._live_data(key)
             try:
                 self._put(key, data, options)
@@ -606,15 +653,18 @@ class Cache(StoreMapping):
         if self._loads.claim(mine) is not mine:
             return old
         try:
+            node = self._nodes.get(key)
+            if node is None or node.refresh is None or self._clock() < node.refresh:
+                return old if (data := self._live_data(key)) is None else decoded(self._codec, key, data)
             begun_at = self._revision(key)
             value = self._loaded(key, loader)
             data = encoded(self._codec, key, value)
             with self._keeper.transaction(f"refresh {key!r}"):
-                kept = self._revision(key) == begun_at and not mine.overtaken
+                kept = self._revision(key) == begun_at and not mine.kept_out
                 if kept:
                     self._put(key, data, options)
             self._loads.finish(mine, Outcome(data, None))
-            return value if kept else self.get(key, old)
+            return value if kept else self.get(key, value)
         except Exception:
             # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
             node = self._nodes.get(key)
@@ -623,21 +673,23 @@ class Cache(StoreMapping):
             logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
             return old
 
-    def _note_failure(self, key: str, error: Exception, seconds: float) -> None:
+    def _note_failure(self, load: Load, error: Exception, seconds: float) -> None:
         now = self._clock()
         if len(self._failures) >= _MANY_FAILURES:
             failures = list(self._failures.items())
-            over = [other for other, (_, until, _) in failures if until <= now]
+            over = [other for other, failure in failures if failure.until <= now]
             for other in over or [other for other, _ in failures[: len(failures) - _MANY_FAILURES + 1]]:
                 self._failures.pop(other, None)
-        self._failures[key] = (error, now + seconds, error.__traceback__)
+        self._failures[load.key] = _Failure(error, now + seconds, error.__traceback__, load.tags)
+        if load.kept_out:
+            # Looked at after it is noted, as who deletes a key first marks its load: one of the two sees it.
+            self._failures.pop(load.key, None)
 
     def _raise_failure(self, key: str) -> None:
         failure = self._failures.get(key)
         if failure is not None:
-            error, until, traceback = failure
-            if self._clock() < until:
-                raise error.with_traceback(traceback)  # or it would grow each time
+            if self._clock() < failure.until:
+                raise failure.error.with_traceback(failure.traceback)  # or it would grow each time
             self._failures.pop(key, None)
 
     def get_many_or_load(
@@ -667,6 +719,7 @@ class Cache(StoreMapping):
             Without the keys that the loader did not have.
         """
         wanted = list(dict.fromkeys(checked_keys(keys)))
+        _check_callable(loader, "loader")
         timeout = checked_timeout(timeout)
         checked = checked_options(self._ttl, **options)
         found = self.get_many(wanted)
@@ -691,8 +744,13 @@ class Cache(StoreMapping):
         found: dict[str, Any],
     ) -> list[str]:
         """Load those keys that no other thread is loading; return which they were."""
-        mine = loads if inside else [load for load in loads if self._loads.claim(load) is load]
-        found.update(self._load_many(mine, loader, options, inside))
+        if inside:
+            mine = loads
+            values = self._loads.load_inside(mine, self._load_many, mine, loader, options, inside)
+        else:
+            mine = [load for load in loads if self._loads.claim(load) is load]
+            values = self._load_many(mine, loader, options, inside)
+        found.update(values)
         return [load.key for load in mine]
 
     def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:
@@ -731,6 +789,8 @@ class Cache(StoreMapping):
             missing = [load for load in loads if load.key not in data]
             if missing:
                 self._load_missing(missing, loader, options, values, data)
+        except MemoryError:
+            raise  # as in `_load`
         except Exception as error:
             for load in loads:
                 self._loads.finish(load, _outcome_of_many(data.get(load.key), error))
@@ -852,6 +912,7 @@ class Cache(StoreMapping):
         timeout : float or None
             Seconds that closing the store may take.
         """
+        timeout = checked_timeout(timeout)
         self._keeper.stop()
         if self._owns_store:
             self.store.close(timeout)
@@ -878,6 +939,11 @@ class Cache(StoreMapping):
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
+
+
+def _check_callable(function: object, argument: str) -> None:
+    if not callable(function):
+        raise TypeError(f"{argument} must be callable, got {describe(function)}")
 
 
 def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:

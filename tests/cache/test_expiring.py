@@ -1,0 +1,345 @@
+"""What has expired is never returned, and goes soon: on the store's own thread, at a cost of what goes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from latchstore import Cache, DictMemoryStore, EventManager, StoreEvictEvent
+from tests.cache.clocks import TIMEOUT, Clock, check
+from tests.schedules import in_another_thread
+
+
+class Timed(DictMemoryStore):
+    """Has timers that go off when a test says so, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(EventManager())
+        self.timers: list[FakeTimer] = []
+        self.asked: list[str] = []
+        self.evicting: list[threading.Thread] = []
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Any:
+        self.timers.append(FakeTimer(seconds, function))
+        return self.timers[-1]
+
+    def active(self) -> list[float]:
+        """Return in how many seconds which timers go off."""
+        return [timer.seconds for timer in self.timers if timer.active]
+
+    def fire(self) -> None:
+        (timer,) = (timer for timer in self.timers if timer.active)
+        timer.active = False
+        timer.function()
+
+    def get(self, key: str) -> Any:
+        self.asked.append(key)
+        return super().get(key)
+
+    def exists(self, key: str) -> bool:
+        self.asked.append(key)
+        return super().exists(key)
+
+    def query_keys(self, **kwargs: Any) -> Any:
+        self.asked.append("all")
+        return super().query_keys(**kwargs)
+
+    def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
+        self.evicting.append(threading.current_thread())
+        super().evict(key, cause, if_revision=if_revision)
+
+
+class FakeTimer:
+    def __init__(self, seconds: float, function: Callable[[], object]) -> None:
+        self.seconds = seconds
+        self.function = function
+        self.active = True
+
+    def cancel(self) -> None:
+        self.active = False
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cache(clock: Clock) -> Iterator[Cache]:
+    with Cache(clock=clock) as cache:
+        yield cache
+        check(cache)
+
+
+@pytest.fixture
+def store() -> Iterator[Timed]:
+    with Timed() as store:
+        yield store
+
+
+@pytest.fixture
+def timed(store: Timed, clock: Clock) -> Cache:
+    return Cache(store, clock=clock)
+
+
+class TestTtl:
+    def test_nothing_expired_is_returned(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, ttl=10.0)
+        cache.set("other", 2)
+        clock.now += 9.999
+        assert (cache["key"], "key" in cache, len(cache)) == (1, True, 2)
+        assert cache.remaining("key") == pytest.approx(0.001)
+        clock.now += 0.001
+        assert (cache.get("key"), "key" in cache, list(cache), len(cache)) == (None, False, ["other"], 1)
+        assert (list(cache.items()), cache.get_many(["key"])) == ([("other", 2)], {})
+        with pytest.raises(KeyError):
+            cache["key"]
+        with pytest.raises(KeyError):
+            cache.remaining("key")
+        with pytest.raises(KeyError):
+            del cache["key"]
+        assert not cache.touch("key", 10.0)
+        assert cache.pop("key", "gone") == "gone"
+
+    def test_adding_what_has_expired(self, cache: Cache, clock: Clock) -> None:
+        assert cache.add("key", 1, ttl=1.0)
+        assert not cache.add("key", 2)
+        clock.now += 1
+        assert cache.add("key", 3)
+        assert cache.setdefault("key", 4) == 3
+        assert cache.remaining("key") is None
+
+    def test_of_the_cache_and_of_an_entry(self, clock: Clock) -> None:
+        with Cache(ttl=10.0, clock=clock) as cache:
+            cache["key"] = 1
+            cache.set("short", 1, ttl=1.0)
+            assert (cache.remaining("key"), cache.remaining("short")) == (10.0, 1.0)
+            cache.touch("short")
+            assert cache.remaining("short") == 10.0
+            clock.now += 5
+            cache["key"] = 2  # which begins anew
+            assert cache.remaining("key") == 10.0
+
+    def test_inside_a_transaction(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, ttl=10.0)
+        with cache.store.transaction():
+            cache.set("inside", 1, ttl=5.0)
+            clock.now += 5
+            assert (cache.get("inside"), list(cache)) == (None, ["key"])
+            clock.now += 5
+            assert (cache.get("key"), len(cache)) == (None, 0)
+
+    def test_what_others_write_expires(self, timed: Cache, store: Timed, clock: Clock) -> None:
+        store.set("key", (timed._codec.encode(1), {"cache_expires": clock.now + 1}))
+        assert timed["key"] == 1
+        clock.now += 1
+        assert timed.get("key") is None
+
+    def test_a_saved_store(self, clock: Clock, tmp_path: Any) -> None:
+        with Cache(clock=clock) as cache:
+            cache.set("key", 1, ttl=10.0)
+            cache.set("short", 1, ttl=1.0)
+            cache.store.save(tmp_path / "saved")  # type: ignore[attr-defined]
+        clock.now += 1
+        with DictMemoryStore.load(tmp_path / "saved") as store:
+            again = Cache(store, clock=clock)
+            assert dict(again) == {"key": 1}
+            assert again.sweep() == 1
+
+
+class TestIdle:
+    def test_each_use_begins_anew(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, idle=10.0)
+        for use in (lambda: cache["key"], lambda: "key" in cache, lambda: cache.touch("key")):
+            clock.now += 9
+            assert use()
+        clock.now += 10
+        assert (cache.get("key"), "key" in cache, list(cache), len(cache)) == (None, False, [], 0)
+
+    def test_looking_at_all_is_no_use(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, idle=10.0)
+        clock.now += 9
+        assert (list(cache), len(cache), cache.remaining("key")) == (["key"], 1, None)
+        clock.now += 1
+        assert cache.get("key") is None
+
+    def test_a_ttl_counts_in_spite_of_uses(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, ttl=15.0, idle=10.0)
+        clock.now += 9
+        assert cache["key"] == 1
+        clock.now += 6
+        assert cache.get("key") is None
+        cache.sweep()
+        assert cache.stats()["evictions"] == {"size": 0, "expired": 1, "idle": 0}
+
+    def test_of_the_cache(self, clock: Clock) -> None:
+        with Cache(idle=10.0, clock=clock) as cache:
+            cache["key"] = 1
+            cache.set("long", 1, idle=20.0)
+            clock.now += 10
+            assert list(cache) == ["long"]
+            assert cache.sweep() == 1
+            assert cache.stats()["evictions"] == {"size": 0, "expired": 0, "idle": 1}
+
+    def test_what_was_used_is_not_swept(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, idle=10.0)
+        clock.now += 9
+        cache["key"]
+        clock.now += 1
+        assert cache.sweep() == 0
+        clock.now += 9
+        assert cache.sweep() == 1
+
+
+class TestRefreshing:
+    def test_an_entry_that_expires_while_it_is_refreshed(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", "old", ttl=10.0, refresh_after=5.0)
+        clock.now += 5
+
+        def load(key: str) -> str:
+            clock.now += 5
+            assert cache.get(key) is None
+            return "new"
+
+        assert cache.get_or_load("key", load, ttl=10.0, refresh_after=5.0) == "new"
+        assert (cache.get("key"), cache.remaining("key")) == ("new", 10.0)
+
+    def test_a_refreshed_entry_begins_anew(self, cache: Cache, clock: Clock) -> None:
+        loaded: list[float] = []
+
+        def load(key: str) -> float:
+            loaded.append(clock.now)
+            return clock.now
+
+        for _ in range(12):
+            cache.get_or_load("key", load, ttl=10.0, refresh_after=4.0)
+            clock.now += 1
+        assert loaded == [1000.0, 1004.0, 1008.0]
+
+    def test_a_plain_get_refreshes_nothing(self, cache: Cache, clock: Clock) -> None:
+        cache.set("key", 1, refresh_after=1.0)
+        clock.now += 100
+        assert cache["key"] == 1
+        assert cache.remaining("key") is None
+
+
+class TestSweeping:
+    def test_in_one_commit_at_a_cost_of_what_goes(self, timed: Cache, store: Timed, clock: Clock) -> None:
+        timed.set_many({f"long{number}": 1 for number in range(3_000)}, ttl=1000.0)
+        timed.set_many({f"k{number}": 1 for number in range(10)}, ttl=1.0)
+        store.flush()
+        clock.now += 1
+        watch = store.watch()
+        store.asked.clear()
+        assert timed.sweep() == 10
+        assert "all" not in store.asked
+        assert {key for key in store.asked if not key.startswith("k")} == set()
+        assert len(store.asked) <= 4 * 10
+        assert len({watch.get(0).revision for _ in range(10)}) == 1
+        assert len(watch) == 0
+        assert timed.sweep() == 0
+        check(timed)
+
+    def test_what_is_set_again_stays(self, timed: Cache, store: Timed, clock: Clock) -> None:
+        timed.set("key", 1, ttl=1.0)
+        timed.set("key", 2, ttl=10.0)
+        timed.set("forever", 1, ttl=1.0)
+        timed["forever"] = 2
+        timed.set("touched", 1, ttl=1.0)
+        timed.touch("touched", 5.0)
+        clock.now += 1
+        assert timed.sweep() == 0
+        assert dict(timed) == {"key": 2, "forever": 2, "touched": 1}
+
+    def test_what_is_set_again_often_fills_no_memory(self, timed: Cache, clock: Clock) -> None:
+        for _ in range(1_000):
+            clock.now += 1
+            timed.set("key", 1, ttl=10.0)
+            timed.delete("key")
+        assert len(timed._keeper.ledger._due) < 100
+
+    def test_more_than_go_at_once(self, timed: Cache, store: Timed, clock: Clock) -> None:
+        """Other writers get their turn in between."""
+        timed.set_many({f"k{number}": 1 for number in range(2_500)}, ttl=1.0)
+        clock.now += 1
+        lengths = []
+        while store.active():
+            store.fire()
+            lengths.append(len(store))
+        assert lengths == [1_500, 500, 0]
+
+    def test_one_timer_for_what_is_due_next(self, timed: Cache, store: Timed, clock: Clock) -> None:
+        timed.set("later", 1, ttl=100.0)
+        assert store.active() == [100.0]
+        timed.set("sooner", 1, ttl=10.0)
+        timed.set("never", 1)
+        assert store.active() == [10.0]
+        clock.now += 10
+        store.fire()
+        assert sorted(store.query_keys()) == ["later", "never"]
+        assert store.active() == [90.0]
+        clock.now += 90
+        store.fire()
+        assert store.active() == []
+        assert timed.stats()["evictions"]["expired"] == 2
+
+    def test_a_timer_for_a_long_time(self, timed: Cache, store: Timed) -> None:
+        timed.set("key", 1, ttl=1e12)
+        assert store.active() == [86_400.0]
+        store.fire()
+        assert store.active() == [86_400.0]
+        assert timed["key"] == 1
+
+    def test_a_writer_that_is_at_work_is_not_waited_for(
+        self, timed: Cache, store: Timed, clock: Clock
+    ) -> None:
+        timed.set("key", 1, ttl=1.0)
+        clock.now += 1
+        with store.transaction("at work"):
+            in_another_thread(store.fire)
+            assert len(store) == 1
+            assert len(store.active()) == 1  # it is tried again
+            assert in_another_thread(lambda: timed.get("key")) is None
+        clock.now += 0.05
+        store.fire()
+        assert len(store) == 0
+        check(timed)
+
+    def test_a_cache_that_is_closed_or_gone_sweeps_nothing(self, store: Timed, clock: Clock) -> None:
+        cache = Cache(store, clock=clock)
+        cache.set("key", 1, ttl=1.0)
+        cache.close()
+        assert store.active() == []
+        cache = Cache(store, clock=clock)
+        cache["other"] = 1
+        del cache
+        clock.now += 1
+        store.fire()
+        assert len(store) == 2
+
+    @pytest.mark.parametrize("options", [{"ttl": 0.02}, {"idle": 0.02}])
+    def test_the_stores_thread_does_it(self, options: dict[str, float]) -> None:
+        """With the real clock: nobody calls sweep, nor the cache at all."""
+        heard: queue.SimpleQueue[StoreEvictEvent] = queue.SimpleQueue()
+
+        class Noting(DictMemoryStore):
+            def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
+                evicting.append(threading.current_thread())
+                super().evict(key, cause, if_revision=if_revision)
+
+        evicting: list[threading.Thread] = []
+        with Noting(EventManager()) as store:
+            store.event_manager.connect(StoreEvictEvent, heard.put)
+            cache = Cache(store)
+            cache.set("key", 1, **options)  # type: ignore[arg-type]
+            event = heard.get(timeout=TIMEOUT)
+            assert (event.key, event.cause) == ("key", "expired" if "ttl" in options else "idle")
+            assert len(store) == 0
+            assert [thread is threading.current_thread() for thread in evicting] == [False]
+            assert evicting == [store._dispatcher._thread]
+            assert cache.stats()["entries"] == 0
+            cache.close()

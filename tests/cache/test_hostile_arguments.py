@@ -1,0 +1,648 @@
+"""Wrong and hostile arguments of a cache: as tests/test_hostile_arguments.py says of a store.
+
+After each call the cache's books are what its store has, and it goes on to work.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latchstore import (
+    Cache,
+    CodecError,
+    DictMemoryStore,
+    EntryTooLargeError,
+    EventManager,
+    EvictionPolicy,
+    LockTimeoutError,
+)
+from latchstore.cache.memoizing import Memoized
+from latchstore.cache.policies import LRU
+from latchstore.codec import RawCodec
+from latchstore.locking import Waiters
+from tests.cache.clocks import TIMEOUT, Clock, check
+from tests.test_hostile_arguments import (
+    METADATA,
+    ODD,
+    RAISING,
+    Calling,
+    HostileError,
+    OddInteger,
+    Offer,
+    all_of,
+    bad,
+    called,
+    check_error,
+    fuzzing,
+    good,
+    in_another_thread,
+    key,
+    keys,
+)
+
+
+class Awkward:
+    """What pickling it does."""
+
+    def __init__(self, reduce: Callable[[], Any]) -> None:
+        self._reduce = reduce
+
+    def __reduce__(self) -> Any:
+        return self._reduce()
+
+
+def fail(*arguments: object) -> Any:
+    raise HostileError("raised by a function")
+
+
+VALUES = (
+    good("7", 7),
+    good("None", None),
+    good("100 kB", b"x" * 100_000),
+    Offer("what cannot be pickled", lambda store: lambda: None, False),
+    Offer("what raises", lambda store: Awkward(fail), False),
+    Offer("what calls", lambda store: Awkward(lambda: called(store, (int, ()))), True),
+    Offer("what reduces to nonsense", lambda store: Awkward(lambda: 7), False),
+    Offer("what comes back as an error", lambda store: Awkward(lambda: (fail, ())), True),
+)
+PERIODS = (
+    good("1", 1),
+    good("0.5", 0.5),
+    good("infinity", math.inf),
+    good("10**400", 10**400),
+    good("None", None),
+    Offer("an odd int", lambda store: OddInteger(3), True),
+    bad("0", 0),
+    bad("-1", -1),
+    bad("nan", math.nan),
+    bad("-10**400", -(10**400)),
+    *(each for each in ODD if each.name != "half"),
+)
+WEIGHTS = (
+    good("None", None),
+    good("0", 0),
+    good("7", 7),
+    Offer("an odd int", lambda store: OddInteger(7), True),
+    bad("-1", -1),
+    bad("10**30", 10**30),
+    *ODD,
+)
+LOADERS = (
+    Offer("one", lambda store: lambda key: 1, True),
+    Offer("one that calls", lambda store: lambda key: called(store, 1), True),
+    Offer("one that raises", lambda store: fail, False),
+    Offer("one that returns what cannot be pickled", lambda store: lambda key: fail.__code__, False),
+    Offer("one of no arguments", lambda store: lambda: 1, False),
+    bad("None", None),
+    RAISING,
+)
+LOADERS_OF_MANY = (
+    Offer("one", lambda store: lambda keys: dict.fromkeys(keys, 1), True),
+    Offer("one that finds nothing", lambda store: lambda keys: {}, True),
+    Offer("one that finds others", lambda store: lambda keys: {"other": 1, 7: 2}, True),
+    Offer("one that returns a list", lambda store: lambda keys: [1], False),
+    Offer("one that raises", lambda store: fail, False),
+    bad("None", None),
+)
+FUNCTIONS = (
+    Offer("one", lambda store: lambda value: 2, True),
+    Offer("one that calls", lambda store: lambda value: called(store, 2), True),
+    Offer("one that raises", lambda store: fail, False),
+    bad("None", None),
+    RAISING,
+)
+TIMEOUTS = (good("1", 1), good("None", None), good("0", 0), bad("-1", -1), bad("nan", math.nan), *ODD[:2])
+
+value, period, weight, timeout = map(st.sampled_from, (VALUES, PERIODS, WEIGHTS, TIMEOUTS))
+tags = keys
+OPTIONS: dict[str, st.SearchStrategy[Offer]] = {
+    "ttl": period,
+    "idle": period,
+    "refresh_after": period,
+    "weight": weight,
+    "tags": tags,
+    "metadata": st.sampled_from(METADATA) | st.just(good("None", None)),
+}
+MAPPINGS = (
+    good("{}", {}),
+    good("two", {"fine": 1, "new": 2}),
+    Offer("one that cannot be pickled", lambda store: {"fine": 1, "new": lambda: None}, False),
+    Offer("one that calls", lambda store: {"new": Awkward(lambda: called(store, (int, ())))}, True),
+    bad("a key that is no str", {"fine": 1, 7: 2}),
+    bad("7", 7),
+    bad("None", None),
+    RAISING,
+)
+mapping = st.sampled_from(MAPPINGS)
+
+#: What is called, and what each argument is drawn from. All but what is in `READS` may write.
+READS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+    "get": {"key": key},
+    "get_many": {"keys": keys},
+    "remaining": {"key": key},
+}
+CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+    **READS,
+    "set": {"key": key, "value": value, **OPTIONS},
+    "set_many": {"values": mapping, **OPTIONS},
+    "add": {"key": key, "value": value, **OPTIONS},
+    "modify": {"key": key, "function": st.sampled_from(FUNCTIONS), "default": value, **OPTIONS},
+    "touch": {"key": key, "ttl": period},
+    "delete": {"key": key},
+    "pop": {"key": key, "default": value},
+    "setdefault": {"key": key, "default": value},
+    "invalidate_tag": {"tag": key},
+    "get_or_load": {
+        "key": key,
+        "loader": st.sampled_from(LOADERS),
+        "negative_ttl": period,
+        "timeout": timeout,
+        **OPTIONS,
+    },
+    "get_many_or_load": {
+        "keys": keys,
+        "loader": st.sampled_from(LOADERS_OF_MANY),
+        "timeout": timeout,
+        **OPTIONS,
+    },
+    "memoize": {
+        "ttl": period,
+        "key": st.sampled_from((good("None", None), good("one", repr), bad("7", 7), RAISING)),
+        "tags": tags | st.just(good("one", lambda *arguments: ["tag"])),
+    },
+    "close": {"timeout": timeout.filter(lambda offer: offer.name != "0")},
+}
+
+
+def test_every_public_method_is_called() -> None:
+    public = {name for name in dir(Cache) if not name.startswith("_")}
+    attributes = {"max_bytes", "max_entries"}
+    without_arguments = {"clear", "items", "keys", "popitem", "stats", "sweep", "values"}
+    elsewhere = {"update"}
+    assert public - attributes - without_arguments - elsewhere == set(CALLS)
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+class Case:
+    """A cache that is full, and what is to be kept of it."""
+
+    def __init__(self, **options: Any) -> None:
+        # The store is another's, so that the cache has to hear of what is written.
+        self.store = DictMemoryStore(EventManager(), lock_timeout=5.0)
+        self.clock = Clock()
+        self.cache = Cache(self.store, **{"max_entries": 3, "clock": self.clock, **options})
+        self.cache.set_many({"kept": 1, "fine": 2, "also": 3}, tags=["tag"], metadata={"kind": "kept"})
+        self.entries = dict(self.store._table.entries)
+
+    def check_untouched(self) -> None:
+        """Look whether nothing was changed but by evictions."""
+        for name, entry in self.store._table.entries.items():
+            assert self.entries[name] is entry
+
+    def check_use(self, other: ThreadPoolExecutor) -> None:
+        """Look whether the books are right, nothing is held, and the cache goes on, in both threads."""
+        Calling.busy = True  # it has done what it is for
+        try:
+            self.check_books()
+            other.submit(self._use).result(TIMEOUT)
+            self._use()
+        finally:
+            Calling.busy = False
+        assert self.store._latches.writer.holder is None
+        self.cache.close()
+        self.store.close(TIMEOUT)
+
+    def check_books(self) -> None:
+        self.store.flush(TIMEOUT)
+        check(self.cache)
+        assert len(self.store) <= 3
+        assert self.cache._keeper._latch.claim is None
+        assert not self.cache._loads
+
+    def _use(self) -> None:
+        self.cache.set("after", "value")
+        assert self.cache["after"] == "value"
+        with self.store.transaction():
+            self.cache["after"] = 2
+        assert self.cache.pop("after") == 2
+        assert self.cache.get_or_load("after", lambda key: 3, timeout=TIMEOUT) == 3
+        assert self.cache.delete("after")
+        self.check_books()
+
+
+#: What may fail though its arguments are good: keys that are missing, what comes back as an error.
+MAY_FAIL = (KeyError, CodecError)
+
+
+def uses(method: str, arguments: dict[str, Offer]) -> list[Offer]:
+    """Return what a call looks at."""
+    return [arguments["key"]] if method == "pop" else list(arguments.values())
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", CALLS)
+@fuzzing
+@given(st.data())
+def test_whatever_is_handed_in(other: ThreadPoolExecutor, method: str, chosen: st.DataObject) -> None:
+    optional = {name: CALLS[method][name] for name in CALLS[method] if name in OPTIONS}
+    # Most calls have few options, and one wrong one is enough.
+    few = chosen.draw(st.sets(st.sampled_from(sorted(optional)), max_size=2)) if optional else set()
+    arguments = {
+        name: chosen.draw(strategy, name)
+        for name, strategy in CALLS[method].items()
+        if name not in OPTIONS or name in few
+    }
+    inside = chosen.draw(st.booleans(), "inside a transaction") and method != "close"
+    case = Case()
+    error: BaseException | None = None
+    try:
+        given = {name: offer.make(case.store) for name, offer in arguments.items()}
+        if inside:
+            with case.store.transaction("fuzz"):
+                getattr(case.cache, method)(**given)
+        else:
+            getattr(case.cache, method)(**given)
+    except Exception as raised:
+        error = raised
+    if error is not None:
+        check_error(error, {**arguments, "returns": RAISING, "positional": RAISING})
+        case.check_untouched()
+        assert isinstance(error, MAY_FAIL) or all_of(uses(method, arguments)) is not True, repr(error)
+    elif method in ("set", "touch", "delete", "invalidate_tag", "get", "remaining", "memoize", "close"):
+        assert all_of(uses(method, arguments)) is not False
+    if method in READS:
+        case.check_untouched()
+    case.check_use(other)
+
+
+CONSTRUCTOR: dict[str, tuple[Offer, ...]] = {
+    "store": (good("None", None), bad("7", 7), bad("a dict", {}), bad("a class", DictMemoryStore), RAISING),
+    "max_entries": (*WEIGHTS, bad("0", 0))[2:],
+    "max_bytes": (*WEIGHTS, bad("0", 0))[2:],
+    "ttl": PERIODS,
+    "idle": PERIODS,
+    "policy": (
+        good("'lru'", "lru"),
+        good("a class", LRU),
+        bad("no name", "none"),
+        bad("one", LRU()),
+        Offer("one that makes None", lambda store: lambda: None, False),
+        Offer("one that makes text", lambda store: lambda: "sieve", False),
+        Offer("one that raises", lambda store: fail, False),
+        bad("None", None),
+        RAISING,
+    ),
+    "codec": (
+        good("'json'", "json"),
+        good("one", RawCodec()),
+        bad("no name", "none"),
+        bad("a class", RawCodec),
+        RAISING,
+    ),
+    "clock": (
+        good("one", lambda: 7),
+        Offer("one that raises", lambda store: fail, False),
+        bad("None", None),
+        bad("7", 7),
+        bad("one that returns None", lambda: None),
+        bad("one that returns text", lambda: "now"),
+        bad("one that returns nan", lambda: math.nan),
+        bad("one that returns infinity", lambda: math.inf),
+        RAISING,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "offer"),
+    [(name, offer) for name, offers in CONSTRUCTOR.items() for offer in offers],
+    ids=repr,
+)
+def test_whatever_the_constructor_is_handed(argument: str, offer: Offer) -> None:
+    if not offer.good:
+        with pytest.raises((HostileError, TypeError, ValueError)) as caught:
+            Cache(**{argument: offer.make(None)})  # type: ignore[arg-type]
+        check_error(caught.value, {argument: offer})
+        return
+    made = Cache(**{argument: offer.make(None)})  # type: ignore[arg-type]
+    with suppress(EntryTooLargeError):
+        made["key"] = "1" if argument == "codec" and offer.value == "json" else b"1"
+    assert made.stats()["entries"] <= 1
+    check(made)
+    made.close(TIMEOUT)
+
+
+@pytest.mark.parametrize("offer", MAPPINGS, ids=repr)
+def test_whatever_is_updated_with(other: ThreadPoolExecutor, offer: Offer) -> None:
+    case = Case()
+    with nullcontext() if offer.good else pytest.raises((HostileError, CodecError, TypeError)):
+        case.cache.update(offer.make(case.store))
+    if not offer.good:
+        case.check_untouched()
+    case.check_use(other)
+
+
+# -- policies, clocks and codecs that go wrong later ----------------------------------------------
+
+
+class Wrong(LRU):
+    """A policy that does as it is told when one of its methods is called, from some time on."""
+
+    def __init__(self, method: str, act: Callable[[Any], Any], state: dict[str, Any]) -> None:
+        super().__init__()
+        self._method, self._act, self._state = method, act, state
+        self.on_hit = self._hit
+
+    def _wrong(self, method: str) -> bool:
+        return bool(self._state.get("on")) and method == self._method
+
+    def _hit(self, node: Any) -> None:
+        if self._wrong("on_hit"):
+            self._act(self._state)
+
+    def add(self, node: Any) -> None:
+        if self._wrong("add"):
+            self._act(self._state)
+        super().add(node)
+
+    def remove(self, node: Any) -> None:
+        if self._wrong("remove"):
+            self._act(self._state)
+        super().remove(node)
+
+    def choose(self) -> Any:
+        if self._wrong("choose"):
+            return self._act(self._state)
+        return super().choose()
+
+
+def same_again(state: dict[str, Any]) -> Any:
+    return state["cache"]._keeper.nodes["also"]
+
+
+def use_the_cache(state: dict[str, Any]) -> Any:
+    return state["cache"].set("inside", 1)
+
+
+ACTS: dict[str, Callable[[Any], Any]] = {
+    "raises": fail,
+    "calls the cache": use_the_cache,
+    "reads the cache": lambda state: state["cache"].get("kept"),
+    "returns text": lambda state: "text",
+    "returns None": lambda state: None,
+    "returns the same again": same_again,
+}
+
+
+@pytest.mark.parametrize("method", ["add", "remove", "choose", "on_hit"])
+@pytest.mark.parametrize("act", ACTS)
+def test_policies_that_go_wrong(other: ThreadPoolExecutor, method: str, act: str) -> None:
+    """What they raise comes out of the call, or an error that says what is wrong; then all goes on."""
+    state: dict[str, Any] = {}
+    case = Case(policy=lambda: Wrong(method, ACTS[act], state))
+    state["cache"] = case.cache
+    state["on"] = True
+    told: list[str] = []
+    for call in (
+        lambda: case.cache.set("also", 1),
+        lambda: case.cache.get("fine"),
+        lambda: case.cache.set("new", 1),
+        lambda: case.cache.delete("fine"),
+        lambda: case.cache.set("newer", 1),
+    ):
+        try:
+            other.submit(call).result(TIMEOUT)
+        except (HostileError, RecursionError):
+            pass
+        except (TypeError, RuntimeError, LockTimeoutError) as error:
+            told.append(str(error))
+    assert all(re.search(r"choose\(\) of the policy|this thread is in the middle", text) for text in told)
+    state["on"] = False
+    case.cache.set("mended", 1)
+    case.check_use(other)
+
+
+@pytest.mark.parametrize("tells", [None, "now", HostileError("clock")], ids=repr)
+@pytest.mark.parametrize("call", ["set", "touch", "get", "delete", "sweep", "get_or_load", "set_many"])
+def test_clocks_that_go_wrong(other: ThreadPoolExecutor, call: str, tells: Any) -> None:
+    """The call may fail, at whatever the clock has told; nothing is held, the next call mends the books."""
+    case = Case(idle=100.0)
+    now = case.clock.now
+
+    def clock() -> Any:
+        if isinstance(tells, Exception):
+            raise tells
+        return tells
+
+    case.cache._clock = case.cache._keeper._clock = clock
+    arguments: dict[str, tuple[Any, ...]] = {
+        "set": ("new", 1),
+        "touch": ("kept", 7.0),
+        "get": ("kept",),
+        "delete": ("kept",),
+        "sweep": (),
+        "get_or_load": ("new", lambda key: 1),
+        "set_many": ({"new": 1, "newer": 2},),
+    }
+    try:
+        getattr(case.cache, call)(*arguments[call])
+    except (HostileError, TypeError):
+        assert len(case.store) <= 4
+    case.cache._clock = case.cache._keeper._clock = lambda: now
+    case.cache.set("mended", 1)
+    case.check_use(other)
+
+
+class Coding(RawCodec):
+    """A codec that does something on the way."""
+
+    def __init__(self, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
+        self._encode, self._decode = encode, decode
+
+    def encode(self, value: Any) -> Any:
+        return self._encode(value)
+
+    def decode(self, data: bytes) -> Any:
+        return self._decode(data)
+
+
+@pytest.mark.parametrize("returned", [None, "text", 7, bytearray(b"1"), memoryview(b"1")], ids=repr)
+def test_what_a_codec_returns(other: ThreadPoolExecutor, returned: Any) -> None:
+    fine = isinstance(returned, (bytearray, memoryview))
+    with Cache(max_entries=3, codec=Coding(lambda value: returned, bytes)) as cache:
+        if fine:
+            cache["key"] = 1
+            assert cache["key"] == b"1"
+        else:
+            with pytest.raises(CodecError, match=r"'key'.*what encode returns"):
+                cache["key"] = 1
+            assert len(cache) == 0
+        check(cache)
+
+
+def test_memory_that_a_codec_cannot_have_is_no_fault_of_the_value() -> None:
+    def exhausted(value: object) -> Any:
+        raise MemoryError
+
+    with Cache(codec=Coding(exhausted, bytes)) as cache, pytest.raises(MemoryError):
+        cache["key"] = b"1"
+    with Cache(codec=Coding(bytes, exhausted)) as cache:
+        cache["key"] = b"1"
+        for call in (cache.get, cache.pop):
+            with pytest.raises(MemoryError):
+                call("key")
+        assert cache.store.to_bytes("key") == b"1"
+        check(cache)
+
+
+class NotWaited(Waiters):
+    """Where nobody is to wait."""
+
+    __slots__ = ()
+
+    def wait(self, *arguments: Any, **options: Any) -> bool:
+        raise AssertionError("waited, though nobody else is writing")
+
+
+def test_a_policy_that_keeps_back_what_it_has_is_not_waited_for() -> None:
+    """What is set is put past the bound, at once."""
+    with Cache(max_entries=1, policy=lambda: Wrong("choose", lambda state: None, {"on": True})) as cache:
+        cache._keeper._settled = NotWaited()
+        cache["first"] = 1
+        cache["second"] = 2
+        assert dict(cache) == {"first": 1, "second": 2}
+
+
+def writing(cache: Cache) -> Any:
+    in_another_thread(lambda: cache.store.from_bytes("written", b"1"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cache: cache.set("new", b"1"),
+        lambda cache: cache.set_many({"new": b"1", "newer": b"1"}),
+        lambda cache: cache.add("new", b"1"),
+        lambda cache: cache.setdefault("new", b"1"),
+        lambda cache: cache.setdefault("kept", b"1"),
+        lambda cache: cache.update(new=b"1"),
+        lambda cache: cache.modify("kept", lambda value: value),
+        lambda cache: cache.get("kept"),
+        lambda cache: cache.pop("kept"),
+        lambda cache: cache.popitem(),
+        lambda cache: dict(cache.items()),
+        lambda cache: cache.get_or_load("new", lambda key: writing(cache) or b"1"),
+        lambda cache: cache.get_many_or_load(["kept", "new"], lambda keys: {"new": writing(cache) or b"1"}),
+        lambda cache: cache.memoize()(lambda: writing(cache) or b"1")(),
+    ],
+)
+def test_codecs_and_loaders_hold_up_no_writer(call: Callable[[Cache], object]) -> None:
+    ran: list[Any] = []
+
+    def code(value: Any) -> Any:
+        if ran:
+            writing(cache)
+            ran.append(value)
+        return bytes(value)
+
+    store = DictMemoryStore(EventManager())
+    with Cache(store, max_entries=10, codec=Coding(code, code)) as cache:
+        cache["kept"] = b"1"
+        ran.append(None)
+        call(cache)
+        assert len(ran) > 1
+        cache.set("after", b"1")
+        store.flush(TIMEOUT)  # the cache hears of what was written
+        check(cache)
+    store.close(TIMEOUT)
+
+
+def test_what_cannot_be_decoded_stays() -> None:
+    with Cache(codec="json") as cache:
+        cache.store.from_bytes("key", b"no JSON")
+        for call in (cache.get, cache.pop, cache.setdefault, lambda key: cache.popitem()):
+            with pytest.raises(CodecError, match="'key'"):
+                call("key")
+        assert cache.store.to_bytes("key") == b"no JSON"
+
+
+# -- memoize --------------------------------------------------------------------------------------
+
+FUNCTIONS_TO_KEEP = (
+    good("one", lambda *arguments: 1),
+    bad("a class", int),
+    bad("a generator function", lambda: (yield)),
+    bad("a class method", classmethod(fail)),
+    bad("None", None),
+    RAISING,
+)
+
+
+@pytest.mark.parametrize("offer", FUNCTIONS_TO_KEEP, ids=repr)
+def test_whatever_is_memoized(other: ThreadPoolExecutor, offer: Offer) -> None:
+    case = Case()
+    with nullcontext() if offer.good else pytest.raises(TypeError, match=r"memoize|returns something"):
+        kept = case.cache.memoize()(offer.make(case.store))
+        assert isinstance(kept, Memoized)
+        assert kept(1) == 1
+    case.check_use(other)
+
+
+ARGUMENTS = (
+    *(
+        each
+        for each in (good("1", 1), good("NUL", "a\0"), good("surrogate", "\ud800"), good("1 MB", "x" * 10**6))
+    ),
+    good("nested", [(1, {"a": {2}})]),
+    bad("an object", object()),
+    Offer("an odd int", lambda store: OddInteger(1), False),
+    Offer("calling", Calling, False),
+    RAISING,
+)
+
+
+@pytest.mark.parametrize("offer", ARGUMENTS, ids=repr)
+def test_whatever_a_memoized_function_is_called_with(other: ThreadPoolExecutor, offer: Offer) -> None:
+    case = Case()
+    kept = case.cache.memoize()(lambda argument: 1)
+    with nullcontext() if offer.good else pytest.raises(TypeError, match="argument"):
+        assert kept(offer.make(case.store)) == 1
+        assert kept.invalidate(offer.make(case.store))
+    case.check_use(other)
+
+
+@pytest.mark.parametrize("given", [{"key": fail}, {"tags": fail}, {"tags": lambda: 7}, {"tags": lambda: [7]}])
+def test_functions_of_memoize_that_go_wrong(other: ThreadPoolExecutor, given: dict[str, Any]) -> None:
+    case = Case()
+    kept = case.cache.memoize(**given)(lambda: 1)
+    with pytest.raises((HostileError, TypeError), match=r"raised by a function|tags"):
+        kept()
+    case.check_untouched()
+    case.check_use(other)
+
+
+def test_options_of_memoize_are_looked_at_when_it_is_called(other: ThreadPoolExecutor) -> None:
+    case = Case()
+    kept = case.cache.memoize(weight=-1)(lambda: 1)
+    with pytest.raises(ValueError, match="weight"):
+        kept()
+    case.check_use(other)
+
+
+def test_a_policy_that_is_abstract() -> None:
+    with pytest.raises(TypeError):
+        Cache(policy=EvictionPolicy)

@@ -1,0 +1,126 @@
+"""What `Cache.set` and `Cache` are given is checked, and stands in the metadata."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from latchstore import Cache, DictMemoryStore
+from latchstore.cache.options import (
+    DEFAULT_OPTIONS,
+    Options,
+    checked_options,
+    checked_seconds,
+    facts_of,
+    weight_of_entry,
+)
+from tests.cache.clocks import Clock, check
+
+
+@pytest.mark.parametrize("name", ["ttl", "idle", "refresh_after", "negative_ttl"])
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)],
+)
+def test_seconds_are_positive(name: str, seconds: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"{name} must be"):
+        Cache().get_or_load("key", str.upper, **{name: seconds})
+    if name != "negative_ttl":
+        with pytest.raises(error, match=f"{name} must be"):
+            Cache().set("key", 1, **{name: seconds})
+
+
+def test_infinity_is_never() -> None:
+    assert checked_seconds(math.inf, "ttl") is None
+    assert checked_seconds(3, "ttl") == 3.0
+    clock = Clock()
+    cache = Cache(ttl=5.0, idle=5.0, clock=clock)
+    cache.set("key", 1, ttl=math.inf, idle=math.inf)
+    cache.set("default", 1)
+    clock.now += 1e9
+    assert dict(cache) == {"key": 1}
+    assert cache.remaining("key") is None
+    cache.sweep()
+    check(cache)
+
+
+@pytest.mark.parametrize("arguments", [{"ttl": 0}, {"idle": -1.0}, {"max_entries": 0}, {"max_bytes": 0}])
+def test_of_the_cache(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        Cache(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"weight": -1}, ValueError),
+        ({"weight": 1.5}, TypeError),
+        ({"tags": "text"}, TypeError),
+        ({"tags": [1]}, TypeError),
+        ({"metadata": [1]}, TypeError),
+        ({"unknown": 1}, TypeError),
+    ],
+)
+def test_others(arguments: dict[str, Any], error: type[Exception]) -> None:
+    cache = Cache()
+    with pytest.raises(error, match=next(iter(arguments))):
+        cache.set("key", 1, **arguments)
+    assert len(cache) == 0
+
+
+def test_defaults_are_one_object() -> None:
+    assert checked_options(None) is DEFAULT_OPTIONS
+    assert checked_options(None, tags=()) is DEFAULT_OPTIONS
+    assert checked_options(5.0).ttl == 5.0
+    assert checked_options(5.0, ttl=3).ttl == 3.0
+
+
+def test_what_stands_in_the_metadata() -> None:
+    options = checked_options(None, 10, 5, 7, 99, ["b", "a", "b"], {"of": "ours"})
+    assert options == Options(10.0, 5.0, 7.0, 99, ("a", "b"), {"of": "ours"})
+    assert options.items(1000.0) == {
+        "of": "ours",
+        "cache_expires": 1010.0,
+        "cache_idle": 5.0,
+        "cache_refresh": 1007.0,
+        "cache_weight": 99,
+        "cache_tags": ("a", "b"),
+    }
+
+
+def test_metadata_of_the_callers_is_not_changed() -> None:
+    metadata = {"of": "ours"}
+    cache = Cache(ttl=10.0)
+    cache.set("key", 1, metadata=metadata)
+    assert metadata == {"of": "ours"}
+    metadata["of"] = "others"
+    assert cache.store.get_metadata("key")["of"] == "ours"
+
+
+def test_what_an_entry_weighs() -> None:
+    assert weight_of_entry("key", 10, {}) == 13
+    assert weight_of_entry("key", 10, {"ab": 1.5, "c": "four", "d": b"12"}) == 13 + 2 + 8 + 1 + 4 + 1 + 2
+    assert weight_of_entry("", 0, {"m": {"k": ["ab", 1]}, "t": ("a", "b")}) == 1 + 1 + 2 + 8 + 1 + 2
+    cache = Cache(codec="raw")
+    cache.set("key", b"1234", metadata={"ab": "c"})
+    assert cache.stats()["bytes"] == 3 + 4 + 2 + 1
+    cache.set("key", b"1234", weight=50)
+    assert cache.stats()["bytes"] == 50
+
+
+def test_what_others_have_put_into_the_metadata() -> None:
+    """Whatever stands there, it is taken for nothing that a cache has written unless it is a number."""
+    wrong = {"cache_expires": "soon", "cache_idle": None, "cache_refresh": True, "cache_weight": -5}
+    store = DictMemoryStore()
+    store.set("key", (b"data", wrong))
+    facts = facts_of("key", store.get("key"), 7.0)
+    assert facts is not None
+    assert facts[2:] == (None, None, None)
+    assert facts.weight == weight_of_entry("key", 4, wrong)
+    store.set_metadata("key", {"cache_idle": math.inf, "cache_expires": 5})
+    facts = facts_of("key", store.get("key"), 7.0)
+    assert facts is not None
+    assert facts[2:] == (5, None, None)
+    assert facts_of("key", None, None) is None

@@ -123,6 +123,21 @@ class TestWhatIsInUse:
         assert "d" not in store
         assert "a" not in store
 
+    def test_to_evict_what_an_optimistic_transaction_replaces(
+        self, store: DictMemoryStore, cache: Cache
+    ) -> None:
+        """It has room for what it replaces, and not for one more."""
+
+        def replace() -> None:
+            with store.transaction(optimistic=True):
+                cache["a"] = 10
+                elsewhere(cache.set, "c", 3)
+                elsewhere(cache.set, "d", 4)
+
+        with pytest.raises(TransactionConflictError, match="'a'"):
+            replace()
+        assert dict(cache) == {"c": 3, "d": 4}
+
     def test_expiry_is_a_conflict_with_an_optimistic_transaction(
         self, store: DictMemoryStore, cache: Cache, clock: Clock
     ) -> None:

@@ -625,8 +625,9 @@ class Keeper:
         revision = getattr(event, "revision", None)
         if revision is None or node is None or node.revision < revision:
             self._settle(event.key)
-            if self._bounded and self._ledger.is_over and not (self._stale or self._left):
-                self._trim_in_time()
+        # Also if the books have it from a reader, who evicts nothing.
+        if self._bounded and self._ledger.is_over and not (self._stale or self._left):
+            self._trim_in_time()
 
     def _make_books(self) -> None:
         for key in {*self.nodes, *self._store.query_keys()}:

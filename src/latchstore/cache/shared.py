@@ -928,6 +928,12 @@ class Cache(StoreMapping):
     ) -> None:
         self.close()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a cache cannot be pickled or copied: save(path) of its store writes what it holds, load(path) "
+            "reads it back"
+        )
+
     def __repr__(self) -> str:
         bounds = [
             f"{name}={bound}"

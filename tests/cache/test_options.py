@@ -86,7 +86,7 @@ def test_what_stands_in_the_metadata() -> None:
         "cache_idle": 5.0,
         "cache_refresh": 1007.0,
         "cache_weight": 99,
-        "cache_tags": ("a", "b"),
+        "cache_tags": ["a", "b"],
     }
 
 

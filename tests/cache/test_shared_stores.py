@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import pickle
 import threading
 import weakref
@@ -210,7 +211,7 @@ class TestSaving:
         with Cache(clock=clock) as cache:
             cache.set("short", 1, ttl=5.0)
             cache.set("long", 2, ttl=50.0)
-            cache.set("for ever", 3)
+            cache.set("for ever", 3, idle=math.inf, tags=["old"])
             cache.store.save(path)  # type: ignore[attr-defined]
         clock.now += 10.0
         with DictMemoryStore.load(path, EventManager()) as store:
@@ -224,6 +225,8 @@ class TestSaving:
             heard(cache)
             assert [(event.key, event.cause) for event in gone] == [("short", "expired")]
             assert dict(cache) == {"long": 2, "for ever": 3}
+            assert cache.invalidate_tag("old") == 1
+            assert dict(cache) == {"long": 2}
 
 
 def unused(cache: Cache) -> list[weakref.ref[Any]]:

@@ -41,11 +41,11 @@ class Options(NamedTuple):
         if self.refresh_after is not None:
             items[REFRESH] = now + self.refresh_after
         if self.idle is not None:
-            items[IDLE] = self.idle
+            items[IDLE] = 0 if self.idle == math.inf else self.idle  # JSON has no infinity
         if self.weight is not None:
             items[WEIGHT] = self.weight
         if self.tags:
-            items[TAGS] = self.tags
+            items[TAGS] = list(self.tags)  # which can be saved, as a tuple cannot
         return items
 
 
@@ -138,7 +138,7 @@ def facts_of(key: str, value: Value | None, default_idle: float | None) -> Facts
         value.revision or 0,
         weight,
         _number(metadata.get(EXPIRES)),
-        _number(metadata.get(IDLE, default_idle)),
+        _number(metadata.get(IDLE, default_idle)) or None,
         _number(metadata.get(REFRESH)),
     )
 

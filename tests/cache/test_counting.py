@@ -207,3 +207,14 @@ class TestEvictions:
 
             run_threads(lambda first=first: body(first) for first in range(1, 9))  # type: ignore[misc]
             assert evictions(cache) == self.causes(watch)
+
+
+def test_what_a_block_evicts_and_sets_again_is_not_counted() -> None:
+    """No event tells of it."""
+    cache = Cache(max_entries=2)
+    cache.update(a=1, b=2)
+    with cache.store.transaction():
+        cache["c"] = 3  # a goes
+        cache["a"] = 4  # and comes again, so that b or c goes
+    assert cache["a"] == 4
+    assert cache.stats()["evictions"]["size"] == 3 - len(cache)

@@ -581,9 +581,10 @@ class Keeper:
             if self.current_transaction() is not None:
                 self.settle_when_committed(key, reservation, cause)
                 return
+            owner = None if cause is None else block.owner
             if reservation is None and block.unsettled.get(key) is not None:
                 cause = None  # it was set again after it was evicted, and no event tells of that
-            self._settle(key, reservation, cause, None if cause is None else block.owner)
+            self._settle(key, reservation, cause, owner)
             if block.unsettled.get(key) is reservation:
                 block.unsettled.pop(key, None)
             if not block.unsettled:

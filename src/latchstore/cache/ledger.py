@@ -526,7 +526,8 @@ class Ledger:
             if node.revision != facts.revision or not facts.revision:
                 self._node_weight += facts.weight - node.weight
                 self._note(node, facts, now)
-            if node.leaving is not None and (block is not None or node not in self._promised):
+            promised = self._promised.get(node)
+            if node.leaving is not None and (promised is None or promised.owner is block):
                 self._stay(node)
             if node.timed and node.expected is None:
                 self._expect_again(node)  # it was swept in a transaction that was rolled back

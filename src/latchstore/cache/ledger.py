@@ -25,6 +25,7 @@ Thread safety:
    could go is being written by those who wait for it, is evicted after it: one entry at the most.
    There is one such transaction at a time, and the next evicts what is too much of the one before, or if it
    cannot, keeps nothing itself. An optimistic one conflicts instead.
+   In caches of fewer entries than there are threads that write in transactions it has been two, seldom.
 """
 
 from __future__ import annotations
@@ -402,13 +403,21 @@ class Ledger:
         reservation.writing = not reservation.owes
 
     def _withdraw(self, reservation: Reservation, node: Node) -> None:
-        last = reservation
-        while last.successor is not None:
-            last = last.successor
-        last.promised_entries = max(0, last.promised_entries - 1)
-        last.promised_weight = max(0, last.promised_weight - node.weight)
         if self._promised.get(node) is reservation:
             del self._promised[node]
+        if reservation in node.promisers:
+            node.promisers = [other for other in node.promisers if other is not reservation]
+            self._promise_less(self._last(reservation), node.weight)
+
+    def _promise_less(self, reservation: Reservation, weight: int) -> None:
+        reservation.promised_entries = max(0, reservation.promised_entries - 1)
+        reservation.promised_weight = max(0, reservation.promised_weight - weight)
+
+    def _last(self, reservation: Reservation) -> Reservation:
+        """Return what has taken over a reservation, with what it owes; itself, if nothing has."""
+        while reservation.successor is not None:
+            reservation = reservation.successor
+        return reservation
 
     def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
         """As `promise`, for what another transaction has written."""
@@ -426,6 +435,7 @@ class Ledger:
         reservation.promised_entries += 1
         reservation.promised_weight += node.weight
         self._promised[node] = reservation
+        node.promisers = [*node.promisers, reservation]
         self._note_paid(reservation)
         return True
 
@@ -506,8 +516,7 @@ class Ledger:
         cause : str, optional
             Why the key was evicted, if it was.
         block : object, optional
-            The owner of the reservation for which it was, if a transaction has evicted it: another one that
-            was going to do so, too, still owes.
+            The owner of the reservation for which it was, if a transaction has evicted it.
         """
         if stamp != self.stamp:
             return False
@@ -517,13 +526,12 @@ class Ledger:
         node = self.nodes.get(key)
         if facts is None:
             if node is not None:
-                if block is not None and node.leaving is not None and node.leaving.owner is not block:
-                    node.leaving = None
                 self._remove(node)
         elif node is None:
             self._add(Node(key), facts, now)
         else:
             if node.revision != facts.revision or not facts.revision:
+                self._keep_promises(node)
                 self._node_weight += facts.weight - node.weight
                 self._note(node, facts, now)
             promised = self._promised.get(node)
@@ -542,7 +550,7 @@ class Ledger:
     def note_eviction(self, node: Node, revision: int, cause: str, reservation: Reservation) -> Node | None:
         """As `note_evictions`, of one that was evicted for a reservation; return which is to go next."""
         self.stamp += 1
-        self._note_gone(node, revision, cause)
+        self._note_gone(node, revision, cause, reservation)
         return self.choose(reservation)
 
     def note_evictions(self, evicted: list[tuple[Node, int, str]]) -> None:
@@ -557,13 +565,13 @@ class Ledger:
         """
         self.stamp += 1
         for node, revision, cause in evicted:
-            self._note_gone(node, revision, cause)
+            self._note_gone(node, revision, cause, node.leaving)
 
-    def _note_gone(self, node: Node, revision: int, cause: str) -> None:
+    def _note_gone(self, node: Node, revision: int, cause: str, evicted_for: Reservation | None) -> None:
         self._count(cause)
         if self.nodes.get(node.key) is node:
             if node.revision == revision:
-                self._remove(node)
+                self._remove(node, evicted_for)
             elif node.leaving is not None:
                 self._stay(node)  # it was set again since
 
@@ -585,22 +593,39 @@ class Ledger:
             self._expect_again(node)
         node.revision = revision  # the last: if it is here, all that it says is
 
-    def _remove(self, node: Node) -> None:
+    def _remove(self, node: Node, evicted_for: Reservation | None = None) -> None:
+        """Note that a node has gone, and whose debt that pays.
+
+        If it had been promised, that of the transactions which did so: one of them is committed, or they will
+        conflict. Who was just about to evict it finds nothing, and still owes.
+        """
         del self.nodes[node.key]
         self._node_weight -= node.weight
         self.policy.remove(node)
-        paid = node.leaving
+        if evicted_for is None and not node.promisers:
+            evicted_for = node.leaving
         node.leaving = None
-        while paid is not None and paid.successor is not None:
-            paid = paid.successor
-        if paid is not None:
-            self._owe(paid, -min(1, paid.owed_entries), -min(node.weight, paid.owed_weight))
-            self._note_paid(paid)
+        self._keep_promises(node)
+        if evicted_for is not None:
+            self._pay(self._last(evicted_for), node.weight)
         if self._promised:
             self._promised.pop(node, None)
         writing = self._reserved.get(node.key)
         if writing:
             self._reserve_for_one(writing)
+
+    def _keep_promises(self, node: Node) -> None:
+        """Note that what was promised has come true, or cannot any more."""
+        if node.promisers:
+            promisers, node.promisers = node.promisers, ()
+            for promiser in promisers:
+                last = self._last(promiser)
+                self._promise_less(last, node.weight)
+                self._pay(last, node.weight)
+
+    def _pay(self, reservation: Reservation, weight: int) -> None:
+        self._owe(reservation, -min(1, reservation.owed_entries), -min(weight, reservation.owed_weight))
+        self._note_paid(reservation)
 
     def _reserve_for_one(self, writing: list[Reservation]) -> Reservation | None:
         """Have one of those who were about to replace an entry have room for it; return it, if none had.
@@ -691,6 +716,7 @@ class Ledger:
         self._due = []
         for node in self.nodes.values():
             node.forget_places()
+            node.promisers = ()
             node.doubts = sum(reservation.doubted is node for reservation in reserved)
             node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
             if node.leaving not in reserved:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -46,6 +46,8 @@ class Node:
         The queue that it is in (SIEVE, S3-FIFO).
     leaving : object or None
         The ledger's reservation for which it is being evicted.
+    promisers : sequence of object
+        Those of transactions which evict it when they are committed.
     """
 
     # What most are to their end: so that making one takes a third as long (0.9 us).
@@ -60,6 +62,7 @@ class Node:
     newer: Node | None = None
     queue: Any = None
     leaving: Any = None
+    promisers: Sequence[Any] = ()
 
     def __init__(self, key: str, weight: int = 0) -> None:
         self.key = key

@@ -33,6 +33,7 @@ from latchstore import (
     StoreTransactionEndEvent,
 )
 from latchstore import dispatcher as dispatcher_module
+from latchstore import event_manager as event_manager_module
 from latchstore.locking import Waiters
 from tests.schedules import in_another_thread
 
@@ -478,6 +479,7 @@ class Clock:
 def test_the_seconds_are_those_that_the_listener_has_had(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(dispatcher_module, "time", clock)
+    monkeypatch.setattr(event_manager_module, "time", clock)
     with Crowd(1, lock_timeout=0) as crowd:
         crowd.write(1)
         clock.now += 12.5

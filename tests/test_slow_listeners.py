@@ -255,7 +255,7 @@ def test_a_flush_waits_for_a_commit_that_can_be_seen_and_is_not_queued_yet(pool:
     assert stopped.wait(TIMEOUT)
     assert store.exists("k")
     with pytest.raises(
-        FlushTimeoutError, match=r"revision 1 are not queued yet in 0\.05 s: .*held for .*from_bytes"
+        FlushTimeoutError, match=r"revision 1 are not queued yet: .*held for 0\.05\d s by .*from_bytes"
     ):
         store.flush(SHORT)
     flushing = pool.submit(store.flush, TIMEOUT)

@@ -19,7 +19,11 @@ from latchstore.values import Change, Entry
 from tests.soak.run import WORKERS, Soak
 from tests.soak.workers import Transfers
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
+    # Struck between its opening and the next bytecode, a file is closed by being dropped.
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
 
 
 @pytest.mark.timeout(600)

@@ -68,7 +68,7 @@ class Leaks(DictMemoryStore):
     kept: list[bytes]
 
     def _apply(self, changes: list[Change], before: dict[str, Entry | None], revision: int) -> None:
-        self.__dict__.setdefault("kept", []).append(bytes(10_000))
+        self.__dict__.setdefault("kept", []).append(bytes(100_000))
         super()._apply(changes, before, revision)
 
 

@@ -47,7 +47,7 @@ def other() -> Iterator[ThreadPoolExecutor]:
 
 
 # Struck between its opening and the next bytecode, a file is closed by being dropped, which Python warns of.
-@pytest.mark.filterwarnings("ignore:unclosed (file|database):ResourceWarning")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_exception_before_any_bytecode(

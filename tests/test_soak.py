@@ -22,7 +22,7 @@ from tests.soak.workers import Transfers
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
     # Struck between its opening and the next bytecode, a file is closed by being dropped.
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
 
 

@@ -28,11 +28,12 @@ class Timed(DictMemoryStore):
         return self.timers[-1]
 
     def active(self) -> list[float]:
-        """Return in how many seconds which timers go off."""
-        return [timer.seconds for timer in self.timers if timer.active]
+        """Return in how many seconds timers go off; two threads may each set one for the same."""
+        return sorted({timer.seconds for timer in self.timers if timer.active})
 
     def fire(self) -> None:
-        (timer,) = (timer for timer in self.timers if timer.active)
+        # The first: two threads that note something at once may each have set one.
+        timer = next(timer for timer in self.timers if timer.active)
         timer.active = False
         timer.function()
 
@@ -271,7 +272,7 @@ class TestSweeping:
             store.fire()
             lengths.append(len(store))
         assert lengths[:3] == [1_500, 500, 0]
-        assert len(lengths) <= 4  # a timer may find that nothing is left to do
+        assert not any(lengths[3:])  # a timer may find that nothing is left to do
 
     def test_one_timer_for_what_is_due_next(self, timed: Cache, store: Timed, clock: Clock) -> None:
         timed.set("later", 1, ttl=100.0)

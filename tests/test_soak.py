@@ -94,7 +94,12 @@ OVER = threading.Event()
         (LeavesThreads, "threads: "),
     ],
 )
-def test_it_sees_a_store_that_is_wrong(tmp_path: Path, store: type[DictMemoryStore], violation: str) -> None:
+def test_it_sees_a_store_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: type[DictMemoryStore], violation: str
+) -> None:
+    for module in ("invariants", "run", "workers"):
+        # What is wrong may be waited for in vain, several times.
+        monkeypatch.setattr(f"tests.soak.{module}.TIMEOUT", 10.0)
     soak = Soak(1, tmp_path, store)
     try:
         soak.run(100, length=0.5)

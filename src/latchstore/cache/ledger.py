@@ -174,13 +174,16 @@ class Ledger:
 
     def reserve(self, reservation: Reservation) -> Node | None:
         """Note a reservation and what it owes; return the first node to be evicted for it, or None."""
+        self._enter(reservation)
+        return self.choose(reservation)
+
+    def _enter(self, reservation: Reservation) -> None:
         others = self._reserved.get(reservation.key)
         if others is None:
             self._reserved[reservation.key] = [reservation]
         else:
             others.append(reservation)
         self._claim_room(reservation)
-        return self.choose(reservation)
 
     def _change(
         self, reservation: Reservation, entries: int, weight: int, owed_entries: int, owed_weight: int
@@ -205,16 +208,18 @@ class Ledger:
         entries, weight = 1, reservation.full_weight
         if node is not None and node.leaving is None:
             entries, weight = 0, max(0, weight - node.weight)
-        old = reservation
-        # As if it had reserved and owed nothing until now.
-        reserved, reserved_weight = self._reserved_entries - old.entries, self._reserved_weight - old.weight
-        owed, owed_weight = self._owed_entries, self._owed_weight
-        if old.owed_entries or old.owed_weight:
-            owed -= min(old.entries, old.owed_entries)
-            owed_weight -= min(old.weight, old.owed_weight)
-        more = len(self.nodes) + reserved + entries - owed - self._max_entries
-        heavier = self._node_weight + reserved_weight + weight - owed_weight - self._max_bytes
+        others, weight_of_others = self._taken_by_others(reservation)
+        more, heavier = others + entries - self._max_entries, weight_of_others + weight - self._max_bytes
         self._change(reservation, entries, weight, max(0, more), max(0, heavier))
+
+    def _taken_by_others(self, reservation: Reservation) -> tuple[int, int]:
+        """Return T - D (rule 3) without a reservation: entries, and their weight."""
+        entries = len(self.nodes) + self._reserved_entries - self._owed_entries - reservation.entries
+        weight = self._node_weight + self._reserved_weight - self._owed_weight - reservation.weight
+        if reservation.owed_entries or reservation.owed_weight:
+            entries += min(reservation.entries, reservation.owed_entries)
+            weight += min(reservation.weight, reservation.owed_weight)
+        return entries, weight
 
     def _claim_excess(self, reservation: Reservation) -> None:
         """Have a reservation owe what is there too much, and nobody is about to evict."""
@@ -355,10 +360,7 @@ class Ledger:
 
     def forgive_one(self, reservation: Reservation) -> bool:
         """Forgive a reservation what it owes, which is evicted after it; unless there is too much already."""
-        paid_entries = reservation.entries - min(reservation.entries, reservation.owed_entries)
-        paid_weight = reservation.weight - min(reservation.weight, reservation.owed_weight)
-        entries = len(self.nodes) + self._reserved_entries - self._owed_entries - paid_entries
-        weight = self._node_weight + self._reserved_weight - self._owed_weight - paid_weight
+        entries, weight = self._taken_by_others(reservation)
         if entries > self._max_entries or weight > self._max_bytes:
             return False
         self.forgive(reservation)
@@ -375,11 +377,8 @@ class Ledger:
 
     def reserve_again(self, reservation: Reservation, taker: Reservation) -> None:
         """Note a reservation for what a savepoint has brought back; it has its room back from the taker."""
-        self._reserved.setdefault(reservation.key, []).append(reservation)
-        self._claim_room(reservation)
-        while taker.successor is not None:
-            taker = taker.successor
-        self.replace(reservation, taker)
+        self._enter(reservation)
+        self.replace(reservation, self._last(taker))
         self.forgive(reservation)
 
     def succeed(self, reservation: Reservation, earlier: Reservation) -> None:
@@ -421,8 +420,11 @@ class Ledger:
 
     def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
         """As `promise`, for what another transaction has written."""
+        self._promise_more(reservation, other.full_weight)
+
+    def _promise_more(self, reservation: Reservation, weight: int) -> None:
         reservation.promised_entries += 1
-        reservation.promised_weight += other.full_weight
+        reservation.promised_weight += weight
         self._note_paid(reservation)
 
     def promise(self, reservation: Reservation, node: Node) -> bool:
@@ -432,11 +434,9 @@ class Ledger:
         """
         if node.leaving is not reservation:
             return False
-        reservation.promised_entries += 1
-        reservation.promised_weight += node.weight
         self._promised[node] = reservation
         node.promisers = [*node.promisers, reservation]
-        self._note_paid(reservation)
+        self._promise_more(reservation, node.weight)
         return True
 
     def doubt(self, reservation: Reservation) -> None:
@@ -445,7 +445,7 @@ class Ledger:
         if node is not None and reservation.doubted is None:
             reservation.doubted = node
             node.doubts += 1
-            node.timed = True
+            node.note_timed()
 
     def release(self, reservation: Reservation) -> None:
         """Forget a reservation; may be done twice."""
@@ -453,7 +453,7 @@ class Ledger:
         if node is not None:
             reservation.doubted = None
             node.doubts -= 1
-            node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
+            node.note_timed()
         others = self._reserved.get(reservation.key)
         if others is None or reservation not in others:
             return
@@ -464,12 +464,8 @@ class Ledger:
         elif reservation.key is not None and reservation.key not in self.nodes:
             self._reserve_for_one(others)
         if reservation.successor is None:
-            self._keep_chosen(reservation)
-
-    def _keep_chosen(self, reservation: Reservation) -> None:
-        """Have what was chosen and is still here, as evicting it failed, stand in the policy again."""
-        for node in reservation.chosen:
-            self.not_evicted(reservation, node)
+            for node in reservation.chosen:
+                self.not_evicted(reservation, node)
 
     def not_evicted(self, reservation: Reservation, node: Node) -> None:
         """Note that a node was not evicted for a reservation that it was chosen for."""
@@ -586,9 +582,8 @@ class Ledger:
 
     def _note(self, node: Node, facts: Facts, now: float) -> None:
         revision, node.weight, node.deadline, node.idle, node.refresh = facts
-        timed = node.deadline is not None or node.idle is not None
-        node.timed = timed or bool(node.doubts)
-        if timed:
+        node.note_timed()
+        if node.timed:
             node.used = now
             self._expect_again(node)
         node.revision = revision  # the last: if it is here, all that it says is
@@ -718,7 +713,7 @@ class Ledger:
             node.forget_places()
             node.promisers = ()
             node.doubts = sum(reservation.doubted is node for reservation in reserved)
-            node.timed = bool(node.doubts) or node.deadline is not None or node.idle is not None
+            node.note_timed()
             if node.leaving not in reserved:
                 node.leaving = None
                 policy.add(node)

@@ -72,6 +72,10 @@ class Node:
         self.timed = False
         self.visited = False
 
+    def note_timed(self) -> None:
+        """Note whether a hit has to look at the clock, or at the store."""
+        self.timed = bool(self.doubts) or self.deadline is not None or self.idle is not None
+
     def forget_places(self) -> None:
         """Be in no list of any policy, and not expected."""
         self.older = self.newer = None

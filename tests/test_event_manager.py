@@ -1317,6 +1317,13 @@ class Observer:
         return float(len(self.told))
 
 
+def deliver(manager: EventManager, event: BaseEvent, observer: Observer) -> None:
+    """Emit an event as a store's dispatcher does."""
+    emission = manager.emission(event)
+    if emission is not None:
+        emission.run(observer)
+
+
 class TestDeliver:
     """What a store's dispatcher calls: as emit, but that no listener ends its thread."""
 
@@ -1336,7 +1343,7 @@ class TestDeliver:
         for listener in (before, fail, after):
             manager.connect(StoreSetEvent, listener)
         observer, event = Observer(), StoreSetEvent(key="a")
-        manager.deliver(event, observer)
+        deliver(manager, event, observer)
         assert calls == ["before", "fail", "after"]
         assert observer.told == [(before, event, False), (fail, event, True), (after, event, False)]
         assert observer.calls == []
@@ -1366,7 +1373,7 @@ class TestDeliver:
         for name in "abc":
             manager.connect(StoreSetEvent, calls.listener(name))
         observer, before = Observer(), time.monotonic()
-        manager.deliver(StoreSetEvent(key="a"), observer)
+        deliver(manager, StoreSetEvent(key="a"), observer)
         first, *others = observer.begun
         assert before <= first <= time.monotonic()
         assert others == [1.0, 2.0]
@@ -1379,7 +1386,7 @@ class TestDeliver:
             known.extend(observer.calls)
 
         manager.connect(StoreSetEvent, listener)
-        manager.deliver(event, observer)
+        deliver(manager, event, observer)
         assert known == [(listener, event)]
 
     def test_only_those_that_are_called_are_told_of(self, manager: EventManager, calls: Calls) -> None:
@@ -1398,7 +1405,7 @@ class TestDeliver:
         manager.connect(StoreEvent, calls.listener("after"))
         manager.set_trace(lambda name, method, args: name == "listen" and method is vetoed)
         observer, event = Observer(), StoreSetEvent(key="a")
-        manager.deliver(event, observer)
+        deliver(manager, event, observer)
         assert calls == ["matching"]
         assert observer.told == [(matching, event, False), (handle, event, False)]
 
@@ -1415,17 +1422,17 @@ class TestDeliver:
             raise SystemExit
 
         manager.connect(StoreSetEvent, fail)
-        manager.deliver(Telling(key="a"), Observer())
+        deliver(manager, Telling(key="a"), Observer())
         assert calls == ["pre", "fail", "post"]
 
     def test_a_disabled_class_is_not_delivered(self, manager: EventManager, calls: Calls) -> None:
         manager.connect(StoreSetEvent, calls.listener("a"))
         manager.disable(StoreEvent)
         observer = Observer()
-        manager.deliver(StoreSetEvent(key="a"), observer)
+        deliver(manager, StoreSetEvent(key="a"), observer)
         manager.enable(StoreEvent)
         manager.set_trace(lambda name, method, args: name == "emit")
-        manager.deliver(StoreSetEvent(key="a"), observer)
+        deliver(manager, StoreSetEvent(key="a"), observer)
         assert (calls, observer.told) == ([], [])
 
 

@@ -55,6 +55,12 @@ def checked_key(key: str, argument: str = "key") -> str:
     raise TypeError(f"{argument} must be a str, got {describe(key)}")
 
 
+def check_callable(function: object, argument: str) -> None:
+    """Raise TypeError if something cannot be called."""
+    if not callable(function):
+        raise TypeError(f"{argument} must be callable, got {describe(function)}")
+
+
 def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:
     """Return `items` if it can be iterated over and is no string, which is one by accident only."""
     if isinstance(items, (str, bytes, bytearray)):

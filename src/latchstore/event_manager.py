@@ -675,19 +675,6 @@ class EventManager(BaseEventManager):
         connections, trace = begun
         return Emission(event, _listeners(connections), trace)
 
-    def deliver(self, event: BaseEvent, observer: ListenerObserver) -> None:
-        """Emit an event as `emission` says, in one go.
-
-        Parameters
-        ----------
-        event : BaseEvent
-        observer : ListenerObserver
-            Told of each call.
-        """
-        emission = self.emission(event)
-        if emission is not None:
-            emission.run(observer)
-
     def _emit(self, event: BaseEvent) -> None:
         begun = self._begin(event)
         if begun is not None:

@@ -25,6 +25,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
+    check_callable,
     checked_count,
     checked_key,
     checked_keys,
@@ -176,8 +177,7 @@ class DictMemoryStore(EntryStore):
         timeout = checked_timeout(lock_timeout, "lock_timeout")
         if timeout is None:
             raise TypeError("lock_timeout must be a number of seconds, got None")
-        if not callable(lock_class):
-            raise TypeError(f"lock_class must be callable, got {describe(lock_class)}")
+        check_callable(lock_class, "lock_class")
         self._latches = Latches(lock_class, timeout)
         self._table = Table(self._latches, checked_keys(indexes, "indexes"))
         self._entries = self._table.entries
@@ -809,8 +809,7 @@ class DictMemoryStore(EntryStore):
         TransactionError
             If it is called inside a transaction of this thread, which keeps others from changing anything.
         """
-        if not callable(predicate):
-            raise TypeError(f"predicate must be callable, got {describe(predicate)}")
+        check_callable(predicate, "predicate")
         timeout = checked_timeout(timeout)
         self._refuse_in_transaction("wait_for")
         with self.watch(max_buffer=1) as changes:
@@ -866,8 +865,7 @@ class DictMemoryStore(EntryStore):
         checked = checked_timeout(seconds, "seconds")
         if checked is None:
             raise TypeError("seconds must be a number of seconds, got None")
-        if not callable(function):
-            raise TypeError(f"function must be callable, got {describe(function)}")
+        check_callable(function, "function")
         return self._dispatcher.call_later(checked, function)
 
     # -- committing -------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from latchstore.arguments import checked_key, describe
+from latchstore.arguments import check_callable, checked_key
 from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.dispatcher import Delivery
 from latchstore.entry_store import Edit, EntryStore, Progress
@@ -377,8 +377,7 @@ class Transaction(EntryStore):
 
     def _register(self, function: Callable[[], object], functions: list[Callable[[], object]]) -> None:
         self._open_batch()
-        if not callable(function):
-            raise TypeError(f"function must be callable, got {describe(function)}")
+        check_callable(function, "function")
         functions.append(function)
 
     def _check_innermost(self) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from latchstore.arguments import checked_count, checked_keys, describe
+from latchstore.arguments import check_callable, checked_count, checked_keys, describe
 from latchstore.cache.ledger import Facts
 from latchstore.values import Value, entry_from_metadata
 
@@ -114,8 +114,7 @@ def _exact_number(number: float) -> float:
 
 def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
     """Return the clock; TypeError or ValueError if it tells no time now, as it is not looked at later."""
-    if not callable(clock):
-        raise TypeError(f"clock must be callable, got {describe(clock)}")
+    check_callable(clock, "clock")
     now = clock()
     if not isinstance(now, (int, float)) or isinstance(now, bool):
         raise TypeError(f"clock must return a number of seconds, got {describe(now)}")

@@ -17,7 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
-from latchstore.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
+from latchstore.arguments import (
+    check_callable,
+    checked_count,
+    checked_key,
+    checked_keys,
+    checked_timeout,
+    describe,
+)
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
 from latchstore.cache.loading import Load, LoadTable, Outcome, Removal
@@ -355,7 +362,7 @@ class Cache(StoreMapping):
             If the key is missing or expired, and there is no default.
         """
         key = checked_key(key)
-        _check_callable(function, "function")
+        check_callable(function, "function")
         checked = checked_options(self._ttl, **options)
         self._index_tags(checked)
         while True:
@@ -533,7 +540,7 @@ class Cache(StoreMapping):
                 return found
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
-        _check_callable(loader, "loader")
+        check_callable(loader, "loader")
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
         timeout = checked_timeout(timeout)
@@ -719,7 +726,7 @@ class Cache(StoreMapping):
             Without the keys that the loader did not have.
         """
         wanted = list(dict.fromkeys(checked_keys(keys)))
-        _check_callable(loader, "loader")
+        check_callable(loader, "loader")
         timeout = checked_timeout(timeout)
         checked = checked_options(self._ttl, **options)
         found = self.get_many(wanted)
@@ -945,11 +952,6 @@ class Cache(StoreMapping):
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
-
-
-def _check_callable(function: object, argument: str) -> None:
-    if not callable(function):
-        raise TypeError(f"{argument} must be callable, got {describe(function)}")
 
 
 def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:

@@ -320,6 +320,19 @@ class TestNoResurrection:
             raise Undone
         assert cache.get_or_load("key", lambda key: "loaded", tags=["tag"]) == cache["key"] == "loaded"
 
+    @pytest.mark.parametrize("remove", REMOVALS.values(), ids=REMOVALS)
+    def test_a_transaction_that_never_came_to_its_end(
+        self, cache: Cache, remove: Callable[[Cache], object]
+    ) -> None:
+        """As if an exception had struck its ``__exit__``, or a generator were dropped in the block."""
+        transaction = cache.store.transaction()
+        transaction.__enter__()
+        remove(cache)
+        del transaction
+        cache.get_or_load("key", lambda key: "loaded", tags=["tag"])
+        assert cache["key"] == "loaded"
+        assert not cache._loads._removals
+
     def test_a_set_that_is_rolled_back(self, cache: Cache, pool: ThreadPoolExecutor) -> None:
         with (
             Loading(cache, pool, Loader()) as loading,

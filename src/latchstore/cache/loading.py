@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
@@ -72,9 +73,13 @@ _STRUCK = Outcome(None, None)
 
 
 class Removal:
-    """That a key, all keys with a tag, or all keys are deleted by a transaction that is open."""
+    """That a key, all keys with a tag, or all keys are deleted by a transaction that is open.
 
-    __slots__ = ("_key", "_tag", "thread")
+    Nothing but the functions that the transaction is to call at its end refers to it: if it is freed before,
+    an exception has struck the transaction's ``__exit__``, and nothing was deleted.
+    """
+
+    __slots__ = ("__weakref__", "_key", "_tag", "thread")
 
     def __init__(self, key: str | None = None, tag: str | None = None) -> None:
         self._key = key
@@ -101,7 +106,7 @@ class LoadTable:
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
         # Of transactions that are open.
-        self._removals: dict[Removal, None] = {}
+        self._removals: dict[weakref.ref[Removal], None] = {}
         self._inside = _Inside()
         # For which load a thread waits, so that no circle of waiting threads closes.
         self._waiting: dict[threading.Thread, Load] = {}
@@ -110,7 +115,7 @@ class LoadTable:
         """Forget what runs in other threads of the parent, in a forked child; a loader that forks goes on."""
         me = this_thread.thread
         self._loads = {key: load for key, load in self._loads.items() if load._thread is me}
-        self._removals = {removal: None for removal in self._removals if removal.thread is me}
+        self._removals = {weakref.ref(removal): None for removal in self._open() if removal.thread is me}
         self._waiting = {}
         for load in self._loads.values():
             load._waiters = Waiters()
@@ -123,8 +128,19 @@ class LoadTable:
         running = self._loads.setdefault(load.key, load)
         if running is load and self._removals:
             # Looked at after the claim, as they are noted before loads are looked for: none is missed.
-            load.kept_out = load.kept_out or any(removal.covers(load) for removal in list(self._removals))
+            load.kept_out = load.kept_out or any(removal.covers(load) for removal in self._open())
         return running
+
+    def _open(self) -> list[Removal]:
+        """Return the removals of transactions that are open; forget those that were freed."""
+        found = []
+        for reference in list(self._removals):
+            removal = reference()
+            if removal is None:
+                self._removals.pop(reference, None)
+            else:
+                found.append(removal)
+        return found
 
     def running(self, key: str) -> Load | None:
         """Return the load of the key that runs, or None."""
@@ -191,7 +207,7 @@ class LoadTable:
 
     def begin_removal(self, removal: Removal) -> None:
         """Overtake the loads that run, and keep out those that begin before `end_removal`."""
-        self._removals[removal] = None
+        self._removals[weakref.ref(removal)] = None
         self._overtake_all(removal)
 
     def end_removal(self, removal: Removal, committed: bool) -> None:
@@ -201,7 +217,7 @@ class LoadTable:
         """
         if committed:
             self._overtake_all(removal)
-        self._removals.pop(removal, None)
+        self._removals.pop(weakref.ref(removal), None)
 
     def wait_if_current(self, load: Load, deadline: float | None) -> Outcome:
         """Wait for another thread's load until a time, in monotonic seconds; return its outcome.

@@ -133,8 +133,7 @@ def damage_of(
     subject = subject_for(name)
     striker = Striker(number, kind)
     try:
-        with striker:
-            OPERATIONS[name](subject)
+        striker.strike(OPERATIONS[name], subject)
     except kind:
         pass
     if striker.place is None:

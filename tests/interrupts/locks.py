@@ -32,8 +32,7 @@ def wedged(lock_class: Callable[[], Any]) -> Wedged:
             table = TableLock(lock, _PATIENCE, WriterMutex())
             striker = Striker(number, files=(Path(rwlock.__file__),))
             try:
-                with striker:
-                    use(table)
+                striker.strike(use, table)
             except KeyboardInterrupt:
                 pass
             if striker.place is None:

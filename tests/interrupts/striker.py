@@ -5,12 +5,14 @@ from __future__ import annotations
 import dis
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import latchstore
+
+Ts = TypeVarTuple("Ts")
 
 _PACKAGE = Path(latchstore.__file__).parent
 _NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
@@ -72,6 +74,22 @@ class Striker:
     def __exit__(self, *details: object) -> None:
         trace, sys.unraisablehook = self._before
         sys.settrace(trace)
+
+    def strike(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Call a function, and let what strikes it come out.
+
+        In a generator, as what comes from a trace while the interpreter enters or leaves an ``except`` can leave it
+        with the exception that was being handled there (CPython 3.11). It would be the context of all that the
+        thread raises later, and keep alive what its traceback refers to; a generator has its own, which ends
+        with it.
+        """
+        for _ in self._calling(function, *arguments):
+            pass
+
+    def _calling(self, function: Callable[[*Ts], object], *arguments: *Ts) -> Iterator[None]:
+        with self:
+            function(*arguments)
+        yield
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         file = frame.f_code.co_filename

@@ -6,8 +6,8 @@ from hypothesis import settings
 # The suite's modules are imported by test modules and not collected, so pytest has to be told.
 pytest.register_assert_rewrite("tests.contract")
 
-# How long one example takes says nothing on a machine that does other things, too. The same examples each time,
-# everywhere: what a machine of its own finds by chance nobody else can repeat. To look for more:
+# How long one example takes says nothing on a machine that does other things, too. The same examples each
+# time, everywhere: what a machine of its own finds by chance nobody else can repeat. To look for more:
 # ``pytest --hypothesis-profile=random``.
 settings.register_profile("latchstore", deadline=None, derandomize=True, database=None)
 settings.register_profile("random", deadline=None, derandomize=False)

@@ -78,10 +78,10 @@ class Striker:
     def strike(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
         """Call a function, and let what strikes it come out.
 
-        In a generator, as what comes from a trace while the interpreter enters or leaves an ``except`` can leave it
-        with the exception that was being handled there (CPython 3.11). It would be the context of all that the
-        thread raises later, and keep alive what its traceback refers to; a generator has its own, which ends
-        with it.
+        In a generator, as what comes from a trace while the interpreter enters or leaves an ``except`` can
+        leave it with the exception that was being handled there (CPython 3.11). It would be the context of
+        all that the thread raises later, and keep alive what its traceback refers to; a generator has its
+        own, which ends with it.
         """
         for _ in self._calling(function, *arguments):
             pass

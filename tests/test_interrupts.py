@@ -70,8 +70,8 @@ def test_a_watch_reads_each_change_once_though_its_writer_is_struck() -> None:
             expected = offered(options, changes)
             commit = Commit(1, changes, None)
             striker = Striker(number)
-            with contextlib.suppress(KeyboardInterrupt):
-                striker.strike(buffer.offer, commit)
+            with contextlib.suppress(KeyboardInterrupt), striker:
+                buffer.offer(commit)
             read = taken_from(buffer)
             buffer.offer(commit)
             read += taken_from(buffer)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -73,12 +74,29 @@ class Leaks(DictMemoryStore):
 
 
 class LeavesThreads(DictMemoryStore):
-    """Starts a thread with each thousandth commit or so."""
+    """Has a thread started with each hundredth commit.
+
+    By a thread that nothing strikes: see `Visitors` for what may become of one that is struck while it starts
+    another.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        threading.Thread(target=self._start_threads, daemon=True).start()
+        super().__init__(*arguments, **options)
+
+    def _start_threads(self) -> None:
+        while self._wanted.get():
+            threading.Thread(target=OVER.wait, daemon=True).start()
 
     def _deliveries_of(self, committing: Any) -> list[Delivery]:
         if committing.revision % 100 == 0:
-            threading.Thread(target=OVER.wait, daemon=True).start()
+            self._wanted.put(True)
         return super()._deliveries_of(committing)
+
+    def close(self, timeout: float | None = None) -> None:
+        super().close(timeout)
+        self._wanted.put(False)
 
 
 OVER = threading.Event()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +31,11 @@ def wedged(lock_class: Callable[[], Any]) -> Wedged:
             lock = lock_class()
             table = TableLock(lock, _PATIENCE, WriterMutex())
             striker = Striker(number, files=(Path(rwlock.__file__),))
-            with contextlib.suppress(KeyboardInterrupt):
-                striker.strike(use, table)
+            try:
+                with striker:
+                    use(table)
+            except KeyboardInterrupt:
+                pass
             if striker.place is None:
                 break
             struck += 1

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypeVarTuple
+from types import CodeType, FrameType
+from typing import Any
 
 import latchstore
 
-Ts = TypeVarTuple("Ts")
-
 _PACKAGE = Path(latchstore.__file__).parent
 _NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
+
+
+#: With these the interpreter keeps its books of the exception that is being handled. Nothing can be raised
+#: there. What a trace raises all the same leaves the books wrong: the thread goes on in a handler that it has
+#: left, or calls a traceback.
+_BOOKKEEPING = ("PUSH_EXC_INFO", "POP_EXCEPT")
+
+
+@functools.cache
+def _bookkeeping(code: CodeType) -> frozenset[int]:
+    """Return the places of those bytecodes, and of the copy that is made for one."""
+    instructions = list(dis.get_instructions(code))
+    return frozenset(
+        each.offset
+        for each, following in zip(instructions, [*instructions[1:], None], strict=True)
+        if each.opname in _BOOKKEEPING
+        or (each.opname == "COPY" and following is not None and following.opname in _BOOKKEEPING)
+    )
 
 
 def _ask_for_opcodes() -> None:
@@ -75,45 +92,34 @@ class Striker:
         trace, sys.unraisablehook = self._before
         sys.settrace(trace)
 
-    def strike(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        """Call a function, and let what strikes it come out.
-
-        In a generator, as what comes from a trace while the interpreter enters or leaves an ``except`` can
-        leave it with the exception that was being handled there (CPython 3.11). It would be the context of
-        all that the thread raises later, and keep alive what its traceback refers to; a generator has its
-        own, which ends with it.
-        """
-        for _ in self._calling(function, *arguments):
-            pass
-
-    def _calling(self, function: Callable[[*Ts], object], *arguments: *Ts) -> Iterator[None]:
-        with self:
-            function(*arguments)
-        yield
-
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         file = frame.f_code.co_filename
         ours = file.startswith(str(_PACKAGE)) and not file.startswith(_NOT_THE_STORE)
         if self.place is not None or not (ours or file in self._files):
             return None
+        bookkeeping = _bookkeeping(frame.f_code)
+
+        def opcode(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "opcode" and self.place is None and frame.f_lasti not in bookkeeping:
+                self._count(frame)
+            return opcode
+
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
-        frame.f_trace = self._opcode
+        frame.f_trace = opcode
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
-        return self._opcode
+        return opcode
 
-    def _opcode(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "opcode" and self.place is None:
-            self.executed += 1
-            if self.executed == self._number:
-                code = frame.f_code
-                name = dis.opname[code.co_code[frame.f_lasti]]
-                self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_qualname} {name}"
-                if self._instead is None:
-                    raise self._kind("struck")
-                sys.settrace(None)
-                self._instead()
-        return self._opcode
+    def _count(self, frame: FrameType) -> None:
+        self.executed += 1
+        if self.executed == self._number:
+            code = frame.f_code
+            name = dis.opname[code.co_code[frame.f_lasti]]
+            self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_qualname} {name}"
+            if self._instead is None:
+                raise self._kind("struck")
+            sys.settrace(None)
+            self._instead()
 
 
 class ThreadStriker(Striker):

@@ -23,13 +23,14 @@ import functools
 import math
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from latchstore.arguments import describe
-from latchstore.cache.ledger import Ledger, Reservation
+from latchstore.cache.ledger import Ledger, Reservation, Room
 from latchstore.cache.options import (
     DEFAULT_OPTIONS,
     EXPIRES,
@@ -55,7 +56,7 @@ from latchstore.store import AbstractStore
 from latchstore.values import Value
 
 #: How many entries go in one commit when there is no room for one: so many at the most, and of so many that
-#: there are one at the most. Of 16 that go together each takes half as long (benchmarks/cache.py).
+#: there are one at the most. A transaction takes ten times as long as a set (benchmarks/cache.py).
 _EVICTED_TOGETHER = 16
 _ONE_OF = 100
 
@@ -71,8 +72,12 @@ _BRIEF = 0.05
 #: The longest time for which a timer is set, in seconds.
 _DAY = 86_400.0
 
-#: Seconds for which a writer waits until one of those that are writing all that could go is done.
+#: Seconds for which a writer waits for those that are writing all that could go.
 _WAIT_FOR_ROOM = 30.0
+
+
+class _NoRoomError(Exception):
+    """Ends a transaction of the keeper's own: there is nothing to evict as long as it is open."""
 
 
 class OpenTransaction(Protocol):
@@ -84,33 +89,44 @@ class OpenTransaction(Protocol):
 
 
 class _Block:
-    """What a thread has done to the cache in a transaction; its reservations have the same owner.
+    """What a thread does to the cache in a transaction.
 
     Nothing but the functions that the transaction is to call at its end, and who is at work, refers to it: if
-    it is freed with something left, an exception has struck before them, and the keeper is told.
+    it is freed before, an exception has struck them, or there was no end, and the keeper is told.
 
     Attributes
     ----------
-    owner : object
-    unsettled : dict
-        Keys that are to be settled when the transaction has ended, with the reservations for those that were
-        set, or None.
+    room : Room
+        In the ledger's books until the block is settled.
+    transaction : callable
+        Returns the innermost transaction that tells of its end, or None.
+    doubtful : bool
+        Whether the room may differ from what the transaction has.
+    settled : bool
     """
 
-    __slots__ = ("__weakref__", "_left", "owner", "unsettled")
+    __slots__ = ("__weakref__", "_left", "doubtful", "room", "settled", "transaction")
 
-    def __init__(self, left: deque[dict[str, Reservation | None]]) -> None:
+    def __init__(self, left: deque[Room]) -> None:
         self._left = left
-        self.owner = object()
-        self.unsettled: dict[str, Reservation | None] = {}
+        self.settled = False
+        self.doubtful = False
+        self.transaction: Callable[[], object] = _nothing
+        self.room = Room()
+
+    def leave(self) -> None:
+        """Have the next writer settle it."""
+        if not self.settled:
+            self.settled = True
+            self._left.append(self.room)
 
     def __del__(self) -> None:
         # Wherever the collector runs: so it takes no lock. An exception may have struck the first lines.
-        if getattr(self, "unsettled", None):
-            self._left.append(self.unsettled)
+        if hasattr(self, "room"):
+            self.leave()
 
 
-def _no_block() -> None:
+def _nothing() -> None:
     """Return None, as a weak reference to what was freed."""
 
 
@@ -118,7 +134,7 @@ class _ThisThread(threading.local):
     """The block of the calling thread."""
 
     def __init__(self) -> None:
-        self.block: Callable[[], _Block | None] = _no_block
+        self.block: Callable[[], _Block | None] = _nothing
 
 
 class Keeper:
@@ -176,7 +192,7 @@ class Keeper:
         # Whether an exception has struck where the books were being written.
         self._stale = False
         # What blocks have left unsettled, as an exception has struck at their ends.
-        self._left: deque[dict[str, Reservation | None]] = deque()
+        self._left: deque[Room] = deque()
         # Whether there was ever an entry that may expire.
         self._times = idle is not None
         self._timer: Any = None
@@ -213,8 +229,9 @@ class Keeper:
         facts = facts_of(key, value, self._idle)
         node = self.nodes.get(key)
         if (node.revision if node is not None else 0) != (facts.revision if facts is not None else 0):
-            # Others have written it, or this thread has in its open transaction.
-            self.settle_when_committed(key)
+            # Others have written it, or this thread has in its open transaction, which is settled at its end.
+            if self.current_transaction() is None:
+                self._settle(key)
             node = self.nodes.get(key)
         if facts is None or (facts.deadline is not None and facts.deadline <= self._clock()):
             return None
@@ -296,50 +313,179 @@ class Keeper:
         metadata = options.items(self._clock()) if options is not DEFAULT_OPTIONS else {}
         weight = weight_of_entry(key, len(data), metadata) if options.weight is None else options.weight
         self._check_weight(key, weight)
-        self._write(Reservation(key, weight), metadata, self._store.set, key, (data, metadata))
+        self._write(key, weight, metadata, self._store.set, (data, metadata))
 
     def _write(
         self,
-        reservation: Reservation,
+        key: str,
+        weight: int,
         metadata: Mapping[str, Any],
         function: Callable[..., None],
-        key: str,
         value: Any,
     ) -> None:
         """Make room, and call a method of the store that writes one key."""
         if self._stale or self._left:
             self._mend_books()
-        if EXPIRES in metadata or IDLE in metadata or self._idle is not None:
+        timed = EXPIRES in metadata or IDLE in metadata or self._idle is not None
+        if timed:
             self._times = True
-            if key in self.nodes:
-                self._latch.during(self._ledger.doubt, reservation)
         transaction = self.current_transaction()
-        # Referred to here until the transaction does so: nothing else keeps it.
-        block = None if transaction is None else self._block()
+        if transaction is not None:
+            self._write_in(self._block(transaction), key, weight, timed, function, value)
+        elif not self._write_if_there_is_room(Reservation(key, weight), timed, function, value):
+            self._write_in_turn(key, weight, timed, function, value)
+        self._trim()
+
+    def _write_if_there_is_room(
+        self, reservation: Reservation, timed: bool, function: Callable[..., None], value: Any
+    ) -> bool:
+        """Write one key outside transactions; return whether there was room for it."""
+        key = reservation.key
         try:
+            if not self._latch.during(self._ledger.reserve, reservation, timed):
+                return False
             try:
-                if not self._bounded or self._make_room(reservation, transaction, block):
-                    function(key, value)
-                else:
-                    with contextlib.suppress(KeyError):
-                        self._store.evict(key, "size")
+                function(key, value)
             finally:
-                self.settle_when_committed(key, reservation)
+                self._settle(key, reservation)
         except BaseException as error:
             self._latch.during(self._ledger.release, reservation)
             self._doubt_books(error)
             raise
-        self._trim()
+        return True
+
+    def _write_in_turn(
+        self, key: str, weight: int, timed: bool, function: Callable[..., None], value: Any
+    ) -> None:
+        """Write one key in a transaction that evicts something for it."""
+        ledger = self._ledger
+        slack = max(0, min(_EVICTED_TOGETHER, len(self.nodes) // _ONE_OF) - 1)
+        deadline = math.inf
+        me = object()
+        try:
+            while True:
+                settled = ledger.settled
+                try:
+                    with self._own_block(self._store.transaction(f"set {key!r}")) as block:
+                        patient = time.monotonic() < deadline
+                        self._write_in(block, key, weight, timed, function, value, slack, patient)
+                    return
+                except _NoRoomError:
+                    ledger.waiting[me] = None
+                deadline = min(deadline, time.monotonic() + _WAIT_FOR_ROOM)
+                self._settled.wait(
+                    lambda settled=settled: ledger.settled != settled,  # type: ignore[misc]
+                    deadline - time.monotonic(),
+                    look_again=0.001,
+                )
+        finally:
+            ledger.waiting.pop(me, None)
+
+    def _write_in(
+        self,
+        block: _Block,
+        key: str,
+        weight: int,
+        timed: bool,
+        function: Callable[..., None],
+        value: Any,
+        slack: int = 0,
+        patient: bool = False,
+    ) -> None:
+        """Write one key in a transaction, and evict what is too much then."""
+        seen = None
+        try:
+            if block.room.optimistic:
+                # That it is there counts: if another evicts it meanwhile, that is a conflict.
+                there = self.value(key)
+                seen = None if there is None else there.revision
+            if block.doubtful:
+                self._look_again(block)
+            if self._make_room(block.room, key, weight, timed, slack, patient, seen):
+                function(key, value)
+            else:
+                with contextlib.suppress(KeyError):
+                    self._store.evict(key, "size")
+        except BaseException as error:
+            block.doubtful = True
+            self._doubt_books(error)
+            raise
+
+    def _make_room(
+        self, room: Room, key: str, weight: int, timed: bool, slack: int, patient: bool, seen: int | None
+    ) -> bool:
+        """Note what is about to be set, and evict what is too much with it; return whether there is room."""
+        ledger = self._ledger
+        node = self.nodes.get(key)
+        absent = node is not None and node.leaving is not None and not self._store.exists(key)
+        node = self._latch.during(ledger.claim, room, key, weight, timed, slack, seen, absent)
+        while node is not None or not room.fits:
+            if node is not None:
+                self._evict(room, node, "size")
+            elif not self._give_up_own(room, key):
+                break
+            node = self._latch.during(ledger.choose, room, key, slack)
+        if room.fits:
+            return True
+        # Rule 5 of ledger.py. If nobody is just writing, the policy keeps back what there is.
+        if patient and room.may_fit_soon:
+            raise _NoRoomError
+        if room.optimistic:
+            raise TransactionConflictError(
+                f"no room for key {key!r}: all that could go is being written by others", (key,)
+            )
+        if self._latch.during(ledger.may_exceed, room, key):
+            return True
+        self._latch.during(ledger.note, room, key, None, "size")
+        return False
+
+    def _evict(self, room: Room, node: Node, cause: str) -> None:
+        """Evict an entry in a transaction, unless somebody has set it since it was chosen."""
+        key = node.key
+        try:
+            self._store.evict(key, cause, if_revision=node.revision or None)
+        except (KeyError, RevisionMismatchError):
+            # Somebody else was quicker, which the books learn when this is settled.
+            facts = facts_of(key, self.value(key), self._idle)
+            weight = None if facts is None else facts.weight
+            self._latch.during(self._ledger.note, room, key, weight, None, facts is None)
+        else:
+            self._latch.during(self._ledger.note, room, key, None, cause)
+
+    def _give_up_own(self, room: Room, key: str) -> bool:
+        """Evict the first that a transaction has itself set; return whether there was something."""
+        for other, weight in list(room.now.items()):
+            if other != key and weight is not None:
+                with contextlib.suppress(KeyError):
+                    self._store.evict(other, "size")
+                self._latch.during(self._ledger.note, room, other, None, "size")
+                return True
+        return False
+
+    def _look_again(self, block: _Block) -> None:
+        """Note what an open transaction has of all that was changed in it."""
+        for key in list(block.room.now):
+            facts = facts_of(key, self.value(key), self._idle)
+            cause = block.room.causes.get(key) if facts is None else None
+            weight = None if facts is None else facts.weight
+            self._latch.during(self._ledger.note, block.room, key, weight, cause)
+        block.doubtful = False
 
     def delete(self, key: str) -> None:
         """Delete a key; KeyError if the store does not have it."""
         if self._stale or self._left:
             self._mend_books()
+        transaction = self.current_transaction()
         try:
-            try:
+            if transaction is None:
+                try:
+                    self._store.delete(key)
+                finally:
+                    self._settle(key)
+            else:
+                block = self._block(transaction)
                 self._store.delete(key)
-            finally:
-                self.settle_when_committed(key)
+                self._latch.during(self._ledger.note, block.room, key, None)
         except BaseException as error:
             self._doubt_books(error)
             raise
@@ -350,7 +496,7 @@ class Keeper:
         if weight is None:
             weight = weight_of_entry(key, size, metadata)
         self._check_weight(key, weight)
-        self._write(Reservation(key, weight), metadata, self._store.set_metadata, key, metadata)
+        self._write(key, weight, metadata, self._store.set_metadata, metadata)
 
     def _check_weight(self, key: str, weight: int) -> None:
         if self._max_bytes is not None and weight > self._max_bytes:
@@ -360,269 +506,105 @@ class Keeper:
 
     def _doubt_books(self, error: BaseException) -> None:
         """Have the books made anew before the next write, if what was raised may have struck anywhere."""
-        if not isinstance(error, (StoreError, KeyError)):
+        if not isinstance(error, (StoreError, KeyError, _NoRoomError)):
             self._stale = True
-
-    def _make_room(
-        self, reservation: Reservation, transaction: OpenTransaction | None, block: _Block | None
-    ) -> bool:
-        """Reserve room, and evict what there is too much; return whether there is room.
-
-        That there is none happens to a transaction in a cache of which others are writing every entry.
-        """
-        ledger = self._ledger
-        if block is not None:
-            reservation.owner = block.owner
-            earlier = block.unsettled.get(reservation.key or "")
-            if earlier is not None:
-                self._latch.during(ledger.succeed, reservation, earlier)
-            if getattr(transaction, "optimistic", False):
-                # That it is there counts: if another evicts it meanwhile, that is a conflict.
-                self._store.exists(reservation.key or "")
-        asked = ledger.stamp
-        node = self._latch.during(ledger.reserve, reservation)
-        while not reservation.writing:
-            if node is not None:
-                asked = ledger.stamp
-                node = self._evict_for(reservation, node)
-                continue
-            if not (
-                self._give_up_own(reservation)
-                or self._evict_unsettled(reservation)
-                or self._wait_for_room(reservation, asked)
-            ):
-                if getattr(transaction, "optimistic", False):
-                    # Rule 6 of ledger.py: of those that write past the bound there is one at a time.
-                    raise TransactionConflictError(
-                        f"no room for key {reservation.key!r}: all that could go is being written by others",
-                        (reservation.key or "",),
-                    )
-                return self._latch.during(ledger.forgive_one, reservation)
-            asked = ledger.stamp
-            if not reservation.writing:
-                node = self._latch.during(ledger.choose, reservation)
-        return True
-
-    def _evict_for(self, reservation: Reservation, node: Node) -> Node | None:
-        """Evict an entry for a reservation, and if there are many, a few more with it; return the next."""
-        more = min(_EVICTED_TOGETHER, len(self.nodes) // _ONE_OF)
-        if more < 2 or self.current_transaction() is not None:
-            return self._evict(node, "size", reservation)
-        chosen = [node, *self._latch.during(self._ledger.choose_more, reservation, more - 1)]
-        self._evict_together([(each, "size") for each in chosen], self._store.transaction("evict"))
-        return None if reservation.writing else self._latch.during(self._ledger.choose, reservation)
-
-    def _evict_together(self, chosen: list[tuple[Node, str]], transaction: Any) -> None:
-        """Evict entries in one commit, each unless somebody has set it since it was chosen."""
-        evicted: list[tuple[Node, int, str]] = []
-        gone: dict[Node, str] = {}
-        try:
-            with transaction:
-                for node, cause in chosen:
-                    revision = node.revision
-                    with contextlib.suppress(KeyError, RevisionMismatchError):
-                        self._store.evict(node.key, cause, if_revision=revision or None)
-                        gone[node] = cause
-                        if revision:
-                            evicted.append((node, revision, cause))
-            if self.current_transaction() is None:
-                self._latch.during(self._ledger.note_evictions, evicted)
-                done = {node for node, _, _ in evicted}
-                chosen = [(node, cause) for node, cause in chosen if node not in done]
-        except BaseException:
-            gone.clear()  # they are there again
-            raise
-        finally:
-            if self.current_transaction() is None:
-                self._latch.during(self._ledger.stay_all, [node for node, _ in chosen])
-            for node, _ in chosen:
-                self.settle_when_committed(node.key, cause=gone.get(node))
-
-    def _give_up_own(self, reservation: Reservation) -> bool:
-        """Evict what this transaction has itself put into the cache; return whether there was something."""
-        if reservation.owner is None:
-            return False
-        unsettled = self._block().unsettled
-        for key, other in list(unsettled.items()):
-            if key != reservation.key and other is not None:
-                unsettled[key] = None
-                with contextlib.suppress(KeyError):
-                    self._store.evict(key, "size")
-                self._latch.during(self._ledger.replace, reservation, other)
-                transaction = self.current_transaction()
-                if transaction is not None:
-                    transaction.on_rollback(
-                        functools.partial(self._have_again, key, other.full_weight, reservation)
-                    )
-                return True
-        return False
-
-    def _have_again(self, key: str, weight: int, taker: Reservation) -> None:
-        """Note that a savepoint has brought back what was given up after it, for a taker that it undoes."""
-        if self.current_transaction() is not None:
-            reservation = Reservation(key, weight)
-            reservation.owner = self._block().owner
-            self._latch.during(self._ledger.reserve_again, reservation, taker)
-            self.settle_when_committed(key, reservation)
-
-    def _evict_unsettled(self, reservation: Reservation) -> bool:
-        """Evict what a transaction before this one has written, and the books do not know yet."""
-        transaction = self.current_transaction()
-        if transaction is None or getattr(transaction, "optimistic", False):
-            return False
-        for other in self._latch.during(self._ledger.unsettled_of_others, reservation):
-            key = other.key or ""
-            if self._store.exists(key):
-                self._store.evict(key, "size")
-                self._latch.during(self._ledger.promise_unsettled, reservation, other)
-                self.settle_when_committed(key, cause="size")
-                return True
-        return False
-
-    def _wait_for_room(self, reservation: Reservation, stamp: int) -> bool:
-        """Wait until one of those that are writing what could go is done; return whether one was.
-
-        Not inside a transaction: the others may be waiting for that.
-
-        Parameters
-        ----------
-        reservation : Reservation
-        stamp : int
-            The ledger's, from before it was asked what can go.
-        """
-        if reservation.owner is not None or self._latch.during(self._ledger.is_alone, reservation):
-            return False  # of a policy that keeps back what it has nothing is to be had
-        return self._settled.wait(
-            lambda: reservation.writing or self._ledger.stamp != stamp, _WAIT_FOR_ROOM, look_again=0.001
-        )
-
-    def _evict(self, node: Node, cause: str, reservation: Reservation) -> Node | None:
-        """Evict an entry, unless somebody has set it since it was chosen; return which is to go next."""
-        transaction = self.current_transaction()
-        if transaction is not None:
-            return self._evict_in(transaction, node, cause, reservation)
-        key, revision = node.key, node.revision
-        done: str | None = None
-        try:
-            self._store.evict(key, cause, if_revision=revision or None)
-            done = cause
-            if revision:
-                return self._latch.during(self._ledger.note_eviction, node, revision, cause, reservation)
-        except (KeyError, RevisionMismatchError):
-            # Somebody else was quicker, which the books learn now.
-            self._latch.during(self._ledger.not_evicted, reservation, node)
-        self.settle_when_committed(key, cause=done)
-        return self._latch.during(self._ledger.choose, reservation)
-
-    def _evict_in(
-        self, transaction: OpenTransaction, node: Node, cause: str, reservation: Reservation
-    ) -> Node | None:
-        """Evict an entry in a transaction: as `_evict`, but that it only goes when that is committed."""
-        key, revision = node.key, node.revision
-        if self._latch.during(self._ledger.promise, reservation, node):
-            undo = functools.partial(self._latch.during, self._ledger.break_promise, reservation, node)
-            try:
-                self._store.evict(key, cause, if_revision=revision or None)
-            except (KeyError, RevisionMismatchError):
-                self._latch.during(self._ledger.withdraw, reservation, node)
-                self.settle_when_committed(key)
-            else:
-                transaction.on_rollback(undo)
-                self.settle_when_committed(key, cause=cause)
-        return self._latch.during(self._ledger.choose, reservation)
 
     def _trim(self) -> None:
         """Evict what there is too much, when something was written past the bound."""
         if self._bounded and self._ledger.is_over and self.current_transaction() is None:
             if self._stale or self._left:
                 return  # it may only seem so
-            self._evict_excess()
+            self._evict_excess(self._store.transaction("trim"))
 
-    def _evict_excess(self) -> None:
-        reservation = Reservation(None, 0)
-        try:
-            node = self._latch.during(self._ledger.reserve, reservation)
-            while node is not None:
-                node = self._evict(node, "size", reservation)
-        finally:
-            self._latch.during(self._ledger.release, reservation)
+    def _evict_excess(self, transaction: Any) -> None:
+        with self._own_block(transaction) as block:
+            room = block.room
+            while (node := self._latch.during(self._ledger.choose, room, None)) is not None:
+                self._evict(room, node, "size")
 
     # -- the books --------------------------------------------------------------------------------
 
-    def settle_when_committed(
-        self, key: str, reservation: Reservation | None = None, cause: str | None = None
-    ) -> None:
-        """Tell the ledger what the store has: now, or when the transaction of this thread has ended."""
-        transaction = self.current_transaction()
-        if transaction is None:
-            self._settle(key, reservation, cause)
-            return
-        block = self._block()
-        if reservation is not None:
-            block.unsettled[key] = reservation
-        else:
-            block.unsettled.setdefault(key, None)
-        transaction.on_commit(functools.partial(self._settle_after_block, block, key, reservation, cause))
-        # What was evicted is there again; inside an outer block it may yet be changed.
-        transaction.on_rollback(functools.partial(self._settle_after_block, block, key, reservation, None))
-
-    def _block(self) -> _Block:
-        """Return what this thread has done in its open transaction."""
-        block = self._this_thread.block()
-        if block is None:
-            block = _Block(self._left)
-            self._this_thread.block = weakref.ref(block)
-        return block
-
-    def _settle_after_block(
-        self, block: _Block, key: str, reservation: Reservation | None, cause: str | None
-    ) -> None:
-        try:
-            if self.current_transaction() is not None:
-                self.settle_when_committed(key, reservation, cause)
-                return
-            owner = None if cause is None else block.owner
-            if reservation is None and block.unsettled.get(key) is not None:
-                cause = None  # it was set again after it was evicted, and no event tells of that
-            self._settle(key, reservation, cause, owner)
-            if block.unsettled.get(key) is reservation:
-                block.unsettled.pop(key, None)
-            if not block.unsettled:
-                self._trim()
-        except BaseException:
-            self._stale = True
-            # The transaction may keep what was raised, and the block with it.
-            self._leave(block)
-            raise
-
-    def _leave(self, block: _Block | None) -> None:
-        """Have the next writer settle what the end of a block has not."""
-        if block is not None and block.unsettled:
-            left, block.unsettled = block.unsettled, {}
-            self._left.append(left)
-
-    def _settle(
-        self,
-        key: str,
-        reservation: Reservation | None = None,
-        cause: str | None = None,
-        block: object | None = None,
-    ) -> None:
+    def _settle(self, key: str, reservation: Reservation | None = None, room: Room | None = None) -> None:
+        """Tell the ledger what the store has of a key; this thread is in no transaction."""
         ledger = self._ledger
         while True:
-            stamp = ledger.stamp
+            stamp = ledger.stamp_of(key)
             facts = facts_of(key, self.value(key), self._idle)
             now = 0.0 if facts is None or facts.idle is None else self._clock()
-            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, cause, block):
+            if self._latch.during(ledger.settle, key, facts, stamp, now, reservation, room):
                 break
         self._settled.ring_all()
         if ledger.next_due is not None:
             self._times = True
             self._set_timer()
 
+    def _block(self, transaction: OpenTransaction) -> _Block:
+        """Return what this thread does in its open transaction, which is settled at its end."""
+        block = self._this_thread.block()
+        if block is None or block.settled:
+            block = _Block(self._left)
+            block.room.optimistic = getattr(transaction, "optimistic", False)
+            self._this_thread.block = weakref.ref(block)
+            self._latch.during(self._ledger.open, block.room)
+        if block.transaction() is not transaction:
+            # An inner one tells if it is rolled back, else leaves that to the outermost.
+            transaction.on_commit(functools.partial(self._end_block, block, True))
+            transaction.on_rollback(functools.partial(self._end_block, block, False))
+            block.transaction = weakref.ref(transaction)
+        return block
+
+    def _end_block(self, block: _Block, committed: bool) -> None:
+        if block.settled:
+            return
+        transaction = self.current_transaction()
+        try:
+            if transaction is not None:
+                block.doubtful = True
+                block.transaction = _nothing
+                self._block(transaction)
+                self._look_again(block)
+                return
+            block.room.committed = committed
+            changed = bool(block.room.now)
+            self._settle_block(block)
+            if changed:
+                self._trim()
+        except BaseException:
+            self._stale = True
+            block.leave()  # the transaction may keep what was raised, and the block with it
+            raise
+
+    def _settle_block(self, block: _Block) -> None:
+        self._settle_room(block.room)
+        block.settled = True
+
+    def _settle_room(self, room: Room) -> None:
+        # First what has gone: so that it does not look as if there were too much.
+        for key, _ in sorted(room.now.items(), key=lambda item: item[1] is not None):
+            self._settle(key, room=room)
+        self._latch.during(self._ledger.close, room)
+
+    @contextlib.contextmanager
+    def _own_block(self, transaction: Any) -> Iterator[_Block]:
+        """Open a transaction for what the keeper does of its own accord."""
+        if self.current_transaction is not _no_transaction:
+            with transaction:
+                innermost = self.current_transaction()
+                assert innermost is not None
+                yield self._block(innermost)
+            return
+        block = _Block(self._left)
+        try:
+            self._latch.during(self._ledger.open, block.room)
+            with transaction:
+                yield block
+            block.room.committed = True
+        finally:
+            self._settle_block(block)
+
     def _hear(self, event: Any) -> None:
         """Learn what others have written to the store; who writes by way of the cache settles it."""
-        if self._ledger.is_reserved(event.key):
+        if self._ledger.is_being_written(event.key):
             return
         node = self.nodes.get(event.key)
         revision = getattr(event, "revision", None)
@@ -641,19 +623,12 @@ class Keeper:
         """Put right what exceptions have left; not in a transaction, which sees what may be taken back."""
         if self.current_transaction() is not None:
             return
-        with contextlib.suppress(IndexError):
-            while True:
-                self._settle_left(self._left.popleft())
+        while self._left:
+            with contextlib.suppress(IndexError):
+                self._settle_room(self._left[0])
+                self._left.popleft()
         if self._stale:
             self._renew_books()
-
-    def _settle_left(self, left: dict[str, Reservation | None]) -> None:
-        try:
-            for key, reservation in left.items():
-                self._settle(key, reservation)
-        except BaseException:
-            self._left.append(left)
-            raise
 
     def _renew_books(self) -> None:
         """Make the books anew from what the store has; those who are writing keep their reservations."""
@@ -668,14 +643,16 @@ class Keeper:
     @contextlib.contextmanager
     def transaction(self, notes: str) -> Iterator[None]:
         """Open a transaction of the cache's own; the books see its end even if the store cannot tell."""
+        if self._stale or self._left:
+            self._mend_books()
         try:
             with self._store.transaction(notes):
                 yield
         except BaseException:
             if self.current_transaction is _no_transaction:
                 self._stale = True  # what was noted is taken back
-            elif self.current_transaction() is None:
-                self._leave(self._this_thread.block())
+            elif self.current_transaction() is None and (block := self._this_thread.block()) is not None:
+                block.leave()
             raise
 
     def renew_in_child(self) -> None:
@@ -705,7 +682,9 @@ class Keeper:
         try:
             self._latch.during(self._ledger.take_due, self._clock(), _SWEPT_AT_ONCE, taken)
             if taken:
-                self._evict_together(taken, transaction("sweep"))
+                with self._own_block(transaction("sweep")) as block:
+                    for node, cause in taken:
+                        self._evict(block.room, node, cause)
         except BaseException as error:
             self._latch.during(self._ledger.put_back, taken, self._clock() + _BRIEF)
             self._doubt_books(error)
@@ -741,8 +720,7 @@ class Keeper:
     def _trim_in_time(self) -> None:
         """Evict what there is too much, on the store's thread."""
         try:
-            with self._brief_transaction("trim"):
-                self._evict_excess()
+            self._evict_excess(self._brief_transaction("trim"))
         except (LockTimeoutError, BackpressureError):
             if self._call_later is not None:
                 self._call_later(_BRIEF, _weakly(self, Keeper._trim_in_time))

@@ -3,29 +3,30 @@
 Thread safety:
 
 1. Everything here is called under one latch (`Latch.during`), which no user code, no store and no other lock
-   is used under. Two things are read without it: `nodes`, one at a time, and the attributes of a node.
+   is used under. Three things are read without it: `nodes`, one at a time, the attributes of a node, and
+   whether somebody is writing a key.
 2. `settle` is what makes the books true: whoever has written a key reads what the store has of it then, and
    notes that. Of two writers of a key the one that reads last notes last: what was read before
-   another one's noting is refused (`stamp`), and read again. An eviction that names the revision is noted as
-   it is.
-3. The bound holds at each commit because room is made before a write: a `Reservation` counts as if it were in
-   the store already, and what it owes is evicted before the write. Let T be the weight of all nodes and
-   reservations, D what is owed, of each reservation no more than it reserves. `reserve` keeps T - D within
-   the bound, each eviction takes as much from T as from D (more from T, if the entry is heavier than what is
-   owed), and a write turns a reservation that owes nothing into a node. What is in the store is at most T
-   less the reservations that are not written, and those that owe something are not: it is within the bound.
-4. Whether a reservation is paid for is settled under the latch (`writing`); it is given no debts after that.
-   What somebody is about to overwrite can be evicted all the same as long as that one waits itself: it owes
-   for the new room from then on. And who finds nothing to evict takes the room of others who wait. So of
-   those who wait for room one can always go on.
-5. A transaction makes its evictions when it is committed, all at once, so till then they are promised only.
-   One that holds no mutex must not hold up others: they may evict what it has written or is going to evict,
-   which is a conflict when it is committed.
-6. What others put into the store past the cache, and what an exclusive transaction has to write when all that
-   could go is being written by those who wait for it, is evicted after it: one entry at the most.
-   There is one such transaction at a time, and the next evicts what is too much of the one before, or if it
-   cannot, keeps nothing itself. An optimistic one conflicts instead.
-   In caches of fewer entries than there are threads that write in transactions it has been two, seldom.
+   another one's noting is refused (`stamp_of`), and read again.
+3. The bound holds at each commit because room is claimed before a write. Let T be the weight of all nodes
+   and of all claims. What the store has is at most T, as a claim stands until its write has been settled; and
+   a claim is only made if T stays within the bound with it. There are two kinds:
+
+   a. `Reservation`: of a thread that writes one key outside transactions. It evicts nothing: if there is no
+      room for it, the key is written in a transaction.
+   b. `Room`: of an open transaction; what it adds to the nodes, less what it takes away, when it is
+      committed. That may be nothing, so it can be made however full the store is. Others have to reckon with
+      its not being committed, and with the most that it was after any of its operations, as a savepoint may
+      bring back what was deleted.
+
+4. Of exclusive transactions there is one at a time, and nobody else commits meanwhile: so who evicts in one
+   need not reckon with others who evict. An optimistic one conflicts if what it evicts has gone by then. What
+   one finds gone that another has evicted is not taken away twice.
+5. What somebody else is about to overwrite is no use: evicted, it would be put there again. So it can happen
+   that there is nothing to evict. Who is in no transaction waits until they have written; an optimistic
+   one conflicts; an exclusive one writes, and what is too much is evicted after it: one entry at the most, of
+   all of them together. If there is too much already, it keeps nothing.
+6. What others put into the store past the cache is evicted after it, too.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from latchstore.arguments import describe
 from latchstore.cache.policies import EvictionPolicy, Node
+
+#: Of how many groups of keys it is known when one of them was settled last.
+_STAMPS = 256
 
 
 class Facts(NamedTuple):
@@ -62,50 +65,99 @@ class Facts(NamedTuple):
 
 
 class Reservation:
-    """Room for one entry that is about to be written.
+    """A claim to room for one entry that is about to be written, outside transactions.
 
     Attributes
     ----------
-    key : str or None
-        None for room that is to be made for nothing.
-    entries, weight : int
-        What it adds to what there is: no entry, if it replaces one.
-    full_weight : int
-        What the entry will weigh.
-    owed_entries, owed_weight : int
-        What is to be evicted before it is written.
-    promised_entries, promised_weight : int
-        What is going to be, when the transaction that it is in is committed.
-    successor : Reservation or None
-        Which has taken it over, with what it owes.
-    chosen : sequence of Node
-        What was to be evicted for it.
-    owner : object or None
-        What those of one transaction have in common; None outside.
-    writing : bool
-        Whether all is paid, so that it is written as soon as possible; in a transaction, when that ends.
+    key : str
+    weight : int
+        What the entry will weigh, in bytes.
     doubted : Node or None
         Of which readers do not believe that it lasts, until the write has been settled.
     """
 
-    # What most are to their end; so that making one takes half as long (0.3 us).
-    entries = weight = 0  # until it is noted
-    owed_entries = owed_weight = 0
-    promised_entries = promised_weight = 0
-    successor: Reservation | None = None
-    chosen: Sequence[Node] = ()
-    owner: object | None = None
-    writing = False
-    doubted: Node | None = None
+    __slots__ = ("doubted", "key", "weight")
 
-    def __init__(self, key: str | None, weight: int) -> None:
+    def __init__(self, key: str, weight: int) -> None:
         self.key = key
-        self.full_weight = weight
+        self.weight = weight
+        self.doubted: Node | None = None
 
-    @property
-    def owes(self) -> bool:
-        """Whether something is yet to be evicted."""
-        return self.owed_entries > self.promised_entries or self.owed_weight > self.promised_weight
+
+class Room:
+    """What an open transaction changes, as far as room goes.
+
+    Attributes
+    ----------
+    now : dict
+        Key to what its entry weighs in the transaction, or None, of those that it has written or evicted.
+    entries, weight : int
+        What is more than in the nodes when it is committed.
+    most_entries, most_weight : int
+        The most that this was after any operation, or 0.
+    optimistic : bool
+        Whether it may be open for long while others commit.
+    base : dict
+        What of each key is in the nodes, or None.
+    causes : dict
+        Why keys were evicted in it that were there before.
+    committed : bool
+        Whether it has ended, and so.
+    taken : list of Node
+        Those that were chosen to be.
+    doubted : dict
+        Nodes by key, as in `Reservation`.
+    seen : dict
+        The revisions of those entries of `now` of which it is known, for optimistic ones.
+    conflicts : bool
+        Whether it will not be committed, as another transaction has removed one of these.
+    fits : bool
+        Whether the bound held when it was last asked for what is to be evicted.
+    may_fit_soon : bool
+        Whether it did not while others were writing, or had not settled what they have written.
+    """
+
+    __slots__ = (
+        "base",
+        "causes",
+        "committed",
+        "conflicts",
+        "doubted",
+        "entries",
+        "fits",
+        "may_fit_soon",
+        "most_entries",
+        "most_weight",
+        "now",
+        "optimistic",
+        "seen",
+        "taken",
+        "weight",
+    )
+
+    def __init__(self) -> None:
+        self.now: dict[str, int | None] = {}
+        self.base: dict[str, int | None] = {}
+        self.entries = self.weight = self.most_entries = self.most_weight = 0
+        self.causes: dict[str, str] = {}
+        self.taken: list[Node] = []
+        self.doubted: dict[str, Node] = {}
+        self.fits = True
+        self.may_fit_soon = False
+        self.optimistic = False
+        self.committed = False
+        self.seen: dict[str, int] = {}
+        self.conflicts = False
+
+    def add(self, entries: int, weight: int) -> None:
+        """Change what is more than in the nodes."""
+        self.entries += entries
+        self.weight += weight
+
+    def note_most(self) -> None:
+        """Note that an operation is about to be done for which there is room."""
+        self.most_entries = max(self.most_entries, self.entries)
+        self.most_weight = max(self.most_weight, self.weight)
 
 
 class Ledger:
@@ -123,10 +175,12 @@ class Ledger:
     ----------
     nodes : dict
     policy : EvictionPolicy
-    stamp : int
+    settled : int
         How often something was settled.
     evictions : dict
         How many keys were evicted, by cause.
+    waiting : dict
+        Those who wait for room; meanwhile there are no reservations, as who has one could always be quicker.
     """
 
     def __init__(
@@ -139,7 +193,8 @@ class Ledger:
         self._max_entries = sys.maxsize if max_entries is None else max_entries
         self._max_bytes = sys.maxsize if max_bytes is None else max_bytes
         self.nodes = nodes
-        self.stamp = 0
+        self.settled = 0
+        self._stamps = [0] * _STAMPS
         self.evictions = {"size": 0, "expired": 0, "idle": 0}
         self.renew(policy)
 
@@ -148,116 +203,214 @@ class Ledger:
         self.policy = policy
         self.nodes.clear()
         self._node_weight = 0
-        self._reserved: dict[str | None, list[Reservation]] = {}
-        self._reserved_entries = self._reserved_weight = 0
-        self._owed_entries = self._owed_weight = 0
-        # What open transactions are going to evict, and for which reservation.
-        self._promised: dict[Node, Reservation] = {}
+        self.waiting: dict[object, None] = {}
+        # Who writes a key, and what is claimed for it: entries and their weight.
+        self._writers: dict[str, list[Reservation]] = {}
+        self._claims: dict[str, tuple[int, int]] = {}
+        self._claimed_entries = self._claimed_weight = 0
+        self._rooms: dict[Room, None] = {}
         # When which key is to be looked at, the earliest first; those that were set again are passed over.
         self._due: list[tuple[float, int, Node]] = []
         self._numbers = itertools.count()
 
-    def is_reserved(self, key: str) -> bool:
+    def is_being_written(self, key: str) -> bool:
         """Tell whether somebody is writing a key, who will settle it; asked without the latch, too."""
-        return key in self._reserved
-
-    def is_alone(self, reservation: Reservation) -> bool:
-        """Tell whether nobody else is writing, or about to."""
-        return all(other is reservation for several in self._reserved.values() for other in several)
+        return key in self._writers or any(key in room.now for room in list(self._rooms))
 
     @property
     def weight(self) -> int:
         """What all entries weigh, in bytes."""
         return self._node_weight
 
-    # -- room -------------------------------------------------------------------------------------
-
-    def reserve(self, reservation: Reservation) -> Node | None:
-        """Note a reservation and what it owes; return the first node to be evicted for it, or None."""
-        self._enter(reservation)
-        return self.choose(reservation)
-
-    def _enter(self, reservation: Reservation) -> None:
-        others = self._reserved.get(reservation.key)
-        if others is None:
-            self._reserved[reservation.key] = [reservation]
-        else:
-            others.append(reservation)
-        self._claim_room(reservation)
-
-    def _change(
-        self, reservation: Reservation, entries: int, weight: int, owed_entries: int, owed_weight: int
-    ) -> None:
-        """Change what a reservation reserves and owes, and the sums with it."""
-        old = reservation
-        self._reserved_entries += entries - old.entries
-        self._reserved_weight += weight - old.weight
-        if owed_entries or owed_weight or old.owed_entries or old.owed_weight:
-            self._owed_entries += min(entries, owed_entries) - min(old.entries, old.owed_entries)
-            self._owed_weight += min(weight, owed_weight) - min(old.weight, old.owed_weight)
-            reservation.owed_entries, reservation.owed_weight = owed_entries, owed_weight
-        reservation.entries, reservation.weight = entries, weight
-
-    def _claim_room(self, reservation: Reservation) -> None:
-        """Note what a reservation reserves and owes."""
-        key = reservation.key
-        if key is None:
-            self._claim_excess(reservation)
-            return
-        node = self.nodes.get(key)
-        entries, weight = 1, reservation.full_weight
-        if node is not None and node.leaving is None:
-            entries, weight = 0, max(0, weight - node.weight)
-        others, weight_of_others = self._taken_by_others(reservation)
-        more, heavier = others + entries - self._max_entries, weight_of_others + weight - self._max_bytes
-        self._change(reservation, entries, weight, max(0, more), max(0, heavier))
-
-    def _taken_by_others(self, reservation: Reservation) -> tuple[int, int]:
-        """Return T - D (rule 3) without a reservation: entries, and their weight."""
-        entries = len(self.nodes) + self._reserved_entries - self._owed_entries - reservation.entries
-        weight = self._node_weight + self._reserved_weight - self._owed_weight - reservation.weight
-        if reservation.owed_entries or reservation.owed_weight:
-            entries += min(reservation.entries, reservation.owed_entries)
-            weight += min(reservation.weight, reservation.owed_weight)
-        return entries, weight
-
-    def _claim_excess(self, reservation: Reservation) -> None:
-        """Have a reservation owe what is there too much, and nobody is about to evict."""
-        self._change(reservation, 0, 0, 0, 0)
-        trimming = self._reserved[None]
-        entries = len(self.nodes) - self._max_entries - sum(other.owed_entries for other in trimming)
-        weight = self._node_weight - self._max_bytes - sum(other.owed_weight for other in trimming)
-        self._change(reservation, 0, 0, max(0, entries), max(0, weight))
-
-    def _claim_again(self, reservation: Reservation) -> None:
-        """Have one that waits owe what it has to now."""
-        self._claim_room(reservation)
-        self._note_paid(reservation)
-
-    def _note_paid(self, reservation: Reservation) -> None:
-        if not reservation.owes:
-            reservation.writing = True
-
     @property
     def is_over(self) -> bool:
         """Whether more is there than there may be."""
         return len(self.nodes) > self._max_entries or self._node_weight > self._max_bytes
 
-    def _owe(self, reservation: Reservation, entries: int, weight: int) -> None:
-        """Have a reservation owe more, or less."""
-        self._change(
-            reservation,
-            reservation.entries,
-            reservation.weight,
-            reservation.owed_entries + entries,
-            reservation.owed_weight + weight,
-        )
+    # -- room outside transactions ----------------------------------------------------------------
 
-    def choose(self, reservation: Reservation) -> Node | None:
-        """Return the node to be evicted next for a reservation; None if all is paid, or all are in use."""
-        if reservation.writing or not reservation.owes:
-            reservation.writing = True
-            return None
+    def reserve(self, reservation: Reservation, doubt: bool) -> bool:
+        """Claim room for a reservation, if there is any; return whether there is.
+
+        Parameters
+        ----------
+        reservation : Reservation
+        doubt : bool
+            Whether readers have to ask the store until it is settled: what is about to be written may expire
+            before it is noted.
+        """
+        key = reservation.key
+        if self.waiting:
+            return False
+        writers = self._writers.setdefault(key, [])
+        writers.append(reservation)
+        more, heavier = self._claim(key)
+        if (more > 0 or heavier > 0) and not self._holds(0, 0):
+            self.release(reservation)
+            return False
+        node = self.nodes.get(key)
+        if doubt and node is not None:
+            reservation.doubted = node
+            self._doubt(node, 1)
+        return True
+
+    def _claim(self, key: str) -> tuple[int, int]:
+        """Claim what is needed by those who write a key; return by how much that is more than before.
+
+        However many they are, there will be one entry at a time, of which the heaviest counts. One that is
+        going to be evicted is there till then, and not after it.
+        """
+        old_entries, old_weight = self._claims.get(key, (0, 0))
+        entries = weight = 0
+        writers = self._writers.get(key)
+        if writers:
+            node = self.nodes.get(key)
+            entries, weight = 1, max(reservation.weight for reservation in writers)
+            if node is not None and node.leaving is None:
+                entries, weight = 0, max(0, weight - node.weight)
+            self._claims[key] = entries, weight
+        else:
+            self._claims.pop(key, None)
+        more, heavier = entries - old_entries, weight - old_weight
+        self._claimed_entries += more
+        self._claimed_weight += heavier
+        return more, heavier
+
+    def release(self, reservation: Reservation) -> None:
+        """Forget a reservation; may be done twice."""
+        node = reservation.doubted
+        if node is not None:
+            reservation.doubted = None
+            self._doubt(node, -1)
+        key = reservation.key
+        writers = self._writers.get(key)
+        if writers is None or reservation not in writers:
+            return
+        writers.remove(reservation)
+        if not writers:
+            del self._writers[key]
+        self._claim(key)
+
+    def _doubt(self, node: Node, more: int) -> None:
+        node.doubts += more
+        node.note_timed()
+
+    def _holds(self, entries: int, weight: int, apart: Room | None = None) -> bool:
+        """Tell whether T (rule 3) and so much more are within the bound; one room counts as it is now."""
+        entries += len(self.nodes) + self._claimed_entries
+        weight += self._node_weight + self._claimed_weight
+        for room in self._rooms:
+            if room is apart:
+                entries += room.entries
+                weight += room.weight
+            elif not room.conflicts:
+                entries += room.most_entries
+                weight += room.most_weight
+        return entries <= self._max_entries and weight <= self._max_bytes
+
+    # -- room of transactions ---------------------------------------------------------------------
+
+    def open(self, room: Room) -> None:
+        """Reckon with what a transaction changes, until `close`."""
+        self._rooms[room] = None
+
+    def close(self, room: Room) -> None:
+        """Forget a transaction of which all has been settled; may be done twice."""
+        self._rooms.pop(room, None)
+        for node in room.taken:
+            if node.leaving is room:
+                self._stay(node)
+        for node in room.doubted.values():
+            self._doubt(node, -1)
+        room.doubted = {}
+
+    def claim(
+        self, room: Room, key: str, weight: int, doubt: bool, slack: int, seen: int | None, absent: bool
+    ) -> Node | None:
+        """Note that a transaction is about to set a key; return as `choose`.
+
+        Parameters
+        ----------
+        room : Room
+        key : str
+        weight : int
+        doubt : bool
+            As of `reserve`.
+        slack : int
+            As of `choose`.
+        seen : int or None
+            The revision that an optimistic one has seen, if any.
+        absent : bool
+            As of `note`.
+        """
+        if seen:
+            room.seen.setdefault(key, seen)
+        self.note(room, key, weight, None, absent)
+        node = self.nodes.get(key)
+        if doubt and node is not None and key not in room.doubted:
+            room.doubted[key] = node
+            self._doubt(node, 1)
+        return self.choose(room, key, slack)
+
+    def note(
+        self, room: Room, key: str, weight: int | None, cause: str | None = None, absent: bool = False
+    ) -> None:
+        """Note what an entry weighs in a transaction.
+
+        Parameters
+        ----------
+        room : Room
+        key : str
+        weight : int or None
+            None if it is deleted there, or evicted.
+        cause : str, optional
+            Why it is evicted.
+        absent : bool
+            Whether the transaction has found that it is not there, though it may be in the nodes: somebody
+            has removed it who takes it away there.
+        """
+        node = self.nodes.get(key)
+        if key in room.now:
+            before = room.now.pop(key)
+        else:
+            before = room.base[key] = None if node is None or absent else node.weight
+        room.now[key] = weight  # the last: what was set first goes first
+        room.add((weight is not None) - (before is not None), (weight or 0) - (before or 0))
+        room.causes.pop(key, None)
+        if node is None:
+            return
+        if cause is not None:
+            room.causes[key] = cause
+        if weight is None:
+            if node.leaving is None:
+                self.policy.remove(node)
+            self._leave(node, room)
+        elif node.leaving is room:
+            self._stay(node)
+
+    def _leave(self, node: Node, room: Room) -> None:
+        node.leaving = room
+        room.taken.append(node)
+        if node.key in self._writers:
+            self._claim(node.key)  # they put it there again
+
+    def choose(self, room: Room, key: str | None, slack: int = 0) -> Node | None:
+        """Return what is to be evicted next in a transaction; None if there is nothing, or it need not be.
+
+        Parameters
+        ----------
+        room : Room
+            Its `fits` says which.
+        key : str or None
+            What it is for, and so does not go.
+        slack : int
+            How many entries more there is to be room for, if that can be.
+        """
+        room.fits = self._holds(0, 0, room)
+        if room.fits:
+            room.note_most()
+            if slack == 0 or self._holds(slack, slack * (room.now.get(key or "") or 0), room):
+                return None
         in_use: list[Node] = []
         looked_at = 0
         try:
@@ -266,25 +419,33 @@ class Ledger:
                 self._check_choice(node, looked_at)
                 if self.nodes.get(node.key) is not node:
                     continue  # it has gone
-                if self._may_go(node, reservation):
-                    self._take(node, reservation)
-                    return node
-                in_use.append(node)
+                if node.key == key or node.key in room.now or node.key in self._writers:
+                    in_use.append(node)
+                    continue
+                self._leave(node, room)
+                return node
         finally:
             for other in in_use:
                 self.policy.add(other)
-        # What others are about to evict: in a transaction that may end much later, or after this one.
-        leaving = self._promised if reservation.owner is None else self.nodes.values()
-        for other in leaving:
-            by = other.leaving
-            if by is not None and by.owner is not reservation.owner and self._may_go(other, reservation):
-                self._promised.pop(other, None)
-                self._take(other, reservation)
-                return other
-        if reservation.owner is None:
-            self._claim_again(reservation)  # others may have left room since
-            if not reservation.writing:
-                self._take_room_of_waiting(reservation)
+        if room.fits:
+            return None
+        room.may_fit_soon = bool(self._writers) or any(
+            other is not room and not other.optimistic for other in self._rooms
+        )
+        return self._of_others(room, key)
+
+    def _of_others(self, room: Room, key: str | None) -> Node | None:
+        """Return what an optimistic transaction is going to evict, which may end much later, or conflict."""
+        for node in self.nodes.values():
+            if (
+                node.leaving not in (None, room)
+                and node.leaving.optimistic
+                and node.key != key
+                and node.key not in room.now
+                and node.key not in self._writers
+            ):
+                self._leave(node, room)
+                return node
         return None
 
     def _check_choice(self, node: object, looked_at: int) -> None:
@@ -296,195 +457,27 @@ class Ledger:
                 f"choose() of the policy must take nodes out: {node.key!r} comes again and again"
             )
 
-    def _take_room_of_waiting(self, reservation: Reservation) -> None:
-        """Take room that others have who wait for more: each might have a part, and wait for the others'."""
-        waiting = [other for several in self._reserved.values() for other in several if not other.writing]
-        for other in waiting:
-            if other is not reservation and other.owner is None:
-                entries = min(reservation.owed_entries, max(0, other.entries - other.owed_entries))
-                weight = min(reservation.owed_weight, max(0, other.weight - other.owed_weight))
-                self._owe(other, entries, weight)
-                self._owe(reservation, -entries, -weight)
-        self._note_paid(reservation)
-
-    def _may_go(self, node: Node, reservation: Reservation) -> bool:
-        """Tell whether nobody is just writing the key, unless in a transaction of somebody else's."""
-        writing = self._reserved.get(node.key)
-        if not writing:
-            return True
-        owner = reservation.owner
-        return node.key != reservation.key and not any(
-            (other.writing and other.owner is None) or (owner is not None and other.owner is owner)
-            for other in writing
-        )
-
-    def _take(self, node: Node, reservation: Reservation) -> None:
-        node.leaving = reservation
-        reservation.chosen = [*reservation.chosen, node]
-        writing = self._reserved.get(node.key)
-        if writing:
-            # One who waits to replace it will need room of its own, and owes for that.
-            first = self._reserve_for_one(writing)
-            if first is not None:
-                self._owe(first, 1, node.weight)
-
-    def choose_more(self, reservation: Reservation, count: int) -> list[Node]:
-        """Return up to `count` nodes that may go as well."""
-        chosen = (self.choose(reservation) for _ in range(count))
-        return [node for node in chosen if node is not None]
-
-    def replace(self, reservation: Reservation, other: Reservation) -> None:
-        """Have a reservation take over the room of another one, whose entry is given up, and what it owes."""
-        entries, weight = other.entries, other.weight
-        owed_entries, owed_weight = other.owed_entries, other.owed_weight
-        other.successor = reservation
-        self.release(other)
-        reservation.promised_entries += other.promised_entries
-        reservation.promised_weight += other.promised_weight
-        self._owe(
-            reservation,
-            owed_entries - min(entries, reservation.owed_entries),
-            owed_weight - min(weight, reservation.owed_weight),
-        )
-        self._note_paid(reservation)
-
-    def unsettled_of_others(self, reservation: Reservation) -> list[Reservation]:
-        """Return what other transactions have written, or are going to, of which there is no node yet."""
-        return [
-            other
-            for key, several in self._reserved.items()
-            if key not in self.nodes
-            for other in several
-            if other.owner not in (None, reservation.owner)
-        ]
-
-    def forgive_one(self, reservation: Reservation) -> bool:
-        """Forgive a reservation what it owes, which is evicted after it; unless there is too much already."""
-        entries, weight = self._taken_by_others(reservation)
-        if entries > self._max_entries or weight > self._max_bytes:
+    def may_exceed(self, room: Room, key: str) -> bool:
+        """Tell whether what a transaction has set is all that is too much: rule 5."""
+        weight = room.now.get(key)
+        if weight is not None and not self._holds(-1, -weight, room):
             return False
-        self.forgive(reservation)
+        room.note_most()
         return True
-
-    def forgive(self, reservation: Reservation) -> None:
-        """Note that what is owed yet will not be paid before the write."""
-        reservation.writing = True
-        self._owe(
-            reservation,
-            min(0, reservation.promised_entries - reservation.owed_entries),
-            min(0, reservation.promised_weight - reservation.owed_weight),
-        )
-
-    def reserve_again(self, reservation: Reservation, taker: Reservation) -> None:
-        """Note a reservation for what a savepoint has brought back; it has its room back from the taker."""
-        self._enter(reservation)
-        self.replace(reservation, self._last(taker))
-        self.forgive(reservation)
-
-    def succeed(self, reservation: Reservation, earlier: Reservation) -> None:
-        """Have a new reservation take the place of an earlier one of the same key and transaction."""
-        reservation.full_weight = max(reservation.full_weight, earlier.full_weight)
-        if earlier.successor is not None:
-            return  # what it had was given back with a savepoint
-        earlier.successor = reservation
-        self.release(earlier)
-        reservation.promised_entries += earlier.promised_entries
-        reservation.promised_weight += earlier.promised_weight
-
-    def break_promise(self, reservation: Reservation, node: Node) -> None:
-        """Note that an eviction was taken back with the block that it was made in."""
-        self._withdraw(reservation, node)
-        self.not_evicted(reservation, node)
-
-    def withdraw(self, reservation: Reservation, node: Node) -> None:
-        """Note that a promise cannot be kept: the entry is another one by now. Not to be chosen again."""
-        self._withdraw(reservation, node)
-        reservation.writing = not reservation.owes
-
-    def _withdraw(self, reservation: Reservation, node: Node) -> None:
-        if self._promised.get(node) is reservation:
-            del self._promised[node]
-        if reservation in node.promisers:
-            node.promisers = [other for other in node.promisers if other is not reservation]
-            self._promise_less(self._last(reservation), node.weight)
-
-    def _promise_less(self, reservation: Reservation, weight: int) -> None:
-        reservation.promised_entries = max(0, reservation.promised_entries - 1)
-        reservation.promised_weight = max(0, reservation.promised_weight - weight)
-
-    def _last(self, reservation: Reservation) -> Reservation:
-        """Return what has taken over a reservation, with what it owes; itself, if nothing has."""
-        while reservation.successor is not None:
-            reservation = reservation.successor
-        return reservation
-
-    def promise_unsettled(self, reservation: Reservation, other: Reservation) -> None:
-        """As `promise`, for what another transaction has written."""
-        self._promise_more(reservation, other.full_weight)
-
-    def _promise_more(self, reservation: Reservation, weight: int) -> None:
-        reservation.promised_entries += 1
-        reservation.promised_weight += weight
-        self._note_paid(reservation)
-
-    def promise(self, reservation: Reservation, node: Node) -> bool:
-        """Note that a node goes when the reservation's transaction is committed.
-
-        False if it is not to go for this reservation any more: somebody has settled it, or takes it.
-        """
-        if node.leaving is not reservation:
-            return False
-        self._promised[node] = reservation
-        node.promisers = [*node.promisers, reservation]
-        self._promise_more(reservation, node.weight)
-        return True
-
-    def doubt(self, reservation: Reservation) -> None:
-        """Have readers ask the store: what is about to be written may expire before it is noted."""
-        node = self.nodes.get(reservation.key or "")
-        if node is not None and reservation.doubted is None:
-            reservation.doubted = node
-            node.doubts += 1
-            node.note_timed()
-
-    def release(self, reservation: Reservation) -> None:
-        """Forget a reservation; may be done twice."""
-        node = reservation.doubted
-        if node is not None:
-            reservation.doubted = None
-            node.doubts -= 1
-            node.note_timed()
-        others = self._reserved.get(reservation.key)
-        if others is None or reservation not in others:
-            return
-        others.remove(reservation)
-        self._change(reservation, 0, 0, 0, 0)
-        if not others:
-            del self._reserved[reservation.key]
-        elif reservation.key is not None and reservation.key not in self.nodes:
-            self._reserve_for_one(others)
-        if reservation.successor is None:
-            for node in reservation.chosen:
-                self.not_evicted(reservation, node)
-
-    def not_evicted(self, reservation: Reservation, node: Node) -> None:
-        """Note that a node was not evicted for a reservation that it was chosen for."""
-        if node.leaving is reservation:
-            self._stay(node)
-
-    def stay_all(self, nodes: Iterable[Node]) -> None:
-        """Note that nodes were not evicted that may have been chosen to be."""
-        for node in nodes:
-            if node.leaving is not None:
-                self._stay(node)
 
     def _stay(self, node: Node) -> None:
-        node.leaving = None
-        self._promised.pop(node, None)
-        if self.nodes.get(node.key) is node:
+        """Note that a node that was chosen to go does not, unless another transaction has evicted it."""
+        key = node.key
+        node.leaving = next((room for room in self._rooms if room.now.get(key, 0) is None), None)
+        if node.leaving is None and self.nodes.get(key) is node:
             self.policy.add(node)
+            self._claim(key)
 
     # -- what is there ----------------------------------------------------------------------------
+
+    def stamp_of(self, key: str) -> int:
+        """Return what `settle` is to be given, from before the store is asked; asked without the latch."""
+        return self._stamps[hash(key) % _STAMPS]
 
     def settle(
         self,
@@ -493,10 +486,9 @@ class Ledger:
         stamp: int,
         now: float,
         reservation: Reservation | None = None,
-        cause: str | None = None,
-        block: object | None = None,
+        room: Room | None = None,
     ) -> bool:
-        """Note what the store has of a key; False if something was settled since `stamp`: read it again.
+        """Note what the store has of a key; False if it was settled since `stamp`: read it again.
 
         Parameters
         ----------
@@ -504,22 +496,21 @@ class Ledger:
         facts : Facts or None
             None if the store does not have it.
         stamp : int
-            The ledger's, from before the store was asked.
+            Of `stamp_of`.
         now : float
             In seconds of the cache's clock, if the entry goes when it is idle.
         reservation : Reservation, optional
             Is released: what it was for is written, or will not be.
-        cause : str, optional
-            Why the key was evicted, if it was.
-        block : object, optional
-            The owner of the reservation for which it was, if a transaction has evicted it.
+        room : Room, optional
+            Of a transaction that has ended; it has nothing to do with the key any more.
         """
-        if stamp != self.stamp:
+        if stamp != self.stamp_of(key):
             return False
-        self.stamp += 1
-        if cause is not None:
-            self._count(cause)
+        self._stamps[hash(key) % _STAMPS] = stamp + 1
+        self.settled += 1
         node = self.nodes.get(key)
+        if room is not None:
+            self._settle_in(room, key)
         if facts is None:
             if node is not None:
                 self._remove(node)
@@ -527,56 +518,61 @@ class Ledger:
             self._add(Node(key), facts, now)
         else:
             if node.revision != facts.revision or not facts.revision:
-                self._keep_promises(node)
-                self._node_weight += facts.weight - node.weight
+                self._change(key, 0, facts.weight - node.weight)
                 self._note(node, facts, now)
-            promised = self._promised.get(node)
-            if node.leaving is not None and (promised is None or promised.owner is block):
+            if room is not None and node.leaving is room:
                 self._stay(node)
             if node.timed and node.expected is None:
                 self._expect_again(node)  # it was swept in a transaction that was rolled back
         if reservation is not None:
             self.release(reservation)
-        if key in self._reserved:
-            for waiting in self._reserved[key]:
-                if not waiting.writing:
-                    self._claim_again(waiting)
+        elif key in self._writers:
+            self._claim(key)
         return True
 
-    def note_eviction(self, node: Node, revision: int, cause: str, reservation: Reservation) -> Node | None:
-        """As `note_evictions`, of one that was evicted for a reservation; return which is to go next."""
-        self.stamp += 1
-        self._note_gone(node, revision, cause, reservation)
-        return self.choose(reservation)
+    def _settle_in(self, room: Room, key: str) -> None:
+        """Have a transaction have nothing to do with a key any more."""
+        if key in room.now:
+            weight, base = room.now.pop(key), room.base.pop(key, None)
+            room.add((base is not None) - (weight is not None), (base or 0) - (weight or 0))
+            # What is left of it is certain by now.
+            room.most_entries, room.most_weight = max(0, room.entries), max(0, room.weight)
+        cause = room.causes.pop(key, None)
+        if cause is not None and room.committed:
+            self.evictions[cause] = self.evictions.get(cause, 0) + 1
+        doubted = room.doubted.pop(key, None)
+        if doubted is not None:
+            self._doubt(doubted, -1)
 
-    def note_evictions(self, evicted: list[tuple[Node, int, str]]) -> None:
-        """Note that entries were evicted that had these revisions: there is no need to ask the store.
+    def _change(self, key: str, entries: int, weight: int, removed: int = 0) -> None:
+        """Note that the nodes are so many more; what open transactions change is so much less.
 
-        What was set since, whoever did that settles. Who has read it before that must read it again.
-
-        Parameters
-        ----------
-        evicted : list of Node, int and str
-            Each with its revision and the cause.
+        If that is as what one of them has seen, of that revision, was removed since, it will conflict.
         """
-        self.stamp += 1
-        for node, revision, cause in evicted:
-            self._note_gone(node, revision, cause, node.leaving)
+        self._node_weight += weight
+        for room in self._rooms:
+            if key in room.now:
+                room.conflicts = room.conflicts or (removed > 0 and room.seen.get(key) == removed)
+                self._change_in(room, key, entries, weight)
+                room.note_most()
 
-    def _note_gone(self, node: Node, revision: int, cause: str, evicted_for: Reservation | None) -> None:
-        self._count(cause)
-        if self.nodes.get(node.key) is node:
-            if node.revision == revision:
-                self._remove(node, evicted_for)
-            elif node.leaving is not None:
-                self._stay(node)  # it was set again since
-
-    def _count(self, cause: str) -> None:
-        self.evictions[cause] = self.evictions.get(cause, 0) + 1
+    def _change_in(self, room: Room, key: str, entries: int, weight: int) -> None:
+        base = room.base.get(key)
+        if room.now[key] is None:
+            # It takes away no more what has gone, or what was set after it was evicted.
+            if base is not None:
+                room.base[key] = None
+                room.add(1, base)
+        elif base is not None:
+            room.base[key] = base + weight if entries == 0 else None
+            room.add(-entries, -weight)
+        elif entries > 0:
+            room.base[key] = weight
+            room.add(-1, -weight)
 
     def _add(self, node: Node, facts: Facts, now: float) -> None:
         self._note(node, facts, now)
-        self._node_weight += node.weight
+        self._change(node.key, 1, node.weight)
         self.nodes[node.key] = node
         self.policy.add(node)
 
@@ -588,51 +584,11 @@ class Ledger:
             self._expect_again(node)
         node.revision = revision  # the last: if it is here, all that it says is
 
-    def _remove(self, node: Node, evicted_for: Reservation | None = None) -> None:
-        """Note that a node has gone, and whose debt that pays.
-
-        If it had been promised, that of the transactions which did so: one of them is committed, or they will
-        conflict. Who was just about to evict it finds nothing, and still owes.
-        """
+    def _remove(self, node: Node) -> None:
         del self.nodes[node.key]
-        self._node_weight -= node.weight
+        self._change(node.key, -1, -node.weight, node.revision)
         self.policy.remove(node)
-        if evicted_for is None and not node.promisers:
-            evicted_for = node.leaving
         node.leaving = None
-        self._keep_promises(node)
-        if evicted_for is not None:
-            self._pay(self._last(evicted_for), node.weight)
-        if self._promised:
-            self._promised.pop(node, None)
-        writing = self._reserved.get(node.key)
-        if writing:
-            self._reserve_for_one(writing)
-
-    def _keep_promises(self, node: Node) -> None:
-        """Note that what was promised has come true, or cannot any more."""
-        if node.promisers:
-            promisers, node.promisers = node.promisers, ()
-            for promiser in promisers:
-                last = self._last(promiser)
-                self._promise_less(last, node.weight)
-                self._pay(last, node.weight)
-
-    def _pay(self, reservation: Reservation, weight: int) -> None:
-        self._owe(reservation, -min(1, reservation.owed_entries), -min(weight, reservation.owed_weight))
-        self._note_paid(reservation)
-
-    def _reserve_for_one(self, writing: list[Reservation]) -> Reservation | None:
-        """Have one of those who were about to replace an entry have room for it; return it, if none had.
-
-        The room of a transaction does not count for those who are in none: it may end much later.
-        """
-        writing = [reservation for reservation in writing if reservation.owner is None] or writing
-        if any(reservation.entries for reservation in writing):
-            return None
-        first = writing[0]
-        self._change(first, 1, first.full_weight, first.owed_entries, first.owed_weight)
-        return first
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -695,37 +651,44 @@ class Ledger:
     def mend(self, policy: EvictionPolicy) -> None:
         """Make the sums, the policy and the times anew: something has struck in the middle of a change.
 
-        Reservations stand, as those that they are of are at work. What the store has is to be asked after it.
+        Claims stand, as those that they are of are at work. What the store has is to be asked after it.
         """
-        reserved = [reservation for several in self._reserved.values() for reservation in several]
-        self._reserved = {}
-        for reservation in reserved:
-            self._reserved.setdefault(reservation.key, []).append(reservation)
-        self._reserved_entries = sum(reservation.entries for reservation in reserved)
-        self._reserved_weight = sum(reservation.weight for reservation in reserved)
-        self._owed_entries = sum(min(each.entries, each.owed_entries) for each in reserved)
-        self._owed_weight = sum(min(each.weight, each.owed_weight) for each in reserved)
-        self._node_weight = sum(node.weight for node in self.nodes.values())
         self.policy = policy
-        self._promised = {}
+        self.waiting.clear()
         self._due = []
+        self._node_weight = sum(node.weight for node in self.nodes.values())
+        doubted = [reservation.doubted for writers in self._writers.values() for reservation in writers]
+        for room in self._rooms:
+            doubted += room.doubted.values()
+            room.entries = room.weight = 0
+            for key, weight in room.now.items():
+                node = self.nodes.get(key)
+                base = room.base[key] = None if node is None else node.weight
+                room.add((weight is not None) - (base is not None), (weight or 0) - (base or 0))
+            room.note_most()
         for node in self.nodes.values():
             node.forget_places()
-            node.promisers = ()
-            node.doubts = sum(reservation.doubted is node for reservation in reserved)
+            node.doubts = sum(other is node for other in doubted)
             node.note_timed()
-            if node.leaving not in reserved:
+            if node.leaving not in self._rooms:
                 node.leaving = None
                 policy.add(node)
             self._expect_again(node)
+        self._writers = {key: writers for key, writers in self._writers.items() if writers}
+        self._claims = {}
+        self._claimed_entries = self._claimed_weight = 0
+        for key in self._writers:
+            self._claim(key)
 
     # -- checks -----------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; for tests, while nobody writes."""
         assert self._node_weight == sum(node.weight for node in self.nodes.values())
-        assert not self._reserved, self._reserved
-        assert (self._reserved_entries, self._reserved_weight) == (0, 0)
-        assert (self._owed_entries, self._owed_weight) == (0, 0)
-        assert all(node.leaving is None for node in self.nodes.values())
+        assert not self._writers, self._writers
+        assert not self._claims, self._claims
+        assert not self._rooms, self._rooms
+        assert not self.waiting
+        assert (self._claimed_entries, self._claimed_weight) == (0, 0)
+        assert all(node.leaving is None and not node.doubts for node in self.nodes.values())
         assert not self.is_over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -82,6 +83,10 @@ class Striker:
 
     def __enter__(self) -> Striker:
         self._before = sys.gettrace(), sys.unraisablehook
+        # The collector would run finalizers of what earlier tests have left in the middle of this one. If one
+        # of them is struck, CPython 3.11 may go on with the wrong stack where the collector was begun.
+        self._collecting = gc.isenabled()
+        gc.disable()
         # What is raised in a finalizer goes no further: Python tells of it and drops it.
         sys.unraisablehook = lambda unraisable: None
         _ask_for_opcodes()
@@ -91,6 +96,8 @@ class Striker:
     def __exit__(self, *details: object) -> None:
         trace, sys.unraisablehook = self._before
         sys.settrace(trace)
+        if self._collecting:
+            gc.enable()
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         file = frame.f_code.co_filename

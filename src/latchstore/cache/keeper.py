@@ -421,10 +421,11 @@ class Keeper:
         node = self._latch.during(ledger.claim, room, key, weight, timed, slack, seen, absent)
         while node is not None or not room.fits:
             if node is not None:
-                self._evict(room, node, "size")
-            elif not self._give_up_own(room, key):
+                node = self._evict(room, node, "size", key, slack)
+            elif self._give_up_own(room, key):
+                node = self._latch.during(ledger.choose, room, key, slack)
+            else:
                 break
-            node = self._latch.during(ledger.choose, room, key, slack)
         if room.fits:
             return True
         # Rule 5 of ledger.py. If nobody is just writing, the policy keeps back what there is.
@@ -439,18 +440,20 @@ class Keeper:
         self._latch.during(ledger.note, room, key, None, "size")
         return False
 
-    def _evict(self, room: Room, node: Node, cause: str) -> None:
-        """Evict an entry in a transaction, unless somebody has set it since it was chosen."""
-        key = node.key
+    def _evict(
+        self, room: Room, node: Node, cause: str, key: str | None = None, slack: int = 0
+    ) -> Node | None:
+        """Evict an entry in a transaction, unless somebody has set it meanwhile; return the next."""
+        gone, revision = node.key, node.revision
         try:
-            self._store.evict(key, cause, if_revision=node.revision or None)
+            self._store.evict(gone, cause, if_revision=revision or None)
         except (KeyError, RevisionMismatchError):
             # Somebody else was quicker, which the books learn when this is settled.
-            facts = facts_of(key, self.value(key), self._idle)
+            facts = facts_of(gone, self.value(gone), self._idle)
             weight = None if facts is None else facts.weight
-            self._latch.during(self._ledger.note, room, key, weight, None, facts is None)
-        else:
-            self._latch.during(self._ledger.note, room, key, None, cause)
+            self._latch.during(self._ledger.note, room, gone, weight, None, facts is None)
+            return self._latch.during(self._ledger.choose, room, key, slack)
+        return self._latch.during(self._ledger.evicted, room, gone, revision, cause, key, slack)
 
     def _give_up_own(self, room: Room, key: str) -> bool:
         """Evict the first that a transaction has itself set; return whether there was something."""
@@ -518,9 +521,9 @@ class Keeper:
 
     def _evict_excess(self, transaction: Any) -> None:
         with self._own_block(transaction) as block:
-            room = block.room
-            while (node := self._latch.during(self._ledger.choose, room, None)) is not None:
-                self._evict(room, node, "size")
+            node = self._latch.during(self._ledger.choose, block.room, None)
+            while node is not None:
+                node = self._evict(block.room, node, "size")
 
     # -- the books --------------------------------------------------------------------------------
 
@@ -575,6 +578,8 @@ class Keeper:
             raise
 
     def _settle_block(self, block: _Block) -> None:
+        if block.room.committed and not block.doubtful:
+            self._latch.during(self._ledger.settle_evicted, block.room)
         self._settle_room(block.room)
         block.settled = True
 

@@ -103,6 +103,8 @@ class Room:
         Why keys were evicted in it that were there before.
     committed : bool
         Whether it has ended, and so.
+    gone : dict
+        The revisions of those that were evicted in it.
     taken : list of Node
         Those that were chosen to be.
     doubted : dict
@@ -125,6 +127,7 @@ class Room:
         "doubted",
         "entries",
         "fits",
+        "gone",
         "may_fit_soon",
         "most_entries",
         "most_weight",
@@ -140,6 +143,7 @@ class Room:
         self.base: dict[str, int | None] = {}
         self.entries = self.weight = self.most_entries = self.most_weight = 0
         self.causes: dict[str, str] = {}
+        self.gone: dict[str, int] = {}
         self.taken: list[Node] = []
         self.doubted: dict[str, Node] = {}
         self.fits = True
@@ -394,6 +398,14 @@ class Ledger:
         if node.key in self._writers:
             self._claim(node.key)  # they put it there again
 
+    def evicted(
+        self, room: Room, gone: str, revision: int, cause: str, key: str | None, slack: int
+    ) -> Node | None:
+        """Note that a transaction has evicted an entry of some revision; return as `choose`."""
+        self.note(room, gone, None, cause)
+        room.gone[gone] = revision
+        return self.choose(room, key, slack)
+
     def choose(self, room: Room, key: str | None, slack: int = 0) -> Node | None:
         """Return what is to be evicted next in a transaction; None if there is nothing, or it need not be.
 
@@ -529,6 +541,21 @@ class Ledger:
         elif key in self._writers:
             self._claim(key)
         return True
+
+    def settle_evicted(self, room: Room) -> None:
+        """Settle what a transaction that is committed has evicted: there is no need to ask the store.
+
+        What was set since, whoever did that settles. Who has read it before that must read it again.
+        """
+        self.settled += 1
+        for key, revision in room.gone.items():
+            node = self.nodes.get(key)
+            if node is not None and node.revision == revision > 0 and room.now.get(key, 0) is None:
+                self._stamps[hash(key) % _STAMPS] += 1
+                self._settle_in(room, key)
+                self._remove(node)
+                if key in self._writers:
+                    self._claim(key)
 
     def _settle_in(self, room: Room, key: str) -> None:
         """Have a transaction have nothing to do with a key any more."""

@@ -246,8 +246,11 @@ class Ledger:
         key = reservation.key
         if self.waiting:
             return False
-        writers = self._writers.setdefault(key, [])
-        writers.append(reservation)
+        writers = self._writers.get(key)
+        if writers is None:
+            self._writers[key] = [reservation]
+        else:
+            writers.append(reservation)
         more, heavier = self._claim(key)
         if (more > 0 or heavier > 0) and not self._holds(0, 0):
             self.release(reservation)
@@ -269,7 +272,9 @@ class Ledger:
         writers = self._writers.get(key)
         if writers:
             node = self.nodes.get(key)
-            entries, weight = 1, max(reservation.weight for reservation in writers)
+            entries, weight = 1, writers[0].weight
+            if len(writers) > 1:
+                weight = max(reservation.weight for reservation in writers)
             if node is not None and node.leaving is None:
                 entries, weight = 0, max(0, weight - node.weight)
             self._claims[key] = entries, weight
@@ -290,9 +295,10 @@ class Ledger:
         writers = self._writers.get(key)
         if writers is None or reservation not in writers:
             return
-        writers.remove(reservation)
-        if not writers:
+        if len(writers) == 1:
             del self._writers[key]
+        else:
+            writers.remove(reservation)
         self._claim(key)
 
     def _doubt(self, node: Node, more: int) -> None:

@@ -558,11 +558,12 @@ class Keeper:
         return block
 
     def _end_block(self, block: _Block, committed: bool) -> None:
-        if block.settled:
-            return
-        transaction = self.current_transaction()
         try:
+            if block.settled:
+                return
+            transaction = self.current_transaction()
             if transaction is not None:
+                # Only what was done in an inner block was rolled back.
                 block.doubtful = True
                 block.transaction = _nothing
                 self._block(transaction)

@@ -630,10 +630,11 @@ class Keeper:
         """Put right what exceptions have left; not in a transaction, which sees what may be taken back."""
         if self.current_transaction() is not None:
             return
-        while self._left:
-            with contextlib.suppress(IndexError):
-                self._settle_room(self._left[0])
-                self._left.popleft()
+        # Two threads may settle the same, but none takes out what it has not settled.
+        for room in list(self._left):
+            self._settle_room(room)
+            with contextlib.suppress(ValueError):
+                self._left.remove(room)
         if self._stale:
             self._renew_books()
 

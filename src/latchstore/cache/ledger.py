@@ -112,7 +112,7 @@ class Room:
     seen : dict
         The revisions of those entries of `now` of which it is known, for optimistic ones.
     conflicts : bool
-        Whether it will not be committed, as another transaction has removed one of these.
+        Whether it will not be committed, as another transaction has evicted one of these.
     fits : bool
         Whether the bound held when it was last asked for what is to be evicted.
     may_fit_soon : bool
@@ -559,6 +559,7 @@ class Ledger:
             if node is not None and node.revision == revision > 0 and room.now.get(key, 0) is None:
                 self._stamps[hash(key) % _STAMPS] += 1
                 self._settle_in(room, key)
+                self._refuse_who_has_seen(key, revision)
                 self._remove(node)
                 if key in self._writers:
                     self._claim(key)
@@ -577,15 +578,17 @@ class Ledger:
         if doubted is not None:
             self._doubt(doubted, -1)
 
-    def _change(self, key: str, entries: int, weight: int, removed: int = 0) -> None:
-        """Note that the nodes are so many more; what open transactions change is so much less.
+    def _refuse_who_has_seen(self, key: str, revision: int) -> None:
+        """Note that transactions will conflict that have seen what was evicted, and no other one since."""
+        for room in self._rooms:
+            if room.seen.get(key) == revision:
+                room.conflicts = True
 
-        If that is as what one of them has seen, of that revision, was removed since, it will conflict.
-        """
+    def _change(self, key: str, entries: int, weight: int) -> None:
+        """Note that the nodes are so many more; what open transactions change is so much less."""
         self._node_weight += weight
         for room in self._rooms:
             if key in room.now:
-                room.conflicts = room.conflicts or (removed > 0 and room.seen.get(key) == removed)
                 self._change_in(room, key, entries, weight)
                 room.note_most()
 
@@ -619,7 +622,7 @@ class Ledger:
 
     def _remove(self, node: Node) -> None:
         del self.nodes[node.key]
-        self._change(node.key, -1, -node.weight, node.revision)
+        self._change(node.key, -1, -node.weight)
         self.policy.remove(node)
         node.leaving = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 
@@ -45,9 +45,7 @@ class Node:
     queue : object or None
         The queue that it is in (SIEVE, S3-FIFO).
     leaving : object or None
-        The ledger's reservation for which it is being evicted.
-    promisers : sequence of object
-        Those of transactions which evict it when they are committed.
+        The ledger's room of the transaction that evicts it when it is committed.
     """
 
     # What most are to their end: so that making one takes a third as long (0.9 us).
@@ -62,7 +60,6 @@ class Node:
     newer: Node | None = None
     queue: Any = None
     leaving: Any = None
-    promisers: Sequence[Any] = ()
 
     def __init__(self, key: str, weight: int = 0) -> None:
         self.key = key

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import latchstore
 
@@ -67,6 +67,9 @@ class Striker:
         Where it struck.
     """
 
+    _get_trace = staticmethod(sys.gettrace)
+    _set_trace = staticmethod(sys.settrace)
+
     def __init__(
         self,
         number: int,
@@ -81,22 +84,21 @@ class Striker:
         self.executed = 0
         self.place: str | None = None
 
-    def __enter__(self) -> Striker:
-        self._before = sys.gettrace(), sys.unraisablehook
+    def __enter__(self) -> Self:
+        self._before = self._get_trace(), sys.unraisablehook, gc.isenabled()
         # The collector would run finalizers of what earlier tests have left in the middle of this one. If one
         # of them is struck, CPython 3.11 may go on with the wrong stack where the collector was begun.
-        self._collecting = gc.isenabled()
         gc.disable()
         # What is raised in a finalizer goes no further: Python tells of it and drops it.
         sys.unraisablehook = lambda unraisable: None
         _ask_for_opcodes()
-        sys.settrace(self._call)
+        self._set_trace(self._call)
         return self
 
     def __exit__(self, *details: object) -> None:
-        trace, sys.unraisablehook = self._before
-        sys.settrace(trace)
-        if self._collecting:
+        trace, sys.unraisablehook, collecting = self._before
+        self._set_trace(trace)
+        if collecting:
             gc.enable()
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
@@ -132,23 +134,15 @@ class Striker:
 class ThreadStriker(Striker):
     """Does so in another thread, which is started meanwhile, and is told by how its name begins."""
 
+    _get_trace = staticmethod(threading.gettrace)
+    _set_trace = staticmethod(threading.settrace)
+
     def __init__(self, number: int, name: str, kind: type[BaseException] = KeyboardInterrupt) -> None:
         super().__init__(number, kind)
         self._name = name
 
-    def __enter__(self) -> ThreadStriker:
-        self._before = threading.gettrace(), sys.unraisablehook
-        sys.unraisablehook = lambda unraisable: None
-        _ask_for_opcodes()
-        threading.settrace(self._call_in_thread)
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        trace, sys.unraisablehook = self._before
-        threading.settrace(trace)
-
-    def _call_in_thread(self, frame: FrameType, event: str, argument: object) -> Any:
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
         if not threading.current_thread().name.startswith(self._name):
             sys.settrace(None)
             return None
-        return self._call(frame, event, argument)
+        return super()._call(frame, event, argument)

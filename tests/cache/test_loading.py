@@ -558,8 +558,14 @@ class TestRefreshing:
         monkeypatch.setattr(cache._loads, "claim", late)
         assert cache.get_or_load("key", lambda key: pytest.fail("is loaded twice")) == "new"
 
+    @pytest.mark.parametrize(("options", "seconds"), [({"refresh_after": 10.0}, 10), ({}, 1)])
     def test_a_failure_keeps_the_old_value(
-        self, cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture
+        self,
+        cache: Cache,
+        clock: Clock,
+        caplog: pytest.LogCaptureFixture,
+        options: dict[str, float],
+        seconds: int,
     ) -> None:
         calls: list[str] = []
 
@@ -568,10 +574,10 @@ class TestRefreshing:
             raise Refused(key)
 
         for _ in range(3):
-            assert cache.get_or_load("key", fail, refresh_after=10.0) == "old"
+            assert cache.get_or_load("key", fail, **options) == "old"  # type: ignore[arg-type]
         assert len(calls) == 1  # not at each hit
         assert "refreshing key 'key' failed" in caplog.text
-        clock.now += 10
+        clock.now += seconds
         assert cache.get_or_load("key", lambda key: "new") == "new"
 
     @pytest.mark.parametrize("remove", [lambda c: c.delete("key"), lambda c: c.clear()])

@@ -67,6 +67,9 @@ class _Failure(NamedTuple):
 #: How many failures are remembered before those are forgotten whose time is over.
 _MANY_FAILURES = 1_000
 
+#: Seconds after which a refresh that has failed is tried again, if `refresh_after` does not say.
+_TRY_AGAIN = 1.0
+
 
 class Cache(StoreMapping):
     """A cache of Python objects, by string keys, that any number of threads share.
@@ -527,7 +530,8 @@ class Cache(StoreMapping):
         ------
         Exception
             Whatever the loader raises, to all who have waited for it. With an old value that is to be
-            refreshed there, that is returned, and the failure logged.
+            refreshed there, that is returned, and the failure logged; it is tried again after
+            `refresh_after`, or a second.
         LoadTimeoutError
             If another thread's load takes longer than `timeout`.
         RecursiveLoadError
@@ -676,7 +680,7 @@ class Cache(StoreMapping):
             # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
             node = self._nodes.get(key)
             if node is not None:
-                node.refresh = self._clock() + (options.refresh_after or 0.0)
+                node.refresh = self._clock() + (options.refresh_after or _TRY_AGAIN)
             logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
             return old
 

@@ -14,6 +14,7 @@ import contextlib
 import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -298,6 +299,28 @@ def test_a_callback_that_raises_is_logged_and_the_others_run(
     assert "BrokenBlockError: on purpose" in caplog.text
     assert store.exists("a")
     assert_free(store)
+
+
+class Failing:
+    """Does so, with a frame that refers to it."""
+
+    def fail(self) -> None:
+        raise BrokenBlockError("on purpose")
+
+
+def test_a_log_that_keeps_what_a_callback_raises_keeps_alive_nothing_else(
+    store: DictMemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, "latchstore"):
+        failing = Failing()
+        with store.transaction() as tx:
+            tx.on_rollback(lambda: None)
+            tx.on_rollback(failing.fail)
+            tx.doom()
+        reference = weakref.ref(failing)
+        del failing, tx
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    assert reference() is None
 
 
 @both_kinds

@@ -21,6 +21,7 @@ import itertools
 import logging
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -28,7 +29,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from latchstore.arguments import check_callable, checked_key
+from latchstore.arguments import check_callable, checked_key, describe
 from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.dispatcher import Delivery
 from latchstore.entry_store import Edit, EntryStore, Progress
@@ -629,8 +630,14 @@ class Transaction(EntryStore):
 
 
 def _call_all(functions: list[Callable[[], object]]) -> None:
-    for function in functions:
+    """Call them in turn; what one raises is logged, and a log that keeps it keeps alive nothing else."""
+    functions.reverse()
+    function: Callable[[], object] | None
+    while functions:
+        function = functions.pop()
         try:
             function()
-        except Exception:
-            logger.exception("%r, registered with a transaction, failed", function)
+        except Exception as error:
+            logger.exception("%s, registered with a transaction, failed", describe(function))
+            traceback.clear_frames(error.__traceback__)
+        function = None  # this frame is in that traceback, too

@@ -220,9 +220,22 @@ class TestFloors:
         for statement in statements:
             if isinstance(statement, ast.Assign):
                 targets = [ast.unparse(target) for target in statement.targets]
-                assert targets in (["__all__"], ["__version__"])
+                assert targets in (["__all__"], ["__version__"], ["_LOADED_WHEN_USED"])
+            elif isinstance(statement, ast.FunctionDef):
+                assert statement.name in ("__getattr__", "__dir__")
+            elif isinstance(statement, ast.If):
+                assert ast.unparse(statement.test) == "TYPE_CHECKING"
             else:
                 assert isinstance(statement, ast.ImportFrom), ast.unparse(statement)
+
+    def test_the_cache_is_loaded_when_it_is_used(self) -> None:
+        code = (
+            "import sys, latchstore; assert 'latchstore.cache' not in sys.modules; "
+            "from latchstore import Cache; assert Cache().stats()['entries'] == 0; "
+            "assert 'Cache' in dir(latchstore); latchstore.nothing"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.stderr.endswith("AttributeError: module 'latchstore' has no attribute 'nothing'\n")
 
 
 class TestPublicNames:
@@ -238,7 +251,8 @@ class TestPublicNames:
     def test_all_that_is_imported_is_public(self) -> None:
         modules_of_ours = {*FLOORS, "annotations"}
         # Names that are none are pytest's, which rewrites the assertions of a package with a plugin.
-        names = {name for name in vars(latchstore) if name.isidentifier() and not name.startswith("_")}
+        names = {name for name in dir(latchstore) if name.isidentifier() and not name.startswith("_")}
+        names -= {"Any", "TYPE_CHECKING"}
         assert names - modules_of_ours == {name for name in latchstore.__all__ if name != "__version__"}
 
     @pytest.mark.parametrize("cls", [AbstractStore, DictMemoryStore, BaseEventManager, Value])

@@ -41,7 +41,8 @@ def claim(ledger: Ledger, room: Room, key: str, absent: bool = False) -> str | N
 
 
 def evict(ledger: Ledger, room: Room, gone: str, key: str) -> str | None:
-    node = ledger.evicted(room, gone, 1, "size", key, 0)
+    ledger.note_evicted(room, gone, 1, "size")
+    node = ledger.choose(room, key)
     return None if node is None else node.key
 
 

@@ -103,6 +103,7 @@ class _Block:
     doubtful : bool
         Whether the room may differ from what the transaction has.
     settled : bool
+        Or left to the next writer.
     """
 
     __slots__ = ("__weakref__", "_left", "doubtful", "room", "settled", "transaction")
@@ -422,11 +423,10 @@ class Keeper:
         node = self._latch.during(ledger.claim, room, key, weight, timed, slack, seen, absent)
         while node is not None or not room.fits:
             if node is not None:
-                node = self._evict(room, node, "size", key, slack)
-            elif self._give_up_own(room, key):
-                node = self._latch.during(ledger.choose, room, key, slack)
-            else:
+                self._evict(room, node, "size")
+            elif not self._give_up_own(room, key):
                 break
+            node = self._latch.during(ledger.choose, room, key, slack)
         if room.fits:
             return True
         # Rule 5 of ledger.py. If nobody is just writing, the policy keeps back what there is.
@@ -441,20 +441,22 @@ class Keeper:
         self._latch.during(ledger.note, room, key, None, "size")
         return False
 
-    def _evict(
-        self, room: Room, node: Node, cause: str, key: str | None = None, slack: int = 0
-    ) -> Node | None:
-        """Evict an entry in a transaction, unless somebody has set it meanwhile; return the next."""
-        gone, revision = node.key, node.revision
+    def _evict(self, room: Room, node: Node, cause: str) -> None:
+        """Evict an entry in a transaction, unless somebody has set it meanwhile."""
+        key, revision = node.key, node.revision
         try:
-            self._store.evict(gone, cause, if_revision=revision or None)
+            self._store.evict(key, cause, if_revision=revision or None)
         except (KeyError, RevisionMismatchError):
             # Somebody else was quicker, which the books learn when this is settled.
-            facts = facts_of(gone, self.value(gone), self._idle)
-            weight = None if facts is None else facts.weight
-            self._latch.during(self._ledger.note, room, gone, weight, None, facts is None)
-            return self._latch.during(self._ledger.choose, room, key, slack)
-        return self._latch.during(self._ledger.evicted, room, gone, revision, cause, key, slack)
+            weight = self._weight_now(key)
+            self._latch.during(self._ledger.note, room, key, weight, None, weight is None)
+        else:
+            self._latch.during(self._ledger.note_evicted, room, key, revision, cause)
+
+    def _weight_now(self, key: str) -> int | None:
+        """Return what an entry weighs in the transaction of this thread; None if it is not there."""
+        facts = facts_of(key, self.value(key), self._idle)
+        return None if facts is None else facts.weight
 
     def _give_up_own(self, room: Room, key: str) -> bool:
         """Evict the first that a transaction has itself set; return whether there was something."""
@@ -469,9 +471,8 @@ class Keeper:
     def _look_again(self, block: _Block) -> None:
         """Note what an open transaction has of all that was changed in it."""
         for key in list(block.room.now):
-            facts = facts_of(key, self.value(key), self._idle)
-            cause = block.room.causes.get(key) if facts is None else None
-            weight = None if facts is None else facts.weight
+            weight = self._weight_now(key)
+            cause = block.room.causes.get(key) if weight is None else None
             self._latch.during(self._ledger.note, block.room, key, weight, cause)
         block.doubtful = False
 
@@ -522,9 +523,8 @@ class Keeper:
 
     def _evict_excess(self, transaction: Any) -> None:
         with self._own_block(transaction) as block:
-            node = self._latch.during(self._ledger.choose, block.room, None)
-            while node is not None:
-                node = self._evict(block.room, node, "size")
+            while (node := self._latch.during(self._ledger.choose, block.room, None)) is not None:
+                self._evict(block.room, node, "size")
 
     # -- the books --------------------------------------------------------------------------------
 

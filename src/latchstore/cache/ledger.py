@@ -3,8 +3,9 @@
 Thread safety:
 
 1. Everything here is called under one latch (`Latch.during`), which no user code, no store and no other lock
-   is used under. Three things are read without it: `nodes`, one at a time, the attributes of a node, and
-   whether somebody is writing a key.
+   is used under, a policy of the user's own apart. Without it are read: `nodes`, one at a time, the
+   attributes of a node, how often something was settled, and whether somebody is writing a key. Who waits
+   says so in `waiting` without it, by one operation of a dict.
 2. `settle` is what makes the books true: whoever has written a key reads what the store has of it then, and
    notes that. Of two writers of a key the one that reads last notes last: what was read before
    another one's noting is refused (`stamp_of`), and read again.
@@ -404,13 +405,10 @@ class Ledger:
         if node.key in self._writers:
             self._claim(node.key)  # they put it there again
 
-    def evicted(
-        self, room: Room, gone: str, revision: int, cause: str, key: str | None, slack: int
-    ) -> Node | None:
-        """Note that a transaction has evicted an entry of some revision; return as `choose`."""
-        self.note(room, gone, None, cause)
-        room.gone[gone] = revision
-        return self.choose(room, key, slack)
+    def note_evicted(self, room: Room, key: str, revision: int, cause: str) -> None:
+        """Note that a transaction has evicted an entry of some revision."""
+        self.note(room, key, None, cause)
+        room.gone[key] = revision
 
     def choose(self, room: Room, key: str | None, slack: int = 0) -> Node | None:
         """Return what is to be evicted next in a transaction; None if there is nothing, or it need not be.

@@ -13,7 +13,7 @@ from latchstore.batch import WriteBatch
 from latchstore.entry_store import Delete, Edit, MergeMetadata, SetData, SetMetadata
 from latchstore.values import Entry, entry_from_metadata
 
-PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=400)
+PROFILE = settings(max_examples=400)
 
 
 def entry(data: bytes, **metadata: Any) -> Entry:

@@ -552,7 +552,6 @@ def other() -> Iterator[ThreadPoolExecutor]:
 
 fuzzing = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,

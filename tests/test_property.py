@@ -21,13 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from latchstore import AbstractReadOnlyStore, DictMemoryStore, EventManager
 
-#: One history for all machines and runs: a failure is the same failure everywhere.
-PROFILE = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+PROFILE = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 KEYS = ("a", "b", "ab", "a/b", "A", "ä", "")
 NAMES = ("kind", "user", "n")

@@ -373,9 +373,6 @@ class CacheAgainstModel(RuleBasedStateMachine):
 
 TestCacheAgainstModel = CacheAgainstModel.TestCase
 TestCacheAgainstModel.settings = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
     max_examples=60,
     stateful_step_count=40,
     suppress_health_check=list(HealthCheck),

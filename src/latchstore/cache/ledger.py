@@ -522,8 +522,7 @@ class Ledger:
         """
         if stamp != self.stamp_of(key):
             return False
-        self._stamps[hash(key) % _STAMPS] = stamp + 1
-        self.settled += 1
+        self._note_settled(key)
         node = self.nodes.get(key)
         if room is not None:
             self._settle_in(room, key)
@@ -546,16 +545,19 @@ class Ledger:
             self._claim(key)
         return True
 
+    def _note_settled(self, key: str) -> None:
+        self._stamps[hash(key) % _STAMPS] += 1
+        self.settled += 1
+
     def settle_evicted(self, room: Room) -> None:
         """Settle what a transaction that is committed has evicted: there is no need to ask the store.
 
         What was set since, whoever did that settles. Who has read it before that must read it again.
         """
-        self.settled += 1
         for key, revision in room.gone.items():
             node = self.nodes.get(key)
             if node is not None and node.revision == revision > 0 and room.now.get(key, 0) is None:
-                self._stamps[hash(key) % _STAMPS] += 1
+                self._note_settled(key)
                 self._settle_in(room, key)
                 self._refuse_who_has_seen(key, revision)
                 self._remove(node)

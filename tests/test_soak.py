@@ -138,7 +138,7 @@ def test_it_sees_a_worker_that_fails_or_does_not_end(tmp_path: Path, monkeypatch
     soak.run(100, length=0.5)
     assert any("on purpose" in found for found in soak.scene.violations)
     monkeypatch.setattr(Transfers, "step", lambda worker: OVER.wait())
-    monkeypatch.setattr("tests.soak.workers.TIMEOUT", 0.5)
+    monkeypatch.setattr("tests.soak.run.TIMEOUT", 0.5)
     soak = Soak(1, tmp_path)
     soak.run(100, length=0.5)
     OVER.set()

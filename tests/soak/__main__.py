@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from tests.soak.run import soak
+
+#: Seconds beyond its own after which a soak hangs: it is ended, and all threads are told to stderr.
+HANGS_AFTER = 240.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
     options = parser.parse_args(arguments)
     seconds = options.minutes * 60
+    faulthandler.dump_traceback_later(seconds + HANGS_AFTER, exit=True)
     with tqdm(
         total=round(seconds), unit="s", disable=None, bar_format="{l_bar}{bar}| {n:.0f}/{total} s"
     ) as bar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,10 +70,11 @@ class Measures:
         """Measure, and compare with the first rests."""
         gc.collect()
         own = scene.store._dispatcher._thread
+        deadline = time.monotonic() + TIMEOUT
         for thread in threading.enumerate():
             # Of stores that are gone: they end by themselves, soon.
             if thread.name == "latchstore-events" and thread is not own:
-                thread.join(TIMEOUT)
+                thread.join(max(0.0, deadline - time.monotonic()))
         gc.collect()
         if tracemalloc.is_tracing():
             self.left.append(tracemalloc.get_traced_memory()[0])

@@ -72,6 +72,11 @@ class Soak:
         self._changes = store.watch(max_buffer=10_000_000)
         store.multiset(ACCOUNTS, [(b"", {"balance": 100})] * len(ACCOUNTS))
         store.multiset(SIDES, [(b"", {"kind": "pair"})] * 2)
+        # What saving imports is imported here: an exception that strikes a thread in the middle of an import
+        # may leave Python's import lock taken (``importlib._bootstrap._get_module_lock``), and then the next
+        # fork waits for it for ever, with the lock of `logging` taken, for which the end of the process waits.
+        store.save(directory / "saved")
+        DictMemoryStore.load(directory / "saved", EventManager()).close()
         self.workers: list[Worker] = [
             kind(scene, number) for kind, count in WORKERS.items() for number in range(count)
         ]
@@ -113,7 +118,11 @@ class Soak:
         # First nobody is struck any more.
         self.interrupter.stop()
         for worker in workers:
-            worker.stop()
+            worker.over = True
+        # One for all of them: those that wait for each other are not waited for one after the other.
+        deadline = time.monotonic() + TIMEOUT
+        for worker in workers:
+            worker.stop(deadline)
 
     def _rest(self) -> None:
         if not self.scene.violations:

@@ -63,14 +63,16 @@ class Worker:
     def start(self) -> None:
         """Begin, or go on after a rest."""
         self.over = False
+        # It may have been left so by the last step, and the new thread is not to be struck before its first.
+        self.ready = False
         self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """Come to rest; returns when the thread has ended."""
+    def stop(self, deadline: float | None = None) -> None:
+        """Come to rest; returns when the thread has ended, or at a deadline, in monotonic seconds."""
         self.over = True
         assert self.thread is not None
-        self.thread.join(TIMEOUT)
+        self.thread.join(TIMEOUT if deadline is None else max(0.0, deadline - time.monotonic()))
         if self.thread.is_alive():
             frame = sys._current_frames().get(self.thread.ident or 0)
             stack = "".join(traceback.format_stack(frame))

@@ -94,6 +94,7 @@ class TestTime:
         store.event_manager.connect(StoreSetEvent, lambda event: calls("event")())
         store.call_later(1.0, calls("timer"))
         store.from_bytes("key", b"")
+        store.flush(TIMEOUT)  # else the timer may be due before the thread has come to the event
         clock.pass_by(store, 1.0)
         assert calls.names == ["event", "timer"]
         (thread,) = calls.threads

@@ -96,6 +96,9 @@ def _abandon(routing: weakref.ref[Transaction]) -> None:
     This is no ``__del__``, which would run at the end of each transaction, and in which Python drops what a
     signal handler or another thread raises.
     """
+    if _end_left is None:
+        # Python 3.13 without the GIL empties modules before it drops what their globals have held.
+        return
     try:
         _end_left(routing)
     except BaseException:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import textwrap
 import sysconfig
+import textwrap
 import threading
 import time
 import weakref
@@ -116,8 +116,8 @@ def skip_if_modules_are_empty(name: str) -> None:
     """Skip what Python 3.13 cannot do without the GIL.
 
     It makes modules, functions and classes immortal as soon as there is a second thread (its
-    ``howto/free-threading-python``, "Immortalization"). As it cannot drop modules at the end, it empties them,
-    and only then calls the finalizers of what was in them: no function can find its globals any more.
+    ``howto/free-threading-python``, "Immortalization"). As it cannot drop modules at the end, it empties
+    them, and only then calls the finalizers of what was in them: no function finds its globals any more.
     """
     if name in LATE and without_gil and sys.version_info < (3, 14):
         pytest.skip("Python 3.13 without the GIL empties modules before it calls finalizers")

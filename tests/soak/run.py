@@ -74,7 +74,7 @@ class Soak:
         store.multiset(SIDES, [(b"", {"kind": "pair"})] * 2)
         # What saving imports is imported here: an exception that strikes a thread in the middle of an import
         # may leave Python's import lock taken (``importlib._bootstrap._get_module_lock``), and then the next
-        # fork waits for it for ever, with the lock of `logging` taken, for which the end of the process waits.
+        # fork waits for it for ever, holding the lock of `logging`, for which the process waits at its end.
         store.save(directory / "saved")
         DictMemoryStore.load(directory / "saved", EventManager()).close()
         self.workers: list[Worker] = [

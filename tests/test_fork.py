@@ -33,6 +33,7 @@ from latchstore import (
 )
 from latchstore.locking import SharedLatch
 from latchstore.memory import _stores
+from tests.builds import fork_beside_busy_threads
 from tests.interrupts import Striker
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -161,6 +162,7 @@ def busy(store: DictMemoryStore) -> Iterator[None]:
     assert errors == []
 
 
+@fork_beside_busy_threads
 @pytest.mark.timeout(300 + 3 * FORKS)
 def test_children_that_are_forked_beside_busy_threads() -> None:
     store = new_store(indexes=["kind"], history=10, max_pending_events=None)
@@ -330,16 +332,17 @@ def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:
                 store.flush(TIMEOUT)
                 assert heard == ["before", "in the listener"], heard
                 heard.clear()
-                threading.Thread(target=_be_child, args=(be_child, write)).start()
+                listener = threading.current_thread()
+                threading.Thread(target=_be_child, args=(lambda: be_child(listener), write)).start()
 
     def hear(event: Any) -> None:
         heard.append(event.key)
 
-    def be_child() -> None:
-        listener, own = (thread for thread in threading.enumerate() if thread.name == "latchstore-events")
+    def be_child(listener: threading.Thread) -> None:
         listener.join(TIMEOUT)
         assert not listener.is_alive()
-        assert store._dispatcher._thread is own
+        (own,) = (thread for thread in threading.enumerate() if thread.name == "latchstore-events")
+        assert store._dispatcher._thread is own is not listener
         for number in range(100):
             store.multiset_data([f"a{number}", f"b{number}"], [b"", b""])
         store.flush(TIMEOUT)
@@ -540,6 +543,7 @@ class Kept(logging.Handler):
         self.records.append(record)
 
 
+@fork_beside_busy_threads
 def test_logging_and_the_event_manager_are_free_in_a_child() -> None:
     """A listener that fails is logged, and listeners come and go, while children are forked."""
     store = new_store(max_pending_events=50)
@@ -586,6 +590,7 @@ def test_logging_and_the_event_manager_are_free_in_a_child() -> None:
     assert told == []
 
 
+@fork_beside_busy_threads
 @pytest.mark.timeout(300)
 def test_stores_that_come_and_go_while_children_are_forked() -> None:
     """What a child goes through to find its stores is whole, though other threads were changing it."""

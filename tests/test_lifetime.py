@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import sysconfig
 import textwrap
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore, EventManager, StoreSetEvent
+from tests.builds import skip_late_finalizer
 
 TIMEOUT = 20.0
 
@@ -109,23 +109,11 @@ LATE = {
     "a write while a thread that was cut off holds the mutex",
 }
 
-without_gil = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-
-
-def skip_if_modules_are_empty(name: str) -> None:
-    """Skip what Python 3.13 cannot do without the GIL.
-
-    It makes modules, functions and classes immortal as soon as there is a second thread (its
-    ``howto/free-threading-python``, "Immortalization"). As it cannot drop modules at the end, it empties
-    them, and only then calls the finalizers of what was in them: no function finds its globals any more.
-    """
-    if name in LATE and without_gil and sys.version_info < (3, 14):
-        pytest.skip("Python 3.13 without the GIL empties modules before it calls finalizers")
-
 
 @pytest.mark.parametrize("end", ENDS)
 def test_at_the_end_of_the_process_pending_events_are_heard(end: str) -> None:
-    skip_if_modules_are_empty(end)
+    if end in LATE:
+        skip_late_finalizer()
     script = textwrap.dedent(
         """
         import sys, time
@@ -193,7 +181,8 @@ FINALIZERS = {
 
 @pytest.mark.parametrize("name", FINALIZERS)
 def test_what_finalizers_do_at_the_very_end_neither_hangs_nor_says_anything(name: str) -> None:
-    skip_if_modules_are_empty(name)
+    if name in LATE:
+        skip_late_finalizer()
     begin, late, wanted = FINALIZERS[name]
     script = (
         f"{BEGIN}{begin}\nclass Late:\n def __del__(self, store=store, print=print):\n  {late}\nlate = Late()"

@@ -233,7 +233,7 @@ def test_an_exit_neither_hangs_nor_says_anything(name: str) -> None:
     script, wanted = EXITS[name]
     older = ""
     if "older" in name:
-        late = "lambda: (store.from_bytes('late', b''), print('written', flush=True))"
+        late = "lambda: (store.from_bytes('late', b''), print('written\\n', end='', flush=True))"
         older = f"import atexit; atexit.register({late})"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", older + BEGIN + script],

@@ -381,12 +381,7 @@ class EventDispatcher:
             return True
         try:
             self._starting = True
-            # More than one only if an exception strikes a thread before it has its post.
-            while not self._post:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                while not self._post and thread.is_alive():
-                    time.sleep(0)
+            self._start_threads()
         except RuntimeError:
             if threading.main_thread().is_alive():
                 raise
@@ -394,6 +389,14 @@ class EventDispatcher:
         finally:
             self._starting = False
         return True
+
+    def _start_threads(self) -> None:
+        # More than one only if an exception strikes a thread before it has its post.
+        while not self._post:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            while not self._post and thread.is_alive():
+                time.sleep(0)
 
     def _deliver_here(self) -> None:
         """Deliver what is queued on the calling thread.
@@ -403,10 +406,13 @@ class EventDispatcher:
         thread = threading.current_thread()
         while self._has_more() and self._post.setdefault(0, thread) is thread:
             try:
-                while self._has_more():
-                    self._run_next()
+                self._run_all()
             finally:
                 self._life.during(self._leave_post, thread)
+
+    def _run_all(self) -> None:
+        while self._has_more():
+            self._run_next()
 
     def _has_more(self) -> bool:
         return bool(self._taken) or not self._queue.empty()
@@ -416,9 +422,7 @@ class EventDispatcher:
         thread = threading.current_thread()
         try:
             if self._post.setdefault(0, thread) is thread:
-                # A child that a listener has forked has this thread, and not its post.
-                while self._run_next() and self._post.get(0) is thread:
-                    pass
+                self._run_at_post(thread)
                 self._life.during(self._leave_post, thread)
         except BaseException:
             # Something has struck outside of all listeners: another thread goes on.
@@ -428,6 +432,11 @@ class EventDispatcher:
         if self._has_more():
             # It was told to end twice, or something struck, or somebody wrote while it ended.
             self.ensure_running()
+
+    def _run_at_post(self, thread: threading.Thread) -> None:
+        # A child that a listener has forked has this thread, and not its post.
+        while self._run_next() and self._post.get(0) is thread:
+            pass
 
     def _leave_post(self, thread: threading.Thread) -> None:
         if self._post.get(0) is thread:

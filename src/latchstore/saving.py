@@ -117,11 +117,10 @@ def _remove_leftovers(target: str) -> None:
     directory, name = os.path.split(target)
     leftover = re.compile(re.escape(name) + r"\.[0-9a-f]{16}\.unfinished")
     try:
-        with os.scandir(directory) as files:
-            found = [file.path for file in files if leftover.fullmatch(file.name)]
+        names = os.listdir(directory)
     except OSError:
         return  # it cannot be listed; whether it can be written to will be seen
-    for path in found:
+    for path in (os.path.join(directory, each) for each in names if leftover.fullmatch(each)):
         try:
             with FileIO(path) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,8 +32,7 @@ class Interrupter(Worker):
     def step(self) -> None:
         """Strike one."""
         worker = self.random.choice(self._workers)
-        if worker.ready:
-            worker.ready = False
+        if worker.strikes == worker.struck and worker.ready:  # in this order
             worker.strikes += 1
             assert worker.thread is not None
             assert worker.thread.ident is not None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latchstore import DictMemoryStore, EventManager, EventsLost, StoreModificationEvent
+from tests.builds import WITHOUT_GIL
 from tests.soak.disturbers import Forker, Interrupter
 from tests.soak.invariants import SETTLED, Measures, check_at_rest, clear
 from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirror, Scene
@@ -98,7 +99,8 @@ class Soak:
         with told_of_threads(self), quiet_logging():
             begun = time.monotonic()
             while self.seconds < seconds and not self.scene.violations:
-                self._go_on(min(length, seconds - self.seconds), forking=len(self.measures.threads) % 2 == 0)
+                forking = len(self.measures.threads) % 2 == 0 and not WITHOUT_GIL  # see tests/builds.py
+                self._go_on(min(length, seconds - self.seconds), forking)
                 self._rest()
                 now = time.monotonic() - begun
                 progress(now - self.seconds)
@@ -159,6 +161,7 @@ class Soak:
             told["left by the first traced round"] = f"{left[0]:,} bytes"
             told["left by the last traced round"] = f"{left[-1]:,} bytes"
             told["left by a traced round at most"] = f"{max(left):,} bytes"
+        if len(blocks) > SETTLED:
             told["memory at the second rest"] = f"{blocks[SETTLED]:,} blocks"
             told["memory at the last rest"] = f"{blocks[-1]:,} blocks"
             told["memory at a rest at most"] = f"{max(blocks[SETTLED:]):,} blocks"

@@ -45,7 +45,11 @@ def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
 def store_many(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -> set[str]:
     """Put data under many keys in one transaction; return the keys that are not kept."""
     with cache.store.transaction("store many"):
-        return {key for key in data if not store(cache, key, data[key], seconds)}
+        return _not_kept(cache, data, seconds)
+
+
+def _not_kept(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -> set[str]:
+    return {key for key in data if not store(cache, key, data[key], seconds)}
 
 
 def add(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:

@@ -523,8 +523,11 @@ class Keeper:
 
     def _evict_excess(self, transaction: Any) -> None:
         with self._own_block(transaction) as block:
-            while (node := self._latch.during(self._ledger.choose, block.room, None)) is not None:
-                self._evict(block.room, node, "size")
+            self._evict_chosen(block.room)
+
+    def _evict_chosen(self, room: Room) -> None:
+        while (node := self._latch.during(self._ledger.choose, room, None)) is not None:
+            self._evict(room, node, "size")
 
     # -- the books --------------------------------------------------------------------------------
 

@@ -428,27 +428,32 @@ class Ledger:
             if slack == 0 or self._holds(slack, slack * (room.now.get(key or "") or 0), room):
                 return None
         in_use: list[Node] = []
-        looked_at = 0
         try:
-            while (node := self.policy.choose()) is not None:
-                looked_at += 1
-                self._check_choice(node, looked_at)
-                if self.nodes.get(node.key) is not node:
-                    continue  # it has gone
-                if node.key == key or node.key in room.now or node.key in self._writers:
-                    in_use.append(node)
-                    continue
-                self._leave(node, room)
-                return node
+            node = self._choose_unused(room, key, in_use)
         finally:
             for other in in_use:
                 self.policy.add(other)
-        if room.fits:
-            return None
+        if node is not None or room.fits:
+            return node
         room.may_fit_soon = bool(self._writers) or any(
             other is not room and not other.optimistic for other in self._rooms
         )
         return self._of_others(room, key)
+
+    def _choose_unused(self, room: Room, key: str | None, in_use: list[Node]) -> Node | None:
+        """Have an entry leave that nobody writes; those that somebody does are added to a list."""
+        looked_at = 0
+        while (node := self.policy.choose()) is not None:
+            looked_at += 1
+            self._check_choice(node, looked_at)
+            if self.nodes.get(node.key) is not node:
+                continue  # it has gone
+            if node.key == key or node.key in room.now or node.key in self._writers:
+                in_use.append(node)
+                continue
+            self._leave(node, room)
+            return node
+        return None
 
     def _of_others(self, room: Room, key: str | None) -> Node | None:
         """Return what an optimistic transaction is going to evict, which may end much later, or conflict."""

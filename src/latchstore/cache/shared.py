@@ -470,13 +470,16 @@ class Cache(StoreMapping):
         tag = checked_key(tag, "tag")
         with self._keeper.transaction(f"invalidate tag {tag!r}"):
             self._overtake(Removal(tag=tag))
-            for key, failure in list(self._failures.items()):
-                if tag in failure.tags:
-                    self._failures.pop(key, None)
+            self._forget_failures(tag)
             keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
             for key in keys:
                 self._keeper.delete(key)
         return len(keys)
+
+    def _forget_failures(self, tag: str) -> None:
+        for key, failure in list(self._failures.items()):
+            if tag in failure.tags:
+                self._failures.pop(key, None)
 
     def _overtake(self, removal: Removal) -> None:
         """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
@@ -792,12 +795,7 @@ class Cache(StoreMapping):
         values: dict[str, Any] = {}
         data: dict[str, bytes] = {}
         try:
-            for load in loads:
-                already = None if inside else self._live_data(load.key)
-                if already is not None:
-                    data[load.key] = already
-                    values[load.key] = decoded(self._codec, load.key, already)
-            missing = [load for load in loads if load.key not in data]
+            missing = loads if inside else self._still_missing(loads, values, data)
             if missing:
                 self._load_missing(missing, loader, options, values, data)
         except MemoryError:
@@ -809,6 +807,15 @@ class Cache(StoreMapping):
         for load in loads:
             self._loads.finish(load, _outcome_of_many(data.get(load.key), None))
         return values
+
+    def _still_missing(self, loads: list[Load], values: dict[str, Any], data: dict[str, bytes]) -> list[Load]:
+        """Note what is there by now, and return the other loads."""
+        for load in loads:
+            already = self._live_data(load.key)
+            if already is not None:
+                data[load.key] = already
+                values[load.key] = decoded(self._codec, load.key, already)
+        return [load for load in loads if load.key not in data]
 
     def _load_missing(
         self,
@@ -823,11 +830,11 @@ class Cache(StoreMapping):
         fresh = {
             load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
         }
+        given = [load for load in loads if load.key in fresh]
         with self._keeper.transaction("load many"):
             kept = {
                 load.key: self._store_loaded(load, fresh[load.key], options, begun_at[load.key])
-                for load in loads
-                if load.key in fresh
+                for load in given
             }
         for key, by_others in kept.items():
             values[key] = loaded[key] if by_others is None else decoded(self._codec, key, by_others)

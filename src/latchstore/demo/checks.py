@@ -96,7 +96,8 @@ class SuffixCounter:
     def counts(self) -> dict[str, int]:
         """Return the number of files of each suffix, as heard so far."""
         with self._lock:
-            return {suffix: count for suffix, count in self._counts.items() if count}
+            counts = self._counts.copy()
+        return {suffix: count for suffix, count in counts.items() if count}
 
 
 @dataclass(slots=True)
@@ -201,15 +202,18 @@ class RetagWatch:
     def follow(self, number: int) -> None:
         """Look at the store until `stopped` is set; for one reader thread."""
         try:
-            while not self.stopped.is_set():
-                self._look()
-                with self._looked:
-                    self._looks[number] += 1
-                    self.looks += 1
-                    self._looked.notify_all()
+            self._look_until_stopped(number)
         finally:
             with self._looked:
                 del self._looks[number]
+                self._looked.notify_all()
+
+    def _look_until_stopped(self, number: int) -> None:
+        while not self.stopped.is_set():
+            self._look()
+            with self._looked:
+                self._looks[number] += 1
+                self.looks += 1
                 self._looked.notify_all()
 
     def _look(self) -> None:

@@ -105,11 +105,12 @@ class _Crew:
         self._store = store
         self._workloads = workloads
         self._faults = faults
-        self._operations = operations
         self._seed = seed
         self.written: list[list[Operation]] = [[] for _ in range(threads)]
         # What each thread is doing: its action, and since when.
         self._open: list[tuple[Action, int] | None] = [None] * threads
+        # How many actions each thread has yet to do.
+        self._left = [operations] * threads
         # Whether each thread has an exception from outside to deal with.
         self._interrupted = [False] * threads
         self._chance = random.Random(seed)  # noqa: S311 (nothing secret)
@@ -144,14 +145,11 @@ class _Crew:
         source = number
         turns = self._turns(source)
         self._barrier.wait()
-        left = self._operations
-        while (left > 0 and not self._errors) or self._interrupted[number]:
+        while self._has_left(number) or self._interrupted[number]:
             # An injected exception may come anywhere, between two operations too; only one at a time.
             # A run that has met an error is over: a store that has kept a lock would go on for hours.
             try:
-                while left > 0 and not self._errors:
-                    left -= 1
-                    self._do(next(next(turns)), number)
+                self._do_all(turns, number)
                 self._await_exception(number)
             except StopIteration:
                 # An exception from outside has ended what gives the actions. Those of a thread that is not
@@ -167,6 +165,14 @@ class _Crew:
 
     def _turns(self, number: int) -> Iterator[Iterator[Action]]:
         return itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
+
+    def _has_left(self, number: int) -> bool:
+        return self._left[number] > 0 and not self._errors
+
+    def _do_all(self, turns: Iterator[Iterator[Action]], number: int) -> None:
+        while self._has_left(number):
+            self._left[number] -= 1
+            self._do(next(next(turns)), number)
 
     def _await_exception(self, number: int) -> None:
         """Wait for the exception from outside, if there is one; it may have been dropped by a finalizer."""
@@ -214,11 +220,14 @@ class _Crew:
                 return True
         return False
 
+    def _go_on_disturbing(self, fault: Fault) -> None:
+        while not self._over and fault.disturb(self._store, self):
+            pass
+
     def _disturb(self, fault: Fault) -> None:
         try:
             self._barrier.wait()
-            while not self._over and fault.disturb(self._store, self):
-                pass
+            self._go_on_disturbing(fault)
         except StoreError:
             return  # refused, as all others may be
         except BaseException as error:

@@ -431,7 +431,11 @@ class EventDispatcher:
                 self._life.during(self._leave_post, thread)
         if self._has_more():
             # It was told to end twice, or something struck, or somebody wrote while it ended.
-            self.ensure_running()
+            self._life.during(self._start_if_more)
+
+    def _start_if_more(self) -> bool:
+        # Asked again under the latch: another thread may have delivered all of it, and been told to end.
+        return not self._has_more() or self._start()
 
     def _run_at_post(self, thread: threading.Thread) -> None:
         # A child that a listener has forked has this thread, and not its post.
@@ -441,8 +445,9 @@ class EventDispatcher:
     def _leave_post(self, thread: threading.Thread) -> None:
         if self._post.get(0) is thread:
             if self._taken and self._taken[0] is None:
-                self._taken.popleft()  # the word to end
-            self._stopping = False
+                # The word to end. Else the next thread has yet to meet it, should there be one.
+                self._stopping = False
+                self._taken.popleft()
             self._post.clear()
 
     def _run_next(self) -> bool:
@@ -596,11 +601,14 @@ class EventDispatcher:
         begun = time.monotonic()
         self.flush(timeout)
         thread = self._life.during(self._tell_to_end)
-        if thread is None or sys.is_finalizing():
+        if sys.is_finalizing():
             return
-        thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
-        if thread.is_alive():
-            raise self._not_heard("events not heard", timeout)
+        while thread is not None:
+            thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
+            if thread.is_alive():
+                raise self._not_heard("events not heard", timeout)
+            # Another one has taken its place if something has struck it.
+            thread = self._thread if self._stopping else None
         if not self._queue.empty():
             # Somebody wrote between the flush and the end of the thread.
             self.ensure_running()

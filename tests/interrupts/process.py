@@ -49,15 +49,25 @@ INTERRUPTED = (
 )
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interrupter:
+    """A signal handler: while it is `armed` it raises KeyboardInterrupt.
+
+    A signal may be under way in another thread while the main thread takes its timer back.
+    """
+
+    armed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.armed:
+            raise KeyboardInterrupt
 
 
 def signals(count: int) -> dict[str, Any]:
     """Interrupt operations in the main thread at random moments."""
     chance = random.Random(1)
-    signal.signal(signal.SIGALRM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    interrupter = _Interrupter()
+    signal.signal(signal.SIGALRM, interrupter)
+    signal.signal(signal.SIGINT, interrupter)
     interrupts = 0
     wrong: list[str] = []
     # No locks of Python's: they can be left taken.
@@ -78,6 +88,7 @@ def signals(count: int) -> dict[str, Any]:
                 break
             name = INTERRUPTED[number % len(INTERRUPTED)]
             subject = Subject()
+            interrupter.armed = True
             try:
                 try:
                     if number % 2:
@@ -89,6 +100,7 @@ def signals(count: int) -> dict[str, Any]:
                         sent.get()  # until the interrupt comes; of one that came before an item is left
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
+                    interrupter.armed = False
             except KeyboardInterrupt:
                 interrupts += 1
             except RuntimeError as error:
@@ -96,6 +108,7 @@ def signals(count: int) -> dict[str, Any]:
                 if not isinstance(error.__context__, KeyboardInterrupt):
                     raise
                 interrupts += 1
+            interrupter.armed = False
             try:
                 check(name, subject, other, outcomes[name])
             except Exception as error:

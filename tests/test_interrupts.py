@@ -56,7 +56,8 @@ def test_an_exception_before_any_bytecode(
     answer = exhaust(name, other, stride_of(name))
     record_property("injected", answer.struck)
     assert answer.damage == []
-    assert answer.struck >= 3  # disconnect has one step that is ours
+    # On Python 3.13 four bytecodes of it are ours.
+    assert answer.struck >= (3 if name == "disconnect" else 5)
 
 
 def test_a_watch_reads_each_change_once_though_its_writer_is_struck() -> None:

@@ -228,10 +228,13 @@ class TestFloors:
             else:
                 assert isinstance(statement, ast.ImportFrom), ast.unparse(statement)
 
-    def test_the_cache_is_loaded_when_it_is_used(self) -> None:
+    def test_caches_and_codecs_are_loaded_when_they_are_used(self) -> None:
         code = (
-            "import sys, latchstore; assert 'latchstore.cache' not in sys.modules; "
+            "import sys, latchstore; "
+            "late = {'latchstore.cache', 'latchstore.codec', 'pickle', 'json', 'pathlib'}; "
+            "assert not late & set(sys.modules); "
             "from latchstore import Cache; assert Cache().stats()['entries'] == 0; "
+            "store = latchstore.DictMemoryStore(); assert type(store.mapping()) is latchstore.StoreMapping; "
             "assert 'Cache' in dir(latchstore); latchstore.nothing"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -252,7 +255,7 @@ class TestPublicNames:
         modules_of_ours = {*FLOORS, "annotations"}
         # Names that are none are pytest's, which rewrites the assertions of a package with a plugin.
         names = {name for name in dir(latchstore) if name.isidentifier() and not name.startswith("_")}
-        names -= {"Any", "TYPE_CHECKING"}
+        names -= {"Any", "TYPE_CHECKING", "import_module"}
         assert names - modules_of_ours == {name for name in latchstore.__all__ if name != "__version__"}
 
     @pytest.mark.parametrize("cls", [AbstractStore, DictMemoryStore, BaseEventManager, Value])

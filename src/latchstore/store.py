@@ -23,10 +23,9 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from pathlib import Path
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from latchstore.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -38,11 +37,13 @@ from latchstore.arguments import (
     checked_path,
     checked_select,
 )
-from latchstore.codec import Codec
 from latchstore.event_manager import BaseEventManager, get_event_manager
 from latchstore.glob_pattern import matching_keys
-from latchstore.mapping import StoreMapping, StoreView
 from latchstore.values import Value
+
+if TYPE_CHECKING:
+    from latchstore.codec import Codec
+    from latchstore.mapping import StoreMapping, StoreView
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
 SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
@@ -220,7 +221,7 @@ class AbstractReadOnlyStore(ABC):
         checked_buffer_size(buffer_size)
         target = checked_path(path)
         with self.get(key) as stream:
-            _replace_file(Path(os.path.realpath(target)), stream, buffer_size)
+            _replace_file(os.path.realpath(target), stream, buffer_size)
 
     # -- many keys, at one instant ----------------------------------------------------------------
 
@@ -307,6 +308,8 @@ class AbstractReadOnlyStore(ABC):
         codec : str or Codec
             ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
         """
+        from latchstore.mapping import StoreView  # loaded when used: see latchstore/__init__.py
+
         return StoreView(self, codec)
 
 
@@ -581,6 +584,8 @@ class AbstractStore(AbstractReadOnlyStore):
     # -- transactions and events ------------------------------------------------------------------
 
     def mapping(self, codec: str | Codec = "pickle") -> StoreMapping:
+        from latchstore.mapping import StoreMapping  # loaded when used: see latchstore/__init__.py
+
         return StoreMapping(self, codec)
 
     @abstractmethod
@@ -633,24 +638,25 @@ def _selected(metadata: dict[str, Any], names: tuple[str, ...] | None) -> dict[s
     return {name: metadata[name] for name in names if name in metadata}
 
 
-def _replace_file(target: Path, stream: BinaryIO, buffer_size: int) -> None:
+def _replace_file(target: str, stream: BinaryIO, buffer_size: int) -> None:
     """Write the stream to `target`, so that it is there whole or not at all."""
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         with open(target, "wb") as file:
             _copy(stream, file, buffer_size)
         return
     # Opened here and not by tempfile, which makes files that only the owner may read.
     # Its name does not contain the target's, which may be as long as the system allows.
     name = f".latchstore-{os.getpid()}-{threading.get_ident()}-{next(_temporary_numbers)}.tmp"
-    temporary = target.with_name(name)
+    temporary = os.path.join(os.path.dirname(target), name)
     try:
         with open(temporary, "xb") as file:
             _copy(stream, file, buffer_size)
-        if target.exists():
-            temporary.chmod(target.stat().st_mode & 0o7777)
-        temporary.replace(target)
+        if os.path.exists(target):
+            os.chmod(temporary, os.stat(target).st_mode & 0o7777)
+        os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 

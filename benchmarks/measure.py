@@ -7,6 +7,7 @@ compared is run in turn (A B C, A B C, ...), and what counts is the ratio of the
 from __future__ import annotations
 
 import gc
+import importlib
 import math
 import platform
 import statistics
@@ -261,3 +262,9 @@ def machine() -> str:
         f"{platform.python_implementation()} {platform.python_version()}{gil}, "
         f"{platform.system()} {platform.machine()}"
     )
+
+
+def answer_to(question: str, quick: bool) -> Answer:
+    """Answer the question of a module."""
+    answer: Answer = importlib.import_module(f"benchmarks.{question}").run(quick)
+    return answer

@@ -69,7 +69,7 @@ def longest_of(low: float, high: float) -> float:
 @pytest.fixture
 def longest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pause is as long as it may be."""
-    monkeypatch.setattr("latchstore.attempts.random.uniform", longest_of)
+    monkeypatch.setattr("random.uniform", longest_of)
 
 
 def interfere(store: DictMemoryStore) -> None:
@@ -192,7 +192,7 @@ def test_pauses_are_random(store: DictMemoryStore, clock: Clock, monkeypatch: py
         asked.append((low, high))
         return 0.25
 
-    monkeypatch.setattr("latchstore.attempts.random.uniform", uniform)
+    monkeypatch.setattr("random.uniform", uniform)
     with pytest.raises(TransactionConflictError):
         for attempt in store.attempts(tries=3):
             with attempt:

@@ -71,7 +71,7 @@ class WritingThrough(WithoutMutex):
 
             def put(self, key: str, edit: Edit) -> None:
                 super().put(key, edit)
-                table.entries[key] = self._changes[key]
+                table.entries[key] = self.after[key]
 
         batch.__class__ = Through
         return batch

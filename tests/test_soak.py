@@ -16,7 +16,6 @@ from latchstore import DictMemoryStore
 from latchstore.batch import WriteBatch
 from latchstore.dispatcher import Delivery
 from latchstore.transaction import Transaction
-from latchstore.values import Change, Entry
 from tests.builds import WITHOUT_GIL
 from tests.soak.run import WORKERS, Soak
 from tests.soak.workers import Transfers
@@ -70,9 +69,9 @@ class Leaks(DictMemoryStore):
 
     kept: list[bytes]
 
-    def _apply(self, changes: list[Change], before: dict[str, Entry | None], revision: int) -> None:
+    def _apply(self, batch: WriteBatch, revision: int) -> None:
         self.__dict__.setdefault("kept", []).append(bytes(100_000))
-        super()._apply(changes, before, revision)
+        super()._apply(batch, revision)
 
 
 class LeavesThreads(DictMemoryStore):

@@ -77,7 +77,8 @@ def changes_of(table: Table, new: dict[str, Entry | None]) -> list[Change]:
 
 
 def apply(table: Table, new: dict[str, Entry | None]) -> None:
-    table.apply(changes_of(table, new), table.revision + 1, lambda: None)
+    before = {key: table.entries.get(key) for key in new}
+    table.apply(before, new, table.revision + 1, lambda: None)
 
 
 def commit(revision: int) -> dict[str, Entry | None]:

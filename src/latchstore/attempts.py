@@ -5,7 +5,6 @@ Thread safety: an `Attempts` is used by one thread, like the transactions that i
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -110,6 +109,8 @@ class Attempts:
 
     def after_conflict(self, number: int, conflict: TransactionConflictError) -> None:
         """Sleep before the next attempt, or raise the conflict with the count if there is none."""
+        import random  # here, as few have conflicts: 1.2 of 60 ms of an import
+
         elapsed = time.monotonic() - self._begun
         pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(number, 30)))  # noqa: S311
         if number >= self._tries or (self._timeout is not None and elapsed + pause > self._timeout):

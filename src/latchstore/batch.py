@@ -40,43 +40,45 @@ class WriteBatch:
 
     Attributes
     ----------
+    after : dict
+        The keys that were changed, each with its new entry, or None.
     before : dict
-        The keys that were changed, each with its entry in the base, or None. Those whose changes were taken
-        back may be among them.
+        The same keys, each with its entry in the base, or None. Those whose changes were taken back may be
+        among them.
     """
 
-    __slots__ = ("_base", "_causes", "_changes", "_undo", "before", "revision")
+    __slots__ = ("_base", "_causes", "_undo", "after", "before", "revision")
 
     def __init__(self, base: EntrySource, revision: int) -> None:
         self._base = base
-        self._changes: dict[str, Entry | None] = {}
+        self.after: dict[str, Entry | None] = {}
         # Of the keys that are deleted, why those are that a cache evicts.
         self._causes: dict[str, str | None] = {}
         self.before: dict[str, Entry | None] = {}
         self.revision = revision
-        # (key, what `_changes` held before, or _NOTHING, and `_causes`) since the first savepoint: read
+        # (key, what `after` held before, or _NOTHING, and `_causes`) since the first savepoint: read
         # backwards to return to one. None before there is one.
         self._undo: list[tuple[str, Any, str | None]] | None = None
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
-        changes, base = self._changes, self._base
-        if key in changes:
-            return changes[key]
+        after, base = self.after, self._base
+        if key in after:
+            return after[key]
         return base[key] if key in base else None
 
     def put(self, key: str, edit: Edit) -> None:
         """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        changes = self._changes
-        if key in changes:
-            previous = current = changes[key]
+        after = self.after
+        if key in after:
+            previous = current = after[key]
         else:
             previous, base = _NOTHING, self._base
             current = self.before[key] = base[key] if key in base else None
         new = edit.revise(key, current, self.revision, time.time())
         if self._undo is not None:
             self._undo.append((key, previous, self._causes.get(key)))
-        changes[key] = new
+        after[key] = new
         if new is None or self._causes:
             self._causes[key] = None if new is not None else cause_of_edit(edit)
 
@@ -93,26 +95,31 @@ class WriteBatch:
         while len(undo) > savepoint:
             key, previous, cause = undo[-1]
             if previous is _NOTHING:
-                self._changes.pop(key, None)
+                self.after.pop(key, None)
             else:
-                self._changes[key] = previous
+                self.after[key] = previous
             self._causes[key] = cause
             undo.pop()
+
+    def changes_anything(self) -> bool:
+        """Tell whether there is a key that is not absent before and after."""
+        before = self.before
+        return any(new is not None or before[key] is not None for key, new in self.after.items())
 
     def net_changes(self) -> list[Change]:
         """Return one change per key, leaving out keys that are absent before and after."""
         before, causes = self.before, self._causes
         return [
             (key, old, new) if new is not None else deletion(key, old, causes.get(key))
-            for key, new in self._changes.items()
+            for key, new in self.after.items()
             if (old := before[key]) is not None or new is not None
         ]
 
     def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
         """Return `found`, read from the base, without what the batch has changed, plus the batch."""
-        changes = self._changes
-        merged = [item for item in found if item[0] not in changes]
-        merged.extend((key, entry) for key, entry in changes.items() if entry is not None)
+        after = self.after
+        merged = [item for item in found if item[0] not in after]
+        merged.extend((key, entry) for key, entry in after.items() if entry is not None)
         return merged
 
 
@@ -146,12 +153,12 @@ class OptimisticBatch(WriteBatch):
         self._key_patterns: set[str] = set()
 
     def current(self, key: str) -> Entry | None:
-        if key not in self._changes or key in self._partial:
+        if key not in self.after or key in self._partial:
             self._read.add(key)
         return super().current(key)
 
     def put(self, key: str, edit: Edit) -> None:
-        if key not in self._changes:
+        if key not in self.after:
             if not edit.blind:
                 self._read.add(key)
             if not edit.whole:

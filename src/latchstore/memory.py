@@ -99,7 +99,6 @@ class _Committing:
 
     Attributes
     ----------
-    changes : list of Change
     revision : int
     heard : bool
         Whether anybody listened to events of the changes when it began.
@@ -109,16 +108,27 @@ class _Committing:
         Made when it is told of. Each is heard once, however often it is queued.
     """
 
-    __slots__ = ("changes", "deliveries", "heard", "revision", "transaction")
+    __slots__ = ("_changes", "deliveries", "heard", "revision", "transaction")
 
     def __init__(
-        self, changes: list[Change], revision: int, heard: bool, transaction: Transaction | None
+        self,
+        changes: list[Change] | WriteBatch,
+        revision: int,
+        heard: bool,
+        transaction: Transaction | None,
     ) -> None:
-        self.changes = changes
+        self._changes = changes
         self.revision = revision
         self.heard = heard
         self.transaction = transaction
         self.deliveries: list[Delivery] | None = None
+
+    @property
+    def changes(self) -> list[Change]:
+        """The changes, one per key. Those of a batch are listed when somebody has to be told of them."""
+        if not isinstance(self._changes, list):
+            self._changes = self._changes.net_changes()
+        return self._changes
 
 
 class DictMemoryStore(EntryStore):
@@ -988,12 +998,12 @@ class DictMemoryStore(EntryStore):
         if self._closed and not self._dispatcher.on_dispatcher_thread():
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
 
-    def _apply(self, changes: list[Change], before: dict[str, Entry | None], revision: int) -> None:
+    def _apply(self, batch: WriteBatch, revision: int) -> None:
         """Apply the changes with the gate shut: others see what stood there before."""
         try:
             try:
-                self._set_gate(_Applying(before))
-                self._table.apply(changes, revision, self._open_gate)
+                self._set_gate(_Applying(batch.before))
+                self._table.apply(batch.before, batch.after, revision, self._open_gate)
             except BaseException:
                 self._open_gate()  # there was no room, or no lock: nothing was applied
                 raise
@@ -1023,7 +1033,7 @@ class DictMemoryStore(EntryStore):
                 committing.deliveries = self._deliveries_of(committing)
             for delivery in committing.deliveries:
                 self._dispatcher.submit(delivery)
-            if committing.changes and self._feed.active:
+            if self._feed.active and committing.changes:
                 transaction = committing.transaction
                 info = None if transaction is None else transaction.transaction_info()
                 self._feed.publish(Commit(committing.revision, committing.changes, info))
@@ -1053,14 +1063,18 @@ class DictMemoryStore(EntryStore):
         return WriteBatch(self._entries, self._table.revision + 1)
 
     def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
-        changes = batch.net_changes()
-        # One question first, which mostly is answered with no: 0.1 of 1.3 us for each key.
-        has_listeners = self._has_listeners
-        heard = has_listeners(MODIFICATION_EVENTS) and any(map(has_listeners, map(event_class_of, changes)))
-        revision = batch.revision if changes else self._table.revision
-        self._committing = _Committing(changes, revision, heard, transaction)
-        if changes:
-            self._apply(changes, batch.before, revision)
+        committing = _Committing(batch, self._table.revision, False, transaction)
+        changed = batch.changes_anything()
+        if changed:
+            committing.revision = batch.revision
+            # One question first, which mostly is answered with no: 0.1 of 1.3 us for each key.
+            has_listeners = self._has_listeners
+            committing.heard = has_listeners(MODIFICATION_EVENTS) and any(
+                map(has_listeners, map(event_class_of, committing.changes))
+            )
+        self._committing = committing
+        if changed:
+            self._apply(batch, batch.revision)
 
     def _transaction_of_this_thread(self) -> Transaction | None:
         if not self._open_transactions:

@@ -39,22 +39,29 @@ from latchstore.preimages import Layer, Preimages, View
 from latchstore.values import Change, Entry
 
 
-class _Decided:
-    """A commit that is only ever finished.
+class _Commit:
+    """A commit of several keys that is being applied.
 
     Attributes
     ----------
     after : dict
         The keys that change, each with its new entry, or None.
-    deleted : list of str
+    created, deleted : list of str
+        Those that are absent before, and after.
+    changes : list of Change
+        The same, if there are indexes or snapshots that have to know.
     revision : int
     """
 
-    __slots__ = ("after", "deleted", "revision")
+    __slots__ = ("after", "changes", "created", "deleted", "revision")
 
-    def __init__(self, after: dict[str, Entry | None], revision: int) -> None:
+    def __init__(
+        self, before: Mapping[str, Entry | None], after: dict[str, Entry | None], revision: int
+    ) -> None:
         self.after = after
+        self.created = [key for key in after if before[key] is None]
         self.deleted = [key for key, new in after.items() if new is None]
+        self.changes: list[Change] = []
         self.revision = revision
 
 
@@ -97,8 +104,8 @@ class Table:
         self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
         # What a commit that is under way has to take back, and, once it is decided, to finish; each published
         # by one assignment, so that `settle` knows what to do whatever has struck. Under the table lock.
-        self._preparing: list[Change] | None = None
-        self._committing: _Decided | None = None
+        self._preparing: _Commit | None = None
+        self._committing: _Commit | None = None
         # The same for a commit of one key, and its revision: it is made by one operation of the dict.
         self._changing: tuple[Change, int] | None = None
 
@@ -138,23 +145,39 @@ class Table:
             self.settle()
             lock.give_back_write()
 
-    def apply(self, changes: list[Change], revision: int, open_gate: Callable[[], None]) -> None:
+    def apply(
+        self,
+        before: Mapping[str, Entry | None],
+        after: dict[str, Entry | None],
+        revision: int,
+        open_gate: Callable[[], None],
+    ) -> None:
         """Make all changes, at one instant for every reader; or raise, and make none.
 
         The caller holds the writer mutex and has shut the gate, which is opened here. Nothing is undone
         after the first entry has changed: an exception that comes later (an interrupt) is raised when the
         commit is whole.
+
+        Parameters
+        ----------
+        before : mapping
+            What the table has for the keys of `after`, or None; other keys may be in it.
+        after : dict
+            The keys that change, each with its new entry, or None. It is not changed any more.
         """
         lock = self._latches.table
-        decided = _Decided({key: new for key, _, new in changes}, revision)
+        commit = _Commit(before, after, revision)
         try:
             try:
                 if not lock.write_handle.acquire(True, lock.timeout):
                     lock.refuse_writing()
-                self.preimages.record(changes)
-                self._preparing = changes
-                self._prepare(changes)
-                self._committing = decided
+                if self.indexes or self.preimages.layers:
+                    # Else nobody needs them one by one: 0.1 of 2.6 us for each key.
+                    commit.changes = [(key, before[key], new) for key, new in after.items()]
+                    self.preimages.record(commit.changes)
+                self._preparing = commit
+                self._prepare(commit)
+                self._committing = commit
                 self.settle()
                 open_gate()
                 lock.write_handle.release()
@@ -191,17 +214,18 @@ class Table:
             else:
                 self._undo_indexes([change])
             self._changing = None
-        if self._preparing is not None:
-            self._remove([key for key, old, _ in self._preparing if old is None])
-            self._undo_indexes(self._preparing)
+        undecided = self._preparing
+        if undecided is not None:
+            self._remove(undecided.created)
+            self._undo_indexes(undecided.changes)
             self._preparing = None
 
-    def _prepare(self, changes: list[Change]) -> None:
+    def _prepare(self, commit: _Commit) -> None:
         """Do all that can fail; nobody can see any of it."""
         # Room for the new keys now, so that the update that follows only replaces values: it can
         # then neither allocate nor fail.
-        self.entries.update(dict.fromkeys([key for key, old, _ in changes if old is None]))
-        self._update_indexes(changes)
+        self.entries.update(dict.fromkeys(commit.created))
+        self._update_indexes(commit.changes)
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:

@@ -175,17 +175,22 @@ class Committer(Protocol):
         """As `EntryStore._progress`."""
 
 
+#: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
+_running_loop: Callable[[], object] | None = None
+
+
 def _current_task() -> object | None:
     """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
+    global _running_loop
+    if _running_loop is None:
+        # It may be that another thread is importing it just now.
+        _running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if _running_loop is None:
+            return None
     # Asking for the loop first: current_task() raises where there is none, which takes 0.5 us.
-    running_loop = getattr(asyncio, "_get_running_loop", None)
-    loop = None if running_loop is None else running_loop()
-    if loop is None:
+    if _running_loop() is None:
         return None
-    task: object | None = asyncio.current_task(loop)
+    task: object | None = sys.modules["asyncio"].current_task()
     return task
 
 
@@ -509,19 +514,20 @@ class Transaction(EntryStore):
         if self._owner is not this_thread.thread:
             return False
         batch = self._batch
-        if batch is None or ("asyncio" in sys.modules and self._task is not _current_task()):
-            batch = self._open_batch()  # which says what is wrong
+        # The usual answers of `_current_task` without the call: with asyncio loaded 0.15 of 2.8 us a key.
+        if batch is None or (
+            "asyncio" in sys.modules
+            if _running_loop is None
+            else self._task is not None or _running_loop() is not None
+        ):
+            batch = self._open_batch()  # or the error that says why there is none
         batch.put(key, edit)
         return True
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch
-        if (
-            batch is not None
-            and self._owner is this_thread.thread
-            and ("asyncio" not in sys.modules or self._task is _current_task())
-        ):
+        if batch is not None and self._owner is this_thread.thread and self._task is _current_task():
             return batch
         if self._owner is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")

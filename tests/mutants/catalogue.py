@@ -156,9 +156,11 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 "memory.py",
-                "            self._apply(changes, batch.before, revision)\n",
-                "            for change in changes:\n"
-                "                self._apply([change], batch.before, revision)\n",
+                "            self._apply(batch, batch.revision)\n",
+                "            for key, new in batch.after.items():\n"
+                "                one = WriteBatch(self._entries, batch.revision)\n"
+                "                one.before, one.after = batch.before, {key: new}\n"
+                "                self._apply(one, batch.revision)\n",
             ),
         ),
     ),

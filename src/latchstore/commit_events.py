@@ -39,12 +39,18 @@ def event_class_of(change: Change) -> type[StoreModificationEvent]:
 
 
 def event_of(
-    change: Change, source: object, revision: int, transaction: object | None
+    cls: type[StoreModificationEvent],
+    change: Change,
+    source: object,
+    revision: int,
+    transaction: object | None,
 ) -> StoreModificationEvent:
     """Build the event that tells of a change.
 
     Parameters
     ----------
+    cls : type
+        From `event_class_of`.
     change : Change
     source : object
         The store.
@@ -54,7 +60,7 @@ def event_of(
         What the event is to say of the transaction.
     """
     _, old, new = change
-    event = event_class_of(change)(
+    event = cls(
         source,
         key=change[0],
         value=None if new is None else StoredValue(new),
@@ -172,10 +178,12 @@ class CommitDelivery(EmittedDelivery):
 
     def event(self, position: int) -> StoreModificationEvent | None:
         change, revision = self._changes[position], self.revision
-        if self._heard is not None and not self._heard(event_class_of(change)):
+        cls = event_class_of(change)
+        # A lone one had a listener at the commit: not asked again, 0.1 of 11 us.
+        if self.count > 1 and self._heard is not None and not self._heard(cls):
             return None
         assert revision is not None
-        return event_of(change, self._source, revision, self._transaction)
+        return event_of(cls, change, self._source, revision, self._transaction)
 
     def __repr__(self) -> str:
         return f"<commit {self.revision}: {len(self._changes)} events>"

@@ -708,7 +708,7 @@ class EventManager(BaseEventManager):
             return None
         if self._dead:
             self._change(_unchanged)
-        route = self._route(self._newest(), type(event))
+        route = self._newest_route(type(event))
         if not route.enabled:
             return None
         connections = route.matching(event)
@@ -724,7 +724,7 @@ class EventManager(BaseEventManager):
         self._change(lambda table: table.with_info(table.info(cls)._switched(enabled=True)))
 
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
-        return self._route(self._newest(), cls).enabled
+        return self._newest_route(cls).enabled
 
     def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
         # The store asks this on every commit: no call on the usual way.
@@ -759,12 +759,11 @@ class EventManager(BaseEventManager):
     def get_listeners(
         self, event_or_class: BaseEvent | type[BaseEvent], cls: type[BaseEvent] | None = None
     ) -> list[Listener]:
-        table = self._newest()
         if isinstance(event_or_class, BaseEvent):
             event_class = type(event_or_class) if cls is None else cls
-            return _listeners(self._route(table, event_class).matching(event_or_class))
+            return _listeners(self._newest_route(event_class).matching(event_or_class))
         event_class = event_or_class if cls is None else cls
-        return _listeners(self._route(table, event_class).connections())
+        return _listeners(self._newest_route(event_class).connections())
 
     def set_trace(self, func: Trace | None) -> None:
         if func is not None and not callable(func):
@@ -817,7 +816,10 @@ class EventManager(BaseEventManager):
             table = table.following[0]
         return table
 
-    def _route(self, table: _Table, cls: type[BaseEvent]) -> _Route:
+    def _newest_route(self, cls: type[BaseEvent]) -> _Route:
+        table = self._table
+        if table.following:
+            table = self._newest()
         return table.routes.get(cls) or self._new_route(table, cls)
 
     def _new_route(self, table: _Table, cls: type[BaseEvent]) -> _Route:

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from latchstore.arguments import checked_timeout
 from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest, Lost, Record
-from latchstore.commit_events import event_of
+from latchstore.commit_events import event_class_of, event_of
 from latchstore.entry_store import matches
 from latchstore.errors import WaitTimeoutError, WatchClosedError
 from latchstore.events import EventsLost, StoreModificationEvent
@@ -80,7 +80,10 @@ class Watch:
             if isinstance(taken, Lost):
                 return EventsLost(self._source, **taken._asdict())
             if self._is_wanted(taken):
-                return event_of(taken.change, self._source, taken.revision, taken.transaction)
+                change = taken.change
+                return event_of(
+                    event_class_of(change), change, self._source, taken.revision, taken.transaction
+                )
         if self._buffer.closed:
             raise WatchClosedError(f"{self!r} is used after it was closed")
         if self._buffer.ended:

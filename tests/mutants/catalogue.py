@@ -58,7 +58,7 @@ _ACQUIRE = "                now = latches.writer.acquire_as_writer(claim, latche
 
 _END_OF_WRITE_ONE = """            raise
         if heard:
-            self._start_dispatcher_if_needed()
+            self._dispatcher.start_if_needed()
 """
 
 _TELLING = """                if heard or self._feed.active:
@@ -183,7 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "        if self._feed.active:\n"
                 "            self._feed.publish(Commit(revision, [change], None))\n"
                 "        if heard:\n"
-                "            self._start_dispatcher_if_needed()\n",
+                "            self._dispatcher.start_if_needed()\n",
             ),
         ),
     ),

@@ -314,9 +314,6 @@ def with_frames_left(left: int, call: Callable[[], object]) -> None:
     descend(sys.getrecursionlimit() - depth - left)
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="on a stack that is full a lock may be taken that cannot be freed"
-)
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.startswith(("wait", "close"))])
 def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Near the recursion limit each call may fail, the first and the last that an operation makes."""
@@ -324,7 +321,7 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
     outcomes = outcomes_of(name)
     failed = 0
     # Of a cache there are many, and each takes its time.
-    for left in range(1, 80, 9 if "cache:" in name else 1):
+    for left in range(1, 80, 3 if "cache:" in name else 1):
         subject = subject_for(name)
         try:
             with_frames_left(left, functools.partial(OPERATIONS[name], subject))
@@ -333,7 +330,8 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
             check(name, subject, other, outcomes)
         else:
             subject.store.close(TIMEOUT)
-    assert failed > (1 if "cache:" in name else 3)
+    # Python 3.12 and newer count no calls of what is written in C, and `disconnect` makes few others.
+    assert failed > (1 if "cache:" in name else 2 if name == "disconnect" else 3)
 
 
 # -- locks of others ------------------------------------------------------------------------------

@@ -292,7 +292,10 @@ class Latch:
                 self.release(claim)
                 raise
         except BaseException:
-            self.release(claim)
+            # Not by way of `release`: the latch was taken in C, and there may be no stack for a call of ours.
+            # Who waits for it looks by itself.
+            if claims.get(0) is claim:
+                del claims[0]
             raise
 
     def during_or_after(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:

@@ -477,7 +477,11 @@ class EventDispatcher:
             delivery.done = True
         self.calling = None
         self._delivering = None
-        self._note_delivered(delivery)
+        if delivery.count > 1:
+            self._done_more = max(self._done_more, delivery.more_until)
+        revision = delivery.revision if delivery.count else None  # asked again, as a listener may have forked
+        if revision is not None and revision > self.heard_revision:
+            self._note_heard(revision)
         taken.popleft()
         if self.crowded and not self._is_full():
             self._make_room()
@@ -526,18 +530,10 @@ class EventDispatcher:
             self._put_flag(_Flag(None))  # wakes the thread, should it run
             self._hand_on_held()
 
-    def _note_delivered(self, delivery: Delivery) -> None:
-        if delivery.count > 1:
-            self._done_more = max(self._done_more, delivery.more_until)
-        revision = delivery.revision if delivery.count else None
-        if revision is not None and revision > self.heard_revision:
-            self._note_heard(revision)
-
     def _note_heard(self, revision: int) -> None:
         self.heard_revision = revision
-        if not self._flags:
-            return
-        for flag in self._flags.copy():
+        # The copy is made only if there is anything in it: this is done for each commit.
+        for flag in self._flags.copy() if self._flags else ():
             if flag.revision is not None and flag.revision <= revision:
                 flag.reached.put(None)
 

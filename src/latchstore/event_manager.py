@@ -688,22 +688,20 @@ class EventManager(BaseEventManager):
         emission : Emission or None
             None if nothing is to be called.
         """
-        begun = self._begin(event)
-        if begun is None:
-            return None
-        connections, trace = begun
-        return Emission(event, _listeners(connections), trace)
-
-    def _emit(self, event: BaseEvent) -> None:
-        begun = self._begin(event)
-        if begun is not None:
-            _call_listeners(*begun, event)
-            event.post_emit()
-
-    def _begin(self, event: BaseEvent) -> tuple[list[_Connection], Trace | None] | None:
-        """Return whom to call, and what traces that; None if the event is not to be emitted."""
         # Once for the whole emission, so that set_trace cannot take effect in the middle of it.
         trace = self._trace
+        connections = self._begin(event, trace)
+        return None if connections is None else Emission(event, _listeners(connections), trace)
+
+    def _emit(self, event: BaseEvent) -> None:
+        trace = self._trace  # once, as in `emission`
+        connections = self._begin(event, trace)
+        if connections is not None:
+            _call_listeners(connections, trace, event)
+            event.post_emit()
+
+    def _begin(self, event: BaseEvent, trace: Trace | None) -> list[_Connection] | None:
+        """Return whom to call; None if the event is not to be emitted."""
         if trace is not None and trace("emit", self.emit, (event,)):
             return None
         if self._dead:
@@ -713,7 +711,7 @@ class EventManager(BaseEventManager):
             return None
         connections = route.matching(event)
         event.pre_emit()
-        return connections, trace
+        return connections
 
     def disable(self, cls: type[BaseEvent]) -> None:
         _check_event_class(cls)

@@ -53,13 +53,28 @@ class _Interrupter:
     """A signal handler: while it is `armed` it raises KeyboardInterrupt.
 
     A signal may be under way in another thread while the main thread takes its timer back.
+
+    Attributes
+    ----------
+    raised : bool
+        Whether it has raised one. Python drops what is raised in a finalizer, wherever that comes to run.
     """
 
     armed = False
+    raised = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.armed:
+            self.raised = True
             raise KeyboardInterrupt
+
+    def wait(self, sent: SimpleQueue[None]) -> None:
+        """Wait for the interrupt: there is an item when it was sent, and there may be some of those before.
+
+        A loop of its own: what is raised at its end passes a ``try`` around it (tests/test_guarded_loops.py).
+        """
+        while not self.raised:
+            sent.get()
 
 
 def signals(count: int) -> dict[str, Any]:
@@ -88,16 +103,17 @@ def signals(count: int) -> dict[str, Any]:
                 break
             name = INTERRUPTED[number % len(INTERRUPTED)]
             subject = Subject()
-            interrupter.armed = True
+            interrupter.raised = False
             try:
+                interrupter.armed = True
                 try:
                     if number % 2:
                         wanted.put(None)
                     else:
                         signal.setitimer(signal.ITIMER_REAL, 10 ** chance.uniform(-4.5, -2.8))
                     OPERATIONS[name](subject)
-                    while number % 2:
-                        sent.get()  # until the interrupt comes; of one that came before an item is left
+                    if number % 2:
+                        interrupter.wait(sent)
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                     interrupter.armed = False

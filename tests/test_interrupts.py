@@ -286,14 +286,21 @@ def test_memory_that_cannot_be_had(failures: int) -> None:
 
 def in_process(*words: str) -> Any:
     """Run tests/interrupts/process.py, and return what it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.interrupts.process", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python_module("tests.interrupts.process", *words)
+    if (
+        done.returncode < 0
+        and words[0] == "memory"
+        and python_module("tests.interrupts.plain_memory").returncode < 0
+    ):
+        # What is written in Python cannot crash the interpreter; it does so without any of it as well.
+        pytest.skip("this Python crashes when it gets no memory, in a program without a store, too")
     assert done.returncode == 0, done.stderr[-3_000:]
     return json.loads(done.stdout)
+
+
+def python_module(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process of its own."""
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
 
 
 # -- no stack left --------------------------------------------------------------------------------

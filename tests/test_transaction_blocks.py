@@ -13,6 +13,8 @@ import asyncio
 import contextlib
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -1176,3 +1178,34 @@ def test_blocks_of_two_stores_are_apart(store: DictMemoryStore) -> None:
                 other.from_bytes("a", b"")
             raise BrokenBlockError
         assert (store.exists("a"), other.exists("a")) == (False, True)
+
+
+_ASYNCIO_COMES_LATER = """
+import sys
+from latchstore import DictMemoryStore, WrongThreadError
+store = DictMemoryStore()
+assert "asyncio" not in sys.modules
+with store.transaction("before there was a loop") as tx:
+    store.from_bytes("own", b"")
+    import asyncio
+
+    async def task():
+        for write in (store.from_bytes, tx.from_bytes):
+            try:
+                write("other", b"")
+            except WrongThreadError as error:
+                assert "belongs to no asyncio task" in str(error), error
+            else:
+                print("written by", write)
+
+    asyncio.run(task())
+    store.from_bytes("own too", b"")
+print(*store.query_keys())
+"""
+
+
+def test_a_block_that_was_there_before_asyncio_is_no_tasks_block() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ASYNCIO_COMES_LATER], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("own own too\n", "")

@@ -500,10 +500,14 @@ class Transaction(EntryStore):
             block = block._outer
 
     def _call_back(self) -> None:
-        if self._outer is None:
-            _call_all(self._after_rollback if self.revision is None else self._after_commit)
-        elif not self._kept:
-            _call_all(self._after_rollback)
+        called, passed_over = self._after_commit, self._after_rollback
+        if self._outer is not None or self.revision is None:
+            called, passed_over = passed_over, called
+        # Also what the outer block has now: a log that keeps a traceback may keep this transaction.
+        passed_over.clear()
+        if self._outer is None or not self._kept:
+            _call_all(called)
+        called.clear()
 
     def belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""

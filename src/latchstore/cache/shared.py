@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -679,12 +680,14 @@ class Cache(StoreMapping):
                     self._put(key, data, options)
             self._loads.finish(mine, Outcome(data, None))
             return value if kept else self.get(key, value)
-        except Exception:
+        except Exception as error:
             # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
             node = self._nodes.get(key)
             if node is not None:
                 node.refresh = self._clock() + (options.refresh_after or _TRY_AGAIN)
             logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
+            # A log that keeps the record is to keep no transaction, whose block may have been left open.
+            traceback.clear_frames(error.__traceback__)
             return old
 
     def _note_failure(self, load: Load, error: Exception, seconds: float) -> None:

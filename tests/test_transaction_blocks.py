@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import subprocess
@@ -322,6 +323,23 @@ def test_a_log_that_keeps_what_a_callback_raises_keeps_alive_nothing_else(
         reference = weakref.ref(failing)
         del failing, tx
     assert [record.exc_info is not None for record in caplog.records] == [True]
+    assert reference() is None
+
+
+@pytest.mark.parametrize("inner", [True, False])
+@pytest.mark.parametrize("committing", [True, False])
+def test_a_transaction_that_has_ended_keeps_no_callbacks(
+    store: DictMemoryStore, committing: bool, inner: bool
+) -> None:
+    """A traceback that somebody keeps has the frames that called it, and so the transaction."""
+    callback = Failing()
+    with store.transaction() as outer, store.transaction() if inner else contextlib.nullcontext(outer) as tx:
+        tx.on_rollback(functools.partial(id, callback))
+        tx.on_commit(functools.partial(id, callback))
+        if not committing:
+            tx.doom()
+    reference = weakref.ref(callback)
+    del callback
     assert reference() is None
 
 

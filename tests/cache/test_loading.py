@@ -13,6 +13,7 @@ import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache.loading import LoadTable
+from latchstore.transaction import Transaction
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.schedules import in_another_thread, run_threads
 from tests.test_fork import in_child
@@ -579,6 +580,21 @@ class TestRefreshing:
         assert "refreshing key 'key' failed" in caplog.text
         clock.now += seconds
         assert cache.get_or_load("key", lambda key: "new") == "new"
+
+    def test_a_log_that_keeps_the_failure_keeps_no_transaction_open(
+        self, cache: Cache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A strike before the first bytecode of ``__exit__`` leaves the end to whoever frees the block."""
+
+        def struck(*arguments: object) -> None:
+            raise MemoryError("struck")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Transaction, "__exit__", struck)
+            assert cache.get_or_load("key", lambda key: "new") == "old"
+        assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [MemoryError]
+        assert in_another_thread(lambda: cache.set("key", "set")) is None
+        check(cache)
 
     @pytest.mark.parametrize("remove", [lambda c: c.delete("key"), lambda c: c.clear()])
     def test_a_delete_counts_more(

@@ -338,7 +338,8 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
         else:
             subject.store.close(TIMEOUT)
     # Python 3.12 and newer count no calls of what is written in C, and `disconnect` makes few others.
-    assert failed > (1 if "cache:" in name else 2 if name == "disconnect" else 3)
+    few = name == "disconnect" and sys.version_info >= (3, 12)
+    assert failed > (1 if "cache:" in name else 2 if few else 3)
 
 
 # -- locks of others ------------------------------------------------------------------------------

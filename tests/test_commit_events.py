@@ -15,7 +15,7 @@ from latchstore import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of
+from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of, event_of
 from latchstore.dispatcher import EventDispatcher
 from latchstore.values import Change, Entry, entry_from_metadata
 
@@ -85,6 +85,20 @@ def test_what_events_say() -> None:
     new: Any = updated.value
     assert (old.data.read(), new.data.read()) == (b"old", b"new")
     assert deleted.value is None
+
+
+@pytest.mark.parametrize("change", [CREATED, UPDATED, DELETED])
+def test_an_event_is_what_its_constructor_would_have_made(change: Change) -> None:
+    built = event_of(event_class_of(change), change, "the store", 7, "the transaction")
+    made = type(built)(
+        "the store",
+        key=built.key,
+        value=built.value,
+        previous=built.previous,
+        revision=7,
+        transaction="the transaction",
+    )
+    assert vars(built) == vars(made)
 
 
 def test_an_event_is_built_when_its_turn_comes() -> None:

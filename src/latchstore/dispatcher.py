@@ -100,13 +100,14 @@ class Delivery(ABC):
 class _Flag(Delivery):
     """A delivery that only says when its turn has come: all that was queued before has been heard."""
 
-    __slots__ = ("reached",)
+    __slots__ = ("reached", "until")
 
-    def __init__(self, revision: int | None) -> None:
-        super().__init__(0, revision)
+    def __init__(self, until: int | None) -> None:
+        super().__init__(0)
         # A queue and not an Event, whose wait() can be left locked by an interrupt (locking.py).
         self.reached: SimpleQueue[None] = SimpleQueue()
-        # It is rung as soon as the revision has been heard, even if its turn has not come.
+        # It is rung as soon as this revision has been heard, even if its turn has not come.
+        self.until = until
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
         self.reached.put(None)
@@ -463,7 +464,7 @@ class EventDispatcher:
         if not delivery.done:
             if delivery.count:
                 self._delivering = (delivery, time.monotonic())
-            revision = delivery.revision if delivery.count else None
+            revision = delivery.revision
             if revision is not None and revision - 1 > self.heard_revision:
                 # Commits that nobody listened to stand before this one: there was nothing to hear of them.
                 self._note_heard(revision - 1)
@@ -479,7 +480,7 @@ class EventDispatcher:
         self._delivering = None
         if delivery.count > 1:
             self._done_more = max(self._done_more, delivery.more_until)
-        revision = delivery.revision if delivery.count else None  # asked again, as a listener may have forked
+        revision = delivery.revision  # asked again, as a listener may have forked
         if revision is not None and revision > self.heard_revision:
             self._note_heard(revision)
         taken.popleft()
@@ -534,7 +535,7 @@ class EventDispatcher:
         self.heard_revision = revision
         # The copy is made only if there is anything in it: this is done for each commit.
         for flag in self._flags.copy() if self._flags else ():
-            if flag.revision is not None and flag.revision <= revision:
+            if flag.until is not None and flag.until <= revision:
                 flag.reached.put(None)
 
     def refuse_on_own_thread(self, operation: str) -> None:

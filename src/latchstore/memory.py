@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import get_ident
 from types import TracebackType
@@ -99,7 +99,7 @@ class _Committing:
 
     Attributes
     ----------
-    changes : list of Change
+    changes : sequence of Change
         Those of a batch are listed if they are heard, or by `list_changes`.
     revision : int
     heard : bool
@@ -114,7 +114,7 @@ class _Committing:
 
     def __init__(
         self,
-        changes: list[Change],
+        changes: Sequence[Change],
         revision: int,
         heard: bool,
         transaction: Transaction | None,
@@ -127,7 +127,7 @@ class _Committing:
         self.deliveries: list[Delivery] | None = None
         self._batch = batch
 
-    def list_changes(self) -> list[Change]:
+    def list_changes(self) -> Sequence[Change]:
         """Return the changes; those of a batch are listed now, as somebody is to be told of them."""
         if self._batch is not None:
             self.changes = self._batch.net_changes()
@@ -920,7 +920,7 @@ class DictMemoryStore(EntryStore):
                 heard = has_listeners(MODIFICATION_EVENTS) and has_listeners(event_class_of(change))
                 table.apply_one(change, revision)
                 if heard or self._feed.active:
-                    self._committing = _Committing([change], revision, heard, None)
+                    self._committing = _Committing((change,), revision, heard, None)
                     self._tell(claim)
                 self._told_revision = revision
                 latches.writer.release(claim)
@@ -944,7 +944,7 @@ class DictMemoryStore(EntryStore):
             revision = self._told_revision + 1
             if self._table.revision == revision:
                 heard = self._has_listeners(event_class_of(change))
-                self._committing = _Committing([change], revision, heard, None)
+                self._committing = _Committing((change,), revision, heard, None)
         self._end_write(claim)
 
     def _end_write(self, claim: WriterClaim) -> None:
@@ -1067,7 +1067,7 @@ class DictMemoryStore(EntryStore):
         return WriteBatch(self._entries, self._table.revision + 1)
 
     def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
-        committing = _Committing([], self._table.revision, False, transaction, batch)
+        committing = _Committing((), self._table.revision, False, transaction, batch)
         changed = batch.changes_anything()
         if changed:
             committing.revision = batch.revision

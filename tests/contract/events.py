@@ -32,6 +32,7 @@ from latchstore import (
     StoreTransactionEvent,
     StoreTransactionStartEvent,
     StoreUpdateEvent,
+    commit_events,
 )
 from tests.contract.reading import NESTED, fresh_nested, spoil
 from tests.contract.stores import TIMEOUT, StoreContract, facts, fill
@@ -556,11 +557,15 @@ class DeliveryContract(StoreContract):
         self, store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         built: list[type] = []
-        original = BaseEvent.__init__
+        original, original_event_of = BaseEvent.__init__, commit_events.event_of
 
         def counting(self: BaseEvent, /, *args: Any, **attributes: Any) -> None:
             built.append(type(self))
             original(self, *args, **attributes)
+
+        def counting_event_of(cls: type[StoreModificationEvent], *args: Any) -> StoreModificationEvent:
+            built.append(cls)
+            return original_event_of(cls, *args)
 
         def change() -> None:
             for write in CHANGES.values():
@@ -575,6 +580,7 @@ class DeliveryContract(StoreContract):
             store.flush()
 
         monkeypatch.setattr(BaseEvent, "__init__", counting)
+        monkeypatch.setattr(commit_events, "event_of", counting_event_of)  # which calls no __init__
         change()
         assert built == []
         listen(store, StoreDeleteEvent)

@@ -62,7 +62,7 @@ _END_OF_WRITE_ONE = """            raise
 """
 
 _TELLING = """                if heard or self._feed.active:
-                    self._committing = _Committing([change], revision, heard, None)
+                    self._committing = _Committing((change,), revision, heard, None)
                     self._tell(claim)
 """
 
@@ -172,7 +172,7 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 "memory.py",
                 _TELLING,
-                "                committing = _Committing([change], revision, heard, None)\n",
+                "                committing = _Committing((change,), revision, heard, None)\n",
             ),
             Edit(
                 "memory.py",

@@ -598,7 +598,8 @@ class Transaction(EntryStore):
         return len(self._keys_like("*"))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        self._open_batch().put(key, edit)
+        if not self.put_if_own(key, edit):
+            self._open_batch()  # says why there is none for this thread
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
         batch = self._open_batch()

@@ -231,10 +231,11 @@ class TestFloors:
     def test_caches_and_codecs_are_loaded_when_they_are_used(self) -> None:
         code = (
             "import sys, latchstore; "
-            "late = {'latchstore.cache', 'latchstore.codec', 'pickle', 'json', 'pathlib'}; "
+            "late = {'latchstore.cache', 'latchstore.codec', 'pickle', 'json', 'pathlib', 'readerwriterlock'}; "
             "assert not late & set(sys.modules); "
             "from latchstore import Cache; assert Cache().stats()['entries'] == 0; "
-            "store = latchstore.DictMemoryStore(); assert type(store.mapping()) is latchstore.StoreMapping; "
+            "store = latchstore.DictMemoryStore(); assert 'readerwriterlock' not in sys.modules; "
+            "assert type(store.mapping()) is latchstore.StoreMapping; "
             "assert 'Cache' in dir(latchstore); latchstore.nothing"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

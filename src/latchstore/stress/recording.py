@@ -114,8 +114,12 @@ def _recording(make: Callable[[], Latch], order: LockOrder) -> Latch:
     return latch
 
 
+class _RecordingSharedLatch(SharedLatch):
+    """One that can be given other methods, as it has no slots."""
+
+
 def _recording_shared_latch(order: LockOrder) -> SharedLatch:
-    lock = SharedLatch()
+    lock = _RecordingSharedLatch()
     _, label = maker_of(sys._getframe(1))
     note_handles(lock, f"SharedLatch, {label}", RecordingLock(order).begin)
     return lock

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import moved
-from benchmarks.measure import Answer, answer_to, machine
+from benchmarks.measure import Answer, Ratio, answer_to, machine
 from benchmarks.peers import versions
 from benchmarks.plots import draw
 from benchmarks.threads import charts_beside
@@ -148,11 +148,17 @@ def _as_json(answers: dict[str, Answer]) -> dict[str, Any]:
             for figure in answer.figures
         ],
         "ratios": [
-            {"question": name, **_rounded({**vars(ratio), "ratio": ratio.value, "met": ratio.met})}
+            {"question": name, **_rounded(_ratio_as_json(ratio))}
             for name, answer in answers.items()
             for ratio in answer.ratios
         ],
     }
+
+
+def _ratio_as_json(ratio: Ratio) -> dict[str, Any]:
+    found = {**vars(ratio), "ratio": ratio.value, "met": ratio.met}
+    del found["of_rounds"]  # it is the ratio, if there is one
+    return found
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

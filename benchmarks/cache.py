@@ -68,8 +68,8 @@ def _costs(rounds: int) -> tuple[list[Ratio], list[Figure], str]:
         },
         rounds,
     )
-    ratio = Ratio(
-        "a hit / the store's to_bytes", timings["hit"].median, timings["to_bytes"].median, "ns", 1.5
+    ratio = Ratio.of(
+        "a hit / the store's to_bytes", timings["hit"].rounds, timings["to_bytes"].rounds, "ns", 1.5
     )
     table = markdown(
         ["nanoseconds", "a call"], [[name, f"{timing.median:,.0f}"] for name, timing in timings.items()]
@@ -106,9 +106,11 @@ def run(quick: bool = False) -> Answer:
     rounds = _throughputs(make, threads, 1 if quick else 5, 0.05 if quick else 0.3)
     medians = {what: statistics.median(found) for what, found in rounds.items()}
     ratios += [
-        Ratio(f"8 threads, 95/5: {OURS} / {other}", medians[OURS, 8], medians[other, 8], "ops/s", asked, True)
+        Ratio.of(
+            f"8 threads, 95/5: {OURS} / {other}", rounds[OURS, 8], rounds[other, 8], "ops/s", asked, True
+        )
         for other, asked in (("cachetools LRU + Lock", 1.0), ("dogpile memory", 3.0))
-        if (other, 8) in medians
+        if (other, 8) in rounds
     ]
     table = markdown(
         ["95/5, with eviction: thousands a second", *(f"{count} threads" for count in threads)],

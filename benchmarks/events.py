@@ -34,7 +34,7 @@ from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
 from latchstore import StoreModificationEvent, Watch
 
 KEYS = 1_000
-PASSES = 10
+PASSES = 4
 QUICK_PASSES = 2
 BURST = 100
 COMPUTED = 2_000
@@ -249,14 +249,14 @@ def _listener_table(timings: dict[str, Timing]) -> str:
 
 def run(quick: bool = False) -> Answer:
     """Measure; return the answer."""
-    heard = measure_heard(QUICK_PASSES if quick else PASSES, 3 if quick else 30)
-    listeners = measure_listeners(3 if quick else 20)
-    watches = measure_watches(3 if quick else 30)
-    latencies = measure_latency(500, 20, 2) if quick else measure_latency(2_000, 50, 10)
+    heard = measure_heard(QUICK_PASSES if quick else PASSES, 2 if quick else 60)
+    listeners = measure_listeners(1 if quick else 20)
+    watches = measure_watches(2 if quick else 30)
+    latencies = measure_latency(500, 20, 1) if quick else measure_latency(2_000, 50, 10)
     timings = heard | listeners | watches
 
     def ratio(ours: str, other: str, asked: float) -> Ratio:
-        return Ratio(f"{ours} / {other}", timings[ours].median, timings[other].median, "ns", asked)
+        return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
 
     compared = [
         ratio("from_bytes, heard", "encore from_bytes, heard", 1 / 3),

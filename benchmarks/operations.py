@@ -144,10 +144,10 @@ def _peer_table(timings: dict[str, Timing]) -> str:
 
 def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
     """Compare, where a limit was set."""
-    times = {name: timing.median for name, timing in (single | many).items()}
+    timings = single | many
 
     def ratio(ours: str, other: str, asked: float) -> Ratio:
-        return Ratio(f"{ours} / {other}", times[ours], times[other], "ns", asked)
+        return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
 
     return [
         ratio("to_bytes", "dict.get", 2.3),
@@ -164,9 +164,9 @@ def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
 
 def run(quick: bool = False) -> Answer:
     """Measure; return the answer."""
-    single = measure_single_keys(3 if quick else 40)
-    many = measure_many_keys(3 if quick else 30)
-    others = measure_peers(3 if quick else 20)
+    single = measure_single_keys(2 if quick else 40)
+    many = measure_many_keys(2 if quick else 30)
+    others = measure_peers(2 if quick else 20)
     compared = ratios(single, many)
     timings = single | many | others
     report = "\n\n".join([ratio_table(compared), _peer_table(others), figure_list(single | many)])

@@ -123,15 +123,15 @@ def _table(medians: dict[tuple[str, str, int], float], mix: str, threads: Sequen
     return markdown([f"{mix}: thousands a second", *(f"{count} threads" for count in threads)], rows)
 
 
-def _ratios(medians: dict[tuple[str, str, int], float]) -> list[Ratio]:
-    def ratio(what: str, ours: float, other: float, asked: float) -> Ratio:
-        return Ratio(what, ours, other, "ops/s", asked, at_least=True)
+def _ratios(rounds: dict[tuple[str, str, int], list[float]]) -> list[Ratio]:
+    def ratio(what: str, ours: list[float], other: list[float], asked: float) -> Ratio:
+        return Ratio.of(what, ours, other, "ops/s", asked, at_least=True)
 
-    ours = {count: medians["90/10", OURS, count] for count in THREADS if ("90/10", OURS, count) in medians}
+    ours = {count: rounds["90/10", OURS, count] for count in THREADS if ("90/10", OURS, count) in rounds}
     found = [
-        ratio(f"8 threads, 90/10: {OURS} / {other}", ours[8], medians["90/10", other, 8], asked)
+        ratio(f"8 threads, 90/10: {OURS} / {other}", ours[8], rounds["90/10", other, 8], asked)
         for other, asked in (("dict + RWLockFair", 6.0), ("cachetools LRU + Lock", 2.0))
-        if ("90/10", other, 8) in medians
+        if ("90/10", other, 8) in rounds
     ]
     return [*found, ratio("90/10: 16 threads / 1 thread", ours[16], ours[1], 0.8)]
 
@@ -177,7 +177,7 @@ def run(quick: bool = False) -> Answer:
     threads = (1, 8, 16) if quick else THREADS
     rounds = measure(make, threads, mixes, 1 if quick else 5, 0.05 if quick else 0.2)
     medians = {key: statistics.median(found) for key, found in rounds.items()}
-    ratios = _ratios(medians)
+    ratios = _ratios(rounds)
     report = "\n\n".join([ratio_table(ratios), *(_table(medians, mix, threads) for mix in mixes)])
     figures = [
         Figure.of(f"{mix}, {name}, {count} threads", found, "ops/s")

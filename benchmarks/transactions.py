@@ -213,7 +213,7 @@ def run(quick: bool = False) -> Answer:
     timings |= measure_snapshots(many, 3 if quick else 30)
 
     def ratio(ours: str, other: str, asked: float) -> Ratio:
-        return Ratio(f"{ours} / {other}", timings[ours].median, timings[other].median, "ns", asked)
+        return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
 
     compared = [
         ratio("transaction of 100 sets", "encore, 100 sets", 0.1),

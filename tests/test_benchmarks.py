@@ -58,6 +58,14 @@ def test_limits_from_below_and_from_above() -> None:
     assert ">= 2 " in ratio_table([Ratio("", 1, 1, "", 2.0, at_least=True)])
 
 
+def test_a_ratio_is_that_of_rounds_whatever_speed_the_machine_has_in_each() -> None:
+    ours, other = [1.0, 2.0, 2.0, 1.0, 1.0], [2.0, 4.0, 4.0, 4.0, 2.0]
+    ratio = Ratio.of("", ours, other, "ns", 0.5)
+    assert (ratio.ours, ratio.other) == (1.0, 4.0)
+    assert ratio.value == 0.5
+    assert ratio.met
+
+
 def test_a_figure_has_median_and_spread() -> None:
     figure = Figure.of("x", [1.0, 2.0, 3.0, 4.0, 5.0], "ns")
     assert (figure.median, figure.spread) == (3.0, 1.0)

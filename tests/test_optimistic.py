@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -503,8 +504,7 @@ class CountingLock(SharedLatch):
         def guarded(*arguments: Any, **options: Any) -> bool:
             return lock._refuse() if lock.refusing else acquire(*arguments, **options)
 
-        handle.acquire = guarded
-        return handle
+        return SimpleNamespace(acquire=guarded, release=handle.release, locked=handle.locked)
 
 
 def test_the_body_takes_no_lock() -> None:

@@ -14,6 +14,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -589,8 +590,7 @@ class WatchedLock(SharedLatch):
                 assert self.may_release.wait(TIMEOUT)
             release()
 
-        handle.acquire, handle.release = watched_acquire, watched_release
-        return handle
+        return SimpleNamespace(acquire=watched_acquire, release=watched_release, locked=handle.locked)
 
 
 @every_read

@@ -48,7 +48,6 @@ from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from types import TracebackType
 from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from latchstore.errors import LockTimeoutError
@@ -385,12 +384,7 @@ class _Handle(ABC):
     def __enter__(self) -> bool:
         return self.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
 

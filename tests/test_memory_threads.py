@@ -678,7 +678,12 @@ def test_no_reader_ever_sees_half_of_a_commit() -> None:
 def test_readers_of_an_unguarded_store_do() -> None:
     pause = RoundPause("replace")
     store = halting(GateNeverShut(EventManager(), lock_class=NoLock, indexes=["parity"]), pause)
-    assert halves_in_many_commits(store, 3, pause)
+    damage: object
+    try:
+        damage = halves_in_many_commits(store, 3, pause)
+    except IndexError as error:
+        damage = error  # without the GIL the books of its snapshots may break before anybody reads a half
+    assert damage
 
 
 # -- nothing is lost ------------------------------------------------------------------------------

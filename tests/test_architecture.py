@@ -231,8 +231,8 @@ class TestFloors:
     def test_caches_and_codecs_are_loaded_when_they_are_used(self) -> None:
         code = (
             "import sys, latchstore; "
-            "late = {'latchstore.cache', 'latchstore.codec', 'pickle', 'json', 'pathlib'}; "
-            "late.add('readerwriterlock'); "
+            "late = {'latchstore.cache', 'latchstore.codec', "
+            "'pickle', 'json', 'pathlib', 'readerwriterlock'}; "
             "assert not late & set(sys.modules); "
             "from latchstore import Cache; assert Cache().stats()['entries'] == 0; "
             "store = latchstore.DictMemoryStore(); assert 'readerwriterlock' not in sys.modules; "

@@ -42,7 +42,6 @@ import _thread
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -68,11 +67,19 @@ LOOK_AGAIN = 0.05
 class Lockable(Protocol):
     """What a handle of a reader/writer lock must do (``readerwriterlock.rwlock.Lockable``)."""
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    __slots__ = ()
 
-    def release(self) -> None: ...
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take this side; return whether that was possible within `timeout` seconds."""
+        ...
 
-    def locked(self) -> bool: ...
+    def release(self) -> None:
+        """Give this side back; nothing happens if a handle of our own does not have it."""
+        ...
+
+    def locked(self) -> bool:
+        """Tell whether the handle has this side."""
+        ...
 
 
 class ReaderWriterLock(Protocol):
@@ -361,25 +368,13 @@ class SharedLatch:
         return SharedWriter(self)
 
 
-class _Handle(ABC):
+class _Handle(Lockable):
     """One side of a `SharedLatch`, which ``with`` takes and gives back as those of the library."""
 
     __slots__ = ("_latch",)
 
     def __init__(self, latch: SharedLatch) -> None:
         self._latch = latch
-
-    @abstractmethod
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take this side; return whether that was possible within `timeout` seconds."""
-
-    @abstractmethod
-    def release(self) -> None:
-        """Give this side back; nothing happens if the handle does not have it."""
-
-    @abstractmethod
-    def locked(self) -> bool:
-        """Tell whether the handle has this side."""
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -666,12 +661,6 @@ def _give_back(handle: Lockable) -> None:
         handle.release()
 
 
-def _is_of_the_library_s_kind(lock: object) -> bool:
-    from readerwriterlock.rwlock import RWLockable  # here, as the store's own lock does without: see above
-
-    return isinstance(lock, RWLockable)
-
-
 class Latches:
     """The two latches of one store, in the order of the table above.
 
@@ -694,7 +683,7 @@ class Latches:
     def renew(self) -> None:
         """Make new locks, which are free: at the beginning, and in a forked child."""
         lock = self._lock_class()
-        if type(lock) is not SharedLatch and not _is_of_the_library_s_kind(lock):
+        if not (callable(getattr(lock, "gen_rlock", None)) and callable(getattr(lock, "gen_wlock", None))):
             raise TypeError(f"lock_class must make locks with gen_rlock() and gen_wlock(), got {lock!r}")
         self.writer = WriterMutex()
         self.table = TableLock(lock, self.timeout, self.writer)

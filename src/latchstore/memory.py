@@ -37,7 +37,13 @@ from latchstore.arguments import (
 from latchstore.attempts import Attempts
 from latchstore.batch import OptimisticBatch, WriteBatch
 from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest
-from latchstore.commit_events import MODIFICATION_EVENTS, CommitDelivery, EventDelivery, event_class_of
+from latchstore.commit_events import (
+    MODIFICATION_EVENTS,
+    CommitDelivery,
+    EventDelivery,
+    event_class_of,
+    has_listeners_of,
+)
 from latchstore.dispatcher import Delivery, EventDispatcher, Timer
 from latchstore.entry_store import Edit, EntryStore, Progress, cause_of_edit
 from latchstore.errors import (
@@ -213,8 +219,7 @@ class DictMemoryStore(EntryStore):
         self._first_revision = 0
         self._connected = False
         self._closed = False
-        # A foreign event manager need not be able to tell; then every event is built.
-        self._has_listeners: Callable[[Any], bool] = getattr(self.event_manager, "has_listeners", _always)
+        self._has_listeners = has_listeners_of(self.event_manager)
         _stores.add(self)
         # The dispatcher's thread does not keep the store alive; when nobody does, it ends the thread.
         weakref.finalize(self, self._dispatcher.stop_soon).atexit = False
@@ -892,7 +897,7 @@ class DictMemoryStore(EntryStore):
             block = open_transactions.get(get_ident())
             transaction = None if block is None else block()
             # As `belongs_to_this_thread` says it, without the call.
-            if transaction is not None and transaction.owner is this_thread.thread:
+            if transaction is not None and transaction._owner is this_thread.thread:
                 transaction._write_one(key, edit, purpose)
                 return
         if self._closed or self._dispatcher.crowded:
@@ -1215,7 +1220,3 @@ def _shown(keys: list[str]) -> str:
 
 def _do_nothing() -> None:
     pass
-
-
-def _always(cls: object) -> bool:
-    return True

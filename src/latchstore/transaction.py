@@ -232,7 +232,7 @@ class Transaction(EntryStore):
         self._batch: WriteBatch | None = None
         self._savepoint = 0
         self._thread: int | None = None
-        self.owner: threading.Thread | None = None
+        self._owner: threading.Thread | None = None
         self._task: object | None = None
         self._info: TransactionInfo | None = None
         # To the writer mutex; from entry to exit.
@@ -283,7 +283,7 @@ class Transaction(EntryStore):
             self._info = outer._info
             self.optimistic = outer.optimistic
         self._task = _current_task()
-        self.owner = this_thread.thread
+        self._owner = this_thread.thread
         self._thread = get_ident()
         self._routed = True
         open_batch, claim, start = self._batch, self._claim, self._start
@@ -511,18 +511,18 @@ class Transaction(EntryStore):
 
     def belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""
-        return self.owner is this_thread.thread
+        return self._owner is this_thread.thread
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch
-        if batch is not None and self.owner is this_thread.thread and self._task is _current_task():
+        if batch is not None and self._owner is this_thread.thread and self._task is _current_task():
             return batch
-        if self.owner is None:
+        if self._owner is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
         if not self.belongs_to_this_thread():
             raise WrongThreadError(
-                f"{self!r} belongs to thread {thread_name(self.owner)!r}, "
+                f"{self!r} belongs to thread {thread_name(self._owner)!r}, "
                 f"but was used by thread {this_thread.thread.name!r}"
             )
         if self._task is not _current_task():
@@ -587,7 +587,7 @@ class Transaction(EntryStore):
         # The usual answers of `_open_batch`, without its two calls: 0.15 of 2.7 us a key.
         if (
             batch is None
-            or self.owner is not this_thread.thread
+            or self._owner is not this_thread.thread
             or (
                 "asyncio" in sys.modules
                 if _running_loop is None

@@ -15,19 +15,20 @@ from __future__ import annotations
 import gc
 import io
 from collections.abc import Callable
+from functools import partial
 from statistics import quantiles
 from time import perf_counter_ns
 from typing import Any
 
 from benchmarks.measure import (
     Answer,
-    Ratio,
     Subject,
     Timing,
     figure_list,
     figures_of,
     interleaved,
     markdown,
+    ratio_of_times,
     ratio_table,
 )
 from benchmarks.operations import data_of, encore_store, fill, key_of, our_store
@@ -254,10 +255,7 @@ def run(quick: bool = False) -> Answer:
     watches = measure_watches(2 if quick else 30)
     latencies = measure_latency(500, 20, 1) if quick else measure_latency(2_000, 50, 10)
     timings = heard | listeners | watches
-
-    def ratio(ours: str, other: str, asked: float) -> Ratio:
-        return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
-
+    ratio = partial(ratio_of_times, timings)
     compared = [
         ratio("from_bytes, heard", "encore from_bytes, heard", 1 / 3),
         ratio("set, heard", "encore set, heard", 1 / 3),

@@ -204,6 +204,11 @@ def figure_list(timings: Mapping[str, Timing]) -> str:
     return "\n".join(["All of them, medians:", "", *lines])
 
 
+def ratio_of_times(timings: Mapping[str, Timing], ours: str, other: str, asked: float) -> Ratio:
+    """Return the ratio of two of some times in nanoseconds, by their names."""
+    return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
+
+
 def exponent(points: Sequence[tuple[float, float]]) -> float:
     """Return by which power of x the y of some points grow: least squares through their logarithms."""
     slope, _ = statistics.linear_regression(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import random
+from functools import partial
 from typing import Any
 
 from benchmarks.measure import (
@@ -20,6 +21,7 @@ from benchmarks.measure import (
     figures_of,
     interleaved,
     markdown,
+    ratio_of_times,
     ratio_table,
 )
 from benchmarks.peers import OURS, LockedDict, peers
@@ -144,11 +146,7 @@ def _peer_table(timings: dict[str, Timing]) -> str:
 
 def ratios(single: dict[str, Timing], many: dict[str, Timing]) -> list[Ratio]:
     """Compare, where a limit was set."""
-    timings = single | many
-
-    def ratio(ours: str, other: str, asked: float) -> Ratio:
-        return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
-
+    ratio = partial(ratio_of_times, single | many)
     return [
         ratio("to_bytes", "dict.get", 2.3),
         ratio("to_bytes", "dict + Lock", 0.55),

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks.measure import Answer, Figure, Ratio, Timing, markdown, ratio_table
+from benchmarks.measure import Answer, Figure, Ratio, markdown, ratio_table
 
 _CODES = {
     "nothing": "pass",
@@ -42,7 +42,7 @@ def run(quick: bool = False) -> Answer:
         for _ in range(3 if quick else 30):
             for name, code in _CODES.items():
                 rounds[name].append(milliseconds(code, environment))
-    medians = {name: Timing(tuple(times)).median for name, times in rounds.items()}
+    medians = {name: statistics.median(times) for name, times in rounds.items()}
     pairs = zip(rounds["latchstore"], rounds["nothing"], strict=True)
     more = statistics.median(ours - nothing for ours, nothing in pairs)
     ratios = [Ratio("import latchstore, beyond an interpreter that does nothing", more, LIMIT, "ms", 1.0)]

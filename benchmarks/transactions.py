@@ -16,18 +16,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from benchmarks.measure import (
     Answer,
     Chart,
-    Ratio,
     Subject,
     Timing,
     figure_list,
     figures_of,
     interleaved,
     lines_by_size,
+    ratio_of_times,
     ratio_table,
     size_table,
 )
@@ -211,10 +212,7 @@ def run(quick: bool = False) -> Answer:
     many = QUICK_MANY if quick else MANY
     timings = measure_transactions(5 if quick else 60) | measure_reads(5 if quick else 60)
     timings |= measure_snapshots(many, 3 if quick else 30)
-
-    def ratio(ours: str, other: str, asked: float) -> Ratio:
-        return Ratio.of(f"{ours} / {other}", timings[ours].rounds, timings[other].rounds, "ns", asked)
-
+    ratio = partial(ratio_of_times, timings)
     compared = [
         ratio("transaction of 100 sets", "encore, 100 sets", 0.1),
         ratio("transaction of 100 sets", "sqlite, 100 upserts", 1 / 3),

@@ -59,6 +59,12 @@ class TestManyKeysReading(MemoryStores, ManyKeysReadingContract): ...
 class TestManyKeysWriting(MemoryStores, ManyKeysWritingContract): ...
 
 
+class NotALock:
+    """It has the names of a lock's methods, and no methods."""
+
+    gen_rlock = gen_wlock = 5
+
+
 class TestToFile(MemoryStores, ToFileContract): ...
 
 
@@ -139,6 +145,7 @@ class TestConstruction:
             ({"lock_timeout": -1}, ValueError, "lock_timeout .*-1"),
             ({"lock_timeout": float("nan")}, ValueError, "lock_timeout .*nan"),
             ({"lock_class": 5}, TypeError, "lock_class .*5"),
+            ({"lock_class": NotALock}, TypeError, "lock_class .*gen_rlock.* got .*NotALock"),
         ],
     )
     def test_bad_arguments(self, arguments: dict[str, Any], error: type[Exception], message: str) -> None:

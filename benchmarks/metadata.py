@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable
 
 from benchmarks.measure import Answer, Subject, figures_of, interleaved, markdown
-from latchstore.values import entry_from_metadata
+from latchstore.contract.values import entry_from_metadata
 
 TIMES = 1_000
 FLAT = {"type": "text", "user": "anna", "size": 12, "ratio": 0.5, "draft": False}

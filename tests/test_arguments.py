@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from latchstore.arguments import (
+from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     as_bytes,
     checked_buffer_size,

@@ -58,7 +58,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("latchstore.attempts.time", clock)
+    monkeypatch.setattr("latchstore.engine.attempts.time", clock)
     return clock
 
 

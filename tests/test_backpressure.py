@@ -32,9 +32,9 @@ from latchstore import (
     StoreSetEvent,
     StoreTransactionEndEvent,
 )
-from latchstore import dispatcher as dispatcher_module
-from latchstore import event_manager as event_manager_module
-from latchstore.locking import Waiters
+from latchstore.delivery import dispatcher as dispatcher_module
+from latchstore.delivery import event_manager as event_manager_module
+from latchstore.delivery.waiting import Waiters
 from tests.schedules import in_another_thread
 
 #: Seconds after which a wait has failed.

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latchstore.batch import WriteBatch
-from latchstore.entry_store import Delete, Edit, MergeMetadata, SetData, SetMetadata
-from latchstore.values import Entry, entry_from_metadata
+from latchstore.contract.values import Entry, entry_from_metadata
+from latchstore.engine.batch import WriteBatch
+from latchstore.engine.entry_store import Delete, Edit, MergeMetadata, SetData, SetMetadata
 
 PROFILE = settings(max_examples=400)
 

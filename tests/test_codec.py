@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchstore import Cache, Codec, CodecError, DictMemoryStore, EventManager, StoreError, StoreMapping
-from latchstore.codec import CODECS, JSONCodec, checked_codec, decoded, encoded
+from latchstore.contract.codec import CODECS, JSONCodec, checked_codec, decoded, encoded
 
 #: What JSON brings back as it was.
 PLAIN = st.recursive(

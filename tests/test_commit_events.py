@@ -15,9 +15,9 @@ from latchstore import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.commit_events import CommitDelivery, EventDelivery, event_class_of, event_of
-from latchstore.dispatcher import EventDispatcher
-from latchstore.values import Change, Entry, entry_from_metadata
+from latchstore.contract.values import Change, Entry, entry_from_metadata
+from latchstore.delivery.commit_events import CommitDelivery, EventDelivery, event_class_of, event_of
+from latchstore.delivery.dispatcher import EventDispatcher
 
 
 def entry(data: bytes, **metadata: Any) -> Entry:

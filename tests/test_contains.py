@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchstore import AbstractStore, Contains, DictMemoryStore, EventManager, TransactionConflictError
-from latchstore.metadata_index import MetadataIndex
-from latchstore.values import Entry, entry_from_metadata
+from latchstore.contract.values import Entry, entry_from_metadata
+from latchstore.engine.metadata_index import MetadataIndex
 from tests.contract.reference_store import ReferenceStore
 
 TIMEOUT = 30.0

@@ -27,7 +27,7 @@ from latchstore import (
     FlushTimeoutError,
     StoreSetEvent,
 )
-from latchstore.dispatcher import Delivery, EventDispatcher
+from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 
 TIMEOUT = 30.0
 
@@ -266,7 +266,7 @@ def test_the_very_first_delivery_must_not_wait_for_itself(monkeypatch: pytest.Mo
         finally:
             delivered.set()
 
-    monkeypatch.setattr("latchstore.dispatcher.threading.Thread", SlowToStart)
+    monkeypatch.setattr("latchstore.delivery.dispatcher.threading.Thread", SlowToStart)
     submit(dispatcher, wait_for_itself)
     dispatcher.flush(TIMEOUT)
     dispatcher.stop(TIMEOUT)
@@ -755,7 +755,7 @@ class Clock:
 
 def test_the_slowest_listener_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("latchstore.dispatcher.time", clock)
+    monkeypatch.setattr("latchstore.delivery.dispatcher.time", clock)
     dispatcher = EventDispatcher(listener_name=str)
     for name, seconds in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 3.0)):
         dispatcher.calling = (name, StoreSetEvent(key="k"), clock.now)  # type: ignore[assignment]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from latchstore import event_manager, events
+from latchstore.contract import event_manager, events
+from latchstore.delivery.event_manager import EventManager
 
 pytest.importorskip("encore")
 encore_tests: Any = importlib.import_module("encore.events.tests.test_event_manager")
@@ -17,7 +18,7 @@ encore_manager: Any = importlib.import_module("encore.events.event_manager")
 @pytest.fixture(autouse=True)
 def our_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put our names in the place of those that encore's test module has imported."""
-    monkeypatch.setattr(encore_tests, "EventManager", event_manager.EventManager)
+    monkeypatch.setattr(encore_tests, "EventManager", EventManager)
     monkeypatch.setattr(encore_tests, "BaseEvent", events.BaseEvent)
     monkeypatch.setattr(encore_tests, "BaseEventManager", event_manager.BaseEventManager)
     monkeypatch.setattr(encore_tests, "get_event_manager", event_manager.get_event_manager)
@@ -29,12 +30,12 @@ def our_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestEncoreEventManager(encore_tests.TestEventManager):  # type: ignore[misc]
     def test_runs_on_ours(self) -> None:
-        assert type(self.evt_mgr) is event_manager.EventManager
+        assert type(self.evt_mgr) is EventManager
 
 
 class TestEncoreTracing(encore_tests.TracingTests):  # type: ignore[misc]
     def test_runs_on_ours(self) -> None:
-        assert type(self.evt_mgr) is event_manager.EventManager
+        assert type(self.evt_mgr) is EventManager
 
 
 def test_encore_emits_our_events() -> None:

@@ -18,15 +18,9 @@ from unittest.mock import ANY
 
 import pytest
 
-from latchstore import event_manager
-from latchstore.event_manager import (
-    BaseEventManager,
-    EventInfo,
-    EventManager,
-    get_event_manager,
-    set_event_manager,
-)
-from latchstore.events import (
+from latchstore.contract import event_manager as default_manager
+from latchstore.contract.event_manager import BaseEventManager, get_event_manager, set_event_manager
+from latchstore.contract.events import (
     BaseEvent,
     StoreDeleteEvent,
     StoreEvent,
@@ -35,6 +29,8 @@ from latchstore.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
+from latchstore.delivery import event_manager
+from latchstore.delivery.event_manager import EventInfo, EventManager
 
 TIMEOUT = 30
 
@@ -95,7 +91,7 @@ def calls() -> Calls:
 
 @pytest.fixture
 def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_manager, "_event_manager", None)
+    monkeypatch.setattr(default_manager, "_event_manager", None)
 
 
 def run_in_threads(*functions: Callable[[], object]) -> None:
@@ -1186,9 +1182,8 @@ class TestNoUserCodeUnderTheLock:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_lock_is_free_after_a_fork(self, manager: EventManager) -> None:
-        claim = object()
-        latch = event_manager._default_latch
-        assert latch.acquire(claim)
+        lock = default_manager._default_lock
+        assert lock.acquire(timeout=TIMEOUT)
         with warnings.catch_warnings():
             # Forking beside other threads is what this is about.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -1203,7 +1198,7 @@ class TestNoUserCodeUnderTheLock:
                     os._exit(0)
                 finally:
                     os._exit(1)
-        latch.release(claim)
+        lock.release()
         assert os.waitpid(child, 0)[1] == 0
 
 

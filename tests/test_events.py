@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from latchstore import events
-from latchstore.events import (
+from latchstore.contract import events
+from latchstore.contract.events import (
     BaseEvent,
     ProgressEndEvent,
     ProgressEvent,

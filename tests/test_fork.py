@@ -31,8 +31,8 @@ from latchstore import (
     WatchClosedError,
     get_event_manager,
 )
-from latchstore.locking import SharedLatch
-from latchstore.memory import _stores
+from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine.memory import _stores
 from tests.builds import fork_beside_busy_threads
 from tests.interrupts import Striker
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latchstore import DictMemoryStore, EventManager
-from latchstore.glob_pattern import matching_keys
+from latchstore.contract.glob_pattern import matching_keys
 
 PROFILE = settings(max_examples=800)
 

@@ -32,8 +32,8 @@ from latchstore import (
     StoreModificationEvent,
     StoreSetEvent,
 )
-from latchstore.codec import RawCodec
-from latchstore.locking import SharedLatch
+from latchstore.contract.codec import RawCodec
+from latchstore.delivery.waiting import SharedLatch
 
 TIMEOUT = 20.0
 

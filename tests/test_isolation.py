@@ -22,11 +22,11 @@ from latchstore import (
     Snapshot,
     TransactionConflictError,
 )
-from latchstore.batch import OptimisticBatch, WriteBatch
-from latchstore.entry_store import Edit, IfRevision
-from latchstore.locking import WriterClaim
-from latchstore.transaction import Transaction
-from latchstore.values import Entry
+from latchstore.contract.values import Entry
+from latchstore.delivery.waiting import WriterClaim
+from latchstore.engine.batch import OptimisticBatch, WriteBatch
+from latchstore.engine.entry_store import Edit, IfRevision
+from latchstore.engine.transaction import Transaction
 from tests.schedules import Actor
 
 #: A schedule: plays on a store with blocks of one kind, and tells whether the anomaly was seen.

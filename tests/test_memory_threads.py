@@ -25,8 +25,8 @@ from latchstore import (
     LockTimeoutError,
     StoreSetEvent,
 )
-from latchstore.locking import SharedLatch
-from latchstore.values import Entry
+from latchstore.contract.values import Entry
+from latchstore.delivery.waiting import SharedLatch
 from tests.builds import WITHOUT_GIL
 
 #: Seconds after which a wait is a failure; no wait that succeeds takes a noticeable part of it.

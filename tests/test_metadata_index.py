@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore, EventManager
-from latchstore.metadata_index import MetadataIndex
-from latchstore.values import Entry, entry_from_metadata
+from latchstore.contract.values import Entry, entry_from_metadata
+from latchstore.engine.metadata_index import MetadataIndex
 
 NAN = float("nan")
 OTHER_NAN = float("nan")

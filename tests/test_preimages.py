@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from latchstore.preimages import Layer, Preimages, View, changed_since, entries_at, entry_at
-from latchstore.values import Change, Entry
+from latchstore.contract.values import Change, Entry
+from latchstore.engine.preimages import Layer, Preimages, View, changed_since, entries_at, entry_at
 
 
 def entry(data: bytes = b"") -> Entry:
@@ -326,7 +326,7 @@ READERS |= {f"entry_at {key}": reader_of(key) for key in ("a", "b", "gone", "cre
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_stopped_at_any_place(reader: str, writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latchstore.preimages.Layer", SteppedLayer)
+    monkeypatch.setattr("latchstore.engine.preimages.Layer", SteppedLayer)
     for place in range(40):
         store = stepped_store()
         layers: list[Layer] = []
@@ -355,7 +355,7 @@ def test_a_reader_stopped_at_any_place(reader: str, writer: str, monkeypatch: py
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_readers_while_a_writer_is_stopped_at_any_place(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latchstore.preimages.Layer", SteppedLayer)
+    monkeypatch.setattr("latchstore.engine.preimages.Layer", SteppedLayer)
     store = stepped_store()
     views: list[tuple[Layer, dict[str, Entry | None]]] = []
     places = 0

@@ -10,7 +10,7 @@ import pytest
 
 import latchstore
 from latchstore import DictMemoryStore, EventManager, ProgressBars, StoreError
-from latchstore.events import StoreProgressEvent
+from latchstore.contract.events import StoreProgressEvent
 
 
 class Screen(io.StringIO):

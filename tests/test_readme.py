@@ -36,7 +36,7 @@ def run(example: str) -> None:
     exec(compile(example, str(README), "exec"), {"__name__": "readme"})
 
 
-@pytest.mark.parametrize("module", ["latchstore.memory", "latchstore.progress"])
+@pytest.mark.parametrize("module", ["latchstore.engine.memory", "latchstore.delivery.progress"])
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted > 0

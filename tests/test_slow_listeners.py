@@ -24,7 +24,7 @@ from latchstore import (
     StoreSetEvent,
     TransactionError,
 )
-from latchstore.locking import Waiters
+from latchstore.delivery.waiting import Waiters
 
 TIMEOUT = 30.0
 

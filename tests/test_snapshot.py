@@ -28,8 +28,8 @@ from latchstore import (
     SnapshotClosedError,
     StoreError,
 )
-from latchstore import snapshot as snapshot_module
-from latchstore.locking import SharedLatch
+from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine import snapshot as snapshot_module
 from tests.schedules import TIMEOUT, Actor, in_another_thread, run_threads
 
 
@@ -298,7 +298,7 @@ def test_a_read_that_meets_the_close_is_refused(
         return found
 
     for name in ("entry_at", "entries_at"):
-        monkeypatch.setattr(f"latchstore.snapshot.{name}", closing(getattr(snapshot_module, name)))
+        monkeypatch.setattr(f"latchstore.engine.snapshot.{name}", closing(getattr(snapshot_module, name)))
     with pytest.raises(SnapshotClosedError):
         READS[read][0](view)
     monkeypatch.undo()
@@ -538,7 +538,7 @@ def test_info_leaves_to_older_snapshots_what_they_need(store: DictMemoryStore) -
 
 def test_info_tells_the_age_of_the_oldest(store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("latchstore.preimages.time.monotonic", lambda: now)
+    monkeypatch.setattr("latchstore.engine.preimages.time.monotonic", lambda: now)
     first = store.snapshot()
     now = 103.0
     store.from_bytes("a", b"")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore
-from latchstore.batch import WriteBatch
-from latchstore.dispatcher import Delivery
-from latchstore.transaction import Transaction
+from latchstore.delivery.dispatcher import Delivery
+from latchstore.engine.batch import WriteBatch
+from latchstore.engine.transaction import Transaction
 from tests.builds import WITHOUT_GIL
 from tests.soak.run import WORKERS, Soak
 from tests.soak.workers import Transfers

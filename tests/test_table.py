@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from latchstore.locking import Latches, SharedLatch, this_thread
-from latchstore.metadata_index import MetadataIndex
-from latchstore.table import Table
-from latchstore.values import Change, Entry, entry_from_metadata
+from latchstore.contract.values import Change, Entry, entry_from_metadata
+from latchstore.delivery.waiting import Latches, SharedLatch, this_thread
+from latchstore.engine.metadata_index import MetadataIndex
+from latchstore.engine.table import Table
 
 TIMEOUT = 30.0
 

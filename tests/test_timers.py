@@ -47,7 +47,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(
-        "latchstore.dispatcher.time", SimpleNamespace(monotonic=clock.monotonic, sleep=time.sleep)
+        "latchstore.delivery.dispatcher.time", SimpleNamespace(monotonic=clock.monotonic, sleep=time.sleep)
     )
     return clock
 

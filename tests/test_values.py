@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore, EventManager, StringValue
-from latchstore.values import (
+from latchstore.contract.values import (
     Entry,
     NestedEntry,
     entry_from_metadata,

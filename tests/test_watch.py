@@ -28,7 +28,7 @@ from latchstore import (
     Watch,
     WatchClosedError,
 )
-from latchstore.change_feed import ChangeFeed
+from latchstore.delivery.change_feed import ChangeFeed
 
 TIMEOUT = 30.0
 

@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from latchstore.contains import Contains
-from latchstore.errors import (
+from latchstore.contract.contains import Contains
+from latchstore.contract.errors import (
     AuthorizationError,
     BackpressureError,
     CodecError,
@@ -27,13 +27,8 @@ from latchstore.errors import (
     WatchClosedError,
     WrongThreadError,
 )
-from latchstore.event_manager import (
-    BaseEventManager,
-    EventManager,
-    get_event_manager,
-    set_event_manager,
-)
-from latchstore.events import (
+from latchstore.contract.event_manager import BaseEventManager, get_event_manager, set_event_manager
+from latchstore.contract.events import (
     BaseEvent,
     EventsLost,
     ProgressEndEvent,
@@ -57,18 +52,19 @@ from latchstore.events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
-from latchstore.memory import DictMemoryStore
-from latchstore.progress import ProgressBars, progress_bars
-from latchstore.snapshot import Snapshot
-from latchstore.store import AbstractReadOnlyStore, AbstractStore
-from latchstore.transaction import Transaction, TransactionInfo
-from latchstore.values import StringValue, Value
-from latchstore.watch import Watch
+from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.contract.values import StringValue, Value
+from latchstore.delivery.event_manager import EventManager
+from latchstore.delivery.progress import ProgressBars, progress_bars
+from latchstore.delivery.watch import Watch
+from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.snapshot import Snapshot
+from latchstore.engine.transaction import Transaction, TransactionInfo
 
 if TYPE_CHECKING:
     from latchstore.cache import Cache, EvictionPolicy
-    from latchstore.codec import Codec
-    from latchstore.mapping import StoreMapping, StoreView
+    from latchstore.contract.codec import Codec
+    from latchstore.contract.mapping import StoreMapping, StoreView
 
 __version__ = "0.1.0"
 
@@ -143,10 +139,10 @@ __all__ = [
 #: What is loaded when it is asked for, and from where: of 90 ms of an import these were 20.
 _LOADED_WHEN_USED = {
     "Cache": "latchstore.cache",
-    "Codec": "latchstore.codec",
+    "Codec": "latchstore.contract.codec",
     "EvictionPolicy": "latchstore.cache",
-    "StoreMapping": "latchstore.mapping",
-    "StoreView": "latchstore.mapping",
+    "StoreMapping": "latchstore.contract.mapping",
+    "StoreView": "latchstore.contract.mapping",
 }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from latchstore.arguments import describe
 from latchstore.cache.shared import Cache
+from latchstore.contract.arguments import describe
 
 #: What is told of every cache: the end of the name, what it is, and how it is found in ``stats()``.
 _COUNTERS: tuple[tuple[str, str, str], ...] = (

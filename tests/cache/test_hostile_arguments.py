@@ -27,8 +27,8 @@ from latchstore import (
 )
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.policies import LRU
-from latchstore.codec import RawCodec
-from latchstore.locking import Waiters
+from latchstore.contract.codec import RawCodec
+from latchstore.delivery.waiting import Waiters
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.test_hostile_arguments import (
     METADATA,

@@ -13,7 +13,7 @@ import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache.loading import LoadTable
-from latchstore.transaction import Transaction
+from latchstore.engine.transaction import Transaction
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.schedules import in_another_thread, run_threads
 from tests.test_fork import in_child

@@ -14,7 +14,7 @@ from math import inf, nextafter
 from typing import Any
 
 from latchstore import AbstractStore, BaseEventManager, RevisionMismatchError, StringValue, Value
-from latchstore.arguments import (
+from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
     checked_buffer_size,
@@ -24,7 +24,7 @@ from latchstore.arguments import (
     describe,
     read_all,
 )
-from latchstore.store import SettableValue
+from latchstore.contract.store import SettableValue
 
 
 class NumberedValue(StringValue):

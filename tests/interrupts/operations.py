@@ -25,7 +25,7 @@ from latchstore import (
     TransactionConflictError,
     Watch,
 )
-from latchstore.locking import Latch, Waiters
+from latchstore.delivery.waiting import Latch, Waiters
 
 #: Seconds after which a wait has failed.
 TIMEOUT = 20.0

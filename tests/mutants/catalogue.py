@@ -234,7 +234,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 "transaction.py",
                 "                    self._tell_failure()\n",
                 "                    self._tell_failure()\n"
-                "                    from latchstore.memory import _Committing\n"
+                "                    from latchstore.engine.memory import _Committing\n"
                 "                    made = _Committing(batch.net_changes(), batch.revision, True, None)\n"
                 "                    for delivery in self._store._deliveries_of(made):\n"
                 "                        self._store._queue(delivery)\n",

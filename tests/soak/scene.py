@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latchstore import DictMemoryStore, StoreDeleteEvent, StoreModificationEvent
-from latchstore.store import AbstractReadOnlyStore
+from latchstore.contract.store import AbstractReadOnlyStore
 
 ACCOUNTS = [f"account/{number}" for number in range(20)]
 TOTAL = 100 * len(ACCOUNTS)

@@ -23,7 +23,7 @@ from latchstore import (
     TransactionConflictError,
     Watch,
 )
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
 from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirror, Scene
 
 

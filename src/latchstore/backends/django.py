@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from latchstore.backends import storing
 from latchstore.cache.shared import Cache
-from latchstore.errors import RecursiveLoadError
+from latchstore.contract.errors import RecursiveLoadError
 
 #: How many entries there may be if the settings say nothing: Django's own number.
 _DEFAULT_ENTRIES = 300

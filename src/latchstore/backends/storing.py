@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from latchstore.cache.shared import Cache
-from latchstore.errors import EntryTooLargeError
+from latchstore.contract.errors import EntryTooLargeError
 
 
 def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:

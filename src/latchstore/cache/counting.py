@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 
-from latchstore.locking import Latch
+from latchstore.delivery.waiting import Latch
 
 
 class Counts:

@@ -29,7 +29,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from latchstore.arguments import describe
 from latchstore.cache.ledger import Ledger, Reservation, Room
 from latchstore.cache.options import (
     DEFAULT_OPTIONS,
@@ -41,7 +40,8 @@ from latchstore.cache.options import (
     weight_of_entry,
 )
 from latchstore.cache.policies import POLICIES, EvictionPolicy, Node
-from latchstore.errors import (
+from latchstore.contract.arguments import describe
+from latchstore.contract.errors import (
     BackpressureError,
     EntryTooLargeError,
     LockTimeoutError,
@@ -50,10 +50,10 @@ from latchstore.errors import (
     StoreError,
     TransactionConflictError,
 )
-from latchstore.events import StoreModificationEvent
-from latchstore.locking import Latch, Waiters
-from latchstore.store import AbstractStore
-from latchstore.values import Value
+from latchstore.contract.events import StoreModificationEvent
+from latchstore.contract.store import AbstractStore
+from latchstore.contract.values import Value
+from latchstore.delivery.waiting import Latch, Waiters
 
 #: How many entries go in one commit when there is no room for one: so many at the most, and of so many that
 #: there are one at the most. A transaction takes ten times as long as a set (benchmarks/cache.py).

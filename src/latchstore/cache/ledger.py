@@ -37,8 +37,8 @@ import itertools
 import sys
 from typing import NamedTuple
 
-from latchstore.arguments import describe
 from latchstore.cache.policies import EvictionPolicy, Node
+from latchstore.contract.arguments import describe
 
 #: Of how many groups of keys it is known when one of them was settled last.
 _STAMPS = 256

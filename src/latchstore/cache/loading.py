@@ -13,8 +13,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
-from latchstore.errors import LoadTimeoutError, RecursiveLoadError
-from latchstore.locking import Waiters, this_thread, thread_name
+from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError
+from latchstore.delivery.waiting import Waiters, this_thread, thread_name
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

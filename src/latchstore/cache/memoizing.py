@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum, Flag
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from latchstore.arguments import describe
-from latchstore.locking import Latch
+from latchstore.contract.arguments import describe
+from latchstore.delivery.waiting import Latch
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from latchstore.arguments import check_callable, checked_count, checked_keys, describe
 from latchstore.cache.ledger import Facts
-from latchstore.values import Value, entry_from_metadata
+from latchstore.contract.arguments import check_callable, checked_count, checked_keys, describe
+from latchstore.contract.values import Value, entry_from_metadata
 
 #: Metadata items that a cache writes. Times are in seconds of its clock.
 EXPIRES, IDLE, REFRESH, WEIGHT, TAGS = (

@@ -18,14 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
-from latchstore.arguments import (
-    check_callable,
-    checked_count,
-    checked_key,
-    checked_keys,
-    checked_timeout,
-    describe,
-)
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.keeper import Keeper
 from latchstore.cache.loading import Load, LoadTable, Outcome, Removal
@@ -40,13 +32,21 @@ from latchstore.cache.options import (
     checked_seconds,
 )
 from latchstore.cache.policies import EvictionPolicy
-from latchstore.codec import Codec, RawCodec, decoded, encoded
-from latchstore.contains import Contains
-from latchstore.errors import EntryTooLargeError
-from latchstore.event_manager import EventManager
-from latchstore.mapping import StoreMapping
-from latchstore.memory import DictMemoryStore
-from latchstore.store import AbstractStore
+from latchstore.contract.arguments import (
+    check_callable,
+    checked_count,
+    checked_key,
+    checked_keys,
+    checked_timeout,
+    describe,
+)
+from latchstore.contract.codec import Codec, RawCodec, decoded, encoded
+from latchstore.contract.contains import Contains
+from latchstore.contract.errors import EntryTooLargeError
+from latchstore.contract.mapping import StoreMapping
+from latchstore.contract.store import AbstractStore
+from latchstore.delivery.event_manager import EventManager
+from latchstore.engine.memory import DictMemoryStore
 
 logger = logging.getLogger("latchstore")
 

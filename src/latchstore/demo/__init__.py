@@ -15,12 +15,12 @@ import argparse
 import os
 import sys
 
+from latchstore.delivery.event_manager import EventManager
 from latchstore.demo.files import what_to_load, why_unusable
 from latchstore.demo.pool import WorkerError, one_line
 from latchstore.demo.screen import make_screen
 from latchstore.demo.work import Demo
-from latchstore.event_manager import EventManager
-from latchstore.memory import DictMemoryStore
+from latchstore.engine.memory import DictMemoryStore
 from latchstore.printable import printable
 
 

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
+from latchstore.contract.events import StoreDeleteEvent, StoreModificationEvent, StoreUpdateEvent
 from latchstore.demo.files import File, suffix_of
 from latchstore.demo.pool import one_line
-from latchstore.events import StoreDeleteEvent, StoreModificationEvent, StoreUpdateEvent
-from latchstore.memory import DictMemoryStore
+from latchstore.engine.memory import DictMemoryStore
 
 #: Seconds that readers may take for one look at the store before they count as blocked.
 PATIENCE = 30.0

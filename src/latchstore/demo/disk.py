@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from latchstore.demo.checks import Check, sha256
 from latchstore.demo.files import File, Skipped, read_file, reason_of, signature_of, suffix_of
-from latchstore.memory import DictMemoryStore
+from latchstore.engine.memory import DictMemoryStore
 
 #: A file that was changed less than this many seconds before it was read may change again without a new
 #: time stamp, since the clock of the file system ticks slowly.

@@ -14,7 +14,7 @@ from latchstore.demo.files import File, Skipped, find_files, suffix_of
 from latchstore.demo.pool import map_in_pool, side_by_side
 from latchstore.demo.report import Report, counted, label, most_common, rate
 from latchstore.demo.screen import Screen
-from latchstore.memory import DictMemoryStore
+from latchstore.engine.memory import DictMemoryStore
 
 #: Seconds that the listener may take to hear the rest of the events.
 FLUSH_TIMEOUT = 300.0

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from latchstore.event_manager import EventManager
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
+from latchstore.delivery.event_manager import EventManager
 from latchstore.stress.controlled import Laboratory
 from latchstore.stress.faults import Fault
 from latchstore.stress.figures import Figures, OperationFigures

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from latchstore.engine.memory import DictMemoryStore
 from latchstore.stress.campaign import (
     OUR_STORE,
     SCHEDULES,
@@ -106,4 +107,5 @@ def name_of(factory: Callable[..., Any]) -> str:
     """Return a factory's name as ``--store`` takes it."""
     module = getattr(factory, "__module__", "")
     name = getattr(factory, "__qualname__", repr(factory))
-    return OUR_STORE if f"{module}:{name}" == "latchstore.memory:DictMemoryStore" else f"{module}:{name}"
+    ours = f"{DictMemoryStore.__module__}:{DictMemoryStore.__qualname__}"
+    return OUR_STORE if f"{module}:{name}" == ours else f"{module}:{name}"

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from latchstore.errors import StoreError
-from latchstore.store import AbstractStore
+from latchstore.contract.errors import StoreError
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.cooperative import cooperative
 from latchstore.stress.faults import Exceptions, Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome

@@ -2,7 +2,7 @@
 
 For the time of a search the names of the standard library that make threads wait are replaced: in
 ``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
-``lock_factory``), and in the modules under test. So are the latches of ``latchstore.locking``, whose own
+``lock_factory``), and in the modules under test. So are the latches of ``delivery/waiting.py``, whose own
 bytecodes would fill the schedules; what strikes those is tried one by one (``tests/test_interrupts.py``).
 
 Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
@@ -23,7 +23,7 @@ from typing import Any
 
 from readerwriterlock import rwlock
 
-from latchstore.locking import Latch, SharedLatch, Waiters, WriterMutex
+from latchstore.delivery.waiting import Latch, SharedLatch, Waiters, WriterMutex
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
@@ -213,7 +213,7 @@ def _make_cooperative(latch: Latch) -> None:
 
 
 class CooperativeLatch(Latch):
-    """In the place of ``latchstore.locking.Latch``."""
+    """In the place of ``latchstore.delivery.waiting.Latch``."""
 
     __slots__ = ()
 
@@ -223,7 +223,7 @@ class CooperativeLatch(Latch):
 
 
 class CooperativeMutex(WriterMutex):
-    """In the place of ``latchstore.locking.WriterMutex``."""
+    """In the place of ``latchstore.delivery.waiting.WriterMutex``."""
 
     __slots__ = ()
 

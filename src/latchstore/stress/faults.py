@@ -18,9 +18,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from latchstore.errors import LockTimeoutError, StoreError
-from latchstore.events import StoreModificationEvent
-from latchstore.store import AbstractStore
+from latchstore.contract.errors import LockTimeoutError, StoreError
+from latchstore.contract.events import StoreModificationEvent
+from latchstore.contract.store import AbstractStore
 
 #: What begins the keys of faults.
 PREFIX = "fault/"

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from latchstore.errors import StoreError
-from latchstore.store import AbstractStore
+from latchstore.contract.errors import StoreError
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
 from latchstore.stress.recording import forget_all

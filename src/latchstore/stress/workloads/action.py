@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from latchstore.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import Verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-from latchstore.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.verdict import VALID, Verdict, all_of

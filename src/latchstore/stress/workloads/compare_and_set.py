@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from latchstore.errors import RevisionMismatchError
-from latchstore.store import AbstractStore
+from latchstore.contract.errors import RevisionMismatchError
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import (

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from latchstore.errors import WaitTimeoutError, WatchClosedError
-from latchstore.events import EventsLost, StoreModificationEvent
-from latchstore.store import AbstractStore
+from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
+from latchstore.contract.events import EventsLost, StoreModificationEvent
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.event_checks import (
     HeardEvent,
     atomic,

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from latchstore.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import Operation
 from latchstore.stress.registers import check_register
 from latchstore.stress.verdict import VALID, Verdict, all_of

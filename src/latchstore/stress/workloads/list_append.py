@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.list_append import Append, ListTransaction, Read, check_list_append
 from latchstore.stress.verdict import Verdict

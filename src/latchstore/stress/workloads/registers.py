@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.models import KeyModel

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.registers import check_register
 from latchstore.stress.verdict import VALID, Verdict, all_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from latchstore.store import AbstractReadOnlyStore, AbstractStore
+from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import Action, PlainWorkload, chance_of, operations_of, text_of

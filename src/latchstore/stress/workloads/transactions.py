@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History
 from latchstore.stress.verdict import VALID, Verdict
 from latchstore.stress.workloads.action import (

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from latchstore.store import AbstractStore
+from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.registers import check_register
 from latchstore.stress.verdict import VALID, Verdict, all_of

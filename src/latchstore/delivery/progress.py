@@ -10,14 +10,14 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from latchstore.errors import StoreError
-from latchstore.events import (
+from latchstore.contract.errors import StoreError
+from latchstore.contract.events import (
     StoreProgressEndEvent,
     StoreProgressEvent,
     StoreProgressStartEvent,
     StoreProgressStepEvent,
 )
-from latchstore.store import AbstractReadOnlyStore
+from latchstore.contract.store import AbstractReadOnlyStore
 
 
 class ProgressBars:

@@ -43,9 +43,9 @@ from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Any
 
-from latchstore.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
-from latchstore.events import BaseEvent
-from latchstore.locking import Latch, Waiters
+from latchstore.contract.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
+from latchstore.contract.events import BaseEvent
+from latchstore.delivery.waiting import Latch, Waiters
 
 logger = logging.getLogger("latchstore")
 

@@ -6,8 +6,8 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMappi
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from latchstore.arguments import checked_key
-from latchstore.codec import Codec, checked_codec, decoded, encoded
+from latchstore.contract.arguments import checked_key
+from latchstore.contract.codec import Codec, checked_codec, decoded, encoded
 
 _MISSING: Any = object()
 

@@ -29,16 +29,16 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from latchstore.arguments import check_callable, checked_key, describe
-from latchstore.batch import OptimisticBatch, WriteBatch
-from latchstore.dispatcher import Delivery
-from latchstore.entry_store import Edit, EntryStore, Progress
-from latchstore.errors import TransactionClosedError, TransactionError, WrongThreadError
-from latchstore.event_manager import BaseEventManager
-from latchstore.events import StoreEvent, StoreTransactionEndEvent, StoreTransactionStartEvent
-from latchstore.glob_pattern import matching_keys
-from latchstore.locking import WriterClaim, surely, this_thread, thread_name
-from latchstore.values import Entry
+from latchstore.contract.arguments import check_callable, checked_key, describe
+from latchstore.contract.errors import TransactionClosedError, TransactionError, WrongThreadError
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.events import StoreEvent, StoreTransactionEndEvent, StoreTransactionStartEvent
+from latchstore.contract.glob_pattern import matching_keys
+from latchstore.contract.values import Entry
+from latchstore.delivery.dispatcher import Delivery
+from latchstore.delivery.waiting import WriterClaim, surely, this_thread, thread_name
+from latchstore.engine.batch import OptimisticBatch, WriteBatch
+from latchstore.engine.entry_store import Edit, EntryStore, Progress
 
 logger = logging.getLogger("latchstore")
 

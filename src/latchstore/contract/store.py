@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
-from latchstore.arguments import (
+from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
     as_bytes,
@@ -37,13 +37,13 @@ from latchstore.arguments import (
     checked_path,
     checked_select,
 )
-from latchstore.event_manager import BaseEventManager, get_event_manager
-from latchstore.glob_pattern import matching_keys
-from latchstore.values import Value
+from latchstore.contract.event_manager import BaseEventManager, get_event_manager
+from latchstore.contract.glob_pattern import matching_keys
+from latchstore.contract.values import Value
 
 if TYPE_CHECKING:
-    from latchstore.codec import Codec
-    from latchstore.mapping import StoreMapping, StoreView
+    from latchstore.contract.codec import Codec
+    from latchstore.contract.mapping import StoreMapping, StoreView
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
 SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
@@ -308,7 +308,7 @@ class AbstractReadOnlyStore(ABC):
         codec : str or Codec
             ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
         """
-        from latchstore.mapping import StoreView  # loaded when used: see latchstore/__init__.py
+        from latchstore.contract.mapping import StoreView  # loaded when used: see latchstore/__init__.py
 
         return StoreView(self, codec)
 
@@ -584,7 +584,7 @@ class AbstractStore(AbstractReadOnlyStore):
     # -- transactions and events ------------------------------------------------------------------
 
     def mapping(self, codec: str | Codec = "pickle") -> StoreMapping:
-        from latchstore.mapping import StoreMapping  # loaded when used: see latchstore/__init__.py
+        from latchstore.contract.mapping import StoreMapping  # loaded when used: see latchstore/__init__.py
 
         return StoreMapping(self, codec)
 

@@ -12,9 +12,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from latchstore.dispatcher import Delivery, EventDispatcher
-from latchstore.event_manager import BaseEventManager, Emission, EventManager
-from latchstore.events import (
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.events import (
     BaseEvent,
     StoreDeleteEvent,
     StoreEvictEvent,
@@ -22,7 +21,9 @@ from latchstore.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.values import Change, StoredValue, cause_of
+from latchstore.contract.values import Change, StoredValue, cause_of
+from latchstore.delivery.dispatcher import Delivery, EventDispatcher
+from latchstore.delivery.event_manager import Emission, EventManager
 
 logger = logging.getLogger("latchstore")
 

@@ -22,7 +22,7 @@ from math import inf, nextafter
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar
 
-from latchstore.arguments import (
+from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     as_bytes,
     checked_buffer_size,
@@ -200,19 +200,6 @@ def merged_metadata(entry: Entry, changes: Entry) -> Entry:
     merged.update(changes)
     nested = not all(map(is_immutable, merged.values()))
     return NestedEntry(merged) if nested else Entry(merged)
-
-
-def may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    """Tell whether an entry matches, or an ``==`` that is not CPython's own would have to be asked."""
-    if entry is None:
-        return False
-    for name, wanted in terms.items():
-        if name not in entry:
-            return False
-        held = entry[name]
-        if is_immutable(held) and is_immutable(wanted) and held != wanted:
-            return False
-    return True
 
 
 class Value(ABC):

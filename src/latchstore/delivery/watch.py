@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from latchstore.arguments import checked_timeout
-from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest, Lost, Record
-from latchstore.commit_events import event_class_of, event_of
-from latchstore.entry_store import matches
-from latchstore.errors import WaitTimeoutError, WatchClosedError
-from latchstore.events import EventsLost, StoreModificationEvent
+from latchstore.contract.arguments import checked_timeout
+from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
+from latchstore.contract.events import EventsLost, StoreModificationEvent
+from latchstore.contract.matching import matches
+from latchstore.delivery.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest, Lost, Record
+from latchstore.delivery.commit_events import event_class_of, event_of
 
 T = TypeVar("T")
 

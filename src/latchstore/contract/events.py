@@ -2,7 +2,7 @@
 
 Every event is an instance of :class:`BaseEvent`. What it says about the world is in its plain
 instance attributes; the class says what kind of thing has happened. Listeners connect to a class
-and hear its subclasses too, see :mod:`latchstore.event_manager`.
+and hear its subclasses too, see :mod:`latchstore.delivery.event_manager`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
 
-from latchstore.errors import LockTimeoutError
+from latchstore.contract.errors import LockTimeoutError
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

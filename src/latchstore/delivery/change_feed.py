@@ -27,10 +27,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from latchstore.errors import CompactedError
-from latchstore.glob_pattern import compiled, literal_key
-from latchstore.locking import Latch, Waiters
-from latchstore.values import Change, cause_of, deletion, may_match
+from latchstore.contract.errors import CompactedError
+from latchstore.contract.glob_pattern import compiled, literal_key
+from latchstore.contract.matching import may_match
+from latchstore.contract.values import Change, cause_of, deletion
+from latchstore.delivery.waiting import Latch, Waiters
 
 #: Seconds after which a reader looks by itself whether there is a change: a wake-up is lost only if an
 #: exception strikes the writer that was to give it.

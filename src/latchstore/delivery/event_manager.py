@@ -27,34 +27,29 @@ from __future__ import annotations
 import itertools
 import logging
 import operator
-import os
 import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
 from bisect import bisect, bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import length_hint
 from types import BuiltinMethodType, MethodType, MethodWrapperType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from latchstore.events import BaseEvent
-from latchstore.locking import Latch
+from latchstore.contract.event_manager import (
+    BaseEventManager,
+    Event,
+    Listener,
+    Trace,
+    check_event_class,
+    set_default_class,
+)
+from latchstore.contract.events import BaseEvent
 
-__all__ = [
-    "BaseEventManager",
-    "EventInfo",
-    "EventManager",
-    "get_event_manager",
-    "set_event_manager",
-]
+__all__ = ["EventInfo", "EventManager"]
 
 logger = logging.getLogger("latchstore")
-
-Event = TypeVar("Event", bound=BaseEvent)
-Listener = Callable[[Any], object]
-Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
 
 
 class ListenerObserver(Protocol):
@@ -80,230 +75,6 @@ class ListenerObserver(Protocol):
 # it runs no user code.
 _Identity = tuple[int | str, ...]
 _Conditions = tuple[tuple[tuple[str, ...], object], ...]
-
-
-class BaseEventManager(ABC):
-    """What a store needs of an event manager, and what it promises to listeners."""
-
-    @abstractmethod
-    def connect(
-        self,
-        cls: type[Event],
-        func: Callable[[Event], object],
-        filter: Mapping[str, object] | None = None,
-        priority: int = 0,
-    ) -> None:
-        """Have `func` called with every event of class `cls` or of a subclass.
-
-        Connecting the same function again to the same class replaces its filter and priority and
-        puts it behind the others of its priority.
-
-        Parameters
-        ----------
-        cls : type
-            A subclass of `BaseEvent`.
-        func : callable
-            Called with the event as the only argument. A bound method is held by a weak reference:
-            when its object goes, so does the connection. Any other callable is held strongly, and
-            so is a method of an object that cannot be weakly referenced.
-        filter : mapping of str to object, optional
-            Which events are meant: dotted paths of attributes, such as ``"source.name"``, and the
-            values that these must equal. A missing attribute equals nothing. The values are held
-            strongly. Filters on ``"key"`` and ``"source"`` are looked up, so that listeners with
-            another key or source cost an emit nothing.
-        priority : int, optional
-            Listeners with a higher priority are called earlier, those with the same priority in
-            the order of connection.
-
-        Raises
-        ------
-        TypeError
-            If an argument is not of the type above.
-        """
-
-    @abstractmethod
-    def disconnect(self, cls: type[Event], func: Callable[[Event], object]) -> None:
-        """Call `func` no more with events of class `cls`.
-
-        An emit that has begun before still calls it.
-
-        Parameters
-        ----------
-        cls : type
-            The class that was given to `connect`.
-        func : callable
-            The listener that was given to `connect`.
-
-        Raises
-        ------
-        KeyError
-            If `func` is not connected to `cls`.
-        TypeError
-            If `cls` is not a subclass of `BaseEvent`.
-        """
-
-    @abstractmethod
-    def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
-        """Call the listeners of an event.
-
-        These are the ones connected to its class or to one of its bases whose filters the event
-        matches when the call begins, ordered by priority over all these classes. The event's
-        `pre_emit` is called before the first and its `post_emit` after the last. A listener that
-        calls `mark_as_handled` is the last one. Nothing is called if the class is disabled.
-
-        A listener that raises an `Exception` is logged on the logger ``latchstore``, and the next
-        one is called. Anything else, such as KeyboardInterrupt, leaves `emit` at once: the
-        listeners after it and `post_emit` are not called.
-
-        Parameters
-        ----------
-        event : BaseEvent
-            The event.
-        block : bool, optional
-            If false, return at once and do all this in a new thread. It is a daemon thread: the
-            interpreter does not wait for it at exit.
-
-        Returns
-        -------
-        threading.Thread or None
-            None, or if `block` is false an object with ``join(timeout=None)`` and ``is_alive()``.
-
-        Raises
-        ------
-        TypeError
-            If `event` is not a `BaseEvent`.
-        """
-
-    @abstractmethod
-    def disable(self, cls: type[BaseEvent]) -> None:
-        """Switch off events of class `cls` and of its subclasses: emitting them does nothing.
-
-        Parameters
-        ----------
-        cls : type
-            A subclass of `BaseEvent`.
-        """
-
-    @abstractmethod
-    def enable(self, cls: type[BaseEvent]) -> None:
-        """Switch events of class `cls` on again.
-
-        Parameters
-        ----------
-        cls : type
-            A subclass of `BaseEvent`. One whose base is disabled stays off all the same.
-        """
-
-    @abstractmethod
-    def is_enabled(self, cls: type[BaseEvent]) -> bool:
-        """Tell whether neither `cls` nor any of its bases is disabled.
-
-        Parameters
-        ----------
-        cls : type
-            A subclass of `BaseEvent`.
-        """
-
-    def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        """Tell whether an event of exactly this class could reach any listener now.
-
-        Filters are not considered. Whoever is to emit may skip it, and need not even build the
-        event, when the answer is no. A manager that cannot tell says yes, as this default does.
-
-        Parameters
-        ----------
-        cls : type or frozenset of type
-            A subclass of `BaseEvent`, or several, of which one is enough.
-        """
-        return True
-
-    def register(self, cls: type[BaseEvent]) -> None:
-        """Make a class known before anybody listens to it. `connect` and `disable` do so anyway.
-
-        Parameters
-        ----------
-        cls : type
-            A subclass of `BaseEvent`.
-
-        Raises
-        ------
-        ValueError
-            If the class is known already.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no register()")
-
-    def get_event(self, cls: type[BaseEvent] | None = None) -> Any:
-        """Return what is known of one event class, or of all.
-
-        Parameters
-        ----------
-        cls : type, optional
-            A subclass of `BaseEvent`.
-
-        Returns
-        -------
-        EventInfo or dict of type to EventInfo
-            For `cls`; without it a new dictionary of all known classes.
-
-        Raises
-        ------
-        KeyError
-            If the class is not known.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no get_event()")
-
-    def get_listeners(
-        self, event_or_class: BaseEvent | type[BaseEvent], cls: type[BaseEvent] | None = None
-    ) -> list[Listener]:
-        """Return listeners in the order in which they would be called.
-
-        Disabled classes are not considered.
-
-        Parameters
-        ----------
-        event_or_class : BaseEvent or type
-            An event: the listeners whose filters it matches. A class: its listeners, whatever
-            their filters.
-        cls : type, optional
-            The class whose listeners are meant, if not the class of the event.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no get_listeners()")
-
-    def get_event_hierarchy(self, cls: type[BaseEvent]) -> tuple[type, ...]:
-        """Return the classes whose listeners hear an event of class `cls`.
-
-        Parameters
-        ----------
-        cls : type
-            A subclass of `BaseEvent`.
-
-        Returns
-        -------
-        tuple of type
-            Its method resolution order up to and including `BaseEvent`.
-        """
-        _check_event_class(cls)
-        order = cls.__mro__
-        return order[: order.index(BaseEvent) + 1]
-
-    def set_trace(self, func: Trace | None) -> None:
-        """Have a function called before each action of this manager; it may veto the action.
-
-        Parameters
-        ----------
-        func : callable or None
-            Called as ``func(name, method, args)``, where `name` is ``"connect"``,
-            ``"disconnect"``, ``"emit"`` or ``"listen"``, `method` what is about to be called (a
-            method of the manager or, for ``"listen"``, the listener), and `args` a tuple: ``(cls,
-            func, filter, priority)``, ``(cls, func)`` or ``(event,)``. If the result is true the
-            action does not take place. None removes the function that was set.
-
-        Raises
-        ------
-        TypeError
-            If `func` is neither callable nor None.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no set_trace()")
 
 
 class _Missing:
@@ -636,7 +407,7 @@ class EventManager(BaseEventManager):
         filter: Mapping[str, object] | None = None,
         priority: int = 0,
     ) -> None:
-        _check_event_class(cls)
+        check_event_class(cls)
         if not callable(func):
             raise TypeError(f"func must be callable, not {func!r}")
         conditions = _conditions(filter)
@@ -649,7 +420,7 @@ class EventManager(BaseEventManager):
         self._change(lambda table: table.with_connection(cls, connection, exact_priority))
 
     def disconnect(self, cls: type[Event], func: Callable[[Event], object]) -> None:
-        _check_event_class(cls)
+        check_event_class(cls)
         if self._vetoes("disconnect", self.disconnect, (cls, func)):
             return
         identity = _identity(func)
@@ -714,11 +485,11 @@ class EventManager(BaseEventManager):
         return connections
 
     def disable(self, cls: type[BaseEvent]) -> None:
-        _check_event_class(cls)
+        check_event_class(cls)
         self._change(lambda table: table.with_info(table.info(cls)._switched(enabled=False)))
 
     def enable(self, cls: type[BaseEvent]) -> None:
-        _check_event_class(cls)
+        check_event_class(cls)
         self._change(lambda table: table.with_info(table.info(cls)._switched(enabled=True)))
 
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
@@ -741,7 +512,7 @@ class EventManager(BaseEventManager):
         return reachable
 
     def register(self, cls: type[BaseEvent]) -> None:
-        _check_event_class(cls)
+        check_event_class(cls)
 
         def with_class(table: _Table) -> _Table:
             if cls in table.infos:
@@ -969,63 +740,4 @@ def _conditions(filter: Mapping[str, object] | None) -> _Conditions:
     return tuple((tuple(path.split(".")), value) for path, value in items)
 
 
-def _check_event_class(cls: object) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, BaseEvent)):
-        raise TypeError(f"cls must be a subclass of BaseEvent, not {cls!r}")
-
-
-# The default of this process. Assigned under `_default_latch`, read without it.
-_event_manager: BaseEventManager | None = None
-
-# Guards: the assignment of `_event_manager`. Nothing else is done while it is held.
-_default_latch = Latch()
-
-
-def _renew_latch_after_fork() -> None:
-    """Replace the latch in a child process: the thread that held it may not exist there."""
-    global _default_latch
-    _default_latch = Latch()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_latch_after_fork)
-
-
-def get_event_manager() -> BaseEventManager:
-    """Return the event manager of this process; make one if none has been set."""
-    if _event_manager is None:
-        _default_latch.during(_set_default, EventManager())
-    # Whoever came first; once set it stays.
-    assert _event_manager is not None
-    return _event_manager
-
-
-def set_event_manager(manager: BaseEventManager) -> None:
-    """Set the event manager of this process.
-
-    Parameters
-    ----------
-    manager : BaseEventManager
-        Or any object whose type has an ``emit`` method.
-
-    Raises
-    ------
-    ValueError
-        If there is one already, set or made by `get_event_manager`. Those who have connected to it
-        would lose their events.
-    TypeError
-        If the type of `manager` has no ``emit`` method.
-    """
-    if not callable(getattr(type(manager), "emit", None)):
-        raise TypeError(f"manager must have an emit method, got {manager!r}")
-    if not _default_latch.during(_set_default, manager):
-        raise ValueError("The event manager of this process has already been set")
-
-
-def _set_default(manager: BaseEventManager) -> bool:
-    """Make `manager` the default if there is none, and tell whether it was so."""
-    global _event_manager
-    if _event_manager is not None:
-        return False
-    _event_manager = manager
-    return True
+set_default_class(EventManager)

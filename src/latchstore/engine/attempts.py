@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from latchstore.errors import TransactionClosedError, TransactionConflictError
-from latchstore.transaction import Transaction
+from latchstore.contract.errors import TransactionClosedError, TransactionConflictError
+from latchstore.engine.transaction import Transaction
 
 #: Seconds: the longest pause before the second try, and before any.
 FIRST_PAUSE = 0.000_5

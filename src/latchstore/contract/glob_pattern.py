@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 
-from latchstore.arguments import describe, exact_string
+from latchstore.contract.arguments import describe, exact_string
 
 _SPECIAL = re.compile(r"[*?\[]")
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from latchstore.contains import Contains
-from latchstore.values import Entry, is_immutable
+from latchstore.contract.contains import Contains
+from latchstore.contract.values import Entry, is_immutable
 
 _ABSENT: Any = object()
 

@@ -8,7 +8,6 @@ they take is ever held while it runs.
 
 from __future__ import annotations
 
-import copy
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import Any, Protocol
 
-from latchstore.arguments import (
+from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     Readable,
     as_bytes,
@@ -28,24 +27,22 @@ from latchstore.arguments import (
     checked_revision,
     checked_select,
     describe,
-    exact_string,
     read_all,
 )
-from latchstore.errors import RevisionMismatchError
-from latchstore.events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
-from latchstore.store import AbstractReadOnlyStore, AbstractStore, SettableValue
-from latchstore.values import (
+from latchstore.contract.errors import RevisionMismatchError
+from latchstore.contract.events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
+from latchstore.contract.matching import exact_terms, matching
+from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore, SettableValue
+from latchstore.contract.values import (
     Entry,
     StoredValue,
     StringValue,
     Value,
     entry_from_metadata,
-    is_immutable,
     merged_metadata,
     with_metadata_of,
 )
 
-_ABSENT = object()
 _new_object = object.__new__
 
 #: The events that tell of the reading of a stream. A frozenset remembers its hash, a tuple does not: 30 ns
@@ -116,12 +113,12 @@ class EntryReader(AbstractReadOnlyStore):
         self, select: Iterable[str] | None = None, **kwargs: Any
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         names = checked_select(select)
-        terms = _exact_terms(kwargs)
-        return ((key, _metadata(entry, names)) for key, entry in _matching(self._candidates(terms), terms))
+        terms = exact_terms(kwargs)
+        return ((key, _metadata(entry, names)) for key, entry in matching(self._candidates(terms), terms))
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        terms = _exact_terms(kwargs)
-        return (key for key, _ in _matching(self._candidates(terms), terms))
+        terms = exact_terms(kwargs)
+        return (key for key, _ in matching(self._candidates(terms), terms))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._items())
@@ -129,47 +126,6 @@ class EntryReader(AbstractReadOnlyStore):
 
 def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
     return entry.isolated_metadata() if names is None else entry.selected_metadata(names)
-
-
-def _exact_terms(terms: dict[str, Any]) -> dict[str, Any]:
-    """Return `terms` with plain strings for names: Python takes others, and we look them up under a lock."""
-    for name in terms:
-        if type(name) is not str:
-            return {exact_string(name): wanted for name, wanted in terms.items()}
-    return terms
-
-
-def _matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-    """Leave out what does not match. Runs the ``==`` of the values, so no lock is held."""
-    for name, wanted in terms.items():
-        found = _matching_one(found, name, wanted)
-    return found
-
-
-def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) -> Iterator[tuple[str, Entry]]:
-    if is_immutable(wanted):
-        return (
-            (key, entry)
-            for key, entry in found
-            if (
-                entry.get(name, _ABSENT) == wanted
-                if type(entry) is Entry  # all that it holds is immutable
-                else name in entry and _equals(entry[name], wanted)
-            )
-        )
-    return ((key, entry) for key, entry in found if name in entry and _equals(entry[name], wanted))
-
-
-def _equals(held: Any, wanted: Any) -> bool:
-    """Compare with a value whose own ``==`` may run: it never gets hold of what the store holds."""
-    return bool((held if is_immutable(held) else copy.deepcopy(held)) == wanted)
-
-
-def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    """Tell whether an entry is there and has all the values. Runs their ``==``, so no lock is held."""
-    return entry is not None and all(
-        name in entry and _equals(entry[name], wanted) for name, wanted in terms.items()
-    )
 
 
 class Edit(Protocol):

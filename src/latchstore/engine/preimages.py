@@ -24,7 +24,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 
-from latchstore.values import Change, Entry
+from latchstore.contract.values import Change, Entry
 
 
 class Layer:

@@ -33,10 +33,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from latchstore.locking import Latches, surely
-from latchstore.metadata_index import MetadataIndex
-from latchstore.preimages import Layer, Preimages, View
-from latchstore.values import Change, Entry
+from latchstore.contract.values import Change, Entry
+from latchstore.delivery.waiting import Latches, surely
+from latchstore.engine.metadata_index import MetadataIndex
+from latchstore.engine.preimages import Layer, Preimages, View
 
 
 class _Commit:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from latchstore.entry_store import Edit, IfRevision, cause_of_edit
-from latchstore.snapshot import Snapshot
-from latchstore.values import Change, Entry, deletion, may_match, with_metadata_of
+from latchstore.contract.matching import may_match
+from latchstore.contract.values import Change, Entry, deletion, with_metadata_of
+from latchstore.engine.entry_store import Edit, IfRevision, cause_of_edit
+from latchstore.engine.snapshot import Snapshot
 
 _NOTHING: Any = object()
 

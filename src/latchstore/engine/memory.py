@@ -23,7 +23,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from latchstore.arguments import (
+from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     check_callable,
     checked_count,
@@ -34,34 +34,33 @@ from latchstore.arguments import (
     describe,
     exact_string,
 )
-from latchstore.attempts import Attempts
-from latchstore.batch import OptimisticBatch, WriteBatch
-from latchstore.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest
-from latchstore.commit_events import (
-    MODIFICATION_EVENTS,
-    CommitDelivery,
-    EventDelivery,
-    event_class_of,
-    has_listeners_of,
-)
-from latchstore.dispatcher import Delivery, EventDispatcher, Timer
-from latchstore.entry_store import Edit, EntryStore, Progress, cause_of_edit
-from latchstore.errors import (
+from latchstore.contract.errors import (
     FlushTimeoutError,
     LockTimeoutError,
     StoreClosedError,
     TransactionConflictError,
     TransactionError,
 )
-from latchstore.event_manager import BaseEventManager, listener_name
-from latchstore.events import (
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.events import (
     BaseEvent,
     StoreEvent,
     StoreProgressManager,
     StoreTransactionEndEvent,
 )
-from latchstore.glob_pattern import checked_pattern, escaped
-from latchstore.locking import (
+from latchstore.contract.glob_pattern import checked_pattern, escaped
+from latchstore.contract.values import Change, Entry, Value, deletion, entry_from_metadata
+from latchstore.delivery.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest
+from latchstore.delivery.commit_events import (
+    MODIFICATION_EVENTS,
+    CommitDelivery,
+    EventDelivery,
+    event_class_of,
+    has_listeners_of,
+)
+from latchstore.delivery.dispatcher import Delivery, EventDispatcher, Timer
+from latchstore.delivery.event_manager import listener_name
+from latchstore.delivery.waiting import (
     Latch,
     Latches,
     ReaderWriterLock,
@@ -70,11 +69,13 @@ from latchstore.locking import (
     surely,
     this_thread,
 )
-from latchstore.snapshot import Snapshot
-from latchstore.table import Table
-from latchstore.transaction import Routing, Transaction
-from latchstore.values import Change, Entry, Value, deletion, entry_from_metadata
-from latchstore.watch import Watch, wait_until
+from latchstore.delivery.watch import Watch, wait_until
+from latchstore.engine.attempts import Attempts
+from latchstore.engine.batch import OptimisticBatch, WriteBatch
+from latchstore.engine.entry_store import Edit, EntryStore, Progress, cause_of_edit
+from latchstore.engine.snapshot import Snapshot
+from latchstore.engine.table import Table
+from latchstore.engine.transaction import Routing, Transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -427,7 +428,7 @@ class DictMemoryStore(EntryStore):
         OSError
             If the file cannot be written.
         """
-        from latchstore.saving import write_file  # here, as sqlite3 takes 5 ms to load
+        from latchstore.engine.saving import write_file  # here, as sqlite3 takes 5 ms to load
 
         path = checked_path(path)
         with self.snapshot() as view:
@@ -455,7 +456,7 @@ class DictMemoryStore(EntryStore):
         OSError
             If the file is not there or cannot be read.
         """
-        from latchstore.saving import read_file  # as in `save`
+        from latchstore.engine.saving import read_file  # as in `save`
 
         entries, revision = read_file(checked_path(path))
         store = cls(event_manager, **options)

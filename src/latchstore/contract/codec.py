@@ -6,8 +6,8 @@ import json
 import pickle
 from typing import Any, Protocol, runtime_checkable
 
-from latchstore.arguments import as_bytes, describe
-from latchstore.errors import CodecError
+from latchstore.contract.arguments import as_bytes, describe
+from latchstore.contract.errors import CodecError
 
 
 @runtime_checkable

@@ -28,9 +28,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from latchstore.arguments import describe
-from latchstore.errors import StoreFormatError
-from latchstore.values import Entry, entry_from_metadata
+from latchstore.contract.arguments import describe
+from latchstore.contract.errors import StoreFormatError
+from latchstore.contract.values import Entry, entry_from_metadata
 
 try:
     import fcntl

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from latchstore.arguments import checked_key
-from latchstore.entry_store import EntryReader
-from latchstore.errors import SnapshotClosedError
-from latchstore.event_manager import BaseEventManager
-from latchstore.preimages import Layer, View, changed_since, entries_at, entry_at
-from latchstore.table import Table
-from latchstore.values import Entry
+from latchstore.contract.arguments import checked_key
+from latchstore.contract.errors import SnapshotClosedError
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.values import Entry
+from latchstore.engine.entry_store import EntryReader
+from latchstore.engine.preimages import Layer, View, changed_since, entries_at, entry_at
+from latchstore.engine.table import Table
 
 
 class Snapshot(EntryReader):

@@ -1,0 +1,6 @@
+"""Delivery: from a commit to those who are told of it.
+
+Listeners are called by the dispatcher's thread, watches are read at their readers' own pace. It imports from
+the contract. Begin with ``commit_events.py``, which is where a commit becomes events, and go on with
+``dispatcher.py``.
+"""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from readerwriterlock import rwlock
 
 from benchmarks.measure import Answer, Subject, figures_of, interleaved, markdown
-from latchstore.delivery.waiting import Latch, SharedLatch, WriterMutex, this_thread
+from latchstore.engine.locking import Latch, SharedLatch, WriterMutex, this_thread
 
 TIMES = 1_000
 

@@ -34,7 +34,7 @@ from latchstore import (
 )
 from latchstore.delivery import dispatcher as dispatcher_module
 from latchstore.delivery import event_manager as event_manager_module
-from latchstore.delivery.waiting import Waiters
+from latchstore.engine.locking import Waiters
 from tests.schedules import in_another_thread
 
 #: Seconds after which a wait has failed.

@@ -411,7 +411,8 @@ def test_a_store_with_events_on_the_way_lives_until_they_are_heard() -> None:
 
 SCRIPT = """
 import sys
-from latchstore import DictMemoryStore, EventManager, StoreSetEvent, dispatcher
+from latchstore import DictMemoryStore, EventManager, StoreSetEvent
+from latchstore.delivery import dispatcher
 
 path = sys.argv[1]
 

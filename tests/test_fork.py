@@ -31,7 +31,7 @@ from latchstore import (
     WatchClosedError,
     get_event_manager,
 )
-from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine.locking import SharedLatch
 from latchstore.engine.memory import _stores
 from tests.builds import fork_beside_busy_threads
 from tests.interrupts import Striker

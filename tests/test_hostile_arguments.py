@@ -33,7 +33,7 @@ from latchstore import (
     StoreSetEvent,
 )
 from latchstore.contract.codec import RawCodec
-from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine.locking import SharedLatch
 
 TIMEOUT = 20.0
 

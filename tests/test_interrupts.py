@@ -32,7 +32,7 @@ from readerwriterlock import rwlock
 from latchstore import DictMemoryStore, EventManager, StoreModificationEvent
 from latchstore.contract.values import Entry
 from latchstore.delivery.change_feed import ChangeBuffer, Commit, Interest
-from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine.locking import SharedLatch
 from tests.interrupts import Striker, ThreadStriker
 from tests.interrupts.exhaustion import KINDS, STRIDE, check, exhaust, outcomes_of, stride_of
 from tests.interrupts.locks import wedged

@@ -23,9 +23,9 @@ from latchstore import (
     TransactionConflictError,
 )
 from latchstore.contract.values import Entry
-from latchstore.delivery.waiting import WriterClaim
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.entry_store import Edit, IfRevision
+from latchstore.engine.locking import WriterClaim
 from latchstore.engine.transaction import Transaction
 from tests.schedules import Actor
 

@@ -11,7 +11,7 @@ import pytest
 from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager, LockTimeoutError, StoreError, TransactionError
-from latchstore.delivery.waiting import (
+from latchstore.engine.locking import (
     Latch,
     Latches,
     SharedLatch,
@@ -162,12 +162,12 @@ def test_the_time_that_the_mutex_was_held_counts_from_its_acquisition(
 ) -> None:
     mutex = WriterMutex()
     claim = (this_thread.thread, "slow")
-    monkeypatch.setattr("latchstore.delivery.waiting.time.time", lambda: 1000.0)
+    monkeypatch.setattr("latchstore.engine.locking.time.time", lambda: 1000.0)
     assert mutex.acquire_as_writer(claim, 0) == 1000.0
-    monkeypatch.setattr("latchstore.delivery.waiting.time.time", lambda: 1012.5)
+    monkeypatch.setattr("latchstore.engine.locking.time.time", lambda: 1012.5)
     assert mutex.describe() == "held for 12.500 s by thread 'MainThread' (slow)"
     # The clock may be set back.
-    monkeypatch.setattr("latchstore.delivery.waiting.time.time", lambda: 5.0)
+    monkeypatch.setattr("latchstore.engine.locking.time.time", lambda: 5.0)
     assert mutex.describe() == "held for 0.000 s by thread 'MainThread' (slow)"
     mutex.release(claim)
     assert mutex.describe() == "which is free now"

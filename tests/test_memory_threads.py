@@ -26,7 +26,7 @@ from latchstore import (
     StoreSetEvent,
 )
 from latchstore.contract.values import Entry
-from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine.locking import SharedLatch
 from tests.builds import WITHOUT_GIL
 
 #: Seconds after which a wait is a failure; no wait that succeeds takes a noticeable part of it.

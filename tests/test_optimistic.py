@@ -24,7 +24,7 @@ from latchstore import (
     StoreKeyEvent,
     TransactionConflictError,
 )
-from latchstore.delivery.waiting import SharedLatch
+from latchstore.engine.locking import SharedLatch
 from tests.schedules import Actor, in_another_thread
 
 Reading = Callable[[AbstractStore], object]

@@ -24,7 +24,7 @@ from latchstore import (
     StoreSetEvent,
     TransactionError,
 )
-from latchstore.delivery.waiting import Waiters
+from latchstore.engine.locking import Waiters
 
 TIMEOUT = 30.0
 

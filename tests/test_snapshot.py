@@ -28,8 +28,8 @@ from latchstore import (
     SnapshotClosedError,
     StoreError,
 )
-from latchstore.delivery.waiting import SharedLatch
 from latchstore.engine import snapshot as snapshot_module
+from latchstore.engine.locking import SharedLatch
 from tests.schedules import TIMEOUT, Actor, in_another_thread, run_threads
 
 

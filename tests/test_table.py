@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from latchstore.contract.values import Change, Entry, entry_from_metadata
-from latchstore.delivery.waiting import Latches, SharedLatch, this_thread
+from latchstore.engine.locking import Latches, SharedLatch, this_thread
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.table import Table
 

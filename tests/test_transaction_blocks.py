@@ -694,7 +694,7 @@ def test_lock_timeout_names_the_holder(store: DictMemoryStore) -> None:
 
 def test_lock_timeout_tells_for_how_long(store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("latchstore.delivery.waiting.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("latchstore.engine.locking.time", SimpleNamespace(time=lambda: now))
     with Actor(store, "holder") as holder:
         for held in (12.5, 90.25):
             now = 1_000.0

@@ -28,7 +28,7 @@ from latchstore import (
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.policies import LRU
 from latchstore.contract.codec import RawCodec
-from latchstore.delivery.waiting import Waiters
+from latchstore.engine.locking import Waiters
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.test_hostile_arguments import (
     METADATA,
@@ -231,7 +231,7 @@ class Case:
         self.store.flush(TIMEOUT)
         check(self.cache)
         assert len(self.store) <= 3
-        assert self.cache._keeper._latch.claim is None
+        assert not self.cache._keeper._latch.locked()
         assert not self.cache._loads
 
     def _use(self) -> None:
@@ -481,7 +481,9 @@ class Coding(RawCodec):
         return self._decode(data)
 
 
-@pytest.mark.parametrize("returned", [None, "text", 7, bytearray(b"1"), memoryview(b"1")], ids=repr)
+@pytest.mark.parametrize(
+    "returned", [None, "text", 7, bytearray(b"1"), memoryview(b"1")], ids=lambda value: type(value).__name__
+)
 def test_what_a_codec_returns(other: ThreadPoolExecutor, returned: Any) -> None:
     fine = isinstance(returned, (bytearray, memoryview))
     with Cache(max_entries=3, codec=Coding(lambda value: returned, bytes)) as cache:

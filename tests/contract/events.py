@@ -32,8 +32,8 @@ from latchstore import (
     StoreTransactionEvent,
     StoreTransactionStartEvent,
     StoreUpdateEvent,
-    commit_events,
 )
+from latchstore.delivery import commit_events
 from tests.contract.reading import NESTED, fresh_nested, spoil
 from tests.contract.stores import TIMEOUT, StoreContract, facts, fill
 from tests.contract.streams import RecordingStream, YieldingStream

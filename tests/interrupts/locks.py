@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from readerwriterlock import rwlock
 
-from latchstore.delivery.waiting import SharedLatch, TableLock, WriterMutex
+from latchstore.engine.locking import SharedLatch, TableLock, WriterMutex
 from tests.interrupts.striker import Striker
 
 #: Seconds after which a lock that should be free is taken for wedged.

@@ -25,7 +25,7 @@ from latchstore import (
     TransactionConflictError,
     Watch,
 )
-from latchstore.delivery.waiting import Latch, Waiters
+from latchstore.engine.locking import Latch, Waiters
 
 #: Seconds after which a wait has failed.
 TIMEOUT = 20.0
@@ -178,7 +178,7 @@ class CacheSubject(Subject):
         self.store.flush(TIMEOUT)
         keeper.check(self.store.query_keys())
         assert len(self.store) <= self._entries
-        assert keeper._latch.claim is None
+        assert not keeper._latch.locked()
         assert not self.cache._loads
         assert not keeper._stale
 

@@ -60,7 +60,11 @@ from latchstore.delivery.commit_events import (
 )
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher, Timer
 from latchstore.delivery.event_manager import listener_name
-from latchstore.delivery.waiting import (
+from latchstore.delivery.watch import Watch, wait_until
+from latchstore.engine.attempts import Attempts
+from latchstore.engine.batch import OptimisticBatch, WriteBatch
+from latchstore.engine.entry_store import Edit, EntryStore, Progress, cause_of_edit
+from latchstore.engine.locking import (
     Latch,
     Latches,
     ReaderWriterLock,
@@ -69,10 +73,6 @@ from latchstore.delivery.waiting import (
     surely,
     this_thread,
 )
-from latchstore.delivery.watch import Watch, wait_until
-from latchstore.engine.attempts import Attempts
-from latchstore.engine.batch import OptimisticBatch, WriteBatch
-from latchstore.engine.entry_store import Edit, EntryStore, Progress, cause_of_edit
 from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.table import Table
 from latchstore.engine.transaction import Routing, Transaction

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from latchstore.contract.values import Change, Entry
-from latchstore.delivery.waiting import Latches, surely
+from latchstore.engine.locking import Latches, surely
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.preimages import Layer, Preimages, View
 

@@ -36,9 +36,9 @@ from latchstore.contract.events import StoreEvent, StoreTransactionEndEvent, Sto
 from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.values import Entry
 from latchstore.delivery.dispatcher import Delivery
-from latchstore.delivery.waiting import WriterClaim, surely, this_thread, thread_name
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.entry_store import Edit, EntryStore, Progress
+from latchstore.engine.locking import WriterClaim, surely, this_thread, thread_name
 
 logger = logging.getLogger("latchstore")
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from readerwriterlock import rwlock
 
-from latchstore.delivery.waiting import Latch, SharedLatch, Waiters, WriterMutex
+from latchstore.engine.locking import Latch, SharedLatch, Waiters, WriterMutex
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
@@ -213,7 +213,7 @@ def _make_cooperative(latch: Latch) -> None:
 
 
 class CooperativeLatch(Latch):
-    """In the place of ``latchstore.delivery.waiting.Latch``."""
+    """In the place of ``latchstore.engine.locking.Latch``."""
 
     __slots__ = ()
 
@@ -223,7 +223,7 @@ class CooperativeLatch(Latch):
 
 
 class CooperativeMutex(WriterMutex):
-    """In the place of ``latchstore.delivery.waiting.WriterMutex``."""
+    """In the place of ``latchstore.engine.locking.WriterMutex``."""
 
     __slots__ = ()
 

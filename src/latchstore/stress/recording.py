@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from latchstore.delivery.waiting import Latch, SharedLatch, WriterMutex
+from latchstore.engine.locking import Latch, SharedLatch, WriterMutex
 from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of, note_handles
 from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted

@@ -34,7 +34,7 @@ from latchstore import (
 )
 from latchstore.delivery import dispatcher as dispatcher_module
 from latchstore.delivery import event_manager as event_manager_module
-from latchstore.engine.locking import Waiters
+from latchstore.delivery.waiting import Waiters
 from tests.schedules import in_another_thread
 
 #: Seconds after which a wait has failed.
@@ -153,7 +153,7 @@ def changes_nothing(store: DictMemoryStore) -> Iterator[None]:
     before = in_another_thread(facts)
     yield
     assert in_another_thread(facts) == before
-    assert store._latches.writer.holder is None
+    assert store._latches.writer.claim is None
 
 
 # -- how full is full ------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_a_waiting_writer_holds_no_lock(write: str) -> None:
         store = crowd.store
         revision = store.info()["revision"]
         writing = crowd.start(lambda: WRITES[write](store))
-        assert store._latches.writer.holder is None
+        assert store._latches.writer.claim is None
         assert store.to_bytes("k0") == b""
         assert list(store.query_keys()) == ["k0"]
         assert len(store) == 1
@@ -576,7 +576,7 @@ class TestOptimistic:
                 return transaction.revision
 
             writing = crowd.start(block)
-            assert store._latches.writer.holder is None
+            assert store._latches.writer.claim is None
             assert not store.exists("mine")
             assert store.info()["revision"] == 1
             crowd.listener.permit(2)
@@ -609,7 +609,7 @@ class TestOptimistic:
             assert list(store.query_keys()) == ["k0"]
             info = store.info()
             assert (info["revision"], info["snapshots"]) == (1, 0)
-            assert store._latches.writer.holder is None
+            assert store._latches.writer.claim is None
             crowd.listener.permit(10)
             store.flush(TIMEOUT)
             assert crowd.listener.heard == ["k0"]

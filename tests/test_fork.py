@@ -31,7 +31,7 @@ from latchstore import (
     WatchClosedError,
     get_event_manager,
 )
-from latchstore.engine.locking import SharedLatch
+from latchstore.engine.locks import ReadWriteLock
 from latchstore.engine.memory import _stores
 from tests.builds import fork_beside_busy_threads
 from tests.interrupts import Striker
@@ -465,7 +465,7 @@ def test_a_watch_of_a_closed_store_is_free_in_a_child() -> None:
     assert watch.get(0).key == "k"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("lock_class", [SharedLatch, RWLockFair, RWLockRead, RWLockWrite])
+@pytest.mark.parametrize("lock_class", [ReadWriteLock, RWLockFair, RWLockRead, RWLockWrite])
 def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
     """Whoever holds them at that moment, and whatever the class of the reader/writer lock."""
     store = new_store(lock_class=lock_class, history=5)
@@ -511,11 +511,11 @@ def test_a_store_that_cannot_be_renewed_harms_no_other(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
     calls: list[int] = []
 
-    def make_lock() -> SharedLatch:
+    def make_lock() -> ReadWriteLock:
         if calls and os.getpid() != calls[0]:
             raise RuntimeError("no lock in a child")
         calls.append(os.getpid())
-        return SharedLatch()
+        return ReadWriteLock()
 
     stores = [new_store(lock_class=make_lock) for _ in range(3)]
     others = [new_store() for _ in range(3)]

@@ -33,7 +33,7 @@ from latchstore import (
     StoreSetEvent,
 )
 from latchstore.contract.codec import RawCodec
-from latchstore.engine.locking import SharedLatch
+from latchstore.engine.locks import ReadWriteLock
 
 TIMEOUT = 20.0
 
@@ -479,9 +479,9 @@ class Case:
             store.from_bytes("after", b"2")
         finally:
             Calling.busy = False
-        assert store._latches.writer.holder is None
-        assert store._gate is None
-        assert store._open_transactions == {}
+        assert store._latches.writer.claim is None
+        assert store._table.detour is None
+        assert store.engine.routes == {}
         info = store.info()
         assert (info["snapshots"], info["pinned_entries"]) == (0, 0)
         store.close(TIMEOUT)
@@ -655,7 +655,7 @@ CONSTRUCTOR: dict[str, st.SearchStrategy[Offer]] = {
     "lock_timeout": seconds | st.just(bad("None", None)),
     "lock_class": st.sampled_from(
         (
-            good("ours", SharedLatch),
+            good("ours", ReadWriteLock),
             good("a library's", rwlock.RWLockWrite),
             bad("makes 7", lambda: 7),
             *ODD[:3],

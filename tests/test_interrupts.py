@@ -32,7 +32,7 @@ from readerwriterlock import rwlock
 from latchstore import DictMemoryStore, EventManager, StoreModificationEvent
 from latchstore.contract.values import Entry
 from latchstore.delivery.change_feed import ChangeBuffer, Commit, Interest
-from latchstore.engine.locking import SharedLatch
+from latchstore.engine.locks import ReadWriteLock
 from tests.interrupts import Striker, ThreadStriker
 from tests.interrupts.exhaustion import KINDS, STRIDE, check, exhaust, outcomes_of, stride_of
 from tests.interrupts.locks import wedged
@@ -251,8 +251,8 @@ def test_exceptions_that_another_thread_sets(monkeypatch: pytest.MonkeyPatch) ->
     store.from_bytes("after", b"")
     store.flush(TIMEOUT)
     store._table.check()
-    assert store._latches.writer.holder is None
-    assert store._open_transactions == {}
+    assert store._latches.writer.claim is None
+    assert store.engine.routes == {}
     gc.collect()  # a traceback may hold what was broken off
     info = store.info()
     assert (info["pending_events"], info["snapshots"], info["pinned_entries"]) == (0, 0, 0)
@@ -358,6 +358,6 @@ def test_the_librarys_locks_are_accepted(lock_class: Callable[[], Any], other: T
 
 def test_exceptions_leave_the_librarys_locks_taken_and_ours_free() -> None:
     """The library says so itself, in its issue 17; ``python -m tests.interrupts.locks`` counts all."""
-    assert wedged(SharedLatch).wedged == 0
+    assert wedged(ReadWriteLock).wedged == 0
     theirs = wedged(rwlock.RWLockFair)
     assert theirs.wedged > theirs.struck / 10

@@ -240,7 +240,7 @@ def test_a_wake_up_that_is_lost_costs_a_moment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Waiters, "ring", lambda waiters: None)
     waiting = threading.Thread(target=latch.during, args=(int,))
     waiting.start()
-    while not latch._waiters._bells:
+    while not latch._waiters.bells:
         assert waiting.is_alive()
     latch.release(claim)
     waiting.join(TIMEOUT)
@@ -251,7 +251,7 @@ def test_who_gives_up_waiting_leaves_no_bell() -> None:
     latch = Latch()
     assert latch.acquire(object())
     assert not latch.acquire(object(), SHORT)
-    assert not latch._waiters._bells
+    assert not latch._waiters.bells
 
 
 def test_a_thread_that_has_ended_is_said_to_have() -> None:
@@ -386,7 +386,7 @@ def test_a_writer_lets_waiting_readers_in_first() -> None:
     while not lock._held_back:
         assert threads[0].is_alive()
     threads[1].start()
-    while len(lock._waiters._bells) < 2:
+    while len(lock._waiters.bells) < 2:
         assert threads[1].is_alive()
     first.release()
     for thread in threads:

@@ -26,7 +26,7 @@ from latchstore import (
     StoreSetEvent,
 )
 from latchstore.contract.values import Entry
-from latchstore.engine.locking import SharedLatch
+from latchstore.engine.locks import ReadWriteLock
 from tests.builds import WITHOUT_GIL
 
 #: Seconds after which a wait is a failure; no wait that succeeds takes a noticeable part of it.
@@ -161,7 +161,7 @@ class WatchedLock:
     """The store's own lock, whose handles tell when they have to wait."""
 
     def __init__(self) -> None:
-        self._lock = SharedLatch()
+        self._lock = ReadWriteLock()
 
     def gen_rlock(self) -> WatchedHandle:
         return WatchedHandle(self._lock.gen_rlock())

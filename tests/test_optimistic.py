@@ -24,7 +24,7 @@ from latchstore import (
     StoreKeyEvent,
     TransactionConflictError,
 )
-from latchstore.engine.locking import SharedLatch
+from latchstore.engine.locks import ReadWriteLock
 from tests.schedules import Actor, in_another_thread
 
 Reading = Callable[[AbstractStore], object]
@@ -67,7 +67,7 @@ def conflict(store: DictMemoryStore, body: Reading, meanwhile: Writing) -> tuple
         assert not store.exists("mark"), "nothing of the block is committed"
     facts = store.info()
     assert (facts["snapshots"], facts["pinned_entries"]) == (0, 0)
-    assert store._gate is None
+    assert store._table.detour is None
     store._table.check()
     return () if error is None else error.keys
 
@@ -484,7 +484,7 @@ def test_a_multiset_that_fails_halfway_leaves_the_block_as_it_was(store: DictMem
 # -- nobody is held up --------------------------------------------------------------------------------------
 
 
-class CountingLock(SharedLatch):
+class CountingLock(ReadWriteLock):
     """A table lock that can be told to refuse everybody."""
 
     refusing = False

@@ -24,7 +24,7 @@ from latchstore import (
     StoreSetEvent,
     TransactionError,
 )
-from latchstore.engine.locking import Waiters
+from latchstore.delivery.waiting import Waiters
 
 TIMEOUT = 30.0
 
@@ -151,7 +151,7 @@ def test_a_writer_that_waits_holds_no_lock_and_goes_on_when_there_is_room(
     assert not waiting.done()
     assert store.to_bytes("k0") == b""
     assert len(store) == 2
-    assert store._latches.writer.holder is None
+    assert store._latches.writer.claim is None
     slow.let(1)
     waiting.result(TIMEOUT)
     slow.let()

@@ -29,7 +29,7 @@ from latchstore import (
     StoreError,
 )
 from latchstore.engine import snapshot as snapshot_module
-from latchstore.engine.locking import SharedLatch
+from latchstore.engine.locks import ReadWriteLock
 from tests.schedules import TIMEOUT, Actor, in_another_thread, run_threads
 
 
@@ -560,7 +560,7 @@ def test_an_optimistic_transaction_is_counted_as_a_snapshot(store: DictMemorySto
 # -- no lock -------------------------------------------------------------------------------------------------
 
 
-class WatchedLock(SharedLatch):
+class WatchedLock(ReadWriteLock):
     """A table lock that tells who asks for it, and can stop a commit at its end."""
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import SimpleNamespace
@@ -69,7 +70,7 @@ def assert_free(store: DictMemoryStore) -> None:
     write_at_once(store, "by this thread")
     assert in_another_thread(lambda: store.exists("by this thread"))
     assert store.exists("by another thread")
-    assert store._gate is None
+    assert store._table.detour is None
     facts = store.info()
     assert (facts["snapshots"], facts["pinned_entries"]) == (0, 0)
     store._table.check()
@@ -694,7 +695,7 @@ def test_lock_timeout_names_the_holder(store: DictMemoryStore) -> None:
 
 def test_lock_timeout_tells_for_how_long(store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("latchstore.engine.locking.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("latchstore.engine.owner.time", SimpleNamespace(time=lambda: now, monotonic=time.monotonic))
     with Actor(store, "holder") as holder:
         for held in (12.5, 90.25):
             now = 1_000.0
@@ -920,8 +921,8 @@ def test_a_block_that_is_dropped_in_the_middle_of_another_section() -> None:
     store = DictMemoryStore(EventManager(), lock_timeout=0.5)
     held = [store.transaction("left open")]
     held[0].__enter__()
-    store._gate_latch.during(held.clear)
-    assert store._gate is None
+    store._table.exclusively("another section", held.clear)
+    assert store._table.detour is None
     store.from_bytes("key", b"1")
     assert store.to_bytes("key") == b"1"
 

@@ -196,7 +196,7 @@ class BlocksAndSnapshots(RuleBasedStateMachine):
     def nothing_is_left(self) -> None:
         facts = self.store.info()
         assert (facts["snapshots"], facts["pinned_entries"], facts["pinned_bytes"]) == (0, 0, 0)
-        assert self.store._gate is None
+        assert self.store._table.detour is None
         self.other.do(lambda: self.store.transaction(timeout=0).__enter__().rollback())
 
     @property

@@ -28,7 +28,7 @@ from latchstore import (
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.policies import LRU
 from latchstore.contract.codec import RawCodec
-from latchstore.engine.locking import Waiters
+from latchstore.delivery.waiting import Waiters
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.test_hostile_arguments import (
     METADATA,
@@ -223,7 +223,7 @@ class Case:
             self._use()
         finally:
             Calling.busy = False
-        assert self.store._latches.writer.holder is None
+        assert self.store._latches.writer.claim is None
         self.cache.close()
         self.store.close(TIMEOUT)
 

@@ -102,9 +102,9 @@ class Subject:
         for kind in ("a", "b", "c"):
             scanned = sorted(key for key, metadata in store.query() if metadata.get("kind") == kind)
             assert sorted(store.query_keys(kind=kind)) == scanned
-        assert store._latches.writer.holder is None
-        assert store._gate is None
-        assert store._open_transactions == {}
+        assert store._latches.writer.claim is None
+        assert store._table.detour is None
+        assert store.engine.routes == {}
         assert store._feed.watches == (not self.watch._buffer.ended)
         info = store.info()
         assert (info["snapshots"], info["pinned_entries"]) == (0, 0)
@@ -448,7 +448,7 @@ class Held:
     def _hold(self) -> None:
         self._take()
         self._taken.set()
-        while not self._waiters._bells and not self._over.wait(0.0001):
+        while not self._waiters.bells and not self._over.wait(0.0001):
             pass
         self._give_back()
 

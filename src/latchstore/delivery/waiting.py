@@ -55,14 +55,11 @@ class Waiters:
     between its waiting and its being rung.
     """
 
-    __slots__ = ("_bells",)
+    __slots__ = ("bells",)
 
     def __init__(self) -> None:
-        self._bells: deque[SimpleQueue[None]] = deque()
-
-    def __bool__(self) -> bool:
-        """Return whether anybody sleeps."""
-        return bool(self._bells)
+        #: Those of the threads that sleep now, for whoever asks whether anybody does.
+        self.bells: deque[SimpleQueue[None]] = deque()
 
     def wait(
         self,
@@ -99,7 +96,7 @@ class Waiters:
         left = timeout
         try:
             while True:
-                self._bells.append(bell)
+                self.bells.append(bell)
                 if ready():
                     return True
                 if left == 0:
@@ -124,21 +121,21 @@ class Waiters:
 
     def _discard(self, bell: SimpleQueue[None]) -> None:
         try:
-            self._bells.remove(bell)
+            self.bells.remove(bell)
         except ValueError:
             return  # it has been rung
 
     def ring(self) -> None:
         """Wake whoever has slept longest; nothing happens if nobody sleeps."""
-        if self._bells:
+        if self.bells:
             try:
-                self._bells.popleft().put(None)
+                self.bells.popleft().put(None)
             except IndexError:
                 return  # another thread was quicker
 
     def ring_all(self) -> None:
         """Wake all who sleep now."""
-        for _ in range(len(self._bells)):
+        for _ in range(len(self.bells)):
             self.ring()
 
 

@@ -1,4 +1,4 @@
-"""Changes that are not committed yet, and what was read to come to them.
+"""Edits that are not committed yet, and what was read to come to them.
 
 Thread safety: a batch is used by the thread of its transaction only.
 """
@@ -7,81 +7,83 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from latchstore.contract.errors import TransactionConflictError
 from latchstore.contract.matching import may_match
-from latchstore.contract.values import Change, Entry, deletion, with_metadata_of
-from latchstore.engine.entry_store import Edit, IfRevision, cause_of_edit
-from latchstore.engine.snapshot import Snapshot
+from latchstore.contract.values import Entry, with_metadata_of
+from latchstore.engine.edits import Combined, Edit, Resolved, cause_of_edit, combined, parts_of
+from latchstore.engine.interface import Engine, View
 
 _NOTHING: Any = object()
 
 
-class EntrySource(Protocol):
-    """Where a batch looks for what it has not changed itself: first whether it is there, then for it.
-
-    Not by ``get``: see ``DictMemoryStore._write_one``.
-    """
-
-    def __contains__(self, key: str, /) -> bool: ...
-
-    def __getitem__(self, key: str, /) -> Entry | None: ...
-
-
 class WriteBatch:
-    """Changes on top of entries that nobody else can change: the thread holds the writer mutex.
+    """The edits of an exclusive transaction, on entries that nobody else can change meanwhile.
+
+    A blind edit is only noted: what there is under its key is read when the block asks for it.
 
     Parameters
     ----------
-    base : mapping
-        The table's entries.
+    engine : Engine
     revision : int
         The revision that the commit will have.
-
-    Attributes
-    ----------
-    after : dict
-        The keys that were changed, each with its new entry, or None.
-    before : dict
-        The same keys, each with its entry in the base, or None. Those whose changes were taken back may be
-        among them.
     """
 
-    __slots__ = ("_base", "_causes", "_undo", "after", "before", "revision")
+    __slots__ = ("_base", "_edits", "_engine", "_known", "_undo", "revision")
 
-    def __init__(self, base: EntrySource, revision: int) -> None:
-        self._base = base
-        self.after: dict[str, Entry | None] = {}
-        # Of the keys that are deleted, why those are that a cache evicts.
-        self._causes: dict[str, str | None] = {}
-        self.before: dict[str, Entry | None] = {}
+    def __init__(self, engine: Engine, revision: int) -> None:
+        self._engine = engine
+        self._base: Callable[[str], Entry | None] = engine.entry
         self.revision = revision
-        # (key, what `after` held before, or _NOTHING, and `_causes`) since the first savepoint: read
-        # backwards to return to one. None before there is one.
-        self._undo: list[tuple[str, Any, str | None]] | None = None
+        # By key, in the order in which the keys were first edited.
+        self._edits: dict[str, Edit] = {}
+        # What the edits come to, for the keys that the block has looked at.
+        self._known: dict[str, Entry | None] = {}
+        # (key, its edit before, what was known before), each _NOTHING if there was nothing, since the first
+        # savepoint: read backwards to return to one. None before there is one.
+        self._undo: list[tuple[str, Any, Any]] | None = None
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
-        after, base = self.after, self._base
-        if key in after:
-            return after[key]
-        return base[key] if key in base else None
+        if key not in self._edits:
+            return self._base(key)
+        known = self._known
+        if key not in known:
+            known[key] = self._edits[key].revise(key, self._base(key), self.revision, time.time())
+        return known[key]
 
     def put(self, key: str, edit: Edit) -> None:
-        """Apply one edit; raises KeyError if it needs an entry and there is none."""
-        after = self.after
-        if key in after:
-            previous = current = after[key]
+        """Add an edit.
+
+        Raises
+        ------
+        KeyError, RevisionMismatchError
+            If it needs what is not there; nothing was added.
+        """
+        edits, known = self._edits, self._known
+        if key not in edits:
+            # hot path: most keys of a transaction are edited once, and not looked at.
+            new = _NOTHING if edit.blind else self._revised(key, edit)
+            if self._undo is not None:
+                self._undo.append((key, _NOTHING, _NOTHING))
+            edits[key] = edit
         else:
-            previous, base = _NOTHING, self._base
-            current = self.before[key] = base[key] if key in base else None
-        new = edit.revise(key, current, self.revision, time.time())
-        if self._undo is not None:
-            self._undo.append((key, previous, self._causes.get(key)))
-        after[key] = new
-        if new is None or self._causes:
-            self._causes[key] = None if new is not None else cause_of_edit(edit)
+            new = self._revised(key, edit) if key in known or not edit.blind else _NOTHING
+            if self._undo is not None:
+                self._undo.append((key, edits[key], known[key] if key in known else _NOTHING))
+            edits[key] = combined(edits[key], edit)
+        if new is not _NOTHING:
+            known[key] = new
+
+    def put_all(self, edits: Iterable[tuple[str, Edit]]) -> None:
+        """Add several edits, one after the other."""
+        for key, edit in edits:
+            self.put(key, edit)
+
+    def _revised(self, key: str, edit: Edit) -> Entry | None:
+        return edit.revise(key, self.current(key), self.revision, time.time())
 
     def savepoint(self) -> int:
         """Return a mark that `rollback_to` takes the batch back to."""
@@ -94,104 +96,132 @@ class WriteBatch:
         undo = self._undo
         assert undo is not None
         while len(undo) > savepoint:
-            key, previous, cause = undo[-1]
-            if previous is _NOTHING:
-                self.after.pop(key, None)
+            key, edit, known = undo[-1]
+            if known is _NOTHING:
+                self._known.pop(key, None)
             else:
-                self.after[key] = previous
-            self._causes[key] = cause
+                self._known[key] = known
+            if edit is _NOTHING:
+                self._edits.pop(key, None)
+            else:
+                self._edits[key] = edit
             undo.pop()
 
-    def changes_anything(self) -> bool:
-        """Tell whether there is a key that is not absent before and after."""
-        before = self.before
-        return any(new is not None or before[key] is not None for key, new in self.after.items())
-
-    def net_changes(self) -> list[Change]:
-        """Return one change per key, leaving out keys that are absent before and after."""
-        before, causes = self.before, self._causes
+    def edits(self) -> list[tuple[str, Edit]]:
+        """Return what is to be committed: one edit for each key."""
+        known = self._known
+        if not known:
+            return list(self._edits.items())
         return [
-            (key, old, new) if new is not None else deletion(key, old, causes.get(key))
-            for key, new in self.after.items()
-            if (old := before[key]) is not None or new is not None
+            (key, Resolved(known[key], cause_of_edit(edit)) if key in known else edit)
+            for key, edit in self._edits.items()
         ]
 
-    def overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
-        """Return `found`, read from the base, without what the batch has changed, plus the batch."""
-        after = self.after
-        merged = [item for item in found if item[0] not in after]
-        merged.extend((key, entry) for key, entry in after.items() if entry is not None)
+    def check(self) -> None:
+        """Do nothing: what an exclusive transaction has read cannot change. Called under the table lock."""
+
+    def candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+        """Return keys and entries, as the transaction sees them, among which are all that match `terms`."""
+        return self._overlay(self._engine.candidates(terms))
+
+    def items_like(self, pattern: str) -> list[tuple[str, Entry]]:
+        """Return keys and entries, as the transaction sees them, among which are all keys like `pattern`."""
+        return self._overlay(self._engine.candidates({}))
+
+    def _overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+        edits = self._edits
+        merged = [item for item in found if item[0] not in edits]
+        merged.extend((key, entry) for key in edits if (entry := self._seen(key)) is not None)
         return merged
+
+    def _seen(self, key: str) -> Entry | None:
+        return WriteBatch.current(self, key)
+
+    def close(self) -> None:
+        """Do nothing: an exclusive transaction pins nothing."""
 
 
 class OptimisticBatch(WriteBatch):
-    """Changes on top of a snapshot, with all that was read of it, to be validated at commit.
+    """The edits of an optimistic transaction, with all that was read, to be validated at commit.
 
     The validation is that of Kung and Robinson, "On optimistic methods for concurrency control" (ACM TODS
     6(2), 1981, section 4: serial validation): nothing that was read may have been written since. What has
-    been written since is known from the layers behind the snapshot, so a query is validated against the
+    been written since is known from the pre-images behind the view, so a query is validated against the
     changed keys and not run again.
 
     Parameters
     ----------
-    snapshot : Snapshot
+    engine : Engine
+    view : View
         What the transaction reads; closed by `close`.
+    purpose : str
+        For the error of a conflict.
     """
 
-    __slots__ = ("_edits", "_key_patterns", "_partial", "_read", "_snapshot", "_terms")
+    __slots__ = ("_key_patterns", "_partial", "_purpose", "_read", "_terms", "_view")
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        super().__init__(_SnapshotSource(snapshot), snapshot.revision + 1)
-        self._snapshot = snapshot
-        self.savepoint()
-        # As long as `_undo`, which begins with it: what to do again on the entries of the moment of commit.
-        self._edits: list[tuple[str, Edit]] = []
-        # Keys that were read, missing ones too; queries; and patterns of keys that were asked for.
+    def __init__(self, engine: Engine, view: View, purpose: str) -> None:
+        super().__init__(engine, view.revision + 1)
+        self._base = view.entry
+        self._view = view
+        self._purpose = purpose
+        # Keys that were read, missing ones as well; queries; and patterns of keys that were asked for.
         self._read: set[str] = set()
-        # Keys of which data or metadata alone was written: to read them is to read the snapshot, too.
+        # Keys of which data or metadata alone was written: to read them is to read the view as well.
         self._partial: set[str] = set()
         self._terms: list[Mapping[str, Any]] = []
         self._key_patterns: set[str] = set()
 
     def current(self, key: str) -> Entry | None:
-        if key not in self.after or key in self._partial:
+        if key not in self._edits or key in self._partial:
             self._read.add(key)
         return super().current(key)
 
     def put(self, key: str, edit: Edit) -> None:
-        if key not in self.after:
+        if key not in self._edits:
             if not edit.blind:
                 self._read.add(key)
             if not edit.whole:
                 self._partial.add(key)
         super().put(key, edit)
-        # A condition that holds here holds at commit, or the key is in conflict.
-        self._edits.append((key, edit.edit if isinstance(edit, IfRevision) else edit))
 
-    def rollback_to(self, savepoint: int) -> None:
-        super().rollback_to(savepoint)
-        del self._edits[savepoint:]
+    def edits(self) -> list[tuple[str, Edit]]:
+        return [(key, self._afresh(key, edit)) for key, edit in self._edits.items()]
 
-    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        """Return what the snapshot has for a query, and note that it was asked."""
-        self._terms.append(dict(terms))
-        return self._snapshot._candidates(terms)
+    def _afresh(self, key: str, edit: Edit) -> Edit:
+        """Return the edit as it is done again on the entry of the moment of commit.
 
-    def items_like(self, pattern: str) -> Iterable[tuple[str, Entry]]:
-        """Return what the snapshot has, and note that keys like `pattern` were asked for."""
-        self._key_patterns.add(pattern)
-        return self._snapshot._items()
-
-    def conflicts(self, entries: Mapping[str, Entry | None]) -> list[str]:
-        """Return the keys that were changed since, and read; the caller holds the writer mutex.
-
-        No user code runs: a value whose ``==`` is not CPython's own counts as a match.
+        A condition that holds in the view holds then, or the key is in conflict.
         """
-        return [
+        if key not in self._known:
+            return edit
+        # The block may have values over entries that it has put: they stay as they are.
+        parts = tuple(_copied(each) if isinstance(each, Entry) else each for each in parts_of(edit))
+        return parts[0] if len(parts) == 1 else Combined(parts)
+
+    def candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+        self._terms.append(dict(terms))
+        return self._overlay(self._view.candidates(terms))
+
+    def items_like(self, pattern: str) -> list[tuple[str, Entry]]:
+        self._key_patterns.add(pattern)
+        return self._overlay(self._view.items())
+
+    def check(self) -> None:
+        """Raise TransactionConflictError if a key was changed since that was read.
+
+        Called under the table lock. No user code runs: a value whose ``==`` is not CPython's own counts as a
+        match. Entries are compared by their revisions.
+        """
+        keys = [
             key
-            for key, old in self._snapshot.changed().items()
-            if (new := entries[key] if key in entries else None) is not old and self._has_read(key, old, new)
+            for key, (old, new) in self._view.changed().items()
+            if _revision_of(old) != _revision_of(new) and self._has_read(key, old, new)
         ]
+        if keys:
+            raise TransactionConflictError(
+                f"{self._purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
+            )
 
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
         if key in self._read:
@@ -202,17 +232,13 @@ class OptimisticBatch(WriteBatch):
             return True
         return any(may_match(old, terms) or may_match(new, terms) for terms in self._terms)
 
-    def rebased(self, entries: Mapping[str, Entry | None], revision: int) -> WriteBatch:
-        """Return the same edits as a batch on top of `entries`; the caller holds the writer mutex."""
-        batch = WriteBatch(entries, revision)
-        for key, edit in self._edits:
-            # The transaction may have handed out values over its entries: they stay as they are.
-            batch.put(key, _copied(edit) if isinstance(edit, Entry) else edit)
-        return batch
-
     def close(self) -> None:
-        """Give up the snapshot."""
-        self._snapshot.close()
+        """Give up the view."""
+        self._view.close()
+
+
+def _revision_of(entry: Entry | None) -> int:
+    return 0 if entry is None else entry.revision
 
 
 def _copied(entry: Entry) -> Entry:
@@ -221,16 +247,7 @@ def _copied(entry: Entry) -> Entry:
     return copied
 
 
-class _SnapshotSource:
-    """A snapshot as a batch asks it: it has an answer for every key, which may be None."""
-
-    __slots__ = ("_snapshot",)
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def __contains__(self, key: str, /) -> bool:
-        return True
-
-    def __getitem__(self, key: str, /) -> Entry | None:
-        return self._snapshot.find(key)
+def _shown(keys: list[str]) -> str:
+    """Name up to five keys."""
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    return ", ".join(map(repr, sorted(keys)[:5])) + more

@@ -1,9 +1,8 @@
-"""The store's methods, written once over entries: for the store, its transactions, its snapshots.
+"""The writing methods of a store, written once over edits: for the store and its transactions.
 
-A subclass says how to find entries (`_entry`, `_entries_of`, `_items`, `_candidates`) and, if it can be
-written to, how to commit edits (`_write`). All that may run the caller's code (reading streams,
-iterating, copying metadata in depth, comparing) is here, outside those methods, so that no lock that
-they take is ever held while it runs.
+A subclass commits edits (`_write`, `_write_one`). All that may run the caller's code (reading streams,
+iterating, copying metadata in depth) is here, outside those methods, so that no lock that they take is ever
+held while it runs.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -22,272 +21,32 @@ from latchstore.contract.arguments import (
     checked_buffer_size,
     checked_iterable,
     checked_key,
-    checked_keys,
     checked_path,
     checked_revision,
-    checked_select,
     describe,
     read_all,
 )
-from latchstore.contract.errors import RevisionMismatchError
-from latchstore.contract.events import StoreProgressEndEvent, StoreProgressStartEvent, StoreProgressStepEvent
-from latchstore.contract.matching import exact_terms, matching
-from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore, SettableValue
-from latchstore.contract.values import (
-    Entry,
-    StoredValue,
-    StringValue,
-    Value,
-    entry_from_metadata,
-    merged_metadata,
-    with_metadata_of,
+from latchstore.contract.events import (
+    StoreProgressEndEvent,
+    StoreProgressStartEvent,
+    StoreProgressStepEvent,
 )
+from latchstore.contract.store import AbstractStore, SettableValue
+from latchstore.contract.values import Entry, StringValue, entry_from_metadata
+from latchstore.engine.edits import Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
+from latchstore.engine.entry_reader import EntryReader
 
-_new_object = object.__new__
-
-#: The events that tell of the reading of a stream. A frozenset remembers its hash, a tuple does not: 30 ns
-#: of each `set` (benchmarks/transactions.py).
+#: The events that tell of the reading of a stream. hot path: a frozenset remembers its hash, a tuple does
+#: not.
 PROGRESS_EVENTS = frozenset({StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent})
 
 #: Called with ``step=bytes_so_far`` while a stream is read.
 Progress = Callable[..., object]
 
-
-class EntryReader(AbstractReadOnlyStore):
-    """The reading methods, over entries."""
-
-    @abstractmethod
-    def _entry(self, key: str) -> Entry:
-        """Return the entry of a key; KeyError if there is none, TypeError if the key is no str."""
-
-    @abstractmethod
-    def _entries_of(self, keys: list[str]) -> list[Entry]:
-        """Return the entries of many keys at one instant; KeyError if there is none for one."""
-
-    @abstractmethod
-    def _items(self) -> Iterable[tuple[str, Entry]]:
-        """Return all keys and entries at one instant, to iterate over once."""
-
-    @abstractmethod
-    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        """Return, at one instant, keys and entries among which are all that match `terms`."""
-
-    def get(self, key: str) -> Value:
-        # StoredValue(entry), without the call of its __init__: 175 ns, not 205 ns.
-        value = _new_object(StoredValue)
-        value._entry = self._entry(key)
-        value._stream = None
-        return value
-
-    def get_metadata(self, key: str, select: Iterable[str] | None = None) -> dict[str, Any]:
-        if select is None:
-            return self._entry(key).isolated_metadata()
-        names = checked_select(select) or ()
-        entry = self._entry(key)
-        for name in names:
-            if name not in entry:
-                raise KeyError(name)
-        return entry.selected_metadata(names)
-
-    def exists(self, key: str) -> bool:
-        try:
-            self._entry(key)
-        except KeyError:
-            return False
-        return True
-
-    def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
-        return self._entry(key).data
-
-    def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
-        return map(StoredValue, self._entries_of(checked_keys(keys)))
-
-    def multiget_metadata(
-        self, keys: Iterable[str], select: Iterable[str] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        names = checked_select(select)
-        entries = self._entries_of(checked_keys(keys))
-        return (_metadata(entry, names) for entry in entries)
-
-    def query(
-        self, select: Iterable[str] | None = None, **kwargs: Any
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        names = checked_select(select)
-        terms = exact_terms(kwargs)
-        return ((key, _metadata(entry, names)) for key, entry in matching(self._candidates(terms), terms))
-
-    def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        terms = exact_terms(kwargs)
-        return (key for key, _ in matching(self._candidates(terms), terms))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self._items())
-
-
-def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
-    return entry.isolated_metadata() if names is None else entry.selected_metadata(names)
-
-
-class Edit(Protocol):
-    """What a call wants of one key. Made outside all locks, used under the writer mutex.
-
-    An `Entry` with data is an edit, too: to be put in place of whatever there is.
-
-    Attributes
-    ----------
-    blind : bool
-        Whether it does the same whatever there is: it cannot conflict with what others write.
-    whole : bool
-        Whether nothing is left of what there was.
-    """
-
-    @property
-    def blind(self) -> bool: ...
-
-    @property
-    def whole(self) -> bool: ...
-
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
-        """Return the new entry, whole, or None to delete; runs no user code.
-
-        Parameters
-        ----------
-        current : Entry or None
-            What there is now.
-        revision : int
-            The revision that the commit will have.
-        now : float
-            Seconds since the epoch.
-
-        Raises
-        ------
-        KeyError
-            If the edit needs an entry and there is none.
-        """
-
-
-class SetData:
-    """Set the data and leave the metadata."""
-
-    __slots__ = ("_data",)
-
-    blind = True
-    whole = False
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        entry = Entry() if current is None else type(current)(current)  # with_metadata_of(current)
-        entry.data = self._data
-        return entry.revise(key, current, revision, now)
-
-
-class SetMetadata:
-    """Set the metadata and leave the data."""
-
-    __slots__ = ("_metadata",)
-
-    blind = True
-    whole = False
-
-    def __init__(self, metadata: Entry) -> None:
-        self._metadata = metadata
-
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        entry = with_metadata_of(self._metadata)
-        entry.data = b"" if current is None else current.data
-        return entry.revise(key, current, revision, now)
-
-
-class MergeMetadata:
-    """Set some metadata items and leave the others.
-
-    Parameters
-    ----------
-    metadata : Entry
-        The items, from `entry_from_metadata`.
-    """
-
-    __slots__ = ("_metadata",)
-
-    blind = False
-    whole = False
-
-    def __init__(self, metadata: Entry) -> None:
-        self._metadata = metadata
-
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        if current is None:
-            raise KeyError(key)
-        entry = merged_metadata(current, self._metadata)
-        entry.data = current.data
-        return entry.revise(key, current, revision, now)
-
-
-class Delete:
-    """Remove the key."""
-
-    __slots__ = ()
-
-    blind = False
-    whole = True
-    cause: str | None = None
-
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> None:
-        if current is None:
-            raise KeyError(key)
-
-
-class Evict(Delete):
-    """Remove the key for a reason of a cache's."""
-
-    __slots__ = ("cause",)
-
-    def __init__(self, cause: str) -> None:
-        self.cause: str | None = cause
-
-
-class IfRevision:
-    """Do another edit, if the key has the revision that is expected.
-
-    Parameters
-    ----------
-    edit : Edit
-    expected : int
-        0: the key must not exist.
-    """
-
-    __slots__ = ("_expected", "edit")
-
-    blind = False
-
-    def __init__(self, edit: Edit, expected: int) -> None:
-        self.edit = edit
-        self._expected = expected
-
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
-        actual = 0 if current is None else current.revision
-        if actual != self._expected:
-            raise RevisionMismatchError(key, self._expected, actual)
-        return self.edit.revise(key, current, revision, now)
-
-    @property
-    def whole(self) -> bool:
-        return self.edit.whole
-
-    @property
-    def cause(self) -> str | None:
-        return cause_of_edit(self.edit)
-
-
-def cause_of_edit(edit: Edit) -> str | None:
-    """Return why an edit evicts the key; None if it does not."""
-    cause: str | None = getattr(edit, "cause", None)
-    return cause
-
-
 _DELETE = Delete()
+
+#: What gives up its bytes without being read block by block.
+_PLAIN = frozenset({bytes, BytesIO})
 
 
 def _conditional(edit: Edit, if_revision: int | None) -> Edit:
@@ -341,11 +100,22 @@ class EntryStore(EntryReader, AbstractStore):
             key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
-        expected = None if if_revision is None else checked_revision(if_revision)
-        edit: Edit = self._replacement(key, value, buffer_size, "value")
-        if expected is not None:
-            edit = IfRevision(edit, expected)
-        self._write_one(key, edit, "set")
+        if_revision = None if if_revision is None else checked_revision(if_revision)
+        # hot path: a plain pair, whose stream nobody follows. Loaded first: CPython 3.11 does not specialise
+        # a call of what is no method of the class.
+        has_listeners = self._has_listeners
+        edit: Edit
+        if (
+            type(value) is tuple
+            and len(value) == 2
+            and type(stream := value[0]) in _PLAIN
+            and not has_listeners(PROGRESS_EVENTS)
+        ):
+            edit = entry_from_metadata(value[1], "value", "'s metadata")
+            edit.data = stream if type(stream) is bytes else stream.read()  # type: ignore[union-attr]
+        else:
+            edit = self._replacement(key, value, buffer_size, "value")
+        self._write_one(key, edit if if_revision is None else IfRevision(edit, if_revision), "set")
 
     def set_data(
         self,
@@ -383,7 +153,7 @@ class EntryStore(EntryReader, AbstractStore):
     def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
         key = checked_key(key)
         if_revision = checked_revision(if_revision)
-        self._write_one(key, _conditional(Evict(checked_key(cause, "cause")), if_revision), "evict")
+        self._write_one(key, _conditional(Delete(checked_key(cause, "cause")), if_revision), "evict")
 
     def from_bytes(
         self,
@@ -393,7 +163,7 @@ class EntryStore(EntryReader, AbstractStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        # The calls are saved for what is usual: 0.1 of 2 us.
+        # hot path: the calls are saved for what is usual.
         if type(key) is not str:
             key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
@@ -460,22 +230,13 @@ class EntryStore(EntryReader, AbstractStore):
 
     def _replacement(self, key: str, value: SettableValue, buffer_size: int, argument: str) -> Entry:
         """Read all that a value or pair has to give; return it as an entry."""
-        if type(value) is tuple and len(value) == 2:
-            # A plain pair is told first: to ask for an abstract class takes 0.3 us.
-            stream, metadata = value
-            size = -1
-        elif isinstance(value, StringValue) and value.untouched:
+        if isinstance(value, StringValue) and value.untouched:
             # Its stream is not read: the bytes behind it are shared.
             stream, metadata, size = value.bytes, value.shared_metadata(), value.size
         else:
             stream, metadata, size = _parts(value, argument)
         new = entry_from_metadata(metadata, argument, "'s metadata")
-        # Loaded first: a call of what is no method of the class is not specialised by CPython 3.11 (0.05 us).
-        has_listeners = self._has_listeners
-        if type(stream) is BytesIO and not has_listeners(PROGRESS_EVENTS):
-            new.data = stream.read()  # as read_all does, 0.1 of 1.4 us faster
-        else:
-            new.data = self._read(key, stream, new, size, buffer_size, argument, "'s data")
+        new.data = self._read(key, stream, new, size, buffer_size, argument, "'s data")
         return new
 
     def _read(

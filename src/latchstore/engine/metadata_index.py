@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from latchstore.contract.contains import Contains
-from latchstore.contract.values import Entry, is_immutable
+from latchstore.contract.values import Change, Entry, is_immutable
 
 _ABSENT: Any = object()
 
@@ -43,6 +43,11 @@ class MetadataIndex:
         self._unhashed: set[str] = set()
         # Keys whose value is a tuple or frozenset, by each of its items.
         self._by_item: dict[Any, set[str]] = {}
+
+    def replace_all(self, changes: Iterable[Change]) -> None:
+        """Note the changes of a commit; doing it twice is harmless, so it can be broken off and repeated."""
+        for key, old, new in changes:
+            self.replace(key, old, new)
 
     def replace(self, key: str, old: Entry | None, new: Entry | None) -> None:
         """Note that the entry of `key` was `old` and is now `new`; None is no entry.

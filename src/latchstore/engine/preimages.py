@@ -1,20 +1,21 @@
-"""What open snapshots need of the past: the entries that have been replaced since they were opened.
+"""What open views need of the past: the entries that have been replaced since they were opened.
 
-Opening a snapshot adds an empty layer. A commit puts the old entry of each key that it changes into the
-newest layer, before it changes the table. A key at the moment of a snapshot is therefore what the first
-layer from the snapshot's own on says of it; and what the table says, if none does.
+Opening a view adds an empty layer. A commit puts the old entry of each key that it changes into the newest
+layer, before it changes the entries. A key at the moment of a view is therefore what the first layer from the
+view's own on has for it; and what the entries have, if none does.
 
 Thread safety:
 
-1. Layers are added, filled and taken away under the write side of the table lock.
-2. They are read without a lock: first the table, then the layers from old to new. A reader that got a
-   new entry from the table finds the old one in a layer, as it was put there first. In each layer the
-   link to the next is read before the entries: when a layer is taken away its entries go to the older
-   one first and the link is changed then, so one of the two is always met.
-3. A snapshot holds a `View` and a layer a weak reference to it. When the view goes, the layer is put on a
-   list, by one ``deque.append``, which a finalizer may do anywhere; whoever next holds the table lock does
-   the rest. So a snapshot that an exception has struck while it was being opened pins nothing.
-4. What the lock guards may be broken off anywhere and be done again.
+1. Layers are added, filled and taken away in sections of the table lock's writer.
+2. They are read without a lock: first the entries, then the layers from old to new. A reader that got a new
+   entry finds the old one in a layer, as it was put there first. In each layer the link to the next is read
+   before its entries: when a layer is taken away its entries go to the older one first and the link is
+   changed then, so one of the two is always met.
+3. A layer refers to its views weakly. When a view goes, its reference is put on a list, by one
+   ``deque.append`` in C, wherever that happens; the next section does the rest. So a view that an exception
+   has struck while it was being opened pins nothing.
+4. Each step may be broken off and be done again. What is dropped goes to `garbage`, which is emptied when
+   the lock has been given back: entries may have objects of users in them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.values import Change, Entry
+from latchstore.engine.interface import View
 
 
 class Layer:
@@ -52,19 +55,73 @@ class Layer:
         self.opened = time.monotonic()
         self.entries: dict[str, Entry | None] = {}
         self.newer: Layer | None = None
-        self.views: dict[int, _Viewed] = {}
+        self.views: dict[int, ViewReference] = {}
 
 
-class View:
-    """What keeps a layer: held by a snapshot, and by nobody else."""
+class LayerView(View):
+    """A view over entries and layers.
 
-    __slots__ = ("__weakref__", "viewed")
+    Parameters
+    ----------
+    preimages : Preimages
+    """
 
-    viewed: _Viewed
+    __slots__ = ("_layer", "_preimages", "reference", "revision")
+
+    reference: ViewReference
+
+    def __init__(self, preimages: Preimages) -> None:
+        self._preimages = preimages
+        # Holds the layer while the view is open. Popping it is atomic, so of two threads that close the view
+        # one alone gives it back.
+        self._layer: list[Layer] = []
+        self.revision = 0
+
+    def begin(self, layer: Layer) -> None:
+        """Show the moment of a layer."""
+        self.revision = layer.revision
+        self._layer.append(layer)
+
+    def _open_layer(self) -> Layer:
+        try:
+            return self._layer[0]
+        except IndexError:
+            raise SnapshotClosedError(
+                f"the view of revision {self.revision} is used after it was closed"
+            ) from None
+
+    def entry(self, key: str) -> Entry | None:
+        layer = self._open_layer()
+        entry = entry_at(self._preimages.base, layer, key)
+        self._open_layer()  # closed meanwhile, it may have missed a commit
+        return entry
+
+    def items(self) -> Iterable[tuple[str, Entry]]:
+        entries = entries_at(self._preimages.base, self._open_layer())
+        self._open_layer()
+        return entries.items()
+
+    def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
+        base = self._preimages.base
+        return {
+            key: (old, base[key] if key in base else None)
+            for key, old in changed_since(self._open_layer()).items()
+        }
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._layer)
+
+    def close(self) -> None:
+        try:
+            self._layer.pop()
+        except IndexError:
+            return  # closed before, or never opened
+        self._preimages.close(self)
 
 
-class _Viewed(weakref.ref[View]):
-    """A view, as its layer knows it."""
+class ViewReference(weakref.ref[LayerView]):
+    """A view, as its layer refers to it."""
 
     __slots__ = ("layer",)
 
@@ -74,71 +131,86 @@ class _Viewed(weakref.ref[View]):
 class Preimages:
     """The layers of one table.
 
+    Parameters
+    ----------
+    base : dict
+        The table's entries.
+    garbage : deque
+        Where dropped layers go.
+    closed : callable
+        Called when a view was closed, with no lock held; may have `forget_closed` called.
+
     Attributes
     ----------
     layers : list of Layer
-        From old to new; empty while no snapshot is open, and a commit need not call `record` then.
+        From old to new; empty while no view is open, and a commit need not call `record` then.
     """
 
-    __slots__ = ("_closed", "layers")
+    __slots__ = ("_closed", "_garbage", "_on_close", "base", "layers")
 
-    def __init__(self) -> None:
+    def __init__(self, base: dict[str, Entry], garbage: deque[object], closed: Callable[[], object]) -> None:
+        self.base = base
+        self._on_close = closed
         self.layers: list[Layer] = []
-        self._closed: deque[_Viewed] = deque()
+        self._closed: deque[ViewReference] = deque()
+        self._garbage = garbage
 
-    def open(self, revision: int, view: View) -> Layer:
-        """Return the layer of this moment; the caller holds the table lock for writing."""
+    def open(self, revision: int, view: LayerView) -> None:
+        """Have a view show this moment; in a section of the writer."""
         self.forget_closed()
         newest = self.layers[-1] if self.layers else None
-        viewed = view.viewed = _Viewed(view, self._closed.append)
-        if newest is not None and newest.revision == revision:
-            viewed.layer = newest
-            newest.views[id(viewed)] = viewed
-            return newest
-        viewed.layer = layer = Layer(revision)
-        layer.views[id(viewed)] = viewed
-        if newest is not None:
-            newest.newer = layer
-        self.layers.append(layer)
-        return layer
+        reference = view.reference = ViewReference(view, self._closed.append)
+        if newest is None or newest.revision != revision:
+            layer = reference.layer = Layer(revision)
+            layer.views[id(reference)] = reference
+            if newest is not None:
+                newest.newer = layer
+            self.layers.append(layer)
+        else:
+            layer = reference.layer = newest
+            newest.views[id(reference)] = reference
+        view.begin(layer)
 
-    def close(self, view: View) -> None:
-        """Note that a view is not needed any more, though somebody may still hold it; no lock is needed."""
-        self._closed.append(view.viewed)
+    def close(self, view: LayerView) -> None:
+        """Free what only this view needed, though somebody may still hold it; no lock is held."""
+        self._closed.append(view.reference)
+        self._on_close()
 
-    def record(self, changes: Iterable[Change]) -> None:
-        """Keep what is about to be replaced; the caller holds the table lock for writing."""
-        self.forget_closed()
+    def record(self, changes: Sequence[Change]) -> None:
+        """Keep what is about to be replaced; in a section of the writer."""
+        if self._closed:
+            self.forget_closed()
         if self.layers:
             entries = self.layers[-1].entries
             for key, old, _ in changes:
                 entries.setdefault(key, old)
 
     def forget_closed(self) -> None:
-        """Free what only closed snapshots needed; the caller holds the table lock for writing."""
+        """Free what only closed views needed; in a section of the writer."""
         while self._closed:
-            viewed = self._closed[0]
+            reference = self._closed[0]
             # There is none if an exception struck before it was noted.
-            layer = getattr(viewed, "layer", None)
+            layer = getattr(reference, "layer", None)
             if layer is not None:
-                layer.views.pop(id(viewed), None)
+                layer.views.pop(id(reference), None)
                 if not layer.views and layer in self.layers:
                     self._take_away(layer)
-                viewed.layer = None  # it comes again when the view goes, and is to pin nothing until then
+                reference.layer = None  # it comes again when the view goes, and is to pin nothing until then
             self._closed.popleft()
 
     def _take_away(self, layer: Layer) -> None:
-        """Leave what older snapshots need of the layer to the one before it; rule 2 has the order."""
+        """Leave what older views need of the layer to the one before it; rule 2 has the order."""
         position = self.layers.index(layer)
         if position > 0:
             older = self.layers[position - 1]
             for key, entry in layer.entries.items():
                 older.entries.setdefault(key, entry)
             older.newer = layer.newer
+        self._garbage.append(layer)
         del self.layers[position]
 
     def facts(self) -> dict[str, float | int]:
-        """Count snapshots and what they pin; the caller holds the table lock for writing.
+        """Count views and what they pin; in a section of the writer.
 
         Returns
         -------
@@ -156,10 +228,11 @@ class Preimages:
         }
 
 
-def entry_at(base: dict[str, Entry | None], layer: Layer, key: str) -> Entry | None:
+def entry_at(base: dict[str, Entry], layer: Layer, key: str) -> Entry | None:
     """Return what the key had at the moment of the layer; no lock is needed."""
+    entry: Entry | None
     try:
-        entry = base[key]  # not ``get``: see ``DictMemoryStore._write_one``
+        entry = base[key]  # not ``get``: see ``Table.commit``
     except KeyError:
         entry = None
     at: Layer | None = layer
@@ -183,10 +256,10 @@ def changed_since(layer: Layer) -> dict[str, Entry | None]:
     return changed
 
 
-def entries_at(base: dict[str, Entry | None], layer: Layer) -> dict[str, Entry]:
+def entries_at(base: dict[str, Entry], layer: Layer) -> dict[str, Entry]:
     """Return all entries of the moment of the layer; no lock is needed.
 
-    ``dict.copy`` is atomic, with and without the GIL. It may show half of a commit that is being
+    ``dict.copy`` is atomic, with and without the GIL. It may have half of a commit that is being
     applied; of that the layers have all that it replaces, since they are filled first.
     """
     entries = base.copy()
@@ -195,4 +268,4 @@ def entries_at(base: dict[str, Entry | None], layer: Layer) -> dict[str, Entry]:
             entries.pop(key, None)
         else:
             entries[key] = entry
-    return entries  # type: ignore[return-value]
+    return entries

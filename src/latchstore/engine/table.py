@@ -1,306 +1,573 @@
-"""The dicts: entries and metadata indexes, and how a commit is applied to them in one step.
+"""The engine in memory: entries, one journal, one owner, and the one way that every commit goes.
+
+A commit of one key or of many, by the store or by a transaction, is made by `Table.commit` in one section of
+the table lock's writer: the edits are done on the entries of that moment, which decides what changes; the
+`journal` is assigned, which decides that it is made; `finish` applies it. Nothing is ever undone.
 
 Thread safety:
 
-1. `entries` is changed under the writer mutex and the write side of the table lock, by `apply` and
-   `apply_one` alone.
-2. Several entries are read under the read side of the table lock, or by a thread that holds the writer
-   mutex (nobody else can change them then).
-3. A single entry is read with no lock at all: ``entries[key]``, and then the gate of ``memory.py``.
-   CPython documents ``d[key]``, ``d.get(key)`` and ``key in d`` as atomic, with and without the GIL.
-   If the gate is open after the read, the value stands; else the gate has the entries that stood there
-   before the commit, and for keys that the commit leaves alone the value stands, too.
+1. `entries`, `indexes`, `journal`, `owner.claim`, `revision` and the pre-images are changed in sections of
+   the writer (``locks.py``), which take microseconds and run no user code.
+2. Whoever begins a section and finds a journal finishes it first: an exception has struck the thread that had
+   assigned it. `finish` may be broken off anywhere and be done again from its start; each step of it can.
+3. Several entries are read while no writer is in a section (`read`).
+4. A single entry is read with no lock at all: first ``entries[key]``, then `detour`. CPython documents
+   ``d[key]`` and ``key in d`` as atomic, with and without the GIL. If the gate is open, the value stands.
+   Else it has the entries that stood there before a commit of several keys, and for keys that this commit
+   leaves alone the value stands as well.
+5. What is dropped in a section (replaced entries, old layers) is freed when it is over: it may have objects
+   of users in it, with finalizers. It goes to `garbage`, or is held by the commit, which outlives its
+   section.
 
 Why one look at the gate after the read is enough. The gate is shut before the first entry of a commit
-changes; it is opened after the last one has and before the table lock is given back, and that is the
-instant of the commit for all readers. A reader that finds the gate shut answers what was true then. A reader
-that got a new entry and then finds the gate open returns after the commit is whole. A reader that got an
-old entry read it before the commit was whole, so it counts as having read before the commit. The one case
-left, a new entry read from a commit that is then taken back, cannot be: `apply` never takes back an entry
-that others could see. What can fail (room for new keys, the indexes) is done before the first entry
-changes; from there on a commit is only ever finished. A commit of one key needs no gate, as one dict
-operation is a single instant by itself. Were the gate opened after the table lock was given back, a query
-could see the commit and a read of one key after it what was there before.
-This replaces the version stamp of a sequence lock (two looks, which a writer that may abort halfway
-would need): to_bytes takes 2.3 times a bare dict.get so, 3.3 times with the stamp.
-
-While a commit of several keys is applied, None stands in `entries` for a key that is being created or
-deleted. Readers that hold a lock never see one, and lock-free readers take it for a missing key.
+changes; it is opened after the last one has, and that is the instant of the commit for all who read single
+keys. A reader that finds the gate shut answers what was true then. One that got a new entry and then finds
+the gate open returns after the commit is whole. One that got an old entry read it before the commit was
+whole, so it counts as having read before the commit. The one case left, a new entry read from a commit that
+is then taken back, cannot be: a commit that is decided is only ever finished. A commit of one key needs no
+gate, as one operation of the dict is a single instant by itself. Who reads several keys waits for the end of
+the section, which comes after the gate was opened, so never finds less than who reads one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
-from latchstore.contract.values import Change, Entry
-from latchstore.engine.locking import Latches, surely
+from latchstore.contract.values import Change, Entry, deletion
+from latchstore.delivery.commit_events import MODIFICATION_EVENTS
+from latchstore.delivery.dispatcher import Delivery
+from latchstore.engine.edits import Edit, cause_of_edit
+from latchstore.engine.interface import Engine, View
+from latchstore.engine.locks import AnyReadWriteLock, TableLock
 from latchstore.engine.metadata_index import MetadataIndex
-from latchstore.engine.preimages import Layer, Preimages, View
+from latchstore.engine.owner import Claim, Ownership, claim_of
+from latchstore.engine.preimages import LayerView, Preimages
+from latchstore.engine.publishing import Publisher
+from latchstore.engine.routes import Routes
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+#: A commit that is decided: the changes, one for each key; its revision; the claim of the transaction that
+#: makes it; what is queued to have it heard; and, if it has several keys, the gate that is shut while it is
+#: applied.
+Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Gate | None"]
 
 
-class _Commit:
-    """A commit of several keys that is being applied.
+class Gate:
+    """What stood there before a commit of several keys, for those who read single keys meanwhile.
 
     Attributes
     ----------
-    after : dict
-        The keys that change, each with its new entry, or None.
-    created, deleted : list of str
-        Those that are absent before, and after.
-    changes : list of Change
-        The same, if there are indexes or snapshots that have to know.
-    revision : int
+    before : dict
+        Each key that changes, with its entry before, or None.
     """
 
-    __slots__ = ("after", "changes", "created", "deleted", "revision")
+    __slots__ = ("before",)
 
-    def __init__(
-        self, before: Mapping[str, Entry | None], after: dict[str, Entry | None], revision: int
-    ) -> None:
-        self.after = after
-        self.created = [key for key in after if before[key] is None]
-        self.deleted = [key for key, new in after.items() if new is None]
-        self.changes: list[Change] = []
-        self.revision = revision
+    def __init__(self, before: dict[str, Entry | None]) -> None:
+        self.before = before
+
+    def __contains__(self, thread: int) -> bool:
+        """Return true: no thread may take what it has read."""
+        return True
 
 
-class Table:
+class Latches(NamedTuple):
+    """What keeps threads out of a table: for a commit, and for a whole exclusive transaction."""
+
+    table: TableLock
+    writer: Ownership
+
+
+class _Block:
+    """Held by the call of a method that keeps other writers out."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Table(Engine):
     """The entries of one store, by key, and its indexes by metadata item.
 
     Parameters
     ----------
-    latches : Latches
-        The store's locks; `apply` takes the write side of the table lock itself.
+    lock_class : callable
+        Makes the reader/writer lock.
+    timeout : float
+        Seconds that any wait may take.
+    publisher : Publisher
+        Told of each commit.
+    indexes : iterable of str
+        Metadata items to keep an index on.
 
     Attributes
     ----------
     entries : dict
-        Key to entry. Lock-free readers look here, so the dict object is never replaced.
-    revision : int
-        The revision of the last commit, 0 before the first.
-    preimages : Preimages
-        What open snapshots need of the past.
+        Key to entry. Lock-free readers look here, so the dict is never replaced.
+    detour : Gate, Routes or None
+        Has the identifier of each thread that may not take what it has read of a single key: rule 4.
+    journal : tuple or None
+        The commit that is decided and not finished: rule 2.
     indexes : dict
-        Metadata item name to `MetadataIndex`; replaced whole when an index is added or removed.
+        Metadata item to `MetadataIndex`.
     """
 
     __slots__ = (
-        "_changing",
-        "_committing",
-        "_latches",
+        "_closed",
+        "_feed",
+        "_has_listeners",
+        "_lock",
+        "_lock_class",
         "_preparing",
+        "_publisher",
+        "abandoned",
+        "detour",
         "entries",
+        "garbage",
         "indexes",
+        "journal",
+        "owner",
         "preimages",
         "revision",
+        "routes",
+        "timeout",
     )
 
-    def __init__(self, latches: Latches, indexes: Iterable[str] = ()) -> None:
-        self._latches = latches
-        self.entries: dict[str, Entry | None] = {}
-        self.revision = 0
-        self.preimages = Preimages()
-        self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
-        # What a commit that is under way has to take back, and, once it is decided, to finish; each published
-        # by one assignment, so that `settle` knows what to do whatever has struck. Under the table lock.
-        self._preparing: _Commit | None = None
-        self._committing: _Commit | None = None
-        # The same for a commit of one key, and its revision: it is made by one operation of the dict.
-        self._changing: tuple[Change, int] | None = None
-
-    def apply_one(self, change: Change, revision: int) -> None:
-        """Set or delete one key; or raise, and change nothing. The caller holds the writer mutex.
-
-        Nothing has to be decided here, and no gate shut, as one operation of the dict is the commit.
-        """
-        key, _, new = change
-        lock = self._latches.table
-        try:
-            try:
-                if not lock.write_handle.acquire(True, lock.timeout):
-                    lock.refuse_writing()
-                if self.preimages.layers:
-                    self.preimages.record([change])
-                self._changing = (change, revision)
-                if self.indexes:
-                    self._update_indexes([change])
-                if new is None:
-                    del self.entries[key]
-                else:
-                    self.entries[key] = new
-                self.revision = revision
-                self._changing = None
-                lock.write_handle.release()
-            except BaseException:
-                self._settle_one()
-                raise
-        except BaseException:
-            surely(self._settle_one)
-            raise
-
-    def _settle_one(self) -> None:
-        lock = self._latches.table
-        if lock.writing:
-            self.settle()
-            lock.give_back_write()
-
-    def apply(
+    def __init__(
         self,
-        before: Mapping[str, Entry | None],
-        after: dict[str, Entry | None],
-        revision: int,
-        open_gate: Callable[[], None],
+        lock_class: Callable[[], AnyReadWriteLock],
+        timeout: float,
+        publisher: Publisher,
+        indexes: Iterable[str] = (),
     ) -> None:
-        """Make all changes, at one instant for every reader; or raise, and make none.
+        self._lock_class = lock_class
+        self.timeout = timeout
+        self._publisher = publisher
+        # hot path: what each commit asks for.
+        self._has_listeners = publisher.has_listeners
+        self._feed = publisher.feed
+        self._closed = False
+        self.entries: dict[str, Entry] = {}
+        self.revision = 0
+        self.routes = Routes()
+        self.detour: Gate | Routes | None = None
+        self.journal: Decided | None = None
+        self.garbage: deque[object] = deque()
+        self.preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
+        self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
+        # What the writer in a section is doing, for whoever has to wait for it.
+        self._preparing: str | None = None
+        self._renew_locks()
 
-        The caller holds the writer mutex and has shut the gate, which is opened here. Nothing is undone
-        after the first entry has changed: an exception that comes later (an interrupt) is raised when the
-        commit is whole.
+    def _renew_locks(self) -> None:
+        # Guards all of the above: see the table in locks.py.
+        self._lock = TableLock(self._lock_class(), self.timeout)
+        self._lock.busy_with = self._busy_with
+        self.owner = Ownership()
+        self.abandoned = self.owner.abandoned
 
-        Parameters
-        ----------
-        before : mapping
-            What the table has for the keys of `after`, or None; other keys may be in it.
-        after : dict
-            The keys that change, each with its new entry, or None. It is not changed any more.
-        """
-        lock = self._latches.table
-        commit = _Commit(before, after, revision)
+    def _busy_with(self) -> str:
+        return self._preparing or "a commit"
+
+    @property
+    def latches(self) -> Latches:
+        """The lock and the owner of this moment."""
+        return Latches(self._lock, self.owner)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def entry(self, key: str) -> Entry | None:
+        entry: Entry | None
         try:
-            try:
-                if not lock.write_handle.acquire(True, lock.timeout):
-                    lock.refuse_writing()
-                if self.indexes or self.preimages.layers:
-                    # Else nobody needs them one by one: 0.1 of 2.6 us for each key.
-                    commit.changes = [(key, before[key], new) for key, new in after.items()]
-                    self.preimages.record(commit.changes)
-                self._preparing = commit
-                self._prepare(commit)
-                self._committing = commit
-                self.settle()
-                open_gate()
-                lock.write_handle.release()
-            except BaseException:
-                self._settle_all(open_gate)
-                raise
-        except BaseException:
-            surely(self._settle_all, open_gate)
-            raise
+            entry = self.entries[key]
+        except KeyError:
+            entry = None
+        detour = self.detour
+        return detour.before.get(key, entry) if type(detour) is Gate else entry
 
-    def _settle_all(self, open_gate: Callable[[], None]) -> None:
-        lock = self._latches.table
-        if lock.writing:
-            self.settle()
-            open_gate()
-            lock.give_back_write()
-
-    def settle(self) -> None:
-        """Finish the commit that is under way, or take it back if it is not decided; may be done twice.
-
-        The caller holds the write side of the table lock, or is alone, in a forked child.
-        """
-        decided = self._committing
-        if decided is not None:
-            self.entries.update(decided.after)
-            self._remove(decided.deleted)
-            self.revision = decided.revision
-            self._preparing = None
-            self._committing = None
-        if self._changing is not None:
-            change, revision = self._changing
-            if self.entries.get(change[0]) is change[2]:
-                self.revision = revision
-            else:
-                self._undo_indexes([change])
-            self._changing = None
-        undecided = self._preparing
-        if undecided is not None:
-            self._remove(undecided.created)
-            self._undo_indexes(undecided.changes)
-            self._preparing = None
-
-    def _prepare(self, commit: _Commit) -> None:
-        """Do all that can fail; nobody can see any of it."""
-        # Room for the new keys now, so that the update that follows only replaces values: it can
-        # then neither allocate nor fail.
-        self.entries.update(dict.fromkeys(commit.created))
-        self._update_indexes(commit.changes)
-
-    def _remove(self, keys: list[str]) -> None:
-        for key in keys:
-            self.entries.pop(key, None)
-
-    def _update_indexes(self, changes: list[Change]) -> None:
-        for index in self.indexes.values():
-            for key, old, new in changes:
-                index.replace(key, old, new)
-
-    def _undo_indexes(self, changes: list[Change]) -> None:
-        for index in self.indexes.values():
-            for key, old, new in changes:
-                index.replace(key, new, old)
-
-    def items(self) -> Iterable[tuple[str, Entry]]:
-        """Return all keys and entries of one instant, to iterate over once; the caller holds a lock.
-
-        Two copies zipped and not one of ``items()``: no pair is made for what the reader passes over,
-        which is half the time of a query (benchmarks/operations.py).
-        """
-        entries: dict[str, Any] = self.entries
-        return zip(list(entries), list(entries.values()), strict=True)
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        entries = self.entries
+        # First without the lock: if no commit was made meanwhile and none is under way, this was one
+        # instant. Each key is read once, even if it is named twice: a commit of that one key raises the
+        # revision only after it can be seen.
+        revision = self.revision
+        try:
+            found: dict[str, Entry | None] = {key: entries[key] for key in dict.fromkeys(keys)}
+        except KeyError:
+            found = {}
+        if found and type(self.detour) is not Gate and self.revision == revision:
+            return found
+        return self.read(lambda: {key: entries[key] if key in entries else None for key in keys})
 
     def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        """Return keys and entries among which are all that match `terms`; the caller holds a lock.
+        return self.read(self._candidates, terms)
 
-        With indexes on some of the terms it is the shortest of their answers, else everything.
-        """
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        """Return the shortest of the indexes' answers to some of the terms, or else everything."""
+        entries = self.entries
         answers = [
             self.indexes[name].candidates(value) for name, value in terms.items() if name in self.indexes
         ]
         known: list[Any] = [keys for keys in answers if keys is not None]
-        if not known:
-            return self.items()
-        entries = self.entries
-        return [(key, entries[key]) for key in min(known, key=len)]  # type: ignore[misc]
+        if known:
+            return [(key, entries[key]) for key in min(known, key=len)]
+        # Two copies zipped and not one of ``items()``: no pair is made for what the reader passes over.
+        return zip(list(entries), list(entries.values()), strict=True)
 
-    def open_snapshot(self, view: View) -> Layer:
-        """Return the layer of this moment, which is kept as long as somebody holds the view."""
-        return self._latches.table.excluding(lambda: self.preimages.open(self.revision, view))
+    def keys(self) -> list[str]:
+        return self.read(list, self.entries)
 
-    def close_snapshot(self, view: View) -> None:
-        """Free what only this snapshot needed. Never waits, and may be called by a finalizer at any point.
+    def count(self) -> int:
+        return self.read(len, self.entries)
 
-        If the table is in use just now, the next commit, snapshot or info() does it.
+    def view(self) -> View:
+        view = LayerView(self.preimages)
+        self.exclusively("snapshot", self._open_view, view)
+        return view
+
+    def _open_view(self, view: LayerView) -> None:
+        self.preimages.open(self.revision, view)
+
+    def read(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of ours that reads several keys, at one instant between two commits.
+
+        Raises
+        ------
+        LockTimeoutError
+            At once if this thread is in the middle of a commit (a finalizer or a signal handler calls); or if
+            a commit takes too long.
         """
-        self.preimages.close(view)
-        self._latches.table.try_excluding(self.preimages.forget_closed)
+        lock = self._lock
+        if lock.foreign is not None:
+            return self._read_by_foreign_lock(function, *arguments)
+        own = lock.own
+        readers = own.readers
+        mine = object()
+        while True:
+            if self.journal is not None:
+                self.settle()
+            try:
+                # Among the readers first, then the look: rule 1 of locks.py.
+                readers[mine] = get_ident()
+                if not own.holder and self.journal is None:
+                    return function(*arguments)
+            finally:
+                readers.pop(mine, None)
+            lock.refuse_own_section("reading")
+            if lock.reads():
+                # A signal handler or a finalizer, in the middle of such a read: no writer gets in before that
+                # is over.
+                return function(*arguments)
+            lock.wait_for_writer("reading")
+
+    def _read_by_foreign_lock(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        self._lock.refuse_own_section("reading")
+        if self.journal is not None:
+            self.settle()
+        handle = self._lock.read_handle()
+        if not handle.acquire(timeout=self.timeout):
+            self._lock.give_up("reading")
+        try:
+            return function(*arguments)
+        finally:
+            handle.release()
+
+    # -- committing -------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        edits: Sequence[tuple[str, Edit]],
+        purpose: str,
+        claim: Claim | None = None,
+        check: Callable[[], None] | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        lock, owner = self._lock, self.owner
+        own = lock.own
+        ident = get_ident()
+        decided: Decided | None = None
+        left: float | None = None
+        try:
+            while True:
+                if own.holder:
+                    lock.wait_for_writer(purpose)
+                with own.mutex:
+                    own.holder = ident
+                    self._preparing = purpose
+                    try:
+                        if own.readers:
+                            lock.wait_for_readers(purpose)
+                        if self.journal is not None or owner.abandoned:
+                            self._finish_others()
+                        if owner.claim is None or owner.claim is claim:
+                            self.journal = decided = self._decide(edits, purpose, claim, check)
+                            self.finish()
+                            break
+                    finally:
+                        if lock.foreign is not None:
+                            lock.give_back_foreign()
+                        self._preparing = None
+                        own.holder = 0
+                if left is None:
+                    left = self.timeout if timeout is None else timeout
+                left = owner.wait(claim, purpose, left, self.timeout if timeout is None else timeout)
+        except BaseException:
+            if decided is not None and self.journal is decided:
+                self.settle()
+            raise
+        if owner.waiters.bells or self.garbage or owner.abandoned:
+            self._after_section()
+        return bool(decided[3])
+
+    def _decide(
+        self,
+        edits: Sequence[tuple[str, Edit]],
+        purpose: str,
+        claim: Claim | None,
+        check: Callable[[], None] | None,
+    ) -> Decided:
+        """Return the commit that the edits come to, or raise; in a section of the writer."""
+        if self._closed:
+            self._publisher.refuse(purpose)
+        if check is not None:
+            check()
+        entries, revision, now = self.entries, self.revision + 1, time.time()
+        changes: list[Change] = []
+        for key, edit in edits:
+            # Not ``get``, for which the free-threaded 3.13 locks the dict and, if it meets a key or an entry
+            # of another thread, waits for that lock a second time.
+            old = entries[key] if key in entries else None
+            new = edit.revise(key, old, revision, now)
+            if new is not None:
+                changes.append((key, old, new))
+            elif old is not None:
+                changes.append(deletion(key, old, cause_of_edit(edit)))
+        if not changes:
+            revision -= 1
+        deliveries: Sequence[Delivery] = ()
+        if claim is not None or self._has_listeners(MODIFICATION_EVENTS):
+            deliveries = self._publisher.deliveries_of(changes, revision, claim)
+        gate = Gate({key: old for key, old, _ in changes}) if len(changes) > 1 else None
+        return changes, revision, claim, deliveries, gate
+
+    def finish(self) -> None:
+        """Make the commit that is decided; in a section of the writer. May be done again from its start."""
+        assert self.journal is not None
+        changes, revision, claim, deliveries, gate = self.journal
+        entries = self.entries
+        if self.preimages.layers:
+            self.preimages.record(changes)
+        if self.indexes:
+            for index in self.indexes.values():
+                index.replace_all(changes)
+        if gate is not None:
+            self.detour = gate
+        for key, _, new in changes:
+            if new is not None:
+                entries[key] = new
+            else:
+                entries.pop(key, None)
+        self.revision = revision
+        if claim is not None:
+            claim.revision = revision
+            self._end(claim)
+        if gate is not None:
+            self.detour = self.routes or None
+        if deliveries or self._feed.active:
+            self._publisher.publish(changes, revision, claim, deliveries)
+        self.journal = None
+
+    def _finish_others(self) -> None:
+        """Finish what exceptions have broken off; at the beginning of a section of the writer."""
+        unfinished = self.journal
+        if unfinished is not None:
+            self.garbage.append(unfinished)  # freed after the section: it has replaced entries
+            self.finish()
+        abandoned = self.owner.abandoned
+        while abandoned:
+            self._roll_back(abandoned[0].claim)
+            self.garbage.append(abandoned[0])  # its batch has entries
+            abandoned.popleft()
+
+    def settle(self) -> None:
+        self.exclusively("settling", int)
+
+    def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of ours in a section of the writer, which makes no commit.
+
+        Raises
+        ------
+        LockTimeoutError
+            As `read`.
+        """
+        lock = self._lock
+        own = lock.own
+        ident = get_ident()
+        if own.holder:
+            lock.wait_for_writer(purpose)
+        with own.mutex:
+            own.holder = ident
+            self._preparing = purpose
+            try:
+                if own.readers:
+                    lock.wait_for_readers(purpose)
+                if self.journal is not None or self.abandoned:
+                    self._finish_others()
+                result = function(*arguments)
+            finally:
+                if lock.foreign is not None:
+                    lock.give_back_foreign()
+                self._preparing = None
+                own.holder = 0
+        if self.owner.waiters.bells or self.garbage or self.abandoned:
+            self._after_section()
+        return result
+
+    def _after_section(self) -> None:
+        """Free what was dropped, and wake a thread that waits to commit; no lock is held."""
+        self.garbage.clear()
+        if self.abandoned:
+            self.settle()  # blocks that were freed in the middle of the section
+        if self.owner.claim is None:
+            self.owner.waiters.ring()
+
+    # -- transactions -----------------------------------------------------------------------------
+
+    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
+        if not exclusive:
+            view = LayerView(self.preimages)
+            try:
+                self.exclusively(claim.purpose, self._begin_optimistic, claim, view)
+            except BaseException:
+                view.close()
+                raise
+            return view
+        self._become_owner(claim, self.timeout if timeout is None else timeout, self._begin_exclusive)
+        return None
+
+    def _begin_optimistic(self, claim: Claim, view: LayerView) -> None:
+        self._open_view(view)
+        self._begin(claim)
+
+    def _begin_exclusive(self, claim: Claim) -> None:
+        if self._closed:
+            self._publisher.refuse(claim.purpose)
+        self._begin(claim)
+
+    def _begin(self, claim: Claim) -> None:
+        """Have the calls of this thread go to the transaction, and its beginning be told."""
+        self._publisher.begin(claim)
+        assert claim.route is not None
+        self.routes[get_ident()] = claim.route
+        self.detour = self.routes
+
+    def _become_owner(
+        self, claim: Claim, timeout: float, begin: Callable[[Claim], object] = lambda claim: None
+    ) -> None:
+        """Make a claim the owner, when there is none; call `begin` in the same section, before."""
+        left = timeout
+        while not self.exclusively(claim.purpose, self._own, claim, begin):
+            left = self.owner.wait(claim, claim.purpose, left, timeout)
+
+    def _own(self, claim: Claim, begin: Callable[[Claim], object]) -> bool:
+        if self.owner.claim is None:
+            begin(claim)
+            claim.since = time.time()
+            self.owner.claim = claim
+        return self.owner.claim is claim
+
+    def end(self, claim: Claim) -> None:
+        if not claim.ended:
+            self.exclusively(claim.purpose, self._roll_back, claim)
+
+    def _roll_back(self, claim: Claim) -> None:
+        if not claim.ended:
+            try:
+                self._publisher.roll_back(claim)
+            finally:
+                self._end(claim)
+
+    def _end(self, claim: Claim) -> None:
+        if self.owner.claim is claim:
+            self.owner.claim = None
+        claim.ended = True
+        claim.route = None
+        self.routes.forget(claim)
+        self.detour = self.routes or None
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    def between_commits(self, function: Callable[[int], T]) -> T:
+        return self.exclusively("watch", lambda: function(self.revision))
+
+    def close(self, timeout: float | None) -> None:
+        self._closed = True
+        self._alone("close", -1 if timeout is None else timeout, int)
+
+    def _alone(self, purpose: str, timeout: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of ours while nobody commits; readers go on."""
+        block = _Block()
+        claim = claim_of(block, self.abandoned, purpose)
+        try:
+            self._become_owner(claim, timeout)
+            return function(*arguments)
+        finally:
+            self.end(claim)
+
+    def reopen(self) -> None:
+        self._closed = False
+
+    def renew_in_child(self) -> None:
+        self._renew_locks()
+        if self.journal is not None:
+            self.finish()
+        self.routes.clear()
+        self.detour = None
+
+    def _forget_closed_views(self) -> None:
+        if not self._lock.own.holder:
+            self.exclusively("closing a snapshot", self.preimages.forget_closed)
 
     def add_index(self, name: str) -> None:
-        """Build an index, if there is none, and publish it; the caller holds the writer mutex."""
-        assert self._latches.writer.held_by_this_thread()
-        if name in self.indexes:
-            return
-        index = MetadataIndex(name)
-        for key, entry in self.items():
-            index.replace(key, None, entry)
-        self.indexes = {**self.indexes, name: index}
+        """Build an index, if there is none, while nobody commits; readers go on meanwhile."""
+        self._alone("add_index", self.timeout, self._add_index, name)
+
+    def _add_index(self, name: str) -> None:
+        if name not in self.indexes:
+            index = MetadataIndex(name)
+            for key, entry in self.candidates({}):
+                index.replace(key, None, entry)
+            self.exclusively("add_index", self._put_indexes, {**self.indexes, name: index})
+
+    def _put_indexes(self, indexes: dict[str, MetadataIndex]) -> None:
+        self.indexes = indexes
 
     def remove_index(self, name: str) -> None:
-        """Forget the index; KeyError if there is none. The caller holds the writer mutex."""
-        assert self._latches.writer.held_by_this_thread()
+        """Forget the index; KeyError if there is none."""
+        self._alone("remove_index", self.timeout, self._remove_index, name)
+
+    def _remove_index(self, name: str) -> None:
         if name not in self.indexes:
             raise KeyError(name)
-        self.indexes = {other: index for other, index in self.indexes.items() if other != name}
+        left = {other: index for other, index in self.indexes.items() if other != name}
+        self.exclusively("remove_index", self._put_indexes, left)
 
     def load(self, entries: dict[str, Entry], revision: int) -> None:
-        """Take over what another store held, while nobody else knows of this one."""
-        self._update_indexes([(key, None, entry) for key, entry in entries.items()])
+        """Take over what another store held, while nobody else has this one."""
+        for index in self.indexes.values():
+            index.replace_all([(key, None, entry) for key, entry in entries.items()])
         self.entries.update(entries)
         self.revision = revision
 
     def facts(self) -> dict[str, Any]:
-        """Return what ``store.info()`` says of the table; the caller holds the table lock for writing."""
+        """Return what ``store.info()`` has of the table, of one instant."""
+        return self.exclusively("info", self._facts)
+
+    def _facts(self) -> dict[str, Any]:
         return {
             "keys": len(self.entries),
             "revision": self.revision,
@@ -310,6 +577,9 @@ class Table:
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; for tests, while nobody writes."""
+        self.settle()
+        assert self.journal is None
+        assert self.detour is None or (self.detour is self.routes and self.routes)
         for key, entry in self.entries.items():
             assert type(key) is str, key
             assert isinstance(entry, Entry), (key, entry)
@@ -317,4 +587,4 @@ class Table:
             assert entry.created <= entry.modified, key
             assert 0 < entry.revision <= self.revision, key
         for index in self.indexes.values():
-            index.check(self.entries)  # type: ignore[arg-type]
+            index.check(self.entries)

@@ -2,8 +2,7 @@
 
 For the time of a search the names of the standard library that make threads wait are replaced: in
 ``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
-``lock_factory``), and in the modules under test. So are the latches of ``delivery/waiting.py``, whose own
-bytecodes would fill the schedules; what strikes those is tried one by one (``tests/test_interrupts.py``).
+``lock_factory``), and in the modules under test.
 
 Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
 """
@@ -21,9 +20,6 @@ from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
-from readerwriterlock import rwlock
-
-from latchstore.engine.locking import Latch, SharedLatch, Waiters, WriterMutex
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
@@ -171,67 +167,6 @@ class CooperativeRLock(CooperativeLock):
         self._count = count
 
 
-class _Claims(dict[int, object]):
-    """The claims of a latch, where the one with the key 0 is taken and given back with a cooperative lock."""
-
-    def __init__(self, lock: CooperativeLock) -> None:
-        super().__init__()
-        self._lock = lock
-
-    def setdefault(self, key: int, claim: object, /) -> object:  # type: ignore[override]
-        return super().setdefault(key, claim) if self._lock.acquire(False) else self.get(key)
-
-    def __delitem__(self, key: int, /) -> None:
-        super().__delitem__(key)
-        self._lock.release()
-
-
-class _Waiters(Waiters):
-    """Those who wait for a cooperative lock."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self, lock: CooperativeLock) -> None:
-        super().__init__()
-        self._lock = lock
-
-    def wait(self, ready: Callable[[], object], timeout: float, *how: float) -> bool:
-        deadline = None if timeout < 0 else time.monotonic() + timeout
-        while not ready():
-            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._lock.acquire(True, left):
-                return False
-            self._lock.release()
-        return True
-
-
-def _make_cooperative(latch: Latch) -> None:
-    lock = _lock()
-    if isinstance(lock, CooperativeLock):
-        latch.claims = _Claims(lock)
-        latch._waiters = _Waiters(lock)
-
-
-class CooperativeLatch(Latch):
-    """In the place of ``latchstore.engine.locking.Latch``."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        _make_cooperative(self)
-
-
-class CooperativeMutex(WriterMutex):
-    """In the place of ``latchstore.engine.locking.WriterMutex``."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        _make_cooperative(self)
-
-
 class CooperativeQueue:
     """In the place of ``queue.SimpleQueue``."""
 
@@ -376,9 +311,6 @@ def _replacements() -> list[tuple[object, object]]:
         (threading.Lock, _lock),
         (_RLock, _rlock),
         (_SimpleQueue, _simple_queue),
-        (Latch, CooperativeLatch),
-        (WriterMutex, CooperativeMutex),
-        (SharedLatch, rwlock.RWLockFair),
         (_REAL_TIMES["sleep"], _sleep),
         (_REAL_TIMES["time"], _clock("time", 1.0, float(_START))),
         (_REAL_TIMES["time_ns"], _clock("time_ns", 10**9, _START * 10**9)),

@@ -7,13 +7,10 @@ the list of the one that took it, by one list operation.
 from __future__ import annotations
 
 import _thread
-import functools
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from latchstore.engine.locking import Latch, SharedLatch, WriterMutex
 from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of, note_handles
 from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted
@@ -89,42 +86,6 @@ class RecordingLock:
         self.release()
 
 
-class _Claims(dict[int, object]):
-    """The claims of a latch, where a lock notes that the one with the key 0 is taken and given back."""
-
-    def __init__(self, lock: RecordingLock) -> None:
-        super().__init__()
-        # Says what is noted; it is not taken itself, as an exception may come between it and the claim.
-        self._lock = lock
-
-    def setdefault(self, key: int, claim: object, /) -> object:  # type: ignore[override]
-        holder = super().setdefault(key, claim)
-        if holder is claim:
-            self._lock.note()
-        return holder
-
-    def __delitem__(self, key: int, /) -> None:
-        self._lock.forget()
-        super().__delitem__(key)
-
-
-def _recording(make: Callable[[], Latch], order: LockOrder) -> Latch:
-    latch = make()
-    latch.claims = _Claims(RecordingLock(order))
-    return latch
-
-
-class _RecordingSharedLatch(SharedLatch):
-    """One that can be given other methods, as it has no slots."""
-
-
-def _recording_shared_latch(order: LockOrder) -> SharedLatch:
-    lock = _RecordingSharedLatch()
-    _, label = maker_of(sys._getframe(1))
-    note_handles(lock, f"SharedLatch, {label}", RecordingLock(order).begin)
-    return lock
-
-
 def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
     """Have locks that are made meanwhile by the code under test write down their order.
 
@@ -142,8 +103,5 @@ def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
     replacements = [
         (_Lock, lock),
         (threading.Lock, lock),
-        (Latch, functools.partial(_recording, Latch, order)),
-        (WriterMutex, functools.partial(_recording, WriterMutex, order)),
-        (SharedLatch, functools.partial(_recording_shared_latch, order)),
     ]
     return substituted(scope.modules(), replacements, patches)

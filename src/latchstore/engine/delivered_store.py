@@ -1,0 +1,305 @@
+"""A store whose commits are heard, and which is opened, closed and forked.
+
+Thread safety: the store's own fields are single assignments; what they guard is asked for again by the
+engine, in the section that makes a commit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from latchstore.contract.arguments import check_callable, checked_count, checked_timeout, describe
+from latchstore.contract.errors import (
+    FlushTimeoutError,
+    LockTimeoutError,
+    StoreClosedError,
+    TransactionError,
+)
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.events import BaseEvent, StoreProgressManager
+from latchstore.contract.values import Entry
+from latchstore.delivery.change_feed import ChangeFeed
+from latchstore.delivery.commit_events import EventDelivery
+from latchstore.delivery.dispatcher import EventDispatcher, Timer
+from latchstore.delivery.event_manager import listener_name
+from latchstore.engine.entry_store import EntryStore, Progress
+from latchstore.engine.interface import Engine
+from latchstore.engine.publishing import Publisher
+
+
+class DeliveredStore(EntryStore):
+    """A store that tells listeners and watches of its commits, by way of a thread of its own.
+
+    Parameters
+    ----------
+    event_manager : BaseEventManager or None
+    max_pending_events : int or None
+        How many events may wait for their listeners before writers have to.
+    history : int
+        How many of the last commits are kept for watches.
+    make_engine : callable
+        Called with the `Publisher`, returns the engine.
+
+    Attributes
+    ----------
+    engine : Engine
+    has_listeners : callable
+        Tells whether any of some event classes has listeners; runs no user code.
+    """
+
+    __slots__ = ("engine",)
+
+    def __init__(
+        self,
+        event_manager: BaseEventManager | None,
+        max_pending_events: int | None,
+        history: int,
+        make_engine: Callable[[Publisher], Engine],
+    ) -> None:
+        if event_manager is not None and not callable(getattr(event_manager, "emit", None)):
+            raise TypeError(f"event_manager must have an emit method, got {describe(event_manager)}")
+        super().__init__(event_manager)
+        limit = (
+            None if max_pending_events is None else checked_count(max_pending_events, "max_pending_events", 1)
+        )
+        history = checked_count(history, "history", 0)
+        self._dispatcher = EventDispatcher(limit=limit, listener_name=listener_name)
+        self._feed = ChangeFeed(history)
+        publisher = Publisher(self, self.event_manager, self._dispatcher, self._feed)
+        self.has_listeners = self._has_listeners = publisher.has_listeners
+        self.engine = make_engine(publisher)
+        self._connected = False
+        self._closed = False
+        _stores.add(self)
+        # The dispatcher's thread does not keep the store alive; when nobody does, it ends the thread.
+        weakref.finalize(self, self._dispatcher.stop_soon).atexit = False
+
+    # -- lifecycle --------------------------------------------------------------------------------
+
+    def connect(self, credentials: object = None) -> None:
+        """Connect to the store, and open it again if it was closed.
+
+        Parameters
+        ----------
+        credentials : object, optional
+            Ignored: the store does not authenticate.
+        """
+        self.engine.reopen()
+        self._closed = False
+        self._connected = True
+        self._dispatcher.resume()
+
+    def disconnect(self) -> None:
+        """Disconnect from the store; there is nothing to give up, and everything still works."""
+        self._connected = False
+
+    def is_connected(self) -> bool:
+        return self._connected
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Let all pending events be heard, end the thread, refuse changes until ``connect()``.
+
+        What the store holds can still be read. Closing twice is harmless.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds that this may take; None for as long as it needs.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If events are still waiting then; it says how many and for which listener. The store is closed,
+            and they will be delivered yet.
+        DispatcherThreadError
+            If a listener calls it.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("close")
+        self._dispatcher.refuse_on_own_thread("close")
+        self._closed = True
+        self._connected = False
+        self._dispatcher.hold_timers()
+        begun = time.monotonic()
+        try:
+            self.engine.close(timeout)
+        except LockTimeoutError as error:
+            raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
+        if timeout is not None:
+            timeout = max(0.0, begun + timeout - time.monotonic())
+        self.engine.between_commits(self._end_watches)
+        self._dispatcher.stop(timeout)
+
+    def flush(self, timeout: float | None = 30.0, revision: int | None = None) -> None:
+        """Wait until all events of what was committed before the call have been heard.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds; None for as long as it takes.
+        revision : int, optional
+            Wait for the events of commits up to this one only, such as the ``revision`` of a transaction.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If that takes longer; it says how many are pending, and for which listener.
+        DispatcherThreadError
+            If a listener calls it, which would wait for itself.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
+        timeout = checked_timeout(timeout)
+        revision = None if revision is None else checked_count(revision, "revision", 0)
+        self._refuse_in_transaction("flush")
+        self._dispatcher.refuse_on_own_thread("flush")
+        committed = self.engine.revision
+        if revision is not None and revision > committed:
+            raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
+        # All that can be seen is queued after this: a commit is published in the section that makes it.
+        self.engine.settle()
+        self._dispatcher.flush(timeout, revision)
+
+    def _end_watches(self, revision: int) -> None:
+        self._feed.end()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        """Have the store's own thread call a function once, between two events.
+
+        It may use the store as a listener may. What it raises is logged. A closed store calls it when it is
+        open again; a store that is freed, and a forked child, do not.
+
+        Parameters
+        ----------
+        seconds : float
+            From now.
+        function : callable
+            Called without arguments.
+
+        Returns
+        -------
+        timer : Timer
+            It has ``cancel()``, and ``active``, whether the call is still to come.
+        """
+        checked = checked_timeout(seconds, "seconds")
+        if checked is None:
+            raise TypeError("seconds must be a number of seconds, got None")
+        check_callable(function, "function")
+        return self._dispatcher.call_later(checked, function)
+
+    # -- what transactions need: `Host` ------------------------------------------------------------
+
+    def check_door(self, purpose: str, timeout: float | None = None) -> None:
+        """Let a writer in, before it needs a lock. Listeners always are: nothing waits for itself.
+
+        Raises
+        ------
+        StoreClosedError
+            If the store is closed.
+        BackpressureError
+            If too many events are waiting for listeners, and still are when the time is over.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.on_dispatcher_thread():
+            return
+        if self._closed:
+            raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
+        if dispatcher.crowded:
+            dispatcher.wait_for_room(purpose, self.engine.timeout if timeout is None else timeout)
+
+    def deliver(self) -> None:
+        """Have what is queued be heard; no lock is held."""
+        self._dispatcher.start_if_needed()
+
+    def progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
+        """Return what tells of the reading of a stream, in bytes."""
+        if self._dispatcher.crowded and self.engine.routes.current() is None:
+            self.check_door(f"reading the stream of {key!r}")
+        return StoreProgressManager(
+            _QueuedEvents(self.event_manager, self._dispatcher),
+            source=self,
+            steps=steps,
+            message=f"Storing {key!r}",
+            key=key,
+            metadata={} if metadata is None else metadata.isolated_metadata(),
+        )
+
+    def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
+        return self.progress(key, metadata, steps)
+
+    def _refuse_in_transaction(self, operation: str) -> None:
+        transaction = self.engine.routes.current()
+        if transaction is not None:
+            raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a store cannot be pickled or copied: save(path) writes what it holds, load(path) reads it back"
+        )
+
+    def renew_in_child(self) -> None:
+        """Make of a forked child's copy a store of its own: whole, with free locks, and nothing under way.
+
+        Other threads of the parent may have been anywhere, and are not here. This one is alone.
+        """
+        for route in list(self.engine.routes.values()):
+            transaction = route()
+            if transaction is not None:
+                transaction.forget_in_child()  # type: ignore[attr-defined]
+        self._dispatcher.renew_in_child()
+        self.engine.renew_in_child()
+
+
+class _QueuedEvents:
+    """Emits by way of the store's queue, so that progress is heard in order with everything else."""
+
+    __slots__ = ("_dispatcher", "_manager")
+
+    def __init__(self, manager: BaseEventManager, dispatcher: EventDispatcher) -> None:
+        self._manager = manager
+        self._dispatcher = dispatcher
+
+    def emit(self, event: BaseEvent, /) -> None:
+        self._dispatcher.submit(EventDelivery(self._manager, event))
+        self._dispatcher.start_if_needed()
+
+
+# Every store alive, for children that this process forks.
+_stores: weakref.WeakSet[DeliveredStore] = weakref.WeakSet()
+
+
+def _renew_stores_in_child() -> None:
+    failures = []
+    for store in list(_stores):
+        try:
+            store.renew_in_child()
+        except Exception as error:  # a lock_class that fails, say, which is to harm no other store
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup("stores that cannot be used in this forked child", failures)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_stores_in_child)

@@ -1,0 +1,248 @@
+"""Edits: what a call is to do to one key.
+
+An edit is made outside all locks and carries all that it does, in attributes that any engine can read: one
+that keeps its entries in another process sends these, one in memory calls `revise` under its lock.
+
+Thread safety: an edit belongs to one call. `revise` runs builtin code alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from latchstore.contract.errors import RevisionMismatchError
+from latchstore.contract.values import Entry, merged_metadata, with_metadata_of
+
+
+class Edit(Protocol):
+    """What a call does to one key.
+
+    The kinds are `Entry` (an entry with data and metadata replaces whatever there is), `SetData`,
+    `SetMetadata`, `MergeMetadata`, `Delete`, and `IfRevision`, `Combined` and `Resolved`, which have others
+    in them.
+
+    Attributes
+    ----------
+    blind : bool
+        Whether it needs nothing of what there is to succeed: it cannot conflict with what others write.
+    whole : bool
+        Whether nothing is left of what there was.
+    """
+
+    @property
+    def blind(self) -> bool: ...
+
+    @property
+    def whole(self) -> bool: ...
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+        """Return the new entry, whole, or None if the key is deleted.
+
+        Parameters
+        ----------
+        current : Entry or None
+            What there is now.
+        revision : int
+            The revision that the commit will have.
+        now : float
+            Seconds since the epoch.
+
+        Raises
+        ------
+        KeyError
+            If the edit needs an entry and there is none.
+        RevisionMismatchError
+            If it is conditional, and its condition does not hold.
+        """
+
+
+class SetData:
+    """Set the data and leave the metadata."""
+
+    __slots__ = ("data",)
+
+    blind = True
+    whole = False
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        entry = Entry() if current is None else type(current)(current)  # with_metadata_of(current)
+        entry.data = self.data
+        return entry.revise(key, current, revision, now)
+
+
+class SetMetadata:
+    """Set the metadata and leave the data."""
+
+    __slots__ = ("metadata",)
+
+    blind = True
+    whole = False
+
+    def __init__(self, metadata: Entry) -> None:
+        self.metadata = metadata
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        entry = with_metadata_of(self.metadata)
+        entry.data = b"" if current is None else current.data
+        return entry.revise(key, current, revision, now)
+
+
+class MergeMetadata:
+    """Set some metadata items and leave the others.
+
+    Parameters
+    ----------
+    metadata : Entry
+        The items, from `entry_from_metadata`.
+    """
+
+    __slots__ = ("metadata",)
+
+    blind = False
+    whole = False
+
+    def __init__(self, metadata: Entry) -> None:
+        self.metadata = metadata
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        if current is None:
+            raise KeyError(key)
+        entry = merged_metadata(current, self.metadata)
+        entry.data = current.data
+        return entry.revise(key, current, revision, now)
+
+
+class Delete:
+    """Remove the key.
+
+    Parameters
+    ----------
+    cause : str or None
+        Why a cache evicts it; None if it is deleted.
+    """
+
+    __slots__ = ("cause",)
+
+    blind = False
+    whole = True
+
+    def __init__(self, cause: str | None = None) -> None:
+        self.cause = cause
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> None:
+        if current is None:
+            raise KeyError(key)
+
+
+class IfRevision:
+    """Do another edit, if the key has the revision that is expected.
+
+    Parameters
+    ----------
+    edit : Edit
+    expected : int
+        0: the key must not exist.
+    """
+
+    __slots__ = ("edit", "expected")
+
+    blind = False
+
+    def __init__(self, edit: Edit, expected: int) -> None:
+        self.edit = edit
+        self.expected = expected
+
+    @property
+    def whole(self) -> bool:
+        return self.edit.whole
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+        actual = 0 if current is None else current.revision
+        if actual != self.expected:
+            raise RevisionMismatchError(key, self.expected, actual)
+        return self.edit.revise(key, current, revision, now)
+
+
+class Combined:
+    """Several edits of one key, done one after the other.
+
+    Parameters
+    ----------
+    edits : tuple of Edit
+    """
+
+    __slots__ = ("edits",)
+
+    def __init__(self, edits: tuple[Edit, ...]) -> None:
+        self.edits = edits
+
+    @property
+    def blind(self) -> bool:
+        return all(edit.blind for edit in self.edits)
+
+    @property
+    def whole(self) -> bool:
+        return any(edit.whole for edit in self.edits)
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+        for edit in self.edits:
+            current = edit.revise(key, current, revision, now)
+        return current
+
+
+class Resolved:
+    """An edit whose result is known already, as its block has looked at it.
+
+    Parameters
+    ----------
+    entry : Entry or None
+        Whole; the key has not changed since.
+    cause : str or None
+        Why the key is evicted, if it is.
+    """
+
+    __slots__ = ("cause", "entry")
+
+    blind = False
+    whole = True
+
+    def __init__(self, entry: Entry | None, cause: str | None) -> None:
+        self.entry = entry
+        self.cause = cause
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+        return self.entry
+
+
+def parts_of(edit: Edit) -> tuple[Edit, ...]:
+    """Return the edits that one is made of, without the conditions that they have."""
+    if type(edit) is Combined:
+        return tuple(part for each in edit.edits for part in parts_of(each))
+    if type(edit) is IfRevision:
+        return parts_of(edit.edit)
+    return (edit,)
+
+
+def cause_of_edit(edit: Edit) -> str | None:
+    """Return why an edit evicts the key; None if it does not."""
+    cause: str | None = getattr(parts_of(edit)[-1], "cause", None)
+    return cause
+
+
+def combined(first: Edit | None, then: Edit) -> Edit:
+    """Return an edit that does both, one after the other."""
+    if first is None:
+        return then
+    return Combined((*first.edits, then) if type(first) is Combined else (first, then))
+
+
+def by_key(edits: Iterable[tuple[str, Edit]]) -> list[tuple[str, Edit]]:
+    """Return one edit for each key, in the order in which the keys come."""
+    found: dict[str, Edit] = {}
+    for key, edit in edits:
+        found[key] = combined(found.get(key), edit)
+    return list(found.items())

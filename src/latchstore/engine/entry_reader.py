@@ -1,0 +1,94 @@
+"""The reading methods of a store, written once over entries: for the store, its transactions, its snapshots.
+
+A subclass finds entries (`_entry`, `_entries_of`, `_items`, `_candidates`). All that may run the caller's
+code (iterating, copying metadata in depth, comparing) is here, outside those methods, so that no lock that
+they take is ever held while it runs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from latchstore.contract.arguments import DEFAULT_BUFFER_SIZE, checked_keys, checked_select
+from latchstore.contract.matching import exact_terms, matching
+from latchstore.contract.store import AbstractReadOnlyStore
+from latchstore.contract.values import Entry, StoredValue, Value
+
+_new_object = object.__new__
+
+
+class EntryReader(AbstractReadOnlyStore):
+    """The reading methods, over entries."""
+
+    @abstractmethod
+    def _entry(self, key: str) -> Entry:
+        """Return the entry of a key; KeyError if there is none, TypeError if the key is no str."""
+
+    @abstractmethod
+    def _entries_of(self, keys: list[str]) -> list[Entry]:
+        """Return the entries of many keys at one instant; KeyError if there is none for one."""
+
+    @abstractmethod
+    def _items(self) -> Iterable[tuple[str, Entry]]:
+        """Return all keys and entries at one instant, to iterate over once."""
+
+    @abstractmethod
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        """Return, at one instant, keys and entries among which are all that match `terms`."""
+
+    def get(self, key: str) -> Value:
+        # StoredValue(entry), without the call of its __init__: 175 ns, not 205 ns.
+        value = _new_object(StoredValue)
+        value._entry = self._entry(key)
+        value._stream = None
+        return value
+
+    def get_metadata(self, key: str, select: Iterable[str] | None = None) -> dict[str, Any]:
+        if select is None:
+            return self._entry(key).isolated_metadata()
+        names = checked_select(select) or ()
+        entry = self._entry(key)
+        for name in names:
+            if name not in entry:
+                raise KeyError(name)
+        return entry.selected_metadata(names)
+
+    def exists(self, key: str) -> bool:
+        try:
+            self._entry(key)
+        except KeyError:
+            return False
+        return True
+
+    def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
+        return self._entry(key).data
+
+    def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
+        return map(StoredValue, self._entries_of(checked_keys(keys)))
+
+    def multiget_metadata(
+        self, keys: Iterable[str], select: Iterable[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        names = checked_select(select)
+        entries = self._entries_of(checked_keys(keys))
+        return (_metadata(entry, names) for entry in entries)
+
+    def query(
+        self, select: Iterable[str] | None = None, **kwargs: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        names = checked_select(select)
+        terms = exact_terms(kwargs)
+        return ((key, _metadata(entry, names)) for key, entry in matching(self._candidates(terms), terms))
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        terms = exact_terms(kwargs)
+        return (key for key, _ in matching(self._candidates(terms), terms))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._items())
+
+
+def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:
+    return entry.isolated_metadata() if names is None else entry.selected_metadata(names)

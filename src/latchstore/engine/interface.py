@@ -1,0 +1,189 @@
+"""The seam between a store and whatever keeps its entries.
+
+`TransactionalStore` has the store's methods, transactions, events, back-pressure and watches; an `Engine` has
+the entries and makes commits. `Table` (``table.py``) is the one in memory. Another engine implements these
+methods, tells a `Publisher` of each commit, and is given to a subclass of `TransactionalStore`.
+
+Thread safety: all methods may be called by any thread. None runs user code.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from latchstore.contract.values import Entry
+from latchstore.engine.edits import Edit
+from latchstore.engine.owner import Claim, Route
+from latchstore.engine.routes import Routes
+
+T = TypeVar("T")
+
+
+class View(ABC):
+    """The entries as one commit has left them, until it is closed.
+
+    Attributes
+    ----------
+    revision : int
+        The revision of that commit.
+    """
+
+    revision: int
+
+    @abstractmethod
+    def entry(self, key: str) -> Entry | None:
+        """Return the entry of a key, or None. Raises SnapshotClosedError if the view is closed."""
+
+    @abstractmethod
+    def items(self) -> Iterable[tuple[str, Entry]]:
+        """Return all keys and entries, to iterate over once. Raises SnapshotClosedError."""
+
+    def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
+        """Return keys and entries among which are all that match `terms`. Raises SnapshotClosedError."""
+        return self.items()
+
+    @abstractmethod
+    def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
+        """Return the keys that were changed since, each with its entry in the view and now."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the view was not closed yet."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what the view pins; closing twice is harmless. Never waits."""
+
+
+class Engine(ABC):
+    """What a store with transactions needs of whatever keeps its entries.
+
+    Attributes
+    ----------
+    revision : int
+        The revision of the last commit, 0 before the first.
+    timeout : float
+        Seconds that a wait for a lock or for another writer may take, unless a call has its own.
+    routes : Routes
+        The open transactions, by thread: `begin` puts them there, `commit` and `end` take them away.
+    abandoned : deque of Route
+        Where the routes of blocks are put that were freed without an end; the engine ends them.
+    """
+
+    revision: int
+    timeout: float
+    routes: Routes
+    abandoned: deque[Route]
+
+    # -- reading what is committed ----------------------------------------------------------------
+
+    @abstractmethod
+    def entry(self, key: str) -> Entry | None:
+        """Return the entry of a key, or None."""
+
+    @abstractmethod
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        """Return the entries of several keys at one instant."""
+
+    @abstractmethod
+    def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
+        """Return, at one instant, keys and entries among which are all that match `terms`."""
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """Return all keys at one instant."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return how many keys there are."""
+
+    @abstractmethod
+    def view(self) -> View:
+        """Return what the last commit has left, which no later commit changes."""
+
+    # -- committing -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def commit(
+        self,
+        edits: Sequence[tuple[str, Edit]],
+        purpose: str,
+        claim: Claim | None = None,
+        check: Callable[[], None] | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Make all edits at one instant, or raise and make none; wait while another transaction is the owner.
+
+        Parameters
+        ----------
+        edits : sequence of str and Edit
+            One for each key. With none of them it ends a transaction that has changed nothing.
+        purpose : str
+            What it is for, for those who have to wait.
+        claim : Claim, optional
+            Of the transaction that commits; its `revision` is set, and it is the owner no more.
+        check : callable, optional
+            Called at the instant of the commit, before it is decided; raises if it must not be made.
+        timeout : float, optional
+            Seconds to wait for other writers; negative for ever.
+
+        Returns
+        -------
+        queued : bool
+            Whether anything was queued for listeners.
+
+        Raises
+        ------
+        LockTimeoutError
+            If another writer does not finish in time; it names the writer.
+        KeyError, RevisionMismatchError
+            If an edit needs what is not there.
+        StoreClosedError
+            If the store was closed meanwhile.
+        """
+
+    @abstractmethod
+    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
+        """Begin a transaction: make it the owner, or open the view that an optimistic one reads.
+
+        Raises
+        ------
+        LockTimeoutError, StoreClosedError
+            As `commit`.
+        """
+
+    @abstractmethod
+    def end(self, claim: Claim) -> None:
+        """End a transaction that is not to commit; nothing happens if it has ended."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Finish what exceptions have broken off, so that all commits that can be seen are published."""
+
+    # -- following --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def between_commits(self, function: Callable[[int], T]) -> T:
+        """Call a function of ours with the revision of an instant between two commits; return its result."""
+
+    @abstractmethod
+    def close(self, timeout: float | None) -> None:
+        """Refuse commits from now on, when the last writer has ended.
+
+        Raises
+        ------
+        LockTimeoutError
+            If a writer does not end within `timeout` seconds; None waits for ever.
+        """
+
+    @abstractmethod
+    def reopen(self) -> None:
+        """Take commits again."""
+
+    @abstractmethod
+    def renew_in_child(self) -> None:
+        """Make of a forked child's copy an engine of its own: no lock is held, and nothing is under way."""

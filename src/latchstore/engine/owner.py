@@ -1,0 +1,212 @@
+"""The owner: the exclusive transaction that alone may commit.
+
+Thread safety:
+
+1. `Ownership.claim` is read and assigned under the table lock only; who waits looks at it without, to name
+   it.
+2. Nothing in an engine refers to an open transaction strongly: a `Claim` does not at all, a `Route` weakly.
+   So a block whose end was struck by an exception, and that nobody holds any more, owns nothing: its route is
+   put on `abandoned`, by one ``deque.append`` in C, wherever the last reference goes. Whoever next holds the
+   table lock ends it as rolled back.
+3. Who waits for the owner sleeps with no lock held, and looks again by itself after a moment: a wake-up may
+   be lost with an exception that strikes the thread which was to give it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from collections import deque
+from threading import Thread, get_ident
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+from latchstore.contract.errors import LockTimeoutError
+from latchstore.delivery.waiting import LOOK_AGAIN, YIELDS, Waiters, this_thread, thread_name
+
+if TYPE_CHECKING:
+    from latchstore.delivery.dispatcher import Delivery
+    from latchstore.engine.batch import WriteBatch
+
+
+class TransactionInfo(NamedTuple):
+    """Which transaction made an event.
+
+    Attributes
+    ----------
+    number : int
+        Counts the transactions of this process, in the order in which they were entered.
+    notes : str
+        What ``store.transaction(notes)`` was given.
+    thread : str
+        The name of the thread that it ran in.
+    """
+
+    number: int
+    notes: str
+    thread: str
+
+
+class Claim:
+    """An outermost block, as the engine refers to it.
+
+    Attributes
+    ----------
+    thread : Thread
+        Where it runs.
+    purpose : str
+        What it is for, for error messages.
+    info : TransactionInfo or None
+        For its events.
+    since : float
+        When it became the owner, in seconds since the epoch.
+    revision : int or None
+        The revision of its commit, assigned in the same section that makes the commit.
+    start : Delivery or None
+        What was queued to tell of its beginning, if anybody listens.
+    failure : Delivery or None
+        What was queued to tell that it was rolled back.
+    route : Route or None
+        To the block; None when that has ended, so that nothing happens when it is freed.
+    ended : bool
+        Whether it was committed or rolled back.
+    """
+
+    __slots__ = ("ended", "failure", "info", "purpose", "revision", "route", "since", "start", "thread")
+
+    def __init__(self, thread: Thread, purpose: str, info: TransactionInfo | None = None) -> None:
+        self.thread = thread
+        self.purpose = purpose
+        self.info = info
+        self.since = 0.0
+        self.revision: int | None = None
+        self.start: Delivery | None = None
+        self.failure: Delivery | None = None
+        self.route: Route | None = None
+        self.ended = False
+
+
+class Route(weakref.ref[object]):
+    """A weak reference to an open block, by which a thread's calls go to it.
+
+    Attributes
+    ----------
+    claim : Claim
+        The outermost block's.
+    outer : Route or None
+        That of the block around it.
+    batch : WriteBatch or None
+    savepoint : int
+        What the batch is rolled back to if the block is abandoned.
+    """
+
+    __slots__ = ("batch", "claim", "outer", "savepoint")
+
+    claim: Claim
+    outer: Route | None
+    batch: WriteBatch | None
+    savepoint: int
+
+
+def claim_of(
+    block: object, abandoned: deque[Route], purpose: str, info: TransactionInfo | None = None
+) -> Claim:
+    """Return a new claim of this thread, which holds as long as somebody holds `block`.
+
+    Parameters
+    ----------
+    block : object
+    abandoned : deque
+        Of the engine, where the route goes when the block is freed.
+    purpose : str
+    info : TransactionInfo, optional
+    """
+    claim = Claim(this_thread.thread, purpose, info)
+    claim.route = route = Route(block, abandoned.append)
+    route.claim = claim
+    route.outer = route.batch = None
+    route.savepoint = 0
+    return claim
+
+
+class Ownership:
+    """Who may commit, and who waits for that."""
+
+    __slots__ = ("abandoned", "claim", "waiters")
+
+    def __init__(self) -> None:
+        # The exclusive transaction that alone may commit, or None: anybody may.
+        self.claim: Claim | None = None
+        self.waiters = Waiters()
+        # Routes of blocks that were freed without an end: rule 2.
+        self.abandoned: deque[Route] = deque()
+
+    def wait(self, claim: Claim | None, purpose: str, left: float, timeout: float) -> float:
+        """Wait until the owner may have changed; return the seconds that are left.
+
+        Parameters
+        ----------
+        claim : Claim or None
+            Of whoever waits, if it is a transaction.
+        purpose : str
+        left : float
+            Seconds that may be waited yet; negative for ever.
+        timeout : float
+            Of the whole wait, for the error.
+
+        Raises
+        ------
+        LockTimeoutError
+            If no time is left, or this thread is the owner; it names the owner.
+        """
+        owner = self.claim
+        if owner is not None and owner.thread is this_thread.thread and not self.abandoned:
+            if _was_left(owner):
+                assert owner.route is not None
+                self.abandoned.append(owner.route)
+                return left
+            raise LockTimeoutError(
+                f"{purpose}: this thread is already writing ({owner.purpose}) and would wait for itself"
+            )
+        if left == 0:
+            raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
+        begun = time.monotonic()
+        seconds = LOOK_AGAIN if left < 0 else min(left, LOOK_AGAIN)
+        if self.waiters.wait(lambda: self.claim is not owner or self.abandoned, seconds, yields=YIELDS):
+            seconds = time.monotonic() - begun
+        return left if left < 0 else max(0.0, left - seconds)
+
+    def held_by_this_thread(self) -> bool:
+        """Tell whether the owner is a transaction of the calling thread."""
+        owner = self.claim
+        return owner is not None and owner.thread.ident == get_ident()
+
+    def describe(self) -> str:
+        """Name the owner: thread, purpose and for how long."""
+        owner = self.claim
+        if owner is None:
+            return "which is free now"
+        held = max(0.0, time.time() - owner.since)
+        return f"held for {held:.3f} s by thread {thread_name(owner.thread)!r} ({owner.purpose})"
+
+
+def _was_left(owner: Claim) -> bool:
+    """Tell whether exceptions have struck the end of a block of this thread again and again, so it has none.
+
+    Somebody holds the block yet. It is neither open nor being entered or left on the stack of this thread; if
+    it is being left, a signal handler or a finalizer asks in the middle of that.
+    """
+    block = None if owner.route is None else owner.route()
+    if block is None or getattr(block, "is_open", False):
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in _ENDS and frame.f_locals.get("self") is block:
+            return False
+        frame = frame.f_back
+    return True
+
+
+#: Methods in which a block is entered and left.
+_ENDS = frozenset({"__enter__", "__exit__", "commit", "rollback"})

@@ -1,0 +1,104 @@
+"""From a commit to the queue of its store: events for the dispatcher, changes for the feed.
+
+Thread safety: an engine calls these methods under its lock, in the order of its commits. None of them waits
+or runs user code: what listeners are to be called with is queued.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from latchstore.contract.errors import StoreClosedError
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.events import StoreTransactionEndEvent, StoreTransactionStartEvent
+from latchstore.contract.values import Change
+from latchstore.delivery.change_feed import ChangeFeed, Commit
+from latchstore.delivery.commit_events import (
+    MODIFICATION_EVENTS,
+    CommitDelivery,
+    EventDelivery,
+    event_class_of,
+    has_listeners_of,
+)
+from latchstore.delivery.dispatcher import Delivery, EventDispatcher
+from latchstore.engine.owner import Claim
+
+
+class Publisher:
+    """What an engine tells its store's listeners and watches.
+
+    Parameters
+    ----------
+    source : object
+        The store, referred to weakly; its events have it as their source.
+    manager : BaseEventManager
+    dispatcher : EventDispatcher
+    feed : ChangeFeed
+
+    Attributes
+    ----------
+    has_listeners : callable
+        Tells whether any of some event classes has listeners. Never user code.
+    """
+
+    __slots__ = ("_manager", "_source", "dispatcher", "feed", "has_listeners")
+
+    def __init__(
+        self, source: object, manager: BaseEventManager, dispatcher: EventDispatcher, feed: ChangeFeed
+    ) -> None:
+        self._source = weakref.ref(source)
+        self._manager = manager
+        self.dispatcher = dispatcher
+        self.feed = feed
+        self.has_listeners: Callable[[Any], bool] = has_listeners_of(manager)
+
+    def deliveries_of(
+        self, changes: Sequence[Change], revision: int, claim: Claim | None
+    ) -> Sequence[Delivery]:
+        """Return what is queued if this is committed; called before it is decided, so that it may fail."""
+        has_listeners = self.has_listeners
+        info = None if claim is None else claim.info
+        deliveries: list[Delivery] = []
+        if info is not None and has_listeners(StoreTransactionEndEvent):
+            event = StoreTransactionEndEvent(self._source(), transaction=info, state="done")
+            deliveries.append(EventDelivery(self._manager, event))
+        if has_listeners(MODIFICATION_EVENTS) and any(map(has_listeners, map(event_class_of, changes))):
+            deliveries.append(CommitDelivery(self._manager, self._source(), changes, revision, info))
+        return deliveries
+
+    def publish(
+        self,
+        changes: Sequence[Change],
+        revision: int,
+        claim: Claim | None,
+        deliveries: Sequence[Delivery],
+    ) -> None:
+        """Queue what is to be heard of a commit that can be seen; may be called again."""
+        for delivery in deliveries:
+            self.dispatcher.submit(delivery)
+        if self.feed.active and changes:
+            self.feed.publish(Commit(revision, changes, None if claim is None else claim.info))
+
+    def begin(self, claim: Claim) -> None:
+        """Queue the event of a transaction's beginning."""
+        if self.has_listeners(StoreTransactionStartEvent):
+            event = StoreTransactionStartEvent(self._source(), transaction=claim.info)
+            claim.start = EventDelivery(self._manager, event)
+            self.dispatcher.submit(claim.start)
+
+    def roll_back(self, claim: Claim) -> None:
+        """Queue the event of a transaction's end without a commit; may be called again."""
+        if claim.start is not None:
+            self.dispatcher.submit(claim.start)  # an exception may have struck before it was
+        if claim.failure is None and claim.info is not None and self.has_listeners(StoreTransactionEndEvent):
+            event = StoreTransactionEndEvent(self._source(), transaction=claim.info, state="failed")
+            claim.failure = EventDelivery(self._manager, event)
+        if claim.failure is not None:
+            self.dispatcher.submit(claim.failure)
+
+    def refuse(self, purpose: str) -> None:
+        """Raise StoreClosedError, as the store is closed; but let listeners go on to the end."""
+        if not self.dispatcher.on_dispatcher_thread():
+            raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")

@@ -1,0 +1,70 @@
+"""To which open transaction the calls of each thread go.
+
+Thread safety: each item is read and written by the thread that is its key, by single operations of the dict.
+An item that a struck block has left is taken away when its thread next asks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING, cast
+
+from latchstore.engine.owner import Claim, Route
+
+if TYPE_CHECKING:
+    from latchstore.engine.transaction import Transaction
+
+#: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
+_running_loop: Callable[[], object] | None = None
+
+
+def current_task() -> object | None:
+    """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
+    global _running_loop
+    if _running_loop is None:
+        # It may be that another thread is importing it just now.
+        _running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if _running_loop is None:
+            return None
+    # hot path: the loop first, as current_task() raises where there is none.
+    if _running_loop() is None:
+        return None
+    task: object | None = sys.modules["asyncio"].current_task()
+    return task
+
+
+class Routes(dict[int, Route]):
+    """The route of each thread that is in a transaction, by the thread's identifier."""
+
+    __slots__ = ()
+
+    def current(self) -> Transaction | None:
+        """Return the innermost open transaction of the calling thread."""
+        ident = get_ident()
+        if ident not in self:
+            return None
+        route: Route | None = self[ident]
+        while route is not None:
+            transaction = cast("Transaction | None", route())
+            if transaction is not None and not transaction.is_left:
+                # If it is another thread's, that has ended, and this one has got its identifier.
+                open_here = transaction.is_open and transaction.belongs_to_this_thread()
+                return transaction if open_here else None
+            # Its end was struck by an exception.
+            outer = route.outer
+            if outer is None:
+                self.pop(ident, None)
+            else:
+                if transaction is None and route.batch is not None:
+                    route.batch.rollback_to(route.savepoint)
+                self[ident] = outer
+            route = outer
+        return None
+
+    def forget(self, claim: Claim) -> None:
+        """Take away the route of a transaction that has ended, wherever its innermost block is."""
+        ident = claim.thread.ident
+        if ident is not None and ident in self and self[ident].claim is claim:
+            del self[ident]

@@ -1,0 +1,330 @@
+"""A store with transactions, snapshots and watches, over any engine.
+
+Thread safety: calls of a thread that is in a transaction go to that; all others to the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from latchstore.contract.arguments import (
+    check_callable,
+    checked_count,
+    checked_key,
+    checked_timeout,
+    describe,
+    exact_string,
+)
+from latchstore.contract.errors import StoreClosedError
+from latchstore.contract.glob_pattern import checked_pattern, escaped
+from latchstore.contract.values import Entry, Value, entry_from_metadata
+from latchstore.delivery.change_feed import ChangeBuffer, Interest
+from latchstore.delivery.event_manager import listener_name
+from latchstore.delivery.watch import Watch, wait_until
+from latchstore.engine.attempts import Attempts
+from latchstore.engine.delivered_store import DeliveredStore
+from latchstore.engine.edits import Edit, by_key
+from latchstore.engine.snapshot import Snapshot
+from latchstore.engine.transaction import Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class TransactionalStore(DeliveredStore):
+    """The methods of a store with transactions, over any engine."""
+
+    __slots__ = ()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _entry(self, key: str) -> Entry:
+        key = checked_key(key)
+        transaction = self.engine.routes.current()
+        if transaction is not None:
+            return transaction._entry(key)
+        entry = self.engine.entry(key)
+        if entry is None:
+            raise KeyError(key)
+        return entry
+
+    def _entries_of(self, keys: list[str]) -> list[Entry]:
+        transaction = self.engine.routes.current()
+        if transaction is not None:
+            return transaction._entries_of(keys)
+        found = self.engine.entries_of(keys)
+        for key, entry in found.items():
+            if entry is None:
+                raise KeyError(key)
+        return [found[key] for key in keys]  # type: ignore[misc]
+
+    def _items(self) -> Iterable[tuple[str, Entry]]:
+        return self._candidates({})
+
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        transaction = self.engine.routes.current()
+        return self.engine.candidates(terms) if transaction is None else transaction._candidates(terms)
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        transaction = self.engine.routes.current()
+        if transaction is not None:
+            return transaction.query_keys(**kwargs)
+        return super().query_keys(**kwargs) if kwargs else iter(self.engine.keys())
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        transaction = self.engine.routes.current()
+        return super().glob(pattern) if transaction is None else transaction.glob(pattern)
+
+    def __len__(self) -> int:
+        transaction = self.engine.routes.current()
+        return self.engine.count() if transaction is None else len(transaction)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        engine = self.engine
+        if engine.routes and (transaction := engine.routes.current()) is not None:
+            transaction._write_one(key, edit, purpose)
+            return
+        dispatcher = self._dispatcher
+        if self._closed or dispatcher.crowded:
+            self.check_door(purpose)
+        if engine.commit(((key, edit),), purpose):
+            dispatcher.start_if_needed()
+
+    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+        transaction = self.engine.routes.current()
+        if transaction is not None:
+            transaction._write(edits, purpose)
+            return
+        self.check_door(purpose)
+        if self.engine.commit(by_key(edits), purpose):
+            self._dispatcher.start_if_needed()
+
+    # -- transactions -----------------------------------------------------------------------------
+
+    def transaction(
+        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
+    ) -> Transaction:
+        """Return a context manager that makes all changes of its block one commit, or none.
+
+        An exclusive block, the default, holds up other writers from its beginning to its end, so nothing
+        that it reads can change under it. An optimistic one holds up nobody: it reads the store as it was
+        at its beginning, and if something that it has read was changed by its end, queries and globs
+        included, it raises TransactionConflictError. It suits blocks that take long and seldom meet;
+        `attempts` tries again.
+
+        Reads by other threads never wait for either and see the last commit. The store's methods, called
+        by the block's thread, read and write inside it. A block inside a block is a savepoint.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about; shown in error messages and events.
+        timeout : float, optional
+            Seconds to wait for other writers, ``lock_timeout`` if None.
+        optimistic : bool
+            Whether to hold no lock while the block runs.
+
+        Raises
+        ------
+        LockTimeoutError
+            If another writer does not finish in time; it names the writer. On entry, or for an
+            optimistic block at its end.
+        TransactionConflictError
+            At the end of an optimistic block, naming the keys.
+        """
+        return Transaction(self, _checked_notes(notes), checked_timeout(timeout), bool(optimistic))
+
+    def attempts(self, notes: str = "", *, tries: int = 100, timeout: float | None = None) -> Attempts:
+        """Return an iterator over attempts at one optimistic transaction, which ends with its commit.
+
+        ``for attempt in store.attempts("move"): with attempt as tx: ...`` runs the block again, after a
+        short random pause, as long as it meets a conflict.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about.
+        tries : int
+            How many attempts there are at the most.
+        timeout : float, optional
+            Seconds after which no further attempt is begun.
+
+        Raises
+        ------
+        TransactionConflictError
+            After the last attempt; it says how many there were.
+        """
+        notes = _checked_notes(notes)
+        if not isinstance(tries, int) or isinstance(tries, bool):
+            raise TypeError(f"tries must be an int, got {describe(tries)}")
+        if tries < 1:
+            raise ValueError(f"tries must be at least 1, got {tries}")
+        make = functools.partial(self.transaction, notes, optimistic=True)
+        return Attempts(make, notes, tries, checked_timeout(timeout))
+
+    def transactional(
+        self, notes: str | None = None, *, tries: int = 100, timeout: float | None = None
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a decorator that runs a function in `attempts`: again after each conflict.
+
+        Parameters
+        ----------
+        notes : str, optional
+            What the transaction is about; the function's name if None.
+        tries, timeout
+            As for `attempts`.
+        """
+        self.attempts(
+            "" if notes is None else notes, tries=tries, timeout=timeout
+        )  # bad arguments are told here
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            name = function.__qualname__ if notes is None else notes
+
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> R:
+                for attempt in self.attempts(name, tries=tries, timeout=timeout):
+                    with attempt:
+                        result = function(*args, **kwargs)
+                return result
+
+            return run
+
+        return decorate
+
+    def current_transaction(self) -> Transaction | None:
+        """Return the innermost open transaction of this thread, to which its calls go, or None."""
+        return self.engine.routes.current()
+
+    def snapshot(self) -> Snapshot:
+        """Return a read-only store that stays as the last commit has left this one.
+
+        Opening it takes the same time whatever the size of the store. While it is open it costs the old
+        entries of what is changed; use it as a context manager, or close it.
+        """
+        return Snapshot(self.event_manager, self.engine.view())
+
+    # -- following changes ------------------------------------------------------------------------
+
+    def watch(
+        self,
+        glob: str = "*",
+        filter: Mapping[str, Any] | None = None,
+        since: int | None = None,
+        *,
+        max_buffer: int = 10_000,
+        on_overflow: str = "drop",
+    ) -> Watch:
+        """Return an iterator over the changes that are committed from now on.
+
+        Each watch has a buffer of its own, so a slow reader holds up nobody.
+
+        Parameters
+        ----------
+        glob : str
+            A pattern of keys, as for `glob`.
+        filter : mapping of str to object, optional
+            Metadata items and the values that they must have, as for `query`, before the change or after
+            it: a change that ends a match is given, too.
+        since : int, optional
+            Begin with the changes that were committed after this revision, which the store's `history`
+            must still have. By default the watch begins now.
+        max_buffer : int
+            How many changes are kept for the reader.
+        on_overflow : str
+            What happens when more come: ``"drop"`` forgets the oldest and gives one `EventsLost` in their
+            place; ``"coalesce"`` keeps the latest change of each key, with the value from before the
+            first, however many keys there are, and leaves out keys that came and went.
+
+        Raises
+        ------
+        CompactedError
+            If the history does not reach back to `since`.
+        StoreClosedError
+            If the store is closed.
+        """
+        glob = checked_pattern(glob, "glob")
+        interest = Interest(glob, entry_from_metadata({} if filter is None else filter, "filter"))
+        since = None if since is None else checked_count(since, "since", 0)
+        limit = checked_count(max_buffer, "max_buffer", 1)
+        if on_overflow not in ("drop", "coalesce"):
+            raise ValueError(f"on_overflow must be 'drop' or 'coalesce', got {describe(on_overflow)}")
+        if self._closed:
+            raise StoreClosedError("watch: the store is closed; connect() opens it again")
+        buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
+        watch = Watch(self, self._feed, buffer, interest, glob)
+        watch.begin(self.engine.between_commits(functools.partial(self._follow, buffer, since)))
+        return watch
+
+    def _follow(self, buffer: ChangeBuffer, since: int | None, revision: int) -> list[Any]:
+        """Have the feed fill a buffer from one moment on; between two commits."""
+        begin = revision if since is None else since
+        if begin > revision:
+            raise ValueError(f"since must not be above the last commit's revision, {revision}, got {begin}")
+        return self._feed.add(buffer, revision, begin)
+
+    def wait_for(self, predicate: Callable[[], T], timeout: float | None = 30.0) -> T:
+        """Wait until a predicate about the store is true; return its result.
+
+        Parameters
+        ----------
+        predicate : callable
+            Called with no arguments, in this thread with no lock held, now and after changes. For what
+            several keys have at one instant, let it open a snapshot.
+        timeout : float or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeoutError
+            If it is not true in time.
+        WatchClosedError
+            If the store is closed meanwhile.
+        TransactionError
+            If it is called inside a transaction of this thread, which keeps others from changing anything.
+        """
+        check_callable(predicate, "predicate")
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("wait_for")
+        with self.watch(max_buffer=1) as changes:
+            return wait_until(predicate, changes, timeout, listener_name(predicate))
+
+    def wait_for_key(self, key: str, timeout: float | None = 30.0) -> Value:
+        """Wait until a key is in the store; return its value.
+
+        Parameters
+        ----------
+        key : str
+        timeout : float or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeoutError, WatchClosedError, TransactionError
+            As `wait_for`.
+        """
+        key = checked_key(key)
+        timeout = checked_timeout(timeout)
+        self._refuse_in_transaction("wait_for_key")
+
+        def value() -> Value | None:
+            try:
+                return self.get(key)
+            except KeyError:
+                return None
+
+        with self.watch(escaped(key), max_buffer=1) as changes:
+            found = wait_until(value, changes, timeout, f"key {key!r}")
+        assert found is not None
+        return found
+
+
+def _checked_notes(notes: str) -> str:
+    if not isinstance(notes, str):
+        raise TypeError(f"notes must be a str, got {describe(notes)}")
+    return exact_string(notes)

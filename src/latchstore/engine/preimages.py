@@ -87,7 +87,7 @@ class LayerView(View):
             return self._layer[0]
         except IndexError:
             raise SnapshotClosedError(
-                f"the view of revision {self.revision} is used after it was closed"
+                f"<closed snapshot of revision {self.revision}> is used after it was closed"
             ) from None
 
     def entry(self, key: str) -> Entry | None:

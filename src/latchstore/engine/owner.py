@@ -169,7 +169,7 @@ class Ownership:
             raise LockTimeoutError(
                 f"{purpose}: this thread is already writing ({owner.purpose}) and would wait for itself"
             )
-        if left == 0:
+        if left == 0 or sys.is_finalizing():  # when nobody else runs any more
             raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
         begun = time.monotonic()
         seconds = LOOK_AGAIN if left < 0 else min(left, LOOK_AGAIN)

@@ -14,6 +14,7 @@ Thread safety:
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 import weakref
@@ -28,6 +29,9 @@ from latchstore.delivery.waiting import LOOK_AGAIN, YIELDS, Waiters, this_thread
 if TYPE_CHECKING:
     from latchstore.delivery.dispatcher import Delivery
     from latchstore.engine.batch import WriteBatch
+
+
+_transaction_numbers = itertools.count(1)
 
 
 class TransactionInfo(NamedTuple):
@@ -57,8 +61,8 @@ class Claim:
         Where it runs.
     purpose : str
         What it is for, for error messages.
-    info : TransactionInfo or None
-        For its events.
+    notes : str or None
+        Of the transaction; None if it is none.
     since : float
         When it became the owner, in seconds since the epoch.
     revision : int or None
@@ -73,18 +77,27 @@ class Claim:
         Whether it was committed or rolled back.
     """
 
-    __slots__ = ("ended", "failure", "info", "purpose", "revision", "route", "since", "start", "thread")
+    # hot path: what most blocks leave as it is stands in the class.
+    since: float = 0.0
+    revision: int | None = None
+    start: Delivery | None = None
+    failure: Delivery | None = None
+    route: Route | None = None
+    ended: bool = False
+    _info: TransactionInfo | None = None
 
-    def __init__(self, thread: Thread, purpose: str, info: TransactionInfo | None = None) -> None:
+    def __init__(self, thread: Thread, purpose: str, notes: str | None = None) -> None:
         self.thread = thread
         self.purpose = purpose
-        self.info = info
-        self.since = 0.0
-        self.revision: int | None = None
-        self.start: Delivery | None = None
-        self.failure: Delivery | None = None
-        self.route: Route | None = None
-        self.ended = False
+        self.notes = notes
+        self._number = 0 if notes is None else next(_transaction_numbers)
+
+    @property
+    def info(self) -> TransactionInfo | None:
+        """What the events of the transaction have of it; None if it is none."""
+        if self._info is None and self.notes is not None:
+            self._info = TransactionInfo(self._number, self.notes, self.thread.name)
+        return self._info
 
 
 class Route(weakref.ref[object]):
@@ -109,9 +122,7 @@ class Route(weakref.ref[object]):
     savepoint: int
 
 
-def claim_of(
-    block: object, abandoned: deque[Route], purpose: str, info: TransactionInfo | None = None
-) -> Claim:
+def claim_of(block: object, abandoned: deque[Route], purpose: str, notes: str | None = None) -> Claim:
     """Return a new claim of this thread, which holds as long as somebody holds `block`.
 
     Parameters
@@ -120,9 +131,10 @@ def claim_of(
     abandoned : deque
         Of the engine, where the route goes when the block is freed.
     purpose : str
-    info : TransactionInfo, optional
+    notes : str, optional
+        Of a transaction.
     """
-    claim = Claim(this_thread.thread, purpose, info)
+    claim = Claim(this_thread.thread, purpose, notes)
     claim.route = route = Route(block, abandoned.append)
     route.claim = claim
     route.outer = route.batch = None

@@ -25,6 +25,9 @@ from latchstore.delivery.commit_events import (
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from latchstore.engine.owner import Claim
 
+#: The events that a commit may have, that of a transaction's end among them.
+_COMMIT_EVENTS = MODIFICATION_EVENTS | {StoreTransactionEndEvent}
+
 
 class Publisher:
     """What an engine tells its store's listeners and watches.
@@ -59,6 +62,8 @@ class Publisher:
     ) -> Sequence[Delivery]:
         """Return what is queued if this is committed; called before it is decided, so that it may fail."""
         has_listeners = self.has_listeners
+        if not has_listeners(_COMMIT_EVENTS):
+            return ()
         info = None if claim is None else claim.info
         deliveries: list[Delivery] = []
         if info is not None and has_listeners(StoreTransactionEndEvent):
@@ -83,10 +88,9 @@ class Publisher:
 
     def begin(self, claim: Claim) -> None:
         """Queue the event of a transaction's beginning."""
-        if self.has_listeners(StoreTransactionStartEvent):
-            event = StoreTransactionStartEvent(self._source(), transaction=claim.info)
-            claim.start = EventDelivery(self._manager, event)
-            self.dispatcher.submit(claim.start)
+        event = StoreTransactionStartEvent(self._source(), transaction=claim.info)
+        claim.start = EventDelivery(self._manager, event)
+        self.dispatcher.submit(claim.start)
 
     def roll_back(self, claim: Claim) -> None:
         """Queue the event of a transaction's end without a commit; may be called again."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, cast
 
+from latchstore.delivery.waiting import this_thread
 from latchstore.engine.owner import Claim, Route
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class Routes(dict[int, Route]):
         route: Route | None = self[ident]
         while route is not None:
             transaction = cast("Transaction | None", route())
-            if transaction is not None and not transaction.is_left:
-                # If it is another thread's, that has ended, and this one has got its identifier.
-                open_here = transaction.is_open and transaction.belongs_to_this_thread()
-                return transaction if open_here else None
+            if transaction is not None and not transaction.left:
+                # If it is another thread's, that has ended, and this one has got its identifier. It may also
+                # be one that is being entered.
+                return transaction if transaction.thread is this_thread.thread else None
             # Its end was struck by an exception.
             outer = route.outer
             if outer is None:

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
+from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
@@ -446,37 +447,34 @@ class Table(Engine):
                 view.close()
                 raise
             return view
-        self._become_owner(claim, self.timeout if timeout is None else timeout, self._begin_exclusive)
+        self._become_owner(claim, self.timeout if timeout is None else timeout)
         return None
 
     def _begin_optimistic(self, claim: Claim, view: LayerView) -> None:
         self._open_view(view)
-        self._begin(claim)
+        self._route(claim)
 
-    def _begin_exclusive(self, claim: Claim) -> None:
-        if self._closed:
-            self._publisher.refuse(claim.purpose)
-        self._begin(claim)
+    def _route(self, claim: Claim) -> None:
+        """Have the calls of this thread go to a transaction, and its beginning be told."""
+        if claim.notes is not None:
+            if self._has_listeners(StoreTransactionStartEvent):
+                self._publisher.begin(claim)
+            assert claim.route is not None
+            self.routes[get_ident()] = claim.route
+            self.detour = self.routes
 
-    def _begin(self, claim: Claim) -> None:
-        """Have the calls of this thread go to the transaction, and its beginning be told."""
-        self._publisher.begin(claim)
-        assert claim.route is not None
-        self.routes[get_ident()] = claim.route
-        self.detour = self.routes
-
-    def _become_owner(
-        self, claim: Claim, timeout: float, begin: Callable[[Claim], object] = lambda claim: None
-    ) -> None:
-        """Make a claim the owner, when there is none; call `begin` in the same section, before."""
+    def _become_owner(self, claim: Claim, timeout: float) -> None:
         left = timeout
-        while not self.exclusively(claim.purpose, self._own, claim, begin):
+        while not self.exclusively(claim.purpose, self._own, claim):
             left = self.owner.wait(claim, claim.purpose, left, timeout)
 
-    def _own(self, claim: Claim, begin: Callable[[Claim], object]) -> bool:
+    def _own(self, claim: Claim) -> bool:
+        """Make a claim the owner, if there is none; return whether it is."""
         if self.owner.claim is None:
-            begin(claim)
+            if self._closed and claim.notes is not None:
+                self._publisher.refuse(claim.purpose)
             claim.since = time.time()
+            self._route(claim)
             self.owner.claim = claim
         return self.owner.claim is claim
 

@@ -17,7 +17,6 @@ Thread safety:
 
 from __future__ import annotations
 
-import itertools
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,8 +41,6 @@ from latchstore.engine.routes import current_task
 __all__ = ["Transaction", "TransactionInfo"]
 
 logger = logging.getLogger("latchstore")
-
-_transaction_numbers = itertools.count(1)
 
 
 class Host(Protocol):
@@ -84,32 +81,39 @@ class Transaction(EntryStore):
     ----------
     notes : str
     optimistic : bool
+    thread : Thread or None
+        That has entered the block.
+    left : bool
+        Whether the block has been left.
     """
 
+    # hot path: what most transactions leave as it is stands in the class.
+    thread: Thread | None = None
+    left = False
+    _task: object | None = None
+    _claim: Claim | None = None
+    _route: Route | None = None
+    _outer: Transaction | None = None
+    # None before the block and after it.
+    _batch: WriteBatch | None = None
+    _savepoint = 0
+    # Whether an inner block leaves its changes to the outer one.
+    _kept = False
+    _doomed = False
+    # From commit() or rollback() to the end of the block.
+    _ended_early = False
+    _forked = False
+    # What on_commit() and on_rollback() were given.
+    _after_commit: tuple[Callable[[], object], ...] = ()
+    _after_rollback: tuple[Callable[[], object], ...] = ()
+
     def __init__(self, store: Host, notes: str, timeout: float | None, optimistic: bool = False) -> None:
-        super().__init__(store.event_manager)
+        self.event_manager = store.event_manager  # without the constructors above: hot path
         self.notes = notes
         self.optimistic = optimistic
         self._has_listeners = store.has_listeners
         self._store = store
         self._timeout = timeout
-        self._thread: Thread | None = None
-        self._task: object | None = None
-        self._claim: Claim | None = None
-        self._route: Route | None = None
-        self._outer: Transaction | None = None
-        # None before the block and after it.
-        self._batch: WriteBatch | None = None
-        self._savepoint = 0
-        # Whether an inner block leaves its changes to the outer one.
-        self._kept = False
-        self._doomed = False
-        # From commit() or rollback() to the end of the block.
-        self._ended_early = False
-        self._forked = False
-        self._left = False
-        self._after_commit: list[Callable[[], object]] = []
-        self._after_rollback: list[Callable[[], object]] = []
 
     @property
     def revision(self) -> int | None:
@@ -124,15 +128,10 @@ class Transaction(EntryStore):
         """Whether the block is running."""
         return self._batch is not None
 
-    @property
-    def is_left(self) -> bool:
-        """Whether the block has been left."""
-        return self._left
-
     # -- the block --------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self._thread is not None:
+        if self.thread is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
         try:
             self._enter()
@@ -147,7 +146,7 @@ class Transaction(EntryStore):
         self._task = current_task()
         thread = this_thread.thread
         if outer is None:
-            route, batch = self._begin(thread)
+            route, batch = self._begin()
         else:
             batch = outer._open_batch()
             self._outer, self._claim, self.optimistic = outer, outer._claim, outer.optimistic
@@ -156,15 +155,14 @@ class Transaction(EntryStore):
             route.claim, route.outer = outer._open_claim(), outer._route
         route.batch, route.savepoint = batch, self._savepoint
         self._route = route
-        self._thread = thread
+        self.thread = thread
         self._batch = batch
         store.engine.routes[get_ident()] = route
 
-    def _begin(self, thread: Thread) -> tuple[Route, WriteBatch]:
+    def _begin(self) -> tuple[Route, WriteBatch]:
         store, engine = self._store, self._store.engine
-        info = TransactionInfo(next(_transaction_numbers), self.notes, thread.name)
         purpose = f"transaction {self.notes!r}"
-        self._claim = claim = claim_of(self, engine.abandoned, purpose, info)
+        self._claim = claim = claim_of(self, engine.abandoned, purpose, self.notes)
         route = claim.route
         assert route is not None
         store.check_door(purpose, self._timeout)
@@ -183,7 +181,7 @@ class Transaction(EntryStore):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._ended_early or (self._batch is None and self._thread is not None and kind is not None):
+        if self._ended_early or (self._batch is None and self.thread is not None and kind is not None):
             self._ended_early = False
             return
         try:
@@ -242,16 +240,15 @@ class Transaction(EntryStore):
         It runs in this thread, after other writers were let in, in the order of registration. What it
         raises is logged, as the commit stands; other functions are called all the same.
         """
-        self._register(function, self._after_commit)
+        self._open_batch()
+        check_callable(function, "function")
+        self._after_commit = (*self._after_commit, function)
 
     def on_rollback(self, function: Callable[[], object]) -> None:
         """Call `function` once the changes of this block are taken back; otherwise as `on_commit`."""
-        self._register(function, self._after_rollback)
-
-    def _register(self, function: Callable[[], object], functions: list[Callable[[], object]]) -> None:
         self._open_batch()
         check_callable(function, "function")
-        functions.append(function)
+        self._after_rollback = (*self._after_rollback, function)
 
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
@@ -273,45 +270,45 @@ class Transaction(EntryStore):
                     self._commit(batch)
             finally:
                 self._finish()
-                self._call_back()
+                if self._after_commit or self._after_rollback:
+                    self._call_back()
         except BaseException:
             self._finish()
             raise
 
     def _stop(self) -> WriteBatch | None:
         """Take no more calls, and give the thread's back to the outer block; return the batch."""
-        batch, route, thread = self._batch, self._route, self._thread
-        self._left = True
+        batch, route, thread = self._batch, self._route, self.thread
+        self.left = True
         self._batch = None
-        routes = self._store.engine.routes
-        ident = None if thread is None else thread.ident
-        # If the route is another's, a new thread has the identifier of one that has ended, and its own block.
-        if ident is not None and route is not None:
-            self._end_inner_blocks(routes.get(ident))
-            if routes.get(ident) is route and self._outer is not None and self._outer._route is not None:
+        if thread is not None and route is not None:
+            routes, ident = self._store.engine.routes, thread.ident or 0
+            innermost = routes[ident] if ident in routes else None
+            if innermost is not route:
+                self._end_inner_blocks(innermost)
+            # The outermost block's is taken away by the engine, with the commit or after it.
+            if self._outer is not None and ident in routes and routes[ident].claim is route.claim:
+                assert self._outer._route is not None
                 routes[ident] = self._outer._route
         return batch
 
     def _end_inner_blocks(self, innermost: Route | None) -> None:
-        """End blocks inside that are still open."""
+        """End blocks inside that are still open; their changes go with this block's."""
         inside = []
-        route = innermost
-        while route is not None and route is not self._route:
-            inside.append(route)
-            route = route.outer
-        if route is self._route:
-            for each in inside:
-                block = each()
+        while innermost is not None and innermost is not self._route:
+            inside.append(innermost())
+            innermost = innermost.outer
+        # Else a new thread has the identifier of one that has ended, and its own block.
+        if innermost is self._route:
+            for block in inside:
                 if isinstance(block, Transaction):
-                    block._stop()
-                elif self._thread is not None and self._thread.ident is not None and each.outer is not None:
-                    self._store.engine.routes[self._thread.ident] = each.outer
+                    block.left, block._batch = True, None
 
     def _commit(self, batch: WriteBatch) -> None:
         outer, claim = self._outer, self._open_claim()
         if outer is not None:
-            outer._after_commit.extend(self._after_commit)
-            outer._after_rollback.extend(self._after_rollback)
+            outer._after_commit += self._after_commit
+            outer._after_rollback += self._after_rollback
             self._kept = True
             return
         self._store.engine.commit(batch.edits(), claim.purpose, claim, batch.check, self._timeout)
@@ -343,29 +340,27 @@ class Transaction(EntryStore):
             block = block._outer
 
     def _call_back(self) -> None:
-        called, passed_over = self._after_commit, self._after_rollback
-        if self._outer is not None or self.revision is None:
-            called, passed_over = passed_over, called
-        # Also what the outer block has now: a log that keeps a traceback may keep this transaction.
-        passed_over.clear()
-        if self._outer is None or not self._kept:
-            _call_all(called)
-        called.clear()
+        """Call what was registered for this end, once; forget the rest, which may hold this transaction."""
+        committed = self._outer is None and self.revision is not None
+        functions = list(self._after_commit if committed else self._after_rollback)
+        self._after_commit = self._after_rollback = ()
+        if not self._kept:
+            _call_all(functions)
 
     def belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""
-        return self._thread is this_thread.thread
+        return self.thread is this_thread.thread
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch
-        if batch is not None and self._thread is this_thread.thread and self._task is current_task():
+        if batch is not None and self.thread is this_thread.thread and self._task is current_task():
             return batch
-        if self._thread is None:
+        if self.thread is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
         if not self.belongs_to_this_thread():
             raise WrongThreadError(
-                f"{self!r} belongs to thread {thread_name(self._thread)!r}, "
+                f"{self!r} belongs to thread {thread_name(self.thread)!r}, "
                 f"but was used by thread {this_thread.thread.name!r}"
             )
         if self._task is not current_task():
@@ -458,7 +453,7 @@ class Transaction(EntryStore):
         return {"readonly": False, "notes": self.notes, "keys": len(self)}
 
     def __repr__(self) -> str:
-        state = "new" if self._thread is None else "ended" if self._batch is None else "open"
+        state = "new" if self.thread is None else "ended" if self._batch is None else "open"
         return f"<{state} transaction {self.notes!r}>"
 
 

@@ -478,7 +478,7 @@ def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
         latches.table.reading,
         latches.table.excluding,
         store._gate_latch.during,
-        store._feed._feed_latch.during,
+        store._feed_latch.during,
         watch._buffer._latch.during,
         store._dispatcher._life.during,
     ]

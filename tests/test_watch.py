@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import itertools
 import random
+import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from types import FrameType
+from typing import Any, ClassVar, Self
 
 import pytest
 from hypothesis import given
@@ -19,6 +23,7 @@ from latchstore import (
     DictMemoryStore,
     EventManager,
     EventsLost,
+    LockTimeoutError,
     StoreClosedError,
     StoreDeleteEvent,
     StoreSetEvent,
@@ -28,6 +33,8 @@ from latchstore import (
     Watch,
     WatchClosedError,
 )
+from latchstore.contract.values import Entry, NestedEntry
+from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Interest, Record, TryLatch
 from latchstore.delivery.change_feed import ChangeFeed
 
 TIMEOUT = 30.0
@@ -171,6 +178,18 @@ class Stubborn:
         return self
 
 
+class Unequal:
+    """Equals nothing, by an ``==`` of its own."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = object.__hash__
+
+    def __deepcopy__(self, memo: object) -> Unequal:
+        return self
+
+
 def test_values_that_compare_in_their_own_way_do_so_on_the_readers_thread(store: DictMemoryStore) -> None:
     with (
         store.watch(filter={"kind": Stubborn(store, True)}) as yes,
@@ -247,6 +266,27 @@ def test_what_was_committed_before_the_store_was_closed_is_still_given(store: Di
         changes.get(0)
     with pytest.raises(StoreClosedError):
         store.watch()
+
+
+@pytest.mark.parametrize("timeout", [0, TIMEOUT])
+def test_what_is_committed_between_a_look_and_the_end_is_still_given(
+    monkeypatch: pytest.MonkeyPatch, timeout: float
+) -> None:
+    feed, changes = ChangeFeed(0), Watch(None, new_buffer(), "*")
+    feed.add(changes._buffer, 0, 0)
+    take = ChangeBuffer._take
+
+    def look(self: ChangeBuffer, garbage: Any) -> Any:
+        monkeypatch.setattr(ChangeBuffer, "_take", take)
+        assert take(self, garbage) is None
+        feed.publish(commit_of(1))
+        feed.end()
+
+    monkeypatch.setattr(ChangeBuffer, "_take", look)
+    assert changes.get(timeout).key == "k0"  # type: ignore[union-attr]
+    with pytest.raises(WatchClosedError, match="all changes have been read"):
+        changes.get(timeout)
+    assert feed.watches == 0
 
 
 def test_a_closed_watch_refuses_and_is_forgotten(store: DictMemoryStore) -> None:
@@ -406,49 +446,21 @@ def test_the_past_comes_before_the_present_and_is_filtered_too(store: DictMemory
         assert read_all(changes) == [(1, "user/1"), (1, "user/2"), (2, "user/1"), (3, "user/3")]
 
 
-def test_a_commit_that_can_be_seen_and_is_not_yet_published_is_given_once_or_not(
-    store: DictMemoryStore, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped, go_on = threading.Event(), threading.Event()
-    publish = ChangeFeed.publish
-
-    def stop(self: ChangeFeed, *arguments: Any) -> None:
-        stopped.set()
-        assert go_on.wait(TIMEOUT)
-        publish(self, *arguments)
-
-    store.from_bytes("k", b"1")
-    monkeypatch.setattr(ChangeFeed, "publish", stop)
-    writing = pool.submit(store.from_bytes, "k", b"2")
-    assert stopped.wait(TIMEOUT)
-    assert store.to_bytes("k") == b"2"
-    now, before, beginning = store.watch(), store.watch(since=1), store.watch(since=0)
-    assert [len(each) for each in (now, before, beginning)] == [0, 0, 1]
-    go_on.set()
-    writing.result(TIMEOUT)
-    store.from_bytes("k", b"3")
-    for changes, revisions in ((now, [3]), (before, [2, 3]), (beginning, [1, 2, 3])):
-        assert [revision for revision, _ in read_all(changes)] == revisions
-
-
-def test_the_first_commit_of_all_can_be_asked_for_before_it_is_published(
-    store: DictMemoryStore, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped, go_on = threading.Event(), threading.Event()
-    publish = ChangeFeed.publish
-
-    def stop(self: ChangeFeed, *arguments: Any) -> None:
-        stopped.set()
-        assert go_on.wait(TIMEOUT)
-        publish(self, *arguments)
-
-    monkeypatch.setattr(ChangeFeed, "publish", stop)
-    writing = pool.submit(store.from_bytes, "k", b"1")
-    assert stopped.wait(TIMEOUT)
-    changes = store.watch(since=0)
-    go_on.set()
-    writing.result(TIMEOUT)
-    assert read_all(changes) == [(1, "k")]
+def test_a_commit_that_is_published_again_is_given_once() -> None:
+    feed = ChangeFeed(history=2)
+    early, late = new_buffer(), new_buffer()
+    assert feed.add(early, 0, 0) == []
+    for number in (1, 2, 3):
+        feed.publish(commit_of(number))
+        feed.publish(commit_of(number))
+    # What the history has is read from there, and not given again when it is published again.
+    assert [commit.revision for commit in feed.add(late, 3, 1)] == [2, 3]
+    feed.publish(commit_of(3))
+    feed.publish(commit_of(4))
+    assert [record.revision for record in taken_from(early)] == [1, 2, 3, 4]
+    assert [record.revision for record in taken_from(late)] == [4]
+    with pytest.raises(CompactedError):
+        feed.add(new_buffer(), 4, 1)
 
 
 def test_watches_opened_while_others_write_have_every_commit_once(pool: ThreadPoolExecutor) -> None:
@@ -495,6 +507,277 @@ def test_a_slow_listener_does_not_hold_up_a_watch(store: DictMemoryStore) -> Non
         store.from_bytes("b", b"")
         assert read_all(changes) == [(1, "a"), (2, "b")]
     go_on.set()
+
+
+def test_a_writer_does_not_wait_for_a_thread_that_is_reading(
+    store: DictMemoryStore, pool: ThreadPoolExecutor
+) -> None:
+    """That may be in the middle of a signal handler or a finalizer, which may wait for the writer."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    def read() -> None:
+        reading.set()
+        assert go_on.wait(TIMEOUT)
+
+    changes = store.watch(max_buffer=2)
+    held = pool.submit(changes._buffer._latch.during, read)
+    assert reading.wait(TIMEOUT)
+    writing = [pool.submit(store.from_bytes, "k", b"") for _ in range(5)]
+    for each in writing:
+        each.result(TIMEOUT)
+    closed = store.watch()
+    closed.close()
+    go_on.set()
+    held.result(TIMEOUT)
+    assert read_all(changes) == [("lost", 1, 3), (4, "k"), (5, "k")]
+    assert store.stats()["events_dropped"] == 3
+
+
+def interrupt_reading(monkeypatch: pytest.MonkeyPatch, handler: Callable[[], object]) -> None:
+    """Call a function once in the middle of a reader's section, as a signal handler may come there."""
+    take = ChangeBuffer._take
+
+    def interrupted(self: ChangeBuffer, garbage: Any) -> Any:
+        monkeypatch.setattr(ChangeBuffer, "_take", take)
+        handler()
+        return take(self, garbage)
+
+    monkeypatch.setattr(ChangeBuffer, "_take", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("commits", "read"), [(1, [(1, "k"), (2, "k")]), (2, [("lost", 1, 1), (2, "k"), (3, "k")])]
+)
+def test_a_signal_handler_may_commit_in_the_middle_of_reading(
+    store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch, commits: int, read: list[Any]
+) -> None:
+    changes = store.watch(max_buffer=2)
+    refused = []
+
+    def handler() -> None:
+        for _ in range(commits):
+            store.from_bytes("k", b"")
+        assert len(changes) == 1 + commits
+        with pytest.raises(LockTimeoutError, match="this thread is in the middle of reading") as caught:
+            changes.get(TIMEOUT)
+        refused.append(caught)
+
+    store.from_bytes("k", b"")
+    interrupt_reading(monkeypatch, handler)
+    assert read_all(changes) == read
+    assert refused
+    store.from_bytes("k", b"")
+    assert read_all(changes) == [(2 + commits, "k")]
+
+
+def test_a_signal_handler_may_close_the_watch_that_is_being_read(
+    store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = store.watch()
+    interrupt_reading(monkeypatch, changes.close)
+    with pytest.raises(WatchClosedError):
+        changes.get(TIMEOUT)
+    store.from_bytes("k", b"")
+    assert store._feed._buffers == ()
+
+
+def test_a_signal_handler_may_commit_while_a_writer_takes_the_section() -> None:
+    """Between its getting the lock and its noting so, a reader of the same thread has it as well."""
+    latch = TryLatch()
+    calls: list[str] = []
+
+    class Interrupted:
+        """A lock that a signal handler comes right after."""
+
+        def __init__(self, lock: Any) -> None:
+            self.release = lock.release
+            self.lock = lock
+
+        def acquire(self, blocking: bool) -> bool:
+            got: bool = self.lock.acquire(blocking=blocking)
+            latch._lock = self.lock
+            latch.during(calls.append, "handler")
+            latch.attempt(calls.append, "handler's commit")
+            return got
+
+    lock = latch._lock
+    latch._lock = Interrupted(lock)  # type: ignore[assignment]
+    latch.attempt(calls.append, "writer")
+    assert calls == ["handler", "handler's commit", "writer"]
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(lock.acquire, blocking=False).result(TIMEOUT)
+
+
+# -- struck ---------------------------------------------------------------------------------------
+
+
+class Strike:
+    """Raises KeyboardInterrupt at the n-th call of ours, or return from a call; a context manager."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *exception: object) -> bool:
+        sys.setprofile(None)
+        return exception[0] is KeyboardInterrupt
+
+    def _profile(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "c_call" or "latchstore" not in frame.f_code.co_filename:
+            return
+        self.left -= 1
+        if self.left == 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+
+def new_buffer(limit: int = 10, coalesce: bool = False) -> ChangeBuffer:
+    return ChangeBuffer(Interest("*", {}), limit, coalesce)
+
+
+def commit_of(revision: int, changes: int = 1) -> Commit:
+    return Commit(revision, [(f"k{each}", None, Entry()) for each in range(changes)], None)
+
+
+def is_free(buffer: ChangeBuffer) -> bool:
+    lock: Any = buffer._latch._lock
+    return buffer._latch._holder == 0 and not lock._is_owned()
+
+
+def taken_from(buffer: ChangeBuffer) -> list[Any]:
+    return list(iter(lambda: buffer.take(0), None))
+
+
+@pytest.mark.parametrize("options", [(10, False), (4, False), (2, False), (1, True)])
+@pytest.mark.parametrize("read", [False, True])
+def test_a_writer_that_is_struck_loses_and_doubles_nothing(options: tuple[int, bool], read: bool) -> None:
+    """The commit is published again, and its changes are read in between or not."""
+    commits = [commit_of(1, 2), commit_of(2, 3)]
+    feed, buffer = ChangeFeed(1), new_buffer(*options)
+    feed.add(buffer, 0, 0)
+    for commit in commits:
+        feed.publish(commit)
+    dropped, expected = buffer.dropped, taken_from(buffer)
+    for number in itertools.count(1):
+        garbage: deque[object] = deque()
+        feed, buffer = ChangeFeed(1, garbage), new_buffer(*options)
+        feed.add(buffer, 0, 0)
+        feed.publish(commits[0])
+        with Strike(number) as strike:
+            feed.publish(commits[1])
+        assert is_free(buffer)
+        taken = taken_from(buffer) if read and len(buffer) == 5 else []
+        feed.publish(commits[1])
+        assert len(buffer) == len([each for each in expected[len(taken) :] if isinstance(each, Record)])
+        assert taken + taken_from(buffer) == expected
+        assert buffer.dropped == dropped
+        assert feed._history == deque(commits[1:])
+        if strike.left > 0:
+            break
+    assert number > 10
+
+
+@pytest.mark.parametrize("options", [(10, False), (2, False), (1, True)])
+def test_a_reader_that_is_struck_misses_one_change_at_the_most(options: tuple[int, bool]) -> None:
+    for number in itertools.count(1):
+        buffer = new_buffer(*options)
+        buffer._limit = 10
+        for commit in (commit_of(1, 2), commit_of(2, 2)):
+            buffer.offer(commit, deque())
+        buffer._limit = options[0]  # so that the reader makes room
+        expected = [(1, "k0"), (1, "k1"), (2, "k0"), (2, "k1")]
+        if options[0] == 2:
+            expected = [(1, ""), (2, "k0"), (2, "k1")]
+        elif options[0] == 1:
+            expected = [(2, "k0"), (2, "k1")]
+        with Strike(number) as strike:
+            taken = [buffer.take(0)]
+        assert is_free(buffer)
+        if strike.left <= 0:
+            taken = []
+        taken += taken_from(buffer)
+        short = [(each[0], each.change[0] if isinstance(each, Record) else "") for each in taken if each]
+        assert short in (expected, expected[1:])
+        assert buffer._added == buffer._removed
+        assert buffer.dropped == 4 - len(expected) + (options[0] == 2)
+        if strike.left > 0:
+            break
+    assert number > 10
+
+
+# -- what is let go of ----------------------------------------------------------------------------
+
+
+class Freed:
+    """A metadata value that notes what was going on when it was freed."""
+
+    going_on = "nothing"
+    noted: ClassVar[list[str]] = []
+
+    def __init__(self, buffer: ChangeBuffer | None = None) -> None:
+        self._buffer = buffer
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __del__(self) -> None:
+        Freed.noted.append(Freed.going_on)
+        if self._buffer is not None:
+            self._buffer._latch.during(int)  # refused in the middle of the section
+
+
+def publish_freed(feed: ChangeFeed, revision: int, key: str, buffer: ChangeBuffer | None = None) -> None:
+    entry = NestedEntry({"it": Freed(buffer)})
+    commit = Commit(revision, [(key, None, entry)], Freed(buffer))
+    del entry
+    Freed.going_on = "publish"
+    feed.publish(commit)
+    Freed.going_on = "nothing"
+
+
+@pytest.mark.parametrize("kind", ["history", "drop", "coalesce", "closed", "abandoned"])
+def test_nothing_of_a_user_is_freed_while_a_commit_is_published(kind: str) -> None:
+    garbage: deque[object] = deque()
+    feed = ChangeFeed(1 if kind == "history" else 0, garbage)
+    Freed.noted = []
+    reader = Watch(None, new_buffer(1, kind == "coalesce"), "*")
+    if kind != "history":
+        feed.add(reader._buffer, 0, 0)
+    publish_freed(feed, 1, "k")
+    publish_freed(feed, 2, "k")
+    if kind == "closed":
+        # Its reader is in the middle of reading, so only the next commit can let go of it.
+        reader._buffer._latch.during(reader.close)
+    if kind in ("closed", "abandoned"):
+        del reader
+    publish_freed(feed, 3, "k")
+    # The third commit was offered to nobody if the watch was closed.
+    assert Freed.noted == ["nothing"] * 2 * (kind in ("closed", "abandoned"))
+    garbage.clear()
+    # Of each commit, its change and its transaction, unless they can still be read.
+    assert Freed.noted == ["nothing"] * (6 if kind in ("closed", "abandoned") else 4)
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_nothing_of_a_user_is_freed_in_a_readers_section(
+    coalesce: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", refused.append)
+    feed, buffer = ChangeFeed(0), new_buffer(10, coalesce)
+    feed.add(buffer, 0, 0)
+    Freed.noted = []
+    for revision in range(1, 6):
+        publish_freed(feed, revision, "k", buffer)
+    buffer._limit = 1
+    assert buffer.take(0) is not None
+    assert len(Freed.noted) >= 8
+    buffer.close()
+    assert len(Freed.noted) == 10
+    assert refused == []
 
 
 # -- wait_for -------------------------------------------------------------------------------------
@@ -547,6 +830,43 @@ def test_waiting_ends_with_the_time_or_with_the_store(
     with pytest.raises(WatchClosedError, match=r"the store was closed while .*ask was waited for"):
         waiting.result(TIMEOUT)
     assert store.stats()["watches"] == 0
+
+
+@pytest.fixture
+def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the clock stand, as tests do that freeze time."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+
+
+@pytest.mark.usefixtures("frozen_clock")
+def test_waiting_ends_though_the_clock_stands(store: DictMemoryStore) -> None:
+    with store.watch() as changes, pytest.raises(WaitTimeoutError, match=r"no change in 0\.02 s"):
+        changes.get(SHORT)
+    with pytest.raises(WaitTimeoutError):
+        store.wait_for(lambda: False, SHORT)
+    with pytest.raises(WaitTimeoutError):
+        store.wait_for_key("k", SHORT)
+
+
+@pytest.mark.usefixtures("frozen_clock")
+def test_waiting_ends_though_the_clock_stands_and_changes_come(
+    store: DictMemoryStore, pool: ThreadPoolExecutor
+) -> None:
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            store.set("k", (b"", {"kind": [1]}))
+
+    unwanted = store.watch(filter={"kind": Unequal()}, max_buffer=1, on_overflow="coalesce")
+    writing = pool.submit(write)
+    try:
+        for wait in (lambda: store.wait_for(lambda: False, SHORT), lambda: unwanted.get(SHORT)):
+            assert isinstance(pool.submit(wait).exception(TIMEOUT), WaitTimeoutError)
+    finally:
+        over.set()
+        unwanted.close()
+    writing.result(TIMEOUT)
 
 
 def test_waiting_is_refused_where_nothing_could_come_of_it(store: DictMemoryStore) -> None:

@@ -6,6 +6,7 @@ What is read becomes an event, and is compared with the filter, on the reader's 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -15,10 +16,19 @@ from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
 from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.matching import matches
-from latchstore.delivery.change_feed import ChangeBuffer, ChangeFeed, Commit, Interest, Lost, Record
+from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Lost, Record
 from latchstore.delivery.commit_events import event_class_of, event_of
 
 T = TypeVar("T")
+
+# A wait counts its own time; this clock is for calls that wait several times. It is kept in an object: tests
+# that freeze clocks (freezegun) replace the functions that modules have, and the time would never be over.
+_clock = functools.partial(time.monotonic)
+
+
+def _left(timeout: float | None, begun: float) -> float | None:
+    """Return what is left of a timeout that began then."""
+    return None if timeout is None else max(0.0, timeout - (_clock() - begun))
 
 
 class Watch:
@@ -31,29 +41,19 @@ class Watch:
     A watch that nobody refers to any more is closed.
     """
 
-    def __init__(
-        self,
-        source: object,
-        feed: ChangeFeed,
-        buffer: ChangeBuffer,
-        interest: Interest,
-        glob: str,
-    ) -> None:
+    def __init__(self, source: object, buffer: ChangeBuffer, glob: str) -> None:
         self._source = source
-        self._feed = feed
         self._buffer = buffer
-        self._interest = interest
+        self._interest = buffer.interest
         self._glob = glob
         buffer.belong_to(self)
 
     def begin(self, past: Iterable[Commit]) -> None:
         """Have what the history had when the watch was opened read first."""
-        may_have = self._interest.may_have
         self._buffer.past.extend(
             Record(commit.revision, change, commit.transaction)
             for commit in past
-            for change in commit.changes
-            if may_have(change)
+            for change in self._interest.among(commit.changes)
         )
 
     def get(self, timeout: float | None = None) -> StoreModificationEvent | EventsLost:
@@ -70,13 +70,19 @@ class Watch:
             If there is no change in time.
         WatchClosedError
             If the watch was closed, or the store was and all changes have been read.
+        LockTimeoutError
+            If a finalizer or a signal handler calls it in the middle of a call of the same thread.
         """
         timeout = checked_timeout(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._buffer.closed:
-            taken = self._take(deadline)
+        begun = _clock()
+        buffer, ended = self._buffer, False
+        while not buffer.closed:
+            ended = buffer.ended
+            taken = self._take(_left(timeout, begun))
             if taken is None:
-                break
+                if ended is buffer.ended:
+                    break
+                continue  # what was committed before the end is given first
             if isinstance(taken, Lost):
                 return EventsLost(self._source, **taken._asdict())
             if self._is_wanted(taken):
@@ -84,17 +90,18 @@ class Watch:
                 return event_of(
                     event_class_of(change), change, self._source, taken.revision, taken.transaction
                 )
-        if self._buffer.closed:
+        if buffer.closed:
             raise WatchClosedError(f"{self!r} is used after it was closed")
-        if self._buffer.ended:
+        if ended:
             raise WatchClosedError(f"{self!r}: the store was closed, and all changes have been read")
-        raise WaitTimeoutError(f"no change in {timeout:g} s: {self!r}")
+        # With no timeout it comes here only when the interpreter ends, which is not waited for.
+        raise WaitTimeoutError(f"no change in {timeout or 0:g} s: {self!r}")
 
-    def _take(self, deadline: float | None) -> Record | Lost | None:
+    def _take(self, timeout: float | None) -> Record | Lost | None:
         try:
             return self._buffer.past.popleft()
         except IndexError:
-            return self._buffer.take(deadline)
+            return self._buffer.take(timeout)
 
     def _is_wanted(self, record: Record) -> bool:
         terms = self._interest.terms
@@ -121,7 +128,6 @@ class Watch:
     def close(self) -> None:
         """End the watch, and wake whoever waits for a change; closing twice is harmless."""
         self._buffer.close()
-        self._feed.remove(self._buffer)
 
     @property
     def closed(self) -> bool:
@@ -154,13 +160,12 @@ def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None
     WaitTimeoutError
         If that takes longer than `timeout` seconds; `what` says what was waited for.
     """
-    begun = time.monotonic()
+    begun = _clock()
     while not (result := predicate()):
-        remaining = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
         try:
-            changes.get(remaining)
+            changes.get(_left(timeout, begun))
         except WaitTimeoutError:
-            raise WaitTimeoutError(f"{what} has not come true in {timeout:g} s") from None
+            raise WaitTimeoutError(f"{what} has not come true in {timeout or 0:g} s") from None
         except WatchClosedError:
             raise WatchClosedError(f"the store was closed while {what} was waited for") from None
     return result

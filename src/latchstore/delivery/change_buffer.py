@@ -1,0 +1,446 @@
+"""The changes that one watch has not read yet: filled by commits, read by any number of threads.
+
+Thread safety:
+
+1. Whoever publishes appends a commit by one call in C. All else that is done to the changes of a buffer is
+   done in its section. A reader waits for that; who publishes only tries it: a thread that is in it may be in
+   the middle of a signal handler or a finalizer, and that may wait for the very lock that commits are
+   published under.
+2. No user code runs in the section: a change is matched by builtin code alone, and where that cannot tell
+   (values with an ``==`` of their own) it is kept, and the reader decides. Whatever may be the last reference
+   to an object of a user is put into `garbage`, which is emptied outside.
+3. An exception from outside may end a section where a call returns. So each step first works out what is to
+   be, and then assigns it with no call in between: it is made whole or not at all, and whoever comes next
+   goes on from there.
+4. A commit that is published again is passed over; if the first time was struck in between, it follows itself
+   in the buffer, and is passed over by who reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
+from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
+
+from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.glob_pattern import compiled, literal_key
+from latchstore.contract.matching import may_match
+from latchstore.contract.values import Change, cause_of, deletion
+from latchstore.delivery.waiting import Waiters
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+#: Seconds after which a reader looks by itself whether there is a change: a wake-up is lost only if an
+#: exception strikes the writer that was to give it.
+_LOOK_AGAIN = 1.0
+
+#: Where that is put which may be the last reference to an object of a user.
+Garbage = deque[object]
+
+
+class Published(Protocol):
+    """What the feed reads of a commit."""
+
+    @property
+    def revision(self) -> int: ...
+
+    @property
+    def changes(self) -> Sequence[Change]: ...
+
+    @property
+    def transaction(self) -> object | None:
+        """What events give as their transaction."""
+
+
+class Commit(NamedTuple):
+    """One commit, as it is kept in the history."""
+
+    revision: int
+    changes: Sequence[Change]
+    transaction: object | None
+
+
+class Record(NamedTuple):
+    """One change of one commit."""
+
+    revision: int
+    change: Change
+    transaction: object | None
+
+
+class Lost(NamedTuple):
+    """What a full buffer has dropped: the first and the last revision."""
+
+    first_revision: int
+    last_revision: int
+
+
+class _Unread(NamedTuple):
+    """What a watch has not read of one commit; readers take changes from the left, in the section."""
+
+    revision: int
+    changes: deque[Change]
+    transaction: object | None
+
+
+class Interest:
+    """Which changes a watch is meant to have.
+
+    Parameters
+    ----------
+    glob : str
+        A pattern that the key must match.
+    terms : mapping
+        Metadata items and the values that they must have, before the change or after it: so a change that
+        ends a match is given as well.
+    """
+
+    __slots__ = ("_all", "_key", "_matches", "terms")
+
+    def __init__(self, glob: str, terms: Mapping[str, Any]) -> None:
+        self._all = glob == "*" and not terms
+        self._key = literal_key(glob)
+        self._matches: Callable[[str], object] | None = None if glob == "*" else compiled(glob)
+        self.terms = dict(terms)
+
+    def among(self, changes: Iterable[Change]) -> deque[Change]:
+        """Return those changes that it has, or of which only its reader can tell. Runs builtin code alone."""
+        return deque(changes if self._all else filter(self._may_have, changes))
+
+    def _may_have(self, change: Change) -> bool:
+        key, old, new = change
+        if self._key is not None:
+            if key != self._key:
+                return False
+        elif self._matches is not None and not self._matches(key):
+            return False
+        return not self.terms or may_match(old, self.terms) or may_match(new, self.terms)
+
+
+class TryLatch:
+    """Mutual exclusion for short sections of our own code, which a thread may also try to enter."""
+
+    __slots__ = ("_holder", "_lock")
+
+    def __init__(self) -> None:
+        # Held while a function is called: microseconds, and no other lock is taken meanwhile. Reentrant only
+        # for the moments in which a thread has it and `_holder` does not name that thread: whatever comes in
+        # between (a signal handler, a finalizer) finds the section not begun, or over.
+        self._lock = threading.RLock()
+        # The identifier of the thread that is in the section, else 0.
+        self._holder = 0
+
+    def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of ours in the section.
+
+        Raises
+        ------
+        LockTimeoutError
+            If this thread is in it: a finalizer or a signal handler calls in the middle of such a section.
+        """
+        ident = get_ident()
+        if self._holder == ident:
+            raise LockTimeoutError(
+                "this thread is in the middle of reading or filling this watch, and would wait for itself"
+            )
+        with self._lock:
+            self._holder = ident
+            try:
+                return function(*arguments)
+            finally:
+                self._holder = 0
+
+    def attempt(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Call a function of ours in the section; nothing happens if any thread is in it."""
+        ident = get_ident()
+        if self._holder == ident:
+            return
+        try:
+            if self._lock.acquire(blocking=False):
+                self._holder = ident
+                function(*arguments)
+        finally:
+            if self._holder == ident:
+                self._holder = 0
+            # Only the lock can tell whether this thread has it: an exception may come as `acquire` returns.
+            try:  # noqa: SIM105 (a context manager written in Python may be struck before it begins)
+                self._lock.release()
+            except RuntimeError:
+                pass
+
+
+class ChangeBuffer:
+    """The changes that one watch has not read yet.
+
+    Parameters
+    ----------
+    interest : Interest
+    limit : int
+        How many changes are kept.
+    coalesce : bool
+        Whether a full buffer keeps the latest change of each key, and not the latest changes.
+
+    Attributes
+    ----------
+    dropped : int
+        How many changes were dropped.
+    ended : bool
+        Whether no more changes come; those that are here can still be read.
+    past : deque of Record
+        What the history had when the watch was opened; all of it is older than what comes here.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_added",
+        "_closed",
+        "_coalesce",
+        "_done",
+        "_latch",
+        "_latest",
+        "_limit",
+        "_lost",
+        "_reader",
+        "_removed",
+        "_revision",
+        "_unread",
+        "_waiters",
+        "dropped",
+        "ended",
+        "interest",
+        "past",
+    )
+
+    def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
+        self.interest = interest
+        self._limit = limit
+        self._coalesce = coalesce
+        # Written by whoever publishes: the last commit that was appended, or after which the buffer begins,
+        # and how many changes were.
+        self._revision = 0
+        self._added = 0
+        # Commits, the oldest first; whoever publishes appends. One that was published again follows itself.
+        self._unread: deque[_Unread] = deque()
+        # Guards all that follows, and taking from `_unread`.
+        self._latch = TryLatch()
+        # The last commit of which nothing is left to read, and how many changes were taken from `_unread`.
+        self._done = 0
+        self._removed = 0
+        # The latest changes, by key, once a coalescing buffer was full, until it has been read empty.
+        self._latest: OrderedDict[str, Record] = OrderedDict()
+        # First and last revision of what was dropped and not told yet.
+        self._lost: Lost | None = None
+        self.dropped = 0
+        # What is outside the section: `past` is taken from by one call, the flags are only ever set.
+        self.past: deque[Record] = deque()
+        self.ended = False
+        self._closed = False
+        # Those who wait for a change.
+        self._waiters = Waiters()
+        # Whoever reads; when it is gone, this has an item, for which a deque, unlike a list, needs no memory.
+        self._reader: weakref.ref[object] | None = None
+        self._abandoned: deque[object] = deque()
+        _all_buffers.add(self)
+
+    def renew(self) -> None:
+        """Go on with a free section and with nothing to read, in a forked child."""
+        self._latch = TryLatch()
+        self._waiters = Waiters()
+        self._clear(deque())
+
+    def belong_to(self, reader: object) -> None:
+        """Have the buffer closed when nobody holds its reader any more.
+
+        That is one ``deque.append`` in C: no lock is taken where the collector runs, and no bytecode is there
+        for an exception to strike. The next commit lets go of the buffer.
+        """
+        self._reader = weakref.ref(reader, self._abandoned.append)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._closed or bool(self._abandoned)
+
+    # -- writing: by one thread at a time, under the lock of the engine -----------------------------
+
+    def begin(self, revision: int) -> None:
+        """Take only what is committed after a revision."""
+        self._revision = revision
+
+    def offer(self, commit: Published, garbage: Garbage) -> None:
+        """Take what is of interest in a commit; may be done again. Never waits."""
+        revision = commit.revision
+        if revision < self._revision:
+            return
+        if revision > self._revision:
+            changes = self.interest.among(commit.changes)
+            if not changes:
+                return
+            added = self._added + len(changes)
+            self._unread.append(_Unread(revision, changes, commit.transaction))
+            # No call in between; struck before, the commit is appended twice: rule 4.
+            self._added, self._revision = added, revision
+        if self._is_full():
+            self._latch.attempt(self._make_room, garbage)
+        self._waiters.ring()
+
+    # -- in the section -----------------------------------------------------------------------------
+
+    def _is_full(self) -> bool:
+        return self._added - self._removed > self._limit or bool(self._latest)
+
+    def _make_room(self, garbage: Garbage) -> None:
+        if self._coalesce:
+            self._merge(garbage)
+        else:
+            self._drop(garbage)
+
+    def _oldest(self, garbage: Garbage) -> _Unread | None:
+        """Return the oldest commit of which something is left to read."""
+        unread = self._unread
+        while unread:
+            oldest = unread[0]
+            if oldest.changes and oldest.revision > self._done:
+                return oldest
+            garbage.append(oldest)
+            self._done = oldest.revision
+            del unread[0]
+        return None
+
+    def _drop(self, garbage: Garbage) -> None:
+        """Drop the oldest changes: whole commits, so that what is left begins after all that was lost."""
+        unread = self._unread
+        while self._added - self._removed > self._limit and (oldest := self._oldest(garbage)) is not None:
+            garbage.append(oldest)
+            count = len(oldest.changes)
+            lost = Lost(oldest.revision if self._lost is None else self._lost.first_revision, oldest.revision)
+            removed, dropped = self._removed + count, self.dropped + count
+            # No call from here on: rule 3.
+            self._lost = lost
+            self._removed = removed
+            self.dropped = dropped
+            self._done = oldest.revision
+            del unread[0]
+
+    def _merge(self, garbage: Garbage) -> None:
+        """Keep the latest change of each key, with the value from before the first."""
+        latest = self._latest
+        while (oldest := self._oldest(garbage)) is not None:
+            change = oldest.changes[0]
+            key, old, new = change
+            earlier = latest.get(key)
+            garbage.append((change, earlier))
+            dropped = self.dropped
+            if earlier is not None:
+                dropped += 1
+                old = earlier.change[1]
+                latest.move_to_end(key)
+            merged = None
+            if old is not None or new is not None:
+                change = (key, old, new) if new is not None else deletion(key, old, cause_of(change))
+                merged = Record(oldest.revision, change, oldest.transaction)
+            removed = self._removed + 1
+            # No call from here on: rule 3.
+            if merged is not None:
+                latest[key] = merged
+            elif earlier is not None:
+                del latest[key]
+            self.dropped = dropped
+            self._removed = removed
+            del oldest.changes[0]
+
+    def _take(self, garbage: Garbage) -> Record | Lost | None:
+        if self._is_full():
+            self._make_room(garbage)
+        taken: Record | Lost | None
+        if (taken := self._lost) is not None:
+            self._lost = None
+        elif self._latest:
+            latest = self._latest
+            key = next(iter(latest))
+            taken = latest[key]
+            del latest[key]
+        elif (oldest := self._oldest(garbage)) is not None:
+            taken = Record(oldest.revision, oldest.changes[0], oldest.transaction)
+            removed = self._removed + 1
+            # No call from here on: rule 3.
+            self._removed = removed
+            del oldest.changes[0]
+        return taken
+
+    def _clear(self, garbage: Garbage) -> None:
+        garbage.extend((self.past, self._unread, self._latest))
+        self.past, self._unread, self._latest = deque(), deque(), OrderedDict()
+        self._lost = None
+        self._removed = self._added
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def take(self, timeout: float | None) -> Record | Lost | None:
+        """Return the next change, or what was lost before it.
+
+        Waits `timeout` seconds for one, as long as it takes if None; None if there is none, or no more will
+        come. The seconds are counted by the wait itself, whatever a test does to the clock. If the buffer
+        `ended` meanwhile, changes may have come before that: who wants all of them takes once more.
+
+        Raises
+        ------
+        LockTimeoutError
+            If this thread is in the middle of such a call: a finalizer or a signal handler calls.
+        """
+        taken = self._look()
+        if taken is None and timeout != 0:
+            found: list[Record | Lost | None] = [None]
+
+            def found_or_over() -> bool:
+                found[0] = self._look()
+                return found[0] is not None or self.ended or self.closed
+
+            seconds = -1.0 if timeout is None else timeout
+            self._waiters.wait(found_or_over, seconds, yields=0, look_again=_LOOK_AGAIN)
+            taken = found[0]
+        return taken
+
+    def _look(self) -> Record | Lost | None:
+        garbage: Garbage = deque()  # freed when this returns, outside the section
+        return self._latch.during(self._take, garbage)
+
+    def __len__(self) -> int:
+        """Return how many changes there are to read."""
+        if self.closed:
+            return 0
+        # A reader may take a change before the writer has counted it.
+        return max(0, self._added - self._removed) + len(self._latest)
+
+    def end(self) -> None:
+        """Let the reader have what is here, and no more."""
+        self.ended = True
+        self._waiters.ring_all()
+
+    def close(self) -> None:
+        """Give up what has not been read, and wake whoever waits for more."""
+        self._closed = True
+        garbage: Garbage = deque()  # freed when this returns, outside the section
+        # What is not cleared, as a thread is reading, is let go of with the buffer.
+        self._latch.attempt(self._clear, garbage)
+        self._waiters.ring_all()
+
+
+# Every buffer alive, for children that this process forks: that of a watch whose store was closed is in no
+# feed any more, and can be read all the same.
+_all_buffers: weakref.WeakSet[ChangeBuffer] = weakref.WeakSet()
+
+
+def _renew_buffers_in_child() -> None:
+    for buffer in list(_all_buffers):
+        buffer.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_buffers_in_child)

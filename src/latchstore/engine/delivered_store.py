@@ -24,7 +24,6 @@ from latchstore.contract.errors import (
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.events import BaseEvent, StoreProgressManager
 from latchstore.contract.values import Entry
-from latchstore.delivery.change_feed import ChangeFeed
 from latchstore.delivery.commit_events import EventDelivery
 from latchstore.delivery.dispatcher import EventDispatcher, Timer
 from latchstore.delivery.event_manager import listener_name
@@ -70,8 +69,8 @@ class DeliveredStore(EntryStore):
         )
         history = checked_count(history, "history", 0)
         self._dispatcher = EventDispatcher(limit=limit, listener_name=listener_name)
-        self._feed = ChangeFeed(history)
-        publisher = Publisher(self, self.event_manager, self._dispatcher, self._feed)
+        publisher = Publisher(self, self.event_manager, self._dispatcher, history)
+        self._feed = publisher.feed
         self.has_listeners = self._has_listeners = publisher.has_listeners
         self.engine = make_engine(publisher)
         self._connected = False

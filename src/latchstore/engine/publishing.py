@@ -7,6 +7,7 @@ or runs user code: what listeners are to be called with is queued.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from latchstore.contract.errors import StoreClosedError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.events import StoreTransactionEndEvent, StoreTransactionStartEvent
 from latchstore.contract.values import Change
-from latchstore.delivery.change_feed import ChangeFeed, Commit
+from latchstore.delivery.change_buffer import Commit
+from latchstore.delivery.change_feed import ChangeFeed
 from latchstore.delivery.commit_events import (
     MODIFICATION_EVENTS,
     CommitDelivery,
@@ -38,23 +40,29 @@ class Publisher:
         The store, referred to weakly; its events have it as their source.
     manager : BaseEventManager
     dispatcher : EventDispatcher
-    feed : ChangeFeed
+    history : int
+        How many of the last commits the feed keeps.
 
     Attributes
     ----------
+    dispatcher : EventDispatcher
+    feed : ChangeFeed
+    garbage : deque
+        What is dropped under the lock of the engine, which clears it when it has given the lock back.
     has_listeners : callable
         Tells whether any of some event classes has listeners. Never user code.
     """
 
-    __slots__ = ("_manager", "_source", "dispatcher", "feed", "has_listeners")
+    __slots__ = ("_manager", "_source", "dispatcher", "feed", "garbage", "has_listeners")
 
     def __init__(
-        self, source: object, manager: BaseEventManager, dispatcher: EventDispatcher, feed: ChangeFeed
+        self, source: object, manager: BaseEventManager, dispatcher: EventDispatcher, history: int
     ) -> None:
         self._source = weakref.ref(source)
         self._manager = manager
         self.dispatcher = dispatcher
-        self.feed = feed
+        self.garbage: deque[object] = deque()
+        self.feed = ChangeFeed(history, self.garbage)
         self.has_listeners: Callable[[Any], bool] = has_listeners_of(manager)
 
     def deliveries_of(

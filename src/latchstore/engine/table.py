@@ -32,7 +32,6 @@ the section, which comes after the gate was opened, so never finds less than who
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
@@ -157,7 +156,7 @@ class Table(Engine):
         self.routes = Routes()
         self.detour: Gate | Routes | None = None
         self.journal: Decided | None = None
-        self.garbage: deque[object] = deque()
+        self.garbage = publisher.garbage
         self.preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
         self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
         # What the writer in a section is doing, for whoever has to wait for it.

@@ -20,7 +20,7 @@ from latchstore.contract.arguments import (
 from latchstore.contract.errors import StoreClosedError
 from latchstore.contract.glob_pattern import checked_pattern, escaped
 from latchstore.contract.values import Entry, Value, entry_from_metadata
-from latchstore.delivery.change_feed import ChangeBuffer, Interest
+from latchstore.delivery.change_buffer import ChangeBuffer, Interest
 from latchstore.delivery.event_manager import listener_name
 from latchstore.delivery.watch import Watch, wait_until
 from latchstore.engine.attempts import Attempts
@@ -257,7 +257,7 @@ class TransactionalStore(DeliveredStore):
         if self._closed:
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
         buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
-        watch = Watch(self, self._feed, buffer, interest, glob)
+        watch = Watch(self, buffer, glob)
         watch.begin(self.engine.between_commits(functools.partial(self._follow, buffer, since)))
         return watch
 

@@ -219,12 +219,11 @@ class DeliveredStore(EntryStore):
             If too many events are waiting for listeners, and still are when the time is over.
         """
         dispatcher = self._dispatcher
-        if dispatcher.on_dispatcher_thread():
+        if not (self._closed or dispatcher.crowded) or dispatcher.on_dispatcher_thread():
             return
         if self._closed:
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
-        if dispatcher.crowded:
-            dispatcher.wait_for_room(purpose, self.engine.timeout if timeout is None else timeout)
+        dispatcher.wait_for_room(purpose, self.engine.timeout if timeout is None else timeout)
 
     def deliver(self) -> None:
         """Have what is queued be heard; no lock is held."""

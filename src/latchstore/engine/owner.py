@@ -59,6 +59,8 @@ class Claim:
     ----------
     thread : Thread
         Where it runs.
+    ident : int
+        The thread's identifier.
     purpose : str
         What it is for, for error messages.
     notes : str or None
@@ -88,6 +90,7 @@ class Claim:
 
     def __init__(self, thread: Thread, purpose: str, notes: str | None = None) -> None:
         self.thread = thread
+        self.ident = get_ident()
         self.purpose = purpose
         self.notes = notes
         self._number = 0 if notes is None else next(_transaction_numbers)

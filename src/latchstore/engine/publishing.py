@@ -28,7 +28,7 @@ from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from latchstore.engine.owner import Claim
 
 #: The events that a commit may have, that of a transaction's end among them.
-_COMMIT_EVENTS = MODIFICATION_EVENTS | {StoreTransactionEndEvent}
+COMMIT_EVENTS = MODIFICATION_EVENTS | {StoreTransactionEndEvent}
 
 
 class Publisher:
@@ -70,8 +70,6 @@ class Publisher:
     ) -> Sequence[Delivery]:
         """Return what is queued if this is committed; called before it is decided, so that it may fail."""
         has_listeners = self.has_listeners
-        if not has_listeners(_COMMIT_EVENTS):
-            return ()
         info = None if claim is None else claim.info
         deliveries: list[Delivery] = []
         if info is not None and has_listeners(StoreTransactionEndEvent):

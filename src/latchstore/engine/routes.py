@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.owner import Claim, Route
@@ -25,6 +25,8 @@ def current_task() -> object | None:
     """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
     global _running_loop
     if _running_loop is None:
+        if "asyncio" not in sys.modules:
+            return None
         # It may be that another thread is importing it just now.
         _running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
         if _running_loop is None:
@@ -48,7 +50,7 @@ class Routes(dict[int, Route]):
             return None
         route: Route | None = self[ident]
         while route is not None:
-            transaction = cast("Transaction | None", route())
+            transaction: Transaction | None = route()  # type: ignore[assignment]
             if transaction is not None and not transaction.left:
                 # If it is another thread's, that has ended, and this one has got its identifier. It may also
                 # be one that is being entered.
@@ -66,6 +68,6 @@ class Routes(dict[int, Route]):
 
     def forget(self, claim: Claim) -> None:
         """Take away the route of a transaction that has ended, wherever its innermost block is."""
-        ident = claim.thread.ident
-        if ident is not None and ident in self and self[ident].claim is claim:
+        ident = claim.ident
+        if ident in self and self[ident].claim is claim:
             del self[ident]

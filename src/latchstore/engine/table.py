@@ -46,7 +46,7 @@ from latchstore.engine.locks import AnyReadWriteLock, TableLock
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.owner import Claim, Ownership, claim_of
 from latchstore.engine.preimages import LayerView, Preimages
-from latchstore.engine.publishing import Publisher
+from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
 
 T = TypeVar("T")
@@ -349,7 +349,7 @@ class Table(Engine):
         if not changes:
             revision -= 1
         deliveries: Sequence[Delivery] = ()
-        if claim is not None or self._has_listeners(MODIFICATION_EVENTS):
+        if self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS):
             deliveries = self._publisher.deliveries_of(changes, revision, claim)
         gate = Gate({key: old for key, old, _ in changes}) if len(changes) > 1 else None
         return changes, revision, claim, deliveries, gate

@@ -21,7 +21,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from threading import Thread, get_ident
+from threading import Thread
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -134,46 +134,41 @@ class Transaction(EntryStore):
         if self.thread is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
         try:
-            self._enter()
+            self._enter(self._store.engine)
         except BaseException:
             self._finish()
             raise
         return self
 
-    def _enter(self) -> None:
-        store = self._store
-        outer = store.engine.routes.current()
+    def _enter(self, engine: Engine) -> None:
+        routes = engine.routes
+        outer = routes.current()
         self._task = current_task()
-        thread = this_thread.thread
         if outer is None:
-            route, batch = self._begin()
+            route, batch = self._begin(engine)
         else:
             batch = outer._open_batch()
             self._outer, self._claim, self.optimistic = outer, outer._claim, outer.optimistic
             self._savepoint = batch.savepoint()
             route = Route(self)
-            route.claim, route.outer = outer._open_claim(), outer._route
+            assert outer._claim is not None
+            route.claim, route.outer = outer._claim, outer._route
         route.batch, route.savepoint = batch, self._savepoint
         self._route = route
-        self.thread = thread
+        self.thread = this_thread.thread
         self._batch = batch
-        store.engine.routes[get_ident()] = route
+        routes[route.claim.ident] = route
 
-    def _begin(self) -> tuple[Route, WriteBatch]:
-        store, engine = self._store, self._store.engine
+    def _begin(self, engine: Engine) -> tuple[Route, WriteBatch]:
         purpose = f"transaction {self.notes!r}"
         self._claim = claim = claim_of(self, engine.abandoned, purpose, self.notes)
         route = claim.route
         assert route is not None
-        store.check_door(purpose, self._timeout)
+        self._store.check_door(purpose, self._timeout)
         view = engine.begin(claim, not self.optimistic, self._timeout)
         if view is None:
             return route, WriteBatch(engine, engine.revision + 1)
         return route, OptimisticBatch(engine, view, purpose)
-
-    def _open_claim(self) -> Claim:
-        assert self._claim is not None
-        return self._claim
 
     def __exit__(
         self,
@@ -252,10 +247,9 @@ class Transaction(EntryStore):
 
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
-        route = self._store.engine.routes.get(get_ident())
-        if route is not self._route:
-            innermost = self._store.engine.routes.current()
-            raise TransactionClosedError(f"{self!r} cannot end before {innermost!r} inside it")
+        route, routes = self._route, self._store.engine.routes
+        if route is not None and routes.get(route.claim.ident) is not route:
+            raise TransactionClosedError(f"{self!r} cannot end before {routes.current()!r} inside it")
 
     def _end(self, committing: bool) -> None:
         """End the block. Whatever happens, it is not routed and not the owner when this returns.
@@ -278,18 +272,18 @@ class Transaction(EntryStore):
 
     def _stop(self) -> WriteBatch | None:
         """Take no more calls, and give the thread's back to the outer block; return the batch."""
-        batch, route, thread = self._batch, self._route, self.thread
+        batch, route, outer = self._batch, self._route, self._outer
         self.left = True
         self._batch = None
-        if thread is not None and route is not None:
-            routes, ident = self._store.engine.routes, thread.ident or 0
+        if route is not None:
+            routes, ident = self._store.engine.routes, route.claim.ident
             innermost = routes[ident] if ident in routes else None
             if innermost is not route:
                 self._end_inner_blocks(innermost)
             # The outermost block's is taken away by the engine, with the commit or after it.
-            if self._outer is not None and ident in routes and routes[ident].claim is route.claim:
-                assert self._outer._route is not None
-                routes[ident] = self._outer._route
+            if outer is not None and innermost is not None and innermost.claim is route.claim:
+                assert outer._route is not None
+                routes[ident] = outer._route
         return batch
 
     def _end_inner_blocks(self, innermost: Route | None) -> None:
@@ -305,29 +299,33 @@ class Transaction(EntryStore):
                     block.left, block._batch = True, None
 
     def _commit(self, batch: WriteBatch) -> None:
-        outer, claim = self._outer, self._open_claim()
+        outer, claim = self._outer, self._claim
+        assert claim is not None
         if outer is not None:
             outer._after_commit += self._after_commit
             outer._after_rollback += self._after_rollback
             self._kept = True
             return
-        self._store.engine.commit(batch.edits(), claim.purpose, claim, batch.check, self._timeout)
+        check = batch.check if self.optimistic else None
+        self._store.engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout)
 
     def _finish(self) -> None:
         """Leave nothing behind of a block that was not committed; may be done twice."""
         if self._batch is not None:
             self._stop()
         route, claim = self._route, self._claim
+        batch = None if route is None else route.batch
         if self._outer is not None:
-            if route is not None and route.batch is not None and not self._kept:
-                route.batch.rollback_to(self._savepoint)
+            if batch is not None and not self._kept:
+                batch.rollback_to(self._savepoint)
         elif claim is not None:
-            self._store.engine.end(claim)
-            if route is not None and route.batch is not None:
-                route.batch.close()
+            if not claim.ended:
+                self._store.engine.end(claim)
+            if self.optimistic and batch is not None:
+                batch.close()
             self._store.deliver()
-        if route is not None:
-            route.batch = None
+        # So that nothing happens when this is freed: it has had its end.
+        self._route = None
 
     def forget_in_child(self) -> None:
         """End the block, and those around it, without any effect: this is a forked child's copy."""

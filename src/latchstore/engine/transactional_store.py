@@ -137,7 +137,11 @@ class TransactionalStore(DeliveredStore):
         TransactionConflictError
             At the end of an optimistic block, naming the keys.
         """
-        return Transaction(self, _checked_notes(notes), checked_timeout(timeout), bool(optimistic))
+        if type(notes) is not str:
+            notes = _checked_notes(notes)
+        if timeout is not None:
+            timeout = checked_timeout(timeout)
+        return Transaction(self, notes, timeout, bool(optimistic))
 
     def attempts(self, notes: str = "", *, tries: int = 100, timeout: float | None = None) -> Attempts:
         """Return an iterator over attempts at one optimistic transaction, which ends with its commit.

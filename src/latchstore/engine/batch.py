@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from latchstore.contract.errors import TransactionConflictError
@@ -107,11 +107,11 @@ class WriteBatch:
                 self._edits[key] = edit
             undo.pop()
 
-    def edits(self) -> list[tuple[str, Edit]]:
+    def edits(self) -> Collection[tuple[str, Edit]]:
         """Return what is to be committed: one edit for each key."""
         known = self._known
         if not known:
-            return list(self._edits.items())
+            return self._edits.items()
         return [
             (key, Resolved(known[key], cause_of_edit(edit)) if key in known else edit)
             for key, edit in self._edits.items()
@@ -185,7 +185,7 @@ class OptimisticBatch(WriteBatch):
                 self._partial.add(key)
         super().put(key, edit)
 
-    def edits(self) -> list[tuple[str, Edit]]:
+    def edits(self) -> Collection[tuple[str, Edit]]:
         return [(key, self._afresh(key, edit)) for key, edit in self._edits.items()]
 
     def _afresh(self, key: str, edit: Edit) -> Edit:

@@ -8,7 +8,7 @@ Thread safety: an edit belongs to one call. `revise` runs builtin code alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from latchstore.contract.errors import RevisionMismatchError
@@ -233,16 +233,14 @@ def cause_of_edit(edit: Edit) -> str | None:
     return cause
 
 
-def combined(first: Edit | None, then: Edit) -> Edit:
+def combined(first: Edit, then: Edit) -> Edit:
     """Return an edit that does both, one after the other."""
-    if first is None:
-        return then
     return Combined((*first.edits, then) if type(first) is Combined else (first, then))
 
 
-def by_key(edits: Iterable[tuple[str, Edit]]) -> list[tuple[str, Edit]]:
+def by_key(edits: Iterable[tuple[str, Edit]]) -> Collection[tuple[str, Edit]]:
     """Return one edit for each key, in the order in which the keys come."""
     found: dict[str, Edit] = {}
     for key, edit in edits:
-        found[key] = combined(found.get(key), edit)
-    return list(found.items())
+        found[key] = combined(found[key], edit) if key in found else edit
+    return found.items()

@@ -230,7 +230,15 @@ class EntryStore(EntryReader, AbstractStore):
 
     def _replacement(self, key: str, value: SettableValue, buffer_size: int, argument: str) -> Entry:
         """Read all that a value or pair has to give; return it as an entry."""
-        if isinstance(value, StringValue) and value.untouched:
+        if type(value) is tuple and len(value) == 2:
+            # hot path: a plain pair is told first, before an abstract class is asked for.
+            stream, metadata = value
+            size = -1
+            if type(stream) in _PLAIN and not self._has_listeners(PROGRESS_EVENTS):
+                new = entry_from_metadata(metadata, argument, "'s metadata")
+                new.data = stream if type(stream) is bytes else stream.read()  # type: ignore[union-attr]
+                return new
+        elif isinstance(value, StringValue) and value.untouched:
             # Its stream is not read: the bytes behind it are shared.
             stream, metadata, size = value.bytes, value.shared_metadata(), value.size
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from latchstore.contract.values import Entry
@@ -110,7 +110,7 @@ class Engine(ABC):
     @abstractmethod
     def commit(
         self,
-        edits: Sequence[tuple[str, Edit]],
+        edits: Collection[tuple[str, Edit]],
         purpose: str,
         claim: Claim | None = None,
         check: Callable[[], None] | None = None,
@@ -120,7 +120,7 @@ class Engine(ABC):
 
         Parameters
         ----------
-        edits : sequence of str and Edit
+        edits : collection of str and Edit
             One for each key. With none of them it ends a transaction that has changed nothing.
         purpose : str
             What it is for, for those who have to wait.

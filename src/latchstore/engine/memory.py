@@ -20,8 +20,9 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
+from latchstore.engine.guarded import Latches
 from latchstore.engine.locks import AnyReadWriteLock, ReadWriteLock
-from latchstore.engine.table import Latches, Table
+from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
 
 

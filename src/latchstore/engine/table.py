@@ -32,19 +32,19 @@ the section, which comes after the gate was opened, so never finds less than who
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
-from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit, cause_of_edit
-from latchstore.engine.interface import Engine, View
-from latchstore.engine.locks import AnyReadWriteLock, TableLock
+from latchstore.engine.guarded import GuardedEngine
+from latchstore.engine.interface import View
+from latchstore.engine.locks import AnyReadWriteLock
 from latchstore.engine.metadata_index import MetadataIndex
-from latchstore.engine.owner import Claim, Ownership, claim_of
+from latchstore.engine.owner import Claim
 from latchstore.engine.preimages import LayerView, Preimages
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -52,10 +52,28 @@ from latchstore.engine.routes import Routes
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: A commit that is decided: the changes, one for each key; its revision; the claim of the transaction that
-#: makes it; what is queued to have it heard; and, if it has several keys, the gate that is shut while it is
-#: applied.
-Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Gate | None"]
+#: A commit that is decided: its changes, one for each key (of several keys only if somebody is to be told of
+#: them one by one); its revision; the claim of the transaction that makes it; what is queued to have it
+#: heard; and what becomes of several keys, if it has them. hot path: a plain tuple.
+Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Many | None"]
+
+
+class Many(NamedTuple):
+    """What a commit of several keys makes of the entries.
+
+    Attributes
+    ----------
+    after : dict
+        The new entries.
+    deleted : list of str
+        The keys that go.
+    gate : Gate
+        What is shut while it is applied.
+    """
+
+    after: dict[str, Entry]
+    deleted: list[str]
+    gate: Gate
 
 
 class Gate:
@@ -77,20 +95,7 @@ class Gate:
         return True
 
 
-class Latches(NamedTuple):
-    """What keeps threads out of a table: for a commit, and for a whole exclusive transaction."""
-
-    table: TableLock
-    writer: Ownership
-
-
-class _Block:
-    """Held by the call of a method that keeps other writers out."""
-
-    __slots__ = ("__weakref__",)
-
-
-class Table(Engine):
+class Table(GuardedEngine):
     """The entries of one store, by key, and its indexes by metadata item.
 
     Parameters
@@ -116,26 +121,10 @@ class Table(Engine):
         Metadata item to `MetadataIndex`.
     """
 
-    __slots__ = (
-        "_closed",
-        "_feed",
-        "_has_listeners",
-        "_lock",
-        "_lock_class",
-        "_preparing",
-        "_publisher",
-        "abandoned",
-        "detour",
-        "entries",
-        "garbage",
-        "indexes",
-        "journal",
-        "owner",
-        "preimages",
-        "revision",
-        "routes",
-        "timeout",
-    )
+    __slots__ = ("_feed", "entries", "indexes", "preimages")
+
+    journal: Decided | None
+    detour: Gate | Routes | None
 
     def __init__(
         self,
@@ -144,39 +133,11 @@ class Table(Engine):
         publisher: Publisher,
         indexes: Iterable[str] = (),
     ) -> None:
-        self._lock_class = lock_class
-        self.timeout = timeout
-        self._publisher = publisher
-        # hot path: what each commit asks for.
-        self._has_listeners = publisher.has_listeners
+        super().__init__(lock_class, timeout, publisher)
         self._feed = publisher.feed
-        self._closed = False
         self.entries: dict[str, Entry] = {}
-        self.revision = 0
-        self.routes = Routes()
-        self.detour: Gate | Routes | None = None
-        self.journal: Decided | None = None
-        self.garbage = publisher.garbage
         self.preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
         self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
-        # What the writer in a section is doing, for whoever has to wait for it.
-        self._preparing: str | None = None
-        self._renew_locks()
-
-    def _renew_locks(self) -> None:
-        # Guards all of the above: see the table in locks.py.
-        self._lock = TableLock(self._lock_class(), self.timeout)
-        self._lock.busy_with = self._busy_with
-        self.owner = Ownership()
-        self.abandoned = self.owner.abandoned
-
-    def _busy_with(self) -> str:
-        return self._preparing or "a commit"
-
-    @property
-    def latches(self) -> Latches:
-        """The lock and the owner of this moment."""
-        return Latches(self._lock, self.owner)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -232,55 +193,11 @@ class Table(Engine):
     def _open_view(self, view: LayerView) -> None:
         self.preimages.open(self.revision, view)
 
-    def read(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours that reads several keys, at one instant between two commits.
-
-        Raises
-        ------
-        LockTimeoutError
-            At once if this thread is in the middle of a commit (a finalizer or a signal handler calls); or if
-            a commit takes too long.
-        """
-        lock = self._lock
-        if lock.foreign is not None:
-            return self._read_by_foreign_lock(function, *arguments)
-        own = lock.own
-        readers = own.readers
-        mine = object()
-        while True:
-            if self.journal is not None:
-                self.settle()
-            try:
-                # Among the readers first, then the look: rule 1 of locks.py.
-                readers[mine] = get_ident()
-                if not own.holder and self.journal is None:
-                    return function(*arguments)
-            finally:
-                readers.pop(mine, None)
-            lock.refuse_own_section("reading")
-            if lock.reads():
-                # A signal handler or a finalizer, in the middle of such a read: no writer gets in before that
-                # is over.
-                return function(*arguments)
-            lock.wait_for_writer("reading")
-
-    def _read_by_foreign_lock(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        self._lock.refuse_own_section("reading")
-        if self.journal is not None:
-            self.settle()
-        handle = self._lock.read_handle()
-        if not handle.acquire(timeout=self.timeout):
-            self._lock.give_up("reading")
-        try:
-            return function(*arguments)
-        finally:
-            handle.release()
-
     # -- committing -------------------------------------------------------------------------------
 
     def commit(
         self,
-        edits: Sequence[tuple[str, Edit]],
+        edits: Collection[tuple[str, Edit]],
         purpose: str,
         claim: Claim | None = None,
         check: Callable[[], None] | None = None,
@@ -302,7 +219,7 @@ class Table(Engine):
                         if own.readers:
                             lock.wait_for_readers(purpose)
                         if self.journal is not None or owner.abandoned:
-                            self._finish_others()
+                            self.finish_others()
                         if owner.claim is None or owner.claim is claim:
                             self.journal = decided = self._decide(edits, purpose, claim, check)
                             self.finish()
@@ -320,122 +237,107 @@ class Table(Engine):
                 self.settle()
             raise
         if owner.waiters.bells or self.garbage or owner.abandoned:
-            self._after_section()
+            self.after_section()
         return bool(decided[3])
 
     def _decide(
         self,
-        edits: Sequence[tuple[str, Edit]],
+        edits: Collection[tuple[str, Edit]],
         purpose: str,
         claim: Claim | None,
         check: Callable[[], None] | None,
     ) -> Decided:
         """Return the commit that the edits come to, or raise; in a section of the writer."""
-        if self._closed:
+        if self._is_closed:
             self._publisher.refuse(purpose)
         if check is not None:
             check()
-        entries, revision, now = self.entries, self.revision + 1, time.time()
-        changes: list[Change] = []
-        for key, edit in edits:
+        revision = self.revision + 1
+        changes: Sequence[Change]
+        if len(edits) == 1:
+            ((key, edit),) = edits
+            entries, many = self.entries, None
             # Not ``get``, for which the free-threaded 3.13 locks the dict and, if it meets a key or an entry
             # of another thread, waits for that lock a second time.
             old = entries[key] if key in entries else None
-            new = edit.revise(key, old, revision, now)
+            new = edit.revise(key, old, revision, time.time())
             if new is not None:
-                changes.append((key, old, new))
-            elif old is not None:
-                changes.append(deletion(key, old, cause_of_edit(edit)))
-        if not changes:
+                changes = ((key, old, new),)
+            else:
+                changes = () if old is None else (deletion(key, old, cause_of_edit(edit)),)
+        else:
+            changes, many = self._decide_many(edits, revision, claim)
+        if not (changes or many):
             revision -= 1
         deliveries: Sequence[Delivery] = ()
         if self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS):
             deliveries = self._publisher.deliveries_of(changes, revision, claim)
-        gate = Gate({key: old for key, old, _ in changes}) if len(changes) > 1 else None
-        return changes, revision, claim, deliveries, gate
+        return changes, revision, claim, deliveries, many
+
+    def _decide_many(
+        self, edits: Collection[tuple[str, Edit]], revision: int, claim: Claim | None
+    ) -> tuple[Sequence[Change], Many | None]:
+        """Return what several edits, or none, come to."""
+        entries, now = self.entries, time.time()
+        before: dict[str, Entry | None] = {}
+        after: dict[str, Entry] = {}
+        deleted: dict[str, str | None] = {}
+        for key, edit in edits:
+            old = entries[key] if key in entries else None
+            new = edit.revise(key, old, revision, now)
+            if new is not None:
+                after[key] = new
+            elif old is not None:
+                deleted[key] = cause_of_edit(edit)
+            else:
+                continue
+            before[key] = old
+        if not before:
+            return (), None
+        changes: Sequence[Change] = ()
+        if (
+            self.indexes
+            or self.preimages.layers
+            or self._feed.active
+            or self._has_listeners(MODIFICATION_EVENTS)
+        ):
+            changes = [
+                (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
+                for key, old in before.items()
+            ]
+        return changes, Many(after, list(deleted), Gate(before))
 
     def finish(self) -> None:
         """Make the commit that is decided; in a section of the writer. May be done again from its start."""
         assert self.journal is not None
-        changes, revision, claim, deliveries, gate = self.journal
-        entries = self.entries
+        changes, revision, claim, deliveries, many = self.journal
         if self.preimages.layers:
             self.preimages.record(changes)
         if self.indexes:
             for index in self.indexes.values():
                 index.replace_all(changes)
-        if gate is not None:
-            self.detour = gate
-        for key, _, new in changes:
-            if new is not None:
-                entries[key] = new
-            else:
-                entries.pop(key, None)
-        self.revision = revision
+        if many is None:
+            for key, _, new in changes:
+                if new is not None:
+                    self.entries[key] = new
+                else:
+                    self.entries.pop(key, None)
+            self.revision = revision
+        else:
+            self.detour = many.gate
+            self.entries.update(many.after)
+            for key in many.deleted:
+                self.entries.pop(key, None)
+            self.revision = revision
+            self.detour = self.routes or None
         if claim is not None:
             claim.revision = revision
-            self._end(claim)
-        if gate is not None:
-            self.detour = self.routes or None
+            self.end_claim(claim)
         if deliveries or self._feed.active:
             self._publisher.publish(changes, revision, claim, deliveries)
         self.journal = None
 
-    def _finish_others(self) -> None:
-        """Finish what exceptions have broken off; at the beginning of a section of the writer."""
-        unfinished = self.journal
-        if unfinished is not None:
-            self.garbage.append(unfinished)  # freed after the section: it has replaced entries
-            self.finish()
-        abandoned = self.owner.abandoned
-        while abandoned:
-            self._roll_back(abandoned[0].claim)
-            self.garbage.append(abandoned[0])  # its batch has entries
-            abandoned.popleft()
-
-    def settle(self) -> None:
-        self.exclusively("settling", int)
-
-    def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours in a section of the writer, which makes no commit.
-
-        Raises
-        ------
-        LockTimeoutError
-            As `read`.
-        """
-        lock = self._lock
-        own = lock.own
-        ident = get_ident()
-        if own.holder:
-            lock.wait_for_writer(purpose)
-        with own.mutex:
-            own.holder = ident
-            self._preparing = purpose
-            try:
-                if own.readers:
-                    lock.wait_for_readers(purpose)
-                if self.journal is not None or self.abandoned:
-                    self._finish_others()
-                result = function(*arguments)
-            finally:
-                if lock.foreign is not None:
-                    lock.give_back_foreign()
-                self._preparing = None
-                own.holder = 0
-        if self.owner.waiters.bells or self.garbage or self.abandoned:
-            self._after_section()
-        return result
-
-    def _after_section(self) -> None:
-        """Free what was dropped, and wake a thread that waits to commit; no lock is held."""
-        self.garbage.clear()
-        if self.abandoned:
-            self.settle()  # blocks that were freed in the middle of the section
-        if self.owner.claim is None:
-            self.owner.waiters.ring()
-
-    # -- transactions -----------------------------------------------------------------------------
+    # -- transactions ---------------------------------------------------------------------------
 
     def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
         if not exclusive:
@@ -446,77 +348,14 @@ class Table(Engine):
                 view.close()
                 raise
             return view
-        self._become_owner(claim, self.timeout if timeout is None else timeout)
+        self.become_owner(claim, self.timeout if timeout is None else timeout)
         return None
 
     def _begin_optimistic(self, claim: Claim, view: LayerView) -> None:
         self._open_view(view)
-        self._route(claim)
-
-    def _route(self, claim: Claim) -> None:
-        """Have the calls of this thread go to a transaction, and its beginning be told."""
-        if claim.notes is not None:
-            if self._has_listeners(StoreTransactionStartEvent):
-                self._publisher.begin(claim)
-            assert claim.route is not None
-            self.routes[get_ident()] = claim.route
-            self.detour = self.routes
-
-    def _become_owner(self, claim: Claim, timeout: float) -> None:
-        left = timeout
-        while not self.exclusively(claim.purpose, self._own, claim):
-            left = self.owner.wait(claim, claim.purpose, left, timeout)
-
-    def _own(self, claim: Claim) -> bool:
-        """Make a claim the owner, if there is none; return whether it is."""
-        if self.owner.claim is None:
-            if self._closed and claim.notes is not None:
-                self._publisher.refuse(claim.purpose)
-            claim.since = time.time()
-            self._route(claim)
-            self.owner.claim = claim
-        return self.owner.claim is claim
-
-    def end(self, claim: Claim) -> None:
-        if not claim.ended:
-            self.exclusively(claim.purpose, self._roll_back, claim)
-
-    def _roll_back(self, claim: Claim) -> None:
-        if not claim.ended:
-            try:
-                self._publisher.roll_back(claim)
-            finally:
-                self._end(claim)
-
-    def _end(self, claim: Claim) -> None:
-        if self.owner.claim is claim:
-            self.owner.claim = None
-        claim.ended = True
-        claim.route = None
-        self.routes.forget(claim)
-        self.detour = self.routes or None
+        self.route(claim)
 
     # -- the rest ---------------------------------------------------------------------------------
-
-    def between_commits(self, function: Callable[[int], T]) -> T:
-        return self.exclusively("watch", lambda: function(self.revision))
-
-    def close(self, timeout: float | None) -> None:
-        self._closed = True
-        self._alone("close", -1 if timeout is None else timeout, int)
-
-    def _alone(self, purpose: str, timeout: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours while nobody commits; readers go on."""
-        block = _Block()
-        claim = claim_of(block, self.abandoned, purpose)
-        try:
-            self._become_owner(claim, timeout)
-            return function(*arguments)
-        finally:
-            self.end(claim)
-
-    def reopen(self) -> None:
-        self._closed = False
 
     def renew_in_child(self) -> None:
         self._renew_locks()
@@ -531,7 +370,7 @@ class Table(Engine):
 
     def add_index(self, name: str) -> None:
         """Build an index, if there is none, while nobody commits; readers go on meanwhile."""
-        self._alone("add_index", self.timeout, self._add_index, name)
+        self.alone("add_index", self.timeout, self._add_index, name)
 
     def _add_index(self, name: str) -> None:
         if name not in self.indexes:
@@ -545,7 +384,7 @@ class Table(Engine):
 
     def remove_index(self, name: str) -> None:
         """Forget the index; KeyError if there is none."""
-        self._alone("remove_index", self.timeout, self._remove_index, name)
+        self.alone("remove_index", self.timeout, self._remove_index, name)
 
     def _remove_index(self, name: str) -> None:
         if name not in self.indexes:

@@ -18,6 +18,7 @@ Thread safety:
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -166,6 +167,8 @@ class Transaction(EntryStore):
         assert route is not None
         self._store.check_door(purpose, self._timeout)
         view = engine.begin(claim, not self.optimistic, self._timeout)
+        if claim.start is not None:
+            self._store.deliver()
         if view is None:
             return route, WriteBatch(engine, engine.revision + 1)
         return route, OptimisticBatch(engine, view, purpose)
@@ -307,7 +310,8 @@ class Transaction(EntryStore):
             self._kept = True
             return
         check = batch.check if self.optimistic else None
-        self._store.engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout)
+        if self._store.engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
+            self._store.deliver()
 
     def _finish(self) -> None:
         """Leave nothing behind of a block that was not committed; may be done twice."""
@@ -321,9 +325,9 @@ class Transaction(EntryStore):
         elif claim is not None:
             if not claim.ended:
                 self._store.engine.end(claim)
+                self._store.deliver()
             if self.optimistic and batch is not None:
                 batch.close()
-            self._store.deliver()
         # So that nothing happens when this is freed: it has had its end.
         self._route = None
 
@@ -412,7 +416,16 @@ class Transaction(EntryStore):
         return len(self._keys_like("*"))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        self._open_batch().put(key, edit)
+        # hot path: the usual answers of `_open_batch`, without its calls.
+        batch = self._batch
+        if (
+            batch is None
+            or self.thread is not this_thread.thread
+            or self._task is not None
+            or "asyncio" in sys.modules
+        ):
+            batch = self._open_batch()
+        batch.put(key, edit)
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
         batch = self._open_batch()

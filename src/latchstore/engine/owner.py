@@ -176,7 +176,9 @@ class Ownership:
             If no time is left, or this thread is the owner; it names the owner.
         """
         owner = self.claim
-        if owner is not None and owner.thread is this_thread.thread and not self.abandoned:
+        if owner is None:
+            return left  # it has ended since it was found: whoever waits now would wait for the next one
+        if owner.thread is this_thread.thread and not self.abandoned:
             if _was_left(owner):
                 assert owner.route is not None
                 self.abandoned.append(owner.route)

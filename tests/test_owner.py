@@ -1,0 +1,26 @@
+"""The owner: who may commit, and how long others wait for it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from latchstore.engine.owner import Ownership, Route, claim_of
+
+
+class Block:
+    """A block of a transaction, as far as a claim needs one."""
+
+
+def test_an_owner_that_has_ended_already_is_not_waited_for() -> None:
+    # Between the section that has found an owner and the wait, it may end; nobody rings then.
+    assert Ownership().wait(None, "set", 5.0, 5.0) == 5.0
+    assert Ownership().wait(None, "set", 0.0, 0.0) == 0.0
+
+
+def test_an_owner_is_waited_for() -> None:
+    ownership = Ownership()
+    abandoned: deque[Route] = deque()
+    block = Block()
+    ownership.claim = claim_of(block, abandoned, "theirs")
+    ownership.claim.thread = None  # type: ignore[assignment]
+    assert ownership.wait(None, "set", 0.001, 5.0) == 0.0

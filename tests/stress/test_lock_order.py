@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
+import pytest
 from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager
-from latchstore.stress.lock_order import LockOrder, NamedLock, note_handles
-from latchstore.stress.recording import RecordingLock, recorded
+from latchstore.delivery.waiting import Latch
+from latchstore.engine.locks import ReadWriteLock, TableLock
+from latchstore.stress.lock_order import LockOrder, NamedLock, NotingReaders, note_handles
+from latchstore.stress.recording import RecordingLock, held_now, recorded
 from latchstore.stress.scope import Scope
 
 
@@ -104,27 +108,86 @@ def test_a_lock_that_cannot_be_changed_is_left_as_it_is() -> None:
     assert not note_handles(Fixed(), "fixed", lambda lock: [])
 
 
-def test_a_latch_that_was_struck_before_it_was_noted_is_given_back() -> None:
+class OurLocks:
+    """A table lock of ours and a latch, made while locks write down their order."""
+
+    def __init__(self, order: LockOrder) -> None:
+        with recorded(Scope(OurLocks), order):
+            self.table = TableLock(ReadWriteLock(), 5.0)
+            self.latch = Latch()
+
+    def write(self, function: Callable[[], object]) -> None:
+        own = self.table.own
+        with own.mutex:
+            own.holder = threading.get_ident()
+            try:
+                function()
+            finally:
+                own.holder = 0
+
+    def read(self, function: Callable[[], object]) -> None:
+        readers = self.table.own.readers
+        mine = object()
+        readers[mine] = threading.get_ident()
+        function()
+        readers.pop(mine, None)
+
+
+@pytest.mark.parametrize("side", ["read", "write"])
+def test_a_latch_and_both_sides_of_our_table_lock_are_a_circle(side: str) -> None:
     order = LockOrder()
-    with recorded(Scope(DictMemoryStore), order):
-        store = DictMemoryStore(EventManager())
-    latch = store._latches.writer
-    claim = store._claim("test")
-    dict.setdefault(latch.claims, 0, claim)  # what is left if an exception comes right after it
-    latch.release(claim)
-    assert latch.claim is None
-    store.from_bytes("key", b"")
+    locks = OurLocks(order)
+    take: Callable[[Callable[[], object]], None] = getattr(locks, side)
+    take(lambda: locks.latch.during(int))
+    assert order.problem() is None
+    (edge,) = order.edges()
+    assert edge.held.endswith("OurLocks.__init__")
+    assert edge.held.startswith("ReadWriteLock")
+    assert edge.taken.endswith("OurLocks.__init__")
+    locks.write(lambda: None)
+    locks.read(lambda: None)
+    assert order.problem() is None
+    locks.latch.during(take, lambda: None)
+    problem = order.problem()
+    assert problem is not None
+    assert problem.text.count("while it held") == 2
 
 
-def test_locks_of_the_system_are_noted_too() -> None:
+def test_a_lock_that_is_only_tried_for_closes_no_circle() -> None:
+    order = LockOrder()
+    with recorded(Scope(OurLocks), order):
+        one, two = threading.Lock(), threading.Lock()
+    with one, two:
+        pass
+    with two:
+        assert one.acquire(blocking=False)
+        one.release()
+    assert order.problem() is None
+
+
+def test_locks_of_a_store_are_noted() -> None:
     order = LockOrder()
     with recorded(Scope(DictMemoryStore), order):
         store = DictMemoryStore(EventManager())
         store.from_bytes("key", b"1")
         assert list(store.glob("*")) == ["key"]
+        own = store._latches.table.own
+        assert isinstance(own.mutex, RecordingLock)
+        assert isinstance(own.readers, NotingReaders)
+        assert own.mutex.label.endswith("Table._renew_locks")
         store.close()
-    edges = {(edge.held.split()[-1], edge.taken.split()[-1]) for edge in order.edges()}
-    assert ("Latches.renew", "Latches.renew") in edges
     assert order.problem() is None
     # Afterwards locks are what they were.
     assert not isinstance(threading.Lock(), RecordingLock)
+
+
+def test_a_foreign_lock_of_a_store_is_noted_for_as_long_as_it_is_held() -> None:
+    order = LockOrder()
+    with recorded(Scope(DictMemoryStore), order):
+        store = DictMemoryStore(EventManager(), lock_class=rwlock.RWLockFair)
+        store.from_bytes("key", b"1")
+        assert list(store.glob("*")) == ["key"]
+        assert not held_now()
+    edges = {(edge.held.split(",")[0], edge.taken.split(",")[0]) for edge in order.edges()}
+    assert ("ReadWriteLock", "RWLockFair") in edges
+    assert order.problem() is None

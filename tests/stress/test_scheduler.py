@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import dis
 import queue
 import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from readerwriterlock import rwlock
 
 from latchstore.stress.cooperative import cooperative
-from latchstore.stress.scheduler import Scheduler, Strategy
+from latchstore.stress.places import checks_of
+from latchstore.stress.scheduler import Scheduler, Strategy, Task
 from latchstore.stress.strategies import AtRandom, Priorities, Replay, following_schedules, schedule_of
 
 Body = Callable[[], object]
 
 
 def traced(code: Any) -> bool:
-    return code is not traced.__code__ and bool(code.co_filename == __file__)
+    ours = code is traced.__code__ or code.co_qualname.startswith("OtherFirst.")
+    return not ours and bool(code.co_filename == __file__)
+
+
+class OtherFirst(Replay):
+    """After each point the turn goes to another task if one is ready."""
+
+    def next_choice(self, now: int) -> float:
+        return now + 1
+
+    def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
+        return next((task for task in ready if task is not running), ready[0])
 
 
 def run(make: Callable[[], Iterable[Body]], strategy: Strategy, **options: Any) -> Scheduler:
@@ -375,6 +389,116 @@ def test_a_lock_that_an_ended_thread_has_kept_is_found() -> None:
     found = run(waiting, Replay(())).problem
     assert found is not None
     assert "waits for a lock that thread 1 took and kept" in found.text
+
+
+def test_a_thread_that_polls_for_ever_is_in_a_deadlock() -> None:
+    def make() -> list[Body]:
+        lock, flags = threading.Lock(), list[str]()
+
+        def poll() -> None:
+            with lock:
+                for _ in range(32):
+                    time.sleep(0)
+                while not flags:
+                    time.sleep(0.001)
+
+        def set_flag() -> None:
+            with lock:
+                flags.append("set")
+
+        return [poll, set_flag]
+
+    problem = run(make, Replay(())).problem
+    assert problem is not None
+    assert problem.kind == "deadlock"
+    assert "threads wait again and again for what no thread does: 1" in problem.text
+
+
+def test_threads_that_poll_for_each_other_are_in_a_deadlock() -> None:
+    def make() -> list[Body]:
+        bells: list[queue.SimpleQueue[None]] = [queue.SimpleQueue(), queue.SimpleQueue()]
+
+        def wait(mine: int) -> None:
+            while True:
+                try:
+                    bells[mine].get(timeout=0.05)
+                except queue.Empty:
+                    time.sleep(0)
+                else:
+                    bells[1 - mine].put(None)
+
+        return [lambda: wait(0), lambda: wait(1)]
+
+    for seed in range(5):
+        problem = run(make, AtRandom(random.Random(seed))).problem
+        assert problem is not None
+        assert problem.text.startswith("threads wait again and again for what no thread does: 1, 2")
+
+
+def test_a_thread_that_polls_for_one_that_sleeps_long_is_in_none() -> None:
+    def make() -> list[Body]:
+        flags = list[str]()
+
+        def poll() -> None:
+            while not flags:
+                time.sleep(0.001)
+
+        def set_flag() -> None:
+            time.sleep(10_000)
+            flags.append("set")
+
+        return [poll, poll, set_flag]
+
+    for strategy in strategies(0):
+        assert run(make, strategy).problem is None
+
+
+def test_sleeps_in_a_row_let_others_run_for_longer() -> None:
+    looks = 0
+
+    def make() -> list[Body]:
+        counter = Counter()
+
+        def poll() -> None:
+            nonlocal looks
+            while counter.value < 1_000:
+                looks += 1
+                time.sleep(0)
+
+        def count() -> None:
+            for _ in range(1_000):
+                counter.raise_()
+
+        return [poll, count]
+
+    scheduler = run(make, OtherFirst(()))
+    assert scheduler.problem is None
+    assert 10 < looks < scheduler.now / 60
+
+
+def test_exceptions_may_come_where_cpython_raises_them() -> None:
+    def function(lock: Any, other: Any) -> Any:
+        with lock:
+            for _ in other:
+                other.pop()
+        try:
+            return other.last()
+        finally:
+            lock.release()
+
+    instructions = list(dis.get_instructions(function))
+    checks = checks_of(function.__code__)
+    names = [before.opname for before, each in pairwise(instructions) if each.offset in checks]
+    assert names[0] == "RESUME"
+    # On entry, after a call and before the jump back; after the `with`; not between the lock and its block.
+    for before, each in pairwise(instructions):
+        if "BACKWARD" in each.opname and "NO_INTERRUPT" not in each.opname:
+            assert each.offset in checks
+        elif before.opname == "BEFORE_WITH":
+            assert each.offset not in checks
+    # What follows ``other.last()`` is no more in the ``try``, as the call itself is.
+    calls = sum(each.opname.startswith("CALL") and "INTRINSIC" not in each.opname for each in instructions)
+    assert sum(name.startswith("CALL") for name in names) < calls
 
 
 def test_a_wake_up_that_never_comes_is_found() -> None:

@@ -118,10 +118,11 @@ class ReadWriteLock:
     __slots__ = ("holder", "mutex", "readers")
 
     def __init__(self) -> None:
-        # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made.
-        self.mutex = threading.Lock()
-        self.holder = 0
         self.readers: dict[object, int] = {}
+        self.holder = 0
+        # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made. Made
+        # last: the harness, which replaces such locks, finds the readers.
+        self.mutex = threading.Lock()
 
     def gen_rlock(self) -> ReadHandle:
         """Return a new handle for one reader."""

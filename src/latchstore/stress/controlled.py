@@ -34,6 +34,9 @@ TIMEOUT = 60.0
 #: How often each fault that acts by itself does so in one run.
 _DISTURBANCES = 3
 
+#: At about how many places of an operation CPython may raise an exception from outside.
+_CHECKS = 100
+
 
 @dataclass(frozen=True)
 class Program:
@@ -178,8 +181,8 @@ class _Cast:
         # The numbers of the workers among the scheduler's tasks.
         self._numbers: dict[int, int] = {}
         self._time = 0
-        # After how many points the exception comes that is put in, if there is one.
-        self._points_left = 0
+        # After how many places for exceptions one is put in, if that fault is switched on.
+        self._checks_left = 0
         self.facts: Any = None
 
     def play(self) -> None:
@@ -206,7 +209,7 @@ class _Cast:
             for thread in threads:
                 thread.join()
             scheduler.hold()
-            scheduler.at_point = None
+            scheduler.at_check = None
             for fault in self._faults:
                 fault.finish(store)
             self.facts = program.workload.finish(store)
@@ -231,21 +234,21 @@ class _Cast:
             self._scheduler.fail(Problem("crash", f"fault {fault.name}:\n{traceback.format_exc()}"))
 
     def interrupt(self, error: type[BaseException]) -> bool:
-        """Do nothing: exceptions come at points here, see `_plan_exception`."""
+        """Do nothing: exceptions come at places of their own here, see `_plan_exception`."""
         return False
 
     def _plan_exception(self) -> None:
-        """Have one worker be broken off at one point, if that fault is switched on."""
+        """Have one worker be broken off once, where CPython may raise, if that fault is switched on."""
         for fault in self._faults:
             if isinstance(fault, Exceptions):
-                self._points_left = fault.point_of_error(self._program.size * 200)
-                self._scheduler.at_point = self._count_down
+                self._checks_left = fault.check_of_error(self._program.size * _CHECKS)
+                self._scheduler.at_check = self._count_down
 
     def _count_down(self, task: Task) -> None:
-        self._points_left -= 1
+        self._checks_left -= 1
         number = self._numbers.get(task.number)
-        if self._points_left <= 0 and number is not None and self._open[number] is not None:
-            self._scheduler.at_point = None
+        if self._checks_left <= 0 and number is not None and self._open[number] is not None:
+            self._scheduler.at_check = None
             self._note("exception")
             raise InjectedError
 

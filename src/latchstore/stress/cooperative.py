@@ -38,8 +38,10 @@ class _Real(threading.local):
 _real = _Real()
 
 
-def _note(task: Task, lock: NamedLock) -> list[NamedLock]:
-    task.scheduler.lock_order.note(f"thread {task.number}", task.in_order, lock)
+def _note(task: Task, lock: NamedLock, blocking: bool = True) -> list[NamedLock]:
+    # A lock that is only tried for is never waited for, so nothing has to be taken before it.
+    if blocking:
+        task.scheduler.lock_order.note(f"thread {task.number}", task.in_order, lock)
     task.in_order.append(lock)
     return task.in_order
 
@@ -91,7 +93,7 @@ class CooperativeLock:
         if not self.for_waiting:
             task.held.append(self)
         if self._noted:
-            _note(task, self)
+            _note(task, self, blocking)
         return True
 
     def release(self) -> None:
@@ -242,7 +244,7 @@ def _sleep(seconds: float) -> None:
     if task is None:
         _REAL_TIMES["sleep"](seconds)
     else:
-        task.scheduler.wait(task, "its sleep to end", max(seconds, 1e-6))
+        task.scheduler.sleep(task, seconds)
 
 
 def _clock(name: str, unit: float | int, start: float | int) -> Callable[[], Any]:

@@ -78,14 +78,14 @@ class Fault:
 
 
 class Exceptions(Fault):
-    """Exceptions between two bytecodes of an operation, which leave it open whether it had its effect."""
+    """Exceptions where CPython may raise them, which leave it open whether the operation had its effect."""
 
     name = "exceptions"
     native = False
 
-    def point_of_error(self, points: int) -> int:
-        """Return after how many points of the run the exception comes."""
-        return self.chance.randrange(1, max(2, points))
+    def check_of_error(self, checks: int) -> int:
+        """Return at which of the places of the run where exceptions may come this one does."""
+        return self.chance.randrange(1, max(2, checks))
 
 
 class Asynchronous(Fault):

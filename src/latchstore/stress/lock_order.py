@@ -15,10 +15,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from latchstore.engine.locks import ReadWriteLock
 from latchstore.stress.result import LockEdge, Problem
 
-#: Modules whose frames say nothing about where a lock is made or taken.
-_INNER = ("threading", "queue", "readerwriterlock.", "latchstore.stress.", "contextlib")
+#: Modules whose frames say nothing about where a lock is made or taken: they are about locks themselves.
+_INNER = (
+    "threading",
+    "queue",
+    "contextlib",
+    "readerwriterlock.",
+    "latchstore.delivery.waiting",
+    "latchstore.engine.locks",
+    "latchstore.stress.",
+)
 
 
 class NamedLock(Protocol):
@@ -116,8 +125,32 @@ class NotingHandle:
         self.release()
 
 
+class NotingReaders(dict[object, int]):
+    """The readers of a `ReadWriteLock`: whoever puts itself there takes the lock, for reading."""
+
+    def __init__(self, lock: WholeLock, begin: Callable[[NamedLock], list[NamedLock] | None]) -> None:
+        super().__init__()
+        self._lock = lock
+        self._begin = begin
+        self._held: dict[object, list[NamedLock]] = {}
+
+    def __setitem__(self, reader: object, thread: int) -> None:
+        super().__setitem__(reader, thread)
+        # Thread 0 is none: it has every writer ask a foreign lock.
+        held = self._begin(self._lock) if thread else None
+        if held is not None:
+            self._held[reader] = held
+
+    def pop(self, reader: object, *default: Any) -> Any:
+        """Take a reader away, and note it."""
+        held = self._held.pop(reader, None)
+        if held is not None and self._lock in held:
+            held.remove(self._lock)
+        return super().pop(reader, *default)
+
+
 def note_handles(owner: Any, label: str, begin: Callable[[NamedLock], list[NamedLock] | None]) -> bool:
-    """Have a reader/writer lock hand out handles that note what they do.
+    """Have a reader/writer lock note what its handles do; one of our own, what its readers do.
 
     Parameters
     ----------
@@ -132,8 +165,13 @@ def note_handles(owner: Any, label: str, begin: Callable[[NamedLock], list[Named
     Returns
     -------
     noted : bool
-        False if the lock is of a kind that cannot be changed; then its parts have to do.
+        False if the parts of the lock have to do: it cannot be changed, or its writers have nothing but the
+        mutex.
     """
+    if isinstance(owner, ReadWriteLock):
+        if not isinstance(owner.readers, NotingReaders):
+            owner.readers = NotingReaders(WholeLock(owner, label), begin)
+        return False
     try:
         if "gen_rlock" not in vars(owner):
             lock = WholeLock(owner, label)

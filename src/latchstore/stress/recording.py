@@ -28,6 +28,11 @@ class _Held(threading.local):
 _held = _Held()
 
 
+def held_now() -> list[NamedLock]:
+    """Return the locks that the calling thread has, as far as they are recorded."""
+    return list(_held.locks)
+
+
 def forget_all() -> None:
     """Note that the calling thread has no lock: it was struck by an exception, perhaps while it noted one."""
     _held.locks.clear()
@@ -49,31 +54,24 @@ class RecordingLock:
         """Take it."""
         if not self._lock.acquire(blocking, timeout):
             return False
-        self.note()
+        if self._noted:
+            self._list = self.begin(self, blocking)
         return True
 
-    def note(self) -> None:
-        """Note that the calling thread has it."""
-        if self._noted:
-            self._list = self.begin(self)
-
-    def forget(self) -> None:
-        """Note that it has not, whether that was noted or not."""
-        held, self._list = self._list, None
-        if held is not None and self in held:
-            held.remove(self)
-
-    def begin(self, lock: NamedLock) -> list[NamedLock]:
+    def begin(self, lock: NamedLock, blocking: bool = True) -> list[NamedLock]:
         """Note that the calling thread has a lock; return the list that it is to be taken off."""
         held = _held.locks
-        if held:
+        # A lock that is only tried for is never waited for, so nothing has to be taken before it.
+        if held and blocking:
             self._order.note(threading.current_thread().name, held, lock)
         held.append(lock)
         return held
 
     def release(self) -> None:
         """Give it back."""
-        self.forget()
+        held, self._list = self._list, None
+        if held is not None and self in held:
+            held.remove(self)
         self._lock.release()
 
     def locked(self) -> bool:

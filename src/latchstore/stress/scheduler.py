@@ -9,6 +9,9 @@ to wait for a lock, a queue or another thread gives up its turn by itself (``coo
 The clock of a run counts points, a microsecond each, and jumps ahead when everybody waits for something with
 a timeout. So nothing depends on how fast the machine is: the same strategy gives the same run.
 
+A thread may wait by polling: it looks, sleeps for a moment, and looks again. Each sleep in a row lets others
+run for longer, so that looks which find nothing new do not fill the schedule.
+
 Thread safety: whoever has the turn may touch everything here; giving the turn away by the gates' locks
 publishes it.
 """
@@ -16,7 +19,6 @@ publishes it.
 from __future__ import annotations
 
 import _thread
-import dis
 import linecache
 import logging
 import sys
@@ -28,30 +30,27 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple, Protocol
 
 from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, place_of
+from latchstore.stress.places import checks_of, points_of
 from latchstore.stress.result import Problem, Step
 
-#: Bytecodes before which another thread may come in. The rest touch nothing but the thread's own stack.
-_POINTS = (
-    "ATTR",
-    "SUBSCR",
-    "CALL",
-    "METHOD",
-    "CONTAINS_OP",
-    "FOR_ITER",
-    "BEFORE_WITH",
-    "STORE_GLOBAL",
-    "STORE_SLICE",
-    "BINARY_SLICE",
-    "UNPACK_SEQUENCE",
-    "_EXTEND",
-    "_UPDATE",
-)
+#: Seconds of the clock of a run that a point takes.
+_POINT = 1e-6
 
 #: The tasks by the identifiers of their threads; how a thread finds out whether it is controlled.
 _TASKS: dict[int, Task] = {}
 
 #: Points after which a run counts as hanging.
 LIMIT = 300_000
+
+#: Points that a sleep lets others run for at the least: the first in a row one, each further one twice as
+#: many, until it is so many.
+_LONGEST_NAP = 64
+
+#: Points between two sleeps that are in a row.
+_BETWEEN_NAPS = 100
+
+#: How often the clock may jump to the deadline of each thread that has one, and nothing comes of it.
+_FRUITLESS_JUMPS = 100
 
 #: How often a thread that is told to end may go on all the same.
 _PATIENCE = 50
@@ -92,6 +91,8 @@ class Task:
         What it waits for; None if it can run.
     deadline : float or None
         On the clock of the run: seconds.
+    jumps : int
+        How often the clock has jumped to its deadline since a thread was last woken, started or ended.
     held : list of NamedLock
         The locks that it has taken and not given back.
     in_order : list of NamedLock
@@ -105,6 +106,10 @@ class Task:
         self.waiting: object | None = None
         self.deadline: float | None = None
         self.timed_out = False
+        self.jumps = 0
+        # Points that its last sleep was to let others have, and the point at which that ended.
+        self.nap = 0
+        self.awake = 0
         self.done = False
         self.held: list[NamedLock] = []
         self.in_order: list[NamedLock] = []
@@ -181,8 +186,8 @@ class Scheduler:
         self.locks: list[Any] = []
         self.turns: list[Turn] = []
         self.steps: list[Step] = []
-        #: Called at each point, if it is set: puts in faults.
-        self.at_point: Callable[[Task], None] | None = None
+        #: Called where CPython may raise an exception from outside, if it is set: puts in faults.
+        self.at_check: Callable[[Task], None] | None = None
 
     # -- the run ----------------------------------------------------------------------------------
 
@@ -222,6 +227,7 @@ class Scheduler:
         """Make a task for a thread that is about to start, which is to call `control`."""
         task = Task(self, len(self.tasks), name)
         self.tasks.append(task)
+        self._note_change()
         self._strategy.started(task)
         return task
 
@@ -246,6 +252,7 @@ class Scheduler:
         """Give the turn away for good."""
         if task.number == 0:
             self._ending = True
+        self._note_change()
         self.wake(task)
         left = [each for each in self.tasks if not each.done]
         if not left:
@@ -295,16 +302,28 @@ class Scheduler:
         task.deadline = None
         return not task.timed_out
 
+    def sleep(self, task: Task, seconds: float) -> None:
+        """Let others run for some time, and for longer if the task does nothing but sleep."""
+        in_a_row = self.now - task.awake <= _BETWEEN_NAPS
+        task.nap = min(2 * task.nap, _LONGEST_NAP) if in_a_row and task.nap else 1
+        self.wait(task, "its sleep to end", max(seconds, task.nap * _POINT))
+        task.awake = self.now
+
     def wake(self, what: object) -> None:
         """Let all who wait for something go on."""
         for each in self.tasks:
             if each.waiting is what:
                 each.waiting = None
                 each.deadline = None
+                self._note_change()
+
+    def _note_change(self) -> None:
+        for each in self.tasks:
+            each.jumps = 0
 
     def clock(self) -> float:
         """Return the time of the run, in seconds."""
-        return self.now * 1e-6 + self._jumped
+        return self.now * _POINT + self._jumped
 
     def _choose_other(self, task: Task) -> Task:
         """Return who is next when a task cannot go on; time passes if nobody can."""
@@ -319,15 +338,25 @@ class Scheduler:
         return chosen
 
     def _pass_time(self, task: Task) -> None:
-        """Jump to the first deadline. It is a deadlock if there is none, or if locks cannot come free."""
+        """Jump to the first deadline.
+
+        It is a deadlock if there is none, or if locks cannot come free. A thread that waits with a timeout
+        again and again, and no other thread goes on because of that, waits for one of the others that have a
+        deadline; if all of them are like that, it is a deadlock as well.
+        """
         stuck = self._stuck_on_locks()
-        deadlines = [each.deadline for each in self.tasks if each.deadline is not None and not each.done]
-        if stuck or not deadlines:
+        deadlines = {each: each.deadline for each in self.tasks if each.deadline is not None}
+        first = [deadline for each, deadline in deadlines.items() if each.jumps < _FRUITLESS_JUMPS]
+        if deadlines and not first:
+            numbers = ", ".join(str(each.number) for each in deadlines)
+            stuck = stuck or f"threads wait again and again for what no thread does: {numbers}"
+        if stuck or not first:
             self.fail(Problem("deadlock", f"{stuck or 'no thread can go on'}\n{self.table()}"))
-        self._jumped += max(0.0, min(deadlines) - self.clock())
+        self._jumped += max(0.0, min(first) - self.clock())
         clock = self.clock()
-        for each in self.tasks:
-            if each.deadline is not None and each.deadline <= clock:
+        for each, deadline in deadlines.items():
+            if deadline <= clock:
+                each.jumps += 1
                 self._time_out(each)
 
     def _time_out(self, task: Task) -> None:
@@ -460,8 +489,8 @@ class Scheduler:
                 self.now += 1
                 if self.now >= self._next_choice:
                     self._ask(task)
-                if self.at_point is not None:
-                    self.at_point(task)
+            if self.at_check is not None and event == "opcode" and frame.f_lasti in checks_of(frame.f_code):
+                self.at_check(task)
             return trace
 
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
@@ -469,18 +498,3 @@ class Scheduler:
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
         return trace
-
-
-_points: dict[CodeType, frozenset[int]] = {}
-
-
-def points_of(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the bytecodes of a code object at which threads may change."""
-    found = _points.get(code)
-    if found is None:
-        found = _points[code] = frozenset(
-            instruction.offset
-            for instruction in dis.get_instructions(code)
-            if any(part in instruction.opname for part in _POINTS)
-        )
-    return found

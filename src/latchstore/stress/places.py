@@ -1,0 +1,77 @@
+"""Places in bytecode: where threads may change, and where an exception from outside may come.
+
+Thread safety: nothing here changes but caches, by single operations of a dict.
+"""
+
+from __future__ import annotations
+
+import dis
+import itertools
+from types import CodeType
+
+#: Bytecodes before which another thread may come in. The rest touch nothing but the thread's own stack.
+_POINTS = (
+    "ATTR",
+    "SUBSCR",
+    "CALL",
+    "METHOD",
+    "CONTAINS_OP",
+    "FOR_ITER",
+    "BEFORE_WITH",
+    "STORE_GLOBAL",
+    "STORE_SLICE",
+    "BINARY_SLICE",
+    "UNPACK_SEQUENCE",
+    "_EXTEND",
+    "_UPDATE",
+)
+
+
+_points: dict[CodeType, frozenset[int]] = {}
+
+
+def points_of(code: CodeType) -> frozenset[int]:
+    """Return the offsets of the bytecodes of a code object at which threads may change."""
+    found = _points.get(code)
+    if found is None:
+        found = _points[code] = frozenset(
+            instruction.offset
+            for instruction in dis.get_instructions(code)
+            if any(part in instruction.opname for part in _POINTS)
+        )
+    return found
+
+
+_checks: dict[CodeType, frozenset[int]] = {}
+
+
+def checks_of(code: CodeType) -> frozenset[int]:
+    """Return the offsets before which an exception from outside may come.
+
+    CPython raises such exceptions (signals, ``PyThreadState_SetAsyncExc``) on entry of a function, at jumps
+    backward, and at the end of a call. The last has the place of the call itself, but a trace function can
+    only raise before the next instruction. So that is one of them if both are in the same ``try`` or
+    ``with``.
+    """
+    found = _checks.get(code)
+    if found is None:
+        bytecode = dis.Bytecode(code)
+        entries = bytecode.exception_entries  # type: ignore[attr-defined]
+
+        def handler(offset: int) -> int | None:
+            return next((each.target for each in entries if each.start <= offset < each.end), None)
+
+        offsets = set()
+        instructions = list(bytecode)
+        for instruction, following in itertools.pairwise(instructions):
+            name, offset = instruction.opname, instruction.offset
+            if "BACKWARD" in name and not name.endswith("NO_INTERRUPT"):
+                offsets.add(offset)
+            elif (name == "RESUME" and (instruction.arg or 0) & 3 < 2) or (
+                name.startswith("CALL")
+                and "INTRINSIC" not in name
+                and handler(offset) == handler(following.offset)
+            ):
+                offsets.add(following.offset)
+        found = _checks[code] = frozenset(offsets)
+    return found

@@ -1,4 +1,4 @@
-"""The latches: a wait ends with the lock or an error that names the holder, and nothing is left held."""
+"""The locks: a wait ends with the lock or an error that names the holder, and nothing is left held."""
 
 from __future__ import annotations
 
@@ -11,28 +11,16 @@ import pytest
 from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager, LockTimeoutError, StoreError, TransactionError
-from latchstore.engine.locking import (
-    Latch,
-    Latches,
-    SharedLatch,
-    TableLock,
-    Waiters,
-    WriterMutex,
-    this_thread,
-    thread_name,
-)
-
-TIMEOUT = 30.0
+from latchstore.delivery.waiting import Latch, Waiters, thread_name
+from latchstore.engine.locks import AnyReadWriteLock, Lockable, ReadWriteLock
+from tests.schedules import TIMEOUT, in_another_thread, run_threads
+from tests.tables import with_entries
 
 #: Seconds that a wait takes which is meant to fail.
 SHORT = 0.05
 
-
-def taken(mutex: WriterMutex, purpose: str, timeout: float = 0) -> tuple[threading.Thread, str]:
-    """Take a mutex; return the claim to give it back with."""
-    claim = (this_thread.thread, purpose)
-    mutex.acquire_as_writer(claim, timeout)
-    return claim
+#: Seconds that no test survives: where nothing may wait.
+ENDLESS = 10_000.0
 
 
 class Elsewhere:
@@ -59,6 +47,10 @@ class Elsewhere:
         self._entered.set()
         assert self._leave.wait(TIMEOUT)
 
+    def leave(self) -> None:
+        """Let the section end."""
+        self._leave.set()
+
     def __enter__(self) -> Elsewhere:
         self._thread.start()
         assert self._entered.wait(TIMEOUT)
@@ -70,129 +62,454 @@ class Elsewhere:
         assert not self._thread.is_alive()
 
 
-def in_thread(function: Callable[[], object]) -> BaseException | None:
-    """Run a function in another thread; return what it raised."""
-    errors: list[BaseException] = []
+def check_all_free(store: DictMemoryStore) -> None:
+    """Read, commit and be the owner once, in another thread, without waiting."""
+    timeout, latches = store._table.timeout, store._latches
 
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
+    def use_all() -> None:
+        assert store._table.read(int) == store._table.exclusively("check", int) == 0
+        with store.transaction():
+            pass
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
-    return errors[0] if errors else None
-
-
-def take_for_writing(table: TableLock) -> None:
-    if not table.write_handle.acquire(True, table.timeout):
-        table.refuse_writing()
+    latches.table.timeout = store._table.timeout = 0.0
+    try:
+        in_another_thread(use_all)
+    finally:
+        latches.table.timeout = store._table.timeout = timeout
+    assert latches.writer.claim is None
+    assert latches.table.own.holder == 0
+    assert not any(latches.table.own.readers.values())
 
 
-def check_all_free(latches: Latches) -> None:
-    """Take everything once, in another thread, without waiting."""
+LOCKS: list[Any] = [ReadWriteLock, rwlock.RWLockFair, rwlock.RWLockRead, rwlock.RWLockWrite]
 
-    def take() -> None:
-        claim = taken(latches.writer, "check")
-        take_for_writing(latches.table)
-        latches.table.write_handle.release()
-        assert latches.table.reading(int) == latches.table.excluding(int) == 0
-        latches.writer.release(claim)
-
-    assert in_thread(take) is None
-
-
-LOCKS = [SharedLatch, rwlock.RWLockFair, rwlock.RWLockRead, rwlock.RWLockWrite]
+with_any_lock = pytest.mark.parametrize("lock_class", LOCKS, ids=lambda lock: lock.__name__)
 
 
 @pytest.fixture(params=LOCKS, ids=lambda lock: lock.__name__)
-def latches(request: pytest.FixtureRequest) -> Iterator[Latches]:
-    latches = Latches(request.param, SHORT)
-    yield latches
-    check_all_free(latches)
+def store(request: pytest.FixtureRequest) -> Iterator[DictMemoryStore]:
+    store = DictMemoryStore(EventManager(), lock_class=request.param, lock_timeout=SHORT)
+    yield store
+    check_all_free(store)
 
 
-# -- the writer mutex -----------------------------------------------------------------------------
+def in_transaction(store: DictMemoryStore, notes: str) -> Callable[[Callable[[], object]], object]:
+    """Return a section that is a block of the store."""
+
+    def section(stay: Callable[[], object]) -> None:
+        with store.transaction(notes):
+            stay()
+
+    return section
 
 
-def test_one_thread_holds_the_mutex() -> None:
-    mutex = WriterMutex()
-    assert not mutex.held_by_this_thread()
-    claim = taken(mutex, "one")
-    assert mutex.held_by_this_thread()
-    seen: list[bool] = []
-    assert in_thread(lambda: seen.append(mutex.held_by_this_thread())) is None
-    assert seen == [False]
-    assert isinstance(in_thread(lambda: taken(mutex, "two")), LockTimeoutError)
-    mutex.release(claim)
-    assert not mutex.held_by_this_thread()
-    assert in_thread(lambda: taken(mutex, "two")) is None
+def in_a_commit(store: DictMemoryStore, purpose: str) -> Callable[[Callable[[], object]], object]:
+    """Return a section of the writer."""
+    return lambda stay: store._table.exclusively(purpose, stay)
 
 
-def test_a_claim_that_does_not_hold_the_mutex_does_not_give_it_back() -> None:
-    mutex = WriterMutex()
-    first = taken(mutex, "one")
-    mutex.release((this_thread.thread, "one"))
-    assert mutex.holder is first
-    mutex.release(first)
-    second = taken(mutex, "two")
-    mutex.release(first)
-    assert mutex.holder is second
+# -- a reader/writer lock ---------------------------------------------------------------------------
 
 
-def test_waiting_for_the_mutex_ends_with_the_name_of_the_holder(latches: Latches) -> None:
-    with Elsewhere(lambda stay: latches.writing("counting beans", stay), "the accountant"):
-        with pytest.raises(LockTimeoutError) as raised:
-            taken(latches.writer, "set", SHORT)
-        with pytest.raises(LockTimeoutError):
-            latches.writing("delete", pytest.fail, "two writers")
-    assert re.fullmatch(
-        r"set: no write lock in 0\.05 s, held for \d+\.\d{3} s by thread 'the accountant' \(counting beans\)",
-        str(raised.value),
-    )
+@with_any_lock
+def test_many_readers_or_one_writer(lock_class: Callable[[], AnyReadWriteLock]) -> None:
+    lock = lock_class()
+    readers, writer, other = [lock.gen_rlock(), lock.gen_rlock()], lock.gen_wlock(), lock.gen_wlock()
+    assert all(reader.acquire(blocking=False) for reader in readers)
+    assert not writer.acquire(blocking=False)
+    readers[0].release()
+    assert not writer.acquire(blocking=False)
+    readers[1].release()
+    assert writer.acquire(blocking=False)
+    assert not other.acquire(blocking=False)
+    assert not any(reader.acquire(blocking=False) for reader in readers)
+    writer.release()
+    assert other.acquire(blocking=False)
+    other.release()
+
+
+@with_any_lock
+def test_waiting_for_a_side_ends_in_time(lock_class: Callable[[], AnyReadWriteLock]) -> None:
+    lock = lock_class()
+    reader, writer = lock.gen_rlock(), lock.gen_wlock()
+    assert reader.acquire(timeout=SHORT)
+    assert not writer.acquire(timeout=SHORT)
+    reader.release()
+    assert writer.acquire(timeout=SHORT)
+    assert not reader.acquire(timeout=SHORT)
+    assert not lock.gen_wlock().acquire(timeout=SHORT)
+    writer.release()
+
+
+def test_a_writer_that_gives_up_lets_readers_in() -> None:
+    """It keeps new readers out while it waits for those that are in."""
+    lock = ReadWriteLock()
+    reader, writer, other = lock.gen_rlock(), lock.gen_wlock(), lock.gen_rlock()
+    assert reader.acquire()
+    for _ in range(2):
+        assert not writer.acquire(timeout=0)
+        assert not writer.locked()
+        assert other.acquire(blocking=False)
+        other.release()
+    reader.release()
+
+
+def test_a_writer_that_waits_for_readers_keeps_new_ones_out() -> None:
+    """Or readers that come one after the other would keep writers out for ever."""
+    lock = ReadWriteLock()
+    reader, writer, other = lock.gen_rlock(), lock.gen_wlock(), lock.gen_rlock()
+    assert reader.acquire()
+    waiting = threading.Thread(target=writer.acquire)
+    waiting.start()
+    while not lock.holder:
+        assert waiting.is_alive()
+    assert not other.acquire(blocking=False)
+    reader.release()
+    waiting.join(TIMEOUT)
+    assert writer.locked()
+    writer.release()
+    assert other.acquire(blocking=False)
+    other.release()
+
+
+@pytest.mark.parametrize("side", ["gen_rlock", "gen_wlock"])
+def test_the_handles_of_the_store_s_own_lock_are_the_library_s(side: str) -> None:
+    lock = ReadWriteLock()
+    assert isinstance(lock, rwlock.RWLockable)
+    handle: Any = getattr(lock, side)()
+    assert isinstance(handle, rwlock.Lockable)
+    assert not handle.locked()
+    with pytest.raises(ZeroDivisionError), handle:
+        divmod(handle.locked(), 0)
+    assert not handle.locked()
+    with handle:
+        assert handle.locked()
+    assert not handle.locked()
+    handle.release()  # twice is harmless
+    with lock.gen_wlock() as taken:
+        assert taken
+        handle.release()  # and gives back nobody else's
+        assert not handle.acquire(blocking=False)
+
+
+def test_a_handle_that_is_asked_twice_for_the_write_side_has_it_yet() -> None:
+    lock = ReadWriteLock()
+    writer = lock.gen_wlock()
+    assert writer.acquire()
+    assert not writer.acquire(blocking=False)
+    assert writer.locked()
+    writer.release()
+    assert lock.gen_wlock().acquire(blocking=False)
+
+
+def test_readers_and_writers_exclude_each_other() -> None:
+    lock = ReadWriteLock()
+    pair = [0, 0]
+
+    def write() -> None:
+        handle = lock.gen_wlock()
+        for _ in range(500):
+            with handle:
+                pair[0] += 1
+                pair[1] += 1
+
+    def read() -> None:
+        handle = lock.gen_rlock()
+        for _ in range(500):
+            with handle:
+                first, second = pair
+                assert first == second
+
+    run_threads([write, write, read, read])
+    assert pair == [1000, 1000]
+
+
+# -- the table lock -------------------------------------------------------------------------------
+
+
+def test_readers_share_the_table(store: DictMemoryStore) -> None:
+    table = store._table
+    assert table.read(in_another_thread, lambda: table.read(int)) == 0
+
+
+def test_a_writer_keeps_everybody_out_and_is_named(store: DictMemoryStore) -> None:
+    with Elsewhere(in_a_commit(store, "rebuilding"), "the accountant"):
+        for purpose, call in (
+            ("reading", lambda: len(store)),
+            ("set", lambda: store.set("k", (b"", {}))),
+            ("transaction 'mine'", store.transaction("mine").__enter__),
+        ):
+            with pytest.raises(LockTimeoutError) as raised:
+                call()
+            assert str(raised.value) == (
+                f"{purpose}: the table was not free in 0.05 s, held by thread 'the accountant' (rebuilding)"
+            )
     assert isinstance(raised.value, StoreError)
     assert isinstance(raised.value, TimeoutError)
+    assert not store.exists("k")
 
 
-def test_the_time_that_the_mutex_was_held_counts_from_its_acquisition(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_reader_keeps_writers_out_and_is_named(store: DictMemoryStore) -> None:
+    with (
+        Elsewhere(store._table.read, "the auditor"),
+        pytest.raises(LockTimeoutError) as raised,
+    ):
+        store.from_bytes("k", b"")
+    assert str(raised.value) == ("from_bytes: the table was not free in 0.05 s, read by thread 'the auditor'")
+    assert not store.exists("k")
+
+
+@pytest.mark.parametrize("side", ["gen_rlock", "gen_wlock"])
+@with_any_lock
+def test_who_takes_the_lock_by_itself_keeps_writers_out(
+    lock_class: Callable[[], AnyReadWriteLock], side: str
 ) -> None:
-    mutex = WriterMutex()
-    claim = (this_thread.thread, "slow")
-    monkeypatch.setattr("latchstore.engine.locking.time.time", lambda: 1000.0)
-    assert mutex.acquire_as_writer(claim, 0) == 1000.0
-    monkeypatch.setattr("latchstore.engine.locking.time.time", lambda: 1012.5)
-    assert mutex.describe() == "held for 12.500 s by thread 'MainThread' (slow)"
-    # The clock may be set back.
-    monkeypatch.setattr("latchstore.engine.locking.time.time", lambda: 5.0)
-    assert mutex.describe() == "held for 0.000 s by thread 'MainThread' (slow)"
-    mutex.release(claim)
-    assert mutex.describe() == "which is free now"
+    """Whoever gave the lock to the store may use it beside the store."""
+    locks: list[AnyReadWriteLock] = []
+
+    def make() -> AnyReadWriteLock:
+        locks.append(lock_class())
+        return locks[-1]
+
+    store = DictMemoryStore(EventManager(), lock_class=make, lock_timeout=SHORT)
+    handle: Any = getattr(locks[0], side)()
+    with handle:
+        expected = r"^set: the table was not free in 0\.05 s"
+        with pytest.raises(LockTimeoutError, match=expected):
+            in_another_thread(lambda: store.set("k", (b"", {})))
+        if side == "gen_rlock":
+            assert len(store) == 0
+        else:
+            with pytest.raises(LockTimeoutError, match="^reading: the table was not free"):
+                in_another_thread(lambda: len(store))
+    check_all_free(store)
+    assert not store.exists("k")
 
 
-def test_a_thread_that_would_wait_for_itself_is_told_at_once() -> None:
-    # A timeout that the test would not survive: nothing may wait for it.
-    latches = Latches(SharedLatch, 10_000.0)
+class RecordingLock:
+    """A foreign lock that notes which of its sides are taken and given back."""
 
-    def again() -> None:
+    def __init__(self) -> None:
+        self._lock = rwlock.RWLockFair()
+        self.noted: list[str] = []
+
+    def gen_rlock(self) -> Lockable:
+        return RecordingHandle(self._lock.gen_rlock(), "read", self.noted)
+
+    def gen_wlock(self) -> Lockable:
+        return RecordingHandle(self._lock.gen_wlock(), "write", self.noted)
+
+
+class RecordingHandle:
+    """One side of a `RecordingLock`."""
+
+    def __init__(self, handle: Any, side: str, noted: list[str]) -> None:
+        self._handle, self._side, self._noted = handle, side, noted
+        self.locked: Callable[[], bool] = handle.locked
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self._noted.append(f"{self._side} taken")
+        return bool(self._handle.acquire(blocking, timeout))
+
+    def release(self) -> None:
+        self._handle.release()
+        self._noted.append(f"{self._side} given back")
+
+
+SIDES: dict[str, tuple[str | None, Callable[[DictMemoryStore], object]]] = {
+    "set": ("write", lambda store: store.from_bytes("a", b"2")),
+    "multiset": ("write", lambda store: store.multiset_data(["a", "b"], [b"2", b"3"])),
+    "delete": ("write", lambda store: store.delete("a")),
+    "snapshot": ("write", lambda store: store.snapshot()),
+    "len": ("read", len),
+    "query": ("read", lambda store: list(store.query())),
+    "query, indexed": ("read", lambda store: list(store.query(n=1))),
+    "query_keys": ("read", lambda store: list(store.query_keys())),
+    "glob": ("read", lambda store: list(store.glob("*"))),
+    "to_bytes": (None, lambda store: store.to_bytes("a")),
+    "get": (None, lambda store: store.get("a")),
+    "exists": (None, lambda store: store.exists("missing")),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_the_sides_of_a_foreign_lock_that_are_taken(name: str) -> None:
+    lock = RecordingLock()
+    store = DictMemoryStore(EventManager(), lock_class=lambda: lock, indexes=["n"])
+    store.set("a", (b"1", {"n": 1}))
+    lock.noted.clear()
+    side, call = SIDES[name]
+    call(store)
+    assert lock.noted == ([] if side is None else [f"{side} taken", f"{side} given back"])
+
+
+def test_the_end_of_a_transaction_takes_the_write_side_once_and_its_block_holds_nothing() -> None:
+    lock = RecordingLock()
+    store = DictMemoryStore(EventManager(), lock_class=lambda: lock)
+    with store.transaction():
+        lock.noted.clear()
+        store.from_bytes("a", b"1")
+        store.from_bytes("b", b"2")
+        assert lock.noted == []
+    assert lock.noted == ["write taken", "write given back"]
+
+
+def test_a_section_that_fails_gives_the_table_back(store: DictMemoryStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        store._table.read(divmod, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        store._table.exclusively("dividing", divmod, 1, 0)
+    check_all_free(store)
+
+
+@with_any_lock
+def test_a_store_works_with_any_lock_of_the_library(lock_class: Any) -> None:
+    store = DictMemoryStore(EventManager(), lock_class=lock_class, indexes=["n"])
+    store.multiset(["a", "b"], [(b"1", {"n": 1}), (b"2", {"n": 2})])
+    store.delete("a")
+    assert list(store.query_keys(n=2)) == ["b"]
+    assert store.info()["keys"] == len(store) == 1
+    store._table.check()
+    check_all_free(store)
+
+
+# -- the owner --------------------------------------------------------------------------------------
+
+
+def test_waiting_for_the_owner_ends_with_its_thread_notes_and_time(store: DictMemoryStore) -> None:
+    with Elsewhere(in_transaction(store, "counting beans"), "the accountant"):
+        with pytest.raises(LockTimeoutError) as raised:
+            store.from_bytes("k", b"")
+        with pytest.raises(LockTimeoutError), store.transaction():
+            raise AssertionError("two owners")
+        with pytest.raises(LockTimeoutError), store.transaction(optimistic=True):
+            store.from_bytes("k", b"")
+        with pytest.raises(LockTimeoutError):
+            store.add_index("n")
+        assert len(store) == 0, "readers never wait for a block"
+    assert re.fullmatch(
+        r"from_bytes: no write lock in 0\.05 s, held for \d+\.\d{3} s by thread 'the accountant' "
+        r"\(transaction 'counting beans'\)",
+        str(raised.value),
+    )
+    assert not store.exists("k")
+
+
+def test_a_timeout_of_its_own(store: DictMemoryStore) -> None:
+    store._table.timeout = ENDLESS
+    with (
+        Elsewhere(in_transaction(store, "")),
+        pytest.raises(LockTimeoutError, match=r"^transaction 'mine': no write lock in 0 s"),
+        store.transaction("mine", timeout=0),
+    ):
+        raise AssertionError("two owners")
+    store._table.timeout = SHORT
+
+
+@pytest.mark.parametrize("woken", [True, False], ids=["woken", "the wake-up is lost"])
+def test_waiting_ends_when_the_owner_ends(woken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if woken:
+        monkeypatch.setattr("latchstore.engine.owner.LOOK_AGAIN", ENDLESS)
+        monkeypatch.setattr(Waiters.wait, "__defaults__", (0, ENDLESS))
+    else:
+        monkeypatch.setattr(Waiters, "ring", lambda waiters: None)
+    store = DictMemoryStore(EventManager(), lock_timeout=ENDLESS)
+    with Elsewhere(in_transaction(store, "")) as elsewhere:
+        threads = [
+            threading.Thread(target=store.from_bytes, args=(key, b"written")) for key in ("a", "b", "c")
+        ]
+        for thread in threads:
+            thread.start()
+        while len(store._latches.writer.waiters.bells) < 3:
+            assert all(thread.is_alive() for thread in threads)
+        assert len(store) == 0
+        elsewhere.leave()
+        for thread in threads:
+            thread.join(TIMEOUT)
+        assert not any(thread.is_alive() for thread in threads)
+    assert len(store) == 3
+    assert not store._latches.writer.waiters.bells
+    check_all_free(store)
+
+
+def test_waiting_ends_when_a_block_that_nobody_holds_is_freed(store: DictMemoryStore) -> None:
+    store._table.timeout = ENDLESS
+    held = [store.transaction("dropped")]
+    held[0].__enter__()
+    store.from_bytes("k", b"never committed")
+    writer = threading.Thread(target=store.from_bytes, args=("other", b""))
+    writer.start()
+    while not store._latches.writer.waiters.bells:
+        assert writer.is_alive()
+    held.clear()
+    writer.join(TIMEOUT)
+    assert not writer.is_alive()
+    assert list(store.query_keys()) == ["other"]
+    assert store.current_transaction() is None
+    store._table.timeout = SHORT
+
+
+def test_who_gives_up_waiting_for_the_owner_leaves_no_bell(store: DictMemoryStore) -> None:
+    with Elsewhere(in_transaction(store, "")):
+        with pytest.raises(LockTimeoutError):
+            store.from_bytes("k", b"")
+        assert not store._latches.writer.waiters.bells
+
+
+def test_the_time_that_the_owner_has_held_counts_from_its_beginning(
+    store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = "latchstore.engine.owner.time.time"
+    writer = store._latches.writer
+    assert writer.describe() == "which is free now"
+    monkeypatch.setattr(clock, lambda: 1000.0)
+    with store.transaction("slow"):
+        monkeypatch.setattr(clock, lambda: 1012.5)
+        name = threading.current_thread().name
+        assert writer.describe() == f"held for 12.500 s by thread {name!r} (transaction 'slow')"
+        # The clock may be set back.
+        monkeypatch.setattr(clock, lambda: 5.0)
+        assert writer.describe() == f"held for 0.000 s by thread {name!r} (transaction 'slow')"
+    assert writer.describe() == "which is free now"
+
+
+def test_one_thread_is_the_owner(store: DictMemoryStore) -> None:
+    writer = store._latches.writer
+    assert not writer.held_by_this_thread()
+    with store.transaction():
+        assert writer.held_by_this_thread()
+        assert not in_another_thread(writer.held_by_this_thread)
+    assert not writer.held_by_this_thread()
+
+
+def test_the_end_of_a_claim_that_is_not_the_owner_s_lets_nobody_in(store: DictMemoryStore) -> None:
+    with store.transaction("first") as first:
+        pass
+    with store.transaction("second"):
+        owner = store._latches.writer.claim
+        assert first._claim is not None
+        store.engine.end(first._claim)
+        assert store._latches.writer.claim is owner is not None
+
+
+def test_an_owner_that_would_wait_for_itself_is_told_at_once(store: DictMemoryStore) -> None:
+    """As the store's calls go to the block it takes a call of the engine to come to this."""
+    with store.transaction("mine"):
+        store._table.timeout = ENDLESS
         with pytest.raises(
             LockTimeoutError,
-            match=r"^the second: this thread is already writing \(the first\) and would wait for itself$",
+            match=r"^again: this thread is already writing \(transaction 'mine'\) and would wait for itself$",
         ):
-            taken(latches.writer, "the second", 10_000.0)
-        assert latches.writer.held_by_this_thread()
-
-    latches.writing("the first", again)
-    check_all_free(latches)
+            store.engine.commit((), "again")
+        store._table.timeout = SHORT
 
 
-def test_a_section_of_the_mutex_that_fails_gives_it_back(latches: Latches) -> None:
-    with pytest.raises(ZeroDivisionError):
-        latches.writing("dividing", divmod, 1, 0)
-    assert latches.writer.describe() == "which is free now"
+def test_a_thread_that_has_ended_is_said_to_have() -> None:
+    thread = threading.Thread(target=lambda: None, name="short-lived")
+    thread.start()
+    thread.join(TIMEOUT)
+    assert thread_name(thread) == "short-lived (ended)"
+    assert thread_name(threading.current_thread()) == threading.current_thread().name
 
 
 # -- a latch ----------------------------------------------------------------------------------------
@@ -201,7 +518,6 @@ def test_a_section_of_the_mutex_that_fails_gives_it_back(latches: Latches) -> No
 def test_a_latch_lets_one_thread_in_after_the_other() -> None:
     latch = Latch()
     count = 0
-    ready = threading.Barrier(4)
 
     def step() -> None:
         nonlocal count
@@ -209,20 +525,15 @@ def test_a_latch_lets_one_thread_in_after_the_other() -> None:
         count = before + 1
 
     def work() -> None:
-        ready.wait(TIMEOUT)
         for _ in range(2000):
             latch.during(step)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(TIMEOUT)
+    run_threads([work] * 4)
     assert count == 8000
-    assert latch.claim is None
+    assert not latch.locked()
 
 
-def test_a_thread_that_is_in_the_middle_of_a_section_is_told_so() -> None:
+def test_a_thread_that_is_in_the_middle_of_a_latch_s_section_is_told_so() -> None:
     """A signal handler may run there, and a finalizer."""
     latch = Latch()
 
@@ -234,181 +545,10 @@ def test_a_thread_that_is_in_the_middle_of_a_section_is_told_so() -> None:
     assert latch.during(int, "7") == 7
 
 
-def test_a_wake_up_that_is_lost_costs_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    latch, claim = Latch(), object()
-    assert latch.acquire(claim)
-    monkeypatch.setattr(Waiters, "ring", lambda waiters: None)
-    waiting = threading.Thread(target=latch.during, args=(int,))
-    waiting.start()
-    while not latch._waiters.bells:
-        assert waiting.is_alive()
-    latch.release(claim)
-    waiting.join(TIMEOUT)
-    assert not waiting.is_alive()
+# -- calls in the middle of a section of the same thread ---------------------------------------------
 
 
-def test_who_gives_up_waiting_leaves_no_bell() -> None:
-    latch = Latch()
-    assert latch.acquire(object())
-    assert not latch.acquire(object(), SHORT)
-    assert not latch._waiters.bells
-
-
-def test_a_thread_that_has_ended_is_said_to_have() -> None:
-    thread = threading.Thread(target=lambda: None, name="short-lived")
-    thread.start()
-    thread.join(TIMEOUT)
-    assert thread_name(thread) == "short-lived (ended)"
-    assert thread_name(threading.current_thread()) == threading.current_thread().name
-
-
-# -- the table lock -------------------------------------------------------------------------------
-
-
-def test_readers_share_the_table(latches: Latches) -> None:
-    table = latches.table
-    assert table.reading(in_thread, lambda: table.reading(int)) is None
-
-
-def test_a_writer_keeps_readers_out_and_is_named(latches: Latches) -> None:
-    claim = taken(latches.writer, "rebuilding")
-    take_for_writing(latches.table)
-    error = in_thread(lambda: latches.table.reading(pytest.fail, "a reader got in"))
-    latches.table.write_handle.release()
-    latches.writer.release(claim)
-    assert isinstance(error, LockTimeoutError)
-    name = re.escape(threading.current_thread().name)
-    assert re.fullmatch(
-        rf"no read lock in 0\.05 s, held for \d+\.\d{{3}} s by thread '{name}' \(rebuilding\)", str(error)
-    )
-
-
-def test_a_reader_keeps_writers_out(latches: Latches) -> None:
-    error = latches.table.reading(in_thread, lambda: latches.writing("set", take_for_writing, latches.table))
-    assert isinstance(error, LockTimeoutError)
-    assert str(error) == "the table was not free for writing in 0.05 s: readers hold it"
-
-
-def test_the_exclusive_side_keeps_everybody_out(latches: Latches) -> None:
-    table = latches.table
-    seen: list[object] = []
-
-    def others() -> None:
-        assert isinstance(in_thread(lambda: table.reading(seen.append, "reader")), LockTimeoutError)
-        assert isinstance(
-            in_thread(lambda: latches.writing("set", take_for_writing, table)), LockTimeoutError
-        )
-        assert in_thread(lambda: table.try_excluding(lambda: seen.append("second"))) is None
-
-    table.excluding(others)
-    assert seen == []
-    table.try_excluding(others)
-    assert seen == []
-    table.try_excluding(lambda: seen.append("only one"))
-    assert seen == ["only one"]
-
-
-def test_a_thread_that_applies_a_commit_must_not_read(latches: Latches) -> None:
-    """As a finalizer would that the garbage collector runs in the middle of a commit."""
-    table = latches.table
-    table.timeout = 10_000.0
-    claim = taken(latches.writer, "set")
-    take_for_writing(table)
-    assert table.held_for_writing_by_this_thread()
-    expected = "this thread is applying a commit and would wait for itself"
-    with pytest.raises(LockTimeoutError, match=expected):
-        table.reading(pytest.fail, "read in the middle of a commit")
-    with pytest.raises(LockTimeoutError, match=expected):
-        table.excluding(pytest.fail, "wrote in the middle of a commit")
-    table.write_handle.release()
-    assert not table.held_for_writing_by_this_thread()
-    assert table.reading(int) == 0
-    latches.writer.release(claim)
-    table.timeout = SHORT
-
-
-def test_a_section_that_fails_gives_the_table_back(latches: Latches) -> None:
-    for section in (latches.table.reading, latches.table.excluding):
-        with pytest.raises(ZeroDivisionError):
-            section(divmod, 1, 0)
-    with pytest.raises(ZeroDivisionError):
-        latches.table.try_excluding(lambda: divmod(1, 0))
-
-
-def test_a_writer_that_gives_up_lets_readers_in() -> None:
-    """Its claim keeps new readers out while it waits for those that are in."""
-    lock = SharedLatch()
-    reader, writer = lock.gen_rlock(), lock.gen_wlock()
-    assert reader.acquire()
-    assert not writer.acquire(blocking=False)
-    assert not writer.locked()
-    assert not writer.acquire(timeout=SHORT)
-    other = lock.gen_rlock()
-    assert other.acquire(timeout=0)
-    other.release()
-    reader.release()
-    assert writer.acquire(blocking=False)
-    assert not lock.gen_rlock().acquire(blocking=False)
-    assert not lock.gen_wlock().acquire(blocking=False)
-    writer.release()
-    assert reader.acquire(blocking=False)
-    reader.release()
-
-
-def test_the_handles_of_the_store_s_own_lock_are_the_library_s() -> None:
-    lock = SharedLatch()
-    assert isinstance(lock, rwlock.RWLockable)
-    for handle in (lock.gen_rlock(), lock.gen_wlock()):
-        assert isinstance(handle, rwlock.Lockable)
-        with handle:
-            assert handle.locked()
-        assert not handle.locked()
-        handle.release()  # twice is harmless
-
-
-def test_a_writer_lets_waiting_readers_in_first() -> None:
-    """Or writers that come one after the other would keep readers out for ever."""
-    lock = SharedLatch()
-    first, reader, second = lock.gen_wlock(), lock.gen_rlock(), lock.gen_wlock()
-    assert first.acquire()
-    done: list[str] = []
-
-    def read() -> None:
-        with reader:
-            done.append("reader")
-
-    def write() -> None:
-        with second:
-            done.append("writer")
-
-    threads = [threading.Thread(target=read), threading.Thread(target=write)]
-    threads[0].start()
-    while not lock._held_back:
-        assert threads[0].is_alive()
-    threads[1].start()
-    while len(lock._waiters.bells) < 2:
-        assert threads[1].is_alive()
-    first.release()
-    for thread in threads:
-        thread.join(TIMEOUT)
-    assert done == ["reader", "writer"]
-
-
-# -- through the store ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("lock_class", LOCKS, ids=lambda lock: lock.__name__)
-def test_a_store_works_with_any_lock_of_the_library(lock_class: Any) -> None:
-    store = DictMemoryStore(EventManager(), lock_class=lock_class, indexes=["n"])
-    store.multiset(["a", "b"], [(b"1", {"n": 1}), (b"2", {"n": 2})])
-    store.delete("a")
-    assert list(store.query_keys(n=2)) == ["b"]
-    assert store.info()["keys"] == len(store) == 1
-    store._table.check()
-    check_all_free(store._latches)
-
-
-class Reader:
+class Finalized:
     """Calls back when the garbage collector or the interpreter frees it."""
 
     def __init__(self, call: Callable[[], object]) -> None:
@@ -418,45 +558,106 @@ class Reader:
         self.call()
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda store: len(store),
-        lambda store: list(store.query()),
-        lambda store: list(store.multiget(["a"])),
-        lambda store: store.info(),
-        lambda store: store.snapshot(),
-        lambda store: store.from_bytes("x", b""),
-        lambda store: store.transaction().__enter__(),
-        lambda store: store.add_index("n"),
-    ],
-    ids=["len", "query", "multiget", "info", "snapshot", "from_bytes", "transaction", "add_index"],
-)
-def test_a_finalizer_in_the_middle_of_a_commit_is_refused_and_the_commit_goes_on(
-    call: Callable[[DictMemoryStore], object],
-) -> None:
-    """A finalizer may run anywhere; here it runs where a commit makes room for its keys."""
-    store = DictMemoryStore(EventManager(), lock_timeout=10_000.0)
-    errors: list[BaseException] = []
+#: Calls that need the table, and what their errors begin with.
+NEEDING: dict[str, tuple[str, Callable[[DictMemoryStore], object]]] = {
+    "len": ("reading", len),
+    "query": ("reading", lambda store: list(store.query())),
+    "missing key": ("reading", lambda store: list(store.multiget(["a", "missing"]))),
+    "info": ("info", lambda store: store.info()),
+    "snapshot": ("snapshot", lambda store: store.snapshot()),
+    "from_bytes": ("from_bytes", lambda store: store.from_bytes("x", b"")),
+    "multiset": ("multiset_data", lambda store: store.multiset_data(["x", "y"], [b"", b""])),
+    "transaction": ("transaction 'mine'", lambda store: store.transaction("mine").__enter__()),
+    "optimistic": (
+        "transaction 'mine'",
+        lambda store: store.transaction("mine", optimistic=True).__enter__(),
+    ),
+    "add_index": ("add_index", lambda store: store.add_index("n")),
+    "watch": ("watch", lambda store: store.watch()),
+    "flush": ("flush", lambda store: store.flush()),
+}
 
-    def from_the_finalizer() -> None:
-        try:
-            call(store)
-        except BaseException as error:
-            errors.append(error)
+READING = {name for name, (purpose, _) in NEEDING.items() if purpose == "reading"}
+
+
+def attempts_of(store: DictMemoryStore, call: Callable[[DictMemoryStore], object]) -> list[object]:
+    """Return a list to which the next attempt adds what the call returns or raises."""
+    try:
+        return [call(store)]
+    except BaseException as error:
+        return [error]
+
+
+@pytest.mark.parametrize("name", NEEDING)
+@with_any_lock
+def test_a_finalizer_in_the_middle_of_a_commit_is_refused_and_the_commit_goes_on(
+    lock_class: Callable[[], AnyReadWriteLock], name: str
+) -> None:
+    """A finalizer or a signal handler may run anywhere; here it runs where a commit puts a key."""
+    store = DictMemoryStore(EventManager(), lock_timeout=ENDLESS, lock_class=lock_class)
+    purpose, call = NEEDING[name]
+    results: list[object] = []
 
     class Entries(dict[str, Any]):
-        def update(self, *arguments: Any) -> None:  # type: ignore[override]
-            Reader(from_the_finalizer)
-            super().update(*arguments)
+        def __setitem__(self, key: str, value: Any) -> None:
+            Finalized(lambda: results.extend(attempts_of(store, call)))
+            super().__setitem__(key, value)
 
-    store._table.entries = store._entries = Entries()
+    with_entries(store, Entries())
     store.multiset_data(["a", "b"], [b"1", b"2"])
-    assert {type(error) for error in errors} == {LockTimeoutError}
-    assert "would wait for itself" in str(errors[0])
+    assert len(results) == 2
+    for error in results:
+        assert type(error) is LockTimeoutError
+        assert str(error).startswith(
+            f"{purpose}: this thread is in the middle of multiset_data and would wait for itself"
+        )
     assert [store.to_bytes(key) for key in ("a", "b")] == [b"1", b"2"]
     assert sorted(store.query_keys()) == ["a", "b"]
-    check_all_free(store._latches)
+    assert store.current_transaction() is None
+    check_all_free(store)
+
+
+@pytest.mark.parametrize("name", NEEDING)
+@with_any_lock
+def test_a_finalizer_in_the_middle_of_a_read_may_read_and_is_refused_to_write(
+    lock_class: Callable[[], AnyReadWriteLock], name: str
+) -> None:
+    store = DictMemoryStore(EventManager(), lock_timeout=ENDLESS, lock_class=lock_class)
+    store.from_bytes("a", b"1")
+    purpose, call = NEEDING[name]
+    results = store._table.read(attempts_of, store, call)
+    if name in READING:
+        expected = attempts_of(store, call)
+        assert [type(result) for result in results] == [type(result) for result in expected]
+        assert str(results) == str(expected)
+    else:
+        (error,) = results
+        assert type(error) is LockTimeoutError
+        assert str(error).startswith(
+            f"{purpose}: this thread is in the middle of a read of several keys and would wait for itself"
+        )
+    assert sorted(store.query_keys()) == ["a"]
+    assert store.current_transaction() is None
+    check_all_free(store)
+
+
+def test_a_read_in_the_middle_of_a_read_does_not_wait_for_a_writer_that_waits(
+    store: DictMemoryStore,
+) -> None:
+    """The writer waits for the read around it."""
+    store._table.timeout = store._latches.table.timeout = ENDLESS
+
+    def read() -> int:
+        writer.start()
+        while not store._latches.table.own.holder:
+            assert writer.is_alive()
+        return len(store)
+
+    writer = threading.Thread(target=store.from_bytes, args=("k", b""))
+    assert store._table.read(read) == 0
+    writer.join(TIMEOUT)
+    assert len(store) == 1
+    store._table.timeout = store._latches.table.timeout = SHORT
 
 
 def test_a_finalizer_in_the_middle_of_a_commit_may_read_a_key() -> None:
@@ -465,14 +666,17 @@ def test_a_finalizer_in_the_middle_of_a_commit_may_read_a_key() -> None:
     seen: list[object] = []
 
     class Entries(dict[str, Any]):
-        def update(self, *arguments: Any) -> None:  # type: ignore[override]
-            super().update(*arguments)
-            Reader(lambda: seen.append((store.to_bytes("a"), store.exists("b"))))
+        def __setitem__(self, key: str, value: Any) -> None:
+            super().__setitem__(key, value)
+            Finalized(lambda: seen.append((store.to_bytes("a"), store.exists("b"))))
 
-    store._table.entries = store._entries = Entries(store._entries)
+    with_entries(store, Entries(store._entries))
     store.multiset_data(["a", "b"], [b"1", b"2"])
-    assert set(seen) == {(b"before", False)}
+    assert seen == [(b"before", False)] * 2
     assert store.to_bytes("a") == b"1"
+
+
+# -- after failures ---------------------------------------------------------------------------------
 
 
 FAILURES: dict[str, Callable[[DictMemoryStore], object]] = {
@@ -495,9 +699,9 @@ def test_all_locks_are_free_after_every_failure(name: str) -> None:
     store.from_bytes("k", b"data")
     with pytest.raises((KeyError, TypeError)):
         FAILURES[name](store)
-    check_all_free(store._latches)
+    check_all_free(store)
     with pytest.raises((KeyError, TypeError, TransactionError)), store.transaction():
         FAILURES[name](store)
-    check_all_free(store._latches)
+    check_all_free(store)
     assert store.to_bytes("k") == b"data"
     assert store.info()["revision"] == 1

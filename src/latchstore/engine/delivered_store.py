@@ -164,7 +164,7 @@ class DeliveredStore(EntryStore):
         if revision is not None and revision > committed:
             raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
         # All that can be seen is queued after this: a commit is published in the section that makes it.
-        self.engine.settle()
+        self.engine.settle("flush")
         self._dispatcher.flush(timeout, revision)
 
     def _end_watches(self, revision: int) -> None:

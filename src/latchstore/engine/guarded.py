@@ -134,8 +134,6 @@ class GuardedEngine(Engine):
         readers = own.readers
         mine = object()
         while True:
-            if self.journal is not None:
-                self.settle()
             try:
                 # Among the readers first, then the look: rule 1 of locks.py.
                 readers[mine] = get_ident()
@@ -148,22 +146,33 @@ class GuardedEngine(Engine):
                 # A signal handler or a finalizer, in the middle of such a read: no writer gets in before that
                 # is over.
                 return function(*arguments)
-            lock.wait_for_writer("reading")
+            if own.holder:
+                lock.wait_for_writer("reading")
+            elif self.journal is not None:
+                self.settle("reading")
 
     def _read_by_foreign_lock(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        self._lock.refuse_own_section("reading")
-        if self.journal is not None:
-            self.settle()
-        handle = self._lock.read_handle()
-        if not handle.acquire(timeout=self.timeout):
-            self._lock.give_up("reading")
-        try:
-            return function(*arguments)
-        finally:
-            handle.release()
+        lock = self._lock
+        readers = lock.own.readers
+        while True:
+            lock.refuse_own_section("reading")
+            if lock.reads():
+                return function(*arguments)  # as in `read`
+            handle = lock.read_handle()
+            if not handle.acquire(timeout=lock.timeout):
+                lock.give_up("reading")
+            try:
+                if self.journal is None:
+                    # So that this thread finds itself, and writers that wait can name it.
+                    readers[handle] = get_ident()
+                    return function(*arguments)
+            finally:
+                readers.pop(handle, None)
+                handle.release()
+            self.settle("reading")
 
-    def settle(self) -> None:
-        self.exclusively("settling", int)
+    def settle(self, purpose: str) -> None:
+        self.exclusively(purpose, int)
 
     def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function of ours in a section of the writer, which makes no commit.
@@ -200,7 +209,7 @@ class GuardedEngine(Engine):
         """Free what was dropped, and wake a thread that waits to commit; no lock is held."""
         self.garbage.clear()
         if self.abandoned:
-            self.settle()  # blocks that were freed in the middle of the section
+            self.settle("ending a block")  # that was freed in the middle of the section
         if self.owner.claim is None:
             self.owner.waiters.ring()
 

@@ -161,7 +161,7 @@ class Engine(ABC):
         """End a transaction that is not to commit; nothing happens if it has ended."""
 
     @abstractmethod
-    def settle(self) -> None:
+    def settle(self, purpose: str) -> None:
         """Finish what exceptions have broken off, so that all commits that can be seen are published."""
 
     # -- following --------------------------------------------------------------------------------

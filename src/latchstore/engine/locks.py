@@ -191,11 +191,11 @@ class WriteHandle(_Handle):
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take this side; return whether that was possible within `timeout` seconds."""
-        self._held = super().acquire(blocking, timeout)
+        if not super().acquire(blocking, timeout):
+            return False
+        self._held = True
         readers = self._lock.readers
-        if not self._held or not readers:
-            return self._held
-        if blocking and let_others_run(lambda: readers, timeout):
+        if not readers or (blocking and let_others_run(lambda: readers, timeout)):
             return True
         self.release()
         return False
@@ -303,15 +303,15 @@ class TableLock:
         LockTimeoutError
             At once if this thread is one of the readers; or if they take too long.
         """
-        if self.foreign is not None:
-            if not self.foreign.acquire(timeout=self.timeout):
-                self.give_up(purpose)
-            return
         if self.reads():
             raise LockTimeoutError(
                 f"{purpose}: this thread is in the middle of a read of several keys and would wait for "
                 "itself; a signal handler or finalizer that meets this may try again later"
             )
+        if self.foreign is not None:
+            if not self.foreign.acquire(timeout=self.timeout):
+                self.give_up(purpose)
+            return
         readers = self.own.readers
         if not let_others_run(lambda: readers, self.timeout):
             self.give_up(purpose)
@@ -336,7 +336,14 @@ class TableLock:
     def describe(self) -> str:
         """Name whoever has the lock."""
         holder = self.own.holder
-        if holder:
-            names = [thread.name for thread in threading.enumerate() if thread.ident == holder]
-            return f"held by thread {names[0] if names else holder!r} ({self.busy_with()})"
-        return "readers hold it" if self.own.readers else "which is free now"
+        if holder and holder != get_ident():  # else it is this thread that waits for readers
+            return f"held by thread {_name_of(holder)} ({self.busy_with()})"
+        readers = {ident for ident in list(self.own.readers.values()) if ident}
+        if readers:
+            return f"read by thread {', '.join(map(_name_of, readers))}"
+        return "which is free now" if self.foreign is None else f"held by others that have {self._lock!r}"
+
+
+def _name_of(ident: int) -> str:
+    names = [thread.name for thread in threading.enumerate() if thread.ident == ident]
+    return repr(names[0] if names else ident)

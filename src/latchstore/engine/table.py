@@ -234,7 +234,7 @@ class Table(GuardedEngine):
                 left = owner.wait(claim, purpose, left, self.timeout if timeout is None else timeout)
         except BaseException:
             if decided is not None and self.journal is decided:
-                self.settle()
+                self.settle(purpose)
             raise
         if owner.waiters.bells or self.garbage or owner.abandoned:
             self.after_section()
@@ -324,7 +324,9 @@ class Table(GuardedEngine):
                     self.entries.pop(key, None)
             self.revision = revision
         else:
-            self.detour = many.gate
+            if self.revision != revision:
+                # Else it may have been opened before: who has read a new entry finds no old one after that.
+                self.detour = many.gate
             self.entries.update(many.after)
             for key in many.deleted:
                 self.entries.pop(key, None)
@@ -413,7 +415,7 @@ class Table(GuardedEngine):
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; for tests, while nobody writes."""
-        self.settle()
+        self.settle("check")
         assert self.journal is None
         assert self.detour is None or (self.detour is self.routes and self.routes)
         for key, entry in self.entries.items():

@@ -32,8 +32,8 @@ from latchstore import (
     StoreSetEvent,
     StoreTransactionEndEvent,
 )
+from latchstore.delivery import calls, emission
 from latchstore.delivery import dispatcher as dispatcher_module
-from latchstore.delivery import event_manager as event_manager_module
 from latchstore.delivery.waiting import Waiters
 from tests.schedules import in_another_thread
 
@@ -83,9 +83,9 @@ class Door(Waiters):
         self.deaf = deaf
         self.waiting = threading.Semaphore(0)
 
-    def _sleep(self, bell: Any, seconds: float) -> None:
+    def _sleep(self, bell: Any, left: float, look_again: float) -> float:
         self.waiting.release()
-        super()._sleep(bell, seconds)
+        return super()._sleep(bell, left, look_again)
 
     def ring(self) -> None:
         if not self.deaf:
@@ -410,7 +410,7 @@ def test_several_writers_wait_and_all_go_on() -> None:
 
 def test_a_writer_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would look by itself only after the test has failed."""
-    monkeypatch.setattr(dispatcher_module, "_LOOK_AGAIN", 10 * TIMEOUT)
+    monkeypatch.setattr(dispatcher_module, "LOOK_AGAIN", 10 * TIMEOUT)
     with Crowd(1, lock_timeout=10 * TIMEOUT) as crowd:
         crowd.write(1)
         writing = crowd.start(lambda: crowd.store.from_bytes("late", b""))
@@ -478,8 +478,8 @@ class Clock:
 
 def test_the_seconds_are_those_that_the_listener_has_had(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(dispatcher_module, "time", clock)
-    monkeypatch.setattr(event_manager_module, "time", clock)
+    for module in (calls, dispatcher_module, emission):
+        monkeypatch.setattr(module, "time", clock)
     with Crowd(1, lock_timeout=0) as crowd:
         crowd.write(1)
         clock.now += 12.5

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
 
 from latchstore import (
     BaseEvent,
+    DictMemoryStore,
     EventManager,
     StoreDeleteEvent,
     StoreModificationEvent,
@@ -16,7 +18,14 @@ from latchstore import (
     StoreUpdateEvent,
 )
 from latchstore.contract.values import Change, Entry, entry_from_metadata
-from latchstore.delivery.commit_events import CommitDelivery, EventDelivery, event_class_of, event_of
+from latchstore.delivery.commit_events import (
+    MODIFICATION_EVENTS,
+    CommitDelivery,
+    EventDelivery,
+    event_class_of,
+    event_of,
+    has_listeners_of,
+)
 from latchstore.delivery.dispatcher import EventDispatcher
 
 
@@ -98,6 +107,7 @@ def test_an_event_is_what_its_constructor_would_have_made(change: Change) -> Non
         revision=7,
         transaction="the transaction",
     )
+    del made._handled  # the class has the same
     assert vars(built) == vars(made)
 
 
@@ -105,7 +115,7 @@ def test_an_event_is_built_when_its_turn_comes() -> None:
     class Looking(ForeignManager):
         def emit(self, event: BaseEvent, block: bool = True) -> None:
             super().emit(event)
-            built.append(commit._at[0])
+            built.append(commit._position)
 
     built: list[int] = []
     commit = delivery(Looking(), CREATED, UPDATED)
@@ -154,8 +164,8 @@ def test_an_event_that_fails_keeps_no_other_from_its_listeners(
     assert len(caplog.records) == 1
 
 
-def test_what_fails_before_any_listener_is_tried_once_more(caplog: pytest.LogCaptureFixture) -> None:
-    """What has struck the thread comes once, a trace function or a filter that is broken comes twice."""
+def test_what_fails_before_any_listener_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """What has struck the thread comes once, a trace function or a filter that is broken again and again."""
     manager = EventManager()
     heard: list[str] = []
     manager.connect(StoreModificationEvent, lambda event: heard.append(event.key))
@@ -168,10 +178,90 @@ def test_what_fails_before_any_listener_is_tried_once_more(caplog: pytest.LogCap
                 raise SystemExit
 
     manager.set_trace(trace)
-    delivery(manager, CREATED, UPDATED, DELETED).deliver(EventDispatcher())
+    dispatcher = EventDispatcher()
+    dispatcher.submit(delivery(manager, CREATED, UPDATED, DELETED))
+    dispatcher.stop(30.0)
     assert heard == ["created", "deleted"]
-    assert traced == ["created", "created", "updated", "updated", "deleted"]
+    assert traced == ["created", "created", *["updated"] * 10, "deleted"]
     assert ["was broken off" in record.getMessage() for record in caplog.records] == [True]
+
+
+# -- who is asked whether anybody listens -----------------------------------------------------------
+
+
+class Asked(EventManager):
+    """Notes who asks it whether anybody listens."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.threads: set[threading.Thread] = set()
+
+    def has_listeners(self, cls: Any) -> bool:
+        self.threads.add(threading.current_thread())
+        if self.error is not None:
+            raise self.error
+        return super().has_listeners(cls)
+
+
+def test_a_manager_of_ours_is_asked_under_the_lock() -> None:
+    class Inheriting(EventManager):
+        """Has nothing of its own that would be asked."""
+
+    for manager in (EventManager(), Inheriting()):
+        asked = has_listeners_of(manager)
+        assert not asked(StoreSetEvent)
+        manager.connect(StoreModificationEvent, print)
+        assert asked(StoreSetEvent)
+        assert asked(MODIFICATION_EVENTS)
+        assert not asked(BaseEvent)
+
+
+def test_a_manager_of_the_users_is_not() -> None:
+    patched: Any = EventManager()
+    patched.has_listeners = patched.get_event_hierarchy = pytest.fail
+    assert not has_listeners_of(patched)(StoreSetEvent)
+    asked = Asked()
+    for manager in (asked, Asked(ValueError()), ForeignManager()):
+        assert has_listeners_of(manager)(StoreSetEvent)  # type: ignore[arg-type]
+    assert asked.threads == set()
+
+
+@pytest.mark.parametrize("error", [None, ValueError("on purpose")])
+def test_it_is_asked_by_the_dispatchers_thread(
+    error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "latchstore")
+    manager = Asked(error)
+    heard: list[str] = []
+    manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    with DictMemoryStore(manager) as store:
+        store.set("a", (b"", {}))
+        with store.transaction():
+            store.multiset_data(["b", "c"], [b"", b""])
+            store.delete("a")
+    assert heard == ["a", "b", "c"]
+    assert threading.current_thread() not in manager.threads
+    assert len(manager.threads) == 1
+    failures = [record for record in caplog.records if "has_listeners" in record.getMessage()]
+    assert len(failures) == (0 if error is None else 3)
+    assert {record.levelno for record in failures} <= {logging.DEBUG}
+
+
+def test_post_emit_of_a_foreign_manager_is_its_own() -> None:
+    calls: list[str] = []
+
+    class Telling(BaseEvent):
+        def post_emit(self) -> None:
+            calls.append("post")
+
+    class Foreign(ForeignManager):
+        def emit(self, event: BaseEvent, block: bool = True) -> None:
+            event.post_emit()
+
+    manager: Any = Foreign()
+    EventDelivery(manager, Telling()).deliver(EventDispatcher())
+    assert calls == ["post"]
 
 
 def test_deliveries_say_what_they_are() -> None:

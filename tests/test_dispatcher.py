@@ -147,7 +147,7 @@ def test_whatever_a_delivery_raises_is_logged_and_the_next_is_made(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.name == "latchstore"
-    assert record.getMessage() == "a listener broke off the delivery of <a call>"
+    assert record.getMessage() == "the delivery of <a call> was broken off"
     assert record.exc_info is not None
     assert record.exc_info[0] is error
 
@@ -191,17 +191,7 @@ def test_a_flush_that_takes_too_long_says_what_is_under_way(dispatcher: EventDis
     dispatcher.flush(None)
 
 
-def test_a_flush_waits_only_for_what_was_queued_before() -> None:
-    marked = threading.Event()
-
-    class Watched(EventDispatcher):
-        """Tells when a flush has set its mark: it sees to the thread after that."""
-
-        def ensure_running(self) -> None:
-            super().ensure_running()
-            marked.set()
-
-    dispatcher = Watched()
+def test_a_flush_waits_only_for_what_was_queued_before(dispatcher: EventDispatcher) -> None:
     first, second = Blocking(), Blocking()
     flushed = threading.Event()
 
@@ -213,9 +203,9 @@ def test_a_flush_waits_only_for_what_was_queued_before() -> None:
     dispatcher.ensure_running()
     assert first.begun.wait(TIMEOUT)
     flushing = threading.Thread(target=flush, daemon=True)
-    marked.clear()
     flushing.start()
-    assert marked.wait(TIMEOUT)
+    while not dispatcher._queue.marks:
+        time.sleep(0)
     dispatcher.submit(second)
     assert not flushed.is_set()
     first.let_go.set()
@@ -223,7 +213,6 @@ def test_a_flush_waits_only_for_what_was_queued_before() -> None:
     assert second.begun.wait(TIMEOUT)
     second.let_go.set()
     flushing.join(TIMEOUT)
-    dispatcher.stop(TIMEOUT)
 
 
 @pytest.mark.parametrize("method", ["flush", "stop"])
@@ -253,10 +242,11 @@ def test_the_very_first_delivery_must_not_wait_for_itself(monkeypatch: pytest.Mo
     delivered = threading.Event()
     errors: list[BaseException] = []
 
-    class SlowToStart(threading.Thread):
-        def start(self) -> None:
-            super().start()
-            assert delivered.wait(TIMEOUT)
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        assert delivered.wait(TIMEOUT)
 
     def wait_for_itself() -> None:
         try:
@@ -266,7 +256,7 @@ def test_the_very_first_delivery_must_not_wait_for_itself(monkeypatch: pytest.Mo
         finally:
             delivered.set()
 
-    monkeypatch.setattr("latchstore.delivery.dispatcher.threading.Thread", SlowToStart)
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
     submit(dispatcher, wait_for_itself)
     dispatcher.flush(TIMEOUT)
     dispatcher.stop(TIMEOUT)
@@ -286,23 +276,21 @@ def test_a_stopped_dispatcher_has_no_thread_and_starts_again() -> None:
     dispatcher.stop(TIMEOUT)  # twice is harmless
 
 
-def test_what_is_queued_while_the_thread_ends_is_delivered() -> None:
+def test_what_is_queued_while_the_thread_ends_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A delivery that is queued behind the order to stop is made by a new thread."""
     dispatcher = EventDispatcher()
     heard: list[threading.Thread] = []
+    join = threading.Thread.join
 
-    class LateThread(threading.Thread):
-        """Has something queued in the moment between its end and the news of that."""
-
-        def join(self, timeout: float | None = None) -> None:
-            super().join(timeout)
-            dispatcher.submit(Call(lambda: heard.append(threading.current_thread())))
+    def join_and_write(thread: threading.Thread, timeout: float | None = None) -> None:
+        join(thread, timeout)
+        dispatcher.submit(Call(lambda: heard.append(threading.current_thread())))
 
     submit(dispatcher, lambda: heard.append(threading.current_thread()))
     dispatcher.flush(TIMEOUT)
-    assert dispatcher._thread is not None
-    dispatcher._thread.__class__ = LateThread
-    dispatcher.stop(TIMEOUT)
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "join", join_and_write)
+        dispatcher.stop(TIMEOUT)
     assert dispatcher.running
     dispatcher.flush(TIMEOUT)
     first, second = heard
@@ -338,6 +326,228 @@ def test_two_threads_may_stop_it_at_once() -> None:
         dispatcher.stop(TIMEOUT)
         assert not dispatcher.running
         assert dispatcher.pending == 0
+
+
+# -- no thread, no memory --------------------------------------------------------------------------
+
+
+class NoThreads:
+    """The system gives no thread, until it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patches = monkeypatch
+        monkeypatch.setattr(threading.Thread, "start", self._refuse)
+
+    @staticmethod
+    def _refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def give(self) -> None:
+        self._patches.undo()
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
+    return NoThreads(monkeypatch)
+
+
+class TestWithoutThreads:
+    def test_a_write_is_made_and_its_event_waits_for_a_thread(
+        self, no_threads: NoThreads, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        heard: list[tuple[str, threading.Thread]] = []
+        store = DictMemoryStore(EventManager())
+        store.event_manager.connect(
+            StoreSetEvent, lambda event: heard.append((event.key, threading.current_thread()))
+        )
+        for key in "ab":
+            store.from_bytes(key, b"")
+        assert [record.getMessage() for record in caplog.records] == [
+            "no thread can be started for events; the next write tries again"
+        ]
+        assert heard == []
+        assert store.stats()["events_pending"] == 2
+        no_threads.give()
+        store.from_bytes("c", b"")
+        store.close(TIMEOUT)
+        assert [key for key, _ in heard] == ["a", "b", "c"]
+        assert threading.current_thread() not in [thread for _, thread in heard]
+
+    @pytest.mark.parametrize("wait", ["flush", "stop"])
+    def test_who_waits_for_events_delivers_them(
+        self, dispatcher: EventDispatcher, no_threads: NoThreads, wait: str
+    ) -> None:
+        heard: list[threading.Thread] = []
+        refused: list[BaseException] = []
+
+        def listen() -> None:
+            heard.append(threading.current_thread())
+            try:
+                dispatcher.flush(TIMEOUT)
+            except DispatcherThreadError as error:
+                refused.append(error)
+
+        for _ in range(3):
+            submit(dispatcher, listen)
+        getattr(dispatcher, wait)(TIMEOUT)
+        assert heard == [threading.current_thread()] * 3
+        assert len(refused) == 3
+        assert not dispatcher.running
+        assert dispatcher.pending == 0
+
+    @pytest.mark.usefixtures("no_threads")
+    def test_who_waits_for_room_delivers_as_much_as_makes_some(self) -> None:
+        heard: list[str] = []
+        store = DictMemoryStore(EventManager(), max_pending_events=3, lock_timeout=SHORT)
+        store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+        for number in range(10):
+            store.from_bytes(f"k{number}", b"")
+        assert store.stats()["events_pending"] <= 3
+        store.close(TIMEOUT)
+        assert heard == [f"k{number}" for number in range(10)]
+
+    @pytest.mark.usefixtures("no_threads")
+    def test_a_flush_that_delivers_ends_in_time(self, dispatcher: EventDispatcher) -> None:
+        heard: list[int] = []
+        submit(dispatcher, lambda: heard.append(1))
+        with pytest.raises(FlushTimeoutError, match=r"^events not heard in 0 s: 1 events pending$"):
+            dispatcher.flush(0)
+        assert heard == []
+        dispatcher.flush(TIMEOUT)
+        assert heard == [1]
+
+    def test_timers_wait_for_a_thread(self, dispatcher: EventDispatcher, no_threads: NoThreads) -> None:
+        called = threading.Event()
+        dispatcher.call_later(0.0, called.set)
+        no_threads.give()
+        dispatcher.call_later(1e6, print).cancel()
+        assert called.wait(TIMEOUT)
+
+
+def fail_for_memory(*arguments: object, **options: object) -> None:
+    raise MemoryError
+
+
+@pytest.fixture
+def bereft(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventDispatcher]:
+    """A dispatcher whose thread has died for want of memory, with two deliveries left."""
+    dispatcher = EventDispatcher()
+    go_on = threading.Event()
+
+    def fail_once() -> None:
+        if not go_on.is_set():
+            assert go_on.wait(TIMEOUT)
+            fail_for_memory()
+
+    submit(dispatcher, fail_once)
+    submit(dispatcher, lambda: None)
+    thread = dispatcher._thread
+    assert thread is not None
+    with monkeypatch.context() as patches:
+        for name in ("_note_failure", "_start"):
+            patches.setattr(dispatcher, name, fail_for_memory)
+        go_on.set()
+        thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert not dispatcher.running
+    assert dispatcher.pending == 2
+    yield dispatcher
+    dispatcher.stop(TIMEOUT)
+    assert dispatcher.pending == 0
+
+
+class TestADeadThread:
+    def test_is_missed_by_the_next_write(self, bereft: EventDispatcher) -> None:
+        heard = threading.Event()
+        bereft.submit(Call(heard.set))
+        bereft.start_if_needed()
+        assert heard.wait(TIMEOUT)
+
+    def test_is_missed_by_a_flush(self, bereft: EventDispatcher) -> None:
+        bereft.flush(TIMEOUT)
+        assert bereft.pending == 0
+        assert bereft.running
+
+    def test_is_missed_by_a_stop(self, bereft: EventDispatcher) -> None:
+        bereft.stop(TIMEOUT)
+        assert bereft.pending == 0
+        assert not bereft.running
+
+    def test_is_missed_by_a_flush_that_has_begun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        dispatcher = EventDispatcher()
+        tries: list[int] = []
+
+        def fail_once() -> None:
+            while not dispatcher._queue.marks:
+                time.sleep(0)
+            tries.append(1)
+            if len(tries) == 1:
+                monkeypatch.setattr(dispatcher, "_note_failure", fail_for_memory)
+                fail_for_memory()
+            monkeypatch.undo()
+
+        submit(dispatcher, fail_once)
+        dispatcher.flush(TIMEOUT)
+        assert len(tries) == 2
+        dispatcher.stop(TIMEOUT)
+
+
+def test_a_start_ends_though_the_new_thread_dies_before_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher = EventDispatcher()
+    heard: list[int] = []
+    with monkeypatch.context() as patches:
+        patches.setattr(sys, "unraisablehook", lambda unraisable: None)
+        patches.setattr(threading, "excepthook", lambda arguments: None)
+        patches.setattr("latchstore.delivery.threads.START_TIMEOUT", SHORT)
+        patches.setattr("latchstore.delivery.threads._StartedEvent.set", fail_for_memory)
+        submit(dispatcher, lambda: heard.append(1))
+        assert not dispatcher.running
+    assert len(caplog.records) == 1
+    dispatcher.flush(TIMEOUT)
+    assert heard == [1]
+    dispatcher.stop(TIMEOUT)
+
+
+@pytest.mark.parametrize("width", [20, 1000])
+def test_memory_that_runs_out_for_a_moment_ends_no_delivery(tmp_path: Path, width: int) -> None:
+    """The listener of "b" makes so many allocations fail; what is written afterwards is heard, once."""
+    pytest.importorskip("_testcapi")
+    script = f"""
+        import _testcapi, logging, threading, time
+        logging.disable(logging.CRITICAL)
+        threading.excepthook = sys.unraisablehook = lambda arguments: None
+
+        def listen(event):
+            heard.append(event.key)
+            if event.key == "b":
+                _testcapi.set_nomemory(n, n + {width})
+
+        for n in range(1, 200, 20):
+            store, heard = DictMemoryStore(EventManager()), []
+            store.event_manager.connect(StoreSetEvent, listen)
+            try:
+                store.multiset_data(list("bcdefg"), [b""] * 6)
+            except MemoryError:
+                pass  # this thread may want some as well
+            over = False
+            while not over:
+                try:
+                    time.sleep(0.02)
+                    _testcapi.remove_mem_hooks()
+                    over = True
+                except MemoryError:
+                    pass
+            store.from_bytes("h", b"")
+            store.flush(10)
+            store.from_bytes("i", b"")
+            store.close(10)
+            assert heard[0] == "b" and heard[-2:] == ["h", "i"], heard
+            assert len(set(heard)) == len(heard) and heard == sorted(heard), heard
+    """
+    code, out, err, _ = run_script(script, tmp_path / "heard")
+    assert (code, out) == (0, ""), err
 
 
 # -- the store and its thread ----------------------------------------------------------------------
@@ -630,18 +840,18 @@ def test_a_revision_that_is_heard_while_the_flush_begins() -> None:
     dispatcher = EventDispatcher()
     first, second = Commit(1), Commit(2)
 
-    class Late(list):  # type: ignore[type-arg]
+    class Late(dict):  # type: ignore[type-arg]
         """Takes the flag of the flush only when the first commit has been heard, and the second has not."""
 
-        def append(self, flag: object) -> None:
+        def __setitem__(self, flag: object, value: None) -> None:
             first.let_go.set()
             assert second.begun.wait(TIMEOUT)
-            super().append(flag)
+            super().__setitem__(flag, value)
 
     dispatcher.submit(first)
     dispatcher.submit(second)
     dispatcher.ensure_running()
-    dispatcher._flags = Late()
+    dispatcher._queue.marks = Late()
     dispatcher.flush(SHORT, 1)
     second.let_go.set()
     dispatcher.stop(TIMEOUT)
@@ -746,7 +956,7 @@ class TestStoreFlush:
 
 
 class Clock:
-    """Stands in for the module ``time`` in the dispatcher."""
+    """Stands in for the module ``time``."""
 
     now = 50.0
 
@@ -756,7 +966,7 @@ class Clock:
 
 def test_the_slowest_listener_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("latchstore.delivery.dispatcher.time", clock)
+    monkeypatch.setattr("latchstore.delivery.calls.time", clock)
     dispatcher = EventDispatcher(listener_name=str)
     for name, seconds in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 3.0)):
         dispatcher.calling = (name, StoreSetEvent(key="k"), clock.now)  # type: ignore[assignment]

@@ -29,7 +29,7 @@ from latchstore.contract.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.delivery import event_manager
+from latchstore.delivery import registry
 from latchstore.delivery.event_manager import EventInfo, EventManager
 
 TIMEOUT = 30
@@ -81,7 +81,7 @@ class Counter:
 def manager() -> Iterator[EventManager]:
     manager = EventManager()
     yield manager
-    manager._check()
+    manager.check()
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ class TestWeakReferences:
         owner = Owner()
         manager.connect(StoreSetEvent, owner.on_event)
         table = manager._table
-        identity = event_manager._identity(owner.on_event)
+        identity = registry.identity_of(owner.on_event)
         assert table.connection(StoreSetEvent, identity) is not None
         del owner
         gc.collect()
@@ -1051,7 +1051,7 @@ class TestNoUserCodeUnderTheLock:
     ) -> None:
         first, second = calls.listener("a"), calls.listener("b")
         monkeypatch.setattr(
-            event_manager, "_inserted", before_insertion(lambda: manager.connect(StoreSetEvent, second))
+            registry, "_inserted", before_insertion(lambda: manager.connect(StoreSetEvent, second))
         )
         manager.connect(StoreSetEvent, first)
         manager.emit(StoreSetEvent(key="a"))
@@ -1123,7 +1123,7 @@ class TestNoUserCodeUnderTheLock:
     ) -> None:
         owners = [Owner()]
         manager.connect(StoreSetEvent, owners[0].on_event)
-        monkeypatch.setattr(event_manager, "_inserted", before_insertion(owners.clear))
+        monkeypatch.setattr(registry, "_inserted", before_insertion(owners.clear))
         listener = calls.listener("a")
         run_in_threads(lambda: manager.connect(StoreSetEvent, listener))
         assert manager.get_listeners(StoreSetEvent) == [listener]
@@ -1141,7 +1141,7 @@ class TestNoUserCodeUnderTheLock:
             manager.connect(StoreSetEvent, new)
             manager.disconnect(StoreSetEvent, old)
 
-        monkeypatch.setattr(event_manager, "_inserted", before_insertion(finalize))
+        monkeypatch.setattr(registry, "_inserted", before_insertion(finalize))
         run_in_threads(lambda: manager.connect(StoreSetEvent, late))
         assert manager.get_listeners(StoreSetEvent) == [new, late]
 
@@ -1204,7 +1204,7 @@ class TestNoUserCodeUnderTheLock:
 
 def before_insertion(action: Callable[[], object]) -> Callable[..., Any]:
     """Return a stand-in for `_inserted` that runs an action once, in the middle of a change."""
-    insert = event_manager._inserted
+    insert = registry._inserted
     actions = [action]
 
     def inserted(*arguments: Any) -> Any:
@@ -1467,7 +1467,7 @@ class TestDefault:
                 # Both threads have found that there is no manager yet.
                 barrier.wait(TIMEOUT)
 
-        monkeypatch.setattr(event_manager, "EventManager", SlowManager)
+        monkeypatch.setattr(default_manager, "_default_class", SlowManager)
         found: list[BaseEventManager] = []
         run_in_threads(*[lambda: found.append(get_event_manager())] * 2)
         assert found[0] is found[1]

@@ -371,7 +371,7 @@ def test_a_signal_handler_may_fork_in_the_middle_of_a_flush() -> None:
     go_on = threading.Event()
 
     def listen(event: object) -> None:
-        while not store._dispatcher._flags:
+        while not store._dispatcher._queue.marks:
             time.sleep(0)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert go_on.wait(TIMEOUT)

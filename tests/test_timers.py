@@ -223,6 +223,57 @@ class TestCancelling:
         assert reference() is None
 
 
+class TestCancelledTimersAreFreed:
+    """They do not stay until they are due."""
+
+    def test_when_they_are_more_than_half(self, store: DictMemoryStore) -> None:
+        timers = [store.call_later(1e6, print) for _ in range(1_000)]
+        store.flush(TIMEOUT)
+        for timer in timers[:600]:
+            timer.cancel()
+        store.flush(TIMEOUT)
+        store.flush(TIMEOUT)
+        assert 400 <= len(store._dispatcher._timers) <= 600
+        assert [timer.active for timer in timers] == [False] * 600 + [True] * 400
+
+    def test_while_a_listener_is_at_work(self, store: DictMemoryStore) -> None:
+        entered, leave = threading.Event(), threading.Event()
+
+        def listener(event: Any) -> None:
+            entered.set()
+            assert leave.wait(TIMEOUT)
+
+        store.event_manager.connect(StoreSetEvent, listener)
+        store.from_bytes("key", b"")
+        assert entered.wait(TIMEOUT)
+        for _ in range(1_000):
+            store.call_later(1e6, print).cancel()
+        assert len(store._dispatcher._timers) == 0
+        assert store._dispatcher._queue.items.qsize() <= 1
+        leave.set()
+
+    def test_while_the_store_is_closed(self, store: DictMemoryStore) -> None:
+        store.close()
+        for _ in range(1_000):
+            store.call_later(1e6, print).cancel()
+        assert len(store._dispatcher._timers) == 0
+        assert store._dispatcher._queue.items.empty()
+
+    def test_the_others_are_called(self, store: DictMemoryStore, clock: Clock, calls: Calls) -> None:
+        for number in range(400):
+            store.call_later(1.0 + number % 7, calls(str(number)))
+        store.flush(TIMEOUT)
+        for _ in range(1_000):
+            store.call_later(1e6, print)
+        cancelled = [store.call_later(2.0, calls("cancelled")) for _ in range(2_000)]
+        store.flush(TIMEOUT)
+        for timer in cancelled:
+            timer.cancel()
+        clock.pass_by(store, 7.0)
+        assert sorted(calls.names, key=int) == [str(number) for number in range(400)]
+        assert len(store._dispatcher._timers) < 2_000
+
+
 class TestUsingTheStore:
     def test_from_a_listener(self, store: DictMemoryStore, clock: Clock, calls: Calls) -> None:
         store.event_manager.connect(StoreSetEvent, lambda event: store.call_later(1.0, calls(event.key)))

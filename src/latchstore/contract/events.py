@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
@@ -71,7 +73,7 @@ class BaseEvent:
     """
 
     source: Any
-    _handled: bool
+    _handled = False
 
     def __init__(self, /, source: Any = None, **attributes: Any) -> None:
         attributes["source"] = source
@@ -96,6 +98,10 @@ class BaseEvent:
             if (value := getattr(self, name, None)) is not None
         ]
         return f"<{type(self).__name__}{''.join(shown)}>"
+
+
+#: Tells whether an event was marked as handled. hot path: written in C, as it is asked after each listener.
+is_handled: Callable[[BaseEvent], bool] = attrgetter("_handled")
 
 
 class StoreEvent(BaseEvent):

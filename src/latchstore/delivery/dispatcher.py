@@ -1,180 +1,67 @@
-"""One background thread that hands out what was committed, in the order in which it was queued.
+"""One background thread that calls listeners with what was committed, in the order in which it was queued.
 
 Thread safety:
 
-1. `submit` may be called by any thread, also under the store's locks: it is one ``SimpleQueue.put``,
-   which CPython implements in C as reentrant, so that a finalizer may call it too. The order of the
-   calls is the order of delivery; commits call it under the writer mutex.
-2. Deliveries are run by the dispatcher's thread alone, with no lock held: listeners may do anything.
-3. The thread knows the dispatcher, never the store, so that a store nobody uses is freed; `stop_soon`
+1. `submit` may be called by any thread, also under the store's lock: it is one ``SimpleQueue.put``, so that
+   a finalizer may call it as well. The order of the calls is the order of delivery. What is queued twice,
+   since an exception struck whoever queued it, counts and is heard once.
+2. Deliveries are run by one thread at a time, with no lock held: listeners may do anything. It is a daemon
+   thread, or, where the system gives none, a thread that waits for events (`flush`, `stop`, `wait_for_room`).
+3. Who delivers is at the post (`_post`): a thread puts itself there, and delivers if it is the first there.
+   It takes itself away by one call in C in a ``finally``, which needs no memory; so a thread that has ended,
+   for whatever reason, is missed and replaced by the next write, flush or stop. What it had in hand stays in
+   the queue's `taken`, and each delivery keeps how far it has come, so the next thread goes on there.
+4. The thread refers to the dispatcher, never to the store, so that a store nobody uses is freed; `stop_soon`
    is what its finalizer calls.
-4. Of the threads that were started one runs, whichever takes the post first; so it does no harm if an
-   exception makes `ensure_running` forget one that it has started. An exception may strike the thread, too:
-   another one goes on where it stood. A delivery goes from the queue to `_taken` in C, and stays there
-   until all have heard it; how far it has come it knows itself.
-5. Each counter has one writer at a time: `_queued_more` whoever holds the writer mutex, all others the
-   dispatcher's thread. Others read them at any time and may be a moment behind. A delivery that is queued
-   twice, since an exception struck whoever did it, counts and is heard once.
-6. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A
-   writer waits for that at the door with no lock of the store held, and looks again by itself now and
-   then, so a wake-up that is missed costs it a moment and no more.
-7. Timers are in the hands of the thread alone: a new one comes to it by the queue, and by a list before that.
-   While they are held back, as the store is closed, none is called, and new ones stay in the list, so that no
-   thread runs for them. Who puts one there looks afterwards whether they are held back, who ends that looks
-   at the list afterwards: so one of the two hands it on.
+5. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A writer
+   waits for that at the door with no lock of the store held, and looks again by itself now and then, so a
+   wake-up that is missed costs it a moment and no more.
+6. While timers are held, as the store is closed, no thread runs for them. Who makes one looks afterwards
+   whether they are held, who ends that looks for new ones afterwards: so one of the two wakes the thread.
 """
 
 from __future__ import annotations
 
 import atexit
-import heapq
-import itertools
 import logging
 import sys
 import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
 from threading import get_ident
-from typing import Any
 
-from latchstore.contract.errors import BackpressureError, DispatcherThreadError, FlushTimeoutError
-from latchstore.contract.events import BaseEvent
-from latchstore.delivery.waiting import Latch, Waiters
+from latchstore.contract.errors import (
+    BackpressureError,
+    DispatcherThreadError,
+    FlushTimeoutError,
+    LockTimeoutError,
+)
+from latchstore.delivery.calls import ListenerCalls
+from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
+from latchstore.delivery.threads import DeliveryThread
+from latchstore.delivery.timers import Timer, TimerHeap
+from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters
+
+__all__ = ["Delivery", "EventDispatcher", "Timer"]
 
 logger = logging.getLogger("latchstore")
 
 #: Seconds that the interpreter's exit waits for pending events of all stores together.
 EXIT_TIMEOUT = 10.0
 
+#: How often what fails is tried before it is given up: what strikes from outside does so once or twice.
+_TRIES = 10
 
-#: Seconds after which a writer at the door looks by itself whether there is room.
-_LOOK_AGAIN = 0.05
-
-
-#: Is never queued.
-_NEVER: Any = object()
-
-
-class Delivery(ABC):
-    """What is queued: something that tells its listeners when its turn has come.
-
-    Attributes
-    ----------
-    count : int
-        How many events it stands for. Of those with more than one, one is submitted at a time.
-    revision : int or None
-        The commit that it tells of, if it does.
-    more_until : int
-        How many events beyond the first of each delivery were queued up to this one, if it has more than one.
-    done : bool
-        Whether all of it has been heard.
-    failed : bool
-        Whether it was broken off once.
-    """
-
-    __slots__ = ("count", "done", "failed", "more_until", "revision")
-
-    def __init__(self, count: int = 1, revision: int | None = None) -> None:
-        self.count = count
-        self.revision = revision
-        self.more_until = 0
-        self.done = False
-        self.failed = False
-
-    @abstractmethod
-    def deliver(self, dispatcher: EventDispatcher) -> None:
-        """Call the listeners; the dispatcher is told of each. Called again, it goes on where it stood."""
-
-    def forget(self) -> None:
-        """Stand for nothing any more: a listener has forked, and in the child this is the parent's."""
-        self.count = 0
-        self.revision = None
+#: The same for want of memory, of which there may be enough again soon, and the seconds between.
+_TRIES_FOR_MEMORY = 250
+_PAUSE = 0.01
 
 
-class _Flag(Delivery):
-    """A delivery that only says when its turn has come: all that was queued before has been heard."""
-
-    __slots__ = ("reached", "until")
-
-    def __init__(self, until: int | None) -> None:
-        super().__init__(0)
-        # A queue and not an Event, whose wait() can be left locked by an interrupt (locking.py).
-        self.reached: SimpleQueue[None] = SimpleQueue()
-        # It is rung as soon as this revision has been heard, even if its turn has not come.
-        self.until = until
-
-    def deliver(self, dispatcher: EventDispatcher) -> None:
-        self.reached.put(None)
-        if self in dispatcher._flags:
-            dispatcher._flags.remove(self)
-
-
-class Timer:
-    """A function that the dispatcher's thread calls once, some time from now."""
-
-    __slots__ = ("_dispatcher", "_function", "_queue", "_waiting", "due")
-
-    def __init__(self, seconds: float, function: Callable[[], object], dispatcher: EventDispatcher) -> None:
-        #: When it is called, in monotonic seconds.
-        self.due = time.monotonic() + seconds
-        # Given up as soon as it is not needed: the thread may wait for long with the timer at hand.
-        self._function: Callable[[], object] | None = function
-        self._dispatcher = weakref.ref(dispatcher)
-        self._queue = dispatcher._queue
-        self._waiting = True
-
-    @property
-    def active(self) -> bool:
-        """Whether the function is still to be called; in a forked child, no timer of the parent's is."""
-        dispatcher = self._dispatcher()
-        return self._waiting and dispatcher is not None and dispatcher._queue is self._queue
-
-    def cancel(self) -> None:
-        """Have the function not be called, if it has not been."""
-        self._waiting = False
-        self._function = None
-
-    def fire(self) -> None:
-        """Call the function, unless the timer was cancelled; what it raises is logged."""
-        function = self._function
-        if function is None or not self._waiting:
-            return
-        self._waiting = False
-        self._function = None
-        try:
-            function()
-        except BaseException:
-            logger.exception("%r, called by a timer, failed", function)
-
-
-class _NewTimer(_Flag):
-    """Brings a timer to the dispatcher's thread."""
-
-    __slots__ = ("_timer",)
-
-    def __init__(self, timer: Timer) -> None:
-        super().__init__(None)
-        self._timer = timer
-
-    def deliver(self, dispatcher: EventDispatcher) -> None:
-        super().deliver(dispatcher)
-        heapq.heappush(dispatcher._timers, (self._timer.due, next(_timer_numbers), self._timer))
-
-
-#: Of two timers that are due at the same time, the one that was made first is called first.
-_timer_numbers = itertools.count()
-
-
-class EventDispatcher:
+class EventDispatcher(ListenerCalls):
     """A queue of deliveries and the daemon thread that runs them.
-
-    It is also the observer (`event_manager.ListenerObserver`) of the listeners that it calls.
 
     Parameters
     ----------
@@ -187,19 +74,10 @@ class EventDispatcher:
 
     Attributes
     ----------
-    calling : tuple of callable, BaseEvent and float, or None
-        The listener that is being called, with what, and since when, in monotonic seconds; one assignment
-        publishes it.
     crowded : bool
         Whether writers are to call `wait_for_room` before they commit anything.
     heard_revision : int
         The last commit whose events have all been heard.
-    delivered : int
-        How many events have been emitted.
-    listener_errors : int
-        How many calls of listeners have raised something.
-    slowest : tuple of str or None, and float
-        The listener that has taken longest in one call, and how long, in seconds.
     """
 
     def __init__(
@@ -208,51 +86,36 @@ class EventDispatcher:
         limit: int | None = None,
         listener_name: Callable[[object], str] = repr,
     ) -> None:
-        self.calling: tuple[Callable[..., object], BaseEvent, float] | None
+        super().__init__(listener_name)
         self._name = name
         self._limit = limit
         # With a few events of room for each wake-up, or writers and listeners would take turns.
         self._room_below = None if limit is None else limit - limit // 16
-        self._listener_name = listener_name
         # Whether the store is gone.
         self._abandoned = False
-        # Whether timers are held back: rule 7.
-        self._holding = False
-        self.delivered = 0
-        self.listener_errors = 0
-        self.slowest: tuple[str | None, float] = (None, 0.0)
+        self._timers = TimerHeap()
         self.heard_revision = 0
-        self.renew()
+        self._renew()
         _dispatchers.add(self)
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """Begin with nothing queued and no thread."""
-        self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
-        # What the thread has taken from the queue and is not done with: one item at the most.
-        self._taken: deque[Delivery | None] = deque()
-        # Moves one from there to here, with no bytecode in between.
-        self._moves: Iterator[None] = map(self._taken.append, iter(self._queue.get, _NEVER))
-        # Guards that a thread is started and told to end once. Nothing is called under it but Thread.start.
+        self._queue = DeliveryQueue()
+        # Held while a thread is started, so that it is one; no user code runs meanwhile. A thread asks for it
+        # at its end as well, and is not waited for by whoever holds it.
         self._life = Latch()
-        # Item 0 is the thread that runs.
+        # Who delivers, by thread identifier: the first one; see rule 3.
         self._post: dict[int, threading.Thread] = {}
-        self._starting = False
-        self._stopping = False
-        # What the thread is delivering and since when (monotonic seconds); one assignment publishes it.
-        self._delivering: tuple[Delivery, float] | None = None
+        # Whether it was logged that no thread can be started.
+        self._warned = False
+        # What has failed last, at which point, and how often in a row.
+        self._failed: tuple[Delivery | None, object, int] = (None, None, 0)
+        self._timers = TimerHeap(self._timers.held)
         self.calling = None
-        # Events beyond the first of each delivery, for `pending`: queued, and done with.
-        self._queued_more = 0
-        self._done_more = 0
+        self.delivering = None
         self.crowded = False
         # Writers at the door wait here for `crowded` to be taken back, with no lock held.
         self._room = Waiters()
-        # The flags in the queue, which are no events; changed by single list operations.
-        self._flags: list[_Flag] = []
-        # A heap, of the thread's own.
-        self._timers: list[tuple[float, int, Timer]] = []
-        # Timers that were made while they are held back; changed by single list operations.
-        self._held: list[Timer] = []
 
     def renew_in_child(self) -> None:
         """Begin anew in a forked child: what is queued or under way is the parent's.
@@ -260,83 +123,196 @@ class EventDispatcher:
         If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
         listener returns, it calls no others and ends.
         """
-        calling, delivering = self.calling, self._delivering
+        calling, delivering, queue = self.calling, self.delivering, self._queue
         if calling is not None:
             calling[1].mark_as_handled()
         if delivering is not None:
             delivering[0].forget()
-        for flag in self._flags.copy():
-            flag.reached.put(None)  # the wait of a thread that has forked in the middle of it
-        self.renew()
+        self._timers.live = False
+        self._renew()
+        queue.ring_all()  # the wait of a thread that has forked in the middle of it
 
-    # -- what is going on -------------------------------------------------------------------------
+    # -- who delivers -----------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
         """How many events are waiting or being heard."""
-        more = self._queued_more - self._done_more - len(self._flags)
-        return max(0, self._queue.qsize() + (self._delivering is not None) + more)
+        return max(0, self._queue.events + (self.delivering is not None))
 
     @property
     def running(self) -> bool:
-        """Whether the thread is being started, or runs."""
-        return self._starting or bool(self._post)
+        """Whether a thread delivers, or waits for something to deliver."""
+        return bool(self._post)
 
     @property
     def _thread(self) -> threading.Thread | None:
-        return self._post.get(0)
+        threads = list(self._post.values())
+        return threads[0] if threads else None
 
     def on_dispatcher_thread(self) -> bool:
-        """Tell whether the calling thread is the dispatcher's."""
-        thread = self._thread
-        return thread is not None and thread.ident == get_ident()
+        """Tell whether the calling thread delivers: whether a listener is calling."""
+        return get_ident() in self._post
 
-    def describe(self) -> str:
-        """Say what is being heard, by whom, for how long, and how much is waiting."""
-        calling, delivering = self.calling, self._delivering
-        waiting = f"{self.pending} events pending"
-        if calling is not None:
-            listener, event, since = calling
-            held = time.monotonic() - since
-            return f"listener {self._listener_name(listener)} has had {event!r} for {held:.3f} s, {waiting}"
-        if delivering is None:
-            return waiting
-        delivery, since = delivering
-        return f"{delivery!r} under way for {time.monotonic() - since:.3f} s, {waiting}"
+    def refuse_on_own_thread(self, operation: str) -> None:
+        """Raise DispatcherThreadError if a listener is calling."""
+        if self.on_dispatcher_thread():
+            raise DispatcherThreadError(
+                f"{operation}() on the dispatcher's thread would wait for itself: listeners must not call it"
+            )
 
-    def _listener(self) -> str | None:
-        calling = self.calling
-        return None if calling is None else self._listener_name(calling[0])
+    def start_if_needed(self) -> None:
+        """Start the thread if it does not run and something is queued; want of a thread raises nothing."""
+        # hot path: asked first what is mostly so.
+        if not self._post and not self._queue.items.empty():
+            self.ensure_running()
 
-    # -- told by what is delivered ----------------------------------------------------------------
+    def ensure_running(self) -> None:
+        """Start the thread if it does not run; want of a thread raises nothing."""
+        if self._post or self._has_started():
+            return
+        if not threading.main_thread().is_alive():
+            # Python 3.12.0 and 3.12.1 start no thread from now on, though others may run for long.
+            self._deliver_until(self._queue.is_empty)
+        elif not self._warned:
+            self._warned = True
+            try:
+                logger.warning("no thread can be started for events; the next write tries again")
+            except (MemoryError, RecursionError):
+                return  # the write was made, and must return
 
-    def returned(self, failed: bool) -> float:
-        """Note that the listener has returned, or raised something; return the time."""
-        now = time.monotonic()
-        calling, self.calling = self.calling, None
-        if failed:
-            self.listener_errors += 1
-        if calling is not None and now - calling[2] > self.slowest[1]:
-            self.slowest = (self._listener_name(calling[0]), now - calling[2])
-        return now
+    def _has_started(self) -> bool:
+        """Start the thread; return whether one runs, or none may be started any more."""
+        try:
+            return self._life.during(self._start)
+        except LockTimeoutError:
+            return True  # a signal handler or a finalizer in the middle of this very call, which goes on
+        except (RuntimeError, MemoryError):
+            return False
 
-    # -- the queue and its thread -----------------------------------------------------------------
+    def _start(self) -> bool:
+        # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
+        if self._post or sys.is_finalizing():
+            return True
+        left: list[None] = []
+        thread = DeliveryThread(partial(self._run, left), self._name)
+        thread.start()
+        # Not until it has ended: at its end it asks for the latch that is held here.
+        while not self._post and not left and thread.is_alive():
+            time.sleep(0)
+        self._warned = False
+        return bool(self._post or left)
+
+    def _run(self, left: list[None]) -> None:
+        """Deliver until told to end; the function of the thread."""
+        broken_off = None
+        try:
+            self._deliver_until(None)
+        except BaseException as error:
+            broken_off = error
+        left.append(None)
+        if not self._queue.is_empty():
+            # Somebody wrote while it ended, or it was broken off.
+            self.ensure_running()
+        if broken_off is not None:
+            logger.error("the dispatcher's thread was broken off; another one goes on", exc_info=broken_off)
+
+    def _deliver_until(self, enough: Callable[[], bool] | None) -> None:
+        """Deliver on the calling thread, unless another one does, until `enough`, or until told to end."""
+        post, queue, ident = self._post, self._queue, get_ident()
+        try:
+            post[ident] = threading.current_thread()
+            if list(post)[:1] == [ident]:
+                queue.ending = False
+                self._deliver_in_turn(queue, enough)
+        finally:
+            post.pop(ident, None)  # one call in C, needing no memory: rule 3
+
+    def _deliver_unless_running(self, enough: Callable[[], bool]) -> None:
+        """Start the thread if it does not run; where none can be had, deliver here until it is enough."""
+        if not self._post and not self._has_started():
+            self._deliver_until(lambda: enough() or self._queue.is_empty())
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def _deliver_in_turn(self, queue: DeliveryQueue, enough: Callable[[], bool] | None) -> None:
+        # In a child that a listener has forked the queue is another one.
+        while not queue.ending and queue is self._queue and (enough is None or not enough()):
+            try:
+                self._run_next(queue)
+            except BaseException as error:
+                self._note_failure(queue, error)
+
+    def _run_next(self, queue: DeliveryQueue) -> None:
+        """Take the next delivery, or go on with the one that was begun, and run it to its end."""
+        taken = queue.taken
+        if not taken:
+            timers = self._timers
+            seconds = timers.fire_due(time.monotonic) if timers.new or timers.heap else None
+            if queue is not self._queue:
+                return  # a timer has forked
+            if seconds is None:
+                next(queue.moves)
+            else:
+                queue.take_within(seconds)
+                if not taken:
+                    return
+        delivery = taken[0]
+        if not delivery.done:
+            if delivery.count:
+                self.delivering = (delivery, time.monotonic())
+            if delivery.revision is not None:
+                # Of commits that nobody listened to there was nothing to hear.
+                self._note_heard(queue, delivery.revision - 1)
+            delivery.deliver(self)
+            delivery.done = True
+        if queue is not self._queue:
+            return  # a listener has forked
+        self.calling = None
+        self.delivering = None
+        if delivery.count > 1:
+            queue.done_more = max(queue.done_more, delivery.more_until)
+        if delivery.revision is not None:
+            self._note_heard(queue, delivery.revision)
+        taken.popleft()
+        if self.crowded and not self._is_full():
+            self._make_room()
+
+    def _note_heard(self, queue: DeliveryQueue, revision: int) -> None:
+        if revision > self.heard_revision:
+            self.heard_revision = revision
+            if queue.marks:
+                queue.ring(revision)
+
+    def _note_failure(self, queue: DeliveryQueue, error: BaseException) -> None:
+        """Have what was broken off tried again, for what has struck may have been anything.
+
+        What fails again and again is no listener's, but a trace function's, a filter's or `pre_emit`'s.
+        """
+        if isinstance(error, MemoryError):
+            time.sleep(_PAUSE)
+        if not queue.taken or queue is not self._queue:
+            return
+        delivery = queue.taken[0]
+        before, progress, tries = self._failed
+        if before is not delivery or progress != delivery.progress:
+            tries = 0
+        self._failed = (delivery, delivery.progress, tries + 1)
+        if tries + 1 >= (_TRIES_FOR_MEMORY if isinstance(error, MemoryError) else _TRIES):
+            delivery.skip()
+            logger.error("the delivery of %r was broken off", delivery, exc_info=error)
+
+    # -- queueing ---------------------------------------------------------------------------------
 
     def submit(self, delivery: Delivery) -> None:
-        """Queue a delivery. Never waits; `ensure_running` must follow once no lock is held."""
-        if delivery.count > 1:
-            if not delivery.more_until:
-                delivery.more_until = self._queued_more + delivery.count - 1
-            self._queued_more = delivery.more_until
+        """Queue a delivery. Never waits; `start_if_needed` must follow once no lock is held."""
         queue = self._queue
-        queue.put(delivery)
+        if delivery.count > 1:
+            queue.count_more(delivery)
+        queue.items.put(delivery)
         limit = self._limit
-        if limit is None:
-            return
-        # `pending` takes longer to ask for; it is one more than this at the most.
-        almost = queue.qsize() + self._queued_more - self._done_more
-        if almost + 1 >= limit and self.pending >= limit:
-            self.crowded = True
+        # hot path: `pending` takes longer to ask for; it is one more than this at the most.
+        if limit is not None and queue.items.qsize() + queue.queued_more - queue.done_more + 1 >= limit:
+            self.crowded = self.crowded or self.pending >= limit
 
     def wait_for_room(self, purpose: str, timeout: float | None) -> None:
         """Wait until the queue has room. The caller holds no lock, and is no listener.
@@ -346,204 +322,61 @@ class EventDispatcher:
         BackpressureError
             If there is none within `timeout` seconds; it names the listener that is running.
         """
-        self.ensure_running()
-        seconds = -1 if timeout is None else timeout
-        if not self._room.wait(lambda: not self._is_full(), seconds, 0, _LOOK_AGAIN):
+        if not self._room.wait(self._has_room, -1 if timeout is None else timeout, 0, LOOK_AGAIN):
             raise BackpressureError(
                 f"{purpose}: no room for events in {timeout:g} s "
                 f"(max_pending_events={self._limit}): {self.describe()}",
                 self.pending,
-                self._listener(),
+                self.listener(),
             )
         self._make_room()
+
+    def _has_room(self) -> bool:
+        if self._is_full():
+            self._deliver_unless_running(lambda: not self._is_full())
+        return not self._is_full()
+
+    def _is_full(self) -> bool:
+        return self._room_below is not None and self.pending >= max(1, self._room_below)
 
     def _make_room(self) -> None:
         self.crowded = False
         self._room.ring_all()
 
-    def _is_full(self) -> bool:
-        return self._room_below is not None and self.pending >= max(1, self._room_below)
-
-    def ensure_running(self) -> None:
-        """Start the thread if it does not run. Raises RuntimeError if the system gives no thread."""
-        if not self.running and not self._life.during(self._start):
-            self._deliver_here()
-
-    def start_if_needed(self) -> None:
-        """Start the thread if it does not run and something is queued."""
-        # Asked first what is mostly so: `pending` would take 0.5 us at the end of each write.
-        if not self._post and not self._queue.empty():
-            self.ensure_running()
-
-    def _start(self) -> bool:
-        """Return whether there is no more to be done."""
-        # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
-        if self.running or sys.is_finalizing():
-            return True
-        try:
-            self._starting = True
-            self._start_threads()
-        except RuntimeError:
-            if threading.main_thread().is_alive():
-                raise
-            return False
-        finally:
-            self._starting = False
-        return True
-
-    def _start_threads(self) -> None:
-        # More than one only if an exception strikes a thread before it has its post.
-        while not self._post:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            thread.start()
-            while not self._post and thread.is_alive():
-                time.sleep(0)
-
-    def _deliver_here(self) -> None:
-        """Deliver what is queued on the calling thread.
-
-        Python 3.12.0 and 3.12.1 start no thread once the main thread is over, though others may run for long.
-        """
-        thread = threading.current_thread()
-        while self._has_more() and self._post.setdefault(0, thread) is thread:
-            try:
-                self._run_all()
-            finally:
-                self._life.during(self._leave_post, thread)
-
-    def _run_all(self) -> None:
-        while self._has_more():
-            self._run_next()
-
-    def _has_more(self) -> bool:
-        return bool(self._taken) or not self._queue.empty()
-
-    def _run(self) -> None:
-        """Deliver until told to stop. Nothing that a listener does ends this loop."""
-        thread = threading.current_thread()
-        try:
-            if self._post.setdefault(0, thread) is thread:
-                self._run_at_post(thread)
-                self._life.during(self._leave_post, thread)
-        except BaseException:
-            # Something has struck outside of all listeners: another thread goes on.
-            logger.exception("the thread of the dispatcher was broken off")
-            if self._post.get(0) is thread:  # else whoever has started it may hold the latch, and wait
-                self._life.during(self._leave_post, thread)
-        if self._has_more():
-            # It was told to end twice, or something struck, or somebody wrote while it ended.
-            self._life.during(self._start_if_more)
-
-    def _start_if_more(self) -> bool:
-        # Asked again under the latch: another thread may have delivered all of it, and been told to end.
-        return not self._has_more() or self._start()
-
-    def _run_at_post(self, thread: threading.Thread) -> None:
-        # A child that a listener has forked has this thread, and not its post.
-        while self._run_next() and self._post.get(0) is thread:
-            pass
-
-    def _leave_post(self, thread: threading.Thread) -> None:
-        if self._post.get(0) is thread:
-            if self._taken and self._taken[0] is None:
-                # The word to end. Else the next thread has yet to meet it, should there be one.
-                self._stopping = False
-                self._taken.popleft()
-            self._post.clear()
-
-    def _run_next(self) -> bool:
-        taken = self._taken
-        if not taken:
-            if self._timers:
-                self._take_or_fire()
-            else:
-                next(self._moves)
-        delivery = taken[0]
-        if delivery is None:
-            return False
-        if not delivery.done:
-            if delivery.count:
-                self._delivering = (delivery, time.monotonic())
-            revision = delivery.revision
-            if revision is not None and revision - 1 > self.heard_revision:
-                # Commits that nobody listened to stand before this one: there was nothing to hear of them.
-                self._note_heard(revision - 1)
-            try:
-                delivery.deliver(self)
-            except BaseException:
-                if not delivery.failed:
-                    delivery.failed = True
-                    return True  # it goes on where it was: what has struck may have been anything
-                logger.exception("a listener broke off the delivery of %r", delivery)
-            delivery.done = True
-        self.calling = None
-        self._delivering = None
-        if delivery.count > 1:
-            self._done_more = max(self._done_more, delivery.more_until)
-        revision = delivery.revision  # asked again, as a listener may have forked
-        if revision is not None and revision > self.heard_revision:
-            self._note_heard(revision)
-        taken.popleft()
-        if self.crowded and not self._is_full():
-            self._make_room()
-        return True
-
-    def _take_or_fire(self) -> None:
-        """Take what is queued next, and call the timers that are due before it comes."""
-        taken, timers = self._taken, self._timers
-        while timers and not taken and not self._holding:
-            due, _, timer = timers[0]
-            left = due - time.monotonic()
-            if left <= 0:
-                timer.fire()
-                heapq.heappop(timers)
-                continue
-            get = partial(self._queue.get, timeout=min(left, threading.TIMEOUT_MAX))
-            with suppress(Empty):
-                next(map(taken.append, iter(get, _NEVER)))  # as `_moves` does
-        if not taken:
-            next(self._moves)
+    # -- timers -----------------------------------------------------------------------------------
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Have the thread call a function once, `seconds` from now, between two deliveries."""
-        timer = Timer(seconds, function, self)
-        self._held.append(timer)
-        if not self._holding:
-            self._hand_on_held()
+        timers = self._timers
+        timer = Timer(time.monotonic() + seconds, function, timers, self)
+        timers.new[timer] = None
+        self._wake()
         return timer
 
-    def _hand_on_held(self) -> None:
-        """Have the thread get the timers that were made; one that comes to it twice is called once."""
-        for timer in self._held.copy():
-            self._put_flag(_NewTimer(timer))
-            with suppress(ValueError):
-                self._held.remove(timer)  # else another thread has done so
-        self.ensure_running()
+    def timer_cancelled(self, timer: Timer) -> None:
+        """Free a timer that is not to be called any more."""
+        if self._timers.discard(timer):
+            self._wake()
 
     def hold_timers(self) -> None:
         """Call no timers from now on, until `resume`."""
-        self._holding = True
+        self._timers.held = True
 
     def resume(self) -> None:
         """Call timers again, those that have become due meanwhile at once."""
-        self._holding = False
-        if self._timers or self._held:
-            self._put_flag(_Flag(None))  # wakes the thread, should it run
-            self._hand_on_held()
+        self._timers.held = False
+        if self._timers:
+            self._wake()
 
-    def _note_heard(self, revision: int) -> None:
-        self.heard_revision = revision
-        # The copy is made only if there is anything in it: this is done for each commit.
-        for flag in self._flags.copy() if self._flags else ():
-            if flag.until is not None and flag.until <= revision:
-                flag.reached.put(None)
+    def _wake(self) -> None:
+        """Have the thread look at the timers, unless they are held."""
+        if not self._timers.held:
+            # What is queued already makes it look at them as well.
+            if self._queue.items.empty():
+                self._queue.put_mark(Mark(self._queue))
+            self.start_if_needed()
 
-    def refuse_on_own_thread(self, operation: str) -> None:
-        """Raise DispatcherThreadError if a listener is calling."""
-        if self.on_dispatcher_thread():
-            raise DispatcherThreadError(
-                f"{operation}() on the dispatcher's thread would wait for itself: listeners must not call it"
-            )
+    # -- waiting for events -----------------------------------------------------------------------
 
     def flush(self, timeout: float | None, revision: int | None = None) -> None:
         """Wait until all that was queued before has been heard, or all up to a revision.
@@ -556,38 +389,37 @@ class EventDispatcher:
             If that takes longer than `timeout` seconds.
         """
         self.refuse_on_own_thread("flush")
-        if self._thread is None and self._queue.empty():
+        if self._queue.is_empty() and not self._post:
             return
         if revision is not None and revision <= self.heard_revision:
             return
         if sys.is_finalizing():
             if self.pending:
-                raise FlushTimeoutError(
-                    f"Python shuts down, and no thread runs any more: {self.describe()}",
-                    self.pending,
-                    self._listener(),
-                )
+                raise self.not_heard("Python shuts down, and no thread runs any more")
             return
-        flag = _Flag(revision)
-        self._put_flag(flag)
-        self.ensure_running()
-        # Asked again: the thread may have passed the revision before it knew of the flag.
-        if revision is not None and revision <= self.heard_revision:
-            return
-        try:
-            flag.reached.get(timeout=timeout)
-        except Empty:
-            raise self._not_heard("events not heard", timeout) from None
+        self._wait_for(Flag(self._queue, revision), timeout)
 
-    def _put_flag(self, flag: _Flag) -> None:
-        try:
-            self._flags.append(flag)
-            self._queue.put(flag)
-        except BaseException:
-            # Those in the list are in the queue, too, or `pending` would be wrong.
-            if flag in self._flags:
-                self._queue.put(flag)
-            raise
+    def _wait_for(self, flag: Flag, timeout: float | None) -> None:
+        """Queue a flag and wait until it is reached. The time is counted by the waits themselves."""
+        self._queue.put_mark(flag)
+        left = float("inf") if timeout is None else timeout
+        while True:
+            deadline = time.monotonic() + left
+            self._deliver_unless_running(
+                lambda: not flag.reached.empty() or time.monotonic() >= deadline  # noqa: B023
+            )
+            # Asked each time: the thread may have passed the revision before it met the flag.
+            if flag.until is not None and flag.until <= self.heard_revision:
+                return
+            seconds = min(left, LOOK_AGAIN)
+            try:
+                flag.reached.get(timeout=seconds)
+            except Empty:
+                left -= seconds
+            else:
+                return
+            if left <= 0:
+                raise self.not_heard(f"events not heard in {timeout:.3g} s")
 
     def stop(self, timeout: float | None) -> None:
         """Deliver all that is queued and end the thread; it starts again when it is needed again.
@@ -599,50 +431,32 @@ class EventDispatcher:
         """
         begun = time.monotonic()
         self.flush(timeout)
-        thread = self._life.during(self._tell_to_end)
-        if sys.is_finalizing():
-            return
-        while thread is not None:
-            thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
-            if thread.is_alive():
-                raise self._not_heard("events not heard", timeout)
-            # Another one has taken its place if something has struck it.
-            thread = self._thread if self._stopping else None
-        if not self._queue.empty():
-            # Somebody wrote between the flush and the end of the thread.
-            self.ensure_running()
-
-    def _tell_to_end(self) -> threading.Thread | None:
-        thread = self._thread
-        if thread is not None and not self._stopping:
-            # In this order: struck in between, the thread is told once more, and not never.
-            self._queue.put(None)
-            self._stopping = True
-        return thread
+        if self._post and not sys.is_finalizing():
+            end = End(self._queue)
+            self._wait_for(end, None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
+            if isinstance(end.thread, DeliveryThread):
+                end.thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
+                if end.thread.is_alive():
+                    raise self.not_heard(f"events not heard in {timeout:.3g} s")
+        # Somebody may have written between the flush and the end of the thread.
+        self.start_if_needed()
 
     def stop_soon(self) -> None:
         """Tell the thread to end after what is queued now; does not wait, takes no lock."""
         self._abandoned = True
-        self._queue.put(None)
+        self._queue.put_mark(End(self._queue))
 
     def drain(self, timeout: float) -> None:
         """Wait until all has been heard, at the exit of the interpreter; FlushTimeoutError if it is not."""
         thread = self._thread
-        if thread is None or not thread.is_alive():
-            return
-        if not self._abandoned:
+        if thread is None or not self._abandoned:
             # To the end of the thread: one that waits would yet take what comes too late to be heard.
             self.stop(timeout)
             return
         # Nobody queues any more, and what was queued comes before the word to end.
         thread.join(timeout)
         if thread.is_alive():
-            raise self._not_heard("events not heard", timeout)
-
-    def _not_heard(self, what: str, timeout: float | None) -> FlushTimeoutError:
-        return FlushTimeoutError(
-            f"{what} in {timeout:.3g} s: {self.describe()}", self.pending, self._listener()
-        )
+            raise self.not_heard(f"events not heard in {timeout:.3g} s")
 
 
 # Every dispatcher alive, for the exit of the interpreter.

@@ -60,43 +60,18 @@ _TRIES_FOR_MEMORY = 250
 _PAUSE = 0.01
 
 
-class EventDispatcher(ListenerCalls):
-    """A queue of deliveries and the daemon thread that runs them.
+class _Deliverer(ListenerCalls):
+    """Who delivers, and how: rules 2 and 3. `EventDispatcher` is what others use of it."""
 
-    Parameters
-    ----------
-    name : str
-        The name of the thread.
-    limit : int or None
-        How many events may be pending before `crowded` is set; None for any number.
-    listener_name : callable
-        Names a listener in error messages.
-
-    Attributes
-    ----------
-    crowded : bool
-        Whether writers are to call `wait_for_room` before they commit anything.
-    heard_revision : int
-        The last commit whose events have all been heard.
-    """
-
-    def __init__(
-        self,
-        name: str = "latchstore-events",
-        limit: int | None = None,
-        listener_name: Callable[[object], str] = repr,
-    ) -> None:
+    def __init__(self, name: str, limit: int | None, listener_name: Callable[[object], str]) -> None:
         super().__init__(listener_name)
         self._name = name
         self._limit = limit
         # With a few events of room for each wake-up, or writers and listeners would take turns.
         self._room_below = None if limit is None else limit - limit // 16
-        # Whether the store is gone.
-        self._abandoned = False
         self._timers = TimerHeap()
         self.heard_revision = 0
         self._renew()
-        _dispatchers.add(self)
 
     def _renew(self) -> None:
         """Begin with nothing queued and no thread."""
@@ -116,21 +91,6 @@ class EventDispatcher(ListenerCalls):
         self.crowded = False
         # Writers at the door wait here for `crowded` to be taken back, with no lock held.
         self._room = Waiters()
-
-    def renew_in_child(self) -> None:
-        """Begin anew in a forked child: what is queued or under way is the parent's.
-
-        If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
-        listener returns, it calls no others and ends.
-        """
-        calling, delivering, queue = self.calling, self.delivering, self._queue
-        if calling is not None:
-            calling[1].mark_as_handled()
-        if delivering is not None:
-            delivering[0].forget()
-        self._timers.live = False
-        self._renew()
-        queue.ring_all()  # the wait of a thread that has forked in the middle of it
 
     # -- who delivers -----------------------------------------------------------------------------
 
@@ -204,17 +164,15 @@ class EventDispatcher(ListenerCalls):
 
     def _run(self, left: list[None]) -> None:
         """Deliver until told to end; the function of the thread."""
-        broken_off = None
         try:
             self._deliver_until(None)
-        except BaseException as error:
-            broken_off = error
-        left.append(None)
-        if not self._queue.is_empty():
-            # Somebody wrote while it ended, or it was broken off.
-            self.ensure_running()
-        if broken_off is not None:
-            logger.error("the dispatcher's thread was broken off; another one goes on", exc_info=broken_off)
+        except BaseException:
+            logger.exception("the dispatcher's thread was broken off; another one goes on")
+        finally:
+            left.append(None)
+            if not self._queue.is_empty():
+                # Somebody wrote while it ended, or it was broken off.
+                self.ensure_running()
 
     def _deliver_until(self, enough: Callable[[], bool] | None) -> None:
         """Deliver on the calling thread, unless another one does, until `enough`, or until told to end."""
@@ -301,6 +259,60 @@ class EventDispatcher(ListenerCalls):
             delivery.skip()
             logger.error("the delivery of %r was broken off", delivery, exc_info=error)
 
+    def _is_full(self) -> bool:
+        return self._room_below is not None and self.pending >= max(1, self._room_below)
+
+    def _make_room(self) -> None:
+        self.crowded = False
+        self._room.ring_all()
+
+
+class EventDispatcher(_Deliverer):
+    """A queue of deliveries and the daemon thread that runs them.
+
+    Parameters
+    ----------
+    name : str
+        The name of the thread.
+    limit : int or None
+        How many events may be pending before `crowded` is set; None for any number.
+    listener_name : callable
+        Names a listener in error messages.
+
+    Attributes
+    ----------
+    crowded : bool
+        Whether writers are to call `wait_for_room` before they commit anything.
+    heard_revision : int
+        The last commit whose events have all been heard.
+    """
+
+    def __init__(
+        self,
+        name: str = "latchstore-events",
+        limit: int | None = None,
+        listener_name: Callable[[object], str] = repr,
+    ) -> None:
+        super().__init__(name, limit, listener_name)
+        # Whether the store is gone.
+        self._abandoned = False
+        _dispatchers.add(self)
+
+    def renew_in_child(self) -> None:
+        """Begin anew in a forked child: what is queued or under way is the parent's.
+
+        If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
+        listener returns, it calls no others and ends.
+        """
+        calling, delivering, queue = self.calling, self.delivering, self._queue
+        if calling is not None:
+            calling[1].mark_as_handled()
+        if delivering is not None:
+            delivering[0].forget()
+        self._timers.live = False
+        self._renew()
+        queue.ring_all()  # the wait of a thread that has forked in the middle of it
+
     # -- queueing ---------------------------------------------------------------------------------
 
     def submit(self, delivery: Delivery) -> None:
@@ -335,13 +347,6 @@ class EventDispatcher(ListenerCalls):
         if self._is_full():
             self._deliver_unless_running(lambda: not self._is_full())
         return not self._is_full()
-
-    def _is_full(self) -> bool:
-        return self._room_below is not None and self.pending >= max(1, self._room_below)
-
-    def _make_room(self) -> None:
-        self.crowded = False
-        self._room.ring_all()
 
     # -- timers -----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import pytest
+from latchstore.engine.locking import WriterClaim
 
 from latchstore import (
     AbstractReadOnlyStore,
@@ -25,7 +26,6 @@ from latchstore import (
 from latchstore.contract.values import Entry
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.entry_store import Edit, IfRevision
-from latchstore.engine.locking import WriterClaim
 from latchstore.engine.transaction import Transaction
 from tests.schedules import Actor
 

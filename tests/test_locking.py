@@ -280,7 +280,7 @@ def test_who_takes_the_lock_by_itself_keeps_writers_out(
         if side == "gen_rlock":
             assert len(store) == 0
         else:
-            with pytest.raises(LockTimeoutError, match="^reading: the table was not free"):
+            with pytest.raises(LockTimeoutError, match=r"^reading: the table was not free"):
                 in_another_thread(lambda: len(store))
     check_all_free(store)
     assert not store.exists("k")

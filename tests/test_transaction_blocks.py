@@ -695,7 +695,9 @@ def test_lock_timeout_names_the_holder(store: DictMemoryStore) -> None:
 
 def test_lock_timeout_tells_for_how_long(store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("latchstore.engine.owner.time", SimpleNamespace(time=lambda: now, monotonic=time.monotonic))
+    monkeypatch.setattr(
+        "latchstore.engine.owner.time", SimpleNamespace(time=lambda: now, monotonic=time.monotonic)
+    )
     with Actor(store, "holder") as holder:
         for held in (12.5, 90.25):
             now = 1_000.0

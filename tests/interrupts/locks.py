@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latchstore.engine.locking import SharedLatch, TableLock, WriterMutex
 from readerwriterlock import rwlock
 
-from latchstore.engine.locking import SharedLatch, TableLock, WriterMutex
 from tests.interrupts.striker import Striker
 
 #: Seconds after which a lock that should be free is taken for wedged.

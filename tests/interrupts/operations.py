@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latchstore.engine.locking import Latch, Waiters
+
 from latchstore import (
     BaseEvent,
     Cache,
@@ -25,7 +27,6 @@ from latchstore import (
     TransactionConflictError,
     Watch,
 )
-from latchstore.engine.locking import Latch, Waiters
 
 #: Seconds after which a wait has failed.
 TIMEOUT = 20.0

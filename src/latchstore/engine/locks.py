@@ -120,8 +120,8 @@ class ReadWriteLock:
     def __init__(self) -> None:
         self.readers: dict[object, int] = {}
         self.holder = 0
-        # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made. Made
-        # last: the harness, which replaces such locks, finds the readers.
+        # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made.
+        # Made last: the harness, which replaces such locks, finds the readers.
         self.mutex = threading.Lock()
 
     def gen_rlock(self) -> ReadHandle:

@@ -248,8 +248,8 @@ class Table(GuardedEngine):
         check: Callable[[], None] | None,
     ) -> Decided:
         """Return the commit that the edits come to, or raise; in a section of the writer."""
-        if self._is_closed:
-            self._publisher.refuse(purpose)
+        if self._is_closed and (claim is None or self.owner.claim is not claim):
+            self._publisher.refuse(purpose)  # but for the transaction that `close` waits for
         if check is not None:
             check()
         revision = self.revision + 1

@@ -309,7 +309,10 @@ class Transaction(EntryStore):
             outer._after_rollback += self._after_rollback
             self._kept = True
             return
-        check = batch.check if self.optimistic else None
+        check = None
+        if self.optimistic:
+            check = batch.check
+            self._store.check_door(claim.purpose, self._timeout)
         if self._store.engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
             self._store.deliver()
 

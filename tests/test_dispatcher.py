@@ -416,6 +416,19 @@ class TestWithoutThreads:
         dispatcher.flush(TIMEOUT)
         assert heard == [1]
 
+    def test_nobody_delivers_beside_another_thread(self, dispatcher: EventDispatcher) -> None:
+        heard: list[int] = []
+        slow = Blocking()
+        dispatcher.submit(slow)
+        dispatcher.ensure_running()
+        assert slow.begun.wait(TIMEOUT)
+        dispatcher.submit(Call(lambda: heard.append(1)))
+        thread = dispatcher._thread
+        dispatcher._deliver_until(lambda: False)
+        assert heard == []
+        assert dispatcher._thread is thread is not None
+        slow.let_go.set()
+
     def test_timers_wait_for_a_thread(self, dispatcher: EventDispatcher, no_threads: NoThreads) -> None:
         called = threading.Event()
         dispatcher.call_later(0.0, called.set)

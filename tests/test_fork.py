@@ -31,8 +31,8 @@ from latchstore import (
     WatchClosedError,
     get_event_manager,
 )
+from latchstore.engine.delivered_store import _stores
 from latchstore.engine.locks import ReadWriteLock
-from latchstore.engine.memory import _stores
 from tests.builds import fork_beside_busy_threads
 from tests.interrupts import Striker
 

@@ -239,23 +239,27 @@ def test_a_flush_up_to_a_revision_does_not_wait_for_what_comes_after(
         store.flush(0, 1)
 
 
-def test_a_flush_waits_for_a_commit_that_can_be_seen_and_is_not_queued_yet(pool: ThreadPoolExecutor) -> None:
+def test_a_flush_waits_for_a_commit_that_can_be_seen_and_is_not_queued_yet(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped, go_on = threading.Event(), threading.Event()
     heard: list[str] = []
 
-    class Stopping(DictMemoryStore):
-        def _tell(self, claim: Any) -> None:
-            stopped.set()
-            assert go_on.wait(TIMEOUT)
-            super()._tell(claim)
+    store = DictMemoryStore(EventManager())
+    submit = store._dispatcher.submit
 
-    store = Stopping(EventManager())
+    def stopping(delivery: Any) -> None:
+        stopped.set()
+        assert go_on.wait(TIMEOUT)
+        submit(delivery)
+
+    monkeypatch.setattr(store._dispatcher, "submit", stopping)
     store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
     writing = pool.submit(store.from_bytes, "k", b"")
     assert stopped.wait(TIMEOUT)
     assert store.exists("k")
     with pytest.raises(
-        FlushTimeoutError, match=r"revision 1 are not queued yet: .*held for 0\.05\d s by .*from_bytes"
+        FlushTimeoutError, match=r"flush: the table was not free in 0\.05 s, held by thread .*\(from_bytes\)"
     ):
         store.flush(SHORT)
     flushing = pool.submit(store.flush, TIMEOUT)

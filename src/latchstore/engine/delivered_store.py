@@ -164,7 +164,13 @@ class DeliveredStore(EntryStore):
         if revision is not None and revision > committed:
             raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
         # All that can be seen is queued after this: a commit is published in the section that makes it.
-        self.engine.settle("flush")
+        begun = time.monotonic()
+        try:
+            self.engine.settle("flush", timeout)
+        except LockTimeoutError as error:
+            raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
+        if timeout is not None:
+            timeout = max(0.0, begun + timeout - time.monotonic())
         self._dispatcher.flush(timeout, revision)
 
     def _end_watches(self, revision: int) -> None:

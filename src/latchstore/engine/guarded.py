@@ -171,7 +171,9 @@ class GuardedEngine(Engine):
                 handle.release()
             self.settle("reading")
 
-    def settle(self, purpose: str) -> None:
+    def settle(self, purpose: str, timeout: float | None = None) -> None:
+        if self._lock.own.holder:
+            self._lock.wait_for_writer(purpose, timeout)
         self.exclusively(purpose, int)
 
     def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:

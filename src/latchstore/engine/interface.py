@@ -161,8 +161,14 @@ class Engine(ABC):
         """End a transaction that is not to commit; nothing happens if it has ended."""
 
     @abstractmethod
-    def settle(self, purpose: str) -> None:
-        """Finish what exceptions have broken off, so that all commits that can be seen are published."""
+    def settle(self, purpose: str, timeout: float | None = None) -> None:
+        """Finish what exceptions have broken off, so that all commits that can be seen are published.
+
+        Raises
+        ------
+        LockTimeoutError
+            If a commit that is being made does not end in time.
+        """
 
     # -- following --------------------------------------------------------------------------------
 

@@ -272,8 +272,8 @@ class TableLock:
             # side of the foreign lock.
             self.own.readers[self.foreign] = 0
 
-    def wait_for_writer(self, purpose: str) -> None:
-        """Wait until no thread is in a section of the writer.
+    def wait_for_writer(self, purpose: str, timeout: float | None = None) -> None:
+        """Wait until no thread is in a section of the writer, `timeout` seconds if that is not None.
 
         Raises
         ------
@@ -281,8 +281,9 @@ class TableLock:
             At once if it is this thread that is in one; or if the writer takes too long.
         """
         self.refuse_own_section(purpose)
-        if not let_others_run(self._has_holder, self.timeout):
-            self.give_up(purpose)
+        seconds = self.timeout if timeout is None else timeout
+        if not let_others_run(self._has_holder, seconds):
+            self.give_up(purpose, seconds)
 
     def _has_holder(self) -> int:
         return self.own.holder
@@ -329,9 +330,10 @@ class TableLock:
         """Tell whether this thread is reading several keys now."""
         return get_ident() in list(self.own.readers.values())
 
-    def give_up(self, purpose: str) -> NoReturn:
+    def give_up(self, purpose: str, seconds: float | None = None) -> NoReturn:
         """Raise LockTimeoutError, naming whoever has the lock."""
-        raise LockTimeoutError(f"{purpose}: the table was not free in {self.timeout:g} s, {self.describe()}")
+        waited = self.timeout if seconds is None else seconds
+        raise LockTimeoutError(f"{purpose}: the table was not free in {waited:g} s, {self.describe()}")
 
     def describe(self) -> str:
         """Name whoever has the lock."""

@@ -22,6 +22,7 @@ from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
 from latchstore.engine.guarded import Latches
 from latchstore.engine.locks import AnyReadWriteLock, ReadWriteLock
+from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
 
@@ -82,17 +83,16 @@ class DictMemoryStore(TransactionalStore):
             raise TypeError("lock_timeout must be a number of seconds, got None")
         check_callable(lock_class, "lock_class")
         names = checked_keys(indexes, "indexes")
-        super().__init__(
-            event_manager,
-            max_pending_events,
-            history,
-            lambda publisher: Table(lock_class, timeout, publisher, names),
-        )
-        assert isinstance(self.engine, Table)
-        self._table = self.engine
-        self._entries = self._table.entries
-        # The revision at which the store began; that of what it was loaded from.
-        self._first_revision = 0
+
+        def make_table(publisher: Publisher) -> Table:
+            # Before others find the store: a forked child renews all that there are.
+            self._table = Table(lock_class, timeout, publisher, names)
+            self._entries = self._table.entries
+            # The revision at which the store began; that of what it was loaded from.
+            self._first_revision = 0
+            return self._table
+
+        super().__init__(event_manager, max_pending_events, history, make_table)
 
     @property
     def _latches(self) -> Latches:

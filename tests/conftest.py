@@ -1,5 +1,8 @@
 """What all tests share: failures inside the contract suite are shown as in any test module."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -12,3 +15,17 @@ pytest.register_assert_rewrite("tests.contract")
 settings.register_profile("latchstore", deadline=None, derandomize=True, database=None)
 settings.register_profile("random", deadline=None, derandomize=False)
 settings.load_profile("latchstore")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _working_directory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Run tests that make up paths in a directory of their own: what they write is not left in the checkout."""
+    if not request.module.__name__.endswith("hostile_arguments"):
+        yield
+        return
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("made_up_paths"))
+    yield
+    os.chdir(before)

@@ -21,7 +21,7 @@ settings.load_profile("latchstore")
 def _working_directory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Run tests that make up paths in a directory of their own: what they write is not left in the checkout."""
+    """Run tests that make up paths in a directory of their own, so that none is left in the checkout."""
     if not request.module.__name__.endswith("hostile_arguments"):
         yield
         return

@@ -272,8 +272,9 @@ class DeliveredStore(EntryStore):
             transaction = route()
             if transaction is not None:
                 transaction.forget_in_child()  # type: ignore[attr-defined]
-        self._dispatcher.renew_in_child()
+        # In this order: what a commit that was cut in two has queued is the parent's to deliver.
         self.engine.renew_in_child()
+        self._dispatcher.renew_in_child()
 
 
 class _QueuedEvents:

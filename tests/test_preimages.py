@@ -7,13 +7,14 @@ the other way round, and see that the reader still finds the moment of its snaps
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from latchstore.contract.values import Change, Entry
-from latchstore.engine.preimages import Layer, Preimages, View, changed_since, entries_at, entry_at
+from latchstore.engine.preimages import Layer, LayerView, Preimages, changed_since, entries_at, entry_at
 
 
 def entry(data: bytes = b"") -> Entry:
@@ -23,13 +24,18 @@ def entry(data: bytes = b"") -> Entry:
 
 
 class Store:
-    """A table and its layers, without locks: commits as `Table.apply` makes them."""
+    """A table and its layers, without locks: commits as `Table.finish` makes them."""
 
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry | None] = {}
-        self.preimages = Preimages()
-        self.views: list[tuple[Layer, View]] = []
+    def __init__(self, entries: dict[str, Entry] | None = None) -> None:
+        self.entries: dict[str, Entry] = {} if entries is None else entries
+        self.garbage: deque[object] = deque()
+        self.closed = 0
+        self.preimages = Preimages(self.entries, self.garbage, self._note_close)
+        self.views: list[tuple[Layer, LayerView]] = []
         self.revision = 0
+
+    def _note_close(self) -> None:
+        self.closed += 1
 
     def commit(self, **new: Entry | None) -> None:
         changes: list[Change] = [(key, self.entries.get(key), value) for key, value in new.items()]
@@ -41,21 +47,22 @@ class Store:
             else:
                 self.entries[key] = value
 
-    def open(self) -> tuple[Layer, dict[str, Entry | None]]:
-        view = View()
-        layer = self.preimages.open(self.revision, view)
+    def open(self) -> tuple[Layer, dict[str, Entry]]:
+        view = LayerView(self.preimages)
+        self.preimages.open(self.revision, view)
+        layer = self.preimages.layers[-1]
         self.views.append((layer, view))
         return layer, dict(self.entries)
 
     def close(self, layer: Layer) -> None:
         """Close one snapshot of a layer."""
-        self.preimages.close(self._taken(layer))
+        self._taken(layer).close()
 
     def drop(self, layer: Layer) -> None:
         """Forget one snapshot of a layer."""
         self._taken(layer)
 
-    def _taken(self, layer: Layer) -> View:
+    def _taken(self, layer: Layer) -> LayerView:
         return self.views.pop([each for each, _ in self.views].index(layer))[1]
 
 
@@ -113,8 +120,8 @@ def test_only_the_newest_layer_is_filled(store: Store) -> None:
     assert entry_at(store.entries, first, "b") is second.entries["b"]
 
 
-def test_a_failed_commit_may_leave_its_preimages(store: Store) -> None:
-    """`Table.apply` records first; if the commit then fails, what was recorded is what is there."""
+def test_a_commit_that_is_broken_off_may_leave_its_preimages(store: Store) -> None:
+    """`Table.finish` records first, and again when it is done again."""
     layer, before = store.open()
     store.preimages.record([("a", before["a"], entry()), ("new", None, entry())])
     assert entries_at(store.entries, layer) == before
@@ -150,8 +157,9 @@ def test_a_snapshot_that_is_only_dropped_or_closed_twice_is_closed(store: Store)
     store.preimages.forget_closed()
     assert store.preimages.layers == [kept]
     view = store._taken(kept)
-    store.preimages.close(view)
-    store.preimages.close(view)
+    view.close()
+    view.close()
+    assert store.closed == 1
     del view
     store.preimages.forget_closed()
     assert store.preimages.layers == []
@@ -159,7 +167,7 @@ def test_a_snapshot_that_is_only_dropped_or_closed_twice_is_closed(store: Store)
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_a_layer_that_goes_leaves_to_older_ones_what_they_need(store: Store, order: tuple[int, ...]) -> None:
-    kept: dict[int, tuple[Layer, dict[str, Entry | None]]] = {}
+    kept: dict[int, tuple[Layer, dict[str, Entry]]] = {}
     for number in range(3):
         kept[number] = store.open()
         store.commit(a=entry(b"%d" % number), **{f"key{number}": entry()})
@@ -261,8 +269,7 @@ class Stepper:
 
 
 def stepped_store() -> Store:
-    store = Store()
-    store.entries = SteppedDict()
+    store = Store(SteppedDict())
     store.commit(a=entry(b"a"), b=entry(b"b"), gone=entry())
     return store
 
@@ -357,7 +364,7 @@ def test_a_reader_stopped_at_any_place(reader: str, writer: str, monkeypatch: py
 def test_readers_while_a_writer_is_stopped_at_any_place(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latchstore.engine.preimages.Layer", SteppedLayer)
     store = stepped_store()
-    views: list[tuple[Layer, dict[str, Entry | None]]] = []
+    views: list[tuple[Layer, dict[str, Entry]]] = []
     places = 0
     reading = False
 
@@ -368,7 +375,7 @@ def test_readers_while_a_writer_is_stopped_at_any_place(writer: str, monkeypatch
         reading = True  # what the reader asks of the dicts stops nobody
         places += 1
         for layer, before in views:
-            if layer in store.preimages.layers and layer not in store.preimages._closed and layer.views:
+            if layer in store.preimages.layers and layer.views:
                 assert entries_at(store.entries, layer) == before
                 for key in ("a", "b", "gone", "created", "between"):
                     assert entry_at(store.entries, layer, key) is before.get(key), (key, places)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from latchstore.contract.values import Entry, entry_from_metadata
 from latchstore.engine.batch import WriteBatch
-from latchstore.engine.entry_store import Delete, Edit, MergeMetadata, SetData, SetMetadata
+from latchstore.engine.edits import Combined, Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
+from latchstore.engine.interface import Engine
 
 PROFILE = settings(max_examples=400)
 
@@ -30,8 +32,29 @@ def fresh(data: bytes, **metadata: Any) -> Entry:
     return new
 
 
-def base() -> dict[str, Entry | None]:
-    return {"a": entry(b"a", n=1), "b": entry(b"b", n=2)}
+class Base(dict[str, Entry]):
+    """What a batch needs of an engine, over a dict that nobody else changes."""
+
+    def __init__(self) -> None:
+        super().__init__({"a": entry(b"a", n=1), "b": entry(b"b", n=2)})
+
+    def entry(self, key: str) -> Entry | None:
+        return self.get(key)
+
+    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        return list(self.items())
+
+
+def batch_on(base: Base) -> WriteBatch:
+    return WriteBatch(cast(Engine, base), 4)
+
+
+def committed(batch: WriteBatch, base: Base) -> dict[str, tuple[Entry | None, Entry | None]]:
+    """Return the changes that the edits of a batch come to, as a commit makes them."""
+    edits = batch.edits()
+    assert len({key for key, _ in edits}) == len(edits), "one for each key"
+    changes = {key: (base.get(key), edit.revise(key, base.get(key), 4, 100.0)) for key, edit in edits}
+    return {key: change for key, change in changes.items() if change != (None, None)}
 
 
 # -- what an edit makes of an entry ---------------------------------------------------------------
@@ -77,13 +100,26 @@ def test_some_edits_need_an_entry(edit: Any) -> None:
     assert raised.value.args == ("missing",)
 
 
+def test_edits_of_one_key_are_done_one_after_the_other() -> None:
+    merge = MergeMetadata(entry_from_metadata({"m": 1}))
+    both = Combined((SetData(b"new"), merge))
+    new = both.revise("k", entry(b"old", n=1), 7, 100.0)
+    assert new is not None
+    assert (new.data, dict(new), new.created, new.revision) == (b"new", {"n": 1, "m": 1}, 10.0, 7)
+    assert (both.blind, both.whole) == (False, False)
+    assert Combined((Delete(), fresh(b""))).whole
+    assert Combined((SetData(b""), fresh(b""))).blind
+    with pytest.raises(KeyError):
+        Combined((Delete(), merge)).revise("k", entry(b"old"), 7, 100.0)
+
+
 # -- a batch --------------------------------------------------------------------------------------
 
 
 def test_a_batch_leaves_its_base_alone() -> None:
-    below = base()
+    below = Base()
     before = dict(below)
-    batch = WriteBatch(below, 4)
+    batch = batch_on(below)
     batch.put("a", SetData(b"A"))
     batch.put("b", Delete())
     batch.put("c", fresh(b"c"))
@@ -91,9 +127,28 @@ def test_a_batch_leaves_its_base_alone() -> None:
     assert all(below[key] is before[key] for key in before)
 
 
+def test_blind_edits_need_nothing_of_the_base() -> None:
+    class Unreadable(Base):
+        def entry(self, key: str) -> Entry | None:
+            raise AssertionError(f"{key} is read")
+
+    batch = batch_on(Unreadable())
+    batch.put("a", SetData(b"A"))
+    batch.put("a", SetMetadata(entry_from_metadata({"n": 3})))
+    batch.put("b", fresh(b"B"))
+    savepoint = batch.savepoint()
+    batch.put("b", SetData(b"again"))
+    batch.rollback_to(savepoint)
+    assert [key for key, _ in batch.edits()] == ["a", "b"]
+    for edit in (Delete(), MergeMetadata(entry_from_metadata({})), IfRevision(SetData(b""), 3)):
+        with pytest.raises(AssertionError, match="c is read"):
+            batch.put("c", edit)
+    assert [key for key, _ in batch.edits()] == ["a", "b"]
+
+
 def test_a_batch_shows_its_own_changes_on_top() -> None:
-    below = base()
-    batch = WriteBatch(below, 4)
+    below = Base()
+    batch = batch_on(below)
     assert batch.current("a") is below["a"]
     assert batch.current("c") is None
     batch.put("a", SetData(b"A"))
@@ -111,9 +166,9 @@ def test_a_batch_shows_its_own_changes_on_top() -> None:
         batch.put("b", Delete())
 
 
-def test_net_changes_are_one_for_each_key() -> None:
-    below = base()
-    batch = WriteBatch(below, 4)
+def test_a_commit_makes_one_change_of_each_key() -> None:
+    below = Base()
+    batch = batch_on(below)
     batch.put("a", SetData(b"1"))
     batch.put("a", SetData(b"2"))
     batch.put("b", SetData(b"3"))
@@ -121,8 +176,8 @@ def test_net_changes_are_one_for_each_key() -> None:
     batch.put("came and went", fresh(b""))
     batch.put("came and went", Delete())
     batch.put("new", fresh(b"new"))
-    changes = {key: (old, new) for key, old, new in batch.net_changes()}
-    assert len(changes) == len(batch.net_changes()) == 3
+    changes = committed(batch, below)
+    assert len(changes) == 3
     old, new = changes["a"]
     assert old is below["a"]
     assert new is not None
@@ -132,32 +187,31 @@ def test_net_changes_are_one_for_each_key() -> None:
 
 
 def test_a_key_that_was_deleted_and_set_again_is_new() -> None:
-    batch = WriteBatch(base(), 4)
+    below = Base()
+    batch = batch_on(below)
     batch.put("a", Delete())
     batch.put("a", SetData(b"again"))
     current = batch.current("a")
     assert current is not None
     assert dict(current) == {}
     assert current.created > 10.0
-    ((key, old, new),) = batch.net_changes()
-    assert (key, old is not None, new is current) == ("a", True, True)
+    assert committed(batch, below) == {"a": (below["a"], current)}
 
 
-def test_overlay_puts_the_batch_in_place_of_what_was_found() -> None:
-    below = base()
-    batch = WriteBatch(below, 4)
-    found = [(key, found) for key, found in below.items() if found is not None]
-    assert batch.overlay(found) == found
+def test_what_is_found_has_the_batch_s_own_changes_in_place() -> None:
+    below = Base()
+    batch = batch_on(below)
+    assert batch.candidates({}) == batch.items_like("*") == list(below.items())
     batch.put("a", Delete())
     batch.put("b", SetData(b"B"))
     batch.put("c", fresh(b"c"))
-    assert [(key, found.data) for key, found in batch.overlay(found)] == [("b", b"B"), ("c", b"c")]
-    assert [key for key, _ in batch.overlay([])] == ["b", "c"]
+    for found in (batch.candidates({}), batch.items_like("*")):
+        assert [(key, found.data) for key, found in found] == [("b", b"B"), ("c", b"c")]
 
 
 def test_a_savepoint_is_returned_to() -> None:
-    below = base()
-    batch = WriteBatch(below, 4)
+    below = Base()
+    batch = batch_on(below)
     batch.put("a", SetData(b"before"))
     first = batch.savepoint()
     batch.put("a", SetData(b"after"))
@@ -174,32 +228,36 @@ def test_a_savepoint_is_returned_to() -> None:
     assert current is not None
     assert current.data == b"before"
     assert batch.current("b") is below["b"]
-    assert [key for key, _, _ in batch.net_changes()] == ["a"]
+    assert list(committed(batch, below)) == ["a"]
     batch.rollback_to(first)
-    assert [key for key, _, _ in batch.net_changes()] == ["a"]
+    assert list(committed(batch, below)) == ["a"]
 
 
 @PROFILE
 @given(
     steps=st.lists(
         st.one_of(
-            st.tuples(st.sampled_from(("set", "delete", "merge")), st.sampled_from("abc")),
+            st.tuples(st.sampled_from(("set", "data", "delete", "merge", "look")), st.sampled_from("abc")),
             st.tuples(st.sampled_from(("savepoint", "rollback", "release")), st.just("")),
         ),
         max_size=40,
     )
 )
 def test_savepoints_against_copies_of_a_dict(steps: list[tuple[str, str]]) -> None:
-    below = base()
-    batch = WriteBatch(below, 4)
-    model: dict[str, Any] = {
-        key: (found.data, dict(found)) for key, found in below.items() if found is not None
-    }
+    below = Base()
+    batch = batch_on(below)
+    model: dict[str, Any] = {key: (found.data, dict(found)) for key, found in below.items()}
     saved: list[tuple[int, dict[str, Any]]] = []
     for number, (kind, key) in enumerate(steps):
         if kind == "set":
             batch.put(key, fresh(b"%d" % number, n=number))
             model[key] = (b"%d" % number, {"n": number})
+        elif kind == "data":
+            batch.put(key, SetData(b"%d" % number))
+            model[key] = (b"%d" % number, model[key][1] if key in model else {})
+        elif kind == "look":
+            current = batch.current(key)
+            assert (None if current is None else (current.data, dict(current))) == model.get(key)
         elif kind == "savepoint":
             saved.append((batch.savepoint(), dict(model)))
         elif kind in ("rollback", "release"):
@@ -215,6 +273,8 @@ def test_savepoints_against_copies_of_a_dict(steps: list[tuple[str, str]]) -> No
             else:
                 batch.put(key, MergeMetadata(entry_from_metadata({"m": number})))
                 model[key] = (model[key][0], {**model[key][1], "m": number})
-        for name in "abc":
-            current = batch.current(name)
-            assert (None if current is None else (current.data, dict(current))) == model.get(name)
+    after: dict[str, Any] = below | {key: new for key, (_, new) in committed(batch, below).items()}
+    assert {key: (found.data, dict(found)) for key, found in after.items() if found is not None} == model
+    assert [(key, found.data) for key, found in sorted(batch.candidates({}))] == [
+        (key, data) for key, (data, _) in sorted(model.items())
+    ]

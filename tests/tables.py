@@ -1,13 +1,33 @@
-"""What tests put in the place of parts of a table."""
+"""What tests put in the place of parts of a store's table."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from latchstore import DictMemoryStore
+from latchstore.engine.interface import View
+from latchstore.engine.owner import Claim
+from latchstore.engine.table import Table
 
 
 def with_entries(store: DictMemoryStore, entries: dict[str, Any]) -> None:
     """Have a store keep its entries in another dict, which has to hold what the old one does."""
     table = store._table
     store._entries = table.entries = table.preimages.base = entries
+
+
+def with_table(store: DictMemoryStore, table_class: type[Table]) -> None:
+    """Have the table of a store be of another class, a subclass with no fields of its own."""
+    store._table.__class__ = table_class
+
+
+class NobodyOwns(Table):
+    """A table that lets any number of exclusive blocks begin."""
+
+    __slots__ = ()
+
+    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
+        view = super().begin(claim, False, timeout)
+        if exclusive and view is not None:
+            view.close()
+        return None if exclusive else view

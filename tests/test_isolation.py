@@ -28,24 +28,13 @@ from latchstore.engine.interface import Engine, View
 from latchstore.engine.owner import Claim
 from latchstore.engine.table import Table
 from tests.schedules import Actor
+from tests.tables import NobodyOwns, with_table
 
 #: A schedule: plays on a store with blocks of one kind, and tells whether the anomaly was seen.
 Schedule = Callable[[DictMemoryStore, bool], bool]
 
 
 # -- stores that are broken on purpose ----------------------------------------------------------------
-
-
-class NobodyOwns(Table):
-    """Lets any number of exclusive blocks begin."""
-
-    __slots__ = ()
-
-    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
-        view = super().begin(claim, False, timeout)
-        if exclusive and view is not None:
-            view.close()
-        return None if exclusive else view
 
 
 class ForgetsEdits(NobodyOwns):
@@ -127,7 +116,7 @@ class Broken(DictMemoryStore):
 
     def __init__(self, event_manager: EventManager) -> None:
         super().__init__(event_manager)
-        self._table.__class__ = self.engine_class
+        with_table(self, self.engine_class)
 
 
 class WithoutOwner(Broken):

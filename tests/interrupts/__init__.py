@@ -1,4 +1,7 @@
-"""Exceptions before any bytecode: what raises them, what they strike, and what must be true after it."""
+"""Exceptions wherever CPython raises them: what raises them, what they strike, and what must be true after it.
+
+README.md beside this file tells of the fault model, the judges and what they have counted.
+"""
 
 from tests.interrupts.striker import Striker, ThreadStriker
 

@@ -1,9 +1,9 @@
-"""Raising an exception before the n-th bytecode that the package executes in this thread."""
+"""Raising an exception at the n-th place where CPython can, of those that the package passes in this thread."""
 
 from __future__ import annotations
 
+import ctypes
 import dis
-import functools
 import gc
 import sys
 import threading
@@ -13,27 +13,15 @@ from types import CodeType, FrameType
 from typing import Any, Self
 
 import latchstore
+from tests.interrupts import places
 
 _PACKAGE = Path(latchstore.__file__).parent
 _NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
 
+#: Sets what the interpreter raises in a thread when it next looks for exceptions from outside.
+set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
-#: With these the interpreter keeps its books of the exception that is being handled. Nothing can be raised
-#: there. What a trace raises all the same leaves the books wrong: the thread goes on in a handler that it has
-#: left, or calls a traceback.
-_BOOKKEEPING = ("PUSH_EXC_INFO", "POP_EXCEPT")
-
-
-@functools.cache
-def _bookkeeping(code: CodeType) -> frozenset[int]:
-    """Return the places of those bytecodes, and of the copy that is made for one."""
-    instructions = list(dis.get_instructions(code))
-    return frozenset(
-        each.offset
-        for each, following in zip(instructions, [*instructions[1:], None], strict=True)
-        if each.opname in _BOOKKEEPING
-        or (each.opname == "COPY" and following is not None and following.opname in _BOOKKEEPING)
-    )
+_NOWHERE: frozenset[int] = frozenset()
 
 
 def _ask_for_opcodes() -> None:
@@ -46,23 +34,30 @@ def _ask_for_opcodes() -> None:
 
 
 class Striker:
-    """Raises something before one bytecode of the package; a context manager.
+    """Raises something at one of the places where CPython can; a context manager.
+
+    What comes from outside is not raised by the trace, whose exceptions have the place of the instruction that
+    is about to run. It is set as another thread would set it, right before an instruction that checks, and
+    raised by the interpreter. On entry of a function, and where memory is asked for, the trace raises it: both
+    places are those of the instruction that follows.
 
     Parameters
     ----------
     number : int
-        Before which bytecode, counted from 1; 0 for none.
-    kind : type of BaseException
-        What is raised.
+        At which place, counted from 1; 0 for none.
+    kind : type of BaseException, optional
+        What is raised. RecursionError comes on entry of functions, MemoryError at allocations and out of calls,
+        all else on entry, at the ends of calls and at backward jumps. If None, `instead` is called, before any
+        bytecode.
     instead : callable, optional
-        What is called there instead.
+        What is called in place of raising something.
     files : tuple of Path
-        Other files whose bytecodes count, too.
+        Other files whose places count.
 
     Attributes
     ----------
     executed : int
-        How many bytecodes came up to that one, or in all.
+        How many places were passed up to that one, or in all.
     place : str or None
         Where it struck.
     """
@@ -73,7 +68,7 @@ class Striker:
     def __init__(
         self,
         number: int,
-        kind: type[BaseException] = KeyboardInterrupt,
+        kind: type[BaseException] | None = None,
         instead: Callable[[], object] | None = None,
         files: tuple[Path, ...] = (),
     ) -> None:
@@ -106,29 +101,65 @@ class Striker:
         ours = file.startswith(str(_PACKAGE)) and not file.startswith(_NOT_THE_STORE)
         if self.place is not None or not (ours or file in self._files):
             return None
-        bookkeeping = _bookkeeping(frame.f_code)
-
-        def opcode(frame: FrameType, event: str, argument: object) -> Any:
-            if event == "opcode" and self.place is None and frame.f_lasti not in bookkeeping:
-                self._count(frame)
-            return opcode
-
-        # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
-        frame.f_trace = opcode
-        frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
-        return opcode
-
-    def _count(self, frame: FrameType) -> None:
-        self.executed += 1
-        if self.executed == self._number:
-            code = frame.f_code
-            name = dis.opname[code.co_code[frame.f_lasti]]
-            self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_qualname} {name}"
-            if self._instead is None:
+        if self._kind is not None and places.is_entry(frame, first=self._kind is RecursionError):
+            self.executed += 1
+            if self.executed == self._number:
+                self._note(frame)
                 raise self._kind("struck")
+        trace = self._trace_any() if self._kind is None else self._trace_of(frame.f_code, self._kind)
+        if trace is not None:
+            # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
+            frame.f_trace = trace
+            frame.f_trace_lines = False
+            frame.f_trace_opcodes = True
+        return trace
+
+    def _trace_of(self, code: CodeType, kind: type[BaseException]) -> Any:
+        """Return what is called before each bytecode of the code."""
+        if kind is RecursionError:
+            return None
+        checked = places.checks(code)
+        allocating = places.allocations(code) if kind is MemoryError else _NOWHERE
+        if not (checked or allocating):
+            return None
+        # Iterating this sets the exception.
+        setting = map(set_exception, [ctypes.c_ulong(threading.get_ident())], [ctypes.py_object(kind)])
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            if event != "opcode" or self.place is not None:
+                return trace
+            if frame.f_lasti not in checked and frame.f_lasti not in allocating:
+                return trace
+            self.executed += 1
+            if self.executed != self._number:
+                return trace
+            self._note(frame)
+            if frame.f_lasti in allocating:
+                raise kind("struck")
             sys.settrace(None)
-            self._instead()
+            # A list is made of an iterator without a check, so it is not this function that is struck.
+            [*setting]
+            return None
+
+        return trace
+
+    def _trace_any(self) -> Any:
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "opcode" and self.place is None:
+                self.executed += 1
+                if self.executed == self._number:
+                    self._note(frame)
+                    sys.settrace(None)
+                    assert self._instead is not None
+                    self._instead()
+            return trace
+
+        return trace
+
+    def _note(self, frame: FrameType) -> None:
+        code = frame.f_code
+        name = dis.opname[code.co_code[frame.f_lasti]]
+        self.place = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_qualname} {name}"
 
 
 class ThreadStriker(Striker):
@@ -137,8 +168,14 @@ class ThreadStriker(Striker):
     _get_trace = staticmethod(threading.gettrace)
     _set_trace = staticmethod(threading.settrace)
 
-    def __init__(self, number: int, name: str, kind: type[BaseException] = KeyboardInterrupt) -> None:
-        super().__init__(number, kind)
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        kind: type[BaseException] | None = None,
+        instead: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(number, kind, instead)
         self._name = name
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:

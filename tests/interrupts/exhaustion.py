@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.interrupts.checks import check, outcomes_of
+from tests.interrupts.helper import shown
 from tests.interrupts.operations import OPERATIONS, subject_for
 from tests.interrupts.striker import Striker
 from tests.interrupts.subjects import TIMEOUT
@@ -101,7 +102,7 @@ def damage_of(
     try:
         check(name, subject, other)
     except Exception as error:
-        return striker.place, f"{type(error).__name__}: {error}"
+        return striker.place, f"{shown(error)}"
     return striker.place, None
 
 
@@ -141,7 +142,7 @@ def recurse(name: str, other: ThreadPoolExecutor, stride: int = 1) -> Count:
             try:
                 check(name, subject, other)
             except Exception as error:
-                count.wrong.append(f"{name}, {left} frames left: {type(error).__name__}: {error}")
+                count.wrong.append(f"{name}, {left} frames left: {shown(error)}")
         else:
             subject.store.close(TIMEOUT)
     return count

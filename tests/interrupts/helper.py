@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from tests.interrupts.subjects import TIMEOUT
@@ -12,6 +13,17 @@ from tests.interrupts.subjects import TIMEOUT
 
 class Wrong(Exception):
     """What a check has found."""
+
+
+def shown(error: BaseException) -> str:
+    """Return what an error is, and where it was raised."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return f"{type(error).__name__}: {error}"
+    file = Path(traceback.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__} at {file}:{traceback.tb_lineno}: {error}"
 
 
 class Helper:

@@ -23,7 +23,7 @@ from latchstore import LockTimeoutError, RevisionMismatchError, TransactionConfl
 from tests.interrupts.beside import Beside
 from tests.interrupts.checks import outcomes_of
 from tests.interrupts.exhaustion import Count
-from tests.interrupts.helper import Wrong, helper
+from tests.interrupts.helper import Wrong, helper, shown
 from tests.interrupts.operations import LEAVES_CLOSED, OPERATIONS, subject_for
 from tests.interrupts.striker import set_exception
 from tests.interrupts.subjects import BESIDE, FILL, TIMEOUT, CacheSubject, Contents, Subject, replayed
@@ -81,11 +81,10 @@ class Storm:
         if isinstance(self.subject, CacheSubject):
             self.changes = True
             self.expected += (KeyError,)  # evicted
-        self.others = Beside(self.subject) if contended else None
         # What all events so far amount to, and the last revision that they told of.
-        self.replayed: Contents = self.subject.contents()
+        self.model: Contents = self.subject.contents()
         self.revision: int = self.subject.store.info()["revision"]
-        self.model: Contents = self.replayed
+        self.others = Beside(self.subject) if contended else None
 
     # -- in the thread that is struck ---------------------------------------------------------------
 
@@ -405,7 +404,7 @@ def storm(judge: str, name: str, strikes: int, deadline: float, chance: random.R
             strike(target, strikes, deadline, count)
             target.compare()
         except Exception as error:
-            count.wrong.append(f"{judge}: {name}: {type(error).__name__}: {error}")
+            count.wrong.append(f"{judge}: {name}: {shown(error)}")
         finally:
             target.end()
     return count

@@ -1,4 +1,4 @@
-"""Exceptions wherever CPython raises them: what raises them, what they strike, and what must be true after it.
+"""Exceptions wherever CPython raises them: what raises them, what they strike, what must be true then.
 
 README.md beside this file tells of the fault model, the judges and what they have counted.
 """

@@ -1,4 +1,4 @@
-"""What must be true of a store after an operation that was struck: it is as before or as after, and usable."""
+"""What must be true after an operation that was struck: the store is as before or as after, and usable."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def watch_iterated(subject: Subject) -> None:
     changes = store.watch("[gm]o*")
     store.multiset_data(["goes", "moves"], [b"watched", b"watched"])
     for change in changes:
-        if change.key == "moves":
+        if change.key == "moves":  # type: ignore[union-attr]
             changes.close()
     changes.close()
 

@@ -6,8 +6,8 @@ function, and at a jump backward. `CHECKS` names the instructions; `test_places.
 raised there has the place of the instruction itself, the exception table included: the end of the call in
 ``with lock:`` belongs to no ``with``, and the call in ``try: return f()`` belongs to the ``try``.
 
-MemoryError comes from an instruction that asks for memory, before it has done anything (`ALLOCATIONS`), or out
-of a call. Instructions that ask for none in the cases that matter, such as loading a method or storing an
+MemoryError comes from an instruction that asks for memory, before it has done anything (`ALLOCATIONS`), or
+out of a call. Instructions that ask for none in the cases that matter, such as loading a method or storing an
 attribute that is there, are not among them: the judge that has real requests fail finds the others.
 """
 

@@ -1,178 +1,156 @@
-"""What can only be tried in a process of its own: ``python -m tests.interrupts.process signals|memory ...``.
+"""One judge in a process of its own: ``python -m tests.interrupts.process JUDGE [--seconds S] ...``.
 
-Prints what it found as JSON.
+Prints what it has counted as JSON: for each group of operations how many exceptions there were, and after how
+many of them something was wrong.
 """
 
 from __future__ import annotations
 
-import itertools
+import argparse
 import json
-import os
 import random
-import signal
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
-from tests.interrupts.exhaustion import check, outcomes_of
-from tests.interrupts.operations import OPERATIONS, Subject
+from tests.interrupts.exhaustion import STRIDE, Count, exhaust, recurse
+from tests.interrupts.helper import helper
+from tests.interrupts.operations import GROUPS, OPERATIONS, group_of
+from tests.interrupts.shortage import SHORT_OF_MEMORY, starve
+from tests.interrupts.storms import STORMS, storm, stormed
 
-#: What is tried when memory runs out. No watch: at one request in it CPython 3.11 leaks a reference, and
-#: what nobody holds stays open.
-MAIN = (
-    "from_bytes",
-    "from_bytes, new",
-    "set",
-    "update_metadata",
-    "delete",
-    "multiset",
-    "transaction",
-    "transaction, optimistic",
-    "transaction, nested",
-    "snapshot",
-    "reads",
-    "listening",
-    "add_index",
-)
+#: How many strikes one store gets in a storm, and how many seconds at most: then everything is compared.
+STRIKES = 300
+SECONDS = 3.0
 
-#: What is interrupted by signals.
-INTERRUPTED = (
-    *MAIN,
-    "attempts",
-    "transaction, rollback()",
-    "wait_for_key",
-    "flush",
-    "on_commit, on_rollback",
-)
+#: What waits near the recursion limit waits for threads that may not have begun, and what closes for its end.
+NOT_DEEP = ("waiting", "wait", "close")
+
+#: How many requests for memory in a row fail.
+FAILURES = (1, 2)
+
+Progress = Callable[[str], None]
 
 
-class _Interrupter:
-    """A signal handler: while it is `armed` it raises KeyboardInterrupt.
+class Tally:
+    """What a judge has counted, by groups of operations.
 
-    A signal may be under way in another thread while the main thread takes its timer back.
-
-    Attributes
+    Parameters
     ----------
-    raised : bool
-        Whether it has raised one. Python drops what is raised in a finalizer, wherever that comes to run.
+    tell : callable
+        Is given a line of text now and then.
     """
 
-    armed = False
-    raised = False
+    def __init__(self, tell: Progress) -> None:
+        self.groups: dict[str, Count] = {}
+        self.crashes = 0
+        self._tell = tell
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.armed:
-            self.raised = True
-            raise KeyboardInterrupt
+    @property
+    def struck(self) -> int:
+        """How many exceptions there were."""
+        return sum(count.struck for count in self.groups.values())
 
-    def wait(self, sent: SimpleQueue[None]) -> None:
-        """Wait for the interrupt: there is an item when it was sent, and there may be some of those before.
+    def add(self, name: str, count: Count) -> None:
+        """Count what was counted of one operation."""
+        self.groups.setdefault(group_of(name), Count()).add(count)
+        for wrong in count.wrong:
+            self._tell(f"WRONG {wrong}")
+        wrongs = sum(len(each.wrong) for each in self.groups.values())
+        self._tell(f"{self.struck:,} strikes, {wrongs} wrong; {name}")
 
-        A loop of its own: what is raised at its end passes a ``try`` around it (tests/test_guarded_loops.py).
-        """
-        while not self.raised:
-            sent.get()
-
-
-def signals(count: int) -> dict[str, Any]:
-    """Interrupt operations in the main thread at random moments."""
-    chance = random.Random(1)
-    interrupter = _Interrupter()
-    signal.signal(signal.SIGALRM, interrupter)
-    signal.signal(signal.SIGINT, interrupter)
-    interrupts = 0
-    wrong: list[str] = []
-    # No locks of Python's: they can be left taken.
-    wanted: SimpleQueue[None] = SimpleQueue()
-    sent: SimpleQueue[None] = SimpleQueue()
-
-    def kill() -> None:
-        while True:
-            wanted.get()
-            os.kill(os.getpid(), signal.SIGINT)
-            sent.put(None)
-
-    threading.Thread(target=kill, daemon=True).start()
-    with ThreadPoolExecutor(1) as other:
-        outcomes = {name: outcomes_of(name) for name in INTERRUPTED}
-        for number in itertools.count():
-            if interrupts >= count or number > 50 * count:
-                break
-            name = INTERRUPTED[number % len(INTERRUPTED)]
-            subject = Subject()
-            interrupter.raised = False
-            try:
-                interrupter.armed = True
-                try:
-                    if number % 2:
-                        wanted.put(None)
-                    else:
-                        signal.setitimer(signal.ITIMER_REAL, 10 ** chance.uniform(-4.5, -2.8))
-                    OPERATIONS[name](subject)
-                    if number % 2:
-                        interrupter.wait(sent)
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    interrupter.armed = False
-            except KeyboardInterrupt:
-                interrupts += 1
-            except RuntimeError as error:
-                # What threading makes of one that strikes the wait in its own Thread.start().
-                if not isinstance(error.__context__, KeyboardInterrupt):
-                    raise
-                interrupts += 1
-            interrupter.armed = False
-            try:
-                check(name, subject, other, outcomes[name])
-            except Exception as error:
-                wrong.append(f"{name}: {type(error).__name__}: {error}")
-    return {"interrupts": interrupts, "wrong": wrong}
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it for JSON."""
+        return {
+            "groups": {group: [count.struck, len(count.wrong)] for group, count in self.groups.items()},
+            "wrong": [wrong for count in self.groups.values() for wrong in count.wrong],
+            "crashes": self.crashes,
+        }
 
 
-def memory(failures: int, stride: int) -> dict[str, Any]:
-    """Have requests for memory fail, one after the other, in each of the main operations."""
-    import _testcapi  # type: ignore[import-not-found]
+def run(judge: str, names: list[str], tally: Tally, options: argparse.Namespace) -> None:
+    """Have a judge strike operations."""
+    if judge in STORMS:
+        run_storm(judge, stormed(judge, names), tally, options)
+    elif judge == "memory":
+        for name in _of(names, SHORT_OF_MEMORY):
+            for failures in FAILURES:
+                count, crashes = starve(name, failures, options.stride)
+                tally.crashes += crashes
+                tally.add(name, count)
+    else:
+        with ThreadPoolExecutor(1) as other:
+            for name in names:
+                if judge == "striker":
+                    tally.add(name, exhaust(name, other, options.stride))
+                elif not name.startswith(NOT_DEEP):
+                    tally.add(name, recurse(name, other, options.stride))
 
-    failed = 0
-    wrong: list[str] = []
-    with ThreadPoolExecutor(1) as other:
-        for name in MAIN:
-            outcomes = outcomes_of(name)
-            number, unheard_of = 1 + len(name) % stride, 0
-            # Python gets over some failures by itself; after so many no more requests have come.
-            while unheard_of < 30:
-                subject = Subject()
-                # Thread.start() waits for ever if the new thread has no memory to say that it runs.
-                subject.store._dispatcher.ensure_running()
-                operation = OPERATIONS[name]
-                unheard_of += 1
-                _testcapi.set_nomemory(number, number + failures)
-                try:
-                    operation(subject)
-                except Exception:
-                    # MemoryError, or what the interpreter makes of it.
-                    unheard_of = 0
-                    failed += 1
-                finally:
-                    _testcapi.remove_mem_hooks()
-                try:
-                    check(name, subject, other, outcomes)
-                except Exception as error:
-                    wrong.append(f"{name}, request {number}: {type(error).__name__}: {error}")
-                number += stride
-    return {"failed": failed, "wrong": wrong}
+
+def run_storm(judge: str, names: list[str], tally: Tally, options: argparse.Namespace) -> None:
+    """Storm one operation after the other, over and over, until there are enough strikes or time is up."""
+    if not names:
+        return
+    helper()
+    chance = random.Random(options.seed)
+    deadline = time.monotonic() + options.seconds
+    for name in _again_and_again(names):
+        left = options.strikes - tally.struck
+        if left <= 0 or time.monotonic() >= deadline:
+            return
+        share = min(STRIKES, -(-options.strikes // len(names)), left)
+        tally.add(name, storm(judge, name, share, min(deadline, time.monotonic() + SECONDS), chance))
+
+
+def _again_and_again(names: list[str]) -> Iterator[str]:
+    while True:
+        yield from names
+
+
+def _of(names: list[str], known: list[str]) -> list[str]:
+    return [name for name in names if name in known]
+
+
+JUDGES = ("striker", *STORMS, "memory", "recursion")
+
+
+def names_of(operation: str | None) -> list[str]:
+    """Return the operations of a name or of a group; all of them if None."""
+    if operation is None:
+        return list(OPERATIONS)
+    return [operation] if operation in OPERATIONS else list(GROUPS[operation])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    parser = argparse.ArgumentParser(description="Strike operations wherever CPython raises.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a storm lasts")
+    parser.add_argument(
+        "--strikes", type=int, default=10_000_000, help="how many strikes a storm has at most"
+    )
+    parser.add_argument("--stride", type=int, default=STRIDE, help="of how many places one is struck")
+    parser.add_argument(
+        "--operation", choices=[*GROUPS, *OPERATIONS], metavar="NAME", help="or a group of them"
+    )
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="when storms strike")
+    return parser
 
 
 def main() -> None:
     """Do what the words say."""
-    kind, *words = sys.argv[1:]
-    threading.excepthook = lambda arguments: None
-    sys.unraisablehook = lambda unraisable: None
-    answer = signals(int(words[0])) if kind == "signals" else memory(int(words[0]), int(words[1]))
-    print(json.dumps(answer))
+    reader = parser()
+    reader.add_argument("judge", choices=JUDGES)
+    options = reader.parse_args()
+    # Written in C: these are called where strikes fall.
+    threading.excepthook = id
+    sys.unraisablehook = id
+    # One line for a program that shows it.
+    tally = Tally(lambda line: print(line, file=sys.stderr, flush=True))
+    run(options.judge, names_of(options.operation), tally, options)
+    print(json.dumps(tally.as_dict()), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from tests.interrupts.subjects import BESIDE, FILL, TIMEOUT, CacheSubject, Conte
 from tests.interrupts.waiting import WAITING
 
 #: What storms do not strike: operations that begin threads of the `threading` module and wait for them, whose
-#: own locks an exception may leave taken (other threads that write make operations wait all the same), and one
-#: that leaves another listener each time.
+#: own locks an exception may leave taken (other threads that write make operations wait all the same), and
+#: one that leaves another listener each time.
 STORMED = [name for name in OPERATIONS if name not in WAITING and name != "close while events pend"]
 
 #: What changes keys that other threads need, or closes what they use.
@@ -188,10 +188,10 @@ class Storm:
 
 
 def _difference(heard: list[Any], told: list[Any]) -> str:
-    place = next(
-        (i for i, (a, b) in enumerate(zip(heard, told, strict=False)) if a != b), min(len(heard), len(told))
-    )
-    return f"{len(heard)} and watches {len(told)}, first {heard[place : place + 2]} not {told[place : place + 2]}"
+    pairs = enumerate(zip(heard, told, strict=False))
+    place = next((number for number, (a, b) in pairs if a != b), min(len(heard), len(told)))
+    first = f"first {heard[place : place + 2]} not {told[place : place + 2]}"
+    return f"{len(heard)} and watches {len(told)}, {first}"
 
 
 # -- signals --------------------------------------------------------------------------------------
@@ -284,6 +284,7 @@ class Worker:
         self._asked: SimpleQueue[Callable[[], object]]
         self._answers: SimpleQueue[BaseException | None]
         self.caught = 0
+        self.began = False
         self._start()
 
     def _start(self) -> None:
@@ -310,6 +311,16 @@ class Worker:
         if not self.thread.is_alive():
             self._start()
         self._asked.put(call)
+
+    def goes_on(self, caught: int) -> bool:
+        """Note that the operation runs; tell whether it is to run again."""
+        self.began = True
+        return self.caught == caught
+
+    def wait_until_begun(self) -> None:
+        """Wait until the operation runs."""
+        while not self.began and self.thread.is_alive():
+            time.sleep(0)
 
     def strike(self) -> None:
         """Set an exception in it."""
@@ -357,9 +368,9 @@ def strike_from_outside(storm: Storm, strikes: int, deadline: float, count: Coun
     try:
         while worker.caught < strikes and time.monotonic() < deadline and idle < 50:
             before = worker.caught
-            began = threading.Event()
-            worker.ask(lambda: storm.operate(lambda: began.set() or worker.caught == before))  # noqa: B023
-            began.wait(TIMEOUT)
+            worker.began = False
+            worker.ask(lambda: storm.operate(lambda: worker.goes_on(before)))  # noqa: B023
+            worker.wait_until_begun()
             for _ in range(chance.choice(BURSTS)):
                 spin(10 ** chance.uniform(-5.5, -3.5))
                 worker.strike()

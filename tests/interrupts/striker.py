@@ -1,4 +1,4 @@
-"""Raising an exception at the n-th place where CPython can, of those that the package passes in this thread."""
+"""Raising an exception at the n-th place where CPython can, of those that this thread passes."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def _ask_for_opcodes() -> None:
 class Striker:
     """Raises something at one of the places where CPython can; a context manager.
 
-    What comes from outside is not raised by the trace, whose exceptions have the place of the instruction that
-    is about to run. It is set as another thread would set it, right before an instruction that checks, and
-    raised by the interpreter. On entry of a function, and where memory is asked for, the trace raises it: both
-    places are those of the instruction that follows.
+    What comes from outside is not raised by the trace, whose exceptions have the place of the instruction
+    that is about to run. It is set as another thread would set it, right before an instruction that checks,
+    and raised by the interpreter. On entry of a function, and where memory is asked for, the trace raises it:
+    both places are those of the instruction that follows.
 
     Parameters
     ----------
     number : int
         At which place, counted from 1; 0 for none.
     kind : type of BaseException, optional
-        What is raised. RecursionError comes on entry of functions, MemoryError at allocations and out of calls,
-        all else on entry, at the ends of calls and at backward jumps. If None, `instead` is called, before any
-        bytecode.
+        What is raised. RecursionError comes on entry of functions; all else on entry, at the ends of calls,
+        at backward jumps; MemoryError where memory is asked for as well. If None, `instead` is called, before
+        any bytecode.
     instead : callable, optional
         What is called in place of raising something.
     files : tuple of Path

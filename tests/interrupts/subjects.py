@@ -1,7 +1,7 @@
 """A store with everything in it that an exception may harm, and what must be true of it afterwards.
 
-Only what a user can see is looked at: contents, indexes, revisions, events, watches, `info()`, and whether every
-way of reading and writing still works within a short time, which is how a lock that is left taken shows.
+Only what a user can see is looked at: contents, indexes, revisions, events, watches, `info()`, and whether
+every way of reading and writing still works within a short time: a lock that is left taken shows by that.
 """
 
 from __future__ import annotations

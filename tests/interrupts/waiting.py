@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from latchstore import DictMemoryStore
+from tests.interrupts.locks import default_lock
 from tests.interrupts.subjects import TIMEOUT, Subject
 
 #: Seconds between two looks at a thread, and how many times it is to be found in the same place.
@@ -22,7 +21,7 @@ class LockedSubject(Subject):
     """A store whose table's lock, the one that it makes by itself, a thread of the test can hold."""
 
     def __init__(self) -> None:
-        default = inspect.signature(DictMemoryStore).parameters["lock_class"].default
+        default = default_lock()
 
         def make() -> Any:
             self._lock = default()

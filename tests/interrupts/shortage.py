@@ -1,0 +1,118 @@
+"""Memory that cannot be had: the n-th request of an operation fails, and perhaps some after it, for every n.
+
+Each operation runs in a forked child: at some requests CPython itself crashes, in programs that have nothing
+of ours (plain_memory.py). A child that crashes is followed by one that goes on after that request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.interrupts.checks import check, outcomes_of
+from tests.interrupts.exhaustion import Count
+from tests.interrupts.helper import helper, shown
+from tests.interrupts.operations import LEAVES_CLOSED, OPERATIONS, subject_for
+from tests.interrupts.subjects import TIMEOUT
+from tests.interrupts.waiting import WAITING
+
+#: Operations that begin threads: ``Thread.start()`` waits for ever if the new one has no memory to begin.
+THREADED = (*WAITING, *LEAVES_CLOSED)
+
+#: Python gets over some failures by itself; after so many requests no more have come.
+UNHEARD_OF = 30
+
+#: Seconds after which a child is taken for stuck.
+PATIENCE = 120
+
+SHORT_OF_MEMORY = [name for name in OPERATIONS if name not in THREADED]
+
+
+def starve(name: str, failures: int, stride: int) -> tuple[Count, int]:
+    """Have the requests of one operation fail, one after the other; return what was counted, and crashes.
+
+    Parameters
+    ----------
+    failures : int
+        How many requests in a row fail.
+    stride : int
+        Of how many requests one fails first.
+    """
+    count = Count()
+    crashes = 0
+    first: int | None = 1 + len(name) % stride
+    while first is not None:
+        first, crashed = _starve_in_child(name, failures, stride, first, count)
+        crashes += crashed
+    return count, crashes
+
+
+def _starve_in_child(
+    name: str, failures: int, stride: int, first: int, count: Count
+) -> tuple[int | None, bool]:
+    """Begin with one request; return with which to go on, and whether the child has crashed."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(read)
+            _starve_from(name, failures, stride, first, write)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    killer = threading.Timer(PATIENCE, os.kill, (child, 9))
+    killer.start()
+    last = first
+    with os.fdopen(read) as lines:
+        for line in lines:
+            number, failed, wrong = json.loads(line)
+            last = max(last, number)
+            count.struck += failed
+            count.wrong += wrong
+    killer.cancel()
+    killer.join()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 0:
+        return None, False
+    if status == -9 or status > 0:
+        count.wrong.append(f"{name}, request {last}: the process ended with {status}")
+    return last + stride, True
+
+
+def _starve_from(name: str, failures: int, stride: int, number: int, pipe: int) -> None:
+    import _testcapi  # type: ignore[import-not-found]
+
+    def tell(*words: Any) -> None:
+        os.write(pipe, json.dumps(words).encode() + b"\n")
+
+    helper()
+    outcomes_of(name)
+    operation = OPERATIONS[name]
+    unheard_of = 0
+    with ThreadPoolExecutor(1) as other:
+        other.submit(int).result(TIMEOUT)
+        while unheard_of * stride < max(UNHEARD_OF, 2 * stride):
+            tell(number, 0, [])
+            subject = subject_for(name)
+            failed = False
+            _testcapi.set_nomemory(number, number + failures)
+            try:
+                operation(subject)
+            except Exception:
+                # MemoryError, or what the interpreter makes of it.
+                failed = True
+            finally:
+                _testcapi.remove_mem_hooks()
+            wrong = []
+            try:
+                check(name, subject, other)
+            except Exception as error:
+                wrong = [f"{name}, request {number} and {failures - 1} more: {shown(error)}"]
+            tell(number, int(failed), wrong)
+            unheard_of = 0 if failed else unheard_of + 1
+            number += stride

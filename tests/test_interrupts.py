@@ -84,7 +84,7 @@ def test_interrupts_by_signals(judge: str) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("judge", ["async", "async, contended"])
+@pytest.mark.parametrize("judge", ["async", "async, contended", "dispatcher"])
 def test_exceptions_that_another_thread_sets(judge: str) -> None:
     judged(judge, "--strikes", SET, "--seconds", "200", at_least=int(SET))
 
@@ -126,7 +126,8 @@ def test_an_exception_in_the_dispatchers_thread_loses_and_doubles_no_event(
     caplog.set_level(logging.CRITICAL + 1)
     monkeypatch.setattr(threading, "excepthook", id)
     told = [(1, "a"), (2, "b"), (2, "c"), (2, "a"), (3, "d"), (4, "e")]
-    for kind in KINDS:
+    # What 3.12 traces in one thread while another one ends its trace, it crashes in.
+    for kind in [RecursionError] if sys.version_info[:2] == (3, 12) else KINDS:
         number, struck = 1, 0
         while True:
             manager = EventManager()

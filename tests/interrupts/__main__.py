@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
 def ask(judge: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one judge in a process of its own; a number of strikes is shared by the storms."""
     words = ["--seconds", options.seconds, "--stride", options.stride, "--seed", options.seed]
-    share = options.strikes if options.judge else -(-options.strikes // len(STORMS))
+    share = options.strikes if options.judge else -(-options.strikes // (len(STORMS) + 1))
     words += ["--strikes", share]
     if options.operation:
         words += ["--operation", options.operation]

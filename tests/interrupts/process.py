@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tests.interrupts.dispatching import strike_dispatcher
 from tests.interrupts.exhaustion import STRIDE, Count, exhaust, recurse
 from tests.interrupts.helper import helper
 from tests.interrupts.operations import GROUPS, OPERATIONS, group_of
@@ -75,6 +76,9 @@ def run(judge: str, names: list[str], tally: Tally, options: argparse.Namespace)
     """Have a judge strike operations."""
     if judge in STORMS:
         run_storm(judge, stormed(judge, names), tally, options)
+    elif judge == "dispatcher":
+        if names == list(OPERATIONS) or "emit" in names:
+            run_dispatcher(tally, options)
     elif judge == "memory":
         for name in _of(names, SHORT_OF_MEMORY):
             for failures in FAILURES:
@@ -105,6 +109,15 @@ def run_storm(judge: str, names: list[str], tally: Tally, options: argparse.Name
         tally.add(name, storm(judge, name, share, min(deadline, time.monotonic() + SECONDS), chance))
 
 
+def run_dispatcher(tally: Tally, options: argparse.Namespace) -> None:
+    """Strike the threads that call the listeners of one store after the other."""
+    chance = random.Random(options.seed)
+    deadline = time.monotonic() + options.seconds
+    while (left := options.strikes - tally.struck) > 0 and time.monotonic() < deadline:
+        share = min(deadline, time.monotonic() + SECONDS)
+        tally.add("emit", strike_dispatcher(min(left, STRIKES), share, chance))
+
+
 def _again_and_again(names: list[str]) -> Iterator[str]:
     while True:
         yield from names
@@ -114,7 +127,7 @@ def _of(names: list[str], known: list[str]) -> list[str]:
     return [name for name in names if name in known]
 
 
-JUDGES = ("striker", *STORMS, "memory", "recursion")
+JUDGES = ("striker", *STORMS, "dispatcher", "memory", "recursion")
 
 
 def names_of(operation: str | None) -> list[str]:

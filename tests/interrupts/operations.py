@@ -19,7 +19,7 @@ from latchstore import (
 )
 from tests.interrupts.cache_operations import CACHE, CACHE_OPTIONS
 from tests.interrupts.helper import helper
-from tests.interrupts.subjects import TIMEOUT, CacheSubject, Ping, Subject
+from tests.interrupts.subjects import MANY, TIMEOUT, CacheSubject, Ping, Subject
 from tests.interrupts.waiting import LOCKED, WAITING, LockedSubject
 
 #: Files that are read and written; in memory where that can be, as each is flushed to the disk.
@@ -52,6 +52,13 @@ def nested(subject: Subject) -> None:
         with store.transaction("taken back") as tx:
             store.delete("stays")
             tx.doom()
+
+
+def large(subject: Subject) -> None:
+    store = subject.store
+    with store.transaction("large"):
+        store.delete("goes")
+        store.multiset(MANY, [(b"", {"kind": "ab"[number % 2]}) for number in range(len(MANY))])
 
 
 def committed_early(subject: Subject) -> None:
@@ -317,6 +324,7 @@ GROUPS: dict[str, dict[str, Operation]] = {
         "transaction": exclusive,
         "transaction, optimistic": optimistic,
         "transaction, nested": nested,
+        "transaction, large": large,
         "transaction, commit()": committed_early,
         "transaction, rollback()": rolled_back,
         "transaction, failing": failing(failing_block, KeyError),

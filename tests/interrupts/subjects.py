@@ -38,6 +38,9 @@ FILL: dict[str, tuple[bytes, dict[str, Any]]] = {
 #: What operations add to it.
 ADDED = ("new", "newer")
 
+#: What large commits add.
+MANY = [f"many {number}" for number in range(200)]
+
 #: How the keys begin that the checks and other threads write: they are no part of what an operation does.
 BESIDE = "beside"
 PROBE = f"{BESIDE} probe"
@@ -120,7 +123,7 @@ class Subject:
         """Bring back what there was at the beginning, in one commit; other threads may be writing."""
         store = self.store
         with store.transaction("restore"):
-            for key in ADDED:
+            for key in (*ADDED, *(MANY if store.exists(MANY[0]) else ())):
                 if store.exists(key):
                     store.delete(key)
             store.multiset(list(FILL), list(FILL.values()))

@@ -481,7 +481,7 @@ class Case:
             Calling.busy = False
         assert store._latches.writer.claim is None
         assert store._table.detour is None
-        assert store.engine.routes == {}
+        assert store._engine.routes == {}
         info = store.info()
         assert (info["snapshots"], info["pinned_entries"]) == (0, 0)
         store.close(TIMEOUT)

@@ -488,7 +488,7 @@ def test_the_end_of_a_claim_that_is_not_the_owner_s_lets_nobody_in(store: DictMe
     with store.transaction("second"):
         owner = store._latches.writer.claim
         assert first._claim is not None
-        store.engine.end(first._claim)
+        store._engine.end(first._claim)
         assert store._latches.writer.claim is owner is not None
 
 
@@ -500,7 +500,7 @@ def test_an_owner_that_would_wait_for_itself_is_told_at_once(store: DictMemorySt
             LockTimeoutError,
             match=r"^again: this thread is already writing \(transaction 'mine'\) and would wait for itself$",
         ):
-            store.engine.commit((), "again")
+            store._engine.commit((), "again")
         store._table.timeout = SHORT
 
 

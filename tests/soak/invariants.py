@@ -36,7 +36,7 @@ def check_at_rest(scene: Scene, mirrors: Sequence[Mirror], watches: int) -> None
     store._table.check()
     expect(store._latches.writer.claim is None, f"the writer mutex is {store._latches.writer.describe()}")
     expect(store._table.detour is None, f"the gate is shut: {store._gate}")
-    expect(not store.engine.routes, f"transactions are open: {store.engine.routes}")
+    expect(not store._engine.routes, f"transactions are open: {store._engine.routes}")
     expect(store._committing is None, f"a commit is under way: {store._committing}")
     info, stats = store.info(), store.stats()
     for name in ("pending_events", "snapshots", "pinned_entries", "pinned_bytes"):

@@ -47,12 +47,12 @@ class DeliveredStore(EntryStore):
 
     Attributes
     ----------
-    engine : Engine
-    has_listeners : callable
+    _engine : Engine
+    _has_listeners : callable
         Tells whether any of some event classes has listeners; runs no user code.
     """
 
-    __slots__ = ("engine",)
+    __slots__ = ("_engine",)
 
     def __init__(
         self,
@@ -71,8 +71,8 @@ class DeliveredStore(EntryStore):
         self._dispatcher = EventDispatcher(limit=limit, listener_name=listener_name)
         publisher = Publisher(self, self.event_manager, self._dispatcher, history)
         self._feed = publisher.feed
-        self.has_listeners = self._has_listeners = publisher.has_listeners
-        self.engine = make_engine(publisher)
+        self._has_listeners = publisher.has_listeners
+        self._engine = make_engine(publisher)
         self._connected = False
         self._closed = False
         _stores.add(self)
@@ -89,7 +89,7 @@ class DeliveredStore(EntryStore):
         credentials : object, optional
             Ignored: the store does not authenticate.
         """
-        self.engine.reopen()
+        self._engine.reopen()
         self._closed = False
         self._connected = True
         self._dispatcher.resume()
@@ -129,12 +129,12 @@ class DeliveredStore(EntryStore):
         self._dispatcher.hold_timers()
         begun = time.monotonic()
         try:
-            self.engine.close(timeout)
+            self._engine.close(timeout)
         except LockTimeoutError as error:
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
         if timeout is not None:
             timeout = max(0.0, begun + timeout - time.monotonic())
-        self.engine.between_commits(self._end_watches)
+        self._engine.between_commits(self._end_watches)
         self._dispatcher.stop(timeout)
 
     def flush(self, timeout: float | None = 30.0, revision: int | None = None) -> None:
@@ -160,13 +160,13 @@ class DeliveredStore(EntryStore):
         revision = None if revision is None else checked_count(revision, "revision", 0)
         self._refuse_in_transaction("flush")
         self._dispatcher.refuse_on_own_thread("flush")
-        committed = self.engine.revision
+        committed = self._engine.revision
         if revision is not None and revision > committed:
             raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
         # All that can be seen is queued after this: a commit is published in the section that makes it.
         begun = time.monotonic()
         try:
-            self.engine.settle("flush", timeout)
+            self._engine.settle("flush", timeout)
         except LockTimeoutError as error:
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
         if timeout is not None:
@@ -214,7 +214,7 @@ class DeliveredStore(EntryStore):
 
     # -- what transactions need: `Host` ------------------------------------------------------------
 
-    def check_door(self, purpose: str, timeout: float | None = None) -> None:
+    def _check_door(self, purpose: str, timeout: float | None = None) -> None:
         """Let a writer in, before it needs a lock. Listeners always are: nothing waits for itself.
 
         Raises
@@ -229,16 +229,16 @@ class DeliveredStore(EntryStore):
             return
         if self._closed:
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
-        dispatcher.wait_for_room(purpose, self.engine.timeout if timeout is None else timeout)
+        dispatcher.wait_for_room(purpose, self._engine.timeout if timeout is None else timeout)
 
-    def deliver(self) -> None:
+    def _deliver(self) -> None:
         """Have what is queued be heard; no lock is held."""
         self._dispatcher.start_if_needed()
 
-    def progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
+    def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """Return what tells of the reading of a stream, in bytes."""
-        if self._dispatcher.crowded and self.engine.routes.current() is None:
-            self.check_door(f"reading the stream of {key!r}")
+        if self._dispatcher.crowded and self._engine.routes.current() is None:
+            self._check_door(f"reading the stream of {key!r}")
         return StoreProgressManager(
             _QueuedEvents(self.event_manager, self._dispatcher),
             source=self,
@@ -248,11 +248,8 @@ class DeliveredStore(EntryStore):
             metadata={} if metadata is None else metadata.isolated_metadata(),
         )
 
-    def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        return self.progress(key, metadata, steps)
-
     def _refuse_in_transaction(self, operation: str) -> None:
-        transaction = self.engine.routes.current()
+        transaction = self._engine.routes.current()
         if transaction is not None:
             raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
 
@@ -263,17 +260,17 @@ class DeliveredStore(EntryStore):
             "a store cannot be pickled or copied: save(path) writes what it holds, load(path) reads it back"
         )
 
-    def renew_in_child(self) -> None:
+    def _renew_in_child(self) -> None:
         """Make of a forked child's copy a store of its own: whole, with free locks, and nothing under way.
 
         Other threads of the parent may have been anywhere, and are not here. This one is alone.
         """
-        for route in list(self.engine.routes.values()):
+        for route in list(self._engine.routes.values()):
             transaction = route()
             if transaction is not None:
-                transaction.forget_in_child()  # type: ignore[attr-defined]
+                transaction._forget_in_child()  # type: ignore[attr-defined]
         # In this order: what a commit that was cut in two has queued is the parent's to deliver.
-        self.engine.renew_in_child()
+        self._engine.renew_in_child()
         self._dispatcher.renew_in_child()
 
 
@@ -299,7 +296,7 @@ def _renew_stores_in_child() -> None:
     failures = []
     for store in list(_stores):
         try:
-            store.renew_in_child()
+            store._renew_in_child()
         except Exception as error:  # a lock_class that fails, say, which is to harm no other store
             failures.append(error)
     if failures:

@@ -215,7 +215,7 @@ def _was_left(owner: Claim) -> bool:
     it is being left, a signal handler or a finalizer asks in the middle of that.
     """
     block = None if owner.route is None else owner.route()
-    if block is None or getattr(block, "is_open", False):
+    if block is None or getattr(block, "_is_open", False):
         return False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -51,10 +51,10 @@ class Routes(dict[int, Route]):
         route: Route | None = self[ident]
         while route is not None:
             transaction: Transaction | None = route()  # type: ignore[assignment]
-            if transaction is not None and not transaction.left:
+            if transaction is not None and not transaction._left:
                 # If it is another thread's, that has ended, and this one has got its identifier. It may also
                 # be one that is being entered.
-                return transaction if transaction.thread is this_thread.thread else None
+                return transaction if transaction._thread is this_thread.thread else None
             # Its end was struck by an exception.
             outer = route.outer
             if outer is None:

@@ -48,16 +48,16 @@ class Host(Protocol):
     """What a transaction needs of the store that it belongs to, beside the store's engine."""
 
     event_manager: BaseEventManager
-    engine: Engine
-    has_listeners: Callable[[Any], bool]
+    _engine: Engine
+    _has_listeners: Callable[[Any], bool]
 
-    def check_door(self, purpose: str, timeout: float | None = None) -> None:
+    def _check_door(self, purpose: str, timeout: float | None = None) -> None:
         """Wait for room for events, or raise BackpressureError or StoreClosedError; no lock is held."""
 
-    def deliver(self) -> None:
+    def _deliver(self) -> None:
         """Have what is queued be heard; no lock is held."""
 
-    def progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
+    def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """Return what tells of the reading of a stream."""
 
 
@@ -82,15 +82,12 @@ class Transaction(EntryStore):
     ----------
     notes : str
     optimistic : bool
-    thread : Thread or None
-        That has entered the block.
-    left : bool
-        Whether the block has been left.
     """
 
     # hot path: what most transactions leave as it is stands in the class.
-    thread: Thread | None = None
-    left = False
+    # The thread that has entered the block, and whether that has been left.
+    _thread: Thread | None = None
+    _left = False
     _task: object | None = None
     _claim: Claim | None = None
     _route: Route | None = None
@@ -112,7 +109,7 @@ class Transaction(EntryStore):
         self.event_manager = store.event_manager  # without the constructors above: hot path
         self.notes = notes
         self.optimistic = optimistic
-        self._has_listeners = store.has_listeners
+        self._has_listeners = store._has_listeners
         self._store = store
         self._timeout = timeout
 
@@ -125,17 +122,17 @@ class Transaction(EntryStore):
         return None if self._claim is None or self._outer is not None else self._claim.revision
 
     @property
-    def is_open(self) -> bool:
+    def _is_open(self) -> bool:
         """Whether the block is running."""
         return self._batch is not None
 
     # -- the block --------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self.thread is not None:
+        if self._thread is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
         try:
-            self._enter(self._store.engine)
+            self._enter(self._store._engine)
         except BaseException:
             self._finish()
             raise
@@ -156,7 +153,7 @@ class Transaction(EntryStore):
             route.claim, route.outer = outer._claim, outer._route
         route.batch, route.savepoint = batch, self._savepoint
         self._route = route
-        self.thread = this_thread.thread
+        self._thread = this_thread.thread
         self._batch = batch
         routes[route.claim.ident] = route
 
@@ -165,10 +162,10 @@ class Transaction(EntryStore):
         self._claim = claim = claim_of(self, engine.abandoned, purpose, self.notes)
         route = claim.route
         assert route is not None
-        self._store.check_door(purpose, self._timeout)
+        self._store._check_door(purpose, self._timeout)
         view = engine.begin(claim, not self.optimistic, self._timeout)
         if claim.start is not None:
-            self._store.deliver()
+            self._store._deliver()
         if view is None:
             return route, WriteBatch(engine, engine.revision + 1)
         return route, OptimisticBatch(engine, view, purpose)
@@ -179,7 +176,7 @@ class Transaction(EntryStore):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._ended_early or (self._batch is None and self.thread is not None and kind is not None):
+        if self._ended_early or (self._batch is None and self._thread is not None and kind is not None):
             self._ended_early = False
             return
         try:
@@ -250,7 +247,7 @@ class Transaction(EntryStore):
 
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
-        route, routes = self._route, self._store.engine.routes
+        route, routes = self._route, self._store._engine.routes
         if route is not None and routes.get(route.claim.ident) is not route:
             raise TransactionClosedError(f"{self!r} cannot end before {routes.current()!r} inside it")
 
@@ -276,10 +273,10 @@ class Transaction(EntryStore):
     def _stop(self) -> WriteBatch | None:
         """Take no more calls, and give the thread's back to the outer block; return the batch."""
         batch, route, outer = self._batch, self._route, self._outer
-        self.left = True
+        self._left = True
         self._batch = None
         if route is not None:
-            routes, ident = self._store.engine.routes, route.claim.ident
+            routes, ident = self._store._engine.routes, route.claim.ident
             innermost = routes[ident] if ident in routes else None
             if innermost is not route:
                 self._end_inner_blocks(innermost)
@@ -299,7 +296,7 @@ class Transaction(EntryStore):
         if innermost is self._route:
             for block in inside:
                 if isinstance(block, Transaction):
-                    block.left, block._batch = True, None
+                    block._left, block._batch = True, None
 
     def _commit(self, batch: WriteBatch) -> None:
         outer, claim = self._outer, self._claim
@@ -312,9 +309,9 @@ class Transaction(EntryStore):
         check = None
         if self.optimistic:
             check = batch.check
-            self._store.check_door(claim.purpose, self._timeout)
-        if self._store.engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
-            self._store.deliver()
+            self._store._check_door(claim.purpose, self._timeout)
+        if self._store._engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
+            self._store._deliver()
 
     def _finish(self) -> None:
         """Leave nothing behind of a block that was not committed; may be done twice."""
@@ -327,14 +324,14 @@ class Transaction(EntryStore):
                 batch.rollback_to(self._savepoint)
         elif claim is not None:
             if not claim.ended:
-                self._store.engine.end(claim)
-                self._store.deliver()
+                self._store._engine.end(claim)
+                self._store._deliver()
             if self.optimistic and batch is not None:
                 batch.close()
         # So that nothing happens when this is freed: it has had its end.
         self._route = None
 
-    def forget_in_child(self) -> None:
+    def _forget_in_child(self) -> None:
         """End the block, and those around it, without any effect: this is a forked child's copy."""
         block: Transaction | None = self
         while block is not None:
@@ -352,20 +349,20 @@ class Transaction(EntryStore):
         if not self._kept:
             _call_all(functions)
 
-    def belongs_to_this_thread(self) -> bool:
+    def _belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""
-        return self.thread is this_thread.thread
+        return self._thread is this_thread.thread
 
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch
-        if batch is not None and self.thread is this_thread.thread and self._task is current_task():
+        if batch is not None and self._thread is this_thread.thread and self._task is current_task():
             return batch
-        if self.thread is None:
+        if self._thread is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
-        if not self.belongs_to_this_thread():
+        if not self._belongs_to_this_thread():
             raise WrongThreadError(
-                f"{self!r} belongs to thread {thread_name(self.thread)!r}, "
+                f"{self!r} belongs to thread {thread_name(self._thread)!r}, "
                 f"but was used by thread {this_thread.thread.name!r}"
             )
         if self._task is not current_task():
@@ -423,7 +420,7 @@ class Transaction(EntryStore):
         batch = self._batch
         if (
             batch is None
-            or self.thread is not this_thread.thread
+            or self._thread is not this_thread.thread
             or self._task is not None
             or "asyncio" in sys.modules
         ):
@@ -440,7 +437,7 @@ class Transaction(EntryStore):
             raise
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        return self._store.progress(key, metadata, steps)
+        return self._store._progress(key, metadata, steps)
 
     def connect(self, credentials: object = None) -> None:
         """Do nothing: a transaction is connected while its block runs."""
@@ -467,7 +464,7 @@ class Transaction(EntryStore):
         return {"readonly": False, "notes": self.notes, "keys": len(self)}
 
     def __repr__(self) -> str:
-        state = "new" if self.thread is None else "ended" if self._batch is None else "open"
+        state = "new" if self._thread is None else "ended" if self._batch is None else "open"
         return f"<{state} transaction {self.notes!r}>"
 
 

@@ -43,19 +43,19 @@ class TransactionalStore(DeliveredStore):
 
     def _entry(self, key: str) -> Entry:
         key = checked_key(key)
-        transaction = self.engine.routes.current()
+        transaction = self._engine.routes.current()
         if transaction is not None:
             return transaction._entry(key)
-        entry = self.engine.entry(key)
+        entry = self._engine.entry(key)
         if entry is None:
             raise KeyError(key)
         return entry
 
     def _entries_of(self, keys: list[str]) -> list[Entry]:
-        transaction = self.engine.routes.current()
+        transaction = self._engine.routes.current()
         if transaction is not None:
             return transaction._entries_of(keys)
-        found = self.engine.entries_of(keys)
+        found = self._engine.entries_of(keys)
         for key, entry in found.items():
             if entry is None:
                 raise KeyError(key)
@@ -65,43 +65,43 @@ class TransactionalStore(DeliveredStore):
         return self._candidates({})
 
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        transaction = self.engine.routes.current()
-        return self.engine.candidates(terms) if transaction is None else transaction._candidates(terms)
+        transaction = self._engine.routes.current()
+        return self._engine.candidates(terms) if transaction is None else transaction._candidates(terms)
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        transaction = self.engine.routes.current()
+        transaction = self._engine.routes.current()
         if transaction is not None:
             return transaction.query_keys(**kwargs)
-        return super().query_keys(**kwargs) if kwargs else iter(self.engine.keys())
+        return super().query_keys(**kwargs) if kwargs else iter(self._engine.keys())
 
     def glob(self, pattern: str) -> Iterator[str]:
-        transaction = self.engine.routes.current()
+        transaction = self._engine.routes.current()
         return super().glob(pattern) if transaction is None else transaction.glob(pattern)
 
     def __len__(self) -> int:
-        transaction = self.engine.routes.current()
-        return self.engine.count() if transaction is None else len(transaction)
+        transaction = self._engine.routes.current()
+        return self._engine.count() if transaction is None else len(transaction)
 
     # -- writing ----------------------------------------------------------------------------------
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        engine = self.engine
+        engine = self._engine
         if engine.routes and (transaction := engine.routes.current()) is not None:
             transaction._write_one(key, edit, purpose)
             return
         dispatcher = self._dispatcher
         if self._closed or dispatcher.crowded:
-            self.check_door(purpose)
+            self._check_door(purpose)
         if engine.commit(((key, edit),), purpose):
             dispatcher.start_if_needed()
 
     def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
-        transaction = self.engine.routes.current()
+        transaction = self._engine.routes.current()
         if transaction is not None:
             transaction._write(edits, purpose)
             return
-        self.check_door(purpose)
-        if self.engine.commit(by_key(edits), purpose):
+        self._check_door(purpose)
+        if self._engine.commit(by_key(edits), purpose):
             self._dispatcher.start_if_needed()
 
     # -- transactions -----------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class TransactionalStore(DeliveredStore):
 
     def current_transaction(self) -> Transaction | None:
         """Return the innermost open transaction of this thread, to which its calls go, or None."""
-        return self.engine.routes.current()
+        return self._engine.routes.current()
 
     def snapshot(self) -> Snapshot:
         """Return a read-only store that stays as the last commit has left this one.
@@ -211,7 +211,7 @@ class TransactionalStore(DeliveredStore):
         Opening it takes the same time whatever the size of the store. While it is open it costs the old
         entries of what is changed; use it as a context manager, or close it.
         """
-        return Snapshot(self.event_manager, self.engine.view())
+        return Snapshot(self.event_manager, self._engine.view())
 
     # -- following changes ------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class TransactionalStore(DeliveredStore):
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
         buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
         watch = Watch(self, buffer, glob)
-        watch.begin(self.engine.between_commits(functools.partial(self._follow, buffer, since)))
+        watch.begin(self._engine.between_commits(functools.partial(self._follow, buffer, since)))
         return watch
 
     def _follow(self, buffer: ChangeBuffer, since: int | None, revision: int) -> list[Any]:

@@ -752,7 +752,7 @@ def test_whatever_an_event_manager_is_handed(
     case.store.from_bytes("new", b"1")
     case.store.flush(TIMEOUT)
     assert case.heard == ["new"]
-    manager._check()  # type: ignore[attr-defined]
+    manager.check()  # type: ignore[attr-defined]
     case.check_use(other)
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore
-from latchstore.delivery.dispatcher import Delivery
-from latchstore.engine.batch import WriteBatch
-from latchstore.engine.transaction import Transaction
+from latchstore.engine.table import Table
 from tests.builds import WITHOUT_GIL
 from tests.soak.run import WORKERS, Soak
 from tests.soak.workers import Transfers
+from tests.tables import with_table
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs fork"),
@@ -46,58 +45,85 @@ def test_twenty_seconds() -> None:
         assert int(figures[name].replace(",", "")) > 0, name
 
 
-class ForgetsEvents(DictMemoryStore):
+class ForgettingTable(Table):
     """Does not tell of every hundredth commit."""
 
-    def _deliveries_of(self, committing: Any) -> list[Delivery]:
-        return [] if committing.revision % 100 == 0 else super()._deliveries_of(committing)
+    __slots__ = ()
+
+    def finish(self) -> None:
+        assert self.journal is not None
+        changes, revision, claim, deliveries, many = self.journal
+        self.journal = changes, revision, claim, () if revision % 100 == 0 else deliveries, many
+        super().finish()
 
 
-class AppliesHalves(DictMemoryStore):
-    """Commits each key by itself."""
+class HalvingTable(Table):
+    """Applies the entries of a commit one after the other, and lets others run meanwhile."""
 
-    def _commit_batch(self, batch: WriteBatch, transaction: Transaction | None) -> None:
-        changes = batch.net_changes()
-        for change in changes[:-1]:
-            self._table.entries[change[0]] = change[2]
-        threading.Event().wait(0.001)
-        super()._commit_batch(batch, transaction)
+    __slots__ = ()
+
+    def finish(self) -> None:
+        assert self.journal is not None
+        changes, revision, claim, deliveries, many = self.journal
+        if many is not None:
+            for key, entry in list(many.after.items())[:-1]:
+                self.entries[key] = entry
+            threading.Event().wait(0.001)
+        super().finish()
 
 
-class Leaks(DictMemoryStore):
+class LeakingTable(Table):
     """Keeps what nobody needs."""
 
-    kept: list[bytes]
+    __slots__ = ()
 
-    def _apply(self, batch: WriteBatch, revision: int) -> None:
-        self.__dict__.setdefault("kept", []).append(bytes(100_000))
-        super()._apply(batch, revision)
+    def finish(self) -> None:
+        KEPT.append(bytes(100_000))
+        super().finish()
 
 
-class LeavesThreads(DictMemoryStore):
+class StartingTable(Table):
     """Has a thread started with each hundredth commit.
 
     By a thread that nothing strikes: see `Visitors` for what may become of one that is struck while it starts
     another.
     """
 
+    __slots__ = ()
+
+    def finish(self) -> None:
+        super().finish()
+        if self.revision % 100 == 0:
+            WANTED.put(True)
+
+
+KEPT: list[bytes] = []
+WANTED: SimpleQueue[bool] = SimpleQueue()
+
+
+class ForgetsEvents(DictMemoryStore):
+    table_class: type[Table] = ForgettingTable
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._wanted: SimpleQueue[bool] = SimpleQueue()
-        threading.Thread(target=self._start_threads, daemon=True).start()
         super().__init__(*arguments, **options)
+        with_table(self, self.table_class)
 
-    def _start_threads(self) -> None:
-        while self._wanted.get():
-            threading.Thread(target=OVER.wait, daemon=True).start()
 
-    def _deliveries_of(self, committing: Any) -> list[Delivery]:
-        if committing.revision % 100 == 0:
-            self._wanted.put(True)
-        return super()._deliveries_of(committing)
+class AppliesHalves(ForgetsEvents):
+    table_class = HalvingTable
 
-    def close(self, timeout: float | None = None) -> None:
-        super().close(timeout)
-        self._wanted.put(False)
+
+class Leaks(ForgetsEvents):
+    table_class = LeakingTable
+
+
+class LeavesThreads(ForgetsEvents):
+    table_class = StartingTable
+
+
+def start_threads() -> None:
+    while WANTED.get():
+        threading.Thread(target=OVER.wait, daemon=True).start()
 
 
 OVER = threading.Event()
@@ -120,11 +146,16 @@ def test_it_sees_a_store_that_is_wrong(
         # What is wrong may be waited for in vain, several times.
         monkeypatch.setattr(f"tests.soak.{module}.TIMEOUT", 10.0)
     soak = Soak(1, tmp_path, store)
+    starting = threading.Thread(target=start_threads, daemon=True)
+    starting.start()
     try:
         soak.run(100, length=0.5)
     finally:
+        WANTED.put(False)
+        starting.join(10.0)
         OVER.set()
         OVER.clear()
+        KEPT.clear()
     assert soak.scene.violations
     assert any(re.search(violation, found) for found in soak.scene.violations), soak.scene.violations
 

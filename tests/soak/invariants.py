@@ -34,10 +34,10 @@ def check_at_rest(scene: Scene, mirrors: Sequence[Mirror], watches: int) -> None
     """Look at a store that nobody uses just now, with nothing in it but what always is."""
     store, expect = scene.store, scene.expect
     store._table.check()
-    expect(store._latches.writer.claim is None, f"the writer mutex is {store._latches.writer.describe()}")
-    expect(store._table.detour is None, f"the gate is shut: {store._gate}")
-    expect(not store._engine.routes, f"transactions are open: {store._engine.routes}")
-    expect(store._committing is None, f"a commit is under way: {store._committing}")
+    expect(store._latches.writer.claim is None, f"the right to write is {store._latches.writer.describe()}")
+    expect(not store._table.routes, f"transactions are open: {store._table.routes}")
+    expect(store._table.detour is None, f"reads make a detour: {store._table.detour}")
+    expect(store._table.journal is None, f"a commit is under way: {store._table.journal}")
     info, stats = store.info(), store.stats()
     for name in ("pending_events", "snapshots", "pinned_entries", "pinned_bytes"):
         expect(info[name] == 0, f"{name} is {info[name]}")

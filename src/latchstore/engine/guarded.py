@@ -154,6 +154,7 @@ class GuardedEngine(Engine):
     def _read_by_foreign_lock(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         lock = self._lock
         readers = lock.own.readers
+        mine = object()
         while True:
             lock.refuse_own_section("reading")
             if lock.reads():
@@ -164,10 +165,10 @@ class GuardedEngine(Engine):
             try:
                 if self.journal is None:
                     # So that this thread finds itself, and writers that wait can name it.
-                    readers[handle] = get_ident()
+                    readers[mine] = get_ident()
                     return function(*arguments)
             finally:
-                readers.pop(handle, None)
+                readers.pop(mine, None)
                 handle.release()
             self.settle("reading")
 

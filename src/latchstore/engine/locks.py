@@ -270,7 +270,7 @@ class TableLock:
             self.foreign = lock.gen_wlock()
             # As if there were always a reader: so each writer calls `wait_for_readers`, which takes the write
             # side of the foreign lock.
-            self.own.readers[self.foreign] = 0
+            self.own.readers[object()] = 0
 
     def wait_for_writer(self, purpose: str, timeout: float | None = None) -> None:
         """Wait until no thread is in a section of the writer, `timeout` seconds if that is not None.
@@ -329,6 +329,10 @@ class TableLock:
     def reads(self) -> bool:
         """Tell whether this thread is reading several keys now."""
         return get_ident() in list(self.own.readers.values())
+
+    def is_used(self) -> bool:
+        """Tell whether a thread is in a section now, be it of the writer or of a reader."""
+        return bool(self.own.holder or any(list(self.own.readers.values())))
 
     def give_up(self, purpose: str, seconds: float | None = None) -> NoReturn:
         """Raise LockTimeoutError, naming whoever has the lock."""

@@ -367,7 +367,7 @@ class Table(GuardedEngine):
         self.detour = None
 
     def _forget_closed_views(self) -> None:
-        if not self._lock.own.holder:
+        if not self._lock.is_used():
             self.exclusively("closing a snapshot", self.preimages.forget_closed)
 
     def add_index(self, name: str) -> None:

@@ -10,6 +10,20 @@ from latchstore.engine.owner import Claim
 from latchstore.engine.table import Table
 
 
+class Entries(dict[str, Any]):
+    """Entries that a commit changes by calls of methods of theirs, one key after the other."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+
+    def update(self, changes: dict[str, Any]) -> None:  # type: ignore[override]
+        for key, value in changes.items():
+            self[key] = value
+
+    def pop(self, *arguments: Any) -> Any:
+        return super().pop(*arguments)
+
+
 def with_entries(store: DictMemoryStore, entries: dict[str, Any]) -> None:
     """Have a store keep its entries in another dict, which has to hold what the old one does."""
     table = store._table

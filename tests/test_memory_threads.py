@@ -32,7 +32,7 @@ from latchstore.engine.locks import TableLock
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
 from tests.builds import WITHOUT_GIL
-from tests.tables import NobodyOwns, with_entries, with_table
+from tests.tables import Entries, NobodyOwns, with_entries, with_table
 
 #: Seconds after which a wait is a failure; no wait that succeeds takes a noticeable part of it.
 TIMEOUT = 20.0
@@ -113,7 +113,7 @@ class Pause:
         assert self.go_on.wait(TIMEOUT), "a commit that was held up was forgotten"
 
 
-class HaltingDict(dict[str, Any]):
+class HaltingDict(Entries):
     """The store's dict, to which a commit is applied key by key, and which can be held up at each."""
 
     def __init__(self, pause: Pause) -> None:
@@ -151,9 +151,9 @@ class WatchedTableLock(TableLock):
 
     __slots__ = ()
 
-    def wait_for_writer(self, purpose: str) -> None:
+    def wait_for_writer(self, purpose: str, timeout: float | None = None) -> None:
         note_waiting()
-        super().wait_for_writer(purpose)
+        super().wait_for_writer(purpose, timeout)
 
 
 class WatchedHandle:
@@ -245,7 +245,9 @@ class NoGate(Table):
 
     def finish(self) -> None:
         assert self.journal is not None
-        self.journal = (*self.journal[:-1], None)
+        *decided, many = self.journal
+        if many is not None:
+            self.journal = (*decided, many._replace(gate=None))  # type: ignore[assignment]
         super().finish()
 
 

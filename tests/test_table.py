@@ -37,20 +37,10 @@ from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
 from latchstore.engine.table import Gate, Table
 from tests.schedules import in_another_thread
-from tests.tables import with_entries
+from tests.tables import Entries, with_entries
 
 #: Seconds that a wait takes which is meant to fail.
 SHORT = 0.05
-
-
-class Entries(dict[str, Any]):
-    """Entries whose changes can be broken off: the methods of a dict itself cannot be replaced."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-
-    def pop(self, *arguments: Any) -> Any:
-        return super().pop(*arguments)
 
 
 def make_store(**options: Any) -> DictMemoryStore:
@@ -268,7 +258,7 @@ STEPS: dict[str, tuple[type, str]] = {
 }
 
 #: Those at which all is done that can be seen.
-LAST_STEPS = {"publishing", "the queue", "the feed"}
+LAST_STEPS = {"the transaction's end", "publishing", "the queue", "the feed"}
 
 every_step = pytest.mark.parametrize("step", STEPS)
 with_both_locks = pytest.mark.parametrize("lock_class", [ReadWriteLock, rwlock.RWLockFair])

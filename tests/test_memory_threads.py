@@ -247,7 +247,7 @@ class NoGate(Table):
         assert self.journal is not None
         *decided, many = self.journal
         if many is not None:
-            self.journal = (*decided, many._replace(gate=None))  # type: ignore[assignment]
+            self.journal = (*decided, many._replace(gate=None))  # type: ignore[arg-type]
         super().finish()
 
 

@@ -280,7 +280,7 @@ class DirtyReads(DictMemoryStore):
     """Shows what an open transaction has written to whoever reads a single key."""
 
     def _entry(self, key: str) -> Entry:
-        for route in list(self.engine.routes.values()):
+        for route in list(self._engine.routes.values()):
             assert route.batch is not None
             entry = route.batch.current(key)
             if entry is not None:

@@ -175,7 +175,11 @@ class GuardedEngine(Engine):
     def settle(self, purpose: str, timeout: float | None = None) -> None:
         if self._lock.own.holder:
             self._lock.wait_for_writer(purpose, timeout)
-        self.exclusively(purpose, int)
+        self.exclusively(purpose, self._restore)
+
+    def _restore(self) -> None:
+        """Send readers no detour if there is no open transaction; whatever else was broken off is finished."""
+        self.detour = self.routes or None
 
     def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function of ours in a section of the writer, which makes no commit.

@@ -244,10 +244,9 @@ class NoGate(Table):
     __slots__ = ()
 
     def finish(self) -> None:
-        assert self.journal is not None
-        *decided, many = self.journal
-        if many is not None:
-            self.journal = (*decided, many._replace(gate=None))  # type: ignore[arg-type]
+        journal: Any = self.journal
+        if journal[-1] is not None:
+            self.journal = (*journal[:-1], journal[-1]._replace(gate=None))
         super().finish()
 
 

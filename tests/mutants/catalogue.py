@@ -1,339 +1,426 @@
-"""The mutants: what is broken in each, as replacements of source text.
+"""The mutants: our store with one thing broken in each, by patched methods.
 
-A replacement must be found exactly once in its file; test_mutants.py sees to that.
+A mutant is a factory for ``python -m latchstore stress --store tests.mutants.catalogue:NAME``. The first
+store that it makes breaks the package for good, so each mutant needs a process of its own. A mutant replaces
+methods by name, or hands in a lock of its own; it never looks at source text.
+
+Thread safety: as what it breaks, as a rule without it.
 """
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from io import BytesIO
+from threading import get_ident
+from typing import Any
 
-import latchstore
+from readerwriterlock import rwlock
 
-PACKAGE = Path(latchstore.__file__).parent
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.values import Change, Entry
+from latchstore.engine.batch import OptimisticBatch, WriteBatch
+from latchstore.engine.edits import Edit, IfRevision
+from latchstore.engine.locks import ReadWriteLock
+from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.metadata_index import MetadataIndex
+from latchstore.engine.owner import Claim
+from latchstore.engine.preimages import Preimages
+from latchstore.engine.publishing import Publisher
+from latchstore.engine.table import Table
+from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces
 
+__all__ = ["MUTANTS", "Optimistic"]
 
-@dataclass(frozen=True)
-class Edit:
-    """One replacement in one file of the package."""
-
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One way to break the store.
-
-    Attributes
-    ----------
-    name : str
-    what : str
-        What the mutant does, in a few words.
-    workload : str
-        The workload that is to find it.
-    edits : tuple of Edit
-    """
-
-    name: str
-    what: str
-    workload: str
-    edits: tuple[Edit, ...]
-
-    def write(self, directory: Path) -> None:
-        """Write the broken package into a directory."""
-        target = directory / "latchstore"
-        shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__", "demo"))
-        for edit in self.edits:
-            path = target / edit.file
-            text = path.read_text(encoding="utf-8")
-            if text.count(edit.old) != 1:
-                raise ValueError(f"{self.name}: {edit.file} has {text.count(edit.old)} times {edit.old!r}")
-            path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+# -- locks ------------------------------------------------------------------------------------------------
 
 
-_ACQUIRE = "                now = latches.writer.acquire_as_writer(claim, latches.timeout)\n"
+class _NoHolder(ReadWriteLock):
+    """A lock of which nobody finds that a writer has it."""
 
-_END_OF_WRITE_ONE = """            raise
-        if heard:
-            self._dispatcher.start_if_needed()
-"""
+    holder = property(lambda self: 0, lambda self, thread: None)
 
-_TELLING = """                if heard or self._feed.active:
-                    self._committing = _Committing((change,), revision, heard, None)
-                    self._tell(claim)
-"""
 
-MUTANTS: tuple[Mutant, ...] = (
-    Mutant(
-        "write without lock",
-        "a write of one key does not take the writer mutex",
-        "compare-and-set",
-        (
-            Edit(
-                "memory.py",
-                _ACQUIRE,
-                _ACQUIRE.replace("latches.writer.acquire_as_writer(claim, latches.timeout)", "time.time()"),
-            ),
-        ),
-    ),
-    Mutant(
-        "read lock for a write",
-        "changes are applied under the read side of the table lock",
-        "scans",
-        (
-            Edit(
-                "locking.py",
-                "        self.write_handle = lock.gen_wlock()\n",
-                "        self.write_handle = lock.gen_rlock()\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "check, then act",
-        "if_revision is looked at in one acquisition of the mutex, and the write made in another",
-        "compare-and-set",
-        (
-            Edit(
-                "memory.py",
-                _ACQUIRE,
-                "                if hasattr(edit, 'edit'):\n"
-                "                    old = self._entries.get(key)\n"
-                "                    latches.writing(purpose, edit.revise, key, old, 1, 1.0)\n"
-                "                    edit = edit.edit\n" + _ACQUIRE,
-            ),
-        ),
-    ),
-    Mutant(
-        "data and metadata apart",
-        "set writes the data in one commit and the metadata in another",
-        "registers",
-        (
-            Edit(
-                "entry_store.py",
-                '        self._write_one(key, edit, "set")\n',
-                "        data, metadata = edit.data, edit.isolated_metadata()\n"
-                "        if if_revision is None and self.exists(key):\n"
-                "            self.from_bytes(key, data)\n"
-                "            self.set_metadata(key, metadata)\n"
-                "            return\n"
-                '        self._write_one(key, edit, "set")\n',
-            ),
-        ),
-    ),
-    Mutant(
-        "many keys read without lock",
-        "a read of several keys does not look whether a commit came between",
-        "transactions",
-        (
-            Edit(
-                "memory.py",
-                "        if found is None or type(self._gate) is _Applying or table.revision != revision:\n",
-                "        if found is None:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "iteration without lock",
-        "a query looks through the entries without the table lock",
-        "scans",
-        (
-            Edit(
-                "memory.py",
-                "            return transaction._candidates(terms)\n"
-                "        return self._latches.table.reading(self._table.candidates, terms)\n",
-                "            return transaction._candidates(terms)\n"
-                "        return self._table.candidates(terms)\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "commit applied key by key",
-        "the changes of a transaction are applied one after the other",
-        "transactions",
-        (
-            Edit(
-                "memory.py",
-                "            self._apply(batch, batch.revision)\n",
-                "            for key, new in batch.after.items():\n"
-                "                one = WriteBatch(self._entries, batch.revision)\n"
-                "                one.before, one.after = batch.before, {key: new}\n"
-                "                self._apply(one, batch.revision)\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "event queued late",
-        "the event of a write is queued after the mutex was given back",
-        "events",
-        (
-            Edit(
-                "memory.py",
-                _TELLING,
-                "                committing = _Committing((change,), revision, heard, None)\n",
-            ),
-            Edit(
-                "memory.py",
-                _END_OF_WRITE_ONE,
-                "            raise\n"
-                "        for delivery in self._deliveries_of(committing):\n"
-                "            self._dispatcher.submit(delivery)\n"
-                "        if self._feed.active:\n"
-                "            self._feed.publish(Commit(revision, [change], None))\n"
-                "        if heard:\n"
-                "            self._dispatcher.start_if_needed()\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "locks in two orders",
-        "watch() takes the feed lock before the table lock, and commits the other way round",
-        "events",
-        (
-            Edit(
-                "memory.py",
-                "        watch.begin(self._latches.table.excluding(self._add_buffer, buffer, since))\n",
-                "        self._feed._feed_latch.during(self._latches.writing, 'watch', int)\n"
-                "        watch.begin(self._latches.table.excluding(self._add_buffer, buffer, since))\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "nested read lock",
-        "a query takes the read side of the table lock twice",
-        "scans",
-        (
-            Edit(
-                "memory.py",
-                "        return self._latches.table.reading(self._table.candidates, terms)\n",
-                "        read = self._latches.table.reading\n"
-                "        return read(lambda: read(self._table.candidates, terms))\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "rollback leaves a key",
-        "an inner block that is rolled back keeps its first change",
-        "transactions",
-        (
-            Edit(
-                "batch.py",
-                "        while len(undo) > savepoint:\n",
-                "        while len(undo) > savepoint + 1:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "event on rollback",
-        "a transaction that is rolled back tells of its changes",
-        "events",
-        (
-            Edit(
-                "transaction.py",
-                "                    self._tell_failure()\n",
-                "                    self._tell_failure()\n"
-                "                    from latchstore.engine.memory import _Committing\n"
-                "                    made = _Committing(batch.net_changes(), batch.revision, True, None)\n"
-                "                    for delivery in self._store._deliveries_of(made):\n"
-                "                        self._store._queue(delivery)\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "event lost",
-        "a commit that finds another one's events being heard queues none",
-        "events",
-        (
-            Edit(
-                "memory.py",
-                _TELLING,
-                "                heard = heard and self._dispatcher._delivering is None\n" + _TELLING,
-            ),
-        ),
-    ),
-    Mutant(
-        "event twice",
-        "a commit that finds the queue empty queues its events twice",
-        "events",
-        (
-            Edit(
-                "memory.py",
-                _TELLING,
-                _TELLING + "                if heard and self._dispatcher._queue.empty():\n"
-                "                    self._dispatcher.submit(\n"
-                "                        CommitDelivery(self.event_manager, self, [change], revision, None)\n"
-                "                    )\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "live metadata",
-        "get_metadata hands out the dictionary of the entry itself",
-        "registers",
-        (
-            Edit(
-                "entry_store.py",
-                "            return self._entry(key).isolated_metadata()\n        names",
-                "            return self._entry(key)\n        names",
-            ),
-        ),
-    ),
-    Mutant(
-        "lock kept on exception",
-        "a write that raises does not give the mutex back",
-        "registers",
-        (
-            Edit(
-                "memory.py",
-                "            except BaseException:\n"
-                "                self._end_write_after_error(claim, change)\n"
-                "                raise\n"
-                "        except BaseException:\n"
-                "            surely(self._end_write_after_error, claim, change)\n"
-                "            raise\n"
-                "        if heard:\n",
-                "            except BaseException:\n"
-                "                raise\n"
-                "        except BaseException:\n"
-                "            raise\n"
-                "        if heard:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "dirty read",
-        "to_bytes sees what an open transaction has not committed",
-        "transactions",
-        (
-            Edit(
-                "memory.py",
-                "        try:\n            data = self._entries[key].data  # type: ignore[union-attr]\n",
-                "        try:\n"
-                "            for block in list(self._open_transactions.values()):\n"
-                "                batch = getattr(block(), '_batch', None)\n"
-                "                if batch is not None and batch.current(key) is not None:\n"
-                "                    return batch.current(key).data\n"
-                "            data = self._entries[key].data  # type: ignore[union-attr]\n",
-            ),
-        ),
-    ),
-    Mutant(
-        "stale read",
-        "to_bytes remembers what it read, until the store has had two more commits",
-        "registers",
-        (
-            Edit(
-                "memory.py",
-                "        try:\n            data = self._entries[key].data  # type: ignore[union-attr]\n",
-                "        known = self.__dict__.setdefault('_known', {})\n"
-                "        if known.get(key, (b'', -1))[1] == self._table.revision // 2:\n"
-                "            return known[key][0]\n"
-                "        try:\n"
-                "            data = self._entries[key].data  # type: ignore[union-attr]\n"
-                "            known[key] = data, self._table.revision // 2\n",
-            ),
-        ),
-    ),
-)
+@mutant("compare-and-set")
+def write_without_lock() -> dict[str, Any]:
+    """A commit does not take the table lock."""
+
+    class Unlocked(_NoHolder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mutex = nullcontext()  # type: ignore[assignment]
+
+    return {"lock_class": Unlocked}
+
+
+def _query_entry_by_entry() -> None:
+    """Have queries take longer under the lock; that alone is no mistake."""
+
+    @replaces(Table, "candidates")
+    def candidates(original: Any, self: Table, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        return self.read(lambda: [(key, self.entries[key]) for key in list(self.entries)])
+
+
+@mutant("scans")
+def read_lock_for_a_write() -> dict[str, Any]:
+    """A commit keeps out other commits, but no readers."""
+    _query_entry_by_entry()
+
+    class Unseen(dict[object, int]):
+        def __bool__(self) -> bool:
+            return False
+
+    class Shared(_NoHolder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.readers = Unseen()
+
+    return {"lock_class": Shared}
+
+
+@mutant("scans")
+def writer_not_looked_for() -> None:
+    """A reader of several keys does not look whether a commit is being made."""
+    _query_entry_by_entry()
+
+    @replaces(Table, "read")
+    def read(original: Any, self: Table, function: Callable[..., Any], *arguments: Any) -> Any:
+        readers = self.latches.table.own.readers
+        mine = object()
+        try:
+            readers[mine] = get_ident()
+            return function(*arguments)
+        finally:
+            readers.pop(mine, None)
+
+
+@mutant("registers")
+def lock_kept_on_exception() -> dict[str, Any]:
+    """A commit that raises does not give the lock back."""
+
+    class Mutex:
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> bool:
+            return self._lock.acquire()
+
+        def __exit__(self, kind: object, error: object, traceback: object) -> None:
+            if kind is None:
+                self._lock.release()
+
+    class Kept(ReadWriteLock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mutex = Mutex()  # type: ignore[assignment]
+
+    return {"lock_class": Kept}
+
+
+@mutant("events")
+def locks_in_two_orders() -> None:
+    """Watch takes another lock before the table lock, and commits the other way round."""
+
+    @replaces(DictMemoryStore, "watch")
+    def watch(original: Any, self: DictMemoryStore, *args: Any, **options: Any) -> Any:
+        table: Any = self.engine
+        table.other = threading.Lock()
+        with table.other:
+            return original(self, *args, **options)
+
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        with getattr(self, "other", nullcontext()):
+            original(self)
+
+
+@mutant("scans")
+def nested_read_lock() -> dict[str, Any]:
+    """A query takes the read side of a fair lock of readerwriterlock twice."""
+
+    @replaces(Table, "candidates")
+    def candidates(original: Any, self: Table, terms: Mapping[str, Any]) -> Any:
+        return self.read(original, self, terms)
+
+    return {"lock_class": rwlock.RWLockFair}
+
+
+@mutant("transactions")
+def owner_not_respected() -> None:
+    """A write outside of transactions is made while an exclusive one is under way."""
+
+    @replaces(Table, "commit")
+    def commit(
+        original: Any, self: Table, edits: Any, purpose: str, claim: Claim | None = None, *rest: Any
+    ) -> Any:
+        if claim is not None:
+            return original(self, edits, purpose, claim, *rest)
+
+        def make() -> bool:
+            self.journal = decided = self._decide(edits, purpose, None, None)
+            self.finish()
+            return bool(decided[3])
+
+        return self.exclusively(purpose, make)
+
+
+# -- reading ----------------------------------------------------------------------------------------------
+
+
+@mutant("transactions")
+def many_keys_read_without_lock() -> None:
+    """A read of several keys does not look whether a commit came between."""
+
+    @replaces(Table, "entries_of")
+    def entries_of(original: Any, self: Table, keys: Sequence[str]) -> dict[str, Entry | None]:
+        return {key: self.entry(key) for key in keys}
+
+
+@mutant("scans")
+def iteration_without_lock() -> None:
+    """A query looks through the entries without the table lock."""
+
+    @replaces(Table, "candidates")
+    def candidates(original: Any, self: Table, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        return [(key, self.entries[key]) for key in list(self.entries) if key in self.entries]
+
+
+@mutant("registers")
+def live_metadata() -> None:
+    """Metadata is handed out as the dictionary of the entry itself."""
+
+    @replaces(DictMemoryStore, "get_metadata")
+    def get_metadata(original: Any, self: DictMemoryStore, key: str, select: Any = None) -> Any:
+        entry = self.engine.entry(key) if select is None else None
+        return original(self, key, select) if entry is None else entry
+
+
+@mutant("transactions")
+def dirty_read() -> None:
+    """A read sees what an open transaction has not committed."""
+
+    @replaces(DictMemoryStore, "to_bytes")
+    def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
+        for route in list(self.engine.routes.values()):
+            batch = route.batch
+            entry = None if batch is None else batch.current(key)
+            if entry is not None:
+                return entry.data
+        data: bytes = original(self, key, *args)
+        return data
+
+
+@mutant("registers")
+def stale_read() -> None:
+    """A read is remembered until the store has had up to four more commits."""
+
+    @replaces(DictMemoryStore, "to_bytes")
+    def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
+        known = self.__dict__.setdefault("known", {})
+        age = self.engine.revision // 4
+        if known.get(key, (-1, b""))[0] != age:
+            known[key] = age, original(self, key, *args)
+        data: bytes = known[key][1]
+        return data
+
+
+# -- committing -------------------------------------------------------------------------------------------
+
+
+@mutant("compare-and-set")
+def check_then_act() -> None:
+    """The condition of a write is looked at in one section, and the write made in another."""
+
+    @replaces(Table, "commit")
+    def commit(original: Any, self: Table, edits: Any, *args: Any, **options: Any) -> Any:
+        unconditional: list[tuple[str, Edit]] = []
+        for key, edit in edits:
+            if isinstance(edit, IfRevision):
+                # Raises if it does not hold.
+                self.exclusively("check", edit.revise, key, self.entry(key), self.revision + 1, 1.0)
+                edit = edit.edit
+            unconditional.append((key, edit))
+        return original(self, unconditional, *args, **options)
+
+
+@mutant("registers")
+def data_and_metadata_apart() -> None:
+    """A value is set by one commit for the data and another for the metadata."""
+
+    @replaces(DictMemoryStore, "set")
+    def set_(original: Any, self: DictMemoryStore, key: str, value: Any, *args: Any, **options: Any) -> None:
+        if options or not isinstance(value, tuple) or not self.exists(key):
+            original(self, key, value, *args, **options)
+            return
+        stream, metadata = value
+        self.set_data(key, stream if isinstance(stream, bytes) else BytesIO(stream.read()))
+        self.set_metadata(key, metadata)
+
+
+def _apply_key_by_key() -> None:
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        assert self.journal is not None
+        changes, revision, claim, deliveries, _ = self.journal
+        for change in changes[:-1]:
+            self.journal = ([change], revision, None, (), None)
+            original(self)
+        self.journal = (changes[-1:], revision, claim, deliveries, None)
+        original(self)
+
+
+@mutant("transactions")
+def commit_applied_key_by_key() -> dict[str, Any]:
+    """The changes of a commit are applied one after the other, and readers come in between."""
+    _apply_key_by_key()
+    return {"lock_class": _NoHolder}
+
+
+@mutant("transactions")
+def gate_left_open() -> None:
+    """No gate is shut while a commit is applied, so reads without the lock find half of it."""
+    _apply_key_by_key()
+
+
+@mutant("transactions")
+def gate_opened_too_early() -> None:
+    """The gate is opened before the last change of a commit is applied."""
+
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        assert self.journal is not None
+        changes, revision, claim, deliveries, gate = self.journal
+        if gate is not None:
+            self.journal = (changes[:-1], revision, None, (), gate)
+            original(self)
+        self.journal = (changes[-1:], revision, claim, deliveries, None)
+        original(self)
+
+
+@mutant("transactions", faults="exceptions")
+def journal_dropped() -> None:
+    """What an exception has left of a commit is dropped, and not finished."""
+    # With more places for exceptions between two keys.
+    _apply_key_by_key()
+
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        try:
+            original(self)
+        except BaseException:
+            self.journal = None
+            raise
+
+
+@mutant("list-append")
+def optimistic_check_left_out() -> dict[str, Any]:
+    """An optimistic transaction commits whatever others have changed."""
+
+    @replaces(OptimisticBatch, "check")
+    def check(original: Any, self: OptimisticBatch) -> None:
+        """Do nothing."""
+
+    return {"store_class": Optimistic}
+
+
+@mutant("transactions")
+def rollback_leaves_a_key() -> None:
+    """An inner block that is rolled back keeps its first change."""
+
+    @replaces(WriteBatch, "rollback_to")
+    def rollback_to(original: Any, self: WriteBatch, savepoint: int) -> None:
+        original(self, savepoint + 1)
+
+
+@mutant("scans")
+def index_updated_late() -> dict[str, Any]:
+    """The indexes are updated after the section of the commit."""
+    put_off(MetadataIndex, "replace_all")
+    return {"indexes": ["scans"]}
+
+
+@mutant("snapshots")
+def old_entries_kept_late() -> None:
+    """What a snapshot needs of the past is kept after the section of the commit."""
+    put_off(Preimages, "record")
+
+
+# -- events -----------------------------------------------------------------------------------------------
+
+
+@mutant("events")
+def event_queued_late() -> None:
+    """The events of a commit are queued after its section."""
+    put_off(Publisher, "publish")
+
+
+@mutant("events")
+def event_on_rollback() -> None:
+    """A transaction that is rolled back tells of its changes."""
+
+    @replaces(Table, "end")
+    def end(original: Any, self: Table, claim: Claim) -> None:
+        batch = None if claim.ended or claim.route is None else claim.route.batch
+        original(self, claim)
+        for key, edit in [] if batch is None else batch.edits():
+            old = self.entry(key)
+            new = edit.revise(key, old, self.revision + 1, time.time())
+            if new is not None:
+                self.exclusively("rollback", publish, self, (key, old, new))
+
+    def publish(table: Table, change: Change) -> None:
+        publisher, revision = table._publisher, table.revision + 1
+        publisher.publish([change], revision, None, publisher.deliveries_of([change], revision, None))
+
+
+@mutant("events")
+def event_lost() -> None:
+    """A commit that finds a listener being called queues no events."""
+
+    @replaces(Publisher, "publish")
+    def publish(
+        original: Any,
+        self: Publisher,
+        changes: Any,
+        revision: int,
+        claim: Any,
+        deliveries: Any,
+    ) -> None:
+        heard = () if self.dispatcher.calling is not None else deliveries
+        original(self, changes, revision, claim, heard)
+
+
+@mutant("events")
+def event_twice() -> None:
+    """A commit that finds the queue empty queues its events twice."""
+
+    @replaces(Publisher, "publish")
+    def publish(
+        original: Any, self: Publisher, changes: Any, revision: int, claim: Any, deliveries: Any
+    ) -> None:
+        empty = not self.dispatcher.pending
+        original(self, changes, revision, claim, deliveries)
+        if empty:
+            for delivery in self.deliveries_of(changes, revision, claim):
+                self.dispatcher.submit(delivery)
+
+
+@mutant("events", faults="exceptions")
+def event_twice_on_redo() -> None:
+    """A commit that is finished again makes new events, which are heard as well."""
+
+    @replaces(Publisher, "publish")
+    def publish(
+        original: Any, self: Publisher, changes: Any, revision: int, claim: Any, deliveries: Any
+    ) -> None:
+        original(self, changes, revision, claim, self.deliveries_of(changes, revision, claim))
+
+
+# -- for comparison ---------------------------------------------------------------------------------------
+
+
+def unbroken(event_manager: BaseEventManager | None = None, **options: Any) -> DictMemoryStore:
+    """Return a store in which nothing is broken."""
+    return DictMemoryStore(event_manager, **options)

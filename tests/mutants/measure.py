@@ -1,6 +1,7 @@
 """Have the harness look for each mutant from twenty seeds, and write the table of README.md.
 
-``python -m tests.mutants.measure [NAME ...]`` in the project's directory; takes some minutes.
+``python -m tests.mutants.measure [NAME ...]`` in the project's directory; takes some minutes. With names it
+prints the rows of these mutants alone, and puts them into the table.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,47 +31,53 @@ TIMEOUT = 300.0
 
 README = Path(__file__).with_name("README.md")
 
+_ROOT = Path(__file__).parents[2]
+_HEAD = "| mutant | what it does | workload | found in | median schedules | most |\n"
+_LINE = "|---|---|---|---|---|---|\n"
 
-def find(directory: Path, mutant: Mutant, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
-    """Run the harness on a mutant that was written to a directory; return what it prints as JSON."""
+
+def find(function: str, workload: str, faults: str, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
+    """Run the harness on a factory of the catalogue; return what it prints as JSON."""
     command = [sys.executable, "-m", "latchstore", "stress", "--json", "--schedule", "random"]
-    command += ["--workload", mutant.workload, "--threads", str(THREADS), "--length", str(LENGTH)]
+    command += ["--store", f"tests.mutants.catalogue:{function}", "--workload", workload]
+    command += ["--threads", str(THREADS), "--length", str(LENGTH)]
     command += ["--seed", str(block * SCHEDULES), "--ops", str(schedules * THREADS * LENGTH)]
-    environment = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+    if faults:
+        command += ["--faults", faults]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        command, env=environment, cwd=_ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     if not done.stdout.startswith("{"):
-        raise RuntimeError(f"{mutant.name}, block {block}: {done.stderr[-2_000:]}")
+        raise RuntimeError(f"{function}, block {block}: {done.stderr[-2_000:]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def _row(mutant: Mutant) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        mutant.write(directory)
-        with ThreadPoolExecutor(os.cpu_count()) as executor:
-            found = list(executor.map(lambda block: find(directory, mutant, block), range(BLOCKS)))
+    def found_in(block: int) -> dict[str, Any]:
+        return find(mutant.function, mutant.workload, mutant.faults, block)
+
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        found = list(executor.map(found_in, range(BLOCKS)))
     killed = sorted(each["schedules"] for each in found if each["answer"] == "invalid")
     median = f"{statistics.median(killed):g}" if killed else ""
     most = str(killed[-1]) if killed else ""
-    return f"| {mutant.name} | {mutant.what} | {mutant.workload} | {len(killed)} | {median} | {most} |"
+    workload = f"{mutant.workload}, with {mutant.faults}" if mutant.faults else mutant.workload
+    return f"| {mutant.name} | {mutant.what} | {workload} | {len(killed)} | {median} | {most} |"
 
 
 def main() -> None:
-    """Measure the mutants that are named, or all and write the table."""
+    """Measure the mutants that are named, or all, and write their rows of the table."""
     wanted = sys.argv[1:]
-    rows = []
+    head, marker, table = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
+    rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
     for mutant in MUTANTS:
         if not wanted or mutant.name in wanted:
-            rows.append(_row(mutant))
-            print(rows[-1], flush=True)
-    if not wanted:
-        head, marker, _ = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
-        table = "| mutant | what it does | workload | found in | median schedules | most |\n"
-        table += "|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
-        README.write_text(head + marker + table, encoding="utf-8")
+            rows[mutant.name] = _row(mutant)
+            print(rows[mutant.name], flush=True)
+    table = "".join(f"{rows[mutant.name]}\n" for mutant in MUTANTS if mutant.name in rows)
+    README.write_text(head + marker + _HEAD + _LINE + table, encoding="utf-8")
 
 
 if __name__ == "__main__":

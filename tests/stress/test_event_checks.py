@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager, StoreModificationEvent
+from latchstore import DictMemoryStore, EventManager, StoreModificationEvent, StoreTransactionEndEvent
 from latchstore.stress.event_checks import HeardEvent, atomic, check_events
 from latchstore.stress.verdict import VALID
 
@@ -59,6 +59,10 @@ def test_a_commit_that_is_split() -> None:
 
 def test_the_events_of_a_store() -> None:
     heard: list[HeardEvent] = []
+    ended: dict[str, int] = {}
+
+    def note_end(event: Any) -> None:
+        ended[event.transaction.notes] = event.transaction.number
 
     def listener(event: Any) -> None:
         values = [None if each is None else each.bytes for each in (event.value, event.previous)]
@@ -67,16 +71,16 @@ def test_the_events_of_a_store() -> None:
 
     store = DictMemoryStore(EventManager())
     store.event_manager.connect(StoreModificationEvent, listener)
+    store.event_manager.connect(StoreTransactionEndEvent, note_end)
     with store:
         store.from_bytes("a", b"1")
         with store.transaction():
             store.from_bytes("a", b"2")
             store.from_bytes("b", b"2")
-        transaction = store.transaction()
+        transaction = store.transaction("doomed")
         with transaction:
             store.delete("a")
             transaction.doom()
         store.delete("b")
     commits = {1: ["a"], 2: ["a", "b"], 3: ["b"]}
-    assert transaction._info is not None
-    assert check_events(heard, commits, {transaction._info.number}, {}, {"a": b"2"}) == VALID
+    assert check_events(heard, commits, {ended["doomed"]}, {}, {"a": b"2"}) == VALID

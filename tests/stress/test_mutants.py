@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.mutants.catalogue import MUTANTS, Mutant, unbroken
 from tests.mutants.measure import find
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_is_found(mutant: Mutant, tmp_path: Path) -> None:
-    mutant.write(tmp_path)
-    found = find(tmp_path, mutant, block=0)
+def test_a_mutant_is_found(mutant: Mutant) -> None:
+    found = find(mutant.function, mutant.workload, mutant.faults, block=0)
     assert found["answer"] == "invalid"
     assert found["problems"] or any(
         check["answer"] == "invalid" for checks in found["verdicts"].values() for check in checks.values()
     )
 
 
-def test_a_mutant_that_is_none_is_not_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("faults", ["", "exceptions"])
+def test_a_mutant_that_is_none_is_not_found(faults: str) -> None:
     """The same way of running it, with nothing broken: so it is the break that was found."""
-    unbroken = Mutant("unbroken", "nothing", "transactions", ())
-    unbroken.write(tmp_path)
-    found = find(tmp_path, unbroken, block=0, schedules=150)
+    found = find(unbroken.__name__, "transactions", faults, block=0, schedules=150)
     assert found["answer"] == "valid"
     assert found["schedules"] == 150

@@ -181,7 +181,7 @@ class Frozen(DictMemoryStore):
         self._past = super().snapshot()
 
     def _answer(self, method: str, *arguments: Any, **options: Any) -> Any:
-        if self._past is None or self._transaction_of_this_thread() is not None:
+        if self._past is None or self.current_transaction() is not None:
             return getattr(super(), method)(*arguments, **options)
         return getattr(self._past, method)(*arguments, **options)
 

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -340,7 +341,8 @@ def _native_round(
     problems: list[Problem] = []
     history = History(())
     try:
-        with recorded(Scope(factory), order):
+        recording = all(fault.recorded for fault in plan.faults)
+        with recorded(Scope(factory), order) if recording else nullcontext():
             store = factory(**options)
             history = run_native(
                 store,

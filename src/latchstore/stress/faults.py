@@ -56,6 +56,9 @@ class Fault:
     #: Whether it works on threads of the system, and on threads under a scheduler.
     native: ClassVar[bool] = True
     controlled: ClassVar[bool] = True
+    #: Whether native threads may have locks that write down their order. Those are written in Python, so an
+    #: exception from outside may leave them taken, which leaves the system's own free.
+    recorded: ClassVar[bool] = True
     #: Arguments that the store is made with.
     options: ClassVar[Mapping[str, Any]] = {}
 
@@ -93,6 +96,7 @@ class Asynchronous(Fault):
 
     name = "async"
     controlled = False
+    recorded = False
     #: No operation of a workload holds a lock for so many seconds, unless it is kept for good.
     options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 2.0}
 

@@ -20,7 +20,6 @@ from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
-from latchstore.stress.recording import forget_all
 from latchstore.stress.workloads import Action, RolledBackError, Workload
 
 #: Seconds after which an exception that one thread sets in another has come, or has been dropped.
@@ -204,7 +203,6 @@ class _Crew:
 
     def _note_broken_off(self, thread: int) -> None:
         """Write down the operation that an exception from outside has ended: nobody knows how."""
-        forget_all()
         begun, self._open[thread] = self._open[thread], None
         written = self.written[thread]
         if begun is not None and not (written and written[-1].begin == begun[1]):

@@ -33,11 +33,6 @@ def held_now() -> list[NamedLock]:
     return list(_held.locks)
 
 
-def forget_all() -> None:
-    """Note that the calling thread has no lock: it was struck by an exception, perhaps while it noted one."""
-    _held.locks.clear()
-
-
 class RecordingLock:
     """In the place of ``threading.Lock``: the same, with a note in a `LockOrder`."""
 

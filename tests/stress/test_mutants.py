@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutants.catalogue import MUTANTS, Mutant, unbroken
+from tests.mutants.catalogue import MUTANTS, unbroken
 from tests.mutants.measure import find
+from tests.mutants.mutant import Mutant
 
 
 @pytest.mark.timeout(300)

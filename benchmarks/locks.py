@@ -1,6 +1,7 @@
 """What do the locks cost when nobody else wants them?
 
-What `locking.SharedLatch` costs beside the library's fair lock, and why single keys are read without a lock.
+What our `ReadWriteLock` and a section of a store's table cost beside the library's fair lock, and why single
+keys are read without a lock.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from readerwriterlock import rwlock
 
 from benchmarks.measure import Answer, Subject, figures_of, interleaved, markdown
-from latchstore.engine.locking import Latch, SharedLatch, WriterMutex, this_thread
+from latchstore import DictMemoryStore, EventManager
+from latchstore.delivery.waiting import Latch
+from latchstore.engine.locks import ReadWriteLock
 
 TIMES = 1_000
 
@@ -21,7 +25,7 @@ def _repeated(once: Callable[[], object]) -> Subject:
     return Subject(f"for _ in range({TIMES}): once()", TIMES, once=once)
 
 
-def _write(lock: rwlock.RWLockable) -> Callable[[], None]:
+def _write(lock: Any) -> Callable[[], None]:
     handle = lock.gen_wlock()
 
     def once() -> None:
@@ -31,7 +35,7 @@ def _write(lock: rwlock.RWLockable) -> Callable[[], None]:
     return once
 
 
-def _read(lock: rwlock.RWLockable) -> Callable[[], None]:
+def _read(lock: Any) -> Callable[[], None]:
     def once() -> None:
         handle = lock.gen_rlock()
         handle.acquire(timeout=30.0)
@@ -54,15 +58,8 @@ def _nothing() -> None:
     pass
 
 
-def _mutex() -> Callable[[], None]:
-    mutex = WriterMutex()
-
-    def once() -> None:
-        claim = (this_thread.thread, "benchmark")
-        mutex.acquire_as_writer(claim, 30.0)
-        mutex.release(claim)
-
-    return once
+def _table() -> Any:
+    return DictMemoryStore(EventManager())._table
 
 
 def run(quick: bool = False) -> Answer:
@@ -71,11 +68,14 @@ def run(quick: bool = False) -> Answer:
         {
             "an empty call": _repeated(lambda: None),
             "threading.Lock with a timeout": _repeated(_plain()),
-            "writer mutex": _repeated(_mutex()),
+            "a section of the table's writer": _repeated(
+                functools.partial(_table().exclusively, "benchmark", _nothing)
+            ),
+            "a section of the table's reader": _repeated(functools.partial(_table().read, _nothing)),
             "RWLockFair, write": _repeated(_write(rwlock.RWLockFair())),
-            "SharedLatch, write": _repeated(_write(SharedLatch())),
+            "ReadWriteLock, write": _repeated(_write(ReadWriteLock())),
             "RWLockFair, read": _repeated(_read(rwlock.RWLockFair())),
-            "SharedLatch, read": _repeated(_read(SharedLatch())),
+            "ReadWriteLock, read": _repeated(_read(ReadWriteLock())),
             "latch, around an empty call": _repeated(functools.partial(Latch().during, _nothing)),
         },
         5 if quick else 60,

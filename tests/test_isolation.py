@@ -8,7 +8,7 @@ purpose: so the schedule is known to be able to see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -44,7 +44,7 @@ class ForgetsEdits(NobodyOwns):
 
     def commit(
         self,
-        edits: Sequence[tuple[str, Edit]],
+        edits: Collection[tuple[str, Edit]],
         purpose: str,
         claim: Claim | None = None,
         check: Callable[[], None] | None = None,
@@ -60,7 +60,7 @@ class ChecksNothing(Table):
 
     def commit(
         self,
-        edits: Sequence[tuple[str, Edit]],
+        edits: Collection[tuple[str, Edit]],
         purpose: str,
         claim: Claim | None = None,
         check: Callable[[], None] | None = None,

@@ -75,6 +75,13 @@ def store() -> Iterator[DictMemoryStore]:
         yield store
 
 
+@pytest.fixture(autouse=True)
+def _no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a program that does not use asyncio, which other tests may have loaded."""
+    monkeypatch.delitem(sys.modules, "asyncio", raising=False)
+    monkeypatch.setattr("latchstore.engine.routes._running_loop", None)
+
+
 def traced_get(store: DictMemoryStore) -> list[str]:
     return trace(lambda: store.get("k"))
 
@@ -130,7 +137,8 @@ def traced_event(store: DictMemoryStore) -> list[str]:
     within = entered[begin + 1 :]
     end = next((place for place, (each, _) in enumerate(within) if each <= depth), len(within))
     traced.entered = [entered[begin], *within[:end]]
-    return traced.lines()
+    lines: list[str] = traced.lines()
+    return lines
 
 
 TRACES: dict[str, Callable[[DictMemoryStore], list[str]]] = {

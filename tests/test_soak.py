@@ -64,7 +64,7 @@ class HalvingTable(Table):
 
     def finish(self) -> None:
         assert self.journal is not None
-        changes, revision, claim, deliveries, many = self.journal
+        many = self.journal[-1]
         if many is not None:
             for key, entry in list(many.after.items())[:-1]:
                 self.entries[key] = entry

@@ -125,7 +125,7 @@ def locks_in_two_orders() -> None:
 
     @replaces(DictMemoryStore, "watch")
     def watch(original: Any, self: DictMemoryStore, *args: Any, **options: Any) -> Any:
-        table: Any = self.engine
+        table: Any = self._engine
         table.other = threading.Lock()
         with table.other:
             return original(self, *args, **options)
@@ -193,7 +193,7 @@ def live_metadata() -> None:
 
     @replaces(DictMemoryStore, "get_metadata")
     def get_metadata(original: Any, self: DictMemoryStore, key: str, select: Any = None) -> Any:
-        entry = self.engine.entry(key) if select is None else None
+        entry = self._engine.entry(key) if select is None else None
         return original(self, key, select) if entry is None else entry
 
 
@@ -203,7 +203,7 @@ def dirty_read() -> None:
 
     @replaces(DictMemoryStore, "to_bytes")
     def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
-        for route in list(self.engine.routes.values()):
+        for route in list(self._engine.routes.values()):
             batch = route.batch
             entry = None if batch is None else batch.current(key)
             if entry is not None:
@@ -219,7 +219,7 @@ def stale_read() -> None:
     @replaces(DictMemoryStore, "to_bytes")
     def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
         known = self.__dict__.setdefault("known", {})
-        age = self.engine.revision // 4
+        age = self._engine.revision // 4
         if known.get(key, (-1, b""))[0] != age:
             known[key] = age, original(self, key, *args)
         data: bytes = known[key][1]

@@ -178,7 +178,7 @@ class GuardedEngine(Engine):
         self.exclusively(purpose, self._restore)
 
     def _restore(self) -> None:
-        """Send readers no detour if there is no open transaction; whatever else was broken off is finished."""
+        """Have readers make no detour if no transaction is open; all else is finished by then."""
         self.detour = self.routes or None
 
     def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:

@@ -18,23 +18,20 @@ Thread safety:
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from threading import Thread
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from latchstore.contract.arguments import check_callable, checked_key, describe
-from latchstore.contract.errors import TransactionClosedError, TransactionError, WrongThreadError
+from latchstore.contract.arguments import check_callable, describe
+from latchstore.contract.errors import TransactionClosedError, WrongThreadError
 from latchstore.contract.event_manager import BaseEventManager
-from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import this_thread, thread_name
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
-from latchstore.engine.edits import Edit
-from latchstore.engine.entry_store import EntryStore, Progress
+from latchstore.engine.batch_store import BatchStore
+from latchstore.engine.entry_store import Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.owner import Claim, Route, TransactionInfo, claim_of
 from latchstore.engine.routes import current_task
@@ -61,7 +58,7 @@ class Host(Protocol):
         """Return what tells of the reading of a stream."""
 
 
-class Transaction(EntryStore):
+class Transaction(BatchStore):
     """A block of changes that is committed whole or not at all; ``store.transaction()`` makes it.
 
     It is a store itself: its methods, like the store's own while the block runs, read and write what
@@ -85,15 +82,11 @@ class Transaction(EntryStore):
     """
 
     # hot path: what most transactions leave as it is stands in the class.
-    # The thread that has entered the block, and whether that has been left.
-    _thread: Thread | None = None
+    # Whether the block has been left.
     _left = False
-    _task: object | None = None
     _claim: Claim | None = None
     _route: Route | None = None
     _outer: Transaction | None = None
-    # None before the block and after it.
-    _batch: WriteBatch | None = None
     _savepoint = 0
     # Whether an inner block leaves its changes to the outer one.
     _kept = False
@@ -382,86 +375,8 @@ class Transaction(EntryStore):
         """Return a block inside this one: a savepoint."""
         return Transaction(self._store, notes, timeout, optimistic)
 
-    # -- the store's methods, on the batch --------------------------------------------------------
-
-    def _entry(self, key: str) -> Entry:
-        key = checked_key(key)
-        entry = self._open_batch().current(key)
-        if entry is None:
-            raise KeyError(key)
-        return entry
-
-    def _entries_of(self, keys: list[str]) -> list[Entry]:
-        return [self._entry(key) for key in keys]
-
-    def _items(self) -> Iterable[tuple[str, Entry]]:
-        return self._candidates({})
-
-    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        return self._open_batch().candidates(terms)
-
-    def _keys_like(self, pattern: str) -> list[str]:
-        """Return the keys that match, asking for no more than that: so only keys can conflict."""
-        found = self._open_batch().items_like(pattern)
-        return matching_keys(pattern, [key for key, _ in found])
-
-    def glob(self, pattern: str) -> Iterator[str]:
-        matching_keys(pattern, ())  # a bad pattern is refused before it is noted
-        return iter(self._keys_like(pattern))
-
-    def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        return super().query_keys(**kwargs) if kwargs else iter(self._keys_like("*"))
-
-    def __len__(self) -> int:
-        return len(self._keys_like("*"))
-
-    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        # hot path: the usual answers of `_open_batch`, without its calls.
-        batch = self._batch
-        if (
-            batch is None
-            or self._thread is not this_thread.thread
-            or self._task is not None
-            or "asyncio" in sys.modules
-        ):
-            batch = self._open_batch()
-        batch.put(key, edit)
-
-    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
-        batch = self._open_batch()
-        savepoint = batch.savepoint()
-        try:
-            batch.put_all(edits)
-        except BaseException:
-            batch.rollback_to(savepoint)
-            raise
-
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         return self._store._progress(key, metadata, steps)
-
-    def connect(self, credentials: object = None) -> None:
-        """Do nothing: a transaction is connected while its block runs."""
-
-    def disconnect(self) -> None:
-        """Do nothing: a transaction is connected while its block runs."""
-
-    def is_connected(self) -> bool:
-        """Tell whether the block is running."""
-        return self._batch is not None
-
-    def flush(self, timeout: float | None = 30.0) -> None:
-        """Refuse: the events of the block are made when it has ended.
-
-        Raises
-        ------
-        TransactionError
-            Always.
-        """
-        raise TransactionError(f"flush() cannot be called inside {self!r}")
-
-    def info(self) -> dict[str, Any]:
-        """Return ``readonly``, ``notes`` and ``keys``, the number of keys as the block sees them."""
-        return {"readonly": False, "notes": self.notes, "keys": len(self)}
 
     def __repr__(self) -> str:
         state = "new" if self._thread is None else "ended" if self._batch is None else "open"

@@ -1,0 +1,114 @@
+"""A store's methods on a batch: what a transaction does with the calls that go to it.
+
+Thread safety: a batch is used by the thread, and the asyncio task, that has entered its block; `_open_batch`
+checks that.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from threading import Thread
+from typing import Any
+
+from latchstore.contract.arguments import checked_key
+from latchstore.contract.errors import TransactionError
+from latchstore.contract.glob_pattern import matching_keys
+from latchstore.contract.values import Entry
+from latchstore.delivery.waiting import this_thread
+from latchstore.engine.batch import WriteBatch
+from latchstore.engine.edits import Edit
+from latchstore.engine.entry_store import EntryStore
+
+
+class BatchStore(EntryStore):
+    """The store's methods, on the batch of a block."""
+
+    # None before the block and after it.
+    _batch: WriteBatch | None = None
+    # That have entered the block.
+    _thread: Thread | None = None
+    _task: object | None = None
+
+    notes: str
+
+    @abstractmethod
+    def _open_batch(self) -> WriteBatch:
+        """Return the batch, or raise the error that says why there is none to use."""
+
+    def _entry(self, key: str) -> Entry:
+        key = checked_key(key)
+        entry = self._open_batch().current(key)
+        if entry is None:
+            raise KeyError(key)
+        return entry
+
+    def _entries_of(self, keys: list[str]) -> list[Entry]:
+        return [self._entry(key) for key in keys]
+
+    def _items(self) -> Iterable[tuple[str, Entry]]:
+        return self._candidates({})
+
+    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        return self._open_batch().candidates(terms)
+
+    def _keys_like(self, pattern: str) -> list[str]:
+        """Return the keys that match, asking for no more than that: so only keys can conflict."""
+        found = self._open_batch().items_like(pattern)
+        return matching_keys(pattern, [key for key, _ in found])
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        matching_keys(pattern, ())  # a bad pattern is refused before it is noted
+        return iter(self._keys_like(pattern))
+
+    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+        return super().query_keys(**kwargs) if kwargs else iter(self._keys_like("*"))
+
+    def __len__(self) -> int:
+        return len(self._keys_like("*"))
+
+    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
+        # hot path: the usual answers of `_open_batch`, without its calls.
+        batch = self._batch
+        if (
+            batch is None
+            or self._thread is not this_thread.thread
+            or self._task is not None
+            or "asyncio" in sys.modules
+        ):
+            batch = self._open_batch()
+        batch.put(key, edit)
+
+    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+        batch = self._open_batch()
+        savepoint = batch.savepoint()
+        try:
+            batch.put_all(edits)
+        except BaseException:
+            batch.rollback_to(savepoint)
+            raise
+
+    def connect(self, credentials: object = None) -> None:
+        """Do nothing: a transaction is connected while its block runs."""
+
+    def disconnect(self) -> None:
+        """Do nothing: a transaction is connected while its block runs."""
+
+    def is_connected(self) -> bool:
+        """Tell whether the block is running."""
+        return self._batch is not None
+
+    def flush(self, timeout: float | None = 30.0) -> None:
+        """Refuse: the events of the block are made when it has ended.
+
+        Raises
+        ------
+        TransactionError
+            Always.
+        """
+        raise TransactionError(f"flush() cannot be called inside {self!r}")
+
+    def info(self) -> dict[str, Any]:
+        """Return ``readonly``, ``notes`` and ``keys``, the number of keys as the block sees them."""
+        return {"readonly": False, "notes": self.notes, "keys": len(self)}

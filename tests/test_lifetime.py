@@ -106,7 +106,8 @@ LATE = {
     "a write and a flush",
     "close",
     "close while the thread runs again",
-    "a write while a thread that was cut off holds the mutex",
+    "calls while a thread that was cut off is in a section",
+    "calls while a thread that was cut off is the owner",
 }
 
 
@@ -149,6 +150,20 @@ store = DictMemoryStore(EventManager(), lock_timeout=60)
 store.event_manager.connect(StoreSetEvent, lambda event: print(f"heard {event.key}\\n", end="", flush=True))
 """
 
+#: The thread holds nothing of the script (no listener, no function), or its finalizers would not be called.
+CUT_OFF = (
+    "store = DictMemoryStore(EventManager(), lock_timeout=60)\n"
+    "threading.Thread(daemon=True, target=store._table"
+)
+
+#: What a finalizer does that needs others: it prints what waiting for them comes to.
+WRITE_AND_FLUSH = """
+  try: store.from_bytes('late', b'')
+  except TimeoutError as error: print(type(error).__name__)
+  try: store.flush(60); print('flushed')
+  except TimeoutError as error: print(type(error).__name__)
+"""
+
 #: Scripts whose modules are cleared with a `Late` in them, and what is printed. Nobody else runs then.
 FINALIZERS = {
     "the first write": ("", "store.from_bytes('k', b'')", []),
@@ -164,17 +179,17 @@ FINALIZERS = {
         [],
     ),
     "close of a store that was not used": ("", "store.close(60); print('closed')", ["closed"]),
-    "a flush of what cannot be told of any more": (
-        "store._told_revision = -1",
-        "\n  try: store.flush(60)\n  except TimeoutError as error: print(type(error).__name__)",
-        ["FlushTimeoutError"],
+    "calls while a thread that was cut off is in a section": (
+        f"{CUT_OFF}.exclusively, args=('cut off', threading.Event().wait)).start()\n"
+        "while not store._latches.table.own.holder: pass",
+        WRITE_AND_FLUSH,
+        ["LockTimeoutError", "FlushTimeoutError"],
     ),
-    "a write while a thread that was cut off holds the mutex": (
-        "hold = (store._latches.writing, ('cut off', threading.Event().wait))\n"
-        "threading.Thread(target=hold[0], args=hold[1], daemon=True).start()\n"
+    "calls while a thread that was cut off is the owner": (
+        f"{CUT_OFF}.alone, args=('cut off', 60, threading.Event().wait)).start()\n"
         "while store._latches.writer.claim is None: pass",
-        "\n  try: store.from_bytes('late', b'')\n  except TimeoutError as error: print(type(error).__name__)",
-        ["LockTimeoutError"],
+        WRITE_AND_FLUSH,
+        ["LockTimeoutError", "flushed"],
     ),
 }
 

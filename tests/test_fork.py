@@ -465,6 +465,12 @@ def test_a_watch_of_a_closed_store_is_free_in_a_child() -> None:
     assert watch.get(0).key == "k"  # type: ignore[union-attr]
 
 
+def in_transaction(store: DictMemoryStore, function: Callable[[], object]) -> None:
+    """Call a function in a block."""
+    with store.transaction("held"):
+        function()
+
+
 @pytest.mark.parametrize("lock_class", [ReadWriteLock, RWLockFair, RWLockRead, RWLockWrite])
 def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
     """Whoever holds them at that moment, and whatever the class of the reader/writer lock."""
@@ -472,13 +478,12 @@ def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
     store.from_bytes("k", b"")
     watch = store.watch()
     store.from_bytes("k", b"")
-    latches = store._latches
+    table = store._table
     sections: list[Callable[..., object]] = [
-        functools.partial(latches.writing, "held"),
-        latches.table.reading,
-        latches.table.excluding,
-        store._gate_latch.during,
-        store._feed_latch.during,
+        functools.partial(in_transaction, store),
+        table.read,
+        functools.partial(table.exclusively, "held"),
+        functools.partial(table.alone, "held", TIMEOUT),
         watch._buffer._latch.during,
         store._dispatcher._life.during,
     ]
@@ -519,9 +524,9 @@ def test_a_store_that_cannot_be_renewed_harms_no_other(monkeypatch: pytest.Monke
 
     stores = [new_store(lock_class=make_lock) for _ in range(3)]
     others = [new_store() for _ in range(3)]
-    claim = (threading.current_thread(), "held")
-    for store in others:
-        store._latches.writer.acquire_as_writer(claim, 0)
+    blocks = [store.transaction("held") for store in others]
+    for block in blocks:
+        block.__enter__()
 
     def check() -> None:
         for store in others:
@@ -530,6 +535,8 @@ def test_a_store_that_cannot_be_renewed_harms_no_other(monkeypatch: pytest.Monke
 
     assert in_child(check) == ""
     assert len(stores) == 3
+    for block in reversed(blocks):
+        block.rollback()
 
 
 class Kept(logging.Handler):

@@ -56,7 +56,7 @@ class Actor:
         return self._executor.submit(step)
 
     def begin(self, notes: str = "", *, optimistic: bool = False, timeout: float = 0.0) -> Transaction:
-        """Enter a block. It does not wait: if another holds the mutex, it raises LockTimeoutError."""
+        """Enter a block. It does not wait: if another is the owner, it raises LockTimeoutError."""
         block = self.store.transaction(notes, timeout=timeout, optimistic=optimistic)
         self.do(block.__enter__)
         self._blocks.append(block)

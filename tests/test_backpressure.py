@@ -299,7 +299,7 @@ def test_every_write_waits_and_is_refused(write: str) -> None:
 
 @pytest.mark.parametrize("write", WRITES)
 def test_a_waiting_writer_holds_no_lock(write: str) -> None:
-    """Others read, open snapshots and add indexes meanwhile; the last takes the writer mutex."""
+    """Others read, open snapshots and add indexes meanwhile; the last is the owner."""
     with Crowd(1) as crowd:
         crowd.write(1)
         store = crowd.store
@@ -373,7 +373,7 @@ def test_what_listeners_write_never_waits() -> None:
 
 
 def test_a_transaction_that_was_let_in_does_not_wait_again() -> None:
-    """Its own progress events fill the queue, and it goes on: it holds the mutex that others wait for."""
+    """Its own progress events fill the queue, and it goes on: it is the owner that others wait for."""
     with Crowd(1, lock_timeout=SHORT) as crowd:
         crowd.manager.connect(StoreProgressEvent, crowd.listener.listen)
         with crowd.store.transaction():

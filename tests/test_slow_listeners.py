@@ -438,7 +438,7 @@ def test_nobody_writes_after_close_has_returned(
             each.result(TIMEOUT)
     assert list(store.query_keys()) == ["first"]
     store.connect()
-    store.from_bytes("again", b"")  # the mutex was given back
+    store.from_bytes("again", b"")  # nobody is the owner
 
 
 def test_close_waits_for_the_transaction_that_is_open(pool: ThreadPoolExecutor) -> None:

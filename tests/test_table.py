@@ -35,7 +35,7 @@ from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
-from latchstore.engine.table import Gate, Table
+from latchstore.engine.table import Table
 from tests.schedules import in_another_thread
 from tests.tables import Entries, with_entries
 
@@ -566,10 +566,6 @@ def precede(table: Table) -> None:
     table.entries["stays"].revision = 2
 
 
-def shut(table: Table) -> None:
-    table.detour = Gate({})
-
-
 def forget(table: Table) -> None:
     table.indexes["a"].replace("stays", table.entries["stays"], None)
 
@@ -591,7 +587,7 @@ def entry(b: object) -> Entry:
 
 
 @pytest.mark.parametrize(
-    "damage", [misplace, mistype, grow, age, precede, shut, forget, invent, invent_unhashable, share]
+    "damage", [misplace, mistype, grow, age, precede, forget, invent, invent_unhashable, share]
 )
 def test_the_checker_finds_damage(damage: Callable[[Table], None]) -> None:
     table = make_store()._table

@@ -415,6 +415,7 @@ class Table(GuardedEngine):
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; for tests, while nobody writes."""
+        assert self.journal is not None or type(self.detour) is not Gate, "the gate was left shut"
         self.settle("check")
         assert self.journal is None
         assert self.detour is None or (self.detour is self.routes and self.routes)

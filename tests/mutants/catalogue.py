@@ -30,7 +30,7 @@ from latchstore.engine.owner import Claim
 from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
-from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces
+from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces, table_of
 
 __all__ = ["MUTANTS", "Optimistic"]
 
@@ -125,7 +125,7 @@ def locks_in_two_orders() -> None:
 
     @replaces(DictMemoryStore, "watch")
     def watch(original: Any, self: DictMemoryStore, *args: Any, **options: Any) -> Any:
-        table: Any = self._engine
+        table: Any = table_of(self)
         table.other = threading.Lock()
         with table.other:
             return original(self, *args, **options)
@@ -142,7 +142,8 @@ def nested_read_lock() -> dict[str, Any]:
 
     @replaces(Table, "candidates")
     def candidates(original: Any, self: Table, terms: Mapping[str, Any]) -> Any:
-        return self.read(original, self, terms)
+        with self.latches.table.read_handle():  # type: ignore[attr-defined]
+            return original(self, terms)
 
     return {"lock_class": rwlock.RWLockFair}
 
@@ -193,7 +194,7 @@ def live_metadata() -> None:
 
     @replaces(DictMemoryStore, "get_metadata")
     def get_metadata(original: Any, self: DictMemoryStore, key: str, select: Any = None) -> Any:
-        entry = self._engine.entry(key) if select is None else None
+        entry = table_of(self).entry(key) if select is None else None
         return original(self, key, select) if entry is None else entry
 
 
@@ -203,7 +204,7 @@ def dirty_read() -> None:
 
     @replaces(DictMemoryStore, "to_bytes")
     def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
-        for route in list(self._engine.routes.values()):
+        for route in list(table_of(self).routes.values()):
             batch = route.batch
             entry = None if batch is None else batch.current(key)
             if entry is not None:
@@ -219,7 +220,7 @@ def stale_read() -> None:
     @replaces(DictMemoryStore, "to_bytes")
     def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
         known = self.__dict__.setdefault("known", {})
-        age = self._engine.revision // 4
+        age = table_of(self).revision // 4
         if known.get(key, (-1, b""))[0] != age:
             known[key] = age, original(self, key, *args)
         data: bytes = known[key][1]
@@ -259,29 +260,40 @@ def data_and_metadata_apart() -> None:
         self.set_metadata(key, metadata)
 
 
-def _apply_key_by_key() -> None:
-    @replaces(Table, "finish")
-    def finish(original: Any, self: Table) -> None:
-        assert self.journal is not None
-        changes, revision, claim, deliveries, _ = self.journal
-        for change in changes[:-1]:
-            self.journal = ([change], revision, None, (), None)
-            original(self)
-        self.journal = (changes[-1:], revision, claim, deliveries, None)
-        original(self)
+def _put_one_by_one(finish: Callable[[Table], None], table: Table, count: int | None = None) -> None:
+    """Put new entries of a commit of several keys into the table as if each were a commit of its own."""
+    decided = table.journal
+    assert decided is not None
+    _, revision, *_, many = decided
+    if many is not None:
+        for key, entry in list(many.after.items())[:count]:
+            # More than once, as it may be repeated: so others have longer to come in between.
+            for _ in range(3):
+                table.journal = ([(key, many.gate.before[key], entry)], revision, None, (), None)
+                finish(table)
+        table.journal = decided
 
 
 @mutant("transactions")
 def commit_applied_key_by_key() -> dict[str, Any]:
     """The changes of a commit are applied one after the other, and readers come in between."""
-    _apply_key_by_key()
+
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        _put_one_by_one(original, self)
+        original(self)
+
     return {"lock_class": _NoHolder}
 
 
 @mutant("transactions")
 def gate_left_open() -> None:
     """No gate is shut while a commit is applied, so reads without the lock find half of it."""
-    _apply_key_by_key()
+
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        _put_one_by_one(original, self)
+        original(self)
 
 
 @mutant("transactions")
@@ -291,26 +303,31 @@ def gate_opened_too_early() -> None:
     @replaces(Table, "finish")
     def finish(original: Any, self: Table) -> None:
         assert self.journal is not None
-        changes, revision, claim, deliveries, gate = self.journal
-        if gate is not None:
-            self.journal = (changes[:-1], revision, None, (), gate)
-            original(self)
-        self.journal = (changes[-1:], revision, claim, deliveries, None)
+        _, revision, *_, many = self.journal
+        if many is not None:
+            self.detour = many.gate
+            _put_one_by_one(original, self, -1)
+            self.revision = revision
+            self.detour = self.routes or None
         original(self)
 
 
-@mutant("transactions", faults="exceptions")
+@mutant("bank", faults="exceptions")
 def journal_dropped() -> None:
     """What an exception has left of a commit is dropped, and not finished."""
-    # With more places for exceptions between two keys.
-    _apply_key_by_key()
 
     @replaces(Table, "finish")
     def finish(original: Any, self: Table) -> None:
+        assert self.journal is not None
+        many = self.journal[-1]
         try:
+            if many is not None:
+                self.detour = many.gate
+                _put_one_by_one(original, self)
             original(self)
         except BaseException:
             self.journal = None
+            self.detour = self.routes or None
             raise
 
 

@@ -73,12 +73,12 @@ def main() -> None:
     wanted = sys.argv[1:]
     head, marker, table = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
-    for mutant in MUTANTS:
-        if not wanted or mutant.name in wanted:
-            rows[mutant.name] = _row(mutant)
-            print(rows[mutant.name], flush=True)
-    table = "".join(f"{rows[mutant.name]}\n" for mutant in MUTANTS if mutant.name in rows)
-    README.write_text(head + marker + _HEAD + _LINE + table, encoding="utf-8")
+    for measured in MUTANTS:
+        if not wanted or measured.name in wanted:
+            rows[measured.name] = _row(measured)
+            print(rows[measured.name], flush=True)
+            table = "".join(f"{rows[mutant.name]}\n" for mutant in MUTANTS if mutant.name in rows)
+            README.write_text(head + marker + _HEAD + _LINE + table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_locks_of_a_store_are_noted() -> None:
         own = store._latches.table.own
         assert isinstance(own.mutex, RecordingLock)
         assert isinstance(own.readers, NotingReaders)
-        assert own.mutex.label.endswith("Table._renew_locks")
+        assert own.mutex.label.endswith("._renew_locks")
         store.close()
     assert order.problem() is None
     # Afterwards locks are what they were.

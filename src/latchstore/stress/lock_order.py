@@ -126,18 +126,22 @@ class NotingHandle:
 
 
 class NotingReaders(dict[object, int]):
-    """The readers of a `ReadWriteLock`: whoever puts itself there takes the lock, for reading."""
+    """The readers of a `ReadWriteLock`: whoever puts itself there takes the lock, for reading.
+
+    Not so if there is a reader of thread 0: then readers take a foreign lock, and are here to be found only.
+    """
 
     def __init__(self, lock: WholeLock, begin: Callable[[NamedLock], list[NamedLock] | None]) -> None:
         super().__init__()
         self._lock = lock
         self._begin = begin
         self._held: dict[object, list[NamedLock]] = {}
+        self._foreign = False
 
     def __setitem__(self, reader: object, thread: int) -> None:
         super().__setitem__(reader, thread)
-        # Thread 0 is none: it has every writer ask a foreign lock.
-        held = self._begin(self._lock) if thread else None
+        self._foreign = self._foreign or not thread
+        held = None if self._foreign else self._begin(self._lock)
         if held is not None:
             self._held[reader] = held
 

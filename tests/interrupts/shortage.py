@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import select
+import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,10 +27,20 @@ THREADED = (*WAITING, *LEAVES_CLOSED)
 #: Python gets over some failures by itself; after so many requests no more have come.
 UNHEARD_OF = 30
 
-#: Seconds after which a child is taken for stuck.
-PATIENCE = 120
+#: Seconds after which a child that writes nothing is taken for stuck.
+PATIENCE = 30
+
+#: How many objects of a kind the interpreter keeps at most to give out again.
+FREE = 2_000
 
 SHORT_OF_MEMORY = [name for name in OPERATIONS if name not in THREADED]
+
+
+def hoarded() -> list[object]:
+    """Return so many small objects that the interpreter keeps none that was freed."""
+    items = [0] * 8
+    tuples = [tuple(items[:size]) for size in range(1, 8) for _ in range(FREE)]
+    return [tuples, [{} for _ in range(100)], [[] for _ in range(100)], [float(each) for each in range(200)]]
 
 
 def starve(name: str, failures: int, stride: int) -> tuple[Count, int]:
@@ -65,23 +77,34 @@ def _starve_in_child(
         finally:
             os._exit(status)
     os.close(write)
-    killer = threading.Timer(PATIENCE, os.kill, (child, 9))
-    killer.start()
     last = first
-    with os.fdopen(read) as lines:
-        for line in lines:
-            number, failed, wrong = json.loads(line)
-            last = max(last, number)
-            count.struck += failed
-            count.wrong += wrong
-    killer.cancel()
-    killer.join()
+    for line in _lines_of(read, child):
+        number, failed, wrong = json.loads(line)
+        last = max(last, number)
+        count.struck += failed
+        count.wrong += wrong
+    os.close(read)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == 0:
         return None, False
     if status == -9 or status > 0:
-        count.wrong.append(f"{name}, request {last}: the process ended with {status}")
+        what = "it is stuck" if status == -9 else f"the process ended with {status}"
+        count.wrong.append(f"{name}, request {last}: {what}")
     return last + stride, True
+
+
+def _lines_of(read: int, child: int) -> Iterator[bytes]:
+    """Return what a child writes; one that writes nothing for long is killed."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([read], [], [], PATIENCE)
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+        data = os.read(read, 65_536)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
 
 
 def _starve_from(name: str, failures: int, stride: int, number: int, pipe: int) -> None:
@@ -100,6 +123,9 @@ def _starve_from(name: str, failures: int, stride: int, number: int, pipe: int) 
             tell(number, 0, [])
             subject = subject_for(name)
             failed = False
+            # Held meanwhile, so that no request is met by a tuple, list or dict that was freed before: the
+            # end of a `with` on a lock needs a tuple of three.
+            hoard = hoarded()
             _testcapi.set_nomemory(number, number + failures)
             try:
                 operation(subject)
@@ -108,6 +134,7 @@ def _starve_from(name: str, failures: int, stride: int, number: int, pipe: int) 
                 failed = True
             finally:
                 _testcapi.remove_mem_hooks()
+            del hoard
             wrong = []
             try:
                 check(name, subject, other)

@@ -68,7 +68,7 @@ class HalvingTable(Table):
         if many is not None:
             for key, entry in list(many.after.items())[:-1]:
                 self.entries[key] = entry
-            threading.Event().wait(0.001)
+            threading.Event().wait(0.005)
         super().finish()
 
 

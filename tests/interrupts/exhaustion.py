@@ -21,6 +21,9 @@ STRIDE = int(os.environ.get("LATCHSTORE_STRIKE_EVERY", "50"))
 #: Operations with no more places than that are struck at each of them all the same.
 SHORT = 10
 
+#: Operations with many more are struck at so many of their places, unless at each.
+MOST = 40
+
 #: What is raised.
 KINDS = (KeyboardInterrupt, SystemExit, MemoryError, RecursionError)
 
@@ -50,7 +53,7 @@ class Count:
 
 
 def exhaust(name: str, other: ThreadPoolExecutor, stride: int = STRIDE) -> Count:
-    """Strike an operation at every `stride`-th of its places, each time with a new store.
+    """Strike an operation at every `stride`-th of its places or fewer, each time with a new store.
 
     Parameters
     ----------
@@ -65,6 +68,8 @@ def exhaust(name: str, other: ThreadPoolExecutor, stride: int = STRIDE) -> Count
     for kind in KINDS:
         places = places_of(name, kind)
         step = 1 if places <= SHORT else min(stride, places // 3)
+        if stride > 1:
+            step = max(step, places // MOST)
         for number in range(1 + zlib.crc32(name.encode()) % step, places + 1, step):
             place, wrong = damage_of(name, number, kind, other)
             count.struck += place is not None

@@ -298,17 +298,17 @@ def gate_left_open() -> None:
 
 @mutant("transactions")
 def gate_opened_too_early() -> None:
-    """The gate is opened before the last change of a commit is applied."""
+    """The gate is opened after the first change of a commit, and not after the last."""
 
     @replaces(Table, "finish")
     def finish(original: Any, self: Table) -> None:
         assert self.journal is not None
-        _, revision, *_, many = self.journal
+        many = self.journal[-1]
         if many is not None:
             self.detour = many.gate
-            _put_one_by_one(original, self, -1)
-            self.revision = revision
+            _put_one_by_one(original, self, 1)
             self.detour = self.routes or None
+            _put_one_by_one(original, self)
         original(self)
 
 

@@ -148,12 +148,14 @@ class TryLatch:
             raise LockTimeoutError(
                 "this thread is in the middle of reading or filling this watch, and would wait for itself"
             )
+        spare = (ident, function, arguments)  # as in `Latch.during`
         with self._lock:
             self._holder = ident
             try:
                 return function(*arguments)
             finally:
                 self._holder = 0
+                del spare
 
     def attempt(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
         """Call a function of ours in the section; nothing happens if any thread is in it."""

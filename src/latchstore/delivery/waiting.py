@@ -167,9 +167,13 @@ class Latch:
         ident = get_ident()
         if self._holder == ident:
             raise LockTimeoutError("this thread is in the middle of such a call and would wait for itself")
+        # The end of a ``with`` needs a tuple of three: this one, which the interpreter keeps for it, so that
+        # the lock is given back though there is no memory.
+        spare = (ident, function, arguments)
         with self._lock:
             self._holder = ident
             try:
                 return function(*arguments)
             finally:
                 self._holder = 0
+                del spare

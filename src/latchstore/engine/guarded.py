@@ -194,6 +194,7 @@ class GuardedEngine(Engine):
         ident = get_ident()
         if own.holder:
             lock.wait_for_writer(purpose)
+        spare = (ident, purpose, function)  # rule 6 of locks.py
         with own.mutex:
             own.holder = ident
             self._preparing = purpose
@@ -208,6 +209,7 @@ class GuardedEngine(Engine):
                     lock.give_back_foreign()
                 self._preparing = None
                 own.holder = 0
+                del spare
         if self.owner.waiters.bells or self.garbage or self.abandoned:
             self.after_section()
         return result

@@ -212,6 +212,7 @@ class Table(GuardedEngine):
             while True:
                 if own.holder:
                     lock.wait_for_writer(purpose)
+                spare = (ident, purpose, claim)  # rule 6 of locks.py
                 with own.mutex:
                     own.holder = ident
                     self._preparing = purpose
@@ -229,6 +230,7 @@ class Table(GuardedEngine):
                             lock.give_back_foreign()
                         self._preparing = None
                         own.holder = 0
+                        del spare
                 if left is None:
                     left = self.timeout if timeout is None else timeout
                 left = owner.wait(claim, purpose, left, self.timeout if timeout is None else timeout)

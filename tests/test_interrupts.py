@@ -96,9 +96,10 @@ def test_memory_that_cannot_be_had() -> None:
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
     answer = judged("memory", "--stride", str(STRIDE * 4 if STRIDE > 1 else 1), at_least=500 // STRIDE)
-    if answer["crashes"]:
-        # What is written in Python cannot crash the interpreter; it does so without any of it as well.
-        assert python_module("tests.interrupts.plain_memory").returncode < 0
+    # What is written in Python cannot crash the interpreter; that it does so by itself, `plain_memory.py` shows
+    # on 3.12 and 3.13. Such requests are counted apart, and most must have been judged.
+    struck = sum(count for count, _ in answer["groups"].values())
+    assert answer["crashes"] <= struck // 10
 
 
 def judged(judge: str, *words: str, at_least: int) -> Any:

@@ -39,7 +39,7 @@ _LINE = "|---|---|---|---|---|---|\n"
 
 def find(function: str, workload: str, faults: str, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
     """Run the harness on a factory of the catalogue; return what it prints as JSON."""
-    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--schedule", "random"]
+    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--no-shrink", "--schedule", "random"]
     command += ["--store", f"tests.mutants.catalogue:{function}", "--workload", workload]
     command += ["--threads", str(THREADS), "--length", str(LENGTH)]
     command += ["--seed", str(block * SCHEDULES), "--ops", str(schedules * THREADS * LENGTH)]

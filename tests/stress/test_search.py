@@ -156,6 +156,14 @@ def test_the_same_seed_finds_the_same() -> None:
     assert again.run.turns == found[0].run.turns
 
 
+def test_a_failure_may_be_left_as_it_was_found() -> None:
+    small = look_for(NoIsolation, "bank", mode="pct", seed=7)[1]
+    _, found = look_for(NoIsolation, "bank", mode="pct", seed=7, shrink=False)
+    assert found.run.failed
+    assert (found.seed, found.schedules) == (small.seed, small.schedules)
+    assert found.program.size == 9 > small.program.size
+
+
 def test_actions_that_are_left_out_leave_the_others_as_they_are() -> None:
     workload = WORKLOADS["registers"]()
     whole = Program.of(workload, 3, 2, 4)

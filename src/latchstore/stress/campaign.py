@@ -71,6 +71,8 @@ class Plan:
         Seconds; of native threads.
     preemptions : int
         Of exhaustive schedules.
+    shrink : bool
+        Whether a schedule that fails is made small.
     """
 
     workloads: Sequence[Workload]
@@ -84,6 +86,7 @@ class Plan:
     faults: Sequence[type[Fault]] = ()
     switch_interval: float = 1e-6
     preemptions: int = 1
+    shrink: bool = True
 
     @property
     def operations_each(self) -> int:
@@ -258,7 +261,7 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         figures.add(found.run.history.operations)
         return clock.after(found.program.size)
 
-    settings = Settings(mode, plan.threads, plan.operations_each, plan.seed, plan.preemptions)
+    settings = Settings(mode, plan.threads, plan.operations_each, plan.seed, plan.preemptions, plan.shrink)
     laboratory = Laboratory(factory, plan.faults)
     with laboratory.open():
         found = search(laboratory, plan.workloads, settings, enough)

@@ -68,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of exhaustive; default: %(default)s",
     )
     parser.add_argument(
+        "--no-shrink",
+        action="store_true",
+        help="leave a schedule that fails as it was found: saves time",
+    )
+    parser.add_argument(
         "--switch-interval",
         type=float,
         default=1e-6,
@@ -149,6 +154,7 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         [FAULTS[name] for name in _names(arguments.faults, FAULTS, "--faults")] if arguments.faults else (),
         arguments.switch_interval,
         arguments.preemptions,
+        not arguments.no_shrink,
     )
 
 

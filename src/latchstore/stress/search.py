@@ -49,6 +49,8 @@ class Settings:
     seed : int
     preemptions : int
         In exhaustive mode: how often at most a thread loses its turn though it could go on.
+    shrink : bool
+        Whether a failure is made small.
     """
 
     mode: Mode = "pct"
@@ -56,6 +58,7 @@ class Settings:
     operations: int = 3
     seed: int = 0
     preemptions: int = 2
+    shrink: bool = True
 
 
 @dataclass
@@ -108,7 +111,7 @@ def search(
     settings: Settings,
     enough: Callable[[Found], bool],
 ) -> Found:
-    """Run schedules until one fails, or until it is enough; return the failure as small as it can be made.
+    """Run schedules until one fails, or until it is enough; return the failure, made small.
 
     Parameters
     ----------
@@ -130,8 +133,8 @@ def search(
             found = Found(program, run, program.seed)
         found.count(program, run)
         if run.failed:
-            small = shrunk(laboratory, program, run, settings)
-            found.program, found.run = small
+            if settings.shrink:
+                found.program, found.run = shrunk(laboratory, program, run, settings)
             return found
         if enough(found):
             return found

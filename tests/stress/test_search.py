@@ -136,6 +136,7 @@ def test_all_schedules_of_two_threads_are_tried() -> None:
 
 # What is raised in a finalizer (of a transaction that was dropped) goes no further: Python tells of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", sorted(name for name, each in FAULTS.items() if each.controlled))
 def test_ours_bears_faults(fault: str) -> None:
     for workload in ("registers", "transactions", "events"):

@@ -285,6 +285,48 @@ def test_threads_of_the_code_under_test_are_controlled_and_end_with_the_run() ->
     assert not server.is_alive()
 
 
+class OwnStart(threading.Thread):
+    """Has an event of its own for which its start waits, with a lock that the new thread releases."""
+
+    def __init__(self, target: Body) -> None:
+        super().__init__(target=target)
+        self._started = OwnEvent()
+
+
+class OwnEvent(threading.Event):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unset = threading.Lock()
+        self.unset.acquire()
+
+    def is_set(self) -> bool:
+        return not self.unset.locked()
+
+    def set(self) -> None:
+        self.unset.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.unset.acquire(timeout=2.0)
+
+
+def test_a_thread_that_starts_in_a_way_of_its_own_is_controlled() -> None:
+    for seed in range(30):
+        for strategy in strategies(seed):
+            counter = Counter()
+
+            def begin(counter: Counter = counter) -> None:
+                thread = OwnStart(counter.raise_)
+                thread.start()
+                with pytest.raises(RuntimeError, match="once"):
+                    thread.start()
+                thread.join()
+
+            scheduler = run(lambda begin=begin: [begin, begin], strategy)  # type: ignore[misc]
+            assert scheduler.problem is None
+            assert scheduler.kept_locks() is None
+            assert counter.value in (1, 2)
+
+
 # -- what goes wrong ---------------------------------------------------------------------------------
 
 

@@ -282,9 +282,14 @@ def _thread_init(thread: threading.Thread, *args: Any, **options: Any) -> None:
 
 def _thread_start(thread: threading.Thread) -> None:
     caller = current_task()
-    if caller is None:
+    started: threading.Event = thread._started  # type: ignore[attr-defined]
+    if caller is None or started.is_set():
         _start(thread)
         return
+    # The new thread sets it before it is controlled, so it must be one of the system's.
+    with _real_locks():
+        thread._started = threading.Event()  # type: ignore[attr-defined]
+    started.set()  # that of a class of the store may hold a lock until then
     task = caller.scheduler.adopt(thread.name)
     body = thread.run
     thread.run = lambda: caller.scheduler.control(task, body)  # type: ignore[method-assign]

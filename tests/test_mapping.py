@@ -279,9 +279,9 @@ class Waiting:
 
 
 @pytest.mark.parametrize("make", SHARED)
-def test_the_codec_is_called_with_no_lock_held(make: Make) -> None:
+def test_the_codec_is_called_with_no_lock_held(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     mapping: Any = make()
-    Waiting.store = mapping._mapped
+    monkeypatch.setattr(Waiting, "store", mapping._mapped, raising=False)
     mapping["key"] = Waiting()
     assert isinstance(mapping.setdefault("key", 1), Waiting)
     assert isinstance(mapping.pop("key"), Waiting)

@@ -26,22 +26,22 @@ class DeliveryThread(threading.Thread):
 
 
 class _StartedEvent(threading.Event):
-    """An event that is set once, over a lock written in C."""
+    """An event that is set once, over a lock written in C, and that one thread waits for."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Held until the event is set; nothing is done while it is held but to wait for it.
+        # Held until the event is set; nothing is done while it is held but to wait for it. Whether the event
+        # is set is no question of this lock: an exception may strike who has waited, and it is held again.
         self._unset = threading.Lock()
         self._unset.acquire()
+        self._is_set = False
 
     def is_set(self) -> bool:
-        return not self._unset.locked()
+        return self._is_set
 
     def set(self) -> None:
+        self._is_set = True
         self._unset.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        if not self._unset.acquire(timeout=START_TIMEOUT if timeout is None else timeout):
-            return False
-        self._unset.release()
-        return True
+        return self._is_set or self._unset.acquire(timeout=START_TIMEOUT if timeout is None else timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from latchstore.engine.owner import Ownership, Route, claim_of
+from latchstore.engine.owner import OWNER, Claim, Ownership, Route
 
 
 class Block:
@@ -21,6 +21,7 @@ def test_an_owner_is_waited_for() -> None:
     ownership = Ownership()
     abandoned: deque[Route] = deque()
     block = Block()
-    ownership.claim = claim_of(block, abandoned, "theirs")
-    ownership.claim.thread = None  # type: ignore[assignment]
+    claim = Claim(block, abandoned, "theirs")
+    claim.thread = None  # type: ignore[assignment]
+    ownership.claims[OWNER] = claim
     assert ownership.wait(None, "set", 0.001, 5.0) == 0.0

@@ -46,6 +46,9 @@ def exact_integer(number: int) -> int:
     return number if type(number) is int else int.__int__(number)
 
 
+_ONLY_STR = frozenset({str})
+
+
 def checked_key(key: str, argument: str = "key") -> str:
     """Return the key as a plain string; TypeError if it is none."""
     if type(key) is str:
@@ -73,10 +76,10 @@ def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:
 
 def checked_keys(keys: Iterable[str], argument: str = "keys") -> list[str]:
     """Return the keys as a list of plain strings; TypeError if one is none."""
-    return [
-        checked_key(key, f"{argument}[{position}]")
-        for position, key in enumerate(checked_iterable(keys, argument))
-    ]
+    found = list(checked_iterable(keys, argument))
+    if not _ONLY_STR.issuperset(map(type, found)):
+        found = [checked_key(key, f"{argument}[{position}]") for position, key in enumerate(found)]
+    return found
 
 
 def checked_select(select: Iterable[str] | None) -> tuple[str, ...] | None:

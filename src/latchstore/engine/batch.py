@@ -222,6 +222,8 @@ class OptimisticBatch(WriteBatch):
             raise TransactionConflictError(
                 f"{self._purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
             )
+        # What it pins is given up by the commit that follows, in the same section.
+        self.close()
 
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
         if key in self._read:

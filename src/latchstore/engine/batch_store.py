@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Thread
 from typing import Any
 
@@ -69,7 +69,7 @@ class BatchStore(EntryStore):
         return len(self._keys_like("*"))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        # hot path: the usual answers of `_open_batch`, without its calls.
+        # hot path: the usual answer of `_open_batch`, without its call.
         batch = self._batch
         if (
             batch is None
@@ -80,7 +80,7 @@ class BatchStore(EntryStore):
             batch = self._open_batch()
         batch.put(key, edit)
 
-    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+    def _write(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
         batch = self._open_batch()
         savepoint = batch.savepoint()
         try:

@@ -8,7 +8,7 @@ Thread safety: an edit belongs to one call. `revise` runs builtin code alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from latchstore.contract.errors import RevisionMismatchError
@@ -238,9 +238,12 @@ def combined(first: Edit, then: Edit) -> Edit:
     return Combined((*first.edits, then) if type(first) is Combined else (first, then))
 
 
-def by_key(edits: Iterable[tuple[str, Edit]]) -> Collection[tuple[str, Edit]]:
+def by_key(edits: Sequence[tuple[str, Edit]]) -> Collection[tuple[str, Edit]]:
     """Return one edit for each key, in the order in which the keys come."""
-    found: dict[str, Edit] = {}
+    found = dict(edits)
+    if len(found) == len(edits):
+        return edits
+    found.clear()
     for key, edit in edits:
         found[key] = combined(found[key], edit) if key in found else edit
     return found.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import Any
@@ -32,7 +32,7 @@ from latchstore.contract.events import (
     StoreProgressStepEvent,
 )
 from latchstore.contract.store import AbstractStore, SettableValue
-from latchstore.contract.values import Entry, StringValue, entry_from_metadata
+from latchstore.contract.values import ATOMIC_TYPES, Entry, StringValue, entry_from_metadata
 from latchstore.engine.edits import Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
 from latchstore.engine.entry_reader import EntryReader
 
@@ -69,7 +69,7 @@ class EntryStore(EntryReader, AbstractStore):
         """Commit one edit; inside a transaction, add it to that. As `_write` otherwise."""
 
     @abstractmethod
-    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+    def _write(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
         """Commit the edits, all or none; inside a transaction, add them to it.
 
         Parameters
@@ -101,21 +101,12 @@ class EntryStore(EntryReader, AbstractStore):
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
         if_revision = None if if_revision is None else checked_revision(if_revision)
-        # hot path: a plain pair, whose stream nobody follows. Loaded first: CPython 3.11 does not specialise
-        # a call of what is no method of the class.
+        # hot path: loaded first. CPython 3.11 does not specialise a call of what is no method of the class.
         has_listeners = self._has_listeners
-        edit: Edit
-        if (
-            type(value) is tuple
-            and len(value) == 2
-            and type(stream := value[0]) in _PLAIN
-            and not has_listeners(PROGRESS_EVENTS)
-        ):
-            edit = entry_from_metadata(value[1], "value", "'s metadata")
-            edit.data = stream if type(stream) is bytes else stream.read()  # type: ignore[union-attr]
-        else:
-            edit = self._replacement(key, value, buffer_size, "value")
-        self._write_one(key, edit if if_revision is None else IfRevision(edit, if_revision), "set")
+        new = None if has_listeners(PROGRESS_EVENTS) else _plain_entry(value)
+        if new is None:
+            new = self._replacement(key, value, buffer_size, "value")
+        self._write_one(key, new if if_revision is None else IfRevision(new, if_revision), "set")
 
     def set_data(
         self,
@@ -195,10 +186,13 @@ class EntryStore(EntryReader, AbstractStore):
         buffer_size: int = DEFAULT_BUFFER_SIZE,
     ) -> None:
         checked_buffer_size(buffer_size)
-        edits = [
-            (key, self._replacement(key, value, buffer_size, f"values[{position}]"))
-            for position, key, value in _paired(keys, values, "values")
-        ]
+        is_followed = self._has_listeners(PROGRESS_EVENTS)
+        edits: list[tuple[str, Edit]] = []
+        for position, key, value in _paired(keys, values, "values"):
+            new = None if is_followed else _plain_entry(value)
+            if new is None:
+                new = self._replacement(key, value, buffer_size, f"values[{position}]")
+            edits.append((key, new))
         self._write(edits, "multiset")
 
     def multiset_data(
@@ -230,15 +224,7 @@ class EntryStore(EntryReader, AbstractStore):
 
     def _replacement(self, key: str, value: SettableValue, buffer_size: int, argument: str) -> Entry:
         """Read all that a value or pair has to give; return it as an entry."""
-        if type(value) is tuple and len(value) == 2:
-            # hot path: a plain pair is told first, before an abstract class is asked for.
-            stream, metadata = value
-            size = -1
-            if type(stream) in _PLAIN and not self._has_listeners(PROGRESS_EVENTS):
-                new = entry_from_metadata(metadata, argument, "'s metadata")
-                new.data = stream if type(stream) is bytes else stream.read()  # type: ignore[union-attr]
-                return new
-        elif isinstance(value, StringValue) and value.untouched:
+        if isinstance(value, StringValue) and value.untouched:
             # Its stream is not read: the bytes behind it are shared.
             stream, metadata, size = value.bytes, value.shared_metadata(), value.size
         else:
@@ -273,7 +259,22 @@ def _paired(keys: Iterable[str], others: Iterable[Any], argument: str) -> Iterat
         checked_iterable(keys, "keys"), checked_iterable(others, argument)
     )
     for position, (key, other) in enumerate(pairs):
-        yield position, checked_key(key, f"keys[{position}]"), other
+        yield position, key if type(key) is str else checked_key(key, f"keys[{position}]"), other
+
+
+def _plain_entry(value: Any) -> Entry | None:
+    """Return the entry that a pair comes to, if it is of builtin types without others in them, else None."""
+    if type(value) is not tuple or len(value) != 2:
+        return None
+    stream, metadata = value
+    if type(stream) not in _PLAIN or type(metadata) is not dict:
+        return None
+    entry = Entry(metadata)
+    for name, item in entry.items():
+        if type(name) is not str or type(item) not in ATOMIC_TYPES:
+            return None
+    entry.data = stream if type(stream) is bytes else stream.read()
+    return entry
 
 
 def _parts(value: Any, argument: str) -> tuple[Any, Any, int]:

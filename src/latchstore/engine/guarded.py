@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.engine.interface import Engine
 from latchstore.engine.locks import AnyReadWriteLock, TableLock
-from latchstore.engine.owner import Claim, Ownership, claim_of
+from latchstore.engine.owner import OWNER, Claim, Ownership
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
 
@@ -219,7 +219,7 @@ class GuardedEngine(Engine):
         self.garbage.clear()
         if self.abandoned:
             self.settle("ending a block")  # that was freed in the middle of the section
-        if self.owner.claim is None:
+        if not self.owner.claims:
             self.owner.waiters.ring()
 
     def finish_others(self) -> None:
@@ -236,30 +236,46 @@ class GuardedEngine(Engine):
 
     # -- transactions -----------------------------------------------------------------------------
 
-    def route(self, claim: Claim) -> None:
-        """Have the calls of this thread go to a transaction, and its beginning be told."""
-        if claim.notes is not None:
-            if self._has_listeners(StoreTransactionStartEvent):
-                self._publisher.begin(claim)
-            assert claim.route is not None
-            self.routes[get_ident()] = claim.route
-            self.detour = self.routes
+    def begin_exclusive(self, claim: Claim, timeout: float) -> None:
+        """Make a transaction the owner, and have the calls of this thread go to it.
+
+        Raises
+        ------
+        LockTimeoutError
+            If another writer does not end in time; it names the writer.
+        StoreClosedError
+        """
+        self.become_owner(claim, timeout)
+        self.detour = self.routes
+        if self._is_closed:
+            self._publisher.refuse(claim.purpose)
+        if self._has_listeners(StoreTransactionStartEvent):
+            self.exclusively(claim.purpose, self._publisher.begin, claim)
 
     def become_owner(self, claim: Claim, timeout: float) -> None:
-        """Wait until nobody is the owner, and make a claim it. Raises LockTimeoutError."""
-        left = timeout
-        while not self.exclusively(claim.purpose, self._own, claim):
-            left = self.owner.wait(claim, claim.purpose, left, timeout)
+        """Wait until nobody is the owner, make a claim it, and wait for the end of a commit under way.
 
-    def _own(self, claim: Claim) -> bool:
-        """Make a claim the owner, if there is none; return whether it is."""
-        if self.owner.claim is None:
-            if self._is_closed and claim.notes is not None:
-                self._publisher.refuse(claim.purpose)
+        The calls of the thread go to the claim's transaction, if it is one, when `detour` has `routes`.
+        """
+        own, owner = self._lock.own, self.owner
+        left = timeout
+        while True:
+            if own.holder:
+                self._lock.wait_for_writer(claim.purpose)
+            if self.journal is not None or self.abandoned:
+                self.settle(claim.purpose)
             claim.since = time.time()
-            self.route(claim)
-            self.owner.claim = claim
-        return self.owner.claim is claim
+            if owner.claims.setdefault(OWNER, claim) is claim:
+                break
+            left = owner.wait(claim, claim.purpose, left, timeout)
+        if claim.notes is not None:
+            assert claim.route is not None
+            self.routes[claim.ident] = claim.route
+        if own.holder:
+            # It may have found no owner, or no route and so take the detour away: rule 1 of owner.py.
+            self._lock.wait_for_writer(claim.purpose)
+        if self.journal is not None:
+            self.settle(claim.purpose)
 
     def end(self, claim: Claim) -> None:
         if not claim.ended:
@@ -274,8 +290,9 @@ class GuardedEngine(Engine):
 
     def end_claim(self, claim: Claim) -> None:
         """Take away what a transaction has that was committed or rolled back; in a section."""
-        if self.owner.claim is claim:
-            self.owner.claim = None
+        claims = self.owner.claims
+        if claims.get(OWNER) is claim:
+            claims.pop(OWNER, None)
         claim.ended = True
         claim.route = None
         self.routes.forget(claim)
@@ -291,7 +308,7 @@ class GuardedEngine(Engine):
     def alone(self, purpose: str, timeout: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function of ours while nobody commits; readers go on."""
         block = _Block()
-        claim = claim_of(block, self.abandoned, purpose)
+        claim = Claim(block, self.abandoned, purpose)
         try:
             self.become_owner(claim, timeout)
             return function(*arguments)

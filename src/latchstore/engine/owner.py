@@ -2,8 +2,10 @@
 
 Thread safety:
 
-1. `Ownership.claim` is read and assigned under the table lock only; who waits looks at it without, to name
-   it.
+1. A claim becomes the owner's by one ``dict.setdefault``, without the table lock, and is taken away under it.
+   Whoever commits sets the holder of the table lock first and then looks for an owner; whoever becomes the
+   owner looks for a holder after that, and waits for the end of its section. So of a commit and a beginning
+   at the same time one at least finds the other.
 2. Nothing in an engine refers to an open transaction strongly: a `Claim` does not at all, a `Route` weakly.
    So a block whose end was struck by an exception, and that nobody holds any more, owns nothing: its route is
    put on `abandoned`, by one ``deque.append`` in C, wherever the last reference goes. Whoever next holds the
@@ -19,7 +21,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from threading import Thread, get_ident
+from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 
 _transaction_numbers = itertools.count(1)
+
+#: The one key of `Ownership.claims`.
+OWNER = "owner"
 
 
 class TransactionInfo(NamedTuple):
@@ -53,7 +58,16 @@ class TransactionInfo(NamedTuple):
 
 
 class Claim:
-    """An outermost block, as the engine refers to it.
+    """An outermost block of this thread, as the engine refers to it, for as long as somebody holds the block.
+
+    Parameters
+    ----------
+    block : object
+    abandoned : deque
+        Of the engine, where the route goes when the block is freed.
+    purpose : str
+    notes : str, optional
+        Of a transaction.
 
     Attributes
     ----------
@@ -66,7 +80,7 @@ class Claim:
     notes : str or None
         Of the transaction; None if it is none.
     since : float
-        When it became the owner, in seconds since the epoch.
+        When it became the owner, or last tried to, in seconds since the epoch.
     revision : int or None
         The revision of its commit, assigned in the same section that makes the commit.
     start : Delivery or None
@@ -88,12 +102,18 @@ class Claim:
     ended: bool = False
     _info: TransactionInfo | None = None
 
-    def __init__(self, thread: Thread, purpose: str, notes: str | None = None) -> None:
-        self.thread = thread
+    def __init__(
+        self, block: object, abandoned: deque[Route], purpose: str, notes: str | None = None
+    ) -> None:
+        self.thread = this_thread.thread
         self.ident = get_ident()
         self.purpose = purpose
         self.notes = notes
         self._number = 0 if notes is None else next(_transaction_numbers)
+        self.route = route = Route(block, abandoned.append)
+        route.claim = self
+        route.outer = route.batch = None
+        route.savepoint = 0
 
     @property
     def info(self) -> TransactionInfo | None:
@@ -125,37 +145,27 @@ class Route(weakref.ref[object]):
     savepoint: int
 
 
-def claim_of(block: object, abandoned: deque[Route], purpose: str, notes: str | None = None) -> Claim:
-    """Return a new claim of this thread, which holds as long as somebody holds `block`.
-
-    Parameters
-    ----------
-    block : object
-    abandoned : deque
-        Of the engine, where the route goes when the block is freed.
-    purpose : str
-    notes : str, optional
-        Of a transaction.
-    """
-    claim = Claim(this_thread.thread, purpose, notes)
-    claim.route = route = Route(block, abandoned.append)
-    route.claim = claim
-    route.outer = route.batch = None
-    route.savepoint = 0
-    return claim
-
-
 class Ownership:
-    """Who may commit, and who waits for that."""
+    """Who may commit, and who waits for that.
 
-    __slots__ = ("abandoned", "claim", "waiters")
+    Attributes
+    ----------
+    claims : dict
+        The owner's claim under `OWNER`; empty if anybody may commit.
+    """
+
+    __slots__ = ("abandoned", "claims", "waiters")
 
     def __init__(self) -> None:
-        # The exclusive transaction that alone may commit, or None: anybody may.
-        self.claim: Claim | None = None
+        self.claims: dict[str, Claim] = {}
         self.waiters = Waiters()
         # Routes of blocks that were freed without an end: rule 2.
         self.abandoned: deque[Route] = deque()
+
+    @property
+    def claim(self) -> Claim | None:
+        """The exclusive transaction that alone may commit, or None."""
+        return self.claims.get(OWNER)
 
     def wait(self, claim: Claim | None, purpose: str, left: float, timeout: float) -> float:
         """Wait until the owner may have changed; return the seconds that are left.

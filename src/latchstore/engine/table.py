@@ -6,8 +6,9 @@ the table lock's writer: the edits are done on the entries of that moment, which
 
 Thread safety:
 
-1. `entries`, `indexes`, `journal`, `owner.claim`, `revision` and the pre-images are changed in sections of
-   the writer (``locks.py``), which take microseconds and run no user code.
+1. `entries`, `indexes`, `journal`, `revision` and the pre-images are changed in sections of the writer
+   (``locks.py``), which take microseconds and run no user code. A section begins and ends between the
+   steps of a transaction's beginning, which takes no lock (``owner.py``).
 2. Whoever begins a section and finds a journal finishes it first: an exception has struck the thread that had
    assigned it. `finish` may be broken off anywhere and be done again from its start; each step of it can.
 3. Several entries are read while no writer is in a section (`read`).
@@ -36,6 +37,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
+from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
@@ -44,7 +46,7 @@ from latchstore.engine.guarded import GuardedEngine
 from latchstore.engine.interface import View
 from latchstore.engine.locks import AnyReadWriteLock
 from latchstore.engine.metadata_index import MetadataIndex
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.preimages import LayerView, Preimages
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -153,11 +155,11 @@ class Table(GuardedEngine):
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
         entries = self.entries
         # First without the lock: if no commit was made meanwhile and none is under way, this was one
-        # instant. Each key is read once, even if it is named twice: a commit of that one key raises the
+        # instant. Of a key that is named twice one entry is taken: a commit of that one key raises the
         # revision only after it can be seen.
         revision = self.revision
         try:
-            found: dict[str, Entry | None] = {key: entries[key] for key in dict.fromkeys(keys)}
+            found: dict[str, Entry | None] = dict(zip(keys, map(entries.__getitem__, keys), strict=True))
         except KeyError:
             found = {}
         if found and type(self.detour) is not Gate and self.revision == revision:
@@ -221,7 +223,7 @@ class Table(GuardedEngine):
                             lock.wait_for_readers(purpose)
                         if self.journal is not None or owner.abandoned:
                             self.finish_others()
-                        if owner.claim is None or owner.claim is claim:
+                        if not owner.claims or owner.claims.get(OWNER) is claim:
                             self.journal = decided = self._decide(edits, purpose, claim, check)
                             self.finish()
                             break
@@ -250,7 +252,7 @@ class Table(GuardedEngine):
         check: Callable[[], None] | None,
     ) -> Decided:
         """Return the commit that the edits come to, or raise; in a section of the writer."""
-        if self._is_closed and (claim is None or self.owner.claim is not claim):
+        if self._is_closed and (claim is None or self.owner.claims.get(OWNER) is not claim):
             self._publisher.refuse(purpose)  # but for the transaction that `close` waits for
         if check is not None:
             check()
@@ -352,12 +354,16 @@ class Table(GuardedEngine):
                 view.close()
                 raise
             return view
-        self.become_owner(claim, self.timeout if timeout is None else timeout)
+        self.begin_exclusive(claim, self.timeout if timeout is None else timeout)
         return None
 
     def _begin_optimistic(self, claim: Claim, view: LayerView) -> None:
+        assert claim.route is not None
         self._open_view(view)
-        self.route(claim)
+        if self._has_listeners(StoreTransactionStartEvent):
+            self._publisher.begin(claim)
+        self.routes[claim.ident] = claim.route
+        self.detour = self.routes
 
     # -- the rest ---------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ Thread safety:
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,7 +34,7 @@ from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.batch_store import BatchStore
 from latchstore.engine.entry_store import Progress
 from latchstore.engine.interface import Engine
-from latchstore.engine.owner import Claim, Route, TransactionInfo, claim_of
+from latchstore.engine.owner import Claim, Route, TransactionInfo
 from latchstore.engine.routes import current_task
 
 __all__ = ["Transaction", "TransactionInfo"]
@@ -104,6 +105,7 @@ class Transaction(BatchStore):
         self.optimistic = optimistic
         self._has_listeners = store._has_listeners
         self._store = store
+        self._engine = store._engine
         self._timeout = timeout
 
     @property
@@ -124,44 +126,50 @@ class Transaction(BatchStore):
     def __enter__(self) -> Self:
         if self._thread is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
+        routes = self._engine.routes
         try:
-            self._enter(self._store._engine)
+            outer = routes.current() if routes else None
+            if "asyncio" in sys.modules:
+                self._task = current_task()
+            if outer is None:
+                self._begin()
+            else:
+                self._begin_inside(outer)
         except BaseException:
             self._finish()
             raise
         return self
 
-    def _enter(self, engine: Engine) -> None:
-        routes = engine.routes
-        outer = routes.current()
-        self._task = current_task()
-        if outer is None:
-            route, batch = self._begin(engine)
-        else:
-            batch = outer._open_batch()
-            self._outer, self._claim, self.optimistic = outer, outer._claim, outer.optimistic
-            self._savepoint = batch.savepoint()
-            route = Route(self)
-            assert outer._claim is not None
-            route.claim, route.outer = outer._claim, outer._route
-        route.batch, route.savepoint = batch, self._savepoint
-        self._route = route
-        self._thread = this_thread.thread
-        self._batch = batch
-        routes[route.claim.ident] = route
-
-    def _begin(self, engine: Engine) -> tuple[Route, WriteBatch]:
+    def _begin(self) -> None:
+        engine, store = self._engine, self._store
         purpose = f"transaction {self.notes!r}"
-        self._claim = claim = claim_of(self, engine.abandoned, purpose, self.notes)
+        self._claim = claim = Claim(self, engine.abandoned, purpose, self.notes)
         route = claim.route
         assert route is not None
-        self._store._check_door(purpose, self._timeout)
+        store._check_door(purpose, self._timeout)
         view = engine.begin(claim, not self.optimistic, self._timeout)
         if claim.start is not None:
-            self._store._deliver()
-        if view is None:
-            return route, WriteBatch(engine, engine.revision + 1)
-        return route, OptimisticBatch(engine, view, purpose)
+            store._deliver()
+        route.batch = batch = (
+            WriteBatch(engine, engine.revision + 1)
+            if view is None
+            else OptimisticBatch(engine, view, purpose)
+        )
+        self._route = route
+        self._thread = claim.thread
+        self._batch = batch
+
+    def _begin_inside(self, outer: Transaction) -> None:
+        batch, claim = outer._open_batch(), outer._claim
+        assert claim is not None
+        self._outer, self._claim, self.optimistic = outer, claim, outer.optimistic
+        self._savepoint = batch.savepoint()
+        self._route = route = Route(self)
+        route.claim, route.outer = claim, outer._route
+        route.batch, route.savepoint = batch, self._savepoint
+        self._thread = claim.thread
+        self._batch = batch
+        self._engine.routes[claim.ident] = route
 
     def __exit__(
         self,
@@ -174,8 +182,8 @@ class Transaction(BatchStore):
             return
         try:
             self._open_batch()
+            # Else a block inside may be left open, as what is raised has struck its `__exit__`.
             if kind is None:
-                # Else a block inside may be left open, as what is raised has struck its `__exit__`.
                 self._check_innermost()
         except BaseException:
             # A generator that was dropped ends its block wherever the collector runs. Its transaction
@@ -240,7 +248,7 @@ class Transaction(BatchStore):
 
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
-        route, routes = self._route, self._store._engine.routes
+        route, routes = self._route, self._engine.routes
         if route is not None and routes.get(route.claim.ident) is not route:
             raise TransactionClosedError(f"{self!r} cannot end before {routes.current()!r} inside it")
 
@@ -269,8 +277,8 @@ class Transaction(BatchStore):
         self._left = True
         self._batch = None
         if route is not None:
-            routes, ident = self._store._engine.routes, route.claim.ident
-            innermost = routes[ident] if ident in routes else None
+            routes, ident = self._engine.routes, route.claim.ident
+            innermost = routes.get(ident)
             if innermost is not route:
                 self._end_inner_blocks(innermost)
             # The outermost block's is taken away by the engine, with the commit or after it.
@@ -303,7 +311,7 @@ class Transaction(BatchStore):
         if self.optimistic:
             check = batch.check
             self._store._check_door(claim.purpose, self._timeout)
-        if self._store._engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
+        if self._engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
             self._store._deliver()
 
     def _finish(self) -> None:
@@ -317,7 +325,7 @@ class Transaction(BatchStore):
                 batch.rollback_to(self._savepoint)
         elif claim is not None:
             if not claim.ended:
-                self._store._engine.end(claim)
+                self._engine.end(claim)
                 self._store._deliver()
             if self.optimistic and batch is not None:
                 batch.close()
@@ -349,7 +357,12 @@ class Transaction(BatchStore):
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that says why there is none to use."""
         batch = self._batch
-        if batch is not None and self._thread is this_thread.thread and self._task is current_task():
+        # hot path: no asyncio task, without a call.
+        if (
+            batch is not None
+            and self._thread is this_thread.thread
+            and ((self._task is None and "asyncio" not in sys.modules) or self._task is current_task())
+        ):
             return batch
         if self._thread is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")

@@ -6,7 +6,7 @@ Thread safety: calls of a thread that is in a transaction go to that; all others
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from latchstore.contract.arguments import (
@@ -56,10 +56,10 @@ class TransactionalStore(DeliveredStore):
         if transaction is not None:
             return transaction._entries_of(keys)
         found = self._engine.entries_of(keys)
-        for key, entry in found.items():
-            if entry is None:
-                raise KeyError(key)
-        return [found[key] for key in keys]  # type: ignore[misc]
+        entries = list(found.values()) if len(found) == len(keys) else [found[key] for key in keys]
+        if None in entries:
+            raise KeyError(keys[entries.index(None)])
+        return entries  # type: ignore[return-value]
 
     def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._candidates({})
@@ -95,7 +95,7 @@ class TransactionalStore(DeliveredStore):
         if engine.commit(((key, edit),), purpose):
             dispatcher.start_if_needed()
 
-    def _write(self, edits: Iterable[tuple[str, Edit]], purpose: str) -> None:
+    def _write(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
         transaction = self._engine.routes.current()
         if transaction is not None:
             transaction._write(edits, purpose)

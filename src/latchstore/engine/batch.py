@@ -31,7 +31,7 @@ class WriteBatch:
         The revision that the commit will have.
     """
 
-    __slots__ = ("_base", "_edits", "_engine", "_known", "_undo", "revision")
+    __slots__ = ("_base", "_edits", "_engine", "_known", "_rollbacks", "_undo", "revision", "rooms")
 
     def __init__(self, engine: Engine, revision: int) -> None:
         self._engine = engine
@@ -44,6 +44,9 @@ class WriteBatch:
         # (key, its edit before, what was known before), each _NOTHING if there was nothing, since the first
         # savepoint: read backwards to return to one. None before there is one.
         self._undo: list[tuple[str, Any, Any]] | None = None
+        self._rollbacks = 0
+        # What bounds note of the batch.
+        self.rooms: dict[object, Any] | None = None
 
     def current(self, key: str) -> Entry | None:
         """Return the entry as the transaction sees it, or None."""
@@ -95,6 +98,7 @@ class WriteBatch:
         """Take back all edits since the savepoint, the latest first."""
         undo = self._undo
         assert undo is not None
+        self._rollbacks += 1
         while len(undo) > savepoint:
             key, edit, known = undo[-1]
             if known is _NOTHING:
@@ -106,6 +110,36 @@ class WriteBatch:
             else:
                 self._edits[key] = edit
             undo.pop()
+
+    def written_since(self, mark: tuple[int, int] | None) -> tuple[Iterable[str], tuple[int, int] | None]:
+        """Return the keys that were written since a mark.
+
+        Parameters
+        ----------
+        mark : tuple or None
+            From `mark`; None for all keys.
+
+        Returns
+        -------
+        keys : iterable of str
+        mark : tuple or None
+            None if something was rolled back since: these are all keys then.
+        """
+        if mark is None or self._undo is None or mark[0] != self._rollbacks:
+            return list(self._edits), None
+        return [key for key, _, _ in self._undo[mark[1] :]], mark
+
+    def mark(self) -> tuple[int, int]:
+        """Return a mark of this moment for `written_since`."""
+        return self._rollbacks, self.savepoint()
+
+    def has_edit(self, key: str) -> bool:
+        """Tell whether the key was written in the batch."""
+        return key in self._edits
+
+    def seen(self, key: str) -> Entry | None:
+        """Return the entry of a key that was written, as the transaction sees it; that is no read."""
+        return WriteBatch.current(self, key)
 
     def edits(self) -> Collection[tuple[str, Edit]]:
         """Return what is to be committed: one edit for each key."""
@@ -131,11 +165,8 @@ class WriteBatch:
     def _overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
         edits = self._edits
         merged = [item for item in found if item[0] not in edits]
-        merged.extend((key, entry) for key in edits if (entry := self._seen(key)) is not None)
+        merged.extend((key, entry) for key in edits if (entry := self.seen(key)) is not None)
         return merged
-
-    def _seen(self, key: str) -> Entry | None:
-        return WriteBatch.current(self, key)
 
     def close(self) -> None:
         """Do nothing: an exclusive transaction pins nothing."""

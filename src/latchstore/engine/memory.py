@@ -20,7 +20,10 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
+from latchstore.engine.bounded import BoundedStore
+from latchstore.engine.bounded_table import BoundedTable
 from latchstore.engine.guarded import Latches
+from latchstore.engine.limits import Limits
 from latchstore.engine.locks import AnyReadWriteLock, ReadWriteLock
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
@@ -99,6 +102,10 @@ class DictMemoryStore(TransactionalStore):
         """The lock and the owner, for those who look what is held."""
         return self._table.latches
 
+    def _keep_within(self, limits: Limits) -> BoundedStore:
+        """Keep to the limits of a cache: the seam of ``bounded.py``."""
+        return BoundedTable(self, self._table, limits)
+
     # -- facts ------------------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
@@ -172,8 +179,10 @@ class DictMemoryStore(TransactionalStore):
         from latchstore.engine.saving import write_file  # here, as sqlite3 takes 5 ms to load
 
         path = checked_path(path)
+        # By what clock caches have said when their entries expire.
+        clocks = [bound.limits.clock() for bound in self._table.bounds if not bound.closed]
         with self.snapshot() as view:
-            write_file(path, view.entries(), view.revision)
+            write_file(path, view.entries(), view.revision, min(clocks, default=None))
 
     @classmethod
     def load(
@@ -199,9 +208,9 @@ class DictMemoryStore(TransactionalStore):
         """
         from latchstore.engine.saving import read_file  # as in `save`
 
-        entries, revision = read_file(checked_path(path))
+        entries, revision, clock = read_file(checked_path(path))
         store = cls(event_manager, **options)
-        store._table.load(entries, revision)
+        store._table.load(entries, revision, clock)
         store._first_revision = revision
         store._feed.begin(revision)
         return store

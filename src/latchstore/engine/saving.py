@@ -2,8 +2,9 @@
 
 Two tables: ``entries`` has a row for each key (``key``, ``data``, ``metadata`` as JSON, ``created`` and
 ``modified`` in seconds since the epoch, ``revision``), ``about`` has one row: the ``revision`` of the last
-commit, and how many ``entries`` there are. A key that is no valid Unicode (a lone surrogate) is a blob, UTF-8
-with the surrogate in it. ``application_id`` says that the file is ours, ``user_version`` is the format's.
+commit, and how many ``entries`` there are. If a cache was on the store, ``clock`` has what its clock told
+then. A key that is no valid Unicode (a lone surrogate) is a blob, UTF-8 with the surrogate in it.
+``application_id`` says that the file is ours, ``user_version`` is the format's.
 
 Thread safety: a file is written under a name of its own and renamed when it is whole and on the disk, so any
 number of threads and processes may save and load at the same time; the last to finish wins. Whoever writes
@@ -56,7 +57,9 @@ _DEPTH = 100
 _MARGIN = 1_000
 
 
-def write_file(path: str, items: Iterable[tuple[str, Entry]], revision: int) -> None:
+def write_file(
+    path: str, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None = None
+) -> None:
     """Put entries into a file, which is replaced at one instant, or stays as it is.
 
     Of a link, what it leads to is replaced; a file that was there before leaves its permissions.
@@ -77,7 +80,7 @@ def write_file(path: str, items: Iterable[tuple[str, Entry]], revision: int) -> 
         try:
             _take_permissions(target, name)
             with closing(sqlite3.connect(name, isolation_level=None)) as file:
-                _fill(file, items, revision)
+                _fill(file, items, revision, clock)
             os.fsync(unfinished.fileno())
             if fcntl is None:
                 unfinished.close()  # Windows does not rename a file that is open
@@ -142,7 +145,9 @@ def _take_permissions(target: str, unfinished: str) -> None:
     os.chmod(unfinished, stat.S_IMODE(mode))
 
 
-def _fill(file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision: int) -> None:
+def _fill(
+    file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None
+) -> None:
     # Nobody else sees the file, and what is broken off is thrown away: it needs no journal.
     file.execute("PRAGMA journal_mode = OFF")
     file.execute("PRAGMA synchronous = OFF")
@@ -153,6 +158,9 @@ def _fill(file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision
     row = partial(_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN)
     file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", map(row, items))
     file.execute("INSERT INTO about SELECT ?, count(*) FROM entries", (revision,))
+    if clock is not None:
+        file.execute("CREATE TABLE clock (reading REAL NOT NULL)")
+        file.execute("INSERT INTO clock VALUES (?)", (clock,))
     file.execute("COMMIT")
 
 
@@ -220,8 +228,8 @@ def _unsaveable(key: str, name: str, value: object, what: str = "") -> TypeError
     )
 
 
-def read_file(path: str) -> tuple[dict[str, Entry], int]:
-    """Return the entries that are in a file, by key, and the revision of the last commit.
+def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
+    """Return the entries in a file, by key, the revision of the last commit, and the reading of the clock.
 
     Raises
     ------
@@ -239,13 +247,22 @@ def read_file(path: str) -> tuple[dict[str, Entry], int]:
             if type(revision) is not int or revision < 0:
                 raise StoreFormatError(f"{path!r} is damaged: the revision {revision!r} cannot be")
             entries = dict(_entries(file, path, revision))
+            clock = _clock(file)
     except StoreFormatError:
         raise
     except (sqlite3.Error, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreFormatError(f"{path!r} is damaged: {error}") from error
     if len(entries) != count:
         raise StoreFormatError(f"{path!r} is damaged: it has {len(entries)} entries of {count}")
-    return entries, revision
+    return entries, revision, clock
+
+
+def _clock(file: sqlite3.Connection) -> float | None:
+    """Return what the clock of a cache told when the file was written; None if there was no cache."""
+    if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'clock'").fetchall():
+        return None
+    ((reading,),) = file.execute("SELECT reading FROM clock").fetchall()
+    return float(reading)
 
 
 def _check_format(file: sqlite3.Connection, path: str) -> None:

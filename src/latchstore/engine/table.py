@@ -41,6 +41,7 @@ from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
+from latchstore.engine.bounds import Bound
 from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.guarded import GuardedEngine
 from latchstore.engine.interface import View
@@ -58,6 +59,10 @@ Ts = TypeVarTuple("Ts")
 #: them one by one); its revision; the claim of the transaction that makes it; what is queued to have it
 #: heard; and what becomes of several keys, if it has them. hot path: a plain tuple.
 Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Many | None"]
+
+#: What edits come to: the keys that change with the entries there were; the new entries; the keys that go,
+#: with the cause if they are evicted.
+Revised = tuple[dict[str, Entry | None], dict[str, Entry], dict[str, str | None]]
 
 
 class Many(NamedTuple):
@@ -121,9 +126,11 @@ class Table(GuardedEngine):
         The commit that is decided and not finished: rule 2.
     indexes : dict
         Metadata item to `MetadataIndex`.
+    bounds : tuple of Bound
+        What the caches on the table keep to.
     """
 
-    __slots__ = ("_feed", "entries", "indexes", "preimages")
+    __slots__ = ("_feed", "bounds", "entries", "indexes", "loaded_at", "preimages")
 
     journal: Decided | None
     detour: Gate | Routes | None
@@ -139,6 +146,9 @@ class Table(GuardedEngine):
         self._feed = publisher.feed
         self.entries: dict[str, Entry] = {}
         self.preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
+        self.bounds: tuple[Bound, ...] = ()
+        # The reading of the clock of what was loaded, if there was one when that was saved.
+        self.loaded_at: float | None = None
         self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
 
     # -- reading ----------------------------------------------------------------------------------
@@ -258,7 +268,9 @@ class Table(GuardedEngine):
             check()
         revision = self.revision + 1
         changes: Sequence[Change]
-        if len(edits) == 1:
+        if self.bounds:
+            changes, many = self._decide_within_bounds(edits, revision)
+        elif len(edits) == 1:
             ((key, edit),) = edits
             entries, many = self.entries, None
             # Not ``get``, for which the free-threaded 3.13 locks the dict and, if it meets a key or an entry
@@ -270,7 +282,7 @@ class Table(GuardedEngine):
             else:
                 changes = () if old is None else (deletion(key, old, cause_of_edit(edit)),)
         else:
-            changes, many = self._decide_many(edits, revision, claim)
+            changes, many = self._commit_of(*self._revised(edits, revision))
         if not (changes or many):
             revision -= 1
         deliveries: Sequence[Delivery] = ()
@@ -278,9 +290,7 @@ class Table(GuardedEngine):
             deliveries = self._publisher.deliveries_of(changes, revision, claim)
         return changes, revision, claim, deliveries, many
 
-    def _decide_many(
-        self, edits: Collection[tuple[str, Edit]], revision: int, claim: Claim | None
-    ) -> tuple[Sequence[Change], Many | None]:
+    def _revised(self, edits: Collection[tuple[str, Edit]], revision: int) -> Revised:
         """Return what several edits, or none, come to."""
         entries, now = self.entries, time.time()
         before: dict[str, Entry | None] = {}
@@ -296,6 +306,33 @@ class Table(GuardedEngine):
             else:
                 continue
             before[key] = old
+        return before, after, deleted
+
+    def _decide_within_bounds(
+        self, edits: Collection[tuple[str, Edit]], revision: int
+    ) -> tuple[Sequence[Change], Many | None]:
+        """Return what the edits come to, with the evictions that keep the bounds."""
+        bounds = self.bounds
+        for bound in bounds:
+            if bound.closed:
+                self.bounds = tuple(each for each in bounds if each is not bound)
+                return self._decide_within_bounds(edits, revision)
+            bound.begin(edits)
+        before, after, deleted = self._revised(edits, revision)
+        for bound in bounds:
+            bound.make_room(self.entries, before, after, deleted)
+        for bound in bounds:
+            bound.note(before, after, deleted)
+        if len(before) == 1:
+            ((key, old),) = before.items()
+            change = (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
+            return (change,), None
+        return self._commit_of(before, after, deleted)
+
+    def _commit_of(
+        self, before: dict[str, Entry | None], after: dict[str, Entry], deleted: dict[str, str | None]
+    ) -> tuple[Sequence[Change], Many | None]:
+        """Return the commit of several keys, or none."""
         if not before:
             return (), None
         changes: Sequence[Change] = ()
@@ -336,6 +373,9 @@ class Table(GuardedEngine):
                 self.entries.pop(key, None)
             self.revision = revision
             self.detour = self.routes or None
+        if self.bounds:
+            for bound in self.bounds:
+                bound.finish()
         if claim is not None:
             claim.revision = revision
             self.end_claim(claim)
@@ -402,8 +442,25 @@ class Table(GuardedEngine):
         left = {other: index for other, index in self.indexes.items() if other != name}
         self.exclusively("remove_index", self._put_indexes, left)
 
-    def load(self, entries: dict[str, Entry], revision: int) -> None:
-        """Take over what another store held, while nobody else has this one."""
+    def add_bound(self, bound: Bound) -> None:
+        """Have commits keep to a bound until it is closed."""
+        self.exclusively("a bound", self._add_bound, bound)
+
+    def _add_bound(self, bound: Bound) -> None:
+        bound.stale, bound.closed = True, False
+        self.bounds = (*[other for other in self.bounds if other is not bound], bound)
+
+    def load(self, entries: dict[str, Entry], revision: int, clock: float | None = None) -> None:
+        """Take over what another store held, while nobody else has this one.
+
+        Parameters
+        ----------
+        entries : dict
+        revision : int
+        clock : float, optional
+            What the clock of the caches told when it was saved.
+        """
+        self.loaded_at = clock
         for index in self.indexes.values():
             index.replace_all([(key, None, entry) for key, entry in entries.items()])
         self.entries.update(entries)
@@ -435,3 +492,6 @@ class Table(GuardedEngine):
             assert 0 < entry.revision <= self.revision, key
         for index in self.indexes.values():
             index.check(self.entries)
+        for bound in self.bounds:
+            if not (bound.stale or bound.closed):
+                bound.check(self.entries)

@@ -1,0 +1,196 @@
+"""The seam between a cache and a store that keeps itself within limits.
+
+A `Cache` works on stores that can bound and expire what they hold by themselves, in the commits that are made
+anyway: only there is a bound exact. A subclass of `TransactionalStore` over another engine can offer that:
+its `_keep_within` returns a `BoundedStore`. `DictMemoryStore` has the one of ``bounded_table.py``.
+
+Thread safety: all methods may be called by any thread. None runs user code but the clock, with no lock held.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from latchstore.contract.values import Entry
+from latchstore.engine.edits import Edit
+from latchstore.engine.limits import Limits, Node
+
+
+class Totals(NamedTuple):
+    """What there is, of one instant.
+
+    Attributes
+    ----------
+    entries : int
+    weight : int
+        In bytes.
+    evictions : dict
+        How many there were, by cause.
+    hits : int
+        How many were counted by the nodes.
+    """
+
+    entries: int
+    weight: int
+    evictions: dict[str, int]
+    hits: int
+
+
+class Detour(Protocol):
+    """What knows which threads may not take what they have read without a lock.
+
+    Attributes
+    ----------
+    detour : container or None
+        Has the identifiers of these threads.
+    """
+
+    @property
+    def detour(self) -> Any: ...
+
+
+class OpenTransaction(Protocol):
+    """What a cache needs of an open transaction."""
+
+    def on_commit(self, function: Callable[[], object]) -> None: ...
+
+    def on_rollback(self, function: Callable[[], object]) -> None: ...
+
+
+class BoundedStore(ABC):
+    """A store that keeps itself within the limits of a cache, which reads and writes by way of this.
+
+    Attributes
+    ----------
+    entries : mapping
+        Key to entry, to be read without a lock by threads that are not in `detours`; empty if there is no
+        such way.
+    nodes : mapping
+        Key to node, for hits of those entries.
+    detours : Detour
+    hits : deque of Node or None
+        Where the node of a hit is to be put; None if to set its `visited` is enough.
+    clock : callable
+    current_transaction : callable
+        Returns the open transaction of this thread, or None.
+    """
+
+    entries: Mapping[str, Entry]
+    nodes: Mapping[str, Node]
+    detours: Detour
+    hits: deque[Node] | None
+    clock: Callable[[], float]
+    current_transaction: Callable[[], OpenTransaction | None]
+
+    def now(self) -> float:
+        """Return what the clock tells; TypeError if that is no number."""
+        return self.clock() + 0.0
+
+    @abstractmethod
+    def entry(self, key: str) -> Entry | None:
+        """Return the entry of a key as the calling thread sees it, expired or not."""
+
+    @abstractmethod
+    def items(self) -> Sequence[tuple[str, Entry]]:
+        """Return all keys and entries of one instant, as the calling thread sees them."""
+
+    @abstractmethod
+    def is_expired(self, key: str, entry: Entry) -> bool:
+        """Tell whether an entry has expired."""
+
+    @abstractmethod
+    def begin_use(self, entry: Entry, node: Node | None) -> bool:
+        """Begin the idle time of an entry anew, if it has one; false if the entry has expired."""
+
+    def use(self, key: str, entry: Entry) -> bool:
+        """Note that an entry is used, for the policy and for its idle time; false if it has expired."""
+        node = self.nodes.get(key)
+        if node is not None and node.revision != entry.revision:
+            node = None
+        if not self.begin_use(entry, node):
+            return False
+        if node is not None:
+            node.visited = True
+            if self.hits is not None:
+                self.hits.append(node)
+        return True
+
+    @property
+    @abstractmethod
+    def may_expire(self) -> bool:
+        """Whether anything that is committed may expire."""
+
+    @abstractmethod
+    def write(
+        self,
+        edits: Sequence[tuple[str, Edit]],
+        purpose: str,
+        *,
+        now: float | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """Commit edits of different keys with the evictions that they need; in a transaction, add both to it.
+
+        Parameters
+        ----------
+        edits : sequence of str and Edit
+        purpose : str
+        now : float, optional
+            What the clock has told, if it was asked already.
+        check : callable, optional
+            Called at the instant of the commit, under the lock; raises if it must not be made. Not inside a
+            transaction.
+
+        Raises
+        ------
+        EntryTooLargeError
+            If an entry weighs more than all may.
+        KeyError, RevisionMismatchError, LockTimeoutError, BackpressureError, StoreClosedError
+            As the methods of a store.
+        """
+
+    @abstractmethod
+    def refresh_at(self, key: str, entry: Entry) -> float | None:
+        """Return from when on an entry is to be loaded again; None: never."""
+
+    @abstractmethod
+    def put_off_refresh(self, key: str, entry: Entry, time: float) -> None:
+        """Have an entry not loaded again before a time."""
+
+    @abstractmethod
+    def sweep(self) -> int:
+        """Evict what has expired, at a cost of what that is; return how many entries that were."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Count what there is."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Keep to the limits no more, until the next `write`; takes no lock."""
+
+
+class CanBeBounded(Protocol):
+    """A store that keeps itself within limits."""
+
+    def _keep_within(self, limits: Limits) -> BoundedStore: ...
+
+
+def bounded(store: object, limits: Limits) -> BoundedStore:
+    """Have a store keep itself within limits.
+
+    Raises
+    ------
+    TypeError
+        If it cannot.
+    """
+    keep_within: Callable[[Limits], BoundedStore] | None = getattr(store, "_keep_within", None)
+    if keep_within is None:
+        raise TypeError(
+            "store must bound and expire what it holds in its own commits, as DictMemoryStore does, "
+            f"or a cache could not keep its bound; a {type(store).__name__} cannot"
+        )
+    return keep_within(limits)

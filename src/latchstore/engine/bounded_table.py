@@ -1,0 +1,309 @@
+"""A `Table` that keeps itself within the limits of a cache.
+
+Thread safety: that of ``table.py`` and ``bounds.py``. What is read without a lock of a node is a hint, but
+for its time of use, which counts only if the node is of the same revision as the entry.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from math import inf
+
+from latchstore.contract.values import Entry
+from latchstore.engine.batch import WriteBatch
+from latchstore.engine.bounded import BoundedStore, Totals
+from latchstore.engine.bounds import Bound
+from latchstore.engine.edits import Delete, Edit
+from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, number
+from latchstore.engine.limits import Limits, Node, Request
+from latchstore.engine.table import Table
+from latchstore.engine.transactional_store import TransactionalStore
+
+#: How many expired entries go in one commit of a sweep, so that other writers get their turn.
+_SWEPT_AT_ONCE = 1_000
+
+
+class BoundedTable(BoundedStore):
+    """A store over a table, kept within limits.
+
+    Parameters
+    ----------
+    store : TransactionalStore
+    table : Table
+        Its engine.
+    limits : Limits
+    """
+
+    def __init__(self, store: TransactionalStore, table: Table, limits: Limits) -> None:
+        self._store = store
+        self._idle = limits.idle
+        self.clock = limits.clock
+        self._table = self.detours = table
+        self._bound = bound = Bound(limits)
+        self.entries = table.entries
+        self.nodes = bound.nodes
+        self.hits = bound.hits if bound.notes_hits else None
+        self.current_transaction = store.current_transaction
+        self._open()
+
+    def _open(self) -> None:
+        """Have the table keep to the bound, and evict what is too much already."""
+        table, bound = self._table, self._bound
+        table.add_bound(bound)
+        foreign = table.loaded_at is not None and self.now() < table.loaded_at
+        if foreign and self.current_transaction() is None:
+            # The clock was set back, as that of another boot is: what it told then says nothing now.
+            self._drop_timed()
+        table.exclusively("a bound", bound.bring_up_to_date, table.entries)
+        if bound.is_exceeded(0, 0) and self.current_transaction() is None:
+            self._commit((), "trim", None)
+
+    def _drop_timed(self) -> None:
+        with self._store.transaction("drop what was saved by another clock"):
+            for key, entry in self.items():
+                if EXPIRES in entry or REFRESH in entry:
+                    self._store.evict(key, "expired")
+        self._table.loaded_at = None
+
+    def __del__(self) -> None:
+        # Wherever the collector runs: so it takes no lock. An exception may have struck the first lines.
+        if hasattr(self, "_bound"):
+            self.close()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def entry(self, key: str) -> Entry | None:
+        routes = self._table.routes
+        transaction = routes.current() if routes else None
+        if transaction is None:
+            return self._table.entry(key)
+        entry: Entry | None = transaction._open_batch().current(key)
+        return entry
+
+    def items(self) -> Sequence[tuple[str, Entry]]:
+        return list(self._store._items())
+
+    def is_expired(self, key: str, entry: Entry) -> bool:
+        deadline = number(entry.get(EXPIRES)) if entry else None
+        idle = number(entry.get(IDLE, self._idle)) if entry else self._idle
+        if deadline is None and not idle:
+            return False
+        now = self.now()
+        if deadline is not None and deadline <= now:
+            return True
+        return idle is not None and idle > 0 and self._last_use(key, entry) + idle <= now
+
+    def _last_use(self, key: str, entry: Entry) -> float:
+        node = self.nodes.get(key)
+        return node.used if node is not None and node.revision == entry.revision else inf
+
+    def begin_use(self, entry: Entry, node: Node | None) -> bool:
+        # hot path: as `is_expired`, without its calls.
+        deadline, idle = entry.get(EXPIRES), entry.get(IDLE, self._idle)
+        if deadline is None and idle is None:
+            return True
+        now = self.clock()
+        if deadline is not None and type(deadline) in NUMBERS and deadline <= now:
+            return False
+        if idle and node is not None and type(idle) in NUMBERS and node.revision == entry.revision:
+            if node.used + idle <= now:
+                return False
+            node.used = now
+        return True
+
+    @property
+    def may_expire(self) -> bool:
+        return self._bound.may_expire or self._bound.stale
+
+    def refresh_at(self, key: str, entry: Entry) -> float | None:
+        time = number(entry.get(REFRESH))
+        if time is not None:
+            node = self.nodes.get(key)
+            if node is not None and node.revision == entry.revision and node.refresh is not None:
+                return max(time, node.refresh)
+        return time
+
+    def put_off_refresh(self, key: str, entry: Entry, time: float) -> None:
+        node = self.nodes.get(key)
+        if node is not None and node.revision == entry.revision:
+            node.refresh = time
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def write(
+        self,
+        edits: Sequence[tuple[str, Edit]],
+        purpose: str,
+        *,
+        now: float | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        bound = self._bound
+        routes = self._table.routes
+        transaction = routes.current() if routes else None
+        if transaction is not None:
+            self._write_in(transaction._open_batch(), edits, transaction.optimistic)
+            return
+        if bound.closed:
+            self._open()
+        if now is None and (self._idle is not None or bound.may_expire):
+            now = self.now()
+        if now is not None:
+            check = functools.partial(bound.ask, now, check)
+        self._commit(edits, purpose, check)
+
+    def _commit(
+        self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
+    ) -> None:
+        store = self._store
+        store._check_door(purpose)
+        if self._table.commit(edits, purpose, None, check):
+            store._deliver()
+
+    def _write_in(self, batch: WriteBatch, edits: Sequence[tuple[str, Edit]], optimistic: bool) -> None:
+        """Add edits to the batch of a transaction, with the evictions that they need."""
+        savepoint = batch.savepoint()
+        try:
+            for key, edit in edits:
+                if optimistic:
+                    # That it is there counts: if another evicts it meanwhile, that is a conflict.
+                    batch.current(key)
+                batch.put(key, edit)
+                self._make_room_in(batch, key)
+        except BaseException:
+            batch.rollback_to(savepoint)
+            raise
+
+    def _make_room_in(self, batch: WriteBatch, key: str) -> None:
+        """Evict in a transaction what would be too much with what it has written."""
+        bound = self._bound
+        written = batch.seen(key)
+        if written is not None:
+            bound.weigh(key, written)
+        room = self._room(batch)
+        room.update(batch)
+        tried: set[str] = set()
+        while bound.is_exceeded(room.entries, room.weight):
+            victim = self._table.exclusively(
+                "making room",
+                bound.victim,
+                self._table.entries,
+                lambda each: each in tried or batch.has_edit(each),
+            )
+            if victim is None:
+                victim = room.first_but(key)
+            if victim is None:
+                return  # a policy of the user's own keeps back what there is
+            tried.add(victim)
+            try:
+                batch.put(victim, _EVICT)
+            except KeyError:
+                continue  # an optimistic transaction does not see it yet
+            room.update(batch)
+
+    def _room(self, batch: WriteBatch) -> _Room:
+        if batch.rooms is None:
+            batch.rooms = {}
+        room: _Room | None = batch.rooms.get(self._bound)
+        if room is None:
+            room = batch.rooms[self._bound] = _Room(self._bound)
+        return room
+
+    def sweep(self) -> int:
+        bound, now = self._bound, self.now()
+        if bound.closed:
+            self._open()
+        transaction = self._store.current_transaction()
+        if transaction is not None:
+            return self._sweep_in(transaction._open_batch(), now)
+        swept = 0
+        while bound.may_expire or bound.stale:
+            request = Request(now, _SWEPT_AT_ONCE, [])
+            self._commit((), "sweep", functools.partial(bound.ask_for, request))
+            swept += len(request.found)
+            if len(request.found) < _SWEPT_AT_ONCE:
+                break
+        return swept
+
+    def _sweep_in(self, batch: WriteBatch, now: float) -> int:
+        found = self._table.exclusively("sweep", self._bound.keys_expired, self._table.entries, now)
+        swept = 0
+        for key, cause in found:
+            entry = batch.current(key)
+            if entry is not None and self.is_expired(key, entry):
+                batch.put(key, Delete(cause))
+                swept += 1
+        return swept
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    def totals(self) -> Totals:
+        entries, weight, evictions, hits, nodes = self._table.exclusively(
+            "stats", self._bound.totals, self._table.entries
+        )
+        return Totals(entries, weight, dict(evictions), hits + sum(node.hits for node in nodes))
+
+    def close(self) -> None:
+        self._bound.closed = True
+
+    def check(self) -> None:
+        """Raise AssertionError if the books are not right; for tests, while nobody writes."""
+        self.totals()
+        self._bound.check(self._table.entries)
+        assert self._bound.closed or not self._bound.is_exceeded(0, 0)
+
+
+_EVICT = Delete("size")
+
+
+class _Room:
+    """What the batch of a transaction adds to a bound.
+
+    Of the entries that others commit meanwhile an optimistic transaction knows nothing; its commit evicts
+    what is too much then.
+
+    Attributes
+    ----------
+    entries, weight : int
+        What is more than in the bound when it is committed.
+    """
+
+    __slots__ = ("_added", "_bound", "_mark", "entries", "weight")
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self._mark: tuple[int, int] | None = None
+        # What each key adds, in the order in which the keys were written.
+        self._added: dict[str, tuple[int, int]] = {}
+        self.entries = self.weight = 0
+
+    def update(self, batch: WriteBatch) -> None:
+        """Reckon with what was written since the last time."""
+        bound = self._bound
+        keys, mark = batch.written_since(self._mark)
+        if mark is None:
+            self._added.clear()
+            self.entries = self.weight = 0
+        for key in keys:
+            if not key.startswith(bound.limits.prefix):
+                continue
+            entries = weight = 0
+            if (node := bound.nodes.get(key)) is not None:
+                entries, weight = -1, -node.weight
+            if (entry := batch.seen(key)) is not None:
+                entries += 1
+                weight += bound.facts(key, entry).weight
+            before = self._added.pop(key, (0, 0))
+            self._added[key] = entries, weight
+            self.entries += entries - before[0]
+            self.weight += weight - before[1]
+        self._mark = batch.mark()
+
+    def first_but(self, key: str) -> str | None:
+        """Return the key that was written first and is there, unless it is `key`; None if there is none."""
+        nodes = self._bound.nodes
+        for other, (entries, _) in self._added.items():
+            if other != key and (entries == 1 or (entries == 0 and other in nodes)):
+                return other
+        return None

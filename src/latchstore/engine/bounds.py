@@ -1,0 +1,471 @@
+"""Bounds: how much a table may hold, kept by the commits themselves; and what has expired.
+
+A commit that would leave too much evicts in the same commit, where the totals are known: `Table` has each
+bound make room before the commit is decided, then note what the commit changes.
+
+Thread safety:
+
+1. The books (`nodes`, the policy, the heap, the totals) are changed in sections of the table lock's writer,
+   and need no lock of their own. Without it are read: `nodes`, one at a time, and the attributes of a node.
+2. They are changed before the commit is decided, so that a policy of the user's own which fails makes the
+   commit fail. From the first change on they are `stale`, until the commit is finished (`finish`, one that
+   may be repeated). Where an exception strikes in between they stay so, and whoever needs them next builds
+   them anew from the entries, which are right at any time. So a strike loses no more than the order of
+   eviction.
+3. A hit changes no book. It sets two fields of the node; for a policy that needs every hit (`on_hit`) it
+   appends the node to `hits`, by one call in C, and the next commit tells the policy.
+4. The clock of a bound is code of the user's, so it is called outside the lock, by the caches: a commit that
+   brings a reading (`request`) evicts what has expired by then.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Container, Iterable
+from typing import Any, NoReturn
+
+from latchstore.contract.arguments import describe
+from latchstore.contract.errors import EntryTooLargeError
+from latchstore.contract.values import Entry
+from latchstore.engine.edits import Edit, cause_of_edit
+from latchstore.engine.entry_facts import Facts, facts_in
+from latchstore.engine.limits import Limits, Node, Request
+
+#: How many hits wait for the next commit at the most; the oldest are forgotten.
+_MANY_HITS = 4_096
+
+#: How many expired entries go with a commit that writes something else.
+_SWEPT_BY_THE_WAY = 16
+
+
+class Bound:
+    """The books of one cache on a table.
+
+    Parameters
+    ----------
+    limits : Limits
+
+    Attributes
+    ----------
+    nodes : dict
+        Key to node. Readers without a lock look here, so the dict is never replaced.
+    hits : deque of Node
+        Rule 3.
+    notes_hits : bool
+        Whether hits are to be put there.
+    stale : bool
+        Rule 2.
+    closed : bool
+        Whether nobody keeps to the limits any more: the table drops the bound with its next commit.
+    request : Request or None
+        Set by the `check` of a commit, for that commit alone.
+    evictions : dict
+        How many entries were evicted, by cause.
+    retired_hits : int
+        Those of nodes that are no more.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_decided",
+        "_due",
+        "_max_bytes",
+        "_max_entries",
+        "_numbers",
+        "_policy",
+        "_prefix",
+        "_request",
+        "_weighed",
+        "_weight",
+        "_written",
+        "closed",
+        "evictions",
+        "hits",
+        "limits",
+        "nodes",
+        "notes_hits",
+        "request",
+        "retired_hits",
+        "stale",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._prefix = limits.prefix
+        # hot path: what the witness waits for.
+        self._awaited = limits.witness.awaited
+        self._max_entries = sys.maxsize if limits.max_entries is None else limits.max_entries
+        self._max_bytes = sys.maxsize if limits.max_bytes is None else limits.max_bytes
+        self.nodes: dict[str, Node] = {}
+        self._policy = limits.make_policy()
+        self.notes_hits = self._policy.on_hit is not None
+        self.hits: deque[Node] = deque(maxlen=_MANY_HITS)
+        self._weight = 0
+        # (when, a number of its own, node), the earliest first; those that are not `expected` then are passed
+        # over.
+        self._due: list[tuple[float, int, Node]] = []
+        self._numbers = itertools.count()
+        self.request: Request | None = None
+        # That of the commit that is being decided.
+        self._request: Request | None = None
+        self.evictions = {"size": 0, "expired": 0, "idle": 0}
+        # What `evictions` are when the commit is finished.
+        self._decided = self.evictions
+        self._written: list[str] = []
+        # The facts of entries that the commit writes, which are looked at twice.
+        self._weighed: dict[str, Facts] = {}
+        self.retired_hits = 0
+        self.stale = True
+        self.closed = False
+
+    # -- in a section of the writer, before a commit is decided -----------------------------------
+
+    def begin(self, edits: Collection[tuple[str, Edit]]) -> None:
+        """Begin with a commit; its `check` was called."""
+        if self._weighed:
+            self._weighed.clear()
+        self._request, self.request = self.request, None
+        if self._awaited:
+            self.limits.witness.note_written([key for key, edit in edits if cause_of_edit(edit) is None])
+
+    def make_room(
+        self,
+        entries: dict[str, Entry],
+        before: dict[str, Entry | None],
+        after: dict[str, Entry],
+        deleted: dict[str, str | None],
+    ) -> None:
+        """Add evictions to a commit, so that what it leaves is within the limits.
+
+        Parameters
+        ----------
+        entries : dict
+            Those of the table.
+        before, after, deleted : dict
+            The commit: its keys with the entries there were, the new entries, and the keys that go with the
+            cause of their eviction.
+
+        Raises
+        ------
+        EntryTooLargeError
+            If one of the new entries alone is too much.
+        """
+        if self.stale or self.closed or self.hits:
+            self.bring_up_to_date(entries)
+        nodes = self.nodes
+        count, weight = len(nodes), self._weight
+        for key in self._own(before) if self._prefix else before:
+            if key in nodes:
+                count -= 1
+                weight -= nodes[key].weight
+            if key in after:
+                count += 1
+                weight += self.weigh(key, after[key])
+        request = self._request
+        if request is not None:
+            for node, cause in self.expired(entries, request.now, request.limit, before):
+                before[node.key], deleted[node.key] = entries[node.key], cause
+                request.found.append(node.key)
+                count -= 1
+                weight -= node.weight
+        if count > self._max_entries or weight > self._max_bytes:
+            self._evict(entries, before, after, deleted, count, weight)
+
+    def _evict(
+        self,
+        entries: dict[str, Entry],
+        before: dict[str, Entry | None],
+        after: dict[str, Entry],
+        deleted: dict[str, str | None],
+        count: int,
+        weight: int,
+    ) -> None:
+        """Evict until no more is left than may be: what the policy chooses, then what is being written."""
+        self.stale = True
+        kept = []
+        looked_at = 0
+        choose, most = self._policy.choose, len(self.nodes)
+        while count > self._max_entries or weight > self._max_bytes:
+            node = choose()
+            if node is None:
+                break
+            if type(node) is not Node or looked_at >= most:
+                self._refuse(node)
+            looked_at += 1
+            key = node.key
+            if key in after:
+                kept.append(node)
+            elif key not in before:
+                before[key], deleted[key] = entries[key], "size"
+                count -= 1
+                weight -= node.weight
+        for each in kept:
+            self._policy.add(each)
+        if node is None:
+            self._evict_written(before, after, deleted, count, weight)
+
+    def _evict_written(
+        self,
+        before: dict[str, Entry | None],
+        after: dict[str, Entry],
+        deleted: dict[str, str | None],
+        count: int,
+        weight: int,
+    ) -> None:
+        """Evict what the commit itself writes, the first first; not the last, if a policy keeps the rest."""
+        for key in self._own(after)[:-1]:
+            if count <= self._max_entries and weight <= self._max_bytes:
+                break
+            count -= 1
+            weight -= self.weigh(key, after.pop(key))
+            if before[key] is None:
+                del before[key]
+            else:
+                deleted[key] = "size"
+
+    def _refuse(self, node: Node) -> NoReturn:
+        """Raise TypeError or RuntimeError: a policy of the user's own has chosen what it cannot."""
+        if not isinstance(node, Node):
+            raise TypeError(f"choose() of the policy must return a node or None, got {describe(node)}")
+        raise RuntimeError(f"choose() of the policy must take nodes out: {node.key!r} comes again and again")
+
+    def note(
+        self,
+        before: dict[str, Entry | None],
+        after: dict[str, Entry],
+        deleted: dict[str, str | None],
+    ) -> None:
+        """Note what a commit changes that is about to be decided; `make_room` of every bound was called."""
+        self.stale = True
+        nodes = self.nodes
+        decided = self.evictions
+        self._written = written = []
+        now = None if self._request is None else self._request.now
+        for key in self._own(before) if self._prefix else before:
+            node = nodes[key] if key in nodes else None
+            if key in after:
+                written.append(key)
+                if node is None:
+                    node = nodes[key] = Node(key)
+                    self._policy.add(node)
+                self._set(node, after[key], now)
+            elif node is not None:
+                del nodes[key]
+                self._weight -= node.weight
+                self.retired_hits += node.hits
+                self._policy.remove(node)
+                if (cause := deleted[key]) is not None:
+                    decided = {**decided, cause: decided.get(cause, 0) + 1}
+                else:
+                    written.append(key)
+        self._decided = decided
+
+    def finish(self) -> None:
+        """Note that the commit is made; may be repeated."""
+        self.evictions = self._decided
+        if self._awaited:
+            self.limits.witness.note_written(self._written)
+        self.stale = False
+
+    def _own(self, keys: dict[str, Any]) -> list[str]:
+        return [key for key in keys if key.startswith(self._prefix)]
+
+    # -- the books --------------------------------------------------------------------------------
+
+    def bring_up_to_date(self, entries: dict[str, Entry]) -> None:
+        """Build the books anew if they are stale, and tell the policy of hits; in a section of the writer."""
+        if self.stale or self.closed:
+            self._rebuild(entries)
+        if self.hits:
+            self.stale = True
+            on_hit, nodes = self._policy.on_hit, self.nodes
+            # So many and no more: readers go on, and a policy of the user's own may be one.
+            for _ in range(len(self.hits)):
+                node = self.hits.popleft()
+                if on_hit is not None and nodes.get(node.key) is node:
+                    on_hit(node)
+            self.stale = False
+
+    def _rebuild(self, entries: dict[str, Entry]) -> None:
+        """Make the books what the entries say: rule 2."""
+        known = self.nodes.copy()
+        self._policy = policy = self.limits.make_policy()
+        self.hits.clear()
+        self._due = []
+        self._weight = 0
+        self._decided = self.evictions
+        for key in self._own(entries):
+            node = known.pop(key, None)
+            if node is None:
+                node = self.nodes[key] = Node(key)
+            used = node.used if node.revision == entries[key].revision else None
+            node.older = node.newer = node.queue = None
+            node.weight = 0
+            policy.add(node)
+            self._set(node, entries[key], used)
+        for key, node in known.items():
+            self.nodes.pop(key, None)
+            self.retired_hits += node.hits
+        self.stale = False
+
+    def _set(self, node: Node, entry: Entry, now: float | None) -> None:
+        """Note what the entry of a node is; None: when it was written is not known."""
+        if not entry and self.limits.idle is None:
+            # hot path: most are like that.
+            weight = len(node.key) + len(entry.data)
+            node.expected = None
+        else:
+            facts = self._weighed.pop(node.key, None) or self.facts(node.key, entry)
+            weight = facts.weight
+            node.used = math.inf if now is None else now
+            node.expected = None
+            self._expect(node, facts)
+        self._weight += weight - node.weight
+        node.weight = weight
+        node.refresh = None
+        node.revision = entry.revision
+
+    def facts(self, key: str, entry: Entry) -> Facts:
+        """Return what the metadata of an entry has for the bound."""
+        return facts_in(key, len(entry.data), entry.revision, entry, self.limits.idle)
+
+    def weigh(self, key: str, entry: Entry) -> int:
+        """Return what an entry weighs, in bytes; EntryTooLargeError if that is more than all may."""
+        if entry:
+            facts = self._weighed[key] = self.facts(key, entry)
+            weight = facts.weight
+        else:
+            weight = len(key) + len(entry.data)
+        if weight > self._max_bytes:
+            raise EntryTooLargeError(
+                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"
+            )
+        return weight
+
+    def is_exceeded(self, entries: int, weight: int) -> bool:
+        """Tell whether so much more than there is would be too much."""
+        return len(self.nodes) + entries > self._max_entries or self._weight + weight > self._max_bytes
+
+    def victim(self, entries: dict[str, Entry], spared: Callable[[str], object]) -> str | None:
+        """Return a key that an open transaction is to evict; in a section of the writer.
+
+        It stays in the books until that is committed.
+        """
+        self.bring_up_to_date(entries)
+        self.stale = True
+        chosen: list[Node] = []
+        found = None
+        while found is None and (node := self._policy.choose()) is not None:
+            if type(node) is not Node or len(chosen) >= len(self.nodes):
+                self._refuse(node)
+            chosen.append(node)
+            found = None if spared(node.key) else node.key
+        for node in chosen:
+            self._policy.add(node)
+        self.stale = False
+        return found
+
+    # -- time -------------------------------------------------------------------------------------
+
+    @property
+    def may_expire(self) -> bool:
+        """Whether there is something that may expire; asked without a lock."""
+        return bool(self._due)
+
+    def _expect(self, node: Node, facts: Facts) -> None:
+        """Have a node looked at when it may have expired."""
+        times = [facts.deadline] if facts.deadline is not None else []
+        if facts.idle is not None:
+            # If it is not known when it was written, at the first look.
+            times.append(node.used + facts.idle if node.used != math.inf else -math.inf)
+        if not times:
+            return
+        if len(self._due) > 64 + 2 * len(self.nodes):
+            # Most are of what has gone: keep those that are still meant.
+            self._due = [item for item in self._due if self._is_meant(item[2], item[0])]
+            heapq.heapify(self._due)
+        node.expected = min(times)
+        heapq.heappush(self._due, (node.expected, next(self._numbers), node))
+
+    def _is_meant(self, node: Node, time: float) -> bool:
+        return node.expected == time and self.nodes.get(node.key) is node
+
+    def expired(
+        self, entries: dict[str, Entry], now: float, limit: int, spared: Container[str] = ()
+    ) -> list[tuple[Node, str]]:
+        """Return nodes that have expired, each with the cause; in a section of the writer.
+
+        The books are stale until these are evicted in the same section.
+        """
+        self.stale = True
+        found: list[tuple[Node, str]] = []
+        again: list[Node] = []
+        while self._due and self._due[0][0] <= now and len(found) < limit:
+            time, _, node = heapq.heappop(self._due)
+            if not self._is_meant(node, time):
+                continue
+            node.expected = None
+            cause = self._cause(node, entries[node.key], now)
+            if cause is None or node.key in spared:
+                again.append(node)
+            else:
+                found.append((node, cause))
+        self.expect_again(entries, again)
+        return found
+
+    def _cause(self, node: Node, entry: Entry, now: float) -> str | None:
+        """Return why an entry has expired; None if it has not."""
+        facts = self.facts(node.key, entry)
+        if facts.deadline is not None and facts.deadline <= now:
+            return "expired"
+        if facts.idle is not None:
+            if node.used == math.inf:
+                node.used = now
+            if node.used + facts.idle <= now:
+                return "idle"
+        return None
+
+    def expect_again(self, entries: dict[str, Entry], nodes: Iterable[Node]) -> None:
+        """Have nodes looked at again that stay."""
+        for node in nodes:
+            self._expect(node, self.facts(node.key, entries[node.key]))
+
+    def keys_expired(self, entries: dict[str, Entry], now: float) -> list[tuple[str, str]]:
+        """Return the keys that have expired, each with the cause; in a section of the writer."""
+        self.bring_up_to_date(entries)
+        found = self.expired(entries, now, sys.maxsize)
+        self.expect_again(entries, [node for node, _ in found])
+        self.stale = False
+        return [(node.key, cause) for node, cause in found]
+
+    def ask(self, now: float, check: Callable[[], None] | None = None) -> None:
+        """Have the commit that is about to be decided evict some of what has expired; for its `check`."""
+        if check is not None:
+            check()
+        self.request = Request(now, _SWEPT_BY_THE_WAY, [])
+
+    def ask_for(self, request: Request) -> None:
+        """Have the commit that is about to be decided evict what has expired; for its `check`."""
+        self.request = request
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    def totals(self, entries: dict[str, Entry]) -> tuple[int, int, dict[str, int], int, list[Node]]:
+        """Return entries, bytes, evictions, retired hits and all nodes; in a section of the writer."""
+        self.bring_up_to_date(entries)
+        return len(self.nodes), self._weight, self.evictions, self.retired_hits, list(self.nodes.values())
+
+    def check(self, entries: dict[str, Entry]) -> None:
+        """Raise AssertionError if the books are not what the entries say; for tests, while nobody writes."""
+        assert not self.stale
+        assert set(self.nodes) == set(self._own(entries)), set(self.nodes) ^ set(self._own(entries))
+        assert self._weight == sum(node.weight for node in self.nodes.values())
+        meant = {node for time, _, node in self._due if self._is_meant(node, time)}
+        for key, node in self.nodes.items():
+            facts = self.facts(key, entries[key])
+            assert (node.key, node.revision, node.weight) == (key, facts.revision, facts.weight), key
+            assert (node in meant) == (facts.deadline is not None or facts.idle is not None), key

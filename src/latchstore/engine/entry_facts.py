@@ -1,0 +1,104 @@
+"""What an entry's metadata has for a bound: when it expires, and what it weighs.
+
+An entry is its own metadata, so these are fields of the entry: they are assigned together with the data, in
+one entry, and a reader without a lock finds those that belong to the data it has read.
+
+Thread safety: functions of what never changes. Only builtin code runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+#: Metadata items that a bound reads. Times are in seconds of the clock of the bound.
+EXPIRES, IDLE, REFRESH, WEIGHT = "cache_expires", "cache_idle", "cache_refresh", "cache_weight"
+
+#: What a plain object that is neither str nor bytes weighs, in bytes.
+_PLAIN_WEIGHT = 8
+
+_COLLECTIONS = frozenset({dict, tuple, list, set, frozenset})
+
+
+class Facts(NamedTuple):
+    """What a bound reads of an entry.
+
+    Attributes
+    ----------
+    revision : int
+    weight : int
+        In bytes.
+    deadline : float or None
+        When it expires.
+    idle : float or None
+        After how many seconds without a use it expires.
+    refresh : float or None
+        From when on it is to be loaded again.
+    """
+
+    revision: int
+    weight: int
+    deadline: float | None
+    idle: float | None
+    refresh: float | None
+
+
+def facts_in(
+    key: str, size: int, revision: int, metadata: Mapping[str, Any], default_idle: float | None
+) -> Facts:
+    """Return what stands in the metadata of an entry whose data has `size` bytes."""
+    if not metadata:
+        return Facts(revision, len(key) + size, None, default_idle, None)
+    weight = metadata.get(WEIGHT)
+    if type(weight) is not int or weight < 0:
+        weight = weight_of_entry(key, size, metadata)
+    return Facts(
+        revision,
+        weight,
+        number(metadata.get(EXPIRES)),
+        number(metadata.get(IDLE, default_idle)) or None,
+        number(metadata.get(REFRESH)),
+    )
+
+
+#: The types of numbers that anything is read of.
+NUMBERS = frozenset({float, int})
+
+
+def number(value: object) -> float | None:
+    """Return what is a finite number; anybody may write anything into metadata."""
+    return value if type(value) in NUMBERS and value < math.inf else None  # type: ignore
+
+
+def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:
+    """Return what an entry weighs, in bytes: key, data, and the metadata's names and values."""
+    weight = len(key) + size
+    for name, value in metadata.items():
+        # hot path: most are numbers.
+        kind = type(value)
+        weight += len(name) + (_PLAIN_WEIGHT if kind is float or kind is int else _weight_of(value))
+    return weight
+
+
+def _weight_of(value: object) -> int:
+    """Return what a metadata item weighs, however deep it is; what is in it several times counts once.
+
+    Types are compared and not asked: an object of a user's may run code if it is.
+    """
+    weight = 0
+    seen: set[int] = set()
+    values = [value]
+    while values:
+        value = values.pop()
+        kind = type(value)
+        if kind is str or kind is bytes:
+            weight += len(value)  # type: ignore[arg-type]
+        elif kind not in _COLLECTIONS:
+            weight += _PLAIN_WEIGHT
+        elif id(value) not in seen:
+            seen.add(id(value))
+            values.extend(value)  # type: ignore[arg-type]
+            if kind is dict:
+                values.extend(value.values())  # type: ignore[attr-defined]
+    return weight

@@ -1,0 +1,141 @@
+"""What a bound is asked for: limits, an order of eviction, and who is told.
+
+Thread safety: a `Node` is changed in sections of the table lock's writer, but for `hits`, `visited`, `used`
+and `refresh`, which readers set without a lock: each is one assignment, and a hint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+
+class Node:
+    """What a bound knows of one entry.
+
+    Attributes
+    ----------
+    key : str
+    weight : int
+        In bytes.
+    revision : int
+        Of the entry that the rest is about.
+    hits : int
+        How often it was hit without a lock.
+    visited : bool
+        Whether it was hit since the policy last looked.
+    used : float
+        When it was last used, in seconds of the bound's clock, if it expires when it is idle; infinity: not
+        yet since it was written.
+    refresh : float or None
+        A refresh has failed, and is not to be tried before this.
+    expected : float or None
+        When the bound looks at it next, if it may expire.
+    visits : int
+        How often it was hit, up to three (S3-FIFO).
+    older, newer : Node or None
+        Its neighbours in the policy's list (SIEVE).
+    queue : object or None
+        The queue that it is in (SIEVE, S3-FIFO).
+    """
+
+    # hot path: what most are to their end, so that making one takes less.
+    weight = 0
+    revision = 0
+    used = math.inf
+    refresh: float | None = None
+    expected: float | None = None
+    visits = 0
+    older: Node | None = None
+    newer: Node | None = None
+    queue: Any = None
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.hits = 0
+        self.visited = False
+
+
+class Policy(Protocol):
+    """The order in which entries are evicted: ``cache/policies.py`` has the promises of each method."""
+
+    @property
+    def on_hit(self) -> Callable[[Any], None] | None: ...
+
+    def add(self, node: Any) -> None: ...
+
+    def remove(self, node: Any) -> None: ...
+
+    def choose(self) -> Any: ...
+
+
+class Witness(Protocol):
+    """Who is to be told of each commit that writes to a bound, in its section.
+
+    It is code of ours that takes no lock.
+
+    Attributes
+    ----------
+    awaited : mapping
+        Has the keys that it is to be told of, and may have others; always the same object.
+    """
+
+    @property
+    def awaited(self) -> Mapping[str, object]: ...
+
+    def note_written(self, keys: Iterable[str]) -> None:
+        """Note that keys are set or deleted, and not evicted: before that can be seen, and after it."""
+
+
+class _Nobody:
+    """A witness that waits for nothing."""
+
+    awaited: Mapping[str, object] = {}
+
+    def note_written(self, keys: Iterable[str]) -> None:
+        """Do nothing."""
+
+
+class Limits(NamedTuple):
+    """What is to be kept within which limits.
+
+    Attributes
+    ----------
+    max_entries, max_bytes : int or None
+    idle : float or None
+        Seconds without a use after which an entry expires that does not say itself.
+    make_policy : callable
+        Returns a new policy that knows of nothing.
+    clock : callable
+        Returns the seconds that deadlines are in; called with no lock held.
+    witness : Witness
+    prefix : str
+        The limits are for the keys that begin with this.
+    """
+
+    max_entries: int | None
+    max_bytes: int | None
+    idle: float | None
+    make_policy: Callable[[], Policy]
+    clock: Callable[[], float]
+    witness: Witness = _Nobody()
+    prefix: str = ""
+
+
+class Request(NamedTuple):
+    """What the next commit is to evict as expired.
+
+    Attributes
+    ----------
+    now : float
+        The reading of the clock.
+    limit : int
+        How many at the most.
+    found : list of str
+        Where the keys are put.
+    """
+
+    now: float
+    limit: int
+    found: list[str]

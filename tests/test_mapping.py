@@ -55,10 +55,6 @@ def cache() -> StoreMapping:
     return Cache()
 
 
-def cache_of_a_minimal_store() -> StoreMapping:
-    return Cache(ReferenceStore(EventManager()))
-
-
 def bounded_cache() -> StoreMapping:
     return Cache(max_entries=1_000, ttl=3_600.0, idle=3_600.0)
 
@@ -69,7 +65,7 @@ def cache_of_a_shared_store() -> StoreMapping:
 
 #: What many threads may use.
 SHARED = [mapping_of_a_store, cache, bounded_cache, cache_of_a_shared_store]
-ALL = [*SHARED, mapping_of_a_minimal_store, cache_of_a_minimal_store]
+ALL = [*SHARED, mapping_of_a_minimal_store]
 
 Make = Callable[[], StoreMapping]
 makes = pytest.mark.parametrize("make", ALL)
@@ -167,7 +163,6 @@ TestCPythonsOfAMinimalStore = cpythons_tests(mapping_of_a_minimal_store)
 TestCPythonsOfACache = cpythons_tests(cache)
 TestCPythonsOfABoundedCache = cpythons_tests(bounded_cache)
 TestCPythonsOfACacheOfASharedStore = cpythons_tests(cache_of_a_shared_store)
-TestCPythonsOfACacheOfAMinimalStore = cpythons_tests(cache_of_a_minimal_store)
 
 
 @their_tests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latchstore import AbstractStore, Cache, StoreDeleteEvent, Watch
+from latchstore import Cache, StoreDeleteEvent, Watch
 
 #: Seconds after which a wait in a test has failed.
 TIMEOUT = 20.0
@@ -22,8 +22,9 @@ class Clock:
 
 def check(cache: Cache) -> None:
     """Raise AssertionError if the cache's books are not what its store has."""
-    store: AbstractStore = cache.store
-    cache._keeper.check(store.query_keys())
+    cache._bounded.check()  # type: ignore[attr-defined]
+    table = cache.store._table  # type: ignore[attr-defined]
+    table.check()
 
 
 def worst_of(watch: Watch, weights: dict[str, int] | None = None) -> tuple[int, int]:

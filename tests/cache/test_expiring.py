@@ -1,41 +1,24 @@
-"""What has expired is never returned, and goes soon: on the store's own thread, at a cost of what goes."""
+"""What has expired is never returned, and is evicted by later commits and by sweeps."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, StoreEvictEvent
-from tests.cache.clocks import TIMEOUT, Clock, check
-from tests.schedules import in_another_thread
+from tests.cache.clocks import Clock, check
 
 
-class Timed(DictMemoryStore):
-    """Has timers that go off when a test says so, and notes what it is asked."""
+class Asked(DictMemoryStore):
+    """Notes what it is asked."""
 
     def __init__(self) -> None:
         super().__init__(EventManager())
-        self.timers: list[FakeTimer] = []
         self.asked: list[str] = []
-        self.evicting: list[threading.Thread] = []
-
-    def call_later(self, seconds: float, function: Callable[[], object]) -> Any:
-        self.timers.append(FakeTimer(seconds, function))
-        return self.timers[-1]
-
-    def active(self) -> list[float]:
-        """Return in how many seconds timers go off; two threads may each set one for the same."""
-        return sorted({timer.seconds for timer in self.timers if timer.active})
-
-    def fire(self) -> None:
-        # The first: two threads that note something at once may each have set one.
-        timer = next(timer for timer in self.timers if timer.active)
-        timer.active = False
-        timer.function()
 
     def get(self, key: str) -> Any:
         self.asked.append(key)
@@ -48,20 +31,6 @@ class Timed(DictMemoryStore):
     def query_keys(self, **kwargs: Any) -> Any:
         self.asked.append("all")
         return super().query_keys(**kwargs)
-
-    def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
-        self.evicting.append(threading.current_thread())
-        super().evict(key, cause, if_revision=if_revision)
-
-
-class FakeTimer:
-    def __init__(self, seconds: float, function: Callable[[], object]) -> None:
-        self.seconds = seconds
-        self.function = function
-        self.active = True
-
-    def cancel(self) -> None:
-        self.active = False
 
 
 @pytest.fixture
@@ -77,13 +46,13 @@ def cache(clock: Clock) -> Iterator[Cache]:
 
 
 @pytest.fixture
-def store() -> Iterator[Timed]:
-    with Timed() as store:
+def store() -> Iterator[Asked]:
+    with Asked() as store:
         yield store
 
 
 @pytest.fixture
-def timed(store: Timed, clock: Clock) -> Cache:
+def timed(store: Asked, clock: Clock) -> Cache:
     return Cache(store, clock=clock)
 
 
@@ -134,7 +103,7 @@ class TestTtl:
             clock.now += 5
             assert (cache.get("key"), len(cache)) == (None, 0)
 
-    def test_what_others_write_expires(self, timed: Cache, store: Timed, clock: Clock) -> None:
+    def test_what_others_write_expires(self, timed: Cache, store: Asked, clock: Clock) -> None:
         store.set("key", (timed._codec.encode(1), {"cache_expires": clock.now + 1}))
         assert timed["key"] == 1
         clock.now += 1
@@ -229,7 +198,7 @@ class TestRefreshing:
 
 
 class TestSweeping:
-    def test_in_one_commit_at_a_cost_of_what_goes(self, timed: Cache, store: Timed, clock: Clock) -> None:
+    def test_in_one_commit_at_a_cost_of_what_goes(self, timed: Cache, store: Asked, clock: Clock) -> None:
         timed.set_many({f"long{number}": 1 for number in range(3_000)}, ttl=1000.0)
         timed.set_many({f"k{number}": 1 for number in range(10)}, ttl=1.0)
         store.flush()
@@ -245,7 +214,7 @@ class TestSweeping:
         assert timed.sweep() == 0
         check(timed)
 
-    def test_what_is_set_again_stays(self, timed: Cache, store: Timed, clock: Clock) -> None:
+    def test_what_is_set_again_stays(self, timed: Cache, store: Asked, clock: Clock) -> None:
         timed.set("key", 1, ttl=1.0)
         timed.set("key", 2, ttl=10.0)
         timed.set("forever", 1, ttl=1.0)
@@ -256,92 +225,106 @@ class TestSweeping:
         assert timed.sweep() == 0
         assert dict(timed) == {"key": 2, "forever": 2, "touched": 1}
 
-    def test_what_is_set_again_often_fills_no_memory(self, timed: Cache, clock: Clock) -> None:
+    def test_what_is_set_again_often_fills_no_memory(self, timed: Cache, store: Asked, clock: Clock) -> None:
         for _ in range(1_000):
             clock.now += 1
             timed.set("key", 1, ttl=10.0)
             timed.delete("key")
-        assert len(timed._keeper.ledger._due) < 100
+        (bound,) = store._table.bounds
+        assert len(bound._due) < 100
 
-    def test_more_than_go_at_once(self, timed: Cache, store: Timed, clock: Clock) -> None:
+    def test_more_than_go_at_once(self, timed: Cache, store: Asked, clock: Clock) -> None:
         """Other writers get their turn in between."""
         timed.set_many({f"k{number}": 1 for number in range(2_500)}, ttl=1.0)
         clock.now += 1
-        lengths = []
-        while store.active():
-            store.fire()
-            lengths.append(len(store))
-        assert lengths[:3] == [1_500, 500, 0]
-        assert not any(lengths[3:])  # a timer may find that nothing is left to do
+        watch = store.watch()
+        assert timed.sweep() == 2_500
+        revisions = Counter(watch.get(0).revision for _ in range(2_500))
+        assert sorted(revisions.values()) == [500, 1_000, 1_000]
 
-    def test_one_timer_for_what_is_due_next(self, timed: Cache, store: Timed, clock: Clock) -> None:
+    def test_later_commits_evict_what_has_expired(self, timed: Cache, store: Asked, clock: Clock) -> None:
+        """Nobody calls sweep, and no thread does it."""
+        timed.set_many({f"k{number}": 1 for number in range(40)}, ttl=1.0)
         timed.set("later", 1, ttl=100.0)
-        assert store.active() == [100.0]
-        timed.set("sooner", 1, ttl=10.0)
-        timed.set("never", 1)
-        assert store.active() == [10.0]
-        clock.now += 10
-        store.fire()
-        assert sorted(store.query_keys()) == ["later", "never"]
-        assert store.active() == [90.0]
-        clock.now += 90
-        store.fire()
-        assert store.active() == []
-        assert timed.stats()["evictions"]["expired"] == 2
+        clock.now += 1
+        watch = store.watch()
+        for number in range(4):
+            timed[f"new{number}"] = 1
+        assert sorted(store.query_keys()) == ["later", "new0", "new1", "new2", "new3"]
+        events: list[Any] = [watch.get(0) for _ in range(len(watch))]
+        causes = Counter(event.cause for event in events if isinstance(event, StoreEvictEvent))
+        assert causes == {"expired": 40}
+        assert len({event.revision for event in events}) == 4
+        assert timed.stats()["evictions"]["expired"] == 40
+        assert store._dispatcher._thread is None
 
-    def test_a_timer_for_a_long_time(self, timed: Cache, store: Timed) -> None:
-        timed.set("key", 1, ttl=1e12)
-        assert store.active() == [86_400.0]
-        store.fire()
-        assert store.active() == [86_400.0]
-        assert timed["key"] == 1
+    def test_what_has_expired_is_evicted_before_what_has_not(self, store: Asked, clock: Clock) -> None:
+        cache = Cache(store, max_entries=3, clock=clock)
+        cache["oldest"] = 1
+        cache.set("short", 1, ttl=1.0)
+        cache["new"] = 1
+        clock.now += 1
+        cache["newer"] = 1
+        assert sorted(store.query_keys()) == ["new", "newer", "oldest"]
+        assert cache.stats()["evictions"] == {"size": 0, "expired": 1, "idle": 0}
 
-    def test_a_writer_that_is_at_work_is_not_waited_for(
-        self, timed: Cache, store: Timed, clock: Clock
-    ) -> None:
+    def test_the_store_shows_what_the_cache_does_not(self, timed: Cache, store: Asked, clock: Clock) -> None:
+        """Until it is evicted."""
         timed.set("key", 1, ttl=1.0)
         clock.now += 1
-        with store.transaction("at work"):
-            in_another_thread(store.fire)
-            assert len(store) == 1
-            assert len(store.active()) == 1  # it is tried again
-            assert in_another_thread(lambda: timed.get("key")) is None
-        clock.now += 0.05
-        store.fire()
-        assert len(store) == 0
-        check(timed)
+        with store.snapshot() as view:
+            assert "key" not in timed
+            assert store.exists("key")
+            assert list(store.query_keys()) == ["key"]
+            assert timed.sweep() == 1
+            assert not store.exists("key")
+            assert view.exists("key")
 
-    def test_a_cache_that_is_closed_or_gone_sweeps_nothing(self, store: Timed, clock: Clock) -> None:
+    def test_a_cache_that_is_closed_or_gone_sweeps_nothing(self, store: Asked, clock: Clock) -> None:
         cache = Cache(store, clock=clock)
         cache.set("key", 1, ttl=1.0)
         cache.close()
-        assert store.active() == []
-        cache = Cache(store, clock=clock)
-        cache["other"] = 1
-        del cache
+        other = Cache(store, clock=clock)
+        other.set("other", 1, ttl=1.0)
+        del other
         clock.now += 1
-        store.fire()
-        assert len(store) == 2
+        store.from_bytes("new", b"")
+        assert len(store) == 3
+        assert cache.sweep() == 2  # a closed one that is used follows the store again
 
-    @pytest.mark.parametrize("options", [{"ttl": 0.02}, {"idle": 0.02}])
-    def test_the_stores_thread_does_it(self, options: dict[str, float]) -> None:
-        """With the real clock: nobody calls sweep, nor the cache at all."""
-        heard: queue.SimpleQueue[StoreEvictEvent] = queue.SimpleQueue()
 
-        class Noting(DictMemoryStore):
-            def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
-                evicting.append(threading.current_thread())
-                super().evict(key, cause, if_revision=if_revision)
+class TestIdleOfWhatOthersWrite:
+    def test_it_counts_from_the_first_look(self, store: Asked, clock: Clock) -> None:
+        """The clock of the cache is not asked when others write."""
+        cache = Cache(store, clock=clock, idle=10.0, codec="raw")
+        store.from_bytes("key", b"")
+        clock.now += 100
+        assert cache.sweep() == 0
+        clock.now += 9
+        assert list(cache) == ["key"]
+        clock.now += 1
+        assert "key" not in cache
+        assert cache.sweep() == 1
 
-        evicting: list[threading.Thread] = []
-        with Noting(EventManager()) as store:
-            store.event_manager.connect(StoreEvictEvent, heard.put)
-            cache = Cache(store)
-            cache.set("key", 1, **options)  # type: ignore[arg-type]
-            event = heard.get(timeout=TIMEOUT)
-            assert (event.key, event.cause) == ("key", "expired" if "ttl" in options else "idle")
-            assert len(store) == 0
-            assert [thread is threading.current_thread() for thread in evicting] == [False]
-            assert evicting == [store._dispatcher._thread]
-            assert cache.stats()["entries"] == 0
-            cache.close()
+    def test_and_so_it_does_in_a_transaction(self, store: Asked, clock: Clock) -> None:
+        cache = Cache(store, clock=clock, idle=10.0)
+        cache["before"] = 1
+        clock.now += 9
+        with store.transaction():
+            cache["before"] = 2
+            cache["inside"] = 1
+            clock.now += 9
+            assert (cache["before"], cache["inside"]) == (2, 1)
+        clock.now += 1
+        assert (cache["before"], cache["inside"]) == (2, 1)
+        clock.now += 10
+        assert (cache.get("before"), cache.get("inside")) == (None, None)
+
+
+def test_the_clock_that_others_have_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freezegun and time-machine do, after this package was imported."""
+    now = time.monotonic()
+    cache = Cache(ttl=10.0)
+    cache["key"] = 1
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1_000.0)
+    assert "key" not in cache

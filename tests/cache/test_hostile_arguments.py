@@ -28,7 +28,6 @@ from latchstore import (
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.policies import LRU
 from latchstore.contract.codec import RawCodec
-from latchstore.delivery.waiting import Waiters
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.test_hostile_arguments import (
     METADATA,
@@ -231,7 +230,6 @@ class Case:
         self.store.flush(TIMEOUT)
         check(self.cache)
         assert len(self.store) <= 3
-        assert not self.cache._keeper._latch.locked()
         assert not self.cache._loads
 
     def _use(self) -> None:
@@ -392,7 +390,7 @@ class Wrong(LRU):
 
 
 def same_again(state: dict[str, Any]) -> Any:
-    return state["cache"]._keeper.nodes["also"]
+    return state["cache"]._nodes["also"]
 
 
 def use_the_cache(state: dict[str, Any]) -> Any:
@@ -449,7 +447,7 @@ def test_clocks_that_go_wrong(other: ThreadPoolExecutor, call: str, tells: Any) 
             raise tells
         return tells
 
-    case.cache._clock = case.cache._keeper._clock = clock
+    case.cache._bounded.clock = clock
     arguments: dict[str, tuple[Any, ...]] = {
         "set": ("new", 1),
         "touch": ("kept", 7.0),
@@ -463,7 +461,7 @@ def test_clocks_that_go_wrong(other: ThreadPoolExecutor, call: str, tells: Any) 
         getattr(case.cache, call)(*arguments[call])
     except (HostileError, TypeError):
         assert len(case.store) <= 4
-    case.cache._clock = case.cache._keeper._clock = lambda: now
+    case.cache._bounded.clock = lambda: now
     case.cache.set("mended", 1)
     case.check_use(other)
 
@@ -512,19 +510,9 @@ def test_memory_that_a_codec_cannot_have_is_no_fault_of_the_value() -> None:
         check(cache)
 
 
-class NotWaited(Waiters):
-    """Where nobody is to wait."""
-
-    __slots__ = ()
-
-    def wait(self, *arguments: Any, **options: Any) -> bool:
-        raise AssertionError("waited, though nobody else is writing")
-
-
 def test_a_policy_that_keeps_back_what_it_has_is_not_waited_for() -> None:
     """What is set is put past the bound, at once."""
     with Cache(max_entries=1, policy=lambda: Wrong("choose", lambda state: None, {"on": True})) as cache:
-        cache._keeper._settled = NotWaited()
         cache["first"] = 1
         cache["second"] = 2
         assert dict(cache) == {"first": 1, "second": 2}

@@ -589,9 +589,13 @@ class TestRefreshing:
         def struck(*arguments: object) -> None:
             raise MemoryError("struck")
 
+        def load(key: str) -> str:
+            with cache.store.transaction():
+                return "new"
+
         with monkeypatch.context() as patch:
             patch.setattr(Transaction, "__exit__", struck)
-            assert cache.get_or_load("key", lambda key: "new") == "old"
+            assert cache.get_or_load("key", load) == "old"
         assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [MemoryError]
         assert in_another_thread(lambda: cache.set("key", "set")) is None
         check(cache)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, Contains, EntryTooLargeError
+from tests.cache.clocks import check
 
 THREADS = 16
 TIMEOUT = 30
@@ -24,7 +25,7 @@ def clock() -> list[float]:
 def cache(clock: list[float]) -> Iterator[Cache]:
     with Cache(clock=lambda: clock[0], max_bytes=10_000) as cache:
         yield cache
-        cache._keeper.check(cache.store.query_keys())
+        check(cache)
 
 
 class TestModify:

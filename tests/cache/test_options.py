@@ -13,9 +13,8 @@ from latchstore.cache.options import (
     Options,
     checked_options,
     checked_seconds,
-    facts_of,
-    weight_of_entry,
 )
+from latchstore.engine.entry_facts import facts_in, weight_of_entry
 from tests.cache.clocks import Clock, check
 
 
@@ -115,12 +114,9 @@ def test_what_others_have_put_into_the_metadata() -> None:
     wrong = {"cache_expires": "soon", "cache_idle": None, "cache_refresh": True, "cache_weight": -5}
     store = DictMemoryStore()
     store.set("key", (b"data", wrong))
-    facts = facts_of("key", store.get("key"), 7.0)
-    assert facts is not None
+    facts = facts_in("key", 4, 1, store.get_metadata("key"), 7.0)
     assert facts[2:] == (None, None, None)
     assert facts.weight == weight_of_entry("key", 4, wrong)
     store.set_metadata("key", {"cache_idle": math.inf, "cache_expires": 5})
-    facts = facts_of("key", store.get("key"), 7.0)
-    assert facts is not None
+    facts = facts_in("key", 4, 1, store.get_metadata("key"), 7.0)
     assert facts[2:] == (5, None, None)
-    assert facts_of("key", None, None) is None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import Cache, DictMemoryStore, EventManager, StoreEvictEvent, StoreModificationEvent
+from latchstore import Cache, DictMemoryStore, EventManager, StoreEvictEvent
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.contract.reference_store import ReferenceStore
 
@@ -165,39 +165,12 @@ class TestTwoCaches:
 
 
 class TestOtherStores:
-    def test_a_minimal_store(self, clock: Clock) -> None:
-        store = ReferenceStore(EventManager())
-        cache = Cache(store, max_entries=3, clock=clock)
-        for number in range(6):
-            cache.set(f"key{number}", number, ttl=10.0)
-        assert len(cache) == 3
-        assert cache["key5"] == 5
-        clock.now += 10.0
-        assert cache.get("key5") is None
-        assert cache.get_or_load("key5", lambda key: "loaded") == "loaded"
-        cache.sweep()
-        assert list(store.query_keys()) == ["key5"]
-        check(cache)
-
-    def test_a_minimal_store_whose_transaction_fails(self) -> None:
-        # It cannot tell that it is in a transaction, and emits no events: the cache learns when it looks.
-        store = ReferenceStore(EventManager())
-        cache = Cache(store, max_entries=3)
-        cache["a"] = 1
-
-        def fail() -> None:
-            with store.transaction():
-                cache["b"] = 2
-                raise ValueError("on purpose")
-
-        with pytest.raises(ValueError, match="on purpose"):
-            fail()
-        assert cache.get("b") is None
-        assert dict(cache) == {"a": 1}
-        check(cache)
-        cache.update(c=3, d=4, e=5)
-        assert len(cache) == 3
-        check(cache)
+    def test_a_store_that_cannot_bound_itself_is_refused(self, store: DictMemoryStore) -> None:
+        for other in (ReferenceStore(EventManager()), store.transaction()):
+            with pytest.raises(
+                TypeError, match=r"in its own commits.* a (ReferenceStore|Transaction) cannot"
+            ):
+                Cache(other)
 
     def test_a_store_of_encores_is_refused(self) -> None:
         memory = pytest.importorskip("encore.storage.dict_memory_store")
@@ -234,32 +207,27 @@ def unused(cache: Cache) -> list[weakref.ref[Any]]:
     cache.set("a", 1, ttl=1_000.0)
     cache.get_or_load("b", lambda key: 2)
     cache.store.flush(TIMEOUT)
-    return [weakref.ref(cache), weakref.ref(cache._keeper), weakref.ref(cache._keeper.ledger)]
+    return [weakref.ref(cache), weakref.ref(cache._bounded)]
 
 
 class TestDropping:
     def test_one_with_a_store_of_its_own(self) -> None:
         cache = Cache(max_entries=10)
         references = [*unused(cache), weakref.ref(cache.store)]
-        thread = cache.store._dispatcher._thread  # type: ignore[attr-defined]
-        assert thread is not None  # its timer
         del cache
         gc.collect()
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
-        gc.collect()
-        assert [reference() for reference in references] == [None] * 4
+        assert [reference() for reference in references] == [None] * 3
 
     def test_one_of_a_shared_store(self, store: DictMemoryStore) -> None:
         cache = Cache(store, max_entries=10)
         references = unused(cache)
         del cache
         gc.collect()
-        assert [reference() for reference in references] == [None] * 3
+        assert [reference() for reference in references] == [None] * 2
         store.mapping().update({f"key{number}": number for number in range(20)})
         store.flush(TIMEOUT)
         assert len(store) == 22
-        assert not list(store.event_manager.get_listeners(StoreModificationEvent))
+        assert store._table.bounds == ()
 
     @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
     def test_no_copies(self, copied: Callable[[Cache], object]) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError
@@ -37,6 +38,15 @@ class Outcome(NamedTuple):
     data: bytes | None
     error: BaseException | None
     absent: bool = False
+
+
+class Failure(NamedTuple):
+    """An error that is raised again until a time, in seconds of the cache's clock."""
+
+    error: Exception
+    until: float
+    traceback: TracebackType | None
+    tags: frozenset[str]
 
 
 class Load:
@@ -114,7 +124,9 @@ class LoadTable:
     def renew(self) -> None:
         """Forget what runs in other threads of the parent, in a forked child; a loader that forks goes on."""
         me = this_thread.thread
-        self._loads = {key: load for key, load in self._loads.items() if load._thread is me}
+        for key, load in list(self._loads.items()):
+            if load._thread is not me:
+                del self._loads[key]
         self._removals = {weakref.ref(removal): None for removal in self._open() if removal.thread is me}
         self._waiting = {}
         for load in self._loads.values():
@@ -122,6 +134,11 @@ class LoadTable:
 
     def __bool__(self) -> bool:
         return bool(self._loads)
+
+    @property
+    def awaited(self) -> dict[str, Load]:
+        """The loads that run, by key: always the same dict, for those who commit."""
+        return self._loads
 
     def claim(self, load: Load) -> Load:
         """Return the load of the key that runs; the one that is given, if none did."""
@@ -197,6 +214,17 @@ class LoadTable:
     def overtake(self, key: str) -> None:
         """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
         for load in (self._loads.get(key), self._inside.loads.get(key)):
+            if load is not None:
+                load.kept_out = load.overtaken = True
+
+    def note_written(self, keys: Iterable[str]) -> None:
+        """Note that keys are set or deleted by a commit, in its section: before that is seen and after it.
+
+        A load that is claimed before the second time may have read what was there before. One that is claimed
+        later reads what the commit has left.
+        """
+        for key in keys:
+            load = self._loads.get(key)
             if load is not None:
                 load.kept_out = load.overtaken = True
 

@@ -6,21 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from latchstore.cache.ledger import Facts
 from latchstore.contract.arguments import check_callable, checked_count, checked_keys, describe
-from latchstore.contract.values import Value, entry_from_metadata
+from latchstore.contract.values import entry_from_metadata
+from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, WEIGHT
 
-#: Metadata items that a cache writes. Times are in seconds of its clock.
-EXPIRES, IDLE, REFRESH, WEIGHT, TAGS = (
-    "cache_expires",
-    "cache_idle",
-    "cache_refresh",
-    "cache_weight",
-    "cache_tags",
-)
-
-#: What a plain object that is neither str nor bytes counts, in bytes.
-_PLAIN_WEIGHT = 8
+#: The metadata item that a cache writes beside those of ``entry_facts.py``.
+TAGS = "cache_tags"
 
 
 class Options(NamedTuple):
@@ -121,54 +112,3 @@ def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
     if not math.isfinite(now):
         raise ValueError(f"clock must return a finite number of seconds, got {now}")
     return clock
-
-
-def facts_of(key: str, value: Value | None, default_idle: float | None) -> Facts | None:
-    """Return what a cache wants to know of what the store has."""
-    if value is None:
-        return None
-    metadata = value.metadata
-    if not metadata:
-        return Facts(value.revision or 0, len(key) + value.size, None, default_idle, None)
-    weight = metadata.get(WEIGHT)
-    if type(weight) is not int or weight < 0:
-        weight = weight_of_entry(key, value.size, metadata)
-    return Facts(
-        value.revision or 0,
-        weight,
-        _number(metadata.get(EXPIRES)),
-        _number(metadata.get(IDLE, default_idle)) or None,
-        _number(metadata.get(REFRESH)),
-    )
-
-
-def _number(value: object) -> float | None:
-    """Return what is a number; in a store of others' anything may stand there."""
-    return value if type(value) in (float, int) and value < math.inf else None  # type: ignore
-
-
-def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:
-    """Return what an entry weighs, in bytes: key, data, and the metadata's names and values."""
-    weight = len(key) + size
-    for name, value in metadata.items():
-        weight += len(name) + _weight_of(value)
-    return weight
-
-
-def _weight_of(value: object) -> int:
-    """Return what a metadata item weighs, however deep it is; what is in it several times counts once."""
-    weight = 0
-    seen: set[int] = set()
-    values = [value]
-    while values:
-        value = values.pop()
-        if isinstance(value, (str, bytes)):
-            weight += len(value)
-        elif not isinstance(value, (Mapping, tuple, list, set, frozenset)):
-            weight += _PLAIN_WEIGHT
-        elif id(value) not in seen:
-            seen.add(id(value))
-            values.extend(value)
-            if isinstance(value, Mapping):
-                values.extend(value.values())
-    return weight

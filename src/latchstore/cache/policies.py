@@ -1,92 +1,30 @@
-"""Which entry goes when there is no room: SIEVE, S3-FIFO and LRU.
+"""Which entry is evicted when a cache is full: SIEVE, S3-FIFO and LRU.
 
-Thread safety: `add`, `remove` and `choose` are called under the ledger's latch. A hit takes no lock: it sets
-the node's `visited`, and where a policy has an `on_hit`, calls it, which may run beside all others.
+Thread safety: all methods are called under the table lock, `on_hit` as well. A hit itself takes no lock: it
+sets the node's `visited`, and where a policy has an `on_hit`, puts the node where the next commit finds it.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
+from latchstore.contract.arguments import describe
+from latchstore.engine.limits import Node
 
-class Node:
-    """What a cache knows of one of its entries.
-
-    Attributes
-    ----------
-    key : str
-    weight : int
-        In bytes.
-    revision : int
-        Of the entry that the rest is about.
-    deadline : float or None
-        When it expires, in seconds of the cache's clock.
-    idle : float or None
-        After how many seconds without a hit it goes.
-    used : float
-        When it was last hit, or set; kept if `idle` is.
-    refresh : float or None
-        From when on it is to be loaded again.
-    timed : bool
-        Whether a hit has to look at the clock.
-    expected : float or None
-        When the ledger looks at it next, if it does.
-    doubts : int
-        How many are just writing an entry that may expire sooner: the store is to be asked.
-    visited : bool
-        Whether it was hit since the policy last looked.
-    visits : int
-        How often, up to three (S3-FIFO).
-    older, newer : Node or None
-        Its neighbours in the policy's list (SIEVE).
-    queue : object or None
-        The queue that it is in (SIEVE, S3-FIFO).
-    leaving : object or None
-        The ledger's room of the transaction that evicts it when it is committed.
-    """
-
-    # What most are to their end: so that making one takes a third as long (0.9 us).
-    deadline: float | None = None
-    idle: float | None = None
-    used = 0.0
-    refresh: float | None = None
-    expected: float | None = None
-    doubts = 0
-    visits = 0
-    older: Node | None = None
-    newer: Node | None = None
-    queue: Any = None
-    leaving: Any = None
-
-    def __init__(self, key: str, weight: int = 0) -> None:
-        self.key = key
-        self.weight = weight
-        self.revision = 0
-        # These two each hit looks at.
-        self.timed = False
-        self.visited = False
-
-    def note_timed(self) -> None:
-        """Note whether a hit has to look at the clock, or at the store."""
-        self.timed = bool(self.doubts) or self.deadline is not None or self.idle is not None
-
-    def forget_places(self) -> None:
-        """Be in no list of any policy, and not expected."""
-        self.older = self.newer = None
-        self.queue = None
-        self.expected = None
+__all__ = ["LRU", "POLICIES", "S3FIFO", "EvictionPolicy", "Node", "Sieve", "checked_policy"]
 
 
 class EvictionPolicy(ABC):
-    """An order in which entries go.
+    """An order in which entries are evicted.
 
     Attributes
     ----------
     on_hit : callable or None
-        Called with the node at each hit; None if `visited` tells the policy enough.
+        Called with the node for each hit, by the next commit, in the order of the hits; of very many hits
+        between two commits only for the last. None if `visited` tells the policy enough.
     """
 
     on_hit: Callable[[Node], None] | None = None
@@ -178,7 +116,6 @@ class S3FIFO(EvictionPolicy):
         self.on_hit = self._count_visit
 
     def _count_visit(self, node: Node) -> None:
-        # Two threads may count as one: it is a hint.
         if node.visits < self._MOST_VISITS:
             node.visits += 1
 
@@ -239,11 +176,8 @@ class LRU(EvictionPolicy):
         self.on_hit = self._move_to_end
 
     def _move_to_end(self, node: Node) -> None:
-        # One call in C, as are those under the latch: none of them sees the order half changed.
-        try:
+        if node.key in self._order:
             self._order.move_to_end(node.key)
-        except KeyError:
-            return  # it has gone meanwhile
 
     def add(self, node: Node) -> None:
         self._order[node.key] = node
@@ -260,3 +194,21 @@ class LRU(EvictionPolicy):
 
 #: The policies by their names.
 POLICIES: dict[str, Callable[[], EvictionPolicy]] = {"sieve": Sieve, "s3-fifo": S3FIFO, "lru": LRU}
+
+
+def checked_policy(policy: str | Callable[[], EvictionPolicy]) -> Callable[[], EvictionPolicy]:
+    """Return what makes the policy, which may be named; ValueError or TypeError if it is none."""
+    if isinstance(policy, str):
+        if policy not in POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
+        return POLICIES[policy]
+    if not callable(policy):
+        raise TypeError(f"policy must be a name or make an EvictionPolicy, got {describe(policy)}")
+    return functools.partial(_made_policy, policy)
+
+
+def _made_policy(make: Callable[[], EvictionPolicy]) -> EvictionPolicy:
+    policy = make()
+    if not isinstance(policy, EvictionPolicy):
+        raise TypeError(f"policy must make an EvictionPolicy, got {describe(policy)}")
+    return policy

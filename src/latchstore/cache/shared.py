@@ -1,69 +1,38 @@
-"""`Cache`: a bounded, expiring cache that threads share, on top of any store.
+"""`Cache`: a bounded, expiring cache that threads share, on a store that keeps the bound in its commits.
 
-Thread safety: that of ``keeper.py`` and ``loading.py``. Codecs and loaders are called with no lock held,
-unless the caller has opened a transaction around the call. The clock is called in transactions of the cache's
-own, too, so other writers wait for it; under no latch.
+Reading is in ``reading.py``, writing in ``writing.py``; here is what loads.
+
+Thread safety: that of ``loading.py``. Codecs and loaders are called with no lock held, unless the caller has
+opened a transaction around the call.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
-import os
 import time
 import traceback
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
-from latchstore.cache.counting import CountRegister, ThreadCounts
-from latchstore.cache.keeper import Keeper
-from latchstore.cache.loading import Load, LoadTable, Outcome, Removal
+from latchstore.cache.loading import Failure, Load, Outcome
 from latchstore.cache.memoizing import Memoized
-from latchstore.cache.options import (
-    EXPIRES,
-    TAGS,
-    WEIGHT,
-    Options,
-    checked_clock,
-    checked_options,
-    checked_seconds,
-)
-from latchstore.cache.policies import EvictionPolicy
+from latchstore.cache.options import Options, checked_options, checked_seconds
+from latchstore.cache.reading import MISSING
+from latchstore.cache.writing import CacheWriter
 from latchstore.contract.arguments import (
     check_callable,
-    checked_count,
     checked_key,
     checked_keys,
     checked_timeout,
     describe,
 )
-from latchstore.contract.codec import Codec, RawCodec, decoded, encoded
-from latchstore.contract.contains import Contains
+from latchstore.contract.codec import decoded, encoded
 from latchstore.contract.errors import EntryTooLargeError
-from latchstore.contract.mapping import StoreMapping
-from latchstore.contract.store import AbstractStore
-from latchstore.delivery.event_manager import EventManager
-from latchstore.engine.memory import DictMemoryStore
 
 logger = logging.getLogger("latchstore")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_MISSING: Any = object()
-
-
-class _Failure(NamedTuple):
-    """An error that is raised again until a time, in seconds of the cache's clock."""
-
-    error: Exception
-    until: float
-    traceback: TracebackType | None
-    tags: frozenset[str]
-
 
 #: How many failures are remembered before those are forgotten whose time is over.
 _MANY_FAILURES = 1_000
@@ -72,7 +41,11 @@ _MANY_FAILURES = 1_000
 _TRY_AGAIN = 1.0
 
 
-class Cache(StoreMapping):
+class _KeptOutError(Exception):
+    """Ends the commit of a load whose result must not be stored any more."""
+
+
+class Cache(CacheWriter):
     """A cache of Python objects, by string keys, that any number of threads share.
 
     It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
@@ -127,371 +100,6 @@ class Cache(StoreMapping):
     (42, 'none')
     """
 
-    def __init__(
-        self,
-        store: AbstractStore | None = None,
-        *,
-        max_entries: int | None = None,
-        max_bytes: int | None = None,
-        ttl: float | None = None,
-        idle: float | None = None,
-        policy: str | Callable[[], EvictionPolicy] = "sieve",
-        codec: str | Codec = "pickle",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        if store is not None and not isinstance(store, AbstractStore):
-            raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
-        self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
-        self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
-        self._ttl = checked_seconds(ttl, "ttl")
-        self._clock = checked_clock(clock)
-        self._owns_store = store is None
-        self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
-        super().__init__(self.store, codec)
-        self._keeper = Keeper(
-            self.store,
-            not self._owns_store,
-            self._max_entries,
-            self._max_bytes,
-            checked_seconds(idle, "idle"),
-            policy,
-            clock,
-        )
-        # What each hit needs.
-        self._nodes = self._keeper.nodes
-        self._notes_hits = self._keeper.on_hit is not None
-        self._is_raw = type(self._codec) is RawCodec
-        # Of what others have written the nodes may not know yet when it expires.
-        self._to_bytes = self.store.to_bytes if self._owns_store else self._keeper.known_bytes
-        self._register = CountRegister()
-        self._counts = ThreadCounts(self._register)
-        self._loads = LoadTable()
-        # Errors that are raised again for a while, instead of loading again.
-        self._failures: dict[str, _Failure] = {}
-        self._has_tag_index = False
-        _caches[id(self)] = self
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, or the default if it is missing or expired.
-
-        Raises
-        ------
-        CodecError
-            If the data cannot be decoded; it names the key.
-        """
-        # The one way by which all reads go. Rule 2 of keeper.py: the node, the clock, the store.
-        try:
-            node = self._nodes[key]
-            if node.timed and self._keeper.is_over(node):
-                return self._look(key, default)
-            data = self._to_bytes(key)
-        except (KeyError, TypeError):
-            return self._look(key, default)
-        node.visited = True
-        if self._notes_hits:
-            self._keeper.on_hit(node)  # type: ignore[misc]
-        self._counts.mine.hits += 1
-        return data if self._is_raw else decoded(self._codec, key, data)
-
-    def __getitem__(self, key: str) -> Any:
-        found = self.get(key, _MISSING)
-        if found is _MISSING:
-            raise KeyError(key)
-        return found
-
-    def _look(self, key: str, default: Any) -> Any:
-        """Ask the store, whose metadata tells what the nodes do not: whether it has expired."""
-        # Asked first, as most that come here are misses. What is nowhere needs no note.
-        if not self.store.exists(key) and key not in self._nodes:
-            self._counts.mine.misses += 1
-            return default
-        key = checked_key(key)
-        data = self._read(key)
-        return default if data is None else decoded(self._codec, key, data)
-
-    def _read(self, key: str) -> bytes | None:
-        data = self._live_data(key)
-        if data is None:
-            self._counts.mine.misses += 1
-        else:
-            self._counts.mine.hits += 1
-        return data
-
-    def _live_data(self, key: str) -> bytes | None:
-        value = self._keeper.live_value(key)
-        return None if value is None else value.range().read()
-
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of those keys that are there and have not expired."""
-        found = {key: self.get(key, _MISSING) for key in checked_keys(keys)}
-        return {key: value for key, value in found.items() if value is not _MISSING}
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._keeper.live_value(checked_key(key)) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keeper.live_keys())
-
-    def __len__(self) -> int:
-        return self._keeper.count()
-
-    def remaining(self, key: str) -> float | None:
-        """Return for how many seconds a key will be kept yet; None if it does not expire.
-
-        Raises
-        ------
-        KeyError
-            If it is missing or expired.
-        """
-        return self._keeper.remaining(checked_key(key))
-
-    # -- writing ----------------------------------------------------------------------------------
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.set(key, value)
-
-    def set(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: float | None = None,
-        idle: float | None = None,
-        refresh_after: float | None = None,
-        weight: int | None = None,
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Put a value under a key; others are evicted first if there is no room.
-
-        Parameters
-        ----------
-        key : str
-        value : object
-            What the codec can encode.
-        ttl : float, optional
-            Seconds after which it expires; the cache's own if None, infinity for never.
-        idle : float, optional
-            Seconds without a hit after which it goes; the cache's own if None.
-        refresh_after : float, optional
-            Seconds after which `get_or_load` loads it again, while others get the old value.
-        weight : int, optional
-            What it counts, in bytes; by default what it holds.
-        tags : iterable of str
-            What it can be invalidated by.
-        metadata : mapping, optional
-            More for the entry's metadata.
-
-        Raises
-        ------
-        EntryTooLargeError
-            If it weighs more than the whole cache may.
-        CodecError
-            If it cannot be encoded.
-        """
-        key = checked_key(key)
-        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
-        self._set(key, encoded(self._codec, key, value), options)
-
-    def _set(self, key: str, data: bytes, options: Options) -> None:
-        if self._loads.may_store(key):
-            # The load must not put an older value in its place: point 2 of `_store_loaded`.
-            with self._keeper.transaction(f"set {key!r}"):
-                self._loads.overtake(key)
-                self._put(key, data, options)
-        else:
-            self._put(key, data, options)
-
-    def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
-        """Set many keys in one transaction; options as for `set`."""
-        if not isinstance(values, Mapping):
-            raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
-        checked = checked_options(self._ttl, **options)
-        # Encoded before, as that may run anybody's code, and take long.
-        items = [
-            (checked_key(key, "a key of values"), encoded(self._codec, key, value))
-            for key, value in values.items()
-        ]
-        self._index_tags(checked)
-        with self._keeper.transaction("set_many"):
-            for key, data in items:
-                self._set(key, data, checked)
-
-    def update(  # type: ignore[override]
-        self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
-    ) -> None:
-        """Set many keys in one transaction."""
-        self.set_many(dict(other, **more))
-
-    def add(self, key: str, value: Any, **options: Any) -> bool:
-        """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
-        key = checked_key(key)
-        checked = checked_options(self._ttl, **options)
-        data = encoded(self._codec, key, value)
-        self._index_tags(checked)
-        with self._keeper.transaction(f"add {key!r}"):
-            if key in self:
-                return False
-            self._set(key, data, checked)
-            return True
-
-    def modify(
-        self, key: str, function: Callable[[Any], Any], *, default: Any = _MISSING, **options: Any
-    ) -> Any:
-        """Put what a function makes of a key's value in its place; no other change comes in between.
-
-        The entry keeps its tags and what is left of its time.
-
-        Parameters
-        ----------
-        key : str
-        function : callable
-            Called with the value, with no lock held; returns the new one. It is called again if the entry was
-            changed meanwhile.
-        default : object, optional
-            What the function gets if the key is missing or expired.
-        **options
-            Of an entry that was missing; as for `set`.
-
-        Returns
-        -------
-        value : object
-            What the function has returned.
-
-        Raises
-        ------
-        KeyError
-            If the key is missing or expired, and there is no default.
-        """
-        key = checked_key(key)
-        check_callable(function, "function")
-        checked = checked_options(self._ttl, **options)
-        self._index_tags(checked)
-        while True:
-            before = self._content(key)
-            if before is None and default is _MISSING:
-                raise KeyError(key)
-            value = function(default if before is None else decoded(self._codec, key, before[0]))
-            data = encoded(self._codec, key, value)
-            with self._keeper.transaction(f"modify {key!r}"):
-                # What is there is compared, and no revision, which not all stores have.
-                if self._content(key) == before:
-                    if before is not None:
-                        checked = Options(weight=before[1].get(WEIGHT), metadata=before[1])
-                    self._set(key, data, checked)
-                    return value
-
-    def _content(self, key: str) -> tuple[bytes, Mapping[str, Any]] | None:
-        """Return data and metadata, None if the key is missing or expired."""
-        value = self._keeper.live_value(key)
-        return None if value is None else (value.range().read(), value.metadata)
-
-    def touch(self, key: str, ttl: float | None = None) -> bool:
-        """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
-        key = checked_key(key)
-        ttl = self._ttl if ttl is None else checked_seconds(ttl, "ttl")
-        with self._keeper.transaction(f"touch {key!r}"):
-            value = self._keeper.live_value(key)
-            if value is None:
-                return False
-            metadata = value.metadata
-            metadata.pop(EXPIRES, None)
-            if ttl is not None:
-                metadata[EXPIRES] = self._clock() + ttl
-            self._keeper.set_metadata(key, value.size, metadata)
-            return True
-
-    def _put(self, key: str, data: bytes, options: Options) -> None:
-        self._index_tags(options)
-        if self._failures:
-            self._failures.pop(key, None)
-        self._keeper.put(key, data, options)
-
-    def _index_tags(self, options: Options) -> None:
-        """Have the store keep an index on tags, if it can and there is a use for it."""
-        if self._has_tag_index or not options.tags or self._keeper.current_transaction() is not None:
-            return
-        add_index = getattr(self.store, "add_index", None)
-        if add_index is not None:
-            add_index(TAGS)
-        self._has_tag_index = True
-
-    def sweep(self) -> int:
-        """Evict what has expired or was idle for too long; return how many entries that were.
-
-        It need not be called: the store's own thread does it when something is due. A store that has no
-        thread is swept when something is set.
-        """
-        return self._keeper.sweep()
-
-    # -- invalidating -----------------------------------------------------------------------------
-
-    def delete(self, key: str) -> bool:
-        """Remove a key; return whether it was there, and had not expired.
-
-        A load of the key that is under way does not put it back.
-        """
-        key = checked_key(key)
-        loading = self._loads.may_store(key)
-        with self._keeper.transaction(f"delete {key!r}") if loading else contextlib.nullcontext():
-            if self._keeper.current_transaction() is None:
-                self._loads.overtake(key)
-            else:
-                self._overtake(Removal(key))
-            self._failures.pop(key, None)
-            was_there = self._keeper.live_value(key) is not None
-            try:
-                self._keeper.delete(key)
-            except KeyError:
-                return False
-        return was_there
-
-    def __delitem__(self, key: str) -> None:
-        if not self.delete(key):
-            raise KeyError(key)
-
-    def _remove(self, key: str) -> None:
-        self.delete(key)
-
-    def _add(self, key: str, value: Any) -> bool:
-        return self.add(key, value)
-
-    def clear(self) -> None:
-        """Remove all keys in one transaction; loads that are under way do not put theirs back."""
-        with self._keeper.transaction("clear"):
-            self._overtake(Removal())
-            self._failures.clear()
-            for key in list(self.store.query_keys()):
-                self._keeper.delete(key)
-
-    def invalidate_tag(self, tag: str) -> int:
-        """Remove all entries that were set with a tag, in one transaction; return how many."""
-        tag = checked_key(tag, "tag")
-        with self._keeper.transaction(f"invalidate tag {tag!r}"):
-            self._overtake(Removal(tag=tag))
-            self._forget_failures(tag)
-            keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
-            for key in keys:
-                self._keeper.delete(key)
-        return len(keys)
-
-    def _forget_failures(self, tag: str) -> None:
-        for key, failure in list(self._failures.items()):
-            if tag in failure.tags:
-                self._failures.pop(key, None)
-
-    def _overtake(self, removal: Removal) -> None:
-        """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
-        self._loads.begin_removal(removal)
-        transaction = self._keeper.current_transaction()
-        if transaction is None:
-            self._loads.end_removal(removal, False)
-        else:
-            transaction.on_commit(functools.partial(self._loads.end_removal, removal, True))
-            transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
-
     # -- loading ----------------------------------------------------------------------------------
 
     def get_or_load(
@@ -541,20 +149,19 @@ class Cache(StoreMapping):
         RecursiveLoadError
             If the loader, or one that waits for it, asks for the same key.
         """
-        found = self.get(key, _MISSING)
-        if found is not _MISSING:
-            node = self._nodes.get(key)
-            if node is None or node.refresh is None or self._clock() < node.refresh:
-                return found
+        found = self.get(key, MISSING)
+        # hot path: an entry without metadata is not refreshed.
+        if found is not MISSING and not (self._entries.get(key) and self._is_due(key)):
+            return found
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
         check_callable(loader, "loader")
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
         timeout = checked_timeout(timeout)
-        if found is not _MISSING:
+        if found is not MISSING:
             return self._refreshed(key, loader, options, found)
-        if self._keeper.current_transaction() is not None:
+        if self._bounded.current_transaction() is not None:
             return self._load_inside(key, loader, options)
         self._index_tags(options)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -634,30 +241,39 @@ class Cache(StoreMapping):
             counts.load_seconds += time.perf_counter() - begun
 
     def _revision(self, key: str) -> int:
-        value = self._keeper.value(key)
-        return 0 if value is None else value.revision or 0
+        entry = self._bounded.entry(key)
+        return 0 if entry is None else entry.revision
 
     def _store_loaded(self, load: Load, data: bytes, options: Options, begun_at: int) -> bytes | None:
         """Keep what was loaded, unless the key was set or deleted meanwhile; return what was set.
 
         1. A key that is there with another revision was set. One that is not there was deleted, unless the
            load began with none, or with one that had expired and was swept since.
-        2. Who sets or deletes a key that is being loaded marks the load in a transaction. So is this, and
-           of the two one comes after the other.
+        2. The commit that sets or deletes a key which is being loaded marks the load, and the commit of the
+           load looks for that: of the two one comes after the other.
         """
-        key = load.key
-        with self._keeper.transaction(f"load {key!r}"):
-            if load.kept_out or self._revision(key) not in (0, begun_at):
-                return self._live_data(key)
-            try:
-                self._put(key, data, options)
-            except EntryTooLargeError as error:
-                logger.debug("%s: returned and not kept", error)
+        try:
+            self._put_loaded(load, data, options, (0, begun_at))
+        except _KeptOutError:
+            return self._live_data(load.key)
+        except EntryTooLargeError as error:
+            logger.debug("%s: returned and not kept", error)
         return None
+
+    def _put_loaded(self, load: Load, data: bytes, options: Options, revisions: tuple[int, ...]) -> None:
+        """Keep what was loaded if the key has one of some revisions; else raise _KeptOutError."""
+
+        def check() -> None:
+            if load.kept_out or self._revision(load.key) not in revisions:
+                raise _KeptOutError
+
+        if self._bounded.current_transaction() is not None:
+            check()  # nobody else commits before this does, or it is in conflict
+        self._put(load.key, data, options, check)
 
     def _refreshed(self, key: str, loader: Callable[[str], Any], options: Options, old: Any) -> Any:
         """Load a key again, if no other thread does; the old value serves meanwhile, and if that fails."""
-        if self._keeper.current_transaction() is not None:
+        if self._bounded.current_transaction() is not None:
             return old
         self._index_tags(options)
         mine = Load(key, options.tags)
@@ -668,36 +284,42 @@ class Cache(StoreMapping):
         if self._loads.claim(mine) is not mine:
             return old
         try:
-            node = self._nodes.get(key)
-            if node is None or node.refresh is None or self._clock() < node.refresh:
+            if not self._is_due(key):
                 return old if (data := self._live_data(key)) is None else decoded(self._codec, key, data)
             begun_at = self._revision(key)
             value = self._loaded(key, loader)
             data = encoded(self._codec, key, value)
-            with self._keeper.transaction(f"refresh {key!r}"):
-                kept = self._revision(key) == begun_at and not mine.kept_out
-                if kept:
-                    self._put(key, data, options)
+            try:
+                self._put_loaded(mine, data, options, (begun_at,))
+            except _KeptOutError:
+                value = self.get(key, value)
             self._loads.finish(mine, Outcome(data, None))
-            return value if kept else self.get(key, value)
+            return value
         except Exception as error:
             # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
-            node = self._nodes.get(key)
-            if node is not None:
-                node.refresh = self._clock() + (options.refresh_after or _TRY_AGAIN)
+            entry = self._bounded.entry(key)
+            if entry is not None:
+                later = self._bounded.now() + (options.refresh_after or _TRY_AGAIN)
+                self._bounded.put_off_refresh(key, entry, later)
             logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
             # A log that keeps the record is to keep no transaction, whose block may have been left open.
             traceback.clear_frames(error.__traceback__)
             return old
 
+    def _is_due(self, key: str) -> bool:
+        """Tell whether a key that is there is to be loaded again."""
+        entry = self._bounded.entry(key)
+        time = None if entry is None else self._bounded.refresh_at(key, entry)
+        return time is not None and time <= self._bounded.now()
+
     def _note_failure(self, load: Load, error: Exception, seconds: float) -> None:
-        now = self._clock()
+        now = self._bounded.now()
         if len(self._failures) >= _MANY_FAILURES:
             failures = list(self._failures.items())
             over = [other for other, failure in failures if failure.until <= now]
             for other in over or [other for other, _ in failures[: len(failures) - _MANY_FAILURES + 1]]:
                 self._failures.pop(other, None)
-        self._failures[load.key] = _Failure(error, now + seconds, error.__traceback__, load.tags)
+        self._failures[load.key] = Failure(error, now + seconds, error.__traceback__, load.tags)
         if load.kept_out:
             # Looked at after it is noted, as who deletes a key first marks its load: one of the two sees it.
             self._failures.pop(load.key, None)
@@ -705,7 +327,7 @@ class Cache(StoreMapping):
     def _raise_failure(self, key: str) -> None:
         failure = self._failures.get(key)
         if failure is not None:
-            if self._clock() < failure.until:
+            if self._bounded.now() < failure.until:
                 raise failure.error.with_traceback(failure.traceback)  # or it would grow each time
             self._failures.pop(key, None)
 
@@ -742,7 +364,7 @@ class Cache(StoreMapping):
         found = self.get_many(wanted)
         deadline = None if timeout is None else time.monotonic() + timeout
         missing = [key for key in wanted if key not in found]
-        inside = self._keeper.current_transaction() is not None
+        inside = self._bounded.current_transaction() is not None
         self._index_tags(checked)
         while missing:
             loads = [Load(key, checked.tags) for key in missing]
@@ -774,15 +396,15 @@ class Cache(StoreMapping):
         """Wait for another thread's load of a key; return whether that has settled it."""
         load = self._loads.running(key)
         if load is None:
-            value = self.get(key, _MISSING)
+            value = self.get(key, MISSING)
         else:
             outcome = self._loads.wait_if_current(load, deadline)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.absent:
                 return True
-            value = _MISSING if outcome.data is None else decoded(self._codec, key, outcome.data)
-        if value is _MISSING:
+            value = MISSING if outcome.data is None else decoded(self._codec, key, outcome.data)
+        if value is MISSING:
             return False
         found[key] = value
         return True
@@ -834,7 +456,7 @@ class Cache(StoreMapping):
             load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
         }
         given = [load for load in loads if load.key in fresh]
-        with self._keeper.transaction("load many"):
+        with self.store.transaction("load many"):
             kept = {
                 load.key: self._store_loaded(load, fresh[load.key], options, begun_at[load.key])
                 for load in given
@@ -887,100 +509,7 @@ class Cache(StoreMapping):
 
         return decorate
 
-    # -- facts ------------------------------------------------------------------------------------
-
-    @property
-    def max_entries(self) -> int | None:
-        """How many entries there may be; None if there is no bound."""
-        return self._max_entries
-
-    @property
-    def max_bytes(self) -> int | None:
-        """What they may weigh together; None if there is no bound."""
-        return self._max_bytes
-
-    def stats(self) -> dict[str, Any]:
-        """Return what the cache has done since it was made.
-
-        Returns
-        -------
-        stats : dict
-            ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
-            ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
-            ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
-        """
-        counts = self._register.total()
-        reads = counts.hits + counts.misses
-        attempts = counts.loads + counts.load_failures
-        return {
-            "hits": counts.hits,
-            "misses": counts.misses,
-            "hit_ratio": counts.hits / reads if reads else None,
-            "loads": counts.loads,
-            "load_failures": counts.load_failures,
-            "load_seconds": counts.load_seconds,
-            "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
-            "evictions": dict(self._keeper.ledger.evictions),
-            "entries": len(self._nodes),
-            "bytes": self._keeper.ledger.weight,
-        }
-
-    def close(self, timeout: float | None = 30.0) -> None:
-        """Close the store, if it is the cache's own; else only stop following it.
-
-        Parameters
-        ----------
-        timeout : float or None
-            Seconds that closing the store may take.
-        """
-        timeout = checked_timeout(timeout)
-        self._keeper.stop()
-        if self._owns_store:
-            self.store.close(timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            "a cache cannot be pickled or copied: save(path) of its store writes what it holds, load(path) "
-            "reads it back"
-        )
-
-    def __repr__(self) -> str:
-        bounds = [
-            f"{name}={bound}"
-            for name, bound in (("max_entries", self._max_entries), ("max_bytes", self._max_bytes))
-            if bound is not None
-        ]
-        return f"<Cache {len(self._nodes)} entries, {', '.join(bounds) or 'no bound'}>"
-
-    def _renew_in_child(self) -> None:
-        self._loads.renew()
-        self._register.renew()
-
 
 def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:
     """Return how the load of one of many keys has ended."""
     return Outcome(data, None if data is not None else error, data is None and error is None)
-
-
-# Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.
-_caches: weakref.WeakValueDictionary[int, Cache] = weakref.WeakValueDictionary()
-
-
-def _renew_caches_in_child() -> None:
-    for cache in list(_caches.values()):
-        cache._renew_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_caches_in_child)

@@ -1,0 +1,295 @@
+"""What a cache holds, and its reading.
+
+Thread safety: a hit is a read of the entry without a lock (rule 4 of ``engine/table.py``), a look at the
+metadata that came with it in the same entry, and two fields of a node (rule 3 of ``engine/bounds.py``).
+Codecs and the clock are called with no lock held, unless the caller has opened a transaction around the call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Self
+
+from latchstore.cache.counting import CountRegister, ThreadCounts
+from latchstore.cache.loading import Failure, LoadTable
+from latchstore.cache.options import checked_clock, checked_seconds
+from latchstore.cache.policies import EvictionPolicy, checked_policy
+from latchstore.contract.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
+from latchstore.contract.codec import Codec, RawCodec, decoded
+from latchstore.contract.mapping import StoreMapping
+from latchstore.contract.store import AbstractStore
+from latchstore.contract.values import Entry
+from latchstore.delivery.event_manager import EventManager
+from latchstore.engine.bounded import bounded
+from latchstore.engine.entry_facts import EXPIRES, number
+from latchstore.engine.limits import Limits
+from latchstore.engine.memory import DictMemoryStore
+
+MISSING: Any = object()
+
+#: Whether no other thread runs between the bytecodes of a hit, so that its node can count it.
+_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def monotonic() -> float:
+    """Return what ``time.monotonic`` returns, which a test may have replaced meanwhile."""
+    return time.monotonic()
+
+
+class CacheReader(StoreMapping):
+    """The part of a `Cache` that writes nothing; the parameters are those of `Cache`."""
+
+    def __init__(
+        self,
+        store: AbstractStore | None = None,
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        ttl: float | None = None,
+        idle: float | None = None,
+        policy: str | Callable[[], EvictionPolicy] = "sieve",
+        codec: str | Codec = "pickle",
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        if store is not None and not isinstance(store, AbstractStore):
+            raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
+        self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
+        self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
+        self._ttl = checked_seconds(ttl, "ttl")
+        self._owns_store = store is None
+        self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
+        super().__init__(self.store, codec)
+        self._loads = LoadTable()
+        # Errors that are raised again for a while, instead of loading again.
+        self._failures: dict[str, Failure] = {}
+        limits = Limits(
+            self._max_entries,
+            self._max_bytes,
+            checked_seconds(idle, "idle"),
+            checked_policy(policy),
+            checked_clock(clock),
+            self._loads,
+        )
+        self._bounded = bounded(self.store, limits)
+        # hot path: what each hit looks at.
+        self._entries = self._bounded.entries
+        self._nodes = self._bounded.nodes
+        self._detours = self._bounded.detours
+        self._is_raw = type(self._codec) is RawCodec
+        self._hits = self._bounded.hits
+        # Whether a hit is more than setting two fields.
+        self._notes_uses = limits.idle is not None or self._hits is not None or not _HAS_GIL
+        self._register = CountRegister()
+        self._counts = ThreadCounts(self._register)
+        _caches[id(self)] = self
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default if it is missing or expired.
+
+        Raises
+        ------
+        CodecError
+            If the data cannot be decoded; it names the key.
+        """
+        # hot path: an entry without metadata does not expire. The order is that of rule 4 of table.py.
+        try:
+            entry = self._entries[key]
+            detour = self._detours.detour
+            if entry or self._notes_uses or (detour is not None and get_ident() in detour):
+                return self._use(key, entry, default)
+            node = self._nodes[key]
+        except (KeyError, TypeError):
+            return self._look(key, default)
+        node.visited = True
+        node.hits += 1
+        return entry.data if self._is_raw else decoded(self._codec, key, entry.data)
+
+    def _use(self, key: str, entry: Entry, default: Any) -> Any:
+        """Return the value of an entry that may have expired, or of which every hit counts."""
+        detour = self._detours.detour
+        if not _HAS_GIL or (detour is not None and get_ident() in detour):
+            return self._look(key, default)
+        if not self._bounded.begin_use(entry, self._nodes[key]):
+            self._counts.mine.misses += 1
+            return default
+        # Not before: no call may come between this and the count.
+        node = self._nodes[key]
+        node.visited = True
+        node.hits += 1
+        if self._hits is not None:
+            self._hits.append(node)
+        return entry.data if self._is_raw else decoded(self._codec, key, entry.data)
+
+    def _look(self, key: str, default: Any) -> Any:
+        """Do what `get` does, with all that may have to be looked at."""
+        detour = self._detours.detour
+        if type(key) is str and (detour is None or get_ident() not in detour) and key not in self._entries:
+            # hot path: most that come here are misses.
+            self._counts.mine.misses += 1
+            return default
+        data = self._read(checked_key(key))
+        if data is None:
+            return default
+        return data if self._is_raw else decoded(self._codec, key, data)
+
+    def __getitem__(self, key: str) -> Any:
+        found = self.get(key, MISSING)
+        if found is MISSING:
+            raise KeyError(key)
+        return found
+
+    def _read(self, key: str) -> bytes | None:
+        entry = self._live_entry(key)
+        if entry is None:
+            self._counts.mine.misses += 1
+            return None
+        self._counts.mine.hits += 1
+        return entry.data
+
+    def _live_entry(self, key: str) -> Entry | None:
+        """Return the entry of a key, None if it is missing or expired; that is a use."""
+        entry = self._bounded.entry(key)
+        return entry if entry is not None and self._bounded.use(key, entry) else None
+
+    def _live_data(self, key: str) -> bytes | None:
+        entry = self._live_entry(key)
+        return None if entry is None else entry.data
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those keys that are there and have not expired."""
+        found = {key: self.get(key, MISSING) for key in checked_keys(keys)}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._live_entry(checked_key(key)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live_keys())
+
+    def __len__(self) -> int:
+        return len(self._live_keys())
+
+    def _live_keys(self) -> list[str]:
+        """Return the keys of one instant, without those that have expired."""
+        if not self._bounded.may_expire and self._bounded.current_transaction() is None:
+            return list(self.store.query_keys())
+        is_expired = self._bounded.is_expired
+        return [key for key, entry in self._bounded.items() if not is_expired(key, entry)]
+
+    def remaining(self, key: str) -> float | None:
+        """Return for how many seconds a key will be kept yet; None if it does not expire.
+
+        Raises
+        ------
+        KeyError
+            If it is missing or expired.
+        """
+        key = checked_key(key)
+        entry = self._bounded.entry(key)
+        if entry is None or self._bounded.is_expired(key, entry):
+            raise KeyError(key)
+        deadline = number(entry.get(EXPIRES))
+        return None if deadline is None else deadline - self._bounded.now()
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    @property
+    def max_entries(self) -> int | None:
+        """How many entries there may be; None if there is no bound."""
+        return self._max_entries
+
+    @property
+    def max_bytes(self) -> int | None:
+        """What they may weigh together; None if there is no bound."""
+        return self._max_bytes
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the cache has done since it was made.
+
+        Returns
+        -------
+        stats : dict
+            ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
+            ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
+            ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
+        """
+        counts, totals = self._register.total(), self._bounded.totals()
+        hits = counts.hits + totals.hits
+        reads = hits + counts.misses
+        attempts = counts.loads + counts.load_failures
+        return {
+            "hits": hits,
+            "misses": counts.misses,
+            "hit_ratio": hits / reads if reads else None,
+            "loads": counts.loads,
+            "load_failures": counts.load_failures,
+            "load_seconds": counts.load_seconds,
+            "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
+            "evictions": totals.evictions,
+            "entries": totals.entries,
+            "bytes": totals.weight,
+        }
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Close the store, if it is the cache's own; else keep it within the bound no more.
+
+        A cache on a store of others that is used again after that keeps to its bound again.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds that closing the store may take.
+        """
+        timeout = checked_timeout(timeout)
+        if self._owns_store:
+            self.store.close(timeout)
+        else:
+            self._bounded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a cache cannot be pickled or copied: save(path) of its store writes what it holds, load(path) "
+            "reads it back"
+        )
+
+    def __repr__(self) -> str:
+        bounds = [
+            f"{name}={bound}"
+            for name, bound in (("max_entries", self._max_entries), ("max_bytes", self._max_bytes))
+            if bound is not None
+        ]
+        return f"<Cache {len(self._nodes)} entries, {', '.join(bounds) or 'no bound'}>"
+
+    def _renew_in_child(self) -> None:
+        self._loads.renew()
+        self._register.renew()
+
+
+# Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.
+_caches: weakref.WeakValueDictionary[int, CacheReader] = weakref.WeakValueDictionary()
+
+
+def _renew_caches_in_child() -> None:
+    for cache in list(_caches.values()):
+        cache._renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_caches_in_child)

@@ -1,0 +1,320 @@
+"""The writing of a cache, and its invalidation.
+
+Thread safety: each write is one conditional commit of the store, with the evictions that it needs. Of a load
+of the key that runs the commit itself says that it is overtaken (`LoadTable.note_written`), under the table
+lock. What a transaction is to delete it notes when that is asked for (`Removal`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from latchstore.cache.loading import Removal
+from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options, checked_seconds
+from latchstore.cache.reading import MISSING, CacheReader
+from latchstore.contract.arguments import check_callable, checked_key, describe
+from latchstore.contract.codec import decoded, encoded
+from latchstore.contract.contains import Contains
+from latchstore.contract.errors import RevisionMismatchError
+from latchstore.contract.values import Entry, entry_from_metadata, with_metadata_of
+from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
+from latchstore.engine.entry_facts import EXPIRES
+
+_DELETE = Delete()
+
+
+class CacheWriter(CacheReader):
+    """The part of a `Cache` that loads nothing."""
+
+    # Of the tags that entries have.
+    _has_tag_index = False
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        idle: float | None = None,
+        refresh_after: float | None = None,
+        weight: int | None = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a value under a key; the same commit evicts others if the cache is full.
+
+        Parameters
+        ----------
+        key : str
+        value : object
+            What the codec can encode.
+        ttl : float, optional
+            Seconds after which it expires; the cache's own if None, infinity for never.
+        idle : float, optional
+            Seconds without a hit after which it expires; the cache's own if None.
+        refresh_after : float, optional
+            Seconds after which `get_or_load` loads it again, while others get the old value.
+        weight : int, optional
+            What it counts, in bytes; by default what it holds.
+        tags : iterable of str
+            What it can be invalidated by.
+        metadata : mapping, optional
+            More for the entry's metadata.
+
+        Raises
+        ------
+        EntryTooLargeError
+            If it weighs more than the whole cache may.
+        CodecError
+            If it cannot be encoded.
+        """
+        if type(key) is not str:
+            key = checked_key(key)
+        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
+        data = encoded(self._codec, key, value)
+        if options is DEFAULT_OPTIONS:
+            # hot path: as `_put`, without its calls.
+            entry = Entry()
+            entry.data = data
+            self._write(((key, entry),), "set")
+        else:
+            self._put(key, data, options)
+
+    def _put(
+        self,
+        key: str,
+        data: bytes,
+        options: Options,
+        check: Callable[[], None] | None = None,
+        expected: int | None = None,
+    ) -> None:
+        """Put data under a key, if the check does not raise and the key has the revision that is expected."""
+        entry, now = self._entry_of(data, options)
+        edit = entry if expected is None else IfRevision(entry, expected)
+        self._write(((key, edit),), "set", now, check)
+
+    def _entry_of(self, data: bytes, options: Options) -> tuple[Entry, float | None]:
+        """Return a new entry, and what the clock has told for it."""
+        if options is DEFAULT_OPTIONS:
+            entry, now = Entry(), None
+        else:
+            self._index_tags(options)
+            now = self._bounded.now()
+            entry = entry_from_metadata(options.items(now))
+        entry.data = data
+        return entry, now
+
+    def _write(
+        self,
+        edits: tuple[tuple[str, Edit], ...],
+        purpose: str,
+        now: float | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        # hot path: there is a detour if any transaction is open.
+        if self._detours.detour is not None and self._bounded.current_transaction() is not None:
+            for key, _ in edits:
+                self._loads.overtake(key)
+        self._bounded.write(edits, purpose, now=now, check=check)
+        if self._failures:
+            for key, _ in edits:
+                self._failures.pop(key, None)
+
+    def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
+        """Set many keys in one commit; options as for `set`."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
+        checked = checked_options(self._ttl, **options)
+        # Encoded before, as that may run anybody's code, and take long.
+        data = {
+            checked_key(key, "a key of values"): encoded(self._codec, key, value)
+            for key, value in values.items()
+        }
+        entries = {key: self._entry_of(each, checked) for key, each in data.items()}
+        now = next((now for _, now in entries.values()), None)
+        self._write(tuple((key, entry) for key, (entry, _) in entries.items()), "set_many", now)
+
+    def update(  # type: ignore[override]
+        self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
+    ) -> None:
+        """Set many keys in one commit."""
+        self.set_many(dict(other, **more))
+
+    def add(self, key: str, value: Any, **options: Any) -> bool:
+        """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
+        key = checked_key(key)
+        checked = checked_options(self._ttl, **options)
+        data = encoded(self._codec, key, value)
+        while True:
+            entry = self._bounded.entry(key)
+            if entry is not None and self._bounded.use(key, entry):
+                return False
+            try:
+                self._put(key, data, checked, expected=0 if entry is None else entry.revision)
+            except RevisionMismatchError:
+                continue
+            return True
+
+    def modify(
+        self, key: str, function: Callable[[Any], Any], *, default: Any = MISSING, **options: Any
+    ) -> Any:
+        """Put what a function makes of a key's value in its place; no other change comes in between.
+
+        The entry keeps its tags and what is left of its time.
+
+        Parameters
+        ----------
+        key : str
+        function : callable
+            Called with the value, with no lock held; returns the new one. It is called again if the entry was
+            changed meanwhile.
+        default : object, optional
+            What the function gets if the key is missing or expired.
+        **options
+            Of an entry that was missing; as for `set`.
+
+        Returns
+        -------
+        value : object
+            What the function has returned.
+
+        Raises
+        ------
+        KeyError
+            If the key is missing or expired, and there is no default.
+        """
+        key = checked_key(key)
+        check_callable(function, "function")
+        checked = checked_options(self._ttl, **options)
+        while True:
+            before = self._bounded.entry(key)
+            live = before is not None and self._bounded.use(key, before)
+            if not live and default is MISSING:
+                raise KeyError(key)
+            value = function(decoded(self._codec, key, before.data) if live else default)  # type: ignore[union-attr]
+            data = encoded(self._codec, key, value)
+            if live:
+                entry, now = with_metadata_of(before), None
+                entry.data = data
+            else:
+                entry, now = self._entry_of(data, checked)
+            # In a transaction all that it has written has one revision; but each write makes an entry of its
+            # own.
+            if self._bounded.current_transaction() is not None and self._bounded.entry(key) is not before:
+                continue
+            try:
+                self._write(((key, IfRevision(entry, _revision_of(before))),), "modify", now)
+            except RevisionMismatchError:
+                continue
+            return value
+
+    def touch(self, key: str, ttl: float | None = None) -> bool:
+        """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
+        key = checked_key(key)
+        ttl = self._ttl if ttl is None else checked_seconds(ttl, "ttl")
+        while (before := self._live_entry(key)) is not None:
+            metadata, now = with_metadata_of(before), None
+            metadata.pop(EXPIRES, None)
+            if ttl is not None:
+                now = self._bounded.now()
+                metadata[EXPIRES] = now + ttl
+            try:
+                edit = IfRevision(SetMetadata(metadata), before.revision)
+                self._bounded.write(((key, edit),), "touch", now=now)
+            except RevisionMismatchError:
+                continue
+            return True
+        return False
+
+    def _index_tags(self, options: Options) -> None:
+        """Have the store keep an index on tags, if there is a use for it."""
+        if self._has_tag_index or not options.tags or self._bounded.current_transaction() is not None:
+            return
+        add_index = getattr(self.store, "add_index", None)
+        if add_index is not None:
+            add_index(TAGS)
+        self._has_tag_index = True
+
+    def sweep(self) -> int:
+        """Evict what has expired or was idle for too long; return how many entries that were.
+
+        It costs what it evicts. Nobody does it by themselves: without it, what has expired is evicted by
+        later commits of the cache, a few entries by each, and takes memory until then.
+        """
+        return self._bounded.sweep()
+
+    # -- invalidating -----------------------------------------------------------------------------
+
+    def delete(self, key: str) -> bool:
+        """Remove a key; return whether it was there, and had not expired.
+
+        A load of the key that is under way does not put it back.
+        """
+        key = checked_key(key)
+        if self._bounded.current_transaction() is not None:
+            self._overtake(Removal(key))
+        try:
+            while True:
+                entry = self._bounded.entry(key)
+                there = entry is not None and not self._bounded.is_expired(key, entry)
+                edit: Edit = _DELETE if entry is None else IfRevision(_DELETE, entry.revision)
+                try:
+                    self._bounded.write(((key, edit),), "delete")
+                    return there
+                except RevisionMismatchError:
+                    continue
+                except KeyError:
+                    return False
+        finally:
+            self._failures.pop(key, None)
+
+    def _forget_failures(self, tag: str) -> None:
+        for key, failure in list(self._failures.items()):
+            if tag in failure.tags:
+                self._failures.pop(key, None)
+
+    def __delitem__(self, key: str) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def _remove(self, key: str) -> None:
+        self.delete(key)
+
+    def _add(self, key: str, value: Any) -> bool:
+        return self.add(key, value)
+
+    def clear(self) -> None:
+        """Remove all keys in one transaction; loads that are under way do not put theirs back."""
+        with self.store.transaction("clear"):
+            self._overtake(Removal())
+            self._failures.clear()
+            for key in list(self.store.query_keys()):
+                self.store.delete(key)
+
+    def invalidate_tag(self, tag: str) -> int:
+        """Remove all entries that were set with a tag, in one transaction; return how many."""
+        tag = checked_key(tag, "tag")
+        with self.store.transaction(f"invalidate tag {tag!r}"):
+            self._overtake(Removal(tag=tag))
+            self._forget_failures(tag)
+            keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
+            for key in keys:
+                self.store.delete(key)
+        return len(keys)
+
+    def _overtake(self, removal: Removal) -> None:
+        """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
+        self._loads.begin_removal(removal)
+        transaction = self._bounded.current_transaction()
+        assert transaction is not None
+        transaction.on_commit(functools.partial(self._loads.end_removal, removal, True))
+        transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
+
+
+def _revision_of(entry: Entry | None) -> int:
+    return 0 if entry is None else entry.revision

@@ -125,6 +125,7 @@ def test_nothing_is_found_in_ours(workload: str) -> None:
         assert all(each.answer == "valid" for each in found.verdicts[workload].values())
 
 
+@pytest.mark.timeout(300)
 def test_all_schedules_of_two_threads_are_tried() -> None:
     _, found = look_for(
         ours, "compare-and-set", sys.maxsize, mode="exhaustive", threads=2, operations=2, preemptions=1
@@ -148,6 +149,7 @@ def ours_with_options(**options: Any) -> DictMemoryStore:
     return DictMemoryStore(EventManager(), **options)
 
 
+@pytest.mark.timeout(300)
 def test_the_same_seed_finds_the_same() -> None:
     found = [look_for(NoIsolation, "bank", mode="pct", seed=7)[1] for _ in range(2)]
     assert found[0].seed == found[1].seed

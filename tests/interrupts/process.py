@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import sys
 import threading
@@ -111,6 +112,10 @@ def run_storm(judge: str, names: list[str], tally: Tally, options: argparse.Name
 
 def run_dispatcher(tally: Tally, options: argparse.Namespace) -> None:
     """Strike the threads that call the listeners of one store after the other."""
+    # Without a lock. Until Python 3.13 an exception may leave that of a handler taken, and who logs waits for it.
+    log = logging.getLogger("latchstore")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
     chance = random.Random(options.seed)
     deadline = time.monotonic() + options.seconds
     while (left := options.strikes - tally.struck) > 0 and time.monotonic() < deadline:

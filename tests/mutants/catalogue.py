@@ -26,7 +26,7 @@ from latchstore.engine.edits import Edit, IfRevision
 from latchstore.engine.locks import ReadWriteLock
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.metadata_index import MetadataIndex
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
@@ -172,6 +172,19 @@ def owner_not_respected() -> None:
             return bool(decided[3])
 
         return self.exclusively(purpose, make)
+
+
+@mutant("transactions")
+def commit_under_way_not_waited_for() -> None:
+    """A transaction begins while a commit is made that has found no owner."""
+
+    @replaces(Table, "become_owner")
+    def become_owner(original: Any, self: Table, claim: Claim, timeout: float) -> None:
+        left = timeout
+        while self.owner.claims.setdefault(OWNER, claim) is not claim:
+            left = self.owner.wait(claim, claim.purpose, left, timeout)
+        if claim.route is not None and claim.notes is not None:
+            self.routes[claim.ident] = claim.route
 
 
 # -- reading ----------------------------------------------------------------------------------------------

@@ -218,7 +218,7 @@ class Cache(CacheWriter):
                 data, value = set_by_others, decoded(self._codec, key, set_by_others)
             self._loads.finish(load, Outcome(data, None))
             return value
-        except MemoryError:
+        except (MemoryError, RecursionError):
             raise  # no answer to others: one of them tries. Kept, it would keep what it has broken off, too
         except Exception as error:
             if negative_ttl is not None:
@@ -423,7 +423,7 @@ class Cache(CacheWriter):
             missing = loads if inside else self._still_missing(loads, values, data)
             if missing:
                 self._load_missing(missing, loader, options, values, data)
-        except MemoryError:
+        except (MemoryError, RecursionError):
             raise  # as in `_load`
         except Exception as error:
             for load in loads:

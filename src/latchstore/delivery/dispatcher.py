@@ -164,15 +164,20 @@ class _Deliverer(ListenerCalls):
 
     def _run(self, left: list[None]) -> None:
         """Deliver until told to end; the function of the thread."""
+        struck: BaseException | None = None
         try:
             self._deliver_until(None)
-        except BaseException:
-            logger.exception("the dispatcher's thread was broken off; another one goes on")
+        except BaseException as error:
+            struck = error
         finally:
             left.append(None)
             if not self._queue.is_empty():
                 # Somebody wrote while it ended, or it was broken off.
                 self.ensure_running()
+        if struck is not None:
+            # When another thread goes on: a handler of logging may wait for ever (tests/interrupts/README.md).
+            logger.error("the dispatcher's thread was broken off; another one goes on", exc_info=struck)
+            struck = None  # this frame is in its traceback
 
     def _deliver_until(self, enough: Callable[[], bool] | None) -> None:
         """Deliver on the calling thread, unless another one does, until `enough`, or until told to end."""

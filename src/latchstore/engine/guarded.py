@@ -259,6 +259,8 @@ class GuardedEngine(Engine):
         """
         own, owner = self._lock.own, self.owner
         left = timeout
+        if own.readers:
+            self._lock.refuse_own_read(claim.purpose)  # its commit could not be made
         while True:
             if own.holder:
                 self._lock.wait_for_writer(claim.purpose)

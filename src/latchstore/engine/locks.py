@@ -301,6 +301,14 @@ class TableLock:
                 "a signal handler or finalizer that meets this may try again later"
             )
 
+    def refuse_own_read(self, purpose: str) -> None:
+        """Raise LockTimeoutError if this thread is reading several keys: a writer would wait for itself."""
+        if self.reads():
+            raise LockTimeoutError(
+                f"{purpose}: this thread is in the middle of a read of several keys and would wait for "
+                "itself; a signal handler or finalizer that meets this may try again later"
+            )
+
     def wait_for_readers(self, purpose: str) -> None:
         """Wait until the readers have left, and keep new ones out; called by the writer in its section.
 
@@ -309,11 +317,7 @@ class TableLock:
         LockTimeoutError
             At once if this thread is one of the readers; or if they take too long.
         """
-        if self.reads():
-            raise LockTimeoutError(
-                f"{purpose}: this thread is in the middle of a read of several keys and would wait for "
-                "itself; a signal handler or finalizer that meets this may try again later"
-            )
+        self.refuse_own_read(purpose)
         if self.foreign is not None:
             if not self.foreign.acquire(timeout=self.timeout):
                 self.give_up(purpose)

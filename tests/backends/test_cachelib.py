@@ -40,6 +40,10 @@ class TestOptions:
         first.set("key", 1)
         assert second.get("key") == 1
 
+    def test_a_cache_with_another_codec_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="must have the codec 'raw'"):
+            LatchstoreCache(cache=Cache(codec="json"))
+
 
 class TestTimeouts:
     @pytest.fixture

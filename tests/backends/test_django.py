@@ -267,8 +267,69 @@ class TestThreads:
             await cache.adelete_many(["b"])
             assert await cache.aget_many(["a", "b"]) == {}
             assert await cache.aget_or_set("c", lambda: 3) == 3
+            assert await cache.aget_or_set("c", lambda: 4) == 3
+            assert await cache.aget_or_set("d", coroutine) == 5
+            assert await cache.aget_or_set("e", 6) == await cache.aget("e") == 6
+            await cache.aset("f", [1], timeout=100)
+            assert await cache.aget("f") == [1]
+            assert await cache.ahas_key("f")
+            assert await cache.atouch("f", 50)
+            assert not await cache.aadd("f", 2)
+            assert await cache.aadd("g", 2)
+            assert await cache.adelete("g")
+            assert not await cache.adelete("g")
+            assert await cache.aincr("d", 2) == 7
+            with pytest.raises(ValueError, match="'none' not found"):
+                await cache.aincr("none")
+            await cache.aclear()
+            assert not await cache.ahas_key("f")
+
+        async def coroutine() -> int:
+            return 5
 
         asyncio.run(use())
+
+    def test_coroutines_need_no_thread_where_nothing_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = new()
+
+        def refuse(function: Any) -> Any:
+            raise AssertionError(f"{function} was to be called in a thread")
+
+        async def use() -> None:
+            monkeypatch.setattr(backend, "sync_to_async", refuse)
+            await cache.aset("a", 1)
+            assert await cache.aincr("a") == 2
+            assert await cache.aset_many({"b": 2}) == []
+            assert await cache.aget_many(["a", "b"]) == {"a": 2, "b": 2}
+            assert await cache.aget_or_set("a", 0) == 2
+            assert await cache.aadd("c", 3)
+            await cache.adelete_many(["a", "c"])
+            await cache.aclear()
+
+        asyncio.run(use())
+
+    def test_a_coroutine_that_has_to_wait_for_a_writer_does_so_in_a_thread(self) -> None:
+        cache = new()
+        entered, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store_of(cache).transaction():
+                entered.set()
+                leave.wait(TIMEOUT)
+
+        async def use() -> None:
+            writing = asyncio.create_task(cache.aset("a", 1))
+            await asyncio.sleep(0)
+            assert await cache.aget("a") is None, "the loop goes on, and so do reads"
+            leave.set()
+            await writing
+            assert await cache.aget("a") == 1
+
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(hold)
+            entered.wait(TIMEOUT)
+            asyncio.run(use())
+            held.result(TIMEOUT)
 
 
 @needs_fork

@@ -53,6 +53,28 @@ class TestArguments:
         made = region(max_entries=3, max_bytes=10_000, policy="lru", something_else=1).backend
         assert (made.cache.max_entries, made.cache.max_bytes) == (3, 10_000)
 
+    @pytest.mark.parametrize(
+        ("name", "meant"), [("max_entry", "max_entries"), ("maxbytes", "max_bytes"), ("tll", "ttl")]
+    )
+    def test_one_that_is_misspelt_is_refused(self, name: str, meant: str) -> None:
+        with pytest.raises(TypeError, match=f"no argument '{name}'; did you mean '{meant}'"):
+            region(**{name: 10})
+
+    @pytest.mark.parametrize("name", ["codec", "clock", "store"])
+    def test_what_a_region_cannot_choose_is_refused(self, name: str) -> None:
+        with pytest.raises(TypeError, match=f"no argument '{name}'; make the cache yourself"):
+            region(**{name: "pickle"})
+
+    def test_a_cache_and_options_for_another_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="has its own max_entries"):
+            region(cache=Cache(codec="raw"), max_entries=1)
+
+    def test_a_cache_with_another_codec_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="must have the codec 'raw'"):
+            region(cache=Cache())
+        with pytest.raises(TypeError, match=r"cache must be a .*Cache, got str 'memory'"):
+            region(cache="memory")
+
     def test_of_a_configuration_file(self) -> None:
         made = make_region()
         made.configure_from_config(

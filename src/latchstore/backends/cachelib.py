@@ -31,7 +31,7 @@ class LatchstoreCache(BaseCache):
     ignore_delete_many_errors : bool
         Is accepted: deleting does not fail.
     cache : Cache, optional
-        Where the values are, instead of a new cache with the other options.
+        Where the values are, instead of a new cache with the other options; its codec is ``"raw"``.
     **options
         Of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for `latchstore.Cache`.
 
@@ -57,7 +57,9 @@ class LatchstoreCache(BaseCache):
         BaseCache.__init__(self, default_timeout, ignore_delete_many_errors)
         if threshold == 0:
             threshold = 500
-        self.cache = Cache(max_entries=threshold, codec="raw", **options) if cache is None else cache
+        if cache is None:
+            cache = Cache(max_entries=threshold, codec="raw", **options)
+        self.cache = storing.checked_cache(cache)
 
     def get(self, key: str) -> Any:
         data = self.cache.get(key)
@@ -81,9 +83,7 @@ class LatchstoreCache(BaseCache):
         return self.cache.delete(key)
 
     def delete_many(self, *keys: str) -> list[Any]:
-        with self.cache.store.transaction("delete_many"):
-            for key in keys:
-                self.cache.delete(key)
+        storing.delete_many(self.cache, keys)
         return list(keys)
 
     def has(self, key: str) -> bool:

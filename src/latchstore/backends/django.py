@@ -7,8 +7,9 @@ Objects are pickled and unpickled, and what is given as a callable is called, wi
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
+from typing import Any, TypeVar, TypeVarTuple
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
@@ -16,7 +17,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from latchstore.backends import storing
 from latchstore.cache.shared import Cache
-from latchstore.contract.errors import RecursiveLoadError
+from latchstore.contract.errors import LockTimeoutError, RecursiveLoadError
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 #: How many entries there may be if the settings say nothing: Django's own number.
 _DEFAULT_ENTRIES = 300
@@ -33,7 +37,8 @@ class LatchstoreCache(BaseCache):
 
     Single calls are atomic: of many threads that ``add`` a key one succeeds, no ``incr`` is lost, and
     ``set_many``, ``delete_many``, ``incr_version`` and ``clear`` are one commit each. ``get_or_set`` with a
-    callable calls it once, however many threads ask; the others wait for its result, or its exception.
+    callable calls it once, however many threads ask; the others wait for its result, or its exception. The
+    methods for coroutines work in the thread of the event loop, unless they would wait there.
 
     Parameters
     ----------
@@ -124,10 +129,7 @@ class LatchstoreCache(BaseCache):
         return [key for key, full in full_keys.items() if full in failed]
 
     def delete_many(self, keys: Iterable[str], version: int | None = None) -> None:
-        full_keys = [self.make_and_validate_key(key, version=version) for key in keys]
-        with self.cache.store.transaction("delete_many"):
-            for key in full_keys:
-                self.cache.delete(key)
+        storing.delete_many(self.cache, [self.make_and_validate_key(key, version=version) for key in keys])
 
     def get_or_set(
         self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -160,24 +162,94 @@ class LatchstoreCache(BaseCache):
             self.cache.delete(old)
         return version + delta
 
-    # -- the same for coroutines, where Django would do it in several steps -----------------------
+    # -- the same for coroutines ------------------------------------------------------------------
 
-    async def aincr(self, key: str, delta: int = 1, version: int | None = None) -> Any:
-        return await sync_to_async(self.incr)(key, delta, version)
+    # Reads wait for nobody, so they are made in the thread of the event loop. Writes are made there as well,
+    # unless another thread has an exclusive transaction open: then another thread waits for it.
 
-    async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
-        return await sync_to_async(self.incr_version)(key, delta, version)
+    async def aget(self, key: str, default: Any = None, version: int | None = None) -> Any:
+        return self.get(key, default, version)
 
     async def aget_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
-        return await sync_to_async(self.get_many)(keys, version)
+        return self.get_many(keys, version)
+
+    async def ahas_key(self, key: str, version: int | None = None) -> bool:
+        return self.has_key(key, version)
+
+    async def aset(
+        self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        key, data = self.make_and_validate_key(key, version=version), self._pickled(value)
+        await self._written(storing.store, key, data, self._seconds(timeout))
+
+    async def aadd(
+        self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        key, data = self.make_and_validate_key(key, version=version), self._pickled(value)
+        return await self._written(storing.add, key, data, self._seconds(timeout))
+
+    async def atouch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        key = self.make_and_validate_key(key, version=version)
+        return await self._written(storing.touch, key, self._seconds(timeout))
+
+    async def adelete(self, key: str, version: int | None = None) -> bool:
+        return await self._written(Cache.delete, self.make_and_validate_key(key, version=version))
 
     async def aset_many(
         self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[str]:
-        return await sync_to_async(self.set_many)(data, timeout, version)
+        full_keys = {key: self.make_and_validate_key(key, version=version) for key in data}
+        pickled = {full_keys[key]: self._pickled(value) for key, value in data.items()}
+        failed = await self._written(storing.store_many, pickled, self._seconds(timeout))
+        return [key for key, full in full_keys.items() if full in failed]
 
     async def adelete_many(self, keys: Iterable[str], version: int | None = None) -> None:
-        await sync_to_async(self.delete_many)(keys, version)
+        await self._written(
+            storing.delete_many, [self.make_and_validate_key(key, version=version) for key in keys]
+        )
+
+    async def aclear(self) -> None:
+        await self._written(Cache.clear)
+
+    async def aincr(self, key: str, delta: int = 1, version: int | None = None) -> Any:
+        full_key = self.make_and_validate_key(key, version=version)
+        while True:
+            data = self.cache.get(full_key)
+            if data is None:
+                raise ValueError(f"Key {key!r} not found")
+            value = pickle.loads(data) + delta  # noqa: S301
+            if await self._written(storing.replace, full_key, data, self._pickled(value)):
+                return value
+
+    async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
+        return await sync_to_async(self.incr_version)(key, delta, version)
+
+    async def aget_or_set(
+        self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """Return a key's value; if it is missing, keep the default, or what it returns.
+
+        A coroutine function is awaited. Another callable is called in a thread, once for all that ask.
+        """
+        found = self.get(key, self._missing_key, version)
+        if found is not self._missing_key:
+            return found
+        if callable(default) and not iscoroutinefunction(default):
+            return await sync_to_async(self.get_or_set)(key, default, timeout, version)
+        value = await default() if callable(default) else default
+        await self.aadd(key, value, timeout, version)
+        return self.get(key, value, version)
+
+    async def _written(
+        self, function: Callable[[Cache, *Arguments], Result], *arguments: *Arguments
+    ) -> Result:
+        """Call a function of ours that writes to the cache, in this thread if nothing is waited for."""
+        transaction: Any = self.cache.store.transaction
+        try:
+            with transaction(function.__name__, timeout=0):
+                return function(self.cache, *arguments)
+        except LockTimeoutError:
+            return await sync_to_async(function)(self.cache, *arguments)
 
     def _pickled(self, value: Any) -> bytes:
         return pickle.dumps(value, self.pickle_protocol)

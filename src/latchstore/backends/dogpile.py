@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from dogpile.cache.api import NO_VALUE, BytesBackend, CacheMutex
@@ -20,6 +21,13 @@ from latchstore.cache.shared import Cache
 
 #: What of a region's arguments is for the cache.
 _OPTIONS = ("max_entries", "max_bytes", "idle", "policy")
+
+#: All arguments there are, and those of a `Cache` that a region cannot choose.
+_KNOWN = (*_OPTIONS, "cache", "ttl")
+_FIXED = frozenset({"store", "codec", "clock"})
+
+#: From how much likeness on, of 1, a name is taken for a misspelt one.
+_ALIKE = 0.65
 
 
 class LatchstoreBackend(BytesBackend):
@@ -33,20 +41,31 @@ class LatchstoreBackend(BytesBackend):
     arguments : mapping
         ``cache``: where the values are. Or what a new cache is made with: ``max_entries``, ``max_bytes``,
         ``idle``, ``policy``. With either, ``ttl``: seconds after which values go from memory; the region's
-        expiration_time, after which they are created again, leaves them there. Others are ignored.
+        expiration_time, after which they are created again, leaves them there. Others are ignored, unless
+        they look like one of these.
 
     Attributes
     ----------
     cache : Cache
         Holds the serialized values.
+
+    Raises
+    ------
+    TypeError
+        If an argument is misspelt, or a cache is given and options for another one.
+    ValueError
+        If the cache that is given has another codec than ``"raw"``.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
+        options = {name: arguments[name] for name in _OPTIONS if name in arguments}
         given = arguments.get("cache")
+        _refuse_misspelt(arguments)
         if given is None:
-            options = {name: arguments[name] for name in _OPTIONS if name in arguments}
             given = Cache(codec="raw", **options)
-        self.cache: Cache = given
+        elif options:
+            raise TypeError(f"a cache that is given has its own {', '.join(options)}: give one or the other")
+        self.cache: Cache = storing.checked_cache(given)
         self._ttl: float | None = arguments.get("ttl")
         self._mutexes = _mutexes_of(given)
 
@@ -70,10 +89,22 @@ class LatchstoreBackend(BytesBackend):
         self.cache.delete(key)
 
     def delete_multi(self, keys: Iterable[str]) -> None:
-        keys = list(keys)
-        with self.cache.store.transaction("delete_multi"):
-            for key in keys:
-                self.cache.delete(key)
+        storing.delete_many(self.cache, list(keys))
+
+
+def _refuse_misspelt(arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError if an argument looks like one of ours and is none; others are let through."""
+    for name in arguments:
+        if name in _KNOWN:
+            continue
+        meant = get_close_matches(str(name), _KNOWN, 1, _ALIKE)
+        if meant:
+            raise TypeError(f"latchstore.memory has no argument {name!r}; did you mean {meant[0]!r}?")
+        if name in _FIXED:
+            raise TypeError(
+                f"latchstore.memory has no argument {name!r}; make the cache yourself, "
+                f"with codec='raw', and give it as arguments={{'cache': cache}}"
+            )
 
 
 class KeyMutex(CacheMutex):

@@ -7,10 +7,36 @@ of them, outside every lock.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from latchstore.cache.shared import Cache
+from latchstore.contract.arguments import describe
+from latchstore.contract.codec import RawCodec
 from latchstore.contract.errors import EntryTooLargeError
+
+
+def checked_cache(cache: Cache) -> Cache:
+    """Return a cache that a backend was given, if it takes bytes as they are.
+
+    Raises
+    ------
+    TypeError
+        If it is no `Cache`.
+    ValueError
+        If it has another codec: bytes would be encoded once more, or not at all.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache must be a latchstore.Cache, got {describe(cache)}")
+    if not isinstance(cache.codec, RawCodec):
+        raise ValueError(
+            f"cache must have the codec 'raw', as the framework makes bytes of values itself, "
+            f"got {describe(cache.codec)}; make it with Cache(codec='raw')"
+        )
+    return cache
+
+
+class _ChangedError(Exception):
+    """There is other data under the key by now."""
 
 
 def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
@@ -67,6 +93,28 @@ def touch(cache: Cache, key: str, seconds: float | None) -> bool:
     if seconds is not None and seconds <= 0:
         return cache.delete(key)
     return cache.touch(key, ttl_of(seconds))
+
+
+def delete_many(cache: Cache, keys: Iterable[str]) -> None:
+    """Delete many keys in one transaction."""
+    with cache.store.transaction("delete many"):
+        for key in keys:
+            cache.delete(key)
+
+
+def replace(cache: Cache, key: str, old: bytes, new: bytes) -> bool:
+    """Put data in the place of other data, with what is left of its time; return whether that was there."""
+
+    def exchanged(data: bytes) -> bytes:
+        if data != old:
+            raise _ChangedError
+        return new
+
+    try:
+        cache.modify(key, exchanged)
+    except (KeyError, _ChangedError):
+        return False
+    return True
 
 
 def ttl_of(seconds: float | None) -> float:

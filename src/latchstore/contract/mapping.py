@@ -51,6 +51,11 @@ class StoreView(Mapping[str, Any]):
         self._mapped = store
         self._codec = checked_codec(codec)
 
+    @property
+    def codec(self) -> Codec:
+        """What makes bytes of values, and values of bytes."""
+        return self._codec
+
     def __getitem__(self, key: str) -> Any:
         return decoded(self._codec, key, self._mapped.to_bytes(key))
 

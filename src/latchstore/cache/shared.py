@@ -12,16 +12,17 @@ import functools
 import logging
 import os
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
+from latchstore.cache.attempts import MISSING, Attempt, AttemptInside, AttemptLike, Refresh, Shelf, Stale
 from latchstore.cache.counting import CountRegister, ThreadCounts
+from latchstore.cache.failures import Failures, bare_copy, kept_failure
 from latchstore.cache.keeper import Keeper
-from latchstore.cache.loading import Load, LoadTable, Outcome, Removal
-from latchstore.cache.memoizing import Memoized
+from latchstore.cache.loading import Load, LoadTable, Outcome, Removal, Run
+from latchstore.cache.memoizing import Memoized, Results
 from latchstore.cache.options import (
     EXPIRES,
     TAGS,
@@ -42,7 +43,8 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import Codec, RawCodec, decoded, encoded
 from latchstore.contract.contains import Contains
-from latchstore.contract.errors import EntryTooLargeError
+from latchstore.contract.errors import CodecError, EntryTooLargeError
+from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.mapping import StoreMapping
 from latchstore.contract.store import AbstractStore
 from latchstore.delivery.event_manager import EventManager
@@ -52,21 +54,6 @@ logger = logging.getLogger("latchstore")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_MISSING: Any = object()
-
-
-class _Failure(NamedTuple):
-    """An error that is raised again until a time, in seconds of the cache's clock."""
-
-    error: Exception
-    until: float
-    traceback: TracebackType | None
-    tags: frozenset[str]
-
-
-#: How many failures are remembered before those are forgotten whose time is over.
-_MANY_FAILURES = 1_000
 
 #: Seconds after which a refresh that has failed is tried again, if `refresh_after` does not say.
 _TRY_AGAIN = 1.0
@@ -166,8 +153,7 @@ class Cache(StoreMapping):
         self._register = CountRegister()
         self._counts = ThreadCounts(self._register)
         self._loads = LoadTable()
-        # Errors that are raised again for a while, instead of loading again.
-        self._failures: dict[str, _Failure] = {}
+        self._failures = Failures(clock)
         self._has_tag_index = False
         _caches[id(self)] = self
 
@@ -196,8 +182,8 @@ class Cache(StoreMapping):
         return data if self._is_raw else decoded(self._codec, key, data)
 
     def __getitem__(self, key: str) -> Any:
-        found = self.get(key, _MISSING)
-        if found is _MISSING:
+        found = self.get(key, MISSING)
+        if found is MISSING:
             raise KeyError(key)
         return found
 
@@ -225,8 +211,8 @@ class Cache(StoreMapping):
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those keys that are there and have not expired."""
-        found = {key: self.get(key, _MISSING) for key in checked_keys(keys)}
-        return {key: value for key, value in found.items() if value is not _MISSING}
+        found = {key: self.get(key, MISSING) for key in checked_keys(keys)}
+        return {key: value for key, value in found.items() if value is not MISSING}
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._keeper.live_value(checked_key(key)) is not None
@@ -338,7 +324,7 @@ class Cache(StoreMapping):
             return True
 
     def modify(
-        self, key: str, function: Callable[[Any], Any], *, default: Any = _MISSING, **options: Any
+        self, key: str, function: Callable[[Any], Any], *, default: Any = MISSING, **options: Any
     ) -> Any:
         """Put what a function makes of a key's value in its place; no other change comes in between.
 
@@ -371,7 +357,7 @@ class Cache(StoreMapping):
         self._index_tags(checked)
         while True:
             before = self._content(key)
-            if before is None and default is _MISSING:
+            if before is None and default is MISSING:
                 raise KeyError(key)
             value = function(default if before is None else decoded(self._codec, key, before[0]))
             data = encoded(self._codec, key, value)
@@ -471,16 +457,29 @@ class Cache(StoreMapping):
         tag = checked_key(tag, "tag")
         with self._keeper.transaction(f"invalidate tag {tag!r}"):
             self._overtake(Removal(tag=tag))
-            self._forget_failures(tag)
+            self._failures.forget(lambda key, tags: tag in tags)
             keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
             for key in keys:
                 self._keeper.delete(key)
         return len(keys)
 
-    def _forget_failures(self, tag: str) -> None:
-        for key, failure in list(self._failures.items()):
-            if tag in failure.tags:
-                self._failures.pop(key, None)
+    def delete_glob(self, pattern: str) -> int:
+        """Remove all keys that match a pattern, as for ``store.glob``, in one transaction; return how many.
+
+        Loads that are under way do not put theirs back.
+        """
+        matching_keys(pattern, ())  # a pattern that is none is refused before anything is done
+
+        def matches(key: str) -> bool:
+            return bool(matching_keys(pattern, (key,)))
+
+        with self._keeper.transaction(f"delete {pattern!r}"):
+            self._overtake(Removal(matches=matches))
+            self._failures.forget(lambda key, tags: matches(key))
+            keys = list(self.store.glob(pattern))
+            for key in keys:
+                self._keeper.delete(key)
+        return len(keys)
 
     def _overtake(self, removal: Removal) -> None:
         """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
@@ -517,7 +516,7 @@ class Cache(StoreMapping):
             Called with the key, with no lock held; returns the value. It may use the cache, but not wait for
             this key again.
         negative_ttl : float, optional
-            Seconds for which a failure is raised again instead of loading again; 0 if None.
+            Seconds for which a copy of a failure is raised instead of loading again; 0 if None.
         timeout : float, optional
             Seconds to wait for another thread's load, which goes on then; as long as it takes if None.
         ttl, idle, refresh_after, weight, tags, metadata
@@ -533,105 +532,105 @@ class Cache(StoreMapping):
         Raises
         ------
         Exception
-            Whatever the loader raises, to all who have waited for it. With an old value that is to be
-            refreshed there, that is returned, and the failure logged; it is tried again after
-            `refresh_after`, or a second.
+            Whatever the loader raises; those who have waited for it get a copy, without its frames. With an
+            old value that is to be refreshed there, that is returned, and the failure logged; it is tried
+            again after `refresh_after`, or a second.
         LoadTimeoutError
             If another thread's load takes longer than `timeout`.
         RecursiveLoadError
-            If the loader, or one that waits for it, asks for the same key.
+            If the loader, or one that waits for it, asks for the same key; also by way of a future or a
+            thread that it waits for. Other ways cannot be seen: after five seconds a warning is logged.
         """
-        found = self.get(key, _MISSING)
-        if found is not _MISSING:
-            node = self._nodes.get(key)
-            if node is None or node.refresh is None or self._clock() < node.refresh:
-                return found
+        found = self._find(key)
+        if found is not MISSING and type(found) is not Stale:
+            return found
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
         check_callable(loader, "loader")
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
         negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
-        timeout = checked_timeout(timeout)
-        if found is not _MISSING:
-            return self._refreshed(key, loader, options, found)
-        if self._keeper.current_transaction() is not None:
-            return self._load_inside(key, loader, options)
+        attempt = self._attempt(key, found, options, negative_ttl, checked_timeout(timeout))
+        try:
+            if attempt.begin():
+                try:
+                    value = loader(key)
+                except BaseException as error:
+                    if attempt.failed(error):
+                        raise
+                else:
+                    attempt.loaded(value)
+            return attempt.value
+        finally:
+            attempt.run.over = True
+            attempt.end()
+
+    def _find(self, key: str) -> Any:
+        """Return the value of a key, `MISSING` if none can be decoded, a `Stale` if it is to be refreshed."""
+        try:
+            found = self.get(key, MISSING)
+        except CodecError as error:
+            self._note_undecodable(error)
+            counts = self._counts.mine
+            counts.hits -= 1  # which `get` has counted
+            counts.misses += 1
+            return MISSING
+        return Stale(found) if found is not MISSING and self._is_due(key) else found
+
+    def _is_due(self, key: str) -> bool:
+        node = self._nodes.get(key)
+        return node is not None and node.refresh is not None and self._clock() >= node.refresh
+
+    def _decode(self, key: str, data: bytes) -> Any:
+        """Return a value; `MISSING` if it cannot be decoded, so that it is loaded again."""
+        try:
+            return decoded(self._codec, key, data)
+        except CodecError as error:
+            self._note_undecodable(error)
+            return MISSING
+
+    def _note_undecodable(self, error: CodecError) -> None:
+        self._counts.mine.undecodable += 1
+        logger.warning("%s; it is loaded again", error)
+
+    def _attempt(
+        self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
+    ) -> AttemptLike:
+        """Return an attempt to load a key, of which `_find` has found this much."""
+        shelf = Shelf(
+            self._live_data,
+            self._decode,
+            functools.partial(encoded, self._codec),
+            self._revision,
+            self._store_loaded,
+            self._store_refreshed,
+            self._put_inside,
+            self._is_due,
+            self._postpone,
+            self._loads,
+            self._failures,
+            self._counts,
+        )
+        inside = self._keeper.current_transaction() is not None
         self._index_tags(options)
+        if type(found) is Stale:
+            return Refresh(shelf, key, options, found.value, not inside)
+        if inside:
+            return AttemptInside(shelf, key, options)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._raise_failure(key)
-            mine = Load(key, options.tags)
-            load, value = self._loads.ending(
-                [mine], self._claim_and_load, mine, loader, options, negative_ttl
-            )
-            if load is mine:
-                return value
-            outcome = self._loads.wait_if_current(load, deadline)
-            if outcome.error is not None:
-                raise outcome.error
-            if outcome.data is not None:
-                return decoded(self._codec, key, outcome.data)
+        return Attempt(shelf, key, options, negative_ttl, deadline)
 
-    def _claim_and_load(
-        self, mine: Load, loader: Callable[[str], Any], options: Options, negative_ttl: float | None
-    ) -> tuple[Load, Any]:
-        """Return the load of the key that runs, and what it has loaded, if it is this thread's."""
-        load = self._loads.claim(mine)
-        return load, self._load(mine, loader, options, negative_ttl) if load is mine else None
+    def _put_inside(self, load: Load, data: bytes, options: Options) -> bytes | None:
+        """Set what was loaded in a transaction; return what the loader itself has set."""
+        if load.kept_out:
+            return self._live_data(load.key)
+        self._put_if_it_fits(load.key, data, options)
+        return None
 
-    def _load_inside(self, key: str, loader: Callable[[str], Any], options: Options) -> Any:
-        """Load in a transaction: other threads may be waiting for that, so it waits for none."""
-        load = Load(key, options.tags)
-        value = self._loads.load_inside([load], self._loaded, key, loader)
-        data = encoded(self._codec, key, value)
-        if load.kept_out:  # the loader has set or deleted it
-            set_by_loader = self._live_data(key)
-            return value if set_by_loader is None else decoded(self._codec, key, set_by_loader)
+    def _put_if_it_fits(self, key: str, data: bytes, options: Options) -> None:
         try:
             self._put(key, data, options)
         except EntryTooLargeError as error:
             logger.debug("%s: returned and not kept", error)
-        return value
-
-    def _load(
-        self, load: Load, loader: Callable[[str], Any], options: Options, negative_ttl: float | None
-    ) -> Any:
-        """Run the load that this thread has claimed."""
-        key = load.key
-        try:
-            data = self._live_data(key)  # another may have loaded it before the claim
-            if data is not None:
-                self._loads.finish(load, Outcome(data, None))
-                return decoded(self._codec, key, data)
-            begun_at = self._revision(key)
-            value = self._loaded(key, loader)
-            data = encoded(self._codec, key, value)
-            set_by_others = self._store_loaded(load, data, options, begun_at)
-            if set_by_others is not None:
-                data, value = set_by_others, decoded(self._codec, key, set_by_others)
-            self._loads.finish(load, Outcome(data, None))
-            return value
-        except MemoryError:
-            raise  # no answer to others: one of them tries. Kept, it would keep what it has broken off, too
-        except Exception as error:
-            if negative_ttl is not None:
-                self._note_failure(load, error, negative_ttl)
-            self._loads.finish(load, Outcome(None, error))
-            raise
-
-    def _loaded(self, key: str, loader: Callable[[str], Any]) -> Any:
-        counts = self._counts.mine
-        begun = time.perf_counter()
-        try:
-            value = loader(key)
-        except BaseException:
-            counts.load_failures += 1
-            raise
-        else:
-            counts.loads += 1
-            return value
-        finally:
-            counts.load_seconds += time.perf_counter() - begun
 
     def _revision(self, key: str) -> int:
         value = self._keeper.value(key)
@@ -649,65 +648,22 @@ class Cache(StoreMapping):
         with self._keeper.transaction(f"load {key!r}"):
             if load.kept_out or self._revision(key) not in (0, begun_at):
                 return self._live_data(key)
-            try:
-                self._put(key, data, options)
-            except EntryTooLargeError as error:
-                logger.debug("%s: returned and not kept", error)
+            self._put_if_it_fits(key, data, options)
         return None
 
-    def _refreshed(self, key: str, loader: Callable[[str], Any], options: Options, old: Any) -> Any:
-        """Load a key again, if no other thread does; the old value serves meanwhile, and if that fails."""
-        if self._keeper.current_transaction() is not None:
-            return old
-        self._index_tags(options)
-        mine = Load(key, options.tags)
-        return self._loads.ending([mine], self._claim_and_refresh, mine, loader, options, old)
+    def _store_refreshed(self, load: Load, data: bytes, options: Options, begun_at: int) -> bool:
+        """Put what was loaded in the place of the old value; return whether that was still there."""
+        with self._keeper.transaction(f"refresh {load.key!r}"):
+            kept = self._revision(load.key) == begun_at and not load.kept_out
+            if kept:
+                self._put(load.key, data, options)
+        return kept
 
-    def _claim_and_refresh(self, mine: Load, loader: Callable[[str], Any], options: Options, old: Any) -> Any:
-        key = mine.key
-        if self._loads.claim(mine) is not mine:
-            return old
-        try:
-            node = self._nodes.get(key)
-            if node is None or node.refresh is None or self._clock() < node.refresh:
-                return old if (data := self._live_data(key)) is None else decoded(self._codec, key, data)
-            begun_at = self._revision(key)
-            value = self._loaded(key, loader)
-            data = encoded(self._codec, key, value)
-            with self._keeper.transaction(f"refresh {key!r}"):
-                kept = self._revision(key) == begun_at and not mine.kept_out
-                if kept:
-                    self._put(key, data, options)
-            self._loads.finish(mine, Outcome(data, None))
-            return value if kept else self.get(key, value)
-        except Exception as error:
-            # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
-            node = self._nodes.get(key)
-            if node is not None:
-                node.refresh = self._clock() + (options.refresh_after or _TRY_AGAIN)
-            logger.warning("refreshing key %r failed, the old value is kept", key, exc_info=True)
-            # A log that keeps the record is to keep no transaction, whose block may have been left open.
-            traceback.clear_frames(error.__traceback__)
-            return old
-
-    def _note_failure(self, load: Load, error: Exception, seconds: float) -> None:
-        now = self._clock()
-        if len(self._failures) >= _MANY_FAILURES:
-            failures = list(self._failures.items())
-            over = [other for other, failure in failures if failure.until <= now]
-            for other in over or [other for other, _ in failures[: len(failures) - _MANY_FAILURES + 1]]:
-                self._failures.pop(other, None)
-        self._failures[load.key] = _Failure(error, now + seconds, error.__traceback__, load.tags)
-        if load.kept_out:
-            # Looked at after it is noted, as who deletes a key first marks its load: one of the two sees it.
-            self._failures.pop(load.key, None)
-
-    def _raise_failure(self, key: str) -> None:
-        failure = self._failures.get(key)
-        if failure is not None:
-            if self._clock() < failure.until:
-                raise failure.error.with_traceback(failure.traceback)  # or it would grow each time
-            self._failures.pop(key, None)
+    def _postpone(self, key: str, options: Options) -> None:
+        """Have a refresh that has failed tried again later, and not at each hit."""
+        node = self._nodes.get(key)
+        if node is not None:
+            node.refresh = self._clock() + (options.refresh_after or _TRY_AGAIN)
 
     def get_many_or_load(
         self,
@@ -739,18 +695,29 @@ class Cache(StoreMapping):
         check_callable(loader, "loader")
         timeout = checked_timeout(timeout)
         checked = checked_options(self._ttl, **options)
-        found = self.get_many(wanted)
+        found = {key: value for key in wanted if (value := self._present(key)) is not MISSING}
         deadline = None if timeout is None else time.monotonic() + timeout
         missing = [key for key in wanted if key not in found]
         inside = self._keeper.current_transaction() is not None
         self._index_tags(checked)
         while missing:
-            loads = [Load(key, checked.tags) for key in missing]
-            # All of ours are loaded before any other is waited for: so no circle can close here.
-            done = self._loads.ending(loads, self._claim_and_load_many, loads, loader, checked, inside, found)
+            run = Run()
+            loads = [Load(key, run, checked.tags) for key in missing]
+            try:
+                # All of ours are loaded before any other is waited for: so no circle can close here.
+                done = self._claim_and_load_many(loads, loader, checked, inside, found)
+            finally:
+                run.over = True
+                self._loads.end(loads)
+                self._loads.end_inside()
             others = [key for key in missing if key not in done]
             missing = [key for key in others if not self._wait_for_other(key, found, deadline)]
         return {key: found[key] for key in wanted if key in found}
+
+    def _present(self, key: str) -> Any:
+        """Return the value of a key, also if it is to be refreshed; `MISSING` if there is none."""
+        found = self._find(key)
+        return found.value if type(found) is Stale else found
 
     def _claim_and_load_many(
         self,
@@ -763,26 +730,25 @@ class Cache(StoreMapping):
         """Load those keys that no other thread is loading; return which they were."""
         if inside:
             mine = loads
-            values = self._loads.load_inside(mine, self._load_many, mine, loader, options, inside)
+            self._loads.begin_inside(mine)
         else:
             mine = [load for load in loads if self._loads.claim(load) is load]
-            values = self._load_many(mine, loader, options, inside)
-        found.update(values)
+        found.update(self._load_many(mine, loader, options, inside))
         return [load.key for load in mine]
 
     def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:
         """Wait for another thread's load of a key; return whether that has settled it."""
         load = self._loads.running(key)
         if load is None:
-            value = self.get(key, _MISSING)
+            value = self._present(key)
         else:
             outcome = self._loads.wait_if_current(load, deadline)
             if outcome.error is not None:
-                raise outcome.error
+                raise bare_copy(outcome.error)
             if outcome.absent:
                 return True
-            value = _MISSING if outcome.data is None else decoded(self._codec, key, outcome.data)
-        if value is _MISSING:
+            value = MISSING if outcome.data is None else self._decode(key, outcome.data)
+        if value is MISSING:
             return False
         found[key] = value
         return True
@@ -802,10 +768,12 @@ class Cache(StoreMapping):
             if missing:
                 self._load_missing(missing, loader, options, values, data)
         except MemoryError:
-            raise  # as in `_load`
+            raise  # no failure of the loader's: those who wait try
         except Exception as error:
+            kept = kept_failure(loads[0].key, error) if loads else None
             for load in loads:
-                self._loads.finish(load, _outcome_of_many(data.get(load.key), error))
+                if kept is not None or load.key in data:
+                    self._loads.finish(load, _outcome_of_many(data.get(load.key), kept))
             raise
         for load in loads:
             self._loads.finish(load, _outcome_of_many(data.get(load.key), None))
@@ -815,9 +783,10 @@ class Cache(StoreMapping):
         """Note what is there by now, and return the other loads."""
         for load in loads:
             already = self._live_data(load.key)
-            if already is not None:
+            value = MISSING if already is None else self._decode(load.key, already)
+            if already is not None and value is not MISSING:
                 data[load.key] = already
-                values[load.key] = decoded(self._codec, load.key, already)
+                values[load.key] = value
         return [load for load in loads if load.key not in data]
 
     def _load_missing(
@@ -840,52 +809,113 @@ class Cache(StoreMapping):
                 for load in given
             }
         for key, by_others in kept.items():
-            values[key] = loaded[key] if by_others is None else decoded(self._codec, key, by_others)
-            data[key] = fresh[key] if by_others is None else by_others
+            theirs = MISSING if by_others is None else self._decode(key, by_others)
+            values[key] = loaded[key] if theirs is MISSING else theirs
+            data[key] = fresh[key] if theirs is MISSING or by_others is None else by_others
 
     def _loaded_many(
         self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
     ) -> Mapping[str, Any]:
-        loaded = self._loaded(keys, loader)  # type: ignore[arg-type]
+        counts = self._counts.mine
+        begun = time.perf_counter()
+        try:
+            loaded = loader(keys)
+        except BaseException:
+            counts.load_failures += 1
+            raise
+        else:
+            counts.loads += 1
+        finally:
+            counts.load_seconds += time.perf_counter() - begun
         if not isinstance(loaded, Mapping):
             raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
         return loaded
 
+    @overload
+    def memoize(self, function: Callable[P, R], /) -> Memoized[P, R]: ...
+
+    @overload
     def memoize(
         self,
+        /,
         *,
         ttl: float | None = None,
         key: Callable[..., object] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
-        **options: Any,
-    ) -> Callable[[Callable[P, R]], Memoized[P, R]]:
-        """Return a decorator that keeps what a function or method returns, by its arguments.
+        name: str | None = None,
+        idle: float | None = None,
+        refresh_after: float | None = None,
+        negative_ttl: float | None = None,
+        weight: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[P, R]], Memoized[P, R]]: ...
 
-        The function gets ``invalidate(*args)``, which forgets the result of that call, and
-        ``cache_key(*args)``.
+    def memoize(
+        self,
+        function: Any = MISSING,
+        /,
+        *,
+        ttl: float | None = None,
+        key: Callable[..., object] | None = None,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
+        name: str | None = None,
+        idle: float | None = None,
+        refresh_after: float | None = None,
+        negative_ttl: float | None = None,
+        weight: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Keep what a function or method returns, by its arguments: ``@cache.memoize``, or with options.
+
+        What is returned is called, bound, copied and pickled as the function is. It has
+        ``invalidate(*args)``, which forgets the result of a call, ``cache_key(*args)``, and ``cache_info()``
+        and ``cache_clear()`` like those of ``functools.lru_cache``.
+
+        Results are those of this decorated function: another one of the same name, or the same one
+        decorated again, has its own. Those in a store that is saved, or that processes share, are found
+        by another process only with a `name`.
 
         Parameters
         ----------
         ttl : float, optional
             Seconds for which a result is kept; the cache's own if None.
         key : callable, optional
-            Called with the arguments, returns a plain value that tells one call from another. Without it
-            all arguments must be plain values.
+            Called with the arguments, returns what tells one call from another. Without it all arguments must
+            be plain values: strings, numbers, bytes, None, enums, dates, UUID, Decimal, Path, classes, and
+            tuples, lists, dicts, sets and frozen dataclasses of those. The instance of a method is told from
+            others by its identity.
         tags : iterable of str, or callable
             What results can be invalidated by; a callable gets the arguments.
-        **options
+        name : str, optional
+            What its keys begin with; no other function of the cache may have it.
+        idle, refresh_after, negative_ttl, weight, metadata, timeout
             As for `get_or_load`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option is wrong, or the function is one whose results cannot be kept.
         """
-        if key is not None and not callable(key):
-            raise TypeError(f"key must be callable or None, got {describe(key)}")
-        if not callable(tags):
-            tags = checked_keys(tags, "tags")
-        checked = {"ttl": checked_seconds(ttl, "ttl"), **options}
-
-        def decorate(function: Callable[P, R]) -> Memoized[P, R]:
-            return Memoized(self, function, key, tags, checked)
-
-        return decorate
+        if key is not None:
+            check_callable(key, "key")
+        options = checked_options(
+            self._ttl, ttl, idle, refresh_after, weight, () if callable(tags) else tags, metadata
+        )
+        results = Results(
+            self,
+            self._find,
+            self._attempt,
+            options,
+            checked_seconds(negative_ttl, "negative_ttl"),
+            checked_timeout(timeout),
+            key,
+            tags if callable(tags) else None,
+            None if name is None else checked_key(name, "name"),
+        )
+        decorate = functools.partial(Memoized, results)
+        return decorate if function is MISSING else decorate(function)
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -907,6 +937,7 @@ class Cache(StoreMapping):
         stats : dict
             ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
             ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
+            ``undecodable`` (entries that were loaded again as they could not be decoded),
             ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
         """
         counts = self._register.total()
@@ -920,6 +951,7 @@ class Cache(StoreMapping):
             "load_failures": counts.load_failures,
             "load_seconds": counts.load_seconds,
             "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
+            "undecodable": counts.undecodable,
             "evictions": dict(self._keeper.ledger.evictions),
             "entries": len(self._nodes),
             "bytes": self._keeper.ledger.weight,
@@ -965,10 +997,9 @@ class Cache(StoreMapping):
 
     def _renew_in_child(self) -> None:
         self._loads.renew()
-        self._register.renew()
 
 
-def _outcome_of_many(data: bytes | None, error: Exception | None) -> Outcome:
+def _outcome_of_many(data: bytes | None, error: BaseException | None) -> Outcome:
     """Return how the load of one of many keys has ended."""
     return Outcome(data, None if data is not None else error, data is None and error is None)
 

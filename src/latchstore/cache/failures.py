@@ -17,6 +17,7 @@ from types import FrameType, GetSetDescriptorType, MemberDescriptorType, Traceba
 from typing import Any, NamedTuple, TypeVar
 
 from latchstore.cache.loading import Load
+from latchstore.contract.arguments import describe
 
 logger = logging.getLogger("latchstore")
 
@@ -58,11 +59,12 @@ def kept_failure(key: str, error: Exception) -> Exception | None:
     try:
         return bare_copy(error)
     except Exception as problem:
+        # Text alone: a log that keeps the record is to keep no frames, which may have a transaction.
         logger.warning(
-            "the failure of key %r is not passed on, as a %s cannot be copied: %r",
+            "the failure of key %r is not passed on, as a %s cannot be copied: %s",
             key,
             type(error).__qualname__,
-            problem,
+            describe(problem),
         )
         return None
 

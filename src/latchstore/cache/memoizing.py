@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from glob import escape
 from types import FunctionType, MethodType
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from latchstore.cache.argument_keys import numbers, text_of, text_of_instance
 from latchstore.cache.attempts import MISSING, AttemptLike, Stale
@@ -30,6 +30,7 @@ T = TypeVar("T")
 # Of a method without its instance; those of the class itself stand for the whole function.
 Q = ParamSpec("Q")
 S = TypeVar("S")
+C = TypeVar("C", contravariant=True)
 
 #: Longer keys are shortened to a digest of what they say, in characters.
 _LONGEST_KEY = 250
@@ -113,13 +114,17 @@ class _Function:
         self.function = function
         self.title = f"{function.__module__}.{_qualname_of(function)}"
         self.name = f"{self.title}{numbers.new()}" if results.name is None else results.name
+        #: Whether it is bound to an instance, as functions are, and callable objects are not.
+        self.binds = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
         #: Whether its first argument is an instance, whatever it is called.
         self.is_method = False
         self._signature: inspect.Signature | None = None
-        with contextlib.suppress(ValueError):  # some that are written in C have none
+        with contextlib.suppress(ValueError, TypeError):  # some that are written in C have none
             self._signature = inspect.signature(function)
         parameters = [] if self._signature is None else list(self._signature.parameters.values())
         self._names = [parameter.name for parameter in parameters]
+        self._defaults = tuple(parameter.default for parameter in parameters)
+        self._required = sum(default is inspect.Parameter.empty for default in self._defaults)
         self._all_positional = all(parameter.kind in _POSITIONAL for parameter in parameters)
         self.reset()
 
@@ -145,9 +150,10 @@ class _Function:
     def _items(
         self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterable[tuple[int, str, Any]]:
-        if self._all_positional and not kwargs and len(args) == len(self._names):
+        if self._all_positional and not kwargs and self._required <= len(args) <= len(self._names):
             # hot path: most calls are like that, and binding takes longer than all the rest
-            return zip(range(len(args)), self._names, args, strict=True)
+            values = args + self._defaults[len(args) :]
+            return zip(range(len(values)), self._names, values, strict=True)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return ((position, name, value) for position, (name, value) in enumerate(bound.arguments.items()))
@@ -228,6 +234,12 @@ class _Remembering(Generic[P, R]):
         self._own.reset()
 
 
+class _Taking(Protocol[C, Q, R]):
+    """What is called with something first, to which it can be bound."""
+
+    def __call__(self, first: C, /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
+
+
 class Memoized(_Remembering[P, R]):
     """A function whose results are kept in a cache, by its arguments; ``Cache.memoize`` makes it."""
 
@@ -242,21 +254,24 @@ class Memoized(_Remembering[P, R]):
         _watch_class_body(function)
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._own.is_method = True
+        self._own.is_method = self._own.binds
+
+    # Type checkers do not see @classmethod and @staticmethod over a Memoized, so the first parameter decides: one
+    # that takes the owner or its instances is bound, and any other is not.
+    @overload
+    def __get__(self: _Taking[type[T], Q, S], instance: T | None, owner: type[T]) -> BoundMemoized[Q, S]: ...
 
     @overload
     def __get__(self, instance: None, owner: type) -> Memoized[P, R]: ...
 
     @overload
-    def __get__(
-        self: Memoized[Concatenate[T, Q], S], instance: T, owner: type | None = None
-    ) -> BoundMemoized[Q, S]: ...
+    def __get__(self: _Taking[T, Q, S], instance: T, owner: type | None = None) -> BoundMemoized[Q, S]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Memoized[P, R]: ...
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        function = self._own.function
-        if instance is None or not hasattr(type(function), "__get__") or isinstance(function, MethodType):
-            return self  # as the function would be
-        return BoundMemoized(self, instance)
+        return BoundMemoized(self, instance) if self._own.binds and instance is not None else self
 
     def __reduce__(self) -> str:
         # So it is pickled by its name, and its copy is itself.

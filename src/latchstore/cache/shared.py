@@ -590,7 +590,7 @@ class Cache(StoreMapping):
 
     def _note_undecodable(self, error: CodecError) -> None:
         self._counts.mine.undecodable += 1
-        logger.warning("%s; it is loaded again", error)
+        logger.warning("%s; it is loaded again", str(error))  # text: see `kept_failure`
 
     def _attempt(
         self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
@@ -630,7 +630,7 @@ class Cache(StoreMapping):
         try:
             self._put(key, data, options)
         except EntryTooLargeError as error:
-            logger.debug("%s: returned and not kept", error)
+            logger.debug("%s: returned and not kept", str(error))
 
     def _revision(self, key: str) -> int:
         value = self._keeper.value(key)

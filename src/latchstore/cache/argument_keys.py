@@ -58,7 +58,7 @@ def text_of(value: object, what: str) -> str:
         return f"{_text_of_class(kind)}.{value.value if isinstance(value, Flag) else value.name}"
     if isinstance(value, type):
         return _text_of_class(value)
-    if _is_time(kind):
+    if _is_class_of("datetime", "datetime", kind) or _is_class_of("datetime", "time", kind):
         zone: Any = value.tzinfo  # type: ignore[attr-defined]
         return f"{value.replace(tzinfo=None)!r} {_text_of_zone(zone, what)}"  # type: ignore[attr-defined]
     fields = _compared_fields(kind)
@@ -101,30 +101,23 @@ def _text_of_parts(kind: type, value: Any, what: str) -> str | None:
 
 
 def _is_plain_kind(kind: type) -> bool:
-    module = _imported(kind)
-    names = _PLAIN_OF_MODULES.get(kind.__module__.partition(".")[0], ())
-    if module is None or not any(getattr(module, name, None) is kind for name in names):
+    package = str(kind.__module__).partition(".")[0]
+    if not any(_is_class_of(package, name, kind) for name in _PLAIN_OF_MODULES.get(package, ())):
         return False
     _PLAIN.add(kind)
     return True
 
 
-def _is_time(kind: type) -> bool:
-    module = _imported(kind)
-    return kind.__module__ == "datetime" and kind in (module.datetime, module.time)
-
-
-def _imported(kind: type) -> Any:
-    """Return the module that a class should be found in: where its package lends it."""
-    return sys.modules.get(kind.__module__.partition(".")[0])
+def _is_class_of(module: str, name: str, kind: type) -> bool:
+    """Tell whether a class is the one that a module has under a name, and no other of that name."""
+    return getattr(sys.modules.get(module), name, None) is kind
 
 
 def _text_of_zone(zone: Any, what: str) -> str:
-    """Tell a time zone: by what it says of itself, if that is all; else by its identity."""
+    """Tell a time zone: by its name or difference, if that is all there is to it; else by its identity."""
     kind = type(zone)
-    key = getattr(zone, "key", None)
-    if kind.__module__ == "zoneinfo" and kind is sys.modules["zoneinfo"].ZoneInfo and type(key) is str:
-        return f"ZoneInfo({key!r})"
+    if _is_class_of("zoneinfo", "ZoneInfo", kind) and zone.key is not None:
+        return f"ZoneInfo({zone.key!r})"
     return repr(zone) if kind in _PLAIN or _is_plain_kind(kind) else text_of_instance(zone, what)
 
 

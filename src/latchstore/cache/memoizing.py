@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from glob import escape
-from types import FunctionType, MethodType
+from types import FrameType, FunctionType, MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from latchstore.cache.argument_keys import numbers, text_of, text_of_instance
@@ -34,6 +34,9 @@ C = TypeVar("C", contravariant=True)
 
 #: Longer keys are shortened to a digest of what they say, in characters.
 _LONGEST_KEY = 250
+
+#: How many frames of decorators, `Cache.memoize` and others, may be between a class body and `Memoized`.
+_DECORATORS = 6
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -112,7 +115,7 @@ class _Function:
     def __init__(self, results: Results, function: Callable[..., Any]) -> None:
         self.results = results
         self.function = function
-        self.title = f"{function.__module__}.{_qualname_of(function)}"
+        self.title = f"{getattr(function, '__module__', None)}.{_qualname_of(function)}"
         self.name = f"{self.title}{numbers.new()}" if results.name is None else results.name
         #: Whether it is bound to an instance, as functions are, and callable objects are not.
         self.binds = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
@@ -256,8 +259,8 @@ class Memoized(_Remembering[P, R]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._own.is_method = self._own.binds
 
-    # Type checkers do not see @classmethod and @staticmethod over a Memoized, so the first parameter decides: one
-    # that takes the owner or its instances is bound, and any other is not.
+    # Type checkers do not see @classmethod and @staticmethod over a Memoized, so the first parameter decides:
+    # one that takes the owner or an instance is bound, and any other is not.
     @overload
     def __get__(self: _Taking[type[T], Q, S], instance: T | None, owner: type[T]) -> BoundMemoized[Q, S]: ...
 
@@ -354,14 +357,14 @@ def _watch_class_body(function: object) -> None:
     body, _, name = function.__qualname__.rpartition(".")
     if name != function.__name__ or not body or body.endswith("<locals>"):
         return
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    for _ in range(2):  # the decorator without parentheses is a frame of its own
-        if frame is not None and frame.f_locals.get("__qualname__") == body:
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_DECORATORS):
+        if frame is None:
+            return
+        if frame.f_locals.get("__qualname__") == body:
             frame.f_locals.setdefault(_ClassBodyWatch.NAME, _ClassBodyWatch())
             return
-        frame = None if frame is None else frame.f_back
+        frame = frame.f_back
 
 
 def _qualname_of(function: Any) -> str:

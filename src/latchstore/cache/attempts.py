@@ -57,7 +57,8 @@ class Shelf(NamedTuple):
     live_data : callable
         Returns the data of a key; None if it is missing or expired.
     decode : callable
-        Called with key and data; returns the value, `MISSING` if it cannot be decoded.
+        Called with key and data, and True if it was tried before; returns the value, `MISSING` if it cannot
+        be decoded.
     encode : callable
         Called with key and value; returns the data, or raises CodecError.
     revision : callable
@@ -77,7 +78,7 @@ class Shelf(NamedTuple):
     """
 
     live_data: Callable[[str], bytes | None]
-    decode: Callable[[str, bytes], Any]
+    decode: Callable[..., Any]
     encode: Callable[[str, Any], bytes]
     revision: Callable[[str], int]
     store: Callable[[Load, bytes, Options, int], bytes | None]
@@ -182,7 +183,7 @@ class Attempt(_Timed):
         shelf, load = self._shelf, self._load
         data = shelf.live_data(load.key)  # another may have loaded it before the claim
         if data is not None:
-            self.value = shelf.decode(load.key, data)
+            self.value = shelf.decode(load.key, data, True)
             if self.value is not MISSING:
                 shelf.loads.finish(load, Outcome(data, None))
                 return False

@@ -33,7 +33,11 @@ _HEAP_TYPE = 1 << 9
 _NOT_COPIED = frozenset(
     ("__cause__", "__context__", "__dict__", "__suppress_context__", "__traceback__", "__weakref__", "args")
 )
+_UNSET = object()
 _LACKING = vars(AttributeError).get("obj")
+
+#: Sets an attribute though the class itself allows none, as that of a frozen dataclass.
+_set = object.__setattr__
 
 #: The methods by which a class says itself how it is copied.
 _COPYING = frozenset(
@@ -77,8 +81,8 @@ def _copied(error: E, memo: dict[int, Any]) -> E:
     if twin is None:
         twin = _by_its_parts(error, memo)
     if error.__cause__ is not None:
-        twin.__cause__ = _copied(error.__cause__, memo)
-    twin.__suppress_context__ = error.__suppress_context__
+        _set(twin, "__cause__", _copied(error.__cause__, memo))
+    _set(twin, "__suppress_context__", error.__suppress_context__)
     return twin
 
 
@@ -98,8 +102,9 @@ def _by_its_class(error: E, memo: dict[int, Any]) -> E | None:
     if "__notes__" in vars(error):
         attributes["__notes__"] = vars(error)["__notes__"]
     attributes.update({name: _bare(value, memo) for name, value in attributes.items()})
-    twin.args = _bare(twin.args, memo)
-    twin.__traceback__ = twin.__context__ = None
+    _set(twin, "args", _bare(twin.args, memo))
+    _set(twin, "__traceback__", None)
+    _set(twin, "__context__", None)
     return twin
 
 
@@ -112,7 +117,7 @@ def _by_its_parts(error: E, memo: dict[int, Any]) -> E:
     else:
         args = _bare(error.args, memo)
         twin = _made(kind, args)
-        twin.args = args
+        _set(twin, "args", args)
     memo[id(error)] = twin
     for cls in kind.__mro__:
         for name, member in list(vars(cls).items()):
@@ -137,7 +142,9 @@ def _made(kind: type[E], args: tuple[Any, ...]) -> E:
 def _copy_member(member: Any, error: BaseException, twin: BaseException, memo: dict[int, Any]) -> None:
     """Copy what is neither in the arguments nor in the dict: slots, and the members of classes in C."""
     try:
-        member.__set__(twin, _bare(member.__get__(error), memo))
+        value = member.__get__(error)
+        if getattr(twin, member.__name__, _UNSET) is not value:  # or what is not set would be set to None
+            member.__set__(twin, _bare(value, memo))
     except (AttributeError, TypeError):
         return  # it is not set, or it is derived from the others
 

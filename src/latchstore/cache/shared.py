@@ -580,12 +580,16 @@ class Cache(StoreMapping):
         node = self._nodes.get(key)
         return node is not None and node.refresh is not None and self._clock() >= node.refresh
 
-    def _decode(self, key: str, data: bytes) -> Any:
-        """Return a value; `MISSING` if it cannot be decoded, so that it is loaded again."""
+    def _decode(self, key: str, data: bytes, noted: bool = False) -> Any:
+        """Return a value; `MISSING` if it cannot be decoded, so that it is loaded again.
+
+        That is noted, unless it has been when the key was first looked for.
+        """
         try:
             return decoded(self._codec, key, data)
         except CodecError as error:
-            self._note_undecodable(error)
+            if not noted:
+                self._note_undecodable(error)
             return MISSING
 
     def _note_undecodable(self, error: CodecError) -> None:
@@ -783,7 +787,7 @@ class Cache(StoreMapping):
         """Note what is there by now, and return the other loads."""
         for load in loads:
             already = self._live_data(load.key)
-            value = MISSING if already is None else self._decode(load.key, already)
+            value = MISSING if already is None else self._decode(load.key, already, noted=True)
             if already is not None and value is not MISSING:
                 data[load.key] = already
                 values[load.key] = value

@@ -126,7 +126,8 @@ def test_by_way_of_another_load(cache: Cache, pool: ThreadPoolExecutor) -> None:
 
     future = pool.submit(cache.get_or_load, "b", load_b)
     errors = []
-    for step in (lambda: cache.get_or_load("a", load_a), future.result):
+    steps: list[Step] = [lambda: cache.get_or_load("a", load_a), future.result]
+    for step in steps:
         try:
             step()
         except RecursiveLoadError as error:

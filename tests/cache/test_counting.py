@@ -47,6 +47,7 @@ def test_nothing_yet(cache: Cache) -> None:
         "load_failures": 0,
         "load_seconds": 0.0,
         "mean_load_seconds": None,
+        "undecodable": 0,
         "evictions": {"size": 0, "expired": 0, "idle": 0},
         "entries": 0,
         "bytes": 0,

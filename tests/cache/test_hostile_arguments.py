@@ -161,6 +161,7 @@ CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     "pop": {"key": key, "default": value},
     "setdefault": {"key": key, "default": value},
     "invalidate_tag": {"tag": key},
+    "delete_glob": {"pattern": key},
     "get_or_load": {
         "key": key,
         "loader": st.sampled_from(LOADERS),
@@ -281,7 +282,17 @@ def test_whatever_is_handed_in(other: ThreadPoolExecutor, method: str, chosen: s
         check_error(error, {**arguments, "returns": RAISING, "positional": RAISING})
         case.check_untouched()
         assert isinstance(error, MAY_FAIL) or all_of(uses(method, arguments)) is not True, repr(error)
-    elif method in ("set", "touch", "delete", "invalidate_tag", "get", "remaining", "memoize", "close"):
+    elif method in (
+        "set",
+        "touch",
+        "delete",
+        "delete_glob",
+        "invalidate_tag",
+        "get",
+        "remaining",
+        "memoize",
+        "close",
+    ):
         assert all_of(uses(method, arguments)) is not False
     if method in READS:
         case.check_untouched()
@@ -626,12 +637,27 @@ def test_functions_of_memoize_that_go_wrong(other: ThreadPoolExecutor, given: di
     case.check_use(other)
 
 
-def test_options_of_memoize_are_looked_at_when_it_is_called(other: ThreadPoolExecutor) -> None:
-    case = Case()
-    kept = case.cache.memoize(weight=-1)(lambda: 1)
-    with pytest.raises(ValueError, match="weight"):
-        kept()
-    case.check_use(other)
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"weight": -1}, ValueError),
+        ({"ttl": 0}, ValueError),
+        ({"idle": "1"}, TypeError),
+        ({"negative_ttl": -1.0}, ValueError),
+        ({"refresh_after": 0.0}, ValueError),
+        ({"timeout": -1}, ValueError),
+        ({"tags": [7]}, TypeError),
+        ({"metadata": 7}, TypeError),
+        ({"key": 7}, TypeError),
+        ({"name": 7}, TypeError),
+        ({"max_age": 7}, TypeError),
+    ],
+)
+def test_options_of_memoize_are_checked_when_decorating(
+    given: dict[str, Any], error: type[Exception]
+) -> None:
+    with Cache() as cache, pytest.raises(error, match=next(iter(given))):
+        cache.memoize(**given)
 
 
 def test_a_policy_that_is_abstract() -> None:

@@ -8,13 +8,14 @@ import gc
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any, assert_type
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from latchstore import Cache
-from latchstore.cache.memoizing import BoundMemoized, Memoized, _instances
+from latchstore.cache.argument_keys import numbers
+from latchstore.cache.memoizing import Memoized
 from tests.cache.clocks import TIMEOUT, Clock
 from tests.schedules import run_threads
 
@@ -259,7 +260,7 @@ class TestFunctions:
             with pytest.raises(TypeError, match="takes a function or method"):
                 cache.memoize()(other)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="key must be callable"):
-            cache.memoize(key="key")  # type: ignore[arg-type]
+            cache.memoize(key="key")  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="tags"):
             cache.memoize(tags="tag")
 
@@ -283,7 +284,7 @@ class TestMethods:
         assert two.price.invalidate("tea", "USD")
         assert not two.price.invalidate("tea", "USD")
         assert Shop.price(one, "tea") == "tea at one in EUR"
-        assert one.price.__name__ == "price"  # type: ignore[attr-defined]
+        assert one.price.__name__ == "price"
         # Equal ones are different ones.
         assert Shop("one").price.cache_key("tea") != one.price.cache_key("tea")
 
@@ -293,11 +294,11 @@ class TestMethods:
             def number(self) -> int:
                 return 1
 
-        before = len(_instances)
+        before = len(numbers.known)
         keys = {Thing().number.cache_key() for _ in range(100)}
         assert len(keys) == 100
         gc.collect()
-        assert len(_instances) <= before + 1  # the class's own
+        assert len(numbers.known) <= before + 1  # the class's own
 
     def test_threads_give_an_instance_one_number(self, cache: Cache) -> None:
         class Thing:
@@ -354,45 +355,59 @@ class TestMethods:
         class Derived(Typed):
             pass
 
-        # mypy does not bind the class to what @classmethod is given, if that is no plain function.
-        Base: Any = Typed
-        derived: Any = Derived
-
         for _ in range(2):
-            assert Base.of_class(number=1) == Base().of_class(1) == "Typed 1"
-            assert derived.of_class(1) == "Derived 1"
-            assert Base.of_none(5) == derived().of_none(number=5) == 5
+            assert Typed.of_class(number=1) == Typed().of_class(1) == "Typed 1"
+            assert Derived.of_class(1) == "Derived 1"
+            assert Typed.of_none(5) == Derived().of_none(number=5) == 5
         assert calls == [Typed, Derived, 5]
-        assert Base.of_none.invalidate(5)
-        assert not derived.of_none.invalidate(5)
-        assert Base.__dict__["of_class"].__func__.invalidate(Base, 1)
-        assert Base.of_class(1) == "Typed 1"
+        assert Typed.of_none.invalidate(5)
+        assert not Derived.of_none.invalidate(5)
+        assert Typed.of_class.invalidate(1)
+        assert not Typed().of_class.invalidate(number=1)
+        assert Derived.of_class.cache_key(1) != Typed.of_class.cache_key(1)
+        assert Typed.of_class(1) == "Typed 1"
         assert calls == [Typed, Derived, 5, Typed]
+        assert Typed.of_class.cache_info()[:2] == (4, 3)
+        assert [name for name in vars(Typed) if not name.startswith("__")] == ["of_class", "of_none"]
 
+    def test_class_methods_below_decorators_and_in_other_bodies(self, cache: Cache) -> None:
+        def decorated(function: Callable[..., Any]) -> Memoized[..., Any]:
+            return cache.memoize(function)
 
-def test_types(cache: Cache) -> None:
-    """Checked by mypy: a decorated function takes and returns what it did."""
+        class Level(enum.Enum):
+            LOW = 1
 
-    @cache.memoize(ttl=1.0)
-    def function(number: int, *, text: str = "") -> list[str]:
-        return [text] * number
+            @classmethod
+            @decorated
+            def lowest(cls) -> Any:
+                return cls.LOW.name
 
-    class Thing:
-        @cache.memoize()
-        def method(self, number: int, /) -> float:
-            return float(number)
+            @classmethod
+            @cache.memoize
+            def number(cls, name: str) -> Any:
+                return cls[name].value
 
-    assert_type(function(1, text="a"), list[str])
-    assert_type(function.cache_key(1, text="a"), str)
-    assert_type(function.invalidate(1), bool)
-    assert_type(Thing().method(1), float)
-    assert_type(Thing().method, BoundMemoized[[int], float])
-    assert_type(Thing.method(Thing(), 1), float)
-    assert_type(Thing().method.cache_key(1), str)
-    assert_type(Thing().method.invalidate(1), bool)
-    with pytest.raises(TypeError):
-        function("a", 1)  # type: ignore[arg-type, call-arg]
-    with pytest.raises(TypeError):
-        Thing().method()  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
-        function.invalidate(other=1)  # type: ignore[call-arg]
+        @dataclasses.dataclass(slots=True)  # which makes the class again
+        class Slim:
+            number: int
+
+            @classmethod
+            @cache.memoize
+            def make(cls, number: int) -> str:
+                return f"{cls.__name__} {number}"
+
+        assert (Level.lowest(), Level.number("LOW"), Slim.make(1)) == ("LOW", 1, "Slim 1")
+        assert list(Level) == [Level.LOW]
+        assert Level.lowest.invalidate()
+        assert Level.number.invalidate("LOW")
+        assert Slim.make.invalidate(1)
+
+    def test_the_first_argument_may_have_any_name(self, cache: Cache) -> None:
+        class Thing:
+            @cache.memoize
+            def name(this, more: int = 0) -> int:
+                return id(this)
+
+        one, two = Thing(), Thing()
+        assert (one.name(), two.name(more=0), one.name(0)) == (id(one), id(two), id(one))
+        assert Thing.name.cache_key(one) == one.name.cache_key()

@@ -86,7 +86,7 @@ def double(number: int) -> int:
 
 
 def remembered(subject: CacheSubject) -> None:
-    remembering = subject.cache.memoize(tags=["tag"])(double)
+    remembering = subject.cache.memoize(tags=["tag"], name="double")(double)
     assert remembering(1) == remembering(1) == 2
     remembering.invalidate(1)
 

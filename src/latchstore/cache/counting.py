@@ -6,6 +6,7 @@ may be a call behind. The counts of threads that have ended are added up under a
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 
@@ -20,9 +21,11 @@ class Counts:
     hits, misses, loads, load_failures : int
     load_seconds : float
         What the loads, and those that failed, have taken.
+    undecodable : int
+        Entries that were loaded again, as they could not be decoded.
     """
 
-    __slots__ = ("hits", "load_failures", "load_seconds", "loads", "misses")
+    __slots__ = ("hits", "load_failures", "load_seconds", "loads", "misses", "undecodable")
 
     def __init__(self) -> None:
         self.hits = 0
@@ -30,6 +33,7 @@ class Counts:
         self.loads = 0
         self.load_failures = 0
         self.load_seconds = 0.0
+        self.undecodable = 0
 
     def add(self, other: Counts) -> None:
         """Add what another has counted."""
@@ -38,6 +42,7 @@ class Counts:
         self.loads += other.loads
         self.load_failures += other.load_failures
         self.load_seconds += other.load_seconds
+        self.undecodable += other.undecodable
 
 
 class ThreadCounts(threading.local):
@@ -62,6 +67,7 @@ class CountRegister:
         self._latch = Latch()
         # The counts of threads, and the sum of those that have ended: one assignment changes both.
         self._all: tuple[list[tuple[weakref.ref[threading.Thread], Counts]], Counts] = [], Counts()
+        _registers[id(self)] = self
 
     def renew(self) -> None:
         """Go on with a free latch, in a forked child."""
@@ -98,3 +104,16 @@ class CountRegister:
         for _, counts in of_threads:
             total.add(counts)
         return total
+
+
+# All that are alive, for children that this process forks.
+_registers: weakref.WeakValueDictionary[int, CountRegister] = weakref.WeakValueDictionary()
+
+
+def _renew_in_child() -> None:
+    for register in list(_registers.values()):
+        register.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_in_child)

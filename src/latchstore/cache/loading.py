@@ -1,24 +1,39 @@
 """One load of a key at a time, however many threads want it.
 
-Thread safety: a key's load stands in a dict while it runs. Whoever puts it there (``setdefault`` is atomic)
-runs it, all others wait for it, with no lock held. A load is finished once, by the thread that runs it, by
-one assignment of `outcome`.
+Thread safety:
+
+1. A key's load stands in a dict while it runs. The thread that puts it there (``setdefault`` is atomic) runs
+   it; all others wait for it, with no lock held.
+2. A load has one outcome, set by the thread that runs it, by one assignment.
+3. A load ends with its `Run`: ``run.over`` is assigned first in a ``finally``, so no exception comes before.
+   What follows there (taking the load out of the dict, waking the waiters) may be struck: a load that is over
+   and still in the dict is taken out by the next thread that asks for the key, and waiters look by themselves
+   every `LOOK_AGAIN` seconds.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from typing import NamedTuple
 
+from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError
-from latchstore.delivery.waiting import Waiters, this_thread, thread_name
+from latchstore.delivery.waiting import Latch, Waiters, this_thread, thread_name
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+logger = logging.getLogger("latchstore")
+
+#: Seconds after which a waiter looks for the first time whether the load waits for it, and until the second
+#: time; each later pause is twice as long.
+_FIRST_PAUSE, _SECOND_PAUSE = 1.0, 4.0
+
+#: Seconds of waiting after which a warning names the load.
+_LONG = 5.0
 
 
 class Outcome(NamedTuple):
@@ -30,7 +45,7 @@ class Outcome(NamedTuple):
         What was loaded, encoded; None if there is nothing: a load of many keys did not have this one, or it
         failed.
     error : BaseException or None
-        What it failed with.
+        What it failed with, without frames and context; each waiter raises a copy of its own.
     absent : bool
         Whether the load of many keys has found that there is none of this one.
     """
@@ -40,13 +55,19 @@ class Outcome(NamedTuple):
     absent: bool = False
 
 
-class Failure(NamedTuple):
-    """An error that is raised again until a time, in seconds of the cache's clock."""
+class Run:
+    """One call that loads keys.
 
-    error: Exception
-    until: float
-    traceback: TracebackType | None
-    tags: frozenset[str]
+    Attributes
+    ----------
+    over : bool
+        Whether the call has ended, however that came: with it all of its loads have.
+    """
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = False
 
 
 class Load:
@@ -55,6 +76,7 @@ class Load:
     Attributes
     ----------
     key : str
+    run : Run
     tags : frozenset of str
         What the loaded entry is to be invalidated by.
     overtaken : bool
@@ -65,10 +87,22 @@ class Load:
         None while it runs.
     """
 
-    __slots__ = ("_since", "_thread", "_waiters", "kept_out", "key", "outcome", "overtaken", "tags")
+    __slots__ = (
+        "_since",
+        "_thread",
+        "_waiters",
+        "_warned",
+        "kept_out",
+        "key",
+        "outcome",
+        "overtaken",
+        "run",
+        "tags",
+    )
 
-    def __init__(self, key: str, tags: Iterable[str] = ()) -> None:
+    def __init__(self, key: str, run: Run, tags: Iterable[str] = ()) -> None:
         self.key = key
+        self.run = run
         self.tags = frozenset(tags)
         self.overtaken = False
         self.kept_out = False
@@ -76,6 +110,12 @@ class Load:
         self._thread = this_thread.thread
         self._since = time.monotonic()
         self._waiters = Waiters()
+        # Whether a waiter has logged that it takes long.
+        self._warned = False
+
+    def is_over(self) -> bool:
+        """Tell whether nothing more will come of it."""
+        return self.outcome is not None or self.run.over
 
 
 #: The outcome of a load that something has struck that is no failure of the loader's: another thread tries.
@@ -83,23 +123,31 @@ _STRUCK = Outcome(None, None)
 
 
 class Removal:
-    """That a key, all keys with a tag, or all keys are deleted by a transaction that is open.
+    """That a key, those with a tag, those that match, or all are deleted by a transaction that is open.
 
     Nothing but the functions that the transaction is to call at its end refers to it: if it is freed before,
     an exception has struck the transaction's ``__exit__``, and nothing was deleted.
     """
 
-    __slots__ = ("__weakref__", "_key", "_tag", "thread")
+    __slots__ = ("__weakref__", "_key", "_matches", "_tag", "thread")
 
-    def __init__(self, key: str | None = None, tag: str | None = None) -> None:
+    def __init__(
+        self,
+        key: str | None = None,
+        tag: str | None = None,
+        matches: Callable[[str], object] | None = None,
+    ) -> None:
         self._key = key
         self._tag = tag
+        self._matches = matches
         self.thread = this_thread.thread
 
     def covers(self, load: Load) -> bool:
         """Tell whether a load's key is one of them."""
         if self._key is not None:
             return load.key == self._key
+        if self._matches is not None:
+            return bool(self._matches(load.key))
         return self._tag is None or self._tag in load.tags
 
 
@@ -110,25 +158,32 @@ class _Inside(threading.local):
         self.loads: dict[str, Load] = {}
 
 
+#: For which load each thread waits, of whatever cache, so that no circle of waiting threads closes.
+_waiting: dict[threading.Thread, Load] = {}
+
+
 class LoadTable:
     """The loads that run."""
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
+        # Guards that a load takes itself out of the dict, and not another one of the same key. Held for a
+        # look and a deletion.
+        self._latch = Latch()
         # Of transactions that are open.
         self._removals: dict[weakref.ref[Removal], None] = {}
         self._inside = _Inside()
-        # For which load a thread waits, so that no circle of waiting threads closes.
-        self._waiting: dict[threading.Thread, Load] = {}
+        self._waiting = _waiting
 
     def renew(self) -> None:
         """Forget what runs in other threads of the parent, in a forked child; a loader that forks goes on."""
         me = this_thread.thread
+        self._latch = Latch()
         for key, load in list(self._loads.items()):
             if load._thread is not me:
                 del self._loads[key]
         self._removals = {weakref.ref(removal): None for removal in self._open() if removal.thread is me}
-        self._waiting = {}
+        self._waiting.clear()
         for load in self._loads.values():
             load._waiters = Waiters()
 
@@ -142,7 +197,9 @@ class LoadTable:
 
     def claim(self, load: Load) -> Load:
         """Return the load of the key that runs; the one that is given, if none did."""
-        running = self._loads.setdefault(load.key, load)
+        load._since = time.monotonic()
+        while (running := self._loads.setdefault(load.key, load)) is not load and running.is_over():
+            self._latch.during(self._take_out, running)
         if running is load and self._removals:
             # Looked at after the claim, as they are noted before loads are looked for: none is missed.
             load.kept_out = load.kept_out or any(removal.covers(load) for removal in self._open())
@@ -168,48 +225,48 @@ class LoadTable:
         return key in self._loads or key in self._inside.loads
 
     def finish(self, load: Load, outcome: Outcome) -> None:
-        """End a load and wake those who wait for it; may be done twice, the first outcome stands."""
+        """Set the outcome of a load and wake those who wait for it; the first outcome stands."""
         if load.outcome is None:
             load.outcome = outcome
+        self._end(load)
+
+    def end(self, loads: Iterable[Load]) -> None:
+        """Take loads whose run is over out of the table, and wake those who wait for them."""
+        for load in loads:
+            self._end(load)
+
+    def _end(self, load: Load) -> None:
         if self._loads.get(load.key) is load:
-            del self._loads[load.key]
+            self._latch.during(self._take_out, load)
         load._waiters.ring_all()
 
-    def ending(self, loads: Iterable[Load], function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function that may claim the loads; whatever happens, all that it has claimed end with it.
+    def _take_out(self, load: Load) -> None:
+        if self._loads.get(load.key) is load:
+            del self._loads[load.key]
 
-        Done twice, as an exception before a bytecode may strike once: rule 3 of locking.py. A load that has
-        been struck by what is no failure of the loader's is tried by another thread.
-        """
-        try:
-            try:
-                return function(*arguments)
-            finally:
-                self._finish_all(loads)
-        finally:
-            self._finish_all(loads)
-
-    def _finish_all(self, loads: Iterable[Load]) -> None:
-        for load in loads:
-            self.finish(load, _STRUCK)
-
-    def load_inside(self, loads: list[Load], function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function that loads keys in a transaction, unless this thread is loading one already.
+    def begin_inside(self, loads: Iterable[Load]) -> None:
+        """Note that this thread loads keys in a transaction, until their run is over.
 
         Raises
         ------
         RecursiveLoadError
+            If it is loading one of them already.
         """
-        before = self._inside.loads
+        before = self._loads_inside()
         for load in loads:
             running = self._loads.get(load.key)
-            if load.key in before or (running is not None and running._thread is this_thread.thread):
+            own = running is not None and running._thread is this_thread.thread and not running.is_over()
+            if own or load.key in before:
                 raise RecursiveLoadError(f"key {load.key!r} is being loaded by this thread")
-        try:
-            self._inside.loads = {**before, **{load.key: load for load in loads}}
-            return function(*arguments)
-        finally:
-            self._inside.loads = before
+        self._inside.loads = {**before, **{load.key: load for load in loads}}
+
+    def end_inside(self) -> None:
+        """Forget this thread's loads whose run is over."""
+        self._inside.loads = self._loads_inside()
+
+    def _loads_inside(self) -> dict[str, Load]:
+        """Return what this thread loads in a transaction; what was struck at its end may still be noted."""
+        return {key: load for key, load in self._inside.loads.items() if not load.run.over}
 
     def overtake(self, key: str) -> None:
         """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
@@ -267,21 +324,51 @@ class LoadTable:
     def _wait(self, load: Load, deadline: float | None) -> Outcome:
         me = this_thread.thread
         try:
-            try:
-                self._waiting[me] = load
-                self._refuse_circle(me, load)
-                seconds = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-                if not load._waiters.wait(lambda: load.outcome is not None, seconds):
-                    raise LoadTimeoutError(
-                        f"key {load.key!r} is still being loaded after {seconds:.3g} s: by thread "
-                        f"{thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
-                    )
-            finally:
-                self._waiting.pop(me, None)
+            self._waiting[me] = load
+            self._refuse_circle(me, load)
+            self._await_end(load, deadline)
         finally:
             self._waiting.pop(me, None)
-        assert load.outcome is not None
-        return load.outcome
+        outcome = load.outcome
+        return _STRUCK if outcome is None else outcome
+
+    def _await_end(self, load: Load, deadline: float | None) -> None:
+        """Sleep until a load is over; now and then look whether it ever can be."""
+        seconds = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+        waited, pause = 0.0, _FIRST_PAUSE
+        while not load._waiters.wait(load.is_over, min(pause, seconds - waited)):
+            waited += pause
+            if waited >= seconds or sys.is_finalizing():
+                raise LoadTimeoutError(
+                    f"key {load.key!r} is still being loaded after {min(waited, seconds):.3g} s: by thread "
+                    f"{thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
+                )
+            self._refuse_hidden_circle(load)
+            if waited >= _LONG and not load._warned:
+                load._warned = True
+                logger.warning(
+                    "thread %r has waited for key %r for %.3g s, which thread %r is loading: it is %s",
+                    thread_name(this_thread.thread),
+                    load.key,
+                    waited,
+                    thread_name(load._thread),
+                    place_of(load._thread),
+                )
+            pause = max(_SECOND_PAUSE, 2 * pause)
+
+    def _refuse_hidden_circle(self, load: Load) -> None:
+        """Raise RecursiveLoadError if the load's thread waits for this one in another way than for a load."""
+        loaders = {
+            thread.ident: waited_for._thread.ident
+            for thread, waited_for in list(self._waiting.items())
+            if thread is not this_thread.thread and not waited_for.is_over()
+        }
+        how = waits_for_this_thread(load._thread.ident, loaders)
+        if how is not None:
+            raise RecursiveLoadError(
+                f"key {load.key!r} is being loaded by thread {thread_name(load._thread)!r}, which waits for "
+                f"this one: it is {how}"
+            )
 
     def _refuse_circle(self, me: threading.Thread, load: Load) -> None:
         """Follow who waits for whom. Of the threads of a circle the last to note that it waits sees it."""

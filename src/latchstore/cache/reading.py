@@ -16,8 +16,10 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
+from latchstore.cache.attempts import MISSING
 from latchstore.cache.counting import CountRegister, ThreadCounts
-from latchstore.cache.loading import Failure, LoadTable
+from latchstore.cache.failures import Failures
+from latchstore.cache.loading import LoadTable
 from latchstore.cache.options import checked_clock, checked_seconds
 from latchstore.cache.policies import EvictionPolicy, checked_policy
 from latchstore.contract.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
@@ -30,8 +32,6 @@ from latchstore.engine.bounded import bounded
 from latchstore.engine.entry_facts import EXPIRES, number
 from latchstore.engine.limits import Limits
 from latchstore.engine.memory import DictMemoryStore
-
-MISSING: Any = object()
 
 #: Whether no other thread runs between the bytecodes of a hit, so that its node can count it.
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -66,8 +66,7 @@ class CacheReader(StoreMapping):
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
         super().__init__(self.store, codec)
         self._loads = LoadTable()
-        # Errors that are raised again for a while, instead of loading again.
-        self._failures: dict[str, Failure] = {}
+        self._failures = Failures(clock)
         limits = Limits(
             self._max_entries,
             self._max_bytes,
@@ -217,7 +216,7 @@ class CacheReader(StoreMapping):
         stats : dict
             ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
             ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
-            ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
+            ``undecodable`` (entries that were loaded again, as they could not be decoded), ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
         """
         counts, totals = self._register.total(), self._bounded.totals()
         hits = counts.hits + totals.hits
@@ -231,6 +230,7 @@ class CacheReader(StoreMapping):
             "load_failures": counts.load_failures,
             "load_seconds": counts.load_seconds,
             "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
+            "undecodable": counts.undecodable,
             "evictions": totals.evictions,
             "entries": totals.entries,
             "bytes": totals.weight,

@@ -11,13 +11,15 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from latchstore.cache.attempts import MISSING
 from latchstore.cache.loading import Removal
 from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options, checked_seconds
-from latchstore.cache.reading import MISSING, CacheReader
+from latchstore.cache.reading import CacheReader
 from latchstore.contract.arguments import check_callable, checked_key, describe
 from latchstore.contract.codec import decoded, encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
+from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.values import Entry, entry_from_metadata, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES
@@ -273,11 +275,6 @@ class CacheWriter(CacheReader):
         finally:
             self._failures.pop(key, None)
 
-    def _forget_failures(self, tag: str) -> None:
-        for key, failure in list(self._failures.items()):
-            if tag in failure.tags:
-                self._failures.pop(key, None)
-
     def __delitem__(self, key: str) -> None:
         if not self.delete(key):
             raise KeyError(key)
@@ -301,8 +298,26 @@ class CacheWriter(CacheReader):
         tag = checked_key(tag, "tag")
         with self.store.transaction(f"invalidate tag {tag!r}"):
             self._overtake(Removal(tag=tag))
-            self._forget_failures(tag)
+            self._failures.forget(lambda key, tags: tag in tags)
             keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
+            for key in keys:
+                self.store.delete(key)
+        return len(keys)
+
+    def delete_glob(self, pattern: str) -> int:
+        """Remove all keys that match a pattern, as for ``store.glob``, in one transaction; return how many.
+
+        Loads that are under way do not put theirs back.
+        """
+        matching_keys(pattern, ())  # a pattern that is none is refused before anything is done
+
+        def matches(key: str) -> bool:
+            return bool(matching_keys(pattern, (key,)))
+
+        with self.store.transaction(f"delete {pattern!r}"):
+            self._overtake(Removal(matches=matches))
+            self._failures.forget(lambda key, tags: matches(key))
+            keys = list(self.store.glob(pattern))
             for key in keys:
                 self.store.delete(key)
         return len(keys)

@@ -1,0 +1,400 @@
+"""The loading of a cache.
+
+Thread safety: that of ``loading.py``. Codecs and loaders are called with no lock held, unless the caller has
+opened a transaction around the call.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from latchstore.cache.attempts import MISSING, Attempt, AttemptInside, AttemptLike, Refresh, Shelf, Stale
+from latchstore.cache.failures import bare_copy, kept_failure
+from latchstore.cache.loading import Load, Outcome, Run
+from latchstore.cache.options import Options, checked_options, checked_seconds
+from latchstore.cache.writing import CacheWriter
+from latchstore.contract.arguments import check_callable, checked_key, checked_keys, checked_timeout, describe
+from latchstore.contract.codec import decoded, encoded
+from latchstore.contract.errors import CodecError, EntryTooLargeError
+
+logger = logging.getLogger("latchstore")
+
+#: Seconds after which a refresh that has failed is tried again, if `refresh_after` does not say.
+_TRY_AGAIN = 1.0
+
+
+class _KeptOutError(Exception):
+    """Ends the commit of a load whose result must not be stored any more."""
+
+
+class CacheLoader(CacheWriter):
+    """The part of a `Cache` that loads."""
+
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[str], Any],
+        *,
+        ttl: float | None = None,
+        idle: float | None = None,
+        refresh_after: float | None = None,
+        negative_ttl: float | None = None,
+        weight: int | None = None,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the value of a key; load it if it is missing, once however many threads ask for it.
+
+        Parameters
+        ----------
+        key : str
+        loader : callable
+            Called with the key, with no lock held; returns the value. It may use the cache, but not wait for
+            this key again.
+        negative_ttl : float, optional
+            Seconds for which a copy of a failure is raised instead of loading again; 0 if None.
+        timeout : float, optional
+            Seconds to wait for another thread's load, which goes on then; as long as it takes if None.
+        ttl, idle, refresh_after, weight, tags, metadata
+            As for `set`.
+
+        Returns
+        -------
+        value : object
+            To the thread that has loaded it what the loader has returned, to the others a copy. A value that
+            is too heavy for the cache is returned, and not kept. If the key was set meanwhile it is what was
+            set; if it was deleted, what was loaded is not kept.
+
+        Raises
+        ------
+        Exception
+            Whatever the loader raises; those who have waited for it get a copy, without its frames. With an
+            old value that is to be refreshed there, that is returned, and the failure logged; it is tried
+            again after `refresh_after`, or a second.
+        LoadTimeoutError
+            If another thread's load takes longer than `timeout`.
+        RecursiveLoadError
+            If the loader, or one that waits for it, asks for the same key; also by way of a future or a
+            thread that it waits for. Other ways cannot be seen: after five seconds a warning is logged.
+        """
+        found = self._find(key)
+        if found is not MISSING and type(found) is not Stale:
+            return found
+        # Looked at only when they are needed, as most calls are hits.
+        key = checked_key(key)
+        check_callable(loader, "loader")
+        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
+        negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
+        attempt = self._attempt(key, found, options, negative_ttl, checked_timeout(timeout))
+        try:
+            if attempt.begin():
+                try:
+                    value = loader(key)
+                except BaseException as error:
+                    if attempt.failed(error):
+                        raise
+                else:
+                    attempt.loaded(value)
+            return attempt.value
+        finally:
+            attempt.run.over = True
+            attempt.end()
+
+    def _find(self, key: str) -> Any:
+        """Return the value of a key, `MISSING` if none can be decoded, a `Stale` if it is to be refreshed."""
+        try:
+            found = self.get(key, MISSING)
+        except CodecError as error:
+            self._note_undecodable(error)
+            counts = self._counts.mine
+            counts.hits -= 1  # which `get` has counted
+            counts.misses += 1
+            return MISSING
+        # hot path: an entry without metadata is not refreshed.
+        if found is not MISSING and self._entries.get(key) and self._is_due(key):
+            return Stale(found)
+        return found
+
+    def _is_due(self, key: str) -> bool:
+        """Tell whether a key that is there is to be loaded again."""
+        entry = self._bounded.entry(key)
+        time = None if entry is None else self._bounded.refresh_at(key, entry)
+        return time is not None and time <= self._bounded.now()
+
+    def _decode(self, key: str, data: bytes, noted: bool = False) -> Any:
+        """Return a value; `MISSING` if it cannot be decoded, so that it is loaded again.
+
+        That is noted, unless it has been when the key was first looked for.
+        """
+        try:
+            return decoded(self._codec, key, data)
+        except CodecError as error:
+            if not noted:
+                self._note_undecodable(error)
+            return MISSING
+
+    def _note_undecodable(self, error: CodecError) -> None:
+        self._counts.mine.undecodable += 1
+        logger.warning("%s; it is loaded again", str(error))  # text: see `kept_failure`
+
+    def _attempt(
+        self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
+    ) -> AttemptLike:
+        """Return an attempt to load a key, of which `_find` has found this much."""
+        shelf = Shelf(
+            self._live_data,
+            self._decode,
+            functools.partial(encoded, self._codec),
+            self._revision,
+            self._store_loaded,
+            self._store_refreshed,
+            self._put_inside,
+            self._is_due,
+            self._postpone,
+            self._loads,
+            self._failures,
+            self._counts,
+        )
+        inside = self._bounded.current_transaction() is not None
+        self._index_tags(options)
+        if type(found) is Stale:
+            return Refresh(shelf, key, options, found.value, not inside)
+        if inside:
+            return AttemptInside(shelf, key, options)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return Attempt(shelf, key, options, negative_ttl, deadline)
+
+    def _put_inside(self, load: Load, data: bytes, options: Options) -> bytes | None:
+        """Set what was loaded in a transaction; return what the loader itself has set."""
+        if load.kept_out:
+            return self._live_data(load.key)
+        self._put_if_it_fits(load.key, data, options)
+        return None
+
+    def _put_if_it_fits(
+        self, key: str, data: bytes, options: Options, check: Callable[[], None] | None = None
+    ) -> None:
+        try:
+            self._put(key, data, options, check)
+        except EntryTooLargeError as error:
+            logger.debug("%s: returned and not kept", str(error))
+
+    def _revision(self, key: str) -> int:
+        entry = self._bounded.entry(key)
+        return 0 if entry is None else entry.revision
+
+    def _store_loaded(self, load: Load, data: bytes, options: Options, begun_at: int) -> bytes | None:
+        """Keep what was loaded, unless the key was set or deleted meanwhile; return what was set.
+
+        1. A key that is there with another revision was set. One that is not there was deleted, unless the
+           load began with none, or with one that had expired and was swept since.
+        2. The commit that sets or deletes a key which is being loaded marks the load, and the commit of the
+           load looks for that: of the two one comes after the other.
+        """
+        try:
+            self._put_loaded(load, data, options, (0, begun_at))
+        except _KeptOutError:
+            return self._live_data(load.key)
+        return None
+
+    def _store_refreshed(self, load: Load, data: bytes, options: Options, begun_at: int) -> bool:
+        """Put what was loaded in the place of the old value; return whether that was still there."""
+        try:
+            self._put_loaded(load, data, options, (begun_at,))
+        except _KeptOutError:
+            return False
+        return True
+
+    def _put_loaded(self, load: Load, data: bytes, options: Options, revisions: tuple[int, ...]) -> None:
+        """Keep what was loaded if the key has one of some revisions; else raise _KeptOutError."""
+
+        def check() -> None:
+            if load.kept_out or self._revision(load.key) not in revisions:
+                raise _KeptOutError
+
+        if self._bounded.current_transaction() is not None:
+            check()  # nobody else commits before this does, or it is in conflict
+        self._put_if_it_fits(load.key, data, options, check)
+
+    def _postpone(self, key: str, options: Options) -> None:
+        """Have a refresh that has failed tried again later, and not at each hit."""
+        entry = self._bounded.entry(key)
+        if entry is not None:
+            later = self._bounded.now() + (options.refresh_after or _TRY_AGAIN)
+            self._bounded.put_off_refresh(key, entry, later)
+
+    def get_many_or_load(
+        self,
+        keys: Iterable[str],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Return the values of many keys; load those that are missing in one call.
+
+        Parameters
+        ----------
+        keys : iterable of str
+        loader : callable
+            Called with the list of keys that are missing and that no other thread is loading; returns a
+            mapping of those that there are.
+        timeout : float, optional
+            Seconds to wait for the loads of other threads, together.
+        **options
+            As for `set`.
+
+        Returns
+        -------
+        values : dict
+            Without the keys that the loader did not have.
+        """
+        wanted = list(dict.fromkeys(checked_keys(keys)))
+        check_callable(loader, "loader")
+        timeout = checked_timeout(timeout)
+        checked = checked_options(self._ttl, **options)
+        found = {key: value for key in wanted if (value := self._present(key)) is not MISSING}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        missing = [key for key in wanted if key not in found]
+        inside = self._bounded.current_transaction() is not None
+        self._index_tags(checked)
+        while missing:
+            run = Run()
+            loads = [Load(key, run, checked.tags) for key in missing]
+            try:
+                # All of ours are loaded before any other is waited for: so no circle can close here.
+                done = self._claim_and_load_many(loads, loader, checked, inside, found)
+            finally:
+                run.over = True
+                self._loads.end(loads)
+                self._loads.end_inside()
+            others = [key for key in missing if key not in done]
+            missing = [key for key in others if not self._wait_for_other(key, found, deadline)]
+        return {key: found[key] for key in wanted if key in found}
+
+    def _present(self, key: str) -> Any:
+        """Return the value of a key, also if it is to be refreshed; `MISSING` if there is none."""
+        found = self._find(key)
+        return found.value if type(found) is Stale else found
+
+    def _claim_and_load_many(
+        self,
+        loads: list[Load],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        options: Options,
+        inside: bool,
+        found: dict[str, Any],
+    ) -> list[str]:
+        """Load those keys that no other thread is loading; return which they were."""
+        if inside:
+            mine = loads
+            self._loads.begin_inside(mine)
+        else:
+            mine = [load for load in loads if self._loads.claim(load) is load]
+        found.update(self._load_many(mine, loader, options, inside))
+        return [load.key for load in mine]
+
+    def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:
+        """Wait for another thread's load of a key; return whether that has settled it."""
+        load = self._loads.running(key)
+        if load is None:
+            value = self._present(key)
+        else:
+            outcome = self._loads.wait_if_current(load, deadline)
+            if outcome.error is not None:
+                raise bare_copy(outcome.error)
+            if outcome.absent:
+                return True
+            value = MISSING if outcome.data is None else self._decode(key, outcome.data)
+        if value is MISSING:
+            return False
+        found[key] = value
+        return True
+
+    def _load_many(
+        self,
+        loads: list[Load],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        options: Options,
+        inside: bool,
+    ) -> dict[str, Any]:
+        """Run the loads that this thread has claimed."""
+        values: dict[str, Any] = {}
+        data: dict[str, bytes] = {}
+        try:
+            missing = loads if inside else self._still_missing(loads, values, data)
+            if missing:
+                self._load_missing(missing, loader, options, values, data)
+        except MemoryError:
+            raise  # no failure of the loader's: those who wait try
+        except Exception as error:
+            kept = kept_failure(loads[0].key, error) if loads else None
+            for load in loads:
+                if kept is not None or load.key in data:
+                    self._loads.finish(load, _outcome_of_many(data.get(load.key), kept))
+            raise
+        for load in loads:
+            self._loads.finish(load, _outcome_of_many(data.get(load.key), None))
+        return values
+
+    def _still_missing(self, loads: list[Load], values: dict[str, Any], data: dict[str, bytes]) -> list[Load]:
+        """Note what is there by now, and return the other loads."""
+        for load in loads:
+            already = self._live_data(load.key)
+            value = MISSING if already is None else self._decode(load.key, already, noted=True)
+            if already is not None and value is not MISSING:
+                data[load.key] = already
+                values[load.key] = value
+        return [load for load in loads if load.key not in data]
+
+    def _load_missing(
+        self,
+        loads: list[Load],
+        loader: Callable[[list[str]], Mapping[str, Any]],
+        options: Options,
+        values: dict[str, Any],
+        data: dict[str, bytes],
+    ) -> None:
+        begun_at = {load.key: self._revision(load.key) for load in loads}
+        loaded = self._loaded_many([load.key for load in loads], loader)
+        fresh = {
+            load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
+        }
+        given = [load for load in loads if load.key in fresh]
+        with self.store.transaction("load many"):
+            kept = {
+                load.key: self._store_loaded(load, fresh[load.key], options, begun_at[load.key])
+                for load in given
+            }
+        for key, by_others in kept.items():
+            theirs = MISSING if by_others is None else self._decode(key, by_others)
+            values[key] = loaded[key] if theirs is MISSING else theirs
+            data[key] = fresh[key] if theirs is MISSING or by_others is None else by_others
+
+    def _loaded_many(
+        self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        counts = self._counts.mine
+        begun = time.perf_counter()
+        try:
+            loaded = loader(keys)
+        except BaseException:
+            counts.load_failures += 1
+            raise
+        else:
+            counts.loads += 1
+        finally:
+            counts.load_seconds += time.perf_counter() - begun
+        if not isinstance(loaded, Mapping):
+            raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
+        return loaded
+
+
+def _outcome_of_many(data: bytes | None, error: BaseException | None) -> Outcome:
+    """Return how the load of one of many keys has ended."""
+    return Outcome(data, None if data is not None else error, data is None and error is None)

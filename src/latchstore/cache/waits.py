@@ -1,0 +1,94 @@
+"""For what a thread waits, as far as its stack shows it.
+
+A loader that hands work to another thread and waits for that may wait for a thread that waits for the load.
+Two ways of waiting prove it: for a future whose call this thread runs, and for this thread's end. Nothing
+else proves it: a lock or a queue may be served by any thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+#: Where frames of waiting threads are: those of a wait are the innermost of the stack.
+_POOLS = "concurrent.futures.thread"
+_WAITING = ("threading", "concurrent.futures._base", _POOLS)
+
+
+def place_of(thread: threading.Thread) -> str:
+    """Return where a thread is, for messages."""
+    frame = None if thread.ident is None else sys._current_frames().get(thread.ident)
+    return "no longer running" if frame is None else _place(frame)
+
+
+def waits_for_this_thread(first: int | None, loaders: Mapping[int | None, int | None]) -> str | None:
+    """Tell where a thread waits, if that wait cannot end before this thread goes on; else None.
+
+    Parameters
+    ----------
+    first : int or None
+        The identifier of the thread.
+    loaders : mapping
+        Identifiers of threads that wait for a load, with that of the thread which runs the load.
+    """
+    has_gil = getattr(sys, "_is_gil_enabled", None)
+    if has_gil is not None and not has_gil():
+        return None  # the stacks of threads that run must not be read without the GIL
+    me = threading.get_ident()
+    frames = sys._current_frames()
+    try:
+        seen: set[int | None] = {None}
+        waiting = [first]
+        while waiting:
+            ident = waiting.pop()
+            if ident in seen or ident not in frames:
+                continue
+            seen.add(ident)
+            next_ones = [loaders[ident]] if ident in loaders else list(_awaited(frames[ident], frames))
+            if me in next_ones:
+                return _place(frames[ident])
+            waiting.extend(next_ones)
+        return None
+    finally:
+        frames.clear()  # it has this frame, which has it
+
+
+def _awaited(frame: FrameType, frames: Mapping[int, FrameType]) -> Iterator[int | None]:
+    """Find the threads whose work a thread waits for."""
+    for inner in _stack(frame):
+        if inner.f_globals.get("__name__") not in _WAITING:
+            return
+        name, own = inner.f_code.co_name, inner.f_locals
+        if name == "join" and isinstance(own.get("self"), threading.Thread):
+            yield own["self"].ident
+        elif name in ("result", "exception"):
+            yield from _running(own.get("self"), frames)
+        elif name == "wait" and own.get("return_when") == "ALL_COMPLETED":
+            for future in list(own["fs"]):
+                yield from _running(future, frames)
+
+
+def _running(future: Any, frames: Mapping[int, FrameType]) -> Iterator[int]:
+    """Find the thread that runs the call of a future."""
+    for ident, frame in frames.items():
+        for inner in _stack(frame):
+            runs_one = inner.f_code.co_name == "run" and inner.f_globals.get("__name__") == _POOLS
+            if runs_one and getattr(inner.f_locals.get("self"), "future", None) is future:
+                yield ident
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _place(frame: FrameType) -> str:
+    """Name the innermost frame that is not one of the waiting itself."""
+    for inner in _stack(frame):
+        if inner.f_globals.get("__name__") not in _WAITING:
+            return f"in {inner.f_code.co_qualname}, {inner.f_code.co_filename}:{inner.f_lineno}"
+    return "waiting"

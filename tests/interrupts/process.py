@@ -112,7 +112,7 @@ def run_storm(judge: str, names: list[str], tally: Tally, options: argparse.Name
 
 def run_dispatcher(tally: Tally, options: argparse.Namespace) -> None:
     """Strike the threads that call the listeners of one store after the other."""
-    # Without a lock. Until Python 3.13 an exception may leave that of a handler taken, and who logs waits for it.
+    # Without a lock. Until Python 3.13 an exception may leave that of a handler taken: loggers wait.
     log = logging.getLogger("latchstore")
     log.addHandler(logging.NullHandler())
     log.propagate = False

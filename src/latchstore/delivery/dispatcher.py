@@ -81,6 +81,9 @@ class _Deliverer(ListenerCalls):
         self._life = Latch()
         # Who delivers, by thread identifier: the first one; see rule 3.
         self._post: dict[int, threading.Thread] = {}
+        # Of the thread that was started last, if it is to deliver: if an exception strikes who starts one, it
+        # may begin when another one has been started instead, or nothing is to be delivered any more.
+        self._newest: list[None] | None = None
         # Whether it was logged that no thread can be started.
         self._warned = False
         # What has failed last, at which point, and how often in a row.
@@ -154,6 +157,7 @@ class _Deliverer(ListenerCalls):
         if self._post or sys.is_finalizing():
             return True
         left: list[None] = []
+        self._newest = left
         thread = DeliveryThread(partial(self._run, left), self._name)
         thread.start()
         # Not until it has ended: at its end it asks for the latch that is held here.
@@ -166,7 +170,8 @@ class _Deliverer(ListenerCalls):
         """Deliver until told to end; the function of the thread."""
         struck: BaseException | None = None
         try:
-            self._deliver_until(None)
+            if self._newest is left:
+                self._deliver_until(None)
         except BaseException as error:
             struck = error
         finally:
@@ -175,7 +180,7 @@ class _Deliverer(ListenerCalls):
                 # Somebody wrote while it ended, or it was broken off.
                 self.ensure_running()
         if struck is not None:
-            # When another thread goes on: a handler of logging may wait for ever (tests/interrupts/README.md).
+            # When another thread goes on: logging may wait for ever (tests/interrupts/README.md).
             logger.error("the dispatcher's thread was broken off; another one goes on", exc_info=struck)
             struck = None  # this frame is in its traceback
 
@@ -441,6 +446,7 @@ class EventDispatcher(_Deliverer):
         """
         begun = time.monotonic()
         self.flush(timeout)
+        self._newest = None
         if self._post and not sys.is_finalizing():
             end = End(self._queue)
             self._wait_for(end, None if timeout is None else max(0.0, begun + timeout - time.monotonic()))

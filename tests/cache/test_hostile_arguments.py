@@ -186,7 +186,7 @@ CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
 
 def test_every_public_method_is_called() -> None:
     public = {name for name in dir(Cache) if not name.startswith("_")}
-    attributes = {"max_bytes", "max_entries"}
+    attributes = {"codec", "max_bytes", "max_entries"}
     without_arguments = {"clear", "items", "keys", "popitem", "stats", "sweep", "values"}
     elsewhere = {"update"}
     assert public - attributes - without_arguments - elsewhere == set(CALLS)

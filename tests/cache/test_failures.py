@@ -12,7 +12,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -77,6 +77,22 @@ class Broken(Exception):
         raise RuntimeError("is not copied")
 
 
+class Hidden(Exception):
+    """Keeps its code where only its own way of copying finds it, as classes written in C do."""
+
+    codes: ClassVar[weakref.WeakKeyDictionary[Hidden, int]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, code: int) -> None:
+        self.codes[self] = code
+
+    @property
+    def value(self) -> int:
+        return self.codes[self]
+
+    def __reduce__(self) -> Any:
+        return Hidden, (self.value,)
+
+
 class Everything(ExceptionGroup[Exception]):
     pass
 
@@ -110,6 +126,7 @@ MADE: dict[str, Callable[[], object]] = {
     "of several bases": raising(Mixed(2, "no")),
     "whose __reduce__ fails": raising(Broken("x")),
     "with a __reduce__": raising(CodecError("key", "no")),
+    "with a hidden part": raising(Hidden(7)),
     "OSError": lambda: os.stat("/no/such/file"),
     "OSError of two files": raising(OSError(18, "no link", "a", None, "b")),
     "UnicodeDecodeError": lambda: b"\xff".decode(),
@@ -152,6 +169,12 @@ def has_frames(error: BaseException) -> bool:
         elif isinstance(value, (list, tuple)):
             rest += value
     return False
+
+
+def has_exceptions(records: list[logging.LogRecord]) -> bool:
+    """Tell whether a log that keeps these records keeps frames by them."""
+    arguments = [each for record in records for each in (record.exc_info, *(record.args or ()))]
+    return any(isinstance(each, BaseException) or type(each) is tuple for each in arguments)
 
 
 class TestCopies:
@@ -332,6 +355,7 @@ class TestEachHasItsOwn:
         assert loading.future.exception(TIMEOUT) is error
         assert one.result(TIMEOUT) == "loaded"
         assert "the failure of key 'key' is not passed on, as a LookupError cannot be copied" in caplog.text
+        assert not has_exceptions(caplog.records)
         while error.__cause__ is not None:  # freed one by one
             inner, error.__cause__ = error.__cause__, None
             error = inner  # type: ignore[assignment]
@@ -360,6 +384,7 @@ class TestUndecodable:
         assert len(warnings) == 1
         assert "key 'key' cannot be decoded" in warnings[0].message
         assert warnings[0].message.endswith("it is loaded again")
+        assert not has_exceptions(warnings)
 
     def test_of_many(self, cache: Cache) -> None:
         asked: list[list[str]] = []

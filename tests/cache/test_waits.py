@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -183,29 +182,66 @@ def test_a_loader_that_takes_long_is_waited_for_with_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(loading, "_LONG", 0.05)
-    ways, warned = Ways(pool), threading.Event()
+    monkeypatch.setattr(loading, "_LONG", 0.02)
+    ways, looks = Ways(pool), threading.Semaphore(0)
+    look = loading.LoadTable._refuse_hidden_circle
 
-    class Heard(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            warned.set()
+    def looking(self: loading.LoadTable, load: loading.Load) -> None:
+        look(self, load)
+        looks.release()
 
-    handler = Heard()
-    loading.logger.addHandler(handler)
-    try:
-        with ThreadPoolExecutor(2) as callers:
-            futures = [
-                callers.submit(cache.get_or_load, "key", lambda key: ways.ways()[number]()) for _ in range(2)
-            ]
-            assert warned.wait(TIMEOUT)
-            assert not any(future.done() for future in futures)
-            ways.go_on.set()
-            assert [future.result(TIMEOUT) for future in futures] == ["loaded"] * 2
-    finally:
-        loading.logger.removeHandler(handler)
+    monkeypatch.setattr(loading.LoadTable, "_refuse_hidden_circle", looking)
+    with ThreadPoolExecutor(2) as callers:
+        futures = [
+            callers.submit(cache.get_or_load, "key", lambda key: ways.ways()[number]()) for _ in range(2)
+        ]
+        for _ in range(6):  # of the second and the later ones one warns
+            assert looks.acquire(timeout=TIMEOUT)
+        assert not any(future.done() for future in futures)
+        ways.go_on.set()
+        assert [future.result(TIMEOUT) for future in futures] == ["loaded"] * 2
     (record,) = caplog.records
     assert "has waited for key 'key'" in record.message
     assert "test_waits.py" in record.message
+
+
+def test_a_load_whose_end_is_struck(
+    cache: Cache, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in the table; those who wait for it, and the next who ask, load the key themselves."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def load(key: str) -> None:
+        entered.set()
+        assert go_on.wait(TIMEOUT)
+        raise KeyboardInterrupt
+
+    def struck(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading.LoadTable, "end", struck)
+        first = pool.submit(cache.get_or_load, "key", load)
+        assert entered.wait(TIMEOUT)
+        waiting = pool.submit(cache._loads.wait_if_current, cache._loads._loads["key"], None)
+        go_on.set()
+        with pytest.raises(KeyboardInterrupt):
+            first.result(TIMEOUT)
+        assert waiting.result(TIMEOUT) == loading.Outcome(None, None)
+    assert cache._loads
+    assert cache.get_or_load("key", lambda key: "loaded") == cache["key"] == "loaded"
+
+
+def test_a_load_in_a_transaction_whose_end_is_struck(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def struck(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with cache.store.transaction():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loading.LoadTable, "end_inside", struck)
+            cache.get_or_load("key", lambda key: "lost")
+        cache.delete("key")
+        assert cache.get_or_load("key", lambda key: "loaded") == "loaded"
 
 
 def test_a_timeout_that_is_longer_than_the_first_looks(cache: Cache, pool: ThreadPoolExecutor) -> None:

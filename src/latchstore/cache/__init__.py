@@ -1,7 +1,9 @@
-"""A shared cache on top of a store: bounded, expiring, and loaded by one thread at a time.
+"""A shared cache on a store that keeps its bound: expiring, and loaded by one thread at a time.
 
-`shared` has the cache, `ledger` its books, `policies` what goes first, `loading` the loads, `memoizing`
-functions whose results are kept, `counting` the statistics.
+It imports from the engine and what is below it. Begin with ``shared.py``, which has `Cache` and what loads;
+it stands on ``reading.py`` and ``writing.py``. The bound itself is in ``engine/bounds.py``, which entry it
+evicts in ``policies.py``. ``loading.py`` has the loads that run, ``memoizing.py`` functions whose results are
+kept, ``options.py`` how an entry is to be kept, ``counting.py`` the statistics.
 """
 
 from latchstore.cache.policies import EvictionPolicy

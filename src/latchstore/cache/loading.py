@@ -40,6 +40,10 @@ class Outcome(NamedTuple):
     absent: bool = False
 
 
+class KeptOutError(Exception):
+    """Ends the commit of a load whose result must not be stored any more."""
+
+
 class Failure(NamedTuple):
     """An error that is raised again until a time, in seconds of the cache's clock."""
 

@@ -14,18 +14,12 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from latchstore.cache.loading import Failure, Load, Outcome
+from latchstore.cache.loading import Failure, KeptOutError, Load, Outcome
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.options import Options, checked_options, checked_seconds
 from latchstore.cache.reading import MISSING
 from latchstore.cache.writing import CacheWriter
-from latchstore.contract.arguments import (
-    check_callable,
-    checked_key,
-    checked_keys,
-    checked_timeout,
-    describe,
-)
+from latchstore.contract.arguments import check_callable, checked_key, checked_keys, checked_timeout, describe
 from latchstore.contract.codec import decoded, encoded
 from latchstore.contract.errors import EntryTooLargeError
 
@@ -41,39 +35,37 @@ _MANY_FAILURES = 1_000
 _TRY_AGAIN = 1.0
 
 
-class _KeptOutError(Exception):
-    """Ends the commit of a load whose result must not be stored any more."""
-
-
 class Cache(CacheWriter):
     """A cache of Python objects, by string keys, that any number of threads share.
 
     It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
-    of a store, so they can be watched, listened to, read in snapshots and changed in transactions; evicting
-    and expiring are commits like any other, with a StoreEvictEvent that says the cause.
+    of a store, so they can be watched, listened to, read in snapshots and changed in transactions. Without a
+    bound it grows for ever.
 
     Parameters
     ----------
     store : AbstractStore, optional
-        Where the entries are; a DictMemoryStore of its own if None. Of a store that others write to, too, the
-        cache hears by events, and takes what they write into its bound.
+        Where the entries are; a DictMemoryStore of its own if None. It must keep bounds in its own commits,
+        as a DictMemoryStore does; others are refused. All that the store holds belongs to the cache, whoever
+        writes it; of several caches on one store the narrowest bound holds.
     max_entries : int, optional
         How many entries there may be.
     max_bytes : int, optional
         How much they may weigh together: for each the length of key and data, and of the metadata's names and
-        values, or the `weight` given with it.
+        values, or the `weight` given with it. The store itself refuses an entry that weighs more alone.
     ttl : float, optional
         Seconds after which an entry expires, unless it is set with a ttl of its own; None or infinity: never.
     idle : float, optional
-        Seconds without a hit after which an entry goes.
+        Seconds without a hit after which an entry expires; for what others write, and what a transaction
+        sets, from the first time on that the cache looks at it.
     policy : str or callable
-        What goes when there is no room: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes an
-        EvictionPolicy.
+        Which entry is evicted when the cache is full: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes
+        an EvictionPolicy.
     codec : str or Codec
-        How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or an object with
-        ``encode`` and ``decode``.
+        How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or one's own.
     clock : callable
-        Returns seconds. With ``time.time`` what is saved with the store can expire when it is loaded again.
+        Returns seconds; ``time.monotonic``, looked up at each call, if it is not given. If it tells less than
+        it did when the store was saved, as after a boot, what is loaded with a time of its own is dropped.
 
     Attributes
     ----------
@@ -81,14 +73,13 @@ class Cache(CacheWriter):
 
     Notes
     -----
-    With an exclusive transaction open, an entry that it has read or written is evicted by nobody else before
-    it ends; for an optimistic one eviction is a change like any other, so it conflicts, and ``attempts``
-    tries again. Inside a transaction the cache shows what the transaction sees, and what it evicts to make
-    room goes with the commit, or comes back with the rollback. Expired entries are not returned inside it,
-    either.
+    The bound holds at each commit: one that would exceed it evicts in the same commit, with a StoreEvictEvent
+    that tells the cause, never a key that it writes itself if there is another one. A transaction shows what
+    it evicts, and a rollback brings it back. An entry that an exclusive transaction has read or written stays
+    until that ends; for an optimistic one eviction is a change like any other, so it conflicts.
 
-    A cache on a store of its own does not hear of what is written to that store directly: it learns of it
-    when the key is read. Give it the store to have it listen.
+    The cache never returns an expired entry, in a transaction neither. The store, its snapshots, queries and
+    watches show it until it is evicted: by later commits of the cache, a few by each, or by `sweep`.
 
     Examples
     --------
@@ -254,18 +245,18 @@ class Cache(CacheWriter):
         """
         try:
             self._put_loaded(load, data, options, (0, begun_at))
-        except _KeptOutError:
+        except KeptOutError:
             return self._live_data(load.key)
         except EntryTooLargeError as error:
             logger.debug("%s: returned and not kept", error)
         return None
 
     def _put_loaded(self, load: Load, data: bytes, options: Options, revisions: tuple[int, ...]) -> None:
-        """Keep what was loaded if the key has one of some revisions; else raise _KeptOutError."""
+        """Keep what was loaded if the key has one of some revisions; else raise KeptOutError."""
 
         def check() -> None:
             if load.kept_out or self._revision(load.key) not in revisions:
-                raise _KeptOutError
+                raise KeptOutError
 
         if self._bounded.current_transaction() is not None:
             check()  # nobody else commits before this does, or it is in conflict
@@ -291,7 +282,7 @@ class Cache(CacheWriter):
             data = encoded(self._codec, key, value)
             try:
                 self._put_loaded(mine, data, options, (begun_at,))
-            except _KeptOutError:
+            except KeptOutError:
                 value = self.get(key, value)
             self._loads.finish(mine, Outcome(data, None))
             return value
@@ -451,7 +442,9 @@ class Cache(CacheWriter):
         data: dict[str, bytes],
     ) -> None:
         begun_at = {load.key: self._revision(load.key) for load in loads}
-        loaded = self._loaded_many([load.key for load in loads], loader)
+        loaded: Any = self._loaded([load.key for load in loads], loader)  # type: ignore[arg-type]
+        if not isinstance(loaded, Mapping):
+            raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
         fresh = {
             load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
         }
@@ -464,14 +457,6 @@ class Cache(CacheWriter):
         for key, by_others in kept.items():
             values[key] = loaded[key] if by_others is None else decoded(self._codec, key, by_others)
             data[key] = fresh[key] if by_others is None else by_others
-
-    def _loaded_many(
-        self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
-    ) -> Mapping[str, Any]:
-        loaded = self._loaded(keys, loader)  # type: ignore[arg-type]
-        if not isinstance(loaded, Mapping):
-            raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
-        return loaded
 
     def memoize(
         self,

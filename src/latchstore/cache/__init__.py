@@ -1,8 +1,11 @@
-"""A shared cache on top of a store: bounded, expiring, and loaded by one thread at a time.
+"""A shared cache on a store that keeps its bound: expiring, and loaded by one thread at a time.
 
-`shared` has the cache, `ledger` its books, `policies` what goes first, `counting` the statistics. Loads:
-`loading` has those that run, `attempts` the steps of one call, `failures` what is kept of a failure, `waits`
-which thread waits for which. Memoized functions: `memoizing`, and `argument_keys` for the keys of calls.
+It imports from the engine and what is below it. Begin with ``shared.py``, which has `Cache`; it stands on
+``loader.py``, ``writing.py`` and ``reading.py``. The bound itself is in ``engine/bounds.py``, which entry it
+evicts in ``policies.py``. Loads: ``loading.py`` has those that run, ``attempts.py`` the steps of one call,
+``failures.py`` what is kept of a failure, ``waits.py`` which thread waits for which. Memoized functions:
+``memoizing.py``, and ``argument_keys.py`` for the keys of calls. ``options.py`` has how an entry is to be
+kept, ``counting.py`` the statistics.
 """
 
 from latchstore.cache.policies import EvictionPolicy

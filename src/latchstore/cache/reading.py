@@ -45,6 +45,8 @@ def monotonic() -> float:
 class CacheReader(StoreMapping):
     """The part of a `Cache` that writes nothing; the parameters are those of `Cache`."""
 
+    _codec: Codec  # of the mapping
+
     def __init__(
         self,
         store: AbstractStore | None = None,

@@ -25,31 +25,33 @@ class Cache(CacheLoader):
     """A cache of Python objects, by string keys, that any number of threads share.
 
     It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
-    of a store, so they can be watched, listened to, read in snapshots and changed in transactions; evicting
-    and expiring are commits like any other, with a StoreEvictEvent that says the cause.
+    of a store, so they can be watched, listened to, read in snapshots and changed in transactions. Without a
+    bound it grows for ever.
 
     Parameters
     ----------
     store : AbstractStore, optional
-        Where the entries are; a DictMemoryStore of its own if None. Of a store that others write to, too, the
-        cache hears by events, and takes what they write into its bound.
+        Where the entries are; a DictMemoryStore of its own if None. It must keep bounds in its own commits,
+        as a DictMemoryStore does; others are refused. All that the store holds belongs to the cache, whoever
+        writes it; of several caches on one store the narrowest bound holds.
     max_entries : int, optional
         How many entries there may be.
     max_bytes : int, optional
         How much they may weigh together: for each the length of key and data, and of the metadata's names and
-        values, or the `weight` given with it.
+        values, or the `weight` given with it. The store itself refuses an entry that weighs more alone.
     ttl : float, optional
         Seconds after which an entry expires, unless it is set with a ttl of its own; None or infinity: never.
     idle : float, optional
-        Seconds without a hit after which an entry goes.
+        Seconds without a hit after which an entry expires; for what others write, and what a transaction
+        sets, from the first time on that the cache looks at it.
     policy : str or callable
-        What goes when there is no room: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes an
-        EvictionPolicy.
+        Which entry is evicted when the cache is full: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes
+        an EvictionPolicy.
     codec : str or Codec
-        How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or an object with
-        ``encode`` and ``decode``.
+        How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or one's own.
     clock : callable
-        Returns seconds. With ``time.time`` what is saved with the store can expire when it is loaded again.
+        Returns seconds; ``time.monotonic``, looked up at each call, if it is not given. If it tells less than
+        it did when the store was saved, as after a boot, what is loaded with a time of its own is dropped.
 
     Attributes
     ----------
@@ -57,14 +59,13 @@ class Cache(CacheLoader):
 
     Notes
     -----
-    With an exclusive transaction open, an entry that it has read or written is evicted by nobody else before
-    it ends; for an optimistic one eviction is a change like any other, so it conflicts, and ``attempts``
-    tries again. Inside a transaction the cache shows what the transaction sees, and what it evicts to make
-    room goes with the commit, or comes back with the rollback. Expired entries are not returned inside it,
-    either.
+    The bound holds at each commit: one that would exceed it evicts in the same commit, with a StoreEvictEvent
+    that tells the cause, never a key that it writes itself if there is another one. A transaction shows what
+    it evicts, and a rollback brings it back. An entry that an exclusive transaction has read or written stays
+    until that ends; for an optimistic one eviction is a change like any other, so it conflicts.
 
-    A cache on a store of its own does not hear of what is written to that store directly: it learns of it
-    when the key is read. Give it the store to have it listen.
+    The cache never returns an expired entry, in a transaction neither. The store, its snapshots, queries and
+    watches show it until it is evicted: by later commits of the cache, a few by each, or by `sweep`.
 
     Examples
     --------

@@ -61,10 +61,13 @@ class BoundedTable(BoundedStore):
 
     def _drop_timed(self) -> None:
         with self._store.transaction("drop what was saved by another clock"):
-            for key, entry in self.items():
-                if EXPIRES in entry or REFRESH in entry:
-                    self._store.evict(key, "expired")
+            self._evict_timed()
         self._table.loaded_at = None
+
+    def _evict_timed(self) -> None:
+        for key, entry in self.items():
+            if EXPIRES in entry or REFRESH in entry:
+                self._store.evict(key, "expired")
 
     def __del__(self) -> None:
         # Wherever the collector runs: so it takes no lock. An exception may have struck the first lines.

@@ -218,7 +218,8 @@ class CacheReader(StoreMapping):
         stats : dict
             ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
             ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
-            ``undecodable`` (entries that were loaded again, as they could not be decoded), ``evictions`` (a dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
+            ``undecodable`` (entries that were loaded again, as they could not be decoded), ``evictions`` (a
+            dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
         """
         counts, totals = self._register.total(), self._bounded.totals()
         hits = counts.hits + totals.hits

@@ -361,8 +361,10 @@ def _watch_class_body(function: object) -> None:
     for _ in range(_DECORATORS):
         if frame is None:
             return
-        if frame.f_locals.get("__qualname__") == body:
-            frame.f_locals.setdefault(_ClassBodyWatch.NAME, _ClassBodyWatch())
+        namespace = frame.f_locals
+        if isinstance(namespace, dict) and namespace.get("__qualname__") == body:
+            # As of a dict: that of an enum, say, has a __setitem__ of its own.
+            dict.setdefault(namespace, _ClassBodyWatch.NAME, _ClassBodyWatch())
             return
         frame = frame.f_back
 

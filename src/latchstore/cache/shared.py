@@ -539,7 +539,8 @@ class Cache(StoreMapping):
             If another thread's load takes longer than `timeout`.
         RecursiveLoadError
             If the loader, or one that waits for it, asks for the same key; also by way of a future or a
-            thread that it waits for. Other ways cannot be seen: after five seconds a warning is logged.
+            thread that it waits for, which cannot be seen without the GIL. After five seconds of waiting in
+            any other way a warning is logged.
         """
         found = self._find(key)
         if found is not MISSING and type(found) is not Stale:
@@ -594,7 +595,10 @@ class Cache(StoreMapping):
 
     def _note_undecodable(self, error: CodecError) -> None:
         self._counts.mine.undecodable += 1
-        logger.warning("%s; it is loaded again", str(error))  # text: see `kept_failure`
+        # Not the error's own text, which shows the data; and no exception, which would keep frames.
+        logger.warning(
+            "key %r cannot be decoded and is loaded again: %s", error.key, describe(error.__cause__)
+        )
 
     def _attempt(
         self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from latchstore.cache.attempts import MISSING, Attempt, AttemptInside, AttemptLike, Refresh, Shelf, Stale
+from latchstore.cache.attempts import MISSING, Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures, bare_copy, kept_failure
 from latchstore.cache.keeper import Keeper
@@ -602,13 +602,13 @@ class Cache(StoreMapping):
 
     def _attempt(
         self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
-    ) -> AttemptLike:
+    ) -> Attempt:
         """Return an attempt to load a key, of which `_find` has found this much."""
         shelf = Shelf(
             self._live_data,
+            self._revision,
             self._decode,
             functools.partial(encoded, self._codec),
-            self._revision,
             self._store_loaded,
             self._store_refreshed,
             self._put_inside,
@@ -623,9 +623,9 @@ class Cache(StoreMapping):
         if type(found) is Stale:
             return Refresh(shelf, key, options, found.value, not inside)
         if inside:
-            return AttemptInside(shelf, key, options)
+            return LoadInside(shelf, key, options)
         deadline = None if timeout is None else time.monotonic() + timeout
-        return Attempt(shelf, key, options, negative_ttl, deadline)
+        return LoadOutside(shelf, key, options, negative_ttl, deadline)
 
     def _put_inside(self, load: Load, data: bytes, options: Options) -> bytes | None:
         """Set what was loaded in a transaction; return what the loader itself has set."""

@@ -11,6 +11,7 @@ import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache import loading
+from tests.builds import WITHOUT_GIL
 from tests.cache.clocks import TIMEOUT, check
 
 
@@ -81,6 +82,11 @@ def by_two_threads(step: Step, pool: ThreadPoolExecutor) -> Any:
 WAYS = [by_result, by_exception, by_map, by_wait, by_a_pool_of_its_own, by_join, by_two_threads]
 
 
+#: Stacks of other threads are not read without the GIL.
+needs_gil = pytest.mark.skipif(WITHOUT_GIL, reason="there is a warning only")
+
+
+@needs_gil
 @pytest.mark.parametrize("way", WAYS)
 def test_a_loader_that_asks_for_its_key_in_another_thread(
     cache: Cache, pool: ThreadPoolExecutor, way: Callable[[Step, ThreadPoolExecutor], Any]
@@ -93,6 +99,7 @@ def test_a_loader_that_asks_for_its_key_in_another_thread(
     assert cache.get_or_load("key", lambda key: 1) == 1
 
 
+@needs_gil
 def test_many_keys_and_memoized_functions(cache: Cache, pool: ThreadPoolExecutor) -> None:
     @cache.memoize
     def function() -> Any:
@@ -107,6 +114,7 @@ def test_many_keys_and_memoized_functions(cache: Cache, pool: ThreadPoolExecutor
         )
 
 
+@needs_gil
 def test_by_way_of_another_load(cache: Cache, pool: ThreadPoolExecutor) -> None:
     """The loader of a waits for a thread that waits for b, whose loader waits for a."""
     other_loads = threading.Event()

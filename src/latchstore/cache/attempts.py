@@ -27,7 +27,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from latchstore.cache.counting import ThreadCounts
 from latchstore.cache.failures import Failures, bare_copy, kept_failure
@@ -50,37 +50,30 @@ class Stale:
 
 
 class Shelf(NamedTuple):
-    """What attempts use of a cache.
+    """What attempts use of a cache: its loads, failures and counts, and functions that it has for them.
 
     Attributes
     ----------
-    live_data : callable
-        Returns the data of a key; None if it is missing or expired.
-    decode : callable
-        Called with key and data, and True if it was tried before; returns the value, `MISSING` if it cannot
-        be decoded.
-    encode : callable
-        Called with key and value; returns the data, or raises CodecError.
-    revision : callable
-        Returns the revision of a key; 0 if it is missing.
-    store : callable
-        Called with load, data, options and the revision at which the load began: stores what was loaded,
-        unless the key was set or deleted since. Returns the data that somebody else has set, or None.
-    refresh : callable
-        Called likewise: stores it in place of the entry of that revision; returns whether it is stored.
+    live_data, revision : callable
+        Called with a key; return its data, None if it is missing or expired, and its revision, 0 likewise.
+    decode, encode : callable
+        Called with key and data, or value; `decode` returns `MISSING` if that fails, and notes it unless a
+        third argument is true.
+    store, refresh : callable
+        Called with load, data, options and the revision at which the load began. `store` sets the key, unless
+        it was set or deleted since, and returns the data that somebody else has set, or None; `refresh`
+        replaces the entry of that revision, and returns whether it has.
     put : callable
-        Called with load, data and options: stores what was loaded in a transaction.
-    is_due : callable
-        Tells whether the value of a key is to be loaded again.
-    postpone : callable
-        Called with key and options: the next try is not made at once.
-    loads, failures, counts
+        Called with load, data and options: as `store`, in a transaction of the caller.
+    is_due, postpone : callable
+        Called with a key, and with options as well: tell whether it is to be loaded again; have that done
+        later.
     """
 
     live_data: Callable[[str], bytes | None]
+    revision: Callable[[str], int]
     decode: Callable[..., Any]
     encode: Callable[[str, Any], bytes]
-    revision: Callable[[str], int]
     store: Callable[[Load, bytes, Options, int], bytes | None]
     refresh: Callable[[Load, bytes, Options, int], bool]
     put: Callable[[Load, bytes, Options], bytes | None]
@@ -91,8 +84,8 @@ class Shelf(NamedTuple):
     counts: ThreadCounts
 
 
-class AttemptLike(Protocol):
-    """What all attempts have.
+class Attempt:
+    """What all attempts have in common; the subclasses say when to load, and what becomes of the value.
 
     Attributes
     ----------
@@ -102,36 +95,33 @@ class AttemptLike(Protocol):
         What the caller is to return.
     """
 
-    run: Run
-    value: Any
-
-    def begin(self) -> bool:
-        """Return whether the caller is to load the value; else it is there, or this raises why it is not."""
-
-    def loaded(self, value: Any) -> None:
-        """Take what the loader has returned."""
-
-    def failed(self, error: BaseException) -> bool:
-        """Take what the loader has raised; return whether the caller is to raise it."""
-
-    def end(self) -> None:
-        """Wake those who wait for this load."""
-
-
-class _Timed:
-    """Counts the load, and what it takes."""
-
     def __init__(self, shelf: Shelf, key: str, options: Options) -> None:
         self.run = Run()
         self.value: Any = MISSING
         self._shelf = shelf
         self._options = options
         self._load = Load(key, self.run, options.tags)
+        self._begun_at = 0
         self._begun = 0.0
 
-    def _begin_counting(self) -> bool:
+    def begin(self) -> bool:
+        """Return whether the caller is to load the value; else it is there, or this raises why it is not."""
+        self._begun_at = self._shelf.revision(self._load.key)
         self._begun = time.perf_counter()
         return True
+
+    def loaded(self, value: Any) -> None:
+        """Take what the loader has returned."""
+        raise NotImplementedError
+
+    def failed(self, error: BaseException) -> bool:
+        """Take what the loader has raised; return whether the caller is to raise it."""
+        self._count(False)
+        return True
+
+    def end(self) -> None:
+        """Wake those who wait for this load."""
+        self._shelf.loads.end((self._load,))
 
     def _count(self, success: bool) -> None:
         counts = self._shelf.counts.mine
@@ -141,8 +131,14 @@ class _Timed:
         else:
             counts.load_failures += 1
 
+    def _take(self, value: Any, data: bytes | None, *noted: bool) -> bool:
+        """Have the caller return what this data says, if it says anything; else the value."""
+        found = MISSING if data is None else self._shelf.decode(self._load.key, data, *noted)
+        self.value = value if found is MISSING else found
+        return found is not MISSING
 
-class Attempt(_Timed):
+
+class LoadOutside(Attempt):
     """Loads a key that is missing, or waits for the thread that does.
 
     Parameters
@@ -162,7 +158,6 @@ class Attempt(_Timed):
         super().__init__(shelf, key, options)
         self._negative_ttl = negative_ttl
         self._deadline = deadline
-        self._begun_at = 0
 
     def begin(self) -> bool:
         shelf, load = self._shelf, self._load
@@ -170,25 +165,17 @@ class Attempt(_Timed):
             shelf.failures.raise_kept(load.key)
             running = shelf.loads.claim(load)
             if running is load:
-                return self._begin_load()
+                break
             outcome = shelf.loads.wait_if_current(running, self._deadline)
             if outcome.error is not None:
                 raise bare_copy(outcome.error)
-            if outcome.data is not None:
-                self.value = shelf.decode(load.key, outcome.data)
-                if self.value is not MISSING:
-                    return False
-
-    def _begin_load(self) -> bool:
-        shelf, load = self._shelf, self._load
-        data = shelf.live_data(load.key)  # another may have loaded it before the claim
-        if data is not None:
-            self.value = shelf.decode(load.key, data, True)
-            if self.value is not MISSING:
-                shelf.loads.finish(load, Outcome(data, None))
+            if self._take(MISSING, outcome.data):
                 return False
-        self._begun_at = shelf.revision(load.key)
-        return self._begin_counting()
+        data = shelf.live_data(load.key)  # another may have loaded it before the claim
+        if self._take(MISSING, data, True):
+            shelf.loads.finish(load, Outcome(data, None))
+            return False
+        return super().begin()
 
     def loaded(self, value: Any) -> None:
         self._count(True)
@@ -196,20 +183,15 @@ class Attempt(_Timed):
         try:
             data = shelf.encode(load.key, value)
             by_others = shelf.store(load, data, self._options, self._begun_at)
-            self.value = value
-            if by_others is not None:
-                theirs = shelf.decode(load.key, by_others)
-                if theirs is not MISSING:
-                    data, self.value = by_others, theirs
-            shelf.loads.finish(load, Outcome(data, None))
+            is_theirs = self._take(value, by_others)
+            shelf.loads.finish(load, Outcome(by_others if is_theirs else data, None))
         except Exception as error:
             self._give_up(error)
             raise
 
     def failed(self, error: BaseException) -> bool:
-        self._count(False)
         self._give_up(error)
-        return True
+        return super().failed(error)
 
     def _give_up(self, error: BaseException) -> None:
         """Have the waiters raise the error as well, unless it has struck this thread only."""
@@ -221,77 +203,59 @@ class Attempt(_Timed):
                 self._shelf.failures.note(self._load, kept, self._negative_ttl)
             self._shelf.loads.finish(self._load, Outcome(None, kept))
 
-    def end(self) -> None:
-        self._shelf.loads.end((self._load,))
 
-
-class AttemptInside(_Timed):
+class LoadInside(Attempt):
     """Loads a key in a transaction: other threads may be waiting for that, so it waits for none."""
 
     def begin(self) -> bool:
         self._shelf.loads.begin_inside((self._load,))
-        return self._begin_counting()
+        return super().begin()
 
     def loaded(self, value: Any) -> None:
         self._count(True)
-        shelf, load = self._shelf, self._load
-        data = shelf.encode(load.key, value)
-        by_loader = shelf.put(load, data, self._options)
-        theirs = MISSING if by_loader is None else shelf.decode(load.key, by_loader)
-        self.value = value if theirs is MISSING else theirs
-
-    def failed(self, error: BaseException) -> bool:
-        self._count(False)
-        return True
+        data = self._shelf.encode(self._load.key, value)
+        self._take(value, self._shelf.put(self._load, data, self._options))
 
     def end(self) -> None:
         self._shelf.loads.end_inside()
 
 
-class Refresh(_Timed):
+class Refresh(Attempt):
     """Loads a key again, if no other thread does; the old value serves meanwhile, and if that fails."""
 
     def __init__(self, shelf: Shelf, key: str, options: Options, old: Any, may_load: bool) -> None:
         super().__init__(shelf, key, options)
         self.value = old
         self._may_load = may_load
-        self._begun_at = 0
 
     def begin(self) -> bool:
         shelf, load = self._shelf, self._load
         if not self._may_load or shelf.loads.claim(load) is not load:
             return False
-        if not shelf.is_due(load.key):
-            data = shelf.live_data(load.key)
-            newer = MISSING if data is None else shelf.decode(load.key, data)
-            self.value = self.value if newer is MISSING else newer
-            return False
-        self._begun_at = shelf.revision(load.key)
-        return self._begin_counting()
+        if shelf.is_due(load.key):
+            return super().begin()
+        self._take(self.value, shelf.live_data(load.key))
+        return False
 
     def loaded(self, value: Any) -> None:
         self._count(True)
         shelf, load = self._shelf, self._load
         try:
             data = shelf.encode(load.key, value)
-            if shelf.refresh(load, data, self._options, self._begun_at):
-                self.value = value
-            else:
-                by_others = shelf.live_data(load.key)
-                theirs = MISSING if by_others is None else shelf.decode(load.key, by_others)
-                self.value = value if theirs is MISSING else theirs
+            is_kept = shelf.refresh(load, data, self._options, self._begun_at)
+            self._take(value, None if is_kept else shelf.live_data(load.key))
             shelf.loads.finish(load, Outcome(data, None))
         except Exception as error:
             self._keep_old(error)
 
     def failed(self, error: BaseException) -> bool:
-        self._count(False)
+        super().failed(error)
         if not isinstance(error, Exception):
             return True
         self._keep_old(error)
         return False
 
-    def _keep_old(self, error: Exception) -> None:
+    def _keep_old(self, error: BaseException) -> None:
         # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
         self._shelf.postpone(self._load.key, self._options)
         logger.warning(
@@ -301,6 +265,3 @@ class Refresh(_Timed):
         )
         # A log that keeps the record is to keep no transaction, whose block may have been left open.
         traceback.clear_frames(error.__traceback__)
-
-    def end(self) -> None:
-        self._shelf.loads.end((self._load,))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from latchstore.cache.attempts import MISSING, Attempt, AttemptInside, AttemptLike, Refresh, Shelf, Stale
+from latchstore.cache.attempts import MISSING, Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
 from latchstore.cache.failures import bare_copy, kept_failure
 from latchstore.cache.loading import Load, Outcome, Run
 from latchstore.cache.options import Options, checked_options, checked_seconds
@@ -80,7 +80,8 @@ class CacheLoader(CacheWriter):
             If another thread's load takes longer than `timeout`.
         RecursiveLoadError
             If the loader, or one that waits for it, asks for the same key; also by way of a future or a
-            thread that it waits for. Other ways cannot be seen: after five seconds a warning is logged.
+            thread that it waits for, which cannot be seen without the GIL. After five seconds of waiting in
+            any other way a warning is logged.
         """
         found = self._find(key)
         if found is not MISSING and type(found) is not Stale:
@@ -140,17 +141,20 @@ class CacheLoader(CacheWriter):
 
     def _note_undecodable(self, error: CodecError) -> None:
         self._counts.mine.undecodable += 1
-        logger.warning("%s; it is loaded again", str(error))  # text: see `kept_failure`
+        # Not the error's own text, which shows the data; and no exception, which would keep frames.
+        logger.warning(
+            "key %r cannot be decoded and is loaded again: %s", error.key, describe(error.__cause__)
+        )
 
     def _attempt(
         self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
-    ) -> AttemptLike:
+    ) -> Attempt:
         """Return an attempt to load a key, of which `_find` has found this much."""
         shelf = Shelf(
             self._live_data,
+            self._revision,
             self._decode,
             functools.partial(encoded, self._codec),
-            self._revision,
             self._store_loaded,
             self._store_refreshed,
             self._put_inside,
@@ -165,9 +169,9 @@ class CacheLoader(CacheWriter):
         if type(found) is Stale:
             return Refresh(shelf, key, options, found.value, not inside)
         if inside:
-            return AttemptInside(shelf, key, options)
+            return LoadInside(shelf, key, options)
         deadline = None if timeout is None else time.monotonic() + timeout
-        return Attempt(shelf, key, options, negative_ttl, deadline)
+        return LoadOutside(shelf, key, options, negative_ttl, deadline)
 
     def _put_inside(self, load: Load, data: bytes, options: Options) -> bytes | None:
         """Set what was loaded in a transaction; return what the loader itself has set."""

@@ -19,7 +19,7 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from latchstore.cache.argument_keys import numbers, text_of, text_of_instance
-from latchstore.cache.attempts import MISSING, AttemptLike, Stale
+from latchstore.cache.attempts import MISSING, Attempt, Stale
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.options import Options
 from latchstore.contract.arguments import checked_keys, describe
@@ -63,7 +63,7 @@ class Results(NamedTuple):
     find : callable
         Called with a key; returns its value, a `Stale` one, or `MISSING`.
     attempt : callable
-        Called with key, what `find` has returned, options, negative_ttl and timeout; returns an AttemptLike.
+        Called with key, what `find` has returned, options, negative_ttl and timeout; returns an Attempt.
     options : Options
     negative_ttl, timeout : float or None
     key, tags : callable or None
@@ -74,7 +74,7 @@ class Results(NamedTuple):
 
     cache: ResultCache
     find: Callable[[str], Any]
-    attempt: Callable[[str, Any, Options, float | None, float | None], AttemptLike]
+    attempt: Callable[[str, Any, Options, float | None, float | None], Attempt]
     options: Options
     negative_ttl: float | None
     timeout: float | None
@@ -361,8 +361,10 @@ def _watch_class_body(function: object) -> None:
     for _ in range(_DECORATORS):
         if frame is None:
             return
-        if frame.f_locals.get("__qualname__") == body:
-            frame.f_locals.setdefault(_ClassBodyWatch.NAME, _ClassBodyWatch())
+        namespace = frame.f_locals
+        if isinstance(namespace, dict) and namespace.get("__qualname__") == body:
+            # As of a dict: that of an enum, say, has a __setitem__ of its own.
+            dict.setdefault(namespace, _ClassBodyWatch.NAME, _ClassBodyWatch())
             return
         frame = frame.f_back
 

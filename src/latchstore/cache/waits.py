@@ -2,7 +2,7 @@
 
 A loader that hands work to another thread and waits for that may wait for a thread that waits for the load.
 Two ways of waiting prove it: for a future whose call this thread runs, and for this thread's end. Nothing
-else proves it: a lock or a queue may be served by any thread.
+else proves it: a lock or a queue may be served by any thread. Without the GIL nothing is looked at.
 """
 
 from __future__ import annotations

@@ -479,6 +479,7 @@ class TestThreads:
         found: list[int] = []
 
         def read() -> None:
+            found.append(len(list(store.query_keys())))
             while not done.is_set():
                 found.append(len(list(store.query_keys())))
 

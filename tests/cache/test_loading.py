@@ -7,12 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache.loading import LoadTable
+from latchstore.engine.table import Table
 from latchstore.engine.transaction import Transaction
 from tests.cache.clocks import TIMEOUT, Clock, check
 from tests.schedules import in_another_thread, run_threads
@@ -371,6 +373,113 @@ class TestNoResurrection:
         with Loading(cache, pool, Loader()) as loading:
             assert cache.sweep() == 1
         assert loading.result() == cache["key"] == "loaded"
+
+
+class TestNoStaleValue:
+    """Who asks after a removal has returned never gets what was there before, whatever is being loaded."""
+
+    @pytest.mark.parametrize("remove", [*REMOVALS.values(), lambda cache: cache.set("key", "new")])
+    @pytest.mark.parametrize("claimed", ["before the commit", "in the middle of it"])
+    def test_a_load_that_has_found_the_old_value(
+        self,
+        pool: ThreadPoolExecutor,
+        waits: threading.Semaphore,
+        monkeypatch: pytest.MonkeyPatch,
+        remove: Callable[[Cache], object],
+        claimed: str,
+    ) -> None:
+        """It had missed; another thread has loaded the key since, whose value it finds; it is put aside."""
+        found, go_on = threading.Event(), threading.Event()
+        finish = Table.finish
+        late = threading.local()
+
+        class Late(Cache):
+            def get(self, key: str, default: Any = None) -> Any:
+                return default if getattr(late, "misses", False) else super().get(key, default)
+
+            def _live_data(self, key: str) -> bytes | None:
+                data = super()._live_data(key)
+                if getattr(late, "misses", False):
+                    found.set()
+                    assert go_on.wait(TIMEOUT)
+                return data
+
+        def ask_late() -> Any:
+            late.misses = True
+            return cache.get_or_load("key", lambda key: "new", tags=["tag"])
+
+        def finish_late(table: Table) -> None:
+            monkeypatch.setattr(Table, "finish", finish)
+            asked.append(pool.submit(ask_late))
+            assert found.wait(TIMEOUT)
+            finish(table)
+
+        asked: list[Future[Any]] = []
+        with Late() as cache:
+            cache.set("key", "old", tags=["tag"])
+            if claimed == "before the commit":
+                asked.append(pool.submit(ask_late))
+                assert found.wait(TIMEOUT)
+            else:
+                monkeypatch.setattr(Table, "finish", finish_late)
+            remove(cache)
+            assert found.is_set()
+            after = pool.submit(cache.get_or_load, "key", lambda key: "new", tags=["tag"])
+            if "key" not in cache:
+                await_waiters(waits, 1)  # it has found the other's load
+            go_on.set()
+            assert after.result(TIMEOUT) == "new"
+            assert asked[0].result(TIMEOUT) in ("old", "new")
+            assert cache.get("key", "new") == "new"
+            check(cache)
+
+    def test_many_threads(self, clock: Clock) -> None:
+        """Whoever asks gets what was the newest when it asked, or something newer."""
+        newest = dict.fromkeys("abcd", 0)
+        removed = dict.fromkeys("abcd", 0)
+        guards = {key: threading.Lock() for key in "abcd"}
+
+        with Cache(max_entries=3, clock=clock) as cache:
+
+            def write(first: int) -> None:
+                for number in range(60):
+                    key = "abcd"[(first + number) % 4]
+                    with guards[key]:
+                        newest[key] += 1
+                        version = newest[key]
+                        what = (number + first) % 6
+                        if what == 0:
+                            cache[key] = version
+                        elif what == 1:
+                            cache.invalidate_tag(key)
+                        elif what == 2:
+                            cache.clear()
+                        elif what == 3:
+                            with cache.store.transaction():
+                                cache.delete(key)
+                        elif what == 4:
+                            cache.store.set(key, (cache._codec.encode(version), {}))
+                        else:
+                            cache.delete(key)
+                        removed[key] = version
+
+            def read(first: int) -> None:
+                for number in range(240):
+                    key = "abcd"[(first + number) % 4]
+                    least = removed[key]
+                    if number % 8 == 7:
+                        got = cache.get_many_or_load(
+                            [key], lambda keys: {k: newest[k] for k in keys}, tags=[key]
+                        )
+                        value = got[key]
+                    else:
+                        value = cache.get_or_load(key, newest.__getitem__, tags=[key])
+                    assert value >= least, (key, value, least)
+                    found = cache.get(key)
+                    assert found is None or found >= least
+
+            run_threads([*(partial(write, n) for n in range(4)), *(partial(read, n) for n in range(6))])
+            check(cache)
 
 
 class TestInsideTransactions:

@@ -129,11 +129,12 @@ class CacheReader(StoreMapping):
 
     def _look(self, key: str, default: Any) -> Any:
         """Do what `get` does, with all that may have to be looked at."""
-        detour = self._detours.detour
-        if type(key) is str and (detour is None or get_ident() not in detour) and key not in self._entries:
-            # hot path: most that come here are misses.
-            self._counts.mine.misses += 1
-            return default
+        if type(key) is str and key not in self._entries:
+            # hot path: most that come here are misses. The detour is looked at after the entry, as in `get`.
+            detour = self._detours.detour
+            if detour is None or get_ident() not in detour:
+                self._counts.mine.misses += 1
+                return default
         data = self._read(checked_key(key))
         if data is None:
             return default
@@ -180,8 +181,8 @@ class CacheReader(StoreMapping):
         """Return the keys of one instant, without those that have expired."""
         if not self._bounded.may_expire and self._bounded.current_transaction() is None:
             return list(self.store.query_keys())
-        is_expired = self._bounded.is_expired
-        return [key for key, entry in self._bounded.items() if not is_expired(key, entry)]
+        is_expired, now = self._bounded.is_expired, self._bounded.now()
+        return [key for key, entry in self._bounded.items() if not is_expired(key, entry, now)]
 
     def remaining(self, key: str) -> float | None:
         """Return for how many seconds a key will be kept yet; None if it does not expire.

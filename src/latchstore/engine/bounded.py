@@ -98,8 +98,8 @@ class BoundedStore(ABC):
         """Return all keys and entries of one instant, as the calling thread sees them."""
 
     @abstractmethod
-    def is_expired(self, key: str, entry: Entry) -> bool:
-        """Tell whether an entry has expired."""
+    def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
+        """Tell whether an entry has expired; by the clock if no reading of it is given."""
 
     @abstractmethod
     def begin_use(self, entry: Entry, node: Node | None) -> bool:
@@ -171,12 +171,6 @@ class BoundedStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Keep to the limits no more, until the next `write`; takes no lock."""
-
-
-class CanBeBounded(Protocol):
-    """A store that keeps itself within limits."""
-
-    def _keep_within(self, limits: Limits) -> BoundedStore: ...
 
 
 def bounded(store: object, limits: Limits) -> BoundedStore:

@@ -87,12 +87,13 @@ class BoundedTable(BoundedStore):
     def items(self) -> Sequence[tuple[str, Entry]]:
         return list(self._store._items())
 
-    def is_expired(self, key: str, entry: Entry) -> bool:
+    def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
         deadline = number(entry.get(EXPIRES)) if entry else None
         idle = number(entry.get(IDLE, self._idle)) if entry else self._idle
         if deadline is None and not idle:
             return False
-        now = self.now()
+        if now is None:
+            now = self.now()
         if deadline is not None and deadline <= now:
             return True
         return idle is not None and idle > 0 and self._last_use(key, entry) + idle <= now

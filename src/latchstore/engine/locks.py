@@ -3,12 +3,12 @@
 ====== ================ ==================================================== ======================
 order  lock             what it guards                                       held for
 ====== ================ ==================================================== ======================
-1      table lock       entries, indexes, journal, owner, pre-images, and    microseconds; no user
-                        the change feed (``table.py``)                       code, no waiting
+1      table lock       entries, indexes, journal, owner, pre-images, the    microseconds; no user
+                        books of bounds, and the change feed (``table.py``)  code, no waiting
 2      buffer lock      the changes that one watch has not read              microseconds
        (change_feed.py)
-3      latches          starting the dispatcher's thread; the books of a     microseconds
-                        cache (``delivery/waiting.py``)
+3      latches          starting the dispatcher's thread; the counts of a    microseconds
+                        cache's threads (``delivery/waiting.py``)
 ====== ================ ==================================================== ======================
 
 A lock is only taken while holding locks above it in this table. The right to commit that an exclusive

@@ -6,9 +6,9 @@ the table lock's writer: the edits are done on the entries of that moment, which
 
 Thread safety:
 
-1. `entries`, `indexes`, `journal`, `revision` and the pre-images are changed in sections of the writer
-   (``locks.py``), which take microseconds and run no user code. A section begins and ends between the
-   steps of a transaction's beginning, which takes no lock (``owner.py``).
+1. `entries`, `indexes`, `journal`, `revision`, the pre-images and the books of bounds are changed in sections
+   of the writer (``locks.py``), which take microseconds and run no user code, but a bound's policy. A section
+   begins and ends between the steps of a transaction's beginning, which takes no lock (``owner.py``).
 2. Whoever begins a section and finds a journal finishes it first: an exception has struck the thread that had
    assigned it. `finish` may be broken off anywhere and be done again from its start; each step of it can.
 3. Several entries are read while no writer is in a section (`read`).

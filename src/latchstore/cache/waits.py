@@ -37,23 +37,30 @@ def waits_for_this_thread(first: int | None, loaders: Mapping[int | None, int | 
     has_gil = getattr(sys, "_is_gil_enabled", None)
     if has_gil is not None and not has_gil():
         return None  # the stacks of threads that run must not be read without the GIL
-    me = threading.get_ident()
     frames = sys._current_frames()
     try:
-        seen: set[int | None] = {None}
-        waiting = [first]
-        while waiting:
-            ident = waiting.pop()
-            if ident in seen or ident not in frames:
-                continue
-            seen.add(ident)
-            next_ones = [loaders[ident]] if ident in loaders else list(_awaited(frames[ident], frames))
-            if me in next_ones:
-                return _place(frames[ident])
-            waiting.extend(next_ones)
-        return None
+        return _way_back(first, loaders, frames)
     finally:
         frames.clear()  # it has this frame, which has it
+
+
+def _way_back(
+    first: int | None, loaders: Mapping[int | None, int | None], frames: Mapping[int, FrameType]
+) -> str | None:
+    """Follow who waits for whom; return where the thread is that waits for this one."""
+    me = threading.get_ident()
+    seen: set[int] = set()
+    waiting = [first]
+    while waiting:
+        ident = waiting.pop()
+        if ident is None or ident in seen or ident not in frames:
+            continue
+        seen.add(ident)
+        next_ones = [loaders[ident]] if ident in loaders else list(_awaited(frames[ident], frames))
+        if me in next_ones:
+            return _place(frames[ident])
+        waiting.extend(next_ones)
+    return None
 
 
 def _awaited(frame: FrameType, frames: Mapping[int, FrameType]) -> Iterator[int | None]:

@@ -44,4 +44,9 @@ class _StartedEvent(threading.Event):
         self._unset.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        return self._is_set or self._unset.acquire(timeout=START_TIMEOUT if timeout is None else timeout)
+        if self._is_set:
+            return True
+        if not self._unset.acquire(timeout=START_TIMEOUT if timeout is None else timeout):
+            return False
+        self._unset.release()
+        return True

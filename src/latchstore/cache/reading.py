@@ -37,6 +37,15 @@ from latchstore.engine.memory import DictMemoryStore
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
+class _EveryThread:
+    """Has every thread make a detour."""
+
+    __contains__ = staticmethod(bool)  # hot path: no identifier of a thread is 0
+
+    def __init__(self) -> None:
+        self.detour = self
+
+
 def monotonic() -> float:
     """Return what ``time.monotonic`` returns, which a test may have replaced meanwhile."""
     return time.monotonic()
@@ -84,8 +93,10 @@ class CacheReader(StoreMapping):
         self._detours = self._bounded.detours
         self._is_raw = type(self._codec) is RawCodec
         self._hits = self._bounded.hits
-        # Whether a hit is more than setting two fields.
-        self._notes_uses = limits.idle is not None or self._hits is not None or not _HAS_GIL
+        self._idles = limits.idle is not None
+        # Whose detour a hit asks for: every thread's if a hit is more than setting two fields.
+        plain = not self._idles and self._hits is None and _HAS_GIL
+        self._hit_detours = self._detours if plain else _EveryThread()
         self._register = CountRegister()
         self._counts = ThreadCounts(self._register)
         _caches[id(self)] = self
@@ -101,8 +112,8 @@ class CacheReader(StoreMapping):
         # hot path: an entry without metadata does not expire. The order is that of rule 4 of table.py.
         try:
             entry = self._entries[key]
-            detour = self._detours.detour
-            if entry or self._notes_uses or (detour is not None and get_ident() in detour):
+            detour = self._hit_detours.detour
+            if entry or (detour is not None and get_ident() in detour):
                 return self._use(key, entry, default)
             node = self._nodes[key]
         except (KeyError, TypeError):
@@ -116,7 +127,7 @@ class CacheReader(StoreMapping):
         detour = self._detours.detour
         if not _HAS_GIL or (detour is not None and get_ident() in detour):
             return self._look(key, default)
-        if not self._bounded.begin_use(entry, self._nodes[key]):
+        if (entry or self._idles) and not self._bounded.begin_use(entry, self._nodes[key]):
             self._counts.mine.misses += 1
             return default
         # Not before: no call may come between this and the count.

@@ -40,21 +40,31 @@ class Node:
         The queue that it is in (SIEVE, S3-FIFO).
     """
 
-    # hot path: what most are to their end, so that making one takes less.
-    weight = 0
-    revision = 0
-    used = math.inf
-    refresh: float | None = None
-    expected: float | None = None
-    visits = 0
-    older: Node | None = None
-    newer: Node | None = None
-    queue: Any = None
+    __slots__ = (
+        "expected",
+        "hits",
+        "key",
+        "newer",
+        "older",
+        "queue",
+        "refresh",
+        "revision",
+        "used",
+        "visited",
+        "visits",
+        "weight",
+    )
 
     def __init__(self, key: str) -> None:
         self.key = key
-        self.hits = 0
+        self.weight = self.revision = self.hits = self.visits = 0
         self.visited = False
+        self.used = math.inf
+        self.refresh: float | None = None
+        self.expected: float | None = None
+        self.older: Node | None = None
+        self.newer: Node | None = None
+        self.queue: Any = None
 
 
 class Policy(Protocol):

@@ -634,3 +634,21 @@ class TestForks:
 def test_a_plain_store_has_no_bound(store: DictMemoryStore) -> None:
     store.from_bytes("a", b"")
     assert store._table.bounds == ()
+
+
+def test_facts_of_a_commit_that_failed_are_forgotten(store: DictMemoryStore, clock: Clock) -> None:
+    """Neither the books that are built anew have them nor those of the next commit of the key."""
+    limits = limited(store, max_bytes=100, clock=clock)
+    put(limits, "a", cache_weight=10)
+    with pytest.raises(EntryTooLargeError):
+        limits.write((("a", entry(cache_weight=20)), ("b", entry(cache_weight=101))), "put")
+    store._table.bounds[0].stale = True
+    assert limits.totals().weight == 10
+    limits.check()
+    with store.transaction():
+        with pytest.raises(EntryTooLargeError):
+            put(limits, "a", cache_weight=101)
+        in_another_thread(limits.totals)
+        store.set("a", (b"", {"cache_weight": 30}))
+    assert limits.totals().weight == 30
+    limits.check()

@@ -78,9 +78,9 @@ class CacheWriter(CacheReader):
         if type(key) is not str:
             key = checked_key(key)
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
-        data = encoded(self._codec, key, value)
+        # hot path: bytes that stay as they are, and what `_put` does for an entry of which nothing is said.
+        data = value if self._is_raw and type(value) is bytes else encoded(self._codec, key, value)
         if options is DEFAULT_OPTIONS:
-            # hot path: as `_put`, without its calls.
             entry = Entry()
             entry.data = data
             self._write(((key, entry),), "set")

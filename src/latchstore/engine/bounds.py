@@ -163,8 +163,12 @@ class Bound:
                 count -= 1
                 weight -= nodes[key].weight
             if key in after:
+                entry = after[key]
+                facts = None
+                if entry:
+                    facts = self._weighed[key] = self.facts(key, entry)  # which `note` asks for again
                 count += 1
-                weight += self.weigh(key, after[key])
+                weight += self.weigh(key, entry, facts)
         request = self._request
         if request is not None:
             for node, cause in self.expired(entries, request.now, request.limit, before):
@@ -244,6 +248,7 @@ class Bound:
         nodes = self.nodes
         decided = self.evictions
         self._written = written = []
+        weighed = self._weighed
         now = None if self._request is None else self._request.now
         for key in self._own(before) if self._prefix else before:
             node = nodes[key] if key in nodes else None
@@ -252,7 +257,7 @@ class Bound:
                 if node is None:
                     node = nodes[key] = Node(key)
                     self._policy.add(node)
-                self._set(node, after[key], now)
+                self._set(node, after[key], now, weighed[key] if key in weighed else None)
             elif node is not None:
                 del nodes[key]
                 self._weight -= node.weight
@@ -312,14 +317,14 @@ class Bound:
             self.retired_hits += node.hits
         self.stale = False
 
-    def _set(self, node: Node, entry: Entry, now: float | None) -> None:
+    def _set(self, node: Node, entry: Entry, now: float | None, facts: Facts | None = None) -> None:
         """Note what the entry of a node is; None: when it was written is not known."""
         if not entry and self.limits.idle is None:
             # hot path: most are like that.
             weight = len(node.key) + len(entry.data)
             node.expected = None
         else:
-            facts = self._weighed.pop(node.key, None) or self.facts(node.key, entry)
+            facts = facts or self.facts(node.key, entry)
             weight = facts.weight
             node.used = math.inf if now is None else now
             node.expected = None
@@ -333,13 +338,9 @@ class Bound:
         """Return what the metadata of an entry has for the bound."""
         return facts_in(key, len(entry.data), entry.revision, entry, self.limits.idle)
 
-    def weigh(self, key: str, entry: Entry) -> int:
+    def weigh(self, key: str, entry: Entry, facts: Facts | None = None) -> int:
         """Return what an entry weighs, in bytes; EntryTooLargeError if that is more than all may."""
-        if entry:
-            facts = self._weighed[key] = self.facts(key, entry)
-            weight = facts.weight
-        else:
-            weight = len(key) + len(entry.data)
+        weight = (facts or self.facts(key, entry)).weight if entry else len(key) + len(entry.data)
         if weight > self._max_bytes:
             raise EntryTooLargeError(
                 f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"

@@ -74,23 +74,19 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
 
 # -- what really comes ----------------------------------------------------------------------------
 
-#: The end of a load does not bear several strikes in quick succession: of 34,904 signals on 3.11 three left a
-#: key as if it were being loaded yet. Nothing else of a cache was wrong after any.
-NO_CACHES = ("--without", "caches")
-
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of Unix")
 @pytest.mark.parametrize("judge", ["signals", "signals, contended"])
 def test_interrupts_by_signals(judge: str) -> None:
     """KeyboardInterrupt in the main thread, up to three times in quick succession."""
-    judged(judge, "--strikes", SIGNALS, "--seconds", "200", *NO_CACHES, at_least=int(SIGNALS))
+    judged(judge, "--strikes", SIGNALS, "--seconds", "200", at_least=int(SIGNALS))
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("judge", ["async", "async, contended", "dispatcher"])
 def test_exceptions_that_another_thread_sets(judge: str) -> None:
-    judged(judge, "--strikes", SET, "--seconds", "200", *NO_CACHES, at_least=int(SET))
+    judged(judge, "--strikes", SET, "--seconds", "200", at_least=int(SET))
 
 
 @pytest.mark.timeout(300)

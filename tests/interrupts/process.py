@@ -161,16 +161,13 @@ def main() -> None:
     """Do what the words say."""
     reader = parser()
     reader.add_argument("judge", choices=JUDGES)
-    reader.add_argument("--without", choices=GROUPS, help="leave out a group of operations")
     options = reader.parse_args()
     # Written in C: these are called where strikes fall.
     threading.excepthook = id
     sys.unraisablehook = id
     # One line for a program that shows it.
     tally = Tally(lambda line: print(line, file=sys.stderr, flush=True))
-    left_out = GROUPS[options.without] if options.without else ()
-    names = [name for name in names_of(options.operation) if name not in left_out]
-    run(options.judge, names, tally, options)
+    run(options.judge, names_of(options.operation), tally, options)
     print(json.dumps(tally.as_dict()), flush=True)
 
 

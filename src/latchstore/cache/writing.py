@@ -1,7 +1,7 @@
 """The writing of a cache, and its invalidation.
 
 Thread safety: each write is one conditional commit of the store, with the evictions that it needs. Of a load
-of the key that runs the commit itself says that it is overtaken (`LoadTable.note_written`), under the table
+of the key that runs the commit itself notes that it is overtaken (`LoadTable.note_written`), under the table
 lock. What a transaction is to delete it notes when that is asked for (`Removal`).
 """
 
@@ -101,7 +101,7 @@ class CacheWriter(CacheReader):
         self._write(((key, edit),), "set", now, check)
 
     def _entry_of(self, data: bytes, options: Options) -> tuple[Entry, float | None]:
-        """Return a new entry, and what the clock has told for it."""
+        """Return a new entry, and the reading of the clock that it was made at."""
         if options is DEFAULT_OPTIONS:
             entry, now = Entry(), None
         else:

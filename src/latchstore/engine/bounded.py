@@ -40,7 +40,7 @@ class Totals(NamedTuple):
 
 
 class Detour(Protocol):
-    """What knows which threads may not take what they have read without a lock.
+    """What has the threads that may not take what they have read without a lock.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class BoundedStore(ABC):
     current_transaction: Callable[[], OpenTransaction | None]
 
     def now(self) -> float:
-        """Return what the clock tells; TypeError if that is no number."""
+        """Return the reading of the clock; TypeError if that is no number."""
         return self.clock() + 0.0
 
     @abstractmethod
@@ -139,7 +139,7 @@ class BoundedStore(ABC):
         edits : sequence of str and Edit
         purpose : str
         now : float, optional
-            What the clock has told, if it was asked already.
+            A reading of the clock, if there is one already.
         check : callable, optional
             Called at the instant of the commit, under the lock; raises if it must not be made. Not inside a
             transaction.

@@ -20,7 +20,7 @@ from latchstore.engine.limits import Limits, Node, Request
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
 
-#: How many expired entries go in one commit of a sweep, so that other writers get their turn.
+#: How many expired entries one commit of a sweep evicts, so that other writers get their turn.
 _SWEPT_AT_ONCE = 1_000
 
 
@@ -53,7 +53,7 @@ class BoundedTable(BoundedStore):
         table.add_bound(bound)
         foreign = table.loaded_at is not None and self.now() < table.loaded_at
         if foreign and self.current_transaction() is None:
-            # The clock was set back, as that of another boot is: what it told then says nothing now.
+            # The clock was set back, as after a boot: its old readings have no meaning now.
             self._drop_timed()
         table.exclusively("a bound", bound.bring_up_to_date, table.entries)
         if bound.is_exceeded(0, 0) and self.current_transaction() is None:
@@ -265,7 +265,7 @@ _EVICT = Delete("size")
 class _Room:
     """What the batch of a transaction adds to a bound.
 
-    Of the entries that others commit meanwhile an optimistic transaction knows nothing; its commit evicts
+    An optimistic transaction does not see the entries that others commit meanwhile; its commit evicts
     what is too much then.
 
     Attributes

@@ -13,7 +13,7 @@ Thread safety:
    them anew from the entries, which are right at any time. So a strike loses no more than the order of
    eviction.
 3. A hit changes no book. It sets two fields of the node; for a policy that needs every hit (`on_hit`) it
-   appends the node to `hits`, by one call in C, and the next commit tells the policy.
+   appends the node to `hits`, by one call in C, and the next commit passes it to the policy.
 4. The clock of a bound is code of the user's, so it is called outside the lock, by the caches: a commit that
    brings a reading (`request`) evicts what has expired by then.
 """
@@ -38,7 +38,7 @@ from latchstore.engine.limits import Limits, Node, Request
 #: How many hits wait for the next commit at the most; the oldest are forgotten.
 _MANY_HITS = 4_096
 
-#: How many expired entries go with a commit that writes something else.
+#: How many expired entries a commit evicts that writes something else.
 _SWEPT_BY_THE_WAY = 16
 
 
@@ -146,8 +146,8 @@ class Bound:
         entries : dict
             Those of the table.
         before, after, deleted : dict
-            The commit: its keys with the entries there were, the new entries, and the keys that go with the
-            cause of their eviction.
+            The commit: its keys with the entries there were, the new entries, and the keys that are deleted
+            with the cause of their eviction.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class Bound:
                 entry = after[key]
                 facts = None
                 if entry:
-                    facts = self._weighed[key] = self.facts(key, entry)  # which `note` asks for again
+                    facts = self._weighed[key] = self.facts(key, entry)  # `note` uses them again
                 count += 1
                 weight += self.weigh(key, entry, facts)
         request = self._request

@@ -1,4 +1,4 @@
-"""What a bound is asked for: limits, an order of eviction, and who is told.
+"""What a bound is made of: limits, an order of eviction, and a witness.
 
 Thread safety: a `Node` is changed in sections of the table lock's writer, but for `hits`, `visited`, `used`
 and `refresh`, which readers set without a lock: each is one assignment, and a hint.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Node:
-    """What a bound knows of one entry.
+    """What the books of a bound have of one entry.
 
     Attributes
     ----------
@@ -81,14 +81,14 @@ class Policy(Protocol):
 
 
 class Witness(Protocol):
-    """Who is to be told of each commit that writes to a bound, in its section.
+    """What is notified of each commit that writes to a bound, in its section.
 
     It is code of ours that takes no lock.
 
     Attributes
     ----------
     awaited : mapping
-        Has the keys that it is to be told of, and may have others; always the same object.
+        The keys that it is notified of; always the same object. Empty: it need not be called.
     """
 
     @property
@@ -116,7 +116,7 @@ class Limits(NamedTuple):
     idle : float or None
         Seconds without a use after which an entry expires that does not say itself.
     make_policy : callable
-        Returns a new policy that knows of nothing.
+        Returns a new, empty policy.
     clock : callable
         Returns the seconds that deadlines are in; called with no lock held.
     witness : Witness

@@ -122,7 +122,7 @@ def cycle_in(graph: dict[str, set[str]]) -> list[str] | None:
 
 
 #: Private names of the standard library, or of namedtuples.
-NOT_OURS = {"_getframe", "_started", "_asdict", "_replace"}
+NOT_OURS = {"_getframe", "_current_frames", "_started", "_asdict", "_replace"}
 
 
 def is_private(name: str) -> bool:

@@ -148,11 +148,15 @@ def test_it_sees_a_store_that_is_wrong(
     soak = Soak(1, tmp_path, store)
     starting = threading.Thread(target=start_threads, daemon=True)
     starting.start()
+    # Or a reader that has opened a snapshot has read it before a writer gets in.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.000_05)
     try:
         soak.run(100, length=0.5)
     finally:
         WANTED.put(False)
         starting.join(10.0)
+        sys.setswitchinterval(interval)
         OVER.set()
         OVER.clear()
         KEPT.clear()

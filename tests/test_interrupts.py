@@ -69,7 +69,7 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
     monkeypatch.setattr(sys, "unraisablehook", id)  # a generator that is dropped
     count = recurse(name, other, 5 if name in CACHE and STRIDE > 1 else 1)
     assert count.wrong == []
-    assert count.struck > 1
+    assert count.struck > 0
 
 
 # -- what really comes ----------------------------------------------------------------------------

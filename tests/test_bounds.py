@@ -235,6 +235,16 @@ class TestSeveral:
         assert len(store) == 2
         limits.check()
 
+    def test_one_that_is_closed_takes_no_sweep_from_another(
+        self, store: DictMemoryStore, clock: Clock
+    ) -> None:
+        limits, other = limited(store, clock=clock), limited(store, max_entries=9)
+        put(limits, "a", cache_expires=1_001.0)
+        clock.now = 1_001.0
+        other.close()
+        assert limits.sweep() == 1
+        assert keys_of(store) == ""
+
     def test_one_that_is_freed_is_dropped(self, store: DictMemoryStore) -> None:
         limited(store, max_entries=2)
         store.multiset(list("abc"), [(b"", {})] * 3)

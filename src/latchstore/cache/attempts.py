@@ -1,21 +1,7 @@
 """Attempts to give a caller the value of a key, by loading it or by waiting for another thread's load.
 
-The caller runs the loader itself, so that few frames are between a memoized function and the function::
-
-    attempt = ...
-    try:
-        if attempt.begin():
-            try:
-                value = loader(key)
-            except BaseException as error:
-                if attempt.failed(error):
-                    raise
-            else:
-                attempt.loaded(value)
-        return attempt.value
-    finally:
-        attempt.run.over = True  # first, and one assignment: rule 3 of loading.py
-        attempt.end()
+The caller runs the loader itself, so that few frames are between a memoized function and the function:
+`CacheLoader.get_or_load` has the steps, the last of which is to set ``run.over`` (rule 3 of ``loading.py``).
 
 Thread safety: an attempt is used by one thread. What threads share are the loads, the failures and the
 entries, which it reaches by its `Shelf`.

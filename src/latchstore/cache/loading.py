@@ -220,10 +220,6 @@ class LoadTable:
         """Return the load of the key that runs, or None."""
         return self._loads.get(key)
 
-    def may_store(self, key: str) -> bool:
-        """Tell whether the key is being loaded, by any thread, or by this one in a transaction."""
-        return key in self._loads or key in self._inside.loads
-
     def finish(self, load: Load, outcome: Outcome) -> None:
         """Set the outcome of a load and wake those who wait for it; the first outcome stands."""
         if load.outcome is None:
@@ -339,9 +335,10 @@ class LoadTable:
         while not load._waiters.wait(load.is_over, min(pause, seconds - waited)):
             waited += pause
             if waited >= seconds or sys.is_finalizing():
+                # Hundredths: some of the time had passed when this wait began.
                 raise LoadTimeoutError(
-                    f"key {load.key!r} is still being loaded after {min(waited, seconds):.3g} s: by thread "
-                    f"{thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
+                    f"key {load.key!r} is still being loaded after {round(min(waited, seconds), 2):g} s: "
+                    f"by thread {thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
                 )
             self._refuse_hidden_circle(load)
             if waited >= _LONG and not load._warned:

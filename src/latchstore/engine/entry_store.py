@@ -270,6 +270,7 @@ def _plain_entry(value: Any) -> Entry | None:
     if type(stream) not in _PLAIN or type(metadata) is not dict:
         return None
     entry = Entry(metadata)
+    # hot path: as in `entry_from_metadata`, without a call of it.
     for name, item in entry.items():
         if type(name) is not str or type(item) not in ATOMIC_TYPES:
             return None

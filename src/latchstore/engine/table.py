@@ -312,11 +312,10 @@ class Table(GuardedEngine):
         self, edits: Collection[tuple[str, Edit]], revision: int
     ) -> tuple[Sequence[Change], Many | None]:
         """Return what the edits come to, with the evictions that keep the bounds."""
+        if True in [bound.closed for bound in self.bounds]:
+            self.bounds = tuple([bound for bound in self.bounds if not bound.closed])
         bounds = self.bounds
         for bound in bounds:
-            if bound.closed:
-                self.bounds = tuple(each for each in bounds if each is not bound)
-                return self._decide_within_bounds(edits, revision)
             bound.begin(edits)
         before, after, deleted = self._revised(edits, revision)
         for bound in bounds:

@@ -52,15 +52,19 @@ def mapping_of_a_minimal_store() -> StoreMapping:
 
 
 def cache() -> StoreMapping:
-    return Cache()
+    return Cache(codec="pickle")
 
 
 def bounded_cache() -> StoreMapping:
-    return Cache(max_entries=1_000, ttl=3_600.0, idle=3_600.0)
+    return Cache(codec="pickle", max_entries=1_000, ttl=3_600.0, idle=3_600.0)
+
+
+def cache_of_references() -> StoreMapping:
+    return Cache()
 
 
 def cache_of_a_shared_store() -> StoreMapping:
-    return Cache(DictMemoryStore(EventManager()), max_bytes=1_000_000)
+    return Cache(DictMemoryStore(EventManager()), codec="pickle", max_bytes=1_000_000)
 
 
 #: What many threads may use.
@@ -163,6 +167,17 @@ TestCPythonsOfAMinimalStore = cpythons_tests(mapping_of_a_minimal_store)
 TestCPythonsOfACache = cpythons_tests(cache)
 TestCPythonsOfABoundedCache = cpythons_tests(bounded_cache)
 TestCPythonsOfACacheOfASharedStore = cpythons_tests(cache_of_a_shared_store)
+
+
+class TestCPythonsOfACacheOfReferences(cpythons_tests(cache_of_references)):  # type: ignore[misc]
+    def test_setdefault(self) -> None:
+        basic().test_setdefault(self)
+        mapping = self._empty_mapping()
+        assert mapping.setdefault("key0") is None
+        assert mapping.setdefault("key0", []) is None
+        # What is returned is what the cache has.
+        mapping.setdefault("key", []).append(3)
+        assert mapping.setdefault("key", [4]) == [3]
 
 
 @their_tests

@@ -288,7 +288,15 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "an entry is missing": damaged("DELETE FROM entries WHERE key = 'k7'"),
     "no table": damaged("DROP TABLE entries"),
     "nothing about it": damaged("DELETE FROM about"),
-    "data is text": damaged("UPDATE entries SET data = 'text' WHERE key = 'k7'"),
+    "data is infinite": damaged("UPDATE entries SET data = 9e999 WHERE key = 'k7'"),
+    "data is no Unicode": damaged("UPDATE entries SET data = CAST(x'FF' AS TEXT) WHERE key = 'k7'"),
+    "sizes of what is data": damaged(
+        "CREATE TABLE sizes (key, size); INSERT INTO sizes VALUES ('k7', 2)",
+    ),
+    "a size below zero": damaged(
+        "UPDATE entries SET data = 'text' WHERE key = 'k7'; CREATE TABLE sizes (key, size);"
+        "INSERT INTO sizes VALUES ('k7', -2)"
+    ),
     "metadata is no JSON": damaged("UPDATE entries SET metadata = '{' WHERE key = 'k7'"),
     "metadata is a list": damaged("UPDATE entries SET metadata = '[]' WHERE key = 'k7'"),
     "a key is a number": damaged("UPDATE entries SET key = 7 WHERE key = 'k7'"),

@@ -319,10 +319,12 @@ def test_names_of_string_subclasses_become_plain_strings() -> None:
 
 def test_merging_makes_a_new_entry() -> None:
     flat, deep = entry_from_metadata({"a": 1, "b": 2}), entry_from_metadata({"b": [3]})
+    flat.data = b"data"
     merged = merged_metadata(flat, deep)
     assert dict(merged) == {"a": 1, "b": [3]}
     assert type(merged) is NestedEntry
     assert (dict(flat), dict(deep)) == ({"a": 1, "b": 2}, {"b": [3]})
+    assert merged.data == b"data"
     # What was nested is no more, when the nested item is replaced.
     again = merged_metadata(merged, entry_from_metadata({"b": 4}))
     assert dict(again) == {"a": 1, "b": 4}

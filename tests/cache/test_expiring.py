@@ -53,7 +53,7 @@ def store() -> Iterator[Asked]:
 
 @pytest.fixture
 def timed(store: Asked, clock: Clock) -> Cache:
-    return Cache(store, clock=clock)
+    return Cache(store, codec="pickle", clock=clock)
 
 
 class TestTtl:
@@ -116,7 +116,7 @@ class TestTtl:
             cache.store.save(tmp_path / "saved")  # type: ignore[attr-defined]
         clock.now += 1
         with DictMemoryStore.load(tmp_path / "saved") as store:
-            again = Cache(store, clock=clock)
+            again = Cache(store, codec="reference", clock=clock)
             assert dict(again) == {"key": 1}
             assert again.sweep() == 1
 
@@ -259,7 +259,7 @@ class TestSweeping:
         assert store._dispatcher._thread is None
 
     def test_what_has_expired_is_evicted_before_what_has_not(self, store: Asked, clock: Clock) -> None:
-        cache = Cache(store, max_entries=3, clock=clock)
+        cache = Cache(store, codec="pickle", max_entries=3, clock=clock)
         cache["oldest"] = 1
         cache.set("short", 1, ttl=1.0)
         cache["new"] = 1
@@ -281,10 +281,10 @@ class TestSweeping:
             assert view.exists("key")
 
     def test_a_cache_that_is_closed_or_gone_sweeps_nothing(self, store: Asked, clock: Clock) -> None:
-        cache = Cache(store, clock=clock)
+        cache = Cache(store, codec="pickle", clock=clock)
         cache.set("key", 1, ttl=1.0)
         cache.close()
-        other = Cache(store, clock=clock)
+        other = Cache(store, codec="pickle", clock=clock)
         other.set("other", 1, ttl=1.0)
         del other
         clock.now += 1
@@ -307,7 +307,7 @@ class TestIdleOfWhatOthersWrite:
         assert cache.sweep() == 1
 
     def test_and_so_it_does_in_a_transaction(self, store: Asked, clock: Clock) -> None:
-        cache = Cache(store, clock=clock, idle=10.0)
+        cache = Cache(store, codec="pickle", clock=clock, idle=10.0)
         cache["before"] = 1
         clock.now += 9
         with store.transaction():

@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
+    with Cache(codec="pickle", clock=clock) as cache:
         yield cache
         check(cache)
         assert not cache._loads

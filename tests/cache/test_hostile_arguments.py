@@ -205,7 +205,7 @@ class Case:
         # The store is another's, so that the cache has to hear of what is written.
         self.store = DictMemoryStore(EventManager(), lock_timeout=5.0)
         self.clock = Clock()
-        self.cache = Cache(self.store, **{"max_entries": 3, "clock": self.clock, **options})
+        self.cache = Cache(self.store, codec="pickle", **{"max_entries": 3, "clock": self.clock, **options})
         self.cache.set_many({"kept": 1, "fine": 2, "also": 3}, tags=["tag"], metadata={"kind": "kept"})
         self.entries = dict(self.store._table.entries)
 

@@ -397,12 +397,12 @@ class TestNoStaleValue:
             def get(self, key: str, default: Any = None) -> Any:
                 return default if getattr(late, "misses", False) else super().get(key, default)
 
-            def _live_data(self, key: str) -> bytes | None:
-                data = super()._live_data(key)
+            def _live_content(self, key: str) -> Any:
+                content = super()._live_content(key)
                 if getattr(late, "misses", False):
                     found.set()
                     assert go_on.wait(TIMEOUT)
-                return data
+                return content
 
         def ask_late() -> Any:
             late.misses = True
@@ -439,7 +439,7 @@ class TestNoStaleValue:
         removed = dict.fromkeys("abcd", 0)
         guards = {key: threading.Lock() for key in "abcd"}
 
-        with Cache(max_entries=3, clock=clock) as cache:
+        with Cache(codec="pickle", max_entries=3, clock=clock) as cache:
 
             def write(first: int) -> None:
                 for number in range(60):
@@ -458,7 +458,7 @@ class TestNoStaleValue:
                             with cache.store.transaction():
                                 cache.delete(key)
                         elif what == 4:
-                            cache.store.set(key, (cache._codec.encode(version), {}))
+                            cache.store.set(key, (cache.codec.encode(version), {}))
                         else:
                             cache.delete(key)
                         removed[key] = version

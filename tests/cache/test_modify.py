@@ -23,7 +23,7 @@ def clock() -> list[float]:
 
 @pytest.fixture
 def cache(clock: list[float]) -> Iterator[Cache]:
-    with Cache(clock=lambda: clock[0], max_bytes=10_000) as cache:
+    with Cache(codec="pickle", clock=lambda: clock[0], max_bytes=10_000) as cache:
         yield cache
         check(cache)
 

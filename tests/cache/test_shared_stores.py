@@ -45,13 +45,13 @@ def heard(*caches: Cache) -> None:
 class TestOthersWrite:
     def test_what_is_there_already_counts(self, store: DictMemoryStore) -> None:
         store.mapping().update({f"key{number}": number for number in range(10)})
-        cache = Cache(store, max_entries=4)
+        cache = Cache(store, codec="pickle", max_entries=4)
         assert len(cache) == len(store) == 4
         heard(cache)
         assert cache.stats()["evictions"]["size"] == 6
 
     def test_what_is_set_is_seen_and_bounded(self, store: DictMemoryStore) -> None:
-        cache = Cache(store, max_entries=4)
+        cache = Cache(store, codec="pickle", max_entries=4)
         for number in range(10):
             store.mapping()[f"key{number}"] = number
             assert cache.get(f"key{number}") in (number, None)
@@ -74,7 +74,7 @@ class TestOthersWrite:
         assert cache["a"] == bytes(50)
 
     def test_what_is_deleted_is_forgotten(self, store: DictMemoryStore) -> None:
-        cache = Cache(store, max_entries=2)
+        cache = Cache(store, codec="pickle", max_entries=2)
         cache.update(a=1, b=2)
         store.delete("a")
         assert "a" not in cache
@@ -94,7 +94,7 @@ class TestOthersWrite:
         assert "a" not in store
 
     def test_what_is_rolled_back_does_not_count(self, store: DictMemoryStore) -> None:
-        cache = Cache(store, max_entries=2)
+        cache = Cache(store, codec="pickle", max_entries=2)
         cache.update(a=1, b=2)
         with store.transaction() as transaction:
             store.mapping().update(c=3, d=4)
@@ -103,7 +103,7 @@ class TestOthersWrite:
         assert dict(cache) == {"a": 1, "b": 2}
 
     def test_by_many_threads(self, store: DictMemoryStore) -> None:
-        cache = Cache(store, max_entries=30)
+        cache = Cache(store, codec="pickle", max_entries=30)
         barrier = threading.Barrier(8)
 
         def run(number: int) -> None:
@@ -126,7 +126,7 @@ class TestOthersWrite:
 
 class TestTwoCaches:
     def test_each_sees_what_the_other_has_done(self, store: DictMemoryStore) -> None:
-        first, second = Cache(store), Cache(store)
+        first, second = Cache(store, codec="pickle"), Cache(store, codec="pickle")
         first["a"] = 1
         assert second["a"] == 1
         second["a"] = 2
@@ -136,13 +136,16 @@ class TestTwoCaches:
         heard(first, second)
 
     def test_the_narrower_bound_holds_for_both(self, store: DictMemoryStore) -> None:
-        wide, narrow = Cache(store, max_entries=50), Cache(store, max_entries=5)
+        wide, narrow = (
+            Cache(store, codec="pickle", max_entries=50),
+            Cache(store, codec="pickle", max_entries=5),
+        )
         wide.update({f"key{number}": number for number in range(40)})
         heard(wide, narrow)
         assert len(wide) == len(narrow) == 5
 
     def test_expiry(self, store: DictMemoryStore, clock: Clock) -> None:
-        first, second = Cache(store, clock=clock), Cache(store, clock=clock)
+        first, second = Cache(store, codec="pickle", clock=clock), Cache(store, codec="pickle", clock=clock)
         first.set("a", 1, ttl=5.0)
         second.touch("a", 50.0)
         clock.now += 6.0
@@ -157,7 +160,7 @@ class TestTwoCaches:
         assert "a" not in store
 
     def test_a_closed_one_follows_no_more(self, store: DictMemoryStore) -> None:
-        first, second = Cache(store, max_entries=2), Cache(store)
+        first, second = Cache(store, codec="pickle", max_entries=2), Cache(store, codec="pickle")
         first.close()
         second.update({f"key{number}": number for number in range(5)})
         heard(second)
@@ -190,7 +193,7 @@ class TestSaving:
         with DictMemoryStore.load(path, EventManager()) as store:
             gone: list[Any] = []
             store.event_manager.connect(StoreEvictEvent, gone.append)
-            cache = Cache(store, clock=clock, max_entries=10)
+            cache = Cache(store, codec="reference", clock=clock, max_entries=10)
             assert dict(cache) == {"long": 2, "for ever": 3}
             assert cache.remaining("long") == 40.0
             assert cache.remaining("for ever") is None
@@ -219,7 +222,7 @@ class TestDropping:
         assert [reference() for reference in references] == [None] * 3
 
     def test_one_of_a_shared_store(self, store: DictMemoryStore) -> None:
-        cache = Cache(store, max_entries=10)
+        cache = Cache(store, codec="pickle", max_entries=10)
         references = unused(cache)
         del cache
         gc.collect()

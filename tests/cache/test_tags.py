@@ -125,7 +125,7 @@ def test_what_has_expired_is_removed(cache: Cache) -> None:
 
 def test_two_caches_on_one_store() -> None:
     with DictMemoryStore(EventManager()) as store:
-        first, second = Cache(store), Cache(store)
+        first, second = Cache(store, codec="pickle"), Cache(store, codec="pickle")
         first.set("key", 1, tags=["tag"])
         assert second.invalidate_tag("tag") == 1
         assert "key" not in first

@@ -53,7 +53,7 @@ def store() -> Iterator[DictMemoryStore]:
 
 @pytest.fixture
 def cache(store: DictMemoryStore, clock: Clock) -> Iterator[Cache]:
-    cache = Cache(store, max_entries=2, policy="lru", clock=clock)
+    cache = Cache(store, codec="pickle", max_entries=2, policy="lru", clock=clock)
     cache.update(a=1, b=2)
     store.flush(TIMEOUT)
     yield cache
@@ -291,7 +291,7 @@ class TestAnyBlocks:
             clock = Clock()
             with DictMemoryStore(EventManager()) as store:
                 watch = store.watch()
-                cache = Cache(store, max_entries=3, policy=policy, clock=clock)
+                cache = Cache(store, codec="pickle", max_entries=3, policy=policy, clock=clock)
                 remaining = iter(steps)
                 self.block(cache, clock, remaining, 0, optimistic)
                 store.flush(TIMEOUT)
@@ -344,7 +344,7 @@ class TestEvents:
         barrier = threading.Barrier(THREADS)
         with DictMemoryStore(EventManager()) as store:
             store.event_manager.connect(StoreModificationEvent, heard.append)
-            cache = Cache(store, max_entries=20, policy=policy, clock=clock)
+            cache = Cache(store, codec="pickle", max_entries=20, policy=policy, clock=clock)
 
             def run(number: int) -> None:
                 barrier.wait(TIMEOUT)

@@ -93,7 +93,7 @@ def remembered(subject: CacheSubject) -> None:
 
 def another_cache(subject: CacheSubject) -> None:
     # By the same clock: one that is made in part, and kept by a traceback, may yet sweep what is over.
-    Cache(subject.store, max_entries=100, clock=lambda: subject.now).close()
+    Cache(subject.store, codec="pickle", max_entries=100, clock=lambda: subject.now).close()
 
 
 def failing_set(subject: CacheSubject) -> None:

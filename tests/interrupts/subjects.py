@@ -215,7 +215,7 @@ class CacheSubject(Subject):
     def make_store(self) -> DictMemoryStore:
         store = super().make_store() if self._shared else None
         options = {"codec": "json", "idle": 900.0, "max_entries": self.entries, **self._cache_options}
-        self.cache = Cache(store, clock=lambda: self.now, **options)
+        self.cache = Cache(store, codec="pickle", clock=lambda: self.now, **options)
         if store is None:
             self.cache.store.connect()
         assert isinstance(self.cache.store, DictMemoryStore)

@@ -17,13 +17,10 @@ from typing import Any, NamedTuple
 
 from latchstore.cache.counting import ThreadCounts
 from latchstore.cache.failures import Failures, bare_copy, kept_failure
-from latchstore.cache.loading import Load, LoadTable, Outcome, Run
+from latchstore.cache.loading import MISSING, Load, LoadTable, Outcome, Run
 from latchstore.cache.options import Options
 
 logger = logging.getLogger("latchstore")
-
-#: What stands for no value.
-MISSING: Any = object()
 
 
 class Stale:
@@ -38,31 +35,34 @@ class Stale:
 class Shelf(NamedTuple):
     """What attempts use of a cache: its loads, failures and counts, and functions that it has for them.
 
+    The content of a key is what its entry has: data, or with the codec "reference" the object itself.
+
     Attributes
     ----------
-    live_data, revision : callable
-        Called with a key; return its data, None if it is missing or expired, and its revision, 0 likewise.
+    live_content, revision : callable
+        Called with a key; return its content, `MISSING` if it is missing or expired, and its revision, 0
+        likewise.
     decode, encode : callable
-        Called with key and data, or value; `decode` returns `MISSING` if that fails, and notes it unless a
+        Called with key and content, or value; `decode` returns `MISSING` if that fails, and notes it unless a
         third argument is true.
     store, refresh : callable
-        Called with load, data, options and the revision at which the load began. `store` sets the key, unless
-        it was set or deleted since, and returns the data that somebody else has set, or None; `refresh`
-        replaces the entry of that revision, and returns whether it has.
+        Called with load, content, options and the revision at which the load began. `store` sets the key,
+        unless it was set or deleted since, and returns the content that somebody else has set, or `MISSING`;
+        `refresh` replaces the entry of that revision, and returns whether it has.
     put : callable
-        Called with load, data and options: as `store`, in a transaction of the caller.
+        Called with load, content and options: as `store`, in a transaction of the caller.
     is_due, postpone : callable
         Called with a key, and with options as well: tell whether it is to be loaded again; have that done
         later.
     """
 
-    live_data: Callable[[str], bytes | None]
+    live_content: Callable[[str], Any]
     revision: Callable[[str], int]
     decode: Callable[..., Any]
-    encode: Callable[[str, Any], bytes]
-    store: Callable[[Load, bytes, Options, int], bytes | None]
-    refresh: Callable[[Load, bytes, Options, int], bool]
-    put: Callable[[Load, bytes, Options], bytes | None]
+    encode: Callable[[str, Any], Any]
+    store: Callable[[Load, Any, Options, int], Any]
+    refresh: Callable[[Load, Any, Options, int], bool]
+    put: Callable[[Load, Any, Options], Any]
     is_due: Callable[[str], bool]
     postpone: Callable[[str, Options], None]
     loads: LoadTable
@@ -117,9 +117,9 @@ class Attempt:
         else:
             counts.load_failures += 1
 
-    def _take(self, value: Any, data: bytes | None, *noted: bool) -> bool:
-        """Have the caller return what this data says, if it says anything; else the value."""
-        found = MISSING if data is None else self._shelf.decode(self._load.key, data, *noted)
+    def _take(self, value: Any, content: Any, *noted: bool) -> bool:
+        """Have the caller return what this content stands for, if it stands for anything; else the value."""
+        found = MISSING if content is MISSING else self._shelf.decode(self._load.key, content, *noted)
         self.value = value if found is MISSING else found
         return found is not MISSING
 
@@ -155,11 +155,11 @@ class LoadOutside(Attempt):
             outcome = shelf.loads.wait_if_current(running, self._deadline)
             if outcome.error is not None:
                 raise bare_copy(outcome.error)
-            if self._take(MISSING, outcome.data):
+            if self._take(MISSING, outcome.content):
                 return False
-        data = shelf.live_data(load.key)  # another may have loaded it before the claim
-        if self._take(MISSING, data, True):
-            shelf.loads.finish(load, Outcome(data, None))
+        content = shelf.live_content(load.key)  # another may have loaded it before the claim
+        if self._take(MISSING, content, True):
+            shelf.loads.finish(load, Outcome(content, None))
             return False
         return super().begin()
 
@@ -167,10 +167,10 @@ class LoadOutside(Attempt):
         self._count(True)
         shelf, load = self._shelf, self._load
         try:
-            data = shelf.encode(load.key, value)
-            by_others = shelf.store(load, data, self._options, self._begun_at)
+            content = shelf.encode(load.key, value)
+            by_others = shelf.store(load, content, self._options, self._begun_at)
             is_theirs = self._take(value, by_others)
-            shelf.loads.finish(load, Outcome(by_others if is_theirs else data, None))
+            shelf.loads.finish(load, Outcome(by_others if is_theirs else content, None))
         except Exception as error:
             self._give_up(error)
             raise
@@ -187,7 +187,7 @@ class LoadOutside(Attempt):
         if kept is not None:
             if self._negative_ttl is not None:
                 self._shelf.failures.note(self._load, kept, self._negative_ttl)
-            self._shelf.loads.finish(self._load, Outcome(None, kept))
+            self._shelf.loads.finish(self._load, Outcome(MISSING, kept))
 
 
 class LoadInside(Attempt):
@@ -199,8 +199,8 @@ class LoadInside(Attempt):
 
     def loaded(self, value: Any) -> None:
         self._count(True)
-        data = self._shelf.encode(self._load.key, value)
-        self._take(value, self._shelf.put(self._load, data, self._options))
+        content = self._shelf.encode(self._load.key, value)
+        self._take(value, self._shelf.put(self._load, content, self._options))
 
     def end(self) -> None:
         self._shelf.loads.end_inside()
@@ -220,17 +220,17 @@ class Refresh(Attempt):
             return False
         if shelf.is_due(load.key):
             return super().begin()
-        self._take(self.value, shelf.live_data(load.key))
+        self._take(self.value, shelf.live_content(load.key))
         return False
 
     def loaded(self, value: Any) -> None:
         self._count(True)
         shelf, load = self._shelf, self._load
         try:
-            data = shelf.encode(load.key, value)
-            is_kept = shelf.refresh(load, data, self._options, self._begun_at)
-            self._take(value, None if is_kept else shelf.live_data(load.key))
-            shelf.loads.finish(load, Outcome(data, None))
+            content = shelf.encode(load.key, value)
+            is_kept = shelf.refresh(load, content, self._options, self._begun_at)
+            self._take(value, MISSING if is_kept else shelf.live_content(load.key))
+            shelf.loads.finish(load, Outcome(content, None))
         except Exception as error:
             self._keep_old(error)
 

@@ -6,19 +6,17 @@ opened a transaction around the call.
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from latchstore.cache.attempts import MISSING, Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
+from latchstore.cache.attempts import Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
 from latchstore.cache.failures import bare_copy, kept_failure
-from latchstore.cache.loading import Load, Outcome, Run
+from latchstore.cache.loading import MISSING, Load, Outcome, Run
 from latchstore.cache.options import Options, checked_options, checked_seconds
 from latchstore.cache.writing import CacheWriter
 from latchstore.contract.arguments import check_callable, checked_key, checked_keys, checked_timeout, describe
-from latchstore.contract.codec import decoded, encoded
 from latchstore.contract.errors import CodecError, EntryTooLargeError
 
 logger = logging.getLogger("latchstore")
@@ -66,9 +64,9 @@ class CacheLoader(CacheWriter):
         Returns
         -------
         value : object
-            To the thread that has loaded it what the loader has returned, to the others a copy. A value that
-            is too heavy for the cache is returned, and not kept. If the key was set meanwhile it is what was
-            set; if it was deleted, what was loaded is not kept.
+            To the thread that has loaded it what the loader has returned; to the others the same object, or a
+            copy if the cache has a codec. A value that is too heavy for the cache is returned, and not kept.
+            If the key was set meanwhile it is what was set; if it was deleted, what was loaded is not kept.
 
         Raises
         ------
@@ -127,13 +125,13 @@ class CacheLoader(CacheWriter):
         time = None if entry is None else self._bounded.refresh_at(key, entry)
         return time is not None and time <= self._bounded.now()
 
-    def _decode(self, key: str, data: bytes, noted: bool = False) -> Any:
+    def _decode(self, key: str, content: Any, noted: bool = False) -> Any:
         """Return a value; `MISSING` if it cannot be decoded, so that it is loaded again.
 
         That is noted, unless it has been when the key was first looked for.
         """
         try:
-            return decoded(self._codec, key, data)
+            return self._decoded(key, content)
         except CodecError as error:
             if not noted:
                 self._note_undecodable(error)
@@ -142,19 +140,17 @@ class CacheLoader(CacheWriter):
     def _note_undecodable(self, error: CodecError) -> None:
         self._counts.mine.undecodable += 1
         # Not the error's own text, which shows the data; and no exception, which would keep frames.
-        logger.warning(
-            "key %r cannot be decoded and is loaded again: %s", error.key, describe(error.__cause__)
-        )
+        logger.warning("key %r cannot be decoded and is loaded again: %s", error.key, _reason_of(error))
 
     def _attempt(
         self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
     ) -> Attempt:
         """Return an attempt to load a key, of which `_find` has found this much."""
         shelf = Shelf(
-            self._live_data,
+            self._live_content,
             self._revision,
             self._decode,
-            functools.partial(encoded, self._codec),
+            self._encoded,
             self._store_loaded,
             self._store_refreshed,
             self._put_inside,
@@ -173,18 +169,18 @@ class CacheLoader(CacheWriter):
         deadline = None if timeout is None else time.monotonic() + timeout
         return LoadOutside(shelf, key, options, negative_ttl, deadline)
 
-    def _put_inside(self, load: Load, data: bytes, options: Options) -> bytes | None:
-        """Set what was loaded in a transaction; return what the loader itself has set."""
+    def _put_inside(self, load: Load, content: Any, options: Options) -> Any:
+        """Set what was loaded in a transaction; return what the loader itself has set, or `MISSING`."""
         if load.kept_out:
-            return self._live_data(load.key)
-        self._put_if_it_fits(load.key, data, options)
-        return None
+            return self._live_content(load.key)
+        self._put_if_it_fits(load.key, content, options)
+        return MISSING
 
     def _put_if_it_fits(
-        self, key: str, data: bytes, options: Options, check: Callable[[], None] | None = None
+        self, key: str, content: Any, options: Options, check: Callable[[], None] | None = None
     ) -> None:
         try:
-            self._put(key, data, options, check)
+            self._put(key, content, options, check)
         except EntryTooLargeError as error:
             logger.debug("%s: returned and not kept", str(error))
 
@@ -192,7 +188,7 @@ class CacheLoader(CacheWriter):
         entry = self._bounded.entry(key)
         return 0 if entry is None else entry.revision
 
-    def _store_loaded(self, load: Load, data: bytes, options: Options, begun_at: int) -> bytes | None:
+    def _store_loaded(self, load: Load, content: Any, options: Options, begun_at: int) -> Any:
         """Keep what was loaded, unless the key was set or deleted meanwhile; return what was set.
 
         1. A key that is there with another revision was set. One that is not there was deleted, unless the
@@ -201,20 +197,20 @@ class CacheLoader(CacheWriter):
            load looks for that: of the two one comes after the other.
         """
         try:
-            self._put_loaded(load, data, options, (0, begun_at))
+            self._put_loaded(load, content, options, (0, begun_at))
         except _KeptOutError:
-            return self._live_data(load.key)
-        return None
+            return self._live_content(load.key)
+        return MISSING
 
-    def _store_refreshed(self, load: Load, data: bytes, options: Options, begun_at: int) -> bool:
+    def _store_refreshed(self, load: Load, content: Any, options: Options, begun_at: int) -> bool:
         """Put what was loaded in the place of the old value; return whether that was still there."""
         try:
-            self._put_loaded(load, data, options, (begun_at,))
+            self._put_loaded(load, content, options, (begun_at,))
         except _KeptOutError:
             return False
         return True
 
-    def _put_loaded(self, load: Load, data: bytes, options: Options, revisions: tuple[int, ...]) -> None:
+    def _put_loaded(self, load: Load, content: Any, options: Options, revisions: tuple[int, ...]) -> None:
         """Keep what was loaded if the key has one of some revisions; else raise _KeptOutError."""
 
         def check() -> None:
@@ -223,7 +219,7 @@ class CacheLoader(CacheWriter):
 
         if self._bounded.current_transaction() is not None:
             check()  # nobody else commits before this does, or it is in conflict
-        self._put_if_it_fits(load.key, data, options, check)
+        self._put_if_it_fits(load.key, content, options, check)
 
     def _postpone(self, key: str, options: Options) -> None:
         """Have a refresh that has failed tried again later, and not at each hit."""
@@ -314,7 +310,8 @@ class CacheLoader(CacheWriter):
                 raise bare_copy(outcome.error)
             if outcome.absent:
                 return True
-            value = MISSING if outcome.data is None else self._decode(key, outcome.data)
+            content = outcome.content
+            value = MISSING if content is MISSING else self._decode(key, content)
         if value is MISSING:
             return False
         found[key] = value
@@ -329,32 +326,34 @@ class CacheLoader(CacheWriter):
     ) -> dict[str, Any]:
         """Run the loads that this thread has claimed."""
         values: dict[str, Any] = {}
-        data: dict[str, bytes] = {}
+        contents: dict[str, Any] = {}
         try:
-            missing = loads if inside else self._still_missing(loads, values, data)
+            missing = loads if inside else self._still_missing(loads, values, contents)
             if missing:
-                self._load_missing(missing, loader, options, values, data)
+                self._load_missing(missing, loader, options, values, contents)
         except MemoryError:
             raise  # no failure of the loader's: those who wait try
         except Exception as error:
             kept = kept_failure(loads[0].key, error) if loads else None
             for load in loads:
-                if kept is not None or load.key in data:
-                    self._loads.finish(load, _outcome_of_many(data.get(load.key), kept))
+                if kept is not None or load.key in contents:
+                    self._loads.finish(load, _outcome_of_many(contents.get(load.key, MISSING), kept))
             raise
         for load in loads:
-            self._loads.finish(load, _outcome_of_many(data.get(load.key), None))
+            self._loads.finish(load, _outcome_of_many(contents.get(load.key, MISSING), None))
         return values
 
-    def _still_missing(self, loads: list[Load], values: dict[str, Any], data: dict[str, bytes]) -> list[Load]:
+    def _still_missing(
+        self, loads: list[Load], values: dict[str, Any], contents: dict[str, Any]
+    ) -> list[Load]:
         """Note what is there by now, and return the other loads."""
         for load in loads:
-            already = self._live_data(load.key)
-            value = MISSING if already is None else self._decode(load.key, already, noted=True)
-            if already is not None and value is not MISSING:
-                data[load.key] = already
+            already = self._live_content(load.key)
+            value = MISSING if already is MISSING else self._decode(load.key, already, noted=True)
+            if value is not MISSING:
+                contents[load.key] = already
                 values[load.key] = value
-        return [load for load in loads if load.key not in data]
+        return [load for load in loads if load.key not in contents]
 
     def _load_missing(
         self,
@@ -362,13 +361,11 @@ class CacheLoader(CacheWriter):
         loader: Callable[[list[str]], Mapping[str, Any]],
         options: Options,
         values: dict[str, Any],
-        data: dict[str, bytes],
+        contents: dict[str, Any],
     ) -> None:
         begun_at = {load.key: self._revision(load.key) for load in loads}
         loaded = self._loaded_many([load.key for load in loads], loader)
-        fresh = {
-            load.key: encoded(self._codec, load.key, loaded[load.key]) for load in loads if load.key in loaded
-        }
+        fresh = {load.key: self._encoded(load.key, loaded[load.key]) for load in loads if load.key in loaded}
         given = [load for load in loads if load.key in fresh]
         with self.store.transaction("load many"):
             kept = {
@@ -376,9 +373,9 @@ class CacheLoader(CacheWriter):
                 for load in given
             }
         for key, by_others in kept.items():
-            theirs = MISSING if by_others is None else self._decode(key, by_others)
+            theirs = MISSING if by_others is MISSING else self._decode(key, by_others)
             values[key] = loaded[key] if theirs is MISSING else theirs
-            data[key] = fresh[key] if theirs is MISSING or by_others is None else by_others
+            contents[key] = fresh[key] if theirs is MISSING else by_others
 
     def _loaded_many(
         self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
@@ -399,6 +396,14 @@ class CacheLoader(CacheWriter):
         return loaded
 
 
-def _outcome_of_many(data: bytes | None, error: BaseException | None) -> Outcome:
+def _outcome_of_many(content: Any, error: BaseException | None) -> Outcome:
     """Return how the load of one of many keys has ended."""
-    return Outcome(data, None if data is not None else error, data is None and error is None)
+    if content is not MISSING:
+        return Outcome(content, None)
+    return Outcome(MISSING, error, absent=error is None)
+
+
+def _reason_of(error: CodecError) -> str:
+    """Return why something could not be decoded, without showing the data that the error shows."""
+    cause = error.__cause__
+    return "another cache keeps an object there by reference" if cause is None else describe(cause)

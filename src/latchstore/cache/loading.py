@@ -20,13 +20,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError
 from latchstore.delivery.waiting import Latch, Waiters, this_thread, thread_name
 
 logger = logging.getLogger("latchstore")
+
+#: What stands for no value, and for no content of an entry.
+MISSING: Any = object()
 
 #: Seconds after which a waiter looks for the first time whether the load waits for it, and until the second
 #: time; each later pause is twice as long.
@@ -41,16 +44,16 @@ class Outcome(NamedTuple):
 
     Attributes
     ----------
-    data : bytes or None
-        What was loaded, encoded; None if there is nothing: a load of many keys did not have this one, or it
-        failed.
+    content : object
+        What was loaded, as the entry has it; `MISSING` if there is nothing: a load of many keys did not have
+        this one, or it failed.
     error : BaseException or None
         What it failed with, without frames and context; each waiter raises a copy of its own.
     absent : bool
         Whether the load of many keys has found that there is none of this one.
     """
 
-    data: bytes | None
+    content: Any
     error: BaseException | None
     absent: bool = False
 
@@ -119,7 +122,7 @@ class Load:
 
 
 #: The outcome of a load that something has struck that is no failure of the loader's: another thread tries.
-_STRUCK = Outcome(None, None)
+_STRUCK = Outcome(MISSING, None)
 
 
 class Removal:

@@ -19,8 +19,9 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from latchstore.cache.argument_keys import numbers, text_of, text_of_instance
-from latchstore.cache.attempts import MISSING, Attempt, Stale
+from latchstore.cache.attempts import Attempt, Stale
 from latchstore.cache.counting import CountRegister, ThreadCounts
+from latchstore.cache.loading import MISSING
 from latchstore.cache.options import Options
 from latchstore.contract.arguments import checked_keys, describe
 

@@ -16,14 +16,21 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
-from latchstore.cache.attempts import MISSING
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
-from latchstore.cache.loading import LoadTable
+from latchstore.cache.loading import MISSING, LoadTable
 from latchstore.cache.options import checked_clock, checked_seconds
 from latchstore.cache.policies import EvictionPolicy, checked_policy
-from latchstore.contract.arguments import checked_count, checked_key, checked_keys, checked_timeout, describe
-from latchstore.contract.codec import Codec, RawCodec, decoded
+from latchstore.contract.arguments import (
+    check_callable,
+    checked_count,
+    checked_key,
+    checked_keys,
+    checked_timeout,
+    describe,
+)
+from latchstore.contract.codec import Codec, RawCodec, ReferenceCodec, UnnamedCodec, decoded
+from latchstore.contract.errors import CodecError
 from latchstore.contract.mapping import StoreMapping
 from latchstore.contract.store import AbstractStore
 from latchstore.contract.values import Entry
@@ -65,7 +72,8 @@ class CacheReader(StoreMapping):
         ttl: float | None = None,
         idle: float | None = None,
         policy: str | Callable[[], EvictionPolicy] = "sieve",
-        codec: str | Codec = "pickle",
+        codec: str | Codec | None = None,
+        sizeof: Callable[[Any], int] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         if store is not None and not isinstance(store, AbstractStore):
@@ -75,7 +83,17 @@ class CacheReader(StoreMapping):
         self._ttl = checked_seconds(ttl, "ttl")
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
-        super().__init__(self.store, codec)
+        super().__init__(self.store, _codec_of(codec, self._owns_store))
+        # hot path: asked for at each hit.
+        self._shares = type(self._codec) is ReferenceCodec
+        self._is_raw = isinstance(self._codec, RawCodec)
+        self._sizeof = sizeof
+        if sizeof is not None:
+            check_callable(sizeof, "sizeof")
+            if not self._shares:
+                raise TypeError(
+                    "sizeof is for codec='reference': what a codec encodes weighs as much as its bytes"
+                )
         self._loads = LoadTable()
         self._failures = Failures(clock)
         limits = Limits(
@@ -87,11 +105,15 @@ class CacheReader(StoreMapping):
             self._loads,
         )
         self._bounded = bounded(self.store, limits)
+        if self._shares and not self._bounded.keeps_references:
+            raise TypeError(
+                f"codec='reference' keeps objects in the memory of this process, which a "
+                f"{type(self.store).__name__} cannot; name another codec"
+            )
         # hot path: what each hit looks at.
         self._entries = self._bounded.entries
         self._nodes = self._bounded.nodes
         self._detours = self._bounded.detours
-        self._is_raw = type(self._codec) is RawCodec
         self._hits = self._bounded.hits
         self._idles = limits.idle is not None
         # Whose detour a hit asks for: every thread's if a hit is more than setting two fields.
@@ -120,7 +142,10 @@ class CacheReader(StoreMapping):
             return self._look(key, default)
         node.visited = True
         node.hits += 1
-        return entry.data if self._is_raw else decoded(self._codec, key, entry.data)
+        content = entry.content
+        if self._shares or (self._is_raw and type(content) is bytes):
+            return content
+        return self._decoded(key, content)
 
     def _use(self, key: str, entry: Entry, default: Any) -> Any:
         """Return the value of an entry that may have expired, or of which every hit counts."""
@@ -136,7 +161,10 @@ class CacheReader(StoreMapping):
         node.hits += 1
         if self._hits is not None:
             self._hits.append(node)
-        return entry.data if self._is_raw else decoded(self._codec, key, entry.data)
+        content = entry.content
+        if self._shares or (self._is_raw and type(content) is bytes):
+            return content
+        return self._decoded(key, content)
 
     def _look(self, key: str, default: Any) -> Any:
         """Do what `get` does, with all that may have to be looked at."""
@@ -146,10 +174,23 @@ class CacheReader(StoreMapping):
             if detour is None or get_ident() not in detour:
                 self._counts.mine.misses += 1
                 return default
-        data = self._read(checked_key(key))
-        if data is None:
-            return default
-        return data if self._is_raw else decoded(self._codec, key, data)
+        entry = self._read(checked_key(key))
+        return default if entry is None else self._value_of(key, entry)
+
+    def _value_of(self, key: str, found: Entry) -> Any:
+        return self._decoded(key, found.content)
+
+    def _decoded(self, key: str, content: Any) -> Any:
+        """Return the value that an entry's content stands for; CodecError if that cannot be decoded."""
+        if self._shares:
+            return content
+        if type(content) is not bytes:
+            raise CodecError(
+                key,
+                f"cannot be decoded: another cache keeps a {type(content).__name__} there by reference, with "
+                "codec='reference'",
+            )
+        return content if self._is_raw else decoded(self._codec, key, content)
 
     def __getitem__(self, key: str) -> Any:
         found = self.get(key, MISSING)
@@ -157,22 +198,24 @@ class CacheReader(StoreMapping):
             raise KeyError(key)
         return found
 
-    def _read(self, key: str) -> bytes | None:
+    def _read(self, key: str) -> Entry | None:
         entry = self._live_entry(key)
+        counts = self._counts.mine
         if entry is None:
-            self._counts.mine.misses += 1
-            return None
-        self._counts.mine.hits += 1
-        return entry.data
+            counts.misses += 1
+        else:
+            counts.hits += 1
+        return entry
 
     def _live_entry(self, key: str) -> Entry | None:
         """Return the entry of a key, None if it is missing or expired; that is a use."""
         entry = self._bounded.entry(key)
         return entry if entry is not None and self._bounded.use(key, entry) else None
 
-    def _live_data(self, key: str) -> bytes | None:
+    def _live_content(self, key: str) -> Any:
+        """Return what the entry of a key has, `MISSING` if it is missing or expired; that is a use."""
         entry = self._live_entry(key)
-        return None if entry is None else entry.data
+        return MISSING if entry is None else entry.content
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those keys that are there and have not expired."""
@@ -295,6 +338,13 @@ class CacheReader(StoreMapping):
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
+
+
+def _codec_of(codec: str | Codec | None, owns_store: bool) -> str | Codec:
+    """Return the codec of a cache; of one on a store of others there is none that is not named."""
+    if codec is None:
+        return ReferenceCodec() if owns_store else UnnamedCodec()
+    return ReferenceCodec() if isinstance(codec, str) and codec == "reference" else codec
 
 
 # Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
-from latchstore.cache.attempts import MISSING
 from latchstore.cache.loader import CacheLoader
+from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
 from latchstore.cache.options import checked_options, checked_seconds
 from latchstore.contract.arguments import check_callable, checked_key, checked_timeout

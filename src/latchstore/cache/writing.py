@@ -11,18 +11,17 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from latchstore.cache.attempts import MISSING
-from latchstore.cache.loading import Removal
+from latchstore.cache.loading import MISSING, Removal
 from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options, checked_seconds
 from latchstore.cache.reading import CacheReader
-from latchstore.contract.arguments import check_callable, checked_key, describe
-from latchstore.contract.codec import decoded, encoded
+from latchstore.contract.arguments import check_callable, checked_count, checked_key, describe
+from latchstore.contract.codec import encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.glob_pattern import matching_keys
-from latchstore.contract.values import Entry, entry_from_metadata, with_metadata_of
+from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
-from latchstore.engine.entry_facts import EXPIRES
+from latchstore.engine.entry_facts import EXPIRES, WEIGHT
 
 _DELETE = Delete()
 
@@ -54,7 +53,7 @@ class CacheWriter(CacheReader):
         ----------
         key : str
         value : object
-            What the codec can encode.
+            What the codec can encode; with ``"reference"`` anything, which is shared.
         ttl : float, optional
             Seconds after which it expires; the cache's own if None, infinity for never.
         idle : float, optional
@@ -62,7 +61,7 @@ class CacheWriter(CacheReader):
         refresh_after : float, optional
             Seconds after which `get_or_load` loads it again, while others get the old value.
         weight : int, optional
-            What it counts, in bytes; by default what it holds.
+            What it counts, in bytes; by default what it holds, or for a reference what `sizeof` returns.
         tags : iterable of str
             What it can be invalidated by.
         metadata : mapping, optional
@@ -78,38 +77,53 @@ class CacheWriter(CacheReader):
         if type(key) is not str:
             key = checked_key(key)
         options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
-        # hot path: bytes that stay as they are, and what `_put` does for an entry of which nothing is said.
-        data = value if self._is_raw and type(value) is bytes else encoded(self._codec, key, value)
+        content = self._encoded(key, value)
         if options is DEFAULT_OPTIONS:
-            entry = Entry()
-            entry.data = data
-            self._write(((key, entry),), "set")
+            # hot path: what `_put` does for an entry of which nothing is said.
+            self._write(((key, self._with_content(key, Entry(), content)),), "set")
         else:
-            self._put(key, data, options)
+            self._put(key, content, options)
+
+    def _encoded(self, key: str, value: Any) -> Any:
+        """Return what the entry of a value is to have as its content."""
+        # hot path: what stays as it is.
+        if self._shares or (self._is_raw and type(value) is bytes):
+            return value
+        return encoded(self._codec, key, value)
 
     def _put(
         self,
         key: str,
-        data: bytes,
+        content: Any,
         options: Options,
         check: Callable[[], None] | None = None,
         expected: int | None = None,
     ) -> None:
-        """Put data under a key, if the check does not raise and the key has the revision that is expected."""
-        entry, now = self._entry_of(data, options)
+        """Set the content of a key, if the check does not raise and the key has the expected revision."""
+        entry, now = self._entry_of(key, content, options)
         edit = entry if expected is None else IfRevision(entry, expected)
         self._write(((key, edit),), "set", now, check)
 
-    def _entry_of(self, data: bytes, options: Options) -> tuple[Entry, float | None]:
+    def _entry_of(self, key: str, content: Any, options: Options) -> tuple[Entry, float | None]:
         """Return a new entry, and the reading of the clock that it was made at."""
         if options is DEFAULT_OPTIONS:
-            entry, now = Entry(), None
-        else:
-            self._index_tags(options)
-            now = self._bounded.now()
-            entry = entry_from_metadata(options.items(now))
-        entry.data = data
-        return entry, now
+            return self._with_content(key, Entry(), content), None
+        self._index_tags(options)
+        now = self._bounded.now()
+        return self._with_content(key, entry_from_metadata(options.items(now)), content), now
+
+    def _with_content(self, key: str, entry: Entry, content: Any) -> Entry:
+        """Return a new entry with a content: the one that is given, or one for references with its items.
+
+        Calls `sizeof`, with no lock held. Without it bytes are data as those of others, and weigh as much.
+        """
+        if not self._shares or (type(content) is bytes and self._sizeof is None):
+            entry.content = content
+            return entry
+        size = 1
+        if self._sizeof is not None and WEIGHT not in entry:
+            size = checked_count(self._sizeof(content), "what sizeof returns", 0)
+        return ReferenceEntry(key, content, size, entry)
 
     def _write(
         self,
@@ -133,11 +147,10 @@ class CacheWriter(CacheReader):
             raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
         checked = checked_options(self._ttl, **options)
         # Encoded before, as that may run anybody's code, and take long.
-        data = {
-            checked_key(key, "a key of values"): encoded(self._codec, key, value)
-            for key, value in values.items()
+        contents = {
+            checked_key(key, "a key of values"): self._encoded(key, value) for key, value in values.items()
         }
-        entries = {key: self._entry_of(each, checked) for key, each in data.items()}
+        entries = {key: self._entry_of(key, content, checked) for key, content in contents.items()}
         now = next((now for _, now in entries.values()), None)
         self._write(tuple((key, entry) for key, (entry, _) in entries.items()), "set_many", now)
 
@@ -151,13 +164,13 @@ class CacheWriter(CacheReader):
         """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
         key = checked_key(key)
         checked = checked_options(self._ttl, **options)
-        data = encoded(self._codec, key, value)
+        content = self._encoded(key, value)
         while True:
             entry = self._bounded.entry(key)
             if entry is not None and self._bounded.use(key, entry):
                 return False
             try:
-                self._put(key, data, checked, expected=0 if entry is None else entry.revision)
+                self._put(key, content, checked, expected=0 if entry is None else entry.revision)
             except RevisionMismatchError:
                 continue
             return True
@@ -198,13 +211,12 @@ class CacheWriter(CacheReader):
             live = before is not None and self._bounded.use(key, before)
             if not live and default is MISSING:
                 raise KeyError(key)
-            value = function(decoded(self._codec, key, before.data) if live else default)  # type: ignore[union-attr]
-            data = encoded(self._codec, key, value)
+            value = function(self._decoded(key, before.content) if live else default)  # type: ignore[union-attr]
+            content = self._encoded(key, value)
             if live:
-                entry, now = with_metadata_of(before), None
-                entry.data = data
+                entry, now = self._with_content(key, with_metadata_of(before), content), None
             else:
-                entry, now = self._entry_of(data, checked)
+                entry, now = self._entry_of(key, content, checked)
             # In a transaction all that it has written has one revision; but each write makes an entry of its
             # own.
             if self._bounded.current_transaction() is not None and self._bounded.entry(key) is not before:
@@ -281,6 +293,14 @@ class CacheWriter(CacheReader):
 
     def _remove(self, key: str) -> None:
         self.delete(key)
+
+    def _take(self, key: str, found: Entry, notes: str) -> bool:
+        with self.store.transaction(notes):
+            # The entry itself, and never what is in it, which may be anybody's to compare.
+            if self._bounded.entry(key) is not found or self._bounded.is_expired(key, found):
+                return False
+            self._remove(key)
+            return True
 
     def _add(self, key: str, value: Any) -> bool:
         return self.add(key, value)

@@ -57,6 +57,34 @@ class RawCodec:
         return data
 
 
+class ReferenceCodec:
+    """No codec: a `Cache` keeps the object itself, which is shared, and nothing is encoded or decoded."""
+
+    def encode(self, value: Any) -> bytes:
+        """Raise TypeError, unless it is bytes."""
+        if type(value) is not bytes:
+            raise TypeError("codec='reference' makes no bytes of objects")
+        return value
+
+    def decode(self, data: bytes) -> bytes:
+        """Return the data itself."""
+        return data
+
+
+class UnnamedCodec(RawCodec):
+    """Bytes as they are, as no codec was named for a store that may have been written by anybody."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of a bytes-like object; TypeError for all else."""
+        try:
+            return super().encode(value)
+        except TypeError:
+            raise TypeError(
+                "the cache was given its store and no codec, so it takes bytes alone; name a codec, as "
+                "codec='pickle' or 'json', or codec='reference', which keeps objects as they are"
+            ) from None
+
+
 #: The codecs that go by a name.
 CODECS: dict[str, Codec] = {"pickle": PickleCodec(), "json": JSONCodec(), "raw": RawCodec()}
 
@@ -64,6 +92,10 @@ CODECS: dict[str, Codec] = {"pickle": PickleCodec(), "json": JSONCodec(), "raw":
 def checked_codec(codec: str | Codec) -> Codec:
     """Return the codec, which may be named; ValueError or TypeError if it is none."""
     if isinstance(codec, str):
+        if codec == "reference":
+            raise ValueError(
+                "codec 'reference' keeps objects as they are, which a Cache can, and nothing that reads bytes"
+            )
         if codec not in CODECS:
             raise ValueError(
                 f"codec must be one of {', '.join(map(repr, CODECS))} or an object, got {codec!r}"

@@ -179,6 +179,23 @@ class CodecError(StoreError, ValueError):
         return type(self), (self.key, self._message)
 
 
+class KeptByReferenceError(StoreError, TypeError):
+    """There are no bytes of an object that a cache keeps by reference.
+
+    Attributes
+    ----------
+    key : str
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"key {key!r} {message}")
+        self.key = key
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[KeptByReferenceError], tuple[object, ...]]:
+        return type(self), (self.key, self._message)
+
+
 class EntryTooLargeError(StoreError, ValueError):
     """A value weighs more than the whole cache may; nothing was changed."""
 

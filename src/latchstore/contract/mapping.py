@@ -114,9 +114,13 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
         except KeyError:
             return None
 
-    def _read(self, key: str) -> bytes | None:
-        """Return the data of a key that somebody has asked for; None if it is missing."""
+    def _read(self, key: str) -> Any:
+        """Return what there is of a key that somebody has asked for, here its data; None if it is missing."""
         return self._live_data(key)
+
+    def _value_of(self, key: str, found: Any) -> Any:
+        """Return the value of a key, of which `_read` has found this."""
+        return decoded(self._codec, key, found)
 
     def _remove(self, key: str) -> None:
         self._mapped.delete(key)
@@ -130,10 +134,10 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
             self._mapped.from_bytes(key, data)
             return True
 
-    def _take(self, key: str, data: bytes, notes: str) -> bool:
-        """Remove a key if it still has this data, which was decoded with no lock held; return whether."""
+    def _take(self, key: str, found: Any, notes: str) -> bool:
+        """Remove a key if it is as it was found, and was decoded with no lock held; return whether."""
         with self._mapped.transaction(notes):
-            if self._live_data(key) != data:
+            if self._live_data(key) != found:
                 return False
             self._remove(key)
             return True
@@ -141,9 +145,9 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
         key = checked_key(key)
-        while (data := self._read(key)) is not None:
-            value = decoded(self._codec, key, data)
-            if self._take(key, data, "pop"):
+        while (found := self._read(key)) is not None:
+            value = self._value_of(key, found)
+            if self._take(key, found, "pop"):
                 return value
         if default is _MISSING:
             raise KeyError(key)
@@ -154,10 +158,10 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
         # Begun again while others take what it has found: only what is empty at one instant is empty.
         while keys := list(self):
             for key in keys:
-                data = self._read(key)
-                if data is not None:
-                    value = decoded(self._codec, key, data)
-                    if self._take(key, data, "popitem"):
+                found = self._read(key)
+                if found is not None:
+                    value = self._value_of(key, found)
+                    if self._take(key, found, "popitem"):
                         return key, value
         raise KeyError("there is no key to remove")
 
@@ -165,9 +169,9 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
         """Return the value of a key, which is set to the default if it is missing."""
         key = checked_key(key)
         while True:
-            data = self._read(key)
-            if data is not None:
-                return decoded(self._codec, key, data)
+            found = self._read(key)
+            if found is not None:
+                return self._value_of(key, found)
             if self._add(key, default):
                 return default
 

@@ -3,7 +3,7 @@
 Thread safety:
 
 1. An `Entry` is built by one thread, published by one assignment and never changed after that. Any
-   number of threads may read it without a lock.
+   number of threads may read it without a lock. The object of a `ReferenceEntry` is not ours: it may change.
 2. Metadata that goes out is always a copy: a plain ``dict.copy`` where every item is immutable, a deep
    copy where one is not. Metadata that comes in is copied the same way by `entry_from_metadata`.
 3. A `Value` belongs to the caller that got it. Its one stream has a position, so two threads that share
@@ -30,11 +30,14 @@ from latchstore.contract.arguments import (
     describe,
     exact_string,
 )
+from latchstore.contract.errors import KeptByReferenceError
 
 #: Types whose instances nobody can change. Exact types only: a subclass may carry attributes.
 ATOMIC_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 _ONLY_STR = frozenset({str})
+
+_NO_ITEMS: Mapping[str, Any] = {}
 
 
 def is_immutable(value: object) -> bool:
@@ -59,19 +62,26 @@ class Entry(dict[str, Any]):
 
     Attributes
     ----------
+    content : object
+        What the key has: bytes, but for a `ReferenceEntry`.
     data : bytes
+        The same; KeptByReferenceError if it is not bytes.
     created, modified : float
         Seconds since the epoch.
     revision : int
         The revision of the commit that wrote the entry.
     """
 
-    __slots__ = ("created", "data", "modified", "revision")
+    __slots__ = ("content", "created", "modified", "revision")
 
+    content: Any
     data: bytes
     created: float
     modified: float
     revision: int
+
+    #: The class of an entry with the same items that has bytes.
+    plain: ClassVar[type[Entry]]
 
     #: A copy of the metadata that shares nothing changeable with the entry. Every item here is
     #: immutable, so the copy made in C is deep enough (50 ns; a deep copy takes 4 us).
@@ -100,6 +110,30 @@ class Entry(dict[str, Any]):
         """Return an isolated copy of the items in `names`; names that are missing are left out."""
         return {name: self[name] for name in names if name in self}
 
+    @property
+    def size(self) -> int:
+        """The length of the data in bytes; what a reference weighs."""
+        return len(self.data)
+
+    def with_items(self, plain: type[Entry], items: Mapping[str, Any]) -> Entry:
+        """Return a new entry, without times, that has the same content and other items.
+
+        Parameters
+        ----------
+        plain : type
+            The class of an entry that has such items and bytes.
+        items : mapping
+            They are shared: nothing that an entry holds is ever changed or handed out.
+        """
+        entry = plain(items)
+        entry.content = self.content
+        return entry
+
+
+# hot path: one slot by two names, so that what is bytes is read by either as fast.
+Entry.data = Entry.content
+Entry.plain = Entry
+
 
 class NestedEntry(Entry):
     """An entry with an item that could be changed in place, so that each copy must be a deep one."""
@@ -111,6 +145,51 @@ class NestedEntry(Entry):
 
     def selected_metadata(self, names: Iterable[str]) -> dict[str, Any]:
         return copy.deepcopy(super().selected_metadata(names))
+
+
+NestedEntry.plain = NestedEntry
+
+
+class ReferenceEntry(NestedEntry):
+    """An entry with an object that is kept as it is, and shared with all who read it.
+
+    Parameters
+    ----------
+    key : str
+        The key of the entry, for errors.
+    content : object
+    size : int
+        What the object weighs.
+    items : mapping, optional
+        The metadata, which is shared.
+    """
+
+    __slots__ = ("key", "size")
+
+    key: str
+    size: int
+
+    def __init__(self, key: str, content: Any, size: int = 1, items: Mapping[str, Any] = _NO_ITEMS) -> None:
+        if items:
+            self.update(items)
+        self.key = key
+        self.content = content
+        self.size = size
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        content = self.content
+        if type(content) is bytes:
+            return content
+        # Not its repr, which is code of the user's own.
+        raise KeptByReferenceError(
+            self.key,
+            f"has no bytes: a cache keeps a {type(content).__name__} there by reference; read it by way of "
+            "that cache, or as the content of its value, or make the cache with codec='pickle'",
+        )
+
+    def with_items(self, plain: type[Entry], items: Mapping[str, Any]) -> Entry:
+        return ReferenceEntry(self.key, self.content, self.size, items)
 
 
 #: A change of one key: the key, its entry before (None: it is new) and after (None: it is deleted).
@@ -187,19 +266,19 @@ def _with_exact_keys(entry: Entry, argument: str) -> Entry:
 
 
 def with_metadata_of(entry: Entry | None) -> Entry:
-    """Return a new entry, without data and times, that shares the items of `entry`.
+    """Return a new entry for bytes, without those and times, that shares the items of `entry`.
 
     Sharing is sound since nothing that an entry holds is ever changed or handed out.
     """
-    return Entry() if entry is None else type(entry)(entry)
+    return Entry() if entry is None else entry.plain(entry)
 
 
 def merged_metadata(entry: Entry, changes: Entry) -> Entry:
-    """Return a new entry with the items of `entry`, overwritten by those of `changes`."""
+    """Return a new entry, without times, that has the items of `entry`, overwritten by those of `changes`."""
     merged = dict(entry)
     merged.update(changes)
     nested = not all(map(is_immutable, merged.values()))
-    return NestedEntry(merged) if nested else Entry(merged)
+    return entry.with_items(NestedEntry if nested else Entry, merged)
 
 
 class Value(ABC):
@@ -214,7 +293,16 @@ class Value(ABC):
     @property
     @abstractmethod
     def data(self) -> BinaryIO:
-        """The value's one readable binary stream; it is a context manager that closes itself."""
+        """The value's one readable binary stream; it is a context manager that closes itself.
+
+        KeptByReferenceError if the value is an object that a cache keeps by reference.
+        """
+
+    @property
+    def content(self) -> Any:
+        """The object that a cache keeps by reference, which is shared; of all other values the bytes."""
+        with self.range() as stream:
+            return stream.read()
 
     @property
     @abstractmethod
@@ -224,7 +312,7 @@ class Value(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """The length of the data in bytes."""
+        """The length of the data in bytes; of an object that is kept by reference what it weighs."""
 
     @property
     @abstractmethod
@@ -348,8 +436,12 @@ class StringValue(Value):
         return self._entry.isolated_metadata()
 
     @property
+    def content(self) -> Any:
+        return self._entry.content
+
+    @property
     def size(self) -> int:
-        return len(self._entry.data)
+        return self._entry.size
 
     @property
     def created(self) -> float:
@@ -381,7 +473,11 @@ class StringValue(Value):
         return self._entry
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.size} bytes, {len(self._entry)} metadata items>"
+        entry = self._entry
+        what = f"{entry.size} bytes"
+        if type(entry) is ReferenceEntry:
+            what = f"{type(entry.content).__name__} by reference"
+        return f"<{type(self).__name__} {what}, {len(entry)} metadata items>"
 
 
 class StoredValue(StringValue):

@@ -12,7 +12,7 @@ from typing import Any
 
 from latchstore.contract.errors import TransactionConflictError
 from latchstore.contract.matching import may_match
-from latchstore.contract.values import Entry, with_metadata_of
+from latchstore.contract.values import Entry
 from latchstore.engine.edits import Combined, Edit, Resolved, cause_of_edit, combined, parts_of
 from latchstore.engine.interface import Engine, View
 
@@ -99,8 +99,11 @@ class WriteBatch:
         undo = self._undo
         assert undo is not None
         self._rollbacks += 1
+        # Freed when all is taken back: objects that entries refer to may write to the store as they go.
+        dropped: list[object] = []
         while len(undo) > savepoint:
             key, edit, known = undo[-1]
+            dropped.append((self._edits[key], self._known.get(key)))
             if known is _NOTHING:
                 self._known.pop(key, None)
             else:
@@ -227,7 +230,9 @@ class OptimisticBatch(WriteBatch):
         if key not in self._known:
             return edit
         # The block may have values over entries that it has put: they stay as they are.
-        parts = tuple(_copied(each) if isinstance(each, Entry) else each for each in parts_of(edit))
+        parts = tuple(
+            each.with_items(each.plain, each) if isinstance(each, Entry) else each for each in parts_of(edit)
+        )
         return parts[0] if len(parts) == 1 else Combined(parts)
 
     def candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
@@ -272,12 +277,6 @@ class OptimisticBatch(WriteBatch):
 
 def _revision_of(entry: Entry | None) -> int:
     return 0 if entry is None else entry.revision
-
-
-def _copied(entry: Entry) -> Entry:
-    copied = with_metadata_of(entry)
-    copied.data = entry.data
-    return copied
 
 
 def _shown(keys: list[str]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
@@ -76,8 +76,11 @@ class BoundedStore(ABC):
     clock : callable
     current_transaction : callable
         Returns the open transaction of this thread, or None.
+    keeps_references : bool
+        Whether it keeps the object of a `ReferenceEntry` as it is.
     """
 
+    keeps_references: ClassVar[bool] = False
     entries: Mapping[str, Entry]
     nodes: Mapping[str, Node]
     detours: Detour

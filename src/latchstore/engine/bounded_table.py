@@ -35,6 +35,8 @@ class BoundedTable(BoundedStore):
     limits : Limits
     """
 
+    keeps_references = True
+
     def __init__(self, store: TransactionalStore, table: Table, limits: Limits) -> None:
         self._store = store
         self._idle = limits.idle

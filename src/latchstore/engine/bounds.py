@@ -321,7 +321,7 @@ class Bound:
         """Note what the entry of a node is; None: when it was written is not known."""
         if not entry and self.limits.idle is None:
             # hot path: most are like that.
-            weight = len(node.key) + len(entry.data)
+            weight = len(node.key) + entry.size
             node.expected = None
         else:
             facts = facts or self.facts(node.key, entry)
@@ -336,11 +336,11 @@ class Bound:
 
     def facts(self, key: str, entry: Entry) -> Facts:
         """Return what the metadata of an entry has for the bound."""
-        return facts_in(key, len(entry.data), entry.revision, entry, self.limits.idle)
+        return facts_in(key, entry.size, entry.revision, entry, self.limits.idle)
 
     def weigh(self, key: str, entry: Entry, facts: Facts | None = None) -> int:
         """Return what an entry weighs, in bytes; EntryTooLargeError if that is more than all may."""
-        weight = (facts or self.facts(key, entry)).weight if entry else len(key) + len(entry.data)
+        weight = (facts or self.facts(key, entry)).weight if entry else len(key) + entry.size
         if weight > self._max_bytes:
             raise EntryTooLargeError(
                 f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"

@@ -69,7 +69,7 @@ class SetData:
         self.data = data
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        entry = Entry() if current is None else type(current)(current)  # with_metadata_of(current)
+        entry = Entry() if current is None else current.plain(current)  # with_metadata_of(current)
         entry.data = self.data
         return entry.revise(key, current, revision, now)
 
@@ -86,8 +86,12 @@ class SetMetadata:
         self.metadata = metadata
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        entry = with_metadata_of(self.metadata)
-        entry.data = b"" if current is None else current.data
+        items = self.metadata
+        if current is None:
+            entry = with_metadata_of(items)
+            entry.data = b""
+        else:
+            entry = current.with_items(items.plain, items)
         return entry.revise(key, current, revision, now)
 
 
@@ -111,9 +115,7 @@ class MergeMetadata:
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         if current is None:
             raise KeyError(key)
-        entry = merged_metadata(current, self.metadata)
-        entry.data = current.data
-        return entry.revise(key, current, revision, now)
+        return merged_metadata(current, self.metadata).revise(key, current, revision, now)
 
 
 class Delete:

@@ -173,6 +173,9 @@ class DictMemoryStore(TransactionalStore):
         ------
         TypeError
             If metadata has a value that JSON does not bring back as it is; names key and item.
+        KeptByReferenceError
+            If a cache keeps an object by reference that is no string (of valid Unicode), no int of 64 bits
+            and no finite float: those are saved, and come back, all others are refused with their key.
         OSError
             If the file cannot be written.
         """

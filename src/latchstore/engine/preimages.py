@@ -224,7 +224,7 @@ class Preimages:
             "snapshots": sum(len(layer.views) for layer in self.layers),
             "oldest_snapshot": time.monotonic() - self.layers[0].opened if self.layers else 0.0,
             "pinned_entries": len(kept),
-            "pinned_bytes": sum(len(entry.data) for entry in kept),
+            "pinned_bytes": sum(entry.size for entry in kept),
         }
 
 

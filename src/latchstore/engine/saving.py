@@ -3,7 +3,9 @@
 Two tables: ``entries`` has a row for each key (``key``, ``data``, ``metadata`` as JSON, ``created`` and
 ``modified`` in seconds since the epoch, ``revision``), ``about`` has one row: the ``revision`` of the last
 commit, and how many ``entries`` there are. If a cache was on the store, ``clock`` has what its clock told
-then. A key that is no valid Unicode (a lone surrogate) is a blob, UTF-8 with the surrogate in it.
+then. What a cache keeps by reference is text, an integer or a real number in place of data, if it is one
+that SQLite holds as it is, and nothing else; ``sizes`` has what such objects weigh that do not weigh 1. A
+key that is no valid Unicode (a lone surrogate) is a blob, UTF-8 with the surrogate in it.
 ``application_id`` says that the file is ours, ``user_version`` is the format's.
 
 Thread safety: a file is written under a name of its own and renamed when it is whole and on the disk, so any
@@ -31,7 +33,7 @@ from typing import Any
 
 from latchstore.contract.arguments import describe
 from latchstore.contract.errors import StoreFormatError
-from latchstore.contract.values import Entry, entry_from_metadata
+from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata
 
 try:
     import fcntl
@@ -53,6 +55,9 @@ _SCHEMA = """
 #: How deep lists and dicts in metadata may be nested: few enough for json on any stack.
 _DEPTH = 100
 
+#: The integers of SQLite have 64 bits: they are below this, and not below its negative.
+_BEYOND = 2**63
+
 #: Bytes that an entry may take in the file beside its data and metadata.
 _MARGIN = 1_000
 
@@ -68,6 +73,8 @@ def write_file(
     ------
     TypeError
         If metadata has a value that JSON does not bring back as it is; names key and item.
+    KeptByReferenceError
+        If an object that is kept by reference is none that SQLite brings back as it is; names the key.
     ValueError
         If an entry is too large, or its metadata too deep; names the key.
     OSError
@@ -155,12 +162,16 @@ def _fill(
     file.execute(f"PRAGMA user_version = {_FORMAT}")
     file.executescript(_SCHEMA)
     file.execute("BEGIN")
-    row = partial(_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN)
+    sizes: list[tuple[str | bytes, int]] = []
+    row = partial(_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN, sizes)
     file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", map(row, items))
     file.execute("INSERT INTO about SELECT ?, count(*) FROM entries", (revision,))
     if clock is not None:
         file.execute("CREATE TABLE clock (reading REAL NOT NULL)")
         file.execute("INSERT INTO clock VALUES (?)", (clock,))
+    if sizes:
+        file.execute("CREATE TABLE sizes (key PRIMARY KEY NOT NULL, size INTEGER NOT NULL)")
+        file.executemany("INSERT INTO sizes VALUES (?, ?)", sizes)
     file.execute("COMMIT")
 
 
@@ -176,12 +187,14 @@ def _flush_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def _row(limit: int, item: tuple[str, Entry]) -> tuple[Any, ...]:
+def _row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str, Entry]) -> tuple[Any, ...]:
+    """Return the row of an entry; note what it weighs, if that would be lost."""
     key, entry = item
+    content = _saveable(entry)
     members = ", ".join([_member(key, name, value) for name, value in entry.items()])
     metadata = f"{{{members}}}"
     name = key.encode("utf-8", "surrogatepass")
-    size = len(name) + len(entry.data) + len(metadata)
+    size = len(name) + _length_of(content) + len(metadata)
     if size > limit:
         raise ValueError(f"key {describe(key)}: {size} bytes cannot be saved, {limit} can be at the most")
     try:
@@ -189,7 +202,35 @@ def _row(limit: int, item: tuple[str, Entry]) -> tuple[Any, ...]:
         stored: str | bytes = key
     except UnicodeEncodeError:
         stored = name
-    return stored, entry.data, metadata, entry.created, entry.modified, entry.revision
+    if type(content) is not bytes and entry.size != 1:
+        sizes.append((stored, entry.size))
+    return stored, content, metadata, entry.created, entry.modified, entry.revision
+
+
+def _saveable(entry: Entry) -> bytes | str | int | float:
+    """Return what an entry has, if SQLite brings it back as it is; KeptByReferenceError if not."""
+    content = entry.content
+    return content if _is_saveable(content) else entry.data
+
+
+def _is_saveable(content: object) -> bool:
+    """Tell whether this is an object that is kept by reference and can be saved. Exact types only."""
+    if type(content) is str:
+        try:
+            content.encode()
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
+        return True
+    if type(content) is int:
+        return -_BEYOND <= content < _BEYOND
+    return type(content) is float and math.isfinite(content)
+
+
+def _length_of(content: bytes | str | int | float) -> int:
+    """Return how many bytes something takes in the file, at the most."""
+    if isinstance(content, str):
+        return len(content.encode())
+    return len(content) if isinstance(content, bytes) else 8
 
 
 def _member(key: str, name: str, value: object) -> str:
@@ -247,6 +288,7 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
             if type(revision) is not int or revision < 0:
                 raise StoreFormatError(f"{path!r} is damaged: the revision {revision!r} cannot be")
             entries = dict(_entries(file, path, revision))
+            _set_sizes(file, path, entries)
             clock = _clock(file)
     except StoreFormatError:
         raise
@@ -259,10 +301,29 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
 
 def _clock(file: sqlite3.Connection) -> float | None:
     """Return what the clock of a cache told when the file was written; None if there was no cache."""
-    if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'clock'").fetchall():
+    if not _has_table(file, "clock"):
         return None
     ((reading,),) = file.execute("SELECT reading FROM clock").fetchall()
     return float(reading)
+
+
+def _has_table(file: sqlite3.Connection, name: str) -> bool:
+    return bool(file.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchall())
+
+
+def _set_sizes(file: sqlite3.Connection, path: str, entries: dict[str, Entry]) -> None:
+    """Have references weigh what they did."""
+    for key, size in file.execute("SELECT key, size FROM sizes") if _has_table(file, "sizes") else ():
+        name = _name_of(key)
+        entry = entries.get(name)
+        if type(entry) is not ReferenceEntry or type(size) is not int or size < 0:
+            raise StoreFormatError(f"{path!r} is damaged: the size of {describe(name)} cannot be")
+        entry.size = size
+
+
+def _name_of(key: Any) -> Any:
+    """Return the key of a row: one with a lone surrogate is a blob."""
+    return key.decode("utf-8", "surrogatepass") if type(key) is bytes else key
 
 
 def _check_format(file: sqlite3.Connection, path: str) -> None:
@@ -282,10 +343,10 @@ def _check_format(file: sqlite3.Connection, path: str) -> None:
 def _entries(file: sqlite3.Connection, path: str, last_revision: int) -> Iterator[tuple[str, Entry]]:
     rows = file.execute("SELECT key, data, metadata, created, modified, revision FROM entries ORDER BY rowid")
     for key, data, metadata, created, modified, revision in rows:
-        name = key.decode("utf-8", "surrogatepass") if type(key) is bytes else key
+        name = _name_of(key)
         right = (
             type(name) is str
-            and type(data) is bytes
+            and (type(data) is bytes or _is_saveable(data))
             and type(metadata) is str
             and type(created) is float
             and type(modified) is float
@@ -297,7 +358,10 @@ def _entries(file: sqlite3.Connection, path: str, last_revision: int) -> Iterato
             raise StoreFormatError(f"{path!r} is damaged: the entry of {describe(name)} cannot be")
         items = json.loads(metadata, parse_constant=_refuse_constant)
         entry = entry_from_metadata(items, f"the metadata of {name!r}")
-        entry.data = data
+        if type(data) is bytes:
+            entry.data = data
+        else:
+            entry = ReferenceEntry(name, data, items=entry)
         entry.created, entry.modified, entry.revision = created, modified, revision
         yield name, entry
 

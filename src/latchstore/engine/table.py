@@ -38,7 +38,7 @@ from threading import get_ident
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 from latchstore.contract.events import StoreTransactionStartEvent
-from latchstore.contract.values import Change, Entry, deletion
+from latchstore.contract.values import Change, Entry, ReferenceEntry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.bounds import Bound
@@ -486,7 +486,7 @@ class Table(GuardedEngine):
         for key, entry in self.entries.items():
             assert type(key) is str, key
             assert isinstance(entry, Entry), (key, entry)
-            assert type(entry.data) is bytes, key
+            assert entry.key == key if type(entry) is ReferenceEntry else type(entry.data) is bytes, key
             assert entry.created <= entry.modified, key
             assert 0 < entry.revision <= self.revision, key
         for index in self.indexes.values():

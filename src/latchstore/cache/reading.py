@@ -86,7 +86,7 @@ class CacheReader(StoreMapping):
         super().__init__(self.store, _codec_of(codec, self._owns_store))
         # hot path: asked for at each hit.
         self._shares = type(self._codec) is ReferenceCodec
-        self._is_raw = isinstance(self._codec, RawCodec)
+        self._is_raw = type(self._codec) in (RawCodec, UnnamedCodec)
         self._sizeof = sizeof
         if sizeof is not None:
             check_callable(sizeof, "sizeof")

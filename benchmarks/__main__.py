@@ -35,6 +35,7 @@ QUESTIONS = (
     "metadata",
     "checkers",
     "cache",
+    "backends",
 )
 
 HERE = Path(__file__).parent

@@ -399,6 +399,37 @@ class TestStrikes:
             limits.close()
         assert struck > 50
 
+    @pytest.mark.parametrize("metadata", [{}, {"cache_expires": 1e9}])
+    @pytest.mark.parametrize("what", ["new", "again", "delete"])
+    def test_in_the_middle_of_the_books_where_nothing_is_evicted(
+        self, store: DictMemoryStore, what: str, metadata: dict[str, Any]
+    ) -> None:
+        def write() -> None:
+            if what == "delete":
+                store.delete("a")
+            else:
+                put(limits, "d" if what == "new" else "a", data=b"22", **metadata)
+
+        struck = 0
+        while True:
+            limits = limited(store, max_entries=4, max_bytes=100)
+            store.mapping("raw").clear()
+            put(limits, "a", "b", "c", data=b"1", **metadata)
+            if not _struck_at_line(struck + 1, write):
+                break
+            struck += 1
+            assert (
+                keys_of(store) in {"new": ("abc", "abcd"), "again": ("abc",), "delete": ("abc", "bc")}[what]
+            )
+            put(limits, "e")
+            limits.check()
+            for key in "fghi":
+                put(limits, key)
+                limits.check()
+            assert keys_of(store) == "fghi"  # the policy has lost none of the others
+            limits.close()
+        assert struck > 20
+
     def test_a_strike_is_not_counted_twice(self, store: DictMemoryStore) -> None:
         limits = limited(store, max_entries=2, policy=Striking)
         put(limits, "a", "b")
@@ -411,11 +442,11 @@ class TestStrikes:
 
 
 def _struck_at_line(place: int, function: Callable[[], object]) -> bool:
-    """Call a function, and raise Struck at a line of bounds.py; return whether there is such a line."""
+    """Call a function, and raise Struck at a line of the books; return whether there is such a line."""
     left = [place]
 
     def trace(frame: Any, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.endswith("engine/bounds.py"):
+        if not frame.f_code.co_filename.endswith(("engine/bounds.py", "engine/deadlines.py")):
             return None
 
         def line(frame: Any, event: str, argument: object) -> Any:

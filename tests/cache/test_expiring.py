@@ -231,7 +231,38 @@ class TestSweeping:
             timed.set("key", 1, ttl=10.0)
             timed.delete("key")
         (bound,) = store._table.bounds
-        assert len(bound._due) < 100
+        assert len(bound._deadlines) < 100
+
+    def test_what_is_touched_again_and_again_changes_no_books(
+        self, timed: Cache, store: Asked, clock: Clock
+    ) -> None:
+        timed.set("key", 1, ttl=10.0)
+        (bound,) = store._table.bounds
+        for _ in range(100):
+            clock.now += 1
+            timed.set("key", 1, ttl=10.0)
+            timed.touch("key", 10.0)
+        assert len(bound._deadlines) == 1
+        clock.now += 9.9
+        assert timed.sweep() == 0
+        timed.set("key", 1, ttl=0.05)  # a deadline that comes before the one that was expected
+        clock.now += 0.05
+        assert timed.sweep() == 1
+        check(timed)
+
+    def test_a_commit_looks_at_a_few(self, timed: Cache, store: Asked, clock: Clock) -> None:
+        """Also where many entries would have expired had they not been touched."""
+        timed.set_many({f"k{number}": 1 for number in range(100)}, ttl=1.0)
+        for number in range(100):
+            timed.touch(f"k{number}", 10.0)
+        clock.now += 1
+        (bound,) = store._table.bounds
+        nodes = list(bound.nodes.values())
+        timed["other"] = 1
+        assert 0 < sum((node.expected or 0.0) > clock.now for node in nodes) <= 16
+        assert timed.sweep() == 0
+        assert {node.expected for node in nodes} == {clock.now + 9}
+        check(timed)
 
     def test_more_than_go_at_once(self, timed: Cache, store: Asked, clock: Clock) -> None:
         """Other writers get their turn in between."""

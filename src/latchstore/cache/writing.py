@@ -257,8 +257,9 @@ class CacheWriter(CacheReader):
     def sweep(self) -> int:
         """Evict what has expired or was idle for too long; return how many entries that were.
 
-        It costs in proportion to what it evicts. No thread does it: without a call, what has expired is
-        evicted by later commits of the cache, a few entries by each, and takes memory until then.
+        It costs in proportion to what has expired, and to what would have if it had not been set or touched
+        again. No thread does it: without a call, what has expired is evicted by later commits of the cache,
+        a few entries by each, and takes memory until then.
         """
         return self._bounded.sweep()
 

@@ -20,7 +20,7 @@ from latchstore.engine.limits import Limits, Node, Request
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
 
-#: How many expired entries one commit of a sweep evicts, so that other writers get their turn.
+#: How many entries one commit of a sweep looks at, so that other writers get their turn.
 _SWEPT_AT_ONCE = 1_000
 
 
@@ -225,12 +225,10 @@ class BoundedTable(BoundedStore):
         if transaction is not None:
             return self._sweep_in(transaction._open_batch(), now)
         swept = 0
-        while bound.may_expire or bound.stale:
+        while not bound.closed and (bound.stale or bound.is_due(now)):
             request = Request(now, _SWEPT_AT_ONCE, [])
             self._commit((), "sweep", functools.partial(bound.ask_for, request))
             swept += len(request.found)
-            if len(request.found) < _SWEPT_AT_ONCE:
-                break
         return swept
 
     def _sweep_in(self, batch: WriteBatch, now: float) -> int:

@@ -20,17 +20,16 @@ Thread safety:
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from latchstore.contract.arguments import describe
 from latchstore.contract.errors import EntryTooLargeError
 from latchstore.contract.values import Entry
+from latchstore.engine.deadlines import Deadlines
 from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.entry_facts import Facts, facts_in
 from latchstore.engine.limits import Limits, Node, Request
@@ -62,7 +61,9 @@ class Bound:
     closed : bool
         Whether nobody keeps to the limits any more: the table drops the bound with its next commit.
     request : Request or None
-        Set by the `check` of a commit, for that commit alone.
+        What the `check` of a commit asks for, for that commit alone.
+    now : float or None
+        The reading of the clock that it brings; the commit evicts a few of what has expired by then.
     evictions : dict
         How many entries were evicted, by cause.
     retired_hits : int
@@ -71,11 +72,11 @@ class Bound:
 
     __slots__ = (
         "_awaited",
+        "_deadlines",
         "_decided",
-        "_due",
         "_max_bytes",
         "_max_entries",
-        "_numbers",
+        "_now",
         "_policy",
         "_prefix",
         "_request",
@@ -88,6 +89,7 @@ class Bound:
         "limits",
         "nodes",
         "notes_hits",
+        "now",
         "request",
         "retired_hits",
         "stale",
@@ -105,13 +107,12 @@ class Bound:
         self.notes_hits = self._policy.on_hit is not None
         self.hits: deque[Node] = deque(maxlen=_MANY_HITS)
         self._weight = 0
-        # (when, a number of its own, node), the earliest first; those that are not `expected` then are passed
-        # over.
-        self._due: list[tuple[float, int, Node]] = []
-        self._numbers = itertools.count()
+        self._deadlines = Deadlines(self.nodes, limits.idle)
         self.request: Request | None = None
-        # That of the commit that is being decided.
+        self.now: float | None = None
+        # Those of the commit that is being decided.
         self._request: Request | None = None
+        self._now: float | None = None
         self.evictions = {"size": 0, "expired": 0, "idle": 0}
         # What `evictions` are when the commit is finished.
         self._decided = self.evictions
@@ -129,8 +130,50 @@ class Bound:
         if self._weighed:
             self._weighed.clear()
         self._request, self.request = self.request, None
+        self._now, self.now = self.now, None
         if self._awaited:
             self.limits.witness.note_written([key for key, edit in edits if cause_of_edit(edit) is None])
+
+    def note_one(self, key: str, new: Entry | None) -> bool:
+        """Do what `make_room` and `note` do for a commit of one key, if it evicts nothing.
+
+        Parameters
+        ----------
+        key : str
+        new : Entry or None
+            None: the key is deleted.
+
+        Returns
+        -------
+        noted : bool
+            False: nothing was done.
+        """
+        # hot path: most commits are like that.
+        now = self._now
+        if self.stale or self.closed or self.hits or self._prefix:
+            return False
+        if now is not None and self._deadlines.is_due(now):
+            return False
+        nodes = self.nodes
+        node = nodes[key] if key in nodes else None
+        if node is None and (new is None or len(nodes) >= self._max_entries):
+            return False
+        facts = None
+        if new is not None:
+            facts = self.facts(key, new) if new else None
+            weight = self.weigh(key, new, facts) - (0 if node is None else node.weight)
+            if self._weight + weight > self._max_bytes:
+                return False
+        self.stale = True
+        self._written = [key]
+        if node is None:
+            node = nodes[key] = Node(key)
+            self._policy.add(node)
+        if new is None:
+            self._forget(node)
+        else:
+            self._set(node, new, now, facts)
+        return True
 
     def make_room(
         self,
@@ -169,9 +212,10 @@ class Bound:
                     facts = self._weighed[key] = self.facts(key, entry)  # `note` uses them again
                 count += 1
                 weight += self.weigh(key, entry, facts)
-        request = self._request
-        if request is not None:
-            for node, cause in self.expired(entries, request.now, request.limit, before):
+        if self._now is not None:
+            request = self._request or Request(self._now, _SWEPT_BY_THE_WAY, [])
+            self.stale = True
+            for node, cause in self._deadlines.take_expired(entries, request.now, request.limit, before):
                 before[node.key], deleted[node.key] = entries[node.key], cause
                 request.found.append(node.key)
                 count -= 1
@@ -249,7 +293,7 @@ class Bound:
         decided = self.evictions
         self._written = written = []
         weighed = self._weighed
-        now = None if self._request is None else self._request.now
+        now = self._now
         for key in self._own(before) if self._prefix else before:
             node = nodes[key] if key in nodes else None
             if key in after:
@@ -259,15 +303,18 @@ class Bound:
                     self._policy.add(node)
                 self._set(node, after[key], now, weighed[key] if key in weighed else None)
             elif node is not None:
-                del nodes[key]
-                self._weight -= node.weight
-                self.retired_hits += node.hits
-                self._policy.remove(node)
+                self._forget(node)
                 if (cause := deleted[key]) is not None:
                     decided = {**decided, cause: decided.get(cause, 0) + 1}
                 else:
                     written.append(key)
         self._decided = decided
+
+    def _forget(self, node: Node) -> None:
+        del self.nodes[node.key]
+        self._weight -= node.weight
+        self.retired_hits += node.hits
+        self._policy.remove(node)
 
     def finish(self) -> None:
         """Note that the commit is made; may be repeated."""
@@ -300,7 +347,7 @@ class Bound:
         known = self.nodes.copy()
         self._policy = policy = self.limits.make_policy()
         self.hits.clear()
-        self._due = []
+        self._deadlines.clear()
         self._weight = 0
         self._decided = self.evictions
         for key in self._own(entries):
@@ -308,7 +355,7 @@ class Bound:
             if node is None:
                 node = self.nodes[key] = Node(key)
             used = node.used if node.revision == entries[key].revision else None
-            node.older = node.newer = node.queue = None
+            node.older = node.newer = node.queue = node.expected = None
             node.weight = 0
             policy.add(node)
             self._set(node, entries[key], used)
@@ -327,8 +374,7 @@ class Bound:
             facts = facts or self.facts(node.key, entry)
             weight = facts.weight
             node.used = math.inf if now is None else now
-            node.expected = None
-            self._expect(node, facts)
+            self._deadlines.expect(node, facts)
         self._weight += weight - node.weight
         node.weight = weight
         node.refresh = None
@@ -375,71 +421,18 @@ class Bound:
     @property
     def may_expire(self) -> bool:
         """Whether there is something that may expire; asked without a lock."""
-        return bool(self._due)
+        return len(self._deadlines) > 0
 
-    def _expect(self, node: Node, facts: Facts) -> None:
-        """Have a node looked at when it may have expired."""
-        times = [facts.deadline] if facts.deadline is not None else []
-        if facts.idle is not None:
-            # If it is not known when it was written, at the first look.
-            times.append(node.used + facts.idle if node.used != math.inf else -math.inf)
-        if not times:
-            return
-        if len(self._due) > 64 + 2 * len(self.nodes):
-            # Most are of what has gone: keep those that are still meant.
-            self._due = [item for item in self._due if self._is_meant(item[2], item[0])]
-            heapq.heapify(self._due)
-        node.expected = min(times)
-        heapq.heappush(self._due, (node.expected, next(self._numbers), node))
-
-    def _is_meant(self, node: Node, time: float) -> bool:
-        return node.expected == time and self.nodes.get(node.key) is node
-
-    def expired(
-        self, entries: dict[str, Entry], now: float, limit: int, spared: Container[str] = ()
-    ) -> list[tuple[Node, str]]:
-        """Return nodes that have expired, each with the cause; in a section of the writer.
-
-        The books are stale until these are evicted in the same section.
-        """
-        self.stale = True
-        found: list[tuple[Node, str]] = []
-        again: list[Node] = []
-        while self._due and self._due[0][0] <= now and len(found) < limit:
-            time, _, node = heapq.heappop(self._due)
-            if not self._is_meant(node, time):
-                continue
-            node.expected = None
-            cause = self._cause(node, entries[node.key], now)
-            if cause is None or node.key in spared:
-                again.append(node)
-            else:
-                found.append((node, cause))
-        self.expect_again(entries, again)
-        return found
-
-    def _cause(self, node: Node, entry: Entry, now: float) -> str | None:
-        """Return why an entry has expired; None if it has not."""
-        facts = self.facts(node.key, entry)
-        if facts.deadline is not None and facts.deadline <= now:
-            return "expired"
-        if facts.idle is not None:
-            if node.used == math.inf:
-                node.used = now
-            if node.used + facts.idle <= now:
-                return "idle"
-        return None
-
-    def expect_again(self, entries: dict[str, Entry], nodes: Iterable[Node]) -> None:
-        """Have nodes looked at again that stay."""
-        for node in nodes:
-            self._expect(node, self.facts(node.key, entries[node.key]))
+    def is_due(self, now: float) -> bool:
+        """Whether something may have expired; asked without a lock."""
+        return self._deadlines.is_due(now)
 
     def keys_expired(self, entries: dict[str, Entry], now: float) -> list[tuple[str, str]]:
         """Return the keys that have expired, each with the cause; in a section of the writer."""
         self.bring_up_to_date(entries)
-        found = self.expired(entries, now, sys.maxsize)
-        self.expect_again(entries, [node for node, _ in found])
+        self.stale = True
+        found = self._deadlines.take_expired(entries, now)
+        self._deadlines.expect_again(entries, [node for node, _ in found])
         self.stale = False
         return [(node.key, cause) for node, cause in found]
 
@@ -447,11 +440,11 @@ class Bound:
         """Have the commit that is about to be decided evict some of what has expired; for its `check`."""
         if check is not None:
             check()
-        self.request = Request(now, _SWEPT_BY_THE_WAY, [])
+        self.now = now
 
     def ask_for(self, request: Request) -> None:
         """Have the commit that is about to be decided evict what has expired; for its `check`."""
-        self.request = request
+        self.request, self.now = request, request.now
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -465,8 +458,8 @@ class Bound:
         assert not self.stale
         assert set(self.nodes) == set(self._own(entries)), set(self.nodes) ^ set(self._own(entries))
         assert self._weight == sum(node.weight for node in self.nodes.values())
-        meant = {node for time, _, node in self._due if self._is_meant(node, time)}
+        expected = self._deadlines.expected()
         for key, node in self.nodes.items():
             facts = self.facts(key, entries[key])
             assert (node.key, node.revision, node.weight) == (key, facts.revision, facts.weight), key
-            assert (node in meant) == (facts.deadline is not None or facts.idle is not None), key
+            assert (node in expected) == (facts.deadline is not None or facts.idle is not None), key

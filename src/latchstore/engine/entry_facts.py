@@ -18,6 +18,9 @@ EXPIRES, IDLE, REFRESH, WEIGHT = "cache_expires", "cache_idle", "cache_refresh",
 #: What a plain object that is neither str nor bytes weighs, in bytes.
 _PLAIN_WEIGHT = 8
 
+#: What the time of an entry weighs that only expires.
+_EXPIRES_WEIGHT = len(EXPIRES) + _PLAIN_WEIGHT
+
 _COLLECTIONS = frozenset({dict, tuple, list, set, frozenset})
 
 
@@ -50,6 +53,11 @@ def facts_in(
     """Return what stands in the metadata of an entry whose data has `size` bytes."""
     if not metadata:
         return Facts(revision, len(key) + size, None, default_idle, None)
+    if len(metadata) == 1 and EXPIRES in metadata:
+        # hot path: most that are not empty are like that.
+        deadline = metadata[EXPIRES]
+        if type(deadline) is float and deadline < math.inf:
+            return Facts(revision, len(key) + size + _EXPIRES_WEIGHT, deadline, default_idle, None)
     weight = metadata.get(WEIGHT)
     if type(weight) is not int or weight < 0:
         weight = weight_of_entry(key, size, metadata)

@@ -141,7 +141,7 @@ class Request(NamedTuple):
     now : float
         The reading of the clock.
     limit : int
-        How many at the most.
+        How many to look at, at the most.
     found : list of str
         Where the keys are put.
     """

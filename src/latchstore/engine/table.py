@@ -35,7 +35,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import Any, NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, ReferenceEntry, deletion
@@ -45,6 +45,7 @@ from latchstore.engine.bounds import Bound
 from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.guarded import GuardedEngine
 from latchstore.engine.interface import View
+from latchstore.engine.journal import Decided, Gate, Many, Revised
 from latchstore.engine.locks import AnyReadWriteLock
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.owner import OWNER, Claim
@@ -54,52 +55,6 @@ from latchstore.engine.routes import Routes
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-#: A commit that is decided: its changes, one for each key (of several keys only if somebody is to be told of
-#: them one by one); its revision; the claim of the transaction that makes it; what is queued to have it
-#: heard; and what becomes of several keys, if it has them. hot path: a plain tuple.
-Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Many | None"]
-
-#: What edits come to: the keys that change with the entries there were; the new entries; the keys that go,
-#: with the cause if they are evicted.
-Revised = tuple[dict[str, Entry | None], dict[str, Entry], dict[str, str | None]]
-
-
-class Many(NamedTuple):
-    """What a commit of several keys makes of the entries.
-
-    Attributes
-    ----------
-    after : dict
-        The new entries.
-    deleted : list of str
-        The keys that go.
-    gate : Gate
-        What is shut while it is applied.
-    """
-
-    after: dict[str, Entry]
-    deleted: list[str]
-    gate: Gate
-
-
-class Gate:
-    """What stood there before a commit of several keys, for those who read single keys meanwhile.
-
-    Attributes
-    ----------
-    before : dict
-        Each key that changes, with its entry before, or None.
-    """
-
-    __slots__ = ("before",)
-
-    def __init__(self, before: dict[str, Entry | None]) -> None:
-        self.before = before
-
-    def __contains__(self, thread: int) -> bool:
-        """Return true: no thread may take what it has read."""
-        return True
 
 
 class Table(GuardedEngine):
@@ -312,11 +267,18 @@ class Table(GuardedEngine):
         self, edits: Collection[tuple[str, Edit]], revision: int
     ) -> tuple[Sequence[Change], Many | None]:
         """Return what the edits come to, with the evictions that keep the bounds."""
-        if True in [bound.closed for bound in self.bounds]:
-            self.bounds = tuple([bound for bound in self.bounds if not bound.closed])
         bounds = self.bounds
+        if len(bounds) > 1 or bounds[0].closed:
+            bounds = self.bounds = tuple([bound for bound in bounds if not bound.closed])
         for bound in bounds:
             bound.begin(edits)
+        if len(edits) == len(bounds) == 1:
+            # hot path: most commits are like that, and evict nothing. Others do the edit once more.
+            ((key, edit),) = edits
+            old = self.entries[key] if key in self.entries else None
+            new = edit.revise(key, old, revision, time.time())
+            if (new is not None or cause_of_edit(edit) is None) and bounds[0].note_one(key, new):
+                return ((key, old, new),), None
         before, after, deleted = self._revised(edits, revision)
         for bound in bounds:
             bound.make_room(self.entries, before, after, deleted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("django", reason="needs latchstore[django]")
 
 from django.core.cache import CacheHandler
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import ImproperlyConfigured
 
 from latchstore import Cache, DictMemoryStore
@@ -302,9 +304,23 @@ class TestThreads:
             assert await cache.aset_many({"b": 2}) == []
             assert await cache.aget_many(["a", "b"]) == {"a": 2, "b": 2}
             assert await cache.aget_or_set("a", 0) == 2
+            assert await cache.aget_or_set("d", 4) == await cache.aget("d") == 4
+            assert await cache.aget_or_set("e", coroutine) == 5
             assert await cache.aadd("c", 3)
-            await cache.adelete_many(["a", "c"])
+            assert await cache.ahas_key("c")
+            assert await cache.atouch("c", 50)
+            assert await cache.adecr("c") == 2
+            assert await cache.aincr_version("c") == 2
+            assert await cache.adecr_version("c", version=2) == 1
+            with pytest.raises(ValueError, match="'none' not found"):
+                await cache.aincr_version("none")
+            assert await cache.adelete("c")
+            await cache.adelete_many(["a", "d"])
             await cache.aclear()
+            await cache.aclose()
+
+        async def coroutine() -> int:
+            return 5
 
         asyncio.run(use())
 
@@ -420,9 +436,35 @@ class TestValues:
             cache.incr("text")
         assert cache.get("text") == "one"
 
-    def test_many_is_one_commit(self) -> None:
-        cache = new()
-        before = store_of(cache).stats()["commits"]
-        cache.set_many({str(number): number for number in range(50)})
-        cache.delete_many(str(number) for number in range(50))
-        assert store_of(cache).stats()["commits"] == before + 2
+    def test_each_write_is_one_commit(self) -> None:
+        cache = new(max_bytes=10_000)
+
+        def commits() -> int:
+            commits: int = store_of(cache).stats()["commits"]
+            return commits
+
+        for number, write in enumerate(
+            [
+                lambda: cache.set_many({str(number): number for number in range(50)}),
+                lambda: cache.set_many({"1": 7, "heavy": "x" * 20_000}),
+                lambda: cache.incr("1"),
+                lambda: cache.touch("1", 100),
+                lambda: cache.incr_version("2"),
+                lambda: cache.delete_many(str(number) for number in range(50)),
+            ],
+            1,
+        ):
+            before = commits()
+            write()
+            assert commits() == before + 1, number
+
+    @pytest.mark.parametrize("key", ["", "a" * 250, "a\x7fb", "a b", "a\nb", "\x00", "ü", "\x80", "a\u3000b"])
+    def test_keys_are_warned_of_as_by_django(self, key: str) -> None:
+        caches = new(), LocMemCache("", {})
+        warned = []
+        for cache in caches:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                cache.set(key, 1)
+            warned.append([str(each.message) for each in found])
+        assert warned[0] == warned[1]

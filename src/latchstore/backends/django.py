@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from typing import Any, TypeVar, TypeVarTuple
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
 from django.core.exceptions import ImproperlyConfigured
 
 from latchstore.backends import storing
@@ -78,6 +78,12 @@ class LatchstoreCache(BaseCache):
         entries = options.pop("MAX_ENTRIES", None if "max_bytes" in options else _DEFAULT_ENTRIES)
         return {"max_entries": entries, **options}
 
+    def validate_key(self, key: str) -> None:
+        # hot path: Django runs a generator and a regular expression; most keys are plainly without fault.
+        plain = key.isascii() and key.isprintable() and " " not in key
+        if not plain or len(key) > MEMCACHE_MAX_KEY_LENGTH:
+            super().validate_key(key)
+
     # -- what Django asks for ---------------------------------------------------------------------
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
@@ -107,13 +113,17 @@ class LatchstoreCache(BaseCache):
 
     def incr(self, key: str, delta: int = 1, version: int | None = None) -> Any:
         full_key = self.make_and_validate_key(key, version=version)
+        value: Any = None
 
         def increase(data: bytes | None) -> bytes:
+            nonlocal value
             if data is None:
                 raise ValueError(f"Key {key!r} not found")
-            return self._pickled(pickle.loads(data) + delta)  # noqa: S301
+            value = pickle.loads(data) + delta  # noqa: S301
+            return self._pickled(value)
 
-        return pickle.loads(self.cache.modify(full_key, increase, default=None))  # noqa: S301
+        self.cache.modify(full_key, increase, default=None)
+        return value
 
     def get_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
         full_keys = {key: self.make_and_validate_key(key, version=version) for key in keys}
@@ -123,8 +133,7 @@ class LatchstoreCache(BaseCache):
     def set_many(
         self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[str]:
-        full_keys = {key: self.make_and_validate_key(key, version=version) for key in data}
-        pickled = {full_keys[key]: self._pickled(value) for key, value in data.items()}
+        full_keys, pickled = self._prepared(data, version)
         failed = storing.store_many(self.cache, pickled, self._seconds(timeout))
         return [key for key, full in full_keys.items() if full in failed]
 
@@ -154,12 +163,8 @@ class LatchstoreCache(BaseCache):
         version = self.version if version is None else version
         old = self.make_and_validate_key(key, version=version)
         new = self.make_and_validate_key(key, version=version + delta)
-        with self.cache.store.transaction("incr_version"):
-            data = self.cache.get(old)
-            if data is None:
-                raise ValueError(f"Key {key!r} not found")
-            storing.store(self.cache, new, data, self.default_timeout)
-            self.cache.delete(old)
+        if not storing.move(self.cache, old, new, self.default_timeout):
+            raise ValueError(f"Key {key!r} not found")
         return version + delta
 
     # -- the same for coroutines ------------------------------------------------------------------
@@ -198,8 +203,7 @@ class LatchstoreCache(BaseCache):
     async def aset_many(
         self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[str]:
-        full_keys = {key: self.make_and_validate_key(key, version=version) for key in data}
-        pickled = {full_keys[key]: self._pickled(value) for key, value in data.items()}
+        full_keys, pickled = self._prepared(data, version)
         failed = await self._written(storing.store_many, pickled, self._seconds(timeout))
         return [key for key, full in full_keys.items() if full in failed]
 
@@ -222,7 +226,15 @@ class LatchstoreCache(BaseCache):
                 return value
 
     async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
-        return await sync_to_async(self.incr_version)(key, delta, version)
+        version = self.version if version is None else version
+        old = self.make_and_validate_key(key, version=version)
+        new = self.make_and_validate_key(key, version=version + delta)
+        if not await self._written(storing.move, old, new, self.default_timeout):
+            raise ValueError(f"Key {key!r} not found")
+        return version + delta
+
+    async def aclose(self, **kwargs: Any) -> None:
+        self.close(**kwargs)
 
     async def aget_or_set(
         self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -250,6 +262,13 @@ class LatchstoreCache(BaseCache):
                 return function(self.cache, *arguments)
         except LockTimeoutError:
             return await sync_to_async(function)(self.cache, *arguments)
+
+    def _prepared(
+        self, data: Mapping[str, Any], version: int | None
+    ) -> tuple[dict[str, str], dict[str, bytes]]:
+        """Return the cache's keys by Django's, and the pickled values by the cache's keys."""
+        full_keys = {key: self.make_and_validate_key(key, version=version) for key in data}
+        return full_keys, {full_keys[key]: self._pickled(value) for key, value in data.items()}
 
     def _pickled(self, value: Any) -> bytes:
         return pickle.dumps(value, self.pickle_protocol)

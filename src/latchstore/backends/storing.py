@@ -69,13 +69,16 @@ def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
 
 
 def store_many(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -> set[str]:
-    """Put data under many keys in one transaction; return the keys that are not kept."""
+    """Put data under many keys in one commit; return the keys that are not kept."""
+    if seconds is None or seconds > 0:
+        try:
+            cache.set_many(data, ttl=ttl_of(seconds))
+        except EntryTooLargeError:
+            pass  # all but that one are to be kept
+        else:
+            return set()
     with cache.store.transaction("store many"):
-        return _not_kept(cache, data, seconds)
-
-
-def _not_kept(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -> set[str]:
-    return {key for key in data if not store(cache, key, data[key], seconds)}
+        return {key for key in data if not store(cache, key, data[key], seconds)}
 
 
 def add(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
@@ -100,6 +103,17 @@ def delete_many(cache: Cache, keys: Iterable[str]) -> None:
     with cache.store.transaction("delete many"):
         for key in keys:
             cache.delete(key)
+
+
+def move(cache: Cache, key: str, new_key: str, seconds: float | None) -> bool:
+    """Put the data of a key under another one, in one commit; return whether there was any."""
+    with cache.store.transaction("move"):
+        data = cache.get(key)
+        if data is None:
+            return False
+        store(cache, new_key, data, seconds)
+        cache.delete(key)
+        return True
 
 
 def replace(cache: Cache, key: str, old: bytes, new: bytes) -> bool:

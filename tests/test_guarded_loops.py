@@ -25,7 +25,7 @@ PACKAGE = Path(latchstore.__file__).parent
 SOURCES = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.relative_to(PACKAGE).parts[0] not in ("stress", "demo", "cache_simulation")
+    if path.relative_to(PACKAGE).parts[0] not in ("stress", "examples", "cache_simulation")
 ]
 
 

@@ -33,7 +33,7 @@ from tests.schedules import Actor
 PACKAGE = Path(latchstore.__file__).parent
 
 #: What runs as a program of its own, and writes to the terminal.
-PROGRAMS = ("__main__.py", "cache_simulation", "demo", "printable.py", "stress")
+PROGRAMS = ("__main__.py", "cache_simulation", "examples", "printable.py", "stress")
 
 #: Seconds after which a wait has failed.
 TIMEOUT = 20.0

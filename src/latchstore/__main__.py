@@ -16,7 +16,7 @@ from latchstore import __version__
 
 #: Each command: the module that has it, and what it does in one line.
 COMMANDS = {
-    "demo": ("latchstore.demo", "load a directory with many threads at once, and check all of it"),
+    "demo": ("latchstore.examples.demo", "show what threads do to a plain dict, and not to this store"),
     "stress": (
         "latchstore.stress.command",
         "put a store under stress, and prove from what it answers that it is right",

@@ -16,7 +16,7 @@ import latchstore
 from tests.interrupts import places
 
 _PACKAGE = Path(latchstore.__file__).parent
-_NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
+_NOT_THE_STORE = tuple(str(_PACKAGE / name) for name in ("stress", "examples", "__main__.py"))
 
 #: Sets what the interpreter raises in a thread when it next looks for exceptions from outside.
 set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc

@@ -15,7 +15,7 @@ from typing import Any
 _PACKAGE = Path(__file__).parent.parent
 
 #: Parts of this package that are not the store.
-_NOT_UNDER_TEST = tuple(str(_PACKAGE / name) for name in ("stress", "demo", "__main__.py"))
+_NOT_UNDER_TEST = tuple(str(_PACKAGE / name) for name in ("stress", "examples", "__main__.py"))
 
 
 class Scope:

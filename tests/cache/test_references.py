@@ -181,6 +181,19 @@ class TestIdentity:
 
 
 class TestNone:
+    def test_what_another_has_loaded_before_the_claim(self) -> None:
+        """A thread that has missed finds what was loaded since, once it has claimed the load."""
+
+        class Late(Cache):
+            def get(self, key: str, default: Any = None) -> Any:
+                return default  # it was asked for too early
+
+        with Late() as cache:
+            cache["key"] = None
+            assert cache.get_or_load("key", lambda key: 1) is None
+            assert cache.get_many_or_load(["key"], lambda keys: dict.fromkeys(keys, 1)) == {"key": None}
+            assert cache.stats()["loads"] == 0
+
     def test_it_is_a_value(self, cache: Cache) -> None:
         cache["key"] = None
         assert cache.get("key", 1) is None

@@ -24,7 +24,7 @@ _OPTIONS = ("max_entries", "max_bytes", "idle", "policy")
 
 #: All arguments there are, and those of a `Cache` that a region cannot choose.
 _KNOWN = (*_OPTIONS, "cache", "ttl")
-_FIXED = frozenset({"store", "codec", "clock"})
+_FIXED = frozenset({"store", "codec", "sizeof", "clock"})
 
 #: From how much likeness on, of 1, a name is taken for a misspelt one.
 _ALIKE = 0.65

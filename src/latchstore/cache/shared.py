@@ -24,6 +24,10 @@ R = TypeVar("R")
 class Cache(CacheLoader):
     """A cache of Python objects, by string keys, that any number of threads share.
 
+    A value is kept as it is and shared with every caller, as by ``functools.lru_cache`` and cachetools:
+    ``cache[key] is value``, and who changes it changes it for all. With ``codec="pickle"`` each caller gets
+    a copy of its own. On a store that is given a codec is to be named, or values are bytes.
+
     It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
     of a store, so they can be watched, listened to, read in snapshots and changed in transactions. Without a
     bound it grows for ever.
@@ -38,7 +42,8 @@ class Cache(CacheLoader):
         How many entries there may be.
     max_bytes : int, optional
         How much they may weigh together: for each the length of key and data, and of the metadata's names and
-        values, or the `weight` given with it. The store itself refuses an entry that weighs more alone.
+        values, or the `weight` given with it. In place of data an object that is kept by reference counts
+        what `sizeof` returns, or 1. The store itself refuses an entry that weighs more alone.
     ttl : float, optional
         Seconds after which an entry expires, unless it is set with a ttl of its own; None or infinity: never.
     idle : float, optional
@@ -47,8 +52,14 @@ class Cache(CacheLoader):
     policy : str or callable
         Which entry is evicted when the cache is full: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes
         an EvictionPolicy.
-    codec : str or Codec
-        How objects become bytes: ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or one's own.
+    codec : str or Codec, optional
+        ``"reference"`` keeps the objects themselves, so it takes locks, connections and open files as well;
+        it is the default without a `store`. Others say how objects become bytes, and copies of them again:
+        ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or one's own. With a `store` the default
+        takes and returns bytes, and refuses all else: to unpickle what others wrote runs what they please.
+    sizeof : callable, optional
+        With ``"reference"``: called with each value that is set without a `weight`, with no lock held;
+        returns what it weighs, an int. Without it bytes weigh their length, all else 1.
     clock : callable
         Returns seconds; ``time.monotonic``, looked up at each call, if it is not given. If it tells less than
         it did when the store was saved, as after a boot, what is loaded with a time of its own is dropped.
@@ -63,6 +74,11 @@ class Cache(CacheLoader):
     that tells the cause, never a key that it writes itself if there is another one. A transaction shows what
     it evicts, and a rollback brings it back. An entry that an exclusive transaction has read or written stays
     until that ends; for an optimistic one eviction is a change like any other, so it conflicts.
+
+    Events, watches, snapshots and transactions carry an object that is kept by reference as the ``content``
+    of their values. What reads bytes (``store.to_bytes``, ``to_file``, ``mapping``) raises
+    KeptByReferenceError, which names the key; so does ``store.save``, but for strings, integers of 64 bits
+    and finite floats. What objects do as they are freed, in ``__del__`` say, they do with no lock held.
 
     The cache never returns an expired entry, in a transaction neither. The store, its snapshots, queries and
     watches show it until it is evicted: by later commits of the cache, a few by each, or by `sweep`.

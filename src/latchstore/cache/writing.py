@@ -80,7 +80,7 @@ class CacheWriter(CacheReader):
         content = self._encoded(key, value)
         if options is DEFAULT_OPTIONS:
             # hot path: what `_put` does for an entry of which nothing is said.
-            self._write(((key, self._with_content(key, Entry(), content)),), "set")
+            self._write(((key, self._with_content(key, content)),), "set")
         else:
             self._put(key, content, options)
 
@@ -107,23 +107,24 @@ class CacheWriter(CacheReader):
     def _entry_of(self, key: str, content: Any, options: Options) -> tuple[Entry, float | None]:
         """Return a new entry, and the reading of the clock that it was made at."""
         if options is DEFAULT_OPTIONS:
-            return self._with_content(key, Entry(), content), None
+            return self._with_content(key, content), None
         self._index_tags(options)
         now = self._bounded.now()
-        return self._with_content(key, entry_from_metadata(options.items(now)), content), now
+        return self._with_content(key, content, entry_from_metadata(options.items(now))), now
 
-    def _with_content(self, key: str, entry: Entry, content: Any) -> Entry:
-        """Return a new entry with a content: the one that is given, or one for references with its items.
+    def _with_content(self, key: str, content: Any, items: Entry | None = None) -> Entry:
+        """Return a new entry with a content, which may be `items` itself, or shares them.
 
         Calls `sizeof`, with no lock held. Without it bytes are data as those of others, and weigh as much.
         """
-        if not self._shares or (type(content) is bytes and self._sizeof is None):
-            entry.content = content
-            return entry
-        size = 1
-        if self._sizeof is not None and WEIGHT not in entry:
-            size = checked_count(self._sizeof(content), "what sizeof returns", 0)
-        return ReferenceEntry(key, content, size, entry)
+        if self._shares and (type(content) is not bytes or self._sizeof is not None):
+            size = 1
+            if self._sizeof is not None and (items is None or WEIGHT not in items):
+                size = checked_count(self._sizeof(content), "what sizeof returns", 0)
+            return ReferenceEntry(key, content, size, items)
+        entry = Entry() if items is None else items
+        entry.content = content
+        return entry
 
     def _write(
         self,
@@ -214,7 +215,7 @@ class CacheWriter(CacheReader):
             value = function(self._decoded(key, before.content) if live else default)  # type: ignore[union-attr]
             content = self._encoded(key, value)
             if live:
-                entry, now = self._with_content(key, with_metadata_of(before), content), None
+                entry, now = self._with_content(key, content, with_metadata_of(before)), None
             else:
                 entry, now = self._entry_of(key, content, checked)
             # In a transaction all that it has written has one revision; but each write makes an entry of its

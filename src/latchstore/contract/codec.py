@@ -94,7 +94,7 @@ def checked_codec(codec: str | Codec) -> Codec:
     if isinstance(codec, str):
         if codec == "reference":
             raise ValueError(
-                "codec 'reference' keeps objects as they are, which a Cache can, and nothing that reads bytes"
+                "codec 'reference' keeps objects as they are, which a Cache can, and what reads bytes cannot"
             )
         if codec not in CODECS:
             raise ValueError(

@@ -42,7 +42,8 @@ class StoreView(Mapping[str, Any]):
     ----------
     store : AbstractReadOnlyStore
     codec : str or Codec
-        ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+        ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``; not
+        ``"reference"``, which only a `Cache` has.
     """
 
     _mapped: ReadableStore
@@ -92,7 +93,8 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
     ----------
     store : AbstractStore
     codec : str or Codec
-        ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+        ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``; not
+        ``"reference"``, which only a `Cache` has.
     """
 
     _mapped: MappedStore

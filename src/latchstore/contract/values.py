@@ -37,8 +37,6 @@ ATOMIC_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 _ONLY_STR = frozenset({str})
 
-_NO_ITEMS: Mapping[str, Any] = {}
-
 
 def is_immutable(value: object) -> bool:
     """Tell whether nobody can change `value`: an atomic type, or a tuple or frozenset of such.
@@ -169,7 +167,7 @@ class ReferenceEntry(NestedEntry):
     key: str
     size: int
 
-    def __init__(self, key: str, content: Any, size: int = 1, items: Mapping[str, Any] = _NO_ITEMS) -> None:
+    def __init__(self, key: str, content: Any, size: int = 1, items: Mapping[str, Any] | None = None) -> None:
         if items:
             self.update(items)
         self.key = key

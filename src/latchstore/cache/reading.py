@@ -142,10 +142,11 @@ class CacheReader(StoreMapping):
             return self._look(key, default)
         node.visited = True
         node.hits += 1
+        # hot path: two reads of an attribute that is of different classes, each specialised by CPython.
+        if self._shares:
+            return entry.content
         content = entry.content
-        if self._shares or (self._is_raw and type(content) is bytes):
-            return content
-        return self._decoded(key, content)
+        return content if self._is_raw and type(content) is bytes else self._decoded(key, content)
 
     def _use(self, key: str, entry: Entry, default: Any) -> Any:
         """Return the value of an entry that may have expired, or of which every hit counts."""

@@ -264,6 +264,20 @@ def test_what_is_freed_may_use_the_cache(
         assert in_another_thread(lambda: used.set("after", 1)) is None
 
 
+def test_what_a_history_has_no_more_may_use_the_cache() -> None:
+    calls: list[Any] = []
+    with DictMemoryStore(EventManager(), lock_timeout=5.0, history=2) as store:
+        used = Cache(store, codec="reference")
+        used["other"] = "kept"
+        used["key"] = Finalized(used, calls)
+        del used["key"]
+        assert calls == []
+        used["more"] = 1
+        used["more"] = 2
+        assert calls == [None]
+        check(used)
+
+
 def test_what_a_finalizer_writes_in_a_block_can_be_rolled_back(cache: Cache) -> None:
     """It runs when the savepoint has been reached, so that what it writes belongs to the block around."""
     calls: list[Any] = []

@@ -45,7 +45,7 @@ MANY = [f"many {number}" for number in range(200)]
 BESIDE = "beside"
 PROBE = f"{BESIDE} probe"
 
-Contents = dict[str, tuple[bytes, dict[str, Any]]]
+Contents = dict[str, tuple[Any, dict[str, Any]]]
 
 
 class State(NamedTuple):
@@ -144,9 +144,9 @@ class Subject:
         return State(self.contents(), info["revision"], sorted(info["indexes"]))
 
     def contents(self) -> Contents:
-        """Return keys, data and metadata, as they were at one instant."""
+        """Return keys, contents and metadata, as they were at one instant."""
         with self.store.snapshot() as view:
-            return {key: (view.to_bytes(key), metadata) for key, metadata in view.query()}
+            return {key: (view.get(key).content, metadata) for key, metadata in view.query()}
 
     def events(self) -> list[Any]:
         """Return what the watch was told since this was called."""
@@ -198,7 +198,7 @@ class CacheSubject(Subject):
     ----------
     shared : bool
         Whether the store is the subject's, so that the cache is told of what is written; else it is the
-        cache's own.
+        cache's own, which keeps the values by reference.
     entries : int
         How many there are, which is as many as there may be.
     options
@@ -214,8 +214,9 @@ class CacheSubject(Subject):
 
     def make_store(self) -> DictMemoryStore:
         store = super().make_store() if self._shared else None
-        options = {"codec": "json", "idle": 900.0, "max_entries": self.entries, **self._cache_options}
-        self.cache = Cache(store, codec="pickle", clock=lambda: self.now, **options)
+        codec = "json" if self._shared else "reference"
+        options = {"codec": codec, "idle": 900.0, "max_entries": self.entries, **self._cache_options}
+        self.cache = Cache(store, clock=lambda: self.now, **options)
         if store is None:
             self.cache.store.connect()
         assert isinstance(self.cache.store, DictMemoryStore)
@@ -290,5 +291,5 @@ def replayed(contents: Contents, events: list[Any]) -> Contents:
         if isinstance(event, StoreDeleteEvent):
             contents.pop(event.key)
         else:
-            contents[event.key] = (event.value.range().read(), dict(event.metadata))
+            contents[event.key] = (event.value.content, dict(event.metadata))
     return contents

@@ -57,6 +57,7 @@ class ReadingContract(StoreContract):
         assert value.data.read() == b"0123456789"
         assert value.metadata == {"name": "a", "number": 1, "flag": True}
         assert value.size == 10
+        assert value.content == b"0123456789"
 
     def test_get_unpacks_as_a_pair(self, store: AbstractStore) -> None:
         data, metadata = store.get("a")

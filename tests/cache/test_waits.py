@@ -235,7 +235,7 @@ def test_a_load_whose_end_is_struck(
         go_on.set()
         with pytest.raises(KeyboardInterrupt):
             first.result(TIMEOUT)
-        assert waiting.result(TIMEOUT) == loading.Outcome(None, None)
+        assert waiting.result(TIMEOUT) == loading.Outcome(loading.MISSING, None)
     assert cache._loads
     assert cache.get_or_load("key", lambda key: "loaded") == cache["key"] == "loaded"
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = ("README.md", "DESIGN.md", "CONTRIBUTING.md", "docs/reading-the-source.md")
 
 
 def blocks(language: str) -> list[str]:
@@ -46,6 +48,18 @@ def test_examples_in_docstrings(module: str) -> None:
 def test_the_first_example_is_short() -> None:
     example = blocks("python")[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_named_files_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+    there = "".join(
+        path.as_posix() for folder in ("src", "tests", "docs") for path in (ROOT / folder).rglob("*.??")
+    )
+    files = re.findall(r"`([\w/]+\.(?:py|md))`", text)
+    assert [file for file in files if not (ROOT / file).exists() and f"/{file}" not in there] == []
 
 
 def test_the_two_commands_are_there() -> None:

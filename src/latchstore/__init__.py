@@ -138,7 +138,7 @@ __all__ = [
     "set_event_manager",
 ]
 
-#: What is loaded when it is asked for, and from where: of 90 ms of an import these were 20.
+#: What is loaded at its first use, and from where: a quarter of the time of an import (benchmarks/README.md).
 _LOADED_WHEN_USED = {
     "Cache": "latchstore.cache",
     "Codec": "latchstore.contract.codec",

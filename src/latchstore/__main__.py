@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """The parser of one command, which asks the command's module for its options when it is used."""
+    """The parser of one command, whose options are added by the command's module when it is used."""
 
     module_name = ""
 

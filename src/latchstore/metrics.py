@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import describe
 
-#: What is told of every cache: the end of the name, what it is, and how it is found in ``stats()``.
+#: The counters of a cache: the end of the name, what it counts, and its key in ``stats()``.
 _COUNTERS: tuple[tuple[str, str, str], ...] = (
     ("hits", "Reads that found a value.", "hits"),
     ("misses", "Reads that found none.", "misses"),
@@ -31,7 +31,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[Cache, dict[str, Any]], int | None]], .
 
 
 class PrometheusCollector(Collector):
-    """Tells a registry of prometheus_client about one cache, or several.
+    """Exports the statistics of one cache, or of several, to a registry of prometheus_client.
 
     The metrics are counters (``latchstore_cache_hits_total``, ``_misses_total``, ``_loads_total``,
     ``_load_failures_total``, ``_load_seconds_total``, and ``_evictions_total`` by ``cause``) and gauges
@@ -46,7 +46,7 @@ class PrometheusCollector(Collector):
         The label of its metrics.
     prefix : str
         What the names of the metrics begin with. A registry takes two collectors only if they differ in
-        this; to tell several caches apart by their label, `add` them to one collector.
+        this; to have several caches distinguished by their label, `add` them to one collector.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class PrometheusCollector(Collector):
         self.add(cache, name=name)
 
     def add(self, cache: Cache, *, name: str) -> None:
-        """Tell about another cache, too.
+        """Export another cache as well.
 
         Raises
         ------

@@ -20,7 +20,7 @@ class Zipfian:
     ----------
     size : int
     theta : float
-        How uneven it is: number n comes as often as 1 / (n + 1) ** theta says. All come equally often at 0;
+        How uneven it is: number n comes in proportion to 1 / (n + 1) ** theta. All come equally often at 0;
         YCSB has 0.99.
     """
 

@@ -22,7 +22,7 @@ from latchstore.contract.errors import LockTimeoutError, RecursiveLoadError
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
-#: How many entries there may be if the settings say nothing: Django's own number.
+#: How many entries there may be without a setting: Django's own number.
 _DEFAULT_ENTRIES = 300
 
 #: What OPTIONS may have. CULL_FREQUENCY has no effect, as no more goes than there has to.
@@ -37,7 +37,7 @@ class LatchstoreCache(BaseCache):
 
     Single calls are atomic: of many threads that ``add`` a key one succeeds, no ``incr`` is lost, and
     ``set_many``, ``delete_many``, ``incr_version`` and ``clear`` are one commit each. ``get_or_set`` with a
-    callable calls it once, however many threads ask; the others wait for its result, or its exception. The
+    callable calls it once for any number of threads; the others wait for its result, or its exception. The
     methods for coroutines work in the thread of the event loop, unless they would wait there.
 
     Parameters
@@ -45,7 +45,7 @@ class LatchstoreCache(BaseCache):
     location : str
         Django's LOCATION.
     params : dict
-        What else the settings say: TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION, and OPTIONS: ``MAX_ENTRIES``
+        The other settings: TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION, and OPTIONS: ``MAX_ENTRIES``
         (300, or no bound if there is one in bytes), ``max_bytes``, ``idle`` and ``policy`` as for
         `latchstore.Cache`.
 

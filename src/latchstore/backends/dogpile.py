@@ -33,7 +33,7 @@ _ALIKE = 0.65
 class LatchstoreBackend(BytesBackend):
     """Keeps the values of a dogpile.cache region in a `latchstore.Cache`.
 
-    Regions that are given the same cache share its mutexes, too: of all their threads one at a time creates
+    Regions that are given the same cache also share its mutexes: of all their threads one at a time creates
     the value of a key.
 
     Parameters

@@ -14,7 +14,7 @@ from latchstore.backends import cachelib
 
 
 class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):
-    """The cache of a Flask app: CACHE_THRESHOLD, CACHE_DEFAULT_TIMEOUT and CACHE_OPTIONS say how it is made.
+    """The cache of a Flask app: made with CACHE_THRESHOLD, CACHE_DEFAULT_TIMEOUT and CACHE_OPTIONS.
 
     CACHE_OPTIONS may have ``max_bytes``, ``idle`` and ``policy``, or ``cache``: a `latchstore.Cache`, so that
     several apps of a process can share one.
@@ -24,5 +24,5 @@ class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):
     def factory(
         cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]
     ) -> LatchstoreCache:
-        """Return the cache of an app, as Flask-Caching asks for it."""
+        """Return the cache of an app; Flask-Caching calls this."""
         return cls(*args, **{"threshold": config["CACHE_THRESHOLD"], **kwargs})

@@ -132,5 +132,5 @@ def replace(cache: Cache, key: str, old: bytes, new: bytes) -> bool:
 
 
 def ttl_of(seconds: float | None) -> float:
-    """Return what says so to a cache, which takes None for its own default."""
+    """Return the same for a cache, which takes None for its own default."""
     return math.inf if seconds is None else seconds

@@ -210,7 +210,7 @@ def _at_least(text: str, least: int) -> int:
 
 
 class _ProgressLine:
-    """One line on stderr that tells what is being done, if that is a terminal."""
+    """One line on stderr that shows what is being done, if that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()

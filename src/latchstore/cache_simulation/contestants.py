@@ -18,7 +18,7 @@ from latchstore.cache_simulation.recording import NEVER, Recording
 #: Runs through a trace with room for so many entries, and yields the number of hits in each block.
 Run = Callable[[Recording, int], Iterator[int]]
 
-#: The optimum that no policy can exceed: it knows what will be requested.
+#: The optimum that no policy can exceed: computed with the requests to come.
 OPTIMUM = "belady"
 
 
@@ -65,7 +65,7 @@ def run_policy(make_policy: Callable[[], EvictionPolicy], trace: Recording, entr
 def run_optimum(trace: Recording, entries: int) -> Iterator[int]:
     """Keep those that will be requested the soonest: Belady's optimum, which also need not keep what is new.
 
-    Each kept entry is the time of its next request, negative, as that is what heaps of Python want.
+    Each kept entry is the time of its next request, negative, as heaps of Python begin with the least.
     """
     kept: set[int] = set()
     furthest: list[int] = []  # a heap; those whose time is over are at its other end

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 #: How many requests are handled at once.
 BLOCK = 1 << 16
 
-#: When a key that nobody asks for again is asked for next.
+#: The time of the next request of a key that is not requested again.
 NEVER = 1 << 62
 
 #: Up to how many bytes a temporary file is kept in memory.

@@ -9,7 +9,7 @@ from latchstore.cache_simulation.contestants import OPTIMUM, run_of
 from latchstore.cache_simulation.recording import Recording
 from latchstore.cache_simulation.traces import SimulationError, Trace
 
-#: Is told what is being done.
+#: Called with what is being done.
 Progress = Callable[[str], object]
 
 
@@ -40,7 +40,7 @@ class Size:
 
 
 def size_of(text: str) -> Size:
-    """Return the size that a text says, like ``500`` or ``0.1%``.
+    """Return the size that a text stands for, like ``500`` or ``0.1%``.
 
     Raises
     ------

@@ -128,7 +128,7 @@ def _with_scans(law: Zipfian, keys: int, chance: random.Random) -> Iterator[str]
     """Yield requests of which one in three is of a scan, which goes on where the last one stopped."""
     scanned = max(1, keys // _SCANNED)
     order = list(range(keys))
-    # The keys stand in no order of how often they are asked for.
+    # The keys are in no order of how often they are requested.
     chance.shuffle(order)
     scan = itertools.cycle(order)
     requests = _zipfian(law, chance)

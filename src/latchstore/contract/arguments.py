@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-#: Bytes read from a stream at a time unless told otherwise: 1 MiB, as the specification says.
+#: Bytes read from a stream at a time by default: 1 MiB, as in the specification.
 DEFAULT_BUFFER_SIZE = 1048576
 
 #: What `describe` shows of a value at the most, in characters.

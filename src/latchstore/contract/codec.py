@@ -22,7 +22,7 @@ class Codec(Protocol):
 
 
 class PickleCodec:
-    """Any object that can be pickled. Decoding runs what the data says: load no files that others wrote."""
+    """Any object that can be pickled. Decoding can run any code: load no files that others wrote."""
 
     def encode(self, value: Any) -> bytes:
         """Return the object, pickled with the newest protocol."""
@@ -34,7 +34,7 @@ class PickleCodec:
 
 
 class JSONCodec:
-    """What JSON knows: str, int, float, bool, None, lists, dicts with str keys; tuples come back as lists."""
+    """What JSON has: str, int, float, bool, None, lists, dicts with str keys; tuples come back as lists."""
 
     def encode(self, value: Any) -> bytes:
         """Return the object as UTF-8 text."""
@@ -112,7 +112,7 @@ def encoded(codec: Codec, key: str, value: Any) -> bytes:
         data = codec.encode(value)
         return data if type(data) is bytes else as_bytes(data, "what encode returns")
     except MemoryError:
-        raise  # which says nothing of the value
+        raise  # it is not about the value
     except Exception as error:
         raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}") from error
 

@@ -37,7 +37,7 @@ class Contains:
         try:
             return self.item in other
         except TypeError:
-            # A set asks for the hash of an item that may have none; then `==` alone tells.
+            # `in` of a set needs the hash of the item, which may have none; then `==` decides.
             return any(self.item is each or self.item == each for each in other)
 
     def __hash__(self) -> int:

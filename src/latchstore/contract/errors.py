@@ -1,4 +1,4 @@
-"""The errors of latchstore: one tree, each class says when it is raised.
+"""The errors of latchstore: one tree, each class documents when it is raised.
 
 Wrong arguments are ``TypeError`` and ``ValueError``, a missing key is ``KeyError``, as everywhere in
 Python; what stands here is what only a store can get wrong.
@@ -16,7 +16,7 @@ class AuthorizationError(StoreError):
 
 
 class StoreClosedError(StoreError):
-    """A change was asked of a store that ``close()`` has shut; ``connect()`` opens it again."""
+    """A change was attempted on a store that ``close()`` has shut; ``connect()`` opens it again."""
 
 
 class LockTimeoutError(StoreError, TimeoutError):
@@ -76,11 +76,11 @@ class WaitTimeoutError(StoreError, TimeoutError):
 
 
 class WatchClosedError(StoreError):
-    """A watch was asked for a change after it, or its store, was closed."""
+    """A change was read from a watch after it, or its store, was closed."""
 
 
 class CompactedError(StoreError):
-    """``watch(since=...)`` asked for changes that the store's history does not have, or has no more.
+    """``watch(since=...)`` named changes that the store's history does not have, or has no more.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class SnapshotClosedError(StoreError):
 
 
 class CodecError(StoreError, ValueError):
-    """A value could not be made bytes, or bytes could not be made a value again; the cause says why.
+    """A value could not be made bytes, or bytes could not be made a value again; the cause has the reason.
 
     Attributes
     ----------

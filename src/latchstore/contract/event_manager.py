@@ -146,7 +146,7 @@ class BaseEventManager(ABC):
         """Tell whether an event of exactly this class could reach any listener now.
 
         Filters are not considered. Whoever is to emit may skip it, and need not even build the
-        event, when the answer is no. A manager that cannot tell says yes, as this default does.
+        event, when the answer is no. A manager that cannot find out returns true, as this default does.
 
         Parameters
         ----------
@@ -257,7 +257,7 @@ _event_manager: BaseEventManager | None = None
 # Nothing is called while it is held.
 _default_lock = threading.Lock()
 
-# Makes the default; the room that has the event manager says which class that is (`set_default_class`).
+# Makes the default; the room that has the event manager sets it (`set_default_class`).
 _default_class: Callable[[], BaseEventManager] | None = None
 
 

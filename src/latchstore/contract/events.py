@@ -1,8 +1,8 @@
 """What can happen in a store, and how far a long operation has come.
 
-Every event is an instance of :class:`BaseEvent`. What it says about the world is in its plain
-instance attributes; the class says what kind of thing has happened. Listeners connect to a class
-and hear its subclasses too, see :mod:`latchstore.delivery.event_manager`.
+Every event is an instance of :class:`BaseEvent`. Its plain instance attributes have the facts, its class
+is the kind of thing that has happened. Listeners connect to a class and get its subclasses as well, see
+:mod:`latchstore.delivery.event_manager`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class BaseEvent:
     def __init__(self, /, source: Any = None, **attributes: Any) -> None:
         attributes["source"] = source
         attributes["_handled"] = False
-        # The dict of the keywords is new, and nobody else's: 0.15 us less than to copy it.
+        # hot path: the dict of the keywords is new, and nobody else's, so it need not be copied.
         self.__dict__ = attributes
 
     def mark_as_handled(self) -> None:
@@ -100,7 +100,7 @@ class BaseEvent:
         return f"<{type(self).__name__}{''.join(shown)}>"
 
 
-#: Tells whether an event was marked as handled. hot path: written in C, as it is asked after each listener.
+#: Returns whether an event was marked as handled. hot path: written in C, called after each listener.
 is_handled: Callable[[BaseEvent], bool] = attrgetter("_handled")
 
 
@@ -151,7 +151,7 @@ class StoreKeyEvent(StoreEvent):
     metadata : dict
         The metadata of the key. All listeners of the event share this one dictionary, which
         never aliases the store. If it was not given to the constructor it is made at the first
-        read, so an event that nobody asks for metadata costs no copy.
+        read, so an event whose metadata nobody reads costs no copy.
     """
 
     key: str
@@ -201,7 +201,7 @@ class StoreModificationEvent(StoreKeyEvent):
 
 
 class StoreSetEvent(StoreModificationEvent):
-    """A key has been set; whether it is a new one only :class:`StoreUpdateEvent` tells."""
+    """A key has been set; of one that was there it is a :class:`StoreUpdateEvent`."""
 
     action = "set"
 

@@ -23,7 +23,7 @@ class ReadableStore(Protocol):
 
 
 class MappedStore(ReadableStore, Protocol):
-    """What a mapping needs of a store that it writes to, too."""
+    """What a mapping needs of a store that it also writes to."""
 
     def from_bytes(self, key: str, data: bytes) -> None: ...
 
@@ -117,7 +117,7 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
             return None
 
     def _read(self, key: str) -> Any:
-        """Return what there is of a key that somebody has asked for, here its data; None if it is missing."""
+        """Return what there is of a key, here its data; None if it is missing."""
         return self._live_data(key)
 
     def _value_of(self, key: str, found: Any) -> Any:

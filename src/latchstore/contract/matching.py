@@ -1,4 +1,4 @@
-"""Whether an entry has the metadata that a query, a filter or a watch asks for.
+"""Whether an entry has the metadata that a query, a filter or a watch names.
 
 Thread safety: the functions keep nothing. `matching` and `matches` run the ``==`` of users' values, so they
 are called with no lock held; `may_match` runs builtin code alone and may be called under one.
@@ -58,7 +58,7 @@ def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
 
 
 def may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    """Tell whether an entry matches, or an ``==`` that is not CPython's own would have to be asked."""
+    """Return false if an entry does not match; true also if only an ``==`` of users' own could decide it."""
     if entry is None:
         return False
     for name, wanted in terms.items():

@@ -12,7 +12,7 @@ Terms that hold throughout:
   integer, 1 MiB by default. Where nothing is read from a stream it is checked and then ignored;
   `to_bytes` does not even check it.
 - Wrong arguments raise TypeError or ValueError that name the argument, before anything changes.
-- All methods may be called by any thread at any time unless they say otherwise. Each takes effect at
+- All methods may be called by any thread at any time unless documented otherwise. Each takes effect at
   one instant between its call and its return.
 """
 
@@ -80,7 +80,7 @@ class AbstractReadOnlyStore(ABC):
         Parameters
         ----------
         credentials : object, optional
-            Whatever the store wants to see; a store in memory wants nothing and ignores it.
+            Whatever the store needs; a store in memory needs nothing and ignores it.
 
         Raises
         ------
@@ -270,7 +270,7 @@ class AbstractReadOnlyStore(ABC):
         """Return key and metadata of every key whose metadata has all the given values.
 
         The answer is that of one instant of the call, whatever happens while it is read. A key
-        matches when each named item is there and ``==`` to the value asked for; an item that is
+        matches when each named item is there and ``==`` to the value given; an item that is
         missing equals nothing, None included. Without arguments every key matches.
 
         Parameters
@@ -317,13 +317,13 @@ class AbstractStore(AbstractReadOnlyStore):
     """The whole key-value store API: reading, writing, transactions.
 
     Writing emits events once the change is committed: StoreSetEvent for a new key, StoreUpdateEvent (a
-    StoreSetEvent, too) for one that was there, StoreDeleteEvent; each with the key and the metadata.
+    kind of StoreSetEvent) for one that was there, StoreDeleteEvent; each with the key and the metadata.
     Reading streams in emits StoreProgressStartEvent, StoreProgressStepEvent and StoreProgressEndEvent,
     if anybody listens.
 
     The methods that write one key take `if_revision`: the revision that the key must have now, 0 for a key
     that must not exist, None for whatever there is. With another revision they raise
-    RevisionMismatchError, which says both, and change nothing.
+    RevisionMismatchError, which has both, and change nothing.
     """
 
     # -- one key ----------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ class AbstractStore(AbstractReadOnlyStore):
         Events
         ------
         StoreEvictEvent
-            When the change is committed. It is a StoreDeleteEvent; a store that knows no causes emits that.
+            When the change is committed. It is a StoreDeleteEvent; a store without causes emits that.
         """
         condition = {} if if_revision is None else {"if_revision": if_revision}
         self.delete(key, **condition)
@@ -457,7 +457,7 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreSetEvent
             When the change is committed.
         """
-        # Passed on only if given: many stores of this API know no conditions.
+        # Passed on only if given: many stores of this API have no conditions.
         condition = {} if if_revision is None else {"if_revision": if_revision}
         self.set_data(key, as_bytes(data), buffer_size, **condition)
 

@@ -39,9 +39,9 @@ _ONLY_STR = frozenset({str})
 
 
 def is_immutable(value: object) -> bool:
-    """Tell whether nobody can change `value`: an atomic type, or a tuple or frozenset of such.
+    """Return whether nobody can change `value`: an atomic type, or a tuple or frozenset of such.
 
-    Only builtin code runs here, never a method of the value's own, so it may be asked under a lock.
+    Only builtin code runs here, never a method of the value's own, so it may be called under a lock.
     """
     kind = type(value)
     if kind in ATOMIC_TYPES:
@@ -56,7 +56,7 @@ class Entry(dict[str, Any]):
 
     Being the metadata dictionary itself, and not holding one, saves an object per key: 40 bytes of
     about 400 for two items and 64 bytes of data on CPython 3.11 (``benchmarks/memory.py``). The price
-    is that an entry without metadata is false: ask ``entry is None``, never ``if entry``.
+    is that an entry without metadata is false: test ``entry is None``, never ``if entry``.
 
     Attributes
     ----------
@@ -81,11 +81,11 @@ class Entry(dict[str, Any]):
     #: The class of an entry with the same items that has bytes.
     plain: ClassVar[type[Entry]]
 
-    #: A copy of the metadata that shares nothing changeable with the entry. Every item here is
-    #: immutable, so the copy made in C is deep enough (50 ns; a deep copy takes 4 us).
+    #: A copy of the metadata that shares nothing changeable with the entry. hot path: every item
+    #: here is immutable, so the copy made in C is deep enough.
     isolated_metadata: ClassVar[Callable[[Entry], dict[str, Any]]] = dict.copy
 
-    # An entry is an edit, too (entry_store.Edit): one that leaves nothing of what there is.
+    # An entry is an edit as well (edits.Edit): one that leaves nothing of what there is.
     blind: ClassVar[bool] = True
     whole: ClassVar[bool] = True
 
@@ -206,7 +206,7 @@ class Eviction(tuple[str, Entry | None, None]):
 
 
 def deletion(key: str, old: Entry | None, cause: str | None) -> Change:
-    """Return the change that deletes a key, and says why if there is a cause."""
+    """Return the change that deletes a key, with the cause if there is one."""
     if cause is None:
         return key, old, None
     eviction = Eviction((key, old, None))
@@ -233,7 +233,7 @@ def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata",
     ValueError
         If an item is nested too deeply to be copied.
     """
-    # The type is asked first because isinstance against an abstract class costs 0.2 us.
+    # hot path: the type first, as isinstance against an abstract class is slow.
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         raise TypeError(f"{argument}{part} must be a mapping with str keys, got {describe(metadata)}")
     entry = Entry(metadata)
@@ -458,7 +458,7 @@ class StringValue(Value):
 
     @property
     def untouched(self) -> bool:
-        """Whether nobody has asked for the stream yet, so that all of it is still to be read."""
+        """Whether the stream was not taken yet, so that all of it is still to be read."""
         return self._stream is None
 
     @property

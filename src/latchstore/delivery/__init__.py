@@ -1,4 +1,4 @@
-"""Delivery: from a commit to those who are told of it.
+"""Delivery: from a commit to its listeners and watches.
 
 Listeners are called by the dispatcher's thread, watches are read at their readers' own pace. It imports from
 the contract. Begin with ``commit_events.py``, which is where a commit becomes events, and go on with

@@ -6,7 +6,7 @@ Thread safety:
    done in its section. A reader waits for that; who publishes only tries it: a thread that is in it may be in
    the middle of a signal handler or a finalizer, and that may wait for the very lock that commits are
    published under.
-2. No user code runs in the section: a change is matched by builtin code alone, and where that cannot tell
+2. No user code runs in the section: a change is matched by builtin code alone, and where that cannot decide
    (values with an ``==`` of their own) it is kept, and the reader decides. Whatever may be the last reference
    to an object of a user is put into `garbage`, which is emptied outside.
 3. An exception from outside may end a section where a call returns. So each step first works out what is to
@@ -109,7 +109,7 @@ class Interest:
         self.terms = dict(terms)
 
     def among(self, changes: Iterable[Change]) -> deque[Change]:
-        """Return those changes that it has, or of which only its reader can tell. Runs builtin code alone."""
+        """Return the changes that match or that only the reader can compare. Runs builtin code alone."""
         return deque(changes if self._all else filter(self._may_have, changes))
 
     def _may_have(self, change: Change) -> bool:
@@ -169,7 +169,7 @@ class TryLatch:
         finally:
             if self._holder == ident:
                 self._holder = 0
-            # Only the lock can tell whether this thread has it: an exception may come as `acquire` returns.
+            # Whether this thread has it only the lock shows: an exception may come as `acquire` returns.
             try:  # noqa: SIM105 (a context manager written in Python may be struck before it begins)
                 self._lock.release()
             except RuntimeError:
@@ -236,7 +236,7 @@ class ChangeBuffer:
         self._removed = 0
         # The latest changes, by key, once a coalescing buffer was full, until it has been read empty.
         self._latest: OrderedDict[str, Record] = OrderedDict()
-        # First and last revision of what was dropped and not told yet.
+        # First and last revision of what was dropped and not reported yet.
         self._lost: Lost | None = None
         self.dropped = 0
         # What is outside the section: `past` is taken from by one call, the flags are only ever set.
@@ -389,7 +389,7 @@ class ChangeBuffer:
 
         Waits `timeout` seconds for one, as long as it takes if None; None if there is none, or no more will
         come. The seconds are counted by the wait itself, whatever a test does to the clock. If the buffer
-        `ended` meanwhile, changes may have come before that: who wants all of them takes once more.
+        `ended` meanwhile, changes may have come before that: to get all of them, take once more.
 
         Raises
         ------

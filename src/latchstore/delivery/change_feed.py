@@ -3,8 +3,8 @@
 Thread safety:
 
 1. The feed has no lock of its own: `ChangeFeed.publish`, `add` and `end` are called by one thread at a time,
-   under the lock that commits are applied under. `active`, `watches` and `dropped` are asked for without it.
-2. Publishing a commit again publishes what is missing of it: revisions tell what is there already.
+   under the lock that commits are applied under. `active`, `watches` and `dropped` are read without it.
+2. Publishing a commit again publishes what is missing of it: the revisions show what is there already.
 3. `publish` never waits, and frees no object of a user: what the feed lets go of is put into `garbage`, which
    the caller empties once the lock has been given back.
 4. A buffer whose reader is gone is closed, wherever the collector runs. The next commit lets go of it.

@@ -37,7 +37,7 @@ MODIFICATION_EVENTS = frozenset({StoreSetEvent, StoreUpdateEvent, StoreDeleteEve
 
 
 def event_class_of(change: Change) -> type[StoreModificationEvent]:
-    """Return the class of the event that tells of a change."""
+    """Return the class of the event for a change."""
     _, old, new = change
     if new is None:
         return StoreDeleteEvent if cause_of(change) is None else StoreEvictEvent
@@ -51,7 +51,7 @@ def event_of(
     revision: int,
     transaction: object | None,
 ) -> StoreModificationEvent:
-    """Build the event that tells of a change.
+    """Build the event for a change.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def event_of(
     revision : int
         The commit's revision.
     transaction : object or None
-        What the event is to say of the transaction.
+        The event's `transaction`.
     """
     _, old, new = change
     # hot path: as `BaseEvent.__init__` would, whose call with so many keywords takes longer.
@@ -82,7 +82,7 @@ def event_of(
 
 
 def has_listeners_of(manager: BaseEventManager) -> Callable[[Any], bool]:
-    """Return what a store asks under its lock whether anybody listens: code of ours, never the user's.
+    """Return what a store calls under its lock to find out whether anybody listens: never code of users.
 
     It is the manager's own `has_listeners` if that is ours. If not, every event is taken to have listeners.
     """
@@ -135,7 +135,7 @@ class EmittedDelivery(Delivery):
         """Build an event; None if nobody listens to it."""
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        # Asked each time: a child that a listener has forked has nothing more to hear.
+        # The count is read each time: in a child that a listener has forked there are no more events.
         while self._position < self.count:
             emission = self._emission
             if emission is None:
@@ -191,7 +191,7 @@ class CommitDelivery(EmittedDelivery):
     revision : int
         The commit's revision.
     transaction : object or None
-        What the events are to say of the transaction.
+        The events' `transaction`.
     """
 
     __slots__ = ("_changes", "_source", "_transaction")
@@ -215,7 +215,7 @@ class CommitDelivery(EmittedDelivery):
     def event(self, position: int) -> StoreModificationEvent | None:
         change, revision = self._changes[position], self.revision
         cls = event_class_of(change)
-        # hot path: a lone one had a listener at the commit, and is not asked for again.
+        # hot path: a lone one had a listener at the commit.
         if self.count > 1 and not _may_have_listeners(self._manager, cls):
             return None
         assert revision is not None

@@ -53,7 +53,7 @@ class Delivery(ABC):
 
     @property
     def progress(self) -> object:
-        """How far it has come; compared, to tell whether the same has failed again."""
+        """How far it has come; compared, to find out whether the same has failed again."""
         return None
 
     def skip(self) -> None:
@@ -160,7 +160,7 @@ class DeliveryQueue:
         return self.items.qsize() + self.queued_more - self.done_more - len(self.marks)
 
     def is_empty(self) -> bool:
-        """Tell whether there is nothing to deliver. To be asked before who is at the post."""
+        """Return whether there is nothing to deliver. To be called before the look at who delivers."""
         try:
             return self.items.empty() and (not self.taken or self.taken[0].done)
         except IndexError:

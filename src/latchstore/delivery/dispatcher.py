@@ -14,7 +14,7 @@ Thread safety:
 4. The thread refers to the dispatcher, never to the store, so that a store nobody uses is freed; `stop_soon`
    is what its finalizer calls.
 5. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A writer
-   waits for that at the door with no lock of the store held, and looks again by itself now and then, so a
+   waits for room before it takes any lock of the store, and looks again by itself now and then, so a
    wake-up that is missed costs it a moment and no more.
 6. While timers are held, as the store is closed, no thread runs for them. Who makes one looks afterwards
    whether they are held, who ends that looks for new ones afterwards: so one of the two wakes the thread.
@@ -55,7 +55,7 @@ EXIT_TIMEOUT = 10.0
 #: How often what fails is tried before it is given up: what strikes from outside does so once or twice.
 _TRIES = 10
 
-#: The same for want of memory, of which there may be enough again soon, and the seconds between.
+#: The same if memory is short, as it may be free again soon, and the seconds between.
 _TRIES_FOR_MEMORY = 250
 _PAUSE = 0.01
 
@@ -76,7 +76,7 @@ class _Deliverer(ListenerCalls):
     def _renew(self) -> None:
         """Begin with nothing queued and no thread."""
         self._queue = DeliveryQueue()
-        # Held while a thread is started, so that it is one; no user code runs meanwhile. A thread asks for it
+        # Held while a thread is started, so that it is one; no user code runs meanwhile. A thread takes it
         # at its end as well, and is not waited for by whoever holds it.
         self._life = Latch()
         # Who delivers, by thread identifier: the first one; see rule 3.
@@ -92,7 +92,7 @@ class _Deliverer(ListenerCalls):
         self.calling = None
         self.delivering = None
         self.crowded = False
-        # Writers at the door wait here for `crowded` to be taken back, with no lock held.
+        # Writers wait here for `crowded` to be taken back, with no lock held.
         self._room = Waiters()
 
     # -- who delivers -----------------------------------------------------------------------------
@@ -124,13 +124,13 @@ class _Deliverer(ListenerCalls):
             )
 
     def start_if_needed(self) -> None:
-        """Start the thread if it does not run and something is queued; want of a thread raises nothing."""
-        # hot path: asked first what is mostly so.
+        """Start the thread if none runs and something is queued; raise nothing if that is impossible."""
+        # hot path: mostly a thread runs.
         if not self._post and not self._queue.items.empty():
             self.ensure_running()
 
     def ensure_running(self) -> None:
-        """Start the thread if it does not run; want of a thread raises nothing."""
+        """Start the thread if none runs; raise nothing if that is impossible."""
         if self._post or self._has_started():
             return
         if not threading.main_thread().is_alive():
@@ -160,14 +160,14 @@ class _Deliverer(ListenerCalls):
         self._newest = left
         thread = DeliveryThread(partial(self._run, left), self._name)
         thread.start()
-        # Not until it has ended: at its end it asks for the latch that is held here.
+        # Not until it has ended: at its end it takes the latch that is held here.
         while not self._post and not left and thread.is_alive():
             time.sleep(0)
         self._warned = False
         return bool(self._post or left)
 
     def _run(self, left: list[None]) -> None:
-        """Deliver until told to end; the function of the thread."""
+        """Deliver until an end is queued; the function of the thread."""
         struck: BaseException | None = None
         try:
             if self._newest is left:
@@ -185,7 +185,7 @@ class _Deliverer(ListenerCalls):
             struck = None  # this frame is in its traceback
 
     def _deliver_until(self, enough: Callable[[], bool] | None) -> None:
-        """Deliver on the calling thread, unless another one does, until `enough`, or until told to end."""
+        """Deliver on the calling thread, unless another one does, until `enough` or an end is queued."""
         post, queue, ident = self._post, self._queue, get_ident()
         try:
             post[ident] = threading.current_thread()
@@ -229,7 +229,7 @@ class _Deliverer(ListenerCalls):
             if delivery.count:
                 self.delivering = (delivery, time.monotonic())
             if delivery.revision is not None:
-                # Of commits that nobody listened to there was nothing to hear.
+                # Commits without listeners before this one have no events to wait for.
                 self._note_heard(queue, delivery.revision - 1)
             delivery.deliver(self)
             delivery.done = True
@@ -332,7 +332,7 @@ class EventDispatcher(_Deliverer):
             queue.count_more(delivery)
         queue.items.put(delivery)
         limit = self._limit
-        # hot path: `pending` takes longer to ask for; it is one more than this at the most.
+        # hot path: `pending` counts more exactly; it is one more than this at the most.
         if limit is not None and queue.items.qsize() + queue.queued_more - queue.done_more + 1 >= limit:
             self.crowded = self.crowded or self.pending >= limit
 

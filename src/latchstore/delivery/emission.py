@@ -18,7 +18,7 @@ logger = logging.getLogger("latchstore")
 
 
 class ListenerObserver(Protocol):
-    """What is told of each call of a listener, on the thread that makes it.
+    """Observes each call of a listener, on the thread that makes it.
 
     Attributes
     ----------

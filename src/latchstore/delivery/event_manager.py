@@ -4,7 +4,7 @@ Thread safety
 -------------
 1. Every method may be called from any thread, from inside listeners, filters and trace functions,
    and from finalizers and signal handlers at any point, also in the middle of another call.
-2. All that a manager knows is in one `Table`. A published table never changes. A change builds the
+2. The whole state of a manager is one `Table`. A published table never changes. A change builds the
    next table, sharing what stays the same, and publishes it by making it the one that follows. (The other
    mutable parts of a table are memos, which depend on nothing else than the table itself.)
 3. There is no lock. Which table follows is one ``dict.setdefault``, atomic in CPython with and without the
@@ -148,7 +148,7 @@ class EventManager(BaseEventManager):
         return self._newest().route(cls).enabled
 
     def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        # The store asks this at every commit, under its lock: code of ours alone. hot path: mostly no call.
+        # The store calls this at every commit, under its lock: code of ours alone. hot path: mostly no call.
         table = self._table
         if table.following:
             table = self._newest()

@@ -1,7 +1,7 @@
 """Progress bars for the streams that a store reads, drawn by tqdm, which is an extra.
 
 Thread safety: bars are opened, moved and closed on the store's dispatcher thread. Those that are left when
-the block ends are closed by the thread that ends it: it says so first, in `_open`, and the dispatcher's
+the block ends are closed by the thread that ends it: it notes that first, in `_open`, and the dispatcher's
 thread looks there after it has opened a bar, so one of the two closes it, and closing twice is harmless.
 """
 

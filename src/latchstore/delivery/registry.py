@@ -1,4 +1,4 @@
-"""What an event manager knows at one moment: which listener is connected to which class, and how it is found.
+"""The state of an event manager at one moment: which listeners are connected to which class.
 
 Thread safety: a table, and all that it is made of, does not change once it is published, apart from memos of
 what follows from it. A change builds the next table, sharing what stays the same.
@@ -56,7 +56,7 @@ def _compares_by_identity(value: object) -> bool:
 
 
 class Receiver(weakref.ref[Any]):
-    """A weak reference to the object of a bound method, which knows the connection it is for."""
+    """A weak reference to the object of a bound method, with what identifies its connection."""
 
     __slots__ = ("cls", "identity")
     cls: type[BaseEvent]
@@ -136,7 +136,7 @@ def _inserted(bucket: tuple[Connection, ...], connection: Connection) -> tuple[C
 
 
 class EventInfo:
-    """What an event manager knew of one event class at the moment it was asked. Read only.
+    """The state of one event class in an event manager, at the moment of the call. Read only.
 
     Attributes
     ----------
@@ -258,7 +258,7 @@ class Route:
     def __init__(self, infos: list[EventInfo]) -> None:
         # A memo, as those of the table: all connections, if none has a filter; empty if one has.
         self._unfiltered: list[Connection] | None = None
-        # No generators where a store asks: CPython 3.12 and 3.13 crash if there is no memory for one.
+        # No generators in what a store calls: CPython 3.12 and 3.13 crash if there is no memory for one.
         self.enabled = False not in [info.enabled for info in infos]
         self.infos = [info for info in infos if info._connections]
         self.reachable = self.enabled and self._has_live_connection()
@@ -298,7 +298,7 @@ class Route:
 
 
 class Table:
-    """All that a manager knows at one moment. Does not change once it is published."""
+    """The whole state of a manager at one moment. Does not change once it is published."""
 
     __slots__ = ("_routes", "_sequence", "following", "infos", "reachable")
 
@@ -339,7 +339,7 @@ class Table:
     # -- the next table ---------------------------------------------------------------------------
 
     def with_class(self, cls: type[BaseEvent]) -> Table:
-        """Return a table that knows one class more."""
+        """Return a table with one class more."""
         return self._with_info(EventInfo(cls))
 
     def switched(self, cls: type[BaseEvent], enabled: bool) -> Table:
@@ -387,8 +387,8 @@ class Table:
 def identity_of(func: Callable[..., object]) -> Identity:
     """Return what makes two callables the same listener. Runs no code of theirs.
 
-    Python makes a new object each time a method is looked up, so methods are told by what they are
-    made of. Ids are safe here: of all that is connected, what they denote is alive, or the
+    Python makes a new object each time a method is looked up, so methods are identified by what they
+    are made of. Ids are safe here: of all that is connected, what they denote is alive, or the
     connection is dead.
     """
     if type(func) is MethodType:

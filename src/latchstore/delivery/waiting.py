@@ -33,7 +33,7 @@ LOOK_AGAIN = 0.05
 class _ThisThread(threading.local):
     """The calling thread, found faster than by ``threading.current_thread()``.
 
-    Threads are told apart by these objects, as the identifier of an ended thread is given to a new one.
+    Threads are distinguished by these objects, as the identifier of an ended thread is given to a new one.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Waiters:
     __slots__ = ("bells",)
 
     def __init__(self) -> None:
-        #: Those of the threads that sleep now, for whoever asks whether anybody does.
+        #: Those of the threads that sleep now.
         self.bells: deque[SimpleQueue[None]] = deque()
 
     def wait(
@@ -71,9 +71,9 @@ class Waiters:
         """Wait until `ready` returns something true; return whether it did in time.
 
         First other threads may run a few times. A thread that waits for a lock of the system gets it when
-        it is released, and only then waits for the interpreter, up to 5 ms, while all that need the lock
-        wait as well: a convoy (Blasgen, Gray, Mitoma and Price, "The convoy phenomenon", ACM SIGOPS Operating
-        Systems Review 13(2), 1979). A thread that asks when it has the interpreter holds nobody up.
+        it is released, and only then waits for the interpreter, for a switch interval, while all that need
+        the lock wait as well: a convoy (Blasgen, Gray, Mitoma and Price, "The convoy phenomenon", ACM SIGOPS
+        Operating Systems Review 13(2), 1979). A thread that looks when it is running holds nobody up.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class Waiters:
         yields : int
             How often others may run before the thread goes to sleep.
         look_again : float
-            Seconds after which it asks even if nobody has rung.
+            Seconds after which it looks even if nobody has rung.
         """
         for _ in range(yields):
             time.sleep(0)

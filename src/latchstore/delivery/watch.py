@@ -36,7 +36,7 @@ class Watch:
 
     Iterating waits for changes, and ends when the watch is closed, or when the store is and all changes
     have been read. Each change is a `StoreSetEvent`, `StoreUpdateEvent` or `StoreDeleteEvent`, as listeners
-    hear them. Between them, `EventsLost` says once where changes were dropped because the buffer was full.
+    hear them. Between them, one `EventsLost` marks where changes were dropped because the buffer was full.
 
     A watch that nobody refers to any more is closed.
     """
@@ -158,7 +158,7 @@ def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None
     Raises
     ------
     WaitTimeoutError
-        If that takes longer than `timeout` seconds; `what` says what was waited for.
+        If that takes longer than `timeout` seconds; it names `what` was waited for.
     """
     begun = _clock()
     while not (result := predicate()):

@@ -22,7 +22,7 @@ _NOTHING: Any = object()
 class WriteBatch:
     """The edits of an exclusive transaction, on entries that nobody else can change meanwhile.
 
-    A blind edit is only noted: what there is under its key is read when the block asks for it.
+    A blind edit is only noted: what there is under its key is read when the block reads it.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ class OptimisticBatch(WriteBatch):
         self._base = view.entry
         self._view = view
         self._purpose = purpose
-        # Keys that were read, missing ones as well; queries; and patterns of keys that were asked for.
+        # Keys that were read, missing ones as well; queries; and patterns of keys that were read.
         self._read: set[str] = set()
         # Keys of which data or metadata alone was written: to read them is to read the view as well.
         self._partial: set[str] = set()

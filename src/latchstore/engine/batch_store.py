@@ -35,7 +35,7 @@ class BatchStore(EntryStore):
 
     @abstractmethod
     def _open_batch(self) -> WriteBatch:
-        """Return the batch, or raise the error that says why there is none to use."""
+        """Return the batch, or raise the error that explains why there is none to use."""
 
     def _entry(self, key: str) -> Entry:
         key = checked_key(key)

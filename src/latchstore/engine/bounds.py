@@ -61,7 +61,7 @@ class Bound:
     closed : bool
         Whether nobody keeps to the limits any more: the table drops the bound with its next commit.
     request : Request or None
-        What the `check` of a commit asks for, for that commit alone.
+        What the `check` of a commit requests, for that commit alone.
     now : float or None
         The reading of the clock that it brings; the commit evicts a few of what has expired by then.
     evictions : dict
@@ -329,7 +329,7 @@ class Bound:
     # -- the books --------------------------------------------------------------------------------
 
     def bring_up_to_date(self, entries: dict[str, Entry]) -> None:
-        """Build the books anew if they are stale, and tell the policy of hits; in a section of the writer."""
+        """Build the books anew if they are stale, and pass hits to the policy; in a section of the writer."""
         if self.stale or self.closed:
             self._rebuild(entries)
         if self.hits:
@@ -343,7 +343,7 @@ class Bound:
             self.stale = False
 
     def _rebuild(self, entries: dict[str, Entry]) -> None:
-        """Make the books what the entries say: rule 2."""
+        """Build the books from the entries: rule 2."""
         known = self.nodes.copy()
         self._policy = policy = self.limits.make_policy()
         self.hits.clear()
@@ -420,11 +420,11 @@ class Bound:
 
     @property
     def may_expire(self) -> bool:
-        """Whether there is something that may expire; asked without a lock."""
+        """Whether there is something that may expire; read without a lock."""
         return len(self._deadlines) > 0
 
     def is_due(self, now: float) -> bool:
-        """Whether something may have expired; asked without a lock."""
+        """Return whether something may have expired; called without a lock."""
         return self._deadlines.is_due(now)
 
     def keys_expired(self, entries: dict[str, Entry], now: float) -> list[tuple[str, str]]:
@@ -454,7 +454,7 @@ class Bound:
         return len(self.nodes), self._weight, self.evictions, self.retired_hits, list(self.nodes.values())
 
     def check(self, entries: dict[str, Entry]) -> None:
-        """Raise AssertionError if the books are not what the entries say; for tests, while nobody writes."""
+        """Raise AssertionError if the books do not match the entries; for tests, while nobody writes."""
         assert not self.stale
         assert set(self.nodes) == set(self._own(entries)), set(self.nodes) ^ set(self._own(entries))
         assert self._weight == sum(node.weight for node in self.nodes.values())

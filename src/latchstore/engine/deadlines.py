@@ -28,7 +28,7 @@ class Deadlines:
     nodes : mapping of str to Node
         Those that there are; others are passed over.
     idle : float or None
-        Seconds without a use after which an entry expires that does not say itself.
+        Seconds without a use after which an entry expires that has no such time of its own.
     """
 
     __slots__ = ("_heap", "_idle", "_nodes", "_numbers")
@@ -81,7 +81,7 @@ class Deadlines:
         return facts_in(node.key, 0, entry.revision, entry, self._idle)
 
     def is_due(self, now: float) -> bool:
-        """Tell whether there is something to look at; a hint if it is asked without a lock."""
+        """Return whether there is something to look at; a hint if it is called without a lock."""
         heap = self._heap
         try:
             return heap[0][0] <= now

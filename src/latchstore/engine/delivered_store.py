@@ -1,6 +1,6 @@
 """A store whose commits are heard, and which is opened, closed and forked.
 
-Thread safety: the store's own fields are single assignments; what they guard is asked for again by the
+Thread safety: the store's own fields are single assignments; what they guard is verified again by the
 engine, in the section that makes a commit.
 """
 
@@ -33,7 +33,7 @@ from latchstore.engine.publishing import Publisher
 
 
 class DeliveredStore(EntryStore):
-    """A store that tells listeners and watches of its commits, by way of a thread of its own.
+    """A store that delivers its commits to listeners and watches, by a thread of its own.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ class DeliveredStore(EntryStore):
         Raises
         ------
         FlushTimeoutError
-            If events are still waiting then; it says how many and for which listener. The store is closed,
-            and they will be delivered yet.
+            If events are still waiting then; it has their number and the listener. The store is closed, and
+            they will be delivered yet.
         DispatcherThreadError
             If a listener calls it.
         TransactionError
@@ -150,7 +150,7 @@ class DeliveredStore(EntryStore):
         Raises
         ------
         FlushTimeoutError
-            If that takes longer; it says how many are pending, and for which listener.
+            If that takes longer; it has the number of pending events, and the listener's name.
         DispatcherThreadError
             If a listener calls it, which would wait for itself.
         TransactionError
@@ -236,7 +236,7 @@ class DeliveredStore(EntryStore):
         self._dispatcher.start_if_needed()
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        """Return what tells of the reading of a stream, in bytes."""
+        """Return what reports the reading of a stream, in bytes."""
         if self._dispatcher.crowded and self._engine.routes.current() is None:
             self._check_door(f"reading the stream of {key!r}")
         return StoreProgressManager(

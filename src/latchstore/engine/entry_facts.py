@@ -92,7 +92,7 @@ def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:
 def _weight_of(value: object) -> int:
     """Return what a metadata item weighs, however deep it is; what is in it several times counts once.
 
-    Types are compared and not asked: an object of a user's may run code if it is.
+    Types are compared; methods of a user's object, which may run any code, are not called.
     """
     weight = 0
     seen: set[int] = set()

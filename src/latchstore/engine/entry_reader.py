@@ -39,7 +39,7 @@ class EntryReader(AbstractReadOnlyStore):
         """Return, at one instant, keys and entries among which are all that match `terms`."""
 
     def get(self, key: str) -> Value:
-        # StoredValue(entry), without the call of its __init__: 175 ns, not 205 ns.
+        # hot path: StoredValue(entry), without the call of its __init__.
         value = _new_object(StoredValue)
         value._entry = self._entry(key)
         value._stream = None

@@ -36,8 +36,7 @@ from latchstore.contract.values import ATOMIC_TYPES, Entry, StringValue, entry_f
 from latchstore.engine.edits import Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
 from latchstore.engine.entry_reader import EntryReader
 
-#: The events that tell of the reading of a stream. hot path: a frozenset remembers its hash, a tuple does
-#: not.
+#: The events of the reading of a stream. hot path: a frozenset caches its hash, a tuple does not.
 PROGRESS_EVENTS = frozenset({StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent})
 
 #: Called with ``step=bytes_so_far`` while a stream is read.
@@ -80,7 +79,7 @@ class EntryStore(EntryReader, AbstractStore):
 
     @abstractmethod
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        """Return what tells of the reading of a stream.
+        """Return what reports the reading of a stream.
 
         Parameters
         ----------

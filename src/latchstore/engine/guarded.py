@@ -85,7 +85,7 @@ class GuardedEngine(Engine):
         self._lock_class = lock_class
         self.timeout = timeout
         self._publisher = publisher
-        # hot path: what each commit asks for.
+        # hot path: each commit calls it.
         self._has_listeners = publisher.has_listeners
         self._is_closed = False
         self.revision = 0

@@ -2,7 +2,7 @@
 
 `TransactionalStore` has the store's methods, transactions, events, back-pressure and watches; an `Engine` has
 the entries and makes commits. `Table` (``table.py``) is the one in memory. Another engine implements these
-methods, tells a `Publisher` of each commit, and is given to a subclass of `TransactionalStore`.
+methods, passes each commit to a `Publisher`, and is given to a subclass of `TransactionalStore`.
 
 Thread safety: all methods may be called by any thread. None runs user code.
 """

@@ -12,8 +12,8 @@ from latchstore.contract.values import Change, Entry
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.owner import Claim
 
-#: A commit that is decided: its changes, one for each key (of several keys only if somebody is to be told of
-#: them one by one); its revision; the claim of the transaction that makes it; what is queued to have it
+#: A commit that is decided: its changes, one for each key (of several keys only if somebody needs them
+#: one by one); its revision; the claim of the transaction that makes it; what is queued to have it
 #: heard; and what becomes of several keys, if it has them. hot path: a plain tuple.
 Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Many | None"]
 

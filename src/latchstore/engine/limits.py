@@ -114,7 +114,7 @@ class Limits(NamedTuple):
     ----------
     max_entries, max_bytes : int or None
     idle : float or None
-        Seconds without a use after which an entry expires that does not say itself.
+        Seconds without a use after which an entry expires that has no such time of its own.
     make_policy : callable
         Returns a new, empty policy.
     clock : callable

@@ -179,10 +179,10 @@ class DictMemoryStore(TransactionalStore):
         OSError
             If the file cannot be written.
         """
-        from latchstore.engine.saving import write_file  # here, as sqlite3 takes 5 ms to load
+        from latchstore.engine.saving import write_file  # here, as sqlite3 takes long to load
 
         path = checked_path(path)
-        # By what clock caches have said when their entries expire.
+        # The clocks that the deadlines of entries are in.
         clocks = [bound.limits.clock() for bound in self._table.bounds if not bound.closed]
         with self.snapshot() as view:
             write_file(path, view.entries(), view.revision, min(clocks, default=None))
@@ -193,7 +193,7 @@ class DictMemoryStore(TransactionalStore):
     ) -> Self:
         """Return a new store with what `save` has written: data, metadata, times, revisions.
 
-        No event tells of it.
+        It has no event.
 
         Parameters
         ----------

@@ -4,8 +4,8 @@ An index answers `query(name=value)` with the keys that a scan would find, or wi
 caller's own ``==`` then leaves out; never with fewer.
 
 Thread safety: none of its own. It is changed under the write side of the table lock, and before it is
-published, and read under the read side. No method of a user's object runs here: only values that
-`values.is_immutable` knows (and whose hash and equality are CPython's own) are looked up in the dict;
+published, and read under the read side. No method of a user's object runs here: only values that are
+`values.is_immutable` (whose hash and equality are CPython's own) are looked up in the dict;
 keys with any other value are kept apart and compared by the caller, outside the locks.
 """
 
@@ -19,7 +19,7 @@ from latchstore.contract.values import Change, Entry, is_immutable
 
 _ABSENT: Any = object()
 
-#: Whose items `Contains` asks for, and an index knows; lists and sets can be changed, so it has them apart.
+#: The types whose items an index has for `Contains`; lists and sets can be changed, so they are kept apart.
 _COLLECTIONS = frozenset({tuple, frozenset})
 
 
@@ -108,7 +108,7 @@ class MetadataIndex:
         return value is other or bool(value == other)
 
     def candidates(self, value: Any) -> Iterable[str] | None:
-        """Return the keys that may have `value`, each once; None if only a scan can tell.
+        """Return the keys that may have `value`, each once; None if it takes a scan.
 
         The result may be the index's own set: it is read before the table lock is released.
         """
@@ -128,7 +128,7 @@ class MetadataIndex:
         return len(self._buckets)
 
     def check(self, entries: dict[str, Entry]) -> None:
-        """Raise AssertionError unless the index says exactly what `entries` says; for tests."""
+        """Raise AssertionError unless the index matches `entries` exactly; for tests."""
         fresh = MetadataIndex(self.name)
         for key, entry in entries.items():
             fresh.replace(key, None, entry)

@@ -84,9 +84,9 @@ class Claim:
     revision : int or None
         The revision of its commit, assigned in the same section that makes the commit.
     start : Delivery or None
-        What was queued to tell of its beginning, if anybody listens.
+        The event of its beginning that was queued, if anybody listens.
     failure : Delivery or None
-        What was queued to tell that it was rolled back.
+        The event of its rollback that was queued.
     route : Route or None
         To the block; None when that has ended, so that nothing happens when it is freed.
     ended : bool
@@ -222,7 +222,7 @@ def _was_left(owner: Claim) -> bool:
     """Tell whether exceptions have struck the end of a block of this thread again and again, so it has none.
 
     Somebody holds the block yet. It is neither open nor being entered or left on the stack of this thread; if
-    it is being left, a signal handler or a finalizer asks in the middle of that.
+    it is being left, a signal handler or a finalizer calls in the middle of that.
     """
     block = None if owner.route is None else owner.route()
     if block is None or getattr(block, "_is_open", False):

@@ -32,7 +32,7 @@ COMMIT_EVENTS = MODIFICATION_EVENTS | {StoreTransactionEndEvent}
 
 
 class Publisher:
-    """What an engine tells its store's listeners and watches.
+    """Queues what an engine commits for its store's listeners and watches.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """To which open transaction the calls of each thread go.
 
 Thread safety: each item is read and written by the thread that is its key, by single operations of the dict.
-An item that a struck block has left is taken away when its thread next asks.
+An item that remains of a struck block is taken away when its thread next calls the store.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Two tables: ``entries`` has a row for each key (``key``, ``data``, ``metadata`` as JSON, ``created`` and
 ``modified`` in seconds since the epoch, ``revision``), ``about`` has one row: the ``revision`` of the last
-commit, and how many ``entries`` there are. If a cache was on the store, ``clock`` has what its clock told
-then. What a cache keeps by reference is text, an integer or a real number in place of data, if it is one
+commit, and how many ``entries`` there are. If a cache was on the store, ``clock`` has the reading of its
+clock. What a cache keeps by reference is text, an integer or a real number in place of data, if it is one
 that SQLite holds as it is, and nothing else; ``sizes`` has what such objects weigh that do not weigh 1. A
 key that is no valid Unicode (a lone surrogate) is a blob, UTF-8 with the surrogate in it.
-``application_id`` says that the file is ours, ``user_version`` is the format's.
+``application_id`` marks the file as ours, ``user_version`` is that of the format.
 
 Thread safety: a file is written under a name of its own and renamed when it is whole and on the disk, so any
 number of threads and processes may save and load at the same time; the last to finish wins. Whoever writes
@@ -176,7 +176,7 @@ def _fill(
 
 
 def _flush_directory(path: str) -> None:
-    """Have the new name on the disk, too."""
+    """Have the new name on the disk as well."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -280,7 +280,7 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
         If it is not there or cannot be read.
     """
     with open(path, "rb"):
-        pass  # sqlite would not say why it cannot
+        pass  # the error of sqlite has no reason in it
     try:
         with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as file:
             _check_format(file, path)
@@ -300,7 +300,7 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
 
 
 def _clock(file: sqlite3.Connection) -> float | None:
-    """Return what the clock of a cache told when the file was written; None if there was no cache."""
+    """Return the reading of a cache's clock at the time of the save; None if there was no cache."""
     if not _has_table(file, "clock"):
         return None
     ((reading,),) = file.execute("SELECT reading FROM clock").fetchall()

@@ -419,7 +419,7 @@ class Table(GuardedEngine):
         entries : dict
         revision : int
         clock : float, optional
-            What the clock of the caches told when it was saved.
+            The reading of the caches' clock when it was saved.
         """
         self.loaded_at = clock
         for index in self.indexes.values():

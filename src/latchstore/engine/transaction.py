@@ -56,7 +56,7 @@ class Host(Protocol):
         """Have what is queued be heard; no lock is held."""
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        """Return what tells of the reading of a stream."""
+        """Return what reports the reading of a stream."""
 
 
 class Transaction(BatchStore):
@@ -255,8 +255,8 @@ class Transaction(BatchStore):
     def _end(self, committing: bool) -> None:
         """End the block. Whatever happens, it is not routed and not the owner when this returns.
 
-        An exception may strike the call of `_finish` as well: then the second one does it. If that is struck,
-        too, the block is rolled back as rule 6 has it, or when this thread next asks to write.
+        An exception may strike the call of `_finish` as well: then the second one does it. If that is struck
+        as well, the block is rolled back as rule 6 has it, or when this thread next writes.
         """
         try:
             try:
@@ -355,7 +355,7 @@ class Transaction(BatchStore):
         return self._thread is this_thread.thread
 
     def _open_batch(self) -> WriteBatch:
-        """Return the batch, or raise the error that says why there is none to use."""
+        """Return the batch, or raise the error that explains why there is none to use."""
         batch = self._batch
         # hot path: no asyncio task, without a call.
         if (
@@ -407,4 +407,4 @@ def _call_all(functions: list[Callable[[], object]]) -> None:
         except Exception as error:
             logger.exception("%s, registered with a transaction, failed", describe(function))
             traceback.clear_frames(error.__traceback__)
-        function = None  # this frame is in that traceback, too
+        function = None  # this frame is in that traceback as well

@@ -161,7 +161,7 @@ class TransactionalStore(DeliveredStore):
         Raises
         ------
         TransactionConflictError
-            After the last attempt; it says how many there were.
+            After the last attempt; it has the number of attempts.
         """
         notes = _checked_notes(notes)
         if not isinstance(tries, int) or isinstance(tries, bool):
@@ -185,7 +185,7 @@ class TransactionalStore(DeliveredStore):
         """
         self.attempts(
             "" if notes is None else notes, tries=tries, timeout=timeout
-        )  # bad arguments are told here
+        )  # bad arguments raise here
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             name = function.__qualname__ if notes is None else notes
@@ -234,7 +234,7 @@ class TransactionalStore(DeliveredStore):
             A pattern of keys, as for `glob`.
         filter : mapping of str to object, optional
             Metadata items and the values that they must have, as for `query`, before the change or after
-            it: a change that ends a match is given, too.
+            it: a change that ends a match is given as well.
         since : int, optional
             Begin with the changes that were committed after this revision, which the store's `history`
             must still have. By default the watch begins now.

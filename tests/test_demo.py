@@ -130,6 +130,7 @@ def test_a_dict_that_comes_to_no_harm_is_no_error(
     assert "\nThe dict fails 0 of 3 checks, the store 0 of 4.\n" in out
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_an_interrupt() -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -59,7 +59,7 @@ class LatchstoreCache(BaseCache):
             threshold = 500
         if cache is None:
             cache = Cache(max_entries=threshold, codec="raw", **options)
-        self.cache = storing.checked_cache(cache)
+        self.cache: Cache = storing.checked_cache(cache)
 
     def get(self, key: str) -> Any:
         data = self.cache.get(key)

@@ -64,7 +64,7 @@ class LatchstoreCache(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
-        self.cache = _cache_at(location, self._bounds(params))
+        self.cache: Cache = _cache_at(location, self._bounds(params))
 
     def _bounds(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what makes the cache."""

@@ -47,7 +47,7 @@ class Recording:
     def __init__(
         self, requested: Iterable[str], warm_up: int = 0, progress: Callable[[int], object] | None = None
     ) -> None:
-        self.requests = 0
+        self.requests: int = 0
         self._warm_up = warm_up
         self._numbers = _Blocks(_KEY)
         self._next_times: _Blocks | None = None

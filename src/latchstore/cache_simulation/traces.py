@@ -58,7 +58,7 @@ class Trace:
     def __init__(self, name: str, keys: int, requests: int | None, alpha: float, seed: int) -> None:
         self.name = name
         self._law, colon, argument = name.partition(":")
-        self.is_generated = self._law in LAWS
+        self.is_generated: bool = self._law in LAWS
         self._limit = 1_000_000 if requests is None and self.is_generated else requests
         self._seed = seed
         self._keys, self._alpha = keys, alpha

@@ -27,7 +27,7 @@ class Contains:
     __slots__ = ("item",)
 
     def __init__(self, item: object) -> None:
-        self.item = item
+        self.item: object = item
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Contains):

@@ -41,7 +41,7 @@ __all__ = [
     "StoreUpdateEvent",
 ]
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 # What a repr shows, in this order. Data and metadata are left out on purpose: they may be large,
 # they may be secret, and reading the metadata would make a copy of it.
@@ -365,9 +365,9 @@ class ProgressManager:
         **attributes: Any,
     ) -> None:
         self.event_manager = event_manager
-        self.source = self if source is None else source
+        self.source: Any = self if source is None else source
         # A counter and not uuid4, which costs more than many an operation does.
-        self.operation_id = next(_operation_ids) if operation_id is None else operation_id
+        self.operation_id: Any = next(_operation_ids) if operation_id is None else operation_id
         self.message = message
         self.steps = steps
         self.attributes = attributes
@@ -488,6 +488,6 @@ class StoreProgressManager(ProgressManager):
     The same as :class:`ProgressManager`; give it the attributes ``key`` and ``metadata``.
     """
 
-    StartEventType = StoreProgressStartEvent
-    StepEventType = StoreProgressStepEvent
-    EndEventType = StoreProgressEndEvent
+    StartEventType: ClassVar[type[StoreProgressStartEvent]] = StoreProgressStartEvent
+    StepEventType: ClassVar[type[StoreProgressStepEvent]] = StoreProgressStepEvent
+    EndEventType: ClassVar[type[StoreProgressEndEvent]] = StoreProgressEndEvent

@@ -42,7 +42,7 @@ class ListenerCalls(ABC):
         self.calling: tuple[Callable[..., object], BaseEvent, float] | None = None
         self.delivering: tuple[Delivery, float] | None = None
         self.delivered = 0
-        self.listener_errors = 0
+        self.listener_errors: int = 0
         self.slowest: tuple[str | None, float] = (None, 0.0)
 
     @property

@@ -106,7 +106,7 @@ class Interest:
         self._all = glob == "*" and not terms
         self._key = literal_key(glob)
         self._matches: Callable[[str], object] | None = None if glob == "*" else compiled(glob)
-        self.terms = dict(terms)
+        self.terms: dict[str, Any] = dict(terms)
 
     def among(self, changes: Iterable[Change]) -> deque[Change]:
         """Return the changes that match or that only the reader can compare. Runs builtin code alone."""
@@ -220,7 +220,7 @@ class ChangeBuffer:
     )
 
     def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
-        self.interest = interest
+        self.interest: Interest = interest
         self._limit = limit
         self._coalesce = coalesce
         # Written by whoever publishes: the last commit that was appended, or after which the buffer begins,
@@ -238,10 +238,10 @@ class ChangeBuffer:
         self._latest: OrderedDict[str, Record] = OrderedDict()
         # First and last revision of what was dropped and not reported yet.
         self._lost: Lost | None = None
-        self.dropped = 0
+        self.dropped: int = 0
         # What is outside the section: `past` is taken from by one call, the flags are only ever set.
         self.past: deque[Record] = deque()
-        self.ended = False
+        self.ended: bool = False
         self._closed = False
         # Those who wait for a change.
         self._waiters = Waiters()

@@ -45,7 +45,7 @@ class ChangeFeed:
         self._buffers: tuple[ChangeBuffer, ...] = ()
         # What buffers that are gone have dropped.
         self._dropped = 0
-        self.active = history > 0
+        self.active: bool = history > 0
         # The revision after which changes are published.
         self._begun = 0
 

@@ -28,7 +28,7 @@ from latchstore.delivery.emission import Emission, ForeignEmission
 from latchstore.delivery.event_manager import EventManager
 from latchstore.delivery.registry import Connection, identity_of
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 _new_object = object.__new__
 

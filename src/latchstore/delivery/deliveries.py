@@ -42,10 +42,10 @@ class Delivery(ABC):
     __slots__ = ("count", "done", "more_until", "revision")
 
     def __init__(self, count: int = 1, revision: int | None = None) -> None:
-        self.count = count
+        self.count: int = count
         self.revision = revision
-        self.more_until = 0
-        self.done = False
+        self.more_until: int = 0
+        self.done: bool = False
 
     @abstractmethod
     def deliver(self, dispatcher: Any) -> None:
@@ -94,7 +94,7 @@ class Flag(Mark):
 
     def __init__(self, queue: DeliveryQueue, until: int | None = None) -> None:
         super().__init__(queue)
-        self.until = until
+        self.until: int | None = until
         self.reached: SimpleQueue[None] = SimpleQueue()
 
     def deliver(self, dispatcher: Any) -> None:
@@ -150,9 +150,9 @@ class DeliveryQueue:
         self.taken: deque[Delivery] = deque()
         self.moves: Iterator[None] = map(self.taken.append, iter(self.items.get, _NEVER))
         self.marks: dict[Mark, None] = {}
-        self.ending = False
-        self.queued_more = 0
-        self.done_more = 0
+        self.ending: bool = False
+        self.queued_more: int = 0
+        self.done_more: int = 0
 
     @property
     def events(self) -> int:

@@ -47,7 +47,7 @@ from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters
 
 __all__ = ["Delivery", "EventDispatcher", "Timer"]
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 #: Seconds that the interpreter's exit waits for pending events of all stores together.
 EXIT_TIMEOUT = 10.0
@@ -91,7 +91,7 @@ class _Deliverer(ListenerCalls):
         self._timers = TimerHeap(self._timers.held)
         self.calling = None
         self.delivering = None
-        self.crowded = False
+        self.crowded: bool = False
         # Writers wait here for `crowded` to be taken back, with no lock held.
         self._room = Waiters()
 
@@ -296,6 +296,8 @@ class EventDispatcher(_Deliverer):
     heard_revision : int
         The last commit whose events have all been heard.
     """
+
+    crowded: bool
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from latchstore.contract.event_manager import Listener, Trace
 from latchstore.contract.events import BaseEvent, is_handled
 from latchstore.delivery.registry import Connection
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class ListenerObserver(Protocol):
@@ -60,7 +60,7 @@ class Emission:
         self._event = event
         self._connections = connections
         self._trace = trace
-        self.position = 0
+        self.position: int = 0
 
     def run(self, observer: ListenerObserver | None = None) -> None:
         """Call the listeners that are left, until the event is handled; log what they raise.

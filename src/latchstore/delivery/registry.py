@@ -17,7 +17,7 @@ from typing import Any
 from latchstore.contract.event_manager import Listener, check_event_class
 from latchstore.contract.events import BaseEvent
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 # What makes two callables the same listener; built of ids and names, so that to hash and compare
 # it runs no user code.
@@ -78,10 +78,12 @@ class Connection:
         receiver: Receiver | None,
         conditions: Conditions,
     ) -> None:
-        self.identity = identity
-        self.function = function
-        self.receiver = receiver
-        self.conditions = conditions
+        self.identity: Identity = identity
+        self.function: Callable[..., object] = function
+        self.receiver: Receiver | None = receiver
+        self.conditions: Conditions = conditions
+        self.index: int
+        self.value: object
         self.index, self.value = _place(conditions)
 
     def listener(self) -> Listener | None:
@@ -259,9 +261,9 @@ class Route:
         # A memo, as those of the table: all connections, if none has a filter; empty if one has.
         self._unfiltered: list[Connection] | None = None
         # No generators in what a store calls: CPython 3.12 and 3.13 crash if there is no memory for one.
-        self.enabled = False not in [info.enabled for info in infos]
-        self.infos = [info for info in infos if info._connections]
-        self.reachable = self.enabled and self._has_live_connection()
+        self.enabled: bool = False not in [info.enabled for info in infos]
+        self.infos: list[EventInfo] = [info for info in infos if info._connections]
+        self.reachable: bool = self.enabled and self._has_live_connection()
 
     def _has_live_connection(self) -> bool:
         for info in self.infos:
@@ -303,7 +305,7 @@ class Table:
     __slots__ = ("_routes", "_sequence", "following", "infos", "reachable")
 
     def __init__(self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0) -> None:
-        self.infos = {} if infos is None else infos
+        self.infos: dict[type[BaseEvent], EventInfo] = {} if infos is None else infos
         # Item 0 is the table that has been published after this one; see rule 3 of event_manager.py.
         self.following: dict[int, Table] = {}
         # How many connections have ever been made; numbers the next one.

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 #: So many cancelled timers may stay, however few others there are: they cost less than to wake the thread.
 _FEW = 100
@@ -42,7 +42,7 @@ class Timer:
         self, due: float, function: Callable[[], object], heap: TimerHeap, owner: TimerOwner
     ) -> None:
         #: When it is called, in monotonic seconds.
-        self.due = due
+        self.due: float = due
         # None as soon as it is not needed: the thread may wait for long with the timer at hand.
         self._function: Callable[[], object] | None = function
         self._heap = heap
@@ -97,8 +97,8 @@ class TimerHeap:
     def __init__(self, held: bool = False) -> None:
         self.new: dict[Timer, None] = {}
         self.heap: list[tuple[float, int, Timer]] = []
-        self.held = held
-        self.live = True
+        self.held: bool = held
+        self.live: bool = True
         # How many in the heap were cancelled.
         self._cancelled = 0
         # Of two timers that are due at the same time, the one that was made first is called first.

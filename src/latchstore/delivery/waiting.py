@@ -40,7 +40,7 @@ class _ThisThread(threading.local):
         self.thread = threading.current_thread()
 
 
-this_thread = _ThisThread()
+this_thread: _ThisThread = _ThisThread()
 
 
 def thread_name(thread: threading.Thread) -> str:

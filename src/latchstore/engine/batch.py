@@ -36,7 +36,7 @@ class WriteBatch:
     def __init__(self, engine: Engine, revision: int) -> None:
         self._engine = engine
         self._base: Callable[[str], Entry | None] = engine.entry
-        self.revision = revision
+        self.revision: int = revision
         # By key, in the order in which the keys were first edited.
         self._edits: dict[str, Edit] = {}
         # What the edits come to, for the keys that the block has looked at.

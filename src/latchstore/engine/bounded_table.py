@@ -7,12 +7,13 @@ for its time of use, which counts only if the node is of the same revision as th
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 
 from latchstore.contract.values import Entry
 from latchstore.engine.batch import WriteBatch
-from latchstore.engine.bounded import BoundedStore, Totals
+from latchstore.engine.bounded import BoundedStore, Detour, OpenTransaction, Totals
 from latchstore.engine.bounds import Bound
 from latchstore.engine.edits import Delete, Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, number
@@ -40,13 +41,14 @@ class BoundedTable(BoundedStore):
     def __init__(self, store: TransactionalStore, table: Table, limits: Limits) -> None:
         self._store = store
         self._idle = limits.idle
-        self.clock = limits.clock
-        self._table = self.detours = table
+        self.clock: Callable[[], float] = limits.clock
+        self._table = table
+        self.detours: Detour = table
         self._bound = bound = Bound(limits)
-        self.entries = table.entries
-        self.nodes = bound.nodes
-        self.hits = bound.hits if bound.notes_hits else None
-        self.current_transaction = store.current_transaction
+        self.entries: dict[str, Entry] = table.entries
+        self.nodes: dict[str, Node] = bound.nodes
+        self.hits: deque[Node] | None = bound.hits if bound.notes_hits else None
+        self.current_transaction: Callable[[], OpenTransaction | None] = store.current_transaction
         self._open()
 
     def _open(self) -> None:

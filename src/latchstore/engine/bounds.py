@@ -96,7 +96,7 @@ class Bound:
     )
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+        self.limits: Limits = limits
         self._prefix = limits.prefix
         # hot path: what the witness waits for.
         self._awaited = limits.witness.awaited
@@ -104,7 +104,7 @@ class Bound:
         self._max_bytes = sys.maxsize if limits.max_bytes is None else limits.max_bytes
         self.nodes: dict[str, Node] = {}
         self._policy = limits.make_policy()
-        self.notes_hits = self._policy.on_hit is not None
+        self.notes_hits: bool = self._policy.on_hit is not None
         self.hits: deque[Node] = deque(maxlen=_MANY_HITS)
         self._weight = 0
         self._deadlines = Deadlines(self.nodes, limits.idle)
@@ -113,15 +113,15 @@ class Bound:
         # Those of the commit that is being decided.
         self._request: Request | None = None
         self._now: float | None = None
-        self.evictions = {"size": 0, "expired": 0, "idle": 0}
+        self.evictions: dict[str, int] = {"size": 0, "expired": 0, "idle": 0}
         # What `evictions` are when the commit is finished.
         self._decided = self.evictions
         self._written: list[str] = []
         # The facts of entries that the commit writes, which are looked at twice.
         self._weighed: dict[str, Facts] = {}
-        self.retired_hits = 0
-        self.stale = True
-        self.closed = False
+        self.retired_hits: int = 0
+        self.stale: bool = True
+        self.closed: bool = False
 
     # -- in a section of the writer, before a commit is decided -----------------------------------
 

@@ -66,7 +66,7 @@ class SetData:
     whole = False
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self.data: bytes = data
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         entry = Entry() if current is None else current.plain(current)  # with_metadata_of(current)
@@ -83,7 +83,7 @@ class SetMetadata:
     whole = False
 
     def __init__(self, metadata: Entry) -> None:
-        self.metadata = metadata
+        self.metadata: Entry = metadata
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         items = self.metadata
@@ -110,7 +110,7 @@ class MergeMetadata:
     whole = False
 
     def __init__(self, metadata: Entry) -> None:
-        self.metadata = metadata
+        self.metadata: Entry = metadata
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         if current is None:
@@ -133,7 +133,7 @@ class Delete:
     whole = True
 
     def __init__(self, cause: str | None = None) -> None:
-        self.cause = cause
+        self.cause: str | None = cause
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> None:
         if current is None:
@@ -155,8 +155,8 @@ class IfRevision:
     blind = False
 
     def __init__(self, edit: Edit, expected: int) -> None:
-        self.edit = edit
-        self.expected = expected
+        self.edit: Edit = edit
+        self.expected: int = expected
 
     @property
     def whole(self) -> bool:
@@ -180,7 +180,7 @@ class Combined:
     __slots__ = ("edits",)
 
     def __init__(self, edits: tuple[Edit, ...]) -> None:
-        self.edits = edits
+        self.edits: tuple[Edit, ...] = edits
 
     @property
     def blind(self) -> bool:
@@ -213,8 +213,8 @@ class Resolved:
     whole = True
 
     def __init__(self, entry: Entry | None, cause: str | None) -> None:
-        self.entry = entry
-        self.cause = cause
+        self.entry: Entry | None = entry
+        self.cause: str | None = cause
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
         return self.entry

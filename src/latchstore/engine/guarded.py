@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 from typing import NamedTuple, TypeVar, TypeVarTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.engine.interface import Engine
 from latchstore.engine.locks import AnyReadWriteLock, TableLock
-from latchstore.engine.owner import OWNER, Claim, Ownership
+from latchstore.engine.owner import OWNER, Claim, Ownership, Route
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
 
@@ -83,16 +84,16 @@ class GuardedEngine(Engine):
         self, lock_class: Callable[[], AnyReadWriteLock], timeout: float, publisher: Publisher
     ) -> None:
         self._lock_class = lock_class
-        self.timeout = timeout
+        self.timeout: float = timeout
         self._publisher = publisher
         # hot path: each commit calls it.
         self._has_listeners = publisher.has_listeners
         self._is_closed = False
-        self.revision = 0
-        self.routes = Routes()
+        self.revision: int = 0
+        self.routes: Routes = Routes()
         self.detour = None
         self.journal = None
-        self.garbage = publisher.garbage
+        self.garbage: deque[object] = publisher.garbage
         # What the writer in a section is doing, for whoever has to wait for it.
         self._preparing: str | None = None
         self._renew_locks()
@@ -101,8 +102,8 @@ class GuardedEngine(Engine):
         # Guards all of the above: see the table in locks.py.
         self._lock = TableLock(self._lock_class(), self.timeout)
         self._lock.busy_with = self._busy_with
-        self.owner = Ownership()
-        self.abandoned = self.owner.abandoned
+        self.owner: Ownership = Ownership()
+        self.abandoned: deque[Route] = self.owner.abandoned
 
     def _busy_with(self) -> str:
         return self._preparing or "a commit"

@@ -56,10 +56,13 @@ class Node:
     )
 
     def __init__(self, key: str) -> None:
-        self.key = key
-        self.weight = self.revision = self.hits = self.visits = 0
-        self.visited = False
-        self.used = math.inf
+        self.key: str = key
+        self.weight: int = 0
+        self.revision: int = 0
+        self.hits: int = 0
+        self.visits: int = 0
+        self.visited: bool = False
+        self.used: float = math.inf
         self.refresh: float | None = None
         self.expected: float | None = None
         self.older: Node | None = None

@@ -122,10 +122,10 @@ class ReadWriteLock:
 
     def __init__(self) -> None:
         self.readers: dict[object, int] = {}
-        self.holder = 0
+        self.holder: int = 0
         # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made.
         # Made last: the harness, which replaces such locks, finds the readers.
-        self.mutex = threading.Lock()
+        self.mutex: threading.Lock = threading.Lock()
 
     def gen_rlock(self) -> ReadHandle:
         """Return a new handle for one reader."""
@@ -264,9 +264,10 @@ class TableLock:
     def __init__(self, lock: AnyReadWriteLock, timeout: float) -> None:
         if not (callable(getattr(lock, "gen_rlock", None)) and callable(getattr(lock, "gen_wlock", None))):
             raise TypeError(f"lock_class must make locks with gen_rlock() and gen_wlock(), got {lock!r}")
-        self.timeout = timeout
+        self.timeout: float = timeout
         self.busy_with: Callable[[], str] = str
         self._lock = lock
+        self.own: ReadWriteLock
         self.foreign: Lockable | None = None
         if isinstance(lock, ReadWriteLock):
             self.own = lock

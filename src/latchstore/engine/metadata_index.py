@@ -35,7 +35,7 @@ class MetadataIndex:
     __slots__ = ("_buckets", "_by_item", "_unhashed", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         # A bucket of one key is the key itself, one of several a set: a set of one string takes 216
         # bytes, and unique values are common. 1, True and 1.0 share a bucket, as they are equal.
         self._buckets: dict[Any, str | set[str]] = {}

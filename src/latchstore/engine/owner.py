@@ -21,7 +21,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from threading import get_ident
+from threading import Thread, get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,8 +105,8 @@ class Claim:
     def __init__(
         self, block: object, abandoned: deque[Route], purpose: str, notes: str | None = None
     ) -> None:
-        self.thread = this_thread.thread
-        self.ident = get_ident()
+        self.thread: Thread = this_thread.thread
+        self.ident: int = get_ident()
         self.purpose = purpose
         self.notes = notes
         self._number = 0 if notes is None else next(_transaction_numbers)
@@ -158,7 +158,7 @@ class Ownership:
 
     def __init__(self) -> None:
         self.claims: dict[str, Claim] = {}
-        self.waiters = Waiters()
+        self.waiters: Waiters = Waiters()
         # Routes of blocks that were freed without an end: rule 2.
         self.abandoned: deque[Route] = deque()
 

@@ -51,8 +51,8 @@ class Layer:
     __slots__ = ("entries", "newer", "opened", "revision", "views")
 
     def __init__(self, revision: int) -> None:
-        self.revision = revision
-        self.opened = time.monotonic()
+        self.revision: int = revision
+        self.opened: float = time.monotonic()
         self.entries: dict[str, Entry | None] = {}
         self.newer: Layer | None = None
         self.views: dict[int, ViewReference] = {}
@@ -75,7 +75,7 @@ class LayerView(View):
         # Holds the layer while the view is open. Popping it is atomic, so of two threads that close the view
         # one alone gives it back.
         self._layer: list[Layer] = []
-        self.revision = 0
+        self.revision: int = 0
 
     def begin(self, layer: Layer) -> None:
         """Show the moment of a layer."""
@@ -149,7 +149,7 @@ class Preimages:
     __slots__ = ("_closed", "_garbage", "_on_close", "base", "layers")
 
     def __init__(self, base: dict[str, Entry], garbage: deque[object], closed: Callable[[], object]) -> None:
-        self.base = base
+        self.base: dict[str, Entry] = base
         self._on_close = closed
         self.layers: list[Layer] = []
         self._closed: deque[ViewReference] = deque()

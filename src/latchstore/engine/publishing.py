@@ -60,9 +60,9 @@ class Publisher:
     ) -> None:
         self._source = weakref.ref(source)
         self._manager = manager
-        self.dispatcher = dispatcher
+        self.dispatcher: EventDispatcher = dispatcher
         self.garbage: deque[object] = deque()
-        self.feed = ChangeFeed(history, self.garbage)
+        self.feed: ChangeFeed = ChangeFeed(history, self.garbage)
         self.has_listeners: Callable[[Any], bool] = has_listeners_of(manager)
 
     def deliveries_of(

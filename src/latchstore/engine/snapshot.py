@@ -33,7 +33,7 @@ class Snapshot(EntryReader):
     def __init__(self, event_manager: BaseEventManager, view: View) -> None:
         super().__init__(event_manager)
         self._view = view
-        self.revision = view.revision
+        self.revision: int = view.revision
 
     def _entry(self, key: str) -> Entry:
         key = checked_key(key)

@@ -87,6 +87,7 @@ class Table(GuardedEngine):
 
     __slots__ = ("_feed", "bounds", "entries", "indexes", "loaded_at", "preimages")
 
+    revision: int
     journal: Decided | None
     detour: Gate | Routes | None
 
@@ -100,7 +101,7 @@ class Table(GuardedEngine):
         super().__init__(lock_class, timeout, publisher)
         self._feed = publisher.feed
         self.entries: dict[str, Entry] = {}
-        self.preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
+        self.preimages: Preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
         self.bounds: tuple[Bound, ...] = ()
         # The reading of the clock of what was loaded, if there was one when that was saved.
         self.loaded_at: float | None = None

@@ -39,7 +39,7 @@ from latchstore.engine.routes import current_task
 
 __all__ = ["Transaction", "TransactionInfo"]
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class Host(Protocol):
@@ -100,9 +100,9 @@ class Transaction(BatchStore):
     _after_rollback: tuple[Callable[[], object], ...] = ()
 
     def __init__(self, store: Host, notes: str, timeout: float | None, optimistic: bool = False) -> None:
-        self.event_manager = store.event_manager  # without the constructors above: hot path
+        self.event_manager: BaseEventManager = store.event_manager  # without the constructors above: hot path
         self.notes = notes
-        self.optimistic = optimistic
+        self.optimistic: bool = optimistic
         self._has_listeners = store._has_listeners
         self._store = store
         self._engine = store._engine

@@ -69,6 +69,7 @@ class CooperativeLock:
     def __init__(self, task: Task, for_waiting: bool = False) -> None:
         self.holder: Task | None = None
         self.for_waiting = for_waiting
+        self.label: str
         owner, self.label = (None, "a condition") if for_waiting else maker_of(sys._getframe(2))
         self.owner: object = self if owner is None else owner
         # Of the parts of a reader/writer lock its handles note what there is to note.

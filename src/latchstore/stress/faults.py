@@ -63,7 +63,7 @@ class Fault:
     options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, seed: int, note: Callable[[str], None]) -> None:
-        self.chance = random.Random(f"{self.name} {seed}")  # noqa: S311 (nothing secret)
+        self.chance: random.Random = random.Random(f"{self.name} {seed}")  # noqa: S311 (nothing secret)
         self.note = note
 
     def prepare(self, store: AbstractStore) -> None:

@@ -40,6 +40,7 @@ class RecordingLock:
         self._order = order
         self._lock = _Lock()
         self._list: list[NamedLock] | None = None
+        self.label: str
         owner, self.label = maker_of(sys._getframe(2))
         self.owner: object = self if owner is None else owner
         # Of the parts of a reader/writer lock its handles note what there is to note.

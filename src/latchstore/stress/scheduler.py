@@ -115,7 +115,7 @@ class Task:
         self.in_order: list[NamedLock] = []
         self.frame: FrameType | None = None
         # Released by whoever gives the turn to this task, acquired by itself.
-        self.gate = _thread.allocate_lock()
+        self.gate: threading.Lock = _thread.allocate_lock()
         self.gate.acquire()
         self.refused = 0
 
@@ -180,9 +180,9 @@ class Scheduler:
         self._jumped = 0.0
         self._turn_began = 0
         self.tasks: list[Task] = []
-        self.now = 0
+        self.now: int = 0
         self.problem: Problem | None = None
-        self.lock_order = LockOrder()
+        self.lock_order: LockOrder = LockOrder()
         self.locks: list[Any] = []
         self.turns: list[Turn] = []
         self.steps: list[Step] = []

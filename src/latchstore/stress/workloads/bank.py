@@ -39,9 +39,9 @@ class _OfABank:
     __slots__ = ("_accounts", "argument", "key", "name", "revision")
 
     def __init__(self, name: str, key: str, accounts: int, argument: Any = None) -> None:
-        self.name = name
-        self.key = key
-        self.argument = argument
+        self.name: str = name
+        self.key: str = key
+        self.argument: Any = argument
         self.revision: int | None = None
         self._accounts = [f"{key}/{number}" for number in range(accounts)]
 
@@ -77,7 +77,7 @@ class Transfer(_OfABank):
             if left is None or left < 0:
                 raise RolledBackError
             _put(store, self._accounts[target], before[1] + amount)
-        self.revision = revision_of(transaction)
+        self.revision: int | None = revision_of(transaction)
         return [before[0], before[1]]
 
 

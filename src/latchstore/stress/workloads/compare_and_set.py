@@ -42,9 +42,9 @@ class Increment:
     __slots__ = ("_way", "argument", "key", "name")
 
     def __init__(self, key: str, argument: str, way: str) -> None:
-        self.name = "replace"
-        self.key = key
-        self.argument = argument
+        self.name: str = "replace"
+        self.key: str = key
+        self.argument: str = argument
         self._way = way
 
     def run(self, store: AbstractStore) -> str | None:
@@ -88,9 +88,9 @@ class ReadCounter:
     __slots__ = ("argument", "key", "name")
 
     def __init__(self, key: str) -> None:
-        self.name = "get"
-        self.key = key
-        self.argument = None
+        self.name: str = "get"
+        self.key: str = key
+        self.argument: None = None
 
     def run(self, store: AbstractStore) -> str | None:
         """Return what the counter is."""

@@ -56,9 +56,9 @@ class GroupWrite:
     __slots__ = ("_keys", "_ways", "argument", "key", "name", "revision")
 
     def __init__(self, name: str, key: str, argument: str, keys: Sequence[str], ways: Sequence[str]) -> None:
-        self.name = name
-        self.key = key
-        self.argument = argument
+        self.name: str = name
+        self.key: str = key
+        self.argument: str = argument
         self.revision: int | None = None
         self._keys = keys
         self._ways = ways
@@ -153,9 +153,9 @@ class GroupRead:
     __slots__ = ("_keys", "argument", "key", "name")
 
     def __init__(self, name: str, key: str, keys: Sequence[str]) -> None:
-        self.name = name
-        self.key = key
-        self.argument = None
+        self.name: str = name
+        self.key: str = key
+        self.argument: None = None
         self._keys = keys
 
     def run(self, store: AbstractStore) -> list[str | None]:
@@ -196,7 +196,7 @@ class Groups:
 
     def __init__(self, workload: str, groups: int, size: int) -> None:
         self._workload = workload
-        self.keys = {
+        self.keys: dict[str, list[str]] = {
             f"{workload}/{group}": [f"{workload}/{group}/{number}" for number in range(size)]
             for group in range(groups)
         }

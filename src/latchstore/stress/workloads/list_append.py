@@ -18,7 +18,7 @@ class ListAction:
     __slots__ = ("argument", "key", "name", "revision")
 
     def __init__(self, plan: Sequence[tuple[str, str, int | None]], fails: bool) -> None:
-        self.name = "append and read"
+        self.name: str = "append and read"
         self.key: str | None = None
         self.argument: list[Any] = [list(step) for step in plan] + ([["fail", "", None]] if fails else [])
         self.revision: int | None = None

@@ -26,9 +26,9 @@ class KeyAction:
     __slots__ = ("argument", "key", "name")
 
     def __init__(self, name: str, key: str, argument: Any = None) -> None:
-        self.name = name
-        self.key = key
-        self.argument = argument
+        self.name: str = name
+        self.key: str = key
+        self.argument: Any = argument
 
     def run(self, store: AbstractStore) -> Any:
         """Do it; a key that is not there is a result like others."""

@@ -31,9 +31,9 @@ class SeveralAction:
     __slots__ = ("argument", "key", "name", "revision")
 
     def __init__(self, name: str, key: str, steps: list[list[Any]]) -> None:
-        self.name = name
+        self.name: str = name
         self.key: str | None = key
-        self.argument = steps
+        self.argument: list[list[Any]] = steps
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> list[Any]:

@@ -46,9 +46,9 @@ class RecordAction:
     __slots__ = ("argument", "key", "name", "revision")
 
     def __init__(self, name: str, key: str, argument: str | None = None) -> None:
-        self.name = name
-        self.key = key
-        self.argument = argument
+        self.name: str = name
+        self.key: str = key
+        self.argument: str | None = argument
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> Any:
@@ -131,28 +131,28 @@ class YcsbA(_Ycsb):
     """YCSB A: half reads, half updates, of records by Zipf's law."""
 
     name = "ycsb-a"
-    reading = 0.5
+    reading: ClassVar[float] = 0.5
 
 
 class YcsbB(_Ycsb):
     """YCSB B: 95 % reads, 5 % updates."""
 
     name = "ycsb-b"
-    reading = 0.95
+    reading: ClassVar[float] = 0.95
 
 
 class YcsbC(_Ycsb):
     """YCSB C: reads alone."""
 
     name = "ycsb-c"
-    reading = 1.0
+    reading: ClassVar[float] = 1.0
 
 
 class YcsbD(_Ycsb):
     """YCSB D: 95 % reads of the latest records, 5 % inserts."""
 
     name = "ycsb-d"
-    reading = 0.95
+    reading: ClassVar[float] = 0.95
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return reads and inserts; the records nearest to the thread's last insert are read most."""
@@ -174,7 +174,7 @@ class YcsbE(_Ycsb):
     """YCSB E: 95 % scans, 5 % inserts."""
 
     name = "ycsb-e"
-    reading = 0.95
+    reading: ClassVar[float] = 0.95
 
     def prepare(self, store: AbstractStore) -> None:
         """Do nothing: a scan of nothing is one, too."""
@@ -216,7 +216,7 @@ class YcsbF(_Ycsb):
     """YCSB F: half reads, half reads with a change that depends on it, in a transaction."""
 
     name = "ycsb-f"
-    reading = 0.5
+    reading: ClassVar[float] = 0.5
     writing = "replace"
 
     def _check(self, key: str, operations: Iterable[Operation]) -> Verdict:

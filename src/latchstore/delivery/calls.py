@@ -13,6 +13,9 @@ from latchstore.contract.errors import FlushTimeoutError
 from latchstore.contract.events import BaseEvent
 from latchstore.delivery.deliveries import Delivery
 
+#: A call of a listener: what is called, with which event, and since when.
+Call = tuple[Callable[..., object], BaseEvent, float]
+
 
 class ListenerCalls(ABC):
     """The observer (`emission.ListenerObserver`) of the listeners that a dispatcher calls.
@@ -39,7 +42,7 @@ class ListenerCalls(ABC):
 
     def __init__(self, listener_name: Callable[[object], str]) -> None:
         self._listener_name = listener_name
-        self.calling: tuple[Callable[..., object], BaseEvent, float] | None = None
+        self.calling: Call | None = None
         self.delivering: tuple[Delivery, float] | None = None
         self.delivered = 0
         self.listener_errors: int = 0

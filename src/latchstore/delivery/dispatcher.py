@@ -39,7 +39,7 @@ from latchstore.contract.errors import (
     FlushTimeoutError,
     LockTimeoutError,
 )
-from latchstore.delivery.calls import ListenerCalls
+from latchstore.delivery.calls import Call, ListenerCalls
 from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
 from latchstore.delivery.threads import DeliveryThread
 from latchstore.delivery.timers import Timer, TimerHeap
@@ -70,7 +70,7 @@ class _Deliverer(ListenerCalls):
         # With a few events of room for each wake-up, or writers and listeners would take turns.
         self._room_below = None if limit is None else limit - limit // 16
         self._timers = TimerHeap()
-        self.heard_revision = 0
+        self.heard_revision: int = 0
         self._renew()
 
     def _renew(self) -> None:
@@ -89,7 +89,7 @@ class _Deliverer(ListenerCalls):
         # What has failed last, at which point, and how often in a row.
         self._failed: tuple[Delivery | None, object, int] = (None, None, 0)
         self._timers = TimerHeap(self._timers.held)
-        self.calling = None
+        self.calling: Call | None = None
         self.delivering = None
         self.crowded: bool = False
         # Writers wait here for `crowded` to be taken back, with no lock held.

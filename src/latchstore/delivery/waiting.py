@@ -37,7 +37,7 @@ class _ThisThread(threading.local):
     """
 
     def __init__(self) -> None:
-        self.thread = threading.current_thread()
+        self.thread: threading.Thread = threading.current_thread()
 
 
 this_thread: _ThisThread = _ThisThread()

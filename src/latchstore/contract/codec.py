@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from latchstore.contract.arguments import as_bytes, describe
 from latchstore.contract.errors import CodecError
 
+if TYPE_CHECKING:
+    # Type checkers have the module always, and its TypeVars have a default, as typing's have from 3.13 on.
+    from typing_extensions import TypeVar
+
+    V = TypeVar("V", default=Any)
+else:
+    from typing import TypeVar
+
+    #: The type of the values of a codec, a mapping or a cache; Any where none is given.
+    V = TypeVar("V")
+
 
 @runtime_checkable
-class Codec(Protocol):
+class Codec(Protocol[V]):
     """What makes bytes of an object, and the object again. Any number of threads may use it."""
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: V) -> bytes:
         """Return the object as bytes."""
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes) -> V:
         """Return a new object that is equal to the one that was encoded."""
 
 
@@ -89,7 +100,7 @@ class UnnamedCodec(RawCodec):
 CODECS: dict[str, Codec] = {"pickle": PickleCodec(), "json": JSONCodec(), "raw": RawCodec()}
 
 
-def checked_codec(codec: str | Codec) -> Codec:
+def checked_codec(codec: str | Codec[V]) -> Codec[V]:
     """Return the codec, which may be named; ValueError or TypeError if it is none."""
     if isinstance(codec, str):
         if codec == "reference":
@@ -106,7 +117,7 @@ def checked_codec(codec: str | Codec) -> Codec:
     return codec
 
 
-def encoded(codec: Codec, key: str, value: Any) -> bytes:
+def encoded(codec: Codec[V], key: str, value: V) -> bytes:
     """Return the value as bytes; CodecError, which names the key, if that fails."""
     try:
         data = codec.encode(value)
@@ -117,7 +128,7 @@ def encoded(codec: Codec, key: str, value: Any) -> bytes:
         raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}") from error
 
 
-def decoded(codec: Codec, key: str, data: bytes) -> Any:
+def decoded(codec: Codec[V], key: str, data: bytes) -> V:
     """Return the value; CodecError, which names the key, if that fails."""
     try:
         return codec.decode(data)

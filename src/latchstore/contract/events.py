@@ -488,6 +488,6 @@ class StoreProgressManager(ProgressManager):
     The same as :class:`ProgressManager`; give it the attributes ``key`` and ``metadata``.
     """
 
-    StartEventType: ClassVar[type[StoreProgressStartEvent]] = StoreProgressStartEvent
-    StepEventType: ClassVar[type[StoreProgressStepEvent]] = StoreProgressStepEvent
-    EndEventType: ClassVar[type[StoreProgressEndEvent]] = StoreProgressEndEvent
+    StartEventType: ClassVar[type[ProgressStartEvent]] = StoreProgressStartEvent
+    StepEventType: ClassVar[type[ProgressStepEvent]] = StoreProgressStepEvent
+    EndEventType: ClassVar[type[ProgressEndEvent]] = StoreProgressEndEvent

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sized, ValuesView
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from latchstore.contract.arguments import checked_key
-from latchstore.contract.codec import Codec, checked_codec, decoded, encoded
+from latchstore.contract.codec import Codec, V, checked_codec, decoded, encoded
+
+T = TypeVar("T")
 
 _MISSING: Any = object()
 
@@ -32,7 +34,7 @@ class MappedStore(ReadableStore, Protocol):
     def transaction(self, notes: str) -> AbstractContextManager[Any]: ...
 
 
-class StoreView(Mapping[str, Any]):
+class StoreView(Generic[V], Mapping[str, V]):
     """A read-only store, such as a snapshot, as a mapping; its method ``mapping(codec=...)`` makes it.
 
     Iterating shows the keys of one instant. What is read is a new object each time: to change it changes
@@ -48,16 +50,16 @@ class StoreView(Mapping[str, Any]):
 
     _mapped: ReadableStore
 
-    def __init__(self, store: ReadableStore, codec: str | Codec = "pickle") -> None:
+    def __init__(self, store: ReadableStore, codec: str | Codec[V] = "pickle") -> None:
         self._mapped = store
-        self._codec = checked_codec(codec)
+        self._codec: Codec[V] = checked_codec(codec)
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> Codec[V]:
         """What makes bytes of values, and values of bytes."""
         return self._codec
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> V:
         return decoded(self._codec, key, self._mapped.to_bytes(key))
 
     def __contains__(self, key: object) -> bool:
@@ -70,11 +72,11 @@ class StoreView(Mapping[str, Any]):
         # Stores of the API elsewhere have no length.
         return len(self._mapped) if isinstance(self._mapped, Sized) else sum(1 for _ in self)
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> ItemsView[str, V]:
         """Return a view of keys and values; keys that go while it is iterated over are left out."""
         return _Items(self)
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> ValuesView[V]:
         """Return a view of the values; those of keys that go while it is iterated over are left out."""
         return _Values(self)
 
@@ -82,7 +84,7 @@ class StoreView(Mapping[str, Any]):
         return f"<{type(self).__name__} of {self._mapped!r}>"
 
 
-class StoreMapping(StoreView, MutableMapping[str, Any]):
+class StoreMapping(StoreView[V], MutableMapping[str, V]):
     """A store as a mapping that can be changed; ``store.mapping(codec=...)`` makes it.
 
     Each method takes effect at one instant, also those of several steps (``pop``, ``setdefault``, ``update``,
@@ -99,10 +101,10 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
 
     _mapped: MappedStore
 
-    def __init__(self, store: MappedStore, codec: str | Codec = "pickle") -> None:
+    def __init__(self, store: MappedStore, codec: str | Codec[V] = "pickle") -> None:
         super().__init__(store, codec)
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: V) -> None:
         key = checked_key(key)
         self._mapped.from_bytes(key, encoded(self._codec, key, value))
 
@@ -127,7 +129,7 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
     def _remove(self, key: str) -> None:
         self._mapped.delete(key)
 
-    def _add(self, key: str, value: Any) -> bool:
+    def _add(self, key: str, value: V) -> bool:
         """Set a key if it is missing; return whether it was."""
         data = encoded(self._codec, key, value)
         with self._mapped.transaction("setdefault"):
@@ -144,6 +146,15 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
             self._remove(key)
             return True
 
+    @overload
+    def pop(self, key: str) -> V: ...
+
+    @overload
+    def pop(self, key: str, default: V) -> V: ...
+
+    @overload
+    def pop(self, key: str, default: T) -> V | T: ...
+
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
         key = checked_key(key)
@@ -155,7 +166,7 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
             raise KeyError(key)
         return default
 
-    def popitem(self) -> tuple[str, Any]:
+    def popitem(self) -> tuple[str, V]:
         """Remove a key and return it with its value; KeyError if there is none."""
         # Begun again while others take what it has found: only what is empty at one instant is empty.
         while keys := list(self):
@@ -166,6 +177,12 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
                     if self._take(key, found, "popitem"):
                         return key, value
         raise KeyError("there is no key to remove")
+
+    @overload
+    def setdefault(self: StoreMapping[T | None], key: str, default: None = None) -> T | None: ...
+
+    @overload
+    def setdefault(self, key: str, default: V) -> V: ...
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which is set to the default if it is missing."""
@@ -178,7 +195,7 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
                 return default
 
     def update(  # type: ignore[override]
-        self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
+        self, other: Mapping[str, V] | Iterable[tuple[str, V]] = (), /, **more: V
     ) -> None:
         """Set many keys in one transaction."""
         # Gone through and encoded before, as that may run anybody's code, and take long.
@@ -196,24 +213,24 @@ class StoreMapping(StoreView, MutableMapping[str, Any]):
                 del self[key]
 
 
-class _Items(ItemsView[str, Any]):
+class _Items(ItemsView[str, V]):
     """Keys and values of a mapping that others change meanwhile."""
 
-    _mapping: StoreView
+    _mapping: StoreView[V]
 
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
+    def __iter__(self) -> Iterator[tuple[str, V]]:
         for key in self._mapping:
             value = self._mapping.get(key, _MISSING)
             if value is not _MISSING:
                 yield key, value
 
 
-class _Values(ValuesView[Any]):
+class _Values(ValuesView[V]):
     """Values of a mapping that others change meanwhile."""
 
-    _mapping: StoreView
+    _mapping: StoreView[V]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[V]:
         return (value for _, value in self._mapping.items())
 
     def __contains__(self, value: object) -> bool:

@@ -42,7 +42,7 @@ from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.values import Value
 
 if TYPE_CHECKING:
-    from latchstore.contract.codec import Codec
+    from latchstore.contract.codec import Codec, V
     from latchstore.contract.mapping import StoreMapping, StoreView
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
@@ -300,7 +300,7 @@ class AbstractReadOnlyStore(ABC):
         """Return how many keys the store has at one instant of the call."""
         return sum(1 for _ in self.query_keys())
 
-    def mapping(self, codec: str | Codec = "pickle") -> StoreView:
+    def mapping(self, codec: str | Codec[V] = "pickle") -> StoreView[V]:
         """Return a view of the store as a mapping of Python objects; of one that can be written to, mutable.
 
         Parameters
@@ -583,7 +583,7 @@ class AbstractStore(AbstractReadOnlyStore):
 
     # -- transactions and events ------------------------------------------------------------------
 
-    def mapping(self, codec: str | Codec = "pickle") -> StoreMapping:
+    def mapping(self, codec: str | Codec[V] = "pickle") -> StoreMapping[V]:
         from latchstore.contract.mapping import StoreMapping  # loaded when used: see latchstore/__init__.py
 
         return StoreMapping(self, codec)

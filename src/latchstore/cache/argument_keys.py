@@ -13,6 +13,7 @@ import itertools
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from enum import Enum, Flag
 from typing import Any
 
@@ -184,8 +185,8 @@ class _Numbers:
             self.known.pop(address, None)
 
 
-numbers = _Numbers()
-number_of = numbers.of
+numbers: _Numbers = _Numbers()
+number_of: Callable[[object], str] = numbers.of
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=numbers.renew)

@@ -20,7 +20,7 @@ from latchstore.cache.failures import Failures, bare_copy, kept_failure
 from latchstore.cache.loading import MISSING, Load, LoadTable, Outcome, Run
 from latchstore.cache.options import Options
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class Stale:
@@ -29,7 +29,7 @@ class Stale:
     __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self.value: Any = value
 
 
 class Shelf(NamedTuple):
@@ -82,7 +82,7 @@ class Attempt:
     """
 
     def __init__(self, shelf: Shelf, key: str, options: Options) -> None:
-        self.run = Run()
+        self.run: Run = Run()
         self.value: Any = MISSING
         self._shelf = shelf
         self._options = options

@@ -28,12 +28,12 @@ class Counts:
     __slots__ = ("hits", "load_failures", "load_seconds", "loads", "misses", "undecodable")
 
     def __init__(self) -> None:
-        self.hits = 0
-        self.misses = 0
-        self.loads = 0
-        self.load_failures = 0
-        self.load_seconds = 0.0
-        self.undecodable = 0
+        self.hits: int = 0
+        self.misses: int = 0
+        self.loads: int = 0
+        self.load_failures: int = 0
+        self.load_seconds: float = 0.0
+        self.undecodable: int = 0
 
     def add(self, other: Counts) -> None:
         """Add what another has counted."""
@@ -56,7 +56,7 @@ class ThreadCounts(threading.local):
 
     def __init__(self, register: CountRegister) -> None:
         # Called once a thread, when it first asks.
-        self.mine = register.new_counts()
+        self.mine: Counts = register.new_counts()
 
 
 class CountRegister:

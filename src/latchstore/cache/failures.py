@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from latchstore.cache.loading import Load
 from latchstore.contract.arguments import describe
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 E = TypeVar("E", bound=BaseException)
 

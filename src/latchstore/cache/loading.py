@@ -26,7 +26,7 @@ from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError
 from latchstore.delivery.waiting import Latch, Waiters, this_thread, thread_name
 
-logger = logging.getLogger("latchstore")
+logger: logging.Logger = logging.getLogger("latchstore")
 
 #: What stands for no value, and for no content of an entry.
 MISSING: Any = object()
@@ -70,7 +70,7 @@ class Run:
     __slots__ = ("over",)
 
     def __init__(self) -> None:
-        self.over = False
+        self.over: bool = False
 
 
 class Load:
@@ -104,11 +104,11 @@ class Load:
     )
 
     def __init__(self, key: str, run: Run, tags: Iterable[str] = ()) -> None:
-        self.key = key
-        self.run = run
-        self.tags = frozenset(tags)
-        self.overtaken = False
-        self.kept_out = False
+        self.key: str = key
+        self.run: Run = run
+        self.tags: frozenset[str] = frozenset(tags)
+        self.overtaken: bool = False
+        self.kept_out: bool = False
         self.outcome: Outcome | None = None
         self._thread = this_thread.thread
         self._since = time.monotonic()
@@ -143,7 +143,7 @@ class Removal:
         self._key = key
         self._tag = tag
         self._matches = matches
-        self.thread = this_thread.thread
+        self.thread: threading.Thread = this_thread.thread
 
     def covers(self, load: Load) -> bool:
         """Tell whether a load's key is one of them."""

@@ -291,7 +291,7 @@ class BoundMemoized(_Remembering[P, R]):
     __slots__ = ("__func__", "__weakref__")
 
     def __init__(self, memoized: Memoized[..., R], instance: object) -> None:
-        self.__func__ = memoized
+        self.__func__: Memoized[..., R] = memoized
         self._own = memoized._own
         self._first = (instance,)
 

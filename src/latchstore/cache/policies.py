@@ -113,7 +113,7 @@ class S3FIFO(EvictionPolicy):
         self._main: OrderedDict[str, Node] = OrderedDict()
         # Keys that have gone from the small queue, the longest gone first.
         self._gone: OrderedDict[str, None] = OrderedDict()
-        self.on_hit = self._count_visit
+        self.on_hit: Callable[[Node], None] | None = self._count_visit
 
     def _count_visit(self, node: Node) -> None:
         if node.visits < self._MOST_VISITS:
@@ -173,7 +173,7 @@ class LRU(EvictionPolicy):
 
     def __init__(self) -> None:
         self._order: OrderedDict[str, Node] = OrderedDict()
-        self.on_hit = self._move_to_end
+        self.on_hit: Callable[[Node], None] | None = self._move_to_end
 
     def _move_to_end(self, node: Node) -> None:
         if node.key in self._order:

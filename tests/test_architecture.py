@@ -43,6 +43,7 @@ EXTRAS = (
     "cachelib",
     "flask",
     "flask_caching",
+    "typing_extensions",
 )
 
 

@@ -91,7 +91,7 @@ class Loading:
 
     def __init__(self, cache: Cache, pool: ThreadPoolExecutor, loader: Loader, **options: Any) -> None:
         self.loader = loader
-        self.future: Future[Any] = pool.submit(cache.get_or_load, "key", loader, **options)
+        self.future: Future[Any] = pool.submit(lambda: cache.get_or_load("key", loader, **options))
 
     def __enter__(self) -> Loading:
         assert self.loader.entered.wait(TIMEOUT)

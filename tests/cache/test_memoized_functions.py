@@ -7,11 +7,8 @@ import dataclasses
 import enum
 import functools
 import inspect
-import json
 import os
 import pickle
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +23,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-import latchstore
 from latchstore import Cache
 from latchstore.cache.memoizing import CacheInfo
 from tests.cache.clocks import TIMEOUT, Clock
@@ -446,39 +442,3 @@ class TestInfoAndClear:
         assert one.number.cache_info() == Thing.number.cache_info() == (1, 2, None, 2)
         one.number.cache_clear()
         assert len(cache) == 0
-
-
-@pytest.mark.parametrize(
-    "checker",
-    [
-        ("mypy", "--strict", "--config-file=", "--cache-dir=cache", "page.py"),
-        ("pyright", "--warnings"),
-    ],
-    ids=lambda checker: checker[0],
-)
-@pytest.mark.timeout(240)
-def test_a_page_of_user_code(checker: tuple[str, ...], tmp_path: Path) -> None:
-    pytest.importorskip(checker[0])
-    shutil.copy(Path(__file__).with_name("memoized_types.py"), tmp_path / "page.py")
-    source = str(Path(latchstore.__file__).parents[1])
-    (tmp_path / "pyrightconfig.json").write_text(
-        json.dumps(
-            {
-                "include": ["page.py"],
-                "extraPaths": [source],
-                "typeCheckingMode": "strict",
-                "enableTypeIgnoreComments": False,
-                "reportUnnecessaryTypeIgnoreComment": True,
-            }
-        ),
-        encoding="utf-8",
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", *checker],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": source},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

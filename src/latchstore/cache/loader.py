@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from latchstore.cache.attempts import Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
 from latchstore.cache.failures import bare_copy, kept_failure
@@ -17,9 +17,12 @@ from latchstore.cache.loading import MISSING, Load, Outcome, Run
 from latchstore.cache.options import Options, checked_options, checked_seconds
 from latchstore.cache.writing import CacheWriter
 from latchstore.contract.arguments import check_callable, checked_key, checked_keys, checked_timeout, describe
+from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
 
-logger = logging.getLogger("latchstore")
+R = TypeVar("R")
+
+logger: logging.Logger = logging.getLogger("latchstore")
 
 #: Seconds after which a refresh that has failed is tried again, if `refresh_after` does not say.
 _TRY_AGAIN = 1.0
@@ -29,13 +32,13 @@ class _KeptOutError(Exception):
     """Ends the commit of a load whose result must not be stored any more."""
 
 
-class CacheLoader(CacheWriter):
+class CacheLoader(CacheWriter[V]):
     """The part of a `Cache` that loads."""
 
     def get_or_load(
         self,
         key: str,
-        loader: Callable[[str], Any],
+        loader: Callable[[str], R],
         *,
         ttl: float | None = None,
         idle: float | None = None,
@@ -45,7 +48,7 @@ class CacheLoader(CacheWriter):
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> V | R:
         """Return the value of a key; load it if it is missing, once however many threads ask for it.
 
         Parameters
@@ -83,7 +86,7 @@ class CacheLoader(CacheWriter):
         """
         found = self._find(key)
         if found is not MISSING and type(found) is not Stale:
-            return found
+            return found  # type: ignore[no-any-return]
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
         check_callable(loader, "loader")
@@ -99,7 +102,7 @@ class CacheLoader(CacheWriter):
                         raise
                 else:
                     attempt.loaded(value)
-            return attempt.value
+            return attempt.value  # type: ignore[no-any-return]
         finally:
             attempt.run.over = True
             attempt.end()
@@ -231,11 +234,11 @@ class CacheLoader(CacheWriter):
     def get_many_or_load(
         self,
         keys: Iterable[str],
-        loader: Callable[[list[str]], Mapping[str, Any]],
+        loader: Callable[[list[str]], Mapping[str, R]],
         *,
         timeout: float | None = None,
         **options: Any,
-    ) -> dict[str, Any]:
+    ) -> dict[str, V | R]:
         """Return the values of many keys; load those that are missing in one call.
 
         Parameters

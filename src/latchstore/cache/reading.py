@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
@@ -29,7 +29,7 @@ from latchstore.contract.arguments import (
     checked_timeout,
     describe,
 )
-from latchstore.contract.codec import Codec, RawCodec, ReferenceCodec, UnnamedCodec, decoded
+from latchstore.contract.codec import Codec, RawCodec, ReferenceCodec, UnnamedCodec, V, decoded
 from latchstore.contract.errors import CodecError
 from latchstore.contract.mapping import StoreMapping
 from latchstore.contract.store import AbstractStore
@@ -39,6 +39,8 @@ from latchstore.engine.bounded import bounded
 from latchstore.engine.entry_facts import EXPIRES, number
 from latchstore.engine.limits import Limits
 from latchstore.engine.memory import DictMemoryStore
+
+T = TypeVar("T")
 
 #: Whether no other thread runs between the bytecodes of a hit, so that its node can count it.
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -58,10 +60,10 @@ def monotonic() -> float:
     return time.monotonic()
 
 
-class CacheReader(StoreMapping):
+class CacheReader(StoreMapping[V]):
     """The part of a `Cache` that writes nothing; the parameters are those of `Cache`."""
 
-    _codec: Codec  # of the mapping
+    _codec: Codec[Any]  # of the mapping
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class CacheReader(StoreMapping):
         ttl: float | None = None,
         idle: float | None = None,
         policy: str | Callable[[], EvictionPolicy] = "sieve",
-        codec: str | Codec | None = None,
+        codec: str | Codec[V] | None = None,
         sizeof: Callable[[Any], int] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -122,6 +124,15 @@ class CacheReader(StoreMapping):
         self._register = CountRegister()
         self._counts = ThreadCounts(self._register)
         _caches[id(self)] = self
+
+    @overload
+    def get(self, key: str, default: None = None) -> V | None: ...
+
+    @overload
+    def get(self, key: str, default: V) -> V: ...
+
+    @overload
+    def get(self, key: str, default: T) -> V | T: ...
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default if it is missing or expired.
@@ -193,8 +204,8 @@ class CacheReader(StoreMapping):
             )
         return content if self._is_raw else decoded(self._codec, key, content)
 
-    def __getitem__(self, key: str) -> Any:
-        found = self.get(key, MISSING)
+    def __getitem__(self, key: str) -> V:
+        found: V = self.get(key, MISSING)
         if found is MISSING:
             raise KeyError(key)
         return found
@@ -218,10 +229,14 @@ class CacheReader(StoreMapping):
         entry = self._live_entry(key)
         return MISSING if entry is None else entry.content
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+    def get_many(self, keys: Iterable[str]) -> dict[str, V]:
         """Return the values of those keys that are there and have not expired."""
         found = {key: self.get(key, MISSING) for key in checked_keys(keys)}
         return {key: value for key, value in found.items() if value is not MISSING}
+
+    def __bool__(self) -> bool:
+        """Return True, also of an empty cache, so that ``cache or default`` is the cache."""
+        return True
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._live_entry(checked_key(key)) is not None
@@ -349,7 +364,7 @@ def _codec_of(codec: str | Codec | None, owns_store: bool) -> str | Codec:
 
 
 # Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.
-_caches: weakref.WeakValueDictionary[int, CacheReader] = weakref.WeakValueDictionary()
+_caches: weakref.WeakValueDictionary[int, CacheReader[Any]] = weakref.WeakValueDictionary()
 
 
 def _renew_caches_in_child() -> None:

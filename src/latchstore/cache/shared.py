@@ -16,12 +16,13 @@ from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
 from latchstore.cache.options import checked_options, checked_seconds
 from latchstore.contract.arguments import check_callable, checked_key, checked_timeout
+from latchstore.contract.codec import V
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Cache(CacheLoader):
+class Cache(CacheLoader[V]):
     """A cache of Python objects, by string keys, that any number of threads share.
 
     A value is kept as it is and shared with every caller, as by ``functools.lru_cache`` and cachetools:
@@ -31,6 +32,9 @@ class Cache(CacheLoader):
     It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
     of a store, so they can be watched, listened to, read in snapshots and changed in transactions. Without a
     bound it grows for ever.
+
+    ``Cache[User]`` is one whose values are users, for type checkers; a `Cache` alone is a ``Cache[Any]``. A
+    cache is true, also while it is empty, so that ``cache or default`` is the cache.
 
     Parameters
     ----------

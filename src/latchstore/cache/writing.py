@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from latchstore.cache.loading import MISSING, Removal
 from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options, checked_seconds
 from latchstore.cache.reading import CacheReader
 from latchstore.contract.arguments import check_callable, checked_count, checked_key, describe
-from latchstore.contract.codec import encoded
+from latchstore.contract.codec import V, encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.glob_pattern import matching_keys
@@ -23,22 +23,24 @@ from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadat
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES, WEIGHT
 
+T = TypeVar("T")
+
 _DELETE = Delete()
 
 
-class CacheWriter(CacheReader):
+class CacheWriter(CacheReader[V]):
     """The part of a `Cache` that loads nothing."""
 
     # Of the tags that entries have.
     _has_tag_index = False
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: V) -> None:
         self.set(key, value)
 
     def set(
         self,
         key: str,
-        value: Any,
+        value: V,
         *,
         ttl: float | None = None,
         idle: float | None = None,
@@ -142,7 +144,7 @@ class CacheWriter(CacheReader):
             for key, _ in edits:
                 self._failures.pop(key, None)
 
-    def set_many(self, values: Mapping[str, Any], **options: Any) -> None:
+    def set_many(self, values: Mapping[str, V], **options: Any) -> None:
         """Set many keys in one commit; options as for `set`."""
         if not isinstance(values, Mapping):
             raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
@@ -156,12 +158,12 @@ class CacheWriter(CacheReader):
         self._write(tuple((key, entry) for key, (entry, _) in entries.items()), "set_many", now)
 
     def update(  # type: ignore[override]
-        self, other: Mapping[str, Any] | Iterable[Any] = (), /, **more: Any
+        self, other: Mapping[str, V] | Iterable[tuple[str, V]] = (), /, **more: V
     ) -> None:
         """Set many keys in one commit."""
         self.set_many(dict(other, **more))
 
-    def add(self, key: str, value: Any, **options: Any) -> bool:
+    def add(self, key: str, value: V, **options: Any) -> bool:
         """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
         key = checked_key(key)
         checked = checked_options(self._ttl, **options)
@@ -175,6 +177,12 @@ class CacheWriter(CacheReader):
             except RevisionMismatchError:
                 continue
             return True
+
+    @overload
+    def modify(self, key: str, function: Callable[[V | T], V], *, default: T, **options: Any) -> V: ...
+
+    @overload
+    def modify(self, key: str, function: Callable[[V], V], **options: Any) -> V: ...
 
     def modify(
         self, key: str, function: Callable[[Any], Any], *, default: Any = MISSING, **options: Any
@@ -304,7 +312,7 @@ class CacheWriter(CacheReader):
             self._remove(key)
             return True
 
-    def _add(self, key: str, value: Any) -> bool:
+    def _add(self, key: str, value: V) -> bool:
         return self.add(key, value)
 
     def clear(self) -> None:

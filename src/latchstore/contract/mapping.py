@@ -90,6 +90,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
     Each method takes effect at one instant, also those of several steps (``pop``, ``setdefault``, ``update``,
     ``clear``), which are transactions. Iterating shows the keys of one instant. What is read is a new object
     each time: to change it changes nothing here. The codec is called with no lock held.
+    An empty one is false, as any mapping is.
 
     Parameters
     ----------

@@ -20,6 +20,8 @@ from latchstore.contract.arguments import check_callable, checked_key, checked_k
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
 
+#: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
+#: default: so the type is not lost where V is Any, and is V where the loader keeps to that.
 R = TypeVar("R")
 
 logger: logging.Logger = logging.getLogger("latchstore")

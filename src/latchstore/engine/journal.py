@@ -52,7 +52,7 @@ class Gate:
     __slots__ = ("before",)
 
     def __init__(self, before: dict[str, Entry | None]) -> None:
-        self.before = before
+        self.before: dict[str, Entry | None] = before
 
     def __contains__(self, thread: int) -> bool:
         """Return true: no thread may take what it has read."""

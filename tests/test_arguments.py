@@ -183,8 +183,8 @@ def test_timeouts(timeout: float | None, expected: float | None) -> None:
         (-1, ValueError, "patience must not be negative, got -1 seconds"),
         (-0.001, ValueError, "patience must not be negative, got -0.001 seconds"),
         (float("nan"), ValueError, "patience must not be negative, got nan seconds"),
-        ("1", TypeError, "patience must be a number of seconds or None, got str '1'"),
-        (True, TypeError, "patience must be a number of seconds or None, got bool True"),
+        ("1", TypeError, "patience must be a number of seconds, a timedelta or None, got str '1'"),
+        (True, TypeError, "patience must be a number of seconds, a timedelta or None, got bool True"),
     ],
 )
 def test_bad_timeouts(timeout: Any, error: type[Exception], message: str) -> None:

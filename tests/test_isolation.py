@@ -138,9 +138,7 @@ class WritingThrough(Broken):
 
     engine_class = ForgetsEdits
 
-    def transaction(
-        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
-    ) -> Transaction:
+    def transaction(self, notes: str = "", *, timeout: Any = None, optimistic: bool = False) -> Transaction:
         return WritesThrough(self, notes, timeout, optimistic)
 
 

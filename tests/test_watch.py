@@ -902,7 +902,11 @@ def test_what_a_predicate_raises_passes_through(store: DictMemoryStore) -> None:
             ValueError,
             "on_overflow must be 'drop' or 'coalesce', got str 'x'",
         ),
-        (lambda s: s.watch().get("1"), TypeError, "timeout must be a number of seconds or None, got str '1'"),
+        (
+            lambda s: s.watch().get("1"),
+            TypeError,
+            "timeout must be a number of seconds, a timedelta or None, got str '1'",
+        ),
         (lambda s: s.wait_for(1), TypeError, "predicate must be callable, got int 1"),
         (lambda s: s.wait_for(print, -1), ValueError, "timeout must not be negative, got -1 seconds"),
         (lambda s: s.wait_for_key(1), TypeError, "key must be a str, got int 1"),

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from latchstore.cache import Cache, EvictionPolicy
     from latchstore.contract.codec import Codec
     from latchstore.contract.mapping import StoreMapping, StoreView
+    from latchstore.contract.seconds import Seconds
 
 __version__ = "0.1.0"
 
@@ -99,6 +100,7 @@ __all__ = [
     "ProgressStepEvent",
     "RecursiveLoadError",
     "RevisionMismatchError",
+    "Seconds",
     "Snapshot",
     "SnapshotClosedError",
     "StoreClosedError",
@@ -143,6 +145,7 @@ _LOADED_WHEN_USED = {
     "Cache": "latchstore.cache",
     "Codec": "latchstore.contract.codec",
     "EvictionPolicy": "latchstore.cache",
+    "Seconds": "latchstore.contract.seconds",
     "StoreMapping": "latchstore.contract.mapping",
     "StoreView": "latchstore.contract.mapping",
 }

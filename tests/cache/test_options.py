@@ -8,12 +8,8 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore
-from latchstore.cache.options import (
-    DEFAULT_OPTIONS,
-    Options,
-    checked_options,
-    checked_seconds,
-)
+from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_options
+from latchstore.contract.arguments import checked_seconds
 from latchstore.engine.entry_facts import facts_in, weight_of_entry
 from tests.cache.clocks import Clock, check
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from latchstore import Seconds
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.table import Table
@@ -23,7 +24,7 @@ class Optimistic(DictMemoryStore):
     """A store, not broken, in which all transactions are optimistic."""
 
     def transaction(
-        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = True
+        self, notes: str = "", *, timeout: Seconds | None = None, optimistic: bool = True
     ) -> Transaction:
         return super().transaction(notes, timeout=timeout, optimistic=optimistic)
 

@@ -9,16 +9,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latchstore.cache.attempts import Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
 from latchstore.cache.failures import bare_copy, kept_failure
 from latchstore.cache.loading import MISSING, Load, Outcome, Run
-from latchstore.cache.options import Options, checked_options, checked_seconds
+from latchstore.cache.options import Options, checked_options
 from latchstore.cache.writing import CacheWriter
-from latchstore.contract.arguments import check_callable, checked_key, checked_keys, checked_timeout, describe
+from latchstore.contract.arguments import (
+    check_callable,
+    checked_key,
+    checked_keys,
+    checked_seconds,
+    checked_timeout,
+    describe,
+)
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 #: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
 #: default: so the type is not lost where V is Any, and is V where the loader keeps to that.
@@ -42,14 +52,14 @@ class CacheLoader(CacheWriter[V]):
         key: str,
         loader: Callable[[str], R],
         *,
-        ttl: float | None = None,
-        idle: float | None = None,
-        refresh_after: float | None = None,
-        negative_ttl: float | None = None,
+        ttl: Seconds | None = None,
+        idle: Seconds | None = None,
+        refresh_after: Seconds | None = None,
+        negative_ttl: Seconds | None = None,
         weight: int | None = None,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> V | R:
         """Return the value of a key; load it if it is missing, once however many threads ask for it.
 
@@ -59,9 +69,9 @@ class CacheLoader(CacheWriter[V]):
         loader : callable
             Called with the key, with no lock held; returns the value. It may use the cache, but not wait for
             this key again.
-        negative_ttl : float, optional
+        negative_ttl : Seconds, optional
             Seconds for which a copy of a failure is raised instead of loading again; 0 if None.
-        timeout : float, optional
+        timeout : Seconds, optional
             Seconds to wait for another thread's load, which goes on then; as long as it takes if None.
         ttl, idle, refresh_after, weight, tags, metadata
             As for `set`.
@@ -238,7 +248,7 @@ class CacheLoader(CacheWriter[V]):
         keys: Iterable[str],
         loader: Callable[[list[str]], Mapping[str, R]],
         *,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         **options: Any,
     ) -> dict[str, V | R]:
         """Return the values of many keys; load those that are missing in one call.
@@ -249,7 +259,7 @@ class CacheLoader(CacheWriter[V]):
         loader : callable
             Called with the list of keys that are missing and that no other thread is loading; returns a
             mapping of those that there are.
-        timeout : float, optional
+        timeout : Seconds, optional
             Seconds to wait for the loads of other threads, together.
         **options
             As for `set`.

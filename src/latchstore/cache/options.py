@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latchstore.contract.arguments import check_callable, checked_count, checked_keys, describe
+from latchstore.contract.arguments import (
+    check_callable,
+    checked_count,
+    checked_keys,
+    checked_seconds,
+    describe,
+)
 from latchstore.contract.values import entry_from_metadata
 from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, WEIGHT
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 #: The metadata item that a cache writes beside those of ``entry_facts.py``.
 TAGS = "cache_tags"
@@ -49,9 +58,9 @@ DEFAULT_OPTIONS = Options()
 
 def checked_options(
     default_ttl: float | None,
-    ttl: float | None = None,
-    idle: float | None = None,
-    refresh_after: float | None = None,
+    ttl: Seconds | None = None,
+    idle: Seconds | None = None,
+    refresh_after: Seconds | None = None,
     weight: int | None = None,
     tags: Iterable[str] = _NO_TAGS,
     metadata: Mapping[str, Any] | None = None,
@@ -79,28 +88,6 @@ def checked_options(
         _NO_TAGS if tags is _NO_TAGS else tuple(sorted(set(checked_keys(tags, "tags")))),
         metadata,
     )
-
-
-def checked_seconds(seconds: float | None, argument: str) -> float | None:
-    """Return a positive number of seconds; None for infinity, too."""
-    if seconds is None:
-        return None
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
-        raise TypeError(f"{argument} must be a number of seconds or None, got {describe(seconds)}")
-    number = _exact_number(seconds)
-    if not number > 0:
-        raise ValueError(f"{argument} must be positive, got {number} seconds")
-    return None if number == math.inf else number
-
-
-def _exact_number(number: float) -> float:
-    """Return the number without what a subclass makes of it; a very large one is infinity."""
-    if isinstance(number, float):
-        return float.__float__(number)
-    try:
-        return float(int.__int__(number))
-    except OverflowError:
-        return math.inf if int.__int__(number) > 0 else -math.inf
 
 
 def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:

@@ -14,18 +14,19 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
 from latchstore.cache.loading import MISSING, LoadTable
-from latchstore.cache.options import checked_clock, checked_seconds
+from latchstore.cache.options import checked_clock
 from latchstore.cache.policies import EvictionPolicy, checked_policy
 from latchstore.contract.arguments import (
     check_callable,
     checked_count,
     checked_key,
     checked_keys,
+    checked_seconds,
     checked_timeout,
     describe,
 )
@@ -39,6 +40,9 @@ from latchstore.engine.bounded import bounded
 from latchstore.engine.entry_facts import EXPIRES, number
 from latchstore.engine.limits import Limits
 from latchstore.engine.memory import DictMemoryStore
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 T = TypeVar("T")
 
@@ -71,8 +75,8 @@ class CacheReader(StoreMapping[V]):
         *,
         max_entries: int | None = None,
         max_bytes: int | None = None,
-        ttl: float | None = None,
-        idle: float | None = None,
+        ttl: Seconds | None = None,
+        idle: Seconds | None = None,
         policy: str | Callable[[], EvictionPolicy] = "sieve",
         codec: str | Codec[V] | None = None,
         sizeof: Callable[[Any], int] | None = None,
@@ -310,14 +314,14 @@ class CacheReader(StoreMapping[V]):
             "bytes": totals.weight,
         }
 
-    def close(self, timeout: float | None = 30.0) -> None:
+    def close(self, timeout: Seconds | None = 30.0) -> None:
         """Close the store, if it is the cache's own; else keep it within the bound no more.
 
         A cache on a store of others that is used again after that keeps to its bound again.
 
         Parameters
         ----------
-        timeout : float or None
+        timeout : Seconds or None
             Seconds that closing the store may take.
         """
         timeout = checked_timeout(timeout)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
-from latchstore.cache.options import checked_options, checked_seconds
-from latchstore.contract.arguments import check_callable, checked_key, checked_timeout
+from latchstore.cache.options import checked_options
+from latchstore.contract.arguments import check_callable, checked_key, checked_seconds, checked_timeout
 from latchstore.contract.codec import V
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,9 +51,9 @@ class Cache(CacheLoader[V]):
         How much they may weigh together: for each the length of key and data, and of the metadata's names and
         values, or the `weight` given with it. In place of data an object that is kept by reference counts
         what `sizeof` returns, or 1. The store itself refuses an entry that weighs more alone.
-    ttl : float, optional
+    ttl : Seconds, optional
         Seconds after which an entry expires, unless it is set with a ttl of its own; None or infinity: never.
-    idle : float, optional
+    idle : Seconds, optional
         Seconds without a hit after which an entry expires; for what others write, and what a transaction
         sets, from the first time on that the cache looks at it.
     policy : str or callable
@@ -105,16 +108,16 @@ class Cache(CacheLoader[V]):
         self,
         /,
         *,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         key: Callable[..., object] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         name: str | None = None,
-        idle: float | None = None,
-        refresh_after: float | None = None,
-        negative_ttl: float | None = None,
+        idle: Seconds | None = None,
+        refresh_after: Seconds | None = None,
+        negative_ttl: Seconds | None = None,
         weight: int | None = None,
         metadata: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> Callable[[Callable[P, R]], Memoized[P, R]]: ...
 
     def memoize(
@@ -122,16 +125,16 @@ class Cache(CacheLoader[V]):
         function: Any = MISSING,
         /,
         *,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         key: Callable[..., object] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         name: str | None = None,
-        idle: float | None = None,
-        refresh_after: float | None = None,
-        negative_ttl: float | None = None,
+        idle: Seconds | None = None,
+        refresh_after: Seconds | None = None,
+        negative_ttl: Seconds | None = None,
         weight: int | None = None,
         metadata: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> Any:
         """Keep what a function or method returns, by its arguments: ``@cache.memoize``, or with options.
 
@@ -145,7 +148,7 @@ class Cache(CacheLoader[V]):
 
         Parameters
         ----------
-        ttl : float, optional
+        ttl : Seconds, optional
             Seconds for which a result is kept; the cache's own if None.
         key : callable, optional
             Called with the arguments, returns what tells one call from another. Without it all arguments must

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from latchstore.cache.loading import MISSING, Removal
-from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options, checked_seconds
+from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options
 from latchstore.cache.reading import CacheReader
-from latchstore.contract.arguments import check_callable, checked_count, checked_key, describe
+from latchstore.contract.arguments import (
+    check_callable,
+    checked_count,
+    checked_key,
+    checked_seconds,
+    describe,
+)
 from latchstore.contract.codec import V, encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
@@ -22,6 +28,9 @@ from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES, WEIGHT
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 T = TypeVar("T")
 
@@ -42,9 +51,9 @@ class CacheWriter(CacheReader[V]):
         key: str,
         value: V,
         *,
-        ttl: float | None = None,
-        idle: float | None = None,
-        refresh_after: float | None = None,
+        ttl: Seconds | None = None,
+        idle: Seconds | None = None,
+        refresh_after: Seconds | None = None,
         weight: int | None = None,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
@@ -56,11 +65,11 @@ class CacheWriter(CacheReader[V]):
         key : str
         value : object
             What the codec can encode; with ``"reference"`` anything, which is shared.
-        ttl : float, optional
+        ttl : Seconds, optional
             Seconds after which it expires; the cache's own if None, infinity for never.
-        idle : float, optional
+        idle : Seconds, optional
             Seconds without a hit after which it expires; the cache's own if None.
-        refresh_after : float, optional
+        refresh_after : Seconds, optional
             Seconds after which `get_or_load` loads it again, while others get the old value.
         weight : int, optional
             What it counts, in bytes; by default what it holds, or for a reference what `sizeof` returns.
@@ -236,7 +245,7 @@ class CacheWriter(CacheReader[V]):
                 continue
             return value
 
-    def touch(self, key: str, ttl: float | None = None) -> bool:
+    def touch(self, key: str, ttl: Seconds | None = None) -> bool:
         """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
         key = checked_key(key)
         ttl = self._ttl if ttl is None else checked_seconds(ttl, "ttl")

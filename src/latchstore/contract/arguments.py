@@ -10,7 +10,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 #: Bytes read from a stream at a time by default: 1 MiB, as in the specification.
 DEFAULT_BUFFER_SIZE = 1048576
@@ -112,17 +115,38 @@ def checked_count(count: int, argument: str, least: int) -> int:
     return count
 
 
-def checked_timeout(timeout: float | None, argument: str = "timeout") -> float | None:
+def checked_timeout(timeout: Seconds | None, argument: str = "timeout") -> float | None:
     """Return the timeout in seconds; None waits for ever, zero does not wait, infinity is allowed."""
     if timeout is None:
         return None
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"{argument} must be a number of seconds or None, got {describe(timeout)}")
-    # Of a subclass only the number is taken: with it we reckon while locks are held.
-    timeout = int.__int__(timeout) if isinstance(timeout, int) else float.__float__(timeout)
-    if not timeout >= 0:
-        raise ValueError(f"{argument} must not be negative, got {timeout} seconds")
-    return min(timeout, threading.TIMEOUT_MAX)
+    number = _exact_seconds(timeout, argument)
+    if not number >= 0:
+        raise ValueError(f"{argument} must not be negative, got {number} seconds")
+    return min(number, threading.TIMEOUT_MAX)
+
+
+def checked_seconds(seconds: Seconds | None, argument: str) -> float | None:
+    """Return a positive number of seconds; None for infinity as well, and for what is as good as that."""
+    if seconds is None:
+        return None
+    number = _exact_seconds(seconds, argument)
+    if not number > 0:
+        raise ValueError(f"{argument} must be positive, got {number} seconds")
+    return float(number) if number <= sys.float_info.max else None
+
+
+def _exact_seconds(seconds: object, argument: str) -> float:
+    """Return a number of seconds without what a subclass makes of it: it is reckoned with under locks."""
+    if isinstance(seconds, int) and not isinstance(seconds, bool):
+        return int.__int__(seconds)
+    if isinstance(seconds, float):
+        return float.__float__(seconds)
+    # Not imported here, as that takes long: who has a timedelta has imported it.
+    timedelta = getattr(sys.modules.get("datetime"), "timedelta", None)
+    if timedelta is not None and isinstance(seconds, timedelta):
+        number: float = timedelta.total_seconds(seconds)
+        return number
+    raise TypeError(f"{argument} must be a number of seconds, a timedelta or None, got {describe(seconds)}")
 
 
 def checked_revision(if_revision: int | None) -> int | None:

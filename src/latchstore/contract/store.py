@@ -44,6 +44,7 @@ from latchstore.contract.values import Value
 if TYPE_CHECKING:
     from latchstore.contract.codec import Codec, V
     from latchstore.contract.mapping import StoreMapping, StoreView
+    from latchstore.contract.seconds import Seconds
 
 #: What `set` takes: a value, or a pair of a stream and metadata.
 SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
@@ -100,12 +101,12 @@ class AbstractReadOnlyStore(ABC):
     def info(self) -> dict[str, Any]:
         """Return facts about the store; at least ``readonly``, a bool."""
 
-    def close(self, timeout: float | None = 30.0) -> None:
+    def close(self, timeout: Seconds | None = 30.0) -> None:
         """Disconnect, and give up what the store holds open; doing it twice is harmless.
 
         Parameters
         ----------
-        timeout : float or None
+        timeout : Seconds or None
             Seconds that closing may take; None for as long as it needs.
         """
         self.disconnect()
@@ -610,12 +611,12 @@ class AbstractStore(AbstractReadOnlyStore):
             the state "failed", followed by nothing.
         """
 
-    def flush(self, timeout: float | None = 30.0) -> None:
+    def flush(self, timeout: Seconds | None = 30.0) -> None:
         """Wait until all events of what was committed before the call have been heard.
 
         Parameters
         ----------
-        timeout : float or None
+        timeout : Seconds or None
             Seconds; None for as long as it takes.
 
         Raises

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
@@ -18,6 +18,9 @@ from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.matching import matches
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Lost, Record
 from latchstore.delivery.commit_events import event_class_of, event_of
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 T = TypeVar("T")
 
@@ -56,12 +59,12 @@ class Watch:
             for change in self._interest.among(commit.changes)
         )
 
-    def get(self, timeout: float | None = None) -> StoreModificationEvent | EventsLost:
+    def get(self, timeout: Seconds | None = None) -> StoreModificationEvent | EventsLost:
         """Return the next change; wait for it if there is none.
 
         Parameters
         ----------
-        timeout : float, optional
+        timeout : Seconds, optional
             Seconds to wait; as long as it takes if None.
 
         Raises

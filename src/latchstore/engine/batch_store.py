@@ -10,7 +10,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latchstore.contract.arguments import checked_key
 from latchstore.contract.errors import TransactionError
@@ -20,6 +20,9 @@ from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_store import EntryStore
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 
 class BatchStore(EntryStore):
@@ -99,7 +102,7 @@ class BatchStore(EntryStore):
         """Tell whether the block is running."""
         return self._batch is not None
 
-    def flush(self, timeout: float | None = 30.0) -> None:
+    def flush(self, timeout: Seconds | None = 30.0) -> None:
         """Refuse: the events of the block are made when it has ended.
 
         Raises

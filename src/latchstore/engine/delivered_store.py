@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import check_callable, checked_count, checked_timeout, describe
 from latchstore.contract.errors import (
@@ -30,6 +30,9 @@ from latchstore.delivery.event_manager import listener_name
 from latchstore.engine.entry_store import EntryStore, Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.publishing import Publisher
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 
 class DeliveredStore(EntryStore):
@@ -101,14 +104,14 @@ class DeliveredStore(EntryStore):
     def is_connected(self) -> bool:
         return self._connected
 
-    def close(self, timeout: float | None = 30.0) -> None:
+    def close(self, timeout: Seconds | None = 30.0) -> None:
         """Let all pending events be heard, end the thread, refuse changes until ``connect()``.
 
         What the store holds can still be read. Closing twice is harmless.
 
         Parameters
         ----------
-        timeout : float or None
+        timeout : Seconds or None
             Seconds that this may take; None for as long as it needs.
 
         Raises
@@ -137,12 +140,12 @@ class DeliveredStore(EntryStore):
         self._engine.between_commits(self._end_watches)
         self._dispatcher.stop(timeout)
 
-    def flush(self, timeout: float | None = 30.0, revision: int | None = None) -> None:
+    def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
         """Wait until all events of what was committed before the call have been heard.
 
         Parameters
         ----------
-        timeout : float or None
+        timeout : Seconds or None
             Seconds; None for as long as it takes.
         revision : int, optional
             Wait for the events of commits up to this one only, such as the ``revision`` of a transaction.
@@ -188,7 +191,7 @@ class DeliveredStore(EntryStore):
         self.connect()
         return self
 
-    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+    def call_later(self, seconds: Seconds, function: Callable[[], object]) -> Timer:
         """Have the store's own thread call a function once, between two events.
 
         It may use the store as a listener may. What it raises is logged. A closed store calls it when it is
@@ -196,7 +199,7 @@ class DeliveredStore(EntryStore):
 
         Parameters
         ----------
-        seconds : float
+        seconds : Seconds
             From now.
         function : callable
             Called without arguments.

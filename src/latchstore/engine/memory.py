@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -29,6 +29,9 @@ from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
 
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
+
 
 class DictMemoryStore(TransactionalStore):
     """A key-value store in memory that any number of threads may share.
@@ -40,7 +43,7 @@ class DictMemoryStore(TransactionalStore):
     indexes : iterable of str
         Names of metadata items to keep an index on, so that ``query(name=...)`` costs what it returns
         and not what the store holds.
-    lock_timeout : float
+    lock_timeout : Seconds
         Seconds that any wait for a lock may take before LockTimeoutError names its holder.
     lock_class : callable
         Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
@@ -76,7 +79,7 @@ class DictMemoryStore(TransactionalStore):
         event_manager: BaseEventManager | None = None,
         *,
         indexes: Iterable[str] = (),
-        lock_timeout: float = 30.0,
+        lock_timeout: Seconds = 30.0,
         lock_class: Callable[[], AnyReadWriteLock] = ReadWriteLock,
         max_pending_events: int | None = 100_000,
         history: int = 0,

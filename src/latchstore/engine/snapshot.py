@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import checked_key
 from latchstore.contract.errors import SnapshotClosedError
@@ -16,6 +16,9 @@ from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
 from latchstore.engine.entry_reader import EntryReader
 from latchstore.engine.interface import View
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 
 class Snapshot(EntryReader):
@@ -65,7 +68,7 @@ class Snapshot(EntryReader):
         """Tell whether the snapshot is open."""
         return self._view.is_open
 
-    def close(self, timeout: float | None = 30.0) -> None:
+    def close(self, timeout: Seconds | None = 30.0) -> None:
         """Give up what the snapshot pins; closing twice is harmless. Never waits."""
         self._view.close()
 

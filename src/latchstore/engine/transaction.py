@@ -23,9 +23,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from latchstore.contract.arguments import check_callable, describe
+from latchstore.contract.arguments import check_callable, checked_timeout, describe
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
@@ -36,6 +36,9 @@ from latchstore.engine.entry_store import Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.owner import Claim, Route, TransactionInfo
 from latchstore.engine.routes import current_task
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 __all__ = ["Transaction", "TransactionInfo"]
 
@@ -383,10 +386,10 @@ class Transaction(BatchStore):
         raise TransactionClosedError(f"{self!r} is used after its end")
 
     def transaction(
-        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
+        self, notes: str = "", *, timeout: Seconds | None = None, optimistic: bool = False
     ) -> Transaction:
         """Return a block inside this one: a savepoint."""
-        return Transaction(self._store, notes, timeout, optimistic)
+        return Transaction(self._store, notes, checked_timeout(timeout), optimistic)
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         return self._store._progress(key, metadata, steps)

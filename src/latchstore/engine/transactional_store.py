@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from latchstore.contract.arguments import (
     check_callable,
@@ -28,6 +28,9 @@ from latchstore.engine.delivered_store import DeliveredStore
 from latchstore.engine.edits import Edit, by_key
 from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.transaction import Transaction
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,7 +110,7 @@ class TransactionalStore(DeliveredStore):
     # -- transactions -----------------------------------------------------------------------------
 
     def transaction(
-        self, notes: str = "", *, timeout: float | None = None, optimistic: bool = False
+        self, notes: str = "", *, timeout: Seconds | None = None, optimistic: bool = False
     ) -> Transaction:
         """Return a context manager that makes all changes of its block one commit, or none.
 
@@ -124,7 +127,7 @@ class TransactionalStore(DeliveredStore):
         ----------
         notes : str
             What the transaction is about; shown in error messages and events.
-        timeout : float, optional
+        timeout : Seconds, optional
             Seconds to wait for other writers, ``lock_timeout`` if None.
         optimistic : bool
             Whether to hold no lock while the block runs.
@@ -143,7 +146,7 @@ class TransactionalStore(DeliveredStore):
             timeout = checked_timeout(timeout)
         return Transaction(self, notes, timeout, bool(optimistic))
 
-    def attempts(self, notes: str = "", *, tries: int = 100, timeout: float | None = None) -> Attempts:
+    def attempts(self, notes: str = "", *, tries: int = 100, timeout: Seconds | None = None) -> Attempts:
         """Return an iterator over attempts at one optimistic transaction, which ends with its commit.
 
         ``for attempt in store.attempts("move"): with attempt as tx: ...`` runs the block again, after a
@@ -155,7 +158,7 @@ class TransactionalStore(DeliveredStore):
             What the transaction is about.
         tries : int
             How many attempts there are at the most.
-        timeout : float, optional
+        timeout : Seconds, optional
             Seconds after which no further attempt is begun.
 
         Raises
@@ -172,7 +175,7 @@ class TransactionalStore(DeliveredStore):
         return Attempts(make, notes, tries, checked_timeout(timeout))
 
     def transactional(
-        self, notes: str | None = None, *, tries: int = 100, timeout: float | None = None
+        self, notes: str | None = None, *, tries: int = 100, timeout: Seconds | None = None
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Return a decorator that runs a function in `attempts`: again after each conflict.
 
@@ -272,7 +275,7 @@ class TransactionalStore(DeliveredStore):
             raise ValueError(f"since must not be above the last commit's revision, {revision}, got {begin}")
         return self._feed.add(buffer, revision, begin)
 
-    def wait_for(self, predicate: Callable[[], T], timeout: float | None = 30.0) -> T:
+    def wait_for(self, predicate: Callable[[], T], timeout: Seconds | None = 30.0) -> T:
         """Wait until a predicate about the store is true; return its result.
 
         Parameters
@@ -280,7 +283,7 @@ class TransactionalStore(DeliveredStore):
         predicate : callable
             Called with no arguments, in this thread with no lock held, now and after changes. For what
             several keys have at one instant, let it open a snapshot.
-        timeout : float or None
+        timeout : Seconds or None
             Seconds; None for as long as it takes.
 
         Raises
@@ -298,13 +301,13 @@ class TransactionalStore(DeliveredStore):
         with self.watch(max_buffer=1) as changes:
             return wait_until(predicate, changes, timeout, listener_name(predicate))
 
-    def wait_for_key(self, key: str, timeout: float | None = 30.0) -> Value:
+    def wait_for_key(self, key: str, timeout: Seconds | None = 30.0) -> Value:
         """Wait until a key is in the store; return its value.
 
         Parameters
         ----------
         key : str
-        timeout : float or None
+        timeout : Seconds or None
             Seconds; None for as long as it takes.
 
         Raises

@@ -1,4 +1,7 @@
-"""Every time that a public method takes may be a number of seconds or a timedelta."""
+"""Every time that a public method takes may be a number of seconds or a timedelta.
+
+Those that are options of a cache: tests/cache/test_options.py.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,6 @@ CALLS: dict[str, Callable[[Any, Any], object]] = {
     "Cache.close.timeout": lambda cache, time: cache.close(time),
     "Cache.touch.ttl": lambda cache, time: cache.touch("key", time),
 }
-
-#: Methods whose times are options; test_options.py is about these.
-OPTIONS = {"set", "get_or_load", "get_many_or_load", "memoize"}
 
 #: Those that refuse nothing: the close of a snapshot never waits, and a transaction is never flushed.
 UNCHECKED = {"Snapshot.close.timeout"}
@@ -90,7 +90,6 @@ def test_all_are_here() -> None:
     """Nothing takes bare seconds, and what takes `Seconds` is tested below."""
     classes = [DictMemoryStore, latchstore.Snapshot, Watch, Cache, Transaction]
     found = {parameter for cls in classes for parameter in parameters_of(cls)}
-    found = {each for each in found if each.split(".")[1] not in OPTIONS}
     assert found - set(CALLS) <= {"Transaction.flush.timeout", "Transaction.close.timeout"}
     assert set(CALLS) <= found
     for cls in classes:

@@ -22,11 +22,6 @@ class Undone(Exception):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def cache(clock: Clock) -> Iterator[Cache]:
     with Cache(clock=clock, max_entries=3) as cache:
         yield cache
@@ -48,6 +43,7 @@ def test_nothing_yet(cache: Cache) -> None:
         "load_seconds": 0.0,
         "mean_load_seconds": None,
         "undecodable": 0,
+        "stale_served": 0,
         "evictions": {"size": 0, "expired": 0, "idle": 0},
         "entries": 0,
         "bytes": 0,

@@ -34,18 +34,6 @@ class Asked(DictMemoryStore):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
-        yield cache
-        check(cache)
-
-
-@pytest.fixture
 def store() -> Iterator[Asked]:
     with Asked() as store:
         yield store

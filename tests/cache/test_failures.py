@@ -19,14 +19,7 @@ import pytest
 from latchstore import Cache, CodecError
 from latchstore.cache.failures import bare_copy
 from tests.cache.clocks import TIMEOUT, Clock, check
-from tests.cache.test_loading import Loader, Loading, await_waiters, pool, waits
-
-__all__ = ["pool", "waits"]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.cache.test_loading import Loader, Loading, await_waiters
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
-from latchstore.cache.loading import LoadTable
 from latchstore.engine.table import Table
 from latchstore.engine.transaction import Transaction
 from tests.cache.clocks import TIMEOUT, Clock, check
@@ -44,41 +43,6 @@ class Loader:
         if isinstance(self.value, BaseException):
             raise self.value
         return self.value
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
-        yield cache
-        check(cache)
-        assert not cache._loads
-        assert not cache._loads._removals
-        assert not cache._loads._waiting
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(64) as pool:
-        yield pool
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Is released each time a thread is about to wait for another's load."""
-    waiting = threading.Semaphore(0)
-    refuse_circle = LoadTable._refuse_circle
-
-    def told(self: LoadTable, *arguments: Any) -> None:
-        refuse_circle(self, *arguments)
-        waiting.release()
-
-    monkeypatch.setattr(LoadTable, "_refuse_circle", told)
-    return waiting
 
 
 def await_waiters(waits: threading.Semaphore, count: int) -> None:

@@ -25,20 +25,9 @@ import pytest
 
 from latchstore import Cache
 from latchstore.cache.memoizing import CacheInfo
-from tests.cache.clocks import TIMEOUT, Clock
+from tests.cache.clocks import TIMEOUT
 from tests.schedules import run_threads
 from tests.test_fork import in_child
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
-        yield cache
 
 
 class Colour(enum.Enum):

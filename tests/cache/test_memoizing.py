@@ -20,17 +20,6 @@ from tests.cache.clocks import TIMEOUT, Clock
 from tests.schedules import run_threads
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
-        yield cache
-
-
 class Colour(enum.Enum):
     RED = 1
     GREEN = 2

@@ -3,28 +3,97 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from latchstore import Cache, DictMemoryStore
-from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_options
+from latchstore.cache.options import (
+    DEFAULT_OPTIONS,
+    LoadManyOptions,
+    LoadOptions,
+    MemoizeOptions,
+    Options,
+    SetOptions,
+    checked_options,
+)
 from latchstore.contract.arguments import checked_seconds
 from latchstore.engine.entry_facts import facts_in, weight_of_entry
 from tests.cache.clocks import Clock, check
 
+#: Calls with one option; the options that each takes are those of a TypedDict.
+CALLS: dict[str, tuple[Any, Callable[[Cache, dict[str, Any]], object]]] = {
+    "set": (SetOptions, lambda cache, option: cache.set("key", 1, **option)),
+    "set_many": (SetOptions, lambda cache, option: cache.set_many({"key": 1}, **option)),
+    "add": (SetOptions, lambda cache, option: cache.add("key", 1, **option)),
+    "modify": (SetOptions, lambda cache, option: cache.modify("key", str, default=1, **option)),
+    "get_or_load": (LoadOptions, lambda cache, option: cache.get_or_load("key", str.upper, **option)),
+    "get_many_or_load": (
+        LoadManyOptions,
+        lambda cache, option: cache.get_many_or_load(["key"], lambda keys: {}, **option),
+    ),
+    "memoize": (MemoizeOptions, lambda cache, option: cache.memoize(**option)),
+}
+TIMES = {"ttl", "idle", "refresh_after", "negative_ttl", "stale_on_error", "timeout"}
+ONE_OF_EACH: dict[str, Any] = {
+    **dict.fromkeys(TIMES, 5),
+    "weight": 1,
+    "tags": ["a"],
+    "metadata": {"a": 1},
+    "keep": bool,
+    "key": str,
+    "name": "name",
+}
+OPTIONS_OF_CALLS = [
+    (name, option) for name, (kind, _) in CALLS.items() for option in sorted(kind.__optional_keys__)
+]
 
-@pytest.mark.parametrize("name", ["ttl", "idle", "refresh_after", "negative_ttl"])
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS_OF_CALLS)
+def test_each_is_taken_and_none_is_the_default(name: str, option: str) -> None:
+    call = CALLS[name][1]
+    call(Cache(), {option: ONE_OF_EACH[option]})
+    call(Cache(), {option: None})
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS_OF_CALLS)
+def test_what_is_wrong_is_named(name: str, option: str) -> None:
+    cache = Cache()
+    with pytest.raises(TypeError, match=f"^{option} must be "):
+        CALLS[name][1](cache, {option: 1.5j})
+    assert len(cache) == 0
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_there_is_not_is_named(name: str) -> None:
+    """Also when decorating."""
+    kind, call = CALLS[name]
+    for unknown in {"tll", *ONE_OF_EACH} - kind.__optional_keys__ - {"key"}:
+        with pytest.raises(TypeError, match=f"^'{unknown}' is no option; there are idle, .*, ttl, weight$"):
+            call(Cache(), {unknown: 5})
+
+
+@pytest.mark.parametrize(("name", "option"), [each for each in OPTIONS_OF_CALLS if each[1] in TIMES])
 @pytest.mark.parametrize(
     ("seconds", "error"),
-    [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)],
+    [
+        (-1, ValueError),
+        (timedelta(seconds=-1), ValueError),
+        (math.nan, ValueError),
+        ("1", TypeError),
+        (True, TypeError),
+    ],
 )
-def test_seconds_are_positive(name: str, seconds: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=f"{name} must be"):
-        Cache().get_or_load("key", str.upper, **{name: seconds})
-    if name != "negative_ttl":
-        with pytest.raises(error, match=f"{name} must be"):
-            Cache().set("key", 1, **{name: seconds})
+def test_times(name: str, option: str, seconds: Any, error: type[Exception]) -> None:
+    call = CALLS[name][1]
+    call(Cache(), {option: timedelta(hours=1)})
+    with pytest.raises(error, match=f"^{option} must "):
+        call(Cache(), {option: seconds})
+    if option != "timeout":
+        with pytest.raises(ValueError, match=f"^{option} must be positive"):
+            call(Cache(), {option: 0})
 
 
 def test_infinity_is_never() -> None:
@@ -66,14 +135,23 @@ def test_others(arguments: dict[str, Any], error: type[Exception]) -> None:
 
 
 def test_defaults_are_one_object() -> None:
-    assert checked_options(None) is DEFAULT_OPTIONS
-    assert checked_options(None, tags=()) is DEFAULT_OPTIONS
-    assert checked_options(5.0).ttl == 5.0
-    assert checked_options(5.0, ttl=3).ttl == 3.0
+    assert checked_options(SetOptions, {}, DEFAULT_OPTIONS) is DEFAULT_OPTIONS
+    assert checked_options(SetOptions, {"ttl": None, "idle": None}, DEFAULT_OPTIONS) is DEFAULT_OPTIONS
+    own = Options(5.0)
+    assert checked_options(SetOptions, {"weight": 2}, own) == Options(5.0, weight=2)
+    assert checked_options(SetOptions, {"ttl": 3}, own) == Options(3.0)
 
 
 def test_what_stands_in_the_metadata() -> None:
-    options = checked_options(None, 10, 5, 7, 99, ["b", "a", "b"], {"of": "ours"})
+    given: SetOptions = {
+        "ttl": 10,
+        "idle": 5,
+        "refresh_after": 7,
+        "weight": 99,
+        "tags": ["b", "a", "b"],
+        "metadata": {"of": "ours"},
+    }
+    options = checked_options(SetOptions, given, DEFAULT_OPTIONS)
     assert options == Options(10.0, 5.0, 7.0, 99, ("a", "b"), {"of": "ours"})
     assert options.items(1000.0) == {
         "of": "ours",

@@ -13,7 +13,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from latchstore.cache.counting import ThreadCounts
 from latchstore.cache.failures import Failures, bare_copy, kept_failure
@@ -42,6 +42,9 @@ class Shelf(NamedTuple):
     live_content, revision : callable
         Called with a key; return its content, `MISSING` if it is missing or expired, and its revision, 0
         likewise.
+    expired_content : callable
+        Called with a key and seconds; returns content that has expired no longer ago than that, or not yet;
+        else `MISSING`.
     decode, encode : callable
         Called with key and content, or value; `decode` returns `MISSING` if that fails, and notes it unless a
         third argument is true.
@@ -57,6 +60,7 @@ class Shelf(NamedTuple):
     """
 
     live_content: Callable[[str], Any]
+    expired_content: Callable[[str, float], Any]
     revision: Callable[[str], int]
     decode: Callable[..., Any]
     encode: Callable[[str, Any], Any]
@@ -98,12 +102,42 @@ class Attempt:
 
     def loaded(self, value: Any) -> None:
         """Take what the loader has returned."""
+        try:
+            options = self._options.of(value)
+            content = self._shelf.encode(self._load.key, value)
+        except Exception as error:
+            # What the caller's functions and the codec raise is the loader's failure: it has not loaded
+            # anything that can be kept.
+            if self.failed(error):
+                raise
+            return
+        self._count(True)
+        self._keep(value, content, options)
+
+    def _keep(self, value: Any, content: Any, options: Options | None) -> None:
+        """Keep what was loaded, unless there are no options; have the caller and the waiters get it."""
         raise NotImplementedError
 
     def failed(self, error: BaseException) -> bool:
         """Take what the loader has raised; return whether the caller is to raise it."""
+        return self._replaced(error) is MISSING
+
+    def _replaced(self, error: BaseException) -> Any:
+        """Have the caller return an expired value in the place of a failure, if there is one for that."""
         self._count(False)
-        return True
+        content = self._take_expired() if _is_failure(error) else MISSING
+        if content is not MISSING:
+            _log_served(f"loading key {self._load.key!r} failed, the expired value is returned", error)
+        return content
+
+    def _take_expired(self) -> Any:
+        """Have the caller return the expired value, if that may serve; return its content."""
+        seconds = self._options.stale_on_error
+        content = MISSING if seconds is None else self._shelf.expired_content(self._load.key, seconds)
+        if not self._take(MISSING, content):
+            return MISSING
+        self._shelf.counts.mine.stale_served += 1
+        return content
 
     def end(self) -> None:
         """Wake those who wait for this load."""
@@ -125,50 +159,38 @@ class Attempt:
 
 
 class LoadOutside(Attempt):
-    """Loads a key that is missing, or waits for the thread that does.
+    """Loads a key that is missing, or waits for the thread that does."""
 
-    Parameters
-    ----------
-    shelf : Shelf
-    key : str
-    options : Options
-    negative_ttl : float or None
-        Seconds for which a failure is kept.
-    deadline : float or None
-        Until when to wait, in monotonic seconds.
-    """
-
-    def __init__(
-        self, shelf: Shelf, key: str, options: Options, negative_ttl: float | None, deadline: float | None
-    ) -> None:
+    def __init__(self, shelf: Shelf, key: str, options: Options) -> None:
         super().__init__(shelf, key, options)
-        self._negative_ttl = negative_ttl
-        self._deadline = deadline
+        self._deadline = options.deadline()
 
     def begin(self) -> bool:
         shelf, load = self._shelf, self._load
         while True:
-            shelf.failures.raise_kept(load.key)
-            running = shelf.loads.claim(load)
-            if running is load:
-                break
-            outcome = shelf.loads.wait_if_current(running, self._deadline)
-            if outcome.error is not None:
-                raise bare_copy(outcome.error)
-            if self._take(MISSING, outcome.content):
-                return False
+            error = shelf.failures.kept(load.key)
+            if error is None:
+                running = shelf.loads.claim(load)
+                if running is load:
+                    break
+                outcome = shelf.loads.wait_if_current(running, self._deadline)
+                error = outcome.error
+                if self._take(MISSING, outcome.content):
+                    return False
+            if error is not None:
+                if self._take_expired() is not MISSING:
+                    return False
+                raise bare_copy(error)
         content = shelf.live_content(load.key)  # another may have loaded it before the claim
         if self._take(MISSING, content, True):
             shelf.loads.finish(load, Outcome(content, None))
             return False
         return super().begin()
 
-    def loaded(self, value: Any) -> None:
-        self._count(True)
+    def _keep(self, value: Any, content: Any, options: Options | None) -> None:
         shelf, load = self._shelf, self._load
         try:
-            content = shelf.encode(load.key, value)
-            by_others = shelf.store(load, content, self._options, self._begun_at)
+            by_others = MISSING if options is None else shelf.store(load, content, options, self._begun_at)
             is_theirs = self._take(value, by_others)
             shelf.loads.finish(load, Outcome(by_others if is_theirs else content, None))
         except Exception as error:
@@ -176,17 +198,18 @@ class LoadOutside(Attempt):
             raise
 
     def failed(self, error: BaseException) -> bool:
+        content = self._replaced(error)
+        if content is not MISSING:
+            self._shelf.loads.finish(self._load, Outcome(content, None))
         self._give_up(error)
-        return super().failed(error)
+        return content is MISSING
 
     def _give_up(self, error: BaseException) -> None:
         """Have the waiters raise the error as well, unless it has struck this thread only."""
-        if not isinstance(error, Exception) or isinstance(error, MemoryError):
-            return
-        kept = kept_failure(self._load.key, error)
+        kept = kept_failure(self._load.key, error) if _is_failure(error) else None
         if kept is not None:
-            if self._negative_ttl is not None:
-                self._shelf.failures.note(self._load, kept, self._negative_ttl)
+            if self._options.negative_ttl is not None:
+                self._shelf.failures.note(self._load, kept, self._options.negative_ttl)
             self._shelf.loads.finish(self._load, Outcome(MISSING, kept))
 
 
@@ -197,10 +220,8 @@ class LoadInside(Attempt):
         self._shelf.loads.begin_inside((self._load,))
         return super().begin()
 
-    def loaded(self, value: Any) -> None:
-        self._count(True)
-        content = self._shelf.encode(self._load.key, value)
-        self._take(value, self._shelf.put(self._load, content, self._options))
+    def _keep(self, value: Any, content: Any, options: Options | None) -> None:
+        self._take(value, MISSING if options is None else self._shelf.put(self._load, content, options))
 
     def end(self) -> None:
         self._shelf.loads.end_inside()
@@ -223,19 +244,21 @@ class Refresh(Attempt):
         self._take(self.value, shelf.live_content(load.key))
         return False
 
-    def loaded(self, value: Any) -> None:
-        self._count(True)
+    def _keep(self, value: Any, content: Any, options: Options | None) -> None:
         shelf, load = self._shelf, self._load
         try:
-            content = shelf.encode(load.key, value)
-            is_kept = shelf.refresh(load, content, self._options, self._begun_at)
+            if options is None:
+                shelf.postpone(load.key, self._options)
+                is_kept = True
+            else:
+                is_kept = shelf.refresh(load, content, options, self._begun_at)
             self._take(value, MISSING if is_kept else shelf.live_content(load.key))
             shelf.loads.finish(load, Outcome(content, None))
         except Exception as error:
             self._keep_old(error)
 
     def failed(self, error: BaseException) -> bool:
-        super().failed(error)
+        self._count(False)
         if not isinstance(error, Exception):
             return True
         self._keep_old(error)
@@ -244,10 +267,16 @@ class Refresh(Attempt):
     def _keep_old(self, error: BaseException) -> None:
         # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
         self._shelf.postpone(self._load.key, self._options)
-        logger.warning(
-            "refreshing key %r failed, the old value is kept",
-            self._load.key,
-            exc_info=(type(error), error, error.__traceback__),
-        )
-        # A log that keeps the record is to keep no transaction, whose block may have been left open.
-        traceback.clear_frames(error.__traceback__)
+        _log_served(f"refreshing key {self._load.key!r} failed, the old value is kept", error)
+
+
+def _is_failure(error: BaseException) -> TypeGuard[Exception]:
+    """Tell whether it is one of the loader's, and has not struck this thread only."""
+    return isinstance(error, Exception) and not isinstance(error, MemoryError)
+
+
+def _log_served(text: str, error: BaseException) -> None:
+    """Log a failure in whose place an old value is returned."""
+    logger.warning(text, exc_info=(type(error), error, error.__traceback__))
+    # A log that keeps the record is to keep no transaction, whose block may have been left open.
+    traceback.clear_frames(error.__traceback__)

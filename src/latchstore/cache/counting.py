@@ -23,9 +23,11 @@ class Counts:
         What the loads, and those that failed, have taken.
     undecodable : int
         Entries that were loaded again, as they could not be decoded.
+    stale_served : int
+        Expired values that were returned, as loads had failed.
     """
 
-    __slots__ = ("hits", "load_failures", "load_seconds", "loads", "misses", "undecodable")
+    __slots__ = ("hits", "load_failures", "load_seconds", "loads", "misses", "stale_served", "undecodable")
 
     def __init__(self) -> None:
         self.hits: int = 0
@@ -34,6 +36,7 @@ class Counts:
         self.load_failures: int = 0
         self.load_seconds: float = 0.0
         self.undecodable: int = 0
+        self.stale_served: int = 0
 
     def add(self, other: Counts) -> None:
         """Add what another has counted."""
@@ -43,6 +46,7 @@ class Counts:
         self.load_failures += other.load_failures
         self.load_seconds += other.load_seconds
         self.undecodable += other.undecodable
+        self.stale_served += other.stale_served
 
 
 class ThreadCounts(threading.local):

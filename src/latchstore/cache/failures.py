@@ -205,13 +205,14 @@ class Failures(dict[str, Failure]):
         for key in over or [key for key, _ in failures[: len(failures) - _MANY + 1]]:
             self.pop(key, None)
 
-    def raise_kept(self, key: str) -> None:
-        """Raise the failure of a key that is still to be raised."""
+    def kept(self, key: str) -> BaseException | None:
+        """Return the failure of a key of which a copy is still to be raised; None if there is none."""
         failure = self.get(key)
         if failure is not None:
             if self._clock() < failure.until:
-                raise bare_copy(failure.error)
+                return failure.error
             self.pop(key, None)
+        return None
 
     def forget(self, covers: Callable[[str, frozenset[str]], object]) -> None:
         """Forget the failures of which a function, called with key and tags, returns something true."""

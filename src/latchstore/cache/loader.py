@@ -9,26 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from latchstore.cache.attempts import Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
 from latchstore.cache.failures import bare_copy, kept_failure
 from latchstore.cache.loading import MISSING, Load, Outcome, Run
-from latchstore.cache.options import Options, checked_options
+from latchstore.cache.options import LoadManyOptions, LoadOptions, Options, checked_options
 from latchstore.cache.writing import CacheWriter
 from latchstore.contract.arguments import (
     check_callable,
     checked_key,
     checked_keys,
-    checked_seconds,
-    checked_timeout,
     describe,
 )
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
-
-if TYPE_CHECKING:
-    from latchstore.contract.seconds import Seconds
 
 #: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
 #: default: so the type is not lost where V is Any, and is V where the loader keeps to that.
@@ -47,20 +42,7 @@ class _KeptOutError(Exception):
 class CacheLoader(CacheWriter[V]):
     """The part of a `Cache` that loads."""
 
-    def get_or_load(
-        self,
-        key: str,
-        loader: Callable[[str], R],
-        *,
-        ttl: Seconds | None = None,
-        idle: Seconds | None = None,
-        refresh_after: Seconds | None = None,
-        negative_ttl: Seconds | None = None,
-        weight: int | None = None,
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        timeout: Seconds | None = None,
-    ) -> V | R:
+    def get_or_load(self, key: str, loader: Callable[[str], R], **options: Unpack[LoadOptions]) -> V | R:
         """Return the value of a key; load it if it is missing, once however many threads ask for it.
 
         Parameters
@@ -69,12 +51,20 @@ class CacheLoader(CacheWriter[V]):
         loader : callable
             Called with the key, with no lock held; returns the value. It may use the cache, but not wait for
             this key again.
-        negative_ttl : Seconds, optional
-            Seconds for which a copy of a failure is raised instead of loading again; 0 if None.
-        timeout : Seconds, optional
-            Seconds to wait for another thread's load, which goes on then; as long as it takes if None.
         ttl, idle, refresh_after, weight, tags, metadata
-            As for `set`.
+            As for `set`; but what a ttl that is called finds to have expired is not kept.
+        keep : callable, optional
+            Called with what was loaded, with no lock held; unless it returns something true, the value is
+            returned, also to those who wait, and not kept. An old value that is to be refreshed stays then.
+        negative_ttl : Seconds, optional
+            For which a copy of a failure is raised instead of loading again; not at all if None.
+        stale_on_error : Seconds, optional
+            If a load fails, an expired value is returned that expired no longer ago than this, and the
+            failure logged, counted, and not raised. What is loaded is kept for that much longer, though
+            nothing else shows it; what was deleted or evicted is gone. With a `negative_ttl` it is loaded
+            again after that, else at the next call.
+        timeout : Seconds, optional
+            To wait for another thread's load, which goes on then; as long as it takes if None.
 
         Returns
         -------
@@ -86,7 +76,8 @@ class CacheLoader(CacheWriter[V]):
         Raises
         ------
         Exception
-            Whatever the loader raises; those who have waited for it get a copy, without its frames. With an
+            Whatever the loader raises, or `keep` or `ttl` does; those who have waited for it get a copy,
+            without its frames. With an
             old value that is to be refreshed there, that is returned, and the failure logged; it is tried
             again after `refresh_after`, or a second.
         LoadTimeoutError
@@ -102,9 +93,7 @@ class CacheLoader(CacheWriter[V]):
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
         check_callable(loader, "loader")
-        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
-        negative_ttl = checked_seconds(negative_ttl, "negative_ttl")
-        attempt = self._attempt(key, found, options, negative_ttl, checked_timeout(timeout))
+        attempt = self._attempt(key, found, checked_options(LoadOptions, options, self._defaults))
         try:
             if attempt.begin():
                 try:
@@ -157,12 +146,11 @@ class CacheLoader(CacheWriter[V]):
         # Not the error's own text, which shows the data; and no exception, which would keep frames.
         logger.warning("key %r cannot be decoded and is loaded again: %s", error.key, _reason_of(error))
 
-    def _attempt(
-        self, key: str, found: Any, options: Options, negative_ttl: float | None, timeout: float | None
-    ) -> Attempt:
+    def _attempt(self, key: str, found: Any, options: Options) -> Attempt:
         """Return an attempt to load a key, of which `_find` has found this much."""
         shelf = Shelf(
             self._live_content,
+            self._expired_content,
             self._revision,
             self._decode,
             self._encoded,
@@ -181,8 +169,14 @@ class CacheLoader(CacheWriter[V]):
             return Refresh(shelf, key, options, found.value, not inside)
         if inside:
             return LoadInside(shelf, key, options)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return LoadOutside(shelf, key, options, negative_ttl, deadline)
+        return LoadOutside(shelf, key, options)
+
+    def _expired_content(self, key: str, seconds: float) -> Any:
+        """Return content that has expired no longer ago than that, or not yet; else `MISSING`."""
+        entry = self._bounded.entry(key)
+        if entry is None or self._bounded.is_expired(key, entry, self._bounded.now() - seconds):
+            return MISSING
+        return entry.content
 
     def _put_inside(self, load: Load, content: Any, options: Options) -> Any:
         """Set what was loaded in a transaction; return what the loader itself has set, or `MISSING`."""
@@ -247,9 +241,7 @@ class CacheLoader(CacheWriter[V]):
         self,
         keys: Iterable[str],
         loader: Callable[[list[str]], Mapping[str, R]],
-        *,
-        timeout: Seconds | None = None,
-        **options: Any,
+        **options: Unpack[LoadManyOptions],
     ) -> dict[str, V | R]:
         """Return the values of many keys; load those that are missing in one call.
 
@@ -260,9 +252,9 @@ class CacheLoader(CacheWriter[V]):
             Called with the list of keys that are missing and that no other thread is loading; returns a
             mapping of those that there are.
         timeout : Seconds, optional
-            Seconds to wait for the loads of other threads, together.
-        **options
-            As for `set`.
+            To wait for the loads of other threads, together.
+        ttl, idle, refresh_after, weight, tags, metadata, keep
+            As for `get_or_load`.
 
         Returns
         -------
@@ -271,10 +263,9 @@ class CacheLoader(CacheWriter[V]):
         """
         wanted = list(dict.fromkeys(checked_keys(keys)))
         check_callable(loader, "loader")
-        timeout = checked_timeout(timeout)
-        checked = checked_options(self._ttl, **options)
+        checked = checked_options(LoadManyOptions, options, self._defaults)
         found = {key: value for key in wanted if (value := self._present(key)) is not MISSING}
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = checked.deadline()
         missing = [key for key in wanted if key not in found]
         inside = self._bounded.current_transaction() is not None
         self._index_tags(checked)
@@ -379,36 +370,39 @@ class CacheLoader(CacheWriter[V]):
         contents: dict[str, Any],
     ) -> None:
         begun_at = {load.key: self._revision(load.key) for load in loads}
-        loaded = self._loaded_many([load.key for load in loads], loader)
-        fresh = {load.key: self._encoded(load.key, loaded[load.key]) for load in loads if load.key in loaded}
-        given = [load for load in loads if load.key in fresh]
+        loaded, kept = self._loaded_many([load.key for load in loads], loader, options)
+        fresh = {key: self._encoded(key, loaded[key]) for key in kept}
         with self.store.transaction("load many"):
-            kept = {
-                load.key: self._store_loaded(load, fresh[load.key], options, begun_at[load.key])
-                for load in given
+            by_others = {
+                load.key: self._store_loaded(load, fresh[load.key], kept_as, begun_at[load.key])
+                for load in loads
+                if (kept_as := kept.get(load.key)) is not None
             }
-        for key, by_others in kept.items():
-            theirs = MISSING if by_others is MISSING else self._decode(key, by_others)
-            values[key] = loaded[key] if theirs is MISSING else theirs
-            contents[key] = fresh[key] if theirs is MISSING else by_others
+        for key, content in fresh.items():
+            theirs = by_others.get(key, MISSING)
+            value = MISSING if theirs is MISSING else self._decode(key, theirs)
+            values[key] = loaded[key] if value is MISSING else value
+            contents[key] = content if value is MISSING else theirs
 
     def _loaded_many(
-        self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]]
-    ) -> Mapping[str, Any]:
+        self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]], options: Options
+    ) -> tuple[Mapping[str, Any], dict[str, Options | None]]:
+        """Return what the loader does, and for each key that it has found how it is to be kept, if it is."""
         counts = self._counts.mine
         begun = time.perf_counter()
         try:
             loaded = loader(keys)
+            if not isinstance(loaded, Mapping):
+                raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
+            kept = {key: options.of(loaded[key]) for key in keys if key in loaded}
         except BaseException:
             counts.load_failures += 1
             raise
         else:
             counts.loads += 1
+            return loaded, kept
         finally:
             counts.load_seconds += time.perf_counter() - begun
-        if not isinstance(loaded, Mapping):
-            raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
-        return loaded
 
 
 def _outcome_of_many(content: Any, error: BaseException | None) -> Outcome:

@@ -22,8 +22,8 @@ from latchstore.cache.argument_keys import numbers, text_of, text_of_instance
 from latchstore.cache.attempts import Attempt, Stale
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.loading import MISSING
-from latchstore.cache.options import Options
-from latchstore.contract.arguments import checked_keys, describe
+from latchstore.cache.options import Options, checked_tags
+from latchstore.contract.arguments import describe
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -64,31 +64,21 @@ class Results(NamedTuple):
     find : callable
         Called with a key; returns its value, a `Stale` one, or `MISSING`.
     attempt : callable
-        Called with key, what `find` has returned, options, negative_ttl and timeout; returns an Attempt.
+        Called with key, what `find` has returned, and options; returns an Attempt.
     options : Options
-    negative_ttl, timeout : float or None
-    key, tags : callable or None
-        Called with the arguments.
-    name : str or None
-        What the keys begin with, instead of a name and number of the function's own.
     """
 
     cache: ResultCache
     find: Callable[[str], Any]
-    attempt: Callable[[str, Any, Options, float | None, float | None], Attempt]
+    attempt: Callable[[str, Any, Options], Attempt]
     options: Options
-    negative_ttl: float | None
-    timeout: float | None
-    key: Callable[..., object] | None
-    tags: Callable[..., Iterable[str]] | None
-    name: str | None
 
     def options_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Options:
         """Return how the result of a call is kept."""
-        if self.tags is None:
-            return self.options
-        tags = checked_keys(self.tags(*args, **kwargs), "tags")
-        return self.options._replace(tags=tuple(sorted(set(tags))))
+        options = self.options
+        if options.tags_of is None:
+            return options
+        return options._replace(tags=checked_tags(options.tags_of(*args, **kwargs)))
 
 
 class CacheInfo(NamedTuple):
@@ -117,7 +107,7 @@ class _Function:
         self.results = results
         self.function = function
         self.title = f"{getattr(function, '__module__', None)}.{_qualname_of(function)}"
-        self.name = f"{self.title}{numbers.new()}" if results.name is None else results.name
+        self.name = f"{self.title}{numbers.new()}" if results.options.name is None else results.options.name
         #: Whether it is bound to an instance, as functions are, and callable objects are not.
         self.binds = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
         #: Whether its first argument is an instance, whatever it is called.
@@ -139,8 +129,8 @@ class _Function:
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of a call."""
-        if self.results.key is not None:
-            text = text_of(self.results.key(*args, **kwargs), "what key returns")
+        if self.results.options.key is not None:
+            text = text_of(self.results.options.key(*args, **kwargs), "what key returns")
         elif self._signature is None:
             text = text_of((args, kwargs), f"an argument of {self.title}")
         else:
@@ -190,8 +180,7 @@ class _Remembering(Generic[P, R]):
         if found is not MISSING and type(found) is not Stale:
             own.counts.mine.hits += 1
             return found  # type: ignore[no-any-return]
-        options = own.results.options_of(arguments, kwargs)
-        attempt = own.results.attempt(key, found, options, own.results.negative_ttl, own.results.timeout)
+        attempt = own.results.attempt(key, found, own.results.options_of(arguments, kwargs))
         try:
             if attempt.begin():
                 own.counts.mine.misses += 1

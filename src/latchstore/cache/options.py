@@ -1,20 +1,29 @@
-"""How an entry of a cache is to be kept, and how its metadata says so."""
+"""How an entry of a cache is to be kept, and how its metadata says so.
+
+Thread safety: options do not change. Checking them, and `Options.of`, may run code of the caller's, so it is
+done with no lock held.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from latchstore.contract.arguments import (
     check_callable,
     checked_count,
+    checked_key,
     checked_keys,
     checked_seconds,
+    checked_timeout,
     describe,
+    exact_seconds,
 )
 from latchstore.contract.values import entry_from_metadata
-from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, WEIGHT
+from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, STALE, WEIGHT
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -23,8 +32,60 @@ if TYPE_CHECKING:
 TAGS = "cache_tags"
 
 
+class EntryOptions(TypedDict, total=False):
+    """Options of every entry; `Cache.set` describes them."""
+
+    ttl: Seconds | Callable[[Any], Seconds | None] | None
+    idle: Seconds | None
+    refresh_after: Seconds | None
+    weight: int | None
+    metadata: Mapping[str, Any] | None
+
+
+class SetOptions(EntryOptions, total=False):
+    """Options of `Cache.set`, which describes them."""
+
+    tags: Iterable[str]
+
+
+class LoadManyOptions(SetOptions, total=False):
+    """Options of `Cache.get_many_or_load`; `Cache.get_or_load` describes them."""
+
+    keep: Callable[[Any], object] | None
+    timeout: Seconds | None
+
+
+class LoadOptions(LoadManyOptions, total=False):
+    """Options of `Cache.get_or_load`, which describes them."""
+
+    negative_ttl: Seconds | None
+    stale_on_error: Seconds | None
+
+
+class MemoizeOptions(EntryOptions, total=False):
+    """Options of `Cache.memoize`, which describes them."""
+
+    keep: Callable[[Any], object] | None
+    timeout: Seconds | None
+    negative_ttl: Seconds | None
+    stale_on_error: Seconds | None
+    tags: Iterable[str] | Callable[..., Iterable[str]]
+    key: Callable[..., object] | None
+    name: str | None
+
+
 class Options(NamedTuple):
-    """How an entry is to be kept; each as in `Cache.set`."""
+    """How an entry is to be kept, checked; each as in `Cache.memoize`.
+
+    Attributes
+    ----------
+    ttl : float or None
+        None: it does not expire.
+    ttl_of : callable or None
+        Returns the ttl of a value, None for `ttl`.
+    tags_of : callable or None
+        Returns the tags of a call.
+    """
 
     ttl: float | None = None
     idle: float | None = None
@@ -32,6 +93,34 @@ class Options(NamedTuple):
     weight: int | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
+    ttl_of: Callable[[Any], Seconds | None] | None = None
+    keep: Callable[[Any], object] | None = None
+    timeout: float | None = None
+    negative_ttl: float | None = None
+    stale_on_error: float | None = None
+    tags_of: Callable[..., Iterable[str]] | None = None
+    key: Callable[..., object] | None = None
+    name: str | None = None
+
+    def of(self, value: Any) -> Options | None:
+        """Return how a value that was loaded is to be kept; None if it is not."""
+        if self.keep is not None and not self.keep(value):
+            return None
+        if self.ttl_of is None or (seconds := self.ttl_of(value)) is None:
+            return self
+        seconds = exact_seconds(seconds, "what ttl returns")
+        return None if seconds <= 0 else self._replace(ttl=checked_seconds(seconds, "what ttl returns"))
+
+    def of_set(self, value: Any) -> Options:
+        """Return how a value that is set is to be kept; ValueError if its ttl is not positive."""
+        options = self.of(value)
+        if options is None:
+            raise ValueError("what ttl returns must be positive for a value that is set")
+        return options
+
+    def deadline(self) -> float | None:
+        """Return until when to wait for others from now on, in monotonic seconds."""
+        return None if self.timeout is None else time.monotonic() + self.timeout
 
     def items(self, now: float) -> dict[str, Any]:
         """Return the entry's metadata."""
@@ -46,48 +135,77 @@ class Options(NamedTuple):
             items[WEIGHT] = self.weight
         if self.tags:
             items[TAGS] = list(self.tags)  # which can be saved, as a tuple cannot
+        if self.stale_on_error is not None:
+            items[STALE] = self.stale_on_error
         return items
 
-
-# Told by identity: there is one empty tuple in CPython.
-_NO_TAGS: tuple[str, ...] = ()
 
 #: Those of an entry of which nothing is said; told by identity, as most are like that.
 DEFAULT_OPTIONS = Options()
 
 
-def checked_options(
-    default_ttl: float | None,
-    ttl: Seconds | None = None,
-    idle: Seconds | None = None,
-    refresh_after: Seconds | None = None,
-    weight: int | None = None,
-    tags: Iterable[str] = _NO_TAGS,
-    metadata: Mapping[str, Any] | None = None,
-) -> Options:
-    """Return what `Cache.set` was given; ValueError or TypeError name what is wrong with it."""
-    # By identity: the ``==`` of what is handed in may be anybody's.
-    if (
-        tags is _NO_TAGS
-        and default_ttl is None
-        and ttl is None
-        and idle is None
-        and refresh_after is None
-        and weight is None
-        and metadata is None
-    ):
-        return DEFAULT_OPTIONS
-    if metadata is not None:
-        metadata = entry_from_metadata(metadata)  # a copy: what follows runs none of the caller's code
-    return Options(
-        default_ttl if ttl is None else checked_seconds(ttl, "ttl"),
-        # Infinity is kept here: it says that the cache's own is not meant.
-        None if idle is None else checked_seconds(idle, "idle") or math.inf,
-        checked_seconds(refresh_after, "refresh_after"),
-        None if weight is None else checked_count(weight, "weight", 0),
-        _NO_TAGS if tags is _NO_TAGS else tuple(sorted(set(checked_keys(tags, "tags")))),
-        metadata,
-    )
+def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) -> Options:
+    """Return options checked; TypeError or ValueError names what is wrong.
+
+    Parameters
+    ----------
+    kind : type
+        The TypedDict that has their names.
+    options : mapping
+        What is None in it is as in `defaults`.
+    defaults : Options
+    """
+    if not options:
+        return defaults
+    if not kind.__optional_keys__.issuperset(options):
+        unknown = min(options.keys() - kind.__optional_keys__)
+        raise TypeError(f"{unknown!r} is no option; there are {', '.join(sorted(kind.__optional_keys__))}")
+    checked = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if callable(value) and (name == "ttl" or (name == "tags" and kind is MemoizeOptions)):
+            checked[f"{name}_of"] = value
+        else:
+            checked[name] = _CHECKS[name](value, name)
+    return defaults._replace(**checked) if checked else defaults
+
+
+def _checked_idle(seconds: Any, name: str) -> float:
+    # Infinity is kept: it says that the cache's own is not meant.
+    return checked_seconds(seconds, name) or math.inf
+
+
+def _checked_stale(seconds: Any, name: str) -> float:
+    # A finite number, as it is to stand in the metadata.
+    return checked_seconds(seconds, name) or sys.float_info.max
+
+
+def checked_tags(tags: Iterable[str], name: str = "tags") -> tuple[str, ...]:
+    """Return tags in order; TypeError if one is no string."""
+    return tuple(sorted(set(checked_keys(tags, name))))
+
+
+def _checked_callable(function: Any, name: str) -> Any:
+    check_callable(function, name)
+    return function
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "ttl": checked_seconds,
+    "idle": _checked_idle,
+    "refresh_after": checked_seconds,
+    "weight": lambda weight, name: checked_count(weight, name, 0),
+    "tags": checked_tags,
+    # A copy: what follows runs none of the caller's code.
+    "metadata": lambda metadata, name: entry_from_metadata(metadata),
+    "keep": _checked_callable,
+    "timeout": checked_timeout,
+    "negative_ttl": _checked_idle,
+    "stale_on_error": _checked_stale,
+    "key": _checked_callable,
+    "name": checked_key,
+}
 
 
 def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:

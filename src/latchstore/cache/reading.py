@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
 from latchstore.cache.loading import MISSING, LoadTable
-from latchstore.cache.options import checked_clock
+from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_clock
 from latchstore.cache.policies import EvictionPolicy, checked_policy
 from latchstore.contract.arguments import (
     check_callable,
@@ -86,7 +86,9 @@ class CacheReader(StoreMapping[V]):
             raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
         self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
         self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
-        self._ttl = checked_seconds(ttl, "ttl")
+        ttl = checked_seconds(ttl, "ttl")
+        # Of an entry of which nothing else is said.
+        self._defaults = DEFAULT_OPTIONS if ttl is None else Options(ttl)
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
         super().__init__(self.store, _codec_of(codec, self._owns_store))
@@ -293,8 +295,9 @@ class CacheReader(StoreMapping[V]):
         stats : dict
             ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
             ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
-            ``undecodable`` (entries that were loaded again, as they could not be decoded), ``evictions`` (a
-            dict: how many by cause), ``entries``, ``bytes`` (what they weigh).
+            ``undecodable`` (entries that were loaded again, as they could not be decoded), ``stale_served``
+            (expired values that were returned, as loads had failed), ``evictions`` (a dict: how many by
+            cause), ``entries``, ``bytes`` (what they weigh).
         """
         counts, totals = self._register.total(), self._bounded.totals()
         hits = counts.hits + totals.hits
@@ -309,6 +312,7 @@ class CacheReader(StoreMapping[V]):
             "load_seconds": counts.load_seconds,
             "mean_load_seconds": counts.load_seconds / attempts if attempts else None,
             "undecodable": counts.undecodable,
+            "stale_served": counts.stale_served,
             "evictions": totals.evictions,
             "entries": totals.entries,
             "bytes": totals.weight,

@@ -8,18 +8,14 @@ Thread safety: that of those.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
-from latchstore.cache.options import checked_options
-from latchstore.contract.arguments import check_callable, checked_key, checked_seconds, checked_timeout
+from latchstore.cache.options import MemoizeOptions, checked_options
 from latchstore.contract.codec import V
-
-if TYPE_CHECKING:
-    from latchstore.contract.seconds import Seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,38 +100,9 @@ class Cache(CacheLoader[V]):
     def memoize(self, function: Callable[P, R], /) -> Memoized[P, R]: ...
 
     @overload
-    def memoize(
-        self,
-        /,
-        *,
-        ttl: Seconds | None = None,
-        key: Callable[..., object] | None = None,
-        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
-        name: str | None = None,
-        idle: Seconds | None = None,
-        refresh_after: Seconds | None = None,
-        negative_ttl: Seconds | None = None,
-        weight: int | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        timeout: Seconds | None = None,
-    ) -> Callable[[Callable[P, R]], Memoized[P, R]]: ...
+    def memoize(self, /, **options: Unpack[MemoizeOptions]) -> Callable[[Callable[P, R]], Memoized[P, R]]: ...
 
-    def memoize(
-        self,
-        function: Any = MISSING,
-        /,
-        *,
-        ttl: Seconds | None = None,
-        key: Callable[..., object] | None = None,
-        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
-        name: str | None = None,
-        idle: Seconds | None = None,
-        refresh_after: Seconds | None = None,
-        negative_ttl: Seconds | None = None,
-        weight: int | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        timeout: Seconds | None = None,
-    ) -> Any:
+    def memoize(self, function: Any = MISSING, /, **options: Unpack[MemoizeOptions]) -> Any:
         """Keep what a function or method returns, by its arguments: ``@cache.memoize``, or with options.
 
         What is returned is called, bound, copied and pickled as the function is. It has
@@ -148,8 +115,6 @@ class Cache(CacheLoader[V]):
 
         Parameters
         ----------
-        ttl : Seconds, optional
-            Seconds for which a result is kept; the cache's own if None.
         key : callable, optional
             Called with the arguments, returns what tells one call from another. Without it all arguments must
             be plain values: strings, numbers, bytes, None, enums, dates, UUID, Decimal, Path, classes, and
@@ -159,7 +124,7 @@ class Cache(CacheLoader[V]):
             What results can be invalidated by; a callable gets the arguments.
         name : str, optional
             What its keys begin with; no other function of the cache may have it.
-        idle, refresh_after, negative_ttl, weight, metadata, timeout
+        ttl, idle, refresh_after, weight, metadata, keep, negative_ttl, stale_on_error, timeout
             As for `get_or_load`.
 
         Raises
@@ -167,21 +132,6 @@ class Cache(CacheLoader[V]):
         TypeError, ValueError
             If an option is wrong, or the function is one whose results cannot be kept.
         """
-        if key is not None:
-            check_callable(key, "key")
-        options = checked_options(
-            self._ttl, ttl, idle, refresh_after, weight, () if callable(tags) else tags, metadata
-        )
-        results = Results(
-            self,
-            self._find,
-            self._attempt,
-            options,
-            checked_seconds(negative_ttl, "negative_ttl"),
-            checked_timeout(timeout),
-            key,
-            tags if callable(tags) else None,
-            None if name is None else checked_key(name, "name"),
-        )
-        decorate = functools.partial(Memoized, results)
+        checked = checked_options(MemoizeOptions, options, self._defaults)
+        decorate = functools.partial(Memoized, Results(self, self._find, self._attempt, checked))
         return decorate if function is MISSING else decorate(function)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from latchstore.cache.loading import MISSING, Removal
-from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, checked_options
+from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, SetOptions, checked_options
 from latchstore.cache.reading import CacheReader
 from latchstore.contract.arguments import (
     check_callable,
@@ -46,18 +46,7 @@ class CacheWriter(CacheReader[V]):
     def __setitem__(self, key: str, value: V) -> None:
         self.set(key, value)
 
-    def set(
-        self,
-        key: str,
-        value: V,
-        *,
-        ttl: Seconds | None = None,
-        idle: Seconds | None = None,
-        refresh_after: Seconds | None = None,
-        weight: int | None = None,
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
+    def set(self, key: str, value: V, **options: Unpack[SetOptions]) -> None:
         """Put a value under a key; the same commit evicts others if the cache is full.
 
         Parameters
@@ -65,15 +54,16 @@ class CacheWriter(CacheReader[V]):
         key : str
         value : object
             What the codec can encode; with ``"reference"`` anything, which is shared.
-        ttl : Seconds, optional
-            Seconds after which it expires; the cache's own if None, infinity for never.
+        ttl : Seconds or callable, optional
+            After which it expires: a number of seconds or a timedelta; the cache's own if None, infinity for
+            never. Or what is called with the value and returns that, with no lock held.
         idle : Seconds, optional
-            Seconds without a hit after which it expires; the cache's own if None.
+            Time without a hit after which it expires; the cache's own if None.
         refresh_after : Seconds, optional
-            Seconds after which `get_or_load` loads it again, while others get the old value.
+            After which `get_or_load` loads it again, while others get the old value.
         weight : int, optional
             What it counts, in bytes; by default what it holds, or for a reference what `sizeof` returns.
-        tags : iterable of str
+        tags : iterable of str, optional
             What it can be invalidated by.
         metadata : mapping, optional
             More for the entry's metadata.
@@ -87,13 +77,14 @@ class CacheWriter(CacheReader[V]):
         """
         if type(key) is not str:
             key = checked_key(key)
-        options = checked_options(self._ttl, ttl, idle, refresh_after, weight, tags, metadata)
+        # hot path: most are set without options.
+        checked = checked_options(SetOptions, options, self._defaults) if options else self._defaults
         content = self._encoded(key, value)
-        if options is DEFAULT_OPTIONS:
+        if checked is DEFAULT_OPTIONS:
             # hot path: what `_put` does for an entry of which nothing is said.
             self._write(((key, self._with_content(key, content)),), "set")
         else:
-            self._put(key, content, options)
+            self._put(key, content, checked.of_set(value))
 
     def _encoded(self, key: str, value: Any) -> Any:
         """Return what the entry of a value is to have as its content."""
@@ -153,16 +144,17 @@ class CacheWriter(CacheReader[V]):
             for key, _ in edits:
                 self._failures.pop(key, None)
 
-    def set_many(self, values: Mapping[str, V], **options: Any) -> None:
+    def set_many(self, values: Mapping[str, V], **options: Unpack[SetOptions]) -> None:
         """Set many keys in one commit; options as for `set`."""
         if not isinstance(values, Mapping):
             raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
-        checked = checked_options(self._ttl, **options)
+        checked = checked_options(SetOptions, options, self._defaults)
         # Encoded before, as that may run anybody's code, and take long.
-        contents = {
-            checked_key(key, "a key of values"): self._encoded(key, value) for key, value in values.items()
-        }
-        entries = {key: self._entry_of(key, content, checked) for key, content in contents.items()}
+        contents = [
+            (checked_key(key, "a key of values"), self._encoded(key, value), checked.of_set(value))
+            for key, value in values.items()
+        ]
+        entries = {key: self._entry_of(key, content, kept) for key, content, kept in contents}
         now = next((now for _, now in entries.values()), None)
         self._write(tuple((key, entry) for key, (entry, _) in entries.items()), "set_many", now)
 
@@ -172,10 +164,10 @@ class CacheWriter(CacheReader[V]):
         """Set many keys in one commit."""
         self.set_many(dict(other, **more))
 
-    def add(self, key: str, value: V, **options: Any) -> bool:
+    def add(self, key: str, value: V, **options: Unpack[SetOptions]) -> bool:
         """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
         key = checked_key(key)
-        checked = checked_options(self._ttl, **options)
+        checked = checked_options(SetOptions, options, self._defaults).of_set(value)
         content = self._encoded(key, value)
         while True:
             entry = self._bounded.entry(key)
@@ -188,13 +180,20 @@ class CacheWriter(CacheReader[V]):
             return True
 
     @overload
-    def modify(self, key: str, function: Callable[[V | T], V], *, default: T, **options: Any) -> V: ...
+    def modify(
+        self, key: str, function: Callable[[V | T], V], *, default: T, **options: Unpack[SetOptions]
+    ) -> V: ...
 
     @overload
-    def modify(self, key: str, function: Callable[[V], V], **options: Any) -> V: ...
+    def modify(self, key: str, function: Callable[[V], V], **options: Unpack[SetOptions]) -> V: ...
 
     def modify(
-        self, key: str, function: Callable[[Any], Any], *, default: Any = MISSING, **options: Any
+        self,
+        key: str,
+        function: Callable[[Any], Any],
+        *,
+        default: Any = MISSING,
+        **options: Unpack[SetOptions],
     ) -> Any:
         """Put what a function makes of a key's value in its place; no other change comes in between.
 
@@ -223,7 +222,7 @@ class CacheWriter(CacheReader[V]):
         """
         key = checked_key(key)
         check_callable(function, "function")
-        checked = checked_options(self._ttl, **options)
+        checked = checked_options(SetOptions, options, self._defaults)
         while True:
             before = self._bounded.entry(key)
             live = before is not None and self._bounded.use(key, before)
@@ -234,7 +233,7 @@ class CacheWriter(CacheReader[V]):
             if live:
                 entry, now = self._with_content(key, content, with_metadata_of(before)), None
             else:
-                entry, now = self._entry_of(key, content, checked)
+                entry, now = self._entry_of(key, content, checked.of_set(value))
             # In a transaction all that it has written has one revision; but each write makes an entry of its
             # own.
             if self._bounded.current_transaction() is not None and self._bounded.entry(key) is not before:
@@ -248,7 +247,7 @@ class CacheWriter(CacheReader[V]):
     def touch(self, key: str, ttl: Seconds | None = None) -> bool:
         """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
         key = checked_key(key)
-        ttl = self._ttl if ttl is None else checked_seconds(ttl, "ttl")
+        ttl = self._defaults.ttl if ttl is None else checked_seconds(ttl, "ttl")
         while (before := self._live_entry(key)) is not None:
             metadata, now = with_metadata_of(before), None
             metadata.pop(EXPIRES, None)

@@ -119,7 +119,7 @@ def checked_timeout(timeout: Seconds | None, argument: str = "timeout") -> float
     """Return the timeout in seconds; None waits for ever, zero does not wait, infinity is allowed."""
     if timeout is None:
         return None
-    number = _exact_seconds(timeout, argument)
+    number = exact_seconds(timeout, argument)
     if not number >= 0:
         raise ValueError(f"{argument} must not be negative, got {number} seconds")
     return min(number, threading.TIMEOUT_MAX)
@@ -129,13 +129,13 @@ def checked_seconds(seconds: Seconds | None, argument: str) -> float | None:
     """Return a positive number of seconds; None for infinity as well, and for what is as good as that."""
     if seconds is None:
         return None
-    number = _exact_seconds(seconds, argument)
+    number = exact_seconds(seconds, argument)
     if not number > 0:
         raise ValueError(f"{argument} must be positive, got {number} seconds")
     return float(number) if number <= sys.float_info.max else None
 
 
-def _exact_seconds(seconds: object, argument: str) -> float:
+def exact_seconds(seconds: object, argument: str) -> float:
     """Return a number of seconds without what a subclass makes of it: it is reckoned with under locks."""
     if isinstance(seconds, int) and not isinstance(seconds, bool):
         return int.__int__(seconds)

@@ -16,7 +16,7 @@ from latchstore.engine.batch import WriteBatch
 from latchstore.engine.bounded import BoundedStore, Detour, OpenTransaction, Totals
 from latchstore.engine.bounds import Bound
 from latchstore.engine.edits import Delete, Edit
-from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, number
+from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, number, stale_of
 from latchstore.engine.limits import Limits, Node, Request
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
@@ -238,7 +238,7 @@ class BoundedTable(BoundedStore):
         swept = 0
         for key, cause in found:
             entry = batch.current(key)
-            if entry is not None and self.is_expired(key, entry):
+            if entry is not None and self.is_expired(key, entry, now - stale_of(entry)):
                 batch.put(key, Delete(cause))
                 swept += 1
         return swept

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 #: Metadata items that a bound reads. Times are in seconds of the clock of the bound.
 EXPIRES, IDLE, REFRESH, WEIGHT = "cache_expires", "cache_idle", "cache_refresh", "cache_weight"
 
+#: For how many seconds after it has expired an entry is kept, for loads that fail; nothing else shows it.
+STALE = "cache_stale"
+
 #: What a plain object that is neither str nor bytes weighs, in bytes.
 _PLAIN_WEIGHT = 8
 
@@ -33,9 +36,9 @@ class Facts(NamedTuple):
     weight : int
         In bytes.
     deadline : float or None
-        When it expires.
+        When it is evicted as expired.
     idle : float or None
-        After how many seconds without a use it expires.
+        After how many seconds without a use it is evicted.
     refresh : float or None
         From when on it is to be loaded again.
     """
@@ -61,13 +64,18 @@ def facts_in(
     weight = metadata.get(WEIGHT)
     if type(weight) is not int or weight < 0:
         weight = weight_of_entry(key, size, metadata)
-    return Facts(
-        revision,
-        weight,
-        number(metadata.get(EXPIRES)),
-        number(metadata.get(IDLE, default_idle)) or None,
-        number(metadata.get(REFRESH)),
-    )
+    deadline = number(metadata.get(EXPIRES))
+    idle = number(metadata.get(IDLE, default_idle)) or None
+    longer = stale_of(metadata)
+    if longer:
+        deadline = None if deadline is None else deadline + longer
+        idle = None if idle is None else idle + longer
+    return Facts(revision, weight, deadline, idle, number(metadata.get(REFRESH)))
+
+
+def stale_of(metadata: Mapping[str, Any]) -> float:
+    """Return for how many seconds an entry is kept that has expired."""
+    return max(0, number(metadata.get(STALE)) or 0)
 
 
 #: The types of numbers that anything is read of.

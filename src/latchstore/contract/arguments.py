@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Bytes read from a stream at a time by default: 1 MiB, as in the specification.
 DEFAULT_BUFFER_SIZE = 1048576
 
+#: The largest number of seconds that is not as good as for ever.
+_LONGEST = sys.float_info.max
+
 #: What `describe` shows of a value at the most, in characters.
 _SHOWN = 60
 
@@ -132,15 +135,15 @@ def checked_seconds(seconds: Seconds | None, argument: str) -> float | None:
     number = exact_seconds(seconds, argument)
     if not number > 0:
         raise ValueError(f"{argument} must be positive, got {number} seconds")
-    return float(number) if number <= sys.float_info.max else None
+    return float(number) if number <= _LONGEST else None
 
 
 def exact_seconds(seconds: object, argument: str) -> float:
     """Return a number of seconds without what a subclass makes of it: it is reckoned with under locks."""
-    if isinstance(seconds, int) and not isinstance(seconds, bool):
-        return int.__int__(seconds)
     if isinstance(seconds, float):
         return float.__float__(seconds)
+    if isinstance(seconds, int) and not isinstance(seconds, bool):
+        return int.__int__(seconds)
     # Not imported here, as that takes long: who has a timedelta has imported it.
     timedelta = getattr(sys.modules.get("datetime"), "timedelta", None)
     if timedelta is not None and isinstance(seconds, timedelta):

@@ -27,6 +27,7 @@ from latchstore.contract.values import Entry
 from latchstore.engine.bounded import bounded
 from latchstore.engine.bounded_table import BoundedTable
 from latchstore.engine.edits import SetData
+from latchstore.engine.entry_facts import OVERHEAD
 from latchstore.engine.limits import Limits
 from latchstore.engine.table import Table
 from tests.schedules import in_another_thread, run_threads
@@ -162,22 +163,24 @@ class TestWhatIsEvicted:
         limits.check()
 
     def test_by_weight(self, store: DictMemoryStore) -> None:
-        limits = limited(store, max_bytes=30)
+        limits = limited(store, max_bytes=30 + 2 * OVERHEAD)
         put(limits, "a", "b", data=bytes(9))
         put(limits, "c", data=bytes(14))
         assert keys_of(store) == "bc"
         store.set_data("b", bytes(15))  # which grows
         assert keys_of(store) == "b"
-        assert limits.totals()[:2] == (1, 16)
+        assert limits.totals()[:2] == (1, 16 + OVERHEAD)
 
     def test_what_is_too_much_alone_changes_nothing(self, store: DictMemoryStore) -> None:
-        limits = limited(store, max_bytes=30)
+        limits = limited(store, max_bytes=1_000)
         put(limits, "a", "b", data=bytes(9))
         revision = store.info()["revision"]
-        with pytest.raises(EntryTooLargeError, match="'c' weighs 31 bytes, more than max_bytes=30"):
-            limits.write((("a", entry(b"new")), ("c", entry(bytes(30)))), "put")
+        with pytest.raises(
+            EntryTooLargeError, match=f"'c' weighs {1_001 + OVERHEAD} bytes, more than max_bytes=1000"
+        ):
+            limits.write((("a", entry(b"new")), ("c", entry(bytes(1_000)))), "put")
         with pytest.raises(EntryTooLargeError):
-            store.from_bytes("c", bytes(30))
+            store.from_bytes("c", bytes(1_000))
         assert store.info()["revision"] == revision
         assert store.to_bytes("a") == bytes(9)
         limits.check()
@@ -383,7 +386,7 @@ class TestStrikes:
         """Wherever: at each line of the books in turn; the bound holds after it, and the totals are right."""
         struck = place = 0
         while True:
-            limits = limited(store, max_entries=3, max_bytes=100)
+            limits = limited(store, max_entries=3, max_bytes=10_000)
             store.mapping("raw").clear()
             put(limits, "a", "b", "c", data=b"1", **metadata)
             place += 1
@@ -412,7 +415,7 @@ class TestStrikes:
 
         struck = 0
         while True:
-            limits = limited(store, max_entries=4, max_bytes=100)
+            limits = limited(store, max_entries=4, max_bytes=10_000)
             store.mapping("raw").clear()
             put(limits, "a", "b", "c", data=b"1", **metadata)
             if not _struck_at_line(struck + 1, write):
@@ -505,12 +508,13 @@ class TestThreads:
     def test_never_more_at_any_commit(self, policy: Callable[[], EvictionPolicy], max_entries: int) -> None:
         """Of 16 threads: single writes, many keys, both kinds of transactions, savepoints, deletions."""
         with DictMemoryStore(EventManager()) as store:
-            limits = limited(store, max_entries=max_entries, max_bytes=20 * max_entries, policy=policy)
+            max_bytes = (OVERHEAD + 20) * max_entries
+            limits = limited(store, max_entries=max_entries, max_bytes=max_bytes, policy=policy)
             watch = store.watch(max_buffer=10**9)
             run_threads(_worker(store, limits, seed, 4 * max_entries) for seed in range(16))
             worst = _worst(watch)
             assert worst[0] <= max_entries
-            assert worst[1] <= 20 * max_entries
+            assert worst[1] <= max_bytes
             limits.check()
             store._table.check()
 
@@ -587,7 +591,7 @@ def _worst(watch: Any) -> tuple[int, int]:
             del held[event.key]
         else:
             assert event.value is not None
-            held[event.key] = len(event.key) + event.value.size  # type: ignore[attr-defined]
+            held[event.key] = OVERHEAD + len(event.key) + event.value.size  # type: ignore[attr-defined]
     return max(worst[0], len(held)), max(worst[1], sum(held.values()))
 
 
@@ -608,7 +612,7 @@ class TestTransactions:
         limits.check()
 
     def test_many_keys_after_a_savepoint_that_was_rolled_back(self, store: DictMemoryStore) -> None:
-        limits = limited(store, max_entries=3, max_bytes=1_000)
+        limits = limited(store, max_entries=3, max_bytes=10_000)
         put(limits, "a", "b", "c")
         with store.transaction():
             put(limits, "d")

@@ -17,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from latchstore import Cache, metrics
+from latchstore.engine.entry_facts import OVERHEAD
 from latchstore.metrics import PrometheusCollector
 
 
@@ -69,7 +70,7 @@ def test_all_that_is_counted(registry: CollectorRegistry, cache: Cache) -> None:
     assert value(registry, "evictions_total", cause="size") == stats["evictions"]["size"] >= 2
     assert value(registry, "evictions_total", cause="idle") == 0
     assert value(registry, "entries") == len(cache) == 3
-    assert value(registry, "size_bytes") == 3 * (len("full 0") + 2)
+    assert value(registry, "size_bytes") == 3 * (OVERHEAD + len("full 0") + 2)
     assert value(registry, "max_entries") == 3
     assert value(registry, "max_size_bytes") == 10_000
 

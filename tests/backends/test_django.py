@@ -437,7 +437,7 @@ class TestValues:
         assert cache.get("text") == "one"
 
     def test_each_write_is_one_commit(self) -> None:
-        cache = new(max_bytes=10_000)
+        cache = new(max_bytes=100_000)
 
         def commits() -> int:
             commits: int = store_of(cache).stats()["commits"]
@@ -446,7 +446,7 @@ class TestValues:
         for number, write in enumerate(
             [
                 lambda: cache.set_many({str(number): number for number in range(50)}),
-                lambda: cache.set_many({"1": 7, "heavy": "x" * 20_000}),
+                lambda: cache.set_many({"1": 7, "heavy": "x" * 200_000}),
                 lambda: cache.incr("1"),
                 lambda: cache.touch("1", 100),
                 lambda: cache.incr_version("2"),

@@ -793,12 +793,12 @@ class TestMany:
 
 class TestTooHeavy:
     def test_what_is_too_heavy_is_returned_and_not_kept(self) -> None:
-        with Cache(max_bytes=50, codec="raw") as cache:
-            assert cache.get_or_load("key", lambda key: bytes(100)) == bytes(100)
-            many = cache.get_many_or_load(["a", "b"], lambda keys: {"a": bytes(100), "b": b"1"})
-            assert many == {"a": bytes(100), "b": b"1"}
+        with Cache(max_bytes=500, codec="raw") as cache:
+            assert cache.get_or_load("key", lambda key: bytes(1_000)) == bytes(1_000)
+            many = cache.get_many_or_load(["a", "b"], lambda keys: {"a": bytes(1_000), "b": b"1"})
+            assert many == {"a": bytes(1_000), "b": b"1"}
             with cache.store.transaction():
-                assert cache.get_or_load("key", lambda key: bytes(100)) == bytes(100)
+                assert cache.get_or_load("key", lambda key: bytes(1_000)) == bytes(1_000)
             assert list(cache) == ["b"]
 
 

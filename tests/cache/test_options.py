@@ -20,7 +20,7 @@ from latchstore.cache.options import (
     checked_options,
 )
 from latchstore.contract.arguments import checked_seconds
-from latchstore.engine.entry_facts import facts_in, weight_of_entry
+from latchstore.engine.entry_facts import METADATA_OVERHEAD, OVERHEAD, facts_in, weight_of_entry
 from tests.cache.clocks import Clock, check
 
 #: Calls with one option; the options that each takes are those of a TypedDict.
@@ -173,12 +173,17 @@ def test_metadata_of_the_callers_is_not_changed() -> None:
 
 
 def test_what_an_entry_weighs() -> None:
-    assert weight_of_entry("key", 10, {}) == 13
-    assert weight_of_entry("key", 10, {"ab": 1.5, "c": "four", "d": b"12"}) == 13 + 2 + 8 + 1 + 4 + 1 + 2
-    assert weight_of_entry("", 0, {"m": {"k": ["ab", 1]}, "t": ("a", "b")}) == 1 + 1 + 2 + 8 + 1 + 2
+    assert weight_of_entry("key", 10, {}) == OVERHEAD + 13
+    more = OVERHEAD + METADATA_OVERHEAD
+    assert (
+        weight_of_entry("key", 10, {"ab": 1.5, "c": "four", "d": b"12"}) == more + 13 + 2 + 8 + 1 + 4 + 1 + 2
+    )
+    assert weight_of_entry("", 0, {"m": {"k": ["ab", 1]}, "t": ("a", "b")}) == more + 1 + 1 + 2 + 8 + 1 + 2
+    expiring = {"cache_expires": 7.5}
+    assert facts_in("key", 10, 1, expiring, None).weight == weight_of_entry("key", 10, expiring)
     cache = Cache(codec="raw")
     cache.set("key", b"1234", metadata={"ab": "c"})
-    assert cache.stats()["bytes"] == 3 + 4 + 2 + 1
+    assert cache.stats()["bytes"] == more + 3 + 4 + 2 + 1
     cache.set("key", b"1234", weight=50)
     assert cache.stats()["bytes"] == 50
 

@@ -31,7 +31,7 @@ from latchstore.contract.errors import EntryTooLargeError
 from latchstore.contract.values import Entry
 from latchstore.engine.deadlines import Deadlines
 from latchstore.engine.edits import Edit, cause_of_edit
-from latchstore.engine.entry_facts import Facts, facts_in
+from latchstore.engine.entry_facts import OVERHEAD, Facts, facts_in
 from latchstore.engine.limits import Limits, Node, Request
 
 #: How many hits wait for the next commit at the most; the oldest are forgotten.
@@ -368,7 +368,7 @@ class Bound:
         """Note what the entry of a node is; None: when it was written is not known."""
         if not entry and self.limits.idle is None:
             # hot path: most are like that.
-            weight = len(node.key) + entry.size
+            weight = OVERHEAD + len(node.key) + entry.size
             node.expected = None
         else:
             facts = facts or self.facts(node.key, entry)
@@ -386,7 +386,7 @@ class Bound:
 
     def weigh(self, key: str, entry: Entry, facts: Facts | None = None) -> int:
         """Return what an entry weighs, in bytes; EntryTooLargeError if that is more than all may."""
-        weight = (facts or self.facts(key, entry)).weight if entry else len(key) + entry.size
+        weight = (facts or self.facts(key, entry)).weight if entry else OVERHEAD + len(key) + entry.size
         if weight > self._max_bytes:
             raise EntryTooLargeError(
                 f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"

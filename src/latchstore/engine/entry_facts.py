@@ -18,11 +18,19 @@ EXPIRES, IDLE, REFRESH, WEIGHT = "cache_expires", "cache_idle", "cache_refresh",
 #: For how many seconds after it has expired an entry is kept, for loads that fail; nothing else shows it.
 STALE = "cache_stale"
 
+#: What an entry takes beside the characters of its key and the bytes of its data: the objects around these,
+#: the entry itself, its node in the books, and its places in the dicts. Measured with 100,000 entries on
+#: CPython 3.11 to 3.13, by ``python -m benchmarks memory``.
+OVERHEAD = 440
+
+#: What metadata take beside names and values, measured likewise: the dict, and the place among the deadlines.
+METADATA_OVERHEAD = 240
+
 #: What a plain object that is neither str nor bytes weighs, in bytes.
 _PLAIN_WEIGHT = 8
 
-#: What the time of an entry weighs that only expires.
-_EXPIRES_WEIGHT = len(EXPIRES) + _PLAIN_WEIGHT
+#: What an entry weighs that only expires, beside key and data.
+_EXPIRES_WEIGHT = OVERHEAD + METADATA_OVERHEAD + len(EXPIRES) + _PLAIN_WEIGHT
 
 _COLLECTIONS = frozenset({dict, tuple, list, set, frozenset})
 
@@ -55,7 +63,7 @@ def facts_in(
 ) -> Facts:
     """Return what stands in the metadata of an entry whose data has `size` bytes."""
     if not metadata:
-        return Facts(revision, len(key) + size, None, default_idle, None)
+        return Facts(revision, OVERHEAD + len(key) + size, None, default_idle, None)
     if len(metadata) == 1 and EXPIRES in metadata:
         # hot path: most that are not empty are like that.
         deadline = metadata[EXPIRES]
@@ -88,8 +96,10 @@ def number(value: object) -> float | None:
 
 
 def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:
-    """Return what an entry weighs, in bytes: key, data, and the metadata's names and values."""
-    weight = len(key) + size
+    """Return what an entry weighs, in bytes: key, data, the metadata's names and values, and the overhead."""
+    weight = OVERHEAD + len(key) + size
+    if metadata:
+        weight += METADATA_OVERHEAD
     for name, value in metadata.items():
         # hot path: most are numbers.
         kind = type(value)

@@ -132,6 +132,15 @@ OPTIONS: dict[str, st.SearchStrategy[Offer]] = {
     # Here None is as good as none.
     "metadata": st.sampled_from([*(each for each in METADATA if each.name != "None"), good("None", None)]),
 }
+keep = st.sampled_from(
+    (
+        good("None", None),
+        good("bool", bool),
+        Offer("one that calls", lambda store: lambda value: called(store, True), True),
+        Offer("one that raises", lambda store: fail, False),
+        bad("7", 7),
+    )
+)
 MAPPINGS = (
     good("{}", {}),
     good("two", {"fine": 1, "new": 2}),
@@ -167,12 +176,15 @@ CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
         "loader": st.sampled_from(LOADERS),
         "negative_ttl": period,
         "timeout": timeout,
+        "keep": keep,
+        "stale_on_error": period,
         **OPTIONS,
     },
     "get_many_or_load": {
         "keys": keys,
         "loader": st.sampled_from(LOADERS_OF_MANY),
         "timeout": timeout,
+        "keep": keep,
         **OPTIONS,
     },
     "memoize": {
@@ -188,7 +200,7 @@ def test_every_public_method_is_called() -> None:
     public = {name for name in dir(Cache) if not name.startswith("_")}
     attributes = {"codec", "max_bytes", "max_entries"}
     without_arguments = {"clear", "items", "keys", "popitem", "stats", "sweep", "values"}
-    elsewhere = {"update"}
+    elsewhere = {"namespace", "update"}
     assert public - attributes - without_arguments - elsewhere == set(CALLS)
 
 

@@ -177,6 +177,17 @@ class TestShownToNobodyElse:
             assert cache.sweep() == 1
         assert not list(cache.store.query_keys())
 
+    def test_what_a_transaction_has_put_in_the_place_of_what_is_evicted(
+        self, cache: Cache, clock: Clock
+    ) -> None:
+        cache.set("key", "old", ttl=10.0)
+        with cache.store.transaction():
+            cache.delete("key")
+            cache.get_or_load("key", lambda key: "new", ttl=10.0, stale_on_error=60.0)
+            clock.now += 20
+            assert cache.sweep() == 0
+            assert cache.get_or_load("key", fail, stale_on_error=60.0) == "new"
+
     def test_what_is_idle(self, cache: Cache, clock: Clock) -> None:
         cache.get_or_load("key", lambda key: "old", idle=10.0, stale_on_error=60.0)
         assert cache["key"] == "old"

@@ -113,15 +113,19 @@ class CacheLoader(CacheWriter[V]):
         try:
             found = self.get(key, MISSING)
         except CodecError as error:
-            self._note_undecodable(error)
-            counts = self._counts.mine
-            counts.hits -= 1  # which `get` has counted
-            counts.misses += 1
-            return MISSING
+            return self._missed(error)
         # hot path: an entry without metadata is not refreshed.
         if found is not MISSING and self._entries.get(key) and self._is_due(key):
             return Stale(found)
         return found
+
+    def _missed(self, error: CodecError) -> Any:
+        """Count as a miss what `get` has counted as a hit, and could not decode."""
+        self._note_undecodable(error)
+        counts = self._counts.mine
+        counts.hits -= 1
+        counts.misses += 1
+        return MISSING
 
     def _is_due(self, key: str) -> bool:
         """Tell whether a key that is there is to be loaded again."""
@@ -261,7 +265,7 @@ class CacheLoader(CacheWriter[V]):
         values : dict
             Without the keys that the loader did not have.
         """
-        wanted = list(dict.fromkeys(checked_keys(keys)))
+        wanted = list(dict.fromkeys([self._naming.stored(key) for key in checked_keys(keys)]))
         check_callable(loader, "loader")
         checked = checked_options(LoadManyOptions, options, self._defaults)
         found = {key: value for key in wanted if (value := self._present(key)) is not MISSING}
@@ -281,11 +285,11 @@ class CacheLoader(CacheWriter[V]):
                 self._loads.end_inside()
             others = [key for key in missing if key not in done]
             missing = [key for key in others if not self._wait_for_other(key, found, deadline)]
-        return {key: found[key] for key in wanted if key in found}
+        return {self._naming.shown(key): found[key] for key in wanted if key in found}
 
     def _present(self, key: str) -> Any:
         """Return the value of a key, also if it is to be refreshed; `MISSING` if there is none."""
-        found = self._find(key)
+        found = self._find(self._naming.shown(key))
         return found.value if type(found) is Stale else found
 
     def _claim_and_load_many(
@@ -370,18 +374,19 @@ class CacheLoader(CacheWriter[V]):
         contents: dict[str, Any],
     ) -> None:
         begun_at = {load.key: self._revision(load.key) for load in loads}
-        loaded, kept = self._loaded_many([load.key for load in loads], loader, options)
-        fresh = {key: self._encoded(key, loaded[key]) for key in kept}
+        loaded, kept = self._loaded_many([self._naming.shown(load.key) for load in loads], loader, options)
+        stored = {key: self._naming.stored(key) for key in kept}
+        fresh = {stored[key]: self._encoded(stored[key], loaded[key]) for key in kept}
         with self.store.transaction("load many"):
             by_others = {
                 load.key: self._store_loaded(load, fresh[load.key], kept_as, begun_at[load.key])
                 for load in loads
-                if (kept_as := kept.get(load.key)) is not None
+                if (kept_as := kept.get(self._naming.shown(load.key))) is not None
             }
         for key, content in fresh.items():
             theirs = by_others.get(key, MISSING)
             value = MISSING if theirs is MISSING else self._decode(key, theirs)
-            values[key] = loaded[key] if value is MISSING else value
+            values[key] = loaded[self._naming.shown(key)] if value is MISSING else value
             contents[key] = content if value is MISSING else theirs
 
     def _loaded_many(

@@ -126,32 +126,26 @@ _STRUCK = Outcome(MISSING, None)
 
 
 class Removal:
-    """That a key, those with a tag, those that match, or all are deleted by a transaction that is open.
+    """That some keys are deleted by a transaction that is open.
 
     Nothing but the functions that the transaction is to call at its end refers to it: if it is freed before,
     an exception has struck the transaction's ``__exit__``, and nothing was deleted.
+
+    Parameters
+    ----------
+    covers : callable
+        Called with a key and the tags of its load; tells whether the key is one of them.
     """
 
-    __slots__ = ("__weakref__", "_key", "_matches", "_tag", "thread")
+    __slots__ = ("__weakref__", "_covers", "thread")
 
-    def __init__(
-        self,
-        key: str | None = None,
-        tag: str | None = None,
-        matches: Callable[[str], object] | None = None,
-    ) -> None:
-        self._key = key
-        self._tag = tag
-        self._matches = matches
+    def __init__(self, covers: Callable[[str, frozenset[str]], object]) -> None:
+        self._covers = covers
         self.thread: threading.Thread = this_thread.thread
 
     def covers(self, load: Load) -> bool:
         """Tell whether a load's key is one of them."""
-        if self._key is not None:
-            return load.key == self._key
-        if self._matches is not None:
-            return bool(self._matches(load.key))
-        return self._tag is None or self._tag in load.tags
+        return bool(self._covers(load.key, load.tags))
 
 
 class _Inside(threading.local):

@@ -26,6 +26,7 @@ from latchstore.contract.values import entry_from_metadata
 from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, STALE, WEIGHT
 
 if TYPE_CHECKING:
+    from latchstore.cache.policies import EvictionPolicy
     from latchstore.contract.seconds import Seconds
 
 #: The metadata item that a cache writes beside those of ``entry_facts.py``.
@@ -72,6 +73,16 @@ class MemoizeOptions(EntryOptions, total=False):
     tags: Iterable[str] | Callable[..., Iterable[str]]
     key: Callable[..., object] | None
     name: str | None
+
+
+class NamespaceOptions(TypedDict, total=False):
+    """Options of `Cache.namespace`, which describes them."""
+
+    ttl: Seconds | None
+    idle: Seconds | None
+    max_entries: int | None
+    max_bytes: int | None
+    policy: str | Callable[[], EvictionPolicy] | None
 
 
 class Options(NamedTuple):
@@ -140,6 +151,8 @@ class Options(NamedTuple):
         return items
 
 
+_FIELDS = tuple(Options.__annotations__)
+
 #: Those of an entry of which nothing is said; told by identity, as most are like that.
 DEFAULT_OPTIONS = Options()
 
@@ -169,7 +182,7 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
         else:
             checked[name] = _CHECKS[name](value, name)
     # hot path: as `_replace`, in one call in C.
-    return Options._make(map(checked.get, Options._fields, defaults)) if checked else defaults
+    return Options(*map(checked.get, _FIELDS, defaults)) if checked else defaults
 
 
 def _checked_idle(seconds: Any, name: str) -> float:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
 from latchstore.cache.loading import MISSING, LoadTable
+from latchstore.cache.naming import Naming
 from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_clock
 from latchstore.cache.policies import EvictionPolicy, checked_policy
 from latchstore.contract.arguments import (
@@ -50,7 +51,7 @@ T = TypeVar("T")
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
-class _EveryThread:
+class EveryThread:
     """Has every thread make a detour."""
 
     __contains__ = staticmethod(bool)  # hot path: no identifier of a thread is 0
@@ -68,6 +69,10 @@ class CacheReader(StoreMapping[V]):
     """The part of a `Cache` that writes nothing; the parameters are those of `Cache`."""
 
     _codec: Codec[Any]  # of the mapping
+
+    # Of a namespace: the cache that it is a part of.
+    _parent: CacheReader[Any] | None = None
+    _naming = Naming("")
 
     def __init__(
         self,
@@ -102,8 +107,13 @@ class CacheReader(StoreMapping[V]):
                 raise TypeError(
                     "sizeof is for codec='reference': what a codec encodes weighs as much as its bytes"
                 )
-        self._loads = LoadTable()
-        self._failures = Failures(clock)
+        parent = self._parent
+        # A key has one load, whoever asks for it, and that does not outlive a `clear` of the parent.
+        self._loads: LoadTable = LoadTable() if parent is None else parent._loads
+        self._failures: Failures = Failures(clock) if parent is None else parent._failures
+        self._policy = policy
+        # Made by `Cache.namespace`, by name.
+        self._namespaces: dict[str, Any] = {}
         limits = Limits(
             self._max_entries,
             self._max_bytes,
@@ -111,6 +121,7 @@ class CacheReader(StoreMapping[V]):
             checked_policy(policy),
             checked_clock(clock),
             self._loads,
+            self._naming.prefix,
         )
         self._bounded = bounded(self.store, limits)
         if self._shares and not self._bounded.keeps_references:
@@ -126,7 +137,7 @@ class CacheReader(StoreMapping[V]):
         self._idles = limits.idle is not None
         # Whose detour a hit asks for: every thread's if a hit is more than setting two fields.
         plain = not self._idles and self._hits is None and _HAS_GIL
-        self._hit_detours = self._detours if plain else _EveryThread()
+        self._hit_detours = self._detours if plain else EveryThread()
         self._register = CountRegister()
         self._counts = ThreadCounts(self._register)
         _caches[id(self)] = self
@@ -192,11 +203,11 @@ class CacheReader(StoreMapping[V]):
             if detour is None or get_ident() not in detour:
                 self._counts.mine.misses += 1
                 return default
-        entry = self._read(checked_key(key))
-        return default if entry is None else self._value_of(key, entry)
+        entry = self._asked(checked_key(key))
+        return default if entry is None else self._decoded(key, entry.content)
 
     def _value_of(self, key: str, found: Entry) -> Any:
-        return self._decoded(key, found.content)
+        return self._decoded(self._naming.stored(key), found.content)
 
     def _decoded(self, key: str, content: Any) -> Any:
         """Return the value that an entry's content stands for; CodecError if that cannot be decoded."""
@@ -217,6 +228,10 @@ class CacheReader(StoreMapping[V]):
         return found
 
     def _read(self, key: str) -> Entry | None:
+        return self._asked(self._naming.stored(key))
+
+    def _asked(self, key: str) -> Entry | None:
+        """Return the entry of a key that somebody has asked for; None if it is missing or expired."""
         entry = self._live_entry(key)
         counts = self._counts.mine
         if entry is None:
@@ -245,7 +260,7 @@ class CacheReader(StoreMapping[V]):
         return True
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._live_entry(checked_key(key)) is not None
+        return isinstance(key, str) and self._live_entry(self._naming.stored(key)) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._live_keys())
@@ -256,9 +271,11 @@ class CacheReader(StoreMapping[V]):
     def _live_keys(self) -> list[str]:
         """Return the keys of one instant, without those that have expired."""
         if not self._bounded.may_expire and self._bounded.current_transaction() is None:
-            return list(self.store.query_keys())
-        is_expired, now = self._bounded.is_expired, self._bounded.now()
-        return [key for key, entry in self._bounded.items() if not is_expired(key, entry, now)]
+            keys = list(self.store.query_keys())
+        else:
+            is_expired, now = self._bounded.is_expired, self._bounded.now()
+            keys = [key for key, entry in self._bounded.items() if not is_expired(key, entry, now)]
+        return list(map(self._naming.shown, self._naming.own(keys))) if self._naming.prefix else keys
 
     def remaining(self, key: str) -> float | None:
         """Return for how many seconds a key will be kept yet; None if it does not expire.
@@ -268,9 +285,9 @@ class CacheReader(StoreMapping[V]):
         KeyError
             If it is missing or expired.
         """
-        key = checked_key(key)
-        entry = self._bounded.entry(key)
-        if entry is None or self._bounded.is_expired(key, entry):
+        stored = self._naming.stored(key)
+        entry = self._bounded.entry(stored)
+        if entry is None or self._bounded.is_expired(stored, entry):
             raise KeyError(key)
         deadline = number(entry.get(EXPIRES))
         return None if deadline is None else deadline - self._bounded.now()
@@ -357,7 +374,9 @@ class CacheReader(StoreMapping[V]):
             for name, bound in (("max_entries", self._max_entries), ("max_bytes", self._max_bytes))
             if bound is not None
         ]
-        return f"<Cache {len(self._nodes)} entries, {', '.join(bounds) or 'no bound'}>"
+        prefix = self._naming.prefix
+        title = f"{type(self).__name__} {prefix!r}" if prefix else "Cache"
+        return f"<{title} {len(self._nodes)} entries, {', '.join(bounds) or 'no bound'}>"
 
     def _renew_in_child(self) -> None:
         self._loads.renew()

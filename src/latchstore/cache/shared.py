@@ -11,11 +11,16 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from latchstore.cache.attempts import Attempt, Stale
 from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
-from latchstore.cache.options import MemoizeOptions, checked_options
+from latchstore.cache.naming import Naming
+from latchstore.cache.options import MemoizeOptions, NamespaceOptions, Options, SetOptions, checked_options
+from latchstore.cache.reading import EveryThread
+from latchstore.contract.arguments import checked_key, describe
 from latchstore.contract.codec import V
+from latchstore.contract.errors import CodecError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,6 +103,50 @@ class Cache(CacheLoader[V]):
     (42, 'none')
     """
 
+    def namespace(self, name: str, **options: Unpack[NamespaceOptions]) -> Cache[V]:
+        """Return a cache of the keys that begin with a name and a colon, without these, in the same store.
+
+        Whatever it does is about these keys alone: `clear`, `delete_glob`, `invalidate_tag`, iterating,
+        `stats`. It has the cache's codec and clock, and limits of its own beside the cache's, which hold for
+        all keys together. It is made once for each name, and kept as long as the cache; each costs every
+        commit of the store some time, so there are to be few: of kinds of things, not one for each user.
+
+        Parameters
+        ----------
+        name : str
+            Without a colon. A namespace has namespaces.
+        ttl, idle, max_entries, max_bytes, policy
+            As for `Cache`; the cache's own ttl and policy if None. Where a cache and its namespace both say
+            `idle`, the shorter time holds.
+
+        Raises
+        ------
+        ValueError
+            If the name is empty or has a colon, or the namespace was made with other options.
+
+        Examples
+        --------
+        >>> from latchstore import Cache
+        >>> cache = Cache(max_entries=1_000)
+        >>> users = cache.namespace("users", ttl=60)
+        >>> users["anna"] = 1
+        >>> list(cache), list(users), users is cache.namespace("users")
+        (['users:anna'], ['anna'], True)
+        """
+        name = checked_key(name, "name")
+        if not name or ":" in name:
+            raise ValueError(f"name must be a word without a colon, got {describe(name)}")
+        made: Namespace[V] | None = self._namespaces.get(name)
+        if made is None:
+            # Not under a lock: a policy of the user's is made. Of two that are made at once one is kept.
+            fresh = Namespace(self, name, options)
+            made = self._namespaces.setdefault(name, fresh)
+            if made is not fresh:
+                fresh.close()
+        if options and options != made.made_with:
+            raise ValueError(f"namespace {name!r} was made with other options: {made.made_with!r}")
+        return made
+
     @overload
     def memoize(self, function: Callable[P, R], /) -> Memoized[P, R]: ...
 
@@ -137,3 +186,51 @@ class Cache(CacheLoader[V]):
         checked = checked_options(MemoizeOptions, options, self._defaults)
         decorate = functools.partial(Memoized, Results(self, self._find, self._attempt, checked))
         return decorate if function is MISSING else decorate(function)
+
+
+class Namespace(Cache[V]):
+    """A part of a cache: the keys that begin with a name and a colon. `Cache.namespace` makes it.
+
+    Loads and failures are the cache's, under the keys of the store; so are keys in the errors of these.
+
+    Attributes
+    ----------
+    made_with : mapping
+        Its options.
+    """
+
+    def __init__(self, parent: Cache[V], name: str, options: NamespaceOptions) -> None:
+        self._parent = parent
+        self._naming = Naming(f"{parent._naming.prefix}{name}:")
+        self.made_with = options
+        super().__init__(
+            parent.store,
+            max_entries=options.get("max_entries"),
+            max_bytes=options.get("max_bytes"),
+            idle=options.get("idle"),
+            policy=options.get("policy") or parent._policy,
+            codec=parent._codec,
+            sizeof=parent._sizeof,
+            clock=parent._bounded.clock,
+        )
+        given: SetOptions = {"ttl": options.get("ttl")}
+        self._defaults = checked_options(SetOptions, given, parent._defaults)
+        self._bounded.outer = parent._bounded
+        # A hit is one of the parent's as well, so it is more than setting two fields.
+        self._detours = self._hit_detours = EveryThread()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(self._naming.stored(key), default)
+
+    def set(self, key: str, value: V, **options: Unpack[SetOptions]) -> None:
+        super().set(self._naming.stored(key), value, **options)
+
+    def _find(self, key: str) -> Any:
+        try:
+            found = self.get(key, MISSING)
+        except CodecError as error:
+            return self._missed(error)
+        return Stale(found) if found is not MISSING and self._is_due(self._naming.stored(key)) else found
+
+    def _attempt(self, key: str, found: Any, options: Options) -> Attempt:
+        return super()._attempt(self._naming.stored(key), found, options)

@@ -24,7 +24,7 @@ from latchstore.contract.arguments import (
 from latchstore.contract.codec import V, encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
-from latchstore.contract.glob_pattern import matching_keys
+from latchstore.contract.glob_pattern import checked_pattern, escaped, matching_keys
 from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES, WEIGHT
@@ -151,7 +151,7 @@ class CacheWriter(CacheReader[V]):
         checked = checked_options(SetOptions, options, self._defaults)
         # Encoded before, as that may run anybody's code, and take long.
         contents = [
-            (checked_key(key, "a key of values"), self._encoded(key, value), checked.of_set(value))
+            (self._naming.stored(key, "a key of values"), self._encoded(key, value), checked.of_set(value))
             for key, value in values.items()
         ]
         entries = {key: self._entry_of(key, content, kept) for key, content, kept in contents}
@@ -166,7 +166,7 @@ class CacheWriter(CacheReader[V]):
 
     def add(self, key: str, value: V, **options: Unpack[SetOptions]) -> bool:
         """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
-        key = checked_key(key)
+        key = self._naming.stored(key)
         checked = checked_options(SetOptions, options, self._defaults).of_set(value)
         content = self._encoded(key, value)
         while True:
@@ -220,14 +220,14 @@ class CacheWriter(CacheReader[V]):
         KeyError
             If the key is missing or expired, and there is no default.
         """
-        key = checked_key(key)
+        shown, key = key, self._naming.stored(key)
         check_callable(function, "function")
         checked = checked_options(SetOptions, options, self._defaults)
         while True:
             before = self._bounded.entry(key)
             live = before is not None and self._bounded.use(key, before)
             if not live and default is MISSING:
-                raise KeyError(key)
+                raise KeyError(shown)
             value = function(self._decoded(key, before.content) if live else default)  # type: ignore[union-attr]
             content = self._encoded(key, value)
             if live:
@@ -246,7 +246,7 @@ class CacheWriter(CacheReader[V]):
 
     def touch(self, key: str, ttl: Seconds | None = None) -> bool:
         """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
-        key = checked_key(key)
+        key = self._naming.stored(key)
         ttl = self._defaults.ttl if ttl is None else checked_seconds(ttl, "ttl")
         while (before := self._live_entry(key)) is not None:
             metadata, now = with_metadata_of(before), None
@@ -287,9 +287,9 @@ class CacheWriter(CacheReader[V]):
 
         A load of the key that is under way does not put it back.
         """
-        key = checked_key(key)
+        key = self._naming.stored(key)
         if self._bounded.current_transaction() is not None:
-            self._overtake(Removal(key))
+            self._overtake(Removal(lambda other, tags: other == key))
         try:
             while True:
                 entry = self._bounded.entry(key)
@@ -315,7 +315,8 @@ class CacheWriter(CacheReader[V]):
     def _take(self, key: str, found: Entry, notes: str) -> bool:
         with self.store.transaction(notes):
             # The entry itself, and never what is in it, which may be anybody's to compare.
-            if self._bounded.entry(key) is not found or self._bounded.is_expired(key, found):
+            stored = self._naming.stored(key)
+            if self._bounded.entry(stored) is not found or self._bounded.is_expired(stored, found):
                 return False
             self._remove(key)
             return True
@@ -325,37 +326,43 @@ class CacheWriter(CacheReader[V]):
 
     def clear(self) -> None:
         """Remove all keys in one transaction; loads that are under way do not put theirs back."""
-        with self.store.transaction("clear"):
-            self._overtake(Removal())
-            self._failures.clear()
-            for key in list(self.store.query_keys()):
-                self.store.delete(key)
+        self._delete_all("clear", lambda key, tags: True, self.store.query_keys)
 
     def invalidate_tag(self, tag: str) -> int:
         """Remove all entries that were set with a tag, in one transaction; return how many."""
         tag = checked_key(tag, "tag")
-        with self.store.transaction(f"invalidate tag {tag!r}"):
-            self._overtake(Removal(tag=tag))
-            self._failures.forget(lambda key, tags: tag in tags)
-            keys = list(self.store.query_keys(**{TAGS: Contains(tag)}))
-            for key in keys:
-                self.store.delete(key)
-        return len(keys)
+        find = functools.partial(self.store.query_keys, **{TAGS: Contains(tag)})
+        return self._delete_all(f"invalidate tag {tag!r}", lambda key, tags: tag in tags, find)
 
     def delete_glob(self, pattern: str) -> int:
         """Remove all keys that match a pattern, as for ``store.glob``, in one transaction; return how many.
 
         Loads that are under way do not put theirs back.
         """
-        matching_keys(pattern, ())  # a pattern that is none is refused before anything is done
+        stored = escaped(self._naming.prefix) + checked_pattern(pattern)
+        find = functools.partial(self.store.glob, stored)
+        return self._delete_all(f"delete {pattern!r}", lambda key, tags: matching_keys(stored, (key,)), find)
 
-        def matches(key: str) -> bool:
-            return bool(matching_keys(pattern, (key,)))
+    def _delete_all(
+        self,
+        notes: str,
+        is_meant: Callable[[str, frozenset[str]], object],
+        find: Callable[[], Iterable[str]],
+    ) -> int:
+        """Remove those keys of the cache that `find` returns, in one transaction; return how many.
 
-        with self.store.transaction(f"delete {pattern!r}"):
-            self._overtake(Removal(matches=matches))
-            self._failures.forget(lambda key, tags: matches(key))
-            keys = list(self.store.glob(pattern))
+        Loads of which `is_meant`, called with key and tags, returns something true do not put theirs back;
+        failures likewise are forgotten.
+        """
+        prefix = self._naming.prefix
+
+        def covers(key: str, tags: frozenset[str]) -> object:
+            return key.startswith(prefix) and is_meant(key, tags)
+
+        with self.store.transaction(notes):
+            self._overtake(Removal(covers))
+            self._failures.forget(covers)
+            keys = self._naming.own(find())
             for key in keys:
                 self.store.delete(key)
         return len(keys)

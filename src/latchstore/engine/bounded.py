@@ -78,7 +78,12 @@ class BoundedStore(ABC):
         Returns the open transaction of this thread, or None.
     keeps_references : bool
         Whether it keeps the object of a `ReferenceEntry` as it is.
+    outer : BoundedStore or None
+        That of the cache of which this one's keys are a namespace: a use is one of that as well, and what has
+        expired there has expired.
     """
+
+    outer: BoundedStore | None = None
 
     keeps_references: ClassVar[bool] = False
     entries: Mapping[str, Entry]
@@ -113,7 +118,7 @@ class BoundedStore(ABC):
         node = self.nodes.get(key)
         if node is not None and node.revision != entry.revision:
             node = None
-        if not self.begin_use(entry, node):
+        if not self.begin_use(entry, node) or (self.outer is not None and not self.outer.use(key, entry)):
             return False
         if node is not None:
             node.visited = True

@@ -37,6 +37,7 @@ class BoundedTable(BoundedStore):
     """
 
     keeps_references = True
+    outer: BoundedTable | None = None
 
     def __init__(self, store: TransactionalStore, table: Table, limits: Limits) -> None:
         self._store = store
@@ -92,6 +93,8 @@ class BoundedTable(BoundedStore):
         return list(self._store._items())
 
     def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
+        if self.outer is not None and self.outer.is_expired(key, entry, now):
+            return True
         deadline = number(entry.get(EXPIRES)) if entry else None
         idle = number(entry.get(IDLE, self._idle)) if entry else self._idle
         if deadline is None and not idle:
@@ -122,7 +125,8 @@ class BoundedTable(BoundedStore):
 
     @property
     def may_expire(self) -> bool:
-        return self._bound.may_expire or self._bound.stale
+        own = self._bound.may_expire or self._bound.stale
+        return own or (self.outer is not None and self.outer.may_expire)
 
     def refresh_at(self, key: str, entry: Entry) -> float | None:
         time = number(entry.get(REFRESH))
@@ -155,11 +159,18 @@ class BoundedTable(BoundedStore):
             return
         if bound.closed:
             self._open()
-        if now is None and (self._idle is not None or bound.may_expire):
+        if now is None and self._needs_time():
             now = self.now()
-        if now is not None:
-            check = functools.partial(bound.ask, now, check)
+        each: BoundedTable | None = self if now is not None else None
+        while each is not None:
+            check = functools.partial(each._bound.ask, now, check)  # type: ignore[arg-type]
+            each = each.outer
         self._commit(edits, purpose, check)
+
+    def _needs_time(self) -> bool:
+        """Tell whether a commit is to have a reading of the clock."""
+        own = self._idle is not None or self._bound.may_expire
+        return own or (self.outer is not None and self.outer._needs_time())
 
     def _commit(
         self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None

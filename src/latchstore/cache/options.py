@@ -6,6 +6,7 @@ done with no lock held.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -23,7 +24,7 @@ from latchstore.contract.arguments import (
     exact_seconds,
 )
 from latchstore.contract.values import entry_from_metadata
-from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, STALE, WEIGHT
+from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, STALE, WEIGHT
 
 if TYPE_CHECKING:
     from latchstore.cache.policies import EvictionPolicy
@@ -170,6 +171,8 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
     """
     if not options:
         return defaults
+    if len(options) == 1 and defaults is DEFAULT_OPTIONS and type(options.get("ttl")) in NUMBERS:
+        return _with_ttl(options["ttl"])  # hot path: most that have any have one of a few ttls alone
     if not kind.__optional_keys__.issuperset(options):
         unknown = min(options.keys() - kind.__optional_keys__)
         raise TypeError(f"{unknown!r} is no option; there are {', '.join(sorted(kind.__optional_keys__))}")
@@ -183,6 +186,11 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
             checked[name] = _CHECKS[name](value, name)
     # hot path: as `_replace`, in one call in C.
     return Options(*map(checked.get, _FIELDS, defaults)) if checked else defaults
+
+
+@functools.lru_cache(maxsize=128)
+def _with_ttl(ttl: float) -> Options:
+    return Options(checked_seconds(ttl, "ttl"))
 
 
 def _checked_idle(seconds: Any, name: str) -> float:

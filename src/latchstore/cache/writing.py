@@ -84,7 +84,7 @@ class CacheWriter(CacheReader[V]):
             # hot path: what `_put` does for an entry of which nothing is said.
             self._write(((key, self._with_content(key, content)),), "set")
         else:
-            self._put(key, content, checked.of_set(value))
+            self._put(key, content, checked if checked.ttl_of is None else checked.of_set(value))
 
     def _encoded(self, key: str, value: Any) -> Any:
         """Return what the entry of a value is to have as its content."""

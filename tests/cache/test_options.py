@@ -140,6 +140,12 @@ def test_defaults_are_one_object() -> None:
     own = Options(5.0)
     assert checked_options(SetOptions, {"weight": 2}, own) == Options(5.0, weight=2)
     assert checked_options(SetOptions, {"ttl": 3}, own) == Options(3.0)
+    assert checked_options(SetOptions, {"ttl": math.inf}, own) == DEFAULT_OPTIONS
+    assert checked_options(SetOptions, {"ttl": math.inf}, DEFAULT_OPTIONS) is DEFAULT_OPTIONS
+    often: SetOptions = {"ttl": 3}
+    assert checked_options(SetOptions, often, DEFAULT_OPTIONS) is checked_options(
+        SetOptions, often, DEFAULT_OPTIONS
+    )
 
 
 def test_what_stands_in_the_metadata() -> None:
@@ -153,7 +159,7 @@ def test_what_stands_in_the_metadata() -> None:
     }
     options = checked_options(SetOptions, given, DEFAULT_OPTIONS)
     assert options == Options(10.0, 5.0, 7.0, 99, ("a", "b"), {"of": "ours"})
-    assert options.items(1000.0) == {
+    assert options.entry(1000.0) == {
         "of": "ours",
         "cache_expires": 1010.0,
         "cache_idle": 5.0,

@@ -23,7 +23,7 @@ from latchstore.contract.arguments import (
     describe,
     exact_seconds,
 )
-from latchstore.contract.values import entry_from_metadata
+from latchstore.contract.values import Entry, entry_from_metadata
 from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, STALE, WEIGHT
 
 if TYPE_CHECKING:
@@ -134,22 +134,23 @@ class Options(NamedTuple):
         """Return until when to wait for others from now on, in monotonic seconds."""
         return None if self.timeout is None else time.monotonic() + self.timeout
 
-    def items(self, now: float) -> dict[str, Any]:
-        """Return the entry's metadata."""
-        items: dict[str, Any] = {} if self.metadata is None else dict(self.metadata)
+    def entry(self, now: float) -> Entry:
+        """Return a new entry that has its metadata, and nothing else."""
+        entry = Entry() if self.metadata is None else Entry(self.metadata)
         if self.ttl is not None:
-            items[EXPIRES] = now + self.ttl
+            entry[EXPIRES] = now + self.ttl
         if self.refresh_after is not None:
-            items[REFRESH] = now + self.refresh_after
+            entry[REFRESH] = now + self.refresh_after
         if self.idle is not None:
-            items[IDLE] = 0 if self.idle == math.inf else self.idle  # JSON has no infinity
+            entry[IDLE] = 0 if self.idle == math.inf else self.idle  # JSON has no infinity
         if self.weight is not None:
-            items[WEIGHT] = self.weight
+            entry[WEIGHT] = self.weight
         if self.tags:
-            items[TAGS] = list(self.tags)  # which can be saved, as a tuple cannot
+            entry[TAGS] = list(self.tags)  # which can be saved, as a tuple cannot
         if self.stale_on_error is not None:
-            items[STALE] = self.stale_on_error
-        return items
+            entry[STALE] = self.stale_on_error
+        # hot path: what has numbers of ours alone needs no check.
+        return entry_from_metadata(entry) if self.tags or self.metadata else entry
 
 
 _FIELDS = tuple(Options.__annotations__)
@@ -171,8 +172,8 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
     """
     if not options:
         return defaults
-    if len(options) == 1 and defaults is DEFAULT_OPTIONS and type(options.get("ttl")) in NUMBERS:
-        return _with_ttl(options["ttl"])  # hot path: most that have any have one of a few ttls alone
+    if defaults is DEFAULT_OPTIONS and len(options) == 1 and type(ttl := options.get("ttl")) in NUMBERS:
+        return _options_of_ttl(ttl)
     if not kind.__optional_keys__.issuperset(options):
         unknown = min(options.keys() - kind.__optional_keys__)
         raise TypeError(f"{unknown!r} is no option; there are {', '.join(sorted(kind.__optional_keys__))}")
@@ -188,9 +189,11 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
     return Options(*map(checked.get, _FIELDS, defaults)) if checked else defaults
 
 
-@functools.lru_cache(maxsize=128)
-def _with_ttl(ttl: float) -> Options:
-    return Options(checked_seconds(ttl, "ttl"))
+@functools.lru_cache
+def _options_of_ttl(ttl: float) -> Options:
+    """Return those of which only the ttl is said, of which most caches have few."""
+    seconds = checked_seconds(ttl, "ttl")
+    return DEFAULT_OPTIONS if seconds is None else Options(seconds)
 
 
 def _checked_idle(seconds: Any, name: str) -> float:

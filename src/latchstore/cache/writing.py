@@ -25,7 +25,7 @@ from latchstore.contract.codec import V, encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.glob_pattern import checked_pattern, escaped, matching_keys
-from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata, with_metadata_of
+from latchstore.contract.values import Entry, ReferenceEntry, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES, WEIGHT
 
@@ -110,9 +110,10 @@ class CacheWriter(CacheReader[V]):
         """Return a new entry, and the reading of the clock that it was made at."""
         if options is DEFAULT_OPTIONS:
             return self._with_content(key, content), None
-        self._index_tags(options)
+        if options.tags:
+            self._index_tags(options)
         now = self._bounded.now()
-        return self._with_content(key, content, entry_from_metadata(options.items(now))), now
+        return self._with_content(key, content, options.entry(now)), now
 
     def _with_content(self, key: str, content: Any, items: Entry | None = None) -> Entry:
         """Return a new entry with a content, which may be `items` itself, or shares them.

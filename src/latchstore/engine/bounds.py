@@ -160,8 +160,13 @@ class Bound:
             return False
         facts = None
         if new is not None:
-            facts = self.facts(key, new) if new else None
-            weight = self.weigh(key, new, facts) - (0 if node is None else node.weight)
+            if new:
+                facts = self.facts(key, new)
+                weight = facts.weight
+            else:
+                weight = self.weigh(key, new)
+            if node is not None:
+                weight -= node.weight
             if self._weight + weight > self._max_bytes:
                 return False
         self.stale = True

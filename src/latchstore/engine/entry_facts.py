@@ -65,10 +65,11 @@ def facts_in(
     if not metadata:
         return Facts(revision, OVERHEAD + len(key) + size, None, default_idle, None)
     if len(metadata) == 1 and EXPIRES in metadata:
-        # hot path: most that are not empty are like that.
+        # hot path: most that are not empty are like that, and made as by Facts(...) without that call.
         deadline = metadata[EXPIRES]
         if type(deadline) is float and deadline < math.inf:
-            return Facts(revision, len(key) + size + _EXPIRES_WEIGHT, deadline, default_idle, None)
+            facts = (revision, len(key) + size + _EXPIRES_WEIGHT, deadline, default_idle, None)
+            return tuple.__new__(Facts, facts)
     weight = metadata.get(WEIGHT)
     if type(weight) is not int or weight < 0:
         weight = weight_of_entry(key, size, metadata)

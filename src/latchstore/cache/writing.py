@@ -81,10 +81,13 @@ class CacheWriter(CacheReader[V]):
         checked = checked_options(SetOptions, options, self._defaults) if options else self._defaults
         content = self._encoded(key, value)
         if checked is DEFAULT_OPTIONS:
-            # hot path: what `_put` does for an entry of which nothing is said.
-            self._write(((key, self._with_content(key, content)),), "set")
+            # hot path: what `_entry_of` does for an entry of which nothing is said.
+            entry, now = self._with_content(key, content), None
         else:
-            self._put(key, content, checked if checked.ttl_of is None else checked.of_set(value))
+            if checked.ttl_of is not None:
+                checked = checked.of_set(value)
+            entry, now = self._entry_of(key, content, checked)
+        self._write(((key, entry),), "set", now)
 
     def _encoded(self, key: str, value: Any) -> Any:
         """Return what the entry of a value is to have as its content."""

@@ -161,11 +161,18 @@ class BoundedTable(BoundedStore):
             self._open()
         if now is None and self._needs_time():
             now = self.now()
-        each: BoundedTable | None = self if now is not None else None
-        while each is not None:
-            check = functools.partial(each._bound.ask, now, check)  # type: ignore[arg-type]
-            each = each.outer
-        self._commit(edits, purpose, check)
+        if now is not None:
+            check = functools.partial(bound.ask, now, check)
+            outer = self.outer
+            while outer is not None:
+                check = functools.partial(outer._bound.ask, now, check)
+                outer = outer.outer
+        # hot path: as `_commit`.
+        store = self._store
+        if store._closed or store._dispatcher.crowded:
+            store._check_door(purpose)
+        if self._table.commit(edits, purpose, None, check):
+            store._deliver()
 
     def _needs_time(self) -> bool:
         """Tell whether a commit is to have a reading of the clock."""

@@ -161,7 +161,7 @@ class Bound:
         facts = None
         if new is not None:
             if new:
-                facts = self.facts(key, new)
+                facts = facts_in(key, new.size, new.revision, new, self.limits.idle)
                 weight = facts.weight
             else:
                 weight = self.weigh(key, new)

@@ -481,12 +481,18 @@ def test_the_time_that_the_owner_has_held_counts_from_its_beginning(
 
 
 def test_one_thread_is_the_owner(store: DictMemoryStore) -> None:
-    writer = store._latches.writer
-    assert not writer.held_by_this_thread()
-    with store.transaction():
-        assert writer.held_by_this_thread()
-        assert not in_another_thread(writer.held_by_this_thread)
-    assert not writer.held_by_this_thread()
+    def begin() -> None:
+        with store.transaction("second", timeout=0):
+            pass
+
+    assert store.current_transaction() is None
+    with store.transaction("first") as first:
+        assert store.current_transaction() is first
+        assert in_another_thread(store.current_transaction) is None
+        with pytest.raises(LockTimeoutError, match="'first'"):
+            in_another_thread(begin)
+    assert store.current_transaction() is None
+    in_another_thread(begin)
 
 
 def test_the_end_of_a_claim_that_is_not_the_owner_s_lets_nobody_in(store: DictMemoryStore) -> None:

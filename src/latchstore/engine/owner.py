@@ -204,11 +204,6 @@ class Ownership:
             seconds = time.monotonic() - begun
         return left if left < 0 else max(0.0, left - seconds)
 
-    def held_by_this_thread(self) -> bool:
-        """Tell whether the owner is a transaction of the calling thread."""
-        owner = self.claim
-        return owner is not None and owner.thread.ident == get_ident()
-
     def describe(self) -> str:
         """Name the owner: thread, purpose and for how long."""
         owner = self.claim

@@ -1,8 +1,8 @@
 """The frameworks' own tests pass on our backends.
 
 They are not copied here: dogpile.cache ships them, those of the others are in the source distributions of the
-installed versions, which pip downloads once. ``tox -e backends`` runs this; elsewhere it is skipped, as it
-takes minutes and the network.
+installed versions, which pip downloads once. ``tox -e backends`` runs this, ``backends-py312`` with Django 6;
+elsewhere it is skipped, as it takes minutes and the network.
 """
 
 from __future__ import annotations

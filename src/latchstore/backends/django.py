@@ -91,8 +91,11 @@ class LatchstoreCache(BaseCache):
         return default if data is None else pickle.loads(data)  # noqa: S301 (this process has pickled it)
 
     def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
+        # hot path: as `_pickled` and `_seconds`.
         key = self.make_and_validate_key(key, version=version)
-        storing.store(self.cache, key, self._pickled(value), self._seconds(timeout))
+        data = pickle.dumps(value, self.pickle_protocol)
+        seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        storing.store(self.cache, key, data, seconds)
 
     def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         key = self.make_and_validate_key(key, version=version)

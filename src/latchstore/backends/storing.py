@@ -61,7 +61,7 @@ def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
         cache.delete(key)
         return True
     try:
-        cache.set(key, data, ttl=ttl_of(seconds))
+        cache.set(key, data, ttl=math.inf if seconds is None else seconds)  # hot path: `ttl_of`
     except EntryTooLargeError:
         cache.delete(key)
         return False

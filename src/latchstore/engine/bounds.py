@@ -152,7 +152,7 @@ class Bound:
         now = self._now
         if self.stale or self.closed or self.hits or self._prefix:
             return False
-        if now is not None and self._deadlines.is_due(now):
+        if now is not None and self._deadlines.first <= now:
             return False
         nodes = self.nodes
         node = nodes[key] if key in nodes else None
@@ -430,7 +430,7 @@ class Bound:
 
     def is_due(self, now: float) -> bool:
         """Return whether something may have expired; called without a lock."""
-        return self._deadlines.is_due(now)
+        return self._deadlines.first <= now
 
     def keys_expired(self, entries: dict[str, Entry], now: float) -> list[tuple[str, str]]:
         """Return the keys that have expired, each with the cause; in a section of the writer."""

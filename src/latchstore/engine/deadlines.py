@@ -29,9 +29,14 @@ class Deadlines:
         Those that there are; others are passed over.
     idle : float or None
         Seconds without a use after which an entry expires that has no such time of its own.
+
+    Attributes
+    ----------
+    first : float
+        The time of the next look; infinity if there is none. A hint if it is read without a lock.
     """
 
-    __slots__ = ("_heap", "_idle", "_nodes", "_numbers")
+    __slots__ = ("_heap", "_idle", "_nodes", "_numbers", "first")
 
     def __init__(self, nodes: Mapping[str, Node], idle: float | None) -> None:
         self._nodes = nodes
@@ -39,6 +44,7 @@ class Deadlines:
         # (when, a number of its own, node). A node that is not `expected` then is passed over.
         self._heap: list[tuple[float, int, Node]] = []
         self._numbers = itertools.count()
+        self.first: float = math.inf
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -50,6 +56,7 @@ class Deadlines:
     def clear(self) -> None:
         """Forget all; the caller takes `expected` back."""
         self._heap = []
+        self.first = math.inf
 
     def expect(self, node: Node, facts: Facts) -> None:
         """Have a node looked at when its entry may have expired, if it ever does."""
@@ -70,6 +77,7 @@ class Deadlines:
             heapq.heapify(self._heap)
         node.expected = time
         heapq.heappush(self._heap, (time, next(self._numbers), node))
+        self.first = self._heap[0][0]
 
     def expect_again(self, entries: Mapping[str, Entry], nodes: Iterable[Node]) -> None:
         """Have nodes looked at again that stay."""
@@ -79,14 +87,6 @@ class Deadlines:
     def _facts(self, node: Node, entries: Mapping[str, Entry]) -> Facts:
         entry = entries[node.key]
         return facts_in(node.key, 0, entry.revision, entry, self._idle)
-
-    def is_due(self, now: float) -> bool:
-        """Return whether there is something to look at; a hint if it is called without a lock."""
-        heap = self._heap
-        try:
-            return heap[0][0] <= now
-        except IndexError:
-            return False
 
     def take_expired(
         self, entries: Mapping[str, Entry], now: float, limit: int = sys.maxsize, spared: Container[str] = ()
@@ -116,6 +116,7 @@ class Deadlines:
                 again.append(node)
             else:
                 found.append((node, cause))
+        self.first = heap[0][0] if heap else math.inf
         self.expect_again(entries, again)
         return found
 

@@ -1,7 +1,7 @@
 """Which entry is evicted when a cache is full: SIEVE, S3-FIFO and LRU.
 
 Thread safety: all methods are called under the table lock, `on_hit` as well. A hit itself takes no lock: it
-sets the node's `visited`, and where a policy has an `on_hit`, puts the node where the next commit finds it.
+raises the node's `hits`, and where a policy has an `on_hit`, puts the node where the next commit finds it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Sieve(EvictionPolicy):
         if node.queue is not None:
             return
         node.queue = self
-        node.visited = False
+        node.seen = node.hits
         node.newer, node.older = None, self._newest
         if self._newest is None:
             self._oldest = node
@@ -88,8 +88,8 @@ class Sieve(EvictionPolicy):
         node = self._hand or self._oldest
         if node is None:
             return None
-        while node.visited:
-            node.visited = False
+        while node.hits != node.seen:  # hot path: `visited`, without its calls
+            node.seen = node.hits
             node = node.newer or self._oldest
             assert node is not None
         self._hand = node.newer

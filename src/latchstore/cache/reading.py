@@ -1,7 +1,7 @@
 """What a cache holds, and its reading.
 
 Thread safety: a hit is a read of the entry without a lock (rule 4 of ``engine/table.py``), a look at the
-metadata that came with it in the same entry, and two fields of a node (rule 3 of ``engine/bounds.py``).
+metadata that came with it in the same entry, and one field of a node (rule 3 of ``engine/bounds.py``).
 Codecs and the clock are called with no lock held, unless the caller has opened a transaction around the call.
 """
 
@@ -135,7 +135,7 @@ class CacheReader(StoreMapping[V]):
         self._detours = self._bounded.detours
         self._hits = self._bounded.hits
         self._idles = limits.idle is not None
-        # Whose detour a hit asks for: every thread's if a hit is more than setting two fields.
+        # Whose detour a hit asks for: every thread's if a hit is more than setting one field.
         plain = not self._idles and self._hits is None and _HAS_GIL
         self._hit_detours = self._detours if plain else EveryThread()
         self._register = CountRegister()
@@ -168,7 +168,6 @@ class CacheReader(StoreMapping[V]):
             node = self._nodes[key]
         except (KeyError, TypeError):
             return self._look(key, default)
-        node.visited = True
         node.hits += 1
         # hot path: two reads of an attribute that is of different classes, each specialised by CPython.
         if self._shares:
@@ -186,7 +185,6 @@ class CacheReader(StoreMapping[V]):
             return default
         # Not before: no call may come between this and the count.
         node = self._nodes[key]
-        node.visited = True
         node.hits += 1
         if self._hits is not None:
             self._hits.append(node)

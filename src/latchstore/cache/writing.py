@@ -79,7 +79,7 @@ class CacheWriter(CacheReader[V]):
             key = checked_key(key)
         # hot path: most are set without options.
         checked = checked_options(SetOptions, options, self._defaults) if options else self._defaults
-        content = self._encoded(key, value)
+        content = value if self._shares else self._encoded(key, value)
         if checked is DEFAULT_OPTIONS:
             # hot path: what `_entry_of` does for an entry of which nothing is said.
             entry, now = self._with_content(key, content), None

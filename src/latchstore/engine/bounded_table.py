@@ -167,17 +167,7 @@ class BoundedTable(BoundedStore):
             while outer is not None:
                 check = functools.partial(outer._bound.ask, now, check)
                 outer = outer.outer
-        # hot path: as `_commit`.
-        store = self._store
-        if store._closed or store._dispatcher.crowded:
-            store._check_door(purpose)
-        if self._table.commit(edits, purpose, None, check):
-            store._deliver()
-
-    def _needs_time(self) -> bool:
-        """Tell whether a commit is to have a reading of the clock."""
-        own = self._idle is not None or self._bound.may_expire
-        return own or (self.outer is not None and self.outer._needs_time())
+        self._commit(edits, purpose, check)
 
     def _commit(
         self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
@@ -187,6 +177,11 @@ class BoundedTable(BoundedStore):
             store._check_door(purpose)
         if self._table.commit(edits, purpose, None, check):
             store._deliver()
+
+    def _needs_time(self) -> bool:
+        """Tell whether a commit is to have a reading of the clock."""
+        own = self._idle is not None or self._bound.may_expire
+        return own or (self.outer is not None and self.outer._needs_time())
 
     def _write_in(self, batch: WriteBatch, edits: Sequence[tuple[str, Edit]], optimistic: bool) -> None:
         """Add edits to the batch of a transaction, with the evictions that they need."""

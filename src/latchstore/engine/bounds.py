@@ -12,7 +12,7 @@ Thread safety:
    may be repeated). Where an exception strikes in between they stay so, and whoever needs them next builds
    them anew from the entries, which are right at any time. So a strike loses no more than the order of
    eviction.
-3. A hit changes no book. It sets two fields of the node; for a policy that needs every hit (`on_hit`) it
+3. A hit changes no book. It raises `hits` of the node; for a policy that needs every hit (`on_hit`) it
    appends the node to `hits`, by one call in C, and the next commit passes it to the policy.
 4. The clock of a bound is code of the user's, so it is called outside the lock, by the caches: a commit that
    brings a reading (`request`) evicts what has expired by then.
@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from latchstore.contract.arguments import describe
@@ -134,8 +134,8 @@ class Bound:
         if self._awaited:
             self.limits.witness.note_written([key for key, edit in edits if cause_of_edit(edit) is None])
 
-    def note_one(self, key: str, new: Entry | None) -> bool:
-        """Do what `make_room` and `note` do for a commit of one key, if it evicts nothing.
+    def note_one(self, key: str, new: Entry | None) -> Sequence[str] | None:
+        """Do what `make_room` and `note` do for a commit of one key, if that is simple.
 
         Parameters
         ----------
@@ -145,40 +145,65 @@ class Bound:
 
         Returns
         -------
-        noted : bool
-            False: nothing was done.
+        evicted : sequence of str, or None
+            What the commit is to evict, for want of room; None: nothing was done.
         """
         # hot path: most commits are like that.
         now = self._now
         if self.stale or self.closed or self.hits or self._prefix:
-            return False
+            return None
         if now is not None and self._deadlines.first <= now:
-            return False
+            return None
         nodes = self.nodes
         node = nodes[key] if key in nodes else None
-        if node is None and (new is None or len(nodes) >= self._max_entries):
-            return False
+        if new is None:
+            if node is None:
+                return None
+            self.stale = True
+            self._written = [key]
+            self._forget(node)
+            return ()
         facts = None
-        if new is not None:
-            if new:
-                facts = facts_in(key, new.size, new.revision, new, self.limits.idle)
-                weight = facts.weight
-            else:
-                weight = self.weigh(key, new)
-            if node is not None:
-                weight -= node.weight
-            if self._weight + weight > self._max_bytes:
-                return False
-        self.stale = True
-        self._written = [key]
-        if node is None:
+        if new:
+            facts = facts_in(key, new.size, new.revision, new, self.limits.idle)
+            weight = self._weight + facts.weight
+        else:
+            weight = self._weight + self.weigh(key, new)
+        evicted: Sequence[str] = ()
+        if node is not None:
+            if weight - node.weight > self._max_bytes:
+                return None
+            self.stale = True
+        else:
+            if facts is not None:
+                self.weigh(key, new, facts)
+            self.stale = True
+            if len(nodes) >= self._max_entries or weight > self._max_bytes:
+                evicted = self._make_room_for_one(weight)
             node = nodes[key] = Node(key)
             self._policy.add(node)
-        if new is None:
-            self._forget(node)
-        else:
-            self._set(node, new, now, facts)
-        return True
+        self._written = [key]
+        self._set(node, new, now, facts)
+        return evicted
+
+    def _make_room_for_one(self, weight: int) -> Sequence[str]:
+        """Forget what a new key needs to go, with which all would weigh so much; return the keys."""
+        nodes, choose = self.nodes, self._policy.choose
+        evicted: list[str] = []
+        while len(nodes) >= self._max_entries or weight > self._max_bytes:
+            node = choose()
+            if node is None:
+                break  # a policy of the user's own keeps back what there is
+            if type(node) is not Node or node.key not in nodes:
+                self._refuse(node)
+            evicted.append(node.key)
+            weight -= node.weight
+            del nodes[node.key]
+            self._weight -= node.weight
+            self.retired_hits += node.hits
+        self._decided = decided = self.evictions.copy()
+        decided["size"] += len(evicted)
+        return evicted
 
     def make_room(
         self,

@@ -1,6 +1,6 @@
 """What a bound is made of: limits, an order of eviction, and a witness.
 
-Thread safety: a `Node` is changed in sections of the table lock's writer, but for `hits`, `visited`, `used`
+Thread safety: a `Node` is changed in sections of the table lock's writer, but for `hits`, `seen`, `used`
 and `refresh`, which readers set without a lock: each is one assignment, and a hint.
 """
 
@@ -23,8 +23,8 @@ class Node:
         Of the entry that the rest is about.
     hits : int
         How often it was hit without a lock.
-    visited : bool
-        Whether it was hit since the policy last looked.
+    seen : int
+        What `hits` was when the policy last looked (SIEVE).
     used : float
         When it was last used, in seconds of the bound's clock, if it expires when it is idle; infinity: not
         yet since it was written.
@@ -49,8 +49,8 @@ class Node:
         "queue",
         "refresh",
         "revision",
+        "seen",
         "used",
-        "visited",
         "visits",
         "weight",
     )
@@ -61,13 +61,23 @@ class Node:
         self.revision: int = 0
         self.hits: int = 0
         self.visits: int = 0
-        self.visited: bool = False
+        self.seen: int = 0
         self.used: float = math.inf
         self.refresh: float | None = None
         self.expected: float | None = None
         self.older: Node | None = None
         self.newer: Node | None = None
         self.queue: Any = None
+
+    @property
+    def visited(self) -> bool:
+        """Whether the entry was hit since the policy last looked, and assigned False."""
+        return self.hits != self.seen
+
+    @visited.setter
+    def visited(self, visited: bool) -> None:
+        # hot path: a hit that counts does no more than raise `hits`.
+        self.seen = self.hits - 1 if visited else self.hits
 
 
 class Policy(Protocol):

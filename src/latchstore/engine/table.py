@@ -223,9 +223,10 @@ class Table(GuardedEngine):
         if check is not None:
             check()
         revision = self.revision + 1
+        told = self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS)
         changes: Sequence[Change]
         if self.bounds:
-            changes, many = self._decide_within_bounds(edits, revision)
+            changes, many = self._decide_within_bounds(edits, revision, told)
         elif len(edits) == 1:
             ((key, edit),) = edits
             entries, many = self.entries, None
@@ -238,11 +239,11 @@ class Table(GuardedEngine):
             else:
                 changes = () if old is None else (deletion(key, old, cause_of_edit(edit)),)
         else:
-            changes, many = self._commit_of(*self._revised(edits, revision))
+            changes, many = self._commit_of(*self._revised(edits, revision), told)
         if not (changes or many):
             revision -= 1
         deliveries: Sequence[Delivery] = ()
-        if self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS):
+        if told:
             deliveries = self._publisher.deliveries_of(changes, revision, claim)
         return changes, revision, claim, deliveries, many
 
@@ -265,7 +266,7 @@ class Table(GuardedEngine):
         return before, after, deleted
 
     def _decide_within_bounds(
-        self, edits: Collection[tuple[str, Edit]], revision: int
+        self, edits: Collection[tuple[str, Edit]], revision: int, told: bool
     ) -> tuple[Sequence[Change], Many | None]:
         """Return what the edits come to, with the evictions that keep the bounds."""
         bounds = self.bounds
@@ -274,12 +275,21 @@ class Table(GuardedEngine):
         for bound in bounds:
             bound.begin(edits)
         if len(edits) == len(bounds) == 1:
-            # hot path: most commits are like that, and evict nothing. Others do the edit once more.
+            # hot path: most commits are like that. Others do the edit once more.
             ((key, edit),) = edits
-            old = self.entries[key] if key in self.entries else None
+            entries = self.entries
+            old = entries[key] if key in entries else None
             new = edit.revise(key, old, revision, time.time())
-            if (new is not None or cause_of_edit(edit) is None) and bounds[0].note_one(key, new):
-                return ((key, old, new),), None
+            if new is not None or cause_of_edit(edit) is None:
+                evicted = bounds[0].note_one(key, new)
+                if evicted:
+                    assert new is not None
+                    before: dict[str, Entry | None] = {key: old}
+                    for each in evicted:
+                        before[each] = entries[each]
+                    return self._commit_of(before, {key: new}, dict.fromkeys(evicted, "size"), told)
+                if evicted is not None:
+                    return ((key, old, new),), None
         before, after, deleted = self._revised(edits, revision)
         for bound in bounds:
             bound.make_room(self.entries, before, after, deleted)
@@ -289,21 +299,20 @@ class Table(GuardedEngine):
             ((key, old),) = before.items()
             change = (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
             return (change,), None
-        return self._commit_of(before, after, deleted)
+        return self._commit_of(before, after, deleted, told)
 
     def _commit_of(
-        self, before: dict[str, Entry | None], after: dict[str, Entry], deleted: dict[str, str | None]
+        self,
+        before: dict[str, Entry | None],
+        after: dict[str, Entry],
+        deleted: dict[str, str | None],
+        told: bool,
     ) -> tuple[Sequence[Change], Many | None]:
-        """Return the commit of several keys, or none."""
+        """Return the commit of several keys, or none; `told`: whether a listener is told of it."""
         if not before:
             return (), None
         changes: Sequence[Change] = ()
-        if (
-            self.indexes
-            or self.preimages.layers
-            or self._feed.active
-            or self._has_listeners(MODIFICATION_EVENTS)
-        ):
+        if told or self.indexes or self.preimages.layers or self._feed.active:
             changes = [
                 (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
                 for key, old in before.items()

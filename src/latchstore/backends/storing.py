@@ -78,7 +78,11 @@ def store_many(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -
         else:
             return set()
     with cache.store.transaction("store many"):
-        return {key for key in data if not store(cache, key, data[key], seconds)}
+        return _store_each(cache, data, seconds)
+
+
+def _store_each(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -> set[str]:
+    return {key for key in data if not store(cache, key, data[key], seconds)}
 
 
 def add(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:

@@ -377,11 +377,12 @@ class CacheLoader(CacheWriter[V]):
         loaded, kept = self._loaded_many([self._naming.shown(load.key) for load in loads], loader, options)
         stored = {key: self._naming.stored(key) for key in kept}
         fresh = {stored[key]: self._encoded(stored[key], loaded[key]) for key in kept}
+        keeping = {stored[key]: kept_as for key, kept_as in kept.items() if kept_as is not None}
+        storing = [load for load in loads if load.key in keeping]
         with self.store.transaction("load many"):
             by_others = {
-                load.key: self._store_loaded(load, fresh[load.key], kept_as, begun_at[load.key])
-                for load in loads
-                if (kept_as := kept.get(self._naming.shown(load.key))) is not None
+                load.key: self._store_loaded(load, fresh[load.key], keeping[load.key], begun_at[load.key])
+                for load in storing
             }
         for key, content in fresh.items():
             theirs = by_others.get(key, MISSING)
@@ -399,7 +400,7 @@ class CacheLoader(CacheWriter[V]):
             loaded = loader(keys)
             if not isinstance(loaded, Mapping):
                 raise TypeError(f"loader must return a mapping of keys to values, got {describe(loaded)}")
-            kept = {key: options.of(loaded[key]) for key in keys if key in loaded}
+            kept = _kept_as(options, keys, loaded)
         except BaseException:
             counts.load_failures += 1
             raise
@@ -408,6 +409,11 @@ class CacheLoader(CacheWriter[V]):
             return loaded, kept
         finally:
             counts.load_seconds += time.perf_counter() - begun
+
+
+def _kept_as(options: Options, keys: list[str], loaded: Mapping[str, Any]) -> dict[str, Options | None]:
+    """Return how each value that was loaded is to be kept; None: not at all."""
+    return {key: options.of(loaded[key]) for key in keys if key in loaded}
 
 
 def _outcome_of_many(content: Any, error: BaseException | None) -> Outcome:

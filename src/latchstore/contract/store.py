@@ -18,12 +18,10 @@ Terms that hold throughout:
 
 from __future__ import annotations
 
-import itertools
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
@@ -38,6 +36,7 @@ from latchstore.contract.arguments import (
     checked_select,
 )
 from latchstore.contract.event_manager import BaseEventManager, get_event_manager
+from latchstore.contract.files import content_of, copy_to_file
 from latchstore.contract.glob_pattern import matching_keys
 from latchstore.contract.values import Value
 
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
 SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
 
 T = TypeVar("T")
-
-_temporary_numbers = itertools.count(1)
 
 
 class AbstractReadOnlyStore(ABC):
@@ -207,22 +204,22 @@ class AbstractReadOnlyStore(ABC):
     def to_file(self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
         """Write the data of a key to a file.
 
-        The data is written to a temporary file in the same directory, which then replaces the target
-        in one step: if anything fails, an old file at `path` is still there, whole. An old file's
-        permissions are kept, a symbolic link is followed. What is no regular file (a pipe, a device)
-        is written to directly.
+        The data is written to an unfinished file in the same directory, which then replaces the target
+        in one step: if anything fails, an old file at `path` is still there, whole. The mode of an old file
+        is kept, its owner where that is allowed; a symbolic link is followed. What is no regular file (a
+        pipe, a device) is written to directly.
 
         Raises
         ------
         KeyError
             If the key is not in the store; no file is touched.
         OSError
-            If the file cannot be written.
+            If the file cannot be written; its ``filename`` is the path.
         """
         checked_buffer_size(buffer_size)
         target = checked_path(path)
         with self.get(key) as stream:
-            _replace_file(os.path.realpath(target), stream, buffer_size)
+            copy_to_file(stream, target, buffer_size)
 
     # -- many keys, at one instant ----------------------------------------------------------------
 
@@ -472,6 +469,8 @@ class AbstractStore(AbstractReadOnlyStore):
     ) -> None:
         """Replace the data of a key by what a file holds and leave its metadata.
 
+        On Linux, locks that this process has on the file stay (POSIX takes them away when it is closed).
+
         Raises
         ------
         OSError
@@ -483,9 +482,8 @@ class AbstractStore(AbstractReadOnlyStore):
             When the change is committed.
         """
         checked_buffer_size(buffer_size)
-        with open(checked_path(path), "rb") as stream:
-            condition = {} if if_revision is None else {"if_revision": if_revision}
-            self.from_bytes(key, stream.read(), **condition)
+        condition = {} if if_revision is None else {"if_revision": if_revision}
+        self.from_bytes(key, content_of(checked_path(path), buffer_size), **condition)
 
     # -- many keys, in one transaction ------------------------------------------------------------
 
@@ -637,30 +635,3 @@ def _selected(metadata: dict[str, Any], names: tuple[str, ...] | None) -> dict[s
     if names is None:
         return metadata
     return {name: metadata[name] for name in names if name in metadata}
-
-
-def _replace_file(target: str, stream: BinaryIO, buffer_size: int) -> None:
-    """Write the stream to `target`, so that it is there whole or not at all."""
-    if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb") as file:
-            _copy(stream, file, buffer_size)
-        return
-    # Opened here and not by tempfile, which makes files that only the owner may read.
-    # Its name does not contain the target's, which may be as long as the system allows.
-    name = f".latchstore-{os.getpid()}-{threading.get_ident()}-{next(_temporary_numbers)}.tmp"
-    temporary = os.path.join(os.path.dirname(target), name)
-    try:
-        with open(temporary, "xb") as file:
-            _copy(stream, file, buffer_size)
-        if os.path.exists(target):
-            os.chmod(temporary, os.stat(target).st_mode & 0o7777)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _copy(source: BinaryIO, target: BinaryIO, buffer_size: int) -> None:
-    while block := source.read(buffer_size):
-        target.write(block)

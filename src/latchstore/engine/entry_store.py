@@ -31,6 +31,7 @@ from latchstore.contract.events import (
     StoreProgressStartEvent,
     StoreProgressStepEvent,
 )
+from latchstore.contract.files import content_of
 from latchstore.contract.store import AbstractStore, SettableValue
 from latchstore.contract.values import ATOMIC_TYPES, Entry, StringValue, entry_from_metadata
 from latchstore.engine.edits import Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
@@ -115,6 +116,7 @@ class EntryStore(EntryReader, AbstractStore):
         *,
         if_revision: int | None = None,
     ) -> None:
+
         key = checked_key(key)
         checked_buffer_size(buffer_size)
         if_revision = checked_revision(if_revision)
@@ -174,8 +176,7 @@ class EntryStore(EntryReader, AbstractStore):
         key = checked_key(key)
         checked_buffer_size(buffer_size)
         if_revision = checked_revision(if_revision)
-        with open(checked_path(path), "rb") as stream:
-            edit = SetData(stream.read())
+        edit = SetData(content_of(checked_path(path), buffer_size))
         self._write_one(key, _conditional(edit, if_revision), "from_file")
 
     def multiset(

@@ -212,7 +212,7 @@ class DictMemoryStore(TransactionalStore):
         OSError
             If the file is not there or cannot be read.
         """
-        from latchstore.engine.saving import read_file  # as in `save`
+        from latchstore.engine.loading import read_file  # as in `save`
 
         entries, revision, clock = read_file(checked_path(path))
         store = cls(event_manager, **options)

@@ -1,0 +1,202 @@
+"""Reading what ``saving.py`` has written, and nothing else: what `save` could not have written is refused.
+
+1. What is not right with a file is StoreFormatError, what keeps it from being read now is OSError. A file
+   that another program is changing is not damaged, nor is one beside which the journal of a change lies that
+   was broken off: who deletes what is damaged would lose what SQLite can bring back.
+2. The bytes of the file alone are read. What SQLite's other users have left beside it does not count, and
+   nothing that stands in it is run: there is no query, and metadata is JSON.
+3. What there is besides our tables is looked at first, and views and triggers are refused, before any row is
+   read.
+
+Thread safety: as ``saving.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from errno import EBUSY
+from typing import Any
+
+from latchstore.contract.arguments import describe
+from latchstore.contract.errors import StoreFormatError
+from latchstore.contract.file_locks import read_database
+from latchstore.contract.files import SIDE_FILES, is_side_file
+from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata
+from latchstore.engine.database_file import DamageError, Database, Header, Row
+from latchstore.engine.saving import APPLICATION, FORMAT, TABLES, check_saveable, is_saveable
+
+#: What revisions are below: SQLite's integers have 64 bits, and the store that is loaded is to go on.
+_BEYOND = 2**62
+
+
+def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
+    """Return the entries in a file, by key, the revision of the last commit, and the reading of the clock.
+
+    Raises
+    ------
+    StoreFormatError
+        If the file is damaged, was not written by `write_file`, or by a later version of it.
+    OSError
+        If it is not there, cannot be read, or is being changed by another program.
+    """
+    try:
+        database = Database(read_database(path, _check_header))
+        return _contents(database)
+    except _ForeignError as error:
+        raise StoreFormatError(f"{path!r} {error}") from None
+    except (DamageError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        for suffix in ("-journal", "-wal"):
+            if is_side_file(path + suffix, SIDE_FILES[suffix]):
+                raise OSError(
+                    EBUSY,
+                    f"is being changed by another program, or was when that was killed: {suffix!r} lies "
+                    "beside it, and opening it with SQLite finishes the change",
+                    path,
+                ) from error
+        raise StoreFormatError(f"{path!r} is damaged: {error}") from error
+
+
+class _ForeignError(Exception):
+    """A file is whole, and none that can be read here; the message goes on after its name."""
+
+
+def _check_header(first: bytes, size: int) -> None:
+    header = Header(first, size)
+    if header.application != APPLICATION:
+        raise _ForeignError("was not written by a store's save()")
+    if header.version != FORMAT:
+        raise _ForeignError(
+            f"has format {header.version}, and this version of latchstore reads format {FORMAT} only"
+        )
+
+
+def _contents(database: Database) -> tuple[dict[str, Entry], int, float | None]:
+    roots = _roots(database.schema())
+    ((revision, count),) = database.rows(roots["about"], 2)
+    if type(revision) is not int or not 0 <= revision < _BEYOND:
+        raise ValueError(f"the revision {describe(revision)} cannot be")
+    entries: dict[str, Entry] = {}
+    found = 0
+    for row in database.rows(roots["entries"], 6):
+        name, entry = _entry(row, revision)
+        entries[name] = entry
+        found += 1
+    if not found == len(entries) == count:
+        raise ValueError(f"it has {found} entries of {describe(count)}")
+    if "sizes" in roots:
+        _set_sizes(database.rows(roots["sizes"], 2), entries)
+    return entries, revision, _clock(database, roots)
+
+
+def _roots(schema: list[Row]) -> dict[str, int]:
+    """Return the root pages of our tables, if they are tables and those that `save` makes."""
+    roots: dict[str, int] = {}
+    for kind, name, _, root, sql in schema:
+        if kind in ("view", "trigger"):
+            raise _ForeignError(f"has a {kind}, {describe(name)}, which save() does not write")
+        if kind == "table" and name in TABLES:
+            if type(sql) is not str or _plain(sql) != _plain(TABLES[name]) or type(root) is not int:
+                raise _ForeignError(f"has another table {name!r} than save() writes")
+            roots[name] = root
+    for name in ("about", "entries"):
+        if name not in roots:
+            raise ValueError(f"it has no table {name!r}")
+    return roots
+
+
+def _plain(sql: str) -> str:
+    """Return SQL as it is, however it is spaced and quoted."""
+    return re.sub(r"\s*([(),])\s*", r"\1", " ".join(sql.replace('"', "").split()))
+
+
+def _clock(database: Database, roots: dict[str, int]) -> float | None:
+    """Return the reading of a cache's clock at the time of the save; None if there was no cache."""
+    if "clock" not in roots:
+        return None
+    ((reading,),) = database.rows(roots["clock"], 1)
+    reading = _real(reading)
+    if not _is_finite(reading):
+        raise ValueError(f"the clock {describe(reading)} cannot be")
+    return float(reading)
+
+
+def _real(value: Any) -> Any:
+    """Return the value of a column of real numbers, of which SQLite stores whole ones as integers."""
+    return float(value) if type(value) is int else value
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _set_sizes(rows: Iterator[Row], entries: dict[str, Entry]) -> None:
+    """Have references weigh what they did."""
+    for key, size in rows:
+        name = _name_of(key)
+        entry = entries.get(name) if type(name) is str else None
+        if type(entry) is not ReferenceEntry or type(size) is not int or size < 0:
+            raise ValueError(f"the size of {describe(name)} cannot be")
+        entry.size = size
+
+
+def _name_of(key: Any) -> Any:
+    """Return the key of a row: one with a lone surrogate, and only that, is a blob."""
+    if type(key) is not bytes:
+        return key
+    name = key.decode("utf-8", "surrogatepass")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name
+    return None
+
+
+def _entry(row: Row, last_revision: int) -> tuple[str, Entry]:
+    """Return the key and the entry of a row."""
+    key, data, metadata, created, modified, revision = row
+    name, created, modified = _name_of(key), _real(created), _real(modified)
+    right = (
+        type(name) is str
+        and (type(data) is bytes or is_saveable(data))
+        and type(metadata) is str
+        and _is_finite(created)
+        and _is_finite(modified)
+        and created <= modified
+        and type(revision) is int
+        and 0 < revision <= last_revision
+    )
+    if not right:
+        raise ValueError(f"the entry of {describe(key)} cannot be")
+    # hot path: most entries have no metadata.
+    entry = Entry() if metadata == "{}" else _items(name, metadata)
+    if type(data) is bytes:
+        entry.data = data
+    else:
+        entry = ReferenceEntry(name, data, items=entry)
+    entry.created, entry.modified, entry.revision = created, modified, revision
+    return name, entry
+
+
+def _items(name: str, metadata: str) -> Entry:
+    """Return an entry with metadata that was JSON."""
+    items = json.loads(metadata, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    entry = entry_from_metadata(items, f"the metadata of {name!r}")
+    for item, value in entry.items():
+        check_saveable(name, item, value)
+    return entry
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; refuse one with a name twice, which no dict comes to."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice in metadata")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse nan and inf, which JSON does not have."""
+    raise ValueError(f"{name} in metadata")

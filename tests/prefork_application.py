@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from latchstore import DictMemoryStore, EventManager, StoreModificationEvent
+from latchstore.engine.inspection import check
 
 preload_app = True
 worker_class = "gthread"
@@ -71,7 +72,7 @@ def on_exit(server: object) -> None:
     over.set()
     writer.join(TIMEOUT)
     store.flush(TIMEOUT)
-    store._table.check()
+    check(store)
     told = {
         "keys": sorted(store.glob("*")),
         "commits": store.info()["revision"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from latchstore import DictMemoryStore
+from latchstore.engine.inspection import table_of
 from latchstore.engine.interface import View
 from latchstore.engine.owner import Claim
 from latchstore.engine.table import Table
@@ -24,15 +25,9 @@ class Entries(dict[str, Any]):
         return super().pop(*arguments)
 
 
-def with_entries(store: DictMemoryStore, entries: dict[str, Any]) -> None:
-    """Have a store keep its entries in another dict, which has to hold what the old one does."""
-    table = store._table
-    store._entries = table.entries = table.preimages.base = entries
-
-
 def with_table(store: DictMemoryStore, table_class: type[Table]) -> None:
     """Have the table of a store be of another class, a subclass with no fields of its own."""
-    store._table.__class__ = table_class
+    table_of(store).__class__ = table_class
 
 
 class NobodyOwns(Table):

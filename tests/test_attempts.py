@@ -26,6 +26,7 @@ from latchstore import (
     TransactionClosedError,
     TransactionConflictError,
 )
+from latchstore.engine.inspection import check
 from tests.schedules import Actor, in_another_thread, run_threads
 
 
@@ -491,7 +492,7 @@ def test_increments_of_eight_threads(
     assert store.to_bytes("x") == b"%d" % (THREADS * TIMES)
     assert store.info()["revision"] == THREADS * TIMES + 1, "each is one commit"
     assert store.info()["snapshots"] == 0
-    store._table.check()
+    check(store)
 
 
 ACCOUNTS = [f"account/{number:02}" for number in range(100)]
@@ -590,4 +591,4 @@ def test_a_banks_money_is_all_there_whenever_it_is_counted(bank: DictMemoryStore
     assert counted(bank) == right
     assert bank.info()["revision"] == 4 * MOVES + 1
     assert (bank.info()["snapshots"], bank.info()["pinned_entries"]) == (0, 0)
-    bank._table.check()
+    check(bank)

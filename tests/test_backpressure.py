@@ -35,6 +35,7 @@ from latchstore import (
 from latchstore.delivery import calls, emission
 from latchstore.delivery import dispatcher as dispatcher_module
 from latchstore.delivery.waiting import Waiters
+from latchstore.engine.inspection import dispatcher_of, table_of
 from tests.schedules import in_another_thread
 
 #: Seconds after which a wait has failed.
@@ -110,7 +111,7 @@ class Crowd:
         self.store = DictMemoryStore(self.manager, max_pending_events=limit, lock_timeout=lock_timeout)
         self.listener = Permitted()
         self.manager.connect(StoreModificationEvent, self.listener.listen)
-        self.door = self.store._dispatcher._room = Door(deaf)
+        self.door = dispatcher_of(self.store)._room = Door(deaf)
         self._executor = ThreadPoolExecutor(8, thread_name_prefix="writer")
         self._written = 0
 
@@ -153,7 +154,7 @@ def changes_nothing(store: DictMemoryStore) -> Iterator[None]:
     before = in_another_thread(facts)
     yield
     assert in_another_thread(facts) == before
-    assert store._latches.writer.claim is None
+    assert table_of(store).latches.writer.claim is None
 
 
 # -- how full is full ------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def test_a_writer_goes_on_when_there_is_room(limit: int, heard: int) -> None:
         for _ in range(heard - 1):
             crowd.listener.permit(1)
         crowd.listener.wait_until_begun(heard)
-        assert crowd.store._dispatcher.crowded
+        assert dispatcher_of(crowd.store).crowded
         assert not writing.done()
         assert not crowd.store.exists("late")
         crowd.listener.permit(1)
@@ -199,7 +200,7 @@ def test_any_number_may_wait_without_a_limit() -> None:
 
 
 def test_a_hundred_thousand_may_wait_by_default() -> None:
-    assert DictMemoryStore(EventManager())._dispatcher._limit == 100_000
+    assert dispatcher_of(DictMemoryStore(EventManager()))._limit == 100_000
 
 
 def test_each_key_of_a_commit_counts() -> None:
@@ -230,7 +231,7 @@ def test_nobody_waits_when_nobody_listens() -> None:
         with store.transaction():
             store.delete("a")
     assert store.stats()["events_pending"] == 0
-    assert not store._dispatcher.running
+    assert not dispatcher_of(store).running
 
 
 def test_nobody_waits_for_events_that_nobody_listens_to() -> None:
@@ -305,7 +306,7 @@ def test_a_waiting_writer_holds_no_lock(write: str) -> None:
         store = crowd.store
         revision = store.info()["revision"]
         writing = crowd.start(lambda: WRITES[write](store))
-        assert store._latches.writer.claim is None
+        assert table_of(store).latches.writer.claim is None
         assert store.to_bytes("k0") == b""
         assert list(store.query_keys()) == ["k0"]
         assert len(store) == 1
@@ -432,9 +433,9 @@ def test_a_wake_up_that_is_missed_is_survived() -> None:
 def test_a_door_that_was_left_shut_opens() -> None:
     """The mark of a full queue stands though all has been heard: the next writer takes it back."""
     store = DictMemoryStore(EventManager(), max_pending_events=1, lock_timeout=0)
-    store._dispatcher.crowded = True
+    dispatcher_of(store).crowded = True
     store.from_bytes("k", b"")
-    assert not store._dispatcher.crowded
+    assert not dispatcher_of(store).crowded
     store.close(TIMEOUT)
 
 
@@ -576,7 +577,7 @@ class TestOptimistic:
                 return transaction.revision
 
             writing = crowd.start(block)
-            assert store._latches.writer.claim is None
+            assert table_of(store).latches.writer.claim is None
             assert not store.exists("mine")
             assert store.info()["revision"] == 1
             crowd.listener.permit(2)
@@ -609,7 +610,7 @@ class TestOptimistic:
             assert list(store.query_keys()) == ["k0"]
             info = store.info()
             assert (info["revision"], info["snapshots"]) == (1, 0)
-            assert store._latches.writer.claim is None
+            assert table_of(store).latches.writer.claim is None
             crowd.listener.permit(10)
             store.flush(TIMEOUT)
             assert crowd.listener.heard == ["k0"]

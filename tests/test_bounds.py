@@ -28,6 +28,7 @@ from latchstore.engine.bounded import bounded
 from latchstore.engine.bounded_table import BoundedTable
 from latchstore.engine.edits import SetData
 from latchstore.engine.entry_facts import OVERHEAD
+from latchstore.engine.inspection import check, table_of
 from latchstore.engine.limits import Limits
 from latchstore.engine.table import Table
 from tests.schedules import in_another_thread, run_threads
@@ -47,7 +48,7 @@ class Clock:
 def store() -> Iterator[DictMemoryStore]:
     with DictMemoryStore(EventManager()) as store:
         yield store
-        store._table.check()
+        check(store)
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ class TestOneCommit:
             put(limits, "a", "b", kind=1)
             put(limits, "c", kind=1)
             assert sorted(store.query_keys(kind=1)) == ["b", "c"]
-            store._table.check()
+            check(store)
 
 
 class TestWhatIsEvicted:
@@ -233,7 +234,7 @@ class TestSeveral:
         limits.close()
         store.multiset(list("abc"), [(b"", {})] * 3)
         assert keys_of(store) == "abc"
-        assert store._table.bounds == ()
+        assert table_of(store).bounds == ()
         put(limits, "d")  # and comes again with the first write
         assert len(store) == 2
         limits.check()
@@ -278,7 +279,7 @@ class TestTime:
         held: list[bool] = []
 
         def clock() -> float:
-            held.append(bool(store._table.latches.table.is_used()))
+            held.append(bool(table_of(store).latches.table.is_used()))
             return 1_000.0
 
         limits = limited(store, max_entries=2, idle=1.0, clock=clock)
@@ -482,7 +483,7 @@ class Told:
 
     def note_written(self, keys: Iterable[str]) -> None:
         assert self.store is not None
-        self.told.append((list(keys), sorted(self.store._table.entries)))
+        self.told.append((list(keys), sorted(table_of(self.store).entries)))
 
 
 def test_a_witness_is_told_before_a_commit_can_be_seen_and_after_it(store: DictMemoryStore) -> None:
@@ -516,7 +517,7 @@ class TestThreads:
             assert worst[0] <= max_entries
             assert worst[1] <= max_bytes
             limits.check()
-            store._table.check()
+            check(store)
 
     def test_readers_of_many_keys_never_find_more(self, store: DictMemoryStore) -> None:
         limits = limited(store, max_entries=5)
@@ -678,7 +679,7 @@ class TestForks:
 
 def test_a_plain_store_has_no_bound(store: DictMemoryStore) -> None:
     store.from_bytes("a", b"")
-    assert store._table.bounds == ()
+    assert table_of(store).bounds == ()
 
 
 def test_facts_of_a_commit_that_failed_are_forgotten(store: DictMemoryStore, clock: Clock) -> None:
@@ -687,7 +688,7 @@ def test_facts_of_a_commit_that_failed_are_forgotten(store: DictMemoryStore, clo
     put(limits, "a", cache_weight=10)
     with pytest.raises(EntryTooLargeError):
         limits.write((("a", entry(cache_weight=20)), ("b", entry(cache_weight=101))), "put")
-    store._table.bounds[0].stale = True
+    table_of(store).bounds[0].stale = True
     assert limits.totals().weight == 10
     limits.check()
     with store.transaction():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from latchstore import Cache, Codec, CodecError, DictMemoryStore, EventManager, StoreError, StoreMapping
 from latchstore.contract.codec import CODECS, JSONCodec, checked_codec, decoded, encoded
+from tests.mapped import store_of
 
 #: What JSON brings back as it was.
 PLAIN = st.recursive(
@@ -124,7 +125,8 @@ class TestErrors:
     @pytest.mark.parametrize("codec", ["pickle", "json", Dates()])
     def test_decoding(self, make: Make, codec: str | Codec) -> None:
         mapping = make(codec)
-        mapping._mapped.from_bytes("the key", b"\xffnonsense")
+        store: Any = store_of(mapping)
+        store.from_bytes("the key", b"\xffnonsense")
         reads: list[Callable[[], object]] = [
             lambda: mapping["the key"],
             lambda: mapping.get("the key"),
@@ -137,7 +139,7 @@ class TestErrors:
             with pytest.raises(CodecError, match="'the key' cannot be decoded: 9 bytes") as caught:
                 read()
             assert caught.value.__cause__ is not None
-            assert mapping._mapped.to_bytes("the key") == b"\xffnonsense"
+            assert store.to_bytes("the key") == b"\xffnonsense"
 
     def test_a_codec_that_returns_no_bytes(self) -> None:
         class Text(Dates):

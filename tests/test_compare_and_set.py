@@ -25,6 +25,7 @@ from latchstore import (
     StoreModificationEvent,
     TransactionConflictError,
 )
+from latchstore.engine.inspection import check
 from tests.schedules import in_another_thread, run_threads
 
 #: What the stores of these tests have at "a", with revision 2; "b" has revision 3, and "none" is missing.
@@ -113,7 +114,7 @@ def test_the_right_revision(store: DictMemoryStore, path: Path, write: str, bloc
     assert store.info()["revision"] == 4
     if AFTER[write] is not None:
         assert store.get("a").revision == 4
-    store._table.check()
+    check(store)
 
 
 @every_block
@@ -153,7 +154,7 @@ def test_another_revision(
     store.flush()
     assert heard == []
     in_another_thread(lambda: store.from_bytes("free", b""))
-    store._table.check()
+    check(store)
 
 
 @every_block

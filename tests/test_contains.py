@@ -117,7 +117,6 @@ class TestIndex:
         for key, before in entries.items():
             index.replace(key, before, None)
         index.check({})
-        assert not index._by_item
 
     def test_only_those_with_the_item_are_looked_at(self) -> None:
         index = MetadataIndex("tags")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from latchstore import (
     FlushTimeoutError,
     StoreSetEvent,
 )
+from latchstore.delivery.deliveries import DeliveryQueue, Mark
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from tests.interrupts.striker import Striker
 
@@ -208,7 +210,7 @@ def test_a_flush_waits_only_for_what_was_queued_before(dispatcher: EventDispatch
     assert first.begun.wait(TIMEOUT)
     flushing = threading.Thread(target=flush, daemon=True)
     flushing.start()
-    while not dispatcher._queue.marks:
+    while not dispatcher.awaited:
         time.sleep(0)
     dispatcher.submit(second)
     assert not flushed.is_set()
@@ -420,18 +422,28 @@ class TestWithoutThreads:
         dispatcher.flush(TIMEOUT)
         assert heard == [1]
 
-    def test_nobody_delivers_beside_another_thread(self, dispatcher: EventDispatcher) -> None:
+    def test_nobody_delivers_beside_another_thread(
+        self, dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         heard: list[int] = []
         slow = Blocking()
         dispatcher.submit(slow)
-        dispatcher.ensure_running()
-        assert slow.begun.wait(TIMEOUT)
         dispatcher.submit(Call(lambda: heard.append(1)))
-        thread = dispatcher._thread
-        dispatcher._deliver_until(lambda: False)
+        start = threading.Thread.start
+
+        def start_and_fail(thread: threading.Thread) -> None:
+            start(thread)
+            assert slow.begun.wait(TIMEOUT)
+            raise MemoryError
+
+        monkeypatch.setattr(threading.Thread, "start", start_and_fail)
+        with pytest.raises(FlushTimeoutError):
+            dispatcher.flush(0)
         assert heard == []
-        assert dispatcher._thread is thread is not None
+        assert dispatcher.thread not in (None, threading.current_thread())
         slow.let_go.set()
+        dispatcher.flush(TIMEOUT)
+        assert heard == [1]
 
     def test_timers_wait_for_a_thread(self, dispatcher: EventDispatcher, no_threads: NoThreads) -> None:
         called = threading.Event()
@@ -443,6 +455,12 @@ class TestWithoutThreads:
 
 def fail_for_memory(*arguments: object, **options: object) -> None:
     raise MemoryError
+
+
+def fail_to_go_on(patches: pytest.MonkeyPatch) -> None:
+    """Have there be no memory for the pause that a thread makes after a MemoryError either."""
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=fail_for_memory)
+    patches.setattr("latchstore.delivery.dispatcher.time", clock)
 
 
 @pytest.fixture
@@ -458,11 +476,11 @@ def bereft(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventDispatcher]:
 
     submit(dispatcher, fail_once)
     submit(dispatcher, lambda: None)
-    thread = dispatcher._thread
+    thread = dispatcher.thread
     assert thread is not None
     with monkeypatch.context() as patches:
-        for name in ("_note_failure", "_start"):
-            patches.setattr(dispatcher, name, fail_for_memory)
+        fail_to_go_on(patches)
+        patches.setattr(threading.Thread, "start", fail_for_memory)
         go_on.set()
         thread.join(TIMEOUT)
     assert not thread.is_alive()
@@ -495,11 +513,11 @@ class TestADeadThread:
         tries: list[int] = []
 
         def fail_once() -> None:
-            while not dispatcher._queue.marks:
+            while not dispatcher.awaited:
                 time.sleep(0)
             tries.append(1)
             if len(tries) == 1:
-                monkeypatch.setattr(dispatcher, "_note_failure", fail_for_memory)
+                fail_to_go_on(monkeypatch)
                 fail_for_memory()
             monkeypatch.undo()
 
@@ -816,7 +834,7 @@ def test_a_stop_that_ran_out_of_time_leaves_a_dispatcher_that_can_start_again() 
     dispatcher = LateWriter()
     dispatcher.submit(Heard())
     dispatcher.ensure_running()
-    thread = dispatcher._thread
+    thread = dispatcher.thread
     late = dispatcher.late
     assert thread is not None
     assert late is not None
@@ -884,24 +902,25 @@ def test_flushes_of_several_revisions_end_one_after_another(dispatcher: EventDis
     assert dispatcher.pending == 0
 
 
-def test_a_revision_that_is_heard_while_the_flush_begins() -> None:
+def test_a_revision_that_is_heard_while_the_flush_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread has passed it before it could know that anybody waits; the flush asks again."""
     dispatcher = EventDispatcher()
     first, second = Commit(1), Commit(2)
 
-    class Late(dict):  # type: ignore[type-arg]
-        """Takes the flag of the flush only when the first commit has been heard, and the second has not."""
+    put_mark = DeliveryQueue.put_mark
 
-        def __setitem__(self, flag: object, value: None) -> None:
-            first.let_go.set()
-            assert second.begun.wait(TIMEOUT)
-            super().__setitem__(flag, value)
+    def put_late(queue: DeliveryQueue, mark: Mark) -> None:
+        """Take the flag of the flush only when the first commit has been heard, and the second has not."""
+        first.let_go.set()
+        assert second.begun.wait(TIMEOUT)
+        put_mark(queue, mark)
 
     dispatcher.submit(first)
     dispatcher.submit(second)
     dispatcher.ensure_running()
-    dispatcher._queue.marks = Late()
-    dispatcher.flush(SHORT, 1)
+    with monkeypatch.context() as patches:
+        patches.setattr(DeliveryQueue, "put_mark", put_late)
+        dispatcher.flush(SHORT, 1)
     second.let_go.set()
     dispatcher.stop(TIMEOUT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -12,14 +13,20 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from types import SimpleNamespace
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType, SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 
 from latchstore.contract import event_manager as default_manager
-from latchstore.contract.event_manager import BaseEventManager, get_event_manager, set_event_manager
+from latchstore.contract.event_manager import (
+    BaseEventManager,
+    get_event_manager,
+    set_default_class,
+    set_event_manager,
+)
 from latchstore.contract.events import (
     BaseEvent,
     StoreDeleteEvent,
@@ -29,8 +36,8 @@ from latchstore.contract.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.delivery import registry
 from latchstore.delivery.event_manager import EventInfo, EventManager
+from latchstore.delivery.registry import Connection, Receiver, Table, identity_of
 
 TIMEOUT = 30
 
@@ -61,6 +68,20 @@ class Owner:
 
     def on_other(self, event: BaseEvent) -> None:
         self.calls.append("on_other")
+
+
+def connections_of(cls: type[Owner]) -> int:
+    """Return how many connections of the methods of a class there are, the dead ones included."""
+    functions = {cls.on_event, cls.on_other}
+    return sum(type(each) is Connection and each.function in functions for each in gc.get_objects())
+
+
+def connection_of(owner: Owner) -> Connection:
+    """Return a connection of an object's listener to `StoreSetEvent`."""
+    identity = identity_of(owner.on_event)
+    receiver = Receiver(owner)
+    receiver.cls, receiver.identity = StoreSetEvent, identity
+    return Connection(identity, Owner.on_event, receiver, ())
 
 
 class Counter:
@@ -331,7 +352,7 @@ class TestWeakReferences:
         assert manager.get_listeners(StoreSetEvent(key="a")) == [kept.on_event]
         assert manager.get_event(StoreSetEvent).listeners == (kept.on_event,)
         manager.connect(OtherEvent, print)
-        assert len(manager.get_event(StoreSetEvent)._connections) == 1
+        assert connections_of(Owner) == 1
 
     def test_emit_takes_the_dead_out(self, manager: EventManager) -> None:
         owner = Owner()
@@ -339,7 +360,7 @@ class TestWeakReferences:
         del owner
         gc.collect()
         manager.emit(OtherEvent())
-        assert manager.get_event(StoreSetEvent)._connections == {}
+        assert connections_of(Owner) == 0
 
     def test_a_listener_that_dies_during_an_emit_is_not_called(
         self, manager: EventManager, caplog: pytest.LogCaptureFixture
@@ -357,27 +378,26 @@ class TestWeakReferences:
         assert calls == []
         assert caplog.records == []
 
-    def test_dead_method_is_not_connected(self, manager: EventManager) -> None:
+    def test_dead_method_is_not_connected(self) -> None:
         # An object at the address of a dead one must not be taken for it, even if the collector
         # has not told the manager yet.
         owner = Owner()
-        manager.connect(StoreSetEvent, owner.on_event)
-        table = manager._table
-        identity = registry.identity_of(owner.on_event)
+        connection = connection_of(owner)
+        table, identity = Table().with_connection(StoreSetEvent, connection, 0), connection.identity
         assert table.connection(StoreSetEvent, identity) is not None
         del owner
         gc.collect()
         assert table.connection(StoreSetEvent, identity) is None
 
-    def test_late_burial_spares_the_successor(self, manager: EventManager) -> None:
+    def test_late_burial_spares_the_successor(self) -> None:
         # A new object may be connected under the identity of a dead one before that is buried.
         owner = Owner()
-        manager.connect(StoreSetEvent, owner.on_event)
-        (old,) = manager.get_event(StoreSetEvent)._connections.values()
-        manager.connect(StoreSetEvent, owner.on_event)
-        manager._dead.append(old.receiver)
-        manager.connect(OtherEvent, print)
-        assert manager.get_listeners(StoreSetEvent) == [owner.on_event]
+        old, new = connection_of(owner), connection_of(owner)
+        assert old.receiver is not None
+        table = Table().with_connection(StoreSetEvent, old, 0).with_connection(StoreSetEvent, new, 0)
+        table = table.without_dead([old.receiver])
+        table.check()
+        assert table.connection(StoreSetEvent, new.identity) is new
 
     def test_other_callables_are_held_strongly(self, manager: EventManager) -> None:
         calls: list[str] = []
@@ -430,7 +450,7 @@ class TestWeakReferences:
         with pytest.raises(KeyError):
             manager.disconnect(StoreSetEvent, print)
         manager.emit(OtherEvent())
-        assert manager.get_event(StoreSetEvent)._connections == {}
+        assert connections_of(Owner) == 0
 
     def test_many_may_die_at_once(self, manager: EventManager) -> None:
         owners = [Owner() for _ in range(10_000)]
@@ -439,7 +459,7 @@ class TestWeakReferences:
         del owners, owner
         gc.collect()
         manager.emit(OtherEvent())
-        assert manager.get_event(StoreSetEvent)._connections == {}
+        assert connections_of(Owner) == 0
 
 
 class TestFilters:
@@ -830,7 +850,7 @@ class TestLookingIn:
         manager.connect(StoreSetEvent, third, filter, priority=1)
         manager.disconnect(StoreSetEvent, first)
         manager.connect(StoreSetEvent, second)
-        info._check()
+        manager.check()
         assert info.listeners == (first, second)
 
     def test_event_info_is_read_only(self, manager: EventManager) -> None:
@@ -1028,12 +1048,23 @@ class TestNoUserCodeUnderTheLock:
         self, manager: EventManager, calls: Calls
     ) -> None:
         """Whoever is slow to publish may put the place to begin some steps back."""
-        oldest = manager._table
         listener = calls.listener("a")
-        manager.connect(StoreSetEvent, listener)
-        manager.connect(OtherEvent, print)
-        manager.disconnect(OtherEvent, print)
-        manager._table = oldest
+
+        def look(frame: FrameType, event: str, called: Any) -> None:
+            # The next table is there; where to begin is assigned after this.
+            if event == "c_return" and called.__name__ == "setdefault":
+                sys.setprofile(None)
+                manager.connect(OtherEvent, print)
+                manager.disconnect(OtherEvent, print)
+                noted.append("slow")
+
+        noted: list[str] = []
+        sys.setprofile(look)
+        try:
+            manager.connect(StoreSetEvent, listener)
+        finally:
+            sys.setprofile(None)
+        assert noted == ["slow"]
         event = StoreSetEvent(key="a")
         assert manager.has_listeners(StoreSetEvent)
         assert not manager.has_listeners(OtherEvent)
@@ -1050,9 +1081,7 @@ class TestNoUserCodeUnderTheLock:
         self, manager: EventManager, monkeypatch: pytest.MonkeyPatch, calls: Calls
     ) -> None:
         first, second = calls.listener("a"), calls.listener("b")
-        monkeypatch.setattr(
-            registry, "_inserted", before_insertion(lambda: manager.connect(StoreSetEvent, second))
-        )
+        in_a_change(monkeypatch, lambda: manager.connect(StoreSetEvent, second))
         manager.connect(StoreSetEvent, first)
         manager.emit(StoreSetEvent(key="a"))
         assert calls == ["b", "a"]
@@ -1123,7 +1152,7 @@ class TestNoUserCodeUnderTheLock:
     ) -> None:
         owners = [Owner()]
         manager.connect(StoreSetEvent, owners[0].on_event)
-        monkeypatch.setattr(registry, "_inserted", before_insertion(owners.clear))
+        in_a_change(monkeypatch, owners.clear)
         listener = calls.listener("a")
         run_in_threads(lambda: manager.connect(StoreSetEvent, listener))
         assert manager.get_listeners(StoreSetEvent) == [listener]
@@ -1141,7 +1170,7 @@ class TestNoUserCodeUnderTheLock:
             manager.connect(StoreSetEvent, new)
             manager.disconnect(StoreSetEvent, old)
 
-        monkeypatch.setattr(registry, "_inserted", before_insertion(finalize))
+        in_a_change(monkeypatch, finalize)
         run_in_threads(lambda: manager.connect(StoreSetEvent, late))
         assert manager.get_listeners(StoreSetEvent) == [new, late]
 
@@ -1182,37 +1211,75 @@ class TestNoUserCodeUnderTheLock:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_lock_is_free_after_a_fork(self, manager: EventManager) -> None:
-        lock = default_manager._default_lock
-        assert lock.acquire(timeout=TIMEOUT)
-        with warnings.catch_warnings():
-            # Forking beside other threads is what this is about.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
-            if child == 0:
-                # Should the child hang after all, the alarm ends it.
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(TIMEOUT)
-                try:
-                    manager.connect(StoreSetEvent, print)
-                    get_event_manager()
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-        lock.release()
-        assert os.waitpid(child, 0)[1] == 0
+        """Whatever line of setting the default another thread is in."""
+        places = itertools.count(1)
+        while (status := status_of_child_forked_at(next(places), manager)) is not None:
+            assert status == 0
+        assert next(places) > 6
 
 
-def before_insertion(action: Callable[[], object]) -> Callable[..., Any]:
-    """Return a stand-in for `_inserted` that runs an action once, in the middle of a change."""
-    insert = registry._inserted
+def status_of_child_forked_at(place: int, manager: EventManager) -> int | None:
+    """Fork a child while a thread is at the n-th line of setting the default; None if there is none."""
+    lines = itertools.count(1)
+    at_place, go_on = threading.Event(), threading.Event()
+
+    def look(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != default_manager.__file__:
+            return None
+        if event == "line" and next(lines) == place:
+            at_place.set()
+            assert go_on.wait(TIMEOUT)
+        return look
+
+    def set_default() -> None:
+        sys.settrace(look)
+        try:
+            set_event_manager(manager)
+        finally:
+            sys.settrace(None)
+
+    with pytest.MonkeyPatch.context() as patches, ThreadPoolExecutor(1) as pool:
+        patches.setattr(default_manager, "_event_manager", None)
+        setting = pool.submit(set_default)
+        while not at_place.wait(0.01):
+            if setting.done():
+                return None
+        try:
+            return status_of_child(manager)
+        finally:
+            go_on.set()
+
+
+def status_of_child(manager: EventManager) -> int:
+    """Fork a child that uses an event manager and the default; return how it ends."""
+    with warnings.catch_warnings():
+        # Forking beside other threads is what this is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+        if child == 0:
+            # Should the child hang after all, the alarm ends it.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(TIMEOUT)
+            try:
+                manager.connect(StoreSetEvent, print)
+                get_event_manager()
+                os._exit(0)
+            finally:
+                os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def in_a_change(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Have an action run once in the middle of the next change: when the table before it has been read."""
+    with_connection = Table.with_connection
     actions = [action]
 
-    def inserted(*arguments: Any) -> Any:
+    def interrupted(table: Table, *arguments: Any) -> Table:
         while actions:
             actions.pop()()
-        return insert(*arguments)
+        return with_connection(table, *arguments)
 
-    return inserted
+    monkeypatch.setattr(Table, "with_connection", interrupted)
 
 
 @pytest.fixture
@@ -1266,7 +1333,7 @@ class TestThreads:
         gc.collect()
         manager.emit(OtherEvent())
         assert len(manager.get_listeners(StoreSetEvent)) == 2
-        assert len(manager.get_event(BaseEvent)._connections) == 0
+        assert connections_of(Owner) == 0
 
     def test_each_disconnect_succeeds_once(self, manager: EventManager) -> None:
         outcomes: list[bool] = []
@@ -1458,7 +1525,7 @@ class TestDefault:
         with pytest.raises(TypeError, match=r"^manager must have an emit method, got "):
             set_event_manager(manager)
 
-    def test_threads_that_come_first_at_once_get_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_threads_that_come_first_at_once_get_the_same(self) -> None:
         barrier = threading.Barrier(2)
 
         class SlowManager(EventManager):
@@ -1467,9 +1534,12 @@ class TestDefault:
                 # Both threads have found that there is no manager yet.
                 barrier.wait(TIMEOUT)
 
-        monkeypatch.setattr(default_manager, "_default_class", SlowManager)
         found: list[BaseEventManager] = []
-        run_in_threads(*[lambda: found.append(get_event_manager())] * 2)
+        set_default_class(SlowManager)
+        try:
+            run_in_threads(*[lambda: found.append(get_event_manager())] * 2)
+        finally:
+            set_default_class(EventManager)
         assert found[0] is found[1]
 
 

@@ -29,6 +29,7 @@ from latchstore.contract.events import (
     StoreTransactionEvent,
     StoreTransactionStartEvent,
     StoreUpdateEvent,
+    is_handled,
 )
 
 TIMEOUT = 30
@@ -84,12 +85,12 @@ class TestBaseEvent:
         assert vars(BaseEvent(self=1))["self"] == 1
 
     def test_starts_unhandled_whatever_the_attributes(self) -> None:
-        assert BaseEvent(_handled=True)._handled is False
+        assert is_handled(BaseEvent(_handled=True)) is False
 
     def test_mark_as_handled(self) -> None:
         event = BaseEvent()
         event.mark_as_handled()
-        assert event._handled is True
+        assert is_handled(event) is True
 
     def test_hooks_do_nothing(self) -> None:
         event = BaseEvent(colour="red")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import itertools
 import logging
 import multiprocessing
 import os
@@ -15,10 +16,10 @@ import threading
 import time
 import traceback
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 from readerwriterlock.rwlock import RWLockFair, RWLockRead, RWLockWrite
@@ -32,7 +33,9 @@ from latchstore import (
     WatchClosedError,
     get_event_manager,
 )
-from latchstore.engine.delivered_store import _stores
+from latchstore.delivery.dispatcher import EventDispatcher
+from latchstore.delivery.threads import DeliveryThread
+from latchstore.engine.inspection import check, dispatcher_of, feed_of, renew_in_child, table_of
 from latchstore.engine.locks import ReadWriteLock
 from tests.builds import fork_beside_busy_threads
 from tests.interrupts import Striker
@@ -91,7 +94,7 @@ def new_store(**options: Any) -> DictMemoryStore:
 
 def check_use(store: DictMemoryStore, heard: list[str]) -> None:
     """Use everything in a child, which must not meet anything of the parent's."""
-    store._table.check()
+    check(store)
     info = store.info()
     assert info["pending_events"] == 0
     revision = info["revision"]
@@ -192,7 +195,7 @@ def test_children_that_are_forked_beside_busy_threads() -> None:
     store.close(TIMEOUT)
     assert heard == ["parent"]
     assert store.info()["revision"] == revision + 1
-    store._table.check()
+    table_of(store).check()
 
 
 def test_a_child_has_no_open_transaction_of_another_thread() -> None:
@@ -343,7 +346,7 @@ def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:
         listener.join(TIMEOUT)
         assert not listener.is_alive()
         (own,) = (thread for thread in threading.enumerate() if thread.name == "latchstore-events")
-        assert store._dispatcher._thread is own is not listener
+        assert dispatcher_of(store).thread is own is not listener
         for number in range(100):
             store.multiset_data([f"a{number}", f"b{number}"], [b"", b""])
         store.flush(TIMEOUT)
@@ -372,7 +375,7 @@ def test_a_signal_handler_may_fork_in_the_middle_of_a_flush() -> None:
     go_on = threading.Event()
 
     def listen(event: object) -> None:
-        while not store._dispatcher._queue.marks:
+        while not dispatcher_of(store).awaited:
             time.sleep(0)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert go_on.wait(TIMEOUT)
@@ -443,6 +446,7 @@ def test_snapshots_and_watches_that_are_open_when_a_child_is_forked() -> None:
 def test_a_watch_of_a_closed_store_is_free_in_a_child() -> None:
     store = new_store()
     watch = store.watch()
+    (buffer,) = feed_of(store).buffers
     store.from_bytes("k", b"")
     store.close()
     held, go_on = threading.Event(), threading.Event()
@@ -451,7 +455,7 @@ def test_a_watch_of_a_closed_store_is_free_in_a_child() -> None:
         held.set()
         assert go_on.wait(TIMEOUT)
 
-    holder = threading.Thread(target=watch._buffer._latch.during, args=(hold,))
+    holder = threading.Thread(target=buffer.latch.during, args=(hold,))
     holder.start()
     assert held.wait(TIMEOUT)
 
@@ -472,6 +476,20 @@ def in_transaction(store: DictMemoryStore, function: Callable[[], object]) -> No
         function()
 
 
+def starting(dispatcher: EventDispatcher, function: Callable[[], object]) -> None:
+    """Call a function where the thread of a dispatcher is started; in a child it is."""
+    parent, start = os.getpid(), DeliveryThread.start
+
+    def call(thread: DeliveryThread) -> None:
+        if os.getpid() == parent:
+            function()
+        else:
+            start(thread)
+
+    with mock.patch.object(DeliveryThread, "start", call):
+        dispatcher.ensure_running()
+
+
 @pytest.mark.parametrize("lock_class", [ReadWriteLock, RWLockFair, RWLockRead, RWLockWrite])
 def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
     """Whoever holds them at that moment, and whatever the class of the reader/writer lock."""
@@ -479,14 +497,14 @@ def test_all_locks_are_free_in_a_child(lock_class: Any) -> None:
     store.from_bytes("k", b"")
     watch = store.watch()
     store.from_bytes("k", b"")
-    table = store._table
+    table = table_of(store)
     sections: list[Callable[..., object]] = [
         functools.partial(in_transaction, store),
         table.read,
         functools.partial(table.exclusively, "held"),
         functools.partial(table.alone, "held", TIMEOUT),
-        watch._buffer._latch.during,
-        store._dispatcher._life.during,
+        feed_of(store).buffers[0].latch.during,
+        functools.partial(starting, dispatcher_of(store)),
     ]
     for section in sections:
         held, go_on = threading.Event(), threading.Event()
@@ -603,18 +621,18 @@ def test_logging_and_the_event_manager_are_free_in_a_child() -> None:
 def test_stores_that_come_and_go_while_children_are_forked() -> None:
     """What a child goes through to find its stores is whole, though other threads were changing it."""
     over = threading.Event()
-    # Other tests may have left stores that are broken on purpose.
-    others = weakref.WeakSet(_stores)
     kept = new_store()
+    #: By thread, those that are there now.
+    made: dict[int, list[DictMemoryStore]] = {}
 
     def come_and_go() -> None:
         while not over.is_set():
-            stores = [new_store() for _ in range(10)]
+            stores = made[threading.get_ident()] = [new_store() for _ in range(10)]
             watches = [store.watch() for store in stores]
             assert len(watches) == len(stores)
 
     def check() -> None:
-        for store in [store for store in _stores if store not in others and not store.info()["closed"]]:
+        for store in itertools.chain.from_iterable(made.values()):
             store.from_bytes("k", b"")
             assert store.to_bytes("k") == b""
         with kept.watch() as changes:
@@ -668,8 +686,8 @@ def test_a_commit_that_is_cut_in_two_is_finished_or_taken_back() -> None:
 
             def look(store: DictMemoryStore = store, renewed: list[Any] = renewed) -> None:
                 # What a child would do, where the thread that commits is not there any more.
-                store._renew_in_child()
-                store._table.check()
+                renew_in_child(store)
+                check(store)
                 store.flush(0)
                 renewed.append({key: store.to_bytes(key) for key in store.glob("*")})
                 assert sorted(store.query_keys(kind="old")) == sorted(

@@ -33,6 +33,7 @@ from latchstore import (
     StoreSetEvent,
 )
 from latchstore.contract.codec import RawCodec
+from latchstore.engine.inspection import check, check_idle, feed_of, table_of
 from latchstore.engine.locks import ReadWriteLock
 
 TIMEOUT = 20.0
@@ -421,7 +422,7 @@ class Case:
         self.store.set("kept", (b"kept", {"kind": "kept"}))
         self.store.set("nested", (b"nested", {"kind": ["kept"]}))
         self.store.event_manager.connect(StoreModificationEvent, self._hear)
-        self.entries = dict(self.store._table.entries)
+        self.entries = dict(table_of(self.store).entries)
         self.revision = self.store.info()["revision"]
 
     def _hear(self, event: Any) -> None:
@@ -442,7 +443,7 @@ class Case:
 
     def check_untouched(self) -> None:
         """Look whether nothing was changed, and nothing told."""
-        table = self.store._table
+        table = table_of(self.store)
         assert table.entries.keys() == self.entries.keys()
         assert all(table.entries[key] is entry for key, entry in self.entries.items())
         assert table.revision == self.revision
@@ -452,7 +453,7 @@ class Case:
 
     def check_changed(self, changed: set[str]) -> None:
         """Look whether only what was named was changed, and all of it told."""
-        table = self.store._table
+        table = table_of(self.store)
         self.store.flush(TIMEOUT)
         assert set(self.heard) == changed
         assert len(self.heard) == len(changed)
@@ -466,7 +467,7 @@ class Case:
         store.connect()
 
         def run() -> None:
-            store._table.check()
+            check(store)
             use(store)
             store.from_bytes("after", b"1")
             with store.transaction():
@@ -479,9 +480,7 @@ class Case:
             store.from_bytes("after", b"2")
         finally:
             Calling.busy = False
-        assert store._latches.writer.claim is None
-        assert store._table.detour is None
-        assert store._engine.routes == {}
+        check_idle(store)
         info = store.info()
         assert (info["snapshots"], info["pinned_entries"]) == (0, 0)
         store.close(TIMEOUT)
@@ -910,7 +909,7 @@ def emitted(store: DictMemoryStore, blocking: Blocking) -> None:
 
 def watched(store: DictMemoryStore, blocking: Blocking) -> None:
     with store.watch(filter={"kind": Raising()}) as changes:
-        changes._interest.terms["kind"] = blocking
+        feed_of(store).buffers[-1].interest.terms["kind"] = blocking
         store.set("watched", (b"", {"kind": "b"}))
         with suppress(TimeoutError, StoreError):
             changes.get(0.0)

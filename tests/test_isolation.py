@@ -24,6 +24,7 @@ from latchstore import (
 )
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit, IfRevision
+from latchstore.engine.inspection import check, table_of
 from latchstore.engine.interface import Engine, View
 from latchstore.engine.owner import Claim
 from latchstore.engine.table import Table
@@ -130,7 +131,7 @@ class WritesThrough(Transaction):
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         super()._write_one(key, edit, purpose)
-        cast(DictMemoryStore, self._store)._entries[key] = self._entry(key)
+        table_of(cast(DictMemoryStore, self._store)).entries[key] = self._entry(key)
 
 
 class WritingThrough(Broken):
@@ -207,7 +208,7 @@ def assert_ruled_out(schedule: Schedule, optimistic: bool, broken: type[DictMemo
     assert schedule(broken(EventManager()), optimistic), f"{schedule.__name__} is blind on {broken.__name__}"
     good = DictMemoryStore(EventManager())
     assert not schedule(good, optimistic)
-    good._table.check()
+    check(good)
     assert good.info()["snapshots"] == 0
 
 

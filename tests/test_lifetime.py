@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from latchstore import DictMemoryStore, EventManager, StoreSetEvent
+from latchstore.engine.inspection import dispatcher_of
 from tests.builds import skip_late_finalizer
 
 TIMEOUT = 20.0
@@ -54,7 +55,7 @@ def used_store() -> DictMemoryStore:
 def test_a_store_that_is_dropped_frees_its_thread_and_memory() -> None:
     store = used_store()
     assert store_threads()
-    references: list[weakref.ref[object]] = [weakref.ref(store), weakref.ref(store._dispatcher)]
+    references: list[weakref.ref[object]] = [weakref.ref(store), weakref.ref(dispatcher_of(store))]
     store.flush(TIMEOUT)
     del store
     gc.collect()
@@ -152,8 +153,9 @@ store.event_manager.connect(StoreSetEvent, lambda event: print(f"heard {event.ke
 
 #: The thread holds nothing of the script (no listener, no function), or its finalizers would not be called.
 CUT_OFF = (
+    "from latchstore.engine.inspection import table_of\n"
     "store = DictMemoryStore(EventManager(), lock_timeout=60)\n"
-    "threading.Thread(daemon=True, target=store._table"
+    "threading.Thread(daemon=True, target=table_of(store)"
 )
 
 #: What a finalizer does that needs others: it prints what waiting for them comes to.
@@ -181,13 +183,13 @@ FINALIZERS = {
     "close of a store that was not used": ("", "store.close(60); print('closed')", ["closed"]),
     "calls while a thread that was cut off is in a section": (
         f"{CUT_OFF}.exclusively, args=('cut off', threading.Event().wait)).start()\n"
-        "while not store._latches.table.own.holder: pass",
+        "while not table_of(store).latches.table.own.holder: pass",
         WRITE_AND_FLUSH,
         ["LockTimeoutError", "FlushTimeoutError"],
     ),
     "calls while a thread that was cut off is the owner": (
         f"{CUT_OFF}.alone, args=('cut off', 60, threading.Event().wait)).start()\n"
-        "while store._latches.writer.claim is None: pass",
+        "while table_of(store).latches.writer.claim is None: pass",
         WRITE_AND_FLUSH,
         ["LockTimeoutError", "flushed"],
     ),
@@ -288,4 +290,4 @@ def test_where_no_thread_can_be_started_any_more_the_writer_calls_the_listeners(
     assert heard == [(key, threading.current_thread()) for key in keys]
     store.flush(TIMEOUT)
     store.close(TIMEOUT)
-    assert not store._dispatcher.running
+    assert not dispatcher_of(store).running

@@ -19,9 +19,10 @@ from latchstore import (
     TransactionError,
 )
 from latchstore.delivery.waiting import Latch, Waiters, thread_name
+from latchstore.engine.inspection import check, replace_entries, table_of
 from latchstore.engine.locks import AnyReadWriteLock, Lockable, ReadWriteLock
 from tests.schedules import TIMEOUT, in_another_thread, run_threads
-from tests.tables import Entries, with_entries
+from tests.tables import Entries
 
 #: Seconds that a wait takes which is meant to fail.
 SHORT = 0.05
@@ -71,18 +72,18 @@ class Elsewhere:
 
 def check_all_free(store: DictMemoryStore) -> None:
     """Read, commit and be the owner once, in another thread, without waiting."""
-    timeout, latches = store._table.timeout, store._latches
+    timeout, latches = table_of(store).timeout, table_of(store).latches
 
     def use_all() -> None:
-        assert store._table.read(int) == store._table.exclusively("check", int) == 0
+        assert table_of(store).read(int) == table_of(store).exclusively("check", int) == 0
         with store.transaction():
             pass
 
-    latches.table.timeout = store._table.timeout = 0.0
+    latches.table.timeout = table_of(store).timeout = 0.0
     try:
         in_another_thread(use_all)
     finally:
-        latches.table.timeout = store._table.timeout = timeout
+        latches.table.timeout = table_of(store).timeout = timeout
     assert latches.writer.claim is None
     assert latches.table.own.holder == 0
     assert not any(latches.table.own.readers.values())
@@ -112,7 +113,7 @@ def in_transaction(store: DictMemoryStore, notes: str) -> Callable[[Callable[[],
 
 def in_a_commit(store: DictMemoryStore, purpose: str) -> Callable[[Callable[[], object]], object]:
     """Return a section of the writer."""
-    return lambda stay: store._table.exclusively(purpose, stay)
+    return lambda stay: table_of(store).exclusively(purpose, stay)
 
 
 # -- a reader/writer lock ---------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def test_readers_and_writers_exclude_each_other() -> None:
 
 
 def test_readers_share_the_table(store: DictMemoryStore) -> None:
-    table = store._table
+    table = table_of(store)
     assert table.read(in_another_thread, lambda: table.read(int)) == 0
 
 
@@ -258,7 +259,7 @@ def test_a_writer_keeps_everybody_out_and_is_named(store: DictMemoryStore) -> No
 
 def test_a_reader_keeps_writers_out_and_is_named(store: DictMemoryStore) -> None:
     with (
-        Elsewhere(store._table.read, "the auditor"),
+        Elsewhere(table_of(store).read, "the auditor"),
         pytest.raises(LockTimeoutError) as raised,
     ):
         store.from_bytes("k", b"")
@@ -363,9 +364,9 @@ def test_the_end_of_a_transaction_takes_the_write_side_once_and_its_block_holds_
 
 def test_a_section_that_fails_gives_the_table_back(store: DictMemoryStore) -> None:
     with pytest.raises(ZeroDivisionError):
-        store._table.read(divmod, 1, 0)
+        table_of(store).read(divmod, 1, 0)
     with pytest.raises(ZeroDivisionError):
-        store._table.exclusively("dividing", divmod, 1, 0)
+        table_of(store).exclusively("dividing", divmod, 1, 0)
     check_all_free(store)
 
 
@@ -376,7 +377,7 @@ def test_a_store_works_with_any_lock_of_the_library(lock_class: Any) -> None:
     store.delete("a")
     assert list(store.query_keys(n=2)) == ["b"]
     assert store.info()["keys"] == len(store) == 1
-    store._table.check()
+    check(store)
     check_all_free(store)
 
 
@@ -403,14 +404,14 @@ def test_waiting_for_the_owner_ends_with_its_thread_notes_and_time(store: DictMe
 
 
 def test_a_timeout_of_its_own(store: DictMemoryStore) -> None:
-    store._table.timeout = ENDLESS
+    table_of(store).timeout = ENDLESS
     with (
         Elsewhere(in_transaction(store, "")),
         pytest.raises(LockTimeoutError, match=r"^transaction 'mine': no write lock in 0 s"),
         store.transaction("mine", timeout=0),
     ):
         raise AssertionError("two owners")
-    store._table.timeout = SHORT
+    table_of(store).timeout = SHORT
 
 
 @pytest.mark.parametrize("woken", [True, False], ids=["woken", "the wake-up is lost"])
@@ -427,7 +428,7 @@ def test_waiting_ends_when_the_owner_ends(woken: bool, monkeypatch: pytest.Monke
         ]
         for thread in threads:
             thread.start()
-        while len(store._latches.writer.waiters.bells) < 3:
+        while len(table_of(store).latches.writer.waiters.bells) < 3:
             assert all(thread.is_alive() for thread in threads)
         assert len(store) == 0
         elsewhere.leave()
@@ -435,39 +436,39 @@ def test_waiting_ends_when_the_owner_ends(woken: bool, monkeypatch: pytest.Monke
             thread.join(TIMEOUT)
         assert not any(thread.is_alive() for thread in threads)
     assert len(store) == 3
-    assert not store._latches.writer.waiters.bells
+    assert not table_of(store).latches.writer.waiters.bells
     check_all_free(store)
 
 
 def test_waiting_ends_when_a_block_that_nobody_holds_is_freed(store: DictMemoryStore) -> None:
-    store._table.timeout = ENDLESS
+    table_of(store).timeout = ENDLESS
     held = [store.transaction("dropped")]
     held[0].__enter__()
     store.from_bytes("k", b"never committed")
     writer = threading.Thread(target=store.from_bytes, args=("other", b""))
     writer.start()
-    while not store._latches.writer.waiters.bells:
+    while not table_of(store).latches.writer.waiters.bells:
         assert writer.is_alive()
     held.clear()
     writer.join(TIMEOUT)
     assert not writer.is_alive()
     assert list(store.query_keys()) == ["other"]
     assert store.current_transaction() is None
-    store._table.timeout = SHORT
+    table_of(store).timeout = SHORT
 
 
 def test_who_gives_up_waiting_for_the_owner_leaves_no_bell(store: DictMemoryStore) -> None:
     with Elsewhere(in_transaction(store, "")):
         with pytest.raises(LockTimeoutError):
             store.from_bytes("k", b"")
-        assert not store._latches.writer.waiters.bells
+        assert not table_of(store).latches.writer.waiters.bells
 
 
 def test_the_time_that_the_owner_has_held_counts_from_its_beginning(
     store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = "latchstore.engine.owner.time.time"
-    writer = store._latches.writer
+    writer = table_of(store).latches.writer
     assert writer.describe() == "which is free now"
     monkeypatch.setattr(clock, lambda: 1000.0)
     with store.transaction("slow"):
@@ -496,25 +497,25 @@ def test_one_thread_is_the_owner(store: DictMemoryStore) -> None:
 
 
 def test_the_end_of_a_claim_that_is_not_the_owner_s_lets_nobody_in(store: DictMemoryStore) -> None:
-    with store.transaction("first") as first:
-        pass
+    with store.transaction("first"):
+        ended = table_of(store).latches.writer.claim
+    assert ended is not None
     with store.transaction("second"):
-        owner = store._latches.writer.claim
-        assert first._claim is not None
-        store._engine.end(first._claim)
-        assert store._latches.writer.claim is owner is not None
+        owner = table_of(store).latches.writer.claim
+        table_of(store).end(ended)
+        assert table_of(store).latches.writer.claim is owner is not None
 
 
 def test_an_owner_that_would_wait_for_itself_is_told_at_once(store: DictMemoryStore) -> None:
     """As the store's calls go to the block it takes a call of the engine to come to this."""
     with store.transaction("mine"):
-        store._table.timeout = ENDLESS
+        table_of(store).timeout = ENDLESS
         with pytest.raises(
             LockTimeoutError,
             match=r"^again: this thread is already writing \(transaction 'mine'\) and would wait for itself$",
         ):
-            store._engine.commit((), "again")
-        store._table.timeout = SHORT
+            table_of(store).commit((), "again")
+        table_of(store).timeout = SHORT
 
 
 def test_a_thread_that_has_ended_is_said_to_have() -> None:
@@ -616,7 +617,7 @@ def test_a_finalizer_in_the_middle_of_a_commit_is_refused_and_the_commit_goes_on
             Finalized(lambda: results.extend(attempts_of(store, call)))
             super().__setitem__(key, value)
 
-    with_entries(store, Finalizing())
+    replace_entries(store, Finalizing())
     store.multiset_data(["a", "b"], [b"1", b"2"])
     assert len(results) == 2
     for error in results:
@@ -638,7 +639,7 @@ def test_a_finalizer_in_the_middle_of_a_read_may_read_and_is_refused_to_write(
     store = DictMemoryStore(EventManager(), lock_timeout=ENDLESS, lock_class=lock_class)
     store.from_bytes("a", b"1")
     purpose, call = NEEDING[name]
-    results = store._table.read(attempts_of, store, call)
+    results = table_of(store).read(attempts_of, store, call)
     if name in READING:
         expected = attempts_of(store, call)
         assert [type(result) for result in results] == [type(result) for result in expected]
@@ -658,19 +659,19 @@ def test_a_read_in_the_middle_of_a_read_does_not_wait_for_a_writer_that_waits(
     store: DictMemoryStore,
 ) -> None:
     """The writer waits for the read around it."""
-    store._table.timeout = store._latches.table.timeout = ENDLESS
+    table_of(store).timeout = table_of(store).latches.table.timeout = ENDLESS
 
     def read() -> int:
         writer.start()
-        while not store._latches.table.own.holder:
+        while not table_of(store).latches.table.own.holder:
             assert writer.is_alive()
         return len(store)
 
     writer = threading.Thread(target=store.from_bytes, args=("k", b""))
-    assert store._table.read(read) == 0
+    assert table_of(store).read(read) == 0
     writer.join(TIMEOUT)
     assert len(store) == 1
-    store._table.timeout = store._latches.table.timeout = SHORT
+    table_of(store).timeout = table_of(store).latches.table.timeout = SHORT
 
 
 def test_a_finalizer_in_the_middle_of_a_commit_may_read_a_key() -> None:
@@ -683,7 +684,7 @@ def test_a_finalizer_in_the_middle_of_a_commit_may_read_a_key() -> None:
             super().__setitem__(key, value)
             Finalized(lambda: seen.append((store.to_bytes("a"), store.exists("b"))))
 
-    with_entries(store, Finalizing(store._entries))
+    replace_entries(store, Finalizing(table_of(store).entries))
     store.multiset_data(["a", "b"], [b"1", b"2"])
     assert seen == [(b"before", False)] * 2
     assert store.to_bytes("a") == b"1"

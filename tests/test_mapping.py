@@ -30,6 +30,7 @@ from latchstore import (
     TransactionClosedError,
 )
 from tests.contract.reference_store import ReferenceStore
+from tests.mapped import store_of
 
 THREADS = 8
 #: Seconds after which a wait in a test has failed.
@@ -304,12 +305,12 @@ class Waiting:
 @pytest.mark.parametrize("make", SHARED)
 def test_the_codec_is_called_with_no_lock_held(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     mapping: Any = make()
-    monkeypatch.setattr(Waiting, "store", mapping._mapped, raising=False)
+    monkeypatch.setattr(Waiting, "store", store_of(mapping), raising=False)
     mapping["key"] = Waiting()
     assert isinstance(mapping.setdefault("key", 1), Waiting)
     assert isinstance(mapping.pop("key"), Waiting)
     mapping.setdefault("key", Waiting())
-    mapping._mapped.delete("other")
+    store_of(mapping).delete("other")
     assert mapping.popitem()[0] == "key"
     mapping.update(key=Waiting())
     assert "key" in mapping
@@ -381,7 +382,7 @@ class TestInBetween:
 @pytest.mark.parametrize("make", SHARED)
 def test_update_and_clear_are_one_commit(make: Make) -> None:
     mapping = make()
-    store: Any = mapping._mapped
+    store: Any = store_of(mapping)
     watch = store.watch()
     mapping.update(a=1, b=2, c=3)
     assert len({store.get(key).revision for key in "abc"}) == 1
@@ -556,7 +557,7 @@ class TestThreads:
 
     def test_update_and_clear(self, make: Make) -> None:
         mapping = make()
-        store: Any = mapping._mapped
+        store: Any = store_of(mapping)
         sizes = set()
 
         def run(number: int) -> None:

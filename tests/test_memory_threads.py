@@ -28,11 +28,12 @@ from latchstore import (
 )
 from latchstore.contract.values import Entry
 from latchstore.delivery.dispatcher import Delivery
+from latchstore.engine.inspection import check, replace_entries, table_of
 from latchstore.engine.locks import TableLock
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
 from tests.builds import WITHOUT_GIL
-from tests.tables import Entries, NobodyOwns, with_entries, with_table
+from tests.tables import Entries, NobodyOwns, with_table
 
 #: Seconds after which a wait is a failure; no wait that succeeds takes a noticeable part of it.
 TIMEOUT = 20.0
@@ -203,9 +204,9 @@ def made(
 ) -> DictMemoryStore:
     """Return a new store whose waits are noted, and that can be held up in the middle of a commit."""
     store = DictMemoryStore(EventManager(), **{"lock_timeout": TIMEOUT, **options})
-    store._latches.table.__class__ = WatchedTableLock
+    table_of(store).latches.table.__class__ = WatchedTableLock
     if pause is not None:
-        with_entries(store, HaltingDict(pause))
+        replace_entries(store, HaltingDict(pause))
     if table_class is not None:
         with_table(store, table_class)
     return store
@@ -461,7 +462,7 @@ def halves_in_a_held_up_commit(make: Make, moment: str) -> dict[str, str]:
     writer.result()
     found = {name: reader.result() for name, reader in readers.items()}
     assert one_round(store) == []
-    store._table.check()
+    check(store)
     return {name: violation for name, violation in found.items() if violation}
 
 
@@ -579,7 +580,7 @@ def test_a_query_that_has_seen_a_commit_is_not_followed_by_a_read_from_before_it
     seen: list[object] = []
 
     def look() -> None:
-        if len(store._table.entries) == 2:
+        if len(table_of(store).entries) == 2:
             seen.append((len(store), store.to_bytes("a"), store.to_bytes("b")))
 
     store = guarded(lock_class=lambda: WatchedLock(lambda: Background(look).result()))
@@ -596,7 +597,7 @@ def a_key_named_twice(make: Make) -> list[bytes]:
     pause = Pause("put")
     store = make(pause)
     store.multiset_data(("a", "b"), (b"old", b"old"))
-    entries = store._entries
+    entries = table_of(store).entries
     assert isinstance(entries, HaltingDict)
     writers: list[Background[None]] = []
 
@@ -676,7 +677,7 @@ def halves_in_many_commits(store: DictMemoryStore, commits: int, pause: RoundPau
     finally:
         ended.set()
     assert all(reader.result(3 * TIMEOUT) > 0 for reader in readers)
-    store._table.check()
+    check(store)
     return found
 
 
@@ -770,7 +771,7 @@ def test_threads_that_write_different_keys_do_not_harm_each_other() -> None:
 
     for thread in [Background(work, number) for number in range(threads)]:
         thread.result(3 * TIMEOUT)
-    store._table.check()
+    check(store)
     for number in range(threads):
         turns = sorted(metadata["turn"] for _, metadata in store.query(thread=number))
         # The last of each slot but the seventh, which was deleted each time.
@@ -872,7 +873,7 @@ def test_a_rollback_is_never_seen() -> None:
         1 / 0
     seen.append(Background(everything, store).result())
     assert seen == [before, before]
-    store._table.check()
+    check(store)
 
 
 WRITES: dict[str, Callable[[DictMemoryStore], object]] = {

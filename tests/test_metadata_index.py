@@ -11,6 +11,7 @@ import pytest
 
 from latchstore import DictMemoryStore, EventManager
 from latchstore.contract.values import Entry, entry_from_metadata
+from latchstore.engine.inspection import check
 from latchstore.engine.metadata_index import MetadataIndex
 
 NAN = float("nan")
@@ -167,7 +168,7 @@ def test_an_index_of_a_live_store_is_that_of_a_new_one(value: Any) -> None:
     store.set_metadata("with", {"name": value})
     store.set_metadata("without", {"other": value})
     store.add_index("name")
-    store._table.check()
+    check(store)
     assert list(store.query_keys(name=value)) == (["with"] if value == value else [])
     store.add_index("name")
     assert store.info()["indexes"] == ["name"]

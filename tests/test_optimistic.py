@@ -24,6 +24,7 @@ from latchstore import (
     StoreKeyEvent,
     TransactionConflictError,
 )
+from latchstore.engine.inspection import check, table_of
 from latchstore.engine.locks import ReadWriteLock
 from tests.schedules import Actor, in_another_thread
 
@@ -67,8 +68,8 @@ def conflict(store: DictMemoryStore, body: Reading, meanwhile: Writing) -> tuple
         assert not store.exists("mark"), "nothing of the block is committed"
     facts = store.info()
     assert (facts["snapshots"], facts["pinned_entries"]) == (0, 0)
-    assert store._table.detour is None
-    store._table.check()
+    assert table_of(store).detour is None
+    check(store)
     return () if error is None else error.keys
 
 
@@ -513,7 +514,7 @@ def test_the_body_takes_no_lock() -> None:
         store.set("a", (b"", {"kind": "document"}))
         with store.transaction(optimistic=True) as tx:
             lock.refusing = True
-            assert store._latches.writer.describe() == "which is free now"
+            assert table_of(store).latches.writer.describe() == "which is free now"
             for view in (tx, store):
                 view.get("a")
                 view.exists("b")

@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+import tqdm
 
 import latchstore
 from latchstore import DictMemoryStore, EventManager, ProgressBars, StoreError
-from latchstore.contract.events import StoreProgressEvent
+from latchstore.contract.events import StoreProgressEvent, StoreProgressManager, StoreProgressStartEvent
 
 
 class Screen(io.StringIO):
@@ -36,6 +37,25 @@ class BrokenStream(io.RawIOBase):
 @pytest.fixture
 def store() -> DictMemoryStore:
     return DictMemoryStore(EventManager())
+
+
+@pytest.fixture
+def open_bars(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return a list that has the bars of tqdm which were made and not closed."""
+    made: list[object] = []
+
+    class Bar(tqdm.tqdm):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+        def close(self) -> None:
+            super().close()
+            if self in made:
+                made.remove(self)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    return made
 
 
 def bars(store: DictMemoryStore, screen: Screen) -> ProgressBars:
@@ -66,13 +86,13 @@ def test_a_value_has_a_known_length(store: DictMemoryStore) -> None:
     assert any("100%" in picture and "1.00k/1.00k" in picture for picture in screen.pictures())
 
 
-def test_a_stream_that_fails_is_shown_to_have_failed(store: DictMemoryStore) -> None:
+def test_a_stream_that_fails_is_shown_to_have_failed(store: DictMemoryStore, open_bars: list[object]) -> None:
     screen = Screen()
-    with store, bars(store, screen) as shown:
+    with store, bars(store, screen):
         with pytest.raises(OSError, match="the line is dead"):
             store.set_data("call", BrokenStream(), 100)
         store.flush()
-        assert not shown._bars
+        assert open_bars == []
     assert any("the line is dead (exception)" in picture for picture in screen.pictures())
 
 
@@ -85,31 +105,38 @@ def test_bars_of_another_store_are_not_shown(store: DictMemoryStore) -> None:
     assert screen.getvalue() == ""
 
 
-def test_after_the_block_nobody_listens_and_no_bar_is_open(store: DictMemoryStore) -> None:
+def test_after_the_block_nobody_listens_and_no_bar_is_open(
+    store: DictMemoryStore, open_bars: list[object]
+) -> None:
     screen = Screen()
     with store:
-        with bars(store, screen) as shown:
+        with bars(store, screen):
             # An operation that begins in the block and does not end in it.
-            progress = store._progress("film", None, 1_000)
+            progress = StoreProgressManager(
+                store.event_manager, source=store, steps=1_000, message="film", key="film", metadata={}
+            )
             progress.__enter__()
-            store.flush()
-            assert len(shown._bars) == 1
-        assert not shown._bars
+            assert len(open_bars) == 1
+        assert open_bars == []
         assert not store.event_manager.has_listeners(StoreProgressEvent)
         progress.__exit__(None, None, None)
 
 
-def test_a_bar_that_is_opened_as_the_block_ends_is_closed(store: DictMemoryStore) -> None:
+def test_a_bar_that_is_opened_as_the_block_ends_is_closed(
+    store: DictMemoryStore, open_bars: list[object]
+) -> None:
     screen = Screen()
-    shown = bars(store, screen)
+    with bars(store, screen):
+        (hear,) = store.event_manager.get_listeners(StoreProgressStartEvent(store))
     started: list[Any] = []
     store.event_manager.connect(StoreProgressEvent, started.append)
     with store:
         store.set_data("film", io.BytesIO(bytes(100)), 100)
         store.flush()
-    shown._hear(started[0])  # the event was on its way when the block ended
-    assert not shown._bars
-    shown._hear(started[1])
+    hear(started[0])  # the event was on its way when the block ended
+    assert screen.pictures()
+    assert open_bars == []
+    hear(started[1])
 
 
 def test_each_block_needs_its_own(store: DictMemoryStore) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from latchstore import AbstractReadOnlyStore, DictMemoryStore, EventManager
+from latchstore.engine.inspection import check, table_of
 
 PROFILE = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -286,7 +287,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
                 value = store.get(key)
                 assert (value.data.read(), value.metadata, value.size) == (data, metadata, len(data))
                 assert value.created <= value.modified
-        assert set(store._table.entries) == set(self.committed)
+        assert set(table_of(store).entries) == set(self.committed)
         assert set(store.info()["indexes"]) == set(self.indexes)
 
     @invariant()
@@ -298,7 +299,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
     @invariant()
     def keeps_its_own_invariants(self) -> None:
-        self.store._table.check()
+        check(self.store)
 
 
 TestStoreAgainstDict = StoreAgainstDict.TestCase
@@ -471,13 +472,13 @@ def test_indexes_change_no_answer(history: list[tuple[str, str, dict[str, Any]]]
     half = DictMemoryStore(EventManager(), indexes=["p"])
     players = zip(play(plain, history), play(indexed, history), play(half, history), strict=True)
     for step, _ in enumerate(players):
-        indexed._table.check()
+        check(indexed)
         if step == moment:
             assert all_answers(indexed) == all_answers(half) == all_answers(plain) == scan(plain)
     assert all_answers(indexed) == all_answers(half) == all_answers(plain) == scan(plain)
     half.add_index("q")
     half.remove_index("p")
-    half._table.check()
+    check(half)
     assert all_answers(half) == all_answers(plain)
 
 
@@ -491,9 +492,9 @@ def test_one_key_moves_between_values(first: Any, second: Any, wanted: Any) -> N
         for store in (plain, indexed):
             store.set_metadata("other", {"p": first})
             store.set_metadata("key", {"p": value})
-        indexed._table.check()
+        check(indexed)
         assert sorted(indexed.query_keys(p=wanted)) == sorted(plain.query_keys(p=wanted))
     for store in (plain, indexed):
         store.delete("key")
-    indexed._table.check()
+    check(indexed)
     assert list(indexed.query_keys(p=wanted)) == list(plain.query_keys(p=wanted))

@@ -79,7 +79,7 @@ def store() -> Iterator[DictMemoryStore]:
 def _no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a program that does not use asyncio, which other tests may have loaded."""
     monkeypatch.delitem(sys.modules, "asyncio", raising=False)
-    monkeypatch.setattr("latchstore.engine.routes._running_loop", None)
+    monkeypatch.setattr("latchstore.engine.routes.running_loop", None)
 
 
 def traced_get(store: DictMemoryStore) -> list[str]:

@@ -27,6 +27,7 @@ from latchstore import (
     StoreFormatError,
     StoreSetEvent,
 )
+from latchstore.engine.inspection import check
 from tests.interrupts import Striker
 
 fcntl = pytest.importorskip("fcntl")
@@ -87,7 +88,7 @@ def test_what_is_saved_comes_back(
     assert facts(loaded) == facts(store)
     # 1, 1.0 and True are equal: their types are looked at, too.
     assert repr(facts(loaded)) == repr(facts(store))
-    loaded._table.check()
+    check(loaded)
     assert loaded.info()["revision"] == store.info()["revision"]
     assert os.listdir(path.parent) == ["saved"]
 

@@ -25,6 +25,7 @@ from latchstore import (
     TransactionError,
 )
 from latchstore.delivery.waiting import Waiters
+from latchstore.engine.inspection import dispatcher_of, table_of
 
 TIMEOUT = 30.0
 
@@ -116,7 +117,7 @@ def test_a_transaction_says_for_itself_how_long_it_waits(slow: SlowListener) -> 
 
 def test_an_optimistic_commit_that_is_refused_is_rolled_back(slow: SlowListener) -> None:
     store = full_store(slow, None)
-    store._dispatcher._limit, store._dispatcher._room_below = 1, 1
+    dispatcher_of(store)._limit, dispatcher_of(store)._room_below = 1, 1
     rolled_back: list[str] = []
     with pytest.raises(BackpressureError), store.transaction("late", timeout=0, optimistic=True) as tx:  # noqa: PT012
         tx.from_bytes("mine", b"")
@@ -131,13 +132,13 @@ def test_an_optimistic_commit_that_is_refused_is_rolled_back(slow: SlowListener)
 def waiting_writer(store: DictMemoryStore, pool: ThreadPoolExecutor) -> Future[None]:
     """Have a thread wait at the door; return when it does."""
     at_door = threading.Event()
-    is_full = store._dispatcher._is_full
+    is_full = dispatcher_of(store)._is_full
 
     def watched() -> bool:
         at_door.set()
         return is_full()
 
-    store._dispatcher._is_full = watched  # type: ignore[method-assign]
+    dispatcher_of(store)._is_full = watched  # type: ignore[method-assign]
     waiting = pool.submit(store.from_bytes, "late", b"")
     assert at_door.wait(TIMEOUT)
     return waiting
@@ -151,7 +152,7 @@ def test_a_writer_that_waits_holds_no_lock_and_goes_on_when_there_is_room(
     assert not waiting.done()
     assert store.to_bytes("k0") == b""
     assert len(store) == 2
-    assert store._latches.writer.claim is None
+    assert table_of(store).latches.writer.claim is None
     slow.let(1)
     waiting.result(TIMEOUT)
     slow.let()
@@ -169,7 +170,7 @@ class Deaf(Waiters):
 def test_a_wake_up_that_is_missed_costs_a_moment(slow: SlowListener, pool: ThreadPoolExecutor) -> None:
     store = full_store(slow, 1)
     waiting = waiting_writer(store, pool)
-    store._dispatcher._room = Deaf()
+    dispatcher_of(store)._room = Deaf()
     slow.let()
     waiting.result(TIMEOUT)
 
@@ -246,14 +247,14 @@ def test_a_flush_waits_for_a_commit_that_can_be_seen_and_is_not_queued_yet(
     heard: list[str] = []
 
     store = DictMemoryStore(EventManager())
-    submit = store._dispatcher.submit
+    submit = dispatcher_of(store).submit
 
     def stopping(delivery: Any) -> None:
         stopped.set()
         assert go_on.wait(TIMEOUT)
         submit(delivery)
 
-    monkeypatch.setattr(store._dispatcher, "submit", stopping)
+    monkeypatch.setattr(dispatcher_of(store), "submit", stopping)
     store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
     writing = pool.submit(store.from_bytes, "k", b"")
     assert stopped.wait(TIMEOUT)
@@ -413,14 +414,14 @@ def test_nobody_writes_after_close_has_returned(
     store.event_manager.connect(StoreSetEvent, slow)
     store.from_bytes("first", b"")
     at_the_door, closed = threading.Event(), threading.Event()
-    wait_for_room = store._dispatcher.wait_for_room
+    wait_for_room = dispatcher_of(store).wait_for_room
 
     def wait_longer(purpose: str, timeout: float | None) -> None:
         at_the_door.set()
         wait_for_room(purpose, timeout)
         assert closed.wait(TIMEOUT)
 
-    monkeypatch.setattr(store._dispatcher, "wait_for_room", wait_longer)
+    monkeypatch.setattr(dispatcher_of(store), "wait_for_room", wait_longer)
     calls: list[Callable[[], object]] = [
         lambda: store.from_bytes("late", b""),
         lambda: store.multiset_data(["late"], [b""]),

@@ -30,9 +30,10 @@ from latchstore import (
     StoreError,
 )
 from latchstore.engine import preimages
+from latchstore.engine.inspection import check, replace_entries, table_of
 from latchstore.engine.locks import ReadWriteLock
 from tests.schedules import TIMEOUT, Actor, in_another_thread, run_threads
-from tests.tables import Entries, with_entries
+from tests.tables import Entries
 
 
 class BrokenBlockError(Exception):
@@ -114,7 +115,7 @@ def assert_nothing_pinned(store: DictMemoryStore) -> None:
     facts = store.info()
     assert (facts["snapshots"], facts["oldest_snapshot"]) == (0, 0.0)
     assert (facts["pinned_entries"], facts["pinned_bytes"]) == (0, 0)
-    store._table.check()
+    check(store)
 
 
 # -- what it shows --------------------------------------------------------------------------------------
@@ -266,8 +267,8 @@ def test_opening_and_closing_cost_the_same_whatever_the_size() -> None:
         with DictMemoryStore(EventManager()) as store:
             keys = [f"key {number}" for number in range(size)]
             store.multiset_data(keys, [b""] * size)
-            entries = EntriesNotToBeGoneThrough(store._table.entries)
-            with_entries(store, entries)
+            entries = EntriesNotToBeGoneThrough(table_of(store).entries)
+            replace_entries(store, entries)
 
             def open_and_close(store: DictMemoryStore = store) -> None:
                 view = store.snapshot()
@@ -397,10 +398,10 @@ def test_the_old_entries_themselves_are_freed(store: DictMemoryStore) -> None:
 def test_closing_while_the_table_is_in_use_does_not_wait(store: DictMemoryStore) -> None:
     view = store.snapshot()
     change_everything(store)
-    store._table.exclusively("test", in_another_thread, view.close)
-    assert store._table.preimages.layers, "somebody else has to free it"
+    table_of(store).exclusively("test", in_another_thread, view.close)
+    assert table_of(store).preimages.layers, "somebody else has to free it"
     store.from_bytes("another", b"commit")
-    assert store._table.preimages.layers == []
+    assert table_of(store).preimages.layers == []
     assert_nothing_pinned(store)
 
 
@@ -411,8 +412,8 @@ def test_closing_in_the_middle_of_a_read_does_not_wait(lock_class: Any) -> None:
     fill(store)
     views = [store.snapshot(), store.snapshot()]
     change_everything(store)
-    store._table.read(in_another_thread, views[0].close)
-    store._table.read(views[1].close)
+    table_of(store).read(in_another_thread, views[0].close)
+    table_of(store).read(views[1].close)
     assert_nothing_pinned(store)
 
 
@@ -653,8 +654,8 @@ def test_a_commit_in_progress_neither_holds_up_a_snapshot_nor_shows_through() ->
     with DictMemoryStore(EventManager(), lock_class=lambda: lock, lock_timeout=TIMEOUT) as store:
         fill(store)
         before = whole(store)
-        entries = WatchedEntries(store._table.entries)
-        with_entries(store, entries)
+        entries = WatchedEntries(table_of(store).entries)
+        replace_entries(store, entries)
         with store.snapshot() as view, Actor(store) as writer:
 
             def commit() -> None:
@@ -708,8 +709,8 @@ class EntriesThatAreRead(Entries):
 def test_a_snapshot_is_whole_after_each_single_change_of_the_table() -> None:
     with DictMemoryStore(EventManager(), indexes=["kind"]) as store:
         fill(store)
-        entries = EntriesThatAreRead(store._table.entries)
-        with_entries(store, entries)
+        entries = EntriesThatAreRead(table_of(store).entries)
+        replace_entries(store, entries)
         before = whole(store)
         with store.snapshot() as view:
 

@@ -30,6 +30,7 @@ from latchstore import (
 from latchstore.contract.values import Entry, entry_from_metadata
 from latchstore.delivery.change_feed import ChangeFeed
 from latchstore.delivery.dispatcher import EventDispatcher
+from latchstore.engine.inspection import check, replace_entries, table_of
 from latchstore.engine.locks import ReadWriteLock
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.preimages import Preimages
@@ -37,7 +38,7 @@ from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
 from latchstore.engine.table import Table
 from tests.schedules import in_another_thread
-from tests.tables import Entries, with_entries
+from tests.tables import Entries
 
 #: Seconds that a wait takes which is meant to fail.
 SHORT = 0.05
@@ -46,7 +47,7 @@ SHORT = 0.05
 def make_store(**options: Any) -> DictMemoryStore:
     """Return a store at revision 1, with two indexes."""
     store = DictMemoryStore(EventManager(), indexes=["a", "b"], **options)
-    with_entries(store, Entries())
+    replace_entries(store, Entries())
     store.multiset(["stays", "goes", "moves"], [(b"s", {"a": 1, "b": 1}), (b"g", {"a": 1}), (b"m", {"b": 2})])
     return store
 
@@ -55,7 +56,7 @@ def make_store(**options: Any) -> DictMemoryStore:
 def store() -> Iterator[DictMemoryStore]:
     store = make_store()
     yield store
-    store._table.check()
+    check(store)
 
 
 State = dict[str, tuple[bytes, dict[str, Any]]]
@@ -135,18 +136,18 @@ def test_a_commit_is_applied(store: DictMemoryStore, commit: str) -> None:
     call(store)
     assert one_by_one(store) == all_at_once(store) == after
     assert store.info()["revision"] == 2
-    assert store._table.journal is None
+    assert table_of(store).journal is None
 
 
 def test_items_are_those_of_the_call(store: DictMemoryStore) -> None:
-    items = store._table.candidates({})
-    before = dict(store._entries)
+    items = table_of(store).candidates({})
+    before = dict(table_of(store).entries)
     everything(store)
     assert dict(items) == before
 
 
 def test_several_indexes_answer_from_the_shortest(store: DictMemoryStore) -> None:
-    table = store._table
+    table = table_of(store)
     for number in range(5):
         store.set(f"many {number}", (b"", {"a": "many", "b": number + 10}))
     assert [key for key, _ in table.candidates({"a": "many", "b": 13})] == ["many 3"]
@@ -160,13 +161,13 @@ def test_several_indexes_answer_from_the_shortest(store: DictMemoryStore) -> Non
 
 
 def test_an_index_is_built_before_it_is_seen(store: DictMemoryStore) -> None:
-    published = store._table.indexes
+    published = table_of(store).indexes
     store.add_index("c")
     # Readers of the old dict are not disturbed.
     assert set(published) == {"a", "b"}
-    assert set(store._table.indexes) == {"a", "b", "c"}
+    assert set(table_of(store).indexes) == {"a", "b", "c"}
     store.remove_index("a")
-    assert set(store._table.indexes) == {"b", "c"}
+    assert set(table_of(store).indexes) == {"b", "c"}
 
 
 # -- what fails before a commit is decided ---------------------------------------------------------------
@@ -203,7 +204,7 @@ class Followers:
         assert all_at_once(self.view) == one_by_one(self.view) == BEFORE
         self.view.close()
         self.watch.close()
-        self.store._table.check()
+        check(self.store)
         assert self.store.info()["pinned_entries"] == 0
         self.store.close()
         return {key for key, _ in heard}, self.ends
@@ -228,7 +229,7 @@ def test_what_fails_before_it_is_decided_changes_nothing(
         patch.setattr(*broken, fail)
         with pytest.raises(MemoryError, match="on purpose"):
             COMMITS[commit][0](store)
-    assert store._table.journal is None
+    assert table_of(store).journal is None
     assert one_by_one(store) == all_at_once(store) == BEFORE
     assert store.info()["revision"] == 1
     assert followers.close() == (set(), ["failed"] if commit == "transaction" else [])
@@ -237,7 +238,7 @@ def test_what_fails_before_it_is_decided_changes_nothing(
 def test_one_edit_of_many_that_fails_changes_nothing(store: DictMemoryStore) -> None:
     with pytest.raises(KeyError):
         store.multiupdate_metadata(["stays", "moves", "missing"], [{"a": 7}] * 3)
-    assert store._table.journal is None
+    assert table_of(store).journal is None
     assert one_by_one(store) == all_at_once(store) == BEFORE
     assert store.info()["revision"] == 1
 
@@ -325,7 +326,7 @@ def check_made(store: DictMemoryStore, followers: Followers, commit: str) -> Non
 @with_both_locks
 def test_a_commit_that_is_broken_off_once_is_made_before_its_call_raises(step: str, lock_class: Any) -> None:
     for store, followers, commit in broken_off(step, again=False, lock_class=lock_class):
-        assert store._table.journal is None
+        assert table_of(store).journal is None
         assert one_by_one(store) == COMMITS[commit][1]
         assert store.info()["revision"] == 2
         check_made(store, followers, commit)
@@ -351,7 +352,7 @@ NEXT: dict[str, Callable[[DictMemoryStore], object]] = {
 @every_step
 def test_a_commit_that_is_left_unfinished_is_finished_by_whoever_comes_next(step: str, name: str) -> None:
     for store, followers, commit in broken_off(step, again=True):
-        if store._table.journal is not None:
+        if table_of(store).journal is not None:
             seen = one_by_one(store)
             if step in LAST_STEPS:
                 assert seen == COMMITS[commit][1]
@@ -359,7 +360,7 @@ def test_a_commit_that_is_left_unfinished_is_finished_by_whoever_comes_next(step
                 assert seen == BEFORE
             assert all_at_once(followers.view) == one_by_one(followers.view) == BEFORE
             NEXT[name](store)
-        assert store._table.journal is None
+        assert table_of(store).journal is None
         check_made(store, followers, commit)
 
 
@@ -380,7 +381,7 @@ def test_what_was_seen_of_a_commit_is_seen_while_it_is_finished_by_another(
         with monkeypatch.context() as patch:
             for kind, method in (STEPS["an entry"], STEPS["a deletion"], STEPS["the pre-images"]):
                 patch.setattr(kind, method, reading_first(getattr(kind, method), store, seen))
-            store._table.settle("test")
+            table_of(store).settle("test")
         assert len(seen) > 1
         assert all(each == after for each in seen)
         check_made(store, followers, commit)
@@ -437,7 +438,7 @@ def test_a_commit_of_several_keys_is_seen_at_one_instant(
     assert len(refused) == 3 * len(seen)
     assert all(each == BEFORE for each in seen)
     assert one_by_one(store) == all_at_once(store) == COMMITS[commit][1]
-    store._table.check()
+    check(store)
 
 
 # -- what is dropped ---------------------------------------------------------------------------------------
@@ -489,7 +490,7 @@ def is_broken_off(store: DictMemoryStore) -> None:
         patch.setattr(MetadataIndex, "replace_all", fail)
         with pytest.raises(MemoryError):
             store.multiset_metadata(["k", "l"], [{}, {}])
-    assert store._table.journal is not None
+    assert table_of(store).journal is not None
     len(store)
 
 
@@ -540,7 +541,7 @@ def test_what_is_dropped_is_freed_when_the_section_is_over(name: str, history: i
     gc.collect()
     assert outcomes
     assert set(outcomes) == {"written"}
-    store._table.check()
+    check(store)
 
 
 # -- the checker itself ---------------------------------------------------------------------------
@@ -590,7 +591,7 @@ def entry(b: object) -> Entry:
     "damage", [misplace, mistype, grow, age, precede, forget, invent, invent_unhashable, share]
 )
 def test_the_checker_finds_damage(damage: Callable[[Table], None]) -> None:
-    table = make_store()._table
+    table = table_of(make_store())
     table.check()
     damage(table)
     with pytest.raises(AssertionError):

@@ -469,7 +469,7 @@ class TestClosing:
         store = DictMemoryStore(EventManager())
         timer = store.call_later(1.0, calls("a"))
         store.flush(TIMEOUT)
-        thread = store._dispatcher._thread
+        thread = store._dispatcher.thread
         assert thread is not None
         references: list[weakref.ref[Any]] = [weakref.ref(store), weakref.ref(store._dispatcher)]
         del store

@@ -43,6 +43,7 @@ from latchstore import (
     WrongThreadError,
 )
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
+from latchstore.engine.inspection import check, table_of
 from latchstore.engine.publishing import Publisher
 from tests.schedules import TIMEOUT, Actor, in_another_thread
 
@@ -71,10 +72,10 @@ def assert_free(store: DictMemoryStore) -> None:
     write_at_once(store, "by this thread")
     assert in_another_thread(lambda: store.exists("by this thread"))
     assert store.exists("by another thread")
-    assert store._table.detour is None
+    assert table_of(store).detour is None
     facts = store.info()
     assert (facts["snapshots"], facts["pinned_entries"]) == (0, 0)
-    store._table.check()
+    check(store)
 
 
 # -- what a block has ---------------------------------------------------------------------------------
@@ -942,8 +943,8 @@ def test_a_block_that_is_dropped_in_the_middle_of_another_section() -> None:
     store = DictMemoryStore(EventManager(), lock_timeout=0.5)
     held = [store.transaction("left open")]
     held[0].__enter__()
-    store._table.exclusively("another section", held.clear)
-    assert store._table.detour is None
+    table_of(store).exclusively("another section", held.clear)
+    assert table_of(store).detour is None
     store.from_bytes("key", b"1")
     assert store.to_bytes("key") == b"1"
 

@@ -28,6 +28,7 @@ from latchstore import (
     TransactionClosedError,
     TransactionConflictError,
 )
+from latchstore.engine.inspection import check, table_of
 from tests.schedules import Actor
 from tests.test_property import PROFILE
 
@@ -196,7 +197,7 @@ class BlocksAndSnapshots(RuleBasedStateMachine):
     def nothing_is_left(self) -> None:
         facts = self.store.info()
         assert (facts["snapshots"], facts["pinned_entries"], facts["pinned_bytes"]) == (0, 0, 0)
-        assert self.store._table.detour is None
+        assert table_of(self.store).detour is None
         self.other.do(lambda: self.store.transaction(timeout=0).__enter__().rollback())
 
     @property
@@ -398,7 +399,7 @@ class BlocksAndSnapshots(RuleBasedStateMachine):
 
     @invariant()
     def the_table_is_sound(self) -> None:
-        self.store._table.check()
+        check(self.store)
         facts = self.store.info()
         optimistic = self.outermost is not None and self.outermost.optimistic
         assert facts["snapshots"] == len(self.copies) + optimistic

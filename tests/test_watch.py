@@ -11,8 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import FrameType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, TypeVarTuple
 
 import pytest
 from hypothesis import given
@@ -36,8 +37,12 @@ from latchstore import (
 from latchstore.contract.values import Entry, NestedEntry
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Interest, Record, TryLatch
 from latchstore.delivery.change_feed import ChangeFeed
+from latchstore.engine.inspection import feed_of
 
 TIMEOUT = 30.0
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Seconds that a wait takes which is meant to fail.
 SHORT = 0.02
@@ -62,16 +67,15 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def read_all(watch: Watch) -> list[Any]:
     """Return what is there now, in short: revision and key, or the revisions that were lost."""
     short: list[Any] = []
-    while len(watch) or watch._buffer._lost is not None:
+    while True:
         try:
             change = watch.get(0)
-        except WaitTimeoutError:
-            break  # the rest was passed over by the filter
+        except (WaitTimeoutError, WatchClosedError):
+            return short
         if isinstance(change, EventsLost):
             short.append(("lost", change.first_revision, change.last_revision))
         else:
             short.append((change.revision, change.key))
-    return short
 
 
 # -- what is given --------------------------------------------------------------------------------
@@ -269,20 +273,23 @@ def test_what_was_committed_before_the_store_was_closed_is_still_given(store: Di
 
 
 @pytest.mark.parametrize("timeout", [0, TIMEOUT])
-def test_what_is_committed_between_a_look_and_the_end_is_still_given(
-    monkeypatch: pytest.MonkeyPatch, timeout: float
-) -> None:
-    feed, changes = ChangeFeed(0), Watch(None, new_buffer(), "*")
-    feed.add(changes._buffer, 0, 0)
-    take = ChangeBuffer._take
+def test_what_is_committed_between_a_look_and_the_end_is_still_given(timeout: float) -> None:
+    feed, buffer = ChangeFeed(0), new_buffer()
+    changes = Watch(None, buffer, "*")
+    feed.add(buffer, 0, 0)
 
-    def look(self: ChangeBuffer, garbage: Any) -> Any:
-        monkeypatch.setattr(ChangeBuffer, "_take", take)
-        assert take(self, garbage) is None
-        feed.publish(commit_of(1))
-        feed.end()
+    class Looking(TryLatch):
+        """The commit comes, and the end, when a reader has found nothing."""
 
-    monkeypatch.setattr(ChangeBuffer, "_take", look)
+        def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+            buffer.latch = TryLatch()
+            found = buffer.latch.during(function, *arguments)
+            assert found is None
+            feed.publish(commit_of(1))
+            feed.end()
+            return found
+
+    buffer.latch = Looking()
     assert changes.get(timeout).key == "k0"  # type: ignore[union-attr]
     with pytest.raises(WatchClosedError, match="all changes have been read"):
         changes.get(timeout)
@@ -308,13 +315,13 @@ def test_a_closed_watch_refuses_and_is_forgotten(store: DictMemoryStore) -> None
 def test_a_watch_that_nobody_has_any_more_is_forgotten_at_the_next_commit() -> None:
     store = new_store()
     changes = store.watch()
-    buffer = changes._buffer
+    (buffer,) = feed_of(store).buffers
     del changes
     gc.collect()
     assert buffer.closed
     store.from_bytes("a", b"")
-    assert store._feed._buffers == ()
-    assert not store._feed.active
+    assert feed_of(store).buffers == ()
+    assert not feed_of(store).active
     assert len(buffer) == 0
 
 
@@ -520,7 +527,7 @@ def test_a_writer_does_not_wait_for_a_thread_that_is_reading(
         assert go_on.wait(TIMEOUT)
 
     changes = store.watch(max_buffer=2)
-    held = pool.submit(changes._buffer._latch.during, read)
+    held = pool.submit(feed_of(store).buffers[0].latch.during, read)
     assert reading.wait(TIMEOUT)
     writing = [pool.submit(store.from_bytes, "k", b"") for _ in range(5)]
     for each in writing:
@@ -533,23 +540,28 @@ def test_a_writer_does_not_wait_for_a_thread_that_is_reading(
     assert store.stats()["events_dropped"] == 3
 
 
-def interrupt_reading(monkeypatch: pytest.MonkeyPatch, handler: Callable[[], object]) -> None:
+def interrupt_reading(store: DictMemoryStore, handler: Callable[[], object]) -> None:
     """Call a function once in the middle of a reader's section, as a signal handler may come there."""
-    take = ChangeBuffer._take
+    handlers = [handler]
 
-    def interrupted(self: ChangeBuffer, garbage: Any) -> Any:
-        monkeypatch.setattr(ChangeBuffer, "_take", take)
-        handler()
-        return take(self, garbage)
+    class Interrupted(TryLatch):
+        def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+            def interrupted() -> T:
+                while handlers:
+                    handlers.pop()()
+                return function(*arguments)
 
-    monkeypatch.setattr(ChangeBuffer, "_take", interrupted)
+            return super().during(interrupted)
+
+    (buffer,) = feed_of(store).buffers
+    buffer.latch = Interrupted()
 
 
 @pytest.mark.parametrize(
     ("commits", "read"), [(1, [(1, "k"), (2, "k")]), (2, [("lost", 1, 1), (2, "k"), (3, "k")])]
 )
 def test_a_signal_handler_may_commit_in_the_middle_of_reading(
-    store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch, commits: int, read: list[Any]
+    store: DictMemoryStore, commits: int, read: list[Any]
 ) -> None:
     changes = store.watch(max_buffer=2)
     refused = []
@@ -563,22 +575,20 @@ def test_a_signal_handler_may_commit_in_the_middle_of_reading(
         refused.append(caught)
 
     store.from_bytes("k", b"")
-    interrupt_reading(monkeypatch, handler)
+    interrupt_reading(store, handler)
     assert read_all(changes) == read
     assert refused
     store.from_bytes("k", b"")
     assert read_all(changes) == [(2 + commits, "k")]
 
 
-def test_a_signal_handler_may_close_the_watch_that_is_being_read(
-    store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_handler_may_close_the_watch_that_is_being_read(store: DictMemoryStore) -> None:
     changes = store.watch()
-    interrupt_reading(monkeypatch, changes.close)
+    interrupt_reading(store, changes.close)
     with pytest.raises(WatchClosedError):
         changes.get(TIMEOUT)
     store.from_bytes("k", b"")
-    assert store._feed._buffers == ()
+    assert feed_of(store).buffers == ()
 
 
 def test_a_signal_handler_may_commit_while_a_writer_takes_the_section() -> None:
@@ -643,8 +653,12 @@ def commit_of(revision: int, changes: int = 1) -> Commit:
 
 
 def is_free(buffer: ChangeBuffer) -> bool:
-    lock: Any = buffer._latch._lock
-    return buffer._latch._holder == 0 and not lock._is_owned()
+    """Tell whether another thread may enter the section of a buffer."""
+    entered: list[str] = []
+    other = threading.Thread(target=buffer.latch.attempt, args=(entered.append, "entered"))
+    other.start()
+    other.join(TIMEOUT)
+    return entered == ["entered"]
 
 
 def taken_from(buffer: ChangeBuffer) -> list[Any]:
@@ -674,7 +688,9 @@ def test_a_writer_that_is_struck_loses_and_doubles_nothing(options: tuple[int, b
         assert len(buffer) == len([each for each in expected[len(taken) :] if isinstance(each, Record)])
         assert taken + taken_from(buffer) == expected
         assert buffer.dropped == dropped
-        assert feed._history == deque(commits[1:])
+        assert feed.add(new_buffer(), 2, 1) == commits[1:]
+        with pytest.raises(CompactedError):
+            feed.add(new_buffer(), 2, 0)
         if strike.left > 0:
             break
     assert number > 10
@@ -684,10 +700,10 @@ def test_a_writer_that_is_struck_loses_and_doubles_nothing(options: tuple[int, b
 def test_a_reader_that_is_struck_misses_one_change_at_the_most(options: tuple[int, bool]) -> None:
     for number in itertools.count(1):
         buffer = new_buffer(*options)
-        buffer._limit = 10
+        buffer.limit = 10
         for commit in (commit_of(1, 2), commit_of(2, 2)):
             buffer.offer(commit, deque())
-        buffer._limit = options[0]  # so that the reader makes room
+        buffer.limit = options[0]  # so that the reader makes room
         expected = [(1, "k0"), (1, "k1"), (2, "k0"), (2, "k1")]
         if options[0] == 2:
             expected = [(1, ""), (2, "k0"), (2, "k1")]
@@ -701,7 +717,8 @@ def test_a_reader_that_is_struck_misses_one_change_at_the_most(options: tuple[in
         taken += taken_from(buffer)
         short = [(each[0], each.change[0] if isinstance(each, Record) else "") for each in taken if each]
         assert short in (expected, expected[1:])
-        assert buffer._added == buffer._removed
+        buffer.check()
+        assert len(buffer) == 0
         assert buffer.dropped == 4 - len(expected) + (options[0] == 2)
         if strike.left > 0:
             break
@@ -726,7 +743,7 @@ class Freed:
     def __del__(self) -> None:
         Freed.noted.append(Freed.going_on)
         if self._buffer is not None:
-            self._buffer._latch.during(int)  # refused in the middle of the section
+            self._buffer.latch.during(int)  # refused in the middle of the section
 
 
 def publish_freed(feed: ChangeFeed, revision: int, key: str, buffer: ChangeBuffer | None = None) -> None:
@@ -743,14 +760,16 @@ def test_nothing_of_a_user_is_freed_while_a_commit_is_published(kind: str) -> No
     garbage: deque[object] = deque()
     feed = ChangeFeed(1 if kind == "history" else 0, garbage)
     Freed.noted = []
-    reader = Watch(None, new_buffer(1, kind == "coalesce"), "*")
+    buffer = new_buffer(1, kind == "coalesce")
+    reader = Watch(None, buffer, "*")
     if kind != "history":
-        feed.add(reader._buffer, 0, 0)
+        feed.add(buffer, 0, 0)
     publish_freed(feed, 1, "k")
     publish_freed(feed, 2, "k")
     if kind == "closed":
         # Its reader is in the middle of reading, so only the next commit can let go of it.
-        reader._buffer._latch.during(reader.close)
+        buffer.latch.during(reader.close)
+    del buffer
     if kind in ("closed", "abandoned"):
         del reader
     publish_freed(feed, 3, "k")
@@ -772,7 +791,7 @@ def test_nothing_of_a_user_is_freed_in_a_readers_section(
     Freed.noted = []
     for revision in range(1, 6):
         publish_freed(feed, revision, "k", buffer)
-    buffer._limit = 1
+    buffer.limit = 1
     assert buffer.take(0) is not None
     assert len(Freed.noted) >= 8
     buffer.close()
@@ -971,6 +990,7 @@ def test_what_a_watch_gives_leads_to_what_the_store_has(
             elif step == "read":
                 for _ in range(min(what, len(changes))):
                     read(changes)
-        while len(changes) or changes._buffer._lost is not None:
-            read(changes)
+        with suppress(WaitTimeoutError):
+            while True:
+                read(changes)
     assert replayed == {key: store.to_bytes(key) for key in store.query_keys()}

@@ -275,7 +275,7 @@ class TestSweeping:
         assert causes == {"expired": 40}
         assert len({event.revision for event in events}) == 4
         assert timed.stats()["evictions"]["expired"] == 40
-        assert store._dispatcher._thread is None
+        assert store._dispatcher.thread is None
 
     def test_what_has_expired_is_evicted_before_what_has_not(self, store: Asked, clock: Clock) -> None:
         cache = Cache(store, codec="pickle", max_entries=3, clock=clock)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from latchstore import StoreModificationEvent
+from latchstore.engine.inspection import check
 from tests.soak.scene import Scene
 from tests.soak.workers import Struck, Worker
 
@@ -86,7 +87,7 @@ class Forker(Worker):
     def _use_store(self) -> None:
         store = self.store
         expect = self.scene.expect
-        store._table.check()
+        check(store)
         expect(store.info()["pending_events"] == 0, "events of the parent's are pending")
         with store.snapshot() as view:
             self.scene.expect_one_instant(view)

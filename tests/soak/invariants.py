@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from latchstore.engine.inspection import check_idle, dispatcher_of
 from tests.soak.scene import SIDES, TIMEOUT, Mirror, Scene
 
 #: Bytes that a round may leave: what the store holds has been replaced, and the worker threads are new.
@@ -33,11 +34,7 @@ def clear(scene: Scene) -> None:
 def check_at_rest(scene: Scene, mirrors: Sequence[Mirror], watches: int) -> None:
     """Look at a store that nobody uses just now, with nothing in it but what always is."""
     store, expect = scene.store, scene.expect
-    store._table.check()
-    expect(store._latches.writer.claim is None, f"the right to write is {store._latches.writer.describe()}")
-    expect(not store._table.routes, f"transactions are open: {store._table.routes}")
-    expect(store._table.detour is None, f"reads make a detour: {store._table.detour}")
-    expect(store._table.journal is None, f"a commit is under way: {store._table.journal}")
+    check_idle(store)
     info, stats = store.info(), store.stats()
     for name in ("pending_events", "snapshots", "pinned_entries", "pinned_bytes"):
         expect(info[name] == 0, f"{name} is {info[name]}")
@@ -69,7 +66,7 @@ class Measures:
     def take(self, scene: Scene) -> None:
         """Measure, and compare with the first rests."""
         gc.collect()
-        own = scene.store._dispatcher._thread
+        own = dispatcher_of(scene.store).thread
         deadline = time.monotonic() + TIMEOUT
         for thread in threading.enumerate():
             # Of stores that are gone: they end by themselves, soon.

@@ -24,6 +24,7 @@ from latchstore import (
     Watch,
 )
 from latchstore.contract.store import AbstractStore
+from latchstore.engine.inspection import check
 from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirror, Scene
 
 
@@ -282,7 +283,7 @@ class Savers(Worker):
         path = self.scene.directory / "saved"
         self.store.save(path)
         with DictMemoryStore.load(path, EventManager(), indexes=["kind"]) as loaded:
-            loaded._table.check()
+            check(loaded)
             self.scene.expect_one_instant(loaded)
         time.sleep(0.05)
 

@@ -189,6 +189,9 @@ class ChangeBuffer:
 
     Attributes
     ----------
+    limit : int
+    latch : TryLatch
+        Its section: rules 1 to 3.
     dropped : int
         How many changes were dropped.
     ended : bool
@@ -204,9 +207,7 @@ class ChangeBuffer:
         "_closed",
         "_coalesce",
         "_done",
-        "_latch",
         "_latest",
-        "_limit",
         "_lost",
         "_reader",
         "_removed",
@@ -216,12 +217,14 @@ class ChangeBuffer:
         "dropped",
         "ended",
         "interest",
+        "latch",
+        "limit",
         "past",
     )
 
     def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
         self.interest: Interest = interest
-        self._limit = limit
+        self.limit: int = limit
         self._coalesce = coalesce
         # Written by whoever publishes: the last commit that was appended, or after which the buffer begins,
         # and how many changes were.
@@ -230,7 +233,7 @@ class ChangeBuffer:
         # Commits, the oldest first; whoever publishes appends. One that was published again follows itself.
         self._unread: deque[_Unread] = deque()
         # Guards all that follows, and taking from `_unread`.
-        self._latch = TryLatch()
+        self.latch: TryLatch = TryLatch()
         # The last commit of which nothing is left to read, and how many changes were taken from `_unread`.
         self._done = 0
         self._removed = 0
@@ -252,7 +255,7 @@ class ChangeBuffer:
 
     def renew(self) -> None:
         """Go on with a free section and with nothing to read, in a forked child."""
-        self._latch = TryLatch()
+        self.latch = TryLatch()
         self._waiters = Waiters()
         self._clear(deque())
 
@@ -289,13 +292,13 @@ class ChangeBuffer:
             # No call in between; struck before, the commit is appended twice: rule 4.
             self._added, self._revision = added, revision
         if self._is_full():
-            self._latch.attempt(self._make_room, garbage)
+            self.latch.attempt(self._make_room, garbage)
         self._waiters.ring()
 
     # -- in the section -----------------------------------------------------------------------------
 
     def _is_full(self) -> bool:
-        return self._added - self._removed > self._limit or bool(self._latest)
+        return self._added - self._removed > self.limit or bool(self._latest)
 
     def _make_room(self, garbage: Garbage) -> None:
         if self._coalesce:
@@ -318,7 +321,7 @@ class ChangeBuffer:
     def _drop(self, garbage: Garbage) -> None:
         """Drop the oldest changes: whole commits, so that what is left begins after all that was lost."""
         unread = self._unread
-        while self._added - self._removed > self._limit and (oldest := self._oldest(garbage)) is not None:
+        while self._added - self._removed > self.limit and (oldest := self._oldest(garbage)) is not None:
             garbage.append(oldest)
             count = len(oldest.changes)
             lost = Lost(oldest.revision if self._lost is None else self._lost.first_revision, oldest.revision)
@@ -411,7 +414,7 @@ class ChangeBuffer:
 
     def _look(self) -> Record | Lost | None:
         garbage: Garbage = deque()  # freed when this returns, outside the section
-        return self._latch.during(self._take, garbage)
+        return self.latch.during(self._take, garbage)
 
     def __len__(self) -> int:
         """Return how many changes there are to read."""
@@ -419,6 +422,12 @@ class ChangeBuffer:
             return 0
         # A reader may take a change before the writer has counted it.
         return max(0, self._added - self._removed) + len(self._latest)
+
+    def check(self) -> None:
+        """Raise AssertionError if the counts are wrong; for tests, while nobody uses the buffer."""
+        unread = [each for each in self._unread if each.revision > self._done]
+        assert self._added - self._removed == sum(len(each.changes) for each in unread)
+        assert [each.revision for each in unread] == sorted({each.revision for each in unread})
 
     def end(self) -> None:
         """Let the reader have what is here, and no more."""
@@ -430,7 +439,7 @@ class ChangeBuffer:
         self._closed = True
         garbage: Garbage = deque()  # freed when this returns, outside the section
         # What is not cleared, as a thread is reading, is let go of with the buffer.
-        self._latch.attempt(self._clear, garbage)
+        self.latch.attempt(self._clear, garbage)
         self._waiters.ring_all()
 
 

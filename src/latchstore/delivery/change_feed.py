@@ -34,15 +34,17 @@ class ChangeFeed:
     ----------
     active : bool
         Whether commits need be published at all.
+    buffers : tuple of ChangeBuffer
+        Those of its watches, in the order in which these were opened.
     """
 
-    __slots__ = ("_begun", "_buffers", "_dropped", "_garbage", "_history", "_limit", "active")
+    __slots__ = ("_begun", "_dropped", "_garbage", "_history", "_limit", "active", "buffers")
 
     def __init__(self, history: int, garbage: Garbage | None = None) -> None:
         self._garbage: Garbage = deque(maxlen=0) if garbage is None else garbage
         self._limit = history
         self._history: deque[Commit] = deque()
-        self._buffers: tuple[ChangeBuffer, ...] = ()
+        self.buffers: tuple[ChangeBuffer, ...] = ()
         # What buffers that are gone have dropped.
         self._dropped = 0
         self.active: bool = history > 0
@@ -52,12 +54,12 @@ class ChangeFeed:
     @property
     def dropped(self) -> int:
         """How many changes full buffers have dropped."""
-        return self._dropped + sum(buffer.dropped for buffer in self._buffers)
+        return self._dropped + sum(buffer.dropped for buffer in self.buffers)
 
     @property
     def watches(self) -> int:
         """How many watches are open."""
-        return sum(not (buffer.closed or buffer.ended) for buffer in self._buffers)
+        return sum(not (buffer.closed or buffer.ended) for buffer in self.buffers)
 
     # -- by one thread at a time, under the lock of the engine ---------------------------------------
 
@@ -68,9 +70,9 @@ class ChangeFeed:
     def publish(self, commit: Published) -> None:
         """Put a commit into the history and the buffers; may be done again, and never waits."""
         self._keep(commit)
-        if closed := [buffer for buffer in self._buffers if buffer.closed]:
+        if closed := [buffer for buffer in self.buffers if buffer.closed]:
             self._let_go_of(closed)
-        for buffer in self._buffers:
+        for buffer in self.buffers:
             buffer.offer(commit, self._garbage)
 
     def _keep(self, commit: Published) -> None:
@@ -83,10 +85,10 @@ class ChangeFeed:
 
     def _let_go_of(self, buffers: Sequence[ChangeBuffer]) -> None:
         self._garbage.extend(buffers)
-        kept = tuple(buffer for buffer in self._buffers if buffer not in buffers)
+        kept = tuple(buffer for buffer in self.buffers if buffer not in buffers)
         dropped = self._dropped + sum(buffer.dropped for buffer in buffers)
         # No call from here on, so that nothing is counted twice if this is done again.
-        self._buffers = kept
+        self.buffers = kept
         self._dropped = dropped
         self.active = bool(kept) or self._limit > 0
 
@@ -117,7 +119,7 @@ class ChangeFeed:
         past = [commit for commit in self._history if commit.revision > since]
         # A commit of the history may be published again.
         buffer.begin(past[-1].revision if past else since)
-        self._buffers = (*self._buffers, buffer)
+        self.buffers = (*self.buffers, buffer)
         self.active = True
         return past
 
@@ -130,7 +132,7 @@ class ChangeFeed:
 
     def end(self) -> None:
         """Tell all watches that no more is to come."""
-        buffers = self._buffers
+        buffers = self.buffers
         for buffer in buffers:
             # Whoever is struck before all have been woken has closed the store all the same.
             buffer.ended = True

@@ -108,9 +108,15 @@ class _Deliverer(ListenerCalls):
         return bool(self._post)
 
     @property
-    def _thread(self) -> threading.Thread | None:
+    def thread(self) -> threading.Thread | None:
+        """The thread that delivers, or None."""
         threads = list(self._post.values())
         return threads[0] if threads else None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a thread waits until something has been heard."""
+        return bool(self._queue.marks)
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread delivers: whether a listener is calling."""
@@ -466,7 +472,7 @@ class EventDispatcher(_Deliverer):
 
     def drain(self, timeout: float) -> None:
         """Wait until all has been heard, at the exit of the interpreter; FlushTimeoutError if it is not."""
-        thread = self._thread
+        thread = self.thread
         if thread is None or not self._abandoned:
             # To the end of the thread: one that waits would yet take what comes too late to be heard.
             self.stop(timeout)

@@ -237,7 +237,7 @@ class EventInfo:
                 candidates += (each for bucket in by_source.values() for each in bucket)
         return candidates
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Check the invariants of this structure; for tests."""
         found = 0
         for number, index in enumerate(self._indexes):
@@ -381,7 +381,7 @@ class Table:
         """Check the invariants of this structure; for tests."""
         for cls, info in self.infos.items():
             assert info.cls is cls
-            info._check()
+            info.check()
             for connection in info._connections.values():
                 assert connection.order[1] < self._sequence
 

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from latchstore.engine.transaction import Transaction
 
 #: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
-_running_loop: Callable[[], object] | None = None
+running_loop: Callable[[], object] | None = None
 
 
 def current_task() -> object | None:
     """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
-    global _running_loop
-    if _running_loop is None:
+    global running_loop
+    if running_loop is None:
         if "asyncio" not in sys.modules:
             return None
         # It may be that another thread is importing it just now.
-        _running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if _running_loop is None:
+        running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if running_loop is None:
             return None
     # hot path: the loop first, as current_task() raises where there is none.
-    if _running_loop() is None:
+    if running_loop() is None:
         return None
     task: object | None = sys.modules["asyncio"].current_task()
     return task

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import io
 import pickle
 import re
@@ -84,9 +85,16 @@ class Door(Waiters):
         self.deaf = deaf
         self.waiting = threading.Semaphore(0)
 
-    def _sleep(self, bell: Any, left: float, look_again: float) -> float:
-        self.waiting.release()
-        return super()._sleep(bell, left, look_again)
+    def wait(
+        self, ready: Callable[[], object], timeout: float, yields: int = 0, look_again: float = 1.0
+    ) -> bool:
+        def look() -> object:
+            found = ready()
+            if not found:
+                self.waiting.release()
+            return found
+
+        return super().wait(look, timeout, yields, look_again)
 
     def ring(self) -> None:
         if not self.deaf:
@@ -111,7 +119,7 @@ class Crowd:
         self.store = DictMemoryStore(self.manager, max_pending_events=limit, lock_timeout=lock_timeout)
         self.listener = Permitted()
         self.manager.connect(StoreModificationEvent, self.listener.listen)
-        self.door = dispatcher_of(self.store)._room = Door(deaf)
+        self.door = dispatcher_of(self.store).room = Door(deaf)
         self._executor = ThreadPoolExecutor(8, thread_name_prefix="writer")
         self._written = 0
 
@@ -200,7 +208,7 @@ def test_any_number_may_wait_without_a_limit() -> None:
 
 
 def test_a_hundred_thousand_may_wait_by_default() -> None:
-    assert dispatcher_of(DictMemoryStore(EventManager()))._limit == 100_000
+    assert inspect.signature(DictMemoryStore).parameters["max_pending_events"].default == 100_000
 
 
 def test_each_key_of_a_commit_counts() -> None:

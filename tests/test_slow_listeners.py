@@ -1,20 +1,17 @@
-"""Writers wait for slow listeners at the door, with no lock; errors name the listener; stats tell of it."""
+"""While a listener is slow or fails: flush, close, what stats count, and what is logged."""
 
 from __future__ import annotations
 
 import logging
-import pickle
-import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from encore.events.event_manager import EventManager as EncoreEventManager
 
 from latchstore import (
-    BackpressureError,
     BaseEvent,
     DictMemoryStore,
     DispatcherThreadError,
@@ -24,8 +21,7 @@ from latchstore import (
     StoreSetEvent,
     TransactionError,
 )
-from latchstore.delivery.waiting import Waiters
-from latchstore.engine.inspection import dispatcher_of, table_of
+from latchstore.engine.inspection import dispatcher_of
 
 TIMEOUT = 30.0
 
@@ -70,149 +66,6 @@ def full_store(slow: SlowListener, limit: int | None, **options: Any) -> DictMem
     for number in range(limit or 0):
         store.from_bytes(f"k{number}", b"")
     return store
-
-
-@pytest.mark.parametrize("limit", [1, 3, 40])
-def test_a_writer_is_refused_when_the_queue_stays_full(slow: SlowListener, limit: int) -> None:
-    store = full_store(slow, limit, lock_timeout=SHORT)
-    assert slow.begun.acquire(timeout=TIMEOUT)
-    before = store.info()["revision"]
-    calls: dict[str, Callable[[], object]] = {
-        "from_bytes": lambda: store.from_bytes("new", b""),
-        "multiset_data": lambda: store.multiset_data(["new"], [b""]),
-        "transaction 'big'": lambda: store.transaction("big").__enter__(),
-    }
-    for purpose, call in calls.items():
-        with pytest.raises(BackpressureError) as caught:
-            call()
-        assert re.fullmatch(
-            rf"{purpose}: no room for events in 0\.05 s \(max_pending_events={limit}\): "
-            rf"listener .*SlowListener.* has had <StoreSetEvent key='k0' .*> for \d+\.\d{{3}} s, "
-            rf"{limit} events pending",
-            str(caught.value),
-        )
-        assert caught.value.pending == limit
-        assert isinstance(caught.value, TimeoutError)
-        again = pickle.loads(pickle.dumps(caught.value))
-        assert (str(again), again.pending, again.listener) == (
-            str(caught.value),
-            limit,
-            caught.value.listener,
-        )
-    assert store.info()["revision"] == before
-    assert not store.exists("new")
-    slow.let()
-    store.from_bytes("new", b"")
-    store.flush()
-    assert slow.heard == [*(f"k{number}" for number in range(limit)), "new"]
-
-
-def test_a_transaction_says_for_itself_how_long_it_waits(slow: SlowListener) -> None:
-    store = full_store(slow, 1)
-    for optimistic in (False, True):
-        with pytest.raises(BackpressureError, match=r"transaction 'mine': no room for events in 0 s"):  # noqa: SIM117
-            with store.transaction("mine", timeout=0, optimistic=optimistic):
-                raise AssertionError("it was let in")
-
-
-def test_an_optimistic_commit_that_is_refused_is_rolled_back(slow: SlowListener) -> None:
-    store = full_store(slow, None)
-    dispatcher_of(store)._limit, dispatcher_of(store)._room_below = 1, 1
-    rolled_back: list[str] = []
-    with pytest.raises(BackpressureError), store.transaction("late", timeout=0, optimistic=True) as tx:  # noqa: PT012
-        tx.from_bytes("mine", b"")
-        tx.on_rollback(lambda: rolled_back.append("mine"))
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(store.from_bytes, "other", b"").result(TIMEOUT)
-    assert rolled_back == ["mine"]
-    assert not store.exists("mine")
-    assert store.info()["snapshots"] == 0
-
-
-def waiting_writer(store: DictMemoryStore, pool: ThreadPoolExecutor) -> Future[None]:
-    """Have a thread wait at the door; return when it does."""
-    at_door = threading.Event()
-    is_full = dispatcher_of(store)._is_full
-
-    def watched() -> bool:
-        at_door.set()
-        return is_full()
-
-    dispatcher_of(store)._is_full = watched  # type: ignore[method-assign]
-    waiting = pool.submit(store.from_bytes, "late", b"")
-    assert at_door.wait(TIMEOUT)
-    return waiting
-
-
-def test_a_writer_that_waits_holds_no_lock_and_goes_on_when_there_is_room(
-    slow: SlowListener, pool: ThreadPoolExecutor
-) -> None:
-    store = full_store(slow, 2)
-    waiting = waiting_writer(store, pool)
-    assert not waiting.done()
-    assert store.to_bytes("k0") == b""
-    assert len(store) == 2
-    assert table_of(store).latches.writer.claim is None
-    slow.let(1)
-    waiting.result(TIMEOUT)
-    slow.let()
-    store.flush()
-    assert slow.heard == ["k0", "k1", "late"]
-
-
-class Deaf(Waiters):
-    """Wakes nobody."""
-
-    def ring(self) -> None:
-        pass
-
-
-def test_a_wake_up_that_is_missed_costs_a_moment(slow: SlowListener, pool: ThreadPoolExecutor) -> None:
-    store = full_store(slow, 1)
-    waiting = waiting_writer(store, pool)
-    dispatcher_of(store)._room = Deaf()
-    slow.let()
-    waiting.result(TIMEOUT)
-
-
-def test_what_listeners_write_never_waits() -> None:
-    store = DictMemoryStore(EventManager(), max_pending_events=1, lock_timeout=SHORT)
-
-    def listener(event: StoreSetEvent) -> None:
-        if event.key == "first":
-            for number in range(20):
-                store.from_bytes(f"k{number}", b"")
-            with store.transaction():
-                store.from_bytes("in a transaction", b"")
-
-    store.event_manager.connect(StoreSetEvent, listener)
-    store.from_bytes("first", b"")
-    store.flush()
-    assert len(store) == 22
-    assert store.stats()["listener_errors"] == 0
-
-
-def test_nobody_waits_when_nobody_listens() -> None:
-    store = DictMemoryStore(EventManager(), max_pending_events=1, lock_timeout=0)
-    for _ in range(10):
-        store.from_bytes("k", b"")
-    assert store.stats()["events_pending"] == 0
-
-
-def test_any_number_may_be_pending(slow: SlowListener) -> None:
-    store = full_store(slow, None, lock_timeout=0)
-    store.multiset_data([f"k{number}" for number in range(500)], [b""] * 500)
-    store.from_bytes("one more", b"")
-    assert store.stats()["events_pending"] == 501
-    assert store.info()["pending_events"] == 501
-
-
-@pytest.mark.parametrize(
-    ("limit", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)]
-)
-def test_bad_limits(limit: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="max_pending_events must be"):
-        DictMemoryStore(EventManager(), max_pending_events=limit)
 
 
 # -- flush up to a revision -----------------------------------------------------------------------

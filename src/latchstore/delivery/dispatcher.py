@@ -93,7 +93,7 @@ class _Deliverer(ListenerCalls):
         self.delivering = None
         self.crowded: bool = False
         # Writers wait here for `crowded` to be taken back, with no lock held.
-        self._room = Waiters()
+        self.room: Waiters = Waiters()
 
     # -- who delivers -----------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ class _Deliverer(ListenerCalls):
 
     def _make_room(self) -> None:
         self.crowded = False
-        self._room.ring_all()
+        self.room.ring_all()
 
 
 class EventDispatcher(_Deliverer):
@@ -299,6 +299,8 @@ class EventDispatcher(_Deliverer):
     ----------
     crowded : bool
         Whether writers are to call `wait_for_room` before they commit anything.
+    room : Waiters
+        Where they wait.
     heard_revision : int
         The last commit whose events have all been heard.
     """
@@ -352,7 +354,7 @@ class EventDispatcher(_Deliverer):
         BackpressureError
             If there is none within `timeout` seconds; it names the listener that is running.
         """
-        if not self._room.wait(self._has_room, -1 if timeout is None else timeout, 0, LOOK_AGAIN):
+        if not self.room.wait(self._has_room, -1 if timeout is None else timeout, 0, LOOK_AGAIN):
             raise BackpressureError(
                 f"{purpose}: no room for events in {timeout:g} s "
                 f"(max_pending_events={self._limit}): {self.describe()}",

@@ -591,27 +591,28 @@ def test_a_signal_handler_may_close_the_watch_that_is_being_read(store: DictMemo
     assert feed_of(store).buffers == ()
 
 
-def test_a_signal_handler_may_commit_while_a_writer_takes_the_section() -> None:
+def test_a_signal_handler_may_commit_while_a_writer_takes_the_section(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Between its getting the lock and its noting so, a reader of the same thread has it as well."""
-    latch = TryLatch()
+    lock = threading.RLock()
     calls: list[str] = []
 
     class Interrupted:
-        """A lock that a signal handler comes right after."""
+        """A lock that a signal handler comes right after, once."""
 
-        def __init__(self, lock: Any) -> None:
-            self.release = lock.release
-            self.lock = lock
+        release, __enter__, __exit__ = lock.release, lock.__enter__, lock.__exit__
 
         def acquire(self, blocking: bool) -> bool:
-            got: bool = self.lock.acquire(blocking=blocking)
-            latch._lock = self.lock
-            latch.during(calls.append, "handler")
-            latch.attempt(calls.append, "handler's commit")
+            got = lock.acquire(blocking=blocking)
+            if not calls:
+                latch.during(calls.append, "handler")
+                latch.attempt(calls.append, "handler's commit")
             return got
 
-    lock = latch._lock
-    latch._lock = Interrupted(lock)  # type: ignore[assignment]
+    with monkeypatch.context() as patches:
+        patches.setattr(threading, "RLock", Interrupted)
+        latch = TryLatch()
     latch.attempt(calls.append, "writer")
     assert calls == ["handler", "handler's commit", "writer"]
     with ThreadPoolExecutor(1) as other:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import tempfile
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("in_memory", [1, 1_000_000])
 @pytest.mark.parametrize("warm_up", [0, 1, 20, 500])
 def test_requests_and_next_times(warm_up: int, in_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "_IN_MEMORY", in_memory)
+    monkeypatch.setattr(recording, "IN_MEMORY", in_memory)
     requested = [str(random.Random(seed).randrange(30)) for seed in range(100)]
     expected = [
         next((later for later in range(time + 1, 100) if requested[later] == requested[time]), NEVER)
@@ -53,16 +55,16 @@ def test_no_requests() -> None:
 
 
 def test_a_trace_that_fails_leaves_no_file_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+    made: list[Any] = []
+    make = tempfile.SpooledTemporaryFile
 
-    class Remembered(recording._Blocks):
-        def __init__(self, kind: str) -> None:
-            super().__init__(kind)
-            made.append(self)
+    def remembered(*arguments: Any, **options: Any) -> Any:
+        made.append(make(*arguments, **options))
+        return made[-1]
 
-    monkeypatch.setattr(recording, "_Blocks", Remembered)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", remembered)
     with pytest.raises(ZeroDivisionError):
         Recording(str(1 // number) for number in (1, 0))
     with Recording("ab") as trace:
         list(trace.next_times())
-    assert [blocks._file.closed for blocks in made] == [True, True, True]
+    assert [file.closed for file in made] == [True, True, True]

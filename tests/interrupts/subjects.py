@@ -21,6 +21,7 @@ from latchstore import (
     StoreTransactionEndEvent,
     Watch,
 )
+from latchstore.engine.inspection import check
 
 #: Seconds after which a wait has failed.
 TIMEOUT = 20.0
@@ -159,7 +160,7 @@ class Subject:
     def check(self) -> None:
         """Look whether indexes agree with scans, and nothing was left over."""
         store = self.store
-        store._table.check()
+        check(store)
         for kind in ("a", "b", "c"):
             scanned = sorted(key for key, metadata in store.query() if metadata.get("kind") == kind)
             assert sorted(store.query_keys(kind=kind)) == scanned, "index and scan differ"

@@ -19,7 +19,7 @@ BLOCK = 1 << 16
 NEVER = 1 << 62
 
 #: Up to how many bytes a temporary file is kept in memory.
-_IN_MEMORY = 64 * 2**20
+IN_MEMORY = 64 * 2**20
 
 # Of an array: a number of a key, and the time of a request, which is its place in the trace.
 _KEY, _TIME = "I", "q"
@@ -128,7 +128,7 @@ class _Blocks:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self.lengths: list[int] = []
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
 
     def append(self, block: array[int]) -> None:
         file: Any = self._file

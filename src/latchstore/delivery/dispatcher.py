@@ -110,8 +110,7 @@ class _Deliverer(ListenerCalls):
     @property
     def thread(self) -> threading.Thread | None:
         """The thread that delivers, or None."""
-        threads = list(self._post.values())
-        return threads[0] if threads else None
+        return next(iter(list(self._post.values())), None)
 
     @property
     def awaited(self) -> bool:
@@ -299,8 +298,6 @@ class EventDispatcher(_Deliverer):
     ----------
     crowded : bool
         Whether writers are to call `wait_for_room` before they commit anything.
-    room : Waiters
-        Where they wait.
     heard_revision : int
         The last commit whose events have all been heard.
     """

@@ -210,7 +210,9 @@ def test_junit(tmp_path: Path) -> None:
 
 # What another thread raises in a finalizer goes no further: Python tells of it and drops it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("fault", [name for name, each in FAULTS.items() if each.native])
+@pytest.mark.parametrize(
+    "fault", [*(name for name, each in FAULTS.items() if each.native), "streams,listeners,gc,close,forks"]
+)
 def test_ours_bears_faults_on_native_threads(capsys: pytest.CaptureFixture[str], fault: str) -> None:
     # Of a bank each transfer that was broken off may have come, which is too much to search. In short rounds:
     # without the GIL so many operations overlap that the search of a longer one may not end.

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import pytest
 from readerwriterlock import rwlock
 
+from latchstore.delivery import threads as delivery_threads
 from latchstore.stress.cooperative import cooperative
 from latchstore.stress.places import checks_of
 from latchstore.stress.scheduler import Scheduler, Strategy, Task
@@ -39,8 +41,10 @@ class OtherFirst(Replay):
         return next((task for task in ready if task is not running), ready[0])
 
 
-def run(make: Callable[[], Iterable[Body]], strategy: Strategy, **options: Any) -> Scheduler:
-    """Run bodies that `make` makes, in one thread each."""
+def run(
+    make: Callable[[], Iterable[Body]], strategy: Strategy, *modules: ModuleType, **options: Any
+) -> Scheduler:
+    """Run bodies that `make` makes, in one thread each; modules beside this one may be under test."""
     scheduler = Scheduler(strategy, traced, **options)
 
     def body() -> None:
@@ -52,7 +56,7 @@ def run(make: Callable[[], Iterable[Body]], strategy: Strategy, **options: Any) 
             thread.join()
         scheduler.hold()
 
-    with cooperative([sys.modules[__name__], rwlock]):
+    with cooperative([sys.modules[__name__], rwlock, *modules]):
         assert scheduler.run(body)
     return scheduler
 
@@ -431,6 +435,17 @@ def test_a_lock_that_an_ended_thread_has_kept_is_found() -> None:
     found = run(waiting, Replay(())).problem
     assert found is not None
     assert "waits for a lock that thread 1 took and kept" in found.text
+
+
+def test_a_delivery_thread_that_is_never_started_keeps_no_lock() -> None:
+    """An exception may strike whoever has made the thread and is about to start it."""
+    made: list[threading.Thread] = []
+
+    def make() -> list[Body]:
+        return [lambda: made.append(delivery_threads.DeliveryThread(list, "never started"))]
+
+    assert run(make, Replay(()), delivery_threads).kept_locks() is None
+    assert len(made) == 1
 
 
 def test_a_thread_that_polls_for_ever_is_in_a_deadlock() -> None:

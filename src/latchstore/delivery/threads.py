@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 #: Seconds that a thread may take to start.
 START_TIMEOUT = 2.0
@@ -16,8 +17,8 @@ class DeliveryThread(threading.Thread):
     """A daemon thread that runs deliveries.
 
     If memory runs out while a new thread begins, it ends without setting the event for which `Thread.start`
-    waits, or keeps the event's lock for ever. So the start of this one waits at an event of ours, and for a
-    limited time; whoever has started it finds it not alive then.
+    waits, or keeps the lock of that event for ever. So the start of this one waits at an event of ours, and
+    for a limited time; whoever has started it finds it not alive then.
     """
 
     def __init__(self, target: Callable[[], object], name: str) -> None:
@@ -26,27 +27,32 @@ class DeliveryThread(threading.Thread):
 
 
 class _StartedEvent(threading.Event):
-    """An event that is set once, over a lock written in C, and that one thread waits for."""
+    """An event that is set once, and that one thread waits for.
+
+    Nothing of the base class is used, so its Condition is not made: after a fork `threading` would renew the
+    lock of it in each thread, and the start of a thread that is struck would leave one more lock.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        # Held until the event is set; nothing is done while it is held but to wait for it. Whether the event
-        # is set is no question of this lock: an exception may strike who has waited, and it is held again.
-        self._unset = threading.Lock()
-        self._unset.acquire()
+        # Whether the event is set is no question of the queue: an exception may strike the thread that has
+        # taken the item.
         self._is_set = False
+        self._bell: SimpleQueue[None] = SimpleQueue()
 
     def is_set(self) -> bool:
         return self._is_set
 
     def set(self) -> None:
         self._is_set = True
-        self._unset.release()
+        self._bell.put(None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        if self._is_set:
-            return True
-        if not self._unset.acquire(timeout=START_TIMEOUT if timeout is None else timeout):
-            return False
-        self._unset.release()
+        if not self._is_set:
+            try:
+                self._bell.get(timeout=START_TIMEOUT if timeout is None else timeout)
+            except Empty:
+                return self._is_set
         return True
+
+    def _at_fork_reinit(self) -> None:
+        """Do nothing: in a forked child no thread sets the event, and the one that forked does not wait."""

@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
@@ -212,7 +213,9 @@ class Closing(Fault):
         self.note(self.name)
         store.close()
         store.connect()
-        time.sleep(0.001)
+        # While it is closed, native threads are quickly refused a great many operations: with short breaks
+        # alone there is hardly one that is made.
+        time.sleep(self.chance.choice((0.001, 0.02)))
         return True
 
     def finish(self, store: AbstractStore) -> None:
@@ -279,8 +282,12 @@ class Forks(Fault):
         signal.alarm(5)
         code = 1
         try:
+            store.connect()  # another fault may have closed it
             store.from_bytes(f"{PREFIX}child", b"")
             code = 0 if store.to_bytes(f"{PREFIX}child") == b"" else 1
+        except BaseException:
+            # Not by sys.stderr, whose lock another thread may have had when the process was forked.
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
 

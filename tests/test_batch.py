@@ -278,3 +278,21 @@ def test_savepoints_against_copies_of_a_dict(steps: list[tuple[str, str]]) -> No
     assert [(key, found.data) for key, found in sorted(batch.candidates({}))] == [
         (key, data) for key, (data, _) in sorted(model.items())
     ]
+
+
+# -- finalizers -----------------------------------------------------------------------------------
+
+
+def test_a_write_that_comes_while_the_edits_are_looked_through() -> None:
+    """A finalizer writes in the transaction of the thread that it runs in, wherever that is."""
+    batch = batch_on(Base())
+
+    class Interrupted(SetData):
+        def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+            batch.put("finalizer's", SetData(b""))
+            return super().revise(key, current, revision, now)
+
+    batch.put("c", Interrupted(b"c"))
+    found = dict(batch.candidates({}))
+    assert found.keys() == {"a", "b", "c"}
+    assert batch.has_edit("finalizer's")

@@ -168,7 +168,8 @@ class WriteBatch:
     def _overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
         edits = self._edits
         merged = [item for item in found if item[0] not in edits]
-        merged.extend((key, entry) for key in edits if (entry := self.seen(key)) is not None)
+        # A copy: a finalizer or a signal handler may write in this transaction meanwhile.
+        merged.extend((key, entry) for key in list(edits) if (entry := self.seen(key)) is not None)
         return merged
 
     def close(self) -> None:

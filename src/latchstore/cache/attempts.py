@@ -216,8 +216,12 @@ class LoadOutside(Attempt):
 class LoadInside(Attempt):
     """Loads a key in a transaction: other threads may be waiting for that, so it waits for none."""
 
+    def __init__(self, shelf: Shelf, key: str, options: Options, optimistic: bool) -> None:
+        super().__init__(shelf, key, options)
+        self._optimistic = optimistic
+
     def begin(self) -> bool:
-        self._shelf.loads.begin_inside((self._load,))
+        self._shelf.loads.begin_inside((self._load,), self._optimistic)
         return super().begin()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:

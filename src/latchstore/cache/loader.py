@@ -24,6 +24,7 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
+from latchstore.engine.bounded import OpenTransaction
 
 #: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
 #: default: so the type is not lost where V is Any, and is V where the loader keeps to that.
@@ -167,12 +168,12 @@ class CacheLoader(CacheWriter[V]):
             self._failures,
             self._counts,
         )
-        inside = self._bounded.current_transaction() is not None
+        transaction = self._bounded.current_transaction()
         self._index_tags(options)
         if type(found) is Stale:
-            return Refresh(shelf, key, options, found.value, not inside)
-        if inside:
-            return LoadInside(shelf, key, options)
+            return Refresh(shelf, key, options, found.value, transaction is None)
+        if transaction is not None:
+            return LoadInside(shelf, key, options, transaction.optimistic)
         return LoadOutside(shelf, key, options)
 
     def _expired_content(self, key: str, seconds: float) -> Any:
@@ -186,14 +187,19 @@ class CacheLoader(CacheWriter[V]):
         """Set what was loaded in a transaction; return what the loader itself has set, or `MISSING`."""
         if load.kept_out:
             return self._live_content(load.key)
-        self._put_if_it_fits(load.key, content, options)
+        self._put_if_it_fits(load.key, content, options, load=load)
         return MISSING
 
     def _put_if_it_fits(
-        self, key: str, content: Any, options: Options, check: Callable[[], None] | None = None
+        self,
+        key: str,
+        content: Any,
+        options: Options,
+        check: Callable[[], None] | None = None,
+        load: Load | None = None,
     ) -> None:
         try:
-            self._put(key, content, options, check)
+            self._put(key, content, options, check, load=load)
         except EntryTooLargeError as error:
             logger.debug("%s: returned and not kept", str(error))
 
@@ -230,9 +236,10 @@ class CacheLoader(CacheWriter[V]):
             if load.kept_out or self._revision(load.key) not in revisions:
                 raise _KeptOutError
 
-        if self._bounded.current_transaction() is not None:
+        inside = self._bounded.current_transaction() is not None
+        if inside:
             check()  # nobody else commits before this does, or it is in conflict
-        self._put_if_it_fits(load.key, content, options, check)
+        self._put_if_it_fits(load.key, content, options, check, load if inside else None)
 
     def _postpone(self, key: str, options: Options) -> None:
         """Have a refresh that has failed tried again later, and not at each hit."""
@@ -271,14 +278,14 @@ class CacheLoader(CacheWriter[V]):
         found = {key: value for key in wanted if (value := self._present(key)) is not MISSING}
         deadline = checked.deadline()
         missing = [key for key in wanted if key not in found]
-        inside = self._bounded.current_transaction() is not None
+        transaction = self._bounded.current_transaction()
         self._index_tags(checked)
         while missing:
             run = Run()
             loads = [Load(key, run, checked.tags) for key in missing]
             try:
                 # All of ours are loaded before any other is waited for: so no circle can close here.
-                done = self._claim_and_load_many(loads, loader, checked, inside, found)
+                done = self._claim_and_load_many(loads, loader, checked, transaction, found)
             finally:
                 run.over = True
                 self._loads.end(loads)
@@ -297,16 +304,16 @@ class CacheLoader(CacheWriter[V]):
         loads: list[Load],
         loader: Callable[[list[str]], Mapping[str, Any]],
         options: Options,
-        inside: bool,
+        transaction: OpenTransaction | None,
         found: dict[str, Any],
     ) -> list[str]:
         """Load those keys that no other thread is loading; return which they were."""
-        if inside:
+        if transaction is not None:
             mine = loads
-            self._loads.begin_inside(mine)
+            self._loads.begin_inside(mine, transaction.optimistic)
         else:
             mine = [load for load in loads if self._loads.claim(load) is load]
-        found.update(self._load_many(mine, loader, options, inside))
+        found.update(self._load_many(mine, loader, options, transaction is not None))
         return [load.key for load in mine]
 
     def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:

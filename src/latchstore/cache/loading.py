@@ -19,17 +19,20 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from latchstore.cache.waits import place_of, waits_for_this_thread
-from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError
+from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
+from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import Latch, Waiters, this_thread, thread_name
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
 #: What stands for no value, and for no content of an entry.
 MISSING: Any = object()
+
+T = TypeVar("T")
 
 #: Seconds after which a waiter looks for the first time whether the load waits for it, and until the second
 #: time; each later pause is twice as long.
@@ -86,11 +89,15 @@ class Load:
         Whether the key was set or deleted since the load began, which counts more than its result.
     kept_out : bool
         Whether its result must not be stored: it is overtaken, or a transaction that is still open will.
+    outdated : bool
+        Of a load in an optimistic transaction: whether another thread was about to set or delete the key
+        since it began.
     outcome : Outcome or None
         None while it runs.
     """
 
     __slots__ = (
+        "__weakref__",
         "_since",
         "_thread",
         "_waiters",
@@ -98,6 +105,7 @@ class Load:
         "kept_out",
         "key",
         "outcome",
+        "outdated",
         "overtaken",
         "run",
         "tags",
@@ -109,6 +117,7 @@ class Load:
         self.tags: frozenset[str] = frozenset(tags)
         self.overtaken: bool = False
         self.kept_out: bool = False
+        self.outdated: bool = False
         self.outcome: Outcome | None = None
         self._thread = this_thread.thread
         self._since = time.monotonic()
@@ -148,6 +157,35 @@ class Removal:
         return bool(self._covers(load.key, load.tags))
 
 
+class LoadedInside:
+    """An edit: what a load in an optimistic transaction has given, unless the load is outdated at the commit.
+
+    A key that others have set or deleted may be missing again, as it was: then its revision tells nothing.
+
+    Parameters
+    ----------
+    entry : Entry
+    load : Load
+        Lives as long as this, and is noted by that in the `LoadTable`.
+    """
+
+    __slots__ = ("_entry", "_load")
+
+    blind = False
+    whole = True
+
+    def __init__(self, entry: Entry, load: Load) -> None:
+        self._entry = entry
+        self._load = load
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        if self._load.outdated:
+            raise TransactionConflictError(f"key {key!r} was set or deleted while it was loaded", (key,))
+        # The transaction may have looked at another one that this has made.
+        entry = self._entry.with_items(self._entry.plain, self._entry)
+        return entry.revise(key, current, revision, now)
+
+
 class _Inside(threading.local):
     """What this thread is loading in a transaction."""
 
@@ -169,6 +207,8 @@ class LoadTable:
         self._latch = Latch()
         # Of transactions that are open.
         self._removals: dict[weakref.ref[Removal], None] = {}
+        # In optimistic transactions, that run or whose results are not committed yet.
+        self._uncommitted: dict[weakref.ref[Load], None] = {}
         self._inside = _Inside()
         self._waiting = _waiting
 
@@ -179,7 +219,9 @@ class LoadTable:
         for key, load in list(self._loads.items()):
             if load._thread is not me:
                 del self._loads[key]
-        self._removals = {weakref.ref(removal): None for removal in self._open() if removal.thread is me}
+        removals, loads = _alive(self._removals), _alive(self._uncommitted)
+        self._removals = {weakref.ref(each): None for each in removals if each.thread is me}
+        self._uncommitted = {weakref.ref(each): None for each in loads if each._thread is me}
         self._waiting.clear()
         for load in self._loads.values():
             load._waiters = Waiters()
@@ -199,19 +241,8 @@ class LoadTable:
             self._latch.during(self._take_out, running)
         if running is load and self._removals:
             # Looked at after the claim, as they are noted before loads are looked for: none is missed.
-            load.kept_out = load.kept_out or any(removal.covers(load) for removal in self._open())
+            load.kept_out = load.kept_out or any(removal.covers(load) for removal in _alive(self._removals))
         return running
-
-    def _open(self) -> list[Removal]:
-        """Return the removals of transactions that are open; forget those that were freed."""
-        found = []
-        for reference in list(self._removals):
-            removal = reference()
-            if removal is None:
-                self._removals.pop(reference, None)
-            else:
-                found.append(removal)
-        return found
 
     def running(self, key: str) -> Load | None:
         """Return the load of the key that runs, or None."""
@@ -237,8 +268,10 @@ class LoadTable:
         if self._loads.get(load.key) is load:
             del self._loads[load.key]
 
-    def begin_inside(self, loads: Iterable[Load]) -> None:
+    def begin_inside(self, loads: Collection[Load], optimistic: bool) -> None:
         """Note that this thread loads keys in a transaction, until their run is over.
+
+        From an exclusive one other threads cannot come between a load and its commit.
 
         Raises
         ------
@@ -251,6 +284,11 @@ class LoadTable:
             own = running is not None and running._thread is this_thread.thread and not running.is_over()
             if own or load.key in before:
                 raise RecursiveLoadError(f"key {load.key!r} is being loaded by this thread")
+        for load in loads if optimistic else ():
+            self._uncommitted[weakref.ref(load)] = None
+            # Looked at after that: see `claim`. What the transaction itself removes it may load again.
+            others = [each for each in _alive(self._removals) if each.thread is not load._thread]
+            load.kept_out = load.outdated = any(removal.covers(load) for removal in others)
         self._inside.loads = {**before, **{load.key: load for load in loads}}
 
     def end_inside(self) -> None:
@@ -267,6 +305,15 @@ class LoadTable:
             if load is not None:
                 load.kept_out = load.overtaken = True
 
+    def outdate(self, key: str) -> None:
+        """Note that this thread is about to set or delete a key, which others may be loading in transactions.
+
+        Noted before the commit: a transaction that commits in between does so before this thread.
+        """
+        for load in _alive(self._uncommitted):
+            if load.key == key and load._thread is not this_thread.thread:
+                load.kept_out = load.outdated = True
+
     def note_written(self, keys: Iterable[str]) -> None:
         """Note that keys are set or deleted by a commit, in its section: before that is seen and after it.
 
@@ -282,6 +329,9 @@ class LoadTable:
         for load in [*self._loads.values(), *self._inside.loads.values()]:
             if removal.covers(load):
                 load.kept_out = load.overtaken = True
+        for load in _alive(self._uncommitted):
+            if load._thread is not removal.thread and removal.covers(load):
+                load.kept_out = load.outdated = True
 
     def begin_removal(self, removal: Removal) -> None:
         """Overtake the loads that run, and keep out those that begin before `end_removal`."""
@@ -381,3 +431,15 @@ class LoadTable:
                 if waited_for.key in path:
                     return  # a circle of others, who find it themselves
                 path.append(waited_for.key)
+
+
+def _alive(references: dict[weakref.ref[T], None]) -> list[T]:
+    """Return what is referred to; forget what was freed."""
+    found = []
+    for reference in list(references):
+        each = reference()
+        if each is None:
+            references.pop(reference, None)
+        else:
+            found.append(each)
+    return found

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from latchstore.cache.loading import MISSING, Removal
+from latchstore.cache.loading import MISSING, Load, LoadedInside, Removal
 from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, SetOptions, checked_options
 from latchstore.cache.reading import CacheReader
 from latchstore.contract.arguments import (
@@ -103,10 +103,16 @@ class CacheWriter(CacheReader[V]):
         options: Options,
         check: Callable[[], None] | None = None,
         expected: int | None = None,
+        load: Load | None = None,
     ) -> None:
-        """Set the content of a key, if the check does not raise and the key has the expected revision."""
+        """Set the content of a key, if the check does not raise and the key has the expected revision.
+
+        In a transaction it may be the result of a load.
+        """
         entry, now = self._entry_of(key, content, options)
-        edit = entry if expected is None else IfRevision(entry, expected)
+        edit: Edit = entry if load is None else LoadedInside(entry, load)
+        if expected is not None:
+            edit = IfRevision(entry, expected)
         self._write(((key, edit),), "set", now, check)
 
     def _entry_of(self, key: str, content: Any, options: Options) -> tuple[Entry, float | None]:
@@ -140,9 +146,12 @@ class CacheWriter(CacheReader[V]):
         check: Callable[[], None] | None = None,
     ) -> None:
         # hot path: there is a detour if any transaction is open.
-        if self._detours.detour is not None and self._bounded.current_transaction() is not None:
+        if self._detours.detour is not None:
+            inside = self._bounded.current_transaction() is not None
             for key, _ in edits:
-                self._loads.overtake(key)
+                self._loads.outdate(key)
+                if inside:
+                    self._loads.overtake(key)
         self._bounded.write(edits, purpose, now=now, check=check)
         if self._failures:
             for key, _ in edits:
@@ -294,6 +303,8 @@ class CacheWriter(CacheReader[V]):
         key = self._naming.stored(key)
         if self._bounded.current_transaction() is not None:
             self._overtake(Removal(lambda other, tags: other == key))
+        elif self._detours.detour is not None:
+            self._loads.outdate(key)
         try:
             while True:
                 entry = self._bounded.entry(key)

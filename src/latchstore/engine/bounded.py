@@ -55,6 +55,9 @@ class Detour(Protocol):
 class OpenTransaction(Protocol):
     """What a cache needs of an open transaction."""
 
+    @property
+    def optimistic(self) -> bool: ...
+
     def on_commit(self, function: Callable[[], object]) -> None: ...
 
     def on_rollback(self, function: Callable[[], object]) -> None: ...

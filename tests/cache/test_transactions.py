@@ -336,6 +336,24 @@ class TestAnyBlocks:
         return expires is not None and expires <= clock.now
 
 
+class TestOptimisticRoom:
+    def test_what_it_has_evicted_itself_and_others_have_set_again(self, store: DictMemoryStore) -> None:
+        """It is not there to be evicted a second time, though it counts."""
+        cache = Cache(store, max_entries=1, codec="pickle")
+
+        def block() -> None:
+            with store.transaction(optimistic=True):
+                cache.update(a=1, b=2)
+                assert list(cache) == ["b"]
+                elsewhere(cache.set, "a", 3)
+                cache.set("c", 4)
+                assert list(cache) == ["c"]
+
+        with pytest.raises(TransactionConflictError):
+            block()
+        assert dict(cache) == {"a": 3}
+
+
 def set_and_delete(cache: Cache) -> None:
     cache.set("c", "newer")
     cache.delete("c")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from math import inf
 
 from latchstore.contract.values import Entry
@@ -214,7 +214,7 @@ class BoundedTable(BoundedStore):
                 lambda each: each in tried or batch.has_edit(each),
             )
             if victim is None:
-                victim = room.first_but(key)
+                victim = room.first_but(key, tried)
             if victim is None:
                 return  # a policy of the user's own keeps back what there is
             tried.add(victim)
@@ -320,10 +320,15 @@ class _Room:
             self.weight += weight - before[1]
         self._mark = batch.mark()
 
-    def first_but(self, key: str) -> str | None:
-        """Return the key that was written first and is there, unless it is `key`; None if there is none."""
+    def first_but(self, key: str, tried: Container[str]) -> str | None:
+        """Return the key that was written first and is there, but for some; None if there is none.
+
+        Where others have set a key that the transaction has deleted, it may not be there all the same.
+        """
         nodes = self._bound.nodes
         for other, (entries, _) in self._added.items():
-            if other != key and (entries == 1 or (entries == 0 and other in nodes)):
+            if other == key or other in tried:
+                continue
+            if entries == 1 or (entries == 0 and other in nodes):
                 return other
         return None

@@ -30,9 +30,10 @@ from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
+from tests.mutants import caches
 from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces, table_of
 
-__all__ = ["MUTANTS", "Optimistic"]
+__all__ = ["MUTANTS", "Optimistic", "caches"]
 
 # -- locks ------------------------------------------------------------------------------------------------
 

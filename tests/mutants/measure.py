@@ -37,10 +37,10 @@ _HEAD = "| mutant | what it does | workload | found in | median schedules | most
 _LINE = "|---|---|---|---|---|---|\n"
 
 
-def find(function: str, workload: str, faults: str, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
-    """Run the harness on a factory of the catalogue; return what it prints as JSON."""
+def find(factory: str, workload: str, faults: str, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
+    """Run the harness on a factory, ``"module:name"``; return what it prints as JSON."""
     command = [sys.executable, "-m", "latchstore", "stress", "--json", "--no-shrink", "--schedule", "random"]
-    command += ["--store", f"tests.mutants.catalogue:{function}", "--workload", workload]
+    command += ["--store", factory, "--workload", workload]
     command += ["--threads", str(THREADS), "--length", str(LENGTH)]
     command += ["--seed", str(block * SCHEDULES), "--ops", str(schedules * THREADS * LENGTH)]
     if faults:
@@ -50,14 +50,14 @@ def find(function: str, workload: str, faults: str, block: int, schedules: int =
         command, env=environment, cwd=_ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     if not done.stdout.startswith("{"):
-        raise RuntimeError(f"{function}, block {block}: {done.stderr[-2_000:]}")
+        raise RuntimeError(f"{factory}, block {block}: {done.stderr[-2_000:]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def _row(mutant: Mutant) -> str:
     def found_in(block: int) -> dict[str, Any]:
-        return find(mutant.function, mutant.workload, mutant.faults, block)
+        return find(mutant.factory, mutant.workload, mutant.faults, block)
 
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         found = list(executor.map(found_in, range(BLOCKS)))

@@ -34,8 +34,8 @@ class Mutant:
 
     Attributes
     ----------
-    function : str
-        Its name in this module.
+    factory : str
+        What the harness finds it by, ``"module:name"``.
     name : str
     what : str
         What the mutant does, in a few words.
@@ -46,7 +46,7 @@ class Mutant:
     """
 
     def __init__(self, broken: Break, workload: str, faults: str) -> None:
-        self.function = broken.__name__
+        self.factory = f"{broken.__module__}:{broken.__name__}"
         # Where the harness is to change threads as well.
         self.__module__ = broken.__module__
         self.name = broken.__name__.replace("_", " ")

@@ -12,16 +12,19 @@ from tests.mutants.mutant import Mutant
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_found(mutant: Mutant) -> None:
-    found = find(mutant.function, mutant.workload, mutant.faults, block=0)
+    found = find(mutant.factory, mutant.workload, mutant.faults, block=0)
     assert found["answer"] == "invalid"
     assert found["problems"] or any(
         check["answer"] == "invalid" for checks in found["verdicts"].values() for check in checks.values()
     )
 
 
-@pytest.mark.parametrize("faults", ["", "exceptions"])
-def test_a_mutant_that_is_none_is_not_found(faults: str) -> None:
+@pytest.mark.parametrize(
+    ("workload", "faults"), [("transactions", ""), ("transactions", "exceptions"), ("cache", "")]
+)
+def test_a_mutant_that_is_none_is_not_found(workload: str, faults: str) -> None:
     """The same way of running it, with nothing broken: so it is the break that was found."""
-    found = find(unbroken.__name__, "transactions", faults, block=0, schedules=150)
+    factory = f"{unbroken.__module__}:{unbroken.__name__}"
+    found = find(factory, workload, faults, block=0, schedules=150)
     assert found["answer"] == "valid"
     assert found["schedules"] == 150

@@ -225,7 +225,7 @@ def test_our_store_passes(name: str, tmp_path: Path) -> None:
 
 
 def test_all_together() -> None:
-    workloads = [make() for make in WORKLOADS.values()]
+    workloads = [workload for make in WORKLOADS.values() if not (workload := make()).alone]
     history = run_native(our_store(), workloads, threads=6, operations=700, seed=8, switch_interval=1e-6)
     assert len(history.operations) == 4_200
     for workload in workloads:

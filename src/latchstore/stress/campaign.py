@@ -61,6 +61,7 @@ class Plan:
         How long the run goes on; None: until `operations` are done.
     operations : int or None
         How many operations, of all threads; the run ends after the round or the schedule in which they are.
+        On native threads it does not end before each workload had a round.
     seed : int
     schedule : str
         ``"native"``, ``"random"``, ``"pct"`` or ``"exhaustive"``.
@@ -304,21 +305,23 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
     edges: dict[tuple[str, str], LockEdge] = {}
     gil = _gil_enabled()
     verdicts: dict[str, dict[str, Verdict]] = {}
+    crews = _crews(plan.workloads)
     for number in range(sys.maxsize):
         seed = plan.seed + number
-        history, problems, marks, order = _native_round(plan, factory, seed)
+        workloads = crews[number % len(crews)]
+        history, problems, marks, order = _native_round(plan, workloads, factory, seed)
         for edge in order.edges():
             edges.setdefault((edge.held, edge.taken), edge)
         if _gil_enabled() != gil:
             problems.append(Problem("gil", "the interpreter has turned its GIL on during the run"))
-        now = {} if problems else _verdicts(plan.workloads, history)
+        now = {} if problems else _verdicts(workloads, history)
         verdicts = worst_of(verdicts, now)
         figures.add(history.operations)
         bad = problems or any(each.answer != "valid" for all_ in now.values() for each in all_.values())
-        if clock.after(len(history.operations)) or bad:
+        if (clock.after(len(history.operations)) and number + 1 >= len(crews)) or bad:
             break
     result = Result(
-        plan.command(seed=seed, workloads=[workload.name for workload in plan.workloads]),
+        plan.command(seed=seed, workloads=[workload.name for workload in workloads]),
         history,
         verdicts,
         tuple(problems),
@@ -331,8 +334,14 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
     return Outcome(result, clock.state.operations, figures.rows(clock.state.seconds))
 
 
+def _crews(workloads: Sequence[Workload]) -> list[Sequence[Workload]]:
+    """Return which workloads share a store: each crew has its rounds, in turn."""
+    shared = [workload for workload in workloads if not workload.alone]
+    return [*([shared] if shared else []), *([workload] for workload in workloads if workload.alone)]
+
+
 def _native_round(
-    plan: Plan, factory: Factory, seed: int
+    plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int
 ) -> tuple[History, list[Problem], list[Mark], LockOrder]:
     """Run one store for a while."""
     order = LockOrder()
@@ -349,7 +358,7 @@ def _native_round(
             store = factory(**options)
             history = run_native(
                 store,
-                plan.workloads,
+                workloads,
                 threads=plan.threads,
                 operations=plan.operations_each,
                 seed=seed,

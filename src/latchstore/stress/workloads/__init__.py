@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from latchstore.stress.workloads.action import Action, PlainWorkload, RolledBackError, Workload
 from latchstore.stress.workloads.bank import Bank
+from latchstore.stress.workloads.cache import CacheWorkload
 from latchstore.stress.workloads.compare_and_set import CompareAndSet
 from latchstore.stress.workloads.events import Events
 from latchstore.stress.workloads.list_append import ListAppend
@@ -44,4 +45,5 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     YcsbD.name: YcsbD,
     YcsbE.name: YcsbE,
     YcsbF.name: YcsbF,
+    CacheWorkload.name: CacheWorkload,
 }

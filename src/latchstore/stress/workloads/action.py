@@ -51,6 +51,10 @@ class Workload(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def alone(self) -> bool:
+        """Whether a store that it uses is used by no other workload."""
+
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
 
@@ -69,6 +73,8 @@ class Workload(Protocol):
 
 class PlainWorkload:
     """A workload that any store can do, and that needs no preparation and no look at the end."""
+
+    alone = False
 
     def supports(self, store: AbstractStore) -> bool:
         """Any store will do."""

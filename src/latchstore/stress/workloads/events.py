@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
 from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.event_checks import (
@@ -32,15 +31,13 @@ from latchstore.stress.workloads.action import (
     text_of,
 )
 from latchstore.stress.workloads.stages import check_stages
+from latchstore.stress.workloads.watching import read_to_the_end, watch_all
 
 #: The key of operations on several keys.
 _SEVERAL = "events/several"
 
 #: After how many actions a thread turns to more keys, so that the first ones meet.
 _BEGINNING = 20
-
-#: More changes than any run makes: the watch must lose none.
-_ENDLESS = 2**31
 
 _UNDONE = "!"
 
@@ -129,8 +126,7 @@ class _Ears:
 
     def __post_init__(self) -> None:
         self.store.event_manager.connect(StoreModificationEvent, self.hear)
-        if callable(getattr(self.store, "watch", None)):
-            self.watch = self.store.watch("events/*", max_buffer=_ENDLESS)  # type: ignore[attr-defined]
+        self.watch = watch_all(self.store, "events/*")
 
     def hear(self, event: StoreModificationEvent) -> None:
         """Be the listener."""
@@ -143,25 +139,13 @@ class _Ears:
         self.store.event_manager.disconnect(StoreModificationEvent, self.hear)
         found: dict[str, Any] = {"listener": self.heard}
         if self.watch is not None:
-            found["watch"], found["to the end"] = _read_to_the_end(self.watch)
+            found["watch"], found["to the end"] = read_to_the_end(self.watch, _written_down, _lost)
             self.watch.close()
         return found
 
 
-def _read_to_the_end(watch: Any) -> tuple[list[list[Any]], bool]:
-    """Return what a watch has, and whether it would get more: not if its store was closed meanwhile."""
-    heard: list[list[Any]] = []
-    while True:
-        try:
-            event = watch.get(timeout=0)
-        except WaitTimeoutError:
-            return heard, True
-        except WatchClosedError:
-            return heard, False
-        if isinstance(event, EventsLost):
-            heard.append([event.last_revision, "events/lost", "events were lost", None])
-        else:
-            heard.append(_written_down(event))
+def _lost(event: EventsLost) -> list[Any]:
+    return [event.last_revision, "events/lost", "events were lost", None]
 
 
 def _written_down(event: StoreModificationEvent) -> list[Any]:

@@ -1,0 +1,34 @@
+"""A watch on a store while it is under stress, and what it has got in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
+from latchstore.contract.events import EventsLost, StoreModificationEvent
+from latchstore.contract.store import AbstractStore
+
+#: More changes than any run makes: the watch must lose none.
+_ENDLESS = 2**31
+
+
+def watch_all(store: AbstractStore, pattern: str = "*") -> Any:
+    """Open a watch that loses nothing; None if the store has no watches."""
+    watch = getattr(store, "watch", None)
+    return watch(pattern, max_buffer=_ENDLESS) if callable(watch) else None
+
+
+def read_to_the_end(
+    watch: Any, written_down: Callable[[StoreModificationEvent], Any], lost: Callable[[EventsLost], Any]
+) -> tuple[list[Any], bool]:
+    """Return what a watch has, and whether it would get more: not if its store was closed meanwhile."""
+    found: list[Any] = []
+    while True:
+        try:
+            event = watch.get(timeout=0)
+        except WaitTimeoutError:
+            return found, True
+        except WatchClosedError:
+            return found, False
+        found.append(lost(event) if isinstance(event, EventsLost) else written_down(event))

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,8 @@ def damaged(change: str) -> Callable[[Path], None]:
     return damage
 
 
+SIZES = "CREATE TABLE sizes (key PRIMARY KEY NOT NULL, size INTEGER NOT NULL)"
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("hello " * 1000),
@@ -292,11 +295,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "data is infinite": damaged("UPDATE entries SET data = 9e999 WHERE key = 'k7'"),
     "data is no Unicode": damaged("UPDATE entries SET data = CAST(x'FF' AS TEXT) WHERE key = 'k7'"),
     "sizes of what is data": damaged(
-        "CREATE TABLE sizes (key, size); INSERT INTO sizes VALUES ('k7', 2)",
+        f"{SIZES}; INSERT INTO sizes VALUES ('k7', 2)",
     ),
     "a size below zero": damaged(
-        "UPDATE entries SET data = 'text' WHERE key = 'k7'; CREATE TABLE sizes (key, size);"
-        "INSERT INTO sizes VALUES ('k7', -2)"
+        f"UPDATE entries SET data = 'text' WHERE key = 'k7'; {SIZES};INSERT INTO sizes VALUES ('k7', -2)"
     ),
     "metadata is no JSON": damaged("UPDATE entries SET metadata = '{' WHERE key = 'k7'"),
     "metadata is a list": damaged("UPDATE entries SET metadata = '[]' WHERE key = 'k7'"),
@@ -315,6 +317,28 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "another table of entries": damaged(
         "DROP TABLE entries; CREATE TABLE entries (key, data); INSERT INTO entries VALUES ('k', 'x')"
+    ),
+    "made before time": damaged("UPDATE entries SET created = -9e999 WHERE key = 'k7'"),
+    "a revision that none can follow": damaged("UPDATE about SET revision = 9223372036854775807"),
+    "a clock without end": damaged(
+        "CREATE TABLE clock (reading REAL NOT NULL); INSERT INTO clock VALUES (9e999)"
+    ),
+    "another table of the clock": damaged("CREATE TABLE clock (reading); INSERT INTO clock VALUES (1.0)"),
+    "metadata has a number without end": damaged(
+        "UPDATE entries SET metadata = '{\"n\": 1e999}' WHERE key = 'k7'"
+    ),
+    "metadata has a name twice": damaged(
+        "UPDATE entries SET metadata = '{\"n\": 1, \"n\": 2}' WHERE key = 'k7'"
+    ),
+    "metadata is deeper than what is saved": damaged(
+        f"UPDATE entries SET metadata = '{{\"n\": {'[' * 101}{']' * 101}}}' WHERE key = 'k7'"
+    ),
+    "a key is a blob without need": damaged("UPDATE entries SET key = CAST('k7' AS BLOB) WHERE key = 'k7'"),
+    "text in UTF-16": lambda path: path.write_bytes(
+        path.read_bytes()[:56] + b"\0\0\0\2" + path.read_bytes()[60:]
+    ),
+    "another page size": lambda path: path.write_bytes(
+        path.read_bytes()[:16] + b"\x03\0" + path.read_bytes()[18:]
     ),
     "made after it was changed": damaged("UPDATE entries SET created = modified + 1 WHERE key = 'k7'"),
 }
@@ -441,6 +465,26 @@ def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(path: Path)
     assert {0, 1} <= outcomes
 
 
+@contextmanager
+def another_process_that_locks(path: Path) -> Iterator[None]:
+    """Have another process make a file and lock it as one does that writes it."""
+    script = """
+import fcntl, sys
+with open(sys.argv[1], "xb") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 1)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"locked\n"
+        yield
+        process.stdin.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_what_a_killed_save_has_left_is_removed_by_the_next(path: Path) -> None:
@@ -454,8 +498,7 @@ def test_what_a_killed_save_has_left_is_removed_by_the_next(path: Path) -> None:
     for other in others:
         other.touch()
     in_use = left.with_name(f"{path.name}.0123456789abcdef.unfinished")
-    with in_use.open("xb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with another_process_that_locks(in_use):
         store.save(path)
         assert leftovers(path) == [in_use]
     store.save(path)
@@ -466,30 +509,35 @@ def test_what_a_killed_save_has_left_is_removed_by_the_next(path: Path) -> None:
 def test_an_unfinished_file_that_is_removed_before_it_is_locked_is_made_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = fcntl.flock
+    lock = fcntl.lockf
     files: list[str] = []
 
-    def lock_late(file: Any, operation: int) -> None:
+    def lock_late(file: Any, operation: int, length: int) -> None:
+        if operation == fcntl.LOCK_UN:
+            return
         files.append(file.name)
         if len(files) == 1:
             os.unlink(file.name)
-        lock(file, operation)
+        lock(file, operation, length)
         if len(files) == 2:
+            os.unlink(file.name)
             raise BlockingIOError
 
-    monkeypatch.setattr(fcntl, "flock", lock_late)
+    monkeypatch.setattr(fcntl, "lockf", lock_late)
     new_store().save(path)
     assert len(set(files)) == 3
+    assert leftovers(path) == []
     assert len(DictMemoryStore.load(path, EventManager())) == 0
 
 
 def test_a_file_system_without_locks_will_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(file: object, operation: int) -> None:
+    def refuse(*arguments: object) -> None:
         raise OSError(95, "Operation not supported")
 
     in_use = path.with_name(f"{path.name}.0123456789abcdef.unfinished")
     in_use.touch()
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
     new_store().save(path)
     assert len(DictMemoryStore.load(path, EventManager())) == 0
     assert leftovers(path) == [in_use]

@@ -83,7 +83,7 @@ class ReferenceCodec:
 
 
 class UnnamedCodec(RawCodec):
-    """Bytes as they are, as no codec was named for a store that may have been written by anybody."""
+    """Bytes as they are, as no codec was named for what may have been written by anybody."""
 
     def encode(self, value: Any) -> bytes:
         """Return the bytes of a bytes-like object; TypeError for all else."""
@@ -91,8 +91,9 @@ class UnnamedCodec(RawCodec):
             return super().encode(value)
         except TypeError:
             raise TypeError(
-                "the cache was given its store and no codec, so it takes bytes alone; name a codec, as "
-                "codec='pickle' or 'json', or codec='reference', which keeps objects as they are"
+                "no codec was named, so bytes alone are taken: a cache that was given its store, and a "
+                "mapping of a store that was loaded from a file, have none of their own; name one, as "
+                "codec='pickle' or 'json', or for a cache codec='reference', which keeps objects as they are"
             ) from None
 
 

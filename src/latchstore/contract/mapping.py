@@ -43,15 +43,19 @@ class StoreView(Generic[V], Mapping[str, V]):
     Parameters
     ----------
     store : AbstractReadOnlyStore
-    codec : str or Codec
+    codec : str or Codec, optional
         ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``; not
-        ``"reference"``, which only a `Cache` has.
+        ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``: pickle, but bytes
+        as they are of a store that was loaded from a file, as to unpickle runs what others may have written.
     """
 
     _mapped: ReadableStore
 
-    def __init__(self, store: ReadableStore, codec: str | Codec[V] = "pickle") -> None:
+    def __init__(self, store: ReadableStore, codec: str | Codec[V] | None = None) -> None:
         self._mapped = store
+        if codec is None:
+            # Stores of the API elsewhere have none.
+            codec = getattr(store, "default_codec", "pickle")
         self._codec: Codec[V] = checked_codec(codec)
 
     @property
@@ -95,14 +99,15 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
     Parameters
     ----------
     store : AbstractStore
-    codec : str or Codec
+    codec : str or Codec, optional
         ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``; not
-        ``"reference"``, which only a `Cache` has.
+        ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``: pickle, but bytes
+        as they are of a store that was loaded from a file, as to unpickle runs what others may have written.
     """
 
     _mapped: MappedStore
 
-    def __init__(self, store: MappedStore, codec: str | Codec[V] = "pickle") -> None:
+    def __init__(self, store: MappedStore, codec: str | Codec[V] | None = None) -> None:
         super().__init__(store, codec)
 
     def __setitem__(self, key: str, value: V) -> None:

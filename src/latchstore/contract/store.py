@@ -62,9 +62,13 @@ class AbstractReadOnlyStore(ABC):
     Attributes
     ----------
     event_manager : BaseEventManager
+    default_codec : str or Codec
+        That of ``mapping()`` if none is named: ``"pickle"``, but bytes as they are of a store that was loaded
+        from a file, as that may be somebody else's.
     """
 
     event_manager: BaseEventManager
+    default_codec: Any = "pickle"
 
     def __init__(self, event_manager: BaseEventManager | None = None) -> None:
         self.event_manager = get_event_manager() if event_manager is None else event_manager
@@ -298,13 +302,14 @@ class AbstractReadOnlyStore(ABC):
         """Return how many keys the store has at one instant of the call."""
         return sum(1 for _ in self.query_keys())
 
-    def mapping(self, codec: str | Codec[V] = "pickle") -> StoreView[V]:
+    def mapping(self, codec: str | Codec[V] | None = None) -> StoreView[V]:
         """Return a view of the store as a mapping of Python objects; of one that can be written to, mutable.
 
         Parameters
         ----------
-        codec : str or Codec
-            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``.
+        codec : str or Codec, optional
+            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``; if None
+            the store's `default_codec`.
         """
         from latchstore.contract.mapping import StoreView  # loaded when used: see latchstore/__init__.py
 
@@ -582,7 +587,7 @@ class AbstractStore(AbstractReadOnlyStore):
 
     # -- transactions and events ------------------------------------------------------------------
 
-    def mapping(self, codec: str | Codec[V] = "pickle") -> StoreMapping[V]:
+    def mapping(self, codec: str | Codec[V] | None = None) -> StoreMapping[V]:
         from latchstore.contract.mapping import StoreMapping  # loaded when used: see latchstore/__init__.py
 
         return StoreMapping(self, codec)

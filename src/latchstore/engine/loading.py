@@ -26,7 +26,7 @@ from latchstore.contract.file_locks import read_database
 from latchstore.contract.files import SIDE_FILES, is_side_file
 from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata
 from latchstore.engine.database_file import DamageError, Database, Header, Row
-from latchstore.engine.saving import APPLICATION, FORMAT, TABLES, check_saveable, is_saveable
+from latchstore.engine.saving import APPLICATION, DEPTH, FORMAT, TABLES, check_saveable, is_saveable
 
 #: What revisions are below: SQLite's integers have 64 bits, and the store that is loaded is to go on.
 _BEYOND = 2**62
@@ -47,7 +47,7 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
         return _contents(database)
     except _ForeignError as error:
         raise StoreFormatError(f"{path!r} {error}") from None
-    except (DamageError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (DamageError, TypeError, ValueError, OverflowError) as error:
         for suffix in ("-journal", "-wal"):
             if is_side_file(path + suffix, SIDE_FILES[suffix]):
                 raise OSError(
@@ -182,7 +182,12 @@ def _entry(row: Row, last_revision: int) -> tuple[str, Entry]:
 
 def _items(name: str, metadata: str) -> Entry:
     """Return an entry with metadata that was JSON."""
-    items = json.loads(metadata, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    try:
+        items = json.loads(metadata, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+    except RecursionError:
+        if metadata.count("[") + metadata.count("{") <= DEPTH:
+            raise  # the fault of the caller's stack
+        raise ValueError(f"the metadata of {name!r} is nested too deeply") from None
     entry = entry_from_metadata(items, f"the metadata of {name!r}")
     for item, value in entry.items():
         check_saveable(name, item, value)

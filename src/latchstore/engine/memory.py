@@ -166,7 +166,9 @@ class DictMemoryStore(TransactionalStore):
         """Write what the store holds at this moment to a SQLite file, while writers go on.
 
         The file is replaced at one instant, when all of it is on the disk: whatever happens meanwhile, the
-        old one or the new one is there. Inside a transaction of this thread the last commit is saved.
+        old one or the new one is there. Its mode is kept, its owner where that is allowed; what SQLite has
+        left beside it (``-wal``, ``-shm``, ``-journal``) is removed. Inside a transaction of this thread the
+        last commit is saved.
 
         Parameters
         ----------
@@ -180,7 +182,7 @@ class DictMemoryStore(TransactionalStore):
             If a cache keeps an object by reference that is no string (of valid Unicode), no int of 64 bits
             and no finite float: those are saved, and come back, all others are refused with their key.
         OSError
-            If the file cannot be written.
+            If the file cannot be written; its ``filename`` is the path, and the old file is whole.
         """
         from latchstore.engine.saving import write_file  # here, as sqlite3 takes long to load
 
@@ -196,7 +198,9 @@ class DictMemoryStore(TransactionalStore):
     ) -> Self:
         """Return a new store with what `save` has written: data, metadata, times, revisions.
 
-        It has no event.
+        It has no event. A file that somebody else has written runs no code: it is not unpickled, and without
+        ``codec=`` a `Cache` or ``mapping()`` of the store takes and returns bytes. Name ``codec="pickle"``
+        only for files that you trust.
 
         Parameters
         ----------
@@ -208,14 +212,16 @@ class DictMemoryStore(TransactionalStore):
         Raises
         ------
         StoreFormatError
-            If the file is damaged, was not written by `save`, or has a later format.
+            If the file is damaged, has what `save` could not have written, or has a later format.
         OSError
-            If the file is not there or cannot be read.
+            If the file is not there, cannot be read, or is being changed by another program.
         """
-        from latchstore.engine.loading import read_file  # as in `save`
+        from latchstore.contract.codec import UnnamedCodec  # as in `save`
+        from latchstore.engine.loading import read_file
 
         entries, revision, clock = read_file(checked_path(path))
         store = cls(event_manager, **options)
+        store.default_codec = UnnamedCodec()
         store._table.load(entries, revision, clock)
         store._first_revision = revision
         store._feed.begin(revision)

@@ -50,7 +50,7 @@ TABLES = {
 }
 
 #: How deep lists and dicts in metadata may be nested: few enough for json on any stack.
-_DEPTH = 100
+DEPTH = 100
 
 #: The integers of SQLite have 64 bits: they are below this, and not below its negative.
 _BEYOND = 2**63
@@ -212,14 +212,14 @@ def _member(key: str, name: str, value: object) -> str:
         raise ValueError(f"key {key!r}: the metadata item {name!r} cannot be saved: {error}") from error
 
 
-def check_saveable(key: str, name: str, value: object, depth: int = _DEPTH) -> None:
+def check_saveable(key: str, name: str, value: object, depth: int = DEPTH) -> None:
     """Refuse what JSON would not bring back with its type."""
     kind = type(value)
     if kind is list or kind is dict:
         if not depth:
             raise ValueError(
                 f"key {key!r}: the metadata item {name!r} cannot be saved, "
-                f"as it is nested more than {_DEPTH} deep"
+                f"as it is nested more than {DEPTH} deep"
             )
         for each in value:  # type: ignore[attr-defined]
             if kind is list:

@@ -49,6 +49,7 @@ class Host(Protocol):
     """What a transaction needs of the store that it belongs to, beside the store's engine."""
 
     event_manager: BaseEventManager
+    default_codec: Any
     _engine: Engine
     _has_listeners: Callable[[Any], bool]
 
@@ -118,6 +119,11 @@ class Transaction(BatchStore):
         Always None for an inner block, which is committed with the outermost one.
         """
         return None if self._claim is None or self._outer is not None else self._claim.revision
+
+    @property
+    def default_codec(self) -> Any:
+        """That of the store."""
+        return self._store.default_codec
 
     @property
     def _is_open(self) -> bool:

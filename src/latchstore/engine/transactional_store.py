@@ -214,7 +214,9 @@ class TransactionalStore(DeliveredStore):
         Opening it takes the same time whatever the size of the store. While it is open it costs the old
         entries of what is changed; use it as a context manager, or close it.
         """
-        return Snapshot(self.event_manager, self._engine.view())
+        snapshot = Snapshot(self.event_manager, self._engine.view())
+        snapshot.default_codec = self.default_codec
+        return snapshot
 
     # -- following changes ------------------------------------------------------------------------
 

@@ -1,0 +1,79 @@
+"""The reader of SQLite's files against SQLite."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latchstore import DictMemoryStore, EventManager, StoreFormatError
+from latchstore.engine.database_file import DamageError, Database
+
+INTEGERS = [0, 1, -1, 127, -128, 128, 2**15, -(2**15), 2**23, -(2**31), 2**40, 2**62, 2**63 - 1, -(2**63)]
+
+
+def value(chance: random.Random, page_size: int) -> Any:
+    around = page_size - 35 + chance.randint(-2, 2)
+    return chance.choice(
+        [
+            None,
+            chance.choice(INTEGERS),
+            chance.random() * 10 ** chance.randint(-300, 300),
+            "\u00fc\0" * chance.randint(0, 2_000),
+            chance.randbytes(chance.choice([0, 10, 60, 300, around, 3 * page_size])),
+        ]
+    )
+
+
+@pytest.mark.parametrize("auto_vacuum", ["NONE", "FULL", "INCREMENTAL"])
+@pytest.mark.parametrize("page_size", [512, 1024, 4096, 65536])
+def test_it_reads_what_sqlite_reads(tmp_path: Path, page_size: int, auto_vacuum: str) -> None:
+    chance = random.Random(page_size)
+    path = tmp_path / "file"
+    file = sqlite3.connect(path, isolation_level=None)
+    file.executescript(
+        f"PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {auto_vacuum}; "
+        "PRAGMA synchronous = OFF; CREATE TABLE filler (a); CREATE TABLE t (a, b, c)"
+    )
+    file.execute("BEGIN")
+    rowids = [*sorted(chance.sample(range(-10_000, 10_000), 800)), 2**40, 2**63 - 1]
+    file.executemany(
+        "INSERT INTO t (rowid, a, b, c) VALUES (?, ?, ?, ?)",
+        [(rowid, *(value(chance, page_size) for _ in range(3))) for rowid in rowids],
+    )
+    file.execute("DELETE FROM t WHERE rowid % 3 = 0")
+    file.execute("COMMIT")
+    expected = file.execute("SELECT a, b, c FROM t ORDER BY rowid").fetchall()
+    file.close()
+    database = Database(path.read_bytes())
+    (root,) = [root for _, name, _, root, _ in database.schema() if name == "t"]
+    assert list(database.rows(root, 3)) == expected
+    with pytest.raises(DamageError, match="in two places"):
+        next(database.rows(root, 3))
+
+
+def test_whatever_is_changed_in_a_file_it_is_refused_or_read(tmp_path: Path) -> None:
+    """There is no other error, and no end that does not come."""
+    path = tmp_path / "file"
+    store = DictMemoryStore(EventManager())
+    for number in range(200):
+        store.set(f"k{number}", (b"x" * (number * 50), {"n": number, "list": [1.5, None]}))
+    store.save(path)
+    whole = path.read_bytes()
+    chance = random.Random(5)
+    refused = 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 5)):
+            # Every other one in what is the header of a page.
+            at = chance.randrange(len(content))
+            content[at - at % 4096 + at % 40 if chance.random() < 0.5 else at] = chance.randrange(256)
+        path.write_bytes(content)
+        try:
+            DictMemoryStore.load(path, EventManager())
+        except StoreFormatError:
+            refused += 1
+    assert 20 < refused < 400

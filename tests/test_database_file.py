@@ -55,6 +55,35 @@ def test_it_reads_what_sqlite_reads(tmp_path: Path, page_size: int, auto_vacuum:
         next(database.rows(root, 3))
 
 
+def varint(value: int) -> list[int]:
+    return [0x80 | value >> 14, 0x80 | value >> 7 & 0x7F, value & 0x7F]
+
+
+def test_rows_that_lie_over_each_other_are_not_more_than_there_is(tmp_path: Path) -> None:
+    """A page of 64 KB would come to a gigabyte."""
+    path = tmp_path / "file"
+    file = sqlite3.connect(path, isolation_level=None)
+    file.executescript("PRAGMA page_size = 65536; CREATE TABLE t (a)")
+    file.execute("INSERT INTO t VALUES (zeroblob(60000))")
+    file.close()
+    content = bytearray(path.read_bytes())
+    page = 65536
+    first = int.from_bytes(content[page + 8 : page + 10], "big")
+    # The rows begin where the data of the row before has zeros, at which each has its own head.
+    places = []
+    for number in range(100):
+        at = page + first + 20 + number * 20
+        content[at : at + 4] = bytes([*varint(50_000), number + 1])
+        content[at + 4 : at + 8] = bytes([4, *varint(2 * 49_996 + 12)])
+        places.append((at - page).to_bytes(2, "big"))
+    content[page + 3 : page + 5] = len(places).to_bytes(2, "big")
+    content[page + 8 : page + 8 + 2 * len(places)] = b"".join(places)
+    rows = Database(bytes(content)).rows(2, 1)
+    assert len(next(rows)[0]) == 49_996
+    with pytest.raises(DamageError, match="longer than their page"):
+        next(rows)
+
+
 def test_whatever_is_changed_in_a_file_it_is_refused_or_read(tmp_path: Path) -> None:
     """There is no other error, and no end that does not come."""
     path = tmp_path / "file"

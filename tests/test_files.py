@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-# What is used by children that have become another user, who may not be able to import it.
 from latchstore import DictMemoryStore, EventManager, StoreFormatError, StoreMapping, StoreView
+from latchstore.engine.loading import read_file
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -903,7 +903,7 @@ def test_a_load_can_be_interrupted_at_every_call(path: Path) -> None:
         left = calls
         sys.setprofile(strike)
         try:
-            latchstore.engine.loading.read_file(str(path))
+            read_file(str(path))
         except KeyboardInterrupt:
             continue
         finally:

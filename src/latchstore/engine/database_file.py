@@ -138,7 +138,7 @@ class Database:
         content, usable = self._content, self._usable
         at = self._header_of(start)
         (count,) = struct.unpack_from(">H", content, at + 3)
-        end = start + usable
+        end, left = start + usable, usable
         for offset in struct.unpack_from(f">{count}H", content, at + 8):
             size, at = _varint(content, start + offset)
             rowid, at = _varint(content, at)
@@ -148,8 +148,9 @@ class Database:
                 local = least + (size - least) % (usable - 4)
                 if local > usable - 35:
                     local = least
-            if at + local > end:
-                raise DamageError("a row is longer than its page")
+            left -= local
+            if at + local > end or left < 0:  # they may lie over each other, and be more than there is
+                raise DamageError("the rows are longer than their page")
             payload = content[at : at + local]
             if local < size:
                 payload = self._with_overflow(payload, size, _page_number(content, at + local)[0])

@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -98,8 +99,9 @@ def _write(
         if file is not None:
             file.close()
         if isinstance(error, sqlite3.Error):
-            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), unfinished.name) from error
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), unfinished.name) from error
+            raise OSError(errno.EIO, str(error), unfinished.name) from error
         raise
     return file
 

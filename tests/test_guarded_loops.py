@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 
 import latchstore
+from latchstore.programs import PROGRAMS
 
 PACKAGE = Path(latchstore.__file__).parent
 #: Those that are struck: the demonstration and the checkers are not.
 SOURCES = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.relative_to(PACKAGE).parts[0] not in ("stress", "examples", "cache_simulation")
+    if path.relative_to(PACKAGE).with_suffix("").parts[0] not in PROGRAMS
 ]
 
 

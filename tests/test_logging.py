@@ -28,12 +28,10 @@ from latchstore import (
     WatchClosedError,
     WrongThreadError,
 )
+from latchstore.programs import PROGRAMS
 from tests.schedules import Actor
 
 PACKAGE = Path(latchstore.__file__).parent
-
-#: What runs as a program of its own, and writes to the terminal.
-PROGRAMS = ("__main__.py", "cache_simulation", "examples", "printable.py", "stress")
 
 #: Seconds after which a wait has failed.
 TIMEOUT = 20.0
@@ -217,7 +215,7 @@ def loggers(source: str) -> list[str]:
 LIBRARY = sorted(
     path.relative_to(PACKAGE).as_posix()
     for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] not in PROGRAMS
+    if path.relative_to(PACKAGE).with_suffix("").parts[0] not in PROGRAMS
 )
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import latchstore
-from latchstore.__main__ import COMMANDS, main
+from latchstore.__main__ import main
+from latchstore.programs import COMMANDS
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 

@@ -1,7 +1,7 @@
 """latchstore: a thread-safe in-memory key-value store with transactions and ordered change events."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import (
@@ -62,8 +62,8 @@ from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.transaction import Transaction, TransactionInfo
 
-if TYPE_CHECKING:
-    from latchstore.cache import Cache, EvictionPolicy
+if _typing.TYPE_CHECKING:
+    from latchstore.cache import Cache, EvictionPolicy, Node
     from latchstore.contract.codec import Codec
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
@@ -92,6 +92,7 @@ __all__ = [
     "KeptByReferenceError",
     "LoadTimeoutError",
     "LockTimeoutError",
+    "Node",
     "ProgressBars",
     "ProgressEndEvent",
     "ProgressEvent",
@@ -145,16 +146,17 @@ _LOADED_WHEN_USED = {
     "Cache": "latchstore.cache",
     "Codec": "latchstore.contract.codec",
     "EvictionPolicy": "latchstore.cache",
+    "Node": "latchstore.cache",
     "Seconds": "latchstore.contract.seconds",
     "StoreMapping": "latchstore.contract.mapping",
     "StoreView": "latchstore.contract.mapping",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _LOADED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LOADED_WHEN_USED[name]), name)
+    value = globals()[name] = getattr(_importlib.import_module(_LOADED_WHEN_USED[name]), name)
     return value
 
 

@@ -13,20 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from latchstore import __version__
-
-#: Each command: the module that has it, and what it does in one line.
-COMMANDS = {
-    "demo": ("latchstore.examples.demo", "show what threads do to a plain dict, and not to this store"),
-    "stress": (
-        "latchstore.stress.command",
-        "put a store under stress, and prove from what it answers that it is right",
-    ),
-    "cache-sim": (
-        "latchstore.cache_simulation.command",
-        "compare what cache eviction policies make of a trace of requests",
-    ),
-    "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
-}
+from latchstore.programs import COMMANDS
 
 
 class _CommandParser(argparse.ArgumentParser):

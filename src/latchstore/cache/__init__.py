@@ -8,7 +8,7 @@ evicts in ``policies.py``. Loads: ``loading.py`` has those that run, ``attempts.
 kept, ``counting.py`` the statistics.
 """
 
-from latchstore.cache.policies import EvictionPolicy
+from latchstore.cache.policies import EvictionPolicy, Node
 from latchstore.cache.shared import Cache
 
-__all__ = ["Cache", "EvictionPolicy"]
+__all__ = ["Cache", "EvictionPolicy", "Node"]

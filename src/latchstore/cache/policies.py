@@ -18,7 +18,10 @@ __all__ = ["LRU", "POLICIES", "S3FIFO", "EvictionPolicy", "Node", "Sieve", "chec
 
 
 class EvictionPolicy(ABC):
-    """An order in which entries are evicted.
+    """An order in which entries are evicted; a subclass of one's own is given to ``Cache(policy=...)``.
+
+    All methods are called under the table lock, so they must be quick and must not call the store. Each entry
+    has one `Node`, from when it comes until it goes.
 
     Attributes
     ----------

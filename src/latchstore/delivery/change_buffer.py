@@ -267,6 +267,14 @@ class ChangeBuffer:
         """
         self._reader = weakref.ref(reader, self._abandoned.append)
 
+    def read_first(self, past: Iterable[Commit]) -> None:
+        """Have what the history had when the watch was opened read before anything else."""
+        self.past.extend(
+            Record(commit.revision, change, commit.transaction)
+            for commit in past
+            for change in self.interest.among(commit.changes)
+        )
+
     @property
     def closed(self) -> bool:
         """Whether nobody reads any more."""

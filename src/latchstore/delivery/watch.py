@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -16,7 +16,7 @@ from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
 from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.matching import matches
-from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Lost, Record
+from latchstore.delivery.change_buffer import ChangeBuffer, Lost, Record
 from latchstore.delivery.commit_events import event_class_of, event_of
 
 if TYPE_CHECKING:
@@ -50,14 +50,6 @@ class Watch:
         self._interest = buffer.interest
         self._glob = glob
         buffer.belong_to(self)
-
-    def begin(self, past: Iterable[Commit]) -> None:
-        """Have what the history had when the watch was opened read first."""
-        self._buffer.past.extend(
-            Record(commit.revision, change, commit.transaction)
-            for commit in past
-            for change in self._interest.among(commit.changes)
-        )
 
     def get(self, timeout: Seconds | None = None) -> StoreModificationEvent | EventsLost:
         """Return the next change; wait for it if there is none.

@@ -12,7 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Node:
-    """What the books of a bound have of one entry.
+    """What a bounded cache keeps of one entry beside it, and what an `EvictionPolicy` orders.
+
+    A policy of one's own may read `key`, `weight`, `revision` and `visited`, and set `visited`, `visits`,
+    `older`, `newer` and `queue` as it likes; all else belongs to the cache. Nodes are used under the table
+    lock only.
 
     Attributes
     ----------

@@ -267,7 +267,7 @@ class TransactionalStore(DeliveredStore):
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
         buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
         watch = Watch(self, buffer, glob)
-        watch.begin(self._engine.between_commits(functools.partial(self._follow, buffer, since)))
+        buffer.read_first(self._engine.between_commits(functools.partial(self._follow, buffer, since)))
         return watch
 
     def _follow(self, buffer: ChangeBuffer, since: int | None, revision: int) -> list[Any]:

@@ -12,10 +12,12 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from latchstore.programs import PROGRAMS
+
 _PACKAGE = Path(__file__).parent.parent
 
 #: Parts of this package that are not the store.
-_NOT_UNDER_TEST = tuple(str(_PACKAGE / name) for name in ("stress", "examples", "__main__.py"))
+_NOT_UNDER_TEST = tuple(str(_PACKAGE / name) for name in PROGRAMS)
 
 
 class Scope:

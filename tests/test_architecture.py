@@ -155,6 +155,7 @@ STILL_PRIVATE = {
     "tests/cache/test_stale_on_error.py",
     "tests/cache/test_tags.py",
     "tests/cache/test_waits.py",
+    "tests/mutants/caches.py",
     "tests/mutants/catalogue.py",
     "tests/mutants/mutant.py",
     "tests/stress/test_lock_order.py",

@@ -31,8 +31,8 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.watching import read_to_the_end, watch_all
 
 #: The bound of the cache: two entries of three keys, or fewer if they are heavy.
-_MOST_ENTRIES, _MOST_BYTES = 2, 60
-_WEIGHTS = (10, 35, 40)
+_MOST_ENTRIES, _MOST_BYTES = 2, 6_000
+_WEIGHTS = (1_000, 3_500, 4_000)
 
 _MEMO, _NUMBER = "cache/memo", 1
 #: What memoized results are kept under.
@@ -40,7 +40,7 @@ _MEMO_KEY = f"{_MEMO}(number={_NUMBER})"
 #: The keys, each with the tag of all its entries.
 _TAGS = {"cache/a/0": "odd", "cache/a/1": "even", _MEMO_KEY: "odd"}
 _KEYS = tuple(_TAGS)
-_MEMO_OPTIONS = {"ttl": 2.0, "weight": 30}
+_MEMO_TTL, _MEMO_WEIGHT = 2.0, 3_000
 
 #: What stands for the keys of calls on several of them.
 _SEVERAL = "cache/several"
@@ -114,11 +114,11 @@ class _Rig:
             store, max_entries=_MOST_ENTRIES, max_bytes=_MOST_BYTES, codec="json", clock=self.clock
         )
 
-        @self.cache.memoize(name=_MEMO, tags=(_TAGS[_MEMO_KEY],), **_MEMO_OPTIONS)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
+        @self.cache.memoize(name=_MEMO, tags=(_TAGS[_MEMO_KEY],), ttl=_MEMO_TTL, weight=_MEMO_WEIGHT)
         def memoized(number: int) -> Any:
             return self.load(_MEMO_KEY)
 
-        self.memoized: Any = memoized
+        self.memoized = memoized
 
     def load(self, key: str) -> list[Any]:
         """Read the row of a key; the loader."""
@@ -372,7 +372,7 @@ class _Mix:
             key = "cache/clock"
         elif kind == "call memoized":
             key = _MEMO_KEY
-            argument.update(_MEMO_OPTIONS)
+            argument.update(ttl=_MEMO_TTL, weight=_MEMO_WEIGHT)
         elif kind == "touch":
             argument["ttl"] = chance.choice((1.0, 3.0))
         elif kind != "get":

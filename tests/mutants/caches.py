@@ -13,10 +13,8 @@ from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import Load, LoadedInside, LoadTable
 from latchstore.cache.reading import CacheReader
 from latchstore.cache.writing import CacheWriter
-from latchstore.contract.values import with_metadata_of
 from latchstore.engine.bounded_table import BoundedTable
 from latchstore.engine.bounds import Bound
-from latchstore.engine.entry_facts import EXPIRES
 from latchstore.engine.table import Table
 from tests.mutants.mutant import mutant, replaces
 
@@ -152,24 +150,6 @@ def modification_not_conditional() -> None:
         if purpose == "modify":
             edits = tuple((key, edit.edit) for key, edit in edits)
         original(self, edits, purpose, *args)
-
-
-@mutant("cache")
-def touch_puts_back() -> None:
-    """A touch puts the entry that it has found, whatever has become of that."""
-
-    @replaces(CacheWriter, "touch")
-    def touch(original: Any, self: Any, key: str, ttl: float) -> bool:
-        before = self._live_entry(key)
-        if before is None:
-            return False
-        for _ in range(20):
-            # Waits for nothing, but changes threads all the same: so others have longer to come in between.
-            entry = with_metadata_of(before)
-            entry.data = before.data
-        entry[EXPIRES] = self._bounded.now() + ttl
-        self._bounded.write(((key, entry),), "touch")
-        return True
 
 
 @mutant("cache")

@@ -9,6 +9,7 @@ from importlib import metadata
 
 import pytest
 
+from latchstore import Cache
 from latchstore.cache.policies import LRU, POLICIES, EvictionPolicy, Node
 from latchstore.cache_simulation import recording
 from latchstore.cache_simulation.contestants import (
@@ -138,14 +139,27 @@ class TestPolicies:
         assert hits_of("s3-fifo", requested, 100) > 5_000
         assert hits_of(OPTIMUM, requested, 100) > 9_000
 
-    @pytest.mark.parametrize("alpha", [0.7, 0.8, 0.9, 1.0, 1.1, 1.2])
+    @pytest.mark.parametrize("alpha", [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4])
     def test_sieve_and_s3_fifo_are_not_below_lru_on_zipfian_traces(self, alpha: float) -> None:
         with Recording(zipfian(alpha, 5_000, 25_000, seed=1)) as trace:
-            for percent in (0.1, 0.3, 1, 3, 10):
+            for percent in (0.1, 0.3, 1, 3, 10, 30):
                 entries = max(1, round(len(trace.keys) * percent / 100))
                 least = sum(run_policy(LRU, trace, entries))
                 for name in ("sieve", "s3-fifo"):
                     assert sum(run_of(name)(trace, entries)) >= least, (name, entries)
+
+    @pytest.mark.parametrize("name", POLICIES)
+    def test_a_cache_has_the_hits_that_are_foretold(self, name: str) -> None:
+        for entries in (1, 10, 100):
+            cache = Cache(max_entries=entries, policy=name)
+            hits = 0
+            for key in zipfian(0.9, 500, 5_000):
+                if cache.get(key) is not None:
+                    hits += 1
+                else:
+                    cache[key] = key
+            assert len(cache) == entries
+            assert hits == hits_of(name, zipfian(0.9, 500, 5_000), entries)
 
 
 class TestPeers:

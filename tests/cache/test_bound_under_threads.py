@@ -36,6 +36,12 @@ def set_several(cache: Cache, chance: random.Random) -> None:
     cache.set_many(dict.fromkeys(chance.sample(KEYS, 4), weight), weight=weight)
 
 
+def delete_some(cache: Cache, chance: random.Random) -> None:
+    """Make room, so that transactions begin while there is some."""
+    for key in chance.sample(KEYS, 12):
+        cache.delete(key)
+
+
 def load(cache: Cache, chance: random.Random) -> None:
     weight = chance.choice(WEIGHTS)
     cache.get_or_load(chance.choice(KEYS), lambda key: weight, weight=weight)
@@ -57,11 +63,12 @@ def write_optimistically(cache: Cache, chance: random.Random) -> None:
 
 #: What each of 16 threads does.
 WORK: list[Work] = [
-    *[set_one] * 5,
+    *[set_one] * 3,
     *[set_several] * 2,
-    *[load] * 4,
+    *[delete_some] * 2,
+    *[load] * 3,
     *[write_in_a_transaction] * 2,
-    *[write_optimistically] * 3,
+    *[write_optimistically] * 4,
 ]
 
 
@@ -114,7 +121,7 @@ def test_no_commit_of_16_threads_exceeds_the_bound(policy: str, codec: str) -> N
 
     def run(number: int) -> None:
         barrier.wait(TIMEOUT)
-        work(cache, number, iter(range(60)))
+        work(cache, number, iter(range(120)))
 
     with cache.store.watch(max_buffer=ENDLESS) as watch:  # type: ignore[attr-defined]
         with ThreadPoolExecutor(len(WORK)) as pool:
@@ -144,7 +151,7 @@ def test_no_commit_exceeds_the_bound_before_and_after_a_fork() -> None:
         cache.clear()
         with cache.store.watch(max_buffer=ENDLESS) as watch:  # type: ignore[attr-defined]
             with ThreadPoolExecutor(4) as pool:
-                for future in [pool.submit(work, cache, each, iter(range(20))) for each in (0, 5, 7, 13)]:
+                for future in [pool.submit(work, cache, each, iter(range(20))) for each in (0, 3, 7, 12)]:
                     future.result(TIMEOUT)
             assert check_commits(cache, watch) > 50
 

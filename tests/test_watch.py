@@ -889,13 +889,44 @@ def test_waiting_ends_though_the_clock_stands_and_changes_come(
     writing.result(TIMEOUT)
 
 
-def test_waiting_is_refused_where_nothing_could_come_of_it(store: DictMemoryStore) -> None:
-    for optimistic in (False, True):
-        with store.transaction(optimistic=optimistic):
-            with pytest.raises(TransactionError, match=r"wait_for\(\) cannot be called inside"):
-                store.wait_for(lambda: True)
-            with pytest.raises(TransactionError, match=r"wait_for_key\(\) cannot be called inside"):
-                store.wait_for_key("k")
+WAITS: dict[str, Callable[[DictMemoryStore, Watch], object]] = {
+    "wait_for": lambda store, watch: store.wait_for(lambda: True),
+    "wait_for_key": lambda store, watch: store.wait_for_key("k"),
+    "flush": lambda store, watch: store.flush(),
+    "close": lambda store, watch: store.close(),
+    "add_index": lambda store, watch: store.add_index("kind"),
+    "get": lambda store, watch: watch.get(),
+    "get for some time": lambda store, watch: watch.get(TIMEOUT),
+    "next": lambda store, watch: next(watch),
+    "for": lambda store, watch: list(watch),
+    "zip": lambda store, watch: list(zip(range(3), watch, strict=False)),
+}
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+@pytest.mark.parametrize("wait", WAITS)
+def test_waiting_is_refused_where_nothing_could_come_of_it(
+    store: DictMemoryStore, wait: str, optimistic: bool
+) -> None:
+    watch = store.watch()
+    with store.transaction(optimistic=optimistic):
+        store.from_bytes("k", b"own")
+        with pytest.raises(TransactionError, match=r"\w+\(\) cannot be called inside"):
+            WAITS[wait](store, watch)
+        with store.transaction("inner"), pytest.raises(TransactionError, match="cannot be called inside"):
+            WAITS[wait](store, watch)
+        with pytest.raises(WaitTimeoutError):
+            watch.get(0)  # waits for nothing
+    assert watch.get(0).key == "k"  # type: ignore[union-attr]
+
+
+def test_a_watch_of_another_store_can_be_waited_for_in_a_transaction(store: DictMemoryStore) -> None:
+    other = DictMemoryStore(EventManager())
+    watch = other.watch()
+    with store.transaction():
+        other.from_bytes("k", b"")
+        change = watch.get(TIMEOUT)
+    assert change.source is other
 
 
 def test_what_a_predicate_raises_passes_through(store: DictMemoryStore) -> None:

@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+
+def equal(held: Any, wanted: Any) -> bool:
+    """Compare two values, whose own ``==`` may run; false if they cannot be compared.
+
+    That is if ``==`` raises something, or gives what has a length and is no truth value, as that of an array
+    does: one such value is to fail no query for all others.
+    """
+    try:
+        answer = held == wanted
+        return not hasattr(type(answer), "__len__") and bool(answer)
+    except (MemoryError, RecursionError):
+        raise  # nothing is known of the values: this thread has no room
+    except Exception:
+        logger.debug("a %s cannot be compared with a %s", type(held), type(wanted), exc_info=True)
+        return False
+
 
 class Contains:
     """Equal to every tuple, list, set and frozenset that has the item in it; for queries.
@@ -36,9 +57,12 @@ class Contains:
             return False
         try:
             return self.item in other
-        except TypeError:
-            # `in` of a set needs the hash of the item, which may have none; then `==` decides.
-            return any(self.item is each or self.item == each for each in other)
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:
+            # `in` of a set needs the hash of the item, which may have none, and `in` fails with an item that
+            # cannot be compared; then `==` decides.
+            return any(self.item is each or equal(each, self.item) for each in other)
 
     def __hash__(self) -> int:
         # Equal to collections of any hash: so it is not found in a dict by way of one of these.

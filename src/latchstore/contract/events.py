@@ -14,6 +14,8 @@ from operator import attrgetter
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
+from latchstore.contract.copying import copied_event, without_source
+
 __all__ = [
     "BaseEvent",
     "Emitter",
@@ -43,8 +45,7 @@ __all__ = [
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-# What a repr shows, in this order. Data and metadata are left out on purpose: they may be large,
-# they may be secret, and reading the metadata would make a copy of it.
+# What a repr shows, in this order. Data and metadata are left out, as they may be large or secret.
 _SHOWN_IN_REPR = ("key", "action", "cause", "revision", "state", "first_revision", "last_revision")
 
 
@@ -107,6 +108,8 @@ is_handled: Callable[[BaseEvent], bool] = attrgetter("_handled")
 class StoreEvent(BaseEvent):
     """Something that has happened in a key-value store.
 
+    It can be pickled if what its values have in them can be; the copy's source is None.
+
     Attributes
     ----------
     source : AbstractReadOnlyStore
@@ -119,6 +122,8 @@ class StoreEvent(BaseEvent):
 
     revision: int | None = None
     transaction: object | None = None
+
+    __getstate__, __copy__ = without_source, copied_event
 
 
 class StoreTransactionEvent(StoreEvent):
@@ -247,7 +252,7 @@ class EventsLost(StoreEvent):
 
 
 class ProgressEvent(BaseEvent):
-    """News of a long operation.
+    """News of a long operation; its pickled copy has no source.
 
     Attributes
     ----------
@@ -259,6 +264,8 @@ class ProgressEvent(BaseEvent):
 
     operation_id: Any
     message: str
+
+    __getstate__, __copy__ = without_source, copied_event
 
 
 class ProgressStartEvent(ProgressEvent):

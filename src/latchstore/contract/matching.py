@@ -7,11 +7,15 @@ are called with no lock held; `may_match` runs builtin code alone and may be cal
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from latchstore.contract.arguments import exact_string
+from latchstore.contract.contains import equal
 from latchstore.contract.values import Entry, is_immutable
+
+logger: logging.Logger = logging.getLogger("latchstore")
 
 _ABSENT = object()
 
@@ -47,7 +51,13 @@ def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) ->
 
 def _equals(held: Any, wanted: Any) -> bool:
     """Compare with a value whose own ``==`` may run: it never gets hold of what the store holds."""
-    return bool((held if is_immutable(held) else copy.deepcopy(held)) == wanted)
+    try:
+        return equal(held if is_immutable(held) else copy.deepcopy(held), wanted)
+    except (MemoryError, RecursionError):
+        raise  # as in `equal`
+    except Exception:
+        logger.debug("a %s cannot be copied to be compared", type(held), exc_info=True)
+        return False
 
 
 def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ from latchstore.contract.arguments import (
     describe,
     exact_string,
 )
+from latchstore.contract.copying import copied_items
 from latchstore.contract.errors import KeptByReferenceError
 
 #: Types whose instances nobody can change. Exact types only: a subclass may carry attributes.
@@ -219,17 +220,20 @@ def cause_of(change: Change) -> str | None:
     return change.cause if type(change) is Eviction else None
 
 
-def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata", part: str = "") -> Entry:
+def entry_from_metadata(
+    metadata: Mapping[str, Any], argument: str = "metadata", part: str = "", key: str | None = None
+) -> Entry:
     """Build an entry, still without data and times, whose items are an isolated copy of `metadata`.
 
-    Errors name it by `argument` and `part`, which are two so that nobody else pays for putting them together.
+    Errors name it by `argument` and `part`, which are two so that nobody else pays for putting them together,
+    and by the `key` that it is for.
 
     Runs the caller's code (mapping methods, ``__deepcopy__``), so it is never called under a lock.
 
     Raises
     ------
     TypeError
-        If `metadata` is no mapping, or one of its keys is no string.
+        If `metadata` is no mapping, one of its keys is no string, or an item cannot be copied.
     ValueError
         If an item is nested too deeply to be copied.
     """
@@ -239,20 +243,20 @@ def entry_from_metadata(metadata: Mapping[str, Any], argument: str = "metadata",
     entry = Entry(metadata)
     for name, item in entry.items():
         if type(name) is not str or type(item) not in ATOMIC_TYPES:
-            return _checked_entry(entry, argument + part)
+            return _checked_entry(entry, argument + part, key)
     return entry
 
 
-def _checked_entry(entry: Entry, argument: str) -> Entry:
+def _checked_entry(entry: Entry, argument: str, key: str | None) -> Entry:
     """Deal with an entry that has other keys than plain strings, or other values than atomic ones."""
     if not _ONLY_STR.issuperset(map(type, entry)):
         entry = _with_exact_keys(entry, argument)
     try:
         if all(map(is_immutable, entry.values())):
             return entry
-        return NestedEntry(copy.deepcopy(dict(entry)))
     except RecursionError:
-        raise ValueError(f"{argument} is nested too deeply to be copied") from None
+        pass  # nor can it be copied, which names the item
+    return NestedEntry(copied_items(entry, argument, key))
 
 
 def _with_exact_keys(entry: Entry, argument: str) -> Entry:

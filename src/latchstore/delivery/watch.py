@@ -38,14 +38,22 @@ class Watch:
     """An iterator over the changes of a store, in commit order; ``store.watch()`` makes it.
 
     Iterating waits for changes, and ends when the watch is closed, or when the store is and all changes
-    have been read. Each change is a `StoreSetEvent`, `StoreUpdateEvent` or `StoreDeleteEvent`, as listeners
-    hear them. Between them, one `EventsLost` marks where changes were dropped because the buffer was full.
+    have been read. It is refused inside a transaction of the same thread, as `get` is. Each change is a
+    `StoreSetEvent`, `StoreUpdateEvent` or `StoreDeleteEvent`, as listeners hear them. Between them, one
+    `EventsLost` marks where changes were dropped because the buffer was full.
 
     A watch that nobody refers to any more is closed.
     """
 
-    def __init__(self, source: object, buffer: ChangeBuffer, glob: str) -> None:
+    def __init__(
+        self,
+        source: object,
+        buffer: ChangeBuffer,
+        glob: str,
+        refuse_in_transaction: Callable[[str], object] | None = None,
+    ) -> None:
         self._source = source
+        self._refuse_in_transaction = refuse_in_transaction
         self._buffer = buffer
         self._interest = buffer.interest
         self._glob = glob
@@ -57,18 +65,23 @@ class Watch:
         Parameters
         ----------
         timeout : Seconds, optional
-            Seconds to wait; as long as it takes if None.
+            Seconds to wait; as long as it takes if None. 0 takes what there is, and may be used anywhere.
 
         Raises
         ------
         WaitTimeoutError
             If there is no change in time.
+        TransactionError
+            If it may wait and is called inside a transaction of this thread, which keeps others from changing
+            anything, and whose own changes come after its end.
         WatchClosedError
             If the watch was closed, or the store was and all changes have been read.
         LockTimeoutError
             If a finalizer or a signal handler calls it in the middle of a call of the same thread.
         """
         timeout = checked_timeout(timeout)
+        if timeout != 0 and self._refuse_in_transaction is not None:
+            self._refuse_in_transaction("get")
         begun = _clock()
         buffer, ended = self._buffer, False
         while not buffer.closed:

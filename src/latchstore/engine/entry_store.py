@@ -126,7 +126,7 @@ class EntryStore(EntryReader, AbstractStore):
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         key = checked_key(key)
         if_revision = checked_revision(if_revision)
-        edit = SetMetadata(entry_from_metadata(metadata))
+        edit = SetMetadata(entry_from_metadata(metadata, key=key))
         self._write_one(key, _conditional(edit, if_revision), "set_metadata")
 
     def update_metadata(
@@ -134,7 +134,7 @@ class EntryStore(EntryReader, AbstractStore):
     ) -> None:
         key = checked_key(key)
         if_revision = checked_revision(if_revision)
-        edit = MergeMetadata(entry_from_metadata(metadata))
+        edit = MergeMetadata(entry_from_metadata(metadata, key=key))
         self._write_one(key, _conditional(edit, if_revision), "update_metadata")
 
     def delete(self, key: str, *, if_revision: int | None = None) -> None:
@@ -210,14 +210,14 @@ class EntryStore(EntryReader, AbstractStore):
 
     def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
         edits = [
-            (key, SetMetadata(entry_from_metadata(metadata, f"metadatas[{position}]")))
+            (key, SetMetadata(entry_from_metadata(metadata, f"metadatas[{position}]", key=key)))
             for position, key, metadata in _paired(keys, metadatas, "metadatas")
         ]
         self._write(edits, "multiset_metadata")
 
     def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
         edits = [
-            (key, MergeMetadata(entry_from_metadata(metadata, f"metadatas[{position}]")))
+            (key, MergeMetadata(entry_from_metadata(metadata, f"metadatas[{position}]", key=key)))
             for position, key, metadata in _paired(keys, metadatas, "metadatas")
         ]
         self._write(edits, "multiupdate_metadata")
@@ -229,7 +229,7 @@ class EntryStore(EntryReader, AbstractStore):
             stream, metadata, size = value.bytes, value.shared_metadata(), value.size
         else:
             stream, metadata, size = _parts(value, argument)
-        new = entry_from_metadata(metadata, argument, "'s metadata")
+        new = entry_from_metadata(metadata, argument, "'s metadata", key)
         new.data = self._read(key, stream, new, size, buffer_size, argument, "'s data")
         return new
 

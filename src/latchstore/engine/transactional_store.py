@@ -266,7 +266,7 @@ class TransactionalStore(DeliveredStore):
         if self._closed:
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
         buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
-        watch = Watch(self, buffer, glob)
+        watch = Watch(self, buffer, glob, self._refuse_in_transaction)
         buffer.read_first(self._engine.between_commits(functools.partial(self._follow, buffer, since)))
         return watch
 

@@ -77,9 +77,9 @@ def store() -> Iterator[DictMemoryStore]:
 
 @pytest.fixture(autouse=True)
 def _no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a program that does not use asyncio, which other tests may have loaded."""
-    monkeypatch.delitem(sys.modules, "asyncio", raising=False)
-    monkeypatch.setattr("latchstore.engine.routes.running_loop", None)
+    """Have a program that does not use what has tasks, which other tests may have loaded."""
+    for library in ("asyncio", "trio", "greenlet"):
+        monkeypatch.delitem(sys.modules, library, raising=False)
 
 
 def traced_get(store: DictMemoryStore) -> list[str]:

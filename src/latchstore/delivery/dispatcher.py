@@ -43,7 +43,7 @@ from latchstore.delivery.calls import Call, ListenerCalls
 from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
 from latchstore.delivery.threads import DeliveryThread
 from latchstore.delivery.timers import Timer, TimerHeap
-from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters
+from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters, is_patched_later
 
 __all__ = ["Delivery", "EventDispatcher", "Timer"]
 
@@ -161,6 +161,8 @@ class _Deliverer(ListenerCalls):
         # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
         if self._post or sys.is_finalizing():
             return True
+        if is_patched_later():
+            return False  # it would be a greenlet, and keep all others from running while it waits
         left: list[None] = []
         self._newest = left
         thread = DeliveryThread(partial(self._run, left), self._name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -41,6 +42,30 @@ class _ThisThread(threading.local):
 
 
 this_thread: _ThisThread = _ThisThread()
+
+
+def is_patched_later() -> bool:
+    """Tell whether gevent or eventlet have replaced what `threading` has after we had taken it from there.
+
+    Then the greenlets of a thread are one thread to us, and each wait of one keeps all of them from running.
+    """
+    return threading.get_ident is not get_ident
+
+
+def warn_if_patched_later() -> None:
+    """Warn of that, once."""
+    global _warned
+    if not _warned and is_patched_later():
+        _warned = True
+        warnings.warn(
+            "threading was patched (by gevent or eventlet) after latchstore had been imported: while one "
+            "greenlet waits none runs, and only flush() and close() call listeners; patch before the import",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+_warned = False
 
 
 def thread_name(thread: threading.Thread) -> str:
@@ -86,6 +111,7 @@ class Waiters:
         look_again : float
             Seconds after which it looks even if nobody has rung.
         """
+        warn_if_patched_later()
         for _ in range(yields):
             time.sleep(0)
             if ready():

@@ -1,12 +1,11 @@
 """A store's methods on a batch: what a transaction does with the calls that go to it.
 
-Thread safety: a batch is used by the thread, and the asyncio task, that has entered its block; `_open_batch`
-checks that.
+Thread safety: a batch is used by the thread, and in it by the task (``tasks.py``), that has entered its
+block; `_open_batch` checks that.
 """
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Thread
@@ -20,6 +19,7 @@ from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_store import EntryStore
+from latchstore.engine.tasks import MODULES
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -78,7 +78,9 @@ class BatchStore(EntryStore):
             batch is None
             or self._thread is not this_thread.thread
             or self._task is not None
-            or "asyncio" in sys.modules
+            or "asyncio" in MODULES
+            or "trio" in MODULES
+            or "greenlet" in MODULES
         ):
             batch = self._open_batch()
         batch.put(key, edit)

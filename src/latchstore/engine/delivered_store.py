@@ -27,6 +27,7 @@ from latchstore.contract.values import Entry
 from latchstore.delivery.commit_events import EventDelivery
 from latchstore.delivery.dispatcher import EventDispatcher, Timer
 from latchstore.delivery.event_manager import listener_name
+from latchstore.delivery.waiting import warn_if_patched_later
 from latchstore.engine.entry_store import EntryStore, Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.publishing import Publisher
@@ -67,6 +68,7 @@ class DeliveredStore(EntryStore):
         if event_manager is not None and not callable(getattr(event_manager, "emit", None)):
             raise TypeError(f"event_manager must have an emit method, got {describe(event_manager)}")
         super().__init__(event_manager)
+        warn_if_patched_later()
         limit = (
             None if max_pending_events is None else checked_count(max_pending_events, "max_pending_events", 1)
         )

@@ -6,8 +6,6 @@ An item that remains of a struck block is taken away when its thread next calls 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING
 
@@ -16,26 +14,6 @@ from latchstore.engine.owner import Claim, Route
 
 if TYPE_CHECKING:
     from latchstore.engine.transaction import Transaction
-
-#: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
-running_loop: Callable[[], object] | None = None
-
-
-def current_task() -> object | None:
-    """Return the asyncio task that runs in this thread, if asyncio is in use at all."""
-    global running_loop
-    if running_loop is None:
-        if "asyncio" not in sys.modules:
-            return None
-        # It may be that another thread is importing it just now.
-        running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if running_loop is None:
-            return None
-    # hot path: the loop first, as current_task() raises where there is none.
-    if running_loop() is None:
-        return None
-    task: object | None = sys.modules["asyncio"].current_task()
-    return task
 
 
 class Routes(dict[int, Route]):

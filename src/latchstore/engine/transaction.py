@@ -2,8 +2,8 @@
 
 Thread safety:
 
-1. A transaction belongs to the thread, and within it to the asyncio task, that entered it. Every method
-   checks that.
+1. A transaction belongs to the thread, and within it to the task (of asyncio, of trio, or a greenlet), that
+   entered it. Every method checks that.
 2. An exclusive transaction is the owner from entry to exit (``owner.py``): what it reads beneath its batch
    cannot change, and the next revision is known. No lock is held meanwhile.
 3. An optimistic transaction holds nothing. It reads a view, and commits if what it has read still stands at
@@ -18,7 +18,6 @@ Thread safety:
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,13 +28,13 @@ from latchstore.contract.arguments import check_callable, checked_timeout, descr
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Entry
-from latchstore.delivery.waiting import this_thread, thread_name
+from latchstore.delivery.waiting import this_thread, thread_name, warn_if_patched_later
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.batch_store import BatchStore
 from latchstore.engine.entry_store import Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.owner import Claim, Route, TransactionInfo
-from latchstore.engine.routes import current_task
+from latchstore.engine.tasks import current_task, task_name
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -67,8 +66,8 @@ class Transaction(BatchStore):
     """A block of changes that is committed whole or not at all; ``store.transaction()`` makes it.
 
     It is a store itself: its methods, like the store's own while the block runs, read and write what
-    the transaction sees. It can be used inside its block only, by the thread and asyncio task that
-    entered it.
+    the transaction sees. It can be used inside its block only, by the thread, and the task of asyncio,
+    trio or gevent, that entered it.
 
     Parameters
     ----------
@@ -138,8 +137,8 @@ class Transaction(BatchStore):
         routes = self._engine.routes
         try:
             outer = routes.current() if routes else None
-            if "asyncio" in sys.modules:
-                self._task = current_task()
+            self._task = current_task()
+            warn_if_patched_later()
             if outer is None:
                 self._begin()
             else:
@@ -366,12 +365,7 @@ class Transaction(BatchStore):
     def _open_batch(self) -> WriteBatch:
         """Return the batch, or raise the error that explains why there is none to use."""
         batch = self._batch
-        # hot path: no asyncio task, without a call.
-        if (
-            batch is not None
-            and self._thread is this_thread.thread
-            and ((self._task is None and "asyncio" not in sys.modules) or self._task is current_task())
-        ):
+        if batch is not None and self._thread is this_thread.thread and self._task is current_task():
             return batch
         if self._thread is None:
             raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
@@ -382,8 +376,7 @@ class Transaction(BatchStore):
             )
         if self._task is not current_task():
             raise WrongThreadError(
-                f"{self!r} belongs to {self._task or 'no asyncio task'}, "
-                f"but was used by {current_task() or 'no asyncio task'}"
+                f"{self!r} belongs to {task_name(self._task)}, but was used by {task_name(current_task())}"
             )
         if self._forked:
             raise TransactionClosedError(

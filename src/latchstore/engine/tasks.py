@@ -1,0 +1,68 @@
+"""Which of the tasks that share a thread runs: of asyncio, of trio, or a greenlet (gevent, eventlet).
+
+None of these libraries is imported here; who has imported one, uses it.
+
+Thread safety: the functions keep nothing but asyncio's own function, which is assigned once.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+#: hot path: the one dict that `sys.modules` is.
+MODULES: dict[str, Any] = sys.modules
+
+#: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
+_running_loop: Callable[[], object] | None = None
+
+
+def current_task() -> object | None:
+    """Return the task that runs in this thread; None if it is none, or the thread has no others.
+
+    A greenlet may be one of many of an asyncio or trio task, which wait for each other: then it is that task.
+    It is returned as a weak reference to it, always the same one, so that a transaction does not keep alive
+    the greenlet that has it open. The thread's first greenlet is no task.
+    """
+    if "asyncio" in MODULES and (task := _asyncio_task()) is not None:
+        return task
+    if "trio" in MODULES and (task := _trio_task()) is not None:
+        return task
+    return _greenlet() if "greenlet" in MODULES else None
+
+
+def _asyncio_task() -> object | None:
+    global _running_loop
+    if _running_loop is None:
+        # It may be that another thread is importing it just now.
+        _running_loop = getattr(MODULES.get("asyncio"), "_get_running_loop", None)
+        if _running_loop is None:
+            return None
+    # hot path: the loop first, as current_task() raises where there is none.
+    if _running_loop() is None:
+        return None
+    task: object | None = MODULES["asyncio"].current_task()
+    return task
+
+
+def _trio_task() -> object | None:
+    try:
+        task: object = MODULES["trio"].lowlevel.current_task()
+    except (AttributeError, KeyError, RuntimeError):
+        return None  # another thread is importing it, or none of its tasks runs here
+    return task
+
+
+def _greenlet() -> object | None:
+    getcurrent = getattr(MODULES.get("greenlet"), "getcurrent", None)
+    greenlet = None if getcurrent is None else getcurrent()
+    return None if greenlet is None or greenlet.parent is None else weakref.ref(greenlet)
+
+
+def task_name(task: object | None) -> str:
+    """Return what errors call a task."""
+    if task is None:
+        return "no task"
+    return repr(task() if isinstance(task, weakref.ref) else task)

@@ -247,9 +247,15 @@ except OSError as error:
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_load_of_what_is_no_regular_file_neither_waits_nor_opens_it(path: Path) -> None:
+def test_a_load_of_what_is_no_regular_file_neither_waits_nor_opens_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object, *arguments: object) -> int:
+        raise AssertionError(f"{path} is opened")
+
     pipe = path.with_name("pipe")
     os.mkfifo(pipe)
+    monkeypatch.setattr(os, "open", refuse)
     for each in (pipe, Path(os.devnull), Path("/dev/zero")):
         with pytest.raises(OSError, match="is no regular file"):
             load(each)

@@ -143,22 +143,6 @@ GIVEN_NAMES = {"_event_manager"}
 STILL_PRIVATE = {
     "tests/backends/test_django.py",
     "tests/backends/test_dogpile.py",
-    "tests/cache/clocks.py",
-    "tests/cache/conftest.py",
-    "tests/cache/test_counting.py",
-    "tests/cache/test_expiring.py",
-    "tests/cache/test_failures.py",
-    "tests/cache/test_hostile_arguments.py",
-    "tests/cache/test_loading.py",
-    "tests/cache/test_references.py",
-    "tests/cache/test_shared_stores.py",
-    "tests/cache/test_stale_on_error.py",
-    "tests/cache/test_tags.py",
-    "tests/cache/test_waits.py",
-    "tests/mutants/caches.py",
-    "tests/mutants/catalogue.py",
-    "tests/mutants/mutant.py",
-    "tests/stress/test_lock_order.py",
     "tests/test_timers.py",
 }
 
@@ -274,7 +258,7 @@ class TestRooms:
         assert foreign <= SAME_NAMES
 
     def test_tests_use_no_private_names(self) -> None:
-        """They ask by public means, by a `check()`, or by `latchstore.engine.inspection`."""
+        """They ask by public means, by a `check()`, or by `inspection` of the engine or the cache."""
         trees = [ast.parse(source_of(module)) for module in modules()]
         ours = {name for tree in trees for name in defined_names(tree) if is_private(name)}
         found = {

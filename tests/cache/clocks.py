@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latchstore import Cache, StoreDeleteEvent, Watch
+from latchstore import StoreDeleteEvent, Watch
 
 #: Seconds after which a wait in a test has failed.
 TIMEOUT = 20.0
@@ -18,13 +18,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def check(cache: Cache) -> None:
-    """Raise AssertionError if the cache's books are not what its store has."""
-    cache._bounded.check()  # type: ignore[attr-defined]
-    table = cache.store._table  # type: ignore[attr-defined]
-    table.check()
 
 
 def worst_of(watch: Watch, weights: dict[str, int] | None = None) -> tuple[int, int]:

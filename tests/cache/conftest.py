@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from latchstore import Cache
+from latchstore.cache.inspection import check_idle
 from latchstore.cache.loading import LoadTable
-from tests.cache.clocks import Clock, check
+from tests.cache.clocks import Clock
 
 
 @pytest.fixture
@@ -24,10 +25,7 @@ def cache(clock: Clock) -> Iterator[Cache]:
     """A cache without a bound; at the end its books are right, and nothing is left of loads."""
     with Cache(clock=clock) as cache:
         yield cache
-        check(cache)
-        assert not cache._loads
-        assert not cache._loads._removals
-        assert not cache._loads._waiting
+        check_idle(cache)
 
 
 @pytest.fixture
@@ -40,11 +38,11 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Is released each time a thread is about to wait for another's load."""
     waiting = threading.Semaphore(0)
-    refuse_circle = LoadTable._refuse_circle
+    refuse_circle = LoadTable.refuse_circle
 
     def told(self: LoadTable, *arguments: Any) -> None:
         refuse_circle(self, *arguments)
         waiting.release()
 
-    monkeypatch.setattr(LoadTable, "_refuse_circle", told)
+    monkeypatch.setattr(LoadTable, "refuse_circle", told)
     return waiting

@@ -13,8 +13,9 @@ import pytest
 
 from latchstore import Cache, StoreEvictEvent
 from latchstore.cache.counting import CountRegister, Counts, ThreadCounts
+from latchstore.cache.inspection import check, register_of
 from latchstore.engine.entry_facts import OVERHEAD
-from tests.cache.clocks import Clock, check
+from tests.cache.clocks import Clock
 from tests.schedules import in_another_thread, run_threads
 
 
@@ -93,7 +94,7 @@ def test_threads_that_have_ended(cache: Cache) -> None:
     cache["key"]
     assert (cache.stats()["hits"], cache.stats()["misses"]) == (21, 20)
     # And they are not kept: they are summed when another comes.
-    assert len(cache._register._all[0]) <= 2
+    assert len(register_of(cache)) <= 2
 
 
 def test_threads_at_once(cache: Cache) -> None:

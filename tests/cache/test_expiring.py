@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, StoreEvictEvent
-from tests.cache.clocks import Clock, check
+from latchstore.cache.inspection import check
+from latchstore.engine.inspection import dispatcher_of, table_of
+from tests.cache.clocks import Clock
 
 
 class Asked(DictMemoryStore):
@@ -92,7 +94,7 @@ class TestTtl:
             assert (cache.get("key"), len(cache)) == (None, 0)
 
     def test_what_others_write_expires(self, timed: Cache, store: Asked, clock: Clock) -> None:
-        store.set("key", (timed._codec.encode(1), {"cache_expires": clock.now + 1}))
+        store.set("key", (timed.codec.encode(1), {"cache_expires": clock.now + 1}))
         assert timed["key"] == 1
         clock.now += 1
         assert timed.get("key") is None
@@ -218,19 +220,19 @@ class TestSweeping:
             clock.now += 1
             timed.set("key", 1, ttl=10.0)
             timed.delete("key")
-        (bound,) = store._table.bounds
-        assert len(bound._deadlines) < 100
+        (bound,) = table_of(store).bounds
+        assert len(bound.deadlines) < 100
 
     def test_what_is_touched_again_and_again_changes_no_books(
         self, timed: Cache, store: Asked, clock: Clock
     ) -> None:
         timed.set("key", 1, ttl=10.0)
-        (bound,) = store._table.bounds
+        (bound,) = table_of(store).bounds
         for _ in range(100):
             clock.now += 1
             timed.set("key", 1, ttl=10.0)
             timed.touch("key", 10.0)
-        assert len(bound._deadlines) == 1
+        assert len(bound.deadlines) == 1
         clock.now += 9.9
         assert timed.sweep() == 0
         timed.set("key", 1, ttl=0.05)  # a deadline that comes before the one that was expected
@@ -244,7 +246,7 @@ class TestSweeping:
         for number in range(100):
             timed.touch(f"k{number}", 10.0)
         clock.now += 1
-        (bound,) = store._table.bounds
+        (bound,) = table_of(store).bounds
         nodes = list(bound.nodes.values())
         timed["other"] = 1
         assert 0 < sum((node.expected or 0.0) > clock.now for node in nodes) <= 16
@@ -275,7 +277,7 @@ class TestSweeping:
         assert causes == {"expired": 40}
         assert len({event.revision for event in events}) == 4
         assert timed.stats()["evictions"]["expired"] == 40
-        assert store._dispatcher.thread is None
+        assert dispatcher_of(store).thread is None
 
     def test_what_has_expired_is_evicted_before_what_has_not(self, store: Asked, clock: Clock) -> None:
         cache = Cache(store, codec="pickle", max_entries=3, clock=clock)

@@ -18,7 +18,8 @@ import pytest
 
 from latchstore import Cache, CodecError
 from latchstore.cache.failures import bare_copy
-from tests.cache.clocks import TIMEOUT, Clock, check
+from latchstore.cache.inspection import check_idle
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.cache.test_loading import Loader, Loading, await_waiters
 
 
@@ -26,8 +27,7 @@ from tests.cache.test_loading import Loader, Loading, await_waiters
 def cache(clock: Clock) -> Iterator[Cache]:
     with Cache(codec="pickle", clock=clock) as cache:
         yield cache
-        check(cache)
-        assert not cache._loads
+        check_idle(cache)
 
 
 class Described(Exception):

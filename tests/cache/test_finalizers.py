@@ -20,7 +20,8 @@ from latchstore import (
     StoreModificationEvent,
     TransactionConflictError,
 )
-from tests.cache.clocks import TIMEOUT, Clock, check
+from latchstore.cache.inspection import check
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.schedules import in_another_thread
 
 

@@ -25,10 +25,13 @@ from latchstore import (
     EvictionPolicy,
     LockTimeoutError,
 )
+from latchstore.cache.inspection import bounded_of, check, loads_of
 from latchstore.cache.memoizing import Memoized
 from latchstore.cache.policies import LRU
 from latchstore.contract.codec import RawCodec
-from tests.cache.clocks import TIMEOUT, Clock, check
+from latchstore.engine import inspection
+from latchstore.engine.inspection import table_of
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.test_hostile_arguments import (
     METADATA,
     ODD,
@@ -219,11 +222,11 @@ class Case:
         self.clock = Clock()
         self.cache = Cache(self.store, codec="pickle", **{"max_entries": 3, "clock": self.clock, **options})
         self.cache.set_many({"kept": 1, "fine": 2, "also": 3}, tags=["tag"], metadata={"kind": "kept"})
-        self.entries = dict(self.store._table.entries)
+        self.entries = dict(table_of(self.store).entries)
 
     def check_untouched(self) -> None:
         """Look whether nothing was changed but by evictions."""
-        for name, entry in self.store._table.entries.items():
+        for name, entry in table_of(self.store).entries.items():
             assert self.entries[name] is entry
 
     def check_use(self, other: ThreadPoolExecutor) -> None:
@@ -235,7 +238,7 @@ class Case:
             self._use()
         finally:
             Calling.busy = False
-        assert self.store._latches.writer.claim is None
+        inspection.check_idle(self.store)
         self.cache.close()
         self.store.close(TIMEOUT)
 
@@ -243,7 +246,7 @@ class Case:
         self.store.flush(TIMEOUT)
         check(self.cache)
         assert len(self.store) <= 3
-        assert not self.cache._loads
+        loads_of(self.cache).check_idle()
 
     def _use(self) -> None:
         self.cache.set("after", "value")
@@ -413,7 +416,7 @@ class Wrong(LRU):
 
 
 def same_again(state: dict[str, Any]) -> Any:
-    return state["cache"]._nodes["also"]
+    return bounded_of(state["cache"]).nodes["also"]
 
 
 def use_the_cache(state: dict[str, Any]) -> Any:
@@ -470,7 +473,7 @@ def test_clocks_that_go_wrong(other: ThreadPoolExecutor, call: str, tells: Any) 
             raise tells
         return tells
 
-    case.cache._bounded.clock = clock
+    bounded_of(case.cache).clock = clock
     arguments: dict[str, tuple[Any, ...]] = {
         "set": ("new", 1),
         "touch": ("kept", 7.0),
@@ -484,7 +487,7 @@ def test_clocks_that_go_wrong(other: ThreadPoolExecutor, call: str, tells: Any) 
         getattr(case.cache, call)(*arguments[call])
     except (HostileError, TypeError):
         assert len(case.store) <= 4
-    case.cache._bounded.clock = lambda: now
+    bounded_of(case.cache).clock = lambda: now
     case.cache.set("mended", 1)
     case.check_use(other)
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
+from latchstore.cache.inspection import check, failures_of, loads_of, register_of
 from latchstore.engine.table import Table
 from latchstore.engine.transaction import Transaction
-from tests.cache.clocks import TIMEOUT, Clock, check
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.schedules import in_another_thread, run_threads
 from tests.test_fork import in_child
 
@@ -112,14 +113,14 @@ class TestOnce:
         self, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between its miss and its claim another may have loaded the key."""
-        claim = cache._loads.claim
+        claim = loads_of(cache).claim
 
         def late(load: Any) -> Any:
             monkeypatch.undo()
             in_another_thread(lambda: cache.get_or_load("key", lambda key: "first"))
             return claim(load)
 
-        monkeypatch.setattr(cache._loads, "claim", late)
+        monkeypatch.setattr(loads_of(cache), "claim", late)
         assert cache.get_or_load("key", lambda key: pytest.fail("was loaded twice")) == "first"
 
     def test_an_old_load_that_is_joined_after_a_delete_is_not_believed(
@@ -181,11 +182,11 @@ class TestFailures:
         for number in range(1_100):
             with pytest.raises(Refused):
                 cache.get_or_load(f"key{number}", self.fail, negative_ttl=5.0)
-        assert len(cache._failures) <= 1_000
+        assert len(failures_of(cache)) <= 1_000
         clock.now += 5
         with pytest.raises(Refused):
             cache.get_or_load("key", self.fail, negative_ttl=5.0)
-        assert list(cache._failures) == ["key"]
+        assert list(failures_of(cache)) == ["key"]
 
 
 REMOVALS: dict[str, Callable[[Cache], object]] = {
@@ -298,7 +299,7 @@ class TestNoResurrection:
         del transaction
         cache.get_or_load("key", lambda key: "loaded", tags=["tag"])
         assert cache["key"] == "loaded"
-        assert not cache._loads._removals
+        loads_of(cache).check_idle()
 
     def test_a_set_that_is_rolled_back(self, cache: Cache, pool: ThreadPoolExecutor) -> None:
         with (
@@ -622,14 +623,14 @@ class TestRefreshing:
     def test_one_who_was_late_does_not_load_again(
         self, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        claim = cache._loads.claim
+        claim = loads_of(cache).claim
 
         def late(load: Any) -> Any:
             monkeypatch.undo()
             in_another_thread(lambda: cache.get_or_load("key", lambda key: "new", refresh_after=10.0))
             return claim(load)
 
-        monkeypatch.setattr(cache._loads, "claim", late)
+        monkeypatch.setattr(loads_of(cache), "claim", late)
         assert cache.get_or_load("key", lambda key: pytest.fail("is loaded twice")) == "new"
 
     @pytest.mark.parametrize(("options", "seconds"), [({"refresh_after": 10.0}, 10), ({}, 1)])
@@ -820,7 +821,7 @@ class TestForks:
             with pytest.raises(RecursiveLoadError):
                 cache.get_or_load("key", lambda key: "again")
             assert in_another_thread(lambda: cache.delete("key")) is False
-            assert cache._loads.running("key").overtaken  # type: ignore[union-attr]
+            assert loads_of(cache).running("key").overtaken  # type: ignore[union-attr]
 
         def load(key: str) -> str:
             assert in_child(child) == ""
@@ -837,7 +838,7 @@ class TestForks:
         parent = os.getpid()
         value = cache.get_or_load("key", load)
         if os.getpid() != parent:
-            whole = value == cache.get("key") == "in the child 0" and not cache._loads
+            whole = value == cache.get("key") == "in the child 0" and loads_of(cache).running("key") is None
             os.write(write, b"whole" if whole else b"broken")
             os._exit(0)
         os.close(write)
@@ -856,7 +857,7 @@ class TestForks:
             assert cache.stats()["hits"] == before + 2
 
         # As another thread may have it when the fork comes.
-        cache._register._latch.during(lambda: in_child_is_well(child))
+        register_of(cache).latch.during(lambda: in_child_is_well(child))
         assert cache.stats()["hits"] == 0
 
 

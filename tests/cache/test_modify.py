@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, Contains, EntryTooLargeError
-from tests.cache.clocks import check
+from latchstore.cache.inspection import check
 
 THREADS = 16
 TIMEOUT = 30

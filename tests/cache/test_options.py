@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore
+from latchstore.cache.inspection import check
 from latchstore.cache.options import (
     DEFAULT_OPTIONS,
     LoadManyOptions,
@@ -21,7 +22,7 @@ from latchstore.cache.options import (
 )
 from latchstore.contract.arguments import checked_seconds
 from latchstore.engine.entry_facts import METADATA_OVERHEAD, OVERHEAD, facts_in, weight_of_entry
-from tests.cache.clocks import Clock, check
+from tests.cache.clocks import Clock
 
 #: Calls with one option; the options that each takes are those of a TypedDict.
 CALLS: dict[str, tuple[Any, Callable[[Cache, dict[str, Any]], object]]] = {

@@ -9,8 +9,8 @@ from typing import Protocol
 import pytest
 
 from latchstore import Cache, EvictionPolicy
+from latchstore.cache.inspection import check
 from latchstore.cache.policies import LRU, POLICIES, S3FIFO, Node, Sieve
-from tests.cache.clocks import check
 
 
 class Naive(Protocol):

@@ -28,8 +28,8 @@ from latchstore import (
     StringValue,
     TransactionConflictError,
 )
-from latchstore.cache.loading import LoadTable
-from tests.cache.clocks import TIMEOUT, Clock, check
+from latchstore.cache.inspection import check
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.schedules import in_another_thread
 from tests.test_fork import in_child
 
@@ -125,19 +125,11 @@ class TestIdentity:
         assert Cache(store, codec="reference")["key"] is value
 
     def test_those_who_wait_for_a_load_get_the_same_object(
-        self, cache: Cache, monkeypatch: pytest.MonkeyPatch
+        self, cache: Cache, waits: threading.Semaphore
     ) -> None:
-        waiting, waits = threading.Semaphore(0), LoadTable._wait
-
-        def wait(table: LoadTable, *arguments: Any) -> Any:
-            waiting.release()
-            return waits(table, *arguments)
-
-        monkeypatch.setattr(LoadTable, "_wait", wait)
-
         def load(key: str) -> Any:
             for _ in range(3):
-                assert waiting.acquire(timeout=TIMEOUT)
+                assert waits.acquire(timeout=TIMEOUT)
             return made[key]
 
         made: dict[str, Any] = {"object": Hostile(), "none": None}
@@ -513,29 +505,34 @@ class TestModify:
             assert "key" not in cache
         assert "key" not in cache
 
-    def test_what_expires_while_it_is_popped_is_not_taken(self, cache: Cache, clock: Clock) -> None:
+    def test_what_expires_while_it_is_popped_is_not_taken(
+        self, cache: Cache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         cache.set("key", 1, ttl=5.0)
-        take = cache._take
 
-        def take_late(*arguments: Any) -> bool:
+        def wait() -> None:
             clock.now += 5.0
-            return take(*arguments)
 
-        cache._take = take_late  # type: ignore[assignment, method-assign]
+        before_the_next_transaction(monkeypatch, wait)
         assert cache.pop("key", "none") == "none"
 
-    def test_what_comes_in_between_is_popped(self, cache: Cache) -> None:
+    def test_what_comes_in_between_is_popped(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         first, second = Hostile(), Hostile()
         cache["key"] = first
-        take = cache._take
-
-        def take_late(*arguments: Any) -> bool:
-            cache._take = take  # type: ignore[method-assign]
-            cache["key"] = second
-            return take(*arguments)
-
-        cache._take = take_late  # type: ignore[assignment, method-assign]
+        before_the_next_transaction(monkeypatch, lambda: cache.set("key", second))
         assert cache.pop("key") is second
+
+
+def before_the_next_transaction(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Have something happen when a value has been found, and the block that is to take it has not begun."""
+    transaction = DictMemoryStore.transaction
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(DictMemoryStore, "transaction", transaction)
+        action()
+        return transaction(*arguments, **options)
+
+    monkeypatch.setattr(DictMemoryStore, "transaction", late)
 
 
 class TestCarried:

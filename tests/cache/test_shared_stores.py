@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, StoreEvictEvent
+from latchstore.cache.inspection import bounded_of, check
 from latchstore.engine.entry_facts import OVERHEAD
-from tests.cache.clocks import TIMEOUT, Clock, check
+from latchstore.engine.inspection import table_of
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.contract.reference_store import ReferenceStore
 
 
@@ -211,7 +213,7 @@ def unused(cache: Cache) -> list[weakref.ref[Any]]:
     cache.set("a", 1, ttl=1_000.0)
     cache.get_or_load("b", lambda key: 2)
     cache.store.flush(TIMEOUT)
-    return [weakref.ref(cache), weakref.ref(cache._bounded)]
+    return [weakref.ref(cache), weakref.ref(bounded_of(cache))]
 
 
 class TestDropping:
@@ -231,7 +233,7 @@ class TestDropping:
         store.mapping().update({f"key{number}": number for number in range(20)})
         store.flush(TIMEOUT)
         assert len(store) == 22
-        assert store._table.bounds == ()
+        assert table_of(store).bounds == ()
 
     @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
     def test_no_copies(self, copied: Callable[[Cache], object]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager
-from tests.cache.clocks import TIMEOUT, Clock, check
+from latchstore.cache.inspection import check, loads_of
+from tests.cache.clocks import TIMEOUT, Clock
 from tests.cache.test_loading import Loader, Loading, Refused, await_waiters
 
 
@@ -262,7 +263,7 @@ class TestGone:
     ) -> None:
         """Also if the load that it waits for has found the old value before the delete."""
         expired(cache, clock)
-        finish = cache._loads.finish
+        finish = loads_of(cache).finish
         found, go_on = threading.Event(), threading.Event()
 
         def late(*arguments: Any) -> None:
@@ -270,7 +271,7 @@ class TestGone:
             assert go_on.wait(TIMEOUT)
             finish(*arguments)
 
-        monkeypatch.setattr(cache._loads, "finish", late)
+        monkeypatch.setattr(loads_of(cache), "finish", late)
         first = pool.submit(cache.get_or_load, "key", fail, stale_on_error=60.0)
         assert found.wait(TIMEOUT)
         cache.delete("key")

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, StoreDeleteEvent, StoreEvictEvent
-from tests.cache.clocks import Clock, check
+from latchstore.cache.inspection import check
+from latchstore.engine.table import Table
+from tests.cache.clocks import Clock
 from tests.schedules import in_another_thread, run_threads
 
 
@@ -55,7 +57,7 @@ def test_without_a_scan(cache: Cache, monkeypatch: pytest.MonkeyPatch, inside: b
     cache.set_many({f"k{number}": 1 for number in range(1_000)})
     cache.set_many({f"t{number}": 1 for number in range(5)}, tags=["tag"])
     store = store_of(cache)
-    candidates = type(store._table).candidates
+    candidates = Table.candidates
     found: list[int] = []
 
     def counted(table: Any, terms: Any) -> Any:
@@ -63,7 +65,7 @@ def test_without_a_scan(cache: Cache, monkeypatch: pytest.MonkeyPatch, inside: b
         found.append(len(listed))
         return listed
 
-    monkeypatch.setattr(type(store._table), "candidates", counted)
+    monkeypatch.setattr(Table, "candidates", counted)
     with store.transaction() if inside else contextlib.nullcontext():
         assert cache.invalidate_tag("tag") == 5
     assert found == [5]

@@ -22,7 +22,8 @@ from latchstore import (
     StoreModificationEvent,
     TransactionConflictError,
 )
-from tests.cache.clocks import TIMEOUT, Clock, check, worst_of
+from latchstore.cache.inspection import check
+from tests.cache.clocks import TIMEOUT, Clock, worst_of
 from tests.schedules import Actor
 
 R = TypeVar("R")

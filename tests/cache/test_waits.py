@@ -11,19 +11,18 @@ import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache import loading
+from latchstore.cache.inspection import check_idle, loads_of
 from tests.builds import WITHOUT_GIL
-from tests.cache.clocks import TIMEOUT, check
+from tests.cache.clocks import TIMEOUT
 
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
-    monkeypatch.setattr(loading, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(loading, "_SECOND_PAUSE", 0.02)
+    monkeypatch.setattr(loading, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(loading, "SECOND_PAUSE", 0.02)
     with Cache() as cache:
         yield cache
-        check(cache)
-        assert not cache._loads
-        assert not loading._waiting
+        check_idle(cache)
 
 
 @pytest.fixture
@@ -190,15 +189,15 @@ def test_a_loader_that_takes_long_is_waited_for_with_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(loading, "_LONG", 0.02)
+    monkeypatch.setattr(loading, "LONG", 0.02)
     ways, looks = Ways(pool), threading.Semaphore(0)
-    look = loading.LoadTable._refuse_hidden_circle
+    look = loading.LoadTable.refuse_hidden_circle
 
     def looking(self: loading.LoadTable, load: loading.Load) -> None:
         look(self, load)
         looks.release()
 
-    monkeypatch.setattr(loading.LoadTable, "_refuse_hidden_circle", looking)
+    monkeypatch.setattr(loading.LoadTable, "refuse_hidden_circle", looking)
     with ThreadPoolExecutor(2) as callers:
         futures = [
             callers.submit(cache.get_or_load, "key", lambda key: ways.ways()[number]()) for _ in range(2)
@@ -231,12 +230,14 @@ def test_a_load_whose_end_is_struck(
         patch.setattr(loading.LoadTable, "end", struck)
         first = pool.submit(cache.get_or_load, "key", load)
         assert entered.wait(TIMEOUT)
-        waiting = pool.submit(cache._loads.wait_if_current, cache._loads._loads["key"], None)
+        running = loads_of(cache).running("key")
+        assert running is not None
+        waiting = pool.submit(loads_of(cache).wait_if_current, running, None)
         go_on.set()
         with pytest.raises(KeyboardInterrupt):
             first.result(TIMEOUT)
         assert waiting.result(TIMEOUT) == loading.Outcome(loading.MISSING, None)
-    assert cache._loads
+    assert loads_of(cache).running("key") is not None
     assert cache.get_or_load("key", lambda key: "loaded") == cache["key"] == "loaded"
 
 

@@ -23,6 +23,7 @@ from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.values import Change, Entry
 from latchstore.engine.batch import OptimisticBatch, WriteBatch
 from latchstore.engine.edits import Edit, IfRevision
+from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.metadata_index import MetadataIndex
@@ -31,7 +32,7 @@ from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
 from tests.mutants import caches
-from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces, table_of
+from tests.mutants.mutant import MUTANTS, Optimistic, mutant, put_off, replaces
 
 __all__ = ["MUTANTS", "Optimistic", "caches"]
 
@@ -406,10 +407,9 @@ def event_on_rollback() -> None:
             old = self.entry(key)
             new = edit.revise(key, old, self.revision + 1, time.time())
             if new is not None:
-                self.exclusively("rollback", publish, self, (key, old, new))
+                self.exclusively("rollback", publish, self._publisher, self.revision + 1, (key, old, new))
 
-    def publish(table: Table, change: Change) -> None:
-        publisher, revision = table._publisher, table.revision + 1
+    def publish(publisher: Publisher, revision: int, change: Change) -> None:
         publisher.publish([change], revision, None, publisher.deliveries_of([change], revision, None))
 
 

@@ -117,10 +117,3 @@ def put_off(cls: type, name: str) -> None:
             calls, waiting.calls = waiting.calls, None
             for call, arguments in calls:
                 call(*arguments)
-
-
-def table_of(store: DictMemoryStore) -> Table:
-    """Return the engine of a store."""
-    engine = store._engine
-    assert isinstance(engine, Table)
-    return engine

@@ -10,6 +10,7 @@ from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager
 from latchstore.delivery.waiting import Latch
+from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock, TableLock
 from latchstore.stress.lock_order import LockOrder, NamedLock, NotingReaders, note_handles
 from latchstore.stress.recording import RecordingLock, held_now, recorded
@@ -171,7 +172,7 @@ def test_locks_of_a_store_are_noted() -> None:
         store = DictMemoryStore(EventManager())
         store.from_bytes("key", b"1")
         assert list(store.glob("*")) == ["key"]
-        own = store._latches.table.own
+        own = table_of(store).latches.table.own
         assert isinstance(own.mutex, RecordingLock)
         assert isinstance(own.readers, NotingReaders)
         assert own.mutex.label.endswith("._renew_locks")

@@ -64,23 +64,33 @@ class ThreadCounts(threading.local):
 
 
 class CountRegister:
-    """Knows the counts of all threads."""
+    """Has the counts of all threads.
+
+    Attributes
+    ----------
+    latch : Latch
+        Held to add a thread's counts, and to sum them.
+    """
 
     def __init__(self) -> None:
         # Guards what follows; held to add a thread's counts, and to sum them.
-        self._latch = Latch()
+        self.latch: Latch = Latch()
         # The counts of threads, and the sum of those that have ended: one assignment changes both.
         self._all: tuple[list[tuple[weakref.ref[threading.Thread], Counts]], Counts] = [], Counts()
         _registers[id(self)] = self
 
+    def __len__(self) -> int:
+        """Return of how many threads the counts are kept one by one."""
+        return len(self._all[0])
+
     def renew(self) -> None:
         """Go on with a free latch, in a forked child."""
-        self._latch = Latch()
+        self.latch = Latch()
 
     def new_counts(self) -> Counts:
         """Return counts for the calling thread."""
         counts = Counts()
-        self._latch.during(self._add, threading.current_thread(), counts)
+        self.latch.during(self._add, threading.current_thread(), counts)
         return counts
 
     def _add(self, thread: threading.Thread, counts: Counts) -> None:
@@ -99,7 +109,7 @@ class CountRegister:
 
     def total(self) -> Counts:
         """Return the sum of all threads' counts."""
-        return self._latch.during(self._total)
+        return self.latch.during(self._total)
 
     def _total(self) -> Counts:
         of_threads, of_ended = self._all

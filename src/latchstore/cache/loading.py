@@ -36,10 +36,10 @@ T = TypeVar("T")
 
 #: Seconds after which a waiter looks for the first time whether the load waits for it, and until the second
 #: time; each later pause is twice as long.
-_FIRST_PAUSE, _SECOND_PAUSE = 1.0, 4.0
+FIRST_PAUSE, SECOND_PAUSE = 1.0, 4.0
 
 #: Seconds of waiting after which a warning names the load.
-_LONG = 5.0
+LONG = 5.0
 
 
 class Outcome(NamedTuple):
@@ -212,6 +212,12 @@ class LoadTable:
         self._inside = _Inside()
         self._waiting = _waiting
 
+    def check_idle(self) -> None:
+        """Raise AssertionError if anything is left of a load or a removal; for tests, while nobody loads."""
+        assert not self._loads, f"loads are left: {list(self._loads)}"
+        assert not _alive(self._removals), "a removal is left"
+        assert not self._waiting, f"threads wait: {self._waiting}"
+
     def renew(self) -> None:
         """Forget what runs in other threads of the parent, in a forked child; a loader that forks goes on."""
         me = this_thread.thread
@@ -368,7 +374,7 @@ class LoadTable:
         me = this_thread.thread
         try:
             self._waiting[me] = load
-            self._refuse_circle(me, load)
+            self.refuse_circle(me, load)
             self._await_end(load, deadline)
         finally:
             self._waiting.pop(me, None)
@@ -378,7 +384,7 @@ class LoadTable:
     def _await_end(self, load: Load, deadline: float | None) -> None:
         """Sleep until a load is over; now and then look whether it ever can be."""
         seconds = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
-        waited, pause = 0.0, _FIRST_PAUSE
+        waited, pause = 0.0, FIRST_PAUSE
         while not load._waiters.wait(load.is_over, min(pause, seconds - waited)):
             waited += pause
             if waited >= seconds or sys.is_finalizing():
@@ -387,8 +393,8 @@ class LoadTable:
                     f"key {load.key!r} is still being loaded after {round(min(waited, seconds), 2):g} s: "
                     f"by thread {thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
                 )
-            self._refuse_hidden_circle(load)
-            if waited >= _LONG and not load._warned:
+            self.refuse_hidden_circle(load)
+            if waited >= LONG and not load._warned:
                 load._warned = True
                 logger.warning(
                     "thread %r has waited for key %r for %.3g s, which thread %r is loading: it is %s",
@@ -398,9 +404,9 @@ class LoadTable:
                     thread_name(load._thread),
                     place_of(load._thread),
                 )
-            pause = max(_SECOND_PAUSE, 2 * pause)
+            pause = max(SECOND_PAUSE, 2 * pause)
 
-    def _refuse_hidden_circle(self, load: Load) -> None:
+    def refuse_hidden_circle(self, load: Load) -> None:
         """Raise RecursiveLoadError if the load's thread waits for this one in another way than for a load."""
         loaders = {
             thread.ident: waited_for._thread.ident
@@ -414,7 +420,7 @@ class LoadTable:
                 f"this one: it is {how}"
             )
 
-    def _refuse_circle(self, me: threading.Thread, load: Load) -> None:
+    def refuse_circle(self, me: threading.Thread, load: Load) -> None:
         """Follow who waits for whom. Of the threads of a circle the last to note that it waits sees it."""
         path = [load.key]
         waited_for: Load | None = load

@@ -72,7 +72,6 @@ class Bound:
 
     __slots__ = (
         "_awaited",
-        "_deadlines",
         "_decided",
         "_max_bytes",
         "_max_entries",
@@ -84,6 +83,7 @@ class Bound:
         "_weight",
         "_written",
         "closed",
+        "deadlines",
         "evictions",
         "hits",
         "limits",
@@ -107,7 +107,7 @@ class Bound:
         self.notes_hits: bool = self._policy.on_hit is not None
         self.hits: deque[Node] = deque(maxlen=_MANY_HITS)
         self._weight = 0
-        self._deadlines = Deadlines(self.nodes, limits.idle)
+        self.deadlines: Deadlines = Deadlines(self.nodes, limits.idle)
         self.request: Request | None = None
         self.now: float | None = None
         # Those of the commit that is being decided.
@@ -152,7 +152,7 @@ class Bound:
         now = self._now
         if self.stale or self.closed or self.hits or self._prefix:
             return None
-        if now is not None and self._deadlines.first <= now:
+        if now is not None and self.deadlines.first <= now:
             return None
         nodes = self.nodes
         node = nodes[key] if key in nodes else None
@@ -245,7 +245,7 @@ class Bound:
         if self._now is not None:
             request = self._request or Request(self._now, _SWEPT_BY_THE_WAY, [])
             self.stale = True
-            for node, cause in self._deadlines.take_expired(entries, request.now, request.limit, before):
+            for node, cause in self.deadlines.take_expired(entries, request.now, request.limit, before):
                 before[node.key], deleted[node.key] = entries[node.key], cause
                 request.found.append(node.key)
                 count -= 1
@@ -377,7 +377,7 @@ class Bound:
         known = self.nodes.copy()
         self._policy = policy = self.limits.make_policy()
         self.hits.clear()
-        self._deadlines.clear()
+        self.deadlines.clear()
         self._weight = 0
         self._decided = self.evictions
         for key in self._own(entries):
@@ -404,7 +404,7 @@ class Bound:
             facts = facts or self.facts(node.key, entry)
             weight = facts.weight
             node.used = math.inf if now is None else now
-            self._deadlines.expect(node, facts)
+            self.deadlines.expect(node, facts)
         self._weight += weight - node.weight
         node.weight = weight
         node.refresh = None
@@ -451,18 +451,18 @@ class Bound:
     @property
     def may_expire(self) -> bool:
         """Whether there is something that may expire; read without a lock."""
-        return len(self._deadlines) > 0
+        return len(self.deadlines) > 0
 
     def is_due(self, now: float) -> bool:
         """Return whether something may have expired; called without a lock."""
-        return self._deadlines.first <= now
+        return self.deadlines.first <= now
 
     def keys_expired(self, entries: dict[str, Entry], now: float) -> list[tuple[str, str]]:
         """Return the keys that have expired, each with the cause; in a section of the writer."""
         self.bring_up_to_date(entries)
         self.stale = True
-        found = self._deadlines.take_expired(entries, now)
-        self._deadlines.expect_again(entries, [node for node, _ in found])
+        found = self.deadlines.take_expired(entries, now)
+        self.deadlines.expect_again(entries, [node for node, _ in found])
         self.stale = False
         return [(node.key, cause) for node, cause in found]
 
@@ -488,7 +488,7 @@ class Bound:
         assert not self.stale
         assert set(self.nodes) == set(self._own(entries)), set(self.nodes) ^ set(self._own(entries))
         assert self._weight == sum(node.weight for node in self.nodes.values())
-        expected = self._deadlines.expected()
+        expected = self.deadlines.expected()
         for key, node in self.nodes.items():
             facts = self.facts(key, entries[key])
             assert (node.key, node.revision, node.weight) == (key, facts.revision, facts.weight), key

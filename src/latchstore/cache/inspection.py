@@ -1,0 +1,51 @@
+"""The test hook of a cache: its parts, and whether they agree; as `latchstore.engine.inspection` for a store.
+
+Thread safety: what may be done with a part, and when, is written in its own module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latchstore.cache.counting import CountRegister
+from latchstore.cache.failures import Failures
+from latchstore.cache.loading import LoadTable
+from latchstore.cache.shared import Cache
+from latchstore.engine import inspection
+from latchstore.engine.bounded import BoundedStore
+from latchstore.engine.bounded_table import BoundedTable
+from latchstore.engine.memory import DictMemoryStore
+
+
+def bounded_of(cache: Cache[Any]) -> BoundedStore:
+    """Return what keeps the bound of a cache in its store."""
+    return cache._bounded
+
+
+def loads_of(cache: Cache[Any]) -> LoadTable:
+    """Return the loads that run."""
+    return cache._loads
+
+
+def failures_of(cache: Cache[Any]) -> Failures:
+    """Return the failures that are kept."""
+    return cache._failures
+
+
+def register_of(cache: Cache[Any]) -> CountRegister:
+    """Return the counts of all threads."""
+    return cache._register
+
+
+def check(cache: Cache[Any]) -> None:
+    """Raise AssertionError if a cache's books are not what its store has; while nobody writes."""
+    if isinstance(cache._bounded, BoundedTable):
+        cache._bounded.check()
+    if isinstance(cache.store, DictMemoryStore):
+        inspection.check(cache.store)
+
+
+def check_idle(cache: Cache[Any]) -> None:
+    """Raise AssertionError as `check` does, or if anything is left of a load; while nobody uses it."""
+    check(cache)
+    cache._loads.check_idle()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, DictMemoryStore, EventManager, StoreDeleteEvent, TransactionConflictError, Watch
+from latchstore.cache.inspection import check
 from tests.builds import fork_beside_busy_threads
-from tests.cache.clocks import TIMEOUT, check
+from tests.cache.clocks import TIMEOUT
 from tests.test_fork import in_child
 
 ENTRIES, BYTES = 8, 10_000

@@ -143,7 +143,6 @@ GIVEN_NAMES = {"_event_manager"}
 STILL_PRIVATE = {
     "tests/backends/test_django.py",
     "tests/backends/test_dogpile.py",
-    "tests/test_timers.py",
 }
 
 #: Functions that take the name of an attribute.

@@ -210,7 +210,7 @@ def test_a_flush_waits_only_for_what_was_queued_before(dispatcher: EventDispatch
     assert first.begun.wait(TIMEOUT)
     flushing = threading.Thread(target=flush, daemon=True)
     flushing.start()
-    while not dispatcher.awaited:
+    while not dispatcher.marks:
         time.sleep(0)
     dispatcher.submit(second)
     assert not flushed.is_set()
@@ -513,7 +513,7 @@ class TestADeadThread:
         tries: list[int] = []
 
         def fail_once() -> None:
-            while not dispatcher.awaited:
+            while not dispatcher.marks:
                 time.sleep(0)
             tries.append(1)
             if len(tries) == 1:

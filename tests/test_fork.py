@@ -375,7 +375,7 @@ def test_a_signal_handler_may_fork_in_the_middle_of_a_flush() -> None:
     go_on = threading.Event()
 
     def listen(event: object) -> None:
-        while not dispatcher_of(store).awaited:
+        while not dispatcher_of(store).marks:
             time.sleep(0)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert go_on.wait(TIMEOUT)

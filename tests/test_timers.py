@@ -20,6 +20,7 @@ from latchstore import (
     StoreSetEvent,
     StoreTransactionEndEvent,
 )
+from latchstore.engine.inspection import dispatcher_of
 from tests.test_fork import in_child
 from tests.test_fork import pytestmark as needs_fork
 
@@ -233,7 +234,7 @@ class TestCancelledTimersAreFreed:
             timer.cancel()
         store.flush(TIMEOUT)
         store.flush(TIMEOUT)
-        assert 400 <= len(store._dispatcher._timers) <= 600
+        assert 400 <= len(dispatcher_of(store).timers) <= 600
         assert [timer.active for timer in timers] == [True] * 400 + [False] * 600
 
     def test_while_a_listener_is_at_work(self, store: DictMemoryStore) -> None:
@@ -248,16 +249,16 @@ class TestCancelledTimersAreFreed:
         assert entered.wait(TIMEOUT)
         for _ in range(1_000):
             store.call_later(1e6, print).cancel()
-        assert len(store._dispatcher._timers) == 0
-        assert store._dispatcher._queue.items.qsize() <= 1
+        assert len(dispatcher_of(store).timers) == 0
+        assert dispatcher_of(store).marks <= 1
         leave.set()
 
     def test_while_the_store_is_closed(self, store: DictMemoryStore) -> None:
         store.close()
         for _ in range(1_000):
             store.call_later(1e6, print).cancel()
-        assert len(store._dispatcher._timers) == 0
-        assert store._dispatcher._queue.items.empty()
+        assert len(dispatcher_of(store).timers) == 0
+        assert dispatcher_of(store).marks == dispatcher_of(store).pending == 0
 
     def test_the_others_are_called(self, store: DictMemoryStore, clock: Clock, calls: Calls) -> None:
         for number in range(400):
@@ -271,7 +272,7 @@ class TestCancelledTimersAreFreed:
             timer.cancel()
         clock.pass_by(store, 7.0)
         assert sorted(calls.names, key=int) == [str(number) for number in range(400)]
-        assert len(store._dispatcher._timers) < 2_000
+        assert len(dispatcher_of(store).timers) < 2_000
 
 
 class TestUsingTheStore:
@@ -406,7 +407,7 @@ class TestClosing:
         timer = store.call_later(1.0, calls("a"))
         store.call_later(5.0, calls("b"))
         store.close()
-        assert not store._dispatcher.running
+        assert not dispatcher_of(store).running
         clock.now += 1.0
         assert timer.active
         assert calls.names == []
@@ -424,7 +425,7 @@ class TestClosing:
         timer = store.call_later(0.0, calls("a"))
         cancelled = store.call_later(0.0, calls("b"))
         cancelled.cancel()
-        assert not store._dispatcher.running
+        assert not dispatcher_of(store).running
         store.flush(TIMEOUT)
         assert timer.active
         assert calls.names == []
@@ -436,7 +437,7 @@ class TestClosing:
         self, store: DictMemoryStore, clock: Clock, calls: Calls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         entered, leave, begun = threading.Event(), threading.Event(), threading.Event()
-        hold_timers = store._dispatcher.hold_timers
+        hold_timers = dispatcher_of(store).hold_timers
 
         def hold() -> None:
             hold_timers()
@@ -455,7 +456,7 @@ class TestClosing:
         with store.transaction():
             store.from_bytes("a", b"")
         assert entered.wait(TIMEOUT)
-        monkeypatch.setattr(store._dispatcher, "hold_timers", hold)
+        monkeypatch.setattr(dispatcher_of(store), "hold_timers", hold)
         closing = threading.Thread(target=store.close)
         closing.start()
         clock.now += 1.0
@@ -463,15 +464,15 @@ class TestClosing:
         leave.set()
         closing.join(TIMEOUT)
         assert calls.names == []
-        assert not store._dispatcher.running
+        assert not dispatcher_of(store).running
 
     def test_a_store_that_is_dropped(self, clock: Clock, calls: Calls) -> None:
         store = DictMemoryStore(EventManager())
         timer = store.call_later(1.0, calls("a"))
         store.flush(TIMEOUT)
-        thread = store._dispatcher.thread
+        thread = dispatcher_of(store).thread
         assert thread is not None
-        references: list[weakref.ref[Any]] = [weakref.ref(store), weakref.ref(store._dispatcher)]
+        references: list[weakref.ref[Any]] = [weakref.ref(store), weakref.ref(dispatcher_of(store))]
         del store
         gc.collect()
         thread.join(TIMEOUT)

@@ -69,7 +69,7 @@ class _Deliverer(ListenerCalls):
         self._limit = limit
         # With a few events of room for each wake-up, or writers and listeners would take turns.
         self._room_below = None if limit is None else limit - limit // 16
-        self._timers = TimerHeap()
+        self.timers: TimerHeap = TimerHeap()
         self.heard_revision: int = 0
         self._renew()
 
@@ -88,7 +88,7 @@ class _Deliverer(ListenerCalls):
         self._warned = False
         # What has failed last, at which point, and how often in a row.
         self._failed: tuple[Delivery | None, object, int] = (None, None, 0)
-        self._timers = TimerHeap(self._timers.held)
+        self.timers = TimerHeap(self.timers.held)
         self.calling: Call | None = None
         self.delivering = None
         self.crowded: bool = False
@@ -113,9 +113,9 @@ class _Deliverer(ListenerCalls):
         return next(iter(list(self._post.values())), None)
 
     @property
-    def awaited(self) -> bool:
-        """Whether a thread waits until something has been heard."""
-        return bool(self._queue.marks)
+    def marks(self) -> int:
+        """How many marks are queued, such as those of threads that wait until something has been heard."""
+        return len(self._queue.marks)
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread delivers: whether a listener is calling."""
@@ -221,7 +221,7 @@ class _Deliverer(ListenerCalls):
         """Take the next delivery, or go on with the one that was begun, and run it to its end."""
         taken = queue.taken
         if not taken:
-            timers = self._timers
+            timers = self.timers
             seconds = timers.fire_due(time.monotonic) if timers.new or timers.heap else None
             if queue is not self._queue:
                 return  # a timer has forked
@@ -328,7 +328,7 @@ class EventDispatcher(_Deliverer):
             calling[1].mark_as_handled()
         if delivering is not None:
             delivering[0].forget()
-        self._timers.live = False
+        self.timers.live = False
         self._renew()
         queue.ring_all()  # the wait of a thread that has forked in the middle of it
 
@@ -371,7 +371,7 @@ class EventDispatcher(_Deliverer):
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Have the thread call a function once, `seconds` from now, between two deliveries."""
-        timers = self._timers
+        timers = self.timers
         timer = Timer(time.monotonic() + seconds, function, timers, self)
         timers.new[timer] = None
         self._wake()
@@ -379,22 +379,22 @@ class EventDispatcher(_Deliverer):
 
     def timer_cancelled(self, timer: Timer) -> None:
         """Free a timer that is not to be called any more."""
-        if self._timers.discard(timer):
+        if self.timers.discard(timer):
             self._wake()
 
     def hold_timers(self) -> None:
         """Call no timers from now on, until `resume`."""
-        self._timers.held = True
+        self.timers.held = True
 
     def resume(self) -> None:
         """Call timers again, those that have become due meanwhile at once."""
-        self._timers.held = False
-        if self._timers:
+        self.timers.held = False
+        if self.timers:
             self._wake()
 
     def _wake(self) -> None:
         """Have the thread look at the timers, unless they are held."""
-        if not self._timers.held:
+        if not self.timers.held:
             # What is queued already makes it look at them as well.
             if self._queue.items.empty():
                 self._queue.put_mark(Mark(self._queue))

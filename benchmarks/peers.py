@@ -196,7 +196,7 @@ def _encore() -> Peer:
 
 
 def _latchstore_cache(capacity: int) -> Peer:
-    cache = Cache(max_entries=capacity, codec="raw")
+    cache: Cache[Any] = Cache(max_entries=capacity)
     return Peer(cache.get, cache.set, cache.delete)
 
 

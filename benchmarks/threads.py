@@ -55,6 +55,21 @@ class Mix:
 
 def throughput(peer: Peer, threads: int, mix: Mix, seconds: float, operations: int = _CHUNK) -> float:
     """Return the operations a second of all threads together."""
+    return work_done(peer, threads, mix, seconds, operations)[0]
+
+
+def work_done(
+    peer: Peer,
+    threads: int,
+    mix: Mix,
+    seconds: float,
+    operations: int = _CHUNK,
+    value_of: Callable[[int], Any] = data_of,
+) -> tuple[float, float]:
+    """Return the operations a second of all threads together, and the CPU seconds of each operation.
+
+    What thread number N sets is ``value_of(N)``.
+    """
     barrier = threading.Barrier(threads + 1)
     over = threading.Event()
     done = [0] * threads
@@ -62,7 +77,7 @@ def throughput(peer: Peer, threads: int, mix: Mix, seconds: float, operations: i
     def work(number: int) -> None:
         mine = mix.operations_of(number, operations)
         chunks = [mine[begin : begin + _CHUNK] for begin in range(0, operations, _CHUNK)]
-        data = data_of(number)
+        data = value_of(number)
         barrier.wait()
         for chunk in itertools.cycle(chunks):
             if over.is_set():
@@ -74,15 +89,16 @@ def throughput(peer: Peer, threads: int, mix: Mix, seconds: float, operations: i
     for worker in workers:
         worker.start()
     barrier.wait()
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     time.sleep(seconds)
     over.set()
     for worker in workers:
         worker.join()
-    return sum(done) / (time.perf_counter() - begun)
+    count = sum(done)
+    return count / (time.perf_counter() - begun), (time.process_time() - used) / max(1, count)
 
 
-def _run(peer: Peer, operations: _Operations, data: bytes) -> None:
+def _run(peer: Peer, operations: _Operations, data: Any) -> None:
     get, put = peer.get, peer.set
     for read, key in operations:
         if read:

@@ -26,7 +26,7 @@ CAPACITY = 10_000_000
 _MEMORY_FOLDER = Path("/dev/shm")
 
 Get = Callable[[str], Any]
-Set = Callable[[str, bytes], Any]
+Set = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-"""Wrong and hostile arguments of a cache: as tests/test_hostile_arguments.py says of a store.
+"""Wrong and hostile arguments of a cache: as tests/hostile_arguments/test_store.py says of a store.
 
 After each call the cache's books are what its store has, and it goes on to work.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +31,7 @@ from latchstore.contract.codec import RawCodec
 from latchstore.engine import inspection
 from latchstore.engine.inspection import table_of
 from tests.cache.clocks import TIMEOUT, Clock
-from tests.test_hostile_arguments import (
-    METADATA,
-    ODD,
+from tests.hostile_arguments.offers import (
     RAISING,
     Calling,
     HostileError,
@@ -42,169 +39,12 @@ from tests.test_hostile_arguments import (
     Offer,
     all_of,
     bad,
-    called,
     check_error,
     fuzzing,
     good,
     in_another_thread,
-    key,
-    keys,
 )
-
-
-class Awkward:
-    """What pickling it does."""
-
-    def __init__(self, reduce: Callable[[], Any]) -> None:
-        self._reduce = reduce
-
-    def __reduce__(self) -> Any:
-        return self._reduce()
-
-
-def fail(*arguments: object) -> Any:
-    raise HostileError("raised by a function")
-
-
-VALUES = (
-    good("7", 7),
-    good("None", None),
-    good("100 kB", b"x" * 100_000),
-    Offer("what cannot be pickled", lambda store: lambda: None, False),
-    Offer("what raises", lambda store: Awkward(fail), False),
-    Offer("what calls", lambda store: Awkward(lambda: called(store, (int, ()))), True),
-    Offer("what reduces to nonsense", lambda store: Awkward(lambda: 7), False),
-    Offer("what comes back as an error", lambda store: Awkward(lambda: (fail, ())), True),
-)
-PERIODS = (
-    good("1", 1),
-    good("0.5", 0.5),
-    good("infinity", math.inf),
-    good("10**400", 10**400),
-    good("None", None),
-    Offer("an odd int", lambda store: OddInteger(3), True),
-    bad("0", 0),
-    bad("-1", -1),
-    bad("nan", math.nan),
-    bad("-10**400", -(10**400)),
-    *(each for each in ODD if each.name != "half"),
-)
-WEIGHTS = (
-    good("None", None),
-    good("0", 0),
-    good("7", 7),
-    Offer("an odd int", lambda store: OddInteger(7), True),
-    bad("-1", -1),
-    bad("10**30", 10**30),
-    *ODD,
-)
-LOADERS = (
-    Offer("one", lambda store: lambda key: 1, True),
-    Offer("one that calls", lambda store: lambda key: called(store, 1), True),
-    Offer("one that raises", lambda store: fail, False),
-    Offer("one that returns what cannot be pickled", lambda store: lambda key: fail.__code__, False),
-    Offer("one of no arguments", lambda store: lambda: 1, False),
-    bad("None", None),
-    RAISING,
-)
-LOADERS_OF_MANY = (
-    Offer("one", lambda store: lambda keys: dict.fromkeys(keys, 1), True),
-    Offer("one that finds nothing", lambda store: lambda keys: {}, True),
-    Offer("one that finds others", lambda store: lambda keys: {"other": 1, 7: 2}, True),
-    Offer("one that returns a list", lambda store: lambda keys: [1], False),
-    Offer("one that raises", lambda store: fail, False),
-    bad("None", None),
-)
-FUNCTIONS = (
-    Offer("one", lambda store: lambda value: 2, True),
-    Offer("one that calls", lambda store: lambda value: called(store, 2), True),
-    Offer("one that raises", lambda store: fail, False),
-    bad("None", None),
-    RAISING,
-)
-TIMEOUTS = (good("1", 1), good("None", None), good("0", 0), bad("-1", -1), bad("nan", math.nan), *ODD[:2])
-
-value, period, weight, timeout = map(st.sampled_from, (VALUES, PERIODS, WEIGHTS, TIMEOUTS))
-tags = keys
-OPTIONS: dict[str, st.SearchStrategy[Offer]] = {
-    "ttl": period,
-    "idle": period,
-    "refresh_after": period,
-    "weight": weight,
-    "tags": tags,
-    # Here None is as good as none.
-    "metadata": st.sampled_from([*(each for each in METADATA if each.name != "None"), good("None", None)]),
-}
-keep = st.sampled_from(
-    (
-        good("None", None),
-        good("bool", bool),
-        Offer("one that calls", lambda store: lambda value: called(store, True), True),
-        Offer("one that raises", lambda store: fail, False),
-        bad("7", 7),
-    )
-)
-MAPPINGS = (
-    good("{}", {}),
-    good("two", {"fine": 1, "new": 2}),
-    Offer("one that cannot be pickled", lambda store: {"fine": 1, "new": lambda: None}, False),
-    Offer("one that calls", lambda store: {"new": Awkward(lambda: called(store, (int, ())))}, True),
-    bad("a key that is no str", {"fine": 1, 7: 2}),
-    bad("7", 7),
-    bad("None", None),
-    RAISING,
-)
-mapping = st.sampled_from(MAPPINGS)
-
-#: What is called, and what each argument is drawn from. All but what is in `READS` may write.
-READS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
-    "get": {"key": key},
-    "get_many": {"keys": keys},
-    "remaining": {"key": key},
-}
-CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
-    **READS,
-    "set": {"key": key, "value": value, **OPTIONS},
-    "set_many": {"values": mapping, **OPTIONS},
-    "add": {"key": key, "value": value, **OPTIONS},
-    "modify": {"key": key, "function": st.sampled_from(FUNCTIONS), "default": value, **OPTIONS},
-    "touch": {"key": key, "ttl": period},
-    "delete": {"key": key},
-    "pop": {"key": key, "default": value},
-    "setdefault": {"key": key, "default": value},
-    "invalidate_tag": {"tag": key},
-    "delete_glob": {"pattern": key},
-    "get_or_load": {
-        "key": key,
-        "loader": st.sampled_from(LOADERS),
-        "negative_ttl": period,
-        "timeout": timeout,
-        "keep": keep,
-        "stale_on_error": period,
-        **OPTIONS,
-    },
-    "get_many_or_load": {
-        "keys": keys,
-        "loader": st.sampled_from(LOADERS_OF_MANY),
-        "timeout": timeout,
-        "keep": keep,
-        **OPTIONS,
-    },
-    "memoize": {
-        "ttl": period,
-        "key": st.sampled_from((good("None", None), good("one", repr), bad("7", 7), RAISING)),
-        "tags": tags | st.just(good("one", lambda *arguments: ["tag"])),
-    },
-    "close": {"timeout": timeout.filter(lambda offer: offer.name != "0")},
-}
-
-
-def test_every_public_method_is_called() -> None:
-    public = {name for name in dir(Cache) if not name.startswith("_")}
-    attributes = {"codec", "max_bytes", "max_entries"}
-    without_arguments = {"clear", "items", "keys", "popitem", "stats", "sweep", "values"}
-    elsewhere = {"namespace", "update"}
-    assert public - attributes - without_arguments - elsewhere == set(CALLS)
+from tests.hostile_arguments.table import CACHE_CALLS, CACHE_CONSTRUCTOR, CACHE_READS, MAPPINGS, OPTIONS, fail
 
 
 @pytest.fixture(scope="module")
@@ -269,16 +109,16 @@ def uses(method: str, arguments: dict[str, Offer]) -> list[Offer]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("method", CACHE_CALLS)
 @fuzzing
 @given(st.data())
 def test_whatever_is_handed_in(other: ThreadPoolExecutor, method: str, chosen: st.DataObject) -> None:
-    optional = {name: CALLS[method][name] for name in CALLS[method] if name in OPTIONS}
+    optional = {name: CACHE_CALLS[method][name] for name in CACHE_CALLS[method] if name in OPTIONS}
     # Most calls have few options, and one wrong one is enough.
     few = chosen.draw(st.sets(st.sampled_from(sorted(optional)), max_size=2)) if optional else set()
     arguments = {
         name: chosen.draw(strategy, name)
-        for name, strategy in CALLS[method].items()
+        for name, strategy in CACHE_CALLS[method].items()
         if name not in OPTIONS or name in few
     }
     inside = chosen.draw(st.booleans(), "inside a transaction") and method != "close"
@@ -309,52 +149,14 @@ def test_whatever_is_handed_in(other: ThreadPoolExecutor, method: str, chosen: s
         "close",
     ):
         assert all_of(uses(method, arguments)) is not False
-    if method in READS:
+    if method in CACHE_READS:
         case.check_untouched()
     case.check_use(other)
 
 
-CONSTRUCTOR: dict[str, tuple[Offer, ...]] = {
-    "store": (good("None", None), bad("7", 7), bad("a dict", {}), bad("a class", DictMemoryStore), RAISING),
-    "max_entries": (*WEIGHTS, bad("0", 0))[2:],
-    "max_bytes": (*WEIGHTS, bad("0", 0))[2:],
-    "ttl": PERIODS,
-    "idle": PERIODS,
-    "policy": (
-        good("'lru'", "lru"),
-        good("a class", LRU),
-        bad("no name", "none"),
-        bad("one", LRU()),
-        Offer("one that makes None", lambda store: lambda: None, False),
-        Offer("one that makes text", lambda store: lambda: "sieve", False),
-        Offer("one that raises", lambda store: fail, False),
-        bad("None", None),
-        RAISING,
-    ),
-    "codec": (
-        good("'json'", "json"),
-        good("one", RawCodec()),
-        bad("no name", "none"),
-        bad("a class", RawCodec),
-        RAISING,
-    ),
-    "clock": (
-        good("one", lambda: 7),
-        Offer("one that raises", lambda store: fail, False),
-        bad("None", None),
-        bad("7", 7),
-        bad("one that returns None", lambda: None),
-        bad("one that returns text", lambda: "now"),
-        bad("one that returns nan", lambda: math.nan),
-        bad("one that returns infinity", lambda: math.inf),
-        RAISING,
-    ),
-}
-
-
 @pytest.mark.parametrize(
     ("argument", "offer"),
-    [(name, offer) for name, offers in CONSTRUCTOR.items() for offer in offers],
+    [(name, offer) for name, offers in CACHE_CONSTRUCTOR.items() for offer in offers],
     ids=repr,
 )
 def test_whatever_the_constructor_is_handed(argument: str, offer: Offer) -> None:

@@ -1,0 +1,333 @@
+"""What is offered as an argument: good, bad, or what a call may take or leave."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from latchstore import (
+    DictMemoryStore,
+    StoreError,
+)
+
+TIMEOUT = 20.0
+
+#: Examples of each call; more for a long run.
+EXAMPLES = int(os.environ.get("LATCHSTORE_FUZZ_EXAMPLES", "60"))
+
+
+class HostileError(Exception):
+    """Raised by what was handed in."""
+
+
+class Raising:
+    """Raises whatever is done with it, but a deep copy."""
+
+    def _raise(self, *arguments: object) -> Any:
+        raise HostileError("raised by an argument")
+
+    __eq__ = __hash__ = __bool__ = __len__ = __iter__ = __index__ = __repr__ = __fspath__ = _raise
+
+    def __deepcopy__(self, memo: object) -> Raising:
+        return self
+
+
+class Calling:
+    """Uses the store from the inside of it, and has another thread use it, which must not be kept waiting."""
+
+    #: Whether one is at work: what it calls may come to another one.
+    busy = False
+
+    def __init__(self, store: DictMemoryStore) -> None:
+        self._store = store
+
+    def call(self) -> None:
+        if Calling.busy:
+            return
+        Calling.busy = True
+        try:
+            use(self._store)
+            in_another_thread(lambda: use(self._store))
+        finally:
+            Calling.busy = False
+
+    def __eq__(self, other: object) -> bool:
+        self.call()
+        return self is other
+
+    def __hash__(self) -> int:
+        self.call()
+        return 1
+
+    def __deepcopy__(self, memo: object) -> Calling:
+        self.call()
+        return self
+
+
+def called(store: DictMemoryStore, result: Any) -> Any:
+    Calling(store).call()
+    return result
+
+
+def use(store: DictMemoryStore) -> None:
+    """Read in every way that may need a lock."""
+    store.exists("kept")
+    with suppress(HostileError):  # of the ``==`` of what was put in
+        list(store.query(kind="kept"))
+    with suppress(KeyError):
+        list(store.multiget_metadata(["kept", "missing"]))
+    store.info()
+
+
+def in_another_thread(call: Callable[[], object]) -> None:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive(), "user code runs under a lock"
+    assert failures == []
+
+
+class OddString(str):
+    """A str whose hash and equality raise."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        raise HostileError("==")
+
+    def __hash__(self) -> int:
+        raise HostileError("hash")
+
+
+class OddInteger(int):
+    """An int that raises when it is compared or used."""
+
+    def _raise(self, *arguments: object) -> Any:
+        raise HostileError("raised by an int")
+
+    __eq__ = __ne__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __add__ = __radd__ = _raise
+
+
+class OddStream(io.RawIOBase):
+    """Gives what it is told to, one after the other, whatever it is asked for."""
+
+    def __init__(self, *gives: Any) -> None:
+        super().__init__()
+        self._gives = list(gives)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> Any:
+        given = self._gives.pop(0) if self._gives else b""
+        if isinstance(given, BaseException):
+            raise given
+        return given() if callable(given) else given
+
+
+def in_itself() -> dict[str, Any]:
+    metadata: dict[str, Any] = {"kind": "loop"}
+    metadata["itself"] = [metadata]
+    return metadata
+
+
+def deep(kind: Callable[[Any], Any]) -> dict[str, Any]:
+    item: Any = 1
+    for _ in range(5_000):
+        item = kind(item)
+    return {"kind": item}
+
+
+def closed_stream() -> io.BytesIO:
+    stream = io.BytesIO(b"data")
+    stream.close()
+    return stream
+
+
+def broken_off() -> Iterator[str]:
+    yield "fine"
+    raise HostileError("an iterable breaks off")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An argument: what it is, how it is made for a store, whether it may be taken, and as what."""
+
+    name: str
+    make: Callable[[DictMemoryStore], Any]
+    #: None: the call may take or leave it.
+    good: bool | None
+    value: Any = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def good(name: str, value: Any) -> Offer:
+    return Offer(name, lambda store: value, True, value)
+
+
+def bad(name: str, value: Any) -> Offer:
+    return Offer(name, lambda store: value, False)
+
+
+RAISING = Offer("raising", lambda store: Raising(), False)
+KEYS = (
+    good("'fine'", "fine"),
+    good("'kept'", "kept"),
+    good("empty", ""),
+    good("NUL", "a\0b"),
+    good("surrogate", "\ud800"),
+    good("1 MB", "x" * 1_000_000),
+    Offer("odd str", lambda store: OddString("odd"), None, "odd"),
+    bad("bytes", b"bytes"),
+    bad("None", None),
+    bad("a list", []),
+    bad("nan", math.nan),
+    Offer("calling", Calling, False),
+    RAISING,
+)
+METADATA = (
+    good("{}", {}),
+    good("flat", {"kind": "kept", "n": 1}),
+    Offer("in itself", lambda store: in_itself(), True),
+    Offer("a raising value", lambda store: {"kind": Raising()}, True),
+    Offer("a calling value", lambda store: {"kind": Calling(store)}, True),
+    bad("no str for a name", {1: 2}),
+    bad("None", None),
+    bad("text", "text"),
+    bad("pairs", [("kind", 1)]),
+    Offer("deep lists", lambda store: deep(lambda item: [item]), False),
+    Offer("deep tuples", lambda store: deep(lambda item: (item,)), False),
+    Offer("a generator", lambda store: (pair for pair in [("kind", 1)]), False),
+    RAISING,
+)
+BYTES = (
+    good("b'data'", b"data"),
+    Offer("bytearray", lambda store: bytearray(b"data"), True, b"data"),
+    Offer("memoryview of floats", lambda store: memoryview(b"12345678").cast("d"), True, b"12345678"),
+    bad("text", "text"),
+    bad("None", None),
+    bad("7", 7),
+    RAISING,
+)
+DATA = (
+    *BYTES,
+    Offer("a stream", lambda store: io.BytesIO(b"data"), True, b"data"),
+    Offer("too much", lambda store: OddStream(b"x" * 3_000_000, b"y"), True, b"x" * 3_000_000 + b"y"),
+    Offer("bytearrays", lambda store: OddStream(bytearray(b"x"), memoryview(b"y")), True, b"xy"),
+    Offer("calling", lambda store: OddStream(lambda: called(store, b"x")), True, b"x"),
+    Offer("a text stream", lambda store: io.StringIO("text"), False),
+    Offer("None at once", lambda store: OddStream(None), False),
+    Offer("None late", lambda store: OddStream(b"x", None), False),
+    Offer("str late", lambda store: OddStream(b"x", "y"), False),
+    Offer("a number", lambda store: OddStream(7), False),
+    Offer("raises late", lambda store: OddStream(b"x", HostileError("read")), False),
+    Offer("a closed stream", lambda store: closed_stream(), False),
+)
+ODD = (bad("text", "1"), bad("a list", []), bad("half", 0.5), bad("True", True), RAISING)
+SIZES = (
+    good("1", 1),
+    good("7", 7),
+    bad("0", 0),
+    bad("-1", -1),
+    good("10**30", 10**30),
+    bad("None", None),
+    *ODD,
+)
+COUNTS = (good("1", 1), good("7", 7), bad("0", 0), bad("10**30", 10**30), bad("-1", -1), *ODD)
+TRIES = (good("1", 1), bad("0", 0), bad("-1", -1), bad("None", None), *ODD)
+REVISIONS = (good("None", None), bad("-1", -1), *ODD)
+BOUNDS = (good("None", None), good("-2", -2), good("10**30", 10**30), *ODD)
+SECONDS = (
+    good("0", 0),
+    good("0.01", 0.01),
+    bad("-1", -1),
+    bad("nan", math.nan),
+    bad("text", "1"),
+    bad("True", True),
+    RAISING,
+)
+NOTES = (good("''", ""), good("'1'", "1"), Offer("odd str", lambda store: OddString("odd"), True), *ODD[1:])
+
+key, metadata, data, content, size, count, tries, revision, bound, seconds, notes = map(
+    st.sampled_from, (KEYS, METADATA, DATA, BYTES, SIZES, COUNTS, TRIES, REVISIONS, BOUNDS, SECONDS, NOTES)
+)
+
+
+def both(first: Offer, second: Offer) -> Offer:
+    """Return a pair: a value."""
+    name = f"({first}, {second})"
+    return Offer(
+        name, lambda store: (first.make(store), second.make(store)), all_of((first, second)), first.value
+    )
+
+
+value = st.builds(both, data, metadata) | st.sampled_from((bad("None", None), bad("3", (1, 2, 3)), RAISING))
+
+
+def all_of(offers: Iterable[Offer]) -> bool | None:
+    """Tell whether all are good, or one is bad, or else one may be either."""
+    verdicts = {offer.good for offer in offers}
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def listed(offers: list[Offer]) -> Offer:
+    return Offer(f"{offers}", lambda store: [each.make(store) for each in offers], all_of(offers), offers)
+
+
+def several(one: st.SearchStrategy[Offer]) -> st.SearchStrategy[Offer]:
+    wrong = (bad("text", "ab"), bad("bytes", b"ab"), bad("7", 7), RAISING)
+    return st.lists(one, max_size=3).map(listed) | st.sampled_from((*wrong, BROKEN_OFF))
+
+
+BROKEN_OFF = Offer("broken off", lambda store: broken_off(), False)
+keys = several(key)
+names = st.just(good("None", None)) | keys
+
+
+def exhaust(result: Any) -> None:
+    """Read what was returned to its end."""
+    if isinstance(result, (io.IOBase, Iterator)) and not hasattr(result, "close"):
+        for _ in result:
+            pass
+    elif hasattr(result, "read"):
+        result.read()
+    elif hasattr(result, "close"):
+        result.close()  # a watch
+
+
+def check_error(error: BaseException, arguments: dict[str, Offer]) -> None:
+    """Look whether an error is the argument's own, or says clearly what is wrong."""
+    if isinstance(error, (HostileError, StoreError, KeyError, OSError)):
+        return
+    assert type(error) in (TypeError, ValueError), repr(error)
+    if "closed file" not in str(error):  # what a stream says of itself
+        assert any(name in str(error) for name in arguments), f"names no argument: {error}"
+
+
+fuzzing = settings(
+    max_examples=EXAMPLES,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)

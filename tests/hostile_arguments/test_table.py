@@ -1,0 +1,73 @@
+"""The table has every public method; which ones are not in it, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from latchstore import Cache, DictMemoryStore, EventManager, Snapshot, Transaction
+from tests.hostile_arguments.table import TABLE
+
+#: Attributes, and methods without arguments.
+WITHOUT_ARGUMENTS: dict[type, set[str]] = {
+    DictMemoryStore: {
+        "current_transaction",
+        "default_codec",
+        "disconnect",
+        "info",
+        "is_connected",
+        "snapshot",
+        "stats",
+    },
+    Transaction: {
+        "close",
+        "commit",
+        "default_codec",
+        "disconnect",
+        "doom",
+        "info",
+        "is_connected",
+        "revision",
+        "rollback",
+    },
+    Snapshot: {"close", "default_codec", "disconnect", "entries", "info", "is_connected"},
+    EventManager: {"check"},
+    Cache: {
+        "clear",
+        "codec",
+        "items",
+        "keys",
+        "max_bytes",
+        "max_entries",
+        "popitem",
+        "stats",
+        "sweep",
+        "values",
+    },
+}
+
+#: What is tested by itself, takes anything, or is the store's own method on another object.
+ELSEWHERE: dict[type, set[str]] = {
+    DictMemoryStore: {"connect", "load", "query_keys"},
+    Transaction: {
+        "connect",
+        "flush",
+        "from_file",
+        "mapping",
+        "on_commit",
+        "on_rollback",
+        "query_keys",
+        "to_file",
+        "transaction",
+    },
+    Snapshot: {"connect", "mapping", "query_keys", "to_file"},
+    EventManager: {"emission", "get_event", "get_event_hierarchy", "get_listeners", "has_listeners"},
+    Cache: {"namespace", "update"},
+}
+
+
+@pytest.mark.parametrize("cls", TABLE)
+def test_every_public_method_is_called(cls: type) -> None:
+    public = {name for name in dir(cls) if not name.startswith("_")}
+    others = WITHOUT_ARGUMENTS[cls] | ELSEWHERE[cls]
+    assert others <= public
+    assert public - others == set(TABLE[cls])

@@ -102,15 +102,15 @@ def test_some_edits_need_an_entry(edit: Any) -> None:
 
 def test_edits_of_one_key_are_done_one_after_the_other() -> None:
     merge = MergeMetadata(entry_from_metadata({"m": 1}))
-    both = Combined((SetData(b"new"), merge))
+    both = Combined(SetData(b"new"), merge)
     new = both.revise("k", entry(b"old", n=1), 7, 100.0)
     assert new is not None
     assert (new.data, dict(new), new.created, new.revision) == (b"new", {"n": 1, "m": 1}, 10.0, 7)
     assert (both.blind, both.whole) == (False, False)
-    assert Combined((Delete(), fresh(b""))).whole
-    assert Combined((SetData(b""), fresh(b""))).blind
+    assert Combined(Delete(), fresh(b"")).whole
+    assert Combined(SetData(b""), fresh(b"")).blind
     with pytest.raises(KeyError):
-        Combined((Delete(), merge)).revise("k", entry(b"old"), 7, 100.0)
+        Combined(Delete(), merge).revise("k", entry(b"old"), 7, 100.0)
 
 
 # -- a batch --------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from latchstore.contract.arguments import (
 from latchstore.contract.codec import V, encoded
 from latchstore.contract.contains import Contains
 from latchstore.contract.errors import RevisionMismatchError
-from latchstore.contract.glob_pattern import checked_pattern, escaped, matching_keys
+from latchstore.contract.glob_pattern import checked_pattern, escaped, matcher
 from latchstore.contract.values import Entry, ReferenceEntry, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES, WEIGHT
@@ -354,9 +354,9 @@ class CacheWriter(CacheReader[V]):
 
         Loads that are under way do not put theirs back.
         """
-        stored = escaped(self._naming.prefix) + checked_pattern(pattern)
-        find = functools.partial(self.store.glob, stored)
-        return self._delete_all(f"delete {pattern!r}", lambda key, tags: matching_keys(stored, (key,)), find)
+        stored = checked_pattern(escaped(self._naming.prefix) + checked_pattern(pattern))
+        matches, find = matcher(stored), functools.partial(self.store.glob, stored)
+        return self._delete_all(f"delete {pattern!r}", lambda key, tags: matches(key), find)
 
     def _delete_all(
         self,

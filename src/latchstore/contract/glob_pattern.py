@@ -9,10 +9,15 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable, Iterable
+from operator import methodcaller
 
 from latchstore.contract.arguments import describe, exact_string
 
 _SPECIAL = re.compile(r"[*?\[]")
+
+#: Characters of a pattern that has ``?``, ``[`` or an inner ``*``, at most: to compile a regular expression
+#: takes microseconds for each. All other patterns may be as long as keys.
+LONGEST = 10_000
 
 
 def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
@@ -22,6 +27,8 @@ def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
     ------
     TypeError
         If `pattern` is not a string.
+    ValueError
+        If it is longer than `LONGEST`, and has ``?``, ``[`` or an inner ``*``.
     """
     pattern = checked_pattern(pattern)
     literal = pattern.strip("*")
@@ -35,27 +42,36 @@ def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
         if not pattern.endswith("*"):
             return [key for key in keys if key.endswith(literal)]
         return [key for key in keys if literal in key]
-    return list(filter(compiled(pattern), keys))
+    return list(filter(_compiled(pattern), keys))
+
+
+def matcher(pattern: str) -> Callable[[str], object]:
+    """Return a function whose result is true for a key that matches; it runs builtin code alone."""
+    literal = pattern.strip("*")
+    if _SPECIAL.search(literal) is not None:
+        return _compiled(pattern)
+    if literal == pattern:
+        return pattern.__eq__
+    if not pattern.startswith("*"):
+        return methodcaller("startswith", literal)
+    if not pattern.endswith("*"):
+        return methodcaller("endswith", literal)
+    return methodcaller("__contains__", literal)
 
 
 def checked_pattern(pattern: str, argument: str = "pattern") -> str:
-    """Return the pattern as a plain string; TypeError if it is none."""
+    """Return the pattern as a plain string; TypeError or ValueError as for `matching_keys`."""
     if not isinstance(pattern, str):
         raise TypeError(f"{argument} must be a str, got {describe(pattern)}")
-    return exact_string(pattern)
-
-
-def literal_key(pattern: str) -> str | None:
-    """Return the one key that a pattern matches, or None if it may match others."""
-    return pattern if _SPECIAL.search(pattern) is None else None
-
-
-def escaped(key: str) -> str:
-    """Return a pattern that matches one key alone, whatever characters it has."""
-    return _SPECIAL.sub(r"[\g<0>]", key)
+    pattern = exact_string(pattern)
+    if len(pattern) > LONGEST and _SPECIAL.search(pattern.strip("*")) is not None:
+        raise ValueError(
+            f"{argument} must have at most {LONGEST} characters if it has ?, [ or an inner *, "
+            f"got {len(pattern)}: {describe(pattern)}"
+        )
+    return pattern
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(pattern: str) -> Callable[[str], object]:
-    """Return a function whose result is true for a key that matches."""
+def _compiled(pattern: str) -> Callable[[str], object]:
     return re.compile(fnmatch.translate(pattern)).match

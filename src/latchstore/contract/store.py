@@ -295,6 +295,11 @@ class AbstractReadOnlyStore(ABC):
         pattern : str
             ``*`` stands for any characters, ``?`` for one, ``[ab]`` for one of these, ``[!ab]`` for
             one not of these. Upper and lower case differ, ``/`` is a character like any other.
+
+        Raises
+        ------
+        ValueError
+            If it has more than 10,000 characters, unless ``*`` at its ends is all that stands for others.
         """
         return iter(matching_keys(pattern, self.query_keys()))
 

@@ -27,7 +27,7 @@ from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
-from latchstore.contract.glob_pattern import compiled, literal_key
+from latchstore.contract.glob_pattern import matcher
 from latchstore.contract.matching import may_match
 from latchstore.contract.values import Change, cause_of, deletion
 from latchstore.delivery.waiting import Waiters
@@ -98,14 +98,15 @@ class Interest:
     terms : mapping
         Metadata items and the values that they must have, before the change or after it: so a change that
         ends a match is given as well.
+    is_key : bool
+        Whether `glob` is the one key, whatever characters it has.
     """
 
-    __slots__ = ("_all", "_key", "_matches", "terms")
+    __slots__ = ("_all", "_matches", "terms")
 
-    def __init__(self, glob: str, terms: Mapping[str, Any]) -> None:
-        self._all = glob == "*" and not terms
-        self._key = literal_key(glob)
-        self._matches: Callable[[str], object] | None = None if glob == "*" else compiled(glob)
+    def __init__(self, glob: str, terms: Mapping[str, Any], is_key: bool = False) -> None:
+        self._all = glob == "*" and not terms and not is_key
+        self._matches: Callable[[str], object] = glob.__eq__ if is_key else matcher(glob)
         self.terms: dict[str, Any] = dict(terms)
 
     def among(self, changes: Iterable[Change]) -> deque[Change]:
@@ -114,10 +115,7 @@ class Interest:
 
     def _may_have(self, change: Change) -> bool:
         key, old, new = change
-        if self._key is not None:
-            if key != self._key:
-                return False
-        elif self._matches is not None and not self._matches(key):
+        if not self._matches(key):
             return False
         return not self.terms or may_match(old, self.terms) or may_match(new, self.terms)
 

@@ -5,15 +5,16 @@ Thread safety: a batch is used by the thread of its transaction only.
 
 from __future__ import annotations
 
-import fnmatch
+import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from latchstore.contract.errors import TransactionConflictError
+from latchstore.contract.glob_pattern import matcher
 from latchstore.contract.matching import may_match
 from latchstore.contract.values import Entry
-from latchstore.engine.edits import Combined, Edit, Resolved, cause_of_edit, combined, parts_of
+from latchstore.engine.edits import Combined, Edit, Resolved, cause_of_edit, parts_of
 from latchstore.engine.interface import Engine, View
 
 _NOTHING: Any = object()
@@ -76,7 +77,7 @@ class WriteBatch:
             new = self._revised(key, edit) if key in known or not edit.blind else _NOTHING
             if self._undo is not None:
                 self._undo.append((key, edits[key], known[key] if key in known else _NOTHING))
-            edits[key] = combined(edits[key], edit)
+            edits[key] = Combined(edits[key], edit)
         if new is not _NOTHING:
             known[key] = new
 
@@ -205,7 +206,7 @@ class OptimisticBatch(WriteBatch):
         # Keys of which data or metadata alone was written: to read them is to read the view as well.
         self._partial: set[str] = set()
         self._terms: list[Mapping[str, Any]] = []
-        self._key_patterns: set[str] = set()
+        self._key_patterns: dict[str, Callable[[str], object]] = {}
 
     def current(self, key: str) -> Entry | None:
         if key not in self._edits or key in self._partial:
@@ -231,17 +232,20 @@ class OptimisticBatch(WriteBatch):
         if key not in self._known:
             return edit
         # The block may have values over entries that it has put: they stay as they are.
-        parts = tuple(
-            each.with_items(each.plain, each) if isinstance(each, Entry) else each for each in parts_of(edit)
+        return functools.reduce(
+            Combined,
+            (
+                each.with_items(each.plain, each) if isinstance(each, Entry) else each
+                for each in parts_of(edit)
+            ),
         )
-        return parts[0] if len(parts) == 1 else Combined(parts)
 
     def candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
         self._terms.append(dict(terms))
         return self._overlay(self._view.candidates(terms))
 
     def items_like(self, pattern: str) -> list[tuple[str, Entry]]:
-        self._key_patterns.add(pattern)
+        self._key_patterns[pattern] = matcher(pattern)  # here, with no lock held
         return self._overlay(self._view.items())
 
     def check(self) -> None:
@@ -265,9 +269,7 @@ class OptimisticBatch(WriteBatch):
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
         if key in self._read:
             return True
-        if (old is None) != (new is None) and any(
-            fnmatch.fnmatchcase(key, pattern) for pattern in self._key_patterns
-        ):
+        if (old is None) != (new is None) and any(matches(key) for matches in self._key_patterns.values()):
             return True
         return any(may_match(old, terms) or may_match(new, terms) for terms in self._terms)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from latchstore.contract.arguments import checked_key
 from latchstore.contract.errors import TransactionError
-from latchstore.contract.glob_pattern import matching_keys
+from latchstore.contract.glob_pattern import checked_pattern, matching_keys
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
@@ -62,8 +62,7 @@ class BatchStore(EntryStore):
         return matching_keys(pattern, [key for key, _ in found])
 
     def glob(self, pattern: str) -> Iterator[str]:
-        matching_keys(pattern, ())  # a bad pattern is refused before it is noted
-        return iter(self._keys_like(pattern))
+        return iter(self._keys_like(checked_pattern(pattern)))
 
     def query_keys(self, **kwargs: Any) -> Iterator[str]:
         return super().query_keys(**kwargs) if kwargs else iter(self._keys_like("*"))

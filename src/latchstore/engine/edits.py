@@ -172,23 +172,35 @@ class IfRevision:
 class Combined:
     """Several edits of one key, done one after the other.
 
+    It shares those before the last one with the `Combined` that it was made of, so that a block which edits a
+    key again and again does not copy them each time.
+
     Parameters
     ----------
-    edits : tuple of Edit
+    first : Edit
+    then : Edit
+        No `Combined`.
     """
 
-    __slots__ = ("edits",)
+    __slots__ = ("_first", "_then", "blind", "whole")
 
-    def __init__(self, edits: tuple[Edit, ...]) -> None:
-        self.edits: tuple[Edit, ...] = edits
+    def __init__(self, first: Edit, then: Edit) -> None:
+        self._first = first
+        self._then = then
+        self.blind: bool = first.blind and then.blind
+        self.whole: bool = first.whole or then.whole
 
     @property
-    def blind(self) -> bool:
-        return all(edit.blind for edit in self.edits)
-
-    @property
-    def whole(self) -> bool:
-        return any(edit.whole for edit in self.edits)
+    def edits(self) -> list[Edit]:
+        """The edits, from the first to the last one."""
+        found: list[Edit] = []
+        edit: Edit = self
+        while type(edit) is Combined:
+            found.append(edit._then)
+            edit = edit._first
+        found.append(edit)
+        found.reverse()
+        return found
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
         for edit in self.edits:
@@ -235,11 +247,6 @@ def cause_of_edit(edit: Edit) -> str | None:
     return cause
 
 
-def combined(first: Edit, then: Edit) -> Edit:
-    """Return an edit that does both, one after the other."""
-    return Combined((*first.edits, then) if type(first) is Combined else (first, then))
-
-
 def by_key(edits: Sequence[tuple[str, Edit]]) -> Collection[tuple[str, Edit]]:
     """Return one edit for each key, in the order in which the keys come."""
     found = dict(edits)
@@ -247,5 +254,5 @@ def by_key(edits: Sequence[tuple[str, Edit]]) -> Collection[tuple[str, Edit]]:
         return edits
     found.clear()
     for key, edit in edits:
-        found[key] = combined(found[key], edit) if key in found else edit
+        found[key] = Combined(found[key], edit) if key in found else edit
     return found.items()

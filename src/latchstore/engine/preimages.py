@@ -146,13 +146,14 @@ class Preimages:
         From old to new; empty while no view is open, and a commit need not call `record` then.
     """
 
-    __slots__ = ("_closed", "_garbage", "_on_close", "base", "layers")
+    __slots__ = ("_closed", "_closing", "_garbage", "_on_close", "base", "layers")
 
     def __init__(self, base: dict[str, Entry], garbage: deque[object], closed: Callable[[], object]) -> None:
         self.base: dict[str, Entry] = base
         self._on_close = closed
         self.layers: list[Layer] = []
         self._closed: deque[ViewReference] = deque()
+        self._closing: list[ViewReference] = []
         self._garbage = garbage
 
     def open(self, revision: int, view: LayerView) -> None:
@@ -187,27 +188,51 @@ class Preimages:
 
     def forget_closed(self) -> None:
         """Free what only closed views needed; in a section of the writer."""
-        while self._closed:
-            reference = self._closed[0]
+        if not self._closed:
+            return
+        # One stays in `_closed` until all is done, so that whoever comes after an exception goes on.
+        closing = self._closing
+        while len(self._closed) > 1:
+            closing.append(self._closed[0])
+            self._closed.popleft()
+        unused: dict[int, Layer] = {}
+        for reference in (*closing, self._closed[0]):
             # There is none if an exception struck before it was noted.
             layer = getattr(reference, "layer", None)
             if layer is not None:
                 layer.views.pop(id(reference), None)
-                if not layer.views and layer in self.layers:
+                if not layer.views:
+                    unused[id(layer)] = layer
+        if 8 * len(unused) < len(self.layers):
+            for layer in unused.values():
+                if layer in self.layers:
                     self._take_away(layer)
-                reference.layer = None  # it comes again when the view goes, and is to pin nothing until then
-            self._closed.popleft()
+        elif unused:
+            self._take_all_away()
+        for reference in (*closing, self._closed[0]):
+            reference.layer = None  # it comes again when the view goes, and is to pin nothing until then
+        closing.clear()
+        self._closed.popleft()
 
     def _take_away(self, layer: Layer) -> None:
         """Leave what older views need of the layer to the one before it; rule 2 has the order."""
         position = self.layers.index(layer)
         if position > 0:
-            older = self.layers[position - 1]
-            for key, entry in layer.entries.items():
-                older.entries.setdefault(key, entry)
-            older.newer = layer.newer
+            _leave(layer, self.layers[position - 1])
         self._garbage.append(layer)
         del self.layers[position]
+
+    def _take_all_away(self) -> None:
+        """Do that with all layers without views, the oldest first: so no entry is moved twice."""
+        older: Layer | None = None
+        for layer in self.layers:
+            if layer.views:
+                older = layer
+                continue
+            if older is not None:
+                _leave(layer, older)
+            self._garbage.append(layer)
+        self.layers = [layer for layer in self.layers if layer.views]
 
     def facts(self) -> dict[str, float | int]:
         """Count views and what they pin; in a section of the writer.
@@ -226,6 +251,12 @@ class Preimages:
             "pinned_entries": len(kept),
             "pinned_bytes": sum(entry.size for entry in kept),
         }
+
+
+def _leave(layer: Layer, older: Layer) -> None:
+    for key, entry in layer.entries.items():
+        older.entries.setdefault(key, entry)
+    older.newer = layer.newer
 
 
 def entry_at(base: dict[str, Entry], layer: Layer, key: str) -> Entry | None:

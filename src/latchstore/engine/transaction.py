@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -99,8 +99,8 @@ class Transaction(BatchStore):
     _ended_early = False
     _forked = False
     # What on_commit() and on_rollback() were given.
-    _after_commit: tuple[Callable[[], object], ...] = ()
-    _after_rollback: tuple[Callable[[], object], ...] = ()
+    _after_commit: Sequence[Callable[[], object]] = ()
+    _after_rollback: Sequence[Callable[[], object]] = ()
 
     def __init__(self, store: Host, notes: str, timeout: float | None, optimistic: bool = False) -> None:
         self.event_manager: BaseEventManager = store.event_manager  # without the constructors above: hot path
@@ -246,13 +246,13 @@ class Transaction(BatchStore):
         """
         self._open_batch()
         check_callable(function, "function")
-        self._after_commit = (*self._after_commit, function)
+        self._after_commit = _extended(self._after_commit, [function])
 
     def on_rollback(self, function: Callable[[], object]) -> None:
         """Call `function` once the changes of this block are taken back; otherwise as `on_commit`."""
         self._open_batch()
         check_callable(function, "function")
-        self._after_rollback = (*self._after_rollback, function)
+        self._after_rollback = _extended(self._after_rollback, [function])
 
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
@@ -311,8 +311,8 @@ class Transaction(BatchStore):
         outer, claim = self._outer, self._claim
         assert claim is not None
         if outer is not None:
-            outer._after_commit += self._after_commit
-            outer._after_rollback += self._after_rollback
+            outer._after_commit = _extended(outer._after_commit, self._after_commit)
+            outer._after_rollback = _extended(outer._after_rollback, self._after_rollback)
             self._kept = True
             return
         check = None
@@ -396,6 +396,16 @@ class Transaction(BatchStore):
     def __repr__(self) -> str:
         state = "new" if self._thread is None else "ended" if self._batch is None else "open"
         return f"<{state} transaction {self.notes!r}>"
+
+
+def _extended(
+    functions: Sequence[Callable[[], object]], more: Sequence[Callable[[], object]]
+) -> Sequence[Callable[[], object]]:
+    """Return both; a list takes what is to come in place, as there may be many."""
+    if isinstance(functions, list):
+        functions.extend(more)
+        return functions
+    return list(more) if more else functions
 
 
 def _call_all(functions: list[Callable[[], object]]) -> None:

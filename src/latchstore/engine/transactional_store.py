@@ -18,7 +18,7 @@ from latchstore.contract.arguments import (
     exact_string,
 )
 from latchstore.contract.errors import StoreClosedError
-from latchstore.contract.glob_pattern import checked_pattern, escaped
+from latchstore.contract.glob_pattern import checked_pattern
 from latchstore.contract.values import Entry, Value, entry_from_metadata
 from latchstore.delivery.change_buffer import ChangeBuffer, Interest
 from latchstore.delivery.event_manager import listener_name
@@ -263,9 +263,14 @@ class TransactionalStore(DeliveredStore):
         limit = checked_count(max_buffer, "max_buffer", 1)
         if on_overflow not in ("drop", "coalesce"):
             raise ValueError(f"on_overflow must be 'drop' or 'coalesce', got {describe(on_overflow)}")
+        return self._open_watch(glob, interest, since, limit, on_overflow == "coalesce")
+
+    def _open_watch(
+        self, glob: str, interest: Interest, since: int | None = None, limit: int = 1, coalesce: bool = False
+    ) -> Watch:
         if self._closed:
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
-        buffer = ChangeBuffer(interest, limit, on_overflow == "coalesce")
+        buffer = ChangeBuffer(interest, limit, coalesce)
         watch = Watch(self, buffer, glob, self._refuse_in_transaction)
         buffer.read_first(self._engine.between_commits(functools.partial(self._follow, buffer, since)))
         return watch
@@ -327,7 +332,7 @@ class TransactionalStore(DeliveredStore):
             except KeyError:
                 return None
 
-        with self.watch(escaped(key), max_buffer=1) as changes:
+        with self._open_watch(key, Interest(key, {}, is_key=True)) as changes:
             found = wait_until(value, changes, timeout, f"key {key!r}")
         assert found is not None
         return found

@@ -16,6 +16,7 @@ from latchstore import Cache, DictMemoryStore, EventManager, StoreSetEvent, Wait
 from latchstore.contract.glob_pattern import LONGEST, matching_keys
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Interest
 from latchstore.delivery.change_feed import ChangeFeed
+from latchstore.engine.inspection import check, feed_of, table_of
 
 TIMEOUT = 30.0
 
@@ -151,7 +152,7 @@ def test_watches_that_come_and_go_while_nobody_writes_are_let_go_of() -> None:
         store.watch()
         with pytest.raises(WaitTimeoutError):
             store.wait_for(lambda: False, 0)
-    assert len(store._feed.buffers) < 500
+    assert len(feed_of(store).buffers) < 500
     assert store.stats()["watches"] == len(kept)
     store.from_bytes("a", b"")
     assert all(watch.get(0) for watch in kept)
@@ -174,7 +175,7 @@ def test_many_snapshots_that_are_dropped_cost_the_next_commit_one_move_for_each_
     for number in range(1_000):
         store.from_bytes(f"k{number}", b"")
         views.append(store.snapshot())
-    layers = store._table.preimages.layers
+    layers = table_of(store).preimages.layers
     for layer in layers:
         layer.entries = CountedDict(layer.entries)
     CountedDict.moved = 0
@@ -185,7 +186,7 @@ def test_many_snapshots_that_are_dropped_cost_the_next_commit_one_move_for_each_
     assert CountedDict.moved < 2_000
     assert len(first) == 0
     assert store.info()["snapshots"] == 1
-    store._table.check()
+    check(store)
 
 
 MANY = 200_000
@@ -225,11 +226,11 @@ def test_many_callbacks_and_inner_blocks_of_one_transaction() -> None:
 
 
 @pytest.mark.parametrize("policy", ["sieve", "s3-fifo", "lru"])
-@pytest.mark.parametrize("bound", [{}, {"max_entries": 10}], ids=["", "max_entries"])
+@pytest.mark.parametrize("max_entries", [None, 10])
 def test_weights_beyond_what_an_int_of_64_bits_holds_evict_nothing_without_max_bytes(
-    policy: str, bound: dict[str, int]
+    policy: str, max_entries: int | None
 ) -> None:
-    cache: Cache[int] = Cache(policy=policy, **bound) if bound else Cache()
+    cache: Cache[int] = Cache(max_entries=max_entries, policy=policy)
     for number in range(10):
         cache.set(str(number), number, weight=sys.maxsize)
     assert len(cache) == 10

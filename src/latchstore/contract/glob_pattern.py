@@ -72,6 +72,11 @@ def checked_pattern(pattern: str, argument: str = "pattern") -> str:
     return pattern
 
 
+def escaped(key: str) -> str:
+    """Return a pattern that matches one key alone, whatever characters it has."""
+    return _SPECIAL.sub(r"[\g<0>]", key)
+
+
 @functools.lru_cache(maxsize=256)
 def _compiled(pattern: str) -> Callable[[str], object]:
     return re.compile(fnmatch.translate(pattern)).match

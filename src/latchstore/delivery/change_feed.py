@@ -41,23 +41,15 @@ class ChangeFeed:
         Those of its watches, in the order in which these were opened.
     """
 
-<<<<<<< HEAD
-    __slots__ = ("_begun", "_dropped", "_garbage", "_history", "_limit", "active", "buffers")
-=======
-    __slots__ = ("_begun", "_buffers", "_dropped", "_garbage", "_history", "_limit", "_look_at", "active")
->>>>>>> 1c5e091 (Large keys, and many of what is dropped, cost in proportion)
+    __slots__ = ("_begun", "_dropped", "_garbage", "_history", "_limit", "_look_at", "active", "buffers")
 
     def __init__(self, history: int, garbage: Garbage | None = None) -> None:
         self._garbage: Garbage = deque(maxlen=0) if garbage is None else garbage
         self._limit = history
         self._history: deque[Commit] = deque()
-<<<<<<< HEAD
         self.buffers: tuple[ChangeBuffer, ...] = ()
-=======
-        self._buffers: tuple[ChangeBuffer, ...] = ()
         # So many that whoever adds one lets go of those that were closed.
         self._look_at = _FEW
->>>>>>> 1c5e091 (Large keys, and many of what is dropped, cost in proportion)
         # What buffers that are gone have dropped.
         self._dropped = 0
         self.active: bool = history > 0
@@ -98,12 +90,8 @@ class ChangeFeed:
 
     def _let_go_of(self, buffers: Sequence[ChangeBuffer]) -> None:
         self._garbage.extend(buffers)
-<<<<<<< HEAD
-        kept = tuple(buffer for buffer in self.buffers if buffer not in buffers)
-=======
         gone = frozenset(buffers)  # there may be many of them, and writers wait
-        kept = tuple(buffer for buffer in self._buffers if buffer not in gone)
->>>>>>> 1c5e091 (Large keys, and many of what is dropped, cost in proportion)
+        kept = tuple(buffer for buffer in self.buffers if buffer not in gone)
         dropped = self._dropped + sum(buffer.dropped for buffer in buffers)
         # No call from here on, so that nothing is counted twice if this is done again.
         self.buffers = kept
@@ -137,15 +125,11 @@ class ChangeFeed:
         past = [commit for commit in self._history if commit.revision > since]
         # A commit of the history may be published again.
         buffer.begin(past[-1].revision if past else since)
-<<<<<<< HEAD
-        self.buffers = (*self.buffers, buffer)
-=======
-        if len(self._buffers) >= self._look_at:
+        if len(self.buffers) >= self._look_at:
             # Nobody may write, and watches come and go.
-            self._let_go_of([other for other in self._buffers if other.closed])
-            self._look_at = _FEW + 2 * len(self._buffers)
-        self._buffers = (*self._buffers, buffer)
->>>>>>> 1c5e091 (Large keys, and many of what is dropped, cost in proportion)
+            self._let_go_of([other for other in self.buffers if other.closed])
+            self._look_at = _FEW + 2 * len(self.buffers)
+        self.buffers = (*self.buffers, buffer)
         self.active = True
         return past
 

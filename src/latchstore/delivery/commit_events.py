@@ -108,10 +108,7 @@ def _may_have_listeners(manager: BaseEventManager, cls: type[BaseEvent]) -> bool
 
 def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:
     """Return the calling of the listeners of an event; all those of a foreign manager count as one."""
-    # hot path: the first question answers nearly always.
-    if type(manager) is EventManager or (
-        isinstance(manager, EventManager) and type(manager).emit is EventManager.emit
-    ):
+    if isinstance(manager, EventManager) and manager.emits_itself():
         return manager.emission(event)
     return ForeignEmission(event, [Connection(identity_of(manager.emit), manager.emit, None, ())])
 

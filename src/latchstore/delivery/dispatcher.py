@@ -43,7 +43,7 @@ from latchstore.delivery.calls import Call, ListenerCalls
 from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
 from latchstore.delivery.threads import DeliveryThread
 from latchstore.delivery.timers import Timer, TimerHeap
-from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters, is_patched_later
+from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters
 
 __all__ = ["Delivery", "EventDispatcher", "Timer"]
 
@@ -145,8 +145,8 @@ class _Deliverer(ListenerCalls):
             self._warned = True
             try:
                 logger.warning("no thread can be started for events; the next write tries again")
-            except (MemoryError, RecursionError):
-                return  # the write was made, and must return
+            except Exception:
+                return  # a handler's, or for want of memory: the write was made, and must return
 
     def _has_started(self) -> bool:
         """Start the thread; return whether one runs, or none may be started any more."""
@@ -161,8 +161,6 @@ class _Deliverer(ListenerCalls):
         # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
         if self._post or sys.is_finalizing():
             return True
-        if is_patched_later():
-            return False  # it would be a greenlet, and keep all others from running while it waits
         left: list[None] = []
         self._newest = left
         thread = DeliveryThread(partial(self._run, left), self._name)

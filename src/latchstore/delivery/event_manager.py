@@ -156,7 +156,23 @@ class EventManager(BaseEventManager):
         # The one thing that can change under a published table: listeners die.
         if reachable is None or (reachable and self._dead):
             reachable = table.find_reachable(cls)
+            if not (reachable or self.emits_itself()):
+                reachable = table.reachable[cls] = True  # whatever has taken the place of `emit` may be one
         return reachable
+
+    def emits_itself(self) -> bool:
+        """Tell whether `emit` is the one of this class, and neither overridden nor patched."""
+        return type(self).emit is _EMIT and "emit" not in self.__dict__
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "emit":
+            self._change(Table.renewed)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name == "emit":
+            self._change(Table.renewed)
 
     def register(self, cls: type[BaseEvent]) -> None:
         check_event_class(cls)
@@ -250,5 +266,8 @@ def _move(source: deque[Any], target: list[Receiver]) -> None:
             # Another thread took the last one.
             return
 
+
+#: hot path: the question is whether a manager has another one.
+_EMIT: Callable[..., Any] = EventManager.emit
 
 set_default_class(EventManager)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from latchstore.delivery.waiting import is_patched_later
+
 #: Seconds that a thread may take to start.
 START_TIMEOUT = 2.0
 
@@ -24,6 +26,11 @@ class DeliveryThread(threading.Thread):
     def __init__(self, target: Callable[[], object], name: str) -> None:
         super().__init__(target=target, name=name, daemon=True)
         self._started = _StartedEvent()
+
+    def start(self) -> None:
+        if is_patched_later():
+            raise RuntimeError("it would be a greenlet, and keep all others from running while it waits")
+        super().start()
 
 
 class _StartedEvent(threading.Event):

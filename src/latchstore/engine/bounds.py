@@ -101,7 +101,7 @@ class Bound:
         # hot path: what the witness waits for.
         self._awaited = limits.witness.awaited
         self._max_entries = sys.maxsize if limits.max_entries is None else limits.max_entries
-        self._max_bytes = sys.maxsize if limits.max_bytes is None else limits.max_bytes
+        self._max_bytes: float = math.inf if limits.max_bytes is None else limits.max_bytes
         self.nodes: dict[str, Node] = {}
         self._policy = limits.make_policy()
         self.notes_hits: bool = self._policy.on_hit is not None

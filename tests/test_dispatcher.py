@@ -425,25 +425,32 @@ class TestWithoutThreads:
     def test_nobody_delivers_beside_another_thread(
         self, dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Not even whom the start of the thread has told that there is none."""
         heard: list[int] = []
-        slow = Blocking()
-        dispatcher.submit(slow)
-        dispatcher.submit(Call(lambda: heard.append(1)))
+        begun, go_on = threading.Event(), threading.Event()
         start = threading.Thread.start
+
+        def listen() -> None:
+            heard.append(1)
+            if len(heard) == 1:
+                begun.set()
+                assert go_on.wait(TIMEOUT)
 
         def start_and_fail(thread: threading.Thread) -> None:
             start(thread)
-            assert slow.begun.wait(TIMEOUT)
+            assert begun.wait(TIMEOUT)
             raise MemoryError
 
+        dispatcher.submit(Call(listen))
+        dispatcher.submit(Call(lambda: heard.append(2)))
         monkeypatch.setattr(threading.Thread, "start", start_and_fail)
         with pytest.raises(FlushTimeoutError):
-            dispatcher.flush(0)
-        assert heard == []
-        assert dispatcher.thread not in (None, threading.current_thread())
-        slow.let_go.set()
-        dispatcher.flush(TIMEOUT)
+            dispatcher.flush(SHORT)
         assert heard == [1]
+        assert dispatcher.thread not in (None, threading.current_thread())
+        go_on.set()
+        dispatcher.flush(TIMEOUT)
+        assert heard == [1, 2]
 
     def test_timers_wait_for_a_thread(self, dispatcher: EventDispatcher, no_threads: NoThreads) -> None:
         called = threading.Event()

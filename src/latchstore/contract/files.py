@@ -24,6 +24,7 @@ wins.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import stat
@@ -122,15 +123,19 @@ def copy_to_file(stream: BinaryIO, path: str, buffer_size: int) -> None:
     target = resolved(path)
     if os.path.exists(target) and not os.path.isfile(target):
         with open(target, "wb") as file:
-            while block := stream.read(buffer_size):
-                file.write(block)
+            _copy(stream, file.write, buffer_size)
         return
 
     def copy(unfinished: Unfinished) -> None:
-        while block := stream.read(buffer_size):
-            write_all(unfinished, block)
+        _copy(stream, functools.partial(write_all, unfinished), buffer_size)
 
     replace_file(path, copy)
+
+
+def _copy(stream: BinaryIO, write: Callable[[bytes], object], buffer_size: int) -> None:
+    # By itself: Python lets what is raised at the end of a loop past the ``with`` around it.
+    while block := stream.read(buffer_size):
+        write(block)
 
 
 def content_of(path: str, buffer_size: int) -> bytes:

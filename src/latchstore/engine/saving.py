@@ -60,7 +60,7 @@ _BEYOND = 2**63
 _MARGIN = 1_000
 
 #: Rows, and bytes, that go into the file by one statement.
-_BATCH_ROWS = 2_000
+_BATCH_ROWS = 5_000
 _BATCH_BYTES = 8_000_000
 
 
@@ -83,6 +83,10 @@ def write_file(
         If the system does not let the file be written.
     """
     replace_file(path, partial(_write, items=items, revision=revision, clock=clock))
+
+
+#: The values of a row, in the order of its columns.
+Row = tuple[Any, ...]
 
 
 def _write(
@@ -121,20 +125,20 @@ def _fill(
         """
     )
     sizes: list[tuple[str | bytes, int]] = []
-    row = partial(_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN, sizes)
+    row = partial(_sized_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN, sizes)
     entries = _insert(file, "entries", map(row, items))
-    _insert(file, "about", [(revision, entries)])
+    _insert(file, "about", [(0, (revision, entries))])
     if clock is not None:
         file.execute(TABLES["clock"])
-        _insert(file, "clock", [(clock,)])
+        _insert(file, "clock", [(0, (clock,))])
     if sizes:
         file.execute(TABLES["sizes"])
-        _insert(file, "sizes", sizes)
+        _insert(file, "sizes", [(len(row[0]), row) for row in sizes])
     file.execute("COMMIT")
 
 
-def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
-    """Put rows into a table, many at a time; return how many."""
+def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[int, Row]]) -> int:
+    """Put rows into a table, many at a time, each with the bytes that it takes; return how many."""
     count = 0
     for batch in _batches(rows, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)):
         places = f"({', '.join('?' * len(batch[0]))})"
@@ -145,38 +149,47 @@ def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[Any, ...]
     return count
 
 
-def _batches(rows: Iterable[tuple[Any, ...]], variables: int) -> Iterator[list[tuple[Any, ...]]]:
+def _batches(rows: Iterable[tuple[int, Row]], variables: int) -> Iterator[list[Row]]:
     """Put rows together, so many that SQLite takes as many values and few bytes are waiting."""
-    batch: list[tuple[Any, ...]] = []
-    size = 0
-    for row in rows:
+    batch: list[Row] = []
+    left = _BATCH_BYTES
+    for size, row in rows:
         batch.append(row)
-        size += sum([len(value) for value in row if type(value) in (str, bytes)])
-        if len(batch) >= min(_BATCH_ROWS, variables // len(row)) or size >= _BATCH_BYTES:
+        left -= size
+        if left <= 0 or len(batch) >= _BATCH_ROWS or (len(batch) + 1) * len(row) > variables:
             yield batch
-            batch, size = [], 0
+            batch, left = [], _BATCH_BYTES
     if batch:
         yield batch
 
 
-def _row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str, Entry]) -> tuple[Any, ...]:
-    """Return the row of an entry; note what it weighs, if that would be lost."""
+def _sized_row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str, Entry]) -> tuple[int, Row]:
+    """Return the bytes that an entry takes and its row; note what it weighs, if that would be lost."""
     key, entry = item
-    content = _saveable(entry)
-    members = ", ".join([_member(key, name, value) for name, value in entry.items()])
-    metadata = f"{{{members}}}"
-    name = key.encode("utf-8", "surrogatepass")
-    size = len(name) + _length_of(content) + len(metadata)
+    content = entry.content
+    if type(content) is not bytes:
+        content = _saveable(entry)
+    # hot path: most entries have no metadata, and most keys are ASCII.
+    metadata = "{}"
+    if entry:
+        metadata = f"{{{', '.join([_member(key, name, value) for name, value in entry.items()])}}}"
+    stored, length = (key, len(key)) if key.isascii() else _stored_key(key)
+    size = length + len(metadata) + (len(content) if type(content) is bytes else _length_of(content))
     if size > limit:
         raise ValueError(f"key {describe(key)}: {size} bytes cannot be saved, {limit} can be at the most")
-    try:
-        key.encode()
-        stored: str | bytes = key
-    except UnicodeEncodeError:
-        stored = name
     if type(content) is not bytes and entry.size != 1:
         sizes.append((stored, entry.size))
-    return stored, content, metadata, entry.created, entry.modified, entry.revision
+    return size, (stored, content, metadata, entry.created, entry.modified, entry.revision)
+
+
+def _stored_key(key: str) -> tuple[str | bytes, int]:
+    """Return what stands for a key in the file, and how many bytes it takes."""
+    name = key.encode("utf-8", "surrogatepass")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return name, len(name)
+    return key, len(name)
 
 
 def _saveable(entry: Entry) -> bytes | str | int | float:

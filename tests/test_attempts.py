@@ -60,6 +60,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("latchstore.engine.attempts.time", clock)
+    monkeypatch.setattr("latchstore.engine.attempts.clock", clock.monotonic)
     return clock
 
 

@@ -17,7 +17,6 @@ import logging
 import math
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
 from latchstore.contract.values import Entry
-from latchstore.delivery.waiting import Latch, Waiters, this_thread, thread_name
+from latchstore.delivery.waiting import Latch, Waiters, clock, this_thread, thread_name
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -120,7 +119,7 @@ class Load:
         self.outdated: bool = False
         self.outcome: Outcome | None = None
         self._thread = this_thread.thread
-        self._since = time.monotonic()
+        self._since = clock()
         self._waiters = Waiters()
         # Whether a waiter has logged that it takes long.
         self._warned = False
@@ -242,7 +241,7 @@ class LoadTable:
 
     def claim(self, load: Load) -> Load:
         """Return the load of the key that runs; the one that is given, if none did."""
-        load._since = time.monotonic()
+        load._since = clock()
         while (running := self._loads.setdefault(load.key, load)) is not load and running.is_over():
             self._latch.during(self._take_out, running)
         if running is load and self._removals:
@@ -383,7 +382,7 @@ class LoadTable:
 
     def _await_end(self, load: Load, deadline: float | None) -> None:
         """Sleep until a load is over; now and then look whether it ever can be."""
-        seconds = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+        seconds = math.inf if deadline is None else max(0.0, deadline - clock())
         waited, pause = 0.0, FIRST_PAUSE
         while not load._waiters.wait(load.is_over, min(pause, seconds - waited)):
             waited += pause
@@ -391,7 +390,7 @@ class LoadTable:
                 # Hundredths: some of the time had passed when this wait began.
                 raise LoadTimeoutError(
                     f"key {load.key!r} is still being loaded after {round(min(waited, seconds), 2):g} s: "
-                    f"by thread {thread_name(load._thread)!r}, for {time.monotonic() - load._since:.3f} s"
+                    f"by thread {thread_name(load._thread)!r}, for {clock() - load._since:.3f} s"
                 )
             self.refuse_hidden_circle(load)
             if waited >= LONG and not load._warned:

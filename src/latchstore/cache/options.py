@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -24,6 +23,7 @@ from latchstore.contract.arguments import (
     exact_seconds,
 )
 from latchstore.contract.values import Entry, entry_from_metadata
+from latchstore.delivery.waiting import clock
 from latchstore.engine.entry_facts import EXPIRES, IDLE, NUMBERS, REFRESH, STALE, WEIGHT
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Options(NamedTuple):
 
     def deadline(self) -> float | None:
         """Return until when to wait for others from now on, in monotonic seconds."""
-        return None if self.timeout is None else time.monotonic() + self.timeout
+        return None if self.timeout is None else clock() + self.timeout
 
     def entry(self, now: float) -> Entry:
         """Return a new entry that has its metadata, and nothing else."""

@@ -43,7 +43,7 @@ from latchstore.delivery.calls import Call, ListenerCalls
 from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
 from latchstore.delivery.threads import DeliveryThread
 from latchstore.delivery.timers import Timer, TimerHeap
-from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters
+from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters, clock
 
 __all__ = ["Delivery", "EventDispatcher", "Timer"]
 
@@ -426,9 +426,9 @@ class EventDispatcher(_Deliverer):
         self._queue.put_mark(flag)
         left = float("inf") if timeout is None else timeout
         while True:
-            deadline = time.monotonic() + left
+            deadline = clock() + left
             self._deliver_unless_running(
-                lambda: not flag.reached.empty() or time.monotonic() >= deadline  # noqa: B023
+                lambda: not flag.reached.empty() or clock() >= deadline  # noqa: B023
             )
             # Asked each time: the thread may have passed the revision before it met the flag.
             if flag.until is not None and flag.until <= self.heard_revision:
@@ -451,14 +451,14 @@ class EventDispatcher(_Deliverer):
         DispatcherThreadError, FlushTimeoutError
             As `flush`.
         """
-        begun = time.monotonic()
+        begun = clock()
         self.flush(timeout)
         self._newest = None
         if self._post and not sys.is_finalizing():
             end = End(self._queue)
-            self._wait_for(end, None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
+            self._wait_for(end, None if timeout is None else max(0.0, begun + timeout - clock()))
             if isinstance(end.thread, DeliveryThread):
-                end.thread.join(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
+                end.thread.join(None if timeout is None else max(0.0, begun + timeout - clock()))
                 if end.thread.is_alive():
                     raise self.not_heard(f"events not heard in {timeout:.3g} s")
         # Somebody may have written between the flush and the end of the thread.
@@ -488,10 +488,10 @@ _dispatchers: weakref.WeakSet[EventDispatcher] = weakref.WeakSet()
 
 def _drain_at_exit() -> None:
     """Let pending events be heard before daemon threads are cut off; gives up after EXIT_TIMEOUT."""
-    deadline = time.monotonic() + EXIT_TIMEOUT
+    deadline = clock() + EXIT_TIMEOUT
     for dispatcher in list(_dispatchers):
         try:
-            dispatcher.drain(max(0.0, deadline - time.monotonic()))
+            dispatcher.drain(max(0.0, deadline - clock()))
         except FlushTimeoutError as error:
             logger.warning("at exit: %s", error)
 

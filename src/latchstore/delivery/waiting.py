@@ -15,11 +15,20 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
+
+#: Seconds that waits are measured in. Tests that freeze time, or let it jump, replace the functions of `time`
+#: (by name, as freezegun and mocks do, or in place, as time-machine does): no wait is to be endless or too short.
+clock: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+    if hasattr(time, "CLOCK_MONOTONIC")
+    else partial(time.perf_counter)
+)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -136,13 +145,13 @@ class Waiters:
     def _sleep(self, bell: SimpleQueue[None], left: float, look_again: float) -> float:
         """Sleep until the bell rings, `look_again` seconds at the most; return what is left of the time."""
         seconds = look_again if left < 0 else min(look_again, left)
-        begun = time.monotonic()
+        begun = clock()
         try:
             bell.get(timeout=seconds)
         except Empty:
             self._discard(bell)
         else:
-            seconds = time.monotonic() - begun
+            seconds = clock() - begun
         return left if left < 0 else max(0.0, left - seconds)
 
     def _discard(self, bell: SimpleQueue[None]) -> None:

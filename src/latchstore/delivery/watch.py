@@ -6,8 +6,6 @@ What is read becomes an event, and is compared with the filter, on the reader's 
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -18,20 +16,17 @@ from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.matching import matches
 from latchstore.delivery.change_buffer import ChangeBuffer, Lost, Record
 from latchstore.delivery.commit_events import event_class_of, event_of
+from latchstore.delivery.waiting import clock
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
 
 T = TypeVar("T")
 
-# A wait counts its own time; this clock is for calls that wait several times. It is kept in an object: tests
-# that freeze clocks (freezegun) replace the functions that modules have, and the time would never be over.
-_clock = functools.partial(time.monotonic)
-
 
 def _left(timeout: float | None, begun: float) -> float | None:
     """Return what is left of a timeout that began then."""
-    return None if timeout is None else max(0.0, timeout - (_clock() - begun))
+    return None if timeout is None else max(0.0, timeout - (clock() - begun))
 
 
 class Watch:
@@ -82,7 +77,7 @@ class Watch:
         timeout = checked_timeout(timeout)
         if timeout != 0 and self._refuse_in_transaction is not None:
             self._refuse_in_transaction("get")
-        begun = _clock()
+        begun = clock()
         buffer, ended = self._buffer, False
         while not buffer.closed:
             ended = buffer.ended
@@ -168,7 +163,7 @@ def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None
     WaitTimeoutError
         If that takes longer than `timeout` seconds; it names `what` was waited for.
     """
-    begun = _clock()
+    begun = clock()
     while not (result := predicate()):
         try:
             changes.get(_left(timeout, begun))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from latchstore.contract.errors import TransactionClosedError, TransactionConflictError
+from latchstore.delivery.waiting import clock
 from latchstore.engine.transaction import Transaction
 
 #: Seconds: the longest pause before the second try, and before any.
@@ -93,7 +94,7 @@ class Attempts:
         self._notes = notes
         self._tries = tries
         self._timeout = timeout
-        self._begun = time.monotonic()
+        self._begun = clock()
 
     def __iter__(self) -> Iterator[Attempt]:
         number = 0
@@ -111,7 +112,7 @@ class Attempts:
         """Sleep before the next attempt, or raise the conflict with the count if there is none."""
         import random  # here, as few have conflicts
 
-        elapsed = time.monotonic() - self._begun
+        elapsed = clock() - self._begun
         pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(number, 30)))  # noqa: S311
         if number >= self._tries or (self._timeout is not None and elapsed + pause > self._timeout):
             raise TransactionConflictError(

@@ -7,7 +7,6 @@ engine, in the section that makes a commit.
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,7 +26,7 @@ from latchstore.contract.values import Entry
 from latchstore.delivery.commit_events import EventDelivery
 from latchstore.delivery.dispatcher import EventDispatcher, Timer
 from latchstore.delivery.event_manager import listener_name
-from latchstore.delivery.waiting import warn_if_patched_later
+from latchstore.delivery.waiting import clock, warn_if_patched_later
 from latchstore.engine.entry_store import EntryStore, Progress
 from latchstore.engine.interface import Engine
 from latchstore.engine.publishing import Publisher
@@ -132,13 +131,13 @@ class DeliveredStore(EntryStore):
         self._closed = True
         self._connected = False
         self._dispatcher.hold_timers()
-        begun = time.monotonic()
+        begun = clock()
         try:
             self._engine.close(timeout)
         except LockTimeoutError as error:
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
         if timeout is not None:
-            timeout = max(0.0, begun + timeout - time.monotonic())
+            timeout = max(0.0, begun + timeout - clock())
         self._engine.between_commits(self._end_watches)
         self._dispatcher.stop(timeout)
 
@@ -169,13 +168,13 @@ class DeliveredStore(EntryStore):
         if revision is not None and revision > committed:
             raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
         # All that can be seen is queued after this: a commit is published in the section that makes it.
-        begun = time.monotonic()
+        begun = clock()
         try:
             self._engine.settle("flush", timeout)
         except LockTimeoutError as error:
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
         if timeout is not None:
-            timeout = max(0.0, begun + timeout - time.monotonic())
+            timeout = max(0.0, begun + timeout - clock())
         self._dispatcher.flush(timeout, revision)
 
     def _end_watches(self, revision: int) -> None:

@@ -47,7 +47,7 @@ from threading import get_ident
 from typing import NoReturn, Protocol
 
 from latchstore.contract.errors import LockTimeoutError
-from latchstore.delivery.waiting import YIELDS
+from latchstore.delivery.waiting import YIELDS, clock
 
 #: Seconds of a sleep between two looks at a lock, first and longest.
 _FIRST_SLEEP = 0.000_05
@@ -85,18 +85,17 @@ def let_others_run(busy: Callable[[], object], timeout: float) -> bool:
     ----------
     busy : callable
     timeout : float
-        Seconds, counted by the sleeps themselves; negative waits for ever.
+        Seconds; negative waits for ever.
     """
     for _ in range(YIELDS):
         if not busy():
             return True
         time.sleep(0)
-    slept, seconds = 0.0, _FIRST_SLEEP
+    begun, seconds = clock(), _FIRST_SLEEP
     while busy():
-        if 0 <= timeout <= slept or sys.is_finalizing():
+        if 0 <= timeout <= clock() - begun or sys.is_finalizing():
             return False
         time.sleep(seconds)
-        slept += seconds
         seconds = min(2 * seconds, _LONGEST_SLEEP)
     return True
 

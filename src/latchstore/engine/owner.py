@@ -26,7 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from latchstore.contract.errors import LockTimeoutError
-from latchstore.delivery.waiting import LOOK_AGAIN, YIELDS, Waiters, this_thread, thread_name
+from latchstore.delivery.waiting import LOOK_AGAIN, YIELDS, Waiters, clock, this_thread, thread_name
 
 if TYPE_CHECKING:
     from latchstore.delivery.dispatcher import Delivery
@@ -198,10 +198,10 @@ class Ownership:
             )
         if left == 0 or sys.is_finalizing():  # when nobody else runs any more
             raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
-        begun = time.monotonic()
+        begun = clock()
         seconds = LOOK_AGAIN if left < 0 else min(left, LOOK_AGAIN)
         if self.waiters.wait(lambda: self.claim is not owner or self.abandoned, seconds, yields=YIELDS):
-            seconds = time.monotonic() - begun
+            seconds = clock() - begun
         return left if left < 0 else max(0.0, left - seconds)
 
     def describe(self) -> str:

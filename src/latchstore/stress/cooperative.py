@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
+from latchstore.delivery.waiting import clock
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Task, current_task
 from latchstore.stress.substitution import substituted
@@ -324,6 +325,7 @@ def _replacements() -> list[tuple[object, object]]:
         (_REAL_TIMES["time_ns"], _clock("time_ns", 10**9, _START * 10**9)),
         (_REAL_TIMES["monotonic"], _clock("monotonic", 1.0, 0.0)),
         (_REAL_TIMES["monotonic_ns"], _clock("monotonic_ns", 10**9, 0)),
+        (clock, _clock("monotonic", 1.0, 0.0)),
         (_REAL_TIMES["perf_counter"], _clock("perf_counter", 1.0, 0.0)),
         (_REAL_TIMES["perf_counter_ns"], _clock("perf_counter_ns", 10**9, 0)),
     ]

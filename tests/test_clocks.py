@@ -1,4 +1,4 @@
-"""Every wait ends, and not too early, whatever a test has done to the clocks: frozen, jumping, or not sleeping."""
+"""Every wait ends, and not too early, whatever a test has done to the clocks."""
 
 from __future__ import annotations
 

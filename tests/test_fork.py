@@ -744,3 +744,39 @@ def test_process_pools(method: str) -> None:
 def test_a_store_is_not_pickled(duplicate: Callable[[object], object]) -> None:
     with pytest.raises(TypeError, match=r"save\(path\) writes what it holds, load\(path\) reads it back"):
         duplicate(new_store())
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_a_child_keeps_nothing_that_other_threads_have_open(optimistic: bool) -> None:
+    """Their snapshots, watches and transactions, and what these pin; those of the thread that forks stay."""
+    store = DictMemoryStore(EventManager())
+    store.from_bytes("k", b"old")
+    ready, over = threading.Barrier(4), threading.Event()
+
+    def hold(enter: Callable[[], Any]) -> None:
+        with enter():
+            ready.wait(TIMEOUT)
+            over.wait(TIMEOUT)
+
+    opened = (store.snapshot, store.watch, functools.partial(store.transaction, optimistic=optimistic))
+    threads = [threading.Thread(target=hold, args=(enter,), daemon=True) for enter in opened]
+    for thread in threads:
+        thread.start()
+    ready.wait(TIMEOUT)
+
+    def check() -> None:
+        store.from_bytes("k", b"new")
+        assert store.info()["snapshots"] == store.info()["pinned_entries"] == 0
+        assert store.stats()["watches"] == 0
+        with store.snapshot() as view, store.watch() as watch:
+            store.from_bytes("k", b"newer")
+            assert view.to_bytes("k") == b"new"
+            assert len(watch) == 1
+
+    try:
+        assert in_child(check) == ""
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+    assert store.to_bytes("k") == b"old"

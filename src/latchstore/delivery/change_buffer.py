@@ -30,7 +30,7 @@ from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.glob_pattern import matcher
 from latchstore.contract.matching import may_match
 from latchstore.contract.values import Change, cause_of, deletion
-from latchstore.delivery.waiting import Waiters
+from latchstore.delivery.waiting import Waiters, other_threads_of_parent
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -218,10 +218,13 @@ class ChangeBuffer:
         "latch",
         "limit",
         "past",
+        "thread",
     )
 
     def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
         self.interest: Interest = interest
+        # Of the one that has opened the watch.
+        self.thread: int = get_ident()
         self.limit: int = limit
         self._coalesce = coalesce
         # Written by whoever publishes: the last commit that was appended, or after which the buffer begins,
@@ -455,8 +458,11 @@ _all_buffers: weakref.WeakSet[ChangeBuffer] = weakref.WeakSet()
 
 
 def _renew_buffers_in_child() -> None:
+    others = other_threads_of_parent()
     for buffer in list(_all_buffers):
         buffer.renew()
+        if buffer.thread in others:
+            buffer.close()  # nobody is here to read it
 
 
 if hasattr(os, "register_at_fork"):

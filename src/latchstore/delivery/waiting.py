@@ -9,6 +9,7 @@ exception leaves one taken.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from typing import TypeVar, TypeVarTuple
 from latchstore.contract.errors import LockTimeoutError
 
 #: Seconds that waits are measured in. Tests that freeze time, or let it jump, replace the functions of `time`
-#: (by name, as freezegun and mocks do, or in place, as time-machine does): no wait is to be endless or too short.
+#: (by name, as freezegun and mocks do, or in place, as time-machine does): no wait is to be endless or short.
 clock: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if hasattr(time, "CLOCK_MONOTONIC")
@@ -38,6 +39,24 @@ YIELDS = 32
 
 #: Seconds after which a thread that sleeps looks by itself whether it can go on.
 LOOK_AGAIN = 0.05
+
+
+# The threads of the parent, by identifier, in a child that it is about to fork.
+_threads_of_parent: frozenset[int] = frozenset()
+
+
+def other_threads_of_parent() -> frozenset[int]:
+    """Return, in a forked child, the identifiers of the parent's threads that are not here."""
+    return _threads_of_parent - {get_ident()}
+
+
+def _note_threads() -> None:
+    global _threads_of_parent
+    _threads_of_parent = frozenset(sys._current_frames())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_note_threads)
 
 
 class _ThisThread(threading.local):

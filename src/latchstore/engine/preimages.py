@@ -23,7 +23,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from threading import get_ident
 
 from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.values import Change, Entry
@@ -66,12 +67,13 @@ class LayerView(View):
     preimages : Preimages
     """
 
-    __slots__ = ("_layer", "_preimages", "reference", "revision")
+    __slots__ = ("_layer", "_preimages", "_thread", "reference", "revision")
 
     reference: ViewReference
 
     def __init__(self, preimages: Preimages) -> None:
         self._preimages = preimages
+        self._thread = get_ident()
         # Holds the layer while the view is open. Popping it is atomic, so of two threads that close the view
         # one alone gives it back.
         self._layer: list[Layer] = []
@@ -118,6 +120,11 @@ class LayerView(View):
         except IndexError:
             return  # closed before, or never opened
         self._preimages.close(self)
+
+    def close_if_of(self, threads: Container[int]) -> None:
+        """Close it if one of these threads has opened it, by identifier."""
+        if self._thread in threads:
+            self.close()
 
 
 class ViewReference(weakref.ref[LayerView]):
@@ -176,6 +183,15 @@ class Preimages:
         """Free what only this view needed, though somebody may still hold it; no lock is held."""
         self._closed.append(view.reference)
         self._on_close()
+
+    def close_others(self, threads: Container[int]) -> None:
+        """Close the views that these threads have opened; in a forked child, where they are not."""
+        for layer in list(self.layers):
+            for reference in list(layer.views.values()):
+                view = reference()
+                if view is not None:
+                    view.close_if_of(threads)
+        self.forget_closed()
 
     def record(self, changes: Sequence[Change]) -> None:
         """Keep what is about to be replaced; in a section of the writer."""

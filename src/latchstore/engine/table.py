@@ -41,6 +41,7 @@ from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, ReferenceEntry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
+from latchstore.delivery.waiting import other_threads_of_parent
 from latchstore.engine.bounds import Bound
 from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.guarded import GuardedEngine
@@ -384,6 +385,7 @@ class Table(GuardedEngine):
             self.finish()
         self.routes.clear()
         self.detour = None
+        self.preimages.close_others(other_threads_of_parent())
 
     def _forget_closed_views(self) -> None:
         if not self._lock.is_used():

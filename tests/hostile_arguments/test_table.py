@@ -30,7 +30,7 @@ WITHOUT_ARGUMENTS: dict[type, set[str]] = {
         "rollback",
     },
     Snapshot: {"close", "default_codec", "disconnect", "entries", "info", "is_connected"},
-    EventManager: {"check"},
+    EventManager: {"check", "emits_itself"},
     Cache: {
         "clear",
         "codec",

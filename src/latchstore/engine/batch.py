@@ -104,7 +104,8 @@ class WriteBatch:
         dropped: list[object] = []
         while len(undo) > savepoint:
             key, edit, known = undo[-1]
-            dropped.append((self._edits[key], self._known.get(key)))
+            # There is none if this, or `put`, was broken off here by an exception.
+            dropped.append((self._edits.get(key), self._known.get(key)))
             if known is _NOTHING:
                 self._known.pop(key, None)
             else:

@@ -108,12 +108,10 @@ is_handled: Callable[[BaseEvent], bool] = attrgetter("_handled")
 class StoreEvent(BaseEvent):
     """Something that has happened in a key-value store.
 
-    It can be pickled if what its values have in them can be; the copy's source is None.
-
     Attributes
     ----------
     source : AbstractReadOnlyStore
-        The store.
+        The store; None in a pickled copy, which is made if what the values have in them can be pickled.
     revision : int or None
         The revision of the commit that made the event; None if no commit made it.
     transaction : object or None
@@ -123,7 +121,8 @@ class StoreEvent(BaseEvent):
     revision: int | None = None
     transaction: object | None = None
 
-    __getstate__, __copy__ = without_source, copied_event
+    __getstate__: ClassVar[Callable[..., dict[str, Any]]] = without_source
+    __copy__: ClassVar[Callable[..., Any]] = copied_event
 
 
 class StoreTransactionEvent(StoreEvent):
@@ -265,7 +264,8 @@ class ProgressEvent(BaseEvent):
     operation_id: Any
     message: str
 
-    __getstate__, __copy__ = without_source, copied_event
+    __getstate__: ClassVar[Callable[..., dict[str, Any]]] = without_source
+    __copy__: ClassVar[Callable[..., Any]] = copied_event
 
 
 class ProgressStartEvent(ProgressEvent):

@@ -91,7 +91,7 @@ class ReferenceStore(AbstractStore):
         key = checked_key(key)
         checked_buffer_size(buffer_size)
         data, metadata = _parts(value)
-        self._put(key, read_all(data, buffer_size), _checked_metadata(metadata), if_revision)
+        self._put(key, read_all(data, buffer_size), _checked_metadata(key, metadata), if_revision)
 
     def delete(self, key: str, *, if_revision: int | None = None) -> None:
         key = checked_key(key)
@@ -114,13 +114,13 @@ class ReferenceStore(AbstractStore):
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         key = checked_key(key)
         data = self._values[key].range().read() if key in self._values else b""
-        self._put(key, data, _checked_metadata(metadata), if_revision)
+        self._put(key, data, _checked_metadata(key, metadata), if_revision)
 
     def update_metadata(
         self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
     ) -> None:
         key = checked_key(key)
-        changes = _checked_metadata(metadata)
+        changes = _checked_metadata(key, metadata)
         self._check_revision(key, if_revision)
         current = self._values[key]
         self._put(key, current.range().read(), {**current.metadata, **changes}, if_revision)
@@ -165,10 +165,17 @@ def _parts(value: Any) -> tuple[Any, Any]:
     return value
 
 
-def _checked_metadata(metadata: Any) -> dict[str, Any]:
+def _checked_metadata(key: str, metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping, got {describe(metadata)}")
     for name in metadata:
         if not isinstance(name, str):
             raise TypeError(f"metadata must have str keys, got {describe(name)}")
-    return copy.deepcopy(dict(metadata))
+    memo: dict[int, Any] = {}  # of all items: what two of them share, their copies share
+    copied = {}
+    for name, item in metadata.items():
+        try:
+            copied[name] = copy.deepcopy(item, memo)
+        except Exception as error:
+            raise TypeError(f"metadata for key {key!r}: item {name!r} cannot be copied: {error!r}") from error
+    return copied

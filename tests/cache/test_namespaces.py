@@ -282,6 +282,12 @@ class TestOptions:
             cache.namespace("users", **options)
         assert cache.namespace("users").max_entries is None
 
+    def test_an_option_that_there_is_not(self, cache: Cache) -> None:
+        for _ in range(2):  # before and after there is a namespace of the name
+            with pytest.raises(TypeError, match=r"^'tttl' is no option; there are idle, .*, ttl$"):
+                cache.namespace("new", tttl=60)  # type: ignore[call-arg]
+            cache.namespace("new")
+
     def test_the_ttl(self, clock: Clock) -> None:
         cache = Cache(ttl=10.0, clock=clock)
         for name, options, expected in (

@@ -78,9 +78,8 @@ class CacheLoader(CacheWriter[V]):
         ------
         Exception
             Whatever the loader raises, or `keep` or `ttl` does; those who have waited for it get a copy,
-            without its frames. With an
-            old value that is to be refreshed there, that is returned, and the failure logged; it is tried
-            again after `refresh_after`, or a second.
+            without its frames. If there is an old value that is to be refreshed, that is returned and the
+            failure logged; it is tried again after `refresh_after`, or a second.
         LoadTimeoutError
             If another thread's load takes longer than `timeout`.
         RecursiveLoadError

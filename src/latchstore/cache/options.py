@@ -174,9 +174,7 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
         return defaults
     if defaults is DEFAULT_OPTIONS and len(options) == 1 and type(ttl := options.get("ttl")) in NUMBERS:
         return _options_of_ttl(ttl)
-    if not kind.__optional_keys__.issuperset(options):
-        unknown = min(options.keys() - kind.__optional_keys__)
-        raise TypeError(f"{unknown!r} is no option; there are {', '.join(sorted(kind.__optional_keys__))}")
+    check_names(kind, options)
     checked = {}
     for name, value in options.items():
         if value is None:
@@ -187,6 +185,13 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
             checked[name] = _CHECKS[name](value, name)
     # hot path: as `_replace`, in one call in C.
     return Options(*map(checked.get, _FIELDS, defaults)) if checked else defaults
+
+
+def check_names(kind: Any, options: Mapping[str, Any]) -> None:
+    """Raise TypeError if a name is none of the TypedDict `kind`."""
+    if not kind.__optional_keys__.issuperset(options):
+        unknown = min(options.keys() - kind.__optional_keys__)
+        raise TypeError(f"{unknown!r} is no option; there are {', '.join(sorted(kind.__optional_keys__))}")
 
 
 @functools.lru_cache

@@ -16,7 +16,14 @@ from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
 from latchstore.cache.naming import Naming
-from latchstore.cache.options import MemoizeOptions, NamespaceOptions, Options, SetOptions, checked_options
+from latchstore.cache.options import (
+    MemoizeOptions,
+    NamespaceOptions,
+    Options,
+    SetOptions,
+    check_names,
+    checked_options,
+)
 from latchstore.cache.reading import EveryThread
 from latchstore.contract.arguments import checked_key, describe
 from latchstore.contract.codec import V
@@ -121,8 +128,9 @@ class Cache(CacheLoader[V]):
 
         Raises
         ------
-        ValueError
-            If the name is empty or has a colon, or the namespace was made with other options.
+        TypeError, ValueError
+            If an option is wrong, the name is empty or has a colon, or the namespace was made with other
+            options.
 
         Examples
         --------
@@ -136,6 +144,7 @@ class Cache(CacheLoader[V]):
         name = checked_key(name, "name")
         if not name or ":" in name:
             raise ValueError(f"name must be a word without a colon, got {describe(name)}")
+        check_names(NamespaceOptions, options)
         made: Namespace[V] | None = self._namespaces.get(name)
         if made is None:
             # Not under a lock: a policy of the user's is made. Of two that are made at once one is kept.
@@ -216,7 +225,7 @@ class Namespace(Cache[V]):
         given: SetOptions = {"ttl": options.get("ttl")}
         self._defaults = checked_options(SetOptions, given, parent._defaults)
         self._bounded.outer = parent._bounded
-        # A hit is one of the parent's as well, so it is more than setting two fields.
+        # A hit is one of the parent's as well, so it is more than setting a field.
         self._detours = self._hit_detours = EveryThread()
 
     def get(self, key: str, default: Any = None) -> Any:

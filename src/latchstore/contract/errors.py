@@ -6,6 +6,8 @@ Python; what stands here is what only a store can get wrong.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class StoreError(RuntimeError):
     """The base of every error that a store raises of its own accord."""
@@ -162,7 +164,19 @@ class SnapshotClosedError(StoreError):
     """A snapshot was used after it was closed."""
 
 
-class CodecError(StoreError, ValueError):
+class _ValueOfKeyError(StoreError):
+    """Something is wrong with the value of a key."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"key {key!r} {message}")
+        self.key = key
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.key, self._message)
+
+
+class CodecError(_ValueOfKeyError, ValueError):
     """A value could not be made bytes, or bytes could not be made a value again; the cause has the reason.
 
     Attributes
@@ -170,30 +184,14 @@ class CodecError(StoreError, ValueError):
     key : str
     """
 
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"key {key!r} {message}")
-        self.key = key
-        self._message = message
 
-    def __reduce__(self) -> tuple[type[CodecError], tuple[object, ...]]:
-        return type(self), (self.key, self._message)
-
-
-class KeptByReferenceError(StoreError, TypeError):
+class KeptByReferenceError(_ValueOfKeyError, TypeError):
     """There are no bytes of an object that a cache keeps by reference.
 
     Attributes
     ----------
     key : str
     """
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"key {key!r} {message}")
-        self.key = key
-        self._message = message
-
-    def __reduce__(self) -> tuple[type[KeptByReferenceError], tuple[object, ...]]:
-        return type(self), (self.key, self._message)
 
 
 class EntryTooLargeError(StoreError, ValueError):

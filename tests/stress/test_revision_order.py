@@ -129,7 +129,7 @@ def _some_order(operations: Sequence[Operation], values: dict[str, Any], revisio
         after = dict(values)
         if (
             any(other.precedes(first) for other in others)
-            or replayed(after, first) != first.result
+            or replayed(after, first.argument) != first.result
             or (changes(first) and (first.revision or 0) <= revision)
         ):
             continue
@@ -150,7 +150,7 @@ def random_history(chance: random.Random) -> list[Operation]:
             for name in [chance.choice(("get", "set", "delete", "exists"))]
         ]
         planned = op(0, 0, *steps)
-        results = replayed(values, planned)
+        results = replayed(values, planned.argument)
         if chance.random() < 0.25:
             place = chance.randrange(len(results))
             wrong: dict[str, Any] = {"get": chance.choice([None, 0, 1, 2]), "exists": not results[place]}

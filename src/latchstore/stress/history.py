@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 FORMAT = 1
 
@@ -27,6 +27,24 @@ _OUTCOMES = ("ok", "fail", "info")
 
 class HistoryError(ValueError):
     """A file is no history, or a broken one; the message names the line."""
+
+
+class Invocation(NamedTuple):
+    """What was called, without who called it, when, and what came of it: what models take.
+
+    Attributes
+    ----------
+    name : str
+        What was called, such as ``"set"``.
+    key : str or None
+        The key, if it has to do with one.
+    argument : object
+        What was handed in, as JSON has it.
+    """
+
+    name: str
+    key: str | None
+    argument: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,11 @@ class Operation:
     outcome: Outcome = "ok"
     transaction: int | None = None
     revision: int | None = None
+
+    @property
+    def invocation(self) -> Invocation:
+        """What was called."""
+        return Invocation(self.name, self.key, self.argument)
 
     def precedes(self, other: Operation) -> bool:
         """Tell whether this operation had ended before the other began."""

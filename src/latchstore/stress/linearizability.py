@@ -1,176 +1,423 @@
-"""Whether the operations have an order that keeps to real time and is one that a model allows.
+"""Whether calls have an order that keeps to real time and is one that a model allows.
 
 The search is that of Wing and Gong, "Testing and verifying concurrent objects" (Journal of Parallel and
-Distributed Computing 17, 1993), with the memory of Lowe, "Testing for linearizability" (Concurrency and
-Computation 29(4), 2017, section 3): what was reached before, the same operations in another order with the
-same state, is not looked at again. Where no operation is under way the history is cut: what comes after
-depends on the states that the part before can end in, and on nothing else of it.
+Distributed Computing 17, 1993, pages 164 to 182, section 4): take a call that no other call must precede,
+see whether the model allows its answer, go on with the rest, and put it back if the rest has no order. The
+search stops at the first order that it finds. What makes it fast enough is from Lowe, "Testing for
+linearizability" (Concurrency and Computation: Practice and Experience 29(4), 2017, section 3): pairs of the
+set of calls that were taken and the state that they led to are memorized, and a pair that was reached before
+is not entered again. Calls are divided into parts that are checked one by one (Horn and Kroening, "Faster
+linearizability checking via P-compositionality", FORTE 2015, section 3), if the model names the part of each.
+
+Three things are added, none of which changes an answer:
+
+- A call that leaves every state as it is, and whose answer the state at hand allows, is taken at once and
+  never put back: any order of the rest that has it later can have it here.
+- Pending calls that ask for the same are interchangeable, so they are taken in the order of their beginnings.
+- A pair is not entered either if it was reached with fewer pending calls: these may all be left out.
+
+Rules of the search:
+
+1. ``_after`` and ``_before`` link the calls that are still to be taken, in the order of their beginnings.
+2. Only calls that return must be taken. The search has succeeded when none of them is left.
+3. A frame holds the place that its calls have led to, and the calls that may follow and were not tried yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import inf
-from typing import Protocol
+from typing import Any, Generic, TypeVar
 
 from latchstore.stress.history import Operation
-from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.models import REFUSED, UNKNOWN, HasParts, HasReads, Model
+from latchstore.stress.verdict import VALID, Answer, Verdict
 
-#: Steps that a search may take before its answer is "unknown".
+#: Steps of a model that a search may take before its answer is "unknown".
 BUDGET = 1_000_000
 
+#: How many steps are taken between two looks at the clock.
+_STEPS_BETWEEN_LOOKS = 1_024
 
-class Model(Protocol):
-    """What one thread alone would see."""
-
-    @property
-    def initial(self) -> Hashable:
-        """The state at the beginning."""
-
-    def step(self, state: Hashable, operation: Operation) -> Iterable[Hashable]:
-        """Return the states that there may be after the operation; none if it cannot have gone as it did.
-
-        Of an operation with the outcome "info" the result is not known: whatever it was is allowed.
-        """
+Asked = TypeVar("Asked")
 
 
-class OutOfBudgetError(Exception):
-    """The search took more steps than it was given."""
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Asked]):
+    """One call of one thread.
+
+    Attributes
+    ----------
+    thread : hashable
+        The thread or process. The search does not look at it.
+    operation : object
+        What was called, with its arguments: what the model's `step` takes. Pending calls whose operations
+        are equal count as interchangeable.
+    answer : object
+        What was returned, or what the caller makes of an exception; `UNKNOWN` if nobody knows.
+    begin : int or float
+        When it was called, on any clock.
+    end : int or float or None
+        When it returned, on the same clock; None if it is *pending*: nobody saw it return, so it may have
+        taken effect at any time since, or never.
+    """
+
+    thread: Hashable
+    operation: Asked
+    answer: Any
+    begin: float
+    end: float | None
 
 
-def check_linearizable(operations: Iterable[Operation], model: Model, budget: int = BUDGET) -> Verdict:
+@dataclass(frozen=True)
+class Linearization(Generic[Asked]):
+    """What a search has found.
+
+    Attributes
+    ----------
+    answer : str
+        ``"valid"``: there is an order. ``"invalid"``: there is none. ``"unknown"``: a limit was reached.
+    order : tuple of Call
+        An order that explains all calls which returned, with the pending ones that it needs. Unless the
+        answer is ``"valid"``: of the orders that the model allowed, that with the most calls that returned.
+    state : object
+        The state after that order.
+    refused : tuple of Call
+        Those that could have been the next in real time, and that the model refused in that state or that
+        led to nothing new; the one that must come first, as it was the first to return, is the first.
+    steps : int
+        How many steps of the model were taken.
+    """
+
+    answer: Answer
+    order: tuple[Call[Asked], ...]
+    state: Any
+    refused: tuple[Call[Asked], ...]
+    steps: int
+
+
+def linearize(
+    calls: Iterable[Call[Asked]],
+    model: Model[Any, Asked, Any],
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+) -> Linearization[Asked]:
+    """Search an order of calls that a model allows, and that agrees with their order in real time.
+
+    Parameters
+    ----------
+    calls : iterable of Call
+        In any order. Those that certainly had no effect are to be left out.
+    model : Model
+        Its states may be of any type: hashable ones are found by their hash, others compared by ``==``. Its
+        parts are not looked at, see `linearize_parts`.
+    steps : int, optional
+        How many steps of the model the search may take; no limit if None.
+    seconds : float, optional
+        How long the search may take, looked at every thousand steps; no limit if None.
+
+    Returns
+    -------
+    linearization : Linearization
+    """
+    return _Search(calls, model, steps, seconds).run()
+
+
+def linearize_parts(
+    calls: Iterable[Call[Asked]],
+    model: Model[Any, Asked, Any],
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+) -> Iterator[tuple[Hashable, Linearization[Asked]]]:
+    """Search an order for each part that the model names; all calls have one if and only if each part has.
+
+    Parameters
+    ----------
+    calls, model, steps, seconds
+        As of `linearize`; the limits are for all parts together.
+
+    Yields
+    ------
+    part : hashable
+        What the model's `part` returned; None if it has no parts.
+    linearization : Linearization
+    """
+    parts: dict[Hashable, list[Call[Asked]]] = {}
+    part_of = model.part if isinstance(model, HasParts) else None
+    for call in calls:
+        parts.setdefault(None if part_of is None else part_of(call.operation), []).append(call)
+    ends = None if seconds is None else time.monotonic() + seconds
+    for part, members in parts.items():
+        left = None if ends is None else ends - time.monotonic()
+        found = linearize(members, model, steps=steps, seconds=left)
+        if steps is not None:
+            steps = max(0, steps - found.steps)
+        yield part, found
+
+
+def check_linearizable(
+    operations: Iterable[Operation],
+    model: Model[Any, Any, Any],
+    budget: int | None = BUDGET,
+    seconds: float | None = None,
+) -> Verdict:
     """Check operations, such as those on one key, against a model.
 
     Parameters
     ----------
     operations : iterable of Operation
-        Those that failed are passed over.
+        Those that failed are passed over. The model's `step` takes the `Invocation` of each.
     model : Model
-    budget : int
-        How many steps the search may take.
+        If it names parts, each is checked for itself.
+    budget : int, optional
+        How many steps the search may take; no limit if None.
+    seconds : float, optional
+        How long it may take; no limit if None.
     """
-    relevant = sorted((each for each in operations if each.outcome != "fail"), key=lambda each: each.begin)
-    states: set[Hashable] = {model.initial}
-    left = budget
-    for part in quiescent_parts(relevant):
-        search = _Search(part, model, left)
-        try:
-            after = search.final_states(states)
-        except OutOfBudgetError:
-            return Verdict("unknown", f"no answer after {budget:,} steps, at {part[0]}")
-        left = search.budget
-        if not after:
-            return search.explain()
-        states = after
-    return VALID
-
-
-def quiescent_parts(operations: Sequence[Operation]) -> Iterable[list[Operation]]:
-    """Cut operations, in the order of their beginnings, where none is under way."""
-    part: list[Operation] = []
-    latest: float = -inf
+    recorded: dict[int, Operation] = {}
+    calls: list[Call[Any]] = []
     for operation in operations:
-        if part and latest < operation.begin:
-            yield part
-            part = []
-        part.append(operation)
-        latest = max(latest, _end(operation))
-    if part:
-        yield part
+        if operation.outcome != "fail":
+            call = call_of(operation)
+            recorded[id(call)] = operation
+            calls.append(call)
+    verdict = VALID
+    for _, found in linearize_parts(calls, model, steps=budget, seconds=seconds):
+        if found.answer == "invalid":
+            return _explained(found, calls, recorded)
+        if found.answer == "unknown":
+            at = f", at {recorded[id(found.refused[0])]}" if found.refused else ""
+            verdict = Verdict("unknown", f"no answer after {found.steps:,} steps{at}")
+    return verdict
 
 
-def _end(operation: Operation) -> float:
-    return inf if operation.end is None or operation.outcome == "info" else operation.end
+def call_of(operation: Operation) -> Call[Any]:
+    """Return the call that an operation of a history is; nothing is known of the end of an "info" one."""
+    if operation.outcome == "ok":
+        end = operation.end
+        return Call(operation.thread, operation.invocation, operation.result, operation.begin, end)
+    return Call(operation.thread, operation.invocation, UNKNOWN, operation.begin, None)
 
 
-class _Search:
-    """The search through one part.
+def _explained(
+    found: Linearization[Any], calls: Sequence[Call[Any]], recorded: dict[int, Operation]
+) -> Verdict:
+    """Say what could not be put into any order."""
+    stuck = recorded[id(found.refused[0])]
+    taken = {id(call) for call in found.order}
+    # Those that are in the order were explained; they matter if they were under way at the same time.
+    near = sorted(calls, key=lambda call: id(call) in taken)
+    around = [
+        other
+        for other in (recorded[id(call)] for call in near)
+        if other is not stuck and not other.precedes(stuck) and not stuck.precedes(other)
+    ]
+    beside = f"; at the same time: {'; '.join(map(str, around[:8]))}" if around else ""
+    reason = f"no order of these operations explains {stuck}{beside}"
+    return Verdict("invalid", reason, (stuck, *around))
 
-    A place in the search is: how many of the operations, in the order of their beginnings, are all done; a
-    bit set of those done beyond them; a bit set of the done ones among those that nobody saw end, which may
-    be left out; and the state.
-    """
 
-    def __init__(self, part: Sequence[Operation], model: Model, budget: int) -> None:
-        self._certain = [operation for operation in part if _end(operation) < inf]
-        self._open = [operation for operation in part if _end(operation) == inf]
-        self._model = model
-        self.budget = budget
-        # The most operations that any order could do, and what came next then.
-        self._furthest = 0
+# -- the search ---------------------------------------------------------------------------------------------
 
-    def final_states(self, states: Iterable[Hashable]) -> set[Hashable]:
-        """Return the states in which the part can end, if it begins in one of `states`."""
-        final: set[Hashable] = set()
-        places: list[tuple[int, int, int, Hashable]] = [(0, 0, 0, state) for state in states]
-        known = set(places)
-        while places:
-            place = places.pop()
-            done, ahead, opened, state = place
-            self._furthest = max(self._furthest, done)
-            if done == len(self._certain):
-                final.add(state)
-            for following in self._following(done, ahead, opened, state):
-                if following not in known:
-                    known.add(following)
-                    places.append(following)
-        return final
 
-    def _following(
-        self, done: int, ahead: int, opened: int, state: Hashable
-    ) -> Iterable[tuple[int, int, int, Hashable]]:
-        """Return the places that one more operation leads to."""
-        certain, step = self._certain, self._model.step
-        first_end: float = inf
-        for position in range(done, len(certain)):
-            operation = certain[position]
-            if operation.begin > first_end:
-                break  # something that is still to be done had ended before
-            if ahead >> (position - done) & 1:
-                continue
-            self._spend()
-            first_end = min(first_end, _end(operation))
-            for after in step(state, operation):
-                yield (*_advanced(done, ahead | 1 << (position - done)), opened, after)
-        for position, operation in enumerate(self._open):
-            if opened >> position & 1 or operation.begin > self._first_end(done, ahead):
-                continue
-            self._spend()
-            for after in step(state, operation):
-                yield done, ahead, opened | 1 << position, after
+class _Frame:
+    """A place of the search, and what may follow."""
 
-    def _first_end(self, done: int, ahead: int) -> float:
-        """Return when the first of the operations that are still to be done had ended."""
-        first_end: float = inf
-        for position in range(done, len(self._certain)):
-            operation = self._certain[position]
-            if operation.begin > first_end:
-                break
-            if not ahead >> (position - done) & 1:
-                first_end = min(first_end, _end(operation))
-        return first_end
+    __slots__ = ("ahead", "done", "moves", "state", "taken", "used")
 
-    def _spend(self) -> None:
-        self.budget -= 1
-        if self.budget < 0:
-            raise OutOfBudgetError
+    def __init__(self, taken: int, done: int, ahead: int, used: int, state: Any, moves: list[int]) -> None:
+        # The call that has led here; -1 at the beginning.
+        self.taken = taken
+        # How many calls are all taken, in the order of their beginnings; a bit set of those beyond them.
+        self.done = done
+        self.ahead = ahead
+        # A bit set of the pending calls that were taken.
+        self.used = used
+        self.state = state
+        # The calls that may follow, the last first.
+        self.moves = moves
 
-    def explain(self) -> Verdict:
-        """Say what could not be put into any order, once there is no final state."""
-        stuck = self._certain[self._furthest]
-        around = [
-            other
-            for other in [*self._certain, *self._open]
-            if other is not stuck and not other.precedes(stuck) and not stuck.precedes(other)
+
+class _Reached:
+    """The places that were entered: for each set of calls and state, the sets of pending calls."""
+
+    def __init__(self) -> None:
+        self._hashed: dict[tuple[int, int, Hashable], list[int]] = {}
+        self._compared: dict[tuple[int, int], list[tuple[Any, int]]] = {}
+
+    def enter(self, done: int, ahead: int, used: int, state: Any) -> bool:
+        """Note a place; return False if it was entered with the same pending calls or fewer."""
+        try:
+            known = self._hashed.setdefault((done, ahead, state), [])
+        except TypeError:
+            return self._enter_compared(done, ahead, used, state)
+        for other in known:
+            if other & used == other:
+                return False
+        known.append(used)
+        return True
+
+    def _enter_compared(self, done: int, ahead: int, used: int, state: Any) -> bool:
+        known = self._compared.setdefault((done, ahead), [])
+        for other_state, other in known:
+            if other & used == other and other_state == state:
+                return False
+        known.append((state, used))
+        return True
+
+
+class _Search(Generic[Asked]):
+    """One search. In `_calls` those that return come first, each kind in the order of beginnings."""
+
+    def __init__(
+        self,
+        calls: Iterable[Call[Asked]],
+        model: Model[Any, Asked, Any],
+        steps: int | None,
+        seconds: float | None,
+    ) -> None:
+        ordered = sorted(calls, key=lambda call: call.begin)
+        certain = [call for call in ordered if call.end is not None]
+        reads = model.is_read if isinstance(model, HasReads) else None
+        pending = [
+            call
+            for call in ordered
+            if call.end is None and (reads is None or not reads(call.operation, call.answer))
         ]
-        beside = f"; at the same time: {'; '.join(map(str, around[:8]))}" if around else ""
-        reason = f"no order of these operations explains {stuck}{beside}"
-        return Verdict("invalid", reason, (stuck, *around))
+        self._calls = [*certain, *pending]
+        self._count = count = len(certain)
+        self._begins = [call.begin for call in self._calls]
+        self._ends = [inf if call.end is None else call.end for call in certain]
+        self._operations = [call.operation for call in self._calls]
+        self._answers = [call.answer for call in self._calls]
+        self._reads = [reads is not None and reads(call.operation, call.answer) for call in certain]
+        self._twin = _twins(pending)
+        # Rule 1. The number `count` stands for both ends of the list.
+        self._after = [*range(1, count + 1), 0]
+        self._before = [count, *range(count)]
+        self._initial = model.initial
+        self._step = model.step
+        self._steps = 0
+        self._limit = inf if steps is None else steps
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._reached = _Reached()
+        self._stack: list[_Frame] = []
+        # The order with the most calls that return, its state, what could not follow; how many they are.
+        self._longest: tuple[tuple[int, ...], Any, tuple[int, ...]] = ((), model.initial, ())
+        self._most = -1
+
+    def run(self) -> Linearization[Asked]:
+        """Search until an order is found, all places were entered, or a limit is reached."""
+        stack, step, count = self._stack, self._step, self._count
+        operations, answers, enter = self._operations, self._answers, self._reached.enter
+        stack.append(_Frame(-1, 0, 0, 0, self._initial, self._moves(0, self._initial)))
+        while self._after[count] != count:
+            frame = stack[-1]
+            moves = frame.moves
+            if not moves:
+                self._note_longest()
+                if len(stack) == 1:
+                    return self._result("invalid")
+                stack.pop()
+                self._put_back(frame.taken)
+                continue
+            move = moves.pop()
+            if self._steps >= self._limit or (
+                self._steps % _STEPS_BETWEEN_LOOKS == 0
+                and self._deadline is not None
+                and time.monotonic() > self._deadline
+            ):
+                self._note_longest()
+                return self._result("unknown")
+            self._steps += 1
+            state = step(frame.state, operations[move], answers[move])
+            if state is REFUSED:
+                continue
+            done, ahead, used = frame.done, frame.ahead, frame.used
+            if move < count:
+                ahead |= 1 << move - done
+                while ahead & 1:
+                    done += 1
+                    ahead >>= 1
+                if self._reads[move]:
+                    moves.clear()  # nothing else has to be tried here
+            else:
+                used |= 1 << move - count
+            if enter(done, ahead, used, state):
+                self._take(move)
+                stack.append(_Frame(move, done, ahead, used, state, self._moves(used, state)))
+        return self._result("valid")
+
+    def _moves(self, used: int, state: Any) -> list[int]:
+        """Return the calls that may follow: no other call that is still to be taken must precede them."""
+        after, begins, ends, reads, count = self._after, self._begins, self._ends, self._reads, self._count
+        first_end: float = inf
+        changing: list[int] = []
+        reading: list[int] = []
+        position = after[count]
+        while position != count and begins[position] <= first_end:
+            (reading if reads[position] else changing).append(position)
+            if ends[position] < first_end:
+                first_end = ends[position]
+            position = after[position]
+        pending = [
+            count + number
+            for number, twin in enumerate(self._twin)
+            if not used >> number & 1
+            and begins[count + number] <= first_end
+            and (twin is None or used >> twin & 1)
+        ]
+        return [*reversed(pending), *reversed(changing), *reversed(reading)]
+
+    def _take(self, move: int) -> None:
+        """Take a call off the list of those that are still to be taken."""
+        if move < self._count:
+            after, before = self._after[move], self._before[move]
+            self._after[before], self._before[after] = after, before
+
+    def _put_back(self, move: int) -> None:
+        """Undo the latest `_take` that was not undone."""
+        if move < self._count:
+            self._after[self._before[move]] = self._before[self._after[move]] = move
+
+    def _note_longest(self) -> None:
+        """Note the order that the search is at, if it is longer than those before."""
+        frame = self._stack[-1]
+        size = frame.done + frame.ahead.bit_count()
+        if size <= self._most:
+            return
+        self._most = size
+        taken = tuple(each.taken for each in self._stack[1:])
+        following = [each for each in self._moves(frame.used, frame.state) if each < self._count]
+        following.sort(key=lambda each: self._ends[each])
+        self._longest = taken, frame.state, tuple(following)
+
+    def _result(self, answer: Answer) -> Linearization[Asked]:
+        if answer == "valid":
+            self._longest = tuple(each.taken for each in self._stack[1:]), self._stack[-1].state, ()
+        taken, state, refused = self._longest
+        calls = self._calls
+        return Linearization(
+            answer,
+            tuple(calls[each] for each in taken),
+            state,
+            tuple(calls[each] for each in refused),
+            self._steps,
+        )
 
 
-def _advanced(done: int, ahead: int) -> tuple[int, int]:
-    """Count the operations that are all done, from the bits of those done beyond them."""
-    while ahead & 1:
-        done += 1
-        ahead >>= 1
-    return done, ahead
+def _twins(pending: Sequence[Call[Any]]) -> list[int | None]:
+    """Return for each pending call the number of the one before it that asks for the same, if any."""
+    twins: list[int | None] = []
+    for number, call in enumerate(pending):
+        equal = (
+            other
+            for other in range(number - 1, -1, -1)
+            if pending[other].operation == call.operation and pending[other].answer == call.answer
+        )
+        twins.append(next(equal, None))
+    return twins

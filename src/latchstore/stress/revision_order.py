@@ -71,7 +71,7 @@ class _Timeline:
                 reason = f"({commits[place - 2]}) and ({commit}) have both revision {commit.revision}"
                 return Verdict("invalid", reason, (commits[place - 2], commit))
             before = dict(self._values)
-            results = replayed(self._values, commit)
+            results = replayed(self._values, commit.argument)
             if results != commit.result:
                 reason = f"({commit}): replayed in the order of revisions, it should have had {results!r}"
                 return Verdict("invalid", reason, (commit,))

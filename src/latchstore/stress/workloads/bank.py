@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
-from latchstore.stress.history import History, Operation
+from latchstore.stress.history import History, Invocation, Operation
 from latchstore.stress.linearizability import check_linearizable
+from latchstore.stress.models import REFUSED, UNKNOWN
 from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import (
     POOL,
@@ -116,23 +117,27 @@ class BankModel:
         self.initial: Hashable = None
         self._accounts = accounts
 
-    def step(self, state: Any, operation: Operation) -> tuple[Hashable, ...]:
-        """Return the balances after the operation, if its result is what those before allow."""
-        known = operation.outcome == "ok"
+    def step(self, state: Any, operation: Invocation, answer: Any) -> Hashable:
+        """Return the balances after the operation, if its answer is what those before allow."""
+        known = answer is not UNKNOWN
         if operation.name == "open bank":
-            return ((_BALANCE,) * self._accounts if state is None else state,)
+            return (_BALANCE,) * self._accounts if state is None else state
         if operation.name != "transfer":
             seen = [None] * self._accounts if state is None else list(state)
-            return (state,) if not known or operation.result == seen else ()
+            return REFUSED if known and answer != seen else state
         source, target, amount = operation.argument
         if state is None or state[source] < amount or source == target:
-            return () if known or state is None else (state,)
-        if known and operation.result != [state[source], state[target]]:
-            return ()
+            return REFUSED if known or state is None else state
+        if known and answer != [state[source], state[target]]:
+            return REFUSED
         after = list(state)
         after[source] -= amount
         after[target] += amount
-        return (tuple(after),)
+        return tuple(after)
+
+    def is_read(self, operation: Invocation, answer: Any) -> bool:
+        """Tell whether no balance is changed."""
+        return operation.name not in ("open bank", "transfer")
 
 
 class Bank(PlainWorkload):

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from latchstore.contract.store import AbstractStore
-from latchstore.stress.history import History, Operation
+from latchstore.stress.history import History, Invocation, Operation
 from latchstore.stress.linearizability import check_linearizable
-from latchstore.stress.models import KeyModel
+from latchstore.stress.models import REFUSED, UNKNOWN, KeyModel
 from latchstore.stress.verdict import Verdict, all_of
 from latchstore.stress.workloads.action import POOL, PlainWorkload, chance_of, operations_of, text_of
 
@@ -131,14 +131,14 @@ def _spoil(metadata: dict[str, Any]) -> None:
 class RegisterModel(KeyModel):
     """A key, as `KeyModel` has it, with ``update_metadata``, which writes if there is a key."""
 
-    def step(self, state: Hashable, operation: Operation) -> tuple[Hashable, ...]:
-        """Return the state after the operation, if its result is what the state before allows."""
+    def step(self, state: Hashable, operation: Invocation, answer: Any) -> Hashable:
+        """Return the state after the operation, if its answer is what the state before allows."""
         if operation.name != "update_metadata":
-            return super().step(state, operation)
+            return super().step(state, operation, answer)
         there = state is not None
-        if operation.outcome == "ok" and operation.result != there:
-            return ()
-        return (operation.argument if there else None,)
+        if answer is not UNKNOWN and answer != there:
+            return REFUSED
+        return operation.argument if there else None
 
 
 #: What the model calls an operation.

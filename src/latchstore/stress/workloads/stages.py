@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
+from typing import Any
 
-from latchstore.stress.history import Operation
+from latchstore.stress.history import Invocation, Operation
 from latchstore.stress.linearizability import check_linearizable
+from latchstore.stress.models import REFUSED, UNKNOWN
 from latchstore.stress.verdict import VALID, Verdict
 
 
@@ -55,12 +57,15 @@ class ReplaceModel:
         self.following = following
         self.initial = initial
 
-    def step(self, state: object, operation: Operation) -> tuple[str | None, ...]:
-        """Return the state after the operation, if its result is the state before."""
-        assert state is None or isinstance(state, str)
-        if operation.outcome == "ok" and operation.result != state:
-            return ()
-        return (state if operation.name == "get" else self.following(state, operation.argument),)
+    def step(self, state: str | None, operation: Invocation, answer: Any) -> Any:
+        """Return the state after the operation, if its answer is the state before."""
+        if answer is not UNKNOWN and answer != state:
+            return REFUSED
+        return state if operation.name == "get" else self.following(state, operation.argument)
+
+    def is_read(self, operation: Invocation, answer: Any) -> bool:
+        """Tell whether the value is left as it is."""
+        return operation.name == "get"
 
 
 def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> Verdict:

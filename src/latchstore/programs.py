@@ -13,6 +13,10 @@ COMMANDS = {
         "latchstore.cache_simulation.command",
         "compare what cache eviction policies make of a trace of requests",
     ),
+    "check": (
+        "latchstore.stress.check_command",
+        "check histories that others have recorded for linearizability",
+    ),
     "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
 }
 

@@ -9,11 +9,12 @@ set of calls that were taken and the state that they led to are memorized, and a
 is not entered again. Calls are divided into parts that are checked one by one (Horn and Kroening, "Faster
 linearizability checking via P-compositionality", FORTE 2015, section 3), if the model names the part of each.
 
-Three things are added, none of which changes an answer:
+Some things are added, none of which changes an answer:
 
 - A call that leaves every state as it is, and whose answer the state at hand allows, is taken at once and
   never put back: any order of the rest that has it later can have it here.
 - Pending calls that ask for the same are interchangeable, so they are taken in the order of their beginnings.
+- A place is left at once if the model knows that a call which is still to be taken cannot have its answer.
 - A pair is not entered either if it was reached with fewer pending calls: these may all be left out.
 
 Rules of the search:
@@ -26,20 +27,20 @@ Rules of the search:
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Generic, TypeVar
 
 from latchstore.stress.history import Operation
-from latchstore.stress.models import REFUSED, UNKNOWN, HasParts, HasReads, Model
+from latchstore.stress.models import REFUSED, UNKNOWN, HasOutlook, HasParts, HasReads, Model
 from latchstore.stress.verdict import VALID, Answer, Verdict
 
 #: Steps of a model that a search may take before its answer is "unknown".
 BUDGET = 1_000_000
 
-#: How many steps are taken between two looks at the clock.
-_STEPS_BETWEEN_LOOKS = 1_024
+#: How many steps a part is searched before it is another one's turn, and the clock is looked at.
+_FIRST_TURN, _LONGEST_TURN = 500, 8_000
 
 Asked = TypeVar("Asked")
 
@@ -86,7 +87,8 @@ class Linearization(Generic[Asked]):
         The state after that order.
     refused : tuple of Call
         Those that could have been the next in real time, and that the model refused in that state or that
-        led to nothing new; the one that must come first, as it was the first to return, is the first.
+        led to no longer order; first the one that cannot wait: it was the first to return, or the model has
+        an outlook and refuses it from there on.
     steps : int
         How many steps of the model were taken.
     """
@@ -117,13 +119,13 @@ def linearize(
     steps : int, optional
         How many steps of the model the search may take; no limit if None.
     seconds : float, optional
-        How long the search may take, looked at every thousand steps; no limit if None.
+        How long the search may take, looked at every few thousand steps; no limit if None.
 
     Returns
     -------
     linearization : Linearization
     """
-    return _Search(calls, model, steps, seconds).run()
+    return next(found for _, found in _searched({None: calls}, model, steps, seconds))
 
 
 def linearize_parts(
@@ -147,16 +149,36 @@ def linearize_parts(
     linearization : Linearization
     """
     parts: dict[Hashable, list[Call[Asked]]] = {}
-    part_of = model.part if isinstance(model, HasParts) else None
     for call in calls:
-        parts.setdefault(None if part_of is None else part_of(call.operation), []).append(call)
-    ends = None if seconds is None else time.monotonic() + seconds
-    for part, members in parts.items():
-        left = None if ends is None else ends - time.monotonic()
-        found = linearize(members, model, steps=steps, seconds=left)
-        if steps is not None:
-            steps = max(0, steps - found.steps)
-        yield part, found
+        parts.setdefault(_part_of(call, model), []).append(call)
+    return _searched(parts, model, steps, seconds)
+
+
+def _part_of(call: Call[Any], model: Model[Any, Any, Any]) -> Hashable:
+    return model.part(call.operation) if isinstance(model, HasParts) else None
+
+
+def _searched(
+    parts: Mapping[Hashable, Iterable[Call[Asked]]],
+    model: Model[Any, Asked, Any],
+    steps: int | None,
+    seconds: float | None,
+) -> Iterator[tuple[Hashable, Linearization[Asked]]]:
+    """Search all parts in turn, a little longer each time: one that has no order may be found soon."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    searches = {part: _Search(calls, model) for part, calls in parts.items()}
+    left = inf if steps is None else steps
+    turn = _FIRST_TURN
+    while searches:
+        for part, search in list(searches.items()):
+            before = search.steps
+            found = search.run(min(turn, left))
+            left -= search.steps - before
+            late = deadline is not None and time.monotonic() > deadline
+            if found or left <= 0 or late:
+                del searches[part]
+                yield part, search.result(found or "unknown")
+        turn = min(2 * turn, _LONGEST_TURN)
 
 
 def check_linearizable(
@@ -186,9 +208,10 @@ def check_linearizable(
             recorded[id(call)] = operation
             calls.append(call)
     verdict = VALID
-    for _, found in linearize_parts(calls, model, steps=budget, seconds=seconds):
+    for part, found in linearize_parts(calls, model, steps=budget, seconds=seconds):
         if found.answer == "invalid":
-            return _explained(found, calls, recorded)
+            members = (each for each in calls if _part_of(each, model) == part)
+            return _explained(found, members, recorded)
         if found.answer == "unknown":
             at = f", at {recorded[id(found.refused[0])]}" if found.refused else ""
             verdict = Verdict("unknown", f"no answer after {found.steps:,} steps{at}")
@@ -204,7 +227,7 @@ def call_of(operation: Operation) -> Call[Any]:
 
 
 def _explained(
-    found: Linearization[Any], calls: Sequence[Call[Any]], recorded: dict[int, Operation]
+    found: Linearization[Any], calls: Iterable[Call[Any]], recorded: dict[int, Operation]
 ) -> Verdict:
     """Say what could not be put into any order."""
     stuck = recorded[id(found.refused[0])]
@@ -277,8 +300,6 @@ class _Search(Generic[Asked]):
         self,
         calls: Iterable[Call[Asked]],
         model: Model[Any, Asked, Any],
-        steps: int | None,
-        seconds: float | None,
     ) -> None:
         ordered = sorted(calls, key=lambda call: call.begin)
         certain = [call for call in ordered if call.end is not None]
@@ -293,7 +314,7 @@ class _Search(Generic[Asked]):
         self._begins = [call.begin for call in self._calls]
         self._ends = [inf if call.end is None else call.end for call in certain]
         self._operations = [call.operation for call in self._calls]
-        self._answers = [call.answer for call in self._calls]
+        self._answered = [call.answer for call in self._calls]
         self._reads = [reads is not None and reads(call.operation, call.answer) for call in certain]
         self._twin = _twins(pending)
         # Rule 1. The number `count` stands for both ends of the list.
@@ -301,39 +322,33 @@ class _Search(Generic[Asked]):
         self._before = [count, *range(count)]
         self._initial = model.initial
         self._step = model.step
-        self._steps = 0
-        self._limit = inf if steps is None else steps
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._may_answer = model.may_answer if isinstance(model, HasOutlook) else None
+        self.steps = 0
         self._reached = _Reached()
-        self._stack: list[_Frame] = []
+        self._stack = [_Frame(-1, 0, 0, 0, model.initial, self._moves(0))]
         # The order with the most calls that return, its state, what could not follow; how many they are.
         self._longest: tuple[tuple[int, ...], Any, tuple[int, ...]] = ((), model.initial, ())
         self._most = -1
 
-    def run(self) -> Linearization[Asked]:
-        """Search until an order is found, all places were entered, or a limit is reached."""
+    def run(self, steps: float) -> Answer | None:
+        """Search for so many steps; return None if there is no answer yet."""
         stack, step, count = self._stack, self._step, self._count
-        operations, answers, enter = self._operations, self._answers, self._reached.enter
-        stack.append(_Frame(-1, 0, 0, 0, self._initial, self._moves(0, self._initial)))
+        operations, answers, enter = self._operations, self._answered, self._reached.enter
+        last = self.steps + steps
         while self._after[count] != count:
             frame = stack[-1]
             moves = frame.moves
             if not moves:
                 self._note_longest()
                 if len(stack) == 1:
-                    return self._result("invalid")
+                    return "invalid"
                 stack.pop()
                 self._put_back(frame.taken)
                 continue
+            if self.steps >= last:
+                return None
             move = moves.pop()
-            if self._steps >= self._limit or (
-                self._steps % _STEPS_BETWEEN_LOOKS == 0
-                and self._deadline is not None
-                and time.monotonic() > self._deadline
-            ):
-                self._note_longest()
-                return self._result("unknown")
-            self._steps += 1
+            self.steps += 1
             state = step(frame.state, operations[move], answers[move])
             if state is REFUSED:
                 continue
@@ -349,10 +364,13 @@ class _Search(Generic[Asked]):
                 used |= 1 << move - count
             if enter(done, ahead, used, state):
                 self._take(move)
-                stack.append(_Frame(move, done, ahead, used, state, self._moves(used, state)))
-        return self._result("valid")
+                following = self._moves(used)
+                if self._hopeless(state, following):
+                    following = []
+                stack.append(_Frame(move, done, ahead, used, state, following))
+        return "valid"
 
-    def _moves(self, used: int, state: Any) -> list[int]:
+    def _moves(self, used: int) -> list[int]:
         """Return the calls that may follow: no other call that is still to be taken must precede them."""
         after, begins, ends, reads, count = self._after, self._begins, self._ends, self._reads, self._count
         first_end: float = inf
@@ -371,7 +389,18 @@ class _Search(Generic[Asked]):
             and begins[count + number] <= first_end
             and (twin is None or used >> twin & 1)
         ]
-        return [*reversed(pending), *reversed(changing), *reversed(reading)]
+        # That which returned first has mostly taken effect first.
+        changing.sort(key=ends.__getitem__, reverse=True)
+        return [*reversed(pending), *changing, *reading]
+
+    def _hopeless(self, state: Any, moves: Iterable[int]) -> bool:
+        """Tell whether one of the calls cannot have its answer any more, whatever else is done before."""
+        may_answer = self._may_answer
+        return may_answer is not None and not all(
+            may_answer(state, self._operations[each], self._answered[each])
+            for each in moves
+            if each < self._count
+        )
 
     def _take(self, move: int) -> None:
         """Take a call off the list of those that are still to be taken."""
@@ -392,21 +421,23 @@ class _Search(Generic[Asked]):
             return
         self._most = size
         taken = tuple(each.taken for each in self._stack[1:])
-        following = [each for each in self._moves(frame.used, frame.state) if each < self._count]
-        following.sort(key=lambda each: self._ends[each])
+        following = [each for each in self._moves(frame.used) if each < self._count]
+        following.sort(key=lambda each: (not self._hopeless(frame.state, [each]), self._ends[each]))
         self._longest = taken, frame.state, tuple(following)
 
-    def _result(self, answer: Answer) -> Linearization[Asked]:
+    def result(self, answer: Answer) -> Linearization[Asked]:
+        """Return what was found, with an order: the longest one if none is right."""
         if answer == "valid":
             self._longest = tuple(each.taken for each in self._stack[1:]), self._stack[-1].state, ()
+        elif answer == "unknown":
+            self._note_longest()
         taken, state, refused = self._longest
-        calls = self._calls
         return Linearization(
             answer,
-            tuple(calls[each] for each in taken),
+            tuple(self._calls[each] for each in taken),
             state,
-            tuple(calls[each] for each in refused),
-            self._steps,
+            tuple(self._calls[each] for each in refused),
+            self.steps,
         )
 
 

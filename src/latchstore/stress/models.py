@@ -1,7 +1,8 @@
 """What one thread alone would get: the models that histories are checked against.
 
-A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Two more methods are
-used if a model has them: ``part`` (see `HasParts`) and ``is_read`` (see `HasReads`).
+A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Three more methods
+are used if a model has them: ``part`` (see `HasParts`), ``is_read`` (`HasReads`), ``may_answer``
+(`HasOutlook`).
 
 Thread safety: a model holds no state of its own; states are handed in and returned.
 """
@@ -81,6 +82,14 @@ class HasReads(Protocol):
 
     def is_read(self, operation: Any, answer: Any) -> bool:
         """Tell whether an operation with that answer leaves every state that allows the answer as it is."""
+
+
+@runtime_checkable
+class HasOutlook(Protocol):
+    """A model that knows which answers are out of reach. Searches are shorter by that."""
+
+    def may_answer(self, state: Any, operation: Any, answer: Any) -> bool:
+        """Tell whether an operation may have an answer now, or after others; True if that is not known."""
 
 
 class KeyModel:

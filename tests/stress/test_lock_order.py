@@ -113,7 +113,7 @@ class OurLocks:
     """A table lock of ours and a latch, made while locks write down their order."""
 
     def __init__(self, order: LockOrder) -> None:
-        with recorded(Scope(OurLocks), order):
+        with recorded(Scope(OurLocks, DictMemoryStore), order):
             self.table = TableLock(ReadWriteLock(), 5.0)
             self.latch = Latch()
 
@@ -156,7 +156,7 @@ def test_a_latch_and_both_sides_of_our_table_lock_are_a_circle(side: str) -> Non
 
 def test_a_lock_that_is_only_tried_for_closes_no_circle() -> None:
     order = LockOrder()
-    with recorded(Scope(OurLocks), order):
+    with recorded(Scope(OurLocks, DictMemoryStore), order):
         one, two = threading.Lock(), threading.Lock()
     with one, two:
         pass

@@ -354,7 +354,7 @@ def _native_round(
     history = History(())
     try:
         recording = all(fault.recorded for fault in plan.faults)
-        with recorded(Scope(factory), order) if recording else nullcontext():
+        with recorded(Scope(factory, AbstractStore), order) if recording else nullcontext():
             store = factory(**options)
             history = run_native(
                 store,

@@ -1,8 +1,10 @@
 """Locks, queues, threads and clocks that do as the scheduler says, in the place of the system's.
 
-For the time of a search the names of the standard library that make threads wait are replaced: in
-``threading``, ``queue`` and ``time``, in ``readerwriterlock`` (where they stand as the default of
-``lock_factory``), and in the modules under test.
+For the time of a search the names of the standard library that make threads wait are replaced in all modules
+that are loaded; in those under test also where they are attributes of classes or defaults of parameters, and
+the locks that these modules have made before (``standing.py``). Threads that are not controlled get real
+locks, whatever name they use. Conditions, events, semaphores, barriers, timers, queues and executors are
+written in Python upon these, so the scheduler controls them without more.
 
 Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
 """
@@ -16,18 +18,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import ModuleType
-from typing import Any
+from contextlib import contextmanager
+from types import FrameType, GenericAlias, ModuleType
+from typing import Any, cast
 
 from latchstore.delivery.waiting import clock
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
-from latchstore.stress.scheduler import Task, current_task
+from latchstore.stress.scheduler import Scheduler
+from latchstore.stress.standing import replace_standing
 from latchstore.stress.substitution import substituted
+from latchstore.stress.tasks import Task, current_task
 
 _Lock = _thread.allocate_lock
-_RLock = threading.RLock
 _SimpleQueue = queue.SimpleQueue
+
+#: Who has a lock that was taken by a thread that is not controlled, before or after a run.
+OUTSIDE = Task(cast("Scheduler", None), -1, "outside of the run")
 
 
 class _Real(threading.local):
@@ -67,21 +73,23 @@ class CooperativeLock:
         Whether it is one of those by which a Condition waits: nobody is to blame for holding it.
     """
 
-    def __init__(self, task: Task, for_waiting: bool = False) -> None:
+    def __init__(
+        self, task: Task | None, label: str, owner: object | None = None, for_waiting: bool = False
+    ) -> None:
         self.holder: Task | None = None
         self.for_waiting = for_waiting
-        self.label: str
-        owner, self.label = (None, "a condition") if for_waiting else maker_of(sys._getframe(2))
+        self.label = label
         self.owner: object = self if owner is None else owner
         # Of the parts of a reader/writer lock its handles note what there is to note.
         self._noted = not for_waiting and not (owner and note_handles(owner, self.label, _begin))
-        self._scheduler = task.scheduler
-        if not for_waiting:
-            self._scheduler.locks.append(self)
+        if task is not None and not for_waiting:
+            task.scheduler.locks.append(self)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it, or let others run until it is free."""
-        task = self._caller()
+        task = current_task()
+        if task is None:
+            return self._acquire_outside(blocking and timeout < 0)
         scheduler = task.scheduler
         scheduler.point(task)
         deadline = None if timeout < 0 else scheduler.clock() + timeout
@@ -103,14 +111,15 @@ class CooperativeLock:
         holder, self.holder = self.holder, None
         if holder is None:
             raise RuntimeError("release unlocked lock")
-        if not self.for_waiting:
-            holder.held.remove(self)
-        if self._noted:
-            holder.in_order.remove(self)
-        self._scheduler.wake(self)
+        if holder is not OUTSIDE:
+            if not self.for_waiting:
+                holder.held.remove(self)
+            if self._noted:
+                holder.in_order.remove(self)
+            holder.scheduler.wake(self)
         task = current_task()
         if task is not None:
-            self._scheduler.point(task)
+            task.scheduler.point(task)
 
     def locked(self) -> bool:
         """Tell whether somebody has it."""
@@ -121,27 +130,34 @@ class CooperativeLock:
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    def _caller(self) -> Task:
-        task = current_task()
-        if task is None:
-            # Before or after the run, when the threads of the run stand still.
-            if self.holder is not None:
-                raise RuntimeError(
-                    f"the lock made at {self.label} is held by {self.holder!r}, which stands still"
-                )
-            return Task(self._scheduler, -1, "outside")
-        return task
+    def forget(self) -> None:
+        """Be free, whoever had it: the run of that task is over."""
+        self.holder = None
+
+    def _at_fork_reinit(self) -> None:
+        self.forget()
+
+    def _acquire_outside(self, must: bool) -> bool:
+        """Take it before or after the run, when the threads of the run stand still."""
+        if self.holder is None:
+            self.holder = OUTSIDE
+            return True
+        if must:
+            raise RuntimeError(
+                f"the lock made at {self.label} is held by {self.holder!r}, which stands still"
+            )
+        return False
 
 
 class CooperativeRLock(CooperativeLock):
     """In the place of ``threading.RLock``."""
 
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
+    def __init__(self, task: Task | None, label: str) -> None:
+        super().__init__(task, label)
         self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        task = self._caller()
+        task = current_task() or OUTSIDE
         if self.holder is not task and not super().acquire(blocking, timeout):
             return False
         self._count += 1
@@ -150,16 +166,23 @@ class CooperativeRLock(CooperativeLock):
     __enter__ = acquire
 
     def release(self) -> None:
-        if self.holder is not current_task():
+        if self.holder is not (current_task() or OUTSIDE):
             raise RuntimeError("cannot release un-acquired lock")
         self._count -= 1
         if not self._count:
             super().release()
 
+    def forget(self) -> None:
+        super().forget()
+        self._count = 0
+
     # What a Condition asks of such a lock.
 
     def _is_owned(self) -> bool:
-        return self.holder is current_task()
+        return self.holder is (current_task() or OUTSIDE)
+
+    def _recursion_count(self) -> int:
+        return self._count if self._is_owned() else 0
 
     def _release_save(self) -> int:
         count, self._count = self._count, 0
@@ -192,11 +215,16 @@ class CooperativeQueue:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the first item, or let others run until there is one."""
+        if block and timeout is not None and timeout < 0:
+            raise ValueError("'timeout' must be a non-negative number")
         task = current_task()
         if task is not None:
-            task.scheduler.point(task)
+            scheduler = task.scheduler
+            scheduler.point(task)
+            deadline = None if timeout is None else scheduler.clock() + timeout
             while not self._items and block:
-                if not task.scheduler.wait(task, self, timeout):
+                left = None if deadline is None else max(0.0, deadline - scheduler.clock())
+                if not scheduler.wait(task, self, left):
                     break
         if not self._items:
             raise queue.Empty
@@ -222,23 +250,80 @@ def _controlled() -> Task | None:
     return None if _real.wanted else current_task()
 
 
-def _lock() -> Any:
-    task = _controlled()
-    return _Lock() if task is None else CooperativeLock(task)
+class _Kind(type):
+    """What is put in the place of a class, or of a function that makes objects.
+
+    It is a class, so it is not bound as a method where a class has it as an attribute, and stands in
+    annotations; calling it makes a real object in threads that are not controlled.
+    """
+
+    kinds: tuple[type, ...] = ()
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        task = _controlled()
+        # The frame of the code that asks for the object.
+        return cls.real(*args, **options) if task is None else cls.make(task, sys._getframe(1))
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.kinds)
+
+    def real(cls, *args: Any, **options: Any) -> Any:
+        """Make a real one."""
+        raise NotImplementedError
+
+    def make(cls, task: Task, frame: FrameType) -> Any:
+        """Make a cooperative one."""
+        raise NotImplementedError
+
+
+class _LockKind(_Kind):
+    kinds = (_thread.LockType, CooperativeLock)
+
+    def real(cls, *args: Any, **options: Any) -> Any:
+        return _thread.allocate_lock()
+
+    def make(cls, task: Task, frame: FrameType) -> Any:
+        owner, label = maker_of(frame)
+        return CooperativeLock(task, label, owner)
+
+
+class _RLockKind(_Kind):
+    kinds = (_thread.RLock, CooperativeRLock)
+
+    def real(cls, *args: Any, **options: Any) -> Any:
+        return _thread.RLock(*args, **options)
+
+    def make(cls, task: Task, frame: FrameType) -> Any:
+        return CooperativeRLock(task, maker_of(frame)[1])
+
+
+class _SimpleQueueKind(_Kind):
+    kinds = (_SimpleQueue, CooperativeQueue)
+
+    def real(cls, *args: Any, **options: Any) -> Any:
+        return _SimpleQueue(*args, **options)
+
+    def make(cls, task: Task, frame: FrameType) -> Any:
+        return CooperativeQueue()
+
+
+class Lock(metaclass=_LockKind):
+    """In the place of the class ``threading.Lock``."""
+
+
+class RLock(metaclass=_RLockKind):
+    """In the place of ``threading.RLock``."""
+
+
+class SimpleQueue(metaclass=_SimpleQueueKind):
+    """In the place of the class ``queue.SimpleQueue``."""
+
+    __class_getitem__: Any = classmethod(GenericAlias)
 
 
 def _waiter() -> Any:
     task = _controlled()
-    return _Lock() if task is None else CooperativeLock(task, for_waiting=True)
-
-
-def _rlock() -> Any:
-    task = _controlled()
-    return _RLock() if task is None else CooperativeRLock(task)
-
-
-def _simple_queue() -> Any:
-    return _SimpleQueue() if _controlled() is None else CooperativeQueue()
+    return _Lock() if task is None else CooperativeLock(task, "a condition", for_waiting=True)
 
 
 def _sleep(seconds: float) -> None:
@@ -316,10 +401,11 @@ def _thread_join(thread: threading.Thread, timeout: float | None = None) -> None
 def _replacements() -> list[tuple[object, object]]:
     """Return what is replaced: each original, and what is put in its place."""
     return [
-        (_Lock, _lock),
-        (threading.Lock, _lock),
-        (_RLock, _rlock),
-        (_SimpleQueue, _simple_queue),
+        (_Lock, Lock),
+        (threading.Lock, Lock),
+        (threading.RLock, RLock),
+        (_thread.RLock, RLock),
+        (_SimpleQueue, SimpleQueue),
         (_REAL_TIMES["sleep"], _sleep),
         (_REAL_TIMES["time"], _clock("time", 1.0, float(_START))),
         (_REAL_TIMES["time_ns"], _clock("time_ns", 10**9, _START * 10**9)),
@@ -331,16 +417,54 @@ def _replacements() -> list[tuple[object, object]]:
     ]
 
 
-def cooperative(modules: Iterable[ModuleType]) -> AbstractContextManager[None]:
-    """Replace what makes threads wait, in the standard library and in the modules under test."""
+#: Stand-ins for locks that were there before the runs.
+_standing: list[CooperativeLock] = []
+
+
+def _stand_in(lock: Any, name: str) -> Any:
+    """Return what is put in the place of a lock or queue that the code under test has made before."""
+    if isinstance(lock, _SimpleQueue):
+        return CooperativeQueue() if lock.empty() else None
+    if repr(lock).startswith("<locked"):
+        return None
+    new = (CooperativeRLock if isinstance(lock, _thread.RLock) else CooperativeLock)(None, name)
+    _standing.append(new)
+    return new
+
+
+def _real_one(stand_in: Any, name: str) -> Any:
+    """Return what is put in the place of a stand-in that a module has made while it was loaded."""
+    if isinstance(stand_in, CooperativeQueue):
+        return _SimpleQueue()
+    return _thread.RLock() if isinstance(stand_in, CooperativeRLock) else _thread.allocate_lock()
+
+
+def begin_run(scheduler: Scheduler) -> None:
+    """Let go of locks that are older than the run, which one that was broken off may have kept."""
+    for lock in _standing:
+        lock.forget()
+    scheduler.locks.extend(_standing)
+
+
+@contextmanager
+def cooperative(modules: Iterable[ModuleType]) -> Iterator[None]:
+    """Replace what makes threads wait: names in all modules, and the locks of the modules under test."""
+    under_test = list(modules)
     thread = threading.Thread
-    return substituted(
-        modules,
-        _replacements(),
-        (
-            (threading, "_allocate_lock", _waiter),
-            (thread, "__init__", _thread_init),
-            (thread, "start", _thread_start),
-            (thread, "join", _thread_join),
-        ),
+    patches = (
+        (threading, "_allocate_lock", _waiter),
+        (thread, "__init__", _thread_init),
+        (thread, "start", _thread_start),
+        (thread, "join", _thread_join),
     )
+    undo: list[Callable[[], None]] = []
+    with substituted(under_test, _replacements(), patches, everywhere=True) as change:
+        try:
+            undo = replace_standing(under_test, _stand_in)
+            yield
+        finally:
+            _standing.clear()
+            # What was loaded meanwhile has made stand-ins from the beginning.
+            replace_standing(change.newly_loaded(), _real_one, CooperativeLock | CooperativeQueue)
+            for step in reversed(undo):
+                step()

@@ -80,7 +80,7 @@ class RecordingLock:
         self.release()
 
 
-def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[None]:
+def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[object]:
     """Have locks that are made meanwhile by the code under test write down their order.
 
     Locks that may be taken twice by a thread (RLock) are left as they are.

@@ -7,7 +7,8 @@ calling something, are *points*. At a point the strategy may give the turn to an
 to wait for a lock, a queue or another thread gives up its turn by itself (``cooperative.py``).
 
 The clock of a run counts points, a microsecond each, and jumps ahead when everybody waits for something with
-a timeout. So nothing depends on how fast the machine is: the same strategy gives the same run.
+a timeout; no wait but a sleep times out before that. So nothing depends on how fast the machine is: the same
+strategy gives the same run.
 
 A thread may wait by polling: it looks, sleeps for a moment, and looks again. Each sleep in a row lets others
 run for longer, so that looks which find nothing new do not fill the schedule.
@@ -23,21 +24,29 @@ import linecache
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, place_of
-from latchstore.stress.places import checks_of, points_of
+from latchstore.stress.lock_order import LockOrder, frame_outside, place_of
+from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait, raise_in
 from latchstore.stress.result import Problem, Step
+from latchstore.stress.standstill import (
+    Blocked,
+    blocked_of,
+    circle_of_locks,
+    nobody_wakes,
+    stuck_on_locks,
+    table_of,
+)
+from latchstore.stress.tasks import TASKS, Task, TaskExit, Turn
+from latchstore.stress.tracing import Tracer
 
 #: Seconds of the clock of a run that a point takes.
 _POINT = 1e-6
-
-#: The tasks by the identifiers of their threads; how a thread finds out whether it is controlled.
-_TASKS: dict[int, Task] = {}
 
 #: Points after which a run counts as hanging.
 LIMIT = 300_000
@@ -54,83 +63,6 @@ _FRUITLESS_JUMPS = 100
 
 #: How often a thread that is told to end may go on all the same.
 _PATIENCE = 50
-
-
-class TaskExit(BaseException):
-    """Ends a thread when its run is over."""
-
-
-class Turn(NamedTuple):
-    """One turn of a task in a schedule.
-
-    Attributes
-    ----------
-    task : int
-    points : int
-        How many points it had.
-    interrupted : bool
-        Whether the task could have gone on.
-    ready : tuple of int
-        The tasks that could have had the next turn.
-    """
-
-    task: int
-    points: int
-    interrupted: bool
-    ready: tuple[int, ...]
-
-
-class Task:
-    """One thread of a run.
-
-    Attributes
-    ----------
-    number : int
-    name : str
-    waiting : object or None
-        What it waits for; None if it can run.
-    deadline : float or None
-        On the clock of the run: seconds.
-    jumps : int
-        How often the clock has jumped to its deadline since a thread was last woken, started or ended.
-    held : list of NamedLock
-        The locks that it has taken and not given back.
-    in_order : list of NamedLock
-        Those that count for the order of locks: reader/writer locks as a whole, not their parts.
-    """
-
-    def __init__(self, scheduler: Scheduler, number: int, name: str) -> None:
-        self.scheduler = scheduler
-        self.number = number
-        self.name = name
-        self.waiting: object | None = None
-        self.deadline: float | None = None
-        self.timed_out = False
-        self.jumps = 0
-        # Points that its last sleep was to let others have, and the point at which that ended.
-        self.nap = 0
-        self.awake = 0
-        self.done = False
-        self.held: list[NamedLock] = []
-        self.in_order: list[NamedLock] = []
-        self.frame: FrameType | None = None
-        # Released by whoever gives the turn to this task, acquired by itself.
-        self.gate: threading.Lock = _thread.allocate_lock()
-        self.gate.acquire()
-        self.refused = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can run."""
-        return not self.done and self.waiting is None
-
-    def __repr__(self) -> str:
-        return f"<Task {self.number} {self.name}>"
-
-
-def current_task() -> Task | None:
-    """Return the task that the calling thread is, if it is controlled."""
-    return _TASKS.get(get_ident())
 
 
 class Strategy(Protocol):
@@ -169,12 +101,16 @@ class Scheduler:
     ) -> None:
         self._strategy = strategy
         self._traced = traced
+        self.tracer: Tracer = Tracer(self, traced)
         self._limit = limit
         self._recording = recording
         self._running: Task | None = None
         self._ending = False
         self._free = True
-        self._next_choice: float = inf
+        #: How many sections are under way in which a task keeps its turn, such as imports.
+        self.pinned = 0
+        #: The point at which the strategy is to be asked; read by the trace function at each of them.
+        self.next_choice: float = inf
         # Set when the last task has ended; a lock, as Event is one of those that are made cooperative.
         self._finished = _thread.allocate_lock()
         self._jumped = 0.0
@@ -186,6 +122,8 @@ class Scheduler:
         self.locks: list[Any] = []
         self.turns: list[Turn] = []
         self.steps: list[Step] = []
+        #: The threads that had not ended when `table` was last called: when the run failed.
+        self.blocked: list[Blocked] = []
         #: Called where CPython may raise an exception from outside, if it is set: puts in faults.
         self.at_check: Callable[[Task], None] | None = None
 
@@ -199,7 +137,8 @@ class Scheduler:
         body : callable
             Runs without being interrupted until `release` is called.
         timeout : float
-            Seconds of real time after which the run is given up, for what blocks outside of this control.
+            Seconds of real time after which the run is given up. A thread that waits in earnest, for
+            something that is not under control, is given up much sooner.
         """
         task = self.adopt("main")
         thread = threading.Thread(target=self.control, args=(task, body), daemon=True)
@@ -207,21 +146,71 @@ class Scheduler:
         self._finished.acquire()
         task.gate.release()
         thread.start()
-        ended = self._finished.acquire(timeout=timeout)
-        if ended:
+        ended = self._watch(timeout)
+        if ended and not task.abandoned:
             thread.join(timeout)
         return ended
+
+    def _watch(self, timeout: float) -> bool:
+        """Wait for the end; end the run if a thread waits in earnest."""
+        watch = RealWaitWatch()
+        for _ in range(max(1, int(timeout / LOOK_EVERY))):
+            if self._finished.acquire(timeout=LOOK_EVERY):
+                return True
+            running = self._running
+            ident = None if running is None else self.ident_of(running)
+            if running is not None and ident is not None and watch.is_blocked(ident, self.now):
+                others = {each.name: self.ident_of(each) for each in self.tasks if each is not running}
+                text = describe_wait(running.name, ident, others)
+                self.problem = self.problem or Problem("blocked", f"{text}\n{self.table()}")
+                return self._abandon(running, timeout)
+        running = self._running
+        if running is not None:
+            self._abandon(running, 0.0)
+        return False
+
+    def _abandon(self, task: Task, timeout: float) -> bool:
+        """End the run without a task that cannot be told to; return whether all others have ended."""
+        task.abandoned = True
+        self._ending = True
+        self.next_choice = -1
+        logging.disable(logging.CRITICAL)
+        ident = self.ident_of(task)
+        if ident is not None:
+            raise_in(ident, TaskExit)  # for when it goes on
+        left = self._left()
+        if left:
+            self._running = left[0]
+            left[0].gate.release()
+            return self._finished.acquire(timeout=timeout)
+        return True
+
+    def ident_of(self, task: Task) -> int | None:
+        """Return the identifier of the thread of a task."""
+        return next((ident for ident, each in list(TASKS.items()) if each is task), None)
+
+    def _left(self) -> list[Task]:
+        return [each for each in self.tasks if not (each.done or each.abandoned)]
 
     def release(self) -> None:
         """Let the strategy have its say from now on."""
         self._free = False
         self._turn_began = self.now
-        self._next_choice = self._strategy.next_choice(self.now)
+        self.next_choice = self._strategy.next_choice(self.now)
 
     def hold(self) -> None:
         """Have tasks change only where they must."""
         self._free = True
-        self._next_choice = inf
+        self.next_choice = inf
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Have no other task come in, unless the calling one has to wait."""
+        self.pinned += 1
+        try:
+            yield
+        finally:
+            self.pinned -= 1
 
     def adopt(self, name: str) -> Task:
         """Make a task for a thread that is about to start, which is to call `control`."""
@@ -233,28 +222,33 @@ class Scheduler:
 
     def control(self, task: Task, body: Callable[[], None]) -> None:
         """Run a body in the calling thread, as a task."""
-        _TASKS[get_ident()] = task
+        TASKS[get_ident()] = task
         task.gate.acquire()
         try:
             if not self._ending:
-                sys.settrace(self._trace_call)
+                sys.settrace(self.tracer.trace_call)
                 body()
         except TaskExit:
             pass
         finally:
             sys.settrace(None)
-            del _TASKS[get_ident()]
+            del TASKS[get_ident()]
             task.frame = None
             task.done = True
             self._leave(task)
 
     def _leave(self, task: Task) -> None:
         """Give the turn away for good."""
+        if task.abandoned:
+            return  # the others have been told to end
         if task.number == 0:
             self._ending = True
         self._note_change()
         self.wake(task)
-        left = [each for each in self.tasks if not each.done]
+        left = self._left()
+        if self._ending and left:
+            # What is broken off now says so in logs, which is no news.
+            logging.disable(logging.CRITICAL)
         if not left:
             self._finished.release()
         elif self._ending:
@@ -272,26 +266,34 @@ class Scheduler:
     def point(self, task: Task) -> None:
         """Let the strategy give the turn to another task, if it wants to now."""
         self.now += 1
-        if self.now >= self._next_choice:
-            self._ask(task)
+        if self.now >= self.next_choice:
+            self.ask(task)
 
-    def _ask(self, task: Task) -> None:
-        if self._ending or self._free:
+    def ask(self, task: Task) -> None:
+        """Let the strategy give the turn to another task, at a point at which it wants to be asked."""
+        if task.abandoned:
+            raise TaskExit
+        if self._ending or self._free or self.pinned:
             return
         if self.now > self._limit:
             self.fail(Problem("hang", f"no end after {self._limit:,} points\n{self.table()}"))
         clock = self.clock()
         for each in self.tasks:
-            if each.deadline is not None and each.deadline <= clock:
+            if each.asleep and each.deadline is not None and each.deadline <= clock:
                 self._time_out(each)
         chosen = self._strategy.choose(task, [each for each in self.tasks if each.ready])
-        self._next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
+        self.next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
         if chosen is not task:
             self._hand_over(task, chosen)
 
     def wait(self, task: Task, what: object, timeout: float | None) -> bool:
         """Wait until `wake` is called for something; return whether that was in time."""
         self._refuse_if_ending(task)
+        if timeout is None:
+            stuck = circle_of_locks(task, what)
+            if stuck:
+                task.waiting = what
+                self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
         task.waiting = what
         task.deadline = None if timeout is None or timeout < 0 else self.clock() + timeout
         task.timed_out = False
@@ -306,7 +308,11 @@ class Scheduler:
         """Let others run for some time, and for longer if the task does nothing but sleep."""
         in_a_row = self.now - task.awake <= _BETWEEN_NAPS
         task.nap = min(2 * task.nap, _LONGEST_NAP) if in_a_row and task.nap else 1
-        self.wait(task, "its sleep to end", max(seconds, task.nap * _POINT))
+        task.asleep = True
+        try:
+            self.wait(task, "its sleep to end", max(seconds, task.nap * _POINT))
+        finally:
+            task.asleep = False
         task.awake = self.now
 
     def wake(self, what: object) -> None:
@@ -334,7 +340,7 @@ class Scheduler:
         if self._free:
             return ready[0]
         chosen = self._strategy.choose(None, ready)
-        self._next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
+        self.next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
         return chosen
 
     def _pass_time(self, task: Task) -> None:
@@ -344,14 +350,14 @@ class Scheduler:
         again and again, and no other thread goes on because of that, waits for one of the others that have a
         deadline; if all of them are like that, it is a deadlock as well.
         """
-        stuck = self._stuck_on_locks()
+        stuck = stuck_on_locks(self.tasks)
         deadlines = {each: each.deadline for each in self.tasks if each.deadline is not None}
         first = [deadline for each, deadline in deadlines.items() if each.jumps < _FRUITLESS_JUMPS]
         if deadlines and not first:
             numbers = ", ".join(str(each.number) for each in deadlines)
             stuck = stuck or f"threads wait again and again for what no thread does: {numbers}"
         if stuck or not first:
-            self.fail(Problem("deadlock", f"{stuck or 'no thread can go on'}\n{self.table()}"))
+            self.fail(Problem("deadlock", f"{stuck or nobody_wakes(self.tasks)}\n{self.table()}"))
         self._jumped += max(0.0, min(first) - self.clock())
         clock = self.clock()
         for each, deadline in deadlines.items():
@@ -400,42 +406,10 @@ class Scheduler:
             logging.disable(logging.CRITICAL)
         raise TaskExit
 
-    def _stuck_on_locks(self) -> str:
-        """Say which threads wait for locks that nobody will give back; empty if none does."""
-        for task in self.tasks:
-            seen: list[Task] = []
-            each: Task | None = task
-            while each is not None and each not in seen:
-                seen.append(each)
-                lock: Any = each.waiting
-                if not hasattr(lock, "holder") or lock.for_waiting:
-                    break
-                holder: Task | None = lock.holder
-                if holder is not None and holder.done:
-                    return f"thread {each.number} waits for a lock that thread {holder.number} took and kept"
-                each = holder
-            else:
-                if each is not None:
-                    circle = seen[seen.index(each) :]
-                    return "threads wait for each other: " + " -> ".join(
-                        str(one.number) for one in [*circle, each]
-                    )
-        return ""
-
     def table(self) -> str:
-        """Return who holds what and waits for what, as a table."""
-        rows = [("thread", "holds", "waits for", "at")]
-        for task in self.tasks:
-            if not task.done:
-                held = ", ".join(dict.fromkeys(lock.label for lock in task.held)) or "nothing"
-                waiting = "nothing" if task.waiting is None else getattr(task.waiting, "label", None)
-                name = f"{task.number} ({task.name})"
-                rows.append((name, held, waiting or str(task.waiting), place_of(self._frame_of(task))))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        """Return who holds what and waits for what, as a table; note it for `blocked`."""
+        self.blocked = [blocked_of(task, self.frame_of(task)) for task in self.tasks if not task.done]
+        return table_of(self.blocked)
 
     def kept_locks(self) -> Problem | None:
         """Return a problem if a lock is still held by a thread that has ended."""
@@ -448,20 +422,19 @@ class Scheduler:
 
     # -- what people read -------------------------------------------------------------------------
 
-    def _frame_of(self, task: Task) -> FrameType | None:
+    def frame_of(self, task: Task) -> FrameType | None:
         """Return the innermost frame of a task in the code under test."""
-        for ident, each in list(_TASKS.items()):
-            if each is task:
-                frame = sys._current_frames().get(ident)
-                while frame is not None and not self._traced(frame.f_code):
-                    frame = frame.f_back
-                return frame or frame_outside(sys._current_frames().get(ident))
-        return None
+        ident = self.ident_of(task)
+        innermost = None if ident is None else sys._current_frames().get(ident)
+        frame = innermost
+        while frame is not None and not self._traced(frame.f_code):
+            frame = frame.f_back
+        return frame or frame_outside(innermost)
 
     def _record(self, task: Task) -> None:
         if task.number == 0:
             return  # it only waits for the others
-        frame = self._frame_of(task)
+        frame = self.frame_of(task)
         if frame is None:
             self.steps.append(Step(task.number, "", "ends" if task.done else "begins"))
             return
@@ -470,31 +443,3 @@ class Scheduler:
         if waiting is not None:
             line += f"  (waits for {waiting})"
         self.steps.append(Step(task.number, place_of(frame), line))
-
-    def trace_again(self, task: Task) -> None:
-        """Trace the calling thread again, which Python stops when the trace function has raised something."""
-        if not task.done:
-            sys.settrace(self._trace_call)
-
-    # -- tracing ----------------------------------------------------------------------------------
-
-    def _trace_call(self, frame: FrameType, event: str, arg: Any) -> Any:
-        points = points_of(frame.f_code) if self._traced(frame.f_code) else None
-        if not points:
-            return None
-        task = _TASKS[get_ident()]
-
-        def trace(frame: FrameType, event: str, arg: Any) -> Any:
-            if event == "opcode" and frame.f_lasti in points:
-                self.now += 1
-                if self.now >= self._next_choice:
-                    self._ask(task)
-            if self.at_check is not None and event == "opcode" and frame.f_lasti in checks_of(frame.f_code):
-                self.at_check(task)
-            return trace
-
-        # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
-        frame.f_trace = trace
-        frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
-        return trace

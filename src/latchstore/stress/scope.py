@@ -1,15 +1,18 @@
 """Which code is under test: where threads may change, and whose locks are made cooperative.
 
-Thread safety: nothing here changes but a cache, by single operations of a dict.
+Thread safety: nothing here changes but caches, by single operations of a dict.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterator
+import sysconfig
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from latchstore.programs import PROGRAMS
@@ -19,30 +22,101 @@ _PACKAGE = Path(__file__).parent.parent
 #: Parts of this package that are not the store.
 _NOT_UNDER_TEST = tuple(str(_PACKAGE / name) for name in PROGRAMS)
 
+#: Modules of the standard library whose classes others inherit from, and that are never under test by that:
+#: threads do not change in them, or the harness itself stands on them.
+_NEVER_INHERITED = frozenset(
+    {
+        "abc",
+        "builtins",
+        "contextlib",
+        "dataclasses",
+        "enum",
+        "threading",
+        "typing",
+        "_thread",
+        "unittest.case",
+    }
+)
+
+_LIBRARIES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} - {None, ""}
+)
+
 
 class Scope:
-    """The files of the store under test: its package, or its file if it is in none, and latchstore.
+    """The files of the code under test.
+
+    By default they are those of the top-level packages of the subjects: of the module of a function, and of
+    the modules of a class and of those that it inherits from. A subject whose module is in no package brings
+    the modules that lie beside it, those of the standard library and of ``site-packages`` apart.
 
     Parameters
     ----------
-    factory : callable
-        Makes the store: a class, or a function.
+    *subjects : object
+        Classes, functions, or objects whose classes count.
+    modules : iterable of str
+        Names of modules and packages to take instead.
+
+    Raises
+    ------
+    ImportError
+        If one of `modules` cannot be imported.
     """
 
-    def __init__(self, factory: Callable[..., Any]) -> None:
-        module = inspect.getmodule(inspect.unwrap(factory))
-        paths = [str(_PACKAGE)]
-        if module is not None:
-            package = sys.modules.get(module.__name__.partition(".")[0])
-            own = getattr(package, "__path__", None)
-            file = getattr(module, "__file__", None)
-            # A class of a package with many others, such as tests: its module alone.
-            paths.extend(own if own and _is_library(own) else [file] if file else [])
-        self._paths = tuple(paths)
+    def __init__(self, *subjects: object, modules: Iterable[str] = ()) -> None:
+        self._trees: tuple[str, ...] = ()
+        self._files: set[str] = set()
+        self._directories: set[str] = set()
         self._known: dict[CodeType, bool] = {}
+        named = [importlib.import_module(name) for name in modules]
+        for module in named:
+            self._add_module(module)
+        self._named = bool(named)
+        for subject in subjects:
+            self.add(subject)
+
+    def add(self, subject: object) -> None:
+        """Take the packages of a class, a function or an object, unless modules were named."""
+        if self._named:
+            return
+        subject = inspect.unwrap(subject) if callable(subject) else subject
+        classes = subject.__mro__ if isinstance(subject, type) else type(subject).__mro__
+        for cls in () if isinstance(subject, FunctionType) else classes:
+            if cls is subject or cls.__module__ not in _NEVER_INHERITED:
+                self._add_package(sys.modules.get(cls.__module__))
+        self._add_package(inspect.getmodule(subject))
+        self._known.clear()
+
+    def _add_package(self, module: ModuleType | None) -> None:
+        if module is None:
+            return
+        package = sys.modules.get(module.__name__.partition(".")[0], module)
+        if _is_of_standard_library(package):
+            self._add_module(module)  # its file alone
+        elif getattr(package, "__path__", None):
+            self._add_module(package)
+        else:
+            file = getattr(module, "__file__", None)
+            directory = os.path.dirname(file) if file else ""
+            if file and not directory.startswith(_LIBRARIES):
+                self._directories.add(directory)
+            self._add_module(module)
+
+    def _add_module(self, module: ModuleType) -> None:
+        path = getattr(module, "__path__", None)
+        if path:
+            self._trees = tuple({*self._trees, *(os.path.join(each, "") for each in path)})
+        file = getattr(module, "__file__", None)
+        if file and not path:
+            # The code of a module that is frozen into the interpreter has no name of a file.
+            self._files |= {file, f"<frozen {module.__name__}>"}
 
     def __contains__(self, file: str) -> bool:
-        return file.startswith(self._paths) and not file.startswith(_NOT_UNDER_TEST)
+        if file.startswith(_NOT_UNDER_TEST):
+            return False
+        return (
+            file in self._files or file.startswith(self._trees) or os.path.dirname(file) in self._directories
+        )
 
     def traced(self, code: CodeType) -> bool:
         """Tell whether threads may change inside a code object."""
@@ -52,12 +126,28 @@ class Scope:
         return known
 
     def modules(self) -> Iterator[ModuleType]:
-        """Return the modules under test, and readerwriterlock's."""
+        """Return the modules under test that are loaded, and readerwriterlock's, which make locks."""
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if file and (file in self or name.startswith("readerwriterlock")):
+            if isinstance(file, str) and (file in self or name.startswith("readerwriterlock")):
                 yield module
 
+    def switched_within(self) -> tuple[str, ...]:
+        """Return the names of the modules in whose code controlled threads have been so far."""
+        files = {code.co_filename for code, traced in list(self._known.items()) if traced}
+        names = {module.__file__: module.__name__ for module in self.modules()}
+        return tuple(sorted(names.get(file, file) for file in files))
 
-def _is_library(path: list[str]) -> bool:
-    return any("site-packages" in each or "dist-packages" in each for each in path)
+    def has_python(self, subject: type) -> bool:
+        """Tell whether a class has a method written in Python in the code under test."""
+        functions = (_function_of(value) for cls in subject.__mro__ for value in vars(cls).values())
+        return any(each is not None and self.traced(each.__code__) for each in functions)
+
+
+def _function_of(value: Any) -> FunctionType | None:
+    value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+    return value if isinstance(value, FunctionType) else None
+
+
+def _is_of_standard_library(module: ModuleType) -> bool:
+    return module.__name__.partition(".")[0] in sys.stdlib_module_names

@@ -15,7 +15,7 @@ from typing import Literal
 
 from latchstore.stress.controlled import Laboratory, Program, Run
 from latchstore.stress.result import LockEdge
-from latchstore.stress.scheduler import Strategy, Turn
+from latchstore.stress.scheduler import Strategy
 from latchstore.stress.strategies import (
     AtRandom,
     Priorities,
@@ -24,6 +24,7 @@ from latchstore.stress.strategies import (
     following_schedules,
     schedule_of,
 )
+from latchstore.stress.tasks import Turn
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload
 

@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterator, Sequence
 from math import inf
 
-from latchstore.stress.scheduler import Task, Turn
+from latchstore.stress.tasks import Task, Turn
 
 #: Which task runs, and for how many points; without a number until it cannot go on.
 Schedule = tuple[tuple[int, int | None], ...]

@@ -1,17 +1,150 @@
 """Putting other objects in the place of the standard library's, for a time.
 
+Objects are found by their identity, so it does not matter by which name a module has imported them.
+
 Thread safety: one substitution at a time in a process.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
+
+#: Modules that keep what they have: the interpreter's own, and the harness.
+_LEFT_ALONE = ("_thread", "builtins", "importlib.", "_frozen_importlib", "latchstore.stress.")
+
+#: For each set of originals, by the name of a module: how many names it had, and which are for originals.
+_names: dict[frozenset[int], dict[str, tuple[int, tuple[str, ...]]]] = {}
+
+
+class Substitution:
+    """What is replaced while it is entered, and put back afterwards.
+
+    Parameters
+    ----------
+    replacements : iterable of pairs
+        Originals, and what is put in their place: wherever a module has a global name for one of them.
+    """
+
+    def __init__(self, replacements: Iterable[tuple[object, object]]) -> None:
+        pairs = tuple(replacements)
+        self._forward = {id(original): (original, new) for original, new in pairs}
+        self._backward = {id(new): (new, original) for original, new in pairs}
+        self._names = _names.setdefault(frozenset(self._forward), {})
+        self._undo: list[Callable[[], None]] = []
+        self._seen: set[str] = set()
+
+    def put(self, target: Any, name: str, new: object) -> None:
+        """Set an attribute until the end."""
+        old = getattr(target, name)
+        self._undo.append(lambda: setattr(target, name, old))
+        setattr(target, name, new)
+
+    def later(self, step: Callable[[], None]) -> None:
+        """Have something called at the end."""
+        self._undo.append(step)
+
+    def replace_in(self, modules: Iterable[ModuleType]) -> None:
+        """Replace global names of modules."""
+        for module in modules:
+            if not module.__name__.startswith(_LEFT_ALONE):
+                for name in self._names_in(module):
+                    found = self._forward.get(id(vars(module).get(name)))
+                    if found is not None:
+                        self.put(module, name, found[1])
+
+    def _names_in(self, module: ModuleType) -> tuple[str, ...]:
+        """Return the global names that a module has for originals; looked for again if it has got others."""
+        names = vars(module)
+        # hot path: a process has a thousand modules, and few of them have any.
+        size, found = self._names.get(module.__name__, (-1, ()))
+        if size != len(names):
+            found = tuple(
+                name
+                for name, value in list(names.items())
+                if id(value) in self._forward and not (name == "_CRLock" and module.__name__ == "threading")
+            )
+            self._names[module.__name__] = len(names), found
+        return found
+
+    def replace_within(self, modules: Iterable[ModuleType]) -> None:
+        """Replace what the classes and functions of modules have besides: attributes and defaults."""
+        for module in modules:
+            for value in list(vars(module).values()):
+                if getattr(value, "__module__", None) != module.__name__:
+                    continue
+                if isinstance(value, FunctionType):
+                    self._replace_in_function(value)
+                elif isinstance(value, type):
+                    self._replace_in_class(value)
+
+    def _replace_in_class(self, cls: type) -> None:
+        for name, value in list(vars(cls).items()):
+            inner = getattr(value, "__func__", value)
+            if id(inner) in self._forward:
+                new = self._forward[id(inner)][1]
+                # A function written in Python is bound as a method, as the one written in C was not.
+                self.put_raw(cls, name, staticmethod(new) if isinstance(new, FunctionType) else new)
+            elif isinstance(inner, FunctionType):
+                self._replace_in_function(inner)
+
+    def put_raw(self, cls: type, name: str, new: object) -> None:
+        """Set an attribute of a class until the end, as the class itself has it."""
+        old = vars(cls)[name]
+        self._undo.append(lambda: setattr(cls, name, old))
+        setattr(cls, name, new)
+
+    def _replace_in_function(self, function: FunctionType) -> None:
+        """Replace defaults of parameters, and the default factories of dataclasses, which are in cells."""
+        if function.__defaults__:
+            defaults = tuple(self._new(value) for value in function.__defaults__)
+            if defaults != function.__defaults__:
+                self.put(function, "__defaults__", defaults)
+        if function.__kwdefaults__:
+            named = {name: self._new(value) for name, value in function.__kwdefaults__.items()}
+            if named != function.__kwdefaults__:
+                self.put(function, "__kwdefaults__", named)
+        for cell in function.__closure__ or ():
+            new = self._forward.get(id(_content(cell)))
+            if new is not None:
+                self.put(cell, "cell_contents", new[1])
+
+    def _new(self, value: object) -> object:
+        found = self._forward.get(id(value))
+        return value if found is None else found[1]
+
+    def note_loaded(self) -> None:
+        """Note which modules are loaded; those that come later are found by `put_back_in`."""
+        self._seen = set(sys.modules)
+
+    def newly_loaded(self) -> list[ModuleType]:
+        """Return the modules that were loaded since, which have imported what was put in the place."""
+        return [sys.modules[name] for name in set(sys.modules) - self._seen if sys.modules[name] is not None]
+
+    def end(self) -> None:
+        """Put everything back."""
+        for module in self.newly_loaded():
+            for name, value in list(vars(module).items()):
+                found = self._backward.get(id(value))
+                if found is not None:
+                    setattr(module, name, found[1])
+        for step in reversed(self._undo):
+            step()
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None  # empty
+
+
+def loaded() -> list[ModuleType]:
+    """Return all modules of the process, the harness's own apart."""
+    return [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
 
 
 @contextmanager
@@ -19,56 +152,32 @@ def substituted(
     modules: Iterable[ModuleType],
     replacements: Iterable[tuple[object, object]],
     patches: Iterable[tuple[Any, str, object]] = (),
-) -> Iterator[None]:
+    everywhere: bool = False,
+) -> Iterator[Substitution]:
     """Replace objects wherever modules have names for them.
 
     Parameters
     ----------
     modules : iterable of module
-        Those under test. ``threading``, ``queue`` and ``time`` come on top.
+        Those under test.
     replacements : iterable of pairs
-        Originals, and what is put in their place: names of modules, and defaults of the parameters of their
-        classes, such as ``lock_factory``.
+        Originals, and what is put in their place: names of modules, attributes of their classes, and defaults
+        of the parameters of their functions, such as ``lock_factory``.
     patches : iterable of triples
         An object, the name of an attribute of it, and the new value of that.
+    everywhere : bool
+        Whether names of all modules that are loaded are replaced, and not only of those under test and of
+        ``threading``, ``queue`` and ``time``.
     """
-    undo: list[Callable[[], None]] = []
-
-    def put(target: Any, name: str, new: object) -> None:
-        old = getattr(target, name)
-        undo.append(lambda: setattr(target, name, old))
-        setattr(target, name, new)
-
-    by_identity = {id(original): (original, new) for original, new in replacements}
+    change = Substitution(replacements)
+    under_test = list(modules)
+    standard = [sys.modules[name] for name in ("threading", "queue", "time") if name in sys.modules]
     try:
-        for module in {threading, queue, time, *modules}:
-            for name, value in list(vars(module).items()):
-                if id(value) in by_identity:
-                    put(module, name, by_identity[id(value)][1])
-                elif isinstance(value, type) and value.__module__ == module.__name__:
-                    _put_defaults(value, by_identity, put)
+        change.replace_in(loaded() if everywhere else {*standard, *under_test})
+        change.replace_within(under_test)
         for target, name, new in patches:
-            put(target, name, new)
-        yield
+            change.put(target, name, new)
+        change.note_loaded()
+        yield change
     finally:
-        for step in reversed(undo):
-            step()
-
-
-def _put_defaults(
-    cls: type, by_identity: dict[int, tuple[object, object]], put: Callable[[Any, str, object], None]
-) -> None:
-    initialise = vars(cls).get("__init__")
-    if not isinstance(initialise, FunctionType):
-        return
-    if initialise.__defaults__:
-        defaults = tuple(by_identity.get(id(value), (None, value))[1] for value in initialise.__defaults__)
-        if defaults != initialise.__defaults__:
-            put(initialise, "__defaults__", defaults)
-    if initialise.__kwdefaults__:
-        named = {
-            name: by_identity.get(id(value), (None, value))[1]
-            for name, value in initialise.__kwdefaults__.items()
-        }
-        if named != initialise.__kwdefaults__:
-            put(initialise, "__kwdefaults__", named)
+        change.end()

@@ -1,0 +1,186 @@
+"""Threads that wait in earnest, for something that the scheduler does not control: found, and described.
+
+Only one thread of a run is to be at work. If it is in the same call for a second, and has used no processor
+time meanwhile, it waits; the scheduler then ends the run, as nobody else would.
+
+Thread safety: called by a thread that is not of the run. It looks at frames of threads that stand still, and
+evaluates nothing but names, attributes and items of builtin containers.
+"""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import linecache
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from inspect import getattr_static
+from itertools import islice
+from pathlib import Path
+from types import FrameType, MemberDescriptorType, ModuleType
+
+from latchstore.stress.lock_order import frame_outside, place_of
+
+#: Seconds between two looks at a run.
+LOOK_EVERY = 0.2
+
+#: Looks after which a thread that is still in the same call is taken to wait.
+_LOOKS = 5
+
+#: Seconds of processor time that a thread may use meanwhile: none, but for the precision of the clock.
+_IDLE = 0.02
+
+_NOTHING = object()
+
+
+class RealWaitWatch:
+    """Looks at the thread that has the turn, again and again."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, ...] = ()
+        self._began = 0.0
+        self._looks = 0
+
+    def is_blocked(self, ident: int, now: int) -> bool:
+        """Tell whether a thread has been in the same call for so many looks, at the same point of the run."""
+        frame = sys._current_frames().get(ident)
+        if frame is None or frame.f_globals.get("__name__") == "latchstore.stress.scheduler":
+            self._last = ()
+            return False
+        seen = (ident, now, id(frame), frame.f_lasti)
+        used = _processor_time(ident)
+        if seen != self._last or used - self._began > _IDLE:
+            self._last, self._began, self._looks = seen, used, 0
+            return False
+        self._looks += 1
+        return self._looks >= _LOOKS
+
+
+def _processor_time(ident: int) -> float:
+    """Return the seconds that a thread has been at work; 0 where the system does not tell."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return 0.0
+    try:
+        return time.clock_gettime(time.pthread_getcpuclockid(ident))
+    except OSError:
+        return 0.0
+
+
+def raise_in(ident: int, error: type[BaseException]) -> None:
+    """Raise something in a thread as soon as it goes on."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
+
+
+def describe_wait(name: str, ident: int, others: Mapping[str, int | None]) -> str:
+    """Say what a thread waits for, where, and who has it.
+
+    Parameters
+    ----------
+    name, ident : str and int
+        Of the thread.
+    others : mapping
+        The identifiers of the other threads of the run, by their names.
+    """
+    frames = sys._current_frames()
+    frame = frame_outside(frames.get(ident))
+    if frame is None:
+        return f"{name} waits for something that is not under control"
+    text = _text_at(frame)
+    lock = _receiver(text, frame)
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    place = f"{place_of(frame)}: {line}"
+    if not hasattr(lock, "acquire") and not hasattr(lock, "wait"):
+        return f"{name} waits in a call that is not under control, at {place}"
+    holder = _holder(lock, {each: frames.get(other or 0) for each, other in others.items()}, others)
+    return (
+        f"{name} waits for a real {type(lock).__name__}, {_name_of(lock) or text}, at {place}\n"
+        f"held by {holder or 'a thread that is not known'}. Threads change only in the code under test, and "
+        "the lock of this code is not cooperative: name its module as one to switch within"
+    )
+
+
+def _text_at(frame: FrameType) -> str:
+    """Return the source of the expression that a frame is in."""
+    positions = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
+    if positions is None or None in positions or positions[0] != positions[1]:
+        return ""
+    line, _, begin, end = positions
+    assert line is not None
+    return linecache.getline(frame.f_code.co_filename, line).encode()[begin:end].decode(errors="replace")
+
+
+def _receiver(text: str, frame: FrameType) -> object:
+    """Return the object whose method an expression calls, or else that it names."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        return None
+    if isinstance(node, ast.Call):
+        node = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+    found = _value(node, frame)
+    return None if found is _NOTHING else found
+
+
+def _value(node: ast.expr, frame: FrameType) -> object:
+    """Return the value of a name, or of an attribute of one, without running code."""
+    if isinstance(node, ast.Name):
+        for names in (frame.f_locals, frame.f_globals):
+            if node.id in names:
+                return names[node.id]
+    if isinstance(node, ast.Attribute):
+        owner = _value(node.value, frame)
+        found = _NOTHING if owner is _NOTHING else getattr_static(owner, node.attr, _NOTHING)
+        return found.__get__(owner) if isinstance(found, MemberDescriptorType) else found
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        container = _value(node.value, frame)
+        if type(container) in (dict, list, tuple):
+            try:
+                return container[node.slice.value]  # type: ignore[index]
+            except LookupError:
+                pass
+    return _NOTHING
+
+
+def _name_of(lock: object) -> str | None:
+    """Return the global name that a module has for a lock."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType):
+            for name, value in list(vars(module).items()):
+                if value is lock:
+                    return f"{module.__name__}.{name}"
+    return None
+
+
+def _holder(
+    lock: object, frames: Mapping[str, FrameType | None], idents: Mapping[str, int | None]
+) -> str | None:
+    """Return who has a lock, and where: by its representation, or by the ``with`` that a thread is in."""
+    owner = re.search(r"owner=(\d+)", repr(lock)) if type(lock).__module__ == "_thread" else None
+    for name, frame in frames.items():
+        if owner is not None and idents[name] == int(owner[1]):
+            return f"{name}, at {place_of(frame_outside(frame))}"
+        while frame is not None:
+            for node in _withs_around(frame):
+                if any(_value(item.context_expr, frame) is lock for item in node.items):
+                    file = Path(frame.f_code.co_filename).name
+                    return f"{name}, which is at {place_of(frame)} in the 'with' of {file}:{node.lineno}"
+            frame = frame.f_back
+    return None
+
+
+def _withs_around(frame: FrameType) -> Iterator[ast.With]:
+    """Yield the ``with`` statements whose block a frame is in."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename)))
+    except SyntaxError:
+        return
+    line, first = frame.f_lineno, frame.f_code.co_firstlineno
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.With)
+            and node.lineno >= first
+            and node.body[0].lineno <= line <= (node.end_lineno or 0)
+        ):
+            yield node

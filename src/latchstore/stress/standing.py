@@ -1,0 +1,142 @@
+"""Locks that were there before the run: global names, attributes of classes, and parts of such objects.
+
+They are found in the modules under test and in ``concurrent.futures``, and stand-ins are put in their place.
+A lock that somebody holds, or for which somebody waits, is left as it is.
+
+Thread safety: called by one thread while no other is in the code under test.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+#: Modules of the standard library that hold locks of their own while they start threads or wake them.
+ALSO = ("concurrent.futures.thread", "concurrent.futures._base")
+
+#: Where the classes are from whose objects are made of locks.
+_MADE_OF_LOCKS = ("threading", "queue", "concurrent.futures.thread")
+
+#: Objects that are looked at.
+_MOST = 50_000
+
+StandIn = Callable[[Any, str], Any]
+
+
+#: What makes a thread wait in C.
+REAL = _thread.LockType | _thread.RLock | SimpleQueue  # type: ignore[type-arg]
+
+
+def replace_standing(
+    modules: Iterable[ModuleType], stand_in: StandIn, kinds: Any = REAL
+) -> list[Callable[[], None]]:
+    """Put stand-ins in the place of the locks that modules have; return what puts the locks back.
+
+    Parameters
+    ----------
+    modules : iterable of module
+    stand_in : callable
+        Returns what is put in the place of a lock, which it is given with its name; None: the lock stays.
+    kinds : type or union of types
+        What is replaced.
+    """
+    search = _Search({module.__name__ for module in modules} | set(_MADE_OF_LOCKS), stand_in, kinds)
+    for name in (*sorted(search.modules), *ALSO):
+        module = sys.modules.get(name)
+        if module is not None and name not in ("threading", "queue"):
+            search.look_into(module, name)
+    return search.undo
+
+
+class _Search:
+    """One walk over the objects that modules have names for."""
+
+    def __init__(self, modules: set[str], stand_in: StandIn, kinds: Any) -> None:
+        self.modules = modules
+        self._kinds = kinds
+        self.undo: list[Callable[[], None]] = []
+        self._stand_in = stand_in
+        # By identity; with the original, so that no identity is given away twice.
+        self._known: dict[int, tuple[object, object]] = {}
+        self._seen: set[int] = set()
+
+    def look_into(self, owner: Any, name: str) -> None:
+        """Replace what an object has in its attributes, and look into those."""
+        waiting: list[tuple[Any, str]] = [(owner, name)]
+        while waiting and len(self._seen) < _MOST:
+            owner, name = waiting.pop()
+            if id(owner) in self._seen or _is_waited_for(owner):
+                continue
+            self._seen.add(id(owner))
+            attributes = self._attributes(owner)
+            if any(isinstance(value, threading.Thread) and value.is_alive() for _, value in attributes):
+                continue  # that thread may wait for what would be replaced
+            for attribute, value in attributes:
+                new = self._new(value, f"{name}.{attribute}")
+                if new is not None:
+                    self._put(owner, attribute, value, new)
+                elif self._is_of_interest(value):
+                    waiting.append((value, f"{name}.{attribute}"))
+
+    def _new(self, value: Any, name: str) -> Any:
+        known = self._known.get(id(value))
+        if known is not None:
+            return known[1]
+        if isinstance(value, BuiltinMethodType | MethodType) and id(value.__self__) in self._known:
+            # A condition has the methods of its lock among its attributes.
+            return getattr(self._known[id(value.__self__)][1], value.__name__, None)
+        if not isinstance(value, self._kinds):
+            return None
+        new = self._stand_in(value, name)
+        if new is not None:
+            self._known[id(value)] = (value, new)
+        return new
+
+    def _is_of_interest(self, value: Any) -> bool:
+        if isinstance(value, threading.Thread | threading.local | ModuleType | FunctionType):
+            return False
+        kind = value if isinstance(value, type) else type(value)
+        return kind.__module__ in self.modules or isinstance(value, functools.cached_property)
+
+    def _put(self, owner: Any, attribute: str, old: object, new: object) -> None:
+        try:
+            setattr(owner, attribute, new)
+        except (AttributeError, TypeError):
+            return  # cannot be changed: then it stays, and whoever waits for it is reported
+
+        def put_back() -> None:
+            # Not if the code under test has put something else there meanwhile.
+            if getattr(owner, attribute, None) is new:
+                setattr(owner, attribute, old)
+
+        self.undo.append(put_back)
+
+    def _attributes(self, owner: Any) -> list[tuple[str, Any]]:
+        """Return the attributes of an object: locks first, as others may be parts of them."""
+        own = _own_attributes(owner)
+        return sorted(own.items(), key=lambda item: not isinstance(item[1], self._kinds))
+
+
+def _own_attributes(owner: Any) -> dict[str, Any]:
+    own = dict(getattr(owner, "__dict__", {}))
+    for cls in type(owner).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__"):
+                try:
+                    own[name] = object.__getattribute__(owner, name)
+                except AttributeError:
+                    continue
+    return own
+
+
+def _is_waited_for(value: object) -> bool:
+    """Tell whether a real thread waits in a condition, or holds the lock of one."""
+    waiters = getattr(value, "_waiters", None) if isinstance(value, threading.Condition) else None
+    return bool(waiters)

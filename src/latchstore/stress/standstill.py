@@ -1,0 +1,112 @@
+"""Threads of a run that cannot go on: which wait for each other, what each holds and waits for, and where.
+
+Thread safety: called by whoever has the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latchstore.stress.lock_order import place_of
+
+if TYPE_CHECKING:
+    from latchstore.stress.tasks import Task
+
+
+class Blocked(NamedTuple):
+    """A thread that had not ended when the run failed.
+
+    Attributes
+    ----------
+    task, name : int and str
+        Its number among the tasks of the scheduler, and its name.
+    holds : tuple of str
+        The locks that it held, by where they were made.
+    waits_for : str or None
+        What it waited for; None if it could have gone on.
+    held_by : int or None
+        The number of the task that held it; None if it was no lock, or nobody held it.
+    where : str
+        The place in the code under test.
+    """
+
+    task: int
+    name: str
+    holds: tuple[str, ...]
+    waits_for: str | None
+    held_by: int | None
+    where: str
+
+
+def blocked_of(task: Task, frame: FrameType | None) -> Blocked:
+    """Return what a task holds and waits for."""
+    waits_for = None if task.waiting is None else getattr(task.waiting, "label", None) or str(task.waiting)
+    holder = _holder_of(task.waiting)
+    return Blocked(
+        task.number,
+        task.name,
+        tuple(dict.fromkeys(lock.label for lock in task.held)),
+        waits_for,
+        None if holder is None else holder.number,
+        place_of(frame),
+    )
+
+
+def table_of(blocked: Sequence[Blocked]) -> str:
+    """Return who holds what and waits for what, as a table."""
+    rows = [("thread", "holds", "waits for", "at")]
+    for each in blocked:
+        waiting = each.waits_for or "nothing"
+        if each.held_by is not None:
+            waiting += f", held by {each.held_by}" if each.held_by >= 0 else ", held outside of the run"
+        rows.append((f"{each.task} ({each.name})", ", ".join(each.holds) or "nothing", waiting, each.where))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def stuck_on_locks(tasks: Sequence[Task]) -> str:
+    """Say which threads wait for locks that nobody will give back; empty if none does."""
+    for task in tasks:
+        found = _stuck_from(task, task.waiting, timeouts=True)
+        if found:
+            return found
+    return ""
+
+
+def circle_of_locks(task: Task, what: object) -> str:
+    """Say with whom a task is about to wait in a circle that no timeout ends; empty if with nobody."""
+    return _stuck_from(task, what, timeouts=False)
+
+
+def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
+    seen = [task]
+    each = task
+    while (holder := _holder_of(what)) is not None:
+        if holder.done:
+            return f"thread {each.number} waits for a lock that thread {holder.number} took and kept"
+        if holder in seen:
+            circle = [*seen[seen.index(holder) :], holder]
+            return "threads wait for each other: " + " -> ".join(str(one.number) for one in circle)
+        if holder.deadline is not None and not timeouts:
+            break
+        seen.append(holder)
+        each, what = holder, holder.waiting
+    return ""
+
+
+def _holder_of(what: Any) -> Task | None:
+    """Return who has the lock that a task waits for; None if it is no lock."""
+    if not hasattr(what, "holder") or what.for_waiting:
+        return None
+    holder: Task | None = what.holder
+    return holder
+
+
+def nobody_wakes(tasks: Sequence[Task]) -> str:
+    """Say that all threads wait for what no thread does any more."""
+    waiting = ", ".join(str(each.number) for each in tasks if not each.done and each.number)
+    return f"no thread can go on: nobody is left to wake up threads {waiting}"

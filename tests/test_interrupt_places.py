@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from latchstore.contract.with_lock import for_with
 from tests.interrupts import places
 from tests.interrupts.striker import set_exception
 
@@ -75,9 +76,19 @@ def everything(lock: Any, items: list[int], nothing: Any) -> int:
     return number + sum(each for each in kept)
 
 
+def keyword(setting: Iterator[object]) -> None:
+    """Call a function of C with a keyword, after what the iterator does.
+
+    From 3.14 on only the specialised instruction checks, and one that has been traced is not specialised.
+    """
+    [*setting]
+    dict([("item", 1)], number=3)
+
+
 def codes() -> set[CodeType]:
     """Return the function's code, and that of what it calls."""
-    found = [each.__code__ for each in (everything, called, generated, Managed.__enter__, Managed.__exit__)]
+    functions = (everything, keyword, called, generated, Managed.__enter__, Managed.__exit__)
+    found = [each.__code__ for each in functions]
     for code in found:
         found += [each for each in code.co_consts if isinstance(each, CodeType)]
     return set(found)
@@ -104,11 +115,15 @@ def is_known(code: CodeType, offset: int) -> bool:
     return offset in places.checks(code)
 
 
+def setting_one() -> Iterator[object]:
+    """Return what sets an exception when it is iterated over."""
+    ident, kind = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(KeyboardInterrupt)
+    return map(set_exception, [ident], [kind])
+
+
 def raised_before(number: int) -> tuple[CodeType, int] | None:
     """Set an exception before one bytecode; return where it is raised, None if there are no so many."""
-    setting = map(
-        set_exception, [ctypes.c_ulong(threading.get_ident())], [ctypes.py_object(KeyboardInterrupt)]
-    )
+    setting = setting_one()
     passed = 0
 
     def before(frame: FrameType, event: str, argument: object) -> Any:
@@ -116,6 +131,7 @@ def raised_before(number: int) -> tuple[CodeType, int] | None:
         if event == "opcode":
             passed += 1
             if passed == number:
+                frame.f_trace_opcodes = False  # else 3.15 checks at the beginning of a `with`
                 sys.settrace(None)
                 # Not a call, at whose end it would be raised in this function.
                 [*setting]
@@ -129,7 +145,7 @@ def raised_before(number: int) -> tuple[CodeType, int] | None:
         frame.f_trace_opcodes = True
         return before
 
-    lock = threading.Lock()
+    lock = for_with(threading.Lock())
     traced = sys.gettrace()
     sys._getframe().f_trace_opcodes = True
     try:
@@ -154,8 +170,13 @@ def is_over(error: BaseException) -> bool:
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_pending_is_raised_at_the_places_of_the_table_and_at_each_of_its_instructions() -> None:
     for _ in range(100):
-        everything(threading.Lock(), [1, 0, 2], None)  # the interpreter specialises what runs often
+        # The interpreter specialises what runs often.
+        everything(for_with(threading.Lock()), [1, 0, 2], None)
+        keyword(iter(()))
     found = set()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        keyword(setting_one())
+    found.add(place_of(caught.value.__traceback__))
     number = 1
     while (place := raised_before(number)) is not None:
         found.add(place)
@@ -184,7 +205,7 @@ def test_signals_are_raised_at_the_places_of_the_table() -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for _ in range(3_000):
-            lock = threading.Lock()
+            lock = for_with(threading.Lock())
             try:
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 6e-5))
                 for _ in range(10):

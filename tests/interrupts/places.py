@@ -2,9 +2,9 @@
 
 The interpreter looks for exceptions from outside (signals, ``PyThreadState_SetAsyncExc``) where it reads its
 "eval breaker": at the end of an instruction that has called something written in C, on entry of a Python
-function, and at a jump backward. `CHECKS` names the instructions; `test_places.py` measures them. What is
-raised there has the place of the instruction itself, the exception table included: the end of the call in
-``with lock:`` belongs to no ``with``, and the call in ``try: return f()`` belongs to the ``try``.
+function, and at a jump backward. `CHECKS` names the instructions; `test_interrupt_places.py` measures them.
+What is raised there has the place of the instruction itself, the exception table included: the end of the
+call in ``with lock:`` belongs to no ``with``, and the call in ``try: return f()`` belongs to the ``try``.
 
 MemoryError comes from an instruction that asks for memory, before it has done anything (`ALLOCATIONS`), or
 out of a call. Instructions that ask for none in the cases that matter, such as loading a method or storing an
@@ -36,8 +36,10 @@ CHECKS: dict[tuple[int, int], frozenset[str]] = {
     ),
     (3, 12): frozenset({"CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}),
     (3, 13): frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}),
-    # From its source; nobody has measured it here. The beginning of a `with` is a CALL there.
+    # The beginning of a `with` is a CALL like any other there; see contract/with_lock.py.
     (3, 14): frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}),
+    # That CALL does not check: one right after the LOAD_SPECIAL that has looked up `__enter__`.
+    (3, 15): frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}),
 }
 
 #: On entry of a function, and when a generator goes on after ``yield``.
@@ -78,13 +80,17 @@ def checks(code: CodeType) -> frozenset[int]:
     """Return where code checks for exceptions from outside, entries aside."""
     names = checks_of_this_python()
     instructions = list(dis.get_instructions(code))
-    return frozenset(
-        each.offset
-        for each, following in zip(instructions, [*instructions[1:], None], strict=True)
-        if each.opname in names
-        # A comparison does so with the jump that it takes along.
-        and (each.opname != "COMPARE_OP" or (following is not None and "BACKWARD" in following.opname))
-    )
+    found = set()
+    previous = ""
+    for each, following in zip(instructions, [*instructions[1:], None], strict=True):
+        if each.opname == "COMPARE_OP":  # does so with the jump that it takes along
+            checking = following is not None and "BACKWARD" in following.opname
+        else:
+            checking = sys.version_info < (3, 15) or (previous, each.opname) != ("LOAD_SPECIAL", "CALL")
+        if checking and each.opname in names:
+            found.add(each.offset)
+        previous = each.opname
+    return frozenset(found)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from latchstore.contract.events import BaseEvent
+from latchstore.contract.with_lock import for_with
 
 __all__ = ["BaseEventManager", "get_event_manager", "set_event_manager"]
 
@@ -255,7 +256,7 @@ _event_manager: BaseEventManager | None = None
 
 # Guards the first assignment of `_event_manager`: of two threads that make a default, both get the same.
 # Nothing is called while it is held.
-_default_lock = threading.Lock()
+_default_lock = for_with(threading.Lock())
 
 # Makes the default; the room that has the event manager sets it (`set_default_class`).
 _default_class: Callable[[], BaseEventManager] | None = None
@@ -264,7 +265,7 @@ _default_class: Callable[[], BaseEventManager] | None = None
 def _renew_lock_in_child() -> None:
     """Replace the lock in a forked child: the thread that held it may not exist there."""
     global _default_lock
-    _default_lock = threading.Lock()
+    _default_lock = for_with(threading.Lock())
 
 
 if hasattr(os, "register_at_fork"):

@@ -30,6 +30,7 @@ from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.glob_pattern import matcher
 from latchstore.contract.matching import may_match
 from latchstore.contract.values import Change, cause_of, deletion
+from latchstore.contract.with_lock import for_with
 from latchstore.delivery.waiting import Waiters, other_threads_of_parent
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ class TryLatch:
         # Held while a function is called: microseconds, and no other lock is taken meanwhile. Reentrant only
         # for the moments in which a thread has it and `_holder` does not name that thread: whatever comes in
         # between (a signal handler, a finalizer) finds the section not begun, or over.
-        self._lock = threading.RLock()
+        self._lock = for_with(threading.RLock())
         # The identifier of the thread that is in the section, else 0.
         self._holder = 0
 

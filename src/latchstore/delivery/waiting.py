@@ -3,8 +3,8 @@
 Everything here stands on locks and queues that are written in C, and takes them by ``with``, or gives them
 back by one call in C. CPython raises exceptions from outside (signals, ``PyThreadState_SetAsyncExc``) when a
 call returns, when a Python function is entered and at backward jumps, and ``with`` has none of these between
-taking such a lock and the block (`Objects/../ceval`: no check of the eval breaker in ``BEFORE_WITH``). So no
-exception leaves one taken.
+taking such a lock and the block (no check of the eval breaker in ``BEFORE_WITH``); where it has one, on 3.14,
+``contract/with_lock.py`` keeps it out. So no exception leaves one taken.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from threading import get_ident
 from typing import TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.with_lock import for_with
 
 #: Seconds that waits are measured in. Tests that freeze time, or let it jump, replace the functions of `time`
 #: (by name, as freezegun and mocks do, or in place, as time-machine does): no wait is to be endless or short.
@@ -200,7 +201,7 @@ class Latch:
 
     def __init__(self) -> None:
         # Held while `during` calls its function: microseconds, and no other lock is taken meanwhile.
-        self._lock = threading.Lock()
+        self._lock = for_with(threading.Lock())
         # The identifier of the thread that is in the section, else 0. Set right after the lock was taken and
         # taken back right before it is given back, with no point in between at which CPython runs a signal
         # handler or a finalizer; so whoever comes in the middle of a section of its own thread finds it.

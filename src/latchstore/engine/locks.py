@@ -23,9 +23,9 @@ Thread safety:
    that come at the same time one at least finds the other.
 2. `holder` is set right after the mutex was taken and taken back right before it is given back; CPython runs
    no signal handler and no finalizer in between, as it does that when calls return, when functions are
-   entered and at backward jumps. So whoever comes in the middle of a section of its own thread finds that,
-   and is refused instead of waiting for itself. Readers are found in the same way: each has its thread's
-   identifier.
+   entered and at backward jumps (for 3.14, whose ``with`` begins with a call, see ``contract/with_lock.py``).
+   So whoever comes in the middle of a section of its own thread finds that, and is refused instead of
+   waiting for itself. Readers are found in the same way: each has its thread's identifier.
 3. A reader is taken away by the first operation of a ``finally``, one call in C.
 4. Nobody sleeps in the mutex while it is held for long: a thread that finds a holder lets others run, then
    sleeps for moments, and takes the mutex when it is free. A thread that is woken with the mutex in its hands
@@ -47,6 +47,7 @@ from threading import get_ident
 from typing import NoReturn, Protocol
 
 from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.with_lock import for_with
 from latchstore.delivery.waiting import YIELDS, clock
 
 #: Seconds of a sleep between two looks at a lock, first and longest.
@@ -124,7 +125,7 @@ class ReadWriteLock:
         self.holder: int = 0
         # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made.
         # Made last: the harness, which replaces such locks, finds the readers.
-        self.mutex: threading.Lock = threading.Lock()
+        self.mutex: threading.Lock = for_with(threading.Lock())
 
     def gen_rlock(self) -> ReadHandle:
         """Return a new handle for one reader."""

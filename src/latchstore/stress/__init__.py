@@ -1,11 +1,65 @@
-"""The stress harness: records what threads do to a store, and proves from that whether it was correct.
+"""The stress harness: records what threads do to an object, and proves from that whether it was correct.
 
-``python -m latchstore stress`` runs it, the pytest plugin runs it in a test, and `linearizable_store` in
-`latchstore.stress.check` is what both a test and a program can call. README.md beside this file says what is
-checked and what was found.
+`Test` is for any class, see docs/proving-your-class.md; ``python -m latchstore stress --test module:Class``
+runs one, and pytest does. ``python -m latchstore stress`` without it puts a store under stress, as does
+`linearizable_store` in a test. README.md beside this file tells what is checked and what was found.
 
 It is a program, which the store does not load; it may import all other rooms, but for other programs. Begin
-with ``check.py``, which goes from a factory to a verdict; ``workloads`` has what threads do, ``recording.py``
-what is noted of it, ``linearizability.py`` and the other checkers what is proved, ``controlled.py`` and
-``scheduler.py`` how one thread at a time is run.
+with ``testing`` for classes, and with ``check.py`` for stores, which goes from a factory to a verdict;
+``workloads`` has what threads do to a store, ``recording.py`` what is noted of it, ``linearizability.py`` and
+the other checkers what is proved, ``controlled.py`` and ``scheduler.py`` how one thread at a time is run.
 """
+
+import importlib as _importlib
+import typing as _typing
+
+if _typing.TYPE_CHECKING:
+    from latchstore.stress.check import StressError, linearizable_store
+    from latchstore.stress.models import REFUSED, Model
+    from latchstore.stress.testing.answers import WAITING, Raised
+    from latchstore.stress.testing.case import Test
+    from latchstore.stress.testing.definition import blocking_operation, invariant, operation
+    from latchstore.stress.testing.exploration import Report, TestFailedError
+
+__all__ = [
+    "REFUSED",
+    "WAITING",
+    "Model",
+    "Raised",
+    "Report",
+    "StressError",
+    "Test",
+    "TestFailedError",
+    "blocking_operation",
+    "invariant",
+    "linearizable_store",
+    "operation",
+]
+
+#: What is loaded at its first use, so that pytest, which loads the plugin, does not load the harness.
+_LOADED_WHEN_USED = {
+    "REFUSED": "models",
+    "WAITING": "testing.answers",
+    "Model": "models",
+    "Raised": "testing.answers",
+    "Report": "testing.exploration",
+    "StressError": "check",
+    "Test": "testing.case",
+    "TestFailedError": "testing.exploration",
+    "blocking_operation": "testing.definition",
+    "invariant": "testing.definition",
+    "linearizable_store": "check",
+    "operation": "testing.definition",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LOADED_WHEN_USED.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_importlib.import_module(f"{__name__}.{module}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

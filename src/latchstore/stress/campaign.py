@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from latchstore.contract.store import AbstractStore
 from latchstore.delivery.event_manager import EventManager
@@ -145,18 +145,32 @@ def store_factory(name: str) -> Factory:
     PlanError
         If there is no such thing, or it makes no store.
     """
+    factory = named_object(name, "store")
+    return factory_of(factory, name)
+
+
+def named_object(name: str, what: str) -> Any:
+    """Return what is named as ``"module:Class"``.
+
+    Raises
+    ------
+    PlanError
+        If there is no such thing; `what` says what it is.
+    """
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
-        raise PlanError(f"store must be named as module:Class, got {name!r}")
+        raise PlanError(f"{what} must be named as module:Class, got {name!r}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # as ``python -m`` does: a module in the current directory is found
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        found = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
     except ImportError as error:
-        raise PlanError(f"store {name!r}: cannot import {module_name!r}: {error}") from error
+        raise PlanError(f"{what} {name!r}: cannot import {module_name!r}: {error}") from error
     except AttributeError as error:
-        raise PlanError(f"store {name!r}: module {module_name!r} has no {attribute!r}") from error
-    return factory_of(factory, name)
+        raise PlanError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from error
+    return found
 
 
 def factory_of(factory: object, name: str) -> Factory:

@@ -20,11 +20,13 @@ from latchstore.stress.campaign import (
     Progress,
     carry_out,
     checked_factory,
+    named_object,
     store_factory,
 )
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
+from latchstore.stress.result import Result
 from latchstore.stress.words import outcome_text
 from latchstore.stress.workloads import WORKLOADS, Workload
 
@@ -41,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "seconds."
     )
     parser.epilog = "Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown."
+    parser.add_argument(
+        "--test",
+        metavar="MODULE:CLASS",
+        help="run a test derived from latchstore.stress.Test, of any class; with it go --seconds, "
+        "--schedules, --seed, --report, --junit, --history and --json",
+    )
+    parser.add_argument("--schedules", type=_positive, metavar="N", help="of --test: how many at the most")
     parser.add_argument("--store", default=OUR_STORE, metavar="MODULE:CLASS", help="default: %(default)s")
     parser.add_argument(
         "--workload", default="all", metavar="NAMES", help=f"a list with commas, or all (default): {names}"
@@ -51,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--length", type=_positive, metavar="N", help="operations of a thread in one round or schedule"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, help="default: 0, or what the test has")
     parser.add_argument(
         "--schedule",
         choices=SCHEDULES,
@@ -90,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``stress``; return the exit code."""
+    if arguments.test:
+        return run_test(arguments)
     try:
         factory = store_factory(arguments.store)
         checked_factory(factory, ())
@@ -104,6 +115,39 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_as_json(outcome), indent=2))
     else:
         print(outcome_text(outcome))
+    _write_files(arguments, result)
+    return EXIT_CODES[result.answer]
+
+
+def run_test(arguments: argparse.Namespace) -> int:
+    """Run a test of any class; return the exit code."""
+    from latchstore.stress.testing.case import Test
+    from latchstore.stress.testing.result import as_json, result_of
+
+    try:
+        kind = named_object(arguments.test, "test")
+        if not (isinstance(kind, type) and issubclass(kind, Test)):
+            raise PlanError(f"test {arguments.test!r} must be derived from latchstore.stress.Test")
+        with _Screen(quiet=arguments.json) as screen:
+            report = kind.run(
+                seconds=arguments.seconds,
+                schedules=arguments.schedules,
+                seed=arguments.seed,
+                progress=lambda now: screen.show(Progress(now.seconds, now.calls, now.schedules)),
+            )
+    except (PlanError, TypeError, ValueError, NotImplementedError) as error:
+        print(f"latchstore stress: error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    result = result_of(report)
+    if arguments.json:
+        print(json.dumps(as_json(report), indent=2))
+    else:
+        print(report)
+    _write_files(arguments, result)
+    return EXIT_CODES[report.answer]
+
+
+def _write_files(arguments: argparse.Namespace, result: Result) -> None:
     if arguments.history:
         result.history.write(arguments.history)
     if arguments.report:
@@ -112,7 +156,6 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(result, arguments.report)
     if arguments.junit:
         write_junit(result, arguments.junit)
-    return EXIT_CODES[result.answer]
 
 
 # -- arguments ----------------------------------------------------------------------------------------
@@ -148,7 +191,7 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         arguments.threads or {"native": 4, "exhaustive": 2}.get(schedule, 3),
         seconds,
         arguments.ops,
-        arguments.seed,
+        arguments.seed or 0,
         schedule,
         arguments.length,
         [FAULTS[name] for name in _names(arguments.faults, FAULTS, "--faults")] if arguments.faults else (),

@@ -1,10 +1,12 @@
-"""The pytest plugin: ``@pytest.mark.stress(...)`` and the fixture ``linearizable_store``.
+"""The pytest plugin: classes derived from `Test`, ``@pytest.mark.stress(...)``, and ``linearizable_store``.
 
-It is found by pytest once latchstore is installed, and imports the harness only when the fixture is used.
+It is found by pytest once latchstore is installed, and imports the harness only when a test uses it.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,45 @@ _MARKER = (
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", _MARKER)
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: Any) -> pytest.Item | None:
+    """Collect a class that is derived from `latchstore.stress.Test` and has a `make` of its own."""
+    case = sys.modules.get("latchstore.stress.testing.case")
+    if case is None or not (isinstance(obj, type) and issubclass(obj, case.Test)):
+        return None
+    kind: Any = obj
+    if kind.make is case.Test.make or not vars(kind).get("__test__", True):
+        return None
+    item: pytest.Item = _TestItem.from_parent(collector, name=name, kind=kind)
+    return item
+
+
+class _TestItem(pytest.Item):
+    """Runs a `latchstore.stress.Test`."""
+
+    def __init__(self, *, kind: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.kind = kind
+        self.own_markers.extend(getattr(kind, "pytestmark", []))
+        self.keywords.update({mark.name: mark for mark in self.own_markers})
+
+    def runtest(self) -> None:
+        self.kind.run().check()
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from latchstore.stress.testing.exploration import TestFailedError
+
+        if isinstance(excinfo.value, TestFailedError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        try:
+            line = inspect.getsourcelines(self.kind)[1] - 1
+        except OSError:
+            line = 0
+        return self.path, line, self.name
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from latchstore.stress.history import History
 from latchstore.stress.verdict import Answer, Verdict
 
 #: What can go wrong besides the answers of the store.
-ProblemKind = Literal["deadlock", "hang", "crash", "lock order", "gil", "blocked"]
+ProblemKind = Literal["deadlock", "hang", "crash", "lock order", "gil", "blocked", "invariant", "validation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Problem:
         no store may raise. ``"lock order"``: locks were taken in orders that can deadlock. ``"gil"``: a
         free-threaded interpreter turned its GIL on during the run. ``"blocked"``: a thread waits for
         something that the scheduler does not control, so nothing is known of the code under test.
+        ``"invariant"``, ``"validation"``: those of a `Test` do not hold.
     text : str
         The whole story, of several lines perhaps; a deadlock's is a table of who holds what.
     """

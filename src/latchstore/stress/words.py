@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from latchstore.stress.campaign import Outcome
 from latchstore.stress.figures import OperationFigures
-from latchstore.stress.result import Result
+from latchstore.stress.result import Result, Step
 
 #: Characters of a cell that tells where a thread was.
 _WIDEST = 70
@@ -26,7 +26,7 @@ def outcome_text(outcome: Outcome) -> str:
     parts.extend(f"{problem.kind}: {problem.text.rstrip()}" for problem in result.problems)
     if result.answer == "invalid" and result.steps:
         parts.append(_history_table(result))
-        parts.append(_steps_table(result))
+        parts.append(steps_table(result.steps))
     parts.append(f"{_summary(outcome)}\nagain: {result.command}")
     return "\n\n".join(part for part in parts if part)
 
@@ -65,20 +65,20 @@ def _operation_table(figures: Sequence[OperationFigures]) -> str:
     for row in figures:
         times = (_duration(each) for each in (row.p50, row.p99, row.p999, row.slowest))
         rows.append((row.name, f"{row.count:,}", f"{row.per_second:,.0f}", *times, f"{row.errors:,}"))
-    return _table(rows)
+    return text_table(rows)
 
 
-def _steps_table(result: Result) -> str:
+def steps_table(steps: Sequence[Step]) -> str:
     """Return where each thread was when another got its turn, one column a thread."""
-    threads = sorted({step.thread for step in result.steps})
+    threads = sorted({step.thread for step in steps})
     rows = [tuple(f"thread {thread}" for thread in threads)]
-    for step in result.steps:
+    for step in steps:
         cell = f"{step.where}: {step.text}" if step.where else step.text
         rows.append(tuple(cell[:_WIDEST] if thread == step.thread else "" for thread in threads))
-    return "where each was when another thread got its turn:\n" + _table(rows, left=len(threads))
+    return "where each was when another thread got its turn:\n" + text_table(rows, left=len(threads))
 
 
-def _table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
+def text_table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
     """Return rows as lines, the first columns flush left, the others flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

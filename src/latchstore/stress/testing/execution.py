@@ -1,0 +1,259 @@
+"""Running a program once: under a scheduler, one thread at a time, or on native threads.
+
+Thread safety: each thread writes to records of its own; they are put together when all have ended.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from latchstore.stress.execution import Body, Execution, Stage, run_schedule
+from latchstore.stress.result import Problem, Step
+from latchstore.stress.scheduler import Strategy
+from latchstore.stress.scope import Scope
+from latchstore.stress.tasks import Turn
+from latchstore.stress.testing.answers import Answer, Record, answer_of, state_of
+from latchstore.stress.testing.definition import Definition
+from latchstore.stress.testing.program import Call, Program
+
+#: Seconds without a call that begins or returns after which native threads are taken to wait for ever.
+_PATIENCE = 10.0
+
+
+@dataclass
+class Run:
+    """What one run of a program gave.
+
+    Attributes
+    ----------
+    records : list of Record
+        By the time of their beginning.
+    state : Answer or None
+        The final state; None if there was no end.
+    problems : list of Problem
+    stuck : bool
+        Whether calls wait that nobody will wake.
+    turns : list of Turn
+    points : int
+    steps : list of Step
+        Where threads were switched, if that was to be recorded.
+    verdict : Verdict
+        Of the checker.
+    native : bool
+    """
+
+    records: list[Record]
+    state: Answer | None = None
+    problems: list[Problem] = field(default_factory=list)
+    stuck: bool = False
+    turns: list[Turn] = field(default_factory=list)
+    points: int = 0
+    steps: list[Step] = field(default_factory=list)
+    reason: str = ""
+    native: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.problems or self.reason)
+
+
+class _Play:
+    """One run: the calls of its threads and what they write down."""
+
+    def __init__(self, test: Definition, program: Program, invariants: Sequence[str]) -> None:
+        self.test = test
+        self.program = program
+        self.records: list[Record] = []
+        self.problems: list[Problem] = []
+        self.state: Answer | None = None
+        self._invariants = invariants
+        self._subject: Any = None
+        # How many calls are under way, of threads that a scheduler switches.
+        self._running = 0
+
+    def begin(self) -> Any:
+        """Return the object, after the calls before the threads."""
+        subject = self.test.make()
+        self.test.setup(subject)
+        for call in self.program.before:
+            self.do(call, subject)
+        return subject
+
+    def end(self, subject: Any) -> None:
+        """Make the calls after the threads, and look at the object."""
+        for call in self.program.after:
+            self.do(call, subject)
+        self.check_invariants(subject)
+        self.state = state_of(self.test, subject)
+        try:
+            self.test.validate(subject)
+        except Exception:
+            self.problems.append(Problem("validation", _last_lines()))
+
+    def do(self, call: Call, subject: Any) -> None:
+        """Make a call and write it down."""
+        record = Record(call, self.tick())
+        self.records.append(record)
+        self._running += 1
+        record.answer = answer_of(self.test, call, subject)
+        record.end = self.tick()
+        self._running -= 1
+
+    def check_invariants(self, subject: Any) -> None:
+        """Note the first invariant that does not hold."""
+        if self.problems:
+            return
+        for name in self._invariants:
+            try:
+                holds = getattr(self.test, name)(subject)
+            except Exception:
+                self.problems.append(Problem("invariant", f"{name} does not hold:\n{_last_lines()}"))
+                return
+            if holds is False:
+                self.problems.append(Problem("invariant", f"{name} does not hold: it returned False"))
+                return
+
+    def tick(self) -> int:
+        """Return a time later than all before."""
+        return time.monotonic_ns()
+
+    def run(self) -> Run:
+        """Return what was written down."""
+        return Run(sorted(self.records, key=lambda record: record.begin), self.state, self.problems)
+
+
+def _last_lines() -> str:
+    """Return the exception that is handled, with where it comes from."""
+    return traceback.format_exc(limit=-3).rstrip()
+
+
+# -- under a scheduler -------------------------------------------------------------------------------
+
+
+class _ScheduledPlay(_Play):
+    """A run under a scheduler, which a single thread at a time writes down."""
+
+    def __init__(self, test: Definition, program: Program, invariants: Sequence[str]) -> None:
+        super().__init__(test, program, invariants)
+        self._stage: Stage | None = None
+        self._now = 0
+
+    def bodies(self, stage: Stage) -> list[Body]:
+        """Make the object, and return what the threads do with it."""
+        self._stage, self._subject = stage, self.begin()
+        return [functools.partial(self._work, calls) for calls in self.program.threads]
+
+    def finish(self) -> None:
+        """Do what follows when all threads have ended."""
+        self.end(self._subject)
+        self.test.teardown(self._subject)
+
+    def _work(self, calls: Sequence[Call]) -> None:
+        assert self._stage is not None
+        for call in calls:
+            self.do(call, self._subject)
+            if not self._running and self._invariants:
+                with self._stage.undisturbed():
+                    self.check_invariants(self._subject)
+
+    def tick(self) -> int:
+        self._now += 1
+        return self._now
+
+
+def run_scheduled(
+    test: Definition,
+    program: Program,
+    invariants: Sequence[str],
+    strategy: Strategy,
+    scope: Scope,
+    *,
+    recording: bool = False,
+) -> Run:
+    """Run a program under a scheduler, inside `under_control`."""
+    play = _ScheduledPlay(test, program, invariants)
+    execution = run_schedule(
+        play.bodies, strategy, scope, finish=play.finish, seed=program.seed, recording=recording
+    )
+    run = play.run()
+    run.stuck = _waits_for_no_lock(execution)
+    if not run.stuck and not run.problems:
+        run.problems.extend(execution.problems)
+    run.turns, run.points = execution.turns, execution.points
+    run.steps = [step for step in execution.steps if step.thread < len(program.threads)]
+    return run
+
+
+def _waits_for_no_lock(execution: Execution) -> bool:
+    """Tell whether the run ended because nobody could go on, and no lock was the reason."""
+    deadlocked = any(problem.kind == "deadlock" for problem in execution.problems)
+    return deadlocked and bool(execution.blocked) and all(each.held_by is None for each in execution.blocked)
+
+
+# -- on native threads -------------------------------------------------------------------------------
+
+
+def run_native(test: Definition, program: Program, invariants: Sequence[str]) -> Run:
+    """Run a program on native threads, which begin at one moment."""
+    play = _NativePlay(test, program, invariants)
+    thread = threading.Thread(target=play.play, daemon=True)
+    thread.start()
+    before = -1
+    while thread.is_alive() and before != play.done:
+        before = play.done
+        thread.join(_PATIENCE)
+    run = play.run()
+    run.stuck, run.native = thread.is_alive(), True
+    return run
+
+
+class _NativePlay(_Play):
+    """A run on native threads."""
+
+    @property
+    def done(self) -> int:
+        """How many calls have begun or returned."""
+        return len(self.records) + sum(record.end is not None for record in self.records)
+
+    def play(self) -> None:
+        """Make the calls, all of them but for those of the program's threads in this thread."""
+        try:
+            subject = self.begin()
+            barrier = threading.Barrier(len(self.program.threads))
+
+            def work(calls: Sequence[Call]) -> None:
+                barrier.wait()
+                for call in calls:
+                    self.do(call, subject)
+
+            threads = [
+                threading.Thread(target=work, args=(calls,), daemon=True) for calls in self.program.threads
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.end(subject)
+            self.test.teardown(subject)
+        except Exception:
+            self.problems.append(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Have native threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

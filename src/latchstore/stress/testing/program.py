@@ -1,0 +1,149 @@
+"""What the threads of one schedule do: calls before them, calls of each thread, calls after them.
+
+Thread safety: a `Program` does not change.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from latchstore.stress.testing.arguments import ArgumentSource
+from latchstore.stress.testing.definition import Definition, OperationSpec
+
+#: The numbers of the threads that make the calls before and after the others.
+BEFORE = -1
+AFTER = -2
+
+#: How many calls there are before and after the threads, at the most.
+_AROUND = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of an operation.
+
+    Attributes
+    ----------
+    thread : int
+        From 0; `BEFORE` or `AFTER` for those that are made while no thread runs.
+    name : str
+    arguments : dict
+    """
+
+    thread: int
+    name: str
+    arguments: dict[str, Any]
+
+    def on(self, test: Definition, subject: Any) -> Any:
+        """Make the call on an object; the arguments are copies, as it may change them."""
+        return getattr(test, self.name)(subject, **copy.deepcopy(self.arguments))
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The calls of one schedule.
+
+    Attributes
+    ----------
+    seed : int
+        That it was drawn with.
+    before, after : tuple of Call
+    threads : tuple of tuples of Call
+    """
+
+    seed: int
+    before: tuple[Call, ...]
+    threads: tuple[tuple[Call, ...], ...]
+    after: tuple[Call, ...]
+
+    @property
+    def size(self) -> int:
+        """How many calls there are in all."""
+        return len(self.before) + sum(map(len, self.threads)) + len(self.after)
+
+    def calls(self) -> Iterator[Call]:
+        """Return all calls, thread by thread."""
+        yield from self.before
+        for calls in self.threads:
+            yield from calls
+        yield from self.after
+
+    def smaller(self) -> Iterator[Program]:
+        """Return programs with something left out: a thread, then what is around them, then a call."""
+        busy = [number for number, calls in enumerate(self.threads) if calls]
+        if len(busy) > 1:
+            for number in busy:
+                yield replace(self, threads=_without(self.threads, number, ()))
+        if self.after:
+            yield replace(self, after=())
+        if self.before:
+            yield replace(self, before=())
+        for number in busy:
+            calls = self.threads[number]
+            for place in range(len(calls) if len(calls) > 1 else 0):
+                fewer = (*calls[:place], *calls[place + 1 :])
+                yield replace(self, threads=_without(self.threads, number, fewer))
+        for place in range(len(self.after) if len(self.after) > 1 else 0):
+            yield replace(self, after=(*self.after[:place], *self.after[place + 1 :]))
+        for place in range(len(self.before) if len(self.before) > 1 else 0):
+            yield replace(self, before=(*self.before[:place], *self.before[place + 1 :]))
+
+
+def _without(
+    threads: tuple[tuple[Call, ...], ...], number: int, calls: tuple[Call, ...]
+) -> tuple[tuple[Call, ...], ...]:
+    # The other threads keep their numbers, by which schedules name them.
+    return (*threads[:number], calls, *threads[number + 1 :])
+
+
+class ProgramSource:
+    """Draws programs.
+
+    Parameters
+    ----------
+    test : Definition
+    operations : sequence of OperationSpec
+    seed : int
+        Of the examples of strategies; programs have seeds of their own.
+    """
+
+    def __init__(self, test: Definition, operations: Sequence[OperationSpec], seed: int) -> None:
+        self._test = test
+        self._operations = operations
+        self._sources = {
+            (each.name, name): ArgumentSource(values, seed)
+            for each in operations
+            for name, values in each.sources.items()
+        }
+
+    def draw(self, seed: int, *, native: bool = False) -> Program:
+        """Return the program of a seed; without blocking operations if it is for native threads."""
+        chance = Random(f"program {seed}")  # noqa: S311 (nothing secret)
+        # Where no other thread runs nobody would end the wait of a blocking one.
+        others = [each for each in self._operations if not each.blocking]
+        operations = others if native else self._operations
+
+        def some(thread: int, least: int, most: int, kinds: Sequence[OperationSpec]) -> tuple[Call, ...]:
+            number = chance.randint(least, most) if kinds else 0
+            return tuple(self._call(thread, chance.choice(kinds), chance) for _ in range(number))
+
+        threads = chance.randint(2, self._test.threads)
+        most = self._test.operations
+        return Program(
+            seed,
+            some(BEFORE, 0, _AROUND, others),
+            tuple(some(thread, 1, most, operations) for thread in range(threads)),
+            some(AFTER, 0, _AROUND, others),
+        )
+
+    def _call(self, thread: int, operation: OperationSpec, chance: Random) -> Call:
+        names = operation.sources
+        arguments = {name: self._sources[operation.name, name].draw(chance) for name in names}
+        return Call(thread, operation.name, arguments)

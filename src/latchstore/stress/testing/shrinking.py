@@ -1,0 +1,97 @@
+"""Making a failure small: fewer calls, fewer threads, fewer switches.
+
+Thread safety: used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+
+from latchstore.stress.scheduler import Strategy
+from latchstore.stress.strategies import AtRandom, Priorities, Replay, schedule_of
+from latchstore.stress.testing.execution import Run
+from latchstore.stress.testing.program import Program
+
+#: How many schedules are tried before it is believed that a smaller program does not fail.
+_TRIES = 40
+
+#: How many runs of native threads are.
+_NATIVE_TRIES = 50
+
+#: Orderings that `Priorities` looks for, and about how many points it takes a run to have.
+_DEPTHS = (2, 3, 4)
+_POINTS = (20, 60, 200, 600)
+
+#: Runs a program under a strategy, and writes down the steps if that is asked for.
+Runner = Callable[[Program, Strategy, bool], Run]
+
+
+def strategy_of(chance: Random) -> Strategy:
+    """Return a strategy, of either kind at random."""
+    own = Random(chance.random())  # noqa: S311 (nothing secret)
+    if chance.random() < 0.5:
+        return AtRandom(own)
+    return Priorities(own, chance.choice(_DEPTHS), chance.choice(_POINTS))
+
+
+def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[Program, Run]:
+    """Return a smaller program that fails, with fewer switches, its steps written down."""
+
+    def failure_of(candidate: Program, before: Run) -> Run | None:
+        strategies: Iterable[Strategy] = (
+            Replay(schedule_of(before.turns)),
+            *(strategy_of(chance) for _ in range(_TRIES)),
+        )
+        return _first_failure(runner(candidate, strategy, False) for strategy in strategies)
+
+    program, run = _fewer_calls(program, run, failure_of)
+    run = _fewer_switches(program, run, runner)
+    again = runner(program, Replay(schedule_of(run.turns)), True)
+    return program, again if again.failed else run
+
+
+def shrunk_native(program: Program, run: Run, runner: Callable[[Program], Run]) -> tuple[Program, Run]:
+    """Return a smaller program that fails on native threads in one of some runs."""
+
+    def failure_of(candidate: Program, before: Run) -> Run | None:
+        return _first_failure(runner(candidate) for _ in range(_NATIVE_TRIES))
+
+    return (program, run) if run.stuck else _fewer_calls(program, run, failure_of)
+
+
+def _first_failure(runs: Iterable[Run]) -> Run | None:
+    return next((run for run in runs if run.failed), None)
+
+
+def _fewer_calls(
+    program: Program, run: Run, failure_of: Callable[[Program, Run], Run | None]
+) -> tuple[Program, Run]:
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in program.smaller():
+            failure = failure_of(candidate, run)
+            if failure is not None:
+                program, run, smaller = candidate, failure, True
+                break
+    return program, run
+
+
+def _fewer_switches(program: Program, run: Run, runner: Runner) -> Run:
+    """Let threads go on where they were interrupted, one place after the other, as long as it fails."""
+    place = 0
+    while place < len(run.turns):
+        if run.turns[place].interrupted:
+            schedule = list(schedule_of(run.turns))
+            schedule[place] = (schedule[place][0], None)
+            candidate = runner(program, Replay(tuple(schedule)), False)
+            if candidate.failed and _interruptions(candidate) < _interruptions(run):
+                run = candidate
+                continue
+        place += 1
+    return run
+
+
+def _interruptions(run: Run) -> int:
+    return sum(turn.interrupted for turn in run.turns)

@@ -1,0 +1,124 @@
+"""What the calls give in one thread: orders of them are tried on fresh objects.
+
+An object cannot be copied in general, so each order is run from its beginning; what one gave is kept, and the
+object is used further where the next order only goes on.
+
+Thread safety: used by one thread at a time. Orders run as the only thread of a schedule, so that a call that
+waits for ever is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from latchstore.stress.execution import run_schedule
+from latchstore.stress.scope import Scope
+from latchstore.stress.strategies import Replay
+from latchstore.stress.testing.answers import WAITS, Answer, answer_of, state_of
+from latchstore.stress.testing.definition import Definition
+from latchstore.stress.testing.program import Call
+
+R = TypeVar("R")
+
+#: Calls in the order in which they were made.
+Order = tuple[Call, ...]
+
+#: No code at all: one thread needs no switches.
+_NOWHERE = Scope()
+
+
+class SpecificationError(Exception):
+    """The reference object cannot be made, or does not end."""
+
+
+class Specification:
+    """The answers of one thread.
+
+    Parameters
+    ----------
+    test : Definition
+    make : callable
+        Returns a fresh object.
+    """
+
+    def __init__(self, test: Definition, make: Callable[[], Any]) -> None:
+        self._test = test
+        self._make = make
+        self._known: dict[Order, Answer] = {}
+        self._states: dict[Order, Answer] = {}
+        self._subject: Any = None
+        # The order that was run on the subject; None if there is no subject.
+        self._run: Order | None = None
+        # What is being tried, as the scheduler ends a call that waits for ever by ending its thread.
+        self._trying: Order = ()
+
+    def within(self, work: Callable[[], R]) -> R:
+        """Return what `work` returns, which may call `answer` and `state`; it is called again after a wait.
+
+        Raises
+        ------
+        SpecificationError
+            If no object can be made.
+        """
+        while True:
+            results: list[R] = []
+            errors: list[BaseException] = []
+
+            def body(results: list[R] = results, errors: list[BaseException] = errors) -> None:
+                try:
+                    results.append(work())
+                    self._drop()
+                except Exception as error:
+                    errors.append(error)
+
+            execution = run_schedule(lambda stage: [], Replay(()), _NOWHERE, finish=body)
+            self._subject = self._run = None
+            if errors:
+                raise errors[0]
+            if results:
+                return results[0]
+            if any(problem.kind != "deadlock" for problem in execution.problems):
+                where = self._trying[-1] if self._trying else "make()"
+                raise SpecificationError(f"{where}, called in one thread: {execution.problems[0].text}")
+            if not self._trying:
+                raise SpecificationError("an object waits for ever while it is made")
+            self._known[self._trying] = WAITS
+
+    def answer(self, order: Order, call: Call) -> Answer:
+        """Return what a call gives after others."""
+        longer = (*order, call)
+        known = self._known.get(longer)
+        if known is None:
+            subject = self._after(order)
+            self._trying = longer
+            known = self._known[longer] = answer_of(self._test, call, subject)
+            self._run = longer
+        return known
+
+    def state(self, order: Order) -> Answer:
+        """Return the final state after calls."""
+        known = self._states.get(order)
+        if known is None:
+            known = self._states[order] = state_of(self._test, self._after(order))
+        return known
+
+    def _after(self, order: Order) -> Any:
+        """Return an object on which an order was run."""
+        if self._run != order:
+            self._drop()
+            self._trying = ()
+            self._subject = self._make()
+            self._test.setup(self._subject)
+            self._run = ()
+            for place, call in enumerate(order):
+                self._trying = order[: place + 1]
+                answer_of(self._test, call, self._subject)
+            self._run = order
+        return self._subject
+
+    def _drop(self) -> None:
+        if self._run is not None:
+            self._run, subject = None, self._subject
+            self._subject = None
+            self._test.teardown(subject)

@@ -1,0 +1,1 @@
+"""Tests of the harness for any class: `latchstore.stress.Test`."""

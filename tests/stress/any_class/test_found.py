@@ -1,0 +1,224 @@
+"""What the harness finds in racy classes, and does not find in sound ones."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+import pytest
+
+from latchstore.stress import REFUSED, WAITING, Raised, Test, TestFailedError, operation
+from tests.stress.any_class.subjects import (
+    BankTest,
+    BlockingQueueTest,
+    CounterTest,
+    JournalTest,
+    LockedCounter,
+    LockedCounterTest,
+    LossyChannelTest,
+    QueueTest,
+    SoundQueueTest,
+    SumTest,
+)
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class TestRacyClasses:
+    def test_a_lost_update(self) -> None:
+        report = CounterTest.run()
+        assert report.answer == "invalid"
+        assert report.run is not None
+        assert [str(record) for record in report.run.records] == ["increment() -> 1", "increment() -> 1"]
+        assert "would give 2, but it gave 1" in str(report)
+
+    def test_a_check_outside_of_the_lock(self) -> None:
+        report = QueueTest.run()
+        assert report.answer == "invalid"
+        assert "would raise Full, but it gave None" in str(report)
+        assert "in RacyQueue.put_nowait: with self._lock:" in str(report)
+
+    def test_a_lost_wake_up(self) -> None:
+        report = LossyChannelTest.run()
+        assert report.reason.startswith("calls wait that would not wait")
+        assert "but it waits for ever" in str(report)
+
+    def test_a_deadlock(self) -> None:
+        report = BankTest.run()
+        assert report.answer == "invalid"
+        assert report.reason.startswith(("deadlock: threads wait for each other", "lock order: "))
+
+    def test_an_invariant(self) -> None:
+        report = SumTest.run()
+        assert report.reason == "invariant: the_sum_is_the_same does not hold: it returned False"
+
+    def test_the_final_state_of_a_collection(self) -> None:
+        report = JournalTest.run()
+        assert report.answer == "invalid"
+        assert "the final state would give" in str(report)
+
+    def test_the_seed_repeats_it(self) -> None:
+        report = QueueTest.run()
+        again = QueueTest.run(seed=report.seed, schedules=1)
+        assert again.schedules == 1
+        assert report.run is not None
+        assert again.run is not None
+        assert [str(each) for each in again.run.records] == [str(each) for each in report.run.records]
+        assert f"--seed {report.seed} --schedules 1" in report.command
+
+    def test_check_raises(self) -> None:
+        report = CounterTest.run()
+        with pytest.raises(TestFailedError, match="no order of the calls") as caught:
+            report.check()
+        assert caught.value.report is report
+
+
+class TestSoundClasses:
+    @pytest.mark.parametrize("kind", [LockedCounterTest, SoundQueueTest, BlockingQueueTest])
+    def test_no_alarm(self, kind: type[Test]) -> None:
+        report = kind.run()
+        assert report.passed, str(report)
+        report.check()
+        assert report.schedules >= 30
+        assert all(report.overlaps.values())
+
+    def test_calls_that_may_wait_are_no_alarm(self) -> None:
+        class GetTest(BlockingQueueTest):
+            __test__ = False
+            schedules = 20
+
+            def put(self, subject: Any, item: int) -> None:
+                """Not an operation here: every `get` waits for ever."""
+
+        report = GetTest.run()
+        assert report.answer == "valid", str(report)
+
+    def test_a_class_written_in_c(self) -> None:
+        class ListTest(Test):
+            __test__ = False
+            seconds = 60.0
+            schedules = 200
+
+            def make(self) -> Any:
+                return []
+
+            @operation(item=range(5))
+            def append(self, subject: Any, item: int) -> int:
+                subject.append(item)
+                return len(subject) >= 1
+
+            @operation()
+            def copy(self, subject: Any) -> Any:
+                return subject.copy()
+
+        report = ListTest.run()
+        assert report.answer != "invalid", str(report)
+        assert report.native == report.schedules
+        assert not report.switched
+        assert "has no Python code to switch threads within" in str(report)
+
+
+class BoundedModel:
+    """What a queue of two items gives."""
+
+    initial: tuple[int, ...] = ()
+
+    def step(self, state: tuple[int, ...], call: Any, answer: Any) -> Any:
+        if call.name == "put":
+            full = len(state) == 2
+            right = answer == Raised(queue.Full) if full else answer is None
+            return (state if full else (*state, call.arguments["item"])) if right else REFUSED
+        if not state:
+            return state if answer == Raised(queue.Empty) else REFUSED
+        return state[1:] if answer == state[0] else REFUSED
+
+
+class TestSpecifications:
+    def test_a_model(self) -> None:
+        class Modelled(SoundQueueTest):
+            __test__ = False
+            model = BoundedModel()
+
+        assert Modelled.run().passed
+
+    def test_a_model_finds_a_race(self) -> None:
+        class Modelled(QueueTest):
+            __test__ = False
+            model = BoundedModel()
+
+        report = Modelled.run()
+        assert report.reason == "no order of the calls in one thread gives what they gave"
+        assert "after which" in str(report)
+
+    def test_a_model_is_asked_of_calls_that_wait(self) -> None:
+        asked = []
+
+        class Waits:
+            initial = 0
+
+            def step(self, state: int, call: Any, answer: Any) -> Any:
+                asked.append(answer)
+                if answer is WAITING:
+                    return REFUSED  # there is no reason to wait
+                return state + (1 if call.name == "put" else -1)
+
+        class Modelled(BlockingQueueTest):
+            __test__ = False
+            model = Waits()
+
+        assert Modelled.run().answer == "invalid"
+        assert WAITING in asked
+
+    def test_a_reference_of_another_class(self) -> None:
+        class Referred(CounterTest):
+            __test__ = False
+
+            def reference(self) -> Any:
+                return LockedCounter()
+
+        assert "would give 2, but it gave 1" in str(Referred.run())
+
+    @pytest.mark.parametrize("by", ["reference", "model"])
+    def test_a_sequential_defect_is_called_that(self, by: str) -> None:
+        class Wrong(LockedCounter):
+            def increment(self) -> int:
+                return super().increment() + 1
+
+        class WrongTest(CounterTest):
+            __test__ = False
+
+            def make(self) -> Any:
+                return Wrong()
+
+        class Counts:
+            initial = 0
+
+            def step(self, state: int, call: Any, answer: Any) -> Any:
+                return state + 1 if answer == state + 1 else REFUSED
+
+        if by == "model":
+            WrongTest.model = Counts()
+        else:
+            WrongTest.reference = lambda self: LockedCounter()  # type: ignore[method-assign]
+        report = WrongTest.run()
+        assert report.reason.startswith("sequential defect: increment() gives 2 in one thread")
+        assert "the calls, all by one thread:" in str(report)
+
+    def test_what_is_not_the_same_each_time_is_named(self) -> None:
+        made = []
+
+        class Different(LockedCounter):
+            def __init__(self) -> None:
+                super().__init__()
+                made.append(self)
+                self.value = len(made)
+
+        class DifferentTest(CounterTest):
+            __test__ = False
+
+            def make(self) -> Any:
+                return Different()
+
+        assert DifferentTest.run().reason.startswith(
+            "the class does not give the same each time: increment()"
+        )

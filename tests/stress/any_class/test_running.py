@@ -1,0 +1,124 @@
+"""Tests of any class in pytest, on the command line, and as files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+
+TESTS = """
+import pytest
+from latchstore.stress import Test, operation
+
+class Counter:
+    value = 0
+
+    def increment(self):
+        value = self.value
+        self.value = value + 1
+        return value + 1
+
+class Abstract(Test):
+    seconds = 60
+    schedules = 100
+    seed = 101703154125  # a schedule that fails on most Pythons
+
+    @operation()
+    def increment(self, counter):
+        return counter.increment()
+
+class CounterTest(Abstract):
+    def make(self):
+        return Counter()
+
+@pytest.mark.skip(reason="not today")
+class SkippedTest(CounterTest):
+    pass
+
+class DisabledTest(CounterTest):
+    __test__ = False
+
+class WrongTest(CounterTest):
+    threads = 1
+
+def test_beside():
+    assert True
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "test_counters.py").write_text(TESTS)
+    return tmp_path
+
+
+def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", *words]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_pytest_collects_them(directory: Path) -> None:
+    ran = run(directory, "pytest", "-p", "no:cacheprovider", "--strict-markers", "-rsf", "test_counters.py")
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "2 failed, 1 passed, 1 skipped" in ran.stdout
+    assert "FAILED test_counters.py::CounterTest - test_counters:CounterTest: invalid" in ran.stdout
+    assert "would give 2, but it gave 1" in ran.stdout
+    assert "not today" in ran.stdout
+    assert "ValueError: WrongTest.threads must be at least 2, got 1" in ran.stdout
+    assert "::Abstract" not in ran.stdout
+    assert "DisabledTest" not in ran.stdout
+
+
+def test_pytest_does_not_load_the_harness_for_other_tests(directory: Path) -> None:
+    (directory / "test_other.py").write_text(
+        "import sys\n\ndef test_it():\n"
+        "    assert not [name for name in sys.modules if name.startswith('latchstore.stress.t')]\n"
+    )
+    ran = run(directory, "pytest", "-p", "no:cacheprovider", "test_other.py")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_the_command_line(directory: Path) -> None:
+    files = ["--report", "r.html", "--junit", "r.xml", "--history", "r.jsonl"]
+    ran = run(directory, "latchstore", "stress", "--test", "test_counters:CounterTest", *files)
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stdout.startswith("test_counters:CounterTest: invalid: no order of the calls")
+    assert "again: python -m latchstore stress --test test_counters:CounterTest --seed " in ran.stdout
+    page = (directory / "r.html").read_text()
+    assert "increment() -&gt; 1" in page or "increment() -> 1" in page
+    failure = ElementTree.parse(directory / "r.xml").find(".//failure")
+    assert failure is not None
+    assert "no order of the calls" in (failure.text or "")
+    lines = (directory / "r.jsonl").read_text().splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["header", "invoke", "invoke", "ok", "ok"]
+
+    again = next(line for line in ran.stdout.splitlines() if line.startswith("again: "))
+    repeated = run(directory, *again.removeprefix("again: python -m ").split(), "--json")
+    found = json.loads(repeated.stdout)
+    assert (repeated.returncode, found["answer"], found["schedules"]) == (1, "invalid", 1)
+    assert found["history"] == ["increment() -> 1", "increment() -> 1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_counters", "test must be named as module:Class, got 'test_counters'"),
+        ("missing:Test", "test 'missing:Test': cannot import 'missing'"),
+        ("test_counters:Missing", "module 'test_counters' has no 'Missing'"),
+        ("test_counters:Counter", "test 'test_counters:Counter' must be derived from latchstore.stress.Test"),
+        ("test_counters:Abstract", "Abstract.make() must return the object under test"),
+        ("test_counters:WrongTest", "WrongTest.threads must be at least 2, got 1"),
+    ],
+)
+def test_what_cannot_be_run(directory: Path, name: str, message: str) -> None:
+    ran = run(directory, "latchstore", "stress", "--test", name)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert f"latchstore stress: error: {message}" in ran.stderr or message in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ evaluates nothing but names, attributes and items of builtin containers.
 from __future__ import annotations
 
 import ast
-import ctypes
+import dis
 import linecache
 import re
 import sys
@@ -24,13 +24,15 @@ from types import FrameType, MemberDescriptorType, ModuleType
 from latchstore.stress.lock_order import frame_outside, place_of
 
 #: Seconds between two looks at a run.
-LOOK_EVERY = 0.2
+LOOK_EVERY = 0.15
 
 #: Looks after which a thread that is still in the same call is taken to wait.
 _LOOKS = 5
 
 #: Seconds of processor time that a thread may use meanwhile: none, but for the precision of the clock.
 _IDLE = 0.02
+
+_SCHEDULER = "latchstore.stress.scheduler"
 
 _NOTHING = object()
 
@@ -40,37 +42,45 @@ class RealWaitWatch:
 
     def __init__(self) -> None:
         self._last: tuple[object, ...] = ()
-        self._began = 0.0
         self._looks = 0
 
-    def is_blocked(self, ident: int, now: int) -> bool:
+    def is_blocked(self, ident: int, native: int, now: int) -> bool:
         """Tell whether a thread has been in the same call for so many looks, at the same point of the run."""
         frame = sys._current_frames().get(ident)
-        if frame is None or frame.f_globals.get("__name__") == "latchstore.stress.scheduler":
+        asleep = _sleep_of(ident, native)
+        if frame is None or asleep is None or frame.f_globals.get("__name__") == _SCHEDULER:
             self._last = ()
             return False
-        seen = (ident, now, id(frame), frame.f_lasti)
-        used = _processor_time(ident)
-        if seen != self._last or used - self._began > _IDLE:
-            self._last, self._began, self._looks = seen, used, 0
-            return False
-        self._looks += 1
+        seen = (ident, now, id(frame), frame.f_lasti, asleep)
+        self._looks = self._looks + 1 if seen == self._last else 0
+        self._last = seen
         return self._looks >= _LOOKS
 
 
-def _processor_time(ident: int) -> float:
-    """Return the seconds that a thread has been at work; 0 where the system does not tell."""
-    if not hasattr(time, "pthread_getcpuclockid"):
-        return 0.0
+def _sleep_of(ident: int, native: int) -> object:
+    """Return what tells this sleep of a thread from others of it; None if it is awake.
+
+    A thread that waits for a processor, of which there may be too few, is awake. One that waits for the GIL
+    wakes up every few milliseconds.
+    """
     try:
-        return time.clock_gettime(time.pthread_getcpuclockid(ident))
+        status = Path(f"/proc/self/task/{native}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return 0.0
+        return _processor_time(ident)  # not on Linux
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    if fields.get("State", " R").strip()[:1] not in "SD":
+        return None
+    return fields.get("voluntary_ctxt_switches"), fields.get("nonvoluntary_ctxt_switches")
 
 
-def raise_in(ident: int, error: type[BaseException]) -> None:
-    """Raise something in a thread as soon as it goes on."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
+def _processor_time(ident: int) -> object:
+    """Return the time that a thread has been at work; None where the system does not tell."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return None
+    try:
+        return round(time.clock_gettime(time.pthread_getcpuclockid(ident)) / _IDLE)
+    except OSError:
+        return None
 
 
 def describe_wait(name: str, ident: int, others: Mapping[str, int | None]) -> str:
@@ -87,18 +97,32 @@ def describe_wait(name: str, ident: int, others: Mapping[str, int | None]) -> st
     frame = frame_outside(frames.get(ident))
     if frame is None:
         return f"{name} waits for something that is not under control"
-    text = _text_at(frame)
-    lock = _receiver(text, frame)
+    text, lock = next(_candidates(frame), ("", None))
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     place = f"{place_of(frame)}: {line}"
-    if not hasattr(lock, "acquire") and not hasattr(lock, "wait"):
+    if lock is None:
         return f"{name} waits in a call that is not under control, at {place}"
     holder = _holder(lock, {each: frames.get(other or 0) for each, other in others.items()}, others)
     return (
         f"{name} waits for a real {type(lock).__name__}, {_name_of(lock) or text}, at {place}\n"
-        f"held by {holder or 'a thread that is not known'}. Threads change only in the code under test, and "
+        f"held by {holder or 'a thread that is not known'}; threads change only in the code under test, and "
         "the lock of this code is not cooperative: name its module as one to switch within"
     )
+
+
+def _candidates(frame: FrameType) -> Iterator[tuple[str, object]]:
+    """Yield the source and the object of what a frame may wait for, the most probable first."""
+    text = _text_at(frame)
+    expressions = [text] if text else []
+    for node in _withs(frame):
+        if node.lineno <= frame.f_lineno < node.body[0].lineno:
+            expressions.extend(ast.unparse(item.context_expr) for item in node.items)
+    for expression in expressions:
+        found = _receiver(expression, frame)
+        if hasattr(found, "acquire") or hasattr(found, "wait"):
+            locked = getattr(found, "locked", None)
+            if locked is None or len(expressions) == 1 or locked():
+                yield expression, found
 
 
 def _text_at(frame: FrameType) -> str:
@@ -171,16 +195,25 @@ def _holder(
 
 
 def _withs_around(frame: FrameType) -> Iterator[ast.With]:
-    """Yield the ``with`` statements whose block a frame is in."""
+    """Yield the ``with`` statements that a frame has entered, and not left."""
+    entered = [
+        each.offset
+        for each in dis.get_instructions(frame.f_code)
+        if each.opname in ("BEFORE_WITH", "LOAD_SPECIAL")
+    ]
+    has_entered = any(offset < frame.f_lasti for offset in entered)
+    for node in _withs(frame):
+        first = node.lineno if has_entered else node.body[0].lineno
+        if first <= frame.f_lineno <= (node.end_lineno or 0):
+            yield node
+
+
+def _withs(frame: FrameType) -> Iterator[ast.With]:
+    """Yield the ``with`` statements of the function of a frame, and of those after it in its file."""
     try:
         tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename)))
     except SyntaxError:
         return
-    line, first = frame.f_lineno, frame.f_code.co_firstlineno
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.With)
-            and node.lineno >= first
-            and node.body[0].lineno <= line <= (node.end_lineno or 0)
-        ):
+        if isinstance(node, ast.With) and node.lineno >= frame.f_code.co_firstlineno:
             yield node

@@ -32,7 +32,7 @@ from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from latchstore.stress.lock_order import LockOrder, frame_outside, place_of
-from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait, raise_in
+from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait
 from latchstore.stress.result import Problem, Step
 from latchstore.stress.standstill import (
     Blocked,
@@ -159,9 +159,15 @@ class Scheduler:
                 return True
             running = self._running
             ident = None if running is None else self.ident_of(running)
-            if running is not None and ident is not None and watch.is_blocked(ident, self.now):
-                others = {each.name: self.ident_of(each) for each in self.tasks if each is not running}
-                text = describe_wait(running.name, ident, others)
+            if (
+                running is not None
+                and ident is not None
+                and watch.is_blocked(ident, running.native, self.now)
+            ):
+                others = {
+                    f"thread {each.number}": self.ident_of(each) for each in self.tasks if each is not running
+                }
+                text = describe_wait(f"thread {running.number}", ident, others)
                 self.problem = self.problem or Problem("blocked", f"{text}\n{self.table()}")
                 return self._abandon(running, timeout)
         running = self._running
@@ -175,9 +181,8 @@ class Scheduler:
         self._ending = True
         self.next_choice = -1
         logging.disable(logging.CRITICAL)
-        ident = self.ident_of(task)
-        if ident is not None:
-            raise_in(ident, TaskExit)  # for when it goes on
+        # If it goes on, it ends at its next point. To set an exception in it (PyThreadState_SetAsyncExc)
+        # would have all threads that are traced hang on Python 3.11, until that one goes on.
         left = self._left()
         if left:
             self._running = left[0]
@@ -223,6 +228,7 @@ class Scheduler:
     def control(self, task: Task, body: Callable[[], None]) -> None:
         """Run a body in the calling thread, as a task."""
         TASKS[get_ident()] = task
+        task.native = threading.get_native_id()
         task.gate.acquire()
         try:
             if not self._ending:

@@ -85,6 +85,8 @@ class Task:
         self.gate: threading.Lock = _thread.allocate_lock()
         self.gate.acquire()
         self.refused = 0
+        # The identifier of its thread in the operating system.
+        self.native = 0
 
     @property
     def ready(self) -> bool:

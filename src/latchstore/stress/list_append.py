@@ -121,6 +121,21 @@ def _last_append(transaction: ListTransaction, key: str) -> int:
     )
 
 
+def _future_read(transaction: ListTransaction) -> Verdict | None:
+    """Find a read of what the transaction itself appended after it."""
+    later: dict[str, set[int]] = {}
+    for action in reversed(transaction.actions):
+        if isinstance(action, Append):
+            later.setdefault(action.key, set()).add(action.value)
+        elif action.key in later and not later[action.key].isdisjoint(action.values):
+            return _invalid(
+                f"internal: transaction {transaction.number} read {list(action.values)} of {action.key!r} "
+                f"before it appended {min(later[action.key].intersection(action.values))}",
+                transaction,
+            )
+    return None
+
+
 class _Analysis:
     """All that is known of the transactions, and the graph of their dependencies."""
 
@@ -131,6 +146,8 @@ class _Analysis:
         self.writers: dict[tuple[str, int], ListTransaction] = {}
         # The longest list that was read of each key: the order of its values.
         self.orders: dict[str, tuple[int, ...]] = {}
+        # Who has read it.
+        self.readers: dict[str, ListTransaction] = {}
         # From a transaction to another, by their numbers, and why.
         self.edges: _Graph = {}
 
@@ -139,7 +156,7 @@ class _Analysis:
         twice = self._note_writers()
         if twice is not None:
             return Verdict("unknown", twice)
-        for look in (self._internal_problem, self._read_problem):
+        for look in (self._internal_problem, self._read_problem, self._append_problem):
             problem = look()
             if problem is not None:
                 return problem
@@ -172,6 +189,9 @@ class _Analysis:
         for transaction in self._committed():
             if len({action.key for action in transaction.actions}) == len(transaction.actions):
                 continue
+            future = _future_read(transaction)
+            if future is not None:
+                return future
             known: dict[str, tuple[int, ...]] = {}
             own: dict[str, tuple[int, ...]] = {}
             for action in transaction.actions:
@@ -215,6 +235,7 @@ class _Analysis:
                     problem = self._bad_value_in(action, len(order) if longer else 0)
                     if longer:
                         self.orders[key] = values
+                        self.readers[key] = transaction
                     elif incompatible is None:
                         reason = (
                             f"incompatible order: transaction {transaction.number} read {list(values)} of "
@@ -227,6 +248,26 @@ class _Analysis:
                     reader = f"transaction {transaction.number} read {list(values)} of {key!r}"
                     return _invalid(f"{name}: {reader}, {why}", transaction, *others)
         return incompatible
+
+    def _append_problem(self) -> Verdict | None:
+        """Find values of one transaction that have come into a list in another order, or not all of them."""
+        for key, order in self.orders.items():
+            found: dict[int, list[int]] = {}
+            for value in order:
+                found.setdefault(self.writers[key, value].number, []).append(value)
+            for number, values in found.items():
+                writer = self.by_number[number]
+                actions = (each for each in writer.actions if each.key == key)
+                appended = [each.value for each in actions if isinstance(each, Append)]
+                if values != appended[: len(values)]:
+                    reader = self.readers[key]
+                    return _invalid(
+                        f"incompatible order: transaction {reader.number} read {list(order)} of {key!r}, to "
+                        f"which transaction {number} has appended {appended}, in this order",
+                        reader,
+                        writer,
+                    )
+        return None
 
     def _bad_value_in(self, read: Read, start: int) -> _BadRead | None:
         """Find one in a list, from a position on."""
@@ -278,9 +319,12 @@ class _Analysis:
     def _unread(self) -> dict[str, list[int]]:
         """Return what was appended to keys and seen by nobody, so came after all that was seen."""
         seen = {key: set(order) for key, order in self.orders.items()}
+        # Nobody saw the end of some of these, but something that they appended: they were committed.
+        committed = {self.writers[key, value].number for key, order in self.orders.items() for value in order}
         unread: dict[str, list[int]] = {}
         for (key, value), writer in self.writers.items():
-            if writer.outcome == "ok" and value not in seen.get(key, ()):
+            certain = writer.outcome == "ok" or writer.number in committed
+            if certain and value not in seen.get(key, ()):
                 unread.setdefault(key, []).append(value)
                 order = self.orders.get(key)
                 if order:

@@ -11,6 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -755,6 +756,16 @@ def test_events_that_tell_no_truth(bench: MakeBench, ear: str, word: str, spoil:
     assert word in verdicts[ear].reason or (word == "replay" and "none lost" in verdicts[ear].reason)
 
 
+def test_events_of_transactions_that_nobody_saw_end(bench: MakeBench) -> None:
+    runs, facts = changed(bench, our_store())
+    runs.operations = [
+        replace(each, outcome="info", result=None, revision=None) if each.name == "write several" else each
+        for each in runs.operations
+    ]
+    assert any(None in each.argument.values() for each in runs.operations if each.name == "write several")
+    assert runs.verdicts(facts) == {"listener": VALID, "watch": VALID}
+
+
 def test_events_of_a_rollback(bench: MakeBench) -> None:
     runs = bench(NoTransactions(), Events())
     runs.do("roll back several", argument=None)
@@ -950,6 +961,15 @@ REPLACEMENTS = [
 @pytest.mark.parametrize(("operations", "answer"), REPLACEMENTS)
 def test_replacements(operations: list[Operation], answer: str) -> None:
     assert check_replacements(operations, ReplaceModel(lambda _, new: new)).answer == answer
+
+
+def test_replacements_that_nobody_saw_end_may_follow_each_other() -> None:
+    model = ReplaceModel(
+        lambda value, new: f"{len(value or '')}{new}", rank=lambda value: int(value[0]) + 1 if value else 0
+    )
+    unseen = [replaced(None, name, 1, 2, "info") for name in "abcdefghijklmnop"]
+    assert check_replacements([*unseen, got("2b", 3, 4)], model) == VALID
+    assert check_replacements([*unseen, got("2z", 3, 4)], model).answer == "invalid"
 
 
 def test_stages() -> None:

@@ -22,7 +22,7 @@ from latchstore.stress.scheduler import Strategy
 from latchstore.stress.scope import Scope
 from latchstore.stress.tasks import Task, Turn, current_task
 from latchstore.stress.verdict import Verdict
-from latchstore.stress.workloads import Action, RolledBackError, Workload
+from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare
 
 #: How often each fault that acts by itself does so in one run.
 _DISTURBANCES = 3
@@ -177,7 +177,7 @@ class _Cast:
         program = self._program
         self._stage = stage
         self._store = store = self._factory()
-        program.workload.prepare(store)
+        prepare(program.workload, store)
         for fault in self._faults:
             fault.prepare(store)
         self._plan_exception()

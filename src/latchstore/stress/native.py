@@ -20,7 +20,7 @@ from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
-from latchstore.stress.workloads import Action, RolledBackError, Workload
+from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare
 
 #: Seconds after which an exception that one thread sets in another has come, or has been dropped.
 _DROPPED_AFTER = 1.0
@@ -70,7 +70,7 @@ def run_native(
         If the threads do not end in time.
     """
     for workload in workloads:
-        workload.prepare(store)
+        prepare(workload, store)
     for fault in faults:
         fault.prepare(store)
     crew = _Crew(store, workloads, faults, threads, operations, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from latchstore.stress.workloads.action import Action, PlainWorkload, RolledBackError, Workload
+from latchstore.stress.workloads.action import Action, PlainWorkload, RolledBackError, Workload, prepare
 from latchstore.stress.workloads.bank import Bank
 from latchstore.stress.workloads.cache import CacheWorkload
 from latchstore.stress.workloads.compare_and_set import CompareAndSet
@@ -26,6 +26,7 @@ __all__ = [
     "Registers",
     "RolledBackError",
     "Workload",
+    "prepare",
 ]
 
 #: The workloads, by name. The first line of the docstring of each says what it does.

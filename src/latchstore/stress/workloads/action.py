@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import Verdict
@@ -20,6 +21,10 @@ from latchstore.stress.verdict import Verdict
 #: How many threads share the keys of a workload that a search has to check: how long a search takes depends
 #: on how many operations are under way at once.
 POOL = 4
+
+
+#: How often a store may refuse to be prepared.
+_TRIES = 100
 
 
 class RolledBackError(Exception):
@@ -59,7 +64,7 @@ class Workload(Protocol):
         """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
 
     def prepare(self, store: AbstractStore) -> None:
-        """Get the store ready, before any thread has started."""
+        """Get the store ready, before any thread has started. It may have to be done again from its start."""
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return what a thread does, one after the other, without end."""
@@ -86,6 +91,16 @@ class PlainWorkload:
     def finish(self, store: AbstractStore) -> Any:
         """Do nothing."""
         return None
+
+
+def prepare(workload: Workload, store: AbstractStore) -> None:
+    """Get a store ready. If it refuses that, as its queue of events is full, it is tried again."""
+    for _ in range(_TRIES):
+        try:
+            return workload.prepare(store)
+        except StoreError:
+            store.flush()
+    return workload.prepare(store)
 
 
 def chance_of(workload: str, seed: int, thread: int) -> random.Random:

@@ -166,7 +166,7 @@ class CompareAndSet(PlainWorkload):
             counters.setdefault(operation.key, []).append(operation)
         verdicts = {
             "linearizable": all_of(
-                check_replacements(each, ReplaceModel(following)) for each in counters.values()
+                check_replacements(each, ReplaceModel(following, rank=_count)) for each in counters.values()
             )
         }
         if last is not None:

@@ -274,7 +274,7 @@ def _check_beginning(heard: Sequence[list[Any]]) -> Verdict:
     return VALID
 
 
-def _values_of(operation: Operation) -> Iterable[str]:
+def _values_of(operation: Operation) -> Sequence[str]:
     """Return what an operation writes; or would, were it not rolled back."""
     if isinstance(operation.argument, dict):
         return [value for value in operation.argument.values() if value is not None]
@@ -295,6 +295,7 @@ class _Matching:
     def __init__(self, heard: Sequence[list[Any]]) -> None:
         self._sets = {(key, value): revision for revision, key, value, _ in heard if value is not None}
         self._deletes = {(key, before): revision for revision, key, value, before in heard if value is None}
+        self._deleted = {(key, revision): before for (key, before), revision in self._deletes.items()}
         self.commits: dict[int, set[str]] = {}
         self.known: list[tuple[int, Operation]] = []
 
@@ -329,18 +330,38 @@ class _Matching:
         if revisions:
             # If they are several, the others surprise `none_lost`.
             revision = operation.revision or min(revisions.values())
+            if operation.outcome == "info":
+                revisions.update(self._unseen_deletes(changes, revision))
             self.commits.setdefault(revision, set()).update(revisions)
             self.known.append((revision, operation))
         return None
 
-    def match_deletes(self, operations: Iterable[Operation]) -> None:
-        """Take events of deletes for those of deletes outside of transactions, as many as there were."""
+    def _unseen_deletes(self, changes: Iterable[str], revision: int) -> dict[str, int]:
+        """Return the keys that a commit has deleted, of which nobody saw what they had before."""
+        deleted = [key for key in changes if (key, revision) in self._deleted]
+        for key in deleted:
+            self._deletes.pop((key, self._deleted[key, revision]), None)
+        return dict.fromkeys(deleted, revision)
+
+    def match_deletes(self, operations: Sequence[Operation]) -> None:
+        """Take events of deletes for those whose revisions nothing tells, as many as there were.
+
+        These are deletes outside of transactions, and in transactions that do nothing else and that nobody
+        saw end.
+        """
         plain = Counter(
             operation.key
             for operation in operations
             if operation.name == "delete with event"
             and (operation.result if operation.outcome == "ok" else operation.outcome == "info")
         )
+        for operation in operations:
+            if (
+                operation.name == "write several"
+                and operation.outcome == "info"
+                and not _values_of(operation)
+            ):
+                plain.update(list(operation.argument))
         for (key, _), revision in sorted(self._deletes.items(), key=lambda item: item[1]):
             if plain[key]:
                 plain[key] -= 1

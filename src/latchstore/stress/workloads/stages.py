@@ -51,11 +51,19 @@ class ReplaceModel:
         Given the value and the argument of a ``replace``, returns the new value.
     initial : str, optional
         The value at the beginning.
+    rank : callable, optional
+        Given a value, returns how many replacements have led to it, if values show that.
     """
 
-    def __init__(self, following: Callable[[str | None, str], str], initial: str | None = None) -> None:
+    def __init__(
+        self,
+        following: Callable[[str | None, str], str],
+        initial: str | None = None,
+        rank: Callable[[str | None], int] | None = None,
+    ) -> None:
         self.following = following
         self.initial = initial
+        self.rank = rank
 
     def step(self, state: str | None, operation: Invocation, answer: Any) -> Any:
         """Return the state after the operation, if its answer is the state before."""
@@ -66,6 +74,10 @@ class ReplaceModel:
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Tell whether the value is left as it is."""
         return operation.name == "get"
+
+    def may_answer(self, state: str | None, operation: Invocation, answer: Any) -> bool:
+        """Tell whether a value may be found, now or after replacements."""
+        return self.rank is None or answer in (state, UNKNOWN) or self.rank(state) < self.rank(answer)
 
 
 def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> Verdict:
@@ -84,9 +96,14 @@ def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> 
     relevant = [
         each
         for each in everything
-        # What nobody saw the end of, and nothing of, had no effect, or had it when all else was over.
+        # What nobody saw the end of, and nothing of, had no effect, or had it when all else was over. Or
+        # another one came right after it, of which the rank alone tells.
         if each.outcome == "ok"
-        or (each.outcome == "info" and each.name == "replace" and _may_be_seen(each, found))
+        or (
+            each.outcome == "info"
+            and each.name == "replace"
+            and (model.rank is not None or _may_be_seen(each, found))
+        )
     ]
     if any(each.outcome == "info" for each in relevant):
         return check_linearizable(relevant, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from pathlib import Path
@@ -64,6 +65,13 @@ def test_only_where_with_begins_with_a_call_is_anything_put_in_between() -> None
     lock = threading.Lock()
     made: object = for_with(lock)
     assert isinstance(made, WithLock) if WITH_IS_A_CALL else made is lock
+
+
+@pytest.mark.parametrize("room", ["contract", "delivery", "engine", "cache"])
+def test_all_locks_of_the_store_are_made_by_it(room: str) -> None:
+    for path in Path(with_lock.__file__).parents[1].joinpath(room).rglob("*.py"):
+        made = re.findall(r"(\S*)threading\.R?Lock\(\)", path.read_text("utf-8"))
+        assert set(made) <= {"for_with("}, path
 
 
 def use(lock: threading.Lock, used: list[bool]) -> None:

@@ -546,7 +546,8 @@ def test_a_start_ends_though_the_new_thread_dies_before_it_has_begun(
         patches.setattr("latchstore.delivery.threads._StartedEvent.set", fail_for_memory)
         submit(dispatcher, lambda: heard.append(1))
         assert not dispatcher.running
-    assert len(caplog.records) == 1
+    # A thread that was broken off by the test before may yet tell of that.
+    assert [each.levelname for each in caplog.records].count("WARNING") == 1
     dispatcher.flush(TIMEOUT)
     assert heard == [1]
     dispatcher.stop(TIMEOUT)
@@ -696,7 +697,7 @@ def test_a_store_with_events_on_the_way_lives_until_they_are_heard() -> None:
 SCRIPT = """
 import sys
 from latchstore import DictMemoryStore, EventManager, StoreSetEvent
-from latchstore.delivery import dispatcher
+from latchstore.delivery import at_exit
 
 path = sys.argv[1]
 
@@ -774,7 +775,7 @@ def test_at_exit_several_stores_are_heard(tmp_path: Path) -> None:
 def test_at_exit_a_listener_that_never_ends_is_given_up(tmp_path: Path) -> None:
     script = """
         import threading
-        dispatcher.EXIT_TIMEOUT = 0.05
+        at_exit.EXIT_TIMEOUT = 0.05
         store = new_store()
         store.event_manager.connect(StoreSetEvent, lambda event: threading.Event().wait())
         store.from_bytes("k0", b"")

@@ -218,7 +218,7 @@ def test_what_finalizers_do_at_the_very_end_neither_hangs_nor_says_anything(name
 
 EXITS = {
     "a listener that does not return": (
-        "import latchstore.delivery.dispatcher, logging; latchstore.delivery.dispatcher.EXIT_TIMEOUT = 0.1\n"
+        "import latchstore.delivery.at_exit, logging; latchstore.delivery.at_exit.EXIT_TIMEOUT = 0.1\n"
         "logging.getLogger('latchstore').addHandler(logging.NullHandler())\n"
         "store.event_manager.connect(StoreSetEvent, lambda event: threading.Event().wait())\n"
         "store.from_bytes('k', b'')",

@@ -2,10 +2,12 @@
 
 Thread safety:
 
-1. Any thread may put something in the queue, also in the middle of another call: it is one
-   ``SimpleQueue.put``, which CPython implements in C as reentrant.
+1. Any thread may put something in the queue, also in the middle of another call: it is one ``deque.append``.
+   Afterwards it wakes the thread if that sleeps; if an exception strikes in between, the next one does so, or
+   the thread looks by itself.
 2. What the thread has taken stays in `DeliveryQueue.taken` until it is done with, so that another thread goes
-   on with it should that one end. It moves there in one call in C.
+   on with it should that one end. It moves there in one call in C, which needs no memory: a ``SimpleQueue``
+   loses what it was about to return if it cannot have a smaller list.
 3. `queued_more` has one writer at a time, whoever holds the lock of the store; `done_more` is assigned by the
    dispatcher's thread. Others read them at any time and may be a moment behind.
 """
@@ -16,7 +18,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -129,12 +130,17 @@ class DeliveryQueue:
 
     Attributes
     ----------
-    items : SimpleQueue of Delivery
+    items : deque of Delivery
         Those that the thread has not taken yet.
     taken : deque of Delivery
         What it has taken and is not done with: one at the most.
     moves : iterator
-        Moves the next one from there to here, and waits for it.
+        Moves the next one from there to here; there must be one.
+    asleep : bool
+        Whether the thread sleeps, or is about to look at the items for the last time before: who has queued
+        something rings the bell then, unless it has been rung. Only the thread takes this back.
+    bell : SimpleQueue
+        Where the thread sleeps.
     marks : dict of Mark to None
         The marks in the queue, which are no events; changed by single operations.
     ending : bool
@@ -143,12 +149,14 @@ class DeliveryQueue:
         Events beyond the first of each delivery: queued, and done with.
     """
 
-    __slots__ = ("done_more", "ending", "items", "marks", "moves", "queued_more", "taken")
+    __slots__ = ("asleep", "bell", "done_more", "ending", "items", "marks", "moves", "queued_more", "taken")
 
     def __init__(self) -> None:
-        self.items: SimpleQueue[Delivery] = SimpleQueue()
+        self.items: deque[Delivery] = deque()
         self.taken: deque[Delivery] = deque()
-        self.moves: Iterator[None] = map(self.taken.append, iter(self.items.get, _NEVER))
+        self.moves: Iterator[None] = map(self.taken.append, iter(self.items.popleft, _NEVER))
+        self.asleep: bool = False
+        self.bell: SimpleQueue[None] = SimpleQueue()
         self.marks: dict[Mark, None] = {}
         self.ending: bool = False
         self.queued_more: int = 0
@@ -157,12 +165,12 @@ class DeliveryQueue:
     @property
     def events(self) -> int:
         """How many events have not been taken; one more or less while a mark is queued or taken."""
-        return self.items.qsize() + self.queued_more - self.done_more - len(self.marks)
+        return len(self.items) + self.queued_more - self.done_more - len(self.marks)
 
     def is_empty(self) -> bool:
         """Return whether there is nothing to deliver. To be called before the look at who delivers."""
         try:
-            return self.items.empty() and (not self.taken or self.taken[0].done)
+            return not self.items and (not self.taken or self.taken[0].done)
         except IndexError:
             return False  # a thread delivers meanwhile
 
@@ -176,18 +184,23 @@ class DeliveryQueue:
         """Queue a mark."""
         try:
             self.marks[mark] = None
-            self.items.put(mark)
+            self.items.append(mark)
         except BaseException:
             self.marks.pop(mark, None)  # each of them is in the queue, or the events would never be as many
             raise
+        if self.asleep and self.bell.empty():
+            self.bell.put(None)
 
-    def take_within(self, seconds: float) -> None:
-        """Take the next one, unless none comes in so many seconds."""
-        get = partial(self.items.get, timeout=min(seconds, threading.TIMEOUT_MAX))
+    def sleep(self, seconds: float) -> None:
+        """Wait until something is queued, for so many seconds at the most; may return early."""
         try:
-            next(map(self.taken.append, iter(get, _NEVER)))
+            self.asleep = True
+            if not self.items:
+                self.bell.get(timeout=min(seconds, threading.TIMEOUT_MAX))
         except Empty:
             return
+        finally:
+            self.asleep = False
 
     def ring(self, revision: int) -> None:
         """Wake those who wait for this revision."""

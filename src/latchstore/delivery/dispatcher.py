@@ -2,17 +2,19 @@
 
 Thread safety:
 
-1. `submit` may be called by any thread, also under the store's lock: it is one ``SimpleQueue.put``, so that
-   a finalizer may call it as well. The order of the calls is the order of delivery. What is queued twice,
+1. `submit` may be called by any thread, also under the store's lock: it is one ``deque.append``, so that a
+   finalizer may call it as well. The order of the calls is the order of delivery. What is queued twice,
    since an exception struck whoever queued it, counts and is heard once.
 2. Deliveries are run by one thread at a time, with no lock held: listeners may do anything. It is a daemon
    thread, or, where the system gives none, a thread that waits for events (`flush`, `stop`, `wait_for_room`).
 3. Who delivers is at the post (`_post`): a thread puts itself there, and delivers if it is the first there.
    It takes itself away by one call in C in a ``finally``, which needs no memory; so a thread that has ended,
-   for whatever reason, is missed and replaced by the next write, flush or stop. What it had in hand stays in
-   the queue's `taken`, and each delivery keeps how far it has come, so the next thread goes on there.
-4. The thread refers to the dispatcher, never to the store, so that a store nobody uses is freed; `stop_soon`
-   is what its finalizer calls.
+   for whatever reason, is missed and replaced by the next write, flush or stop. Who waits for the thread asks
+   in addition whether it is alive. What it had in hand stays in the queue's `taken`, and each delivery keeps
+   how far it has come, so the next thread goes on there.
+4. The thread refers to the dispatcher, and to the store weakly, so that a store nobody uses is freed. Its
+   finalizer queues an end. A finalizer may be struck, or find no memory, and nobody calls it again: so a
+   thread that has nothing to do looks by itself now and then whether the store is gone.
 5. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A writer
    waits for room before it takes any lock of the store, and looks again by itself now and then, so a
    wake-up that is missed costs it a moment and no more.
@@ -22,7 +24,6 @@ Thread safety:
 
 from __future__ import annotations
 
-import atexit
 import logging
 import sys
 import threading
@@ -36,12 +37,12 @@ from threading import get_ident
 from latchstore.contract.errors import (
     BackpressureError,
     DispatcherThreadError,
-    FlushTimeoutError,
     LockTimeoutError,
 )
+from latchstore.delivery.at_exit import drain_at_exit
 from latchstore.delivery.calls import Call, ListenerCalls
 from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
-from latchstore.delivery.threads import DeliveryThread
+from latchstore.delivery.threads import DeliveryThread, Post, calling_deliverer
 from latchstore.delivery.timers import Timer, TimerHeap
 from latchstore.delivery.waiting import LOOK_AGAIN, Latch, Waiters, clock
 
@@ -49,8 +50,8 @@ __all__ = ["Delivery", "EventDispatcher", "Timer"]
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds that the interpreter's exit waits for pending events of all stores together.
-EXIT_TIMEOUT = 10.0
+#: Seconds after which a thread that has nothing to do looks by itself whether its store is gone.
+IDLE = 10.0
 
 #: How often what fails is tried before it is given up: what strikes from outside does so once or twice.
 _TRIES = 10
@@ -71,6 +72,8 @@ class _Deliverer(ListenerCalls):
         self._room_below = None if limit is None else limit - limit // 16
         self.timers: TimerHeap = TimerHeap()
         self.heard_revision: int = 0
+        # The store, as soon as there is one: rule 4.
+        self._store: weakref.ref[object] | None = None
         self._renew()
 
     def _renew(self) -> None:
@@ -80,7 +83,7 @@ class _Deliverer(ListenerCalls):
         # at its end as well, and is not waited for by whoever holds it.
         self._life = Latch()
         # Who delivers, by thread identifier: the first one; see rule 3.
-        self._post: dict[int, threading.Thread] = {}
+        self._post = Post()
         # Of the thread that was started last, if it is to deliver: if an exception strikes who starts one, it
         # may begin when another one has been started instead, or nothing is to be delivered any more.
         self._newest: list[None] | None = None
@@ -105,12 +108,12 @@ class _Deliverer(ListenerCalls):
     @property
     def running(self) -> bool:
         """Whether a thread delivers, or waits for something to deliver."""
-        return bool(self._post)
+        return self.thread is not None
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The thread that delivers, or None."""
-        return next(iter(list(self._post.values())), None)
+        """The thread that delivers, or None; it is alive."""
+        return self._post.holder()
 
     @property
     def marks(self) -> int:
@@ -130,13 +133,13 @@ class _Deliverer(ListenerCalls):
 
     def start_if_needed(self) -> None:
         """Start the thread if none runs and something is queued; raise nothing if that is impossible."""
-        # hot path: mostly a thread runs.
-        if not self._post and not self._queue.items.empty():
+        # hot path: mostly a thread runs. Whether it is alive is looked at by those who wait for it.
+        if not self._post and self._queue.items:
             self.ensure_running()
 
     def ensure_running(self) -> None:
         """Start the thread if none runs; raise nothing if that is impossible."""
-        if self._post or self._has_started():
+        if self.running or self._has_started():
             return
         if not threading.main_thread().is_alive():
             # Python 3.12.0 and 3.12.1 start no thread from now on, though others may run for long.
@@ -159,7 +162,7 @@ class _Deliverer(ListenerCalls):
 
     def _start(self) -> bool:
         # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
-        if self._post or sys.is_finalizing():
+        if self.running or sys.is_finalizing():
             return True
         left: list[None] = []
         self._newest = left
@@ -193,7 +196,7 @@ class _Deliverer(ListenerCalls):
         """Deliver on the calling thread, unless another one does, until `enough` or an end is queued."""
         post, queue, ident = self._post, self._queue, get_ident()
         try:
-            post[ident] = threading.current_thread()
+            post[ident] = calling_deliverer()
             if list(post)[:1] == [ident]:
                 queue.ending = False
                 self._deliver_in_turn(queue, enough)
@@ -202,7 +205,7 @@ class _Deliverer(ListenerCalls):
 
     def _deliver_unless_running(self, enough: Callable[[], bool]) -> None:
         """Start the thread if it does not run; where none can be had, deliver here until it is enough."""
-        if not self._post and not self._has_started():
+        if not self.running and not self._has_started():
             self._deliver_until(lambda: enough() or self._queue.is_empty())
 
     # -- delivering -------------------------------------------------------------------------------
@@ -223,12 +226,12 @@ class _Deliverer(ListenerCalls):
             seconds = timers.fire_due(time.monotonic) if timers.new or timers.heap else None
             if queue is not self._queue:
                 return  # a timer has forked
-            if seconds is None:
-                next(queue.moves)
-            else:
-                queue.take_within(seconds)
-                if not taken:
+            if not queue.items:
+                queue.sleep(IDLE if seconds is None else min(seconds, IDLE))
+                if not queue.items:
+                    queue.ending = self._is_abandoned()
                     return
+            next(queue.moves)
         delivery = taken[0]
         if not delivery.done:
             if delivery.count:
@@ -249,6 +252,10 @@ class _Deliverer(ListenerCalls):
         taken.popleft()
         if self.crowded and not self._is_full():
             self._make_room()
+
+    def _is_abandoned(self) -> bool:
+        """Tell whether the store is gone."""
+        return self._store is not None and self._store() is None
 
     def _note_heard(self, queue: DeliveryQueue, revision: int) -> None:
         if revision > self.heard_revision:
@@ -311,9 +318,7 @@ class EventDispatcher(_Deliverer):
         listener_name: Callable[[object], str] = repr,
     ) -> None:
         super().__init__(name, limit, listener_name)
-        # Whether the store is gone.
-        self._abandoned = False
-        _dispatchers.add(self)
+        drain_at_exit(self)
 
     def renew_in_child(self) -> None:
         """Begin anew in a forked child: what is queued or under way is the parent's.
@@ -337,10 +342,13 @@ class EventDispatcher(_Deliverer):
         queue = self._queue
         if delivery.count > 1:
             queue.count_more(delivery)
-        queue.items.put(delivery)
+        queue.items.append(delivery)
+        # hot path: mostly the thread is busy.
+        if queue.asleep and queue.bell.empty():
+            queue.bell.put(None)
         limit = self._limit
         # hot path: `pending` counts more exactly; it is one more than this at the most.
-        if limit is not None and queue.items.qsize() + queue.queued_more - queue.done_more + 1 >= limit:
+        if limit is not None and len(queue.items) + queue.queued_more - queue.done_more + 1 >= limit:
             self.crowded = self.crowded or self.pending >= limit
 
     def wait_for_room(self, purpose: str, timeout: float | None) -> None:
@@ -394,7 +402,7 @@ class EventDispatcher(_Deliverer):
         """Have the thread look at the timers, unless they are held."""
         if not self.timers.held:
             # What is queued already makes it look at them as well.
-            if self._queue.items.empty():
+            if not self._queue.items:
                 self._queue.put_mark(Mark(self._queue))
             self.start_if_needed()
 
@@ -411,9 +419,9 @@ class EventDispatcher(_Deliverer):
             If that takes longer than `timeout` seconds.
         """
         self.refuse_on_own_thread("flush")
-        if self._queue.is_empty() and not self._post:
-            return
         if revision is not None and revision <= self.heard_revision:
+            return
+        if self._queue.is_empty() and not self.running:
             return
         if sys.is_finalizing():
             if self.pending:
@@ -454,7 +462,7 @@ class EventDispatcher(_Deliverer):
         begun = clock()
         self.flush(timeout)
         self._newest = None
-        if self._post and not sys.is_finalizing():
+        if self.running and not sys.is_finalizing():
             end = End(self._queue)
             self._wait_for(end, None if timeout is None else max(0.0, begun + timeout - clock()))
             if isinstance(end.thread, DeliveryThread):
@@ -464,36 +472,23 @@ class EventDispatcher(_Deliverer):
         # Somebody may have written between the flush and the end of the thread.
         self.start_if_needed()
 
-    def stop_soon(self) -> None:
+    def end_with(self, store: object) -> None:
+        """Have the thread end when the store is gone and all has been heard."""
+        self._store = weakref.ref(store)
+        weakref.finalize(store, self._stop_soon).atexit = False
+
+    def _stop_soon(self) -> None:
         """Tell the thread to end after what is queued now; does not wait, takes no lock."""
-        self._abandoned = True
         self._queue.put_mark(End(self._queue))
 
     def drain(self, timeout: float) -> None:
         """Wait until all has been heard, at the exit of the interpreter; FlushTimeoutError if it is not."""
         thread = self.thread
-        if thread is None or not self._abandoned:
+        if thread is None or not self._is_abandoned():
             # To the end of the thread: one that waits would yet take what comes too late to be heard.
             self.stop(timeout)
-            return
-        # Nobody queues any more, and what was queued comes before the word to end.
-        thread.join(timeout)
-        if thread.is_alive():
-            raise self.not_heard(f"events not heard in {timeout:.3g} s")
-
-
-# Every dispatcher alive, for the exit of the interpreter.
-_dispatchers: weakref.WeakSet[EventDispatcher] = weakref.WeakSet()
-
-
-def _drain_at_exit() -> None:
-    """Let pending events be heard before daemon threads are cut off; gives up after EXIT_TIMEOUT."""
-    deadline = clock() + EXIT_TIMEOUT
-    for dispatcher in list(_dispatchers):
-        try:
-            dispatcher.drain(max(0.0, deadline - clock()))
-        except FlushTimeoutError as error:
-            logger.warning("at exit: %s", error)
-
-
-atexit.register(_drain_at_exit)
+        elif not self._queue.is_empty():
+            # Nobody queues any more, and what was queued comes before the word to end.
+            thread.join(timeout)
+            if thread.is_alive():
+                raise self.not_heard(f"events not heard in {timeout:.3g} s")

@@ -1,15 +1,17 @@
-"""The thread of a dispatcher, whose start ends even if memory runs out meanwhile.
+"""The thread of a dispatcher, whose start ends even if memory runs out meanwhile, and who delivers.
 
-Thread safety: a thread is started once, by one thread.
+Thread safety: a thread is started once, by one thread. A `Post` is changed by single operations of a dict.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
-from latchstore.delivery.waiting import is_patched_later
+from latchstore.delivery.waiting import Life, is_patched_later, this_thread
 
 #: Seconds that a thread may take to start.
 START_TIMEOUT = 2.0
@@ -63,3 +65,31 @@ class _StartedEvent(threading.Event):
 
     def _at_fork_reinit(self) -> None:
         """Do nothing: in a forked child no thread sets the event, and the one that forked does not wait."""
+
+
+class Deliverer(NamedTuple):
+    """A thread that delivers, or would if it were the first."""
+
+    thread: threading.Thread
+    life: weakref.ref[Life]
+
+
+class Post(dict[int, Deliverer]):
+    """Who delivers, by thread identifier: the first one. Each puts and takes away itself."""
+
+    __slots__ = ()
+
+    def holder(self) -> threading.Thread | None:
+        """Return the first one, or None; those that have ended are taken away."""
+        for ident, each in list(self.items()):
+            if each.life() is not None:
+                return each.thread
+            taken = self.pop(ident, None)
+            if taken is not None and taken is not each:
+                self[ident] = taken  # a new thread that has got the same identifier
+        return None
+
+
+def calling_deliverer() -> Deliverer:
+    """Return the calling thread."""
+    return Deliverer(threading.current_thread(), weakref.ref(this_thread.life))

@@ -60,6 +60,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_note_threads)
 
 
+class Life:
+    """Is there as long as its thread runs; for weak references.
+
+    ``Thread.is_alive`` is not for us: if an exception strikes the thread that calls it, Python 3.12 and older
+    take the other one to have ended from then on, though it runs (``Thread._wait_for_tstate_lock``).
+    """
+
+    __slots__ = ("__weakref__",)
+
+
 class _ThisThread(threading.local):
     """The calling thread, found faster than by ``threading.current_thread()``.
 
@@ -68,6 +78,7 @@ class _ThisThread(threading.local):
 
     def __init__(self) -> None:
         self.thread: threading.Thread = threading.current_thread()
+        self.life: Life = Life()
 
 
 this_thread: _ThisThread = _ThisThread()

@@ -81,7 +81,7 @@ class DeliveredStore(EntryStore):
         self._closed = False
         _stores.add(self)
         # The dispatcher's thread does not keep the store alive; when nobody does, it ends the thread.
-        weakref.finalize(self, self._dispatcher.stop_soon).atexit = False
+        self._dispatcher.end_with(self)
 
     # -- lifecycle --------------------------------------------------------------------------------
 

@@ -1,0 +1,191 @@
+"""No event is lost, and no thread is left, where memory fails or a thread is gone at the wrong moment."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from latchstore import DictMemoryStore, EventManager, StoreSetEvent
+from latchstore.delivery.deliveries import DeliveryQueue, End, Mark
+from latchstore.delivery.threads import Deliverer, Post, calling_deliverer
+from latchstore.delivery.waiting import Life
+from latchstore.engine.inspection import dispatcher_of
+
+TIMEOUT = 30.0
+
+#: How many requests for memory something makes at the most.
+REQUESTS = 12
+
+
+def with_failing_requests(number: int, call: Callable[[], object]) -> bool:
+    """Call something while all requests for memory fail but for the first ones; return whether one has."""
+    import _testcapi  # type: ignore[import-not-found]
+
+    _testcapi.set_nomemory(number, 0)
+    try:
+        call()
+    except MemoryError:
+        return True
+    finally:
+        _testcapi.remove_mem_hooks()
+    return False
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 20, 100, 1_000])
+def test_what_is_taken_from_the_queue_is_not_lost(count: int) -> None:
+    """Without memory for a smaller list a SimpleQueue loses what it was about to return."""
+    pytest.importorskip("_testcapi")
+    queue = DeliveryQueue()
+    marks = [Mark(queue) for _ in range(count)]
+    for mark in marks:
+        queue.put_mark(mark)
+    moves = queue.moves.__next__
+    for number, mark in enumerate(marks):
+        with_failing_requests(number % 3, moves)
+        if not queue.taken:
+            moves()
+        assert list(queue.taken) == [mark]
+        queue.taken.popleft()
+    assert not queue.items
+
+
+def test_a_watch_counts_what_is_left_though_memory_fails() -> None:
+    pytest.importorskip("_testcapi")
+    for number in range(REQUESTS):
+        store = DictMemoryStore(EventManager())
+        with store.watch() as changes:
+            store.multiset([f"k{each}" for each in range(100)], [(b"", {})] * 100)
+            get = changes.get
+            while len(changes) > 50:
+                with_failing_requests(number, lambda: get(0))  # noqa: B023
+                get(0)
+            left, read = len(changes), 0
+            with suppress(TimeoutError):
+                while True:
+                    get(0)
+                    read += 1
+            assert read == left
+        store.close(TIMEOUT)
+
+
+# -- wake-ups -------------------------------------------------------------------------------------
+
+
+def test_no_wake_up_is_lost_to_a_thread_that_sleeps_again() -> None:
+    queue = DeliveryQueue()
+
+    class Bell(SimpleQueue[None]):
+        def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:
+            """Ring; the thread wakes up, takes what is there and sleeps again before this returns."""
+            super().put(item)
+            super().get(timeout=0)
+            queue.items.clear()
+            queue.asleep = True
+            rung.append(1)
+
+    rung: list[int] = []
+    queue.bell = Bell()
+    queue.asleep = True
+    for _ in range(3):
+        queue.put_mark(Mark(queue))
+    assert len(rung) == 3
+
+
+def test_a_thread_that_was_woken_once_is_not_woken_again() -> None:
+    queue = DeliveryQueue()
+    queue.asleep = True
+    for _ in range(3):
+        queue.put_mark(Mark(queue))
+    assert queue.bell.qsize() == 1
+    queue.sleep(0)
+    assert not queue.asleep
+
+
+# -- threads --------------------------------------------------------------------------------------
+
+
+def test_a_thread_ends_with_its_store_though_the_finalizer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer may be struck, or find no memory, and is not called again."""
+    monkeypatch.setattr("latchstore.delivery.dispatcher.IDLE", 0.01)
+    raised: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", raised.append)
+    put_mark = DeliveryQueue.put_mark
+
+    def fail_at_the_end(queue: DeliveryQueue, mark: Mark) -> None:
+        if type(mark) is End:
+            raise MemoryError
+        put_mark(queue, mark)
+
+    store = DictMemoryStore(EventManager())
+    heard: list[str] = []
+    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
+    store.from_bytes("k", b"")
+    store.flush(TIMEOUT)
+    thread = dispatcher_of(store).thread
+    assert thread is not None
+    with monkeypatch.context() as patches:
+        patches.setattr(DeliveryQueue, "put_mark", fail_at_the_end)
+        del store
+        gc.collect()
+    assert len(raised) == 1
+    raised.clear()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert heard == ["k"]
+
+
+def test_one_that_has_ended_is_taken_from_the_post() -> None:
+    post, life = Post(), Life()
+    thread = threading.current_thread()
+    post[1] = Deliverer(thread, weakref.ref(life))
+    post[threading.get_ident()] = calling_deliverer()
+    assert post.holder() is thread
+    assert list(post) == [1, threading.get_ident()]
+    del life
+    assert post.holder() is thread
+    assert list(post) == [threading.get_ident()]
+
+
+def test_the_life_of_a_thread_ends_with_it() -> None:
+    deliverers: list[Deliverer] = []
+    thread = threading.Thread(target=lambda: deliverers.append(calling_deliverer()))
+    thread.start()
+    thread.join(TIMEOUT)
+    assert deliverers[0].thread is thread
+    assert deliverers[0].life() is None
+    assert calling_deliverer().life() is not None
+
+
+class NeverLeft(Post):
+    """A post that threads do not take themselves away from."""
+
+    def pop(self, ident: int, default: Any = None) -> Any:
+        left = self.get(ident)
+        return super().pop(ident, default) if left is not None and left.life() is None else None
+
+
+@pytest.mark.parametrize("wait", ["flush", "stop"])
+def test_who_waits_misses_a_thread_that_is_noted_and_gone(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
+    monkeypatch.setattr("latchstore.delivery.dispatcher.Post", NeverLeft)
+    store = DictMemoryStore(EventManager())
+    heard: list[Any] = []
+    store.event_manager.connect(StoreSetEvent, heard.append)
+    dispatcher = dispatcher_of(store)
+    store.from_bytes("k0", b"")
+    dispatcher.flush(TIMEOUT)
+    dispatcher.stop(TIMEOUT)
+    assert not dispatcher.running
+    store.from_bytes("k1", b"")
+    getattr(dispatcher, wait)(TIMEOUT)
+    assert [event.key for event in heard] == ["k0", "k1"]
+    store.close(TIMEOUT)

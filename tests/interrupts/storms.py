@@ -198,10 +198,15 @@ def _difference(heard: list[Any], told: list[Any]) -> str:
 
 
 class Interrupter:
-    """A signal handler that raises KeyboardInterrupt, if `Storm.operate` is what it interrupts.
+    """A signal handler that raises KeyboardInterrupt, if a function is what it interrupts.
 
     Each signal has the next one sent. A timer that goes off by itself again and again would call the handler
     inside of itself, ever deeper.
+
+    Parameters
+    ----------
+    code : code
+        Of the function that is struck, with whatever it calls.
 
     Attributes
     ----------
@@ -213,7 +218,8 @@ class Interrupter:
         How many it has raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, code: CodeType) -> None:
+        self._code = code
         self.left = 0
         self.interval = 0.0
         self.struck = 0
@@ -221,7 +227,7 @@ class Interrupter:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.left <= 0:
             return
-        if not _is_in(frame, Storm.operate.__code__):
+        if not _is_in(frame, self._code):
             signal.setitimer(signal.ITIMER_REAL, 1e-4)
             return
         self.left -= 1
@@ -243,7 +249,7 @@ def _is_in(frame: FrameType | None, code: CodeType) -> bool:
 
 def strike_by_signals(storm: Storm, strikes: int, deadline: float, count: Count) -> None:
     """Strike the main thread, until there were so many strikes or the time is over."""
-    interrupter = Interrupter()
+    interrupter = Interrupter(Storm.operate.__code__)
     chance = storm.chance
     before = signal.signal(signal.SIGALRM, interrupter)
     idle = 0

@@ -13,40 +13,66 @@ from collections.abc import Sequence
 from typing import Any
 
 from latchstore import StoreModificationEvent
-from latchstore.engine.inspection import check
+from latchstore.cache.inspection import check as check_cache
+from latchstore.engine.inspection import check, dispatcher_of
+from tests.interrupts.storms import spin
+from tests.interrupts.striker import set_exception
 from tests.soak.scene import Scene
-from tests.soak.workers import Struck, Worker
+from tests.soak.storms import Struck
+from tests.soak.workers import Worker
 
 #: Seconds after which a child is ended.
 CHILD_TIMEOUT = 60
 
 
 class Interrupter(Worker):
-    """Raises `Struck` in workers, wherever they are (``PyThreadState_SetAsyncExc``)."""
+    """Raises `Struck` in workers, wherever they are, and in threads that call listeners."""
 
     may_be_struck = False
 
     def __init__(self, scene: Scene, workers: Sequence[Worker]) -> None:
         super().__init__(scene)
         self._workers = [worker for worker in workers if worker.may_be_struck]
+        self._met = dict.fromkeys(self._workers, 0)
+        self._dispatchers = [dispatcher_of(store) for store in (scene.store, scene.cached)]
+        #: How many exceptions were set, in workers and in threads that call listeners.
+        self.set = 0
+        self.set_in_dispatchers = 0
 
     def step(self) -> None:
         """Strike one."""
-        worker = self.random.choice(self._workers)
-        if worker.strikes == worker.struck and worker.ready:  # in this order
-            worker.strikes += 1
-            assert worker.thread is not None
-            assert worker.thread.ident is not None
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(worker.thread.ident), ctypes.py_object(Struck)
-            )
+        storm = self.scene.storm
+        if storm.dispatchers and self.random.random() < 0.2:
+            dispatcher = self.random.choice(self._dispatchers)
+            for pause in self._burst():
+                self.set_in_dispatchers += strike(dispatcher.thread)
+                spin(pause)
+        elif storm.bursts:
+            worker = self.random.choice(self._workers)
+            if worker.ready and worker.begun > self._met[worker]:
+                for pause in self._burst():
+                    self.set += strike(worker.thread)
+                    spin(pause)
+                self._met[worker] = worker.begun
         time.sleep(self.random.random() * 0.004)
 
-    def note_dropped(self, thread: threading.Thread) -> None:
-        """Count a strike that has met a finalizer, where Python drops what is raised."""
+    def _burst(self) -> list[float]:
+        return [
+            10 ** self.random.uniform(-5.5, -3.5) for _ in range(self.random.choice(self.scene.storm.bursts))
+        ]
+
+    def calm(self) -> None:
+        """Take back what was set and has not come, while this does not run."""
         for worker in self._workers:
-            if worker.thread is thread:
-                worker.struck += 1
+            strike(worker.thread, None)
+        for dispatcher in self._dispatchers:
+            strike(dispatcher.thread, None)
+
+
+def strike(thread: threading.Thread | None, kind: type[BaseException] | None = Struck) -> int:
+    """Set an exception in a thread, or take it back; return in how many threads."""
+    ident = None if thread is None else thread.ident
+    return 0 if ident is None else set_exception(ctypes.c_ulong(ident), kind and ctypes.py_object(kind))
 
 
 class Forker(Worker):
@@ -106,3 +132,6 @@ class Forker(Worker):
         expect(heard == [("child", revision)], f"heard {heard} and not revision {revision}")
         expect(read.revision == revision, f"read {read}")
         store.close(CHILD_TIMEOUT)
+        cache = self.scene.cache
+        expect(cache.get_or_load("key/0", lambda key: (key, 0))[0] == "key/0", "another value is cached")
+        check_cache(cache)

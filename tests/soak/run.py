@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import random
 import sys
 import tempfile
 import threading
@@ -10,15 +12,20 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from latchstore import DictMemoryStore, EventManager, EventsLost, StoreModificationEvent
+from latchstore import DictMemoryStore, EventManager
+from latchstore.cache.inspection import check_idle as check_cache
 from tests.builds import WITHOUT_GIL
+from tests.soak.caching import Caches
 from tests.soak.disturbers import Forker, Interrupter
 from tests.soak.invariants import SETTLED, Measures, check_at_rest, clear
-from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirror, Scene
+from tests.soak.mainthread import StruckBySignals
+from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirrors, Scene
+from tests.soak.starver import Starver
+from tests.soak.storms import CALM, Storm
 from tests.soak.workers import (
     Churn,
     Follower,
@@ -27,7 +34,6 @@ from tests.soak.workers import (
     Pairs,
     Readers,
     Savers,
-    Struck,
     Transfers,
     Visitors,
     Watchers,
@@ -43,13 +49,17 @@ WORKERS: dict[type[Worker], int] = {
     Readers: 2,
     Watchers: 1,
     Listeners: 1,
+    Caches: 2,
     Visitors: 1,
     Savers: 1,
 }
 
+#: Seconds between two switches of threads in a storm, so that more of them are struck in the middle.
+SWITCH = 0.0005
+
 
 class Soak:
-    """One store and the threads that use it.
+    """Two stores, one of them with a cache, and the threads that use them.
 
     Parameters
     ----------
@@ -57,20 +67,25 @@ class Soak:
     directory : Path
     make_store : callable
         The store, given an event manager and options.
+    storm : Storm
+        What strikes.
     """
 
     def __init__(
-        self, seed: int, directory: Path, make_store: Callable[..., DictMemoryStore] = DictMemoryStore
+        self,
+        seed: int,
+        directory: Path,
+        make_store: Callable[..., DictMemoryStore] = DictMemoryStore,
+        storm: Storm = CALM,
     ) -> None:
         store = make_store(
             EventManager(), indexes=["kind"], lock_timeout=TIMEOUT, history=20, max_pending_events=1_000
         )
-        self.scene = scene = Scene(store, seed, directory)
+        self.storm = storm
+        self.scene = scene = Scene(store, seed, directory, storm)
         self.measures = Measures()
         self.seconds = 0.0
-        self.heard, self.read = Mirror(scene), Mirror(scene)
-        store.event_manager.connect(StoreModificationEvent, self.heard.hear)
-        self._changes = store.watch(max_buffer=10_000_000)
+        self.mirrors = [Mirrors(scene, each) for each in (store, scene.cached)]
         store.multiset(ACCOUNTS, [(b"", {"balance": 100})] * len(ACCOUNTS))
         store.multiset(SIDES, [(b"", {"kind": "pair"})] * 2)
         # What saving imports is imported here: an exception that strikes a thread in the middle of an import
@@ -81,11 +96,22 @@ class Soak:
         self.workers: list[Worker] = [
             kind(scene, number) for kind, count in WORKERS.items() for number in range(count)
         ]
-        self.workers.append(Follower(scene, self.read, self._changes))
+        if not storm.starves:  # or what it has taken from the watch may not come here
+            self.workers += [Follower(scene, mirrors) for mirrors in self.mirrors]
         self.forker = Forker(scene)
         self.interrupter = Interrupter(scene, self.workers)
+        self.starver = Starver(scene)
+        self.main = StruckBySignals(
+            [kind(scene, -1) for kind in WORKERS if kind.may_be_struck], random.Random(seed)
+        )
 
-    def run(self, seconds: float, length: float = 5.0, progress: Callable[[float], object] = float) -> None:
+    def run(
+        self,
+        seconds: float,
+        length: float = 5.0,
+        progress: Callable[[float], object] = float,
+        rested: Callable[[], object] = int,
+    ) -> None:
         """Have everything go on for some time, with rests; ends early at the first violation.
 
         Parameters
@@ -95,30 +121,36 @@ class Soak:
             Seconds between two rests.
         progress : callable
             Told how many seconds have gone by since it was called last.
+        rested : callable
+            Called after each rest.
         """
         with told_of_threads(self), quiet_logging():
             begun = time.monotonic()
             while self.seconds < seconds and not self.scene.violations:
-                forking = len(self.measures.threads) % 2 == 0 and not WITHOUT_GIL  # see tests/builds.py
+                # see tests/builds.py
+                forking = len(self.measures.threads) % 2 == 0 and not WITHOUT_GIL and not self.storm.starves
                 self._go_on(min(length, seconds - self.seconds), forking)
                 self._rest()
                 now = time.monotonic() - begun
                 progress(now - self.seconds)
                 self.seconds = now
-        self._changes.close()
-        self.scene.store.close(TIMEOUT)
+                rested()
+        for mirrors in self.mirrors:
+            mirrors.changes.close()
+            mirrors.store.close(TIMEOUT)
 
     def _go_on(self, seconds: float, forking: bool) -> None:
-        if not forking:
+        if not forking and not self.storm.starves:
             tracemalloc.start()
         workers = [*self.workers, self.forker] if forking else self.workers
-        for worker in [*workers, self.interrupter]:
+        disturber = self.starver if self.storm.starves else self.interrupter
+        for worker in [*workers, disturber]:
             worker.start()
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self.scene.violations:
-            time.sleep(0.05)
-        # First nobody is struck any more.
-        self.interrupter.stop()
+        with switching_often() if self.storm is not CALM else nullcontext():
+            self._pass_time(lambda: time.monotonic() < deadline and not self.scene.violations)
+            # First nobody is struck any more.
+            self._calm(disturber)
         for worker in workers:
             worker.over = True
         # One for all of them: those that wait for each other are not waited for one after the other.
@@ -126,48 +158,99 @@ class Soak:
         for worker in workers:
             worker.stop(deadline)
 
+    def _pass_time(self, goes_on: Callable[[], bool]) -> None:
+        if self.storm.signals:
+            self.main.work(goes_on)
+            return
+        while True:
+            try:
+                while goes_on():
+                    time.sleep(0.05)
+            except MemoryError:
+                continue
+            else:
+                return
+
+    def _calm(self, disturber: Worker) -> None:
+        while True:
+            try:
+                disturber.stop()
+                self.starver.calm()
+                self.interrupter.calm()
+            except MemoryError:
+                continue
+            else:
+                return
+
     def _rest(self) -> None:
         if not self.scene.violations:
+            for worker in [*self.workers, *self.main.workers]:
+                worker.rest()
+            # What exceptions hold that refer to themselves, struck blocks among it.
+            gc.collect()
             clear(self.scene)
-            while len(self._changes):
-                change = self._changes.get(0)
-                assert not isinstance(change, EventsLost)
-                self.read.hear(change)
-            check_at_rest(self.scene, [self.heard, self.read], watches=1)
+            for mirrors in self.mirrors:
+                mirrors.catch_up()
+                check_at_rest(self.scene, mirrors)
+            check_cache(self.scene.cache)
             self.measures.take(self.scene)
         tracemalloc.stop()
 
+    def counts(self) -> dict[str, int]:
+        """Return what was done, and what has struck."""
+        stats = [mirrors.store.stats() for mirrors in self.mirrors]
+        counts = {
+            "rests": len(self.measures.threads),
+            "commits": sum(each["commits"] for each in stats),
+            "events heard": sum(mirrors.heard.events for mirrors in self.mirrors),
+            "changes read from watches": sum(mirrors.read.events for mirrors in self.mirrors),
+            "listeners that raised": sum(
+                mirrors.store.stats()["listener_errors"] for mirrors in self.mirrors
+            ),
+            "exceptions set in workers": self.interrupter.set,
+            "exceptions set in threads that call listeners": self.interrupter.set_in_dispatchers,
+            "signals that struck the main thread": self.main.struck,
+            "times that memory failed": self.starver.steps * self.storm.starves,
+            "steps that were broken off": sum(worker.struck for worker in self.workers),
+            "snapshots and watches that Python has leaked": self.scene.leaked,
+            "children forked": self.forker.steps,
+        }
+        return {name: count for name, count in counts.items() if count}
+
     def figures(self) -> dict[str, str]:
         """Return what there is to tell at the end."""
-        stats = self.scene.store.stats()
-        blocks, left, threads = self.measures.blocks, self.measures.left, self.measures.threads
+        measures = self.measures
+        blocks, left, threads, resident = measures.blocks, measures.left, measures.threads, measures.resident
         steps: Counter[str] = Counter()
         struck: Counter[str] = Counter()
-        for worker in self.workers:
+        for worker in [*self.workers, *self.main.workers]:
             steps[type(worker).__name__] += worker.steps
             struck[type(worker).__name__] += worker.struck
-        told = {
-            "seconds": f"{self.seconds:,.0f}",
-            "rests": f"{len(threads):,}",
-            "commits": f"{stats['commits']:,}",
-            "events heard": f"{self.heard.events:,}",
-            "changes read from a watch": f"{self.read.events:,}",
-            "listeners that raised": f"{stats['listener_errors']:,}",
-            "exceptions that struck": f"{struck.total():,}",
-            "children forked": f"{self.forker.steps:,}",
-        }
+        told = {"seconds": f"{self.seconds:,.0f}"}
+        told |= {name: f"{count:,}" for name, count in self.counts().items()}
         told |= {f"steps of {name}": f"{count:,} ({struck[name]:,} struck)" for name, count in steps.items()}
         if left:
             told["left by the first traced round"] = f"{left[0]:,} bytes"
             told["left by the last traced round"] = f"{left[-1]:,} bytes"
             told["left by a traced round at most"] = f"{max(left):,} bytes"
         if len(blocks) > SETTLED:
-            told["memory at the second rest"] = f"{blocks[SETTLED]:,} blocks"
-            told["memory at the last rest"] = f"{blocks[-1]:,} blocks"
-            told["memory at a rest at most"] = f"{max(blocks[SETTLED:]):,} blocks"
+            told["memory at the second rest"] = f"{blocks[SETTLED]:,} blocks, {resident[SETTLED]:,} bytes"
+            told["memory at the last rest"] = f"{blocks[-1]:,} blocks, {resident[-1]:,} bytes"
+            told["memory at a rest at most"] = f"{max(blocks):,} blocks, {max(resident):,} bytes"
             told["threads at rests"] = " to ".join(map(str, sorted({min(threads), max(threads)})))
         told["violations"] = f"{len(self.scene.violations):,}"
         return told
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Have threads take turns often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager
@@ -175,14 +258,15 @@ def told_of_threads(soak: Soak) -> Iterator[None]:
     """Have what threads and finalizers raise be a violation, strikes apart."""
     before = threading.excepthook, sys.unraisablehook
 
+    def note(where: object, error: BaseException | None) -> None:
+        if not soak.storm.excuses(error) and not isinstance(error, KeyboardInterrupt):
+            soak.scene.violations.append(f"{where!r}: {error!r}")
+
     def note_thread(arguments: Any) -> None:
-        soak.scene.violations.append(f"{arguments.thread}: {arguments.exc_value!r}")
+        note(arguments.thread, arguments.exc_value)
 
     def note_finalizer(arguments: Any) -> None:
-        if isinstance(arguments.exc_value, Struck):
-            soak.interrupter.note_dropped(threading.current_thread())
-        else:
-            soak.scene.violations.append(f"{arguments.object!r}: {arguments.exc_value!r}")
+        note(arguments.object, arguments.exc_value)
 
     threading.excepthook, sys.unraisablehook = note_thread, note_finalizer
     try:
@@ -203,9 +287,14 @@ def quiet_logging() -> Iterator[None]:
         logger.disabled = before
 
 
-def soak(seconds: float, seed: int, progress: Callable[[float], object] = float) -> Soak:
+def soak(
+    seconds: float,
+    seed: int,
+    progress: Callable[[float], object] = float,
+    storm: Storm = CALM,
+) -> Soak:
     """Return a soak that has been run."""
     with tempfile.TemporaryDirectory() as directory:
-        one = Soak(seed, Path(directory))
+        one = Soak(seed, Path(directory), storm=storm)
         one.run(seconds, progress=progress)
     return one

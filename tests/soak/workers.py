@@ -1,8 +1,8 @@
 """Threads that do one thing to the store again and again.
 
-Thread safety: a worker's attributes are written by its own thread, but for `over` and `strikes`. An
-interrupter strikes a worker that has met all strikes before, and then is `ready`: where it has met one, it
-takes `ready` back before it says so. So the handler that an exception has reached is not struck itself.
+Thread safety: a worker's attributes are written by its own thread, but for `over`. One that is `ready` may be
+struck; it is struck again when it has begun another step, so few exceptions are under way at a time, and as
+many handlers stand around each other.
 """
 
 from __future__ import annotations
@@ -21,15 +21,10 @@ from latchstore import (
     RevisionMismatchError,
     StoreSetEvent,
     TransactionConflictError,
-    Watch,
 )
 from latchstore.contract.store import AbstractStore
 from latchstore.engine.inspection import check
-from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirror, Scene
-
-
-class Struck(BaseException):
-    """What threads are struck by: as KeyboardInterrupt, it may come anywhere."""
+from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirrors, Scene
 
 
 class RolledBackError(Exception):
@@ -41,8 +36,8 @@ class Worker:
 
     Attributes
     ----------
-    steps, struck : int
-        How many were done, and broken off.
+    begun, steps, struck : int
+        How many steps were begun and done, and how many exceptions have broken some off.
     may_be_struck : bool
         Whether the step is one that an exception may break off anywhere.
     """
@@ -54,9 +49,9 @@ class Worker:
         self.store = scene.store
         self.name = f"{type(self).__name__} {number}"
         self.random = random.Random(f"{scene.seed} {self.name}")
+        self.begun = 0
         self.steps = 0
         self.struck = 0
-        self.strikes = 0
         self.ready = False
         self.over = False
         self.thread: threading.Thread | None = None
@@ -77,39 +72,44 @@ class Worker:
         if self.thread.is_alive():
             frame = sys._current_frames().get(self.thread.ident or 0)
             stack = "".join(traceback.format_stack(frame))
-            self.scene.violations.append(
-                f"{self.name} does not end, {self.strikes - self.struck} strikes under way:\n{stack}"
-            )
+            self.scene.violations.append(f"{self.name} does not end:\n{stack}")
 
     def _run(self) -> None:
-        try:
-            while self._is_to_go_on():
-                self._repeat()
-        except BaseException:
-            self.scene.violations.append(f"{self.name}: {traceback.format_exc()}")
-            self.ready = False
+        self._go_on_within(self.scene.storm.handlers)
 
-    def _is_to_go_on(self) -> bool:
-        return not self.over or self.strikes != self.struck
-
-    def _repeat(self) -> None:
-        try:
-            self._go_on()
-        except Struck:
-            self.ready = False
-            self.struck += 1
+    def _go_on_within(self, handlers: int) -> None:
+        # A handler that is struck itself leaves the next one to go on. At a backward jump, too, which Python
+        # 3.12 and newer do not count as a part of what is tried.
+        while not self.over:
+            try:
+                if handlers:
+                    self._go_on_within(handlers - 1)
+                else:
+                    self._go_on()
+            except BaseException as error:
+                self.note(error)
 
     def _go_on(self) -> None:
-        # Not in `_repeat`: Python 3.12 and newer do not count the jump back to a condition as a part of what
-        # is tried, and an exception that strikes there would not be caught.
-        while self._is_to_go_on():
-            self.ready = self.may_be_struck and not self.over and self.strikes == self.struck
+        while not self.over:
+            self.begun += 1
+            self.ready = self.may_be_struck
             self.step()
             self.steps += 1
+
+    def note(self, error: BaseException) -> None:
+        """Count an exception that has broken off a step, or have it be a violation."""
+        if self.scene.storm.excuses(error):
+            self.struck += 1
+        else:
+            self.over = True
+            self.scene.violations.append(f"{self.name}: {''.join(traceback.format_exception(error))}")
 
     def step(self) -> None:
         """Do it once."""
         raise NotImplementedError
+
+    def rest(self) -> None:
+        """Use, while nothing strikes, what a struck step has left for the next use to put right."""
 
 
 def move(store: AbstractStore, chance: random.Random) -> None:
@@ -237,23 +237,25 @@ class Watchers(Worker):
                     last = revision
 
 
+class FailingListener:
+    """Raises whatever it is told; not connected any more when it is gone, whether or not that was struck."""
+
+    def hear(self, event: object) -> None:
+        """Raise something."""
+        raise ValueError("on purpose")
+
+
 class Listeners(Worker):
-    """Connects listeners and disconnects them, among them ones that raise."""
+    """Connects listeners and disconnects them, or drops them; they raise."""
 
     def step(self) -> None:
         """Listen for a moment."""
         manager = EventManager() if self.random.random() < 0.1 else self.store.event_manager
-
-        def listen(event: object) -> None:
-            raise ValueError("on purpose")
-
-        try:
-            manager.connect(StoreSetEvent, listen, {"key": f"churn/{self.random.randrange(200)}"})
-            time.sleep(0.001)
-        finally:
-            # Whether it is connected is not known if an exception has struck.
-            if listen in manager.get_listeners(StoreSetEvent):
-                manager.disconnect(StoreSetEvent, listen)
+        listener = FailingListener()
+        manager.connect(StoreSetEvent, listener.hear, {"key": f"churn/{self.random.randrange(200)}"})
+        time.sleep(0.001)
+        if self.random.random() < 0.8:
+            manager.disconnect(StoreSetEvent, listener.hear)
 
 
 class Visitors(Worker):
@@ -293,18 +295,17 @@ class Follower(Worker):
 
     may_be_struck = False
 
-    def __init__(self, scene: Scene, mirror: Mirror, changes: Watch) -> None:
+    def __init__(self, scene: Scene, mirrors: Mirrors) -> None:
         super().__init__(scene)
-        self._mirror = mirror
-        self._changes = changes
+        self._mirrors = mirrors
 
     def step(self) -> None:
         """Read what there is."""
         try:
-            change = self._changes.get(0.05)
+            change = self._mirrors.changes.get(0.05)
         except TimeoutError:
             return
         if isinstance(change, EventsLost):
             self.scene.violations.append(f"the buffer of the follower is full: {change}")
         else:
-            self._mirror.hear(change)
+            self._mirrors.read.hear(change)

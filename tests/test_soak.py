@@ -45,6 +45,53 @@ def test_twenty_seconds() -> None:
         assert int(figures[name].replace(",", "")) > 0, name
 
 
+def run_storm(storm: str, seconds: float) -> dict[str, str]:
+    """Run a soak in a process of its own, struck by a storm; return its figures."""
+    words = ["--storm", storm, "--minutes", f"{seconds / 60}", "--seed", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", *words],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = dict(re.findall(r"^(.+?)  +(.+)$", done.stdout, re.MULTILINE))
+    assert figures["violations"] == "0"
+    return figures
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("storm", "struck"),
+    [
+        ("signals", "signals that struck the main thread"),
+        ("exceptions", "exceptions set in threads that call listeners"),
+    ],
+)
+def test_a_few_seconds_of_a_storm(storm: str, struck: str) -> None:
+    """With the same rests and invariants. Python writes to stderr if a hook of it was struck."""
+    figures = run_storm(storm, 6.0)
+    for name in (struck, "commits", "events heard", "rests"):
+        assert int(figures[name].replace(",", "")) > 0, name
+
+
+@pytest.mark.timeout(600)
+def test_a_few_seconds_of_failing_memory() -> None:
+    """In several processes: CPython crashes at some requests, in programs without a store as well."""
+    pytest.importorskip("_testcapi", reason="needs the interpreter's own tests")
+    if sys.platform != "linux" or WITHOUT_GIL:
+        pytest.skip("needs the limits of Linux, and a Python with the GIL")
+    figures = run_storm("memory", 9.0)
+    assert int(figures["processes"]) >= 3
+    crashes = int(figures["of which Python crashed in"].partition(":")[0])
+    assert crashes < int(figures["processes"]) or sys.version_info >= (3, 12)
+    if crashes == 0:
+        assert int(figures["times that memory failed (requests)"].replace(",", "")) > 0
+        assert int(figures["times that memory failed (limit)"].replace(",", "")) > 0
+
+
 class ForgettingTable(Table):
     """Does not tell of every hundredth commit."""
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.interrupts.dispatching import strike_dispatcher
+from tests.interrupts.dispatching import delivering, strike_dispatcher
 from tests.interrupts.exhaustion import STRIDE, Count, exhaust, recurse
 from tests.interrupts.helper import helper
 from tests.interrupts.operations import GROUPS, OPERATIONS, group_of
-from tests.interrupts.shortage import SHORT_OF_MEMORY, starve
+from tests.interrupts.shortage import SHORT_OF_MEMORY, starve, starve_in_children
 from tests.interrupts.storms import STORMS, storm, stormed
 
 #: How many strikes one store gets in a storm, and how many seconds at most: then everything is compared.
@@ -33,6 +33,9 @@ NOT_DEEP = ("waiting", "wait", "close")
 
 #: How many requests for memory in a row fail.
 FAILURES = (1, 2)
+
+#: And how many more of those of the thread that calls listeners.
+MORE_FAILURES = (10, 50)
 
 Progress = Callable[[str], None]
 
@@ -86,6 +89,10 @@ def run(judge: str, names: list[str], tally: Tally, options: argparse.Namespace)
                 count, crashes = starve(name, failures, options.stride)
                 tally.crashes += crashes
                 tally.add(name, count)
+        for failures in (*FAILURES, *MORE_FAILURES) if "emit" in names else ():
+            count, crashes = starve_in_children("emit", delivering, failures, options.stride)
+            tally.crashes += crashes
+            tally.add("emit", count)
     else:
         with ThreadPoolExecutor(1) as other:
             for name in names:
@@ -112,10 +119,6 @@ def run_storm(judge: str, names: list[str], tally: Tally, options: argparse.Name
 
 def run_dispatcher(tally: Tally, options: argparse.Namespace) -> None:
     """Strike the threads that call the listeners of one store after the other."""
-    # Without a lock. Until Python 3.13 an exception may leave that of a handler taken: loggers wait.
-    log = logging.getLogger("latchstore")
-    log.addHandler(logging.NullHandler())
-    log.propagate = False
     chance = random.Random(options.seed)
     deadline = time.monotonic() + options.seconds
     while (left := options.strikes - tally.struck) > 0 and time.monotonic() < deadline:
@@ -162,6 +165,10 @@ def main() -> None:
     reader = parser()
     reader.add_argument("judge", choices=JUDGES)
     options = reader.parse_args()
+    # Without a lock. Until Python 3.13 an exception may leave that of a handler taken: loggers wait.
+    log = logging.getLogger("latchstore")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
     # Written in C: these are called where strikes fall.
     threading.excepthook = id
     sys.unraisablehook = id

@@ -10,8 +10,10 @@ import json
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from tests.interrupts.checks import check, outcomes_of
@@ -43,6 +45,11 @@ def hoarded() -> list[object]:
     return [tuples, [{} for _ in range(100)], [[] for _ in range(100)], [float(each) for each in range(200)]]
 
 
+#: What has one request fail, and some after it: given which, and how many. Returns whether one has failed,
+#: and what was wrong.
+Attempt = Callable[[int, int], tuple[bool, list[str]]]
+
+
 def starve(name: str, failures: int, stride: int) -> tuple[Count, int]:
     """Have the requests of one operation fail, one after the other; return what was counted, and crashes.
 
@@ -53,17 +60,29 @@ def starve(name: str, failures: int, stride: int) -> tuple[Count, int]:
     stride : int
         Of how many requests one fails first.
     """
+    return starve_in_children(name, partial(_operating, name), failures, stride)
+
+
+def starve_in_children(
+    name: str, begin: Callable[[], AbstractContextManager[Attempt]], failures: int, stride: int
+) -> tuple[Count, int]:
+    """Do so with what is begun in each child; none that is later than the last to be tried."""
     count = Count()
     crashes = 0
     first: int | None = 1 + len(name) % stride
     while first is not None:
-        first, crashed = _starve_in_child(name, failures, stride, first, count)
+        first, crashed = _starve_in_child(name, begin, failures, stride, first, count)
         crashes += crashed
     return count, crashes
 
 
 def _starve_in_child(
-    name: str, failures: int, stride: int, first: int, count: Count
+    name: str,
+    begin: Callable[[], AbstractContextManager[Attempt]],
+    failures: int,
+    stride: int,
+    first: int,
+    count: Count,
 ) -> tuple[int | None, bool]:
     """Begin with one request; return with which to go on, and whether the child has crashed."""
     read, write = os.pipe()
@@ -72,7 +91,8 @@ def _starve_in_child(
         status = 1
         try:
             os.close(read)
-            _starve_from(name, failures, stride, first, write)
+            with begin() as attempt:
+                _starve_from(attempt, failures, stride, first, write)
             status = 0
         finally:
             os._exit(status)
@@ -107,39 +127,49 @@ def _lines_of(read: int, child: int) -> Iterator[bytes]:
         yield from lines
 
 
-def _starve_from(name: str, failures: int, stride: int, number: int, pipe: int) -> None:
-    import _testcapi  # type: ignore[import-not-found]
-
+def _starve_from(attempt: Attempt, failures: int, stride: int, number: int, pipe: int) -> None:
     def tell(*words: Any) -> None:
         os.write(pipe, json.dumps(words).encode() + b"\n")
+
+    unheard_of = 0
+    while unheard_of * stride < max(UNHEARD_OF, 2 * stride):
+        tell(number, 0, [])
+        failed, wrong = attempt(number, failures)
+        tell(number, int(failed), wrong)
+        unheard_of = 0 if failed else unheard_of + 1
+        number += stride
+
+
+@contextmanager
+def _operating(name: str) -> Iterator[Attempt]:
+    """Give what has a request of an operation fail."""
+    import _testcapi  # type: ignore[import-not-found]
 
     helper()
     outcomes_of(name)
     operation = OPERATIONS[name]
-    unheard_of = 0
+
+    def attempt(number: int, failures: int) -> tuple[bool, list[str]]:
+        subject = subject_for(name)
+        failed = False
+        # Held meanwhile, so that no request is met by a tuple, list or dict that was freed before: the
+        # end of a `with` on a lock needs a tuple of three.
+        hoard = hoarded()
+        _testcapi.set_nomemory(number, number + failures)
+        try:
+            operation(subject)
+        except Exception:
+            # MemoryError, or what the interpreter makes of it.
+            failed = True
+        finally:
+            _testcapi.remove_mem_hooks()
+        del hoard
+        try:
+            check(name, subject, other)
+        except Exception as error:
+            return failed, [f"{name}, request {number} and {failures - 1} more: {shown(error)}"]
+        return failed, []
+
     with ThreadPoolExecutor(1) as other:
         other.submit(int).result(TIMEOUT)
-        while unheard_of * stride < max(UNHEARD_OF, 2 * stride):
-            tell(number, 0, [])
-            subject = subject_for(name)
-            failed = False
-            # Held meanwhile, so that no request is met by a tuple, list or dict that was freed before: the
-            # end of a `with` on a lock needs a tuple of three.
-            hoard = hoarded()
-            _testcapi.set_nomemory(number, number + failures)
-            try:
-                operation(subject)
-            except Exception:
-                # MemoryError, or what the interpreter makes of it.
-                failed = True
-            finally:
-                _testcapi.remove_mem_hooks()
-            del hoard
-            wrong = []
-            try:
-                check(name, subject, other)
-            except Exception as error:
-                wrong = [f"{name}, request {number} and {failures - 1} more: {shown(error)}"]
-            tell(number, int(failed), wrong)
-            unheard_of = 0 if failed else unheard_of + 1
-            number += stride
+        yield attempt

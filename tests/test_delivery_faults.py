@@ -81,24 +81,41 @@ def test_a_watch_counts_what_is_left_though_memory_fails() -> None:
 # -- wake-ups -------------------------------------------------------------------------------------
 
 
-def test_no_wake_up_is_lost_to_a_thread_that_sleeps_again() -> None:
+def test_no_wake_up_is_lost_to_a_thread_that_sleeps_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread wakes up, takes what is there and sleeps again before whoever has woken it goes on."""
     queue = DeliveryQueue()
 
     class Bell(SimpleQueue[None]):
         def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:
-            """Ring; the thread wakes up, takes what is there and sleeps again before this returns."""
-            super().put(item)
-            super().get(timeout=0)
-            queue.items.clear()
             queue.asleep = True
             rung.append(1)
 
     rung: list[int] = []
-    queue.bell = Bell()
+    monkeypatch.setattr("latchstore.delivery.deliveries.SimpleQueue", Bell)
+    queue = DeliveryQueue()
     queue.asleep = True
     for _ in range(3):
         queue.put_mark(Mark(queue))
     assert len(rung) == 3
+
+
+def test_a_wake_up_that_fails_for_memory_is_made_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bell(SimpleQueue[None]):
+        def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:
+            rung.append(1)
+            if len(rung) == 1:
+                raise MemoryError
+
+    rung: list[int] = []
+    monkeypatch.setattr("latchstore.delivery.deliveries.SimpleQueue", Bell)
+    queue = DeliveryQueue()
+    queue.asleep = True
+    with pytest.raises(MemoryError):
+        queue.put_mark(Mark(queue))
+    assert queue.asleep
+    queue.put_mark(Mark(queue))
+    assert not queue.asleep
+    assert len(rung) == 2
 
 
 def test_a_thread_that_was_woken_once_is_not_woken_again() -> None:
@@ -106,8 +123,6 @@ def test_a_thread_that_was_woken_once_is_not_woken_again() -> None:
     queue.asleep = True
     for _ in range(3):
         queue.put_mark(Mark(queue))
-    assert queue.bell.qsize() == 1
-    queue.sleep(0)
     assert not queue.asleep
 
 

@@ -115,7 +115,9 @@ def traced_heard_set(store: DictMemoryStore) -> list[str]:
     store.event_manager.connect(StoreSetEvent, listener)
     store.set("k", VALUE)
     store.flush(TIMEOUT)
-    return trace(lambda: store.set("k", VALUE))
+    lines = trace(lambda: store.set("k", VALUE))
+    # The thread is woken if it sleeps already.
+    return [line for line in lines if not line.endswith("DeliveryQueue.wake")]
 
 
 def traced_event(store: DictMemoryStore) -> list[str]:

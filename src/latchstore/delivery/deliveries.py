@@ -138,9 +138,7 @@ class DeliveryQueue:
         Moves the next one from there to here; there must be one.
     asleep : bool
         Whether the thread sleeps, or is about to look at the items for the last time before: who has queued
-        something rings the bell then, unless it has been rung. Only the thread takes this back.
-    bell : SimpleQueue
-        Where the thread sleeps.
+        something wakes it.
     marks : dict of Mark to None
         The marks in the queue, which are no events; changed by single operations.
     ending : bool
@@ -149,14 +147,14 @@ class DeliveryQueue:
         Events beyond the first of each delivery: queued, and done with.
     """
 
-    __slots__ = ("asleep", "bell", "done_more", "ending", "items", "marks", "moves", "queued_more", "taken")
+    __slots__ = ("_bell", "asleep", "done_more", "ending", "items", "marks", "moves", "queued_more", "taken")
 
     def __init__(self) -> None:
         self.items: deque[Delivery] = deque()
         self.taken: deque[Delivery] = deque()
         self.moves: Iterator[None] = map(self.taken.append, iter(self.items.popleft, _NEVER))
         self.asleep: bool = False
-        self.bell: SimpleQueue[None] = SimpleQueue()
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self.marks: dict[Mark, None] = {}
         self.ending: bool = False
         self.queued_more: int = 0
@@ -188,15 +186,25 @@ class DeliveryQueue:
         except BaseException:
             self.marks.pop(mark, None)  # each of them is in the queue, or the events would never be as many
             raise
-        if self.asleep and self.bell.empty():
-            self.bell.put(None)
+        if self.asleep:
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the thread. Written so that no exception from outside strikes between the two."""
+        try:
+            # First: the thread may sleep again before this goes on, and has to be found asleep then.
+            self.asleep = False
+            self._bell.put(None)
+        except MemoryError:
+            self.asleep = True
+            raise
 
     def sleep(self, seconds: float) -> None:
         """Wait until something is queued, for so many seconds at the most; may return early."""
         try:
             self.asleep = True
             if not self.items:
-                self.bell.get(timeout=min(seconds, threading.TIMEOUT_MAX))
+                self._bell.get(True, min(seconds, threading.TIMEOUT_MAX))
         except Empty:
             return
         finally:

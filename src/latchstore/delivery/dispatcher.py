@@ -344,8 +344,8 @@ class EventDispatcher(_Deliverer):
             queue.count_more(delivery)
         queue.items.append(delivery)
         # hot path: mostly the thread is busy.
-        if queue.asleep and queue.bell.empty():
-            queue.bell.put(None)
+        if queue.asleep:
+            queue.wake()
         limit = self._limit
         # hot path: `pending` counts more exactly; it is one more than this at the most.
         if limit is not None and len(queue.items) + queue.queued_more - queue.done_more + 1 >= limit:

@@ -674,6 +674,29 @@ def test_a_read_in_the_middle_of_a_read_does_not_wait_for_a_writer_that_waits(
     table_of(store).timeout = table_of(store).latches.table.timeout = SHORT
 
 
+@pytest.mark.parametrize("name", sorted(NEEDING.keys() - READING))
+def test_a_write_in_the_middle_of_a_read_does_not_wait_for_a_writer_that_waits(
+    store: DictMemoryStore, name: str
+) -> None:
+    """It is refused at once: the writer waits for the read around it."""
+    table_of(store).timeout = table_of(store).latches.table.timeout = ENDLESS
+    purpose, call = NEEDING[name]
+
+    def read() -> list[object]:
+        writer.start()
+        while not table_of(store).latches.table.own.holder:
+            assert writer.is_alive()
+        return attempts_of(store, call)
+
+    writer = threading.Thread(target=store.from_bytes, args=("k", b""))
+    (error,) = table_of(store).read(read)
+    writer.join(TIMEOUT)
+    assert isinstance(error, (LockTimeoutError, FlushTimeoutError))
+    assert str(error).startswith(f"{purpose}: this thread is in the middle of a read of several keys")
+    assert len(store) == 1
+    table_of(store).timeout = table_of(store).latches.table.timeout = SHORT
+
+
 def test_a_finalizer_in_the_middle_of_a_commit_may_read_a_key() -> None:
     store = DictMemoryStore(EventManager())
     store.from_bytes("a", b"before")

@@ -284,9 +284,11 @@ class TableLock:
         Raises
         ------
         LockTimeoutError
-            At once if it is this thread that is in one; or if the writer takes too long.
+            At once if it is this thread that is in one, or if this thread is in the middle of a read of
+            several keys, which the writer waits for; or if the writer takes too long.
         """
         self.refuse_own_section(purpose)
+        self.refuse_own_read(purpose)
         seconds = self.timeout if timeout is None else timeout
         if not let_others_run(self._has_holder, seconds):
             self.give_up(purpose, seconds)

@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = ("README.md", "DESIGN.md", "CONTRIBUTING.md", "docs/reading-the-source.md")
+PAGES = (
+    "README.md",
+    "DESIGN.md",
+    "CONTRIBUTING.md",
+    "docs/reading-the-source.md",
+    "docs/proving-your-class.md",
+)
 
 
 def blocks(language: str) -> list[str]:

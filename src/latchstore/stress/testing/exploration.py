@@ -224,7 +224,7 @@ class _Exploration:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Replace what makes threads wait."""
-        with under_control(self._scope), switching_often():
+        with under_control(self._scope), switching_often(), _quick_collections():
             yield
 
     def _try(self, seed: int, number: int) -> bool:
@@ -308,6 +308,19 @@ class _Exploration:
 
 def _answer(specification: Specification, order: tuple[Call, ...], call: Call) -> Answer:
     return specification.within(lambda: specification.answer(order, call))
+
+
+@contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Have collections pass over what there is already, as most of the time went into them."""
+    if gc.get_freeze_count():
+        yield  # somebody else has frozen objects, and may not want them back
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def seed_of(seed: int, number: int) -> int:

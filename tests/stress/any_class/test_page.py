@@ -50,3 +50,8 @@ def test_an_invariant(examples: ModuleType) -> None:
     examples.LRU.put = lambda self, key, value: self.items.__setitem__(key, value)
     report = examples.BoundedLRUTest.run(seconds=100, schedules=100)
     assert report.reason.startswith("invariant: never_too_many does not hold")
+
+
+def test_coroutines(examples: ModuleType) -> None:
+    report = examples.TokensTest.run(seconds=100, schedules=100)
+    assert "would give False, but it gave True" in str(report)

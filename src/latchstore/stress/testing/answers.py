@@ -102,11 +102,17 @@ def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
     try:
         result = call.on(test, subject)
     except (Exception, SystemExit) as error:
-        text = f"raises {type(error).__name__}"
-        described = test.describe_error(error)
-        text = f"{text}: {error}" if str(error) else text
-        return Answer(("raised", described), text, Raised(described))
-    return Answer(("returned", test.describe(result)), _repr.repr(result), result)
+        return answer_or_error(test, error=error)
+    return answer_or_error(test, result)
+
+
+def answer_or_error(test: Definition, result: Any = None, error: BaseException | None = None) -> Answer:
+    """Return a result, or what was raised, as an answer."""
+    if error is None:
+        return Answer(("returned", test.describe(result)), _repr.repr(result), result)
+    described = test.describe_error(error)
+    text = f"raises {type(error).__name__}"
+    return Answer(("raised", described), f"{text}: {error}" if str(error) else text, Raised(described))
 
 
 def state_of(test: Definition, subject: Any) -> Answer:

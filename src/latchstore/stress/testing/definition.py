@@ -35,11 +35,14 @@ class OperationSpec:
         For each argument the strategy or the tuple that it comes from.
     blocking : bool
         Whether it was declared as one that may block.
+    is_async : bool
+        Whether it is a coroutine function.
     """
 
     name: str
     sources: dict[str, object]
     blocking: bool = False
+    is_async: bool = False
 
 
 def operation(**arguments: object) -> Callable[[F], F]:
@@ -168,7 +171,8 @@ def operations_of(kind: type[Definition]) -> list[OperationSpec]:
         declared = getattr(method, _OPERATION, None)
         if declared is not None:
             arguments, blocking = declared
-            found.append(OperationSpec(name, _checked_arguments(kind, name, method, arguments), blocking))
+            sources = _checked_arguments(kind, name, method, arguments)
+            found.append(OperationSpec(name, sources, blocking, inspect.iscoroutinefunction(method)))
     if not found:
         raise TypeError(f"{kind.__qualname__} has no operations: declare methods with @operation(...)")
     return found

@@ -66,7 +66,7 @@ class Run:
         return bool(self.problems or self.reason)
 
 
-class _Play:
+class Play:
     """One run: the calls of its threads and what they write down."""
 
     def __init__(self, test: Definition, program: Program, invariants: Sequence[str]) -> None:
@@ -79,6 +79,7 @@ class _Play:
         self._subject: Any = None
         # How many calls are under way, of threads that a scheduler switches.
         self._running = 0
+        self._now = 0
 
     def begin(self) -> Any:
         """Return the object, after the calls before the threads."""
@@ -92,6 +93,10 @@ class _Play:
         """Make the calls after the threads, and look at the object."""
         for call in self.program.after:
             self.do(call, subject)
+        self.look(subject)
+
+    def look(self, subject: Any) -> None:
+        """Look at the object when all calls have returned."""
         self.check_invariants(subject)
         self.state = state_of(self.test, subject)
         try:
@@ -101,10 +106,19 @@ class _Play:
 
     def do(self, call: Call, subject: Any) -> None:
         """Make a call and write it down."""
+        record = self.begun(call)
+        self.returned(record, answer_of(self.test, call, subject))
+
+    def begun(self, call: Call) -> Record:
+        """Write down that a call begins."""
         record = Record(call, self.tick())
         self.records.append(record)
         self._running += 1
-        record.answer = answer_of(self.test, call, subject)
+        return record
+
+    def returned(self, record: Record, answer: Answer) -> None:
+        """Write down what a call gave."""
+        record.answer = answer
         record.end = self.tick()
         self._running -= 1
 
@@ -123,8 +137,9 @@ class _Play:
                 return
 
     def tick(self) -> int:
-        """Return a time later than all before."""
-        return time.monotonic_ns()
+        """Return a time later than all before, where one thread at a time runs."""
+        self._now += 1
+        return self._now
 
     def run(self) -> Run:
         """Return what was written down."""
@@ -139,13 +154,12 @@ def _last_lines() -> str:
 # -- under a scheduler -------------------------------------------------------------------------------
 
 
-class _ScheduledPlay(_Play):
+class _ScheduledPlay(Play):
     """A run under a scheduler, which a single thread at a time writes down."""
 
     def __init__(self, test: Definition, program: Program, invariants: Sequence[str]) -> None:
         super().__init__(test, program, invariants)
         self._stage: Stage | None = None
-        self._now = 0
 
     def bodies(self, stage: Stage) -> list[Body]:
         """Make the object, and return what the threads do with it."""
@@ -164,10 +178,6 @@ class _ScheduledPlay(_Play):
             if not self._running and self._invariants:
                 with self._stage.undisturbed():
                     self.check_invariants(self._subject)
-
-    def tick(self) -> int:
-        self._now += 1
-        return self._now
 
 
 def run_scheduled(
@@ -216,8 +226,11 @@ def run_native(test: Definition, program: Program, invariants: Sequence[str]) ->
     return run
 
 
-class _NativePlay(_Play):
+class _NativePlay(Play):
     """A run on native threads."""
+
+    def tick(self) -> int:
+        return time.monotonic_ns()
 
     @property
     def done(self) -> int:

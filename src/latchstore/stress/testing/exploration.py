@@ -13,9 +13,10 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from latchstore.stress.execution import under_control
 from latchstore.stress.models import REFUSED
@@ -27,7 +28,7 @@ from latchstore.stress.testing.definition import Definition, check_numbers, inva
 from latchstore.stress.testing.execution import Run, run_native, run_scheduled, switching_often
 from latchstore.stress.testing.program import Call, Program, ProgramSource
 from latchstore.stress.testing.scope import TestScope
-from latchstore.stress.testing.shrinking import shrunk, shrunk_native, strategy_of
+from latchstore.stress.testing.shrinking import shrunk, shrunk_by_trying, strategy_of
 from latchstore.stress.testing.specification import Specification
 from latchstore.stress.testing.wording import report_text
 from latchstore.stress.verdict import Answer as VerdictAnswer
@@ -83,6 +84,8 @@ class Report:
     seconds : float
     modules : tuple of str
         Within whose code threads were switched.
+    is_async : bool
+        Whether the operations were tasks of one event loop.
     switched : bool
         False if there is no such code, and native threads alone ran.
     counts : Counter
@@ -109,6 +112,7 @@ class Report:
     seconds: float = 0.0
     modules: tuple[str, ...] = ()
     switched: bool = True
+    is_async: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     raised: Counter[str] = field(default_factory=Counter)
     overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -182,15 +186,26 @@ class _Exploration:
         self._operations = operations_of(kind)
         self._invariants = invariants_of(kind)
         self._source = ProgramSource(test, self._operations, 0)
-        self._scope = TestScope(test)
+        self._is_async = any(each.is_async for each in self._operations)
+        # Tasks of a loop need no scope: they are switched where they wait.
+        self._scope = None if self._is_async else TestScope(test)
         # The operations that were found to wait.
         self._waiting: set[str] = set()
-        self._specification = Specification(test, test.reference)
+        self._specification = self._specified(test.reference)
         self._report = Report(
             f"{kind.__module__}:{kind.__qualname__}",
             seed=seed,
-            switched=self._scope.switched,
+            switched=self._scope is None or self._scope.switched,
+            is_async=self._is_async,
         )
+
+    def _specified(self, make: Callable[[], Any]) -> Specification:
+        if self._is_async:
+            # asyncio is not loaded for others.
+            from latchstore.stress.testing.async_execution import AsyncSpecification
+
+            return AsyncSpecification(self._test, make)
+        return Specification(self._test, make)
 
     def run(self, seconds: float, most: int | None, progress: Callable[[Report], None] | None) -> Report:
         report, begun = self._report, time.monotonic()
@@ -204,7 +219,8 @@ class _Exploration:
                 if report.seconds >= seconds or (most is not None and number + 1 >= most):
                     break
         report.seconds = time.monotonic() - begun
-        report.modules = self._scope.names
+        if self._scope is not None:
+            report.modules = self._scope.names
         if report.answer == "valid":
             self._doubt()
         return report
@@ -224,7 +240,8 @@ class _Exploration:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Replace what makes threads wait."""
-        with under_control(self._scope), switching_often(), _quick_collections():
+        control = nullcontext() if self._scope is None else under_control(self._scope)
+        with control, switching_often(), _quick_collections():
             yield
 
     def _try(self, seed: int, number: int) -> bool:
@@ -232,8 +249,7 @@ class _Exploration:
         if number % 20 == 0:
             gc.collect()
         chance = Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
-        native = not self._scope.switched or chance.randrange(_NATIVE) == 0
-        native = native and not all(each.blocking for each in self._operations)
+        native = self._runs_natively(chance)
         program = self._source.draw(seed, native=native)
         report = self._report
         if number < _SEQUENTIAL and (reason := self._sequential_defect(program)):
@@ -241,13 +257,15 @@ class _Exploration:
             return True
         if native and self._waiting.intersection(call.name for call in program.calls()):
             return False  # nothing but time would tell that such a call waits
-        run = self._run_native(program) if native else self._run(program, strategy_of(chance))
+        run = self._first_run(program, chance, native)
         report.count(program, run)
         self._waiting.update(record.call.name for record in run.records if record.end is None)
         if not run.failed:
             return False
         if native:
-            program, run = shrunk_native(program, run, self._run_native)
+            program, run = shrunk_by_trying(program, run, self._run_native)
+        elif self._is_async:
+            program, run = shrunk_by_trying(program, run, lambda smaller: self._run_async(smaller, chance))
         else:
             program, run = shrunk(program, run, self._run, chance)
         report.answer, report.seed, report.program, report.run = "invalid", seed, program, run
@@ -257,7 +275,26 @@ class _Exploration:
 
     # -- runs --------------------------------------------------------------------------------------
 
+    def _runs_natively(self, chance: Random) -> bool:
+        """Draw whether a schedule is run by native threads."""
+        if self._scope is None or all(each.blocking for each in self._operations):
+            return False
+        return not self._scope.switched or chance.randrange(_NATIVE) == 0
+
+    def _first_run(self, program: Program, chance: Random, native: bool) -> Run:
+        if self._is_async:
+            return self._run_async(program, chance)
+        return self._run_native(program) if native else self._run(program, strategy_of(chance))
+
+    def _run_async(self, program: Program, chance: Random) -> Run:
+        from latchstore.stress.testing.async_execution import run_async
+
+        run = run_async(self._test, program, self._invariants, chance)
+        run.reason = self._judged(run)[0]
+        return run
+
     def _run(self, program: Program, strategy: Strategy, recording: bool = False) -> Run:
+        assert self._scope is not None
         run = run_scheduled(self._test, program, self._invariants, strategy, self._scope, recording=recording)
         run.reason = self._judged(run)[0]
         return run
@@ -285,7 +322,7 @@ class _Exploration:
     def _sequential_defect(self, program: Program) -> str:
         """Return what is wrong if one thread makes all calls; empty if nothing is."""
         order: tuple[Call, ...] = ()
-        made = [Specification(self._test, self._test.make) for _ in range(2)]
+        made = [self._specified(self._test.make) for _ in range(2)]
         model, state = self._test.model, None if self._test.model is None else self._test.model.initial
         for call in program.calls():
             once, again, right = (_answer(each, order, call) for each in [*made, self._specification])

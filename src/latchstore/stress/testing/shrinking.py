@@ -16,8 +16,8 @@ from latchstore.stress.testing.program import Program
 #: How many schedules are tried before it is believed that a smaller program does not fail.
 _TRIES = 40
 
-#: How many runs of native threads are.
-_NATIVE_TRIES = 50
+#: How many runs are, of native threads or of tasks.
+_RUNS = 50
 
 #: Orderings that `Priorities` looks for, and about how many points it takes a run to have.
 _DEPTHS = (2, 3, 4)
@@ -51,13 +51,13 @@ def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[
     return program, again if again.failed else run
 
 
-def shrunk_native(program: Program, run: Run, runner: Callable[[Program], Run]) -> tuple[Program, Run]:
-    """Return a smaller program that fails on native threads in one of some runs."""
+def shrunk_by_trying(program: Program, run: Run, runner: Callable[[Program], Run]) -> tuple[Program, Run]:
+    """Return a smaller program that fails in one of some runs, which cannot be repeated."""
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
-        return _first_failure(runner(candidate) for _ in range(_NATIVE_TRIES))
+        return _first_failure(runner(candidate) for _ in range(_RUNS))
 
-    return (program, run) if run.stuck else _fewer_calls(program, run, failure_of)
+    return (program, run) if run.native and run.stuck else _fewer_calls(program, run, failure_of)
 
 
 def _first_failure(runs: Iterable[Run]) -> Run | None:

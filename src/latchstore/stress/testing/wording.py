@@ -134,7 +134,9 @@ def _coverage(report: Report) -> str:
             notes.append(f"note: every call of {name} raised something; is the test as it should be?")
     within = ", ".join(report.modules)
     where = (
-        f"threads were switched within: {within}"
+        "the operations were tasks of one event loop, which were switched at each await"
+        if report.is_async
+        else f"threads were switched within: {within}"
         if report.switched
         else f"native threads alone, as {within} has no Python code to switch threads within"
     )

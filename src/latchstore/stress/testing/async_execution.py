@@ -1,0 +1,125 @@
+"""Running a program whose operations are coroutine functions, as tasks of one event loop.
+
+Thread safety: one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from latchstore.stress.result import Problem
+from latchstore.stress.testing.answers import WAITS, Answer, answer_or_error, state_of
+from latchstore.stress.testing.definition import Definition
+from latchstore.stress.testing.event_loop import RandomLoop
+from latchstore.stress.testing.execution import Play, Run
+from latchstore.stress.testing.program import Call, Program
+from latchstore.stress.testing.specification import Order, Specification
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+async def answer_awaited(test: Definition, call: Call, subject: Any) -> Answer:
+    """Make a call on an object, and return what it gave."""
+    try:
+        result = await _awaited(call.on(test, subject))
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        if getattr(asyncio.get_running_loop(), "ending", False):
+            raise
+        return answer_or_error(test, error=error)
+    return answer_or_error(test, result)
+
+
+class _AsyncPlay(Play):
+    """A run as tasks of one loop."""
+
+    async def play(self) -> None:
+        """Make the calls, those of the program's threads in a task for each."""
+        try:
+            self._subject = subject = await _made(self.test, self.test.make)
+            for call in self.program.before:
+                await self._call(call, subject)
+            tasks = [asyncio.create_task(self._work(calls)) for calls in self.program.threads]
+            await asyncio.gather(*tasks)
+            for call in self.program.after:
+                await self._call(call, subject)
+            self.look(subject)
+            await _awaited(self.test.teardown(subject))  # type: ignore[func-returns-value]
+        except Exception:
+            self.problems.append(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))
+
+    async def _work(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            await self._call(call, self._subject)
+            if not self._running:
+                self.check_invariants(self._subject)
+
+    async def _call(self, call: Call, subject: Any) -> None:
+        record = self.begun(call)
+        self.returned(record, await answer_awaited(self.test, call, subject))
+
+
+async def _made(test: Definition, make: Callable[[], Any]) -> Any:
+    subject = await _awaited(make())
+    await _awaited(test.setup(subject))  # type: ignore[func-returns-value]
+    return subject
+
+
+def run_async(test: Definition, program: Program, invariants: Sequence[str], chance: Random) -> Run:
+    """Run a program as tasks of one loop, whose order `chance` draws."""
+    play = _AsyncPlay(test, program, invariants)
+    loop = RandomLoop(chance)
+    try:
+        ended = loop.play(play.play())
+        run = play.run()
+    finally:
+        loop.end()
+    run.stuck = not ended
+    return run
+
+
+class AsyncSpecification(Specification):
+    """The answers of one task, in which every order is run from its beginning."""
+
+    def within(self, work: Callable[[], Any]) -> Any:
+        """Return what `work` returns."""
+        return work()
+
+    def answer(self, order: Order, call: Call) -> Answer:
+        """Return what a call gives after others."""
+        longer = (*order, call)
+        if longer not in self._known:
+            self._known[longer] = self._last(longer, None)
+        return self._known[longer]
+
+    def state(self, order: Order) -> Answer:
+        """Return the final state after calls."""
+        if order not in self._states:
+            self._states[order] = self._last(order, lambda subject: state_of(self._test, subject))
+        return self._states[order]
+
+    def _last(self, order: Order, look: Callable[[Any], Answer] | None) -> Answer:
+        """Run an order; return the last answer, or what `look` finds then."""
+        answers = [WAITS]
+
+        async def play() -> None:
+            subject = await _made(self._test, self._make)
+            for call in order:
+                answers[0] = WAITS
+                answers[0] = await answer_awaited(self._test, call, subject)
+            if look is not None:
+                answers[0] = look(subject)
+            await _awaited(self._test.teardown(subject))  # type: ignore[func-returns-value]
+
+        loop = RandomLoop(Random(0))  # noqa: S311 (nothing secret)
+        try:
+            loop.play(play())
+        finally:
+            loop.end()
+        return answers[0]

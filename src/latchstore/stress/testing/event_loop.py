@@ -1,0 +1,149 @@
+"""An asyncio event loop whose next callback is chosen at random, and whose time does not pass by itself.
+
+asyncio's own loop runs callbacks in the order in which they are ready, so that tasks meet in one of the ways
+in which they can. Here any callback that is ready may be the next, as if networks and timers were faster or
+slower.
+
+Thread safety: as asyncio's: one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from random import Random
+from typing import Any
+
+#: How often tasks are cancelled that go on all the same.
+_CANCELLATIONS = 20
+
+
+class RandomLoop(asyncio.SelectorEventLoop):
+    """Runs ready callbacks in random order.
+
+    Sleeps and timeouts take no time: when nothing else is ready, the clock jumps to the first of them. What
+    is given to an executor is run at once, in this thread. Sockets and processes are not waited for.
+
+    Parameters
+    ----------
+    chance : Random
+
+    Attributes
+    ----------
+    ending : bool
+        Whether tasks are cancelled because the run is over.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__()
+        self._chance = chance
+        self._pending: list[tuple[asyncio.Handle, Callable[..., object], tuple[Any, ...], Any]] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle, Callable[..., object], Any]] = []
+        self._numbers = itertools.count()
+        self._now = 0.0
+        self._pumping = False
+        self.ending: bool = False
+
+    def time(self) -> float:
+        """Return the time of the loop, in seconds."""
+        return self._now
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Have a callback called in one of the next turns."""
+        context = context or contextvars.copy_context()
+        handle = asyncio.Handle(callback, args, self, context)
+        self._pending.append((handle, callback, args, context))
+        self._pump_soon()
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """Have a callback called when nothing else is ready."""
+        context = context or contextvars.copy_context()
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), handle, callback, (args, context)))
+        self._pump_soon()
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """Have a callback called after some seconds of the loop's time."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run a function in this thread; the result is there in one of the next turns."""
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            result = func(*args)
+        except Exception as error:
+            self.call_soon(_settle, future, None, error)
+        else:
+            self.call_soon(_settle, future, result, None)
+        return future
+
+    def play(self, coroutine: Coroutine[Any, Any, None]) -> bool:
+        """Run a coroutine to its end; return False if it waits for ever."""
+        task = self.create_task(coroutine)
+        task.add_done_callback(lambda done: self.stop())
+        self.run_forever()
+        if task.done():
+            task.result()
+        return task.done()
+
+    def end(self) -> None:
+        """Cancel what still waits, and close the loop."""
+        self.ending = True
+        for _ in range(_CANCELLATIONS):
+            tasks = asyncio.all_tasks(self)
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            # Until nothing is ready any more.
+            self._pump_soon()
+            self.run_forever()
+        self.close()
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            super().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Run one callback that is ready."""
+        self._pumping = False
+        while self._timers and (not self._pending or self._timers[0][0] <= self._now):
+            when, _, timer, callback, (args, context) = heapq.heappop(self._timers)
+            if not timer.cancelled():
+                self._now = max(self._now, when)
+                self._pending.append((timer, callback, args, context))
+        if not self._pending:
+            self.stop()
+            return
+        handle, callback, args, context = self._pending.pop(self._chance.randrange(len(self._pending)))
+        self._pump_soon()
+        if handle.cancelled():
+            return
+        try:
+            context.run(callback, *args)
+        except Exception as error:
+            self.call_exception_handler({"message": f"error in {callback!r}", "exception": error})
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,26 @@
+"""Known races of public packages are found, and sound classes of others and of ours give no alarm."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("cachetools")
+
+from latchstore.stress import Test
+from tests.stress.any_class.known_bugs import RACY
+from tests.stress.any_class.sound_classes import SOUND
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.mark.parametrize("kind", RACY)
+def test_known_races_are_found(kind: type[Test]) -> None:
+    report = kind.run()
+    assert report.answer == "invalid", str(report)
+    assert report.reason == "no order of the calls in one thread gives what they gave"
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_sound_classes_give_no_alarm(kind: type[Test]) -> None:
+    report = kind.run()
+    assert report.answer == "valid", str(report)

@@ -93,6 +93,23 @@ class PlainWorkload:
         return None
 
 
+class TransactionalWorkload(PlainWorkload):
+    """A workload that only stores with transactions can do."""
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether there are transactions."""
+        return has_transactions(store)
+
+
+def has_transactions(store: AbstractStore) -> bool:
+    """Tell whether a store has transactions at all, right or wrong ones."""
+    try:
+        with store.transaction("trial"):
+            return True
+    except (AttributeError, NotImplementedError):
+        return False
+
+
 def prepare(workload: Workload, store: AbstractStore) -> None:
     """Get a store ready. If it refuses that, as its queue of events is full, it is tried again."""
     for _ in range(_TRIES):

@@ -9,7 +9,13 @@ from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.list_append import Append, ListTransaction, Read, check_list_append
 from latchstore.stress.verdict import Verdict
-from latchstore.stress.workloads.action import PlainWorkload, RolledBackError, chance_of, revision_of, text_of
+from latchstore.stress.workloads.action import (
+    RolledBackError,
+    TransactionalWorkload,
+    chance_of,
+    revision_of,
+    text_of,
+)
 
 
 class ListAction:
@@ -46,7 +52,7 @@ def _list(store: AbstractStore, key: str) -> list[int]:
     return [int(each) for each in text.split(",")] if text else []
 
 
-class ListAppend(PlainWorkload):
+class ListAppend(TransactionalWorkload):
     """Transactions that append to lists and read them, some of which fail: strict serializability.
 
     Parameters

@@ -12,7 +12,14 @@ from latchstore.stress.history import History, Invocation, Operation
 from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.models import REFUSED, UNKNOWN, KeyModel
 from latchstore.stress.verdict import Verdict, all_of
-from latchstore.stress.workloads.action import POOL, PlainWorkload, chance_of, operations_of, text_of
+from latchstore.stress.workloads.action import (
+    POOL,
+    PlainWorkload,
+    chance_of,
+    has_transactions,
+    operations_of,
+    text_of,
+)
 
 #: After how many actions a thread turns to more keys, so that the first ones meet.
 _BEGINNING = 20
@@ -169,6 +176,11 @@ class Registers(PlainWorkload):
 
     def __init__(self, keys: int = 4) -> None:
         self._keys = keys
+        self._swaps = True
+
+    def prepare(self, store: AbstractStore) -> None:
+        """See whether there are transactions, without which nothing can be swapped."""
+        self._swaps = has_transactions(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[KeyAction]:
         """Return random operations; every value that is written is another one."""
@@ -181,6 +193,8 @@ class Registers(PlainWorkload):
             number += 1
             action, names, weights = _OPERATIONS[kind]
             name = chance.choices(names, weights)[0]
+            if name == "swap" and not self._swaps:
+                name = "set"
             value = f"{thread}.{number}"
             argument: Any = value if name.startswith(("set", "update")) else None
             if name == "swap":

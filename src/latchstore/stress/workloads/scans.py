@@ -12,8 +12,8 @@ from latchstore.stress.registers import check_register
 from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import (
     Action,
-    PlainWorkload,
     RolledBackError,
+    TransactionalWorkload,
     chance_of,
     facts_of,
     final_reads,
@@ -105,7 +105,7 @@ def _token(key: str, metadata: Mapping[str, Any]) -> list[str]:
     return [token, metadata.get("move", move)]
 
 
-class Scans(PlainWorkload):
+class Scans(TransactionalWorkload):
     """Queries and globs while tokens move: each scan sees each token once, where it was at one instant.
 
     Parameters

@@ -13,8 +13,8 @@ from latchstore.stress.revision_order import changes, check_revision_order
 from latchstore.stress.verdict import Verdict, all_of
 from latchstore.stress.workloads.action import (
     POOL,
-    PlainWorkload,
     RolledBackError,
+    TransactionalWorkload,
     chance_of,
     operations_of,
     revision_of,
@@ -68,7 +68,7 @@ def _step(store: AbstractStore, name: str, key: str, argument: str | None) -> An
             return None
 
 
-class SeveralKeys(PlainWorkload):
+class SeveralKeys(TransactionalWorkload):
     """Transactions on several keys, and reads of one: the store as a whole is linearizable.
 
     Parameters

@@ -9,7 +9,14 @@ from typing import Any
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import VALID, Verdict, all_of
-from latchstore.stress.workloads.action import Action, PlainWorkload, chance_of, operations_of, text_of
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    chance_of,
+    has_transactions,
+    operations_of,
+    text_of,
+)
 from latchstore.stress.workloads.groups import Groups, read_by_multiget
 from latchstore.stress.workloads.transactions import verdicts_of_groups
 
@@ -74,8 +81,8 @@ class Snapshots(PlainWorkload):
         self._groups = Groups(self.name, 1, size)
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are snapshots."""
-        return callable(getattr(store, "snapshot", None))
+        """Tell whether there are snapshots, and transactions to be seen in them."""
+        return callable(getattr(store, "snapshot", None)) and has_transactions(store)
 
     def prepare(self, store: AbstractStore) -> None:
         self._groups.prepare(store)

@@ -9,7 +9,7 @@ from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History
 from latchstore.stress.verdict import VALID, Verdict
 from latchstore.stress.workloads.action import (
-    PlainWorkload,
+    TransactionalWorkload,
     chance_of,
     facts_of,
     final_reads,
@@ -18,7 +18,7 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.groups import GroupRead, Groups, GroupWrite, check_groups
 
 
-class Transactions(PlainWorkload):
+class Transactions(TransactionalWorkload):
     """Transactions over several keys, nested and failing: nobody sees half of one.
 
     Parameters

@@ -22,6 +22,7 @@ from latchstore.stress.workloads.action import (
     chance_of,
     facts_of,
     final_reads,
+    has_transactions,
     operations_of,
     revision_of,
     text_of,
@@ -72,6 +73,10 @@ class RecordAction:
         return before
 
 
+def _loaded() -> tuple[io.BytesIO, dict[str, str]]:
+    return io.BytesIO(_LOADED.encode()), {}
+
+
 class _Ycsb(PlainWorkload):
     """What all of them share.
 
@@ -93,7 +98,11 @@ class _Ycsb(PlainWorkload):
     def prepare(self, store: AbstractStore) -> None:
         """Load the most frequent records."""
         keys = [f"{self.name}/{number}" for number in range(_FEW)]
-        store.multiset(keys, [(io.BytesIO(_LOADED.encode()), {}) for _ in keys])
+        if has_transactions(store):
+            store.multiset(keys, [_loaded() for _ in keys])
+        else:
+            for key in keys:
+                store.set(key, _loaded())
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return reads and writes of records; every value that is written is another one."""
@@ -218,6 +227,10 @@ class YcsbF(_Ycsb):
     name = "ycsb-f"
     reading: ClassVar[float] = 0.5
     writing = "replace"
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether there are transactions."""
+        return has_transactions(store)
 
     def _check(self, key: str, operations: Iterable[Operation]) -> Verdict:
         return check_replacements(operations, ReplaceModel(lambda _, value: value, self._initial(key)))

@@ -14,6 +14,7 @@ import pytest
 
 from latchstore import DictMemoryStore, EventManager, StoreSetEvent
 from latchstore.delivery.deliveries import DeliveryQueue, End, Mark
+from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from latchstore.delivery.threads import Deliverer, Post, calling_deliverer
 from latchstore.delivery.waiting import Life
 from latchstore.engine.inspection import dispatcher_of
@@ -157,6 +158,34 @@ def test_a_thread_ends_with_its_store_though_the_finalizer_fails(monkeypatch: py
     thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert heard == ["k"]
+
+
+class FailsOnce(Delivery):
+    """A delivery that fails the first time, as if an exception had struck."""
+
+    __slots__ = ("__weakref__", "_tries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tries = 0
+
+    def deliver(self, dispatcher: EventDispatcher) -> None:
+        self._tries += 1
+        if self._tries == 1:
+            raise MemoryError
+
+
+def test_a_delivery_that_has_failed_is_not_kept() -> None:
+    """It has the store, which has the thread that would keep it."""
+    dispatcher = EventDispatcher()
+    delivery = FailsOnce()
+    gone = weakref.ref(delivery)
+    dispatcher.submit(delivery)
+    del delivery
+    dispatcher.flush(TIMEOUT)
+    gc.collect()
+    assert gone() is None
+    dispatcher.stop(TIMEOUT)
 
 
 def test_one_that_has_ended_is_taken_from_the_post() -> None:

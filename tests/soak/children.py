@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latchstore.delivery import dispatcher
 from tests.soak.invariants import SETTLED
 from tests.soak.run import Soak
 from tests.soak.scene import TIMEOUT
@@ -43,15 +44,15 @@ class Family:
         How many processes there were.
     crashes : Counter of str
         Where those that crashed were.
-    grown : int
-        How many more bytes one had in memory at its last rest than at its second, at the most.
+    grown : dict of str to int
+        How many more blocks and bytes of memory one had at its last rest than at its second, at the most.
     """
 
     seconds: float = 0.0
     begun: int = 0
     crashes: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
-    grown: int = 0
+    grown: dict[str, int] = field(default_factory=dict)
     threads: set[int] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
 
@@ -63,7 +64,8 @@ class Family:
             told = json.loads(line)
         for name, count in told.get("counts", {}).items():
             self.counts[f"{name} ({kind})" if name == "times that memory failed" else name] += count
-        self.grown = max(self.grown, told.get("grown", 0))
+        for name, grown in told.get("grown", {}).items():
+            self.grown[name] = max(grown, self.grown.get(name, 0))
         self.threads.update(told.get("threads", []))
         self.violations += told.get("violations", [])
         if done.returncode < 0:
@@ -73,13 +75,14 @@ class Family:
 
     def figures(self) -> dict[str, str]:
         """Return what there is to tell at the end."""
+        grown = ", ".join(f"{more:,} {name}" for name, more in self.grown.items())
         places = ", ".join(f"{count} in {place}" for place, count in self.crashes.most_common(8))
         return {
             "seconds": f"{self.seconds:,.0f}",
             "processes": f"{self.begun:,}",
             "of which Python crashed in": f"{self.crashes.total():,}{places and ': '}{places}",
             **{name: f"{count:,}" for name, count in self.counts.items()},
-            "memory grown in one, at most": f"{self.grown:,} bytes",
+            "memory grown in one, at most": grown,
             "threads at rests": " to ".join(map(str, sorted({min(self.threads), max(self.threads)})))
             if self.threads
             else "",
@@ -123,16 +126,20 @@ def main() -> int:
     reader.add_argument("seconds", type=float)
     reader.add_argument("seed", type=int)
     options = reader.parse_args()
+    # Most finalizers of stores fail, and each rest waits for the threads of those.
+    dispatcher.IDLE = 0.5
     faulthandler.enable()
     faulthandler.dump_traceback_later(options.seconds + HANGS_AFTER, exit=True)
     with tempfile.TemporaryDirectory() as directory:
         soak = Soak(options.seed, Path(directory), storm=STORMS[options.kind])
-        resident = soak.measures.resident
+        measured = {"blocks": soak.measures.blocks, "bytes": soak.measures.resident}
 
         def tell() -> None:
             told = {
                 "counts": soak.counts(),
-                "grown": resident[-1] - resident[SETTLED] if len(resident) > SETTLED else 0,
+                "grown": {
+                    name: each[-1] - each[SETTLED] for name, each in measured.items() if len(each) > SETTLED
+                },
                 "threads": soak.measures.threads,
                 "violations": soak.scene.violations[:3],
             }

@@ -34,7 +34,7 @@ class Interrupter(Worker):
         super().__init__(scene)
         self._workers = [worker for worker in workers if worker.may_be_struck]
         self._met = dict.fromkeys(self._workers, 0)
-        self._dispatchers = [dispatcher_of(store) for store in (scene.store, scene.cached)]
+        self._dispatchers = [dispatcher_of(store) for store in scene.stores]
         #: How many exceptions were set, in workers and in threads that call listeners.
         self.set = 0
         self.set_in_dispatchers = 0

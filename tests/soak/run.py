@@ -21,7 +21,7 @@ from latchstore.cache.inspection import check_idle as check_cache
 from tests.builds import WITHOUT_GIL
 from tests.soak.caching import Caches
 from tests.soak.disturbers import Forker, Interrupter
-from tests.soak.invariants import SETTLED, Measures, check_at_rest, clear
+from tests.soak.invariants import SETTLED, Measures, check_at_rest, clear, close_leaked
 from tests.soak.mainthread import StruckBySignals
 from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirrors, Scene
 from tests.soak.starver import Starver
@@ -85,7 +85,7 @@ class Soak:
         self.scene = scene = Scene(store, seed, directory, storm)
         self.measures = Measures()
         self.seconds = 0.0
-        self.mirrors = [Mirrors(scene, each) for each in (store, scene.cached)]
+        self.mirrors = [Mirrors(scene, each) for each in scene.stores]
         store.multiset(ACCOUNTS, [(b"", {"balance": 100})] * len(ACCOUNTS))
         store.multiset(SIDES, [(b"", {"kind": "pair"})] * 2)
         # What saving imports is imported here: an exception that strikes a thread in the middle of an import
@@ -189,6 +189,8 @@ class Soak:
             # What exceptions hold that refer to themselves, struck blocks among it.
             gc.collect()
             clear(self.scene)
+            if self.storm.starves:
+                close_leaked(self.scene, self.mirrors)
             for mirrors in self.mirrors:
                 mirrors.catch_up()
                 check_at_rest(self.scene, mirrors)
@@ -212,7 +214,7 @@ class Soak:
             "signals that struck the main thread": self.main.struck,
             "times that memory failed": self.starver.steps * self.storm.starves,
             "steps that were broken off": sum(worker.struck for worker in self.workers),
-            "snapshots and watches that Python has leaked": self.scene.leaked,
+            "snapshots, watches and stores that Python has leaked": self.scene.leaked,
             "children forked": self.forker.steps,
         }
         return {name: count for name, count in counts.items() if count}

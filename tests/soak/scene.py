@@ -51,7 +51,7 @@ class Scene:
     violations : list of str
         What must not be, and was.
     leaked : int
-        How many snapshots and watches the interpreter has leaked.
+        How many snapshots, watches and stores the interpreter has leaked.
     """
 
     store: DictMemoryStore
@@ -63,6 +63,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.cached = DictMemoryStore(EventManager(), lock_timeout=TIMEOUT, max_pending_events=1_000)
+        self.stores = (self.store, self.cached)
         self.cache: Cache[tuple[str, int]] = Cache(self.cached, codec="pickle", max_entries=BOUND)
 
     def expect(self, true: bool, what: str) -> None:

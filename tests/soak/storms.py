@@ -52,6 +52,8 @@ class Storm:
             return isinstance(error, self.kind)
         if isinstance(error, TimeoutError):
             return False  # something that was not given back was waited for
+        if isinstance(error, SystemError):
+            return True  # "error return without exception set": the interpreter's own
         while error is not None and not isinstance(error, MemoryError):
             error = error.__cause__ or error.__context__
         return error is not None

@@ -89,8 +89,9 @@ class _Deliverer(ListenerCalls):
         self._newest: list[None] | None = None
         # Whether it was logged that no thread can be started.
         self._warned = False
-        # What has failed last, at which point, and how often in a row.
-        self._failed: tuple[Delivery | None, object, int] = (None, None, 0)
+        # Of the delivery under way, if it has failed: at which point, and how often in a row. Not the delivery
+        # itself: it has the store, which would be kept.
+        self._failed: tuple[object, int] | None = None
         self.timers = TimerHeap(self.timers.held)
         self.calling: Call | None = None
         self.delivering = None
@@ -243,8 +244,7 @@ class _Deliverer(ListenerCalls):
             delivery.done = True
         if queue is not self._queue:
             return  # a listener has forked
-        self.calling = None
-        self.delivering = None
+        self.calling = self.delivering = self._failed = None
         if delivery.count > 1:
             queue.done_more = max(queue.done_more, delivery.more_until)
         if delivery.revision is not None:
@@ -273,10 +273,10 @@ class _Deliverer(ListenerCalls):
         if not queue.taken or queue is not self._queue:
             return
         delivery = queue.taken[0]
-        before, progress, tries = self._failed
-        if before is not delivery or progress != delivery.progress:
+        progress, tries = self._failed or (None, 0)
+        if progress != delivery.progress:
             tries = 0
-        self._failed = (delivery, delivery.progress, tries + 1)
+        self._failed = (delivery.progress, tries + 1)
         if tries + 1 >= (_TRIES_FOR_MEMORY if isinstance(error, MemoryError) else _TRIES):
             delivery.skip()
             logger.error("the delivery of %r was broken off", delivery, exc_info=error)

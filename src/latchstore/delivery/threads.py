@@ -45,22 +45,22 @@ class _StartedEvent(threading.Event):
     def __init__(self) -> None:
         # Whether the event is set is no question of the queue: an exception may strike the thread that has
         # taken the item.
-        self._is_set = False
+        self._flag = False
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def is_set(self) -> bool:
-        return self._is_set
+        return self._flag
 
     def set(self) -> None:
-        self._is_set = True
+        self._flag = True
         self._bell.put(None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        if not self._is_set:
+        if not self._flag:
             try:
                 self._bell.get(timeout=START_TIMEOUT if timeout is None else timeout)
             except Empty:
-                return self._is_set
+                return self._flag
         return True
 
     def _at_fork_reinit(self) -> None:

@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from latchstore import DictMemoryStore, Watch
+from latchstore.cache.inspection import loads_of
+from latchstore.cache.loading import Removal
 from latchstore.engine.inspection import check_idle, dispatcher_of
 from latchstore.engine.preimages import LayerView
 from latchstore.engine.snapshot import Snapshot
@@ -65,16 +65,15 @@ def check_at_rest(scene: Scene, mirrors: Mirrors) -> None:
         expect(not wrong, f"what was told and what is there differ: {sorted(wrong)[:6]}")
 
 
-def close_leaked(scene: Scene, mirrors: Sequence[Mirrors]) -> None:
-    """Close what the interpreter leaks when memory fails, and count it: snapshots, watches, stores."""
-    kept = [each.changes for each in mirrors]
-    found: list[Any] = leaked(Snapshot, lambda each: not each.is_connected())
-    found += leaked(LayerView, lambda each: not each.is_open)
-    found += leaked(Watch, lambda each: each.closed or each in kept)
-    found += leaked(DictMemoryStore, lambda each: dispatcher_of(each).thread is None or each in scene.stores)
-    scene.leaked += len(found)
+def close_leaked(scene: Scene) -> None:
+    """Close what the interpreter leaks when memory fails, and count it."""
+    found = leaked(Snapshot, LayerView, Watch, DictMemoryStore, Removal)
+    scene.leaked = len(found)  # those of earlier rounds among them
     for each in found:
-        each.close()
+        if isinstance(each, Removal):
+            loads_of(scene.cache).end_removal(each, committed=False)
+        else:
+            each.close()
 
 
 @dataclass

@@ -8,39 +8,39 @@ object pins stays pinned, as it would if somebody held it.
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
-from collections.abc import Callable
-from types import BuiltinMethodType, CellType, FrameType, GeneratorType, MethodType
+from types import FrameType
 from typing import Any
 
-#: What is leaked along with what it refers to, and that others refer to an object by.
-_PASSING = (FrameType, GeneratorType, MethodType, BuiltinMethodType, CellType, tuple)
+
+def leaked(*kinds: type[Any]) -> list[Any]:
+    """Return the objects of some classes that can be reached from no module and no frame of a thread."""
+    held = _reachable()
+    return [each for each in gc.get_objects() if isinstance(each, kinds) and id(each) not in held]
 
 
-def leaked(kind: type[Any], unless: Callable[[Any], bool]) -> list[Any]:
-    """Return the objects of a class to which nothing refers, while no thread runs that may hold one."""
-    found = [each for each in gc.get_objects() if isinstance(each, kind) and not unless(each)]
-    return [each for each in found if not _is_held(each, {id(found)})]
+def _reachable() -> set[int]:
+    """Return the identities of all objects that can be reached."""
+    seen: set[int] = set()
+    found: list[Any] = [sys.modules]
+    for frame in sys._current_frames().values():
+        found += _of_stack(frame)
+    while found:
+        for each in gc.get_referents(found.pop()):
+            if id(each) not in seen:
+                seen.add(id(each))
+                found.append(each)
+    return seen
 
 
-def _is_held(item: object, seen: set[int]) -> bool:
-    """Tell whether anything refers to an object, but for what has been seen and for what is leaked itself."""
-    referrers = gc.get_referrers(item)
-    seen |= {id(item), id(referrers)}
-    for referrer in referrers:
-        if id(referrer) in seen or _is_ours(referrer):
-            continue
-        if not isinstance(referrer, _PASSING) or _is_running(referrer) or _is_held(referrer, seen):
-            return True
-    return False
-
-
-def _is_ours(referrer: object) -> bool:
-    return isinstance(referrer, FrameType) and referrer.f_code in (_is_held.__code__, leaked.__code__)
-
-
-def _is_running(referrer: object) -> bool:
-    return isinstance(referrer, FrameType) and referrer.f_back is not None
+def _of_stack(frame: FrameType | None) -> list[object]:
+    """Return what the variables of a thread's frames have; frames that run do not tell the collector."""
+    variables: list[object] = []
+    while frame is not None:
+        variables.append(frame.f_locals)
+        frame = frame.f_back
+    return variables
 
 
 class Item:

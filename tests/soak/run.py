@@ -190,7 +190,7 @@ class Soak:
             gc.collect()
             clear(self.scene)
             if self.storm.starves:
-                close_leaked(self.scene, self.mirrors)
+                close_leaked(self.scene)
             for mirrors in self.mirrors:
                 mirrors.catch_up()
                 check_at_rest(self.scene, mirrors)
@@ -214,7 +214,7 @@ class Soak:
             "signals that struck the main thread": self.main.struck,
             "times that memory failed": self.starver.steps * self.storm.starves,
             "steps that were broken off": sum(worker.struck for worker in self.workers),
-            "snapshots, watches and stores that Python has leaked": self.scene.leaked,
+            "objects that Python has leaked": self.scene.leaked,
             "children forked": self.forker.steps,
         }
         return {name: count for name, count in counts.items() if count}

@@ -51,7 +51,7 @@ class Scene:
     violations : list of str
         What must not be, and was.
     leaked : int
-        How many snapshots, watches and stores the interpreter has leaked.
+        How many snapshots, watches, stores and the like the interpreter has leaked.
     """
 
     store: DictMemoryStore

@@ -89,8 +89,8 @@ class _Deliverer(ListenerCalls):
         self._newest: list[None] | None = None
         # Whether it was logged that no thread can be started.
         self._warned = False
-        # Of the delivery under way, if it has failed: at which point, and how often in a row. Not the delivery
-        # itself: it has the store, which would be kept.
+        # Of the delivery under way, if it has failed: at which point, and how often in a row. Not the
+        # delivery: it has the store, which would be kept.
         self._failed: tuple[object, int] | None = None
         self.timers = TimerHeap(self.timers.held)
         self.calling: Call | None = None

@@ -17,6 +17,7 @@ from latchstore.contract.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
+from latchstore.delivery.commit_events import emission_of
 from latchstore.delivery.event_manager import EventManager
 from tests.event_manager.listeners import TIMEOUT, Calls, OtherEvent, Owner
 
@@ -181,7 +182,7 @@ class Observer:
 
 def deliver(manager: EventManager, event: BaseEvent, observer: Observer) -> None:
     """Emit an event as a store's dispatcher does."""
-    emission = manager.emission(event)
+    emission = emission_of(manager, event)
     if emission is not None:
         emission.run(observer)
 

@@ -109,7 +109,7 @@ def _may_have_listeners(manager: BaseEventManager, cls: type[BaseEvent]) -> bool
 def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:
     """Return the calling of the listeners of an event; all those of a foreign manager count as one."""
     if isinstance(manager, EventManager) and manager.emits_itself():
-        return manager.emission(event)
+        return manager._emission(event)
     return ForeignEmission(event, [Connection(identity_of(manager.emit), manager.emit, None, ())])
 
 

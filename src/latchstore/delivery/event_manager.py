@@ -106,12 +106,12 @@ class EventManager(BaseEventManager):
             thread = threading.Thread(target=self.emit, args=(event,), name=name, daemon=True)
             thread.start()
             return thread
-        emission = self.emission(event)
+        emission = self._emission(event)
         if emission is not None:
             emission.run()
         return None
 
-    def emission(self, event: BaseEvent) -> Emission | None:
+    def _emission(self, event: BaseEvent) -> Emission | None:
         """Begin to emit an event: what is left to do is to run the emission.
 
         Parameters

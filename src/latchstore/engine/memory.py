@@ -190,7 +190,7 @@ class DictMemoryStore(TransactionalStore):
         # The clocks that the deadlines of entries are in.
         clocks = [bound.limits.clock() for bound in self._table.bounds if not bound.closed]
         with self.snapshot() as view:
-            write_file(path, view.entries(), view.revision, min(clocks, default=None))
+            write_file(path, view._items(), view.revision, min(clocks, default=None))
 
     @classmethod
     def load(

@@ -51,10 +51,6 @@ class Snapshot(EntryReader):
     def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._view.items()
 
-    def entries(self) -> Iterable[tuple[str, Entry]]:
-        """Return all keys and entries; they are the store's own, for reading only."""
-        return self._view.items()
-
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return self._view.candidates(terms)
 

@@ -17,6 +17,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/reading-the-source.md",
     "docs/proving-your-class.md",
+    "docs/checking-histories.md",
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from latchstore import AbstractStore, DictMemoryStore, EventManager, LockTimeoutError
-from latchstore.stress.faults import FAULTS
+from latchstore.stress.faults import Asynchronous
 from latchstore.stress.history import History
 from latchstore.stress.native import WorkerError, run_native
 from latchstore.stress.workloads import KeyAction, ListAppend, PlainWorkload, Registers, Workload
@@ -166,8 +166,12 @@ class KeepsALock(DictMemoryStore):
         raise LockTimeoutError("no lock")
 
 
+class ImpatientAsynchronous(Asynchronous):
+    patience = 0.0
+
+
 def test_a_store_that_keeps_a_lock_is_found_and_the_run_ends() -> None:
-    fault = FAULTS["async"](0, lambda name: None)
+    fault = ImpatientAsynchronous(0, lambda name: None)
     store = KeepsALock(**fault.options)
     with pytest.raises(WorkerError, match="kept a lock"):
         run_native(store, [Registers()], threads=2, operations=10**9, faults=[fault])

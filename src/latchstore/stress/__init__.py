@@ -15,7 +15,7 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from latchstore.stress.check import StressError, linearizable_store
-    from latchstore.stress.models import REFUSED, Model
+    from latchstore.stress.models import REFUSED, UNKNOWN, Model
     from latchstore.stress.testing.answers import WAITING, Raised
     from latchstore.stress.testing.case import Test
     from latchstore.stress.testing.definition import blocking_operation, invariant, operation
@@ -23,6 +23,7 @@ if _typing.TYPE_CHECKING:
 
 __all__ = [
     "REFUSED",
+    "UNKNOWN",
     "WAITING",
     "Model",
     "Raised",
@@ -39,6 +40,7 @@ __all__ = [
 #: What is loaded at its first use, so that pytest, which loads the plugin, does not load the harness.
 _LOADED_WHEN_USED = {
     "REFUSED": "models",
+    "UNKNOWN": "models",
     "WAITING": "testing.answers",
     "Model": "models",
     "Raised": "testing.answers",

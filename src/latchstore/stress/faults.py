@@ -100,6 +100,8 @@ class Asynchronous(Fault):
     recorded = False
     #: No operation of a workload holds a lock for so many seconds, unless it is kept for good.
     options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 2.0}
+    #: Seconds after which a lock counts as kept for good; a machine may be slow.
+    patience = 30.0
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         if workers.interrupt(InjectedError):
@@ -113,7 +115,7 @@ class Asynchronous(Fault):
 
     def _expect_free_locks(self, store: AbstractStore) -> None:
         # Together with `Timeouts` the store waits for no lock, so it is asked until the time is over.
-        end = time.monotonic() + self.options["lock_timeout"]
+        end = time.monotonic() + self.patience
         while True:
             try:
                 return store.from_bytes(f"{PREFIX}async", b"")

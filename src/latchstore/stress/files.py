@@ -11,7 +11,8 @@ Three kinds of files are told apart by their first line that has anything in it:
 The order of the records is the order in time. A process does one operation at a time, from ``invoke`` to:
 
 ======== ===============================================================================================
-``ok``   it returned; the value is the answer of a read or get
+``ok``   it returned. Its answer is the ``:answer`` in EDN, or else its value; a ``write``, ``put`` or
+         ``append`` has none, and that of a ``cas`` is True
 ``fail`` it had no effect, so it is passed over. In logs a ``cas`` that fails and repeats its value has
          compared, and found another value: its answer is False
 ``info`` nobody knows; it may have taken effect, at any time after it began. So for those without an end
@@ -36,7 +37,10 @@ _LOG_LINE = re.compile(r"(?:^|\s)(:?[\w-]+)\s+:(invoke|ok|fail|info)\s+:([\w-]+)
 
 _TYPES = ("invoke", "ok", "fail", "info")
 
-#: Operations whose value at the end is their answer; that of all others is repeated.
+#: Operations that repeat their value at the end, which is not their answer.
+_WRITES = frozenset({"write", "put", "append"})
+
+#: Operations whose value at the beginning is not their argument.
 _READS = frozenset({"read", "get"})
 
 
@@ -50,6 +54,7 @@ class _Record:
     name: str
     key: Any
     value: Any
+    answer: Any
 
 
 def read_history(path: str | os.PathLike[str]) -> History:
@@ -104,7 +109,7 @@ def _log_records(text: str) -> Iterator[_Record]:
         except EdnError:
             values = [value]
         told = values[0] if len(values) == 1 else values
-        yield _Record(number, int(process) if process.isdigit() else process, kind, name, None, told)
+        yield _Record(number, int(process) if process.isdigit() else process, kind, name, None, told, told)
 
 
 def _edn_records(text: str) -> Iterator[_Record]:
@@ -114,8 +119,9 @@ def _edn_records(text: str) -> Iterator[_Record]:
         kind, name = value.get("type"), value.get("f")
         if kind not in _TYPES or not isinstance(name, str) or "process" not in value:
             raise HistoryError(f", line {value.line}: no :process, :type and :f in {value!r}")
-        key = value.get("key")
-        yield _Record(value.line, value["process"], str(kind), str(name), key, value.get("value"))
+        told = value.get("value")
+        answer = value.get("answer", told)
+        yield _Record(value.line, value["process"], str(kind), str(name), value.get("key"), told, answer)
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
@@ -159,7 +165,7 @@ class _Pairs:
         result: Any = None
         if end is not None and end.type != "info":
             outcome = "ok" if end.type == "ok" else "fail"
-            result = end.value if read else None
+            result = None if invoke.name in _WRITES else end.answer
             if invoke.name == "cas":
                 result = outcome == "ok"
                 if self.in_logs and end.value == invoke.value:

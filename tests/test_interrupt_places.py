@@ -10,9 +10,11 @@ import ctypes
 import dis
 import random
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -79,10 +81,31 @@ def everything(lock: Any, items: list[int], nothing: Any) -> int:
 def keyword(setting: Iterator[object]) -> None:
     """Call a function of C with a keyword, after what the iterator does.
 
-    From 3.14 on only the specialised instruction checks, and one that has been traced is not specialised.
+    From 3.14 on only the specialised instruction checks, and while any thread is traced none is specialised.
     """
     [*setting]
     dict([("item", 1)], number=3)
+
+
+def place_in_keyword() -> int:
+    """Return the offset at which `keyword` raises what is set at its beginning; called in a new process."""
+    for _ in range(100):
+        keyword(iter(()))
+    try:
+        keyword(setting_one())
+        len("")
+    except KeyboardInterrupt as error:
+        return place_of(error.__traceback__)[1]
+    return -1
+
+
+def place_in_a_new_process() -> int:
+    """Return the offset in `keyword` in a process in which nothing has ever been traced."""
+    code = "from tests.test_interrupt_places import place_in_keyword as place; print(place())"
+    root = Path(__file__).parents[1]
+    return int(
+        subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, check=True).stdout
+    )
 
 
 def codes() -> set[CodeType]:
@@ -170,13 +193,8 @@ def is_over(error: BaseException) -> bool:
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_pending_is_raised_at_the_places_of_the_table_and_at_each_of_its_instructions() -> None:
     for _ in range(100):
-        # The interpreter specialises what runs often.
-        everything(for_with(threading.Lock()), [1, 0, 2], None)
-        keyword(iter(()))
-    found = set()
-    with pytest.raises(KeyboardInterrupt) as caught:
-        keyword(setting_one())
-    found.add(place_of(caught.value.__traceback__))
+        everything(for_with(threading.Lock()), [1, 0, 2], None)  # the interpreter specialises what runs often
+    found = {(keyword.__code__, place_in_a_new_process())}
     number = 1
     while (place := raised_before(number)) is not None:
         found.add(place)

@@ -642,7 +642,9 @@ class Strike:
         if event == "c_call" or "latchstore" not in frame.f_code.co_filename:
             return
         if event == "return" and frame.f_code is WithLock.__enter__.__code__:
-            return  # CPython raises nothing there, and 3.14 relies on it
+            return  # CPython raises nothing where a Python function returns, and 3.14 relies on it
+        if event == "c_return" and getattr(argument, "__name__", "") == "__enter__":
+            return  # nor at the beginning of a `with`, which 3.15 tells of and earlier ones do not
         self.left -= 1
         if self.left == 0:
             sys.setprofile(None)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import shlex
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,6 +17,8 @@ import pytest
 from latchstore import DictMemoryStore, EventManager
 from latchstore.__main__ import main
 from latchstore.stress.faults import FAULTS
+from latchstore.stress.history import History
+from latchstore.stress.search import seed_of
 from latchstore.stress.workloads import WORKLOADS
 
 THIS = "tests.stress.test_command"
@@ -51,15 +57,14 @@ def stress(*words: str) -> int:
     return main(["stress", *words])
 
 
-SHORT = ("--workload", "registers", "--ops", "200", "--length", "50")
+SHORT = ("--schedule", "native", "--workload", "registers", "--ops", "200", "--length", "50")
 
 
-@pytest.mark.parametrize("schedule", ["native", "random", "pct", "exhaustive"])
+@pytest.mark.parametrize("schedule", ["mixed", "native", "random", "pct", "exhaustive"])
 def test_a_right_store_is_valid(capsys: pytest.CaptureFixture[str], schedule: str) -> None:
-    length = "50" if schedule == "native" else "2"
+    length, ops = ("2000", "4000") if schedule == "native" else ("2", "40")
     assert (
-        stress("--workload", "compare-and-set", "--ops", "40", "--length", length, "--schedule", schedule)
-        == 0
+        stress("--workload", "compare-and-set", "--ops", ops, "--length", length, "--schedule", schedule) == 0
     )
     out = capsys.readouterr().out
     head, *_ = out.splitlines()
@@ -67,11 +72,12 @@ def test_a_right_store_is_valid(capsys: pytest.CaptureFixture[str], schedule: st
     assert "\ncompare-and-set: " in out
     assert ": valid\n" in out
     assert "\nvalid: " in out
-    assert f"--schedule {schedule}" in out
+    assert f"--schedule {'native' if schedule == 'mixed' else schedule}" in out
+    assert "\noperations that met: " in out
 
 
 def test_all_workloads_are_mixed_by_default(capsys: pytest.CaptureFixture[str]) -> None:
-    assert stress("--ops", "1500", "--length", "375", "--json") == 0
+    assert stress("--schedule", "native", "--ops", "1500", "--length", "375", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["verdicts"]) == list(WORKLOADS)
     assert found["operations"] == 3_000, "the cache has a store, and a round, of its own"
@@ -132,8 +138,13 @@ def test_what_cannot_be_judged_does_not_pass(
         (["--store", f"{THIS}:NeedsArguments"], "no store can be made"),
         (["--workload", "nix"], "--workload must be some of registers, "),
         (["--faults", "nix"], "--faults must be some of exceptions, "),
-        (["--faults", "exceptions"], "fault 'exceptions' does not work with --schedule native"),
+        (
+            ["--faults", "exceptions", "--schedule", "native"],
+            "fault 'exceptions' does not work with --schedule native",
+        ),
         (["--faults", "forks", "--schedule", "pct"], "fault 'forks' does not work with --schedule pct"),
+        (["--faults", "exceptions,async"], "no schedule has all of these faults: exceptions, async"),
+        (["--within", "no.such"], "--within: No module named 'no'"),
         (["--seconds", "0"], "--seconds must be above 0, got 0"),
         (["--seconds", "1", "--ops", "1"], "say one of the two"),
         (["--switch-interval", "-1"], "--switch-interval must be above 0, got -1"),
@@ -175,7 +186,7 @@ def test_what_a_store_cannot_do_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(WORKLOADS["snapshots"]()), "supports", lambda self, store: False)
-    assert stress("--ops", "300", "--length", "75") == 0
+    assert stress("--schedule", "native", "--ops", "300", "--length", "75") == 0
     captured = capsys.readouterr()
     assert captured.err == "left out, as the store cannot do what they need: snapshots\n"
     assert "snapshots:" not in captured.out
@@ -217,5 +228,131 @@ def test_ours_bears_faults_on_native_threads(capsys: pytest.CaptureFixture[str],
     # Of a bank each transfer that was broken off may have come, which is too much to search. In short rounds:
     # without the GIL so many operations overlap that the search of a longer one may not end.
     workloads = "registers,list-append" if fault == "async" else "registers,list-append,bank"
-    words = ["--workload", workloads, "--ops", "1200", "--length", "50"]
+    words = ["--schedule", "native", "--workload", workloads, "--ops", "1200", "--length", "50"]
     assert stress(*words, "--faults", fault) == 0, capsys.readouterr().out
+
+
+# -- what a run says of itself ------------------------------------------------------------------------
+
+
+class Clock:
+    """Each look at it takes a twentieth of a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.05
+        return self.now
+
+
+def test_a_limit_of_time_holds_for_a_slow_store(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock of the run, of which each operation takes a twentieth of a second.
+    clock = Clock()
+    monkeypatch.setattr(
+        "latchstore.stress.native.time",
+        SimpleNamespace(monotonic=clock, monotonic_ns=time.monotonic_ns, sleep=time.sleep),
+    )
+    monkeypatch.setattr("latchstore.stress.campaign.time", SimpleNamespace(monotonic=clock))
+    words = ["--schedule", "native", "--workload", "ycsb-a", "--seconds", "30", "--json"]
+    stress(*words)
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["operations"] < 1_000
+    assert found["seconds"] < 60
+
+
+def test_operations_that_never_met_prove_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--schedule", "native", "--workload", "registers", "--ops", "100", "--threads", "1"]
+    assert stress(*words) == 3
+    out = capsys.readouterr().out
+    assert "no two operations overlapped, so nothing is known" in out
+    assert "\nunknown: 100 operations" in out
+
+
+def test_the_modules_switched_within_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--schedule", "random", "--workload", "registers", "--ops", "30", "--json"]
+    assert stress(*words, "--within", "latchstore.engine.table") == 0
+    assert json.loads(capsys.readouterr().out)["switched_within"] == ["latchstore.engine.table"]
+    assert stress(*words, "--store", f"{THIS}:Forgetful", "--no-shrink") in (0, 1)
+    assert "latchstore.engine.table" in json.loads(capsys.readouterr().out)["switched_within"]
+
+
+class Draws(DictMemoryStore):
+    """Answers wrongly at random."""
+
+    def __init__(self, event_manager: EventManager) -> None:
+        super().__init__(event_manager)
+        self._wrong = random.random() < 0.05
+
+    def to_bytes(self, key: str, buffer_size: int = 1) -> bytes:
+        found = super().to_bytes(key)
+        return b"?" if self._wrong else found
+
+
+def test_what_a_store_draws_at_random_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--store", f"{THIS}:Draws", "--workload", "registers", "--ops", "9000", "--schedule", "random"]
+    assert stress(*words, "--no-shrink") == 1
+    again = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("again: "))
+    for _ in range(2):
+        assert main([*again[3:], "--no-shrink"]) == 1
+
+
+def test_neighbouring_seeds_have_no_schedule_in_common() -> None:
+    seeds = [{seed_of(first, number) for number in range(100)} for first in range(5)]
+    assert len(set().union(*seeds)) == 500
+    assert seed_of(7, 0) == 7
+
+
+def test_a_native_failure_is_cut_to_the_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "history"
+    words = ["--store", f"{THIS}:Forgetful", "--workload", "ycsb-a", "--schedule", "native"]
+    assert stress(*words, "--ops", "4000", "--history", str(file)) == 1
+    capsys.readouterr()
+    operations = History.read(file).operations
+    assert len({operation.key for operation in operations}) == 1
+    assert len(operations) < 100
+    assert main(["recheck", str(file)]) == 1
+
+
+class Crashing(DictMemoryStore):
+    """Raises what no store may raise, after a while."""
+
+    calls = 0
+
+    def exists(self, key: str) -> bool:
+        Crashing.calls += 1
+        if Crashing.calls > 20:
+            raise ZeroDivisionError("too many")
+        return super().exists(key)
+
+
+def test_a_crash_keeps_its_history(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "history"
+    words = ["--store", f"{THIS}:Crashing", "--workload", "registers", "--schedule", "native"]
+    assert stress(*words, "--ops", "4000", "--history", str(file)) == 1
+    assert "too many" in capsys.readouterr().out
+    operations = History.read(file).operations
+    assert [each.name for each in operations if each.outcome == "info"] == ["exists"]
+    assert sum(each.name == "exists" for each in operations) >= 20
+
+
+LOCK_OF_ANOTHER_MODULE = SimpleNamespace(lock=threading.Lock())
+
+
+class Borrows(DictMemoryStore):
+    """Is correct, by a lock that nobody finds before the run: it is in an object of the standard library."""
+
+    def to_bytes(self, key: str, buffer_size: int = 1) -> bytes:
+        with LOCK_OF_ANOTHER_MODULE.lock:
+            return super().to_bytes(key)
+
+
+def test_a_lock_that_cannot_be_controlled_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--store", f"{THIS}:Borrows", "--workload", "ycsb-c", "--schedule", "random"]
+    assert stress(*words, "--ops", "2000") == 3
+    out = capsys.readouterr().out
+    assert "waits for a real lock, LOCK_OF_ANOTHER_MODULE.lock, at test_command.py:" in out
+    assert "in the 'with' of test_command.py:" in out
+    assert "\nunknown: " in out

@@ -5,46 +5,49 @@ Thread safety: one run at a time in a process.
 
 from __future__ import annotations
 
-import importlib
-import inspect
+import itertools
+import os
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from math import inf
+from typing import Literal
 
 from latchstore.contract.store import AbstractStore
-from latchstore.delivery.event_manager import EventManager
 from latchstore.stress.controlled import Laboratory
+from latchstore.stress.factories import Factory, PlanError, checked_factory
 from latchstore.stress.faults import Fault
-from latchstore.stress.figures import Figures, OperationFigures
+from latchstore.stress.figures import Figures, OperationFigures, together
 from latchstore.stress.history import History, environment
 from latchstore.stress.lock_order import LockOrder
 from latchstore.stress.native import HangError, WorkerError, run_native
 from latchstore.stress.recording import recorded
+from latchstore.stress.reduction import smallest
 from latchstore.stress.result import LockEdge, Mark, Problem, Result
 from latchstore.stress.scope import Scope
-from latchstore.stress.search import Found, Mode, Settings, search
+from latchstore.stress.search import Found, Mode, Settings, search, seed_of
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload
 
 #: The store that is put under stress if none is named.
 OUR_STORE = "latchstore:DictMemoryStore"
 
-ScheduleKind = Literal["native", "random", "pct", "exhaustive"]
-SCHEDULES: tuple[ScheduleKind, ...] = ("native", "random", "pct", "exhaustive")
+ScheduleKind = Literal["mixed", "native", "random", "pct", "exhaustive"]
+SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "pct", "exhaustive")
+
+#: The part of a mixed run that controlled schedules have; native threads have the rest.
+_CONTROLLED = 0.7
+
+#: The part of its time in which a round on native threads begins operations; the rest is for checking them.
+_BEGINNING = 0.8
 
 #: Operations of one round on native threads, all threads together.
 _ROUND = 20_000
-
-Factory = Callable[..., AbstractStore]
-
-
-class PlanError(ValueError):
-    """A run was ordered that cannot be; one line says why."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Plan:
         On native threads it does not end before each workload had a round.
     seed : int
     schedule : str
-        ``"native"``, ``"random"``, ``"pct"`` or ``"exhaustive"``.
+        ``"mixed"`` (random and PCT in turn, then native), ``"native"``, ``"random"``, ``"pct"`` or
+        ``"exhaustive"``.
     length : int or None
         How many operations each thread does in one round or schedule.
     faults : sequence of classes
@@ -74,6 +78,8 @@ class Plan:
         Of exhaustive schedules.
     shrink : bool
         Whether a schedule that fails is made small.
+    modules : sequence of str
+        Names of the modules within which threads change; the packages of the store if there is none.
     """
 
     workloads: Sequence[Workload]
@@ -88,6 +94,7 @@ class Plan:
     switch_interval: float = 1e-6
     preemptions: int = 1
     shrink: bool = True
+    modules: Sequence[str] = ()
 
     @property
     def operations_each(self) -> int:
@@ -102,6 +109,9 @@ class Plan:
     def command(self, *, seed: int, workloads: Sequence[str]) -> str:
         """Return the command that runs one round or schedule again."""
         words = ["python", "-m", "latchstore", "stress"]
+        order = os.environ.get("PYTHONHASHSEED", "random")
+        if order.isdecimal():
+            words.insert(0, f"PYTHONHASHSEED={order}")
         if self.store != OUR_STORE:
             words += ["--store", self.store]
         words += ["--workload", ",".join(workloads), "--schedule", self.schedule]
@@ -111,6 +121,8 @@ class Plan:
             words += ["--ops", "1"]
         elif self.preemptions != 1:
             words += ["--preemptions", str(self.preemptions)]
+        if self.modules:
+            words += ["--within", ",".join(self.modules)]
         if self.faults:
             words += ["--faults", ",".join(fault.name for fault in self.faults)]
         if self.schedule == "native":
@@ -137,92 +149,6 @@ class Outcome:
     complete: bool = False
 
 
-def store_factory(name: str) -> Factory:
-    """Return what makes a store that is named as ``"module:Class"``.
-
-    Raises
-    ------
-    PlanError
-        If there is no such thing, or it makes no store.
-    """
-    factory = named_object(name, "store")
-    return factory_of(factory, name)
-
-
-def named_object(name: str, what: str) -> Any:
-    """Return what is named as ``"module:Class"``.
-
-    Raises
-    ------
-    PlanError
-        If there is no such thing; `what` says what it is.
-    """
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise PlanError(f"{what} must be named as module:Class, got {name!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as ``python -m`` does: a module in the current directory is found
-    try:
-        found = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise PlanError(f"{what} {name!r}: cannot import {module_name!r}: {error}") from error
-    except AttributeError as error:
-        raise PlanError(f"{what} {name!r}: module {module_name!r} has no {attribute!r}") from error
-    return found
-
-
-def factory_of(factory: object, name: str) -> Factory:
-    """Return what makes stores by a class or a function, whose name is for messages."""
-    if not callable(factory):
-        raise PlanError(f"store {name!r} is not callable, got {type(factory).__qualname__}")
-    return _Factory(factory, name)
-
-
-class _Factory:
-    """Makes stores; each has an event manager of its own if it takes one."""
-
-    def __init__(self, factory: Callable[..., object], name: str) -> None:
-        self._factory = factory
-        self._name = name
-        # What Scope looks for the code under test by.
-        self.__wrapped__ = factory
-        self._takes_event_manager = "event_manager" in _parameters(factory)
-
-    def __call__(self, **options: object) -> AbstractStore:
-        if self._takes_event_manager:
-            # One of its own, or stores of a run would share listeners by that of the process.
-            options["event_manager"] = EventManager()
-        store = self._factory(**options)
-        if not isinstance(store, AbstractStore):
-            raise PlanError(
-                f"store {self._name!r} must make an AbstractStore, got {type(store).__module__}."
-                f"{type(store).__qualname__}"
-            )
-        return store
-
-
-def _parameters(factory: Callable[..., object]) -> Collection[str]:
-    try:
-        return inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return ()  # written in C, perhaps
-
-
-def checked_factory(factory: Factory, faults: Sequence[type[Fault]]) -> None:
-    """Raise PlanError if no store can be made, or not with the options that the faults need."""
-    for options in ({}, *(dict(fault.options) for fault in faults)):
-        try:
-            store = factory(**options)
-        except PlanError:
-            raise
-        except Exception as error:
-            given = f" with {options}" if options else ""
-            raise PlanError(f"no store can be made{given}: {error!r}") from error
-        store.close()
-
-
 def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
     """Do what was ordered.
 
@@ -236,11 +162,79 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     """
     checked_factory(factory, plan.faults)
     for fault in plan.faults:
-        if not (fault.native if plan.schedule == "native" else fault.controlled):
+        if not (_parts_for(fault) & _PARTS[plan.schedule]):
             raise PlanError(f"fault {fault.name!r} does not work with --schedule {plan.schedule}")
     if plan.schedule == "native":
         return _run_native(plan, factory, progress)
+    if plan.schedule == "mixed":
+        return _run_mixed(plan, factory, progress)
     return _run_search(plan, plan.schedule, factory, progress)
+
+
+#: What each kind of schedule has: threads under control, threads of the system.
+_PARTS: dict[str, set[str]] = {
+    "native": {"native"},
+    "mixed": {"native", "controlled"},
+    **{name: {"controlled"} for name in ("random", "pct", "exhaustive")},
+}
+
+
+def _parts_for(fault: type[Fault]) -> set[str]:
+    return {part for part in ("native", "controlled") if getattr(fault, part)}
+
+
+def _run_mixed(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
+    """Run schedules, and then threads of the system, unless a schedule has failed."""
+    parts: set[str] = set.intersection(_PARTS["mixed"], *map(_parts_for, plan.faults))
+    if not parts:
+        raise PlanError(
+            f"no schedule has all of these faults: {', '.join(each.name for each in plan.faults)}"
+        )
+    if len(parts) == 1:
+        only: ScheduleKind = "native" if "native" in parts else "random"
+        return carry_out(replace(plan, schedule=only), factory, progress)
+    begun = time.monotonic()
+    first = _run_search(_part_of(plan, _CONTROLLED), "mixed", factory, progress)
+    if first.result.answer == "invalid" or first.result.problems:
+        return first
+    rest = replace(_part_of(plan, 1 - _CONTROLLED), schedule="native", length=None)
+    if plan.seconds is not None:
+        rest = replace(rest, seconds=max(0.1, plan.seconds - (time.monotonic() - begun)))
+    return _together(first, _run_native(rest, factory, progress), time.monotonic() - begun)
+
+
+def _part_of(plan: Plan, part: float) -> Plan:
+    return replace(
+        plan,
+        seconds=None if plan.seconds is None else plan.seconds * part,
+        operations=None if plan.operations is None else max(1, int(plan.operations * part)),
+    )
+
+
+def _together(first: Outcome, second: Outcome, seconds: float) -> Outcome:
+    """Return the outcome of two runs of which the first has found nothing."""
+    one, other = first.result, second.result
+    met = Counter(one.met or {})
+    met.update(other.met or {})
+    result = replace(
+        other,
+        verdicts=worst_of(
+            {name: dict(checks) for name, checks in one.verdicts.items()},
+            {name: dict(checks) for name, checks in other.verdicts.items()},
+        ),
+        lock_edges=tuple(
+            {(each.held, each.taken): each for each in (*one.lock_edges, *other.lock_edges)}.values()
+        ),
+        seconds=seconds,
+        schedules=one.schedules + other.schedules,
+        met=met,
+        switched_within=one.switched_within,
+    )
+    return Outcome(
+        result,
+        first.operations + second.operations,
+        together(first.figures, second.figures, one.seconds, other.seconds),
+    )
 
 
 class _Clock:
@@ -251,6 +245,11 @@ class _Clock:
         self._told = progress
         self._begun = time.monotonic()
         self.state = Progress()
+
+    def left(self) -> float:
+        """Return the seconds that are left; infinite if the run has no limit of time."""
+        seconds = self._plan.seconds
+        return inf if seconds is None else max(0.0, self._begun + seconds - time.monotonic())
 
     def after(self, operations: int) -> bool:
         """Count a round, and tell whether it was the last."""
@@ -277,7 +276,10 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         return clock.after(found.program.size)
 
     settings = Settings(mode, plan.threads, plan.operations_each, plan.seed, plan.preemptions, plan.shrink)
-    laboratory = Laboratory(factory, plan.faults)
+    try:
+        laboratory = Laboratory(factory, plan.faults, plan.modules)
+    except ImportError as error:
+        raise PlanError(f"--within: {error}") from error
     with laboratory.open():
         found = search(laboratory, plan.workloads, settings, enough)
     workload = found.program.workload.name
@@ -288,10 +290,11 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         "threads": plan.threads,
         "operations": plan.operations_each,
         "workloads": [workload],
-        "schedule": plan.schedule,
+        "schedule": found.mode,
+        "switched_within": laboratory.scope.switched_within(),
     }
     result = Result(
-        plan.command(seed=found.seed, workloads=[workload]),
+        replace(plan, schedule=found.mode).command(seed=found.seed, workloads=[workload]),
         History(found.run.history.operations, header),
         {workload: found.run.verdicts} if found.run.verdicts else {},
         tuple(found.run.problems),
@@ -300,6 +303,8 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         tuple(found.run.marks),
         clock.state.seconds,
         found.schedules,
+        figures.met,
+        laboratory.scope.switched_within(),
     )
     if not found.run.failed:
         # Every schedule was checked, and found valid; one verdict for each workload says so.
@@ -320,10 +325,11 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
     gil = _gil_enabled()
     verdicts: dict[str, dict[str, Verdict]] = {}
     crews = _crews(plan.workloads)
-    for number in range(sys.maxsize):
-        seed = plan.seed + number
+    for number in itertools.count():
+        seed = seed_of(plan.seed, number)
         workloads = crews[number % len(crews)]
-        history, problems, marks, order = _native_round(plan, workloads, factory, seed)
+        share = clock.left() / max(1, len(crews) - number)
+        history, problems, marks, order = _native_round(plan, workloads, factory, seed, share)
         for edge in order.edges():
             edges.setdefault((edge.held, edge.taken), edge)
         if _gil_enabled() != gil:
@@ -334,6 +340,8 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
         bad = problems or any(each.answer != "valid" for all_ in now.values() for each in all_.values())
         if (clock.after(len(history.operations)) and number + 1 >= len(crews)) or bad:
             break
+    if now:
+        history = smallest(history, workloads, now)
     result = Result(
         plan.command(seed=seed, workloads=[workload.name for workload in workloads]),
         history,
@@ -344,6 +352,7 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
         tuple(marks),
         clock.state.seconds,
         clock.state.rounds,
+        figures.met,
     )
     return Outcome(result, clock.state.operations, figures.rows(clock.state.seconds))
 
@@ -355,9 +364,9 @@ def _crews(workloads: Sequence[Workload]) -> list[Sequence[Workload]]:
 
 
 def _native_round(
-    plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int
+    plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int, seconds: float
 ) -> tuple[History, list[Problem], list[Mark], LockOrder]:
-    """Run one store for a while."""
+    """Run one store for a while, so that it is checked in about so many seconds."""
     order = LockOrder()
     marks: list[Mark] = []
     faults = [
@@ -378,11 +387,14 @@ def _native_round(
                 seed=seed,
                 switch_interval=plan.switch_interval,
                 faults=faults,
+                seconds=_BEGINNING * seconds,
             )
             store.close()
     except HangError as error:
+        history = error.history
         problems.append(Problem("hang", str(error)))
     except WorkerError as error:
+        history = error.history
         problems.append(Problem("crash", "".join(traceback.format_exception(error.__cause__ or error))))
     except Exception:
         problems.append(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))

@@ -6,15 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from latchstore.engine.memory import DictMemoryStore
-from latchstore.stress.campaign import (
-    OUR_STORE,
-    SCHEDULES,
-    Outcome,
-    Plan,
-    ScheduleKind,
-    carry_out,
-    factory_of,
-)
+from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, ScheduleKind, carry_out
+from latchstore.stress.factories import factory_of
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.words import first_fault, outcome_text
 from latchstore.stress.workloads import WORKLOADS
@@ -37,7 +30,7 @@ def linearizable_store(
     factory: Callable[..., Any],
     *,
     workloads: Iterable[str] = (),
-    schedule: ScheduleKind = "pct",
+    schedule: ScheduleKind = "mixed",
     threads: int = 3,
     operations: int = 1_000,
     length: int | None = None,
@@ -53,7 +46,8 @@ def linearizable_store(
     workloads : iterable of str
         Their names; all that the store can do if there is none.
     schedule : str
-        ``"native"``, ``"random"``, ``"pct"`` or ``"exhaustive"``.
+        ``"mixed"`` (random and PCT in turn, then native), ``"native"``, ``"random"``, ``"pct"`` or
+        ``"exhaustive"``.
     threads, operations : int
         How many threads, and how many operations all in all.
     length : int, optional

@@ -11,18 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from latchstore.stress.campaign import (
-    OUR_STORE,
-    SCHEDULES,
-    Outcome,
-    Plan,
-    PlanError,
-    Progress,
-    carry_out,
-    checked_factory,
-    named_object,
-    store_factory,
-)
+from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Progress, carry_out
+from latchstore.stress.factories import PlanError, checked_factory, named_object, store_factory
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
@@ -39,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(WORKLOADS)
     parser.description = (
         "Have threads use a store while everything is written down, and prove from what they saw that the "
-        "store was correct, or that it was not. By default all workloads run on native threads for ten "
-        "seconds."
+        "store was correct, or that it was not. By default all workloads run for ten seconds: in schedules "
+        "of one thread at a time, and then on native threads."
     )
     parser.epilog = "Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown."
     parser.add_argument(
@@ -54,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload", default="all", metavar="NAMES", help=f"a list with commas, or all (default): {names}"
     )
-    parser.add_argument("--threads", type=_positive, help="default: 4, of schedules 3, of exhaustive ones 2")
+    parser.add_argument("--threads", type=_positive, help="default: 3, of native 4, of exhaustive 2")
     parser.add_argument("--seconds", type=float, help="how long; default: 10 without --ops")
     parser.add_argument("--ops", type=_positive, metavar="N", help="how many operations, all in all")
     parser.add_argument(
@@ -64,10 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        default="native",
-        help="native: threads of the system, which switch when they like (default). random, pct: one thread "
-        "at a time, changed at bytecodes, at random or by priorities. exhaustive: all such schedules with a "
-        "bounded number of preemptions",
+        default="mixed",
+        help="random, pct: one thread at a time, changed at bytecodes, at random or by priorities. native: "
+        "threads of the system, which switch when they like. mixed: all three (default). exhaustive: all "
+        "schedules of one thread at a time with a bounded number of preemptions",
+    )
+    parser.add_argument(
+        "--within",
+        default="",
+        metavar="MODULES",
+        help="a list with commas: threads change within the code of these modules and packages; default: the "
+        "top-level packages of the store's classes",
     )
     parser.add_argument(
         "--preemptions",
@@ -198,6 +195,7 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         arguments.switch_interval,
         arguments.preemptions,
         not arguments.no_shrink,
+        [name.strip() for name in arguments.within.split(",") if name.strip()],
     )
 
 
@@ -267,6 +265,8 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
             }
             for workload, checks in result.verdicts.items()
         },
+        "switched_within": list(result.switched_within),
+        "met": {f"{one} / {other}": count for (one, other), count in sorted((result.met or {}).items())},
         "problems": [{"kind": problem.kind, "text": problem.text} for problem in result.problems],
         "header": result.history.header,
     }

@@ -79,6 +79,11 @@ class Run:
     marks: list[Mark] = field(default_factory=list)
 
     @property
+    def blocked(self) -> bool:
+        """Whether a thread has waited for what is not under control, so the store was not tried."""
+        return any(problem.kind == "blocked" for problem in self.problems)
+
+    @property
     def failed(self) -> bool:
         """Whether anything is wrong."""
         return bool(self.problems) or any(each.answer == "invalid" for each in self.verdicts.values())

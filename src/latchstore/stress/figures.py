@@ -5,8 +5,9 @@ Thread safety: filled by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from latchstore.stress.history import History, Operation
 
@@ -78,9 +79,13 @@ class Figures:
 
     def __init__(self) -> None:
         self._operations: dict[str, _Latencies] = {}
+        #: How often two operations overlapped, by their names in order.
+        self.met: Counter[tuple[str, str]] = Counter()
 
     def add(self, operations: Iterable[Operation]) -> None:
         """Count the operations of a history."""
+        operations = list(operations)
+        self.met.update(_overlapping(operations))
         known = self._operations
         for operation in operations:
             latencies = known.get(operation.name)
@@ -103,6 +108,40 @@ class Figures:
             )
             for name, each in sorted(self._operations.items())
         ]
+
+
+def together(
+    first: Sequence[OperationFigures],
+    second: Sequence[OperationFigures],
+    first_seconds: float,
+    second_seconds: float,
+) -> list[OperationFigures]:
+    """Return the rows of two runs as one table: the counts of both, the times of the second.
+
+    The second was on threads of the system: the clock of controlled schedules counts bytecodes.
+    """
+    counted = {row.name: row for row in first}
+    rows = {row.name: row for row in second}
+    seconds = (first_seconds + second_seconds) or 1.0
+    merged = []
+    for name in sorted({*counted, *rows}):
+        row = rows.get(name) or replace(counted[name], p50=0.0, p99=0.0, p999=0.0, slowest=0.0)
+        other = counted[name] if name in counted and name in rows else None
+        count = row.count + (other.count if other else 0)
+        errors = row.errors + (other.errors if other else 0)
+        merged.append(replace(row, count=count, errors=errors, per_second=count / seconds))
+    return merged
+
+
+def _overlapping(operations: Iterable[Operation]) -> Iterator[tuple[str, str]]:
+    """Yield the names of each two operations of different threads that overlapped."""
+    # What each thread has begun last: an operation that is broken off lasts until its thread begins another.
+    under_way: dict[int, Operation] = {}
+    for operation in sorted(operations, key=lambda each: each.begin):
+        for thread, other in under_way.items():
+            if thread != operation.thread and (other.end is None or other.end > operation.begin):
+                yield min(other.name, operation.name), max(other.name, operation.name)
+        under_way[operation.thread] = operation
 
 
 def operation_figures(history: History) -> list[OperationFigures]:

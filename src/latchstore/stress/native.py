@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractStore
@@ -27,7 +28,17 @@ _DROPPED_AFTER = 1.0
 
 
 class WorkerError(Exception):
-    """A thread of a run has met an error that no store may raise there."""
+    """A thread of a run has met an error that no store may raise there.
+
+    Attributes
+    ----------
+    history : History
+        What was written down until then; an operation that has not ended is of unknown outcome.
+    """
+
+    def __init__(self, message: str, history: History | None = None) -> None:
+        super().__init__(message)
+        self.history = History(()) if history is None else history
 
 
 class HangError(WorkerError):
@@ -44,6 +55,7 @@ def run_native(
     switch_interval: float | None = None,
     timeout: float = 300.0,
     faults: Sequence[Fault] = (),
+    seconds: float | None = None,
 ) -> History:
     """Have threads do what the workloads say, all from one moment on, and write it down.
 
@@ -61,6 +73,8 @@ def run_native(
         Seconds that the run may take. When they are over, the stacks of all threads are written to stderr.
     faults : sequence of Fault
         What goes wrong meanwhile.
+    seconds : float, optional
+        After that no operation is begun, even if there are some left.
 
     Raises
     ------
@@ -74,19 +88,23 @@ def run_native(
     for fault in faults:
         fault.prepare(store)
     crew = _Crew(store, workloads, faults, threads, operations, seed)
-    with _switching_after(switch_interval):
-        crew.work(timeout)
-    for fault in faults:
-        fault.finish(store)
     header = {
         **environment(),
         "seed": seed,
         "threads": threads,
         "operations": operations,
         "workloads": [workload.name for workload in workloads],
-        "facts": {workload.name: workload.finish(store) for workload in workloads},
     }
-    return History(itertools.chain.from_iterable(crew.written), header)
+    try:
+        with _switching_after(switch_interval):
+            crew.work(timeout, seconds)
+    except WorkerError as error:
+        error.history = History(crew.operations(), header)
+        raise
+    for fault in faults:
+        fault.finish(store)
+    facts = {workload.name: workload.finish(store) for workload in workloads}
+    return History(crew.operations(), {**header, "facts": facts})
 
 
 class _Crew:
@@ -115,6 +133,8 @@ class _Crew:
         self._chance = random.Random(seed)  # noqa: S311 (nothing secret)
         self._errors: list[BaseException] = []
         self._over = False
+        # The time after which no operation is begun.
+        self._last_begin = inf
         self._barrier = threading.Barrier(threads + len(faults))
         self._workers = [
             threading.Thread(target=self._work, args=(number,), name=f"worker {number}", daemon=True)
@@ -125,9 +145,18 @@ class _Crew:
             for fault in faults
         ]
 
-    def work(self, timeout: float) -> None:
+    def operations(self) -> Iterator[Operation]:
+        """Return what was written down, and what is still under way."""
+        for thread, (written, begun) in enumerate(zip(self.written, self._open, strict=True)):
+            yield from written
+            if begun is not None and not (written and written[-1].begin == begun[1]):
+                yield _operation(thread, begun[0], None, begun[1], None, "info")
+
+    def work(self, timeout: float, seconds: float | None = None) -> None:
         """Start all threads and wait until they have ended."""
         deadline = time.monotonic() + timeout
+        if seconds is not None:
+            self._last_begin = time.monotonic() + seconds
         for thread in (*self._workers, *self._disturbers):
             thread.start()
         _join(self._workers, deadline)
@@ -166,7 +195,7 @@ class _Crew:
         return itertools.cycle([workload.actions(number, self._seed) for workload in self._workloads])
 
     def _has_left(self, number: int) -> bool:
-        return self._left[number] > 0 and not self._errors
+        return self._left[number] > 0 and not self._errors and time.monotonic() < self._last_begin
 
     def _do_all(self, turns: Iterator[Iterator[Action]], number: int) -> None:
         while self._has_left(number):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 _MARKER = (
-    "stress(workloads=(), schedule='pct', threads=3, operations=1_000, length=None, seed=0, faults=()): "
+    "stress(workloads=(), schedule='mixed', threads=3, operations=1_000, length=None, seed=0, faults=()): "
     "how the fixture linearizable_store puts a store under stress; the arguments are those of "
     "latchstore.stress.check.linearizable_store."
 )

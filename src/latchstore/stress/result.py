@@ -105,6 +105,11 @@ class Result:
         How long the run took.
     schedules : int
         How many schedules were run; 1 in native mode.
+    met : mapping or None
+        How often two operations overlapped, by their names; None if nobody has looked. If none ever did,
+        nothing is known of what threads do to each other, and the answer is "unknown".
+    switched_within : tuple of str
+        The modules in whose code controlled threads were; none if threads of the system ran alone.
     """
 
     command: str
@@ -116,11 +121,20 @@ class Result:
     marks: tuple[Mark, ...] = ()
     seconds: float = 0.0
     schedules: int = field(default=1)
+    met: Mapping[tuple[str, str], int] | None = None
+    switched_within: tuple[str, ...] = ()
 
     @property
     def answer(self) -> Answer:
-        """The worst of all answers; a problem is as bad as an invalid history."""
+        """The worst of all answers; a problem of the store is as bad as an invalid history."""
         answers = {verdict.answer for each in self.verdicts.values() for verdict in each.values()}
-        if self.problems or "invalid" in answers:
+        if "invalid" in answers or any(problem.kind != "blocked" for problem in self.problems):
             return "invalid"
-        return "unknown" if "unknown" in answers or not answers else "valid"
+        if self.problems or "unknown" in answers or not answers or self.never_met:
+            return "unknown"
+        return "valid"
+
+    @property
+    def never_met(self) -> bool:
+        """Whether no two operations overlapped in the whole run."""
+        return self.met is not None and not self.met

@@ -1,16 +1,19 @@
 """Looking for a schedule in which a store fails, and making the failure small.
 
-Schedule number n of a search has the seed ``seed + n`` and the workload ``n`` modulo their number, so any of
-them can be run again by itself.
+Schedule number n of a search has a seed of its own, by `seed_of`, and the workload ``n`` modulo their number,
+so any of them can be run again by itself; searches with neighbouring seeds have no schedule in common.
 
 Thread safety: one search at a time in a process.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Literal
 
 from latchstore.stress.controlled import Laboratory, Program, Run
@@ -28,7 +31,13 @@ from latchstore.stress.tasks import Turn
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload
 
-Mode = Literal["random", "pct", "exhaustive"]
+Mode = Literal["random", "pct", "mixed", "exhaustive"]
+
+#: Modes that take turns in a mixed search.
+_MIXED: tuple[Mode, ...] = ("random", "pct")
+
+#: Seconds after which a failure is left as small as it is by then.
+_SHRINKING = 60.0
 
 #: Schedules that are tried before it is believed that a smaller program does not fail.
 _TRIES = 40
@@ -44,7 +53,8 @@ class Settings:
     Attributes
     ----------
     mode : str
-        ``"random"``, ``"pct"`` (priorities that change at random) or ``"exhaustive"``.
+        ``"random"``, ``"pct"`` (priorities that change at random), ``"mixed"`` (both in turn) or
+        ``"exhaustive"``.
     threads, operations : int
         How many threads, and how many operations each of them does in one schedule.
     seed : int
@@ -74,6 +84,8 @@ class Found:
         Those of the failure, made small, or of the last schedule.
     seed : int
         Of that schedule.
+    mode : str
+        Of that schedule.
     complete : bool
         Whether all schedules within the bounds were tried.
     lock_edges : dict
@@ -85,6 +97,7 @@ class Found:
     program: Program
     run: Run
     seed: int
+    mode: Mode
     schedules: int = 0
     points: int = 0
     operations: int = 0
@@ -92,9 +105,9 @@ class Found:
     lock_edges: dict[tuple[str, str], LockEdge] = field(default_factory=dict)
     verdicts: dict[str, dict[str, Verdict]] = field(default_factory=dict)
 
-    def count(self, program: Program, run: Run) -> None:
+    def count(self, program: Program, run: Run, mode: Mode) -> None:
         """Note one more run."""
-        self.program, self.run, self.seed = program, run, program.seed
+        self.program, self.run, self.seed, self.mode = program, run, program.seed, mode
         self.schedules += 1
         self.points += run.points
         self.operations += program.size
@@ -129,19 +142,26 @@ def search(
     else:
         runs = _sampled(laboratory, workloads, settings)
     found: Found | None = None
-    for program, run in runs:
+    for program, run, mode in runs:
         if found is None:
-            found = Found(program, run, program.seed)
-        found.count(program, run)
+            found = Found(program, run, program.seed, mode)
+        found.count(program, run, mode)
         if run.failed:
-            if settings.shrink:
-                found.program, found.run = shrunk(laboratory, program, run, settings)
+            if settings.shrink and not run.blocked:
+                found.program, found.run = shrunk(laboratory, program, run, replace(settings, mode=mode))
             return found
         if enough(found):
             return found
     assert found is not None, "there is at least one schedule"
     found.complete = True
     return found
+
+
+def seed_of(first: int, number: int) -> int:
+    """Return the seed of schedule or round `number` of a run that was given a seed: that one, then hashes."""
+    if not number:
+        return first
+    return int.from_bytes(blake2b(f"{first} {number}".encode(), digest_size=6).digest(), "big")
 
 
 def strategy_for(settings: Settings, seed: int, points: int) -> Strategy:
@@ -154,25 +174,27 @@ def strategy_for(settings: Settings, seed: int, points: int) -> Strategy:
 
 def _sampled(
     laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
-) -> Iterator[tuple[Program, Run]]:
-    # The first runs import modules and fill caches, so they have other points; and they say how many.
-    points = [
-        laboratory.run(Program.of(workload, 0, settings.threads, settings.operations), Replay(())).points
-        for workload in workloads
-        for _ in range(2)
-    ][1::2]
-    number = 0
-    while True:
+) -> Iterator[tuple[Program, Run, Mode]]:
+    points: dict[int, int] = {}
+    for number in itertools.count():
         which = number % len(workloads)
-        seed = settings.seed + number
+        # The first runs import modules and fill caches, so they have other points; and they say how many.
+        if which not in points:
+            program = Program.of(workloads[which], 0, settings.threads, settings.operations)
+            points[which] = [laboratory.run(program, Replay(())).points for _ in range(2)][1]
+        seed = seed_of(settings.seed, number)
+        mode = settings.mode
+        if mode == "mixed":
+            # Each workload has both, whatever the number of workloads is.
+            mode = _MIXED[(number + number // len(workloads)) % len(_MIXED)]
         program = Program.of(workloads[which], seed, settings.threads, settings.operations)
-        yield program, laboratory.run(program, strategy_for(settings, seed, points[which]))
-        number += 1
+        strategy = strategy_for(replace(settings, mode=mode), seed, points[which])
+        yield program, laboratory.run(program, strategy), mode
 
 
 def _exhaustive(
     laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
-) -> Iterator[tuple[Program, Run]]:
+) -> Iterator[tuple[Program, Run, Mode]]:
     """Run all schedules without a preemption, then all with one, and so on; each of them once."""
     programs = [
         Program.of(workload, settings.seed, settings.threads, settings.operations) for workload in workloads
@@ -188,7 +210,7 @@ def _exhaustive(
             while waiting:
                 schedule = waiting.pop()
                 run = laboratory.run(program, Replay(schedule))
-                yield program, run
+                yield program, run, "exhaustive"
                 key = (program, schedule_of(run.turns))
                 if key not in known:
                     known.add(key)
@@ -213,14 +235,18 @@ def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Setting
     """Return a smaller program that fails, with fewer preemptions, its steps written down."""
     sampled = replace(settings, mode="pct") if settings.mode == "exhaustive" else settings
     smaller = True
-    while smaller:
+    deadline = time.monotonic() + _SHRINKING
+    while smaller and time.monotonic() < deadline:
         smaller = False
         for candidate in _smaller_programs(program):
+            if time.monotonic() > deadline:
+                break
             failure = _failure_of(laboratory, candidate, run, sampled)
             if failure is not None:
                 program, run, smaller = candidate, failure, True
                 break
-    run = _fewer_preemptions(laboratory, program, run)
+    if time.monotonic() < deadline:
+        run = _fewer_preemptions(laboratory, program, run)
     again = laboratory.run(program, Replay(schedule_of(run.turns)), recording=True)
     return program, again if again.failed else run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from latchstore.stress.campaign import Outcome
@@ -10,6 +11,9 @@ from latchstore.stress.result import Result, Step
 
 #: Characters of a cell that tells where a thread was.
 _WIDEST = 70
+
+#: Pairs of operations that are listed as having met.
+_PAIRS = 8
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -27,6 +31,12 @@ def outcome_text(outcome: Outcome) -> str:
     if result.answer == "invalid" and result.steps:
         parts.append(_history_table(result))
         parts.append(steps_table(result.steps))
+    if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
+        parts.append(
+            "sets of strings have another order in each process: if the code under test depends on it, set "
+            "PYTHONHASHSEED to a number for this run, and to the same for the next"
+        )
+    parts.append("\n".join(_how(result)))
     parts.append(f"{_summary(outcome)}\nagain: {result.command}")
     return "\n\n".join(part for part in parts if part)
 
@@ -51,6 +61,28 @@ def _summary(outcome: Outcome) -> str:
     whole = ", all there are within the bounds" if outcome.complete else ""
     done = f"{outcome.operations:,} operations in {result.schedules:,} {kind}{plural}{whole}"
     return f"{result.answer}: {done}, {result.seconds:.1f} s"
+
+
+def _how(result: Result) -> list[str]:
+    """Return where threads changed, and which operations met."""
+    lines = []
+    if result.switched_within:
+        packages = Counter(name.partition(".")[0] for name in result.switched_within)
+        told = ", ".join(
+            f"{name} ({count} modules)" if count > 1 else name for name, count in packages.items()
+        )
+        lines.append(f"switched within: {told}")
+    if result.never_met and result.answer == "unknown":
+        lines.append(
+            "no two operations overlapped, so nothing is known of what threads do to each other: "
+            "more threads or operations may help"
+        )
+    elif result.met:
+        pairs = sorted(result.met.items(), key=lambda pair: -pair[1])
+        told = ", ".join(f"{one}/{other} {count:,}" for (one, other), count in pairs[:_PAIRS])
+        more = f", and {len(pairs) - _PAIRS} other pairs" if len(pairs) > _PAIRS else ""
+        lines.append(f"operations that met: {told}{more}")
+    return lines
 
 
 def _history_table(result: Result) -> str:

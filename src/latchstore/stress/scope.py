@@ -98,7 +98,7 @@ class Scope:
         else:
             file = getattr(module, "__file__", None)
             directory = os.path.dirname(file) if file else ""
-            if file and not directory.startswith(_LIBRARIES):
+            if directory and not directory.startswith(_LIBRARIES):
                 self._directories.add(directory)
             self._add_module(module)
 

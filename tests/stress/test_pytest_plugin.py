@@ -78,7 +78,7 @@ def test_none(linearizable_store):
         ("stress('bank')", "takes arguments by name only"),
         ("stress(workloads=['nix'])", "workloads must be of registers, "),
         ("stress(faults=['nix'])", "faults must be of "),
-        ("stress(schedule='nix')", "schedule must be of native, "),
+        ("stress(schedule='nix')", "schedule must be of mixed, "),
     ],
 )
 def test_bad_markers_are_told(tmp_path: Path, marker: str, message: str) -> None:

@@ -381,8 +381,12 @@ def _thread_start(thread: threading.Thread) -> None:
     body = thread.run
     thread.run = lambda: caller.scheduler.control(task, body)  # type: ignore[method-assign]
     thread._task = task  # type: ignore[attr-defined]
-    with _real_locks():
-        _start(thread)
+    try:
+        with _real_locks():
+            _start(thread)
+    except RuntimeError:
+        task.done = True  # the system has no more threads, so nobody is to give it the turn
+        raise
     caller.scheduler.point(caller)
 
 

@@ -36,7 +36,7 @@ class TestRacyClasses:
         report = QueueTest.run()
         assert report.answer == "invalid"
         assert "would raise Full, but it gave None" in str(report)
-        assert "in RacyQueue.put_nowait: with self._lock:" in str(report)
+        assert "in RacyQueue.put_nowait: " in str(report)  # after the look, or at the lock
 
     def test_a_lost_wake_up(self) -> None:
         report = LossyChannelTest.run()

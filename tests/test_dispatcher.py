@@ -29,6 +29,7 @@ from latchstore import (
     DispatcherThreadError,
     EventManager,
     FlushTimeoutError,
+    LockTimeoutError,
     StoreSetEvent,
 )
 from latchstore.delivery.deliveries import DeliveryQueue, Mark
@@ -267,6 +268,36 @@ def test_the_very_first_delivery_must_not_wait_for_itself(monkeypatch: pytest.Mo
     dispatcher.flush(TIMEOUT)
     dispatcher.stop(TIMEOUT)
     assert [type(error) for error in errors] == [DispatcherThreadError]
+
+
+def test_who_waits_for_events_while_this_thread_starts_the_other_one_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a signal handler may, or a finalizer: nothing could be heard before it returns."""
+    dispatcher = EventDispatcher(limit=1)
+    heard: list[None] = []
+    errors: list[BaseException] = []
+    start = threading.Thread.start
+    waits: list[Callable[[], object]] = [
+        lambda: dispatcher.flush(None),
+        lambda: dispatcher.stop(None),
+        lambda: dispatcher.wait_for_room("set", None),
+    ]
+
+    def start_interrupted(thread: threading.Thread) -> None:
+        while waits:
+            try:
+                waits.pop()()
+            except BaseException as error:
+                errors.append(error)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_interrupted)
+    submit(dispatcher, lambda: heard.append(None))
+    dispatcher.flush(TIMEOUT)
+    assert [type(error) for error in errors] == [LockTimeoutError] * 3
+    assert heard == [None]
+    dispatcher.stop(TIMEOUT)
 
 
 def test_a_stopped_dispatcher_has_no_thread_and_starts_again() -> None:

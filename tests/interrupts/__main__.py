@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def main() -> None:
         )
     print(table_of(rows))
     if options.write:
-        write(rows)
+        put_into(README, rows)
     print(*wrong, sep="\n", file=sys.stderr)
     sys.exit(bool(wrong))
 
@@ -90,14 +91,19 @@ def cell(struck: int, wrong: int) -> str:
     return f"{struck:,}" if wrong == 0 else f"{struck:,}, {wrong} wrong"
 
 
-def table_of(rows: Rows) -> str:
+def table_of(
+    rows: Rows,
+    judges: Sequence[str] = JUDGES,
+    groups: Iterable[str] = GROUPS,
+    heads: str = "| judge | operations |",
+) -> str:
     """Return the table: a row for each judge and group, a column for each version, and the sums."""
     versions = sorted({version for cells in rows.values() for version in cells}, key=_number)
     lines = [
-        f"| judge | operations | {' | '.join(versions)} |",
+        f"{heads} {' | '.join(versions)} |",
         f"|---|---|{'---:|' * len(versions)}",
     ]
-    order = [(judge, group) for judge in JUDGES for group in GROUPS if (judge, group) in rows]
+    order = [(judge, group) for judge in judges for group in groups if (judge, group) in rows]
     lines += [
         f"| {judge} | {group} | {' | '.join(rows[judge, group].get(each, '') for each in versions)} |"
         for judge, group in order
@@ -137,15 +143,15 @@ def rows_of(table: str) -> Rows:
     return rows
 
 
-def write(rows: Rows) -> None:
-    """Put this Python's counts into the table in README.md; those of other versions stay."""
-    text = README.read_text("utf-8")
+def put_into(page: Path, rows: Rows, *table: Any) -> None:
+    """Put this Python's counts into the table of a page, as `table_of` has it; those of others stay."""
+    text = page.read_text("utf-8")
     before, rest = text.split(BEGIN)
-    table, after = rest.split(END)
-    known = rows_of(table)
+    old, after = rest.split(END)
+    known = rows_of(old)
     for row, cells in rows.items():
         known[row] = {**known.get(row, {}), **cells}
-    README.write_text(f"{before}{BEGIN}\n{table_of(known)}\n\n{END}{after}", "utf-8")
+    page.write_text(f"{before}{BEGIN}\n{table_of(known, *table)}\n\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

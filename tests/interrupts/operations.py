@@ -17,6 +17,7 @@ from latchstore import (
     StoreSetEvent,
     TransactionConflictError,
 )
+from latchstore.engine.inspection import dispatcher_of
 from tests.interrupts.cache_operations import CACHE, CACHE_OPTIONS
 from tests.interrupts.helper import helper
 from tests.interrupts.subjects import MANY, TIMEOUT, CacheSubject, Ping, Subject
@@ -263,6 +264,12 @@ def closed_while_events_pend(subject: Subject) -> None:
     store.connect()
 
 
+def begun_again(subject: Subject) -> None:
+    """Write when no thread runs that calls listeners."""
+    dispatcher_of(subject.store).stop(TIMEOUT)
+    subject.store.from_bytes("moves", b"new")
+
+
 def evicted_in_a_transaction(subject: Subject) -> None:
     with subject.store.transaction() as tx:
         tx.evict("goes", "idle")
@@ -357,6 +364,7 @@ GROUPS: dict[str, dict[str, Operation]] = {
         "disable and enable": listeners_and_classes,
         "emit": lambda subject: subject.manager.emit(Ping()),
         "flush": lambda subject: subject.store.flush(TIMEOUT),
+        "thread of events begun again": begun_again,
         "call_later": called_later,
         "call_later, cancelled": not_called_later,
     },
@@ -396,8 +404,8 @@ def group_of(name: str) -> str:
     return next(group for group, operations in GROUPS.items() if name in operations)
 
 
-def subject_for(name: str) -> Subject:
-    """Return what an operation works on."""
+def subject_for(name: str, **options: Any) -> Subject:
+    """Return what an operation works on; the options are for the store."""
     if name in CACHE:
-        return CacheSubject(shared=name.startswith("cache"), **CACHE_OPTIONS.get(name, {}))
-    return LockedSubject() if name in LOCKED else Subject()
+        return CacheSubject(name.startswith("cache"), store_options=options, **CACHE_OPTIONS.get(name, {}))
+    return LockedSubject(**options) if name in LOCKED else Subject(**options)

@@ -96,10 +96,14 @@ class Striker:
         if collecting:
             gc.enable()
 
-    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+    def is_ours(self, frame: FrameType) -> bool:
+        """Tell whether the places of a frame count."""
         file = frame.f_code.co_filename
         ours = file.startswith(str(_PACKAGE)) and not file.startswith(_NOT_THE_STORE)
-        if self.place is not None or not (ours or file in self._files):
+        return ours or file in self._files
+
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+        if self.place is not None or not self.is_ours(frame):
             return None
         if self._kind is not None and places.is_entry(frame, first=self._kind is RecursionError):
             self.executed += 1

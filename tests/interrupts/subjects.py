@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from latchstore import (
@@ -202,20 +203,28 @@ class CacheSubject(Subject):
         cache's own, which keeps the values by reference.
     entries : int
         How many there are, which is as many as there may be.
+    store_options : mapping
+        For the store, if it is the subject's.
     options
         For the cache.
     """
 
-    def __init__(self, shared: bool = True, entries: int = 4, **options: Any) -> None:
+    def __init__(
+        self,
+        shared: bool = True,
+        entries: int = 4,
+        store_options: Mapping[str, Any] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
         self.now = 1_000.0
-        self._shared = shared
+        self.is_shared = shared
         self.entries = entries
         self._cache_options = options
-        super().__init__()
+        super().__init__(**store_options)
 
     def make_store(self) -> DictMemoryStore:
-        store = super().make_store() if self._shared else None
-        codec = "json" if self._shared else "reference"
+        store = super().make_store() if self.is_shared else None
+        codec = "json" if self.is_shared else "reference"
         options = {"codec": codec, "idle": 900.0, "max_entries": self.entries, **self._cache_options}
         self.cache = Cache(store, clock=lambda: self.now, **options)
         if store is None:

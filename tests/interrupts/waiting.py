@@ -20,14 +20,14 @@ LOOKS = 3
 class LockedSubject(Subject):
     """A store whose table's lock, the one that it makes by itself, a thread of the test can hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         default = default_lock()
 
         def make() -> Any:
             self._lock = default()
             return self._lock
 
-        super().__init__(lock_class=make)
+        super().__init__(lock_class=make, **options)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import V, encoded
 from latchstore.contract.contains import Contains
-from latchstore.contract.errors import RevisionMismatchError
+from latchstore.contract.errors import RevisionMismatchError, TransactionClosedError
 from latchstore.contract.glob_pattern import checked_pattern, escaped, matcher
 from latchstore.contract.values import Entry, ReferenceEntry, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
@@ -384,11 +384,15 @@ class CacheWriter(CacheReader[V]):
 
     def _overtake(self, removal: Removal) -> None:
         """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
-        self._loads.begin_removal(removal)
         transaction = self._bounded.current_transaction()
-        assert transaction is not None
+        if transaction is None:
+            raise TransactionClosedError(
+                "a signal handler or a finalizer has ended the transaction meanwhile"
+            )
+        # The end first: if such a call ends the transaction in between, the removal never begins.
         transaction.on_commit(functools.partial(self._loads.end_removal, removal, True))
         transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
+        self._loads.begin_removal(removal)
 
 
 def _revision_of(entry: Entry | None) -> int:

@@ -140,8 +140,11 @@ class _Deliverer(ListenerCalls):
 
     def ensure_running(self) -> None:
         """Start the thread if none runs; raise nothing if that is impossible."""
-        if self.running or self._has_started():
-            return
+        try:
+            if self.running or self._has_started():
+                return
+        except LockTimeoutError:
+            return  # the call in the middle of which this one comes goes on
         if not threading.main_thread().is_alive():
             # Python 3.12.0 and 3.12.1 start no thread from now on, though others may run for long.
             self._deliver_until(self._queue.is_empty)
@@ -157,7 +160,7 @@ class _Deliverer(ListenerCalls):
         try:
             return self._life.during(self._start)
         except LockTimeoutError:
-            return True  # a signal handler or a finalizer in the middle of this very call, which goes on
+            raise  # of a signal handler or a finalizer in the middle of this very call
         except (RuntimeError, MemoryError):
             return False
 
@@ -415,8 +418,8 @@ class EventDispatcher(_Deliverer):
         ------
         DispatcherThreadError
             If a listener calls it.
-        FlushTimeoutError
-            If that takes longer than `timeout` seconds.
+        FlushTimeoutError, LockTimeoutError
+            If that takes longer than `timeout` seconds; at once if this thread is starting the one of events.
         """
         self.refuse_on_own_thread("flush")
         if revision is not None and revision <= self.heard_revision:
@@ -456,7 +459,7 @@ class EventDispatcher(_Deliverer):
 
         Raises
         ------
-        DispatcherThreadError, FlushTimeoutError
+        DispatcherThreadError, FlushTimeoutError, LockTimeoutError
             As `flush`.
         """
         begun = clock()

@@ -134,12 +134,12 @@ class DeliveredStore(EntryStore):
         begun = clock()
         try:
             self._engine.close(timeout)
+            if timeout is not None:
+                timeout = max(0.0, begun + timeout - clock())
+            self._engine.between_commits(self._end_watches)
+            self._dispatcher.stop(timeout)
         except LockTimeoutError as error:
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
-        if timeout is not None:
-            timeout = max(0.0, begun + timeout - clock())
-        self._engine.between_commits(self._end_watches)
-        self._dispatcher.stop(timeout)
 
     def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
         """Wait until all events of what was committed before the call have been heard.
@@ -171,11 +171,11 @@ class DeliveredStore(EntryStore):
         begun = clock()
         try:
             self._engine.settle("flush", timeout)
+            if timeout is not None:
+                timeout = max(0.0, begun + timeout - clock())
+            self._dispatcher.flush(timeout, revision)
         except LockTimeoutError as error:
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
-        if timeout is not None:
-            timeout = max(0.0, begun + timeout - clock())
-        self._dispatcher.flush(timeout, revision)
 
     def _end_watches(self, revision: int) -> None:
         self._feed.end()

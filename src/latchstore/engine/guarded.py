@@ -273,7 +273,7 @@ class GuardedEngine(Engine):
             left = owner.wait(claim, claim.purpose, left, timeout)
         if claim.notes is not None:
             assert claim.route is not None
-            self.routes[claim.ident] = claim.route
+            self.routes.begin(claim.route)
         if own.holder:
             # It may have found no owner, or no route and so take the detour away: rule 1 of owner.py.
             self._lock.wait_for_writer(claim.purpose)

@@ -38,14 +38,35 @@ class Routes(dict[int, Route]):
             if outer is None:
                 self.pop(ident, None)
             else:
-                if transaction is None and route.batch is not None:
+                if transaction is None and route.batch is not None and outer.claim is route.claim:
                     route.batch.rollback_to(route.savepoint)
                 self[ident] = outer
             route = outer
         return None
 
+    def begin(self, route: Route) -> None:
+        """Have the calls of this thread go to an outermost block.
+
+        The thread may be entering one already, and be interrupted by a signal handler or a finalizer that
+        has this one, and ends it: then its calls go to the other one again.
+        """
+        ident = route.claim.ident
+        if ident in self:
+            other: Transaction | None = self[ident]()  # type: ignore[assignment]
+            if other is not None and other._thread is None:
+                route.outer = self[ident]
+        self[ident] = route
+
     def forget(self, claim: Claim) -> None:
         """Take away the route of a transaction that has ended, wherever its innermost block is."""
         ident = claim.ident
-        if ident in self and self[ident].claim is claim:
-            del self[ident]
+        if ident in self:
+            route: Route | None = self[ident]
+            if route is None or route.claim is not claim:
+                return
+            while route is not None and route.claim is claim:
+                route = route.outer
+            if route is None:
+                del self[ident]
+            else:
+                self[ident] = route

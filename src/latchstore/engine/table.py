@@ -374,7 +374,7 @@ class Table(GuardedEngine):
         self._open_view(view)
         if self._has_listeners(StoreTransactionStartEvent):
             self._publisher.begin(claim)
-        self.routes[claim.ident] = claim.route
+        self.routes.begin(claim.route)
         self.detour = self.routes
 
     # -- the rest ---------------------------------------------------------------------------------

@@ -1,0 +1,571 @@
+"""The calls that a signal handler or a finalizer makes: every public method, by groups.
+
+Each works on keys of its own, so that the operation in the middle of which it comes does what it does alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latchstore import (
+    Cache,
+    DictMemoryStore,
+    EventManager,
+    StoreDeleteEvent,
+    StoreSetEvent,
+    StoreTransactionEndEvent,
+    WaitTimeoutError,
+)
+from tests.interrupts.operations import FILES
+from tests.interrupts.subjects import TIMEOUT, Ping
+
+if TYPE_CHECKING:
+    from tests.reentry.caller import Caller
+
+Call = Callable[["Caller"], object]
+
+#: How the keys begin that calls write.
+OWN = "nested"
+
+
+class Other(Ping):
+    """An event that only calls have to do with."""
+
+
+def listener(event: object) -> None:
+    """Listen, to nothing."""
+
+
+def writing(write: Callable[[Any, str, bytes], object], key: str = OWN) -> Call:
+    """Return a call that writes a key; what it has reported done is looked for afterwards."""
+
+    def call(caller: Caller) -> None:
+        caller.write(lambda data: write(caller.subject.store, key, data))
+
+    return call
+
+
+def items(data: bytes) -> dict[str, Any]:
+    """Return metadata by which a write is found that has no data."""
+    return {OWN: data.decode(), "kind": "c"}
+
+
+# -- the store --------------------------------------------------------------------------------------
+
+
+def deleted(caller: Caller) -> None:
+    store = caller.subject.store
+    caller.write(lambda data: store.from_bytes(f"{OWN} deleted", data), stays=False)
+    with contextlib.suppress(KeyError):
+        store.delete(f"{OWN} deleted")
+
+
+def evicted(caller: Caller) -> None:
+    store = caller.subject.store
+    caller.write(lambda data: store.from_bytes(f"{OWN} evicted", data), stays=False)
+    with contextlib.suppress(KeyError):
+        store.evict(f"{OWN} evicted")
+
+
+def written_from_file(caller: Caller) -> None:
+    path = Path(FILES.name) / "nested"
+
+    def write(data: bytes) -> None:
+        path.write_bytes(data)
+        caller.subject.store.from_file(OWN, path)
+
+    caller.write(write)
+
+
+def updated(write: Callable[[Any, dict[str, Any]], object]) -> Call:
+    """Return a call that adds metadata to a key of its own, which is written if it is not there."""
+
+    def call(caller: Caller) -> None:
+        store = caller.subject.store
+        if not store.exists(OWN):
+            store.from_bytes(OWN, b"")
+        caller.write(lambda data: write(store, items(data)))
+
+    return call
+
+
+STORE_WRITES: dict[str, Call] = {
+    "set": writing(lambda store, key, data: store.set(key, (data, {"kind": "c"}))),
+    "set, a stream": writing(lambda store, key, data: store.set(key, (io.BytesIO(data), {"kind": ["c"]}))),
+    "set_data": writing(lambda store, key, data: store.set_data(key, io.BytesIO(data))),
+    "from_bytes": writing(lambda store, key, data: store.from_bytes(key, data)),
+    "from_file": written_from_file,
+    "set_metadata": writing(lambda store, key, data: store.set_metadata(key, items(data))),
+    "update_metadata": updated(lambda store, new: store.update_metadata(OWN, new)),
+    "multiset": writing(
+        lambda store, key, data: store.multiset([key, f"{OWN} 2"], [(data, {"kind": "c"}), (data, {})])
+    ),
+    "multiset_data": writing(lambda store, key, data: store.multiset_data([key, f"{OWN} 2"], [data, data])),
+    "multiset_metadata": writing(
+        lambda store, key, data: store.multiset_metadata([key, f"{OWN} 2"], [items(data), {}])
+    ),
+    "multiupdate_metadata": updated(lambda store, new: store.multiupdate_metadata([OWN, OWN], [new, new])),
+    "delete": deleted,
+    "evict": evicted,
+}
+
+STORE_READS: dict[str, Call] = {
+    "get": lambda caller: caller.subject.store.get("goes").content,
+    "get_data": lambda caller: caller.subject.store.get_data("goes").read(),
+    "get_data_range": lambda caller: caller.subject.store.get_data_range("goes", 0, 1).read(),
+    "get_metadata": lambda caller: caller.subject.store.get_metadata("goes"),
+    "exists": lambda caller: caller.subject.store.exists("goes"),
+    "in": lambda caller: "missing" in caller.subject.store,
+    "to_bytes": lambda caller: caller.subject.store.to_bytes("goes"),
+    "to_file": lambda caller: caller.subject.store.to_file("stays", Path(FILES.name) / "nested out"),
+    "multiget": lambda caller: list(caller.subject.store.multiget(["goes", "stays"])),
+    "multiget_data": lambda caller: list(caller.subject.store.multiget_data(["goes", "stays"])),
+    "multiget_metadata": lambda caller: list(caller.subject.store.multiget_metadata(["goes", "stays"])),
+    "query": lambda caller: list(caller.subject.store.query(kind="a")),
+    "query, all": lambda caller: list(caller.subject.store.query()),
+    "query_keys": lambda caller: list(caller.subject.store.query_keys(kind="a")),
+    "glob": lambda caller: list(caller.subject.store.glob("*s")),
+    "len": lambda caller: len(caller.subject.store),
+    "info": lambda caller: caller.subject.store.info(),
+    "stats": lambda caller: caller.subject.store.stats(),
+    "repr": lambda caller: repr(caller.subject.store),
+    "is_connected": lambda caller: caller.subject.store.is_connected(),
+    "current_transaction": lambda caller: caller.subject.store.current_transaction(),
+    "default_codec": lambda caller: caller.subject.store.default_codec,
+}
+
+# -- transactions -----------------------------------------------------------------------------------
+
+
+def exclusive(caller: Caller) -> None:
+    def write(data: bytes) -> None:
+        with caller.subject.store.transaction("nested") as tx:
+            tx.from_bytes(OWN, data)
+            tx.set(f"{OWN} 2", (b"", {"kind": "c"}))
+
+    caller.write(write)
+
+
+def optimistic(caller: Caller) -> None:
+    def write(data: bytes) -> None:
+        with caller.subject.store.transaction("nested", optimistic=True) as tx:
+            tx.exists(OWN)
+            tx.from_bytes(OWN, data)
+
+    caller.write(write)
+
+
+def attempted(caller: Caller) -> None:
+    def write(data: bytes) -> None:
+        for attempt in caller.subject.store.attempts("nested"):
+            with attempt as tx:
+                tx.from_bytes(OWN, data)
+
+    caller.write(write)
+
+
+def transactional(caller: Caller) -> None:
+    store = caller.subject.store
+    caller.write(lambda data: store.transactional("nested")(store.from_bytes)(OWN, data))
+
+
+def rolled_back(caller: Caller) -> None:
+    with caller.subject.store.transaction("nested") as tx:
+        tx.from_bytes(f"{OWN} never", b"")
+        tx.rollback()
+
+
+def doomed(caller: Caller) -> None:
+    with caller.subject.store.transaction("nested") as tx:
+        tx.from_bytes(f"{OWN} never", b"")
+        tx.doom()
+
+
+def committed(caller: Caller) -> None:
+    def write(data: bytes) -> None:
+        with caller.subject.store.transaction("nested") as tx:
+            tx.from_bytes(OWN, data)
+            tx.on_commit(list)
+            tx.on_rollback(list)
+            tx.commit()
+
+    caller.write(write)
+
+
+def dropped(caller: Caller) -> None:
+    def generate() -> Iterator[None]:
+        with caller.subject.store.transaction():
+            caller.subject.store.from_bytes(f"{OWN} never", b"")
+            yield
+
+    generator = generate()
+    next(generator)
+    del generator
+
+
+def in_block(method: Callable[[Any], object]) -> Call:
+    """Return a call of a method of the transaction that is open, if one is."""
+
+    def call(caller: Caller) -> None:
+        transaction = caller.subject.store.current_transaction()
+        if transaction is not None:
+            method(transaction)
+
+    return call
+
+
+def set_in_block(caller: Caller) -> None:
+    transaction = caller.subject.store.current_transaction()
+    if transaction is not None:
+        caller.write(lambda data: transaction.from_bytes(OWN, data))
+
+
+TRANSACTIONS: dict[str, Call] = {
+    "transaction": exclusive,
+    "transaction, optimistic": optimistic,
+    "attempts": attempted,
+    "transactional": transactional,
+    "transaction, rollback()": rolled_back,
+    "transaction, doom()": doomed,
+    "transaction, commit()": committed,
+    "transaction, dropped": dropped,
+    "of the open one: set": set_in_block,
+    "of the open one: get": in_block(lambda tx: tx.get("stays")),
+    "of the open one: exists, in": in_block(lambda tx: (tx.exists("stays"), "new" in tx)),
+    "of the open one: query, glob": in_block(lambda tx: (list(tx.query(kind="b")), list(tx.glob("new*")))),
+    "of the open one: len, info": in_block(lambda tx: (len(tx), tx.info(), repr(tx), tx.is_connected())),
+    "of the open one: revision": in_block(lambda tx: (tx.revision, tx.optimistic, tx.notes)),
+    "of the open one: on_commit": in_block(lambda tx: (tx.on_commit(list), tx.on_rollback(list))),
+    "of the open one: transaction": in_block(lambda tx: tx.transaction().__enter__().rollback()),
+    "of the open one: flush": in_block(lambda tx: tx.flush()),
+}
+
+#: What ends the transaction that the call comes in the middle of.
+ENDING: dict[str, Call] = {
+    "of the open one: commit": in_block(lambda tx: tx.commit()),
+    "of the open one: rollback": in_block(lambda tx: tx.rollback()),
+    "of the open one: doom": in_block(lambda tx: tx.doom()),
+}
+
+# -- snapshots and watches --------------------------------------------------------------------------
+
+
+def looked_back(caller: Caller) -> None:
+    with caller.subject.store.snapshot() as view:
+        assert len(list(view.query())) == len(view)
+
+
+def looked_back_and_dropped(caller: Caller) -> None:
+    caller.subject.store.snapshot().exists("goes")
+
+
+def watched(caller: Caller) -> None:
+    with caller.subject.store.watch("goes") as changes, contextlib.suppress(WaitTimeoutError):
+        changes.get(0)
+
+
+def watched_and_dropped(caller: Caller) -> None:
+    assert caller.subject.store.watch(filter={"kind": "a"}) is not None
+
+
+def watch_read(caller: Caller) -> None:
+    """Read the watch by which everything is checked; what it gives is kept for that."""
+    with contextlib.suppress(WaitTimeoutError):
+        caller.events.append(caller.subject.watch.get(0))
+
+
+def watch_iterated(caller: Caller) -> None:
+    with caller.subject.store.watch("goes") as changes:
+        changes.close()
+        assert list(changes) == []
+
+
+def waited_for_a_change(caller: Caller) -> None:
+    with caller.subject.store.watch(f"{OWN} no key") as changes, contextlib.suppress(WaitTimeoutError):
+        changes.get(0.001)
+
+
+def waited_for_a_key(caller: Caller) -> None:
+    with contextlib.suppress(WaitTimeoutError):
+        caller.subject.store.wait_for_key("stays", 0.001)
+
+
+SNAPSHOTS: dict[str, Call] = {
+    "snapshot": looked_back,
+    "snapshot, dropped": looked_back_and_dropped,
+    "of a snapshot: get": lambda caller: caller.view.get("goes").content,
+    "of a snapshot: query, glob": lambda caller: (
+        list(caller.view.query(kind="a")),
+        list(caller.view.glob("*")),
+    ),
+    "of a snapshot: len, info": lambda caller: (len(caller.view), caller.view.info(), repr(caller.view)),
+    "of a snapshot: multiget": lambda caller: list(caller.view.multiget(["goes", "stays"])),
+    "of a snapshot: mapping": lambda caller: dict(caller.view.mapping("raw")),
+    "of a snapshot: to_bytes": lambda caller: (caller.view.to_bytes("goes"), "new" in caller.view),
+    "watch": watched,
+    "watch, dropped": watched_and_dropped,
+    "of a watch: get": watch_read,
+    "of a watch: len": lambda caller: (len(caller.subject.watch), repr(caller.subject.watch)),
+    "of a watch: iter, close": watch_iterated,
+    "of a watch: get, waiting": waited_for_a_change,
+    "wait_for": lambda caller: caller.subject.store.wait_for(lambda: True, TIMEOUT),
+    "wait_for_key": waited_for_a_key,
+}
+
+# -- events -----------------------------------------------------------------------------------------
+
+
+def listening(caller: Caller) -> None:
+    manager = caller.subject.manager
+    manager.connect(StoreSetEvent, listener, {"key": "none"})
+    manager.disconnect(StoreSetEvent, listener)
+
+
+def switched(caller: Caller) -> None:
+    manager = caller.subject.manager
+    manager.disable(Other)
+    manager.enable(Other)
+
+
+def registered(caller: Caller) -> None:
+    with contextlib.suppress(ValueError):  # it was before
+        caller.subject.manager.register(Other)
+
+
+def traced(caller: Caller) -> None:
+    caller.subject.manager.set_trace(None)
+
+
+def called_later(caller: Caller) -> None:
+    caller.subject.store.call_later(0.0, list)
+
+
+def called_never(caller: Caller) -> None:
+    timer = caller.subject.store.call_later(1_000.0, list)
+    assert timer.active
+    timer.cancel()
+    assert not timer.active
+
+
+EVENTS: dict[str, Call] = {
+    "connect, disconnect": listening,
+    "disable, enable": switched,
+    "emit": lambda caller: caller.subject.manager.emit(Other()),
+    "emit, in a thread": lambda caller: caller.subject.manager.emit(Other(), False).join(TIMEOUT),
+    "register": registered,
+    "get_event": lambda caller: caller.subject.manager.get_event(Ping),
+    "get_event, all": lambda caller: caller.subject.manager.get_event(),
+    "get_event_hierarchy": lambda caller: caller.subject.manager.get_event_hierarchy(Other),
+    "get_listeners": lambda caller: caller.subject.manager.get_listeners(StoreSetEvent),
+    "has_listeners": lambda caller: caller.subject.manager.has_listeners(StoreTransactionEndEvent),
+    "is_enabled": lambda caller: caller.subject.manager.is_enabled(StoreDeleteEvent),
+    "set_trace": traced,
+    "event_manager": lambda caller: caller.subject.store.event_manager,
+    "call_later": called_later,
+    "call_later, cancel": called_never,
+    "flush": lambda caller: caller.subject.store.flush(TIMEOUT),
+    "flush, up to a revision": lambda caller: caller.subject.store.flush(TIMEOUT, revision=1),
+}
+
+# -- mappings ---------------------------------------------------------------------------------------
+
+
+def mapped(method: Callable[[Any], object]) -> Call:
+    return lambda caller: method(caller.subject.store.mapping("raw"))
+
+
+def mapped_write(method: Callable[[Any, bytes], object]) -> Call:
+    return lambda caller: caller.write(lambda data: method(caller.subject.store.mapping("raw"), data))
+
+
+def mapped_pop(caller: Caller) -> None:
+    mapping = caller.subject.store.mapping("raw")
+    caller.write(lambda data: mapping.__setitem__(f"{OWN} popped", data), stays=False)
+    mapping.pop(f"{OWN} popped", None)
+
+
+def mapped_del(caller: Caller) -> None:
+    mapping = caller.subject.store.mapping("raw")
+    caller.write(lambda data: mapping.__setitem__(f"{OWN} popped", data), stays=False)
+    with contextlib.suppress(KeyError):
+        del mapping[f"{OWN} popped"]
+
+
+MAPPINGS: dict[str, Call] = {
+    "mapping: []": mapped(lambda mapping: mapping["stays"]),
+    "mapping: get": mapped(lambda mapping: mapping.get("stays")),
+    "mapping: in": mapped(lambda mapping: "stays" in mapping),
+    "mapping: iter, keys": mapped(lambda mapping: (list(mapping), len(mapping.keys()), len(mapping))),
+    "mapping: items, values": mapped(lambda mapping: (list(mapping.items()), list(mapping.values()))),
+    "mapping: repr, codec": mapped(lambda mapping: (repr(mapping), mapping.codec)),
+    "mapping: []=": mapped_write(lambda mapping, data: mapping.__setitem__(OWN, data)),
+    "mapping: update": mapped_write(lambda mapping, data: mapping.update({OWN: data, f"{OWN} 2": data})),
+    "mapping: setdefault": mapped(lambda mapping: mapping.setdefault(f"{OWN} default", b"")),
+    "mapping: pop": mapped_pop,
+    "mapping: del": mapped_del,
+}
+
+# -- caches -----------------------------------------------------------------------------------------
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def loaded_many(caller: Caller) -> None:
+    found = caller.cache.get_many_or_load(["nested a", "nested b"], lambda keys: dict.fromkeys(keys, 1))
+    assert found == {"nested a": 1, "nested b": 1}
+
+
+def loaded_by_the_outer(caller: Caller) -> None:
+    """Load a key that the operation may be loading, which may fail."""
+    with contextlib.suppress(LookupError):
+        caller.cache.get_or_load("new", lambda key: 5)
+
+
+def memoized(caller: Caller) -> None:
+    remembering = caller.cache.memoize(tags=["nested"], name="nested")(double)
+    assert remembering(1) == 2
+    remembering.invalidate(1)
+    remembering.cache_info()
+    assert remembering.cache_key(1)
+    remembering.cache_clear()
+    assert repr(remembering)
+
+
+CACHES: dict[str, Call] = {
+    "cache: get": lambda caller: caller.cache.get("goes"),
+    "cache: []": lambda caller: caller.cache["stays"],
+    "cache: in, len": lambda caller: ("goes" in caller.cache, len(caller.cache)),
+    "cache: iter, keys": lambda caller: (list(caller.cache), list(caller.cache.keys())),
+    "cache: items, values": lambda caller: (list(caller.cache.items()), list(caller.cache.values())),
+    "cache: get_many": lambda caller: caller.cache.get_many(["goes", "moves"]),
+    "cache: remaining": lambda caller: caller.cache.remaining("goes"),
+    "cache: stats, repr": lambda caller: (caller.cache.stats(), repr(caller.cache)),
+    "cache: max_entries, max_bytes": lambda caller: (caller.cache.max_entries, caller.cache.max_bytes),
+    "cache: codec, store": lambda caller: (caller.cache.codec, caller.cache.store),
+    "cache: set": lambda caller: caller.cache.set("nested", 1, ttl=50.0, tags=["nested"]),
+    "cache: []=": lambda caller: caller.cache.__setitem__("nested", 2),
+    "cache: set_many": lambda caller: caller.cache.set_many({"nested": 3, "nested 2": 4}),
+    "cache: update": lambda caller: caller.cache.update({"nested": 5}),
+    "cache: add": lambda caller: caller.cache.add("nested added", 6),
+    "cache: modify": lambda caller: caller.cache.modify("nested", lambda value: 7, default=0),
+    "cache: touch": lambda caller: caller.cache.touch("nested", 300.0),
+    "cache: delete": lambda caller: caller.cache.delete("nested"),
+    "cache: del": lambda caller: caller.cache.__delitem__("nested"),
+    "cache: pop": lambda caller: caller.cache.pop("nested", None),
+    "cache: popitem": lambda caller: caller.cache.popitem(),
+    "cache: setdefault": lambda caller: caller.cache.setdefault("nested", 8),
+    "cache: delete_glob": lambda caller: caller.cache.delete_glob("nested*"),
+    "cache: invalidate_tag": lambda caller: caller.cache.invalidate_tag("nested"),
+    "cache: sweep": lambda caller: caller.cache.sweep(),
+    "cache: get_or_load": lambda caller: caller.cache.get_or_load("nested", lambda key: 9),
+    "cache: get_or_load, of the outer": loaded_by_the_outer,
+    "cache: get_many_or_load": loaded_many,
+    "cache: memoize": memoized,
+    "cache: namespace": lambda caller: caller.cache.namespace("inner").set("key", 10),
+    "cache: another one": lambda caller: Cache(
+        caller.subject.store, codec="pickle", max_entries=1_000
+    ).close(),
+}
+
+# -- what opens, closes and empties -------------------------------------------------------------------
+
+
+def closed(caller: Caller) -> None:
+    store = caller.subject.store
+    try:
+        store.close(TIMEOUT)
+    finally:
+        store.connect()
+
+
+def entered(caller: Caller) -> None:
+    store = caller.subject.store
+    try:
+        with store:
+            pass
+    finally:
+        store.connect()
+
+
+def reconnected(caller: Caller) -> None:
+    caller.subject.store.disconnect()
+    caller.subject.store.connect()
+
+
+def loaded(caller: Caller) -> None:
+    path = Path(FILES.name) / "nested saved"
+    caller.subject.store.save(path)
+    DictMemoryStore.load(path, EventManager(), indexes=["kind"]).close(TIMEOUT)
+
+
+def indexed(caller: Caller) -> None:
+    store = caller.subject.store
+    store.add_index(OWN)
+    store.remove_index(OWN)
+
+
+def own_store(caller: Caller) -> None:
+    store = DictMemoryStore(EventManager())
+    store.from_bytes("key", b"")
+    store.close(TIMEOUT)
+
+
+LIFECYCLE: dict[str, Call] = {
+    "add_index, remove_index": indexed,
+    "disconnect, connect": reconnected,
+    "save": lambda caller: caller.subject.store.save(Path(FILES.name) / "nested saved"),
+    "load": loaded,
+    "a store of its own": own_store,
+}
+
+#: What closes the store or empties it; the operation in the middle of which it comes may fail.
+CLOSING: dict[str, Call] = {
+    "close, connect": closed,
+    "with store": entered,
+    "mapping: clear": mapped(lambda mapping: mapping.clear()),
+    "mapping: popitem": mapped(lambda mapping: mapping.popitem()),
+}
+
+#: The same of caches.
+EMPTYING: dict[str, Call] = {
+    "cache: clear": lambda caller: caller.cache.clear(),
+    "cache: close": lambda caller: caller.cache.close(),
+}
+
+#: All of them; the table of counts has a column for each of these.
+GROUPS: dict[str, dict[str, Call]] = {
+    "writes": STORE_WRITES,
+    "reads": STORE_READS,
+    "transactions": TRANSACTIONS,
+    "snapshots, watches": SNAPSHOTS,
+    "events": EVENTS,
+    "mappings": MAPPINGS,
+    "lifecycle": LIFECYCLE,
+    "caches": CACHES,
+    "ending, closing": {**ENDING, **CLOSING, **EMPTYING},
+}
+
+CALLS: dict[str, Call] = {name: call for group in GROUPS.values() for name, call in group.items()}
+
+#: After these the operation may have failed, or have changed something else.
+DISTURBING = frozenset(GROUPS["ending, closing"])
+
+#: What needs a cache.
+OF_CACHES = frozenset({*CACHES, *EMPTYING})
+
+#: After these other threads may fail as well.
+FOR_ALL_THREADS = frozenset({*CLOSING, "cache: close"})
+
+#: What waits until all listeners have returned.
+FLUSHING = frozenset({"flush", "flush, up to a revision"})
+
+#: What takes milliseconds, as it writes a file or starts a thread.
+SLOW = frozenset({*LIFECYCLE, *EVENTS} & {"save", "load", "a store of its own", "emit, in a thread"})
+
+assert len(CALLS) == sum(map(len, GROUPS.values()))

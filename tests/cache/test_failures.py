@@ -20,7 +20,7 @@ from latchstore import Cache, CodecError
 from latchstore.cache.failures import bare_copy
 from latchstore.cache.inspection import check_idle
 from tests.cache.clocks import TIMEOUT, Clock
-from tests.cache.test_loading import Loader, Loading, await_waiters
+from tests.cache.loading.loaders import Loader, Loading, await_waiters
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from latchstore import Cache, CodecError
 from tests.cache.clocks import TIMEOUT, Clock
-from tests.cache.test_loading import Loader, Loading, Refused, await_waiters
+from tests.cache.loading.loaders import Loader, Loading, Refused, await_waiters
 from tests.schedules import in_another_thread
 
 

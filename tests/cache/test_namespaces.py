@@ -14,7 +14,7 @@ from latchstore import Cache, CodecError, EntryTooLargeError
 from latchstore.cache.inspection import check
 from latchstore.engine.entry_facts import OVERHEAD
 from tests.cache.clocks import TIMEOUT, Clock
-from tests.cache.test_loading import Loader, Refused, await_waiters
+from tests.cache.loading.loaders import Loader, Refused, await_waiters
 from tests.schedules import run_threads
 from tests.test_fork import in_child
 

@@ -16,7 +16,7 @@ import pytest
 from latchstore import Cache, DictMemoryStore, EventManager
 from latchstore.cache.inspection import check, loads_of
 from tests.cache.clocks import TIMEOUT, Clock
-from tests.cache.test_loading import Loader, Loading, Refused, await_waiters
+from tests.cache.loading.loaders import Loader, Loading, Refused, await_waiters
 
 
 def fail(key: object) -> Any:

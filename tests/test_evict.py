@@ -22,7 +22,7 @@ from latchstore import (
     TransactionConflictError,
     Watch,
 )
-from tests.contract.events import listen
+from tests.contract.listeners import listen
 from tests.contract.stores import TIMEOUT, fill
 
 Told = tuple[str, str, str | None]

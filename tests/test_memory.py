@@ -22,7 +22,8 @@ from latchstore import (
 )
 from tests.contract.bad_input import BadInputContract, BadTimeoutContract
 from tests.contract.conditions import ConditionContract
-from tests.contract.events import DeliveryContract, EventContract
+from tests.contract.delivery import DeliveryContract
+from tests.contract.events import EventContract
 from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract

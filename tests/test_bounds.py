@@ -31,8 +31,8 @@ from latchstore.engine.entry_facts import OVERHEAD
 from latchstore.engine.inspection import check, table_of
 from latchstore.engine.limits import Limits
 from latchstore.engine.table import Table
+from tests.fork.children import in_child
 from tests.schedules import in_another_thread, run_threads
-from tests.test_fork import in_child
 
 TIMEOUT = 20.0
 

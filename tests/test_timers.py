@@ -21,8 +21,7 @@ from latchstore import (
     StoreTransactionEndEvent,
 )
 from latchstore.engine.inspection import dispatcher_of
-from tests.test_fork import in_child
-from tests.test_fork import pytestmark as needs_fork
+from tests.fork.children import in_child, needs_fork
 
 #: Seconds after which a wait in a test has failed.
 TIMEOUT = 20.0

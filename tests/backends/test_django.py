@@ -21,8 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from latchstore import Cache, DictMemoryStore
 from latchstore.backends import django as backend
 from latchstore.backends.django import LatchstoreCache
-from tests.test_fork import in_child
-from tests.test_fork import pytestmark as needs_fork
+from tests.fork.children import in_child, needs_fork
 
 BACKEND = "latchstore.backends.django.LatchstoreCache"
 THREADS = 16

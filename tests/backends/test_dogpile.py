@@ -19,8 +19,7 @@ from dogpile.cache.api import NO_VALUE
 from latchstore import Cache
 from latchstore.backends import dogpile as backend
 from latchstore.backends.dogpile import LatchstoreBackend
-from tests.test_fork import in_child
-from tests.test_fork import pytestmark as needs_fork
+from tests.fork.children import in_child, needs_fork
 
 THREADS = 16
 TIMEOUT = 30

@@ -14,7 +14,7 @@ from latchstore import Cache, DictMemoryStore, EventManager, StoreDeleteEvent, T
 from latchstore.cache.inspection import check
 from tests.builds import fork_beside_busy_threads
 from tests.cache.clocks import TIMEOUT
-from tests.test_fork import in_child
+from tests.fork.children import in_child
 
 ENTRIES, BYTES = 8, 10_000
 #: Of which three are too heavy together, and eight light ones are not.

@@ -26,8 +26,8 @@ import pytest
 from latchstore import Cache
 from latchstore.cache.memoizing import CacheInfo
 from tests.cache.clocks import TIMEOUT
+from tests.fork.children import in_child
 from tests.schedules import run_threads
-from tests.test_fork import in_child
 
 
 class Colour(enum.Enum):

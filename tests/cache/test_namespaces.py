@@ -15,8 +15,8 @@ from latchstore.cache.inspection import check
 from latchstore.engine.entry_facts import OVERHEAD
 from tests.cache.clocks import TIMEOUT, Clock
 from tests.cache.loading.loaders import Loader, Refused, await_waiters
+from tests.fork.children import in_child
 from tests.schedules import run_threads
-from tests.test_fork import in_child
 
 
 @pytest.fixture

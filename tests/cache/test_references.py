@@ -30,8 +30,8 @@ from latchstore import (
 )
 from latchstore.cache.inspection import check
 from tests.cache.clocks import TIMEOUT, Clock
+from tests.fork.children import in_child
 from tests.schedules import in_another_thread
-from tests.test_fork import in_child
 
 
 class Hostile:

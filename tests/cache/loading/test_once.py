@@ -14,8 +14,8 @@ from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache.inspection import failures_of, loads_of, register_of
 from tests.cache.clocks import TIMEOUT, Clock
 from tests.cache.loading.loaders import Loader, Loading, Refused, await_waiters
+from tests.fork.children import in_child
 from tests.schedules import in_another_thread, run_threads
-from tests.test_fork import in_child
 
 
 class TestOnce:

@@ -1,0 +1,16 @@
+"""A store, and a clock that tests set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from latchstore import DictMemoryStore, EventManager
+
+
+@pytest.fixture
+def store() -> Iterator[DictMemoryStore]:
+    with DictMemoryStore(EventManager()) as store:
+        store.from_bytes("x", b"0")
+        yield store

@@ -8,216 +8,25 @@ purpose: so the schedule is known to be able to see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
-from latchstore import (
-    AbstractReadOnlyStore,
-    DictMemoryStore,
-    EventManager,
-    LockTimeoutError,
-    RevisionMismatchError,
-    Transaction,
-    TransactionConflictError,
+from latchstore import AbstractReadOnlyStore, DictMemoryStore, RevisionMismatchError
+from tests.isolation.broken import (
+    WithoutConditions,
+    WithoutOwner,
+    WithoutSnapshots,
+    WithoutValidation,
+    WritingThrough,
 )
-from latchstore.contract.values import Entry
-from latchstore.engine.edits import Edit, IfRevision
-from latchstore.engine.inspection import check, table_of
-from latchstore.engine.interface import Engine, View
-from latchstore.engine.owner import Claim
-from latchstore.engine.table import Table
+from tests.isolation.steps import assert_ruled_out, commits, committed, number_at, read, write
 from tests.schedules import Actor
-from tests.tables import NobodyOwns, with_table
-
-#: A schedule: plays on a store with blocks of one kind, and tells whether the anomaly was seen.
-Schedule = Callable[[DictMemoryStore, bool], bool]
-
-
-# -- stores that are broken on purpose ----------------------------------------------------------------
-
-
-class ForgetsEdits(NobodyOwns):
-    """Ends a transaction as if it had changed nothing."""
-
-    __slots__ = ()
-
-    def commit(
-        self,
-        edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
-        check: Callable[[], None] | None = None,
-        timeout: float | None = None,
-    ) -> bool:
-        return super().commit(edits if claim is None else (), purpose, claim, None, timeout)
-
-
-class ChecksNothing(Table):
-    """Commits without a look at what the transaction has read."""
-
-    __slots__ = ()
-
-    def commit(
-        self,
-        edits: Collection[tuple[str, Edit]],
-        purpose: str,
-        claim: Claim | None = None,
-        check: Callable[[], None] | None = None,
-        timeout: float | None = None,
-    ) -> bool:
-        return super().commit(edits, purpose, claim, None, timeout)
-
-
-class LiveView(View):
-    """Whatever is in the engine just now."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.revision = engine.revision
-
-    def entry(self, key: str) -> Entry | None:
-        return self._engine.entry(key)
-
-    def items(self) -> Iterable[tuple[str, Entry]]:
-        return self._engine.candidates({})
-
-    def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
-        return {}
-
-    @property
-    def is_open(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-class GivesLiveViews(ChecksNothing):
-    """Has no past to show."""
-
-    __slots__ = ()
-
-    def view(self) -> View:
-        return LiveView(self)
-
-    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
-        view = super().begin(claim, exclusive, timeout)
-        if view is None:
-            return None
-        view.close()
-        return LiveView(self)
-
-
-class Broken(DictMemoryStore):
-    """A store with another engine."""
-
-    engine_class: type[Table]
-
-    def __init__(self, event_manager: EventManager) -> None:
-        super().__init__(event_manager)
-        with_table(self, self.engine_class)
-
-
-class WithoutOwner(Broken):
-    """Exclusive blocks do not exclude each other."""
-
-    engine_class = NobodyOwns
-
-
-class WritesThrough(Transaction):
-    """A block whose changes are in the table at once."""
-
-    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        super()._write_one(key, edit, purpose)
-        table_of(cast(DictMemoryStore, self._store)).entries[key] = self._entry(key)
-
-
-class WritingThrough(Broken):
-    """What a block writes is in the table at once, and stays there."""
-
-    engine_class = ForgetsEdits
-
-    def transaction(self, notes: str = "", *, timeout: Any = None, optimistic: bool = False) -> Transaction:
-        return WritesThrough(self, notes, timeout, optimistic)
-
-
-class WithoutValidation(Broken):
-    """Optimistic blocks are committed whatever others have done meanwhile."""
-
-    engine_class = ChecksNothing
-
-
-class WithoutSnapshots(Broken):
-    """Snapshots, and optimistic blocks with them, show whatever is in the table just now."""
-
-    engine_class = GivesLiveViews
-
-
-class WithoutConditions(DictMemoryStore):
-    """`if_revision` is taken, and not looked at."""
-
-    def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        super()._write_one(key, edit.edit if isinstance(edit, IfRevision) else edit, purpose)
-
-
-# -- steps of schedules ---------------------------------------------------------------------------------
-
-
-def number_at(store: AbstractReadOnlyStore, key: str) -> int:
-    """Return the number that a key has; 0 if it is missing."""
-    return int(store.to_bytes(key)) if store.exists(key) else 0
-
-
-def write(actor: Actor, key: str, number: int, **metadata: Any) -> None:
-    actor.do(lambda: actor.store.set(key, (b"%d" % number, metadata)))
-
-
-def read(actor: Actor, key: str) -> int:
-    return actor.do(lambda: number_at(actor.store, key))
-
-
-def committed(actor: Actor, optimistic: bool, body: Callable[[], object]) -> bool:
-    """Run a whole block in the actor's thread, and tell whether it was let in and committed."""
-    try:
-        actor.begin(optimistic=optimistic)
-    except LockTimeoutError:
-        return False
-    actor.do(body)
-    return commits(actor)
-
-
-def commits(actor: Actor) -> bool:
-    """End the actor's block, and tell whether it was committed."""
-    try:
-        actor.commit()
-    except TransactionConflictError:
-        return False
-    return True
-
-
-@pytest.fixture
-def store() -> Iterator[DictMemoryStore]:
-    with DictMemoryStore(EventManager()) as store:
-        yield store
-
-
-def assert_ruled_out(schedule: Schedule, optimistic: bool, broken: type[DictMemoryStore]) -> None:
-    """The schedule sees nothing on a good store, and sees the anomaly on the broken one."""
-    assert schedule(broken(EventManager()), optimistic), f"{schedule.__name__} is blind on {broken.__name__}"
-    good = DictMemoryStore(EventManager())
-    assert not schedule(good, optimistic)
-    check(good)
-    assert good.info()["snapshots"] == 0
-
 
 exclusive_and_optimistic = pytest.mark.parametrize(
     "optimistic", [False, True], ids=["exclusive", "optimistic"]
 )
-
-
-# -- the anomalies --------------------------------------------------------------------------------------
 
 
 def dirty_write(store: DictMemoryStore, optimistic: bool) -> bool:

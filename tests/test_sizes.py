@@ -189,7 +189,7 @@ def test_many_snapshots_that_are_dropped_cost_the_next_commit_one_move_for_each_
     check(store)
 
 
-MANY = 200_000
+MANY = 50_000
 
 
 @pytest.mark.parametrize("optimistic", [False, True])

@@ -192,15 +192,15 @@ def test_all_ways_agree_on_random_registers(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_ways_agree_on_25_000_random_registers(seed: int) -> None:
+def test_the_ways_agree_on_long_random_registers(seed: int) -> None:
     chance = random.Random(1_000 + seed)
     valid = 0
-    for _ in range(25_000):
+    for _ in range(5_000):
         history = random_history(chance, chance.randrange(1, 13), ("set", "get"))
         answer = check_register(history).answer
         assert check_linearizable(history, KeyModel()).answer == answer, history
         valid += answer == "valid"
-    assert 1_000 < valid < 24_000
+    assert 200 < valid < 4_800
 
 
 @pytest.mark.parametrize("seed", range(4))

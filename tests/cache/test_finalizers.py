@@ -29,18 +29,6 @@ class Plain:
     pass
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
-        yield cache
-        check(cache)
-
-
 def store_of(cache: Cache) -> Any:
     return cache.store
 

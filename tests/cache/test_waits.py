@@ -11,18 +11,15 @@ import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
 from latchstore.cache import loading
-from latchstore.cache.inspection import check_idle, loads_of
+from latchstore.cache.inspection import loads_of
 from tests.builds import WITHOUT_GIL
 from tests.cache.clocks import TIMEOUT
 
 
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(loading, "SECOND_PAUSE", 0.02)
-    with Cache() as cache:
-        yield cache
-        check_idle(cache)
 
 
 @pytest.fixture

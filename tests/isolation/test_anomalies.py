@@ -29,6 +29,16 @@ exclusive_and_optimistic = pytest.mark.parametrize(
 )
 
 
+def broken_in(exclusive: type[DictMemoryStore], optimistic: type[DictMemoryStore]) -> pytest.MarkDecorator:
+    """Return the mark of a test of both kinds of blocks, each with a store that lets its anomaly through."""
+    pairs = [(False, exclusive), (True, optimistic)]
+    return pytest.mark.parametrize(("optimistic", "broken"), pairs, ids=["exclusive", "optimistic"])
+
+
+needs_owner_or_snapshots = broken_in(WithoutOwner, WithoutSnapshots)
+needs_owner_or_validation = broken_in(WithoutOwner, WithoutValidation)
+
+
 def dirty_write(store: DictMemoryStore, optimistic: bool) -> bool:
     """Two blocks write the same two keys; afterwards one key is of the one and one of the other."""
     with Actor(store, "A") as a, Actor(store, "B") as b:
@@ -147,11 +157,7 @@ def non_repeatable_read(store: DictMemoryStore, optimistic: bool) -> bool:
         return read(a, "x") != first
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutSnapshots)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_snapshots
 def test_non_repeatable_read(optimistic: bool, broken: type[DictMemoryStore]) -> None:
     assert_ruled_out(non_repeatable_read, optimistic, broken)
 
@@ -167,11 +173,7 @@ def read_skew(store: DictMemoryStore, optimistic: bool) -> bool:
         return x + y != 10
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutSnapshots)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_snapshots
 def test_read_skew(optimistic: bool, broken: type[DictMemoryStore]) -> None:
     assert_ruled_out(read_skew, optimistic, broken)
 
@@ -214,11 +216,7 @@ def lost_update(store: DictMemoryStore, optimistic: bool) -> bool:
         return read(a, "x") != 2
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutValidation)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_validation
 def test_lost_update(optimistic: bool, broken: type[DictMemoryStore]) -> None:
     assert_ruled_out(lost_update, optimistic, broken)
 
@@ -293,11 +291,7 @@ def write_skew(store: DictMemoryStore, optimistic: bool) -> bool:
     return number_at(store, "A") + number_at(store, "B") == 0
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutValidation)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_validation
 def test_write_skew(optimistic: bool, broken: type[DictMemoryStore]) -> None:
     assert_ruled_out(write_skew, optimistic, broken)
 
@@ -324,11 +318,7 @@ def crossed_read_skew(store: DictMemoryStore, optimistic: bool) -> bool:
         return sorted([read(a, "x"), read(a, "y")]) != [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutValidation)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_validation
 def test_write_skew_by_crossed_reads(optimistic: bool, broken: type[DictMemoryStore]) -> None:
     assert_ruled_out(crossed_read_skew, optimistic, broken)
 
@@ -345,11 +335,7 @@ LOOKS: dict[str, Callable[[DictMemoryStore], bool]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutValidation)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_validation
 @pytest.mark.parametrize("look", LOOKS)
 def test_phantom(look: str, optimistic: bool, broken: type[DictMemoryStore]) -> None:
     def phantom(store: DictMemoryStore, optimistic: bool) -> bool:
@@ -369,11 +355,7 @@ def test_phantom(look: str, optimistic: bool, broken: type[DictMemoryStore]) -> 
     assert_ruled_out(phantom, optimistic, broken)
 
 
-@pytest.mark.parametrize(
-    ("optimistic", "broken"),
-    [(False, WithoutOwner), (True, WithoutSnapshots)],
-    ids=["exclusive", "optimistic"],
-)
+@needs_owner_or_snapshots
 @pytest.mark.parametrize("deleted", [False, True], ids=["that comes", "that goes"])
 def test_phantom_within_a_block(optimistic: bool, broken: type[DictMemoryStore], deleted: bool) -> None:
     def phantom(store: DictMemoryStore, optimistic: bool) -> bool:

@@ -1,4 +1,4 @@
-"""A cache that keeps references, and its store."""
+"""A store that another cache can be put on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latchstore import Cache, DictMemoryStore, EventManager
-from latchstore.cache.inspection import check
-from tests.cache.clocks import Clock
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cache(clock: Clock) -> Iterator[Cache]:
-    with Cache(clock=clock) as cache:
-        yield cache
-        check(cache)
+from latchstore import DictMemoryStore, EventManager
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from latchstore import (
     FlushTimeoutError,
     LockTimeoutError,
     StoreSetEvent,
+    TransactionError,
 )
 from latchstore.delivery.deliveries import DeliveryQueue, Mark
 from latchstore.delivery.dispatcher import EventDispatcher
@@ -416,6 +417,8 @@ class TestStoreFlush:
             store.flush(TIMEOUT, revision)
         with pytest.raises(ValueError, match=r"^revision must not be above the last commit's, 4, got 5$"):
             store.flush(TIMEOUT, 5)
+        with store.transaction(), pytest.raises(TransactionError):
+            store.flush(TIMEOUT, 1)
         store.close(TIMEOUT)
         store.flush(TIMEOUT, 4)
 

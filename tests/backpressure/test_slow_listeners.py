@@ -12,45 +12,22 @@ import pytest
 from encore.events.event_manager import EventManager as EncoreEventManager
 
 from latchstore import (
-    BaseEvent,
     DictMemoryStore,
     DispatcherThreadError,
     EventManager,
     FlushTimeoutError,
     StoreClosedError,
     StoreSetEvent,
-    TransactionError,
 )
 from latchstore.engine.inspection import dispatcher_of
-
-TIMEOUT = 30.0
-
-#: Seconds that a wait takes which is meant to fail.
-SHORT = 0.05
-
-
-class SlowListener:
-    """Hears one event each time it is let."""
-
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-        self.begun = threading.Semaphore(0)
-        self.go_on = threading.Semaphore(0)
-
-    def __call__(self, event: StoreSetEvent) -> None:
-        self.begun.release()
-        assert self.go_on.acquire(timeout=TIMEOUT)
-        self.heard.append(event.key)
-
-    def let(self, events: int = 10_000) -> None:
-        self.go_on.release(events)
+from tests.backpressure.crowds import SHORT, TIMEOUT, Permitted
 
 
 @pytest.fixture
-def slow() -> Iterator[SlowListener]:
-    listener = SlowListener()
+def slow() -> Iterator[Permitted]:
+    listener = Permitted()
     yield listener
-    listener.let()
+    listener.permit(10_000)
 
 
 @pytest.fixture
@@ -59,38 +36,16 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def full_store(slow: SlowListener, limit: int | None, **options: Any) -> DictMemoryStore:
+def full_store(slow: Permitted, limit: int | None, **options: Any) -> DictMemoryStore:
     """Return a store as many of whose events are pending as may be."""
     store = DictMemoryStore(EventManager(), max_pending_events=limit, **options)
-    store.event_manager.connect(StoreSetEvent, slow)
+    store.event_manager.connect(StoreSetEvent, slow.listen)
     for number in range(limit or 0):
         store.from_bytes(f"k{number}", b"")
     return store
 
 
-# -- flush up to a revision -----------------------------------------------------------------------
-
-
-def test_a_flush_up_to_a_revision_does_not_wait_for_what_comes_after(
-    slow: SlowListener, pool: ThreadPoolExecutor
-) -> None:
-    store = full_store(slow, None)
-    for number in range(3):
-        store.from_bytes(f"k{number}", b"")
-    flushing = pool.submit(store.flush, TIMEOUT, 2)
-    slow.let(2)
-    flushing.result(TIMEOUT)
-    assert slow.heard == ["k0", "k1"]
-    store.flush(0, 2)
-    store.flush(0, 0)
-    with pytest.raises(FlushTimeoutError, match="1 events pending"):
-        store.flush(SHORT, 3)
-    with pytest.raises(ValueError, match="revision must not be above the last commit's, 3, got 4"):
-        store.flush(0, 4)
-    with pytest.raises(TypeError, match="revision must be an int, got str '1'"):
-        store.flush(0, "1")  # type: ignore[arg-type]
-    with store.transaction(), pytest.raises(TransactionError):
-        store.flush(0, 1)
+# -- flush ----------------------------------------------------------------------------------------
 
 
 def test_a_flush_waits_for_a_commit_that_can_be_seen_and_is_not_queued_yet(
@@ -150,7 +105,7 @@ def test_a_listener_that_raises_is_counted_and_harms_no_other(
     assert all("failing failed on <StoreSetEvent key=" in record.getMessage() for record in caplog.records)
 
 
-def test_stats(slow: SlowListener) -> None:
+def test_stats(slow: Permitted) -> None:
     store = DictMemoryStore(EventManager())
     assert store.stats() == {
         "commits": 0,
@@ -163,19 +118,19 @@ def test_stats(slow: SlowListener) -> None:
         "slowest_listener_seconds": 0.0,
         "watches": 0,
     }
-    store.event_manager.connect(StoreSetEvent, slow)
+    store.event_manager.connect(StoreSetEvent, slow.listen)
     changes = store.watch(max_buffer=1)
     store.multiset_data(["a", "b"], [b"", b""])
     store.from_bytes("c", b"")
-    assert slow.begun.acquire(timeout=TIMEOUT)
+    slow.wait_until_begun(1)
     stats = store.stats()
     assert (stats["commits"], stats["revision"], stats["events_pending"]) == (2, 2, 3)
     assert (stats["events_dropped"], stats["watches"]) == (2, 1)
-    slow.let()
+    slow.permit(10_000)
     store.flush()
     stats = store.stats()
     assert (stats["events_delivered"], stats["events_pending"]) == (3, 0)
-    assert "SlowListener" in stats["slowest_listener"]
+    assert "Permitted" in stats["slowest_listener"]
     assert stats["slowest_listener_seconds"] > 0
     changes.close()
     assert store.stats()["events_dropped"] == 2
@@ -193,25 +148,7 @@ def test_a_foreign_event_manager_counts_as_one_listener(caplog: pytest.LogCaptur
         assert "emit" in store.stats()["slowest_listener"]
 
 
-def test_a_manager_with_an_emit_of_its_own_is_used_by_it() -> None:
-    emitted: list[BaseEvent] = []
-
-    class Noting(EventManager):
-        def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
-            emitted.append(event)
-            return super().emit(event, block)
-
-    store = DictMemoryStore(Noting())
-    heard: list[str] = []
-    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
-    with store:
-        store.from_bytes("a", b"")
-    assert (len(emitted), heard) == (1, ["a"])
-
-
-def test_nothing_is_logged_that_the_caller_is_told(
-    slow: SlowListener, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_logged_that_the_caller_is_told(slow: Permitted, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     store = full_store(slow, 1, lock_timeout=0)
     errors: list[type[BaseException]] = []
@@ -247,24 +184,24 @@ def test_listeners_must_not_flush_up_to_a_revision_either() -> None:
     assert len(refused) == 1
 
 
-def test_a_commit_that_nobody_listened_to_is_heard_as_soon_as_a_later_one_begins(slow: SlowListener) -> None:
+def test_a_commit_that_nobody_listened_to_is_heard_as_soon_as_a_later_one_begins(slow: Permitted) -> None:
     """A flush up to a revision does not wait for a later one's listener."""
     store = DictMemoryStore(EventManager())
-    store.event_manager.connect(StoreSetEvent, slow, filter={"key": "heard"})
+    store.event_manager.connect(StoreSetEvent, slow.listen, filter={"key": "heard"})
     store.from_bytes("unheard", b"")
     store.from_bytes("heard", b"")
-    assert slow.begun.acquire(timeout=TIMEOUT)
+    slow.wait_until_begun(1)
     store.flush(0, revision=1)
     with pytest.raises(FlushTimeoutError):
         store.flush(0, revision=2)
 
 
 def test_nobody_writes_after_close_has_returned(
-    slow: SlowListener, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    slow: Permitted, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even who was let in before, and has only been waiting since."""
     store = DictMemoryStore(EventManager(), max_pending_events=1)
-    store.event_manager.connect(StoreSetEvent, slow)
+    store.event_manager.connect(StoreSetEvent, slow.listen)
     store.from_bytes("first", b"")
     at_the_door, closed = threading.Event(), threading.Event()
     wait_for_room = dispatcher_of(store).wait_for_room
@@ -284,7 +221,7 @@ def test_nobody_writes_after_close_has_returned(
         writing.append(pool.submit(call))
         assert at_the_door.wait(TIMEOUT)
         at_the_door.clear()
-    slow.let()
+    slow.permit(10_000)
     store.close(TIMEOUT)
     closed.set()
     for each in writing:

@@ -111,3 +111,12 @@ def test_flush_while_this_thread_starts_the_one_of_events_is_refused(other: Thre
     for first in range(places - 60, places):
         count = run(name, ["flush"], "signal handler", other, first=first, most=1)
         assert count.wrong == []
+
+
+def test_what_a_finalizer_writes_while_the_thread_of_events_begins_does_not_wait_for_its_start(
+    other: ThreadPoolExecutor,
+) -> None:
+    """The thread that starts it holds the latch until it delivers."""
+    for call in ("from_bytes", "transaction", "flush", "call_later"):
+        count = run("thread of events begun again", [call], "collector, in the thread of events", other)
+        assert count.wrong == []

@@ -79,14 +79,15 @@ class _Deliverer(ListenerCalls):
     def _renew(self) -> None:
         """Begin with nothing queued and no thread."""
         self._queue = DeliveryQueue()
-        # Held while a thread is started, so that it is one; no user code runs meanwhile. A thread takes it
-        # at its end as well, and is not waited for by whoever holds it.
+        # Held while a thread is started, so that it is one, until it delivers. No user code runs meanwhile.
         self._life = Latch()
         # Who delivers, by thread identifier: the first one; see rule 3.
         self._post = Post()
         # Of the thread that was started last, if it is to deliver: if an exception strikes who starts one, it
         # may begin when another one has been started instead, or nothing is to be delivered any more.
         self._newest: list[None] | None = None
+        # The thread that was started last.
+        self._started: threading.Thread | None = None
         # Whether it was logged that no thread can be started.
         self._warned = False
         # Of the delivery under way, if it has failed: at which point, and how often in a row. Not the
@@ -123,7 +124,9 @@ class _Deliverer(ListenerCalls):
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread delivers: whether a listener is calling."""
-        return get_ident() in self._post
+        ident, started = get_ident(), self._started
+        begins = started is not None and started.ident == ident and started.is_alive()
+        return begins or ident in self._post  # begins or ends, in a finalizer in the middle of that
 
     def refuse_on_own_thread(self, operation: str) -> None:
         """Raise DispatcherThreadError if a listener is calling."""
@@ -140,11 +143,11 @@ class _Deliverer(ListenerCalls):
 
     def ensure_running(self) -> None:
         """Start the thread if none runs; raise nothing if that is impossible."""
-        try:
-            if self.running or self._has_started():
-                return
-        except LockTimeoutError:
-            return  # the call in the middle of which this one comes goes on
+        while not (self.running or self._queue.is_empty() or sys.is_finalizing() or self._life.locked()):
+            if not self._has_started():
+                break
+        else:
+            return  # who is starting one looks again after that, and may wait for this thread
         if not threading.main_thread().is_alive():
             # Python 3.12.0 and 3.12.1 start no thread from now on, though others may run for long.
             self._deliver_until(self._queue.is_empty)
@@ -170,9 +173,8 @@ class _Deliverer(ListenerCalls):
             return True
         left: list[None] = []
         self._newest = left
-        thread = DeliveryThread(partial(self._run, left), self._name)
+        self._started = thread = DeliveryThread(partial(self._run, left), self._name)
         thread.start()
-        # Not until it has ended: at its end it takes the latch that is held here.
         while not self._post and not left and thread.is_alive():
             time.sleep(0)
         self._warned = False
@@ -211,6 +213,7 @@ class _Deliverer(ListenerCalls):
         """Start the thread if it does not run; where none can be had, deliver here until it is enough."""
         if not self.running and not self._has_started():
             self._deliver_until(lambda: enough() or self._queue.is_empty())
+        self.start_if_needed()
 
     # -- delivering -------------------------------------------------------------------------------
 

@@ -76,8 +76,14 @@ class _ThisThread(threading.local):
     Threads are distinguished by these objects, as the identifier of an ended thread is given to a new one.
     """
 
-    def __init__(self) -> None:
-        self.thread: threading.Thread = threading.current_thread()
+    thread: threading.Thread
+
+    def __getattr__(self, name: str) -> threading.Thread:
+        """Find the thread at its first look. No constructor: a finalizer may look in the middle of one."""
+        if name != "thread":
+            raise AttributeError(name)
+        thread = self.thread = threading.current_thread()
+        return thread
         self.life: Life = Life()
 
 

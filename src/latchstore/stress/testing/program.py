@@ -117,7 +117,7 @@ class ProgramSource:
     def __init__(self, test: Definition, operations: Sequence[OperationSpec], seed: int) -> None:
         self._test = test
         self._operations = operations
-        self._sources = {
+        self._argument_sources = {
             (each.name, name): ArgumentSource(values, seed)
             for each in operations
             for name, values in each.sources.items()
@@ -145,5 +145,5 @@ class ProgramSource:
 
     def _call(self, thread: int, operation: OperationSpec, chance: Random) -> Call:
         names = operation.sources
-        arguments = {name: self._sources[operation.name, name].draw(chance) for name in names}
+        arguments = {name: self._argument_sources[operation.name, name].draw(chance) for name in names}
         return Call(thread, operation.name, arguments)

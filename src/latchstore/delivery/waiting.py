@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.with_lock import for_with
@@ -77,14 +77,16 @@ class _ThisThread(threading.local):
     """
 
     thread: threading.Thread
+    life: Life
 
-    def __getattr__(self, name: str) -> threading.Thread:
-        """Find the thread at its first look. No constructor: a finalizer may look in the middle of one."""
-        if name != "thread":
-            raise AttributeError(name)
-        thread = self.thread = threading.current_thread()
-        return thread
-        self.life: Life = Life()
+    def __getattr__(self, name: str) -> Any:
+        """Find it at the first look. No constructor: a finalizer may look in the middle of one."""
+        if name == "thread":
+            self.thread = threading.current_thread()
+            return self.thread
+        if name == "life":
+            return self.__dict__.setdefault("life", Life())
+        raise AttributeError(name)
 
 
 this_thread: _ThisThread = _ThisThread()

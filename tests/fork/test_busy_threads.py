@@ -26,6 +26,7 @@ from latchstore.delivery.threads import DeliveryThread
 from latchstore.engine.inspection import check, dispatcher_of, feed_of, renew_in_child, table_of
 from latchstore.engine.locks import ReadWriteLock
 from tests.builds import fork_beside_busy_threads
+from tests.dispatcher.calls import submit
 from tests.fork.children import TIMEOUT, in_child, needs_fork, new_store
 from tests.interrupts import Striker
 
@@ -161,6 +162,7 @@ def starting(dispatcher: EventDispatcher, function: Callable[[], object]) -> Non
             start(thread)
 
     with mock.patch.object(DeliveryThread, "start", call):
+        submit(dispatcher, lambda: None)
         dispatcher.ensure_running()
 
 

@@ -29,7 +29,7 @@ WITHOUT_ARGUMENTS: dict[type, set[str]] = {
         "revision",
         "rollback",
     },
-    Snapshot: {"close", "default_codec", "disconnect", "entries", "info", "is_connected"},
+    Snapshot: {"close", "default_codec", "disconnect", "info", "is_connected"},
     EventManager: {"check", "emits_itself"},
     Cache: {
         "clear",
@@ -60,7 +60,7 @@ ELSEWHERE: dict[type, set[str]] = {
         "transaction",
     },
     Snapshot: {"connect", "mapping", "query_keys", "to_file"},
-    EventManager: {"emission", "get_event", "get_event_hierarchy", "get_listeners", "has_listeners"},
+    EventManager: {"get_event", "get_event_hierarchy", "get_listeners", "has_listeners"},
     Cache: {"namespace", "update"},
 }
 

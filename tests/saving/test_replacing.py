@@ -210,6 +210,31 @@ def test_many_save_to_one_path(path: Path) -> None:
     assert len(DictMemoryStore.load(path, EventManager())) == len(KEYS)
 
 
+def test_a_file_that_is_being_made_is_no_leftover(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread replaces the same file when it is there and not yet locked."""
+    removed: list[str] = []
+    open_, unlink = os.open, os.unlink
+    others = [new_store()]
+
+    def open_and_be_interrupted(name: Any, flags: int, *mode: int, **options: Any) -> int:
+        descriptor = open_(name, flags, *mode, **options)
+        if others and flags & os.O_EXCL and str(name).endswith(".unfinished"):
+            other = threading.Thread(target=others.pop().save, args=(path,))
+            other.start()
+            other.join(TIMEOUT)
+        return descriptor
+
+    def unlink_and_note(name: Any, **options: Any) -> None:
+        removed.append(str(name))
+        unlink(name, **options)
+
+    monkeypatch.setattr(os, "open", open_and_be_interrupted)
+    monkeypatch.setattr(os, "unlink", unlink_and_note)
+    new_store().save(path)
+    assert others == []
+    assert [name for name in removed if name.endswith(".unfinished")] == []
+
+
 def test_the_file_is_on_the_disk_before_it_has_its_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[str, int]] = []
     flush, replace = os.fsync, os.replace

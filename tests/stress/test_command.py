@@ -255,7 +255,10 @@ def test_a_limit_of_time_holds_for_a_slow_store(
         "latchstore.stress.native.time",
         SimpleNamespace(monotonic=clock, monotonic_ns=time.monotonic_ns, sleep=time.sleep),
     )
-    monkeypatch.setattr("latchstore.stress.campaign.time", SimpleNamespace(monotonic=clock))
+    # Of other runs there may be threads that end.
+    monkeypatch.setattr(
+        "latchstore.stress.campaign.time", SimpleNamespace(monotonic=clock, monotonic_ns=time.monotonic_ns)
+    )
     words = ["--schedule", "native", "--workload", "ycsb-a", "--seconds", "30", "--json"]
     stress(*words)
     found = json.loads(capsys.readouterr().out)

@@ -81,6 +81,9 @@ class Unfinished(OpenFile):
 #: The unfinished files of this process, by name.
 _being_written: weakref.WeakValueDictionary[str, Unfinished] = weakref.WeakValueDictionary()
 
+#: The names of those that are about to be there.
+_being_made: set[str] = set()
+
 
 def replace_file(path: str, write: Callable[[Unfinished], Closable | None]) -> None:
     """Replace a file, or what a link leads to, or make a new one.
@@ -219,9 +222,15 @@ def _begin(target: str, old: os.stat_result | None) -> Unfinished:
         return os.open(name, flags | flag("O_NOFOLLOW"), mode)
 
     while True:
-        file = Unfinished(f"{stem}.{os.urandom(8).hex()}.unfinished", "xb+", opener=create)
-        file.pid = os.getpid()
-        _being_written[file.name] = file
+        name = f"{stem}.{os.urandom(8).hex()}.unfinished"
+        # Before it is there: another thread may remove leftovers, and locks keep out other processes only.
+        _being_made.add(name)
+        try:
+            file = Unfinished(name, "xb+", opener=create)
+            file.pid = os.getpid()
+            _being_written[name] = file
+        finally:
+            _being_made.discard(name)
         if fcntl is None:
             return file
         try:
@@ -309,6 +318,8 @@ def _remove_leftovers(target: str) -> None:
         if not name.startswith(beginning) or not _MARK.fullmatch(name, len(beginning)):
             continue
         path = os.path.join(directory, name)
+        if path in _being_made:
+            continue  # to be asked first: a file goes from there to the other ones
         own = _being_written.get(path)
         if own is None or own.pid != os.getpid():
             with suppress(OSError):  # being written, another user's, or just finished

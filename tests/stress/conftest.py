@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import threading
-
 import pytest
 
-from tests.interrupts.striker import set_exception
-
-
-class Delivered(BaseException):
-    """An exception that a thread sets for itself."""
+from tests.interrupts.striker import take_back_pending
 
 
 @pytest.fixture(autouse=True)
@@ -22,14 +15,5 @@ def _no_fixed_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_exception_pending() -> None:
-    """Take back that an exception is pending, which earlier tests have set in a thread that never goes on.
-
-    CPython 3.11 looks for it at every bytecode from then on, and a thread whose bytecodes are traced does
-    not get any further. It is taken back by the delivery of another one.
-    """
-    try:
-        set_exception(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Delivered))
-        while True:
-            pass
-    except Delivered:
-        pass
+    """Without what earlier tests have left pending, by which no schedule would get any further."""
+    take_back_pending()

@@ -76,7 +76,8 @@ class LockedLRU:
 
     def get(self, key: str) -> int | None:
         with self.lock:
-            return self.cache.get(key)
+            value: int | None = self.cache.get(key)
+            return value
 
     def put(self, key: str, value: int) -> None:
         with self.lock:

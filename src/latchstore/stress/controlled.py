@@ -110,7 +110,7 @@ class Laboratory:
     ) -> None:
         options = {name: value for fault in faults for name, value in fault.options.items()}
         self._factory = functools.partial(factory, **options) if options else factory
-        self.scope = scope_of(factory, self._factory, modules)
+        self.scope: Scope = scope_of(factory, self._factory, modules)
         self._faults = faults
         self._runs = 0
 

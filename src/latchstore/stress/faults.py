@@ -101,7 +101,7 @@ class Asynchronous(Fault):
     #: No operation of a workload holds a lock for so many seconds, unless it is kept for good.
     options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 2.0}
     #: Seconds after which a lock counts as kept for good; a machine may be slow.
-    patience = 30.0
+    patience: float = 30.0
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         if workers.interrupt(InjectedError):

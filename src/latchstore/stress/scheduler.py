@@ -108,7 +108,7 @@ class Scheduler:
         self._ending = False
         self._free = True
         #: How many sections are under way in which a task keeps its turn, such as imports.
-        self.pinned = 0
+        self.pinned: int = 0
         #: The point at which the strategy is to be asked; read by the trace function at each of them.
         self.next_choice: float = inf
         # Set when the last task has ended; a lock, as Event is one of those that are made cooperative.

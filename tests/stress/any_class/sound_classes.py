@@ -10,9 +10,12 @@ from typing import Any
 import cachetools
 
 from latchstore import Cache, DictMemoryStore, EventManager
-from latchstore.stress import Test, operation
+from latchstore.stress import REFUSED, Test, operation
 
 KEYS = ["a", "b", "c"]
+
+#: What the cache loads.
+LOADED = 0
 
 
 class Sound(Test):
@@ -149,8 +152,36 @@ class StoreTest(Sound):
         store.close()
 
 
+class CacheModel:
+    """A cache of two entries, which may evict any of them at any time; the state is what was written last.
+
+    Which one it evicts is no part of the model: a policy takes a hit into account with the next commit, so
+    the hit of a `pop` may count where its removal does not yet.
+    """
+
+    initial: frozenset[tuple[str, int]] = frozenset()
+
+    def step(self, state: frozenset[tuple[str, int]], call: Any, answer: Any) -> Any:
+        if call.name == "size":
+            return state if 0 <= answer <= min(2, len(state)) else REFUSED
+        values = dict(state)
+        key = call.arguments["key"]
+        held = values.pop(key, None)
+        if call.name == "set":
+            values[key] = call.arguments["value"]
+        elif call.name == "get_or_load":
+            if answer not in (held, LOADED):
+                return REFUSED
+            values[key] = answer
+        elif answer not in (held, None):  # pop
+            return REFUSED
+        return frozenset(values.items())
+
+
 class CacheTest(Sound):
     """Our cache of two entries."""
+
+    model = CacheModel()
 
     def make(self) -> Any:
         return Cache(max_entries=2, policy="lru")
@@ -161,7 +192,7 @@ class CacheTest(Sound):
 
     @operation(key=KEYS)
     def get_or_load(self, cache: Any, key: str) -> Any:
-        return cache.get_or_load(key, lambda key: 0)
+        return cache.get_or_load(key, lambda key: LOADED)
 
     @operation(key=KEYS)
     def pop(self, cache: Any, key: str) -> Any:

@@ -18,7 +18,7 @@ from latchstore import DictMemoryStore, EventManager
 from latchstore.__main__ import main
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.history import History
-from latchstore.stress.search import seed_of
+from latchstore.stress.strategies import seed_of
 from latchstore.stress.workloads import WORKLOADS
 
 THIS = "tests.stress.test_command"

@@ -30,7 +30,8 @@ from latchstore.stress.recording import recorded
 from latchstore.stress.reduction import smallest
 from latchstore.stress.result import LockEdge, Mark, Problem, Result
 from latchstore.stress.scope import Scope
-from latchstore.stress.search import Found, Mode, Settings, search, seed_of
+from latchstore.stress.search import Found, Mode, Settings, search
+from latchstore.stress.strategies import seed_of
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload
 

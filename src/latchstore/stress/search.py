@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Literal
 
 from latchstore.stress.controlled import Laboratory, Program, Run
@@ -26,6 +25,7 @@ from latchstore.stress.strategies import (
     Schedule,
     following_schedules,
     schedule_of,
+    seed_of,
 )
 from latchstore.stress.tasks import Turn
 from latchstore.stress.verdict import Verdict
@@ -155,13 +155,6 @@ def search(
     assert found is not None, "there is at least one schedule"
     found.complete = True
     return found
-
-
-def seed_of(first: int, number: int) -> int:
-    """Return the seed of schedule or round `number` of a run that was given a seed: that one, then hashes."""
-    if not number:
-        return first
-    return int.from_bytes(blake2b(f"{first} {number}".encode(), digest_size=6).digest(), "big")
 
 
 def strategy_for(settings: Settings, seed: int, points: int) -> Strategy:

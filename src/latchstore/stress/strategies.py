@@ -13,12 +13,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from math import inf
 
 from latchstore.stress.tasks import Task, Turn
 
 #: Which task runs, and for how many points; without a number until it cannot go on.
 Schedule = tuple[tuple[int, int | None], ...]
+
+
+def seed_of(first: int, number: int) -> int:
+    """Return the seed of schedule or round `number` of a run that was given a seed: that one, then hashes."""
+    if not number:
+        return first
+    return int.from_bytes(blake2b(f"{first} {number}".encode(), digest_size=6).digest(), "big")
 
 
 class AtRandom:

@@ -9,7 +9,6 @@ Thread safety: one exploration at a time in a process, as the standard library's
 from __future__ import annotations
 
 import gc
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from latchstore.stress.execution import under_control
 from latchstore.stress.models import REFUSED
 from latchstore.stress.result import Problem
 from latchstore.stress.scheduler import Strategy
+from latchstore.stress.strategies import seed_of
 from latchstore.stress.testing.answers import WAITS, Answer, Record
 from latchstore.stress.testing.checking import Break, check
 from latchstore.stress.testing.definition import Definition, check_numbers, invariants_of, operations_of
@@ -358,11 +358,3 @@ def _quick_collections() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def seed_of(seed: int, number: int) -> int:
-    """Return the seed of a schedule: unlike those of its neighbours, and the test's own for the first."""
-    if number == 0:
-        return seed
-    digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=5).digest()
-    return int.from_bytes(digest, "big")

@@ -97,6 +97,26 @@ class Record:
         return f"{self.call} -> {self.answer}"
 
 
+@dataclass(frozen=True)
+class Break:
+    """Where the order that explains most breaks.
+
+    Attributes
+    ----------
+    order : tuple of Call
+        The calls that agree.
+    call : Call or None
+        The next one; None if the final state is what differs.
+    expected, got : Answer
+        What one thread gives there, and what the run gave.
+    """
+
+    order: tuple[Call, ...]
+    call: Call | None
+    expected: Answer
+    got: Answer
+
+
 def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
     """Make a call on an object, and return what it gave."""
     try:

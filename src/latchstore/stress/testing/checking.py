@@ -17,7 +17,7 @@ from typing import Any
 from latchstore.stress.linearizability import Call as SearchedCall
 from latchstore.stress.linearizability import linearize
 from latchstore.stress.models import REFUSED, Model
-from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Answer, Record
+from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Break, Record
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.program import Call
 from latchstore.stress.testing.specification import Order, Specification
@@ -32,26 +32,6 @@ class _Question(Enum):
 
     STATE = "the final state"
     WAITING = "the calls that wait"
-
-
-@dataclass(frozen=True)
-class Break:
-    """Where the order that explains most breaks.
-
-    Attributes
-    ----------
-    order : tuple of Call
-        The calls that agree.
-    call : Call or None
-        The next one; None if the final state is what differs.
-    expected, got : Answer
-        What one thread gives there, and what the run gave.
-    """
-
-    order: Order
-    call: Call | None
-    expected: Answer
-    got: Answer
 
 
 @dataclass(frozen=True)

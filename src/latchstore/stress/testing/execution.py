@@ -20,7 +20,7 @@ from latchstore.stress.result import Problem, Step
 from latchstore.stress.scheduler import Strategy
 from latchstore.stress.scope import Scope
 from latchstore.stress.tasks import Turn
-from latchstore.stress.testing.answers import Answer, Record, answer_of, state_of
+from latchstore.stress.testing.answers import Answer, Break, Record, answer_of, state_of
 from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.program import Call, Program
 
@@ -45,8 +45,10 @@ class Run:
     points : int
     steps : list of Step
         Where threads were switched, if that was to be recorded.
-    verdict : Verdict
-        Of the checker.
+    reason : str
+        What is wrong, in one line; empty if nothing is.
+    broken : Break or None
+        Where the order of the calls that explains most breaks.
     native : bool
     """
 
@@ -58,12 +60,13 @@ class Run:
     points: int = 0
     steps: list[Step] = field(default_factory=list)
     reason: str = ""
+    broken: Break | None = None
     native: bool = False
 
     @property
     def failed(self) -> bool:
         """Whether anything is wrong."""
-        return bool(self.problems or self.reason)
+        return bool(self.reason)
 
 
 class Play:

@@ -19,11 +19,10 @@ from typing import Any
 
 from latchstore.stress.execution import under_control
 from latchstore.stress.models import REFUSED
-from latchstore.stress.result import Problem
 from latchstore.stress.scheduler import Strategy
 from latchstore.stress.strategies import seed_of
-from latchstore.stress.testing.answers import WAITS, Answer, Record
-from latchstore.stress.testing.checking import Break, check
+from latchstore.stress.testing.answers import WAITS, Answer, Break, Record
+from latchstore.stress.testing.checking import check
 from latchstore.stress.testing.definition import Definition, check_numbers, invariants_of, operations_of
 from latchstore.stress.testing.execution import Run, run_native, run_scheduled, switching_often
 from latchstore.stress.testing.program import Call, Program, ProgramSource
@@ -191,7 +190,8 @@ class _Exploration:
         self._scope = None if self._is_async else TestScope(test)
         # The operations that were found to wait.
         self._waiting: set[str] = set()
-        self._specification = self._specified(test.reference)
+        # Made for each program.
+        self._specification: Specification
         self._report = Report(
             f"{kind.__module__}:{kind.__qualname__}",
             seed=seed,
@@ -251,6 +251,8 @@ class _Exploration:
         chance = Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
         native = self._runs_natively(chance)
         program = self._source.draw(seed, native=native)
+        # Of this program's calls alone, as it keeps what every order of them gave.
+        self._specification = self._specified(self._test.reference)
         report = self._report
         if number < _SEQUENTIAL and (reason := self._sequential_defect(program)):
             report.answer, report.reason, report.seed, report.program = "invalid", reason, seed, program
@@ -269,7 +271,7 @@ class _Exploration:
         else:
             program, run = shrunk(program, run, self._run, chance)
         report.answer, report.seed, report.program, report.run = "invalid", seed, program, run
-        report.reason, report.broken = self._judged(run)
+        report.reason, report.broken = run.reason, run.broken
         report.command = f"python -m latchstore stress --test {report.test} --seed {seed} --schedules 1"
         return True
 
@@ -290,34 +292,33 @@ class _Exploration:
         from latchstore.stress.testing.async_execution import run_async
 
         run = run_async(self._test, program, self._invariants, chance)
-        run.reason = self._judged(run)[0]
-        return run
+        return self._judged(run)
 
     def _run(self, program: Program, strategy: Strategy, recording: bool = False) -> Run:
         assert self._scope is not None
         run = run_scheduled(self._test, program, self._invariants, strategy, self._scope, recording=recording)
-        run.reason = self._judged(run)[0]
-        return run
+        return self._judged(run)
 
     def _run_native(self, program: Program) -> Run:
         run = run_native(self._test, program, self._invariants)
-        run.reason = self._judged(run)[0]
-        return run
+        return self._judged(run)
 
-    def _judged(self, run: Run) -> tuple[str, Break | None]:
-        """Return what is wrong with a run, in one line."""
+    def _judged(self, run: Run) -> Run:
+        """Note what is wrong with a run."""
         if run.problems:
-            problem: Problem = run.problems[0]
-            return f"{problem.kind}: {problem.text.splitlines()[0]}", None
+            problem = run.problems[0]
+            run.reason = f"{problem.kind}: {problem.text.splitlines()[0]}"
+            return run
         judged = check(run, self._specification, self._test.model)
-        if judged.answer == "valid":
-            return "", None
-        if judged.answer == "unknown":
-            self._report.undecided += 1
-            return "", None
-        if run.stuck:
-            return "calls wait that would not wait in any order of the others in one thread", judged.broken
-        return "no order of the calls in one thread gives what they gave", judged.broken
+        self._report.undecided += judged.answer == "unknown"
+        if judged.answer == "invalid":
+            run.broken = judged.broken
+            run.reason = (
+                "calls wait that would not wait in any order of the others in one thread"
+                if run.stuck
+                else "no order of the calls in one thread gives what they gave"
+            )
+        return run
 
     def _sequential_defect(self, program: Program) -> str:
         """Return what is wrong if one thread makes all calls; empty if nothing is."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from latchstore.stress.testing.answers import Record
-from latchstore.stress.testing.checking import Break
+from latchstore.stress.testing.answers import Break, Record
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.program import AFTER, BEFORE, Call
 from latchstore.stress.words import steps_table, text_table

@@ -10,7 +10,7 @@ import gc
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractStore
@@ -63,6 +63,20 @@ class Program:
     def size(self) -> int:
         """How many actions there are in all."""
         return sum(map(len, self.kept))
+
+    def smaller(self) -> Iterator[Program]:
+        """Return the program without one of its threads, then without one of its actions."""
+        kept = self.kept
+        if len(kept) > 1:
+            for thread in range(len(kept)):
+                if kept[thread]:
+                    # The others keep their numbers, as what they do depends on them.
+                    yield replace(self, kept=(*kept[:thread], (), *kept[thread + 1 :]))
+        for thread, actions in enumerate(kept):
+            for place in range(len(actions)):
+                fewer = (*actions[:place], *actions[place + 1 :])
+                if fewer:
+                    yield replace(self, kept=(*kept[:thread], fewer, *kept[thread + 1 :]))
 
 
 @dataclass

@@ -18,6 +18,7 @@ from typing import Literal
 from latchstore.stress.controlled import Laboratory, Program, Run
 from latchstore.stress.result import LockEdge
 from latchstore.stress.scheduler import Strategy
+from latchstore.stress.shrinking import fewer_calls, fewer_switches, first_failure
 from latchstore.stress.strategies import (
     AtRandom,
     Priorities,
@@ -227,65 +228,17 @@ def _with_one_preemption_more(
 def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Settings) -> tuple[Program, Run]:
     """Return a smaller program that fails, with fewer preemptions, its steps written down."""
     sampled = replace(settings, mode="pct") if settings.mode == "exhaustive" else settings
-    smaller = True
+
+    def failure_of(candidate: Program, before: Run) -> Run | None:
+        strategies: Iterable[Strategy] = (
+            Replay(schedule_of(before.turns)),
+            *(strategy_for(sampled, candidate.seed + number, before.points) for number in range(_TRIES)),
+        )
+        return first_failure(laboratory.run(candidate, strategy) for strategy in strategies)
+
     deadline = time.monotonic() + _SHRINKING
-    while smaller and time.monotonic() < deadline:
-        smaller = False
-        for candidate in _smaller_programs(program):
-            if time.monotonic() > deadline:
-                break
-            failure = _failure_of(laboratory, candidate, run, sampled)
-            if failure is not None:
-                program, run, smaller = candidate, failure, True
-                break
+    program, run = fewer_calls(program, run, failure_of, deadline)
     if time.monotonic() < deadline:
-        run = _fewer_preemptions(laboratory, program, run)
+        run = fewer_switches(run, lambda replay: laboratory.run(program, replay))
     again = laboratory.run(program, Replay(schedule_of(run.turns)), recording=True)
     return program, again if again.failed else run
-
-
-def _smaller_programs(program: Program) -> Iterator[Program]:
-    """Return the program without one of its threads, then without one of its actions."""
-    kept = program.kept
-    if len(kept) > 1:
-        for thread in range(len(kept)):
-            if kept[thread]:
-                # The others keep their numbers, as what they do depends on them.
-                yield replace(program, kept=(*kept[:thread], (), *kept[thread + 1 :]))
-    for thread, actions in enumerate(kept):
-        for place in range(len(actions)):
-            fewer = (*actions[:place], *actions[place + 1 :])
-            if fewer:
-                yield replace(program, kept=(*kept[:thread], fewer, *kept[thread + 1 :]))
-
-
-def _failure_of(laboratory: Laboratory, program: Program, before: Run, settings: Settings) -> Run | None:
-    """Return a failing run of a program, if one of a few schedules gives one."""
-    strategies: Iterable[Strategy] = (
-        Replay(schedule_of(before.turns)),
-        *(strategy_for(settings, program.seed + number, before.points) for number in range(_TRIES)),
-    )
-    for strategy in strategies:
-        run = laboratory.run(program, strategy)
-        if run.failed:
-            return run
-    return None
-
-
-def _fewer_preemptions(laboratory: Laboratory, program: Program, run: Run) -> Run:
-    """Let tasks go on where they were interrupted, one place after the other, as long as it still fails."""
-    place = 0
-    while place < len(run.turns):
-        schedule = list(schedule_of(run.turns))
-        if run.turns[place].interrupted:
-            schedule[place] = (schedule[place][0], None)
-            candidate = laboratory.run(program, Replay(tuple(schedule)))
-            if candidate.failed and _preemptions(candidate) < _preemptions(run):
-                run = candidate
-                continue
-        place += 1
-    return run
-
-
-def _preemptions(run: Run) -> int:
-    return sum(turn.interrupted for turn in run.turns)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 
 from latchstore.stress.scheduler import Strategy
+from latchstore.stress.shrinking import fewer_calls, fewer_switches, first_failure
 from latchstore.stress.strategies import AtRandom, Priorities, Replay, schedule_of
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.program import Program
@@ -43,10 +44,10 @@ def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[
             Replay(schedule_of(before.turns)),
             *(strategy_of(chance) for _ in range(_TRIES)),
         )
-        return _first_failure(runner(candidate, strategy, False) for strategy in strategies)
+        return first_failure(runner(candidate, strategy, False) for strategy in strategies)
 
-    program, run = _fewer_calls(program, run, failure_of)
-    run = _fewer_switches(program, run, runner)
+    program, run = fewer_calls(program, run, failure_of)
+    run = fewer_switches(run, lambda replay: runner(program, replay, False))
     again = runner(program, Replay(schedule_of(run.turns)), True)
     return program, again if again.failed else run
 
@@ -55,43 +56,6 @@ def shrunk_by_trying(program: Program, run: Run, runner: Callable[[Program], Run
     """Return a smaller program that fails in one of some runs, which cannot be repeated."""
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
-        return _first_failure(runner(candidate) for _ in range(_RUNS))
+        return first_failure(runner(candidate) for _ in range(_RUNS))
 
-    return (program, run) if run.native and run.stuck else _fewer_calls(program, run, failure_of)
-
-
-def _first_failure(runs: Iterable[Run]) -> Run | None:
-    return next((run for run in runs if run.failed), None)
-
-
-def _fewer_calls(
-    program: Program, run: Run, failure_of: Callable[[Program, Run], Run | None]
-) -> tuple[Program, Run]:
-    smaller = True
-    while smaller:
-        smaller = False
-        for candidate in program.smaller():
-            failure = failure_of(candidate, run)
-            if failure is not None:
-                program, run, smaller = candidate, failure, True
-                break
-    return program, run
-
-
-def _fewer_switches(program: Program, run: Run, runner: Runner) -> Run:
-    """Let threads go on where they were interrupted, one place after the other, as long as it fails."""
-    place = 0
-    while place < len(run.turns):
-        if run.turns[place].interrupted:
-            schedule = list(schedule_of(run.turns))
-            schedule[place] = (schedule[place][0], None)
-            candidate = runner(program, Replay(tuple(schedule)), False)
-            if candidate.failed and _interruptions(candidate) < _interruptions(run):
-                run = candidate
-                continue
-        place += 1
-    return run
-
-
-def _interruptions(run: Run) -> int:
-    return sum(turn.interrupted for turn in run.turns)
+    return (program, run) if run.native and run.stuck else fewer_calls(program, run, failure_of)

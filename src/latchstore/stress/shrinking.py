@@ -1,0 +1,94 @@
+"""Making a failing program small: fewer calls, fewer threads, fewer switches.
+
+Thread safety: used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from typing import Protocol, Self, TypeVar
+
+from latchstore.stress.strategies import Replay, schedule_of
+from latchstore.stress.tasks import Turn
+
+
+class Shrinkable(Protocol):
+    """What threads do."""
+
+    def smaller(self) -> Iterator[Self]:
+        """Return programs with something left out, the most first."""
+
+
+class Outcome(Protocol):
+    """What a run gave."""
+
+    @property
+    def failed(self) -> bool: ...
+
+    @property
+    def turns(self) -> list[Turn]: ...
+
+
+P = TypeVar("P", bound=Shrinkable)
+R = TypeVar("R", bound=Outcome)
+
+
+def fewer_calls(
+    program: P, run: R, failure_of: Callable[[P, R], R | None], deadline: float = inf
+) -> tuple[P, R]:
+    """Return the smallest program that is found to fail, and its run.
+
+    Parameters
+    ----------
+    program, run : object
+        Those that fail.
+    failure_of : callable
+        Given a smaller program and the last run that failed, returns a run of it that fails, or None.
+    deadline : float
+        When to leave it as it is, in monotonic seconds.
+    """
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in program.smaller():
+            if time.monotonic() > deadline:
+                return program, run
+            failure = failure_of(candidate, run)
+            if failure is not None:
+                program, run, smaller = candidate, failure, True
+                break
+    return program, run
+
+
+def fewer_switches(run: R, again: Callable[[Replay], R]) -> R:
+    """Let threads go on where they were interrupted, one place after the other, as long as it fails.
+
+    Parameters
+    ----------
+    run : object
+        The run that fails.
+    again : callable
+        Runs the same program by a schedule.
+    """
+    place = 0
+    while place < len(run.turns):
+        if run.turns[place].interrupted:
+            schedule = list(schedule_of(run.turns))
+            schedule[place] = (schedule[place][0], None)
+            candidate = again(Replay(tuple(schedule)))
+            if candidate.failed and _interruptions(candidate) < _interruptions(run):
+                run = candidate
+                continue
+        place += 1
+    return run
+
+
+def first_failure(runs: Iterable[R]) -> R | None:
+    """Return the first run that fails, if any does; those after it are not made."""
+    return next((run for run in runs if run.failed), None)
+
+
+def _interruptions(run: Outcome) -> int:
+    return sum(turn.interrupted for turn in run.turns)

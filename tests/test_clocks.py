@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +221,42 @@ def test_every_wait_ends(scene: Scene, wait: str, clock: str) -> None:
         waiting.join(TIMEOUT)
     assert not waiting.is_alive()
     assert len(ended) == 1
+
+
+@contextmanager
+def long_signals() -> Iterator[None]:
+    """Have the main thread handle one signal after another, each for longer than any wait here may take."""
+    main, over = threading.main_thread().ident, threading.Event()
+    assert main is not None
+    handled = threading.Semaphore(0)
+
+    def handle(*_: object) -> None:
+        threading.Event().wait(4 * SHORT)
+        handled.release()
+
+    def send() -> None:
+        while not over.wait(SHORT / 2):  # the wait of the main thread has begun by then
+            signal.pthread_kill(main, signal.SIGUSR1)
+            assert handled.acquire(timeout=TIMEOUT)
+
+    old = signal.signal(signal.SIGUSR1, handle)
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join(TIMEOUT)
+        signal.signal(signal.SIGUSR1, old)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals for a thread here")
+@pytest.mark.parametrize("wait", WAITS)
+def test_every_wait_ends_after_a_signal_whose_handler_takes_longer(scene: Scene, wait: str) -> None:
+    prepare, call = WAITS[wait]
+    prepare(scene)
+    with long_signals(), pytest.raises((TimeoutError, TransactionConflictError)):
+        call(scene)
 
 
 ENOUGH: dict[str, tuple[Callable[[Scene], None], Callable[[DictMemoryStore, Cache[Any]], object]]] = {

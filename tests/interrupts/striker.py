@@ -41,12 +41,13 @@ def take_back_pending() -> None:
     """Take back that an exception is pending, which may be set in a thread that never goes on.
 
     CPython 3.11 looks for it at every bytecode from then on, and a thread whose bytecodes are traced does
-    not get any further. It is taken back by the delivery of another one.
+    not get any further. It is taken back by the delivery of another one. That is set again until it comes: it
+    may meet a new thread in place of this one, as CPython knows a thread that has not begun yet by the
+    identifier of the one that has made it.
     """
     try:
-        set_exception(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Delivered))
         while True:
-            pass
+            set_exception(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Delivered))
     except Delivered:
         pass
 

@@ -18,8 +18,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from queue import Empty, SimpleQueue
 from typing import Any
+
+from latchstore.delivery.waiting import Bell
 
 #: Is never queued.
 _NEVER: Any = object()
@@ -85,10 +86,10 @@ class Flag(Mark):
 
     Attributes
     ----------
-    reached : SimpleQueue
-        Has an item then.
+    reached : Bell
+        Rung then.
     until : int or None
-        If this revision has been heard before, it has one as well.
+        If this revision has been heard before, it is rung as well.
     """
 
     __slots__ = ("reached", "until")
@@ -96,11 +97,11 @@ class Flag(Mark):
     def __init__(self, queue: DeliveryQueue, until: int | None = None) -> None:
         super().__init__(queue)
         self.until: int | None = until
-        self.reached: SimpleQueue[None] = SimpleQueue()
+        self.reached: Bell = Bell()
 
     def deliver(self, dispatcher: Any) -> None:
         super().deliver(dispatcher)
-        self.reached.put(None)
+        self.reached.ring()
 
 
 class End(Flag):
@@ -154,7 +155,8 @@ class DeliveryQueue:
         self.taken: deque[Delivery] = deque()
         self.moves: Iterator[None] = map(self.taken.append, iter(self.items.popleft, _NEVER))
         self.asleep: bool = False
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        # Of the thread's next sleep, or the one that it is in.
+        self._bell: Bell = Bell()
         self.marks: dict[Mark, None] = {}
         self.ending: bool = False
         self.queued_more: int = 0
@@ -194,19 +196,20 @@ class DeliveryQueue:
         try:
             # First: the thread may sleep again before this goes on, and has to be found asleep then.
             self.asleep = False
-            self._bell.put(None)
+            self._bell.release()
+        except RuntimeError:
+            return  # another thread was quicker
         except MemoryError:
             self.asleep = True
             raise
 
     def sleep(self, seconds: float) -> None:
         """Wait until something is queued, for so many seconds at the most; may return early."""
+        bell = self._bell = Bell()  # a store of a module has another kind of lock in a run of the harness
         try:
             self.asleep = True
             if not self.items:
-                self._bell.get(True, min(seconds, threading.TIMEOUT_MAX))
-        except Empty:
-            return
+                bell.sleep(seconds)
         finally:
             self.asleep = False
 
@@ -214,10 +217,10 @@ class DeliveryQueue:
         """Wake those who wait for this revision."""
         for mark in list(self.marks):
             if isinstance(mark, Flag) and mark.until is not None and mark.until <= revision:
-                mark.reached.put(None)
+                mark.reached.ring()
 
     def ring_all(self) -> None:
         """Wake all who wait."""
         for mark in list(self.marks):
             if isinstance(mark, Flag):
-                mark.reached.put(None)
+                mark.reached.ring()

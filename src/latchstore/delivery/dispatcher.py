@@ -31,7 +31,6 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from queue import Empty
 from threading import get_ident
 
 from latchstore.contract.errors import (
@@ -442,18 +441,15 @@ class EventDispatcher(_Deliverer):
         while True:
             deadline = clock() + left
             self._deliver_unless_running(
-                lambda: not flag.reached.empty() or clock() >= deadline  # noqa: B023
+                lambda: flag.reached.is_rung() or clock() >= deadline  # noqa: B023
             )
             # Asked each time: the thread may have passed the revision before it met the flag.
             if flag.until is not None and flag.until <= self.heard_revision:
                 return
             seconds = min(left, LOOK_AGAIN)
-            try:
-                flag.reached.get(timeout=seconds)
-            except Empty:
-                left -= seconds
-            else:
+            if flag.reached.sleep(seconds):
                 return
+            left -= seconds
             if left <= 0:
                 raise self.not_heard(f"events not heard in {timeout:.3g} s")
 

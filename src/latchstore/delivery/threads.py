@@ -8,10 +8,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from latchstore.delivery.waiting import Life, is_patched_later, this_thread
+from latchstore.delivery.waiting import Bell, Life, is_patched_later, this_thread
 
 #: Seconds that a thread may take to start.
 START_TIMEOUT = 2.0
@@ -43,25 +42,22 @@ class _StartedEvent(threading.Event):
     """
 
     def __init__(self) -> None:
-        # Whether the event is set is no question of the queue: an exception may strike the thread that has
-        # taken the item.
+        # Whether the event is set is no question of the bell: an exception may strike the thread that it has
+        # woken.
         self._flag = False
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._bell = Bell()
 
     def is_set(self) -> bool:
         return self._flag
 
     def set(self) -> None:
         self._flag = True
-        self._bell.put(None)
+        self._bell.ring()
 
     def wait(self, timeout: float | None = None) -> bool:
         if not self._flag:
-            try:
-                self._bell.get(timeout=START_TIMEOUT if timeout is None else timeout)
-            except Empty:
-                return self._flag
-        return True
+            self._bell.sleep(START_TIMEOUT if timeout is None else timeout)
+        return self._flag
 
     def _at_fork_reinit(self) -> None:
         """Do nothing: in a forked child no thread sets the event, and the one that forked does not wait."""

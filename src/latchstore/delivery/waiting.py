@@ -1,7 +1,7 @@
 """Waiting for other threads, and keeping them out of short sections.
 
-Everything here stands on locks and queues that are written in C, and takes them by ``with``, or gives them
-back by one call in C. CPython raises exceptions from outside (signals, ``PyThreadState_SetAsyncExc``) when a
+Everything here stands on locks that are written in C, and takes them by ``with``, or gives them back by one
+call in C. CPython raises exceptions from outside (signals, ``PyThreadState_SetAsyncExc``) when a
 call returns, when a Python function is entered and at backward jumps, and ``with`` has none of these between
 taking such a lock and the block (no check of the eval breaker in ``BEFORE_WITH``); where it has one, on 3.14,
 ``contract/with_lock.py`` keeps it out. So no exception leaves one taken.
@@ -17,7 +17,6 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -121,18 +120,52 @@ def thread_name(thread: threading.Thread) -> str:
     return thread.name if thread.is_alive() else f"{thread.name} (ended)"
 
 
-class Waiters:
-    """Threads that sleep until something may have come true.
+class Bell:
+    """Ends the sleep of one thread: a lock that is taken when it is made, and given back to ring.
 
-    Each sleeps at a bell of its own: a ``SimpleQueue``, which is written in C, so that no exception strikes
-    between its waiting and its being rung.
+    No ``SimpleQueue``: until CPython 3.12 its ``get(timeout=...)`` waits for ever if the timeout has passed
+    when it counts what is left of it. That happens after a signal whose handler took longer than that, and in
+    a process that the system has stopped for a moment. ``Lock.acquire`` looks for that
+    (``acquire_timed`` in CPython's Modules/_threadmodule.c).
+
+    Attributes
+    ----------
+    release : callable
+        Rings, by one call in C; RuntimeError if it was rung before.
     """
+
+    __slots__ = ("_lock", "release")
+
+    def __init__(self) -> None:
+        # Guards nothing: taken means that nobody has rung.
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.release: Callable[[], None] = self._lock.release
+
+    def ring(self) -> None:
+        """Wake the thread, or let its next sleep end at once."""
+        try:
+            self.release()
+        except RuntimeError:
+            return  # it was rung before
+
+    def is_rung(self) -> bool:
+        """Tell whether it was rung, and no sleep has ended by that."""
+        return not self._lock.locked()
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep until it is rung, for so many seconds at the most; return whether it was rung."""
+        return self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+
+class Waiters:
+    """Threads that sleep until something may have come true, each at a `Bell` of its own."""
 
     __slots__ = ("bells",)
 
     def __init__(self) -> None:
         #: Those of the threads that sleep now.
-        self.bells: deque[SimpleQueue[None]] = deque()
+        self.bells: deque[Bell] = deque()
 
     def wait(
         self,
@@ -166,7 +199,7 @@ class Waiters:
                 return True
         if sys.is_finalizing():
             return False  # whoever could change that does not run any more
-        bell: SimpleQueue[None] = SimpleQueue()
+        bell = Bell()
         left = timeout
         try:
             while True:
@@ -181,19 +214,17 @@ class Waiters:
         finally:
             self._discard(bell)
 
-    def _sleep(self, bell: SimpleQueue[None], left: float, look_again: float) -> float:
+    def _sleep(self, bell: Bell, left: float, look_again: float) -> float:
         """Sleep until the bell rings, `look_again` seconds at the most; return what is left of the time."""
         seconds = look_again if left < 0 else min(look_again, left)
         begun = clock()
-        try:
-            bell.get(timeout=seconds)
-        except Empty:
-            self._discard(bell)
-        else:
+        if bell.sleep(seconds):
             seconds = clock() - begun
+        else:
+            self._discard(bell)
         return left if left < 0 else max(0.0, left - seconds)
 
-    def _discard(self, bell: SimpleQueue[None]) -> None:
+    def _discard(self, bell: Bell) -> None:
         try:
             self.bells.remove(bell)
         except ValueError:
@@ -203,7 +234,7 @@ class Waiters:
         """Wake whoever has slept longest; nothing happens if nobody sleeps."""
         if self.bells:
             try:
-                self.bells.popleft().put(None)
+                self.bells.popleft().ring()
             except IndexError:
                 return  # another thread was quicker
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from types import FrameType, GenericAlias, ModuleType
 from typing import Any, cast
 
-from latchstore.delivery.waiting import clock
+from latchstore.delivery.waiting import Bell, clock
 from latchstore.stress.lock_order import NamedLock, maker_of, note_handles
 from latchstore.stress.scheduler import Scheduler
 from latchstore.stress.standing import replace_standing
@@ -70,7 +70,8 @@ class CooperativeLock:
     owner : object
         The reader/writer lock that it is a part of, else itself.
     for_waiting : bool
-        Whether it is one of those by which a Condition waits: nobody is to blame for holding it.
+        Whether it is one of those by which a Condition or our own code waits: nobody is to blame for holding
+        it.
     """
 
     def __init__(
@@ -283,6 +284,8 @@ class _LockKind(_Kind):
         return _thread.allocate_lock()
 
     def make(cls, task: Task, frame: FrameType) -> Any:
+        if isinstance(frame.f_locals.get("self"), Bell):
+            return CooperativeLock(task, "a bell", for_waiting=True)
         owner, label = maker_of(frame)
         return CooperativeLock(task, label, owner)
 

@@ -122,6 +122,33 @@ def test_waiting_ends_though_the_clock_stands_and_changes_come(
     writing.result(TIMEOUT)
 
 
+class WritesWhenCompared:
+    """Equals nothing, and writes to a store whenever it is compared."""
+
+    def __init__(self, store: DictMemoryStore) -> None:
+        self.store = store
+
+    def __eq__(self, other: object) -> bool:
+        self.store.set("k", (b"", {"kind": [1]}))
+        return False
+
+    __hash__ = object.__hash__
+
+    def __deepcopy__(self, memo: object) -> WritesWhenCompared:
+        return self
+
+
+@pytest.mark.parametrize("timeout", [0, SHORT])
+def test_waiting_ends_though_it_makes_changes_itself(store: DictMemoryStore, timeout: float) -> None:
+    """As a finalizer may that the collector runs meanwhile."""
+    with pytest.raises(WaitTimeoutError):
+        store.wait_for(lambda: store.from_bytes("k", b""), timeout)
+    with store.watch(filter={"kind": WritesWhenCompared(store)}) as changes:
+        store.set("k", (b"", {"kind": [1]}))
+        with pytest.raises(WaitTimeoutError):
+            changes.get(timeout)
+
+
 WAITS: dict[str, Callable[[DictMemoryStore, Watch], object]] = {
     "wait_for": lambda store, watch: store.wait_for(lambda: True),
     "wait_for_key": lambda store, watch: store.wait_for_key("k"),

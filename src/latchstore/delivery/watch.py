@@ -79,9 +79,12 @@ class Watch:
             self._refuse_in_transaction("get")
         begun = clock()
         buffer, ended = self._buffer, False
+        # How many changes are looked at when the time is over: those that come after that do not count.
+        last: int | None = None
         while not buffer.closed:
+            left = _left(timeout, begun)
             ended = buffer.ended
-            taken = self._take(_left(timeout, begun))
+            taken = self._take(left)
             if taken is None:
                 if ended is buffer.ended:
                     break
@@ -93,6 +96,10 @@ class Watch:
                 return event_of(
                     event_class_of(change), change, self._source, taken.revision, taken.transaction
                 )
+            if left == 0:
+                last = len(self) if last is None else last - 1
+                if last <= 0:
+                    break
         if buffer.closed:
             raise WatchClosedError(f"{self!r} is used after it was closed")
         if ended:
@@ -164,11 +171,15 @@ def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None
         If that takes longer than `timeout` seconds; it names `what` was waited for.
     """
     begun = clock()
+    late = f"{what} has not come true in {timeout or 0:g} s"
     while not (result := predicate()):
+        left = _left(timeout, begun)
+        if left == 0:
+            raise WaitTimeoutError(late)  # there may always be a change: the predicate may make one
         try:
-            changes.get(_left(timeout, begun))
+            changes.get(left)
         except WaitTimeoutError:
-            raise WaitTimeoutError(f"{what} has not come true in {timeout or 0:g} s") from None
+            raise WaitTimeoutError(late) from None
         except WatchClosedError:
             raise WatchClosedError(f"the store was closed while {what} was waited for") from None
     return result

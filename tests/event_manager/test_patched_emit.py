@@ -52,13 +52,14 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("connected", [False, True], ids=["no listeners", "a listener"])
-def test_a_patched_emit_gets_every_event_and_its_listeners_none(connected: bool) -> None:
+@pytest.mark.parametrize("of_class", [False, True], ids=["of the manager", "of its class"])
+def test_a_patched_emit_gets_every_event_and_its_listeners_none(connected: bool, of_class: bool) -> None:
     manager = EventManager()
     store, heard = DictMemoryStore(manager), list[BaseEvent]()
     use(store)  # what was found out about listeners before is not the answer
     if connected:
         manager.connect(BaseEvent, heard.append)
-    with mock.patch.object(manager, "emit") as emit:
+    with mock.patch.object(EventManager if of_class else manager, "emit") as emit:
         use(store)
     assert kinds(emit) >= CLASSES
     assert heard == []

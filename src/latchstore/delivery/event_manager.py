@@ -156,23 +156,12 @@ class EventManager(BaseEventManager):
         # The one thing that can change under a published table: listeners die.
         if reachable is None or (reachable and self._dead):
             reachable = table.find_reachable(cls)
-            if not (reachable or self.emits_itself()):
-                reachable = table.reachable[cls] = True  # whatever has taken the place of `emit` may be one
-        return reachable
+        # `emits_itself`, without its call. Whatever has taken the place of `emit` may be a listener.
+        return reachable or type(self).emit is not _EMIT or "emit" in self.__dict__
 
     def emits_itself(self) -> bool:
         """Tell whether `emit` is the one of this class, and neither overridden nor patched."""
         return type(self).emit is _EMIT and "emit" not in self.__dict__
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "emit":
-            self._change(Table.renewed)
-
-    def __delattr__(self, name: str) -> None:
-        super().__delattr__(name)
-        if name == "emit":
-            self._change(Table.renewed)
 
     def register(self, cls: type[BaseEvent]) -> None:
         check_event_class(cls)

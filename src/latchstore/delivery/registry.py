@@ -340,10 +340,6 @@ class Table:
 
     # -- the next table ---------------------------------------------------------------------------
 
-    def renewed(self) -> Table:
-        """Return a table with the same connections, and nothing of what was found out about them."""
-        return Table(self.infos, self._sequence)
-
     def with_class(self, cls: type[BaseEvent]) -> Table:
         """Return a table with one class more."""
         return self._with_info(EventInfo(cls))

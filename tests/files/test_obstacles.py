@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from latchstore import DictMemoryStore, EventManager
 from tests.files.paths import TIMEOUT, WRITING, directory, from_file, load, process, reading, writing
 
 fcntl = pytest.importorskip("fcntl")
@@ -117,6 +118,18 @@ def test_what_cannot_be_read_is_one_error(
     with pytest.raises(OSError, match=r"\[Errno \d+\] ") as caught:
         read(where)
     assert caught.value.filename == where
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_device_that_takes_or_gives_nothing_is_named() -> None:
+    store = DictMemoryStore(EventManager())
+    store.from_bytes("k", b"data")
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.to_file("k", "/dev/full")
+    assert caught.value.filename == "/dev/full"
+    with pytest.raises(OSError, match="Errno") as caught:  # its first page belongs to nobody
+        store.from_file("k", "/proc/self/mem")
+    assert caught.value.filename == "/proc/self/mem"
 
 
 @writing

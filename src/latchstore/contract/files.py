@@ -29,8 +29,8 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, Protocol
 
 from latchstore.contract.arguments import read_all
@@ -85,6 +85,17 @@ _being_written: weakref.WeakValueDictionary[str, Unfinished] = weakref.WeakValue
 _being_made: set[str] = set()
 
 
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Have errors of the system name this path: what is read and written has others, or none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == path or error.errno is None or isinstance(error, _OTHERS):
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
+
+
 def replace_file(path: str, write: Callable[[Unfinished], Closable | None]) -> None:
     """Replace a file, or what a link leads to, or make a new one.
 
@@ -101,7 +112,7 @@ def replace_file(path: str, write: Callable[[Unfinished], Closable | None]) -> N
         If the file cannot be written, or is no regular one; its ``filename`` is `path`. The old one is there.
     """
     target = resolved(path)
-    try:
+    with _naming(path):
         old = _status(target)
         if old is not None:
             check_regular(old, path)
@@ -113,10 +124,6 @@ def replace_file(path: str, write: Callable[[Unfinished], Closable | None]) -> N
             _being_written.pop(file.name, None)
             _unlock(file)
             release(file)
-    except OSError as error:
-        if error.filename == path or error.errno is None or isinstance(error, _OTHERS):
-            raise
-        raise OSError(error.errno, error.strerror, path) from error
     _remove_side_files(target)
     _flush_directory(os.path.dirname(target))
 
@@ -125,7 +132,7 @@ def copy_to_file(stream: BinaryIO, path: str, buffer_size: int) -> None:
     """Replace a file by what a stream has; what is no regular file is written to as it is."""
     target = resolved(path)
     if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb") as file:
+        with _naming(path), open(target, "wb") as file:
             _copy(stream, file.write, buffer_size)
         return
 
@@ -143,10 +150,11 @@ def _copy(stream: BinaryIO, write: Callable[[bytes], object], buffer_size: int) 
 
 def content_of(path: str, buffer_size: int) -> bytes:
     """Return what a file holds; a pipe or device is read to its end, in blocks."""
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        with open(path, "rb", buffering=0) as file:
-            return read_all(file, buffer_size)
-    return read_regular(path)
+    with _naming(path):
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            with open(path, "rb", buffering=0) as file:
+                return read_all(file, buffer_size)
+        return read_regular(path)
 
 
 def resolved(path: str) -> str:

@@ -6,14 +6,32 @@ each pair is tried at one place at least.
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import subprocess
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import CodeType, FrameType
+from typing import Any
 
 import pytest
 
-from tests.interrupts.operations import GROUPS
+from latchstore import (
+    Cache,
+    DictMemoryStore,
+    EventManager,
+    Snapshot,
+    StoreMapping,
+    StoreView,
+    Transaction,
+    Watch,
+)
+from latchstore.cache.memoizing import Memoized
+from tests.interrupts.operations import GROUPS, OPERATIONS, subject_for
+from tests.interrupts.subjects import TIMEOUT
+from tests.reentry.caller import Caller
 from tests.reentry.calls import CALLS, DISTURBING, OF_CACHES, SLOW
 from tests.reentry.pairs import Count, comes_in, run
 from tests.reentry.ways import WAYS
@@ -64,6 +82,125 @@ def run_all(operation: str, names: list[str], way: str, other: ThreadPoolExecuto
         names = names[found.made :]
         stride = max(1, found.passed // (len(names) + MORE))
     return count
+
+
+# -- what the tables have ------------------------------------------------------------------------------
+
+#: The classes all of whose methods the tables have to call.
+CLASSES = (
+    DictMemoryStore,
+    Transaction,
+    Snapshot,
+    Watch,
+    EventManager,
+    Cache,
+    StoreMapping,
+    StoreView,
+    Memoized,
+)
+
+#: What they need not call.
+LEFT_OUT = {
+    "check": "looks into everything, and is for tests",
+    "__delattr__": "ends a patch of `emit`, with `unittest.mock`",
+    "__reduce__": "names a function, and touches no store",
+    "__reduce_ex__": "raises that it cannot be pickled",
+    "__get__": "makes a method of a function when it is looked up",
+    "__set_name__": "is called when a class is defined",
+}
+
+
+def methods(cls: type) -> dict[str, CodeType]:
+    """Return public methods and properties of a class, and the special methods that are ours."""
+    found = {}
+    for name in dir(cls):
+        member = inspect.getattr_static(cls, name)
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        code = getattr(function, "__code__", None)
+        if code is None or (name.startswith("_") and not name.endswith("__")):
+            continue
+        if not name.startswith("_") or "latchstore" in code.co_filename:
+            found[name] = code
+    return found
+
+
+def entered_by(calls: Iterable[Callable[[], object]]) -> set[CodeType]:
+    """Make calls; return what was entered in this thread."""
+    entered = set()
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            entered.add(frame.f_code)
+
+    for call in calls:
+        sys.setprofile(profile)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+    return entered
+
+
+def called_inside() -> Iterator[Callable[[], object]]:
+    """Yield each call of the table, in a transaction if it is about the one that is open."""
+    for name in CALLS:
+        subject = subject_for("cache: get" if name in OF_CACHES else "from_bytes")
+        caller = Caller(subject, [name])
+        if name.startswith("of the open one"):
+            with subject.store.transaction():
+                yield caller.call
+        else:
+            yield caller.call
+        caller.end()
+        assert caller.wrong == []
+        subject.store.close(TIMEOUT)
+
+
+def operated() -> Iterator[Callable[[], object]]:
+    """Yield each operation of the other table."""
+    for name, operation in OPERATIONS.items():
+        subject = subject_for(name)
+        yield lambda operation=operation, subject=subject: operation(subject)  # type: ignore[misc]
+        for undo in subject.undo:
+            undo()
+        subject.store.connect()
+        subject.store.close(TIMEOUT)
+
+
+@pytest.mark.parametrize("table", [called_inside, operated])
+def test_each_public_method_is_in_the_table(table: Callable[[], Iterator[Callable[[], Any]]]) -> None:
+    entered = entered_by(table())
+    missing = {
+        f"{cls.__name__}.{name}"
+        for cls in CLASSES
+        for name, code in methods(cls).items()
+        if code not in entered and name not in LEFT_OUT
+    }
+    assert missing == set()
+    assert LEFT_OUT.keys() <= {name for cls in CLASSES for name in methods(cls)}
+
+
+def test_a_pair_by_itself() -> None:
+    """By the command that a failure prints."""
+    words = [
+        "--operation",
+        "multiset",
+        "--call",
+        "from_bytes",
+        "--call",
+        "len",
+        "--stride",
+        "7",
+        "--most",
+        "3",
+    ]
+    command = [sys.executable, "-m", "tests.reentry.process", "signal handler", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 calls, 0 of them refused")
+
+
+# -- each pair -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(300)

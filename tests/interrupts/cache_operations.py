@@ -57,6 +57,25 @@ def read_by_way_of_the_cache(subject: CacheSubject) -> None:
     cache.stats()
 
 
+def looked_at(subject: CacheSubject) -> None:
+    cache = subject.cache
+    assert cache
+    assert cache["moves"] == 2
+    for view in (cache.keys(), cache.values()):
+        list(view)
+    assert (cache.codec, cache.store, cache.max_entries, cache.max_bytes).count(None) < 3
+    repr(cache)
+
+
+def updated(subject: CacheSubject) -> None:
+    subject.cache.update({"moves": 5, "new": 6})
+    del subject.cache["moves"]
+
+
+def in_a_namespace(subject: CacheSubject) -> None:
+    subject.cache.namespace("inner").get("missing")
+
+
 def read_what_others_wrote(subject: CacheSubject) -> None:
     subject.store.set_data("moves", b"7")
     assert subject.cache.get("moves") == 7
@@ -88,12 +107,17 @@ def double(number: int) -> int:
 def remembered(subject: CacheSubject) -> None:
     remembering = subject.cache.memoize(tags=["tag"], name="double")(double)
     assert remembering(1) == remembering(1) == 2
+    assert remembering.cache_key(1)
+    remembering.cache_info()
+    repr(remembering)
     remembering.invalidate(1)
+    remembering.cache_clear()
 
 
 def another_cache(subject: CacheSubject) -> None:
     # By the same clock: one that is made in part, and kept by a traceback, may yet sweep what is over.
-    Cache(subject.store, codec="pickle", max_entries=100, clock=lambda: subject.now).close()
+    with Cache(subject.store, codec="pickle", max_entries=100, clock=lambda: subject.now) as cache:
+        assert cache
 
 
 def failing_set(subject: CacheSubject) -> None:
@@ -117,11 +141,15 @@ CACHE: dict[str, Callable[[Any], object]] = {
     "cache: get, missing": missed,
     "cache: get, what others wrote": read_what_others_wrote,
     "cache: reads": read_by_way_of_the_cache,
+    "cache: looked at": looked_at,
+    "cache: update": updated,
+    "cache: namespace": in_a_namespace,
     "cache: delete": lambda subject: subject.cache.delete("goes"),
     "cache: pop": lambda subject: subject.cache.pop("goes"),
     "cache: popitem": lambda subject: subject.cache.popitem(),
     "cache: setdefault": lambda subject: subject.cache.setdefault("new", 5),
     "cache: clear": lambda subject: subject.cache.clear(),
+    "cache: delete_glob": lambda subject: subject.cache.delete_glob("mov*"),
     "cache: invalidate_tag": lambda subject: subject.cache.invalidate_tag("tag"),
     "cache: sweep": swept,
     "cache: get_or_load": lambda subject: subject.cache.get_or_load("new", lambda key: 5),

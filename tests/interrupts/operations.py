@@ -12,10 +12,12 @@ from typing import Any
 
 from latchstore import (
     DictMemoryStore,
+    EventManager,
     RevisionMismatchError,
     StoreDeleteEvent,
     StoreSetEvent,
     TransactionConflictError,
+    TransactionError,
 )
 from latchstore.engine.inspection import dispatcher_of
 from tests.interrupts.cache_operations import CACHE, CACHE_OPTIONS
@@ -94,6 +96,17 @@ def snapshot(subject: Subject) -> None:
         assert sorted(view.query_keys(kind="a")) == ["goes", "moves"]
 
 
+def snapshot_looked_at(subject: Subject) -> None:
+    with subject.store.snapshot() as view:
+        assert "goes" in view
+        assert len(view) == len(view.mapping("raw"))
+        view.info()
+        repr(view)
+        view.disconnect()
+        view.connect()
+        assert view.is_connected()
+
+
 def watched(subject: Subject) -> None:
     store = subject.store
     before = store.stats()["revision"]
@@ -122,11 +135,29 @@ def read(subject: Subject) -> None:
     len(store)
     store.info()
     store.stats()
+    assert "goes" in store
+    store.is_connected()
 
 
 def opened_and_closed(subject: Subject) -> None:
     subject.store.close(TIMEOUT)
     subject.store.connect()
+
+
+def entered(subject: Subject) -> None:
+    with subject.store:
+        pass
+    subject.store.connect()
+
+
+def mapping_read(subject: Subject) -> None:
+    mapping = subject.store.mapping("raw")
+    assert "goes" in mapping
+    assert mapping["goes"] == mapping.get("goes") == b"1"
+    assert mapping.codec
+    repr(mapping)
+    for view in (mapping.keys(), mapping.values(), mapping.items()):
+        list(view)
 
 
 def failing(call: Callable[[DictMemoryStore], object], *errors: type[Exception]) -> Operation:
@@ -151,6 +182,21 @@ def failing_inner_block(store: DictMemoryStore) -> None:
         with contextlib.suppress(KeyError), store.transaction():
             store.delete("goes")
             store.delete("missing")
+
+
+def read_in_blocks(store: DictMemoryStore) -> None:
+    with store.transaction() as tx, tx.transaction():
+        assert "goes" in tx
+        assert list(tx.glob("*s"))
+        assert tx.default_codec
+        assert tx.is_connected()
+        tx.info()
+        repr(tx)
+        tx.disconnect()
+        tx.connect()
+        with contextlib.suppress(TransactionError):
+            tx.flush()
+    tx.close()
 
 
 def conflict(store: DictMemoryStore) -> None:
@@ -204,6 +250,8 @@ def watch_iterated(subject: Subject) -> None:
     for change in changes:
         if change.key == "moves":  # type: ignore[union-attr]
             changes.close()
+    assert changes.closed
+    assert changes
     changes.close()
 
 
@@ -216,6 +264,18 @@ def listeners_and_classes(subject: Subject) -> None:
     subject.undo.append(lambda: manager.enable(StoreDeleteEvent))
     manager.disable(StoreDeleteEvent)
     manager.enable(StoreDeleteEvent)
+
+
+def looked_at(subject: Subject) -> None:
+    """Read from an event manager, and one of its own."""
+    manager = subject.manager
+    assert manager.get_event() is not None
+    manager.get_event(Ping)
+    manager.get_event_hierarchy(Ping)
+    manager.get_listeners(StoreSetEvent)
+    manager.is_enabled(Ping)
+    manager.set_trace(None)
+    EventManager().register(Ping)
 
 
 def many_read(subject: Subject) -> None:
@@ -337,6 +397,7 @@ GROUPS: dict[str, dict[str, Operation]] = {
         "transaction, failing": failing(failing_block, KeyError),
         "transaction, failing inside": failing(failing_inner_block),
         "transaction, in conflict": failing(conflict, TransactionConflictError),
+        "transaction, reads": lambda subject: read_in_blocks(subject.store),
         "transaction, delete inside": set_in_blocks,
         "transaction, evict inside": evicted_in_a_transaction,
         "transaction, dropped by a generator": dropped_by_its_generator,
@@ -351,6 +412,7 @@ GROUPS: dict[str, dict[str, Operation]] = {
     },
     "snapshots and watches": {
         "snapshot": snapshot,
+        "snapshot looked at": snapshot_looked_at,
         "snapshot closed twice": snapshot_closed_twice,
         "snapshot dropped": snapshot_dropped,
         "watch": watched,
@@ -363,6 +425,7 @@ GROUPS: dict[str, dict[str, Operation]] = {
         "listening": listening,
         "disable and enable": listeners_and_classes,
         "emit": lambda subject: subject.manager.emit(Ping()),
+        "event manager looked at": looked_at,
         "flush": lambda subject: subject.store.flush(TIMEOUT),
         "thread of events begun again": begun_again,
         "call_later": called_later,
@@ -375,11 +438,13 @@ GROUPS: dict[str, dict[str, Operation]] = {
     "lifecycle": {
         "disconnect": lambda subject: subject.store.disconnect(),
         "close and connect": opened_and_closed,
+        "with store": entered,
         "close while events pend": closed_while_events_pend,
         "save": saved,
         "load": loaded,
     },
     "mappings": {
+        "mapping, reads": mapping_read,
         "mapping, set": lambda subject: subject.store.mapping("raw").__setitem__("moves", b"new"),
         "mapping, pop": lambda subject: subject.store.mapping("raw").pop("goes"),
         "mapping, update": lambda subject: subject.store.mapping("json").update({"moves": [1], "new": None}),
@@ -396,7 +461,7 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 #: What leaves the store closed if it is struck in the middle; nothing else is changed by it.
-LEAVES_CLOSED = ("close and connect", "close while events pend")
+LEAVES_CLOSED = ("close and connect", "with store", "close while events pend")
 
 
 def group_of(name: str) -> str:

@@ -238,7 +238,10 @@ TRANSACTIONS: dict[str, Call] = {
     "of the open one: exists, in": in_block(lambda tx: (tx.exists("stays"), "new" in tx)),
     "of the open one: query, glob": in_block(lambda tx: (list(tx.query(kind="b")), list(tx.glob("new*")))),
     "of the open one: len, info": in_block(lambda tx: (len(tx), tx.info(), repr(tx), tx.is_connected())),
-    "of the open one: revision": in_block(lambda tx: (tx.revision, tx.optimistic, tx.notes)),
+    "of the open one: connect, close": in_block(lambda tx: (tx.connect(), tx.disconnect(), tx.close())),
+    "of the open one: revision": in_block(
+        lambda tx: (tx.revision, tx.optimistic, tx.notes, tx.default_codec)
+    ),
     "of the open one: on_commit": in_block(lambda tx: (tx.on_commit(list), tx.on_rollback(list))),
     "of the open one: transaction": in_block(lambda tx: tx.transaction().__enter__().rollback()),
     "of the open one: flush": in_block(lambda tx: tx.flush()),
@@ -281,6 +284,8 @@ def watch_read(caller: Caller) -> None:
 def watch_iterated(caller: Caller) -> None:
     with caller.subject.store.watch("goes") as changes:
         changes.close()
+        assert changes.closed
+        assert changes
         assert list(changes) == []
 
 
@@ -303,6 +308,11 @@ SNAPSHOTS: dict[str, Call] = {
         list(caller.view.glob("*")),
     ),
     "of a snapshot: len, info": lambda caller: (len(caller.view), caller.view.info(), repr(caller.view)),
+    "of a snapshot: connect, disconnect": lambda caller: (
+        caller.view.connect(),
+        caller.view.disconnect(),
+        caller.view.is_connected(),
+    ),
     "of a snapshot: multiget": lambda caller: list(caller.view.multiget(["goes", "stays"])),
     "of a snapshot: mapping": lambda caller: dict(caller.view.mapping("raw")),
     "of a snapshot: to_bytes": lambda caller: (caller.view.to_bytes("goes"), "new" in caller.view),
@@ -437,10 +447,15 @@ def memoized(caller: Caller) -> None:
     assert repr(remembering)
 
 
+def another_cache(caller: Caller) -> None:
+    with Cache(caller.subject.store, codec="pickle", max_entries=1_000) as cache:
+        assert cache
+
+
 CACHES: dict[str, Call] = {
     "cache: get": lambda caller: caller.cache.get("goes"),
     "cache: []": lambda caller: caller.cache["stays"],
-    "cache: in, len": lambda caller: ("goes" in caller.cache, len(caller.cache)),
+    "cache: in, len": lambda caller: ("goes" in caller.cache, len(caller.cache), bool(caller.cache)),
     "cache: iter, keys": lambda caller: (list(caller.cache), list(caller.cache.keys())),
     "cache: items, values": lambda caller: (list(caller.cache.items()), list(caller.cache.values())),
     "cache: get_many": lambda caller: caller.cache.get_many(["goes", "moves"]),
@@ -468,9 +483,7 @@ CACHES: dict[str, Call] = {
     "cache: get_many_or_load": loaded_many,
     "cache: memoize": memoized,
     "cache: namespace": lambda caller: caller.cache.namespace("inner").set("key", 10),
-    "cache: another one": lambda caller: Cache(
-        caller.subject.store, codec="pickle", max_entries=1_000
-    ).close(),
+    "cache: another one": another_cache,
 }
 
 # -- what opens, closes and empties -------------------------------------------------------------------

@@ -128,8 +128,10 @@ def run(
         _look(name, caller, failure, before, other, disturbed=not DISTURBING.isdisjoint(calls))
     except Exception as error:
         count = Count(caller.made, caller.refused, [*caller.wrong, shown(error)])
-    where = f"{name}, {way}{', contended' if contended else ''}, {' '.join(calls[:1])}, {first}+{stride}"
-    count.wrong = [f"{where}: {wrong}" for wrong in count.wrong]
+    words = ["python -m tests.reentry.process", f"'{way}'", *(["--contended"] if contended else [])]
+    words += [f"--operation '{name}' --first {first} --stride {stride} --most {most}"]
+    words += [f"--call '{call}'" for call in calls]
+    count.wrong = [f"{wrong}\nafter {caller.made} calls of: {' '.join(words)}" for wrong in count.wrong]
     return count
 
 

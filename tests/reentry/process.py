@@ -1,5 +1,8 @@
 """One way of calls in a process of its own: ``python -m tests.reentry.process WAY [--contended] ...``.
 
+With ``--call`` one operation is run once, with only these calls in the middle of it, in turn: that is the
+command that a failure prints.
+
 Prints a line of JSON for each operation and group of calls: how many calls were made in the middle of it,
 how many of them were refused, and what was wrong. The process ends with a traceback of all threads if one of
 these takes longer than any wait may; whoever has started it goes on with the next.
@@ -11,14 +14,16 @@ import argparse
 import faulthandler
 import json
 import random
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from tests.interrupts.operations import OPERATIONS
 from tests.interrupts.process import names_of
 from tests.reentry.caller import MOST
-from tests.reentry.calls import GROUPS, SLOW
+from tests.reentry.calls import CALLS, GROUPS, SLOW
 from tests.reentry.pairs import comes_in, run
 from tests.reentry.ways import WAYS
 
@@ -76,13 +81,44 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run_one(options: argparse.Namespace) -> int:
+    """Run one operation with some calls; return 1 if anything was wrong."""
+    if options.operation not in OPERATIONS:
+        sys.exit(f"--call needs the --operation in the middle of which they come, one of: {[*OPERATIONS]}")
+    faulthandler.dump_traceback_later(WATCHDOG, exit=True)
+    with ThreadPoolExecutor(1) as other:
+        count = run(
+            options.operation,
+            options.call,
+            options.way,
+            other,
+            contended=options.contended,
+            stride=options.stride,
+            first=options.first,
+            most=options.most,
+        )
+    faulthandler.cancel_dump_traceback_later()
+    print(
+        f"{count.made} calls, {count.refused} of them refused, at {count.passed} places",
+        *count.wrong,
+        sep="\n",
+    )
+    return bool(count.wrong)
+
+
 def main() -> None:
     """Do what the words say."""
     reader = parser()
     reader.add_argument("way", choices=WAYS)
     reader.add_argument("--contended", action="store_true")
     reader.add_argument("--begin", type=int, default=0, help="how many jobs are left out")
+    reader.add_argument("--call", choices=CALLS, action="append", help="only these, in one operation")
+    reader.add_argument("--first", type=int, default=0, help="at which place first, with --call")
+    reader.add_argument("--stride", type=int, default=1, help="at each how manieth place, with --call")
+    reader.add_argument("--most", type=int, default=MOST, help="how many calls at most, with --call")
     options = reader.parse_args()
+    if options.call:
+        sys.exit(run_one(options))
     deadline = time.monotonic() + options.seconds
     strides: dict[str, int] = {}
     todo = jobs(names_of(options.operation), options.rounds, options.seed)

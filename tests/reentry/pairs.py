@@ -12,8 +12,9 @@ from tests.interrupts.checks import outcomes_of
 from tests.interrupts.helper import shown
 from tests.interrupts.operations import LEAVES_CLOSED, OPERATIONS, group_of, subject_for
 from tests.interrupts.subjects import BESIDE, TIMEOUT, CacheSubject, Change, replayed
+from tests.reentry.cache_calls import OWN
 from tests.reentry.caller import MOST, Caller
-from tests.reentry.calls import DISTURBING, FLUSHING, FOR_ALL_THREADS, OWN
+from tests.reentry.calls import DISTURBING, FLUSHING, FOR_ALL_THREADS
 from tests.reentry.ways import WAYS
 
 #: Seconds that a call may wait for a lock: one that does so has waited for its own thread.

@@ -241,6 +241,13 @@ def test_what_ends_the_transaction_of_a_removal_does_not_keep_out_later_loads(
     assert count.made > 10
 
 
+def test_clearing_a_mapping_passes_over_what_is_deleted_meanwhile(other: ThreadPoolExecutor) -> None:
+    """By a call in the middle of it, which is a part of the same transaction."""
+    count = run("mapping, clear", ["cache: set", "cache: delete"], "signal handler", other)
+    assert count.wrong == []
+    assert count.made > 10
+
+
 def test_flush_while_this_thread_starts_the_one_of_events_is_refused(other: ThreadPoolExecutor) -> None:
     """One call alone: what comes before would have the thread started already."""
     name = "thread of events begun again"

@@ -43,9 +43,12 @@ def comes_in(call: str, name: str, way: str, contended: bool) -> bool:
     """Tell whether a call may come in the middle of an operation.
 
     Not what closes or empties the store, if other threads use it, or the operation waits for something that
-    is there; nor what waits for a listener that waits for the end of the operation.
+    is there; nor what waits for a listener that waits for the end of the operation, or opens the store
+    again while that waits until it is closed.
     """
-    if name in WAYS[way].not_in or (call in FLUSHING and name == "close while events pend"):
+    if name in WAYS[way].not_in:
+        return False
+    if name == "close while events pend" and call in {*FLUSHING, "disconnect, connect"}:
         return False
     return not (
         call in FOR_ALL_THREADS and (contended or name in LEAVES_CLOSED or "wait" in name or "load" in name)

@@ -216,7 +216,10 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
         """Remove all keys in one transaction."""
         with self._mapped.transaction("clear"):
             for key in list(self):
-                del self[key]
+                try:
+                    del self[key]
+                except KeyError:
+                    continue  # by a signal handler or a finalizer, whose calls are a part of the block
 
 
 class _Items(ItemsView[str, V]):

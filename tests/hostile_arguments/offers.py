@@ -162,36 +162,68 @@ def closed_stream() -> io.BytesIO:
 
 
 def broken_off() -> Iterator[str]:
-    yield "fine"
+    yield "kept"
     raise HostileError("an iterable breaks off")
 
 
 @dataclass(frozen=True)
 class Offer:
-    """An argument: what it is, how it is made for a store, whether it may be taken, and as what."""
+    """An argument: what it is, how it is made for a store, whether it may be taken, and as what.
+
+    Attributes
+    ----------
+    good : bool or None
+        None: the call may take or leave it.
+    error, shown
+        What a call raises that does not take it, and what the message shows of it; anything if None.
+    """
 
     name: str
-    make: Callable[[DictMemoryStore], Any]
-    #: None: the call may take or leave it.
+    make: Callable[[Any], Any]
     good: bool | None
     value: Any = None
+    error: type[Exception] | None = None
+    shown: str = ""
 
     def __repr__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an argument may be: what is tried one after the other, and what examples are drawn from.
+
+    Attributes
+    ----------
+    offers : tuple of Offer
+        Those that are tried alone; the first one is good.
+    named : str
+        How an error names the argument, as a regular expression; by its own name if empty.
+    drawn : strategy
+        Of offers; one of those above if None.
+    """
+
+    offers: tuple[Offer, ...]
+    named: str = ""
+    drawn: st.SearchStrategy[Offer] | None = None
+
+    @property
+    def strategy(self) -> st.SearchStrategy[Offer]:
+        return st.sampled_from(self.offers) if self.drawn is None else self.drawn
 
 
 def good(name: str, value: Any) -> Offer:
     return Offer(name, lambda store: value, True, value)
 
 
-def bad(name: str, value: Any) -> Offer:
-    return Offer(name, lambda store: value, False)
+def bad(name: str, value: Any, error: type[Exception] = TypeError) -> Offer:
+    return Offer(name, lambda store: value, False, error=error, shown=repr(value))
 
 
 RAISING = Offer("raising", lambda store: Raising(), False)
 KEYS = (
-    good("'fine'", "fine"),
     good("'kept'", "kept"),
+    good("'fine'", "fine"),
     good("empty", ""),
     good("NUL", "a\0b"),
     good("surrogate", "\ud800"),
@@ -210,7 +242,7 @@ METADATA = (
     Offer("in itself", lambda store: in_itself(), True),
     Offer("a raising value", lambda store: {"kind": Raising()}, True),
     Offer("a calling value", lambda store: {"kind": Calling(store)}, True),
-    bad("no str for a name", {1: 2}),
+    Offer("no str for a name", lambda store: {"n": 1, 7.5: 2}, False, error=TypeError, shown="7.5"),
     bad("None", None),
     bad("text", "text"),
     bad("pairs", [("kind", 1)]),
@@ -246,21 +278,28 @@ ODD = (bad("text", "1"), bad("a list", []), bad("half", 0.5), bad("True", True),
 SIZES = (
     good("1", 1),
     good("7", 7),
-    bad("0", 0),
-    bad("-1", -1),
+    bad("0", 0, ValueError),
+    bad("-1", -1, ValueError),
     good("10**30", 10**30),
     bad("None", None),
     *ODD,
 )
-COUNTS = (good("1", 1), good("7", 7), bad("0", 0), bad("10**30", 10**30), bad("-1", -1), *ODD)
-TRIES = (good("1", 1), bad("0", 0), bad("-1", -1), bad("None", None), *ODD)
-REVISIONS = (good("None", None), bad("-1", -1), *ODD)
+COUNTS = (
+    good("1", 1),
+    good("7", 7),
+    bad("0", 0, ValueError),
+    bad("10**30", 10**30, ValueError),
+    bad("-1", -1, ValueError),
+    *ODD,
+)
+TRIES = (good("1", 1), bad("0", 0, ValueError), bad("-1", -1, ValueError), bad("None", None), *ODD)
+REVISIONS = (good("None", None), bad("-1", -1, ValueError), *ODD)
 BOUNDS = (good("None", None), good("-2", -2), good("10**30", 10**30), *ODD)
 SECONDS = (
     good("0", 0),
     good("0.01", 0.01),
-    bad("-1", -1),
-    bad("nan", math.nan),
+    bad("-1", -1, ValueError),
+    bad("nan", math.nan, ValueError),
     bad("text", "1"),
     bad("True", True),
     RAISING,
@@ -268,19 +307,8 @@ SECONDS = (
 NOTES = (good("''", ""), good("'1'", "1"), Offer("odd str", lambda store: OddString("odd"), True), *ODD[1:])
 
 key, metadata, data, content, size, count, tries, revision, bound, seconds, notes = map(
-    st.sampled_from, (KEYS, METADATA, DATA, BYTES, SIZES, COUNTS, TRIES, REVISIONS, BOUNDS, SECONDS, NOTES)
+    Kind, (KEYS, METADATA, DATA, BYTES, SIZES, COUNTS, TRIES, REVISIONS, BOUNDS, SECONDS, NOTES)
 )
-
-
-def both(first: Offer, second: Offer) -> Offer:
-    """Return a pair: a value."""
-    name = f"({first}, {second})"
-    return Offer(
-        name, lambda store: (first.make(store), second.make(store)), all_of((first, second)), first.value
-    )
-
-
-value = st.builds(both, data, metadata) | st.sampled_from((bad("None", None), bad("3", (1, 2, 3)), RAISING))
 
 
 def all_of(offers: Iterable[Offer]) -> bool | None:
@@ -289,18 +317,74 @@ def all_of(offers: Iterable[Offer]) -> bool | None:
     return False if False in verdicts else None if None in verdicts else True
 
 
-def listed(offers: list[Offer]) -> Offer:
-    return Offer(f"{offers}", lambda store: [each.make(store) for each in offers], all_of(offers), offers)
+def wrong(offers: Iterable[Offer]) -> Iterator[Offer]:
+    """Yield those that are not taken."""
+    return (offer for offer in offers if offer.good is False)
 
 
-def several(one: st.SearchStrategy[Offer]) -> st.SearchStrategy[Offer]:
-    wrong = (bad("text", "ab"), bad("bytes", b"ab"), bad("7", 7), RAISING)
-    return st.lists(one, max_size=3).map(listed) | st.sampled_from((*wrong, BROKEN_OFF))
+def both(first: Offer, second: Offer) -> Offer:
+    """Return a pair: a value."""
+    culprit = next(wrong((first, second)), first)
+    return Offer(
+        f"({first}, {second})",
+        lambda store: (first.make(store), second.make(store)),
+        all_of((first, second)),
+        first.value,
+        culprit.error,
+        culprit.shown,
+    )
 
+
+NO_VALUES = (
+    bad("None", None),
+    bad("bytes", b"bytes"),
+    bad("a dict", {"data": b"", "metadata": {}}),
+    bad("()", (), ValueError),
+    bad("one", (b"data",), ValueError),
+    bad("three", (b"data", {}, 3), ValueError),
+    RAISING,
+)
+value = Kind(
+    (
+        both(DATA[0], METADATA[0]),
+        *(both(each, METADATA[0]) for each in wrong(DATA)),
+        *(both(DATA[0], each) for each in wrong(METADATA)),
+        *NO_VALUES,
+    ),
+    "value|data|metadata",
+    st.builds(both, data.strategy, metadata.strategy) | st.sampled_from(NO_VALUES),
+)
 
 BROKEN_OFF = Offer("broken off", lambda store: broken_off(), False)
+NO_ITERABLES = (bad("text", "ab"), bad("bytes", b"ab"), bad("7", 7), RAISING, BROKEN_OFF)
+
+
+def listed(offers: list[Offer]) -> Offer:
+    culprit = next(wrong(offers), BROKEN_OFF)
+    make = lambda store: [each.make(store) for each in offers]  # noqa: E731
+    return Offer(f"{offers}", make, all_of(offers), offers, culprit.error, culprit.shown)
+
+
+def several(one: Kind, named: str = "") -> Kind:
+    """Return what an iterable of such things may be: two good ones, one with something wrong, or none."""
+    fine = one.offers[0]
+    return Kind(
+        (listed([fine, fine]), *(listed([fine, each]) for each in wrong(one.offers)), *NO_ITERABLES),
+        named,
+        st.lists(one.strategy, max_size=3).map(listed) | st.sampled_from(NO_ITERABLES),
+    )
+
+
 keys = several(key)
-names = st.just(good("None", None)) | keys
+values = several(value, "values?|datas?|metadatas?")
+names = Kind((good("None", None), *keys.offers), "", st.just(good("None", None)) | keys.strategy)
+
+
+def drawn(chosen: st.DataObject, kinds: dict[str, Kind]) -> dict[str, Offer]:
+    """Draw an offer for each argument."""
+    return chosen.draw(
+        st.fixed_dictionaries({name: kind.strategy for name, kind in kinds.items()}), "arguments"
+    )
 
 
 def exhaust(result: Any) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from hypothesis import strategies as st
 from readerwriterlock import rwlock
 
 from latchstore import (
@@ -23,12 +22,14 @@ from latchstore.cache.policies import LRU
 from latchstore.contract.codec import RawCodec
 from latchstore.engine.locks import ReadWriteLock
 from tests.hostile_arguments.offers import (
+    COUNTS,
     METADATA,
     ODD,
     RAISING,
     SECONDS,
     Calling,
     HostileError,
+    Kind,
     OddInteger,
     OddString,
     Offer,
@@ -51,10 +52,20 @@ from tests.hostile_arguments.offers import (
     size,
     tries,
     value,
+    values,
 )
 
+#: A path that can be checked, and no more.
+NOWHERE = Offer("nowhere", lambda store: "nowhere/at/all", None)
+
+
+def none_or(offers: Iterable[Offer]) -> Kind:
+    """Return what may be None as well."""
+    return Kind((good("None", None), *(each for each in offers if each.name != "None")))
+
+
 #: What is called: the method, and what each argument is drawn from.
-READS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+READS: dict[str, dict[str, Kind]] = {
     "get": {"key": key},
     "get_data": {"key": key},
     "get_data_range": {"key": key, "start": bound, "end": bound},
@@ -67,7 +78,7 @@ READS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     "query": {"select": names},
     "glob": {"pattern": key},
 }
-WRITES: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+WRITES: dict[str, dict[str, Kind]] = {
     "set": {"key": key, "value": value, "buffer_size": size, "if_revision": revision},
     "set_data": {"key": key, "data": data, "buffer_size": size, "if_revision": revision},
     "set_metadata": {"key": key, "metadata": metadata, "if_revision": revision},
@@ -75,12 +86,25 @@ WRITES: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     "delete": {"key": key, "if_revision": revision},
     "evict": {"key": key, "cause": key, "if_revision": revision},
     "from_bytes": {"key": key, "data": content, "buffer_size": size, "if_revision": revision},
-    "multiset": {"keys": keys, "values": several(value), "buffer_size": size},
-    "multiset_data": {"keys": keys, "datas": several(data), "buffer_size": size},
-    "multiset_metadata": {"keys": keys, "metadatas": several(metadata)},
-    "multiupdate_metadata": {"keys": keys, "metadatas": several(metadata)},
+    "multiset": {"keys": keys, "values": values, "buffer_size": size},
+    "multiset_data": {"keys": keys, "datas": several(data, "datas?"), "buffer_size": size},
+    "multiset_metadata": {"keys": keys, "metadatas": several(metadata, "metadatas?")},
+    "multiupdate_metadata": {"keys": keys, "metadatas": several(metadata, "metadatas?")},
 }
-OTHERS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+NO_PATHS = (bad("None", None), bad("7.0", 7.0), bad("NUL", "a\0b", ValueError), RAISING)
+path = Kind((NOWHERE, *NO_PATHS))
+this_file = Kind((Offer("this file", lambda store: __file__, None), *NO_PATHS))
+FILES: dict[str, dict[str, Kind]] = {
+    "from_file": {"key": key, "path": this_file, "buffer_size": size, "if_revision": revision},
+    "to_file": {"key": key, "path": path, "buffer_size": size},
+}
+
+#: Of stores that have something to wait for.
+DELIVERED: dict[str, dict[str, Kind]] = {
+    "flush": {"timeout": Kind((good("20", 20), *SECONDS[2:])), "revision": revision},
+    "close": {"timeout": Kind((good("20", 20), *SECONDS[2:]))},
+}
+OTHERS: dict[str, dict[str, Kind]] = {
     "add_index": {"name": key},
     "remove_index": {"name": key},
     "transaction": {"notes": notes, "timeout": seconds},
@@ -88,14 +112,14 @@ OTHERS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     "transactional": {"notes": notes, "tries": tries, "timeout": seconds},
     "watch": {
         "glob": key,
-        "filter": metadata | st.just(good("None", None)),
+        "filter": none_or(METADATA),
         "since": revision,
         "max_buffer": count,
-        "on_overflow": st.sampled_from((good("drop", "drop"), good("coalesce", "coalesce"), *ODD)),
+        "on_overflow": Kind((good("drop", "drop"), good("coalesce", "coalesce"), *ODD)),
     },
-    "wait_for_key": {"key": key, "timeout": st.sampled_from(SECONDS)},
+    "wait_for_key": {"key": key, "timeout": Kind(SECONDS)},
     "wait_for": {
-        "predicate": st.sampled_from(
+        "predicate": Kind(
             (
                 good("yes", lambda: True),
                 good("no", lambda: False),
@@ -104,13 +128,12 @@ OTHERS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
                 RAISING,
             )
         ),
-        "timeout": st.sampled_from(SECONDS),
+        "timeout": Kind(SECONDS),
     },
-    "flush": {"timeout": st.just(good("20", 20)) | st.sampled_from(SECONDS[2:]), "revision": revision},
-    "close": {"timeout": st.just(good("20", 20)) | st.sampled_from(SECONDS[2:])},
+    **DELIVERED,
     "call_later": {
         "seconds": seconds,
-        "function": st.sampled_from(
+        "function": Kind(
             (
                 good("one", lambda: None),
                 Offer("calling", lambda store: Calling(store).call, True),
@@ -121,7 +144,7 @@ OTHERS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
         ),
     },
     "mapping": {
-        "codec": st.sampled_from(
+        "codec": Kind(
             (
                 good("'json'", "json"),
                 Offer("one", lambda store: RawCodec(), True),
@@ -132,15 +155,17 @@ OTHERS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
             )
         )
     },
-    "save": {"path": st.sampled_from((bad("None", None), bad("7.0", 7.0), bad("NUL", "a\0b"), RAISING))},
-    "from_file": {"key": key, "path": st.sampled_from((bad("None", None), bad("7.0", 7.0), RAISING))},
-    "to_file": {"key": key, "path": st.sampled_from((bad("None", None), bad("7.0", 7.0), RAISING))},
+    "save": {"path": path},
+    **FILES,
 }
 CALLS = {**READS, **WRITES, **OTHERS}
 
+#: What any store refuses.
+OF_ANY_STORE = {**READS, **WRITES, **FILES}
 
-CONSTRUCTOR: dict[str, st.SearchStrategy[Offer]] = {
-    "event_manager": st.sampled_from(
+
+CONSTRUCTOR: dict[str, Kind] = {
+    "event_manager": Kind(
         (
             good("None", None),
             Offer("one", lambda store: EventManager(), True),
@@ -150,8 +175,8 @@ CONSTRUCTOR: dict[str, st.SearchStrategy[Offer]] = {
         )
     ),
     "indexes": keys,
-    "lock_timeout": seconds | st.just(bad("None", None)),
-    "lock_class": st.sampled_from(
+    "lock_timeout": Kind((*SECONDS, bad("None", None))),
+    "lock_class": Kind(
         (
             good("ours", ReadWriteLock),
             good("a library's", rwlock.RWLockWrite),
@@ -159,8 +184,8 @@ CONSTRUCTOR: dict[str, st.SearchStrategy[Offer]] = {
             *ODD[:3],
         )
     ),
-    "max_pending_events": count | st.just(good("None", None)),
-    "history": st.sampled_from((good("0", 0), good("3", 3), bad("-1", -1), bad("10**30", 10**30), *ODD)),
+    "max_pending_events": none_or(COUNTS),
+    "history": Kind((good("0", 0), good("3", 3), bad("-1", -1), bad("10**30", 10**30), *ODD)),
 }
 
 
@@ -190,24 +215,20 @@ FILTERS = (
     bad("no str for a path", {1: 2}),
     RAISING,
 )
-MANAGER: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+MANAGER: dict[str, dict[str, Kind]] = {
     "connect": {
-        "cls": st.sampled_from(CLASSES),
-        "func": st.sampled_from(FUNCTIONS),
-        "filter": st.sampled_from(FILTERS),
-        "priority": st.sampled_from(
-            (good("0", 0), good("10**30", 10**30), good("True", True), *ODD[:3], RAISING)
-        ),
+        "cls": Kind(CLASSES),
+        "func": Kind(FUNCTIONS),
+        "filter": Kind(FILTERS),
+        "priority": Kind((good("0", 0), good("10**30", 10**30), good("True", True), *ODD[:3], RAISING)),
     },
-    "disconnect": {"cls": st.sampled_from(CLASSES), "func": st.sampled_from(FUNCTIONS)},
-    "emit": {
-        "event": st.sampled_from((Offer("one", lambda store: StoreEvent(store), True), bad("None", None)))
-    },
-    "disable": {"cls": st.sampled_from(CLASSES)},
-    "enable": {"cls": st.sampled_from(CLASSES)},
-    "is_enabled": {"cls": st.sampled_from(CLASSES)},
-    "register": {"cls": st.sampled_from(CLASSES)},
-    "set_trace": {"func": st.sampled_from((good("None", None), bad("7", 7), RAISING))},
+    "disconnect": {"cls": Kind(CLASSES), "func": Kind(FUNCTIONS)},
+    "emit": {"event": Kind((Offer("one", lambda store: StoreEvent(store), True), bad("None", None)))},
+    "disable": {"cls": Kind(CLASSES)},
+    "enable": {"cls": Kind(CLASSES)},
+    "is_enabled": {"cls": Kind(CLASSES)},
+    "register": {"cls": Kind(CLASSES)},
+    "set_trace": {"func": Kind((good("None", None), bad("7", 7), RAISING))},
 }
 
 # -- caches ---------------------------------------------------------------------------------------
@@ -285,18 +306,17 @@ CHANGES = (
 )
 TIMEOUTS = (good("1", 1), good("None", None), good("0", 0), bad("-1", -1), bad("nan", math.nan), *ODD[:2])
 
-object_, period, weight, timeout = map(st.sampled_from, (VALUES, PERIODS, WEIGHTS, TIMEOUTS))
+object_, period, weight, timeout = map(Kind, (VALUES, PERIODS, WEIGHTS, TIMEOUTS))
 tags = keys
-OPTIONS: dict[str, st.SearchStrategy[Offer]] = {
+OPTIONS: dict[str, Kind] = {
     "ttl": period,
     "idle": period,
     "refresh_after": period,
     "weight": weight,
     "tags": tags,
-    # Here None is as good as none.
-    "metadata": st.sampled_from([*(each for each in METADATA if each.name != "None"), good("None", None)]),
+    "metadata": none_or(METADATA),
 }
-keep = st.sampled_from(
+keep = Kind(
     (
         good("None", None),
         good("bool", bool),
@@ -315,20 +335,20 @@ MAPPINGS = (
     bad("None", None),
     RAISING,
 )
-mapping = st.sampled_from(MAPPINGS)
+mapping = Kind(MAPPINGS)
 
 #: What is called, and what each argument is drawn from. All but what is in `CACHE_READS` may write.
-CACHE_READS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+CACHE_READS: dict[str, dict[str, Kind]] = {
     "get": {"key": key},
     "get_many": {"keys": keys},
     "remaining": {"key": key},
 }
-CACHE_CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
+CACHE_CALLS: dict[str, dict[str, Kind]] = {
     **CACHE_READS,
     "set": {"key": key, "value": object_, **OPTIONS},
     "set_many": {"values": mapping, **OPTIONS},
     "add": {"key": key, "value": object_, **OPTIONS},
-    "modify": {"key": key, "function": st.sampled_from(CHANGES), "default": object_, **OPTIONS},
+    "modify": {"key": key, "function": Kind(CHANGES), "default": object_, **OPTIONS},
     "touch": {"key": key, "ttl": period},
     "delete": {"key": key},
     "pop": {"key": key, "default": object_},
@@ -337,7 +357,7 @@ CACHE_CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     "delete_glob": {"pattern": key},
     "get_or_load": {
         "key": key,
-        "loader": st.sampled_from(LOADERS),
+        "loader": Kind(LOADERS),
         "negative_ttl": period,
         "timeout": timeout,
         "keep": keep,
@@ -346,17 +366,22 @@ CACHE_CALLS: dict[str, dict[str, st.SearchStrategy[Offer]]] = {
     },
     "get_many_or_load": {
         "keys": keys,
-        "loader": st.sampled_from(LOADERS_OF_MANY),
+        "loader": Kind(LOADERS_OF_MANY),
         "timeout": timeout,
         "keep": keep,
         **OPTIONS,
     },
     "memoize": {
-        "ttl": period,
-        "key": st.sampled_from((good("None", None), good("one", repr), bad("7", 7), RAISING)),
-        "tags": tags | st.just(good("one", lambda *arguments: ["tag"])),
+        "key": none_or((good("one", repr), bad("7", 7), RAISING)),
+        "name": none_or((good("'name'", "name"), bad("7", 7), bad("a list", []))),
+        "negative_ttl": period,
+        "timeout": timeout,
+        "keep": keep,
+        "stale_on_error": period,
+        **OPTIONS,
+        "tags": Kind((*tags.offers, good("one", lambda *arguments: ["tag"]))),
     },
-    "close": {"timeout": timeout.filter(lambda offer: offer.name != "0")},
+    "close": {"timeout": Kind(tuple(each for each in TIMEOUTS if each.name != "0"))},
 }
 
 
@@ -398,7 +423,7 @@ CACHE_CONSTRUCTOR: dict[str, tuple[Offer, ...]] = {
 }
 
 #: All of them, by the class whose methods they are.
-TABLE: dict[type, dict[str, dict[str, st.SearchStrategy[Offer]]]] = {
+TABLE: dict[type, dict[str, dict[str, Kind]]] = {
     DictMemoryStore: CALLS,
     Transaction: {**READS, **WRITES},
     Snapshot: READS,

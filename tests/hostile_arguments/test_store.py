@@ -28,6 +28,7 @@ from tests.hostile_arguments.offers import (
     Offer,
     all_of,
     check_error,
+    drawn,
     exhaust,
     fuzzing,
     use,
@@ -150,7 +151,7 @@ def told_beforehand(method: str, arguments: dict[str, Offer], existing: set[str]
 @fuzzing
 @given(st.data())
 def test_whatever_is_handed_in(other: ThreadPoolExecutor, method: str, chosen: st.DataObject) -> None:
-    arguments = chosen.draw(st.fixed_dictionaries(CALLS[method]), "arguments")
+    arguments = drawn(chosen, CALLS[method])
     inside = chosen.draw(st.booleans(), "inside a transaction")
     case = Case()
     error = case.call(method, arguments, inside)
@@ -188,7 +189,7 @@ def test_whatever_is_handed_to_a_transaction(
     other: ThreadPoolExecutor, method: str, chosen: st.DataObject
 ) -> None:
     """What fails inside a block leaves the block as it was, and the block goes on."""
-    arguments = chosen.draw(st.fixed_dictionaries(CALLS[method]), "arguments")
+    arguments = drawn(chosen, CALLS[method])
     optimistic = chosen.draw(st.booleans(), "optimistic")
     case = Case()
     with case.store.transaction("fuzz", optimistic=optimistic) as block:
@@ -212,7 +213,7 @@ def test_whatever_is_handed_to_a_transaction(
 def test_whatever_is_handed_to_a_snapshot(
     other: ThreadPoolExecutor, method: str, chosen: st.DataObject
 ) -> None:
-    arguments = chosen.draw(st.fixed_dictionaries(READS[method]), "arguments")
+    arguments = drawn(chosen, READS[method])
     case = Case()
     with case.store.snapshot() as view:
         case.store.delete("kept")
@@ -230,10 +231,10 @@ def test_whatever_is_handed_to_a_snapshot(
 @fuzzing
 @given(st.data())
 def test_whatever_the_constructor_is_handed(argument: str, chosen: st.DataObject) -> None:
-    offer = chosen.draw(CONSTRUCTOR[argument], argument)
+    offer = chosen.draw(CONSTRUCTOR[argument].strategy, argument)
     given_manager = {} if argument == "event_manager" else {"event_manager": EventManager()}
     try:
-        made = DictMemoryStore(**{**given_manager, argument: offer.make(None)})  # type: ignore[arg-type]
+        made = DictMemoryStore(**{**given_manager, argument: offer.make(None)})
     except Exception as error:
         assert not offer.good
         check_error(error, {argument: offer})
@@ -251,7 +252,7 @@ def test_whatever_an_event_manager_is_handed(
     other: ThreadPoolExecutor, method: str, chosen: st.DataObject
 ) -> None:
     """Others are heard all the same."""
-    arguments = chosen.draw(st.fixed_dictionaries(MANAGER[method]), "arguments")
+    arguments = drawn(chosen, MANAGER[method])
     case = Case()
     manager = case.store.event_manager
     try:

@@ -31,6 +31,7 @@ from latchstore.contract.arguments import (
     as_bytes,
     checked_buffer_size,
     checked_iterable,
+    checked_key,
     checked_keys,
     checked_path,
     checked_select,
@@ -394,6 +395,7 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreEvictEvent
             When the change is committed. It is a StoreDeleteEvent; a store without causes emits that.
         """
+        checked_key(cause, "cause")
         condition = {} if if_revision is None else {"if_revision": if_revision}
         self.delete(key, **condition)
 

@@ -321,6 +321,7 @@ def closed_while_events_pend(subject: Subject) -> None:
     subject.manager.connect(StoreSetEvent, listen, priority=1)
     store.multiset(["new", "newer"], [(b"", {}), (b"", {})])
     store.close(TIMEOUT)
+    go_on.set()
     store.connect()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Progress, carry_out
+from latchstore.stress.escaping import visible
 from latchstore.stress.factories import PlanError, checked_factory, named_object, store_factory
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(outcome), indent=2))
     else:
-        print(outcome_text(outcome))
+        print(visible(outcome_text(outcome)))
     _write_files(arguments, result)
     return EXIT_CODES[result.answer]
 
@@ -139,7 +140,7 @@ def run_test(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_json(report), indent=2))
     else:
-        print(report)
+        print(visible(str(report)))
     _write_files(arguments, result)
     return EXIT_CODES[report.answer]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from xml.etree import ElementTree
 
+from latchstore.stress.escaping import visible
 from latchstore.stress.result import Result
 
 
@@ -13,7 +14,7 @@ def write_junit(result: Result, path: str | os.PathLike[str]) -> None:
     suite = ElementTree.Element("testsuite", name="latchstore stress", time=f"{result.seconds:.3f}")
     for workload, checks in result.verdicts.items():
         for check, verdict in checks.items():
-            case = ElementTree.SubElement(suite, "testcase", classname=workload, name=check)
+            case = ElementTree.SubElement(suite, "testcase", classname=visible(workload), name=check)
             if verdict.answer != "valid":
                 kind = "failure" if verdict.answer == "invalid" else "error"
                 _add(case, kind, verdict.answer, f"{verdict.reason}\nagain: {result.command}")
@@ -28,4 +29,5 @@ def write_junit(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def _add(case: ElementTree.Element, kind: str, message: str, text: str) -> None:
-    ElementTree.SubElement(case, kind, message=message).text = text
+    # The library escapes what is markup, and writes all else as it is, though no parser takes some of it.
+    ElementTree.SubElement(case, kind, message=message).text = visible(text)

@@ -17,6 +17,7 @@ from latchstore.stress.factories import PlanError, checked_factory, named_object
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
+from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
 from latchstore.stress.words import outcome_text
 from latchstore.stress.workloads import WORKLOADS, Workload
@@ -97,6 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``stress``; return the exit code."""
+    if arguments.report:
+        try:
+            check_installed()
+        except ModuleNotFoundError as error:
+            print(f"latchstore stress: error: {error}", file=sys.stderr)
+            return BAD_USAGE
     if arguments.test:
         return run_test(arguments)
     try:
@@ -149,8 +156,6 @@ def _write_files(arguments: argparse.Namespace, result: Result) -> None:
     if arguments.history:
         result.history.write(arguments.history)
     if arguments.report:
-        from latchstore.stress.report import write_report
-
         write_report(result, arguments.report)
     if arguments.junit:
         write_junit(result, arguments.junit)

@@ -23,7 +23,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from latchstore.stress.cooperative import begin_run, cooperative
 from latchstore.stress.result import LockEdge, Problem, Step
@@ -93,7 +93,6 @@ class Stage:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self._time = 0
         # The numbers of the bodies, by the numbers of their tasks.
         self._numbers: dict[int, int] = {}
         self.ended: list[Ended | None] = []
@@ -103,8 +102,7 @@ class Stage:
 
         A body that calls it before and after each of its calls has written down which calls overlapped.
         """
-        self._time = max(self._time + 1, int(self.scheduler.clock() * 10**9))
-        return self._time
+        return self.scheduler.tick()
 
     def number(self) -> int | None:
         """Return the number of the body that the calling thread runs; None for all other threads."""
@@ -229,7 +227,7 @@ def run_schedule(
     execution.ended = stage.ended
     execution.blocked = [each._replace(task=stage.number_of(each.task)) for each in scheduler.blocked]
     execution.turns, execution.points = scheduler.turns, scheduler.now
-    execution.steps = [Step(stage.number_of(each.thread), each.where, each.text) for each in scheduler.steps]
+    execution.steps = [replace(each, thread=stage.number_of(each.thread)) for each in scheduler.steps]
     execution.lock_edges = list(scheduler.lock_order.edges())
     return execution
 

@@ -20,6 +20,10 @@ from typing import Any, Literal, NamedTuple
 
 FORMAT = 1
 
+#: The numbers of the threads that make calls before and after the others.
+BEFORE = -1
+AFTER = -2
+
 #: How an operation ended.
 Outcome = Literal["ok", "fail", "info"]
 _OUTCOMES = ("ok", "fail", "info")
@@ -54,7 +58,7 @@ class Operation:
     Attributes
     ----------
     thread : int
-        The number of the thread, from 0.
+        The number of the thread, from 0; `BEFORE` or `AFTER` while no thread runs.
     name : str
         What was called, such as ``"set"``.
     key : str or None
@@ -91,11 +95,29 @@ class Operation:
         """Tell whether this operation had ended before the other began."""
         return self.end is not None and self.outcome != "info" and self.end < other.begin
 
-    def __str__(self) -> str:
+    @property
+    def call(self) -> str:
+        """The call, such as ``"set('a', 1)"``."""
         key = "" if self.key is None else repr(self.key)
         argument = "" if self.argument is None else f"{', ' if key else ''}{self.argument!r}"
-        result = f" -> {self.result!r}" if self.outcome == "ok" else f" ({self.outcome})"
-        return f"thread {self.thread}: {self.name}({key}{argument}){result}"
+        return f"{self.name}({key}{argument})"
+
+    @property
+    def answer(self) -> str:
+        """The answer; how the operation ended if it has none."""
+        return repr(self.result) if self.outcome == "ok" else self.outcome
+
+    @property
+    def who(self) -> str:
+        """The thread; ``"before"`` and ``"after"`` are while no thread runs."""
+        return {BEFORE: "before", AFTER: "after"}.get(self.thread, f"thread {self.thread}")
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.call} {self._ended}"
+
+    @property
+    def _ended(self) -> str:
+        return f"-> {self.answer}" if self.outcome == "ok" else f"({self.outcome})"
 
 
 def environment() -> dict[str, Any]:

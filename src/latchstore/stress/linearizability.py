@@ -26,6 +26,7 @@ Rules of the search:
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from typing import Any, Generic, TypeVar
 
 from latchstore.stress.history import Operation
 from latchstore.stress.models import REFUSED, UNKNOWN, HasOutlook, HasParts, HasReads, Model
-from latchstore.stress.verdict import VALID, Answer, Verdict
+from latchstore.stress.verdict import VALID, Answer, Explanation, Verdict
 
 #: Steps of a model that a search may take before its answer is "unknown".
 BUDGET = 1_000_000
@@ -211,7 +212,7 @@ def check_linearizable(
     for part, found in linearize_parts(calls, model, steps=budget, seconds=seconds):
         if found.answer == "invalid":
             members = (each for each in calls if _part_of(each, model) == part)
-            return _explained(found, members, recorded)
+            return _explained(found, members, recorded, model)
         if found.answer == "unknown":
             at = f", at {recorded[id(found.refused[0])]}" if found.refused else ""
             verdict = Verdict("unknown", f"no answer after {found.steps:,} steps{at}")
@@ -227,7 +228,10 @@ def call_of(operation: Operation) -> Call[Any]:
 
 
 def _explained(
-    found: Linearization[Any], calls: Iterable[Call[Any]], recorded: dict[int, Operation]
+    found: Linearization[Any],
+    calls: Iterable[Call[Any]],
+    recorded: dict[int, Operation],
+    model: Model[Any, Any, Any],
 ) -> Verdict:
     """Say what could not be put into any order."""
     stuck = recorded[id(found.refused[0])]
@@ -241,7 +245,17 @@ def _explained(
     ]
     beside = f"; at the same time: {'; '.join(map(str, around[:8]))}" if around else ""
     reason = f"no order of these operations explains {stuck}{beside}"
-    return Verdict("invalid", reason, (stuck, *around))
+    order = tuple(recorded[id(call)] for call in found.order)
+    explanation = Explanation(order, states_of(found.order, model), stuck, "", stuck.answer)
+    return Verdict("invalid", reason, (stuck, *around), explanation=explanation)
+
+
+def states_of(order: Iterable[Call[Any]], model: Model[Any, Any, Any]) -> tuple[str, ...]:
+    """Return for people the state of a model at the beginning, and after each call of an order."""
+    states = [model.initial]
+    for call in order:
+        states.append(model.step(states[-1], call.operation, call.answer))
+    return tuple(map(reprlib.repr, states))
 
 
 # -- the search ---------------------------------------------------------------------------------------------

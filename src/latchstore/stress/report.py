@@ -1,59 +1,94 @@
-"""The report of a run: one HTML file that needs nothing else, drawn by the browser from data inside it.
+"""The report of a run: one HTML file that needs nothing else, filled in by Jinja2, which is an extra.
 
-The timeline is drawn as Porcupine draws histories: a lane for each thread, a bar for each operation, opened
-at the first error. The interleaving of a schedule is a table with a column for each thread, as Lincheck
-prints it.
+The calls are drawn as Porcupine draws histories: a lane for each thread, a bar for each call with its answer,
+the instants at which they took effect in the order that explains most. What the threads did is a table with a
+column for each thread, as Lincheck prints it.
+
+Thread safety: the functions keep nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from html import escape
-from importlib import resources
-from math import cos, pi, sin
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
 
+from latchstore.stress.escaping import visible
 from latchstore.stress.figures import operation_figures
-from latchstore.stress.history import Operation
-from latchstore.stress.result import Result
-from latchstore.stress.verdict import CycleEdge, Verdict
+from latchstore.stress.history import AFTER, Operation
+from latchstore.stress.interleaving import folds, interruptions, rows
+from latchstore.stress.result import Mark, Result
+from latchstore.stress.verdict import Explanation, Verdict
+from latchstore.stress.words import breaks, duration
 
-#: More bars than these are not drawn; those around the error stay.
-_MOST = 20_000
+#: Calls that are drawn; of more, those around what cannot be explained.
+_MOST = 60
+
+#: Faults that are drawn among the calls.
+_MARKS = 20
+
+#: Parts of the run that throughput and latency are told of.
+_BINS = 50
 
 
 def write_report(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write the report of a run to a file."""
+    """Write the report of a run to a file.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If Jinja2 is not installed; the message names the extra.
+    """
+    text = report_html(result)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(report_html(result))
+        file.write(text)
+
+
+def check_installed() -> None:
+    """Raise `ModuleNotFoundError` if no report can be written; the message names the extra."""
+    try:
+        import jinja2  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "reports need Jinja2: python -m pip install 'latchstore[report]'", name=error.name
+        ) from error
 
 
 def report_html(result: Result) -> str:
     """Return the report of a run as HTML."""
-    template = resources.files("latchstore.stress").joinpath("report.html").read_text(encoding="utf-8")
-    parts = {
-        "answer": result.answer,
-        "headline": escape(_headline(result)),
-        "command": escape(result.command),
-        "verdicts": _verdict_rows(result),
-        "problems": "".join(
-            f"<h3>{escape(problem.kind)}</h3><pre>{escape(problem.text)}</pre>" for problem in result.problems
-        ),
-        "cycle": "".join(_cycle(verdict) for verdict in _bad_verdicts(result) if verdict.cycle),
-        "interleaving": _interleaving(result),
-        "figures": _figure_rows(result),
-        "locks": _lock_rows(result),
-        "environment": "".join(
-            f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
-            for name, value in result.history.header.items()
-            if name != "facts"
-        ),
-        # Inside a script element only this can end it.
-        "data": json.dumps(_data(result)).replace("</", "<\\/"),
-    }
-    for name, text in parts.items():
-        template = template.replace("{{" + name + "}}", text)
-    return template
+    check_installed()
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("latchstore.stress", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        # Texts of the code under test may have what no file of HTML may.
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    explanation = result.explanation
+    operations = _around(result)
+    found = rows(operations, result.steps) if result.steps else []
+    order = () if explanation is None else explanation.order[-_MOST:]
+    return environment.get_template("report.html").render(
+        result=result,
+        headline=_headline(result),
+        reason=next((each.reason for each in _bad_verdicts(result) if each.answer == result.answer), ""),
+        explanation=explanation,
+        breaks=breaks,
+        duration=duration,
+        shown_order=order,
+        order_from=0 if explanation is None else len(explanation.order) - len(order),
+        cycles=[verdict for verdict in _bad_verdicts(result) if verdict.cycle],
+        look=interruptions(result.steps)[:_BINS] if result.answer == "invalid" else [],
+        timeline=timeline(operations, result),
+        groups=folds(found),
+        threads=_lanes([*operations], [row.thread for row in found]),
+        rates=_rates(result) if not result.steps else None,
+        figures=operation_figures(result.history),
+    )
 
 
 def _headline(result: Result) -> str:
@@ -71,168 +106,164 @@ def _bad_verdicts(result: Result) -> list[Verdict]:
     return [verdict for verdict in every if verdict.answer != "valid"]
 
 
-def _verdict_rows(result: Result) -> str:
-    return "".join(
-        f'<tr><td>{escape(workload)}</td><td>{escape(check)}</td><td class="{verdict.answer}">'
-        f"{verdict.answer}</td><td>{escape(verdict.reason)}</td></tr>"
-        for workload, checks in result.verdicts.items()
-        for check, verdict in checks.items()
-    )
+# -- the calls ----------------------------------------------------------------------------------------
 
 
-# -- the timeline -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Bar:
+    """A call of the timeline.
+
+    Attributes
+    ----------
+    operation : Operation
+    lane : int
+        From 1.
+    begin, end : int
+        Columns of the grid.
+    told : bool
+        Whether it is what a verdict is about.
+    point, number : int
+        The column of the instant at which it took effect, and its place in the order; 0 if it has none.
+    state : str
+        After it.
+    """
+
+    operation: Operation
+    lane: int
+    begin: int
+    end: int
+    told: bool
+    point: int
+    number: int
+    state: str
 
 
-def _data(result: Result) -> dict[str, object]:
-    """Return what the browser draws: operations and marks, times from the first on."""
-    history = result.history
-    told = {id(each) for verdict in _bad_verdicts(result) for each in verdict.operations}
-    operations = _around(history.operations, told)
-    start = min((each.begin for each in operations), default=0)
-    return {
-        "operations": [
-            [
-                each.thread,
-                each.name,
-                each.begin - start,
-                None if each.end is None else each.end - start,
-                each.outcome,
-                str(each),
-                each.key or "",
+def timeline(operations: Sequence[Operation], result: Result) -> Mapping[str, Any]:
+    """Return calls, instants and faults as places of a grid whose columns are what happened, one by one.
+
+    So bars are as wide as their texts need, and overlap if and only if the calls did.
+    """
+    shown = {id(each) for each in operations}
+    told = {id(each) for each in _told(result)}
+    points = _points(operations, result.explanation)
+    events: list[tuple[float, int, int, str]] = []
+    for each in operations:
+        events.append((each.begin, 0, id(each), "begin"))
+        if each.end is not None:
+            events.append((each.end, 3, id(each), "end"))
+    events += [(time, 1, number, "point") for number, (time, _) in enumerate(points)]
+    marks = _near(result.marks, operations)
+    events += [(mark.time, 2, number, "mark") for number, mark in enumerate(marks)]
+    # The first column has the names of the lanes.
+    columns = {(what, each): place for place, (_, _, each, what) in enumerate(sorted(events), 2)}
+    last = len(events) + 2
+    lanes = _lanes(operations)
+    numbers = {id(call): number for number, (_, call) in enumerate(points)}
+    states = () if result.explanation is None else result.explanation.states
+    bars = []
+    for each in operations:
+        number = numbers.get(id(each))
+        bars.append(
+            Bar(
+                each,
+                list(lanes).index(each.thread) + 1,
+                columns["begin", id(each)],
+                last if each.end is None else columns["end", id(each)] + 1,
                 id(each) in told,
-            ]
-            for each in operations
-        ],
-        "marks": [[mark.time - start, mark.name] for mark in result.marks],
-        "left_out": len(history.operations) - len(operations),
+                0 if number is None else columns["point", number],
+                0 if number is None else number + 1,
+                states[number + 1] if states and number is not None else "",
+            )
+        )
+    return {
+        "calls": bars,
+        "lanes": list(lanes.values()),
+        "columns": len(events),
+        "marks": [{"name": mark.name, "column": columns["mark", n]} for n, mark in enumerate(marks)],
+        "told": bool(told & shown),
+        "left_out": len(result.history.operations) - len(operations),
     }
 
 
-def _around(operations: tuple[Operation, ...], told: set[int]) -> tuple[Operation, ...]:
+def _points(
+    operations: Sequence[Operation], explanation: Explanation | None
+) -> list[tuple[float, Operation]]:
+    """Return an instant for each call of the order that explains most, each within its call."""
+    if explanation is None or len(explanation.order) > len(operations):
+        return []
+    found: list[tuple[float, Operation]] = []
+    now = float("-inf")
+    for operation in explanation.order:
+        now = max(now, operation.begin)
+        found.append((now, operation))
+    return found
+
+
+def _told(result: Result) -> list[Operation]:
+    """Return what cannot be explained: one call if an order explains others, else all that verdicts name."""
+    explanation = result.explanation
+    if explanation is not None:
+        return [] if explanation.stuck is None else [explanation.stuck]
+    return [each for verdict in _bad_verdicts(result) for each in verdict.operations]
+
+
+def _around(result: Result) -> tuple[Operation, ...]:
     """Return as many operations as can be drawn, those around the first that a verdict tells of."""
+    operations = result.history.operations
     if len(operations) <= _MOST:
         return operations
+    told = {id(each) for each in _told(result)}
     first = next((place for place, each in enumerate(operations) if id(each) in told), 0)
     begin = max(0, min(first - _MOST // 2, len(operations) - _MOST))
     return operations[begin : begin + _MOST]
 
 
-# -- tables -------------------------------------------------------------------------------------------
+def _near(marks: Sequence[Mark], operations: Sequence[Operation]) -> list[Mark]:
+    if not operations:
+        return []
+    first = operations[0].begin
+    last = max(each.begin if each.end is None else each.end for each in operations)
+    return [mark for mark in marks if first <= mark.time <= last][:_MARKS]
 
 
-def _interleaving(result: Result) -> str:
-    if not result.steps:
-        return ""
-    threads = sorted({step.thread for step in result.steps})
-    head = "".join(f"<th>thread {thread}</th>" for thread in threads)
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{escape(step.where)}{'<br>' * bool(step.where)}<code>{escape(step.text)}</code></td>"
-            if thread == step.thread
-            else "<td></td>"
-            for thread in threads
-        )
-        + "</tr>"
-        for step in result.steps
-    )
-    return (
-        "<h2>Interleaving</h2><p>Where each thread was when another one got its turn, from top to bottom.</p>"
-        f'<div class="wide"><table class="steps"><tr>{head}</tr>{rows}</table></div>'
-    )
+def _lanes(operations: Sequence[Operation], others: Sequence[int] = ()) -> dict[int, str]:
+    """Return the names of threads by their numbers, in the order of the lanes."""
+    who = {number: f"thread {number}" for number in others} | {each.thread: each.who for each in operations}
+    return {number: who[number] for number in sorted(who, key=lambda n: (n == AFTER, n))}
 
 
-def _figure_rows(result: Result) -> str:
-    return "".join(
-        f"<tr><td>{escape(row.name)}</td>"
-        + "".join(
-            f"<td>{cell}</td>"
-            for cell in (
-                f"{row.count:,}",
-                f"{row.per_second:,.0f}",
-                *(f"{seconds * 1e6:,.1f}" for seconds in (row.p50, row.p99, row.p999, row.slowest)),
-                f"{row.errors:,}",
-            )
-        )
-        + "</tr>"
-        for row in operation_figures(result.history)
-    )
+# -- throughput and latency ---------------------------------------------------------------------------
 
 
-def _lock_rows(result: Result) -> str:
-    if not result.lock_edges:
-        return "<p>No lock was taken while another was held.</p>"
-    rows = "".join(
-        f"<tr><td>{escape(edge.held)}</td><td>{escape(edge.taken)}</td><td>{escape(edge.where)}</td></tr>"
-        for edge in result.lock_edges
-    )
-    labels = list(dict.fromkeys(name for edge in result.lock_edges for name in (edge.held, edge.taken)))
-    edges = [CycleEdge(edge.held, edge.taken, "", edge.where) for edge in result.lock_edges]
-    return (
-        _graph(labels, edges)
-        + '<div class="wide"><table class="edges"><tr><th>while held</th><th>was taken</th><th>at</th></tr>'
-        f"{rows}</table></div>"
-    )
+def _rates(result: Result) -> Mapping[str, Any] | None:
+    """Return how many operations ended, and how long they took, in each part of the run."""
+    done = [each for each in result.history.operations if each.end is not None]
+    if len(done) <= _MOST:
+        return None
+    start = min(each.begin for each in done)
+    whole = max(each.end or 0 for each in done) - start or 1
+    bins: list[list[int]] = [[] for _ in range(_BINS)]
+    for each in done:
+        assert each.end is not None
+        bins[min(_BINS - 1, (each.end - start) * _BINS // whole)].append(each.end - each.begin)
+    most = max(map(len, bins))
+    slowest = max(10, *(duration for each in bins for duration in each))
 
+    def height(nanoseconds: int) -> float:
+        return round(145 - 60 * log(max(nanoseconds, 1)) / log(slowest), 1)
 
-# -- graphs -------------------------------------------------------------------------------------------
-
-
-def _cycle(verdict: Verdict) -> str:
-    labels = list(dict.fromkeys(name for edge in verdict.cycle for name in (edge.before, edge.after)))
-    told = "".join(
-        f"<li><b>{escape(edge.before)}</b> {escape(edge.why)}, so it is before <b>{escape(edge.after)}</b> "
-        f"({escape(edge.kind)})</li>"
-        for edge in verdict.cycle
-    )
-    return (
-        f"<h2>The cycle</h2>{_graph(labels, list(verdict.cycle))}<ol>{told}</ol>"
-        "<p>Each of these must be before the next, and the last before the first: a contradiction.</p>"
-    )
-
-
-def _graph(labels: list[str], edges: list[CycleEdge]) -> str:
-    """Return a drawing: nodes on a circle, an arrow for each edge, numbers for names that are long."""
-    middle, radius, node = 190.0, 130.0, 20.0
-    places = {
-        label: (
-            middle + radius * sin(2 * pi * number / len(labels)),
-            middle - radius * cos(2 * pi * number / len(labels)),
-        )
-        for number, label in enumerate(labels)
+    return {
+        "most": most,
+        "slowest": slowest / 1e9,
+        "bins": [
+            {
+                "count": len(each),
+                "height": round(50 * len(each) / most, 1),
+                "latencies": [height(sorted(each)[len(each) // 2]), height(max(each))] if each else [],
+            }
+            for each in bins
+        ],
+        "marks": [
+            {"x": round(800 * (mark.time - start) / whole, 1), "name": mark.name} for mark in result.marks
+        ],
     }
-    short = all(len(label) <= 6 for label in labels)
-    drawn = [_arrow(places[edge.before], places[edge.after], node, edge) for edge in edges]
-    for number, (label, (x, y)) in enumerate(places.items(), 1):
-        drawn.append(
-            f'<g><title>{escape(label)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="{node}"/>'
-            f'<text x="{x:.1f}" y="{y + 5:.1f}">{escape(label) if short else number}</text></g>'
-        )
-    legend = "" if short else f"<ol>{''.join(f'<li>{escape(label)}</li>' for label in labels)}</ol>"
-    head = '<marker id="head" markerWidth="9" markerHeight="9" refX="8" refY="4" orient="auto">'
-    return (
-        f'<svg class="graph{" small" * (len(labels) < 4)}" viewBox="0 0 380 380" role="img"><defs>'
-        f'{head}<path d="M0,0 L9,4 L0,8 z"/></marker></defs>{"".join(drawn)}</svg>{legend}'
-    )
-
-
-def _arrow(start: tuple[float, float], end: tuple[float, float], node: float, edge: CycleEdge) -> str:
-    """Return an arrow that is bent to its left, so that there and back are two."""
-    (x1, y1), (x2, y2) = start, end
-    dx, dy = x2 - x1, y2 - y1
-    length = max((dx * dx + dy * dy) ** 0.5, 1.0)
-    bend = 28.0
-    mx, my = (x1 + x2) / 2 + bend * dy / length, (y1 + y2) / 2 - bend * dx / length
-    x1, y1 = _towards(x1, y1, mx, my, node)
-    x2, y2 = _towards(x2, y2, mx, my, node + 2)
-    return (
-        f"<g><title>{escape(edge.why)}</title>"
-        f'<path class="edge" d="M{x1:.1f},{y1:.1f} Q{mx:.1f},{my:.1f} {x2:.1f},{y2:.1f}" '
-        f'marker-end="url(#head)"/><text class="kind" x="{mx:.1f}" y="{my + 4:.1f}">'
-        f"{escape(edge.kind)}</text></g>"
-    )
-
-
-def _towards(x: float, y: float, to_x: float, to_y: float, distance: float) -> tuple[float, float]:
-    length = max(((to_x - x) ** 2 + (to_y - y) ** 2) ** 0.5, 1.0)
-    return x + (to_x - x) * distance / length, y + (to_y - y) * distance / length

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from latchstore.stress.history import History
-from latchstore.stress.verdict import Answer, Verdict
+from latchstore.stress.verdict import Answer, Explanation, Verdict
 
 #: What can go wrong besides the answers of the store.
 ProblemKind = Literal["deadlock", "hang", "crash", "lock order", "gil", "blocked", "invariant", "validation"]
@@ -37,6 +37,34 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What a thread did to something that others may share, at one bytecode of the code under test.
+
+    Attributes
+    ----------
+    time : int
+        Nanoseconds on the clock of the run.
+    where : str
+        Such as ``"memory.py:512 in _write_one"``.
+    does : str
+        ``"reads"``, ``"writes"``, ``"deletes"``, ``"calls"``, ``"enters"`` or ``"leaves"``.
+    text : str
+        The source of what it was done to, such as ``"self.items"``.
+    ours : bool
+        Whether it is code of this package.
+    """
+
+    time: int
+    where: str
+    does: str
+    text: str
+    ours: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.does} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What one thread did in a controlled schedule before another one got its turn.
 
@@ -48,11 +76,20 @@ class Step:
         Where it was when it had to stop, such as ``"memory.py:512 in _write_one"``.
     text : str
         The line of source there, or what it waited for.
+    time : int
+        When it had to stop: nanoseconds on the clock of the run, as of operations.
+    accesses : tuple of Access
+        What it did in its turn.
+    ours : bool
+        Whether it was in code of this package.
     """
 
     thread: int
     where: str
     text: str
+    time: int = 0
+    accesses: tuple[Access, ...] = ()
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +147,8 @@ class Result:
         nothing is known of what threads do to each other, and the answer is "unknown".
     switched_within : tuple of str
         The modules in whose code controlled threads were; none if threads of the system ran alone.
+    final_state : str
+        That of the object, for people; empty if nobody has looked.
     """
 
     command: str
@@ -123,6 +162,7 @@ class Result:
     schedules: int = field(default=1)
     met: Mapping[tuple[str, str], int] | None = None
     switched_within: tuple[str, ...] = ()
+    final_state: str = ""
 
     @property
     def answer(self) -> Answer:
@@ -133,6 +173,12 @@ class Result:
         if self.problems or "unknown" in answers or not answers or self.never_met:
             return "unknown"
         return "valid"
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """How far an order explains the answers, if a checker has tried orders and found none."""
+        found = (each.explanation for checks in self.verdicts.values() for each in checks.values())
+        return next((each for each in found if each is not None), None)
 
     @property
     def never_met(self) -> bool:

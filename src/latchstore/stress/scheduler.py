@@ -20,7 +20,6 @@ publishes it.
 from __future__ import annotations
 
 import _thread
-import linecache
 import logging
 import sys
 import threading
@@ -31,8 +30,9 @@ from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
-from latchstore.stress.lock_order import LockOrder, frame_outside, place_of
+from latchstore.stress.lock_order import LockOrder, frame_outside
 from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait
+from latchstore.stress.recorder import StepRecorder
 from latchstore.stress.result import Problem, Step
 from latchstore.stress.standstill import (
     Blocked,
@@ -103,7 +103,8 @@ class Scheduler:
         self._traced = traced
         self.tracer: Tracer = Tracer(self, traced)
         self._limit = limit
-        self._recording = recording
+        #: Writes down the steps; None if nobody will read them.
+        self.recorder: StepRecorder | None = StepRecorder(self.frame_of, self.tick) if recording else None
         self._running: Task | None = None
         self._ending = False
         self._free = True
@@ -114,6 +115,7 @@ class Scheduler:
         # Set when the last task has ended; a lock, as Event is one of those that are made cooperative.
         self._finished = _thread.allocate_lock()
         self._jumped = 0.0
+        self._ticked = 0
         self._turn_began = 0
         self.tasks: list[Task] = []
         self.now: int = 0
@@ -121,7 +123,6 @@ class Scheduler:
         self.lock_order: LockOrder = LockOrder()
         self.locks: list[Any] = []
         self.turns: list[Turn] = []
-        self.steps: list[Step] = []
         #: The threads that had not ended when `table` was last called: when the run failed.
         self.blocked: list[Blocked] = []
         #: Called where CPython may raise an exception from outside, if it is set: puts in faults.
@@ -337,6 +338,16 @@ class Scheduler:
         """Return the time of the run, in seconds."""
         return self.now * _POINT + self._jumped
 
+    def tick(self) -> int:
+        """Return a time later than all before, nanoseconds on the clock of the run."""
+        self._ticked = max(self._ticked + 1, int(self.clock() * 10**9))
+        return self._ticked
+
+    @property
+    def steps(self) -> list[Step]:
+        """What was written down for people to read; nothing unless the run is recorded."""
+        return [] if self.recorder is None else self.recorder.steps
+
     def _choose_other(self, task: Task) -> Task:
         """Return who is next when a task cannot go on; time passes if nobody can."""
         ready = [each for each in self.tasks if each.ready]
@@ -383,8 +394,8 @@ class Scheduler:
             points, self._turn_began = self.now - self._turn_began, self.now
             could = tuple(each.number for each in self.tasks if each.ready)
             self.turns.append(Turn(task.number, points, task.ready, could))
-            if self._recording:
-                self._record(task)
+            if self.recorder is not None:
+                self.recorder.end_turn(task)
         self._running = chosen
         chosen.gate.release()
         if wait:
@@ -438,16 +449,3 @@ class Scheduler:
         while frame is not None and not self._traced(frame.f_code):
             frame = frame.f_back
         return frame or frame_outside(innermost)
-
-    def _record(self, task: Task) -> None:
-        if task.number == 0:
-            return  # it only waits for the others
-        frame = self.frame_of(task)
-        if frame is None:
-            self.steps.append(Step(task.number, "", "ends" if task.done else "begins"))
-            return
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        waiting = getattr(task.waiting, "label", None)
-        if waiting is not None:
-            line += f"  (waits for {waiting})"
-        self.steps.append(Step(task.number, place_of(frame), line))

@@ -18,7 +18,10 @@ from latchstore.stress.places import checks_of, points_of
 from latchstore.stress.tasks import TASKS, Task
 
 if TYPE_CHECKING:
+    from latchstore.stress.recorder import StepRecorder
     from latchstore.stress.scheduler import Scheduler
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 class Tracer:
@@ -64,11 +67,13 @@ class Tracer:
                 scheduler.at_check(task)
             return trace
 
+        recorder = scheduler.recorder
+        chosen = trace if recorder is None else _noting(trace, recorder)
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
-        frame.f_trace = trace
+        frame.f_trace = chosen
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
-        return trace
+        return chosen
 
     def _trace_import(self, frame: FrameType) -> Any:
         """Have no other thread come in while a module is imported, as that holds a real lock."""
@@ -81,3 +86,16 @@ class Tracer:
 
         frame.f_trace_lines = False
         return trace
+
+
+def _noting(trace: TraceFunction, recorder: StepRecorder) -> TraceFunction:
+    """Return a trace function that notes what is run next, when the turn is the thread's again."""
+    recorder.enter()
+
+    def trace_and_note(frame: FrameType, event: str, arg: Any) -> Any:
+        trace(frame, event, arg)
+        if event == "opcode":
+            recorder.note(frame)
+        return trace_and_note
+
+    return trace_and_note

@@ -22,6 +22,31 @@ class CycleEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """How far an order explains what was answered, where no order explains all of it.
+
+    Attributes
+    ----------
+    order : tuple of Operation
+        The longest order of calls that one thread could have made.
+    states : tuple of str
+        The state before the first of them, and after each; empty if it has none that people could read.
+    stuck : Operation or None
+        The call that cannot be the next one; None if the final state is what differs.
+    expected : str
+        What one thread would get there; empty if the model does not tell.
+    got : str
+        What was answered.
+    """
+
+    order: tuple[Operation, ...]
+    states: tuple[str, ...]
+    stuck: Operation | None
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """An answer and, unless it is "valid", the reason for it, for people to read.
 
@@ -34,12 +59,15 @@ class Verdict:
         Those that the reason is about, the most telling first.
     cycle : tuple of CycleEdge
         The dependencies that contradict each other, if the reason is such a cycle.
+    explanation : Explanation or None
+        If the reason is that no order explains the operations.
     """
 
     answer: Answer
     reason: str = ""
     operations: tuple[Operation, ...] = field(default=(), compare=False)
     cycle: tuple[CycleEdge, ...] = ()
+    explanation: Explanation | None = field(default=None, compare=False)
 
     def __bool__(self) -> bool:
         """Refuse: whether "unknown" is to count must be said."""

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 
 from latchstore.stress.campaign import Outcome
 from latchstore.stress.figures import OperationFigures
+from latchstore.stress.history import AFTER, Operation
+from latchstore.stress.interleaving import interruptions
 from latchstore.stress.result import Result, Step
+from latchstore.stress.verdict import Explanation
 
 #: Characters of a cell that tells where a thread was.
 _WIDEST = 70
+
+#: Operations of a history that is shown.
+_READABLE = 40
+
+#: Places at which a thread had to stop that are named.
+_PLACES = 3
 
 #: Pairs of operations that are listed as having met.
 _PAIRS = 8
@@ -28,9 +38,8 @@ def outcome_text(outcome: Outcome) -> str:
         )
     )
     parts.extend(f"{problem.kind}: {problem.text.rstrip()}" for problem in result.problems)
-    if result.answer == "invalid" and result.steps:
-        parts.append(_history_table(result))
-        parts.append(steps_table(result.steps))
+    if result.answer == "invalid":
+        parts += failure_parts(result)
     if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
         parts.append(
             "sets of strings have another order in each process: if the code under test depends on it, set "
@@ -85,17 +94,96 @@ def _how(result: Result) -> list[str]:
     return lines
 
 
-def _history_table(result: Result) -> str:
-    """Return the operations of a short history, in the order of their beginning."""
-    return "what the threads did, in the order of the beginnings:\n" + "\n".join(
-        f"  {operation}" for operation in result.history.operations
-    )
+def failure_parts(result: Result) -> Iterator[str]:
+    """Yield what the threads did if that can be read, why no order explains it, and where to look next."""
+    operations = result.history.operations
+    if len(operations) <= _READABLE:
+        yield "the calls, in time order:\n" + calls_table(operations, result.final_state)
+    explanation = result.explanation
+    if explanation is not None and len(explanation.order) <= _READABLE:
+        yield _why(explanation)
+    if result.steps:
+        busy = {operation.thread for operation in operations}
+        steps = [step for step in result.steps if step.thread in busy or step.accesses]
+        yield steps_table(steps)
+        if look := _where_to_look(steps):
+            yield "where to look:\n" + look
+
+
+def calls_table(operations: Iterable[Operation], final_state: str = "") -> str:
+    """Return calls as a table: a column for each thread, time runs downwards."""
+    operations = list(operations)
+    who = {each.thread: each.who for each in operations}
+    threads = sorted(who, key=lambda thread: inf if thread == AFTER else thread)
+    table = [tuple(who[thread] for thread in threads)]
+    for thread, text in _events(operations):
+        table.append(tuple(text if each == thread else "" for each in threads))
+    lines = [f"  {line}" for line in text_table(table, left=len(threads)).splitlines()] if threads else []
+    return "\n".join([*lines, *([f"  final state: {final_state}"] if final_state else [])])
+
+
+def _events(operations: Iterable[Operation]) -> Iterator[tuple[int, str]]:
+    """Return what happened, by time; a call within which nothing else did is one event."""
+    times: list[tuple[float, int, Operation]] = []
+    for each in operations:
+        times.append((each.begin, 0, each))
+        times.append((inf if each.end is None else each.end, 1, each))
+    times.sort(key=lambda each: each[:2])
+    place = 0
+    while place < len(times):
+        _, ended, operation = times[place]
+        place += 1
+        if not ended and place < len(times) and times[place][2] is operation:
+            place += 1
+            yield operation.thread, f"{operation.call} -> {operation.answer}"
+        elif ended:
+            yield operation.thread, f"{operation.name} -> {operation.answer}"
+        else:
+            yield operation.thread, f"{operation.call} begins"
+
+
+def _why(explanation: Explanation) -> str:
+    """Return the order that explains most, and where it breaks."""
+    lines = ["why: the order of the calls that explains most is"]
+    lines += [f"  {operation}" for operation in explanation.order] or ["  (none)"]
+    if explanation.states:
+        lines.append(f"with this state at its end: {explanation.states[-1]}")
+    lines.append(f"after which {breaks(explanation)}")
+    return "\n".join(lines)
+
+
+def breaks(explanation: Explanation) -> str:
+    """Return what one thread would get, and what was answered."""
+    stuck = explanation.stuck
+    what = "the final state" if stuck is None else f"{stuck.who}: {stuck.call}"
+    expected = _WOULD.get(explanation.expected) or _verb(explanation.expected, "would give", "would raise")
+    got = _DID.get(explanation.got) or _verb(explanation.got, "gave", "raised")
+    return f"{what} {expected}, but it {got}"
+
+
+_WOULD = {"waits": "would wait", "": "would give something else"}
+_DID = {"waits": "waits for ever"}
+
+
+def _verb(answer: str, gives: str, raises: str) -> str:
+    error = answer.removeprefix("raises ")
+    return f"{gives} {answer}" if error == answer else f"{raises} {error}"
+
+
+def _where_to_look(steps: Sequence[Step]) -> str:
+    """Return where threads had to stop, what they had done last, and what others did meanwhile."""
+    lines = []
+    for each in interruptions(steps)[:_PLACES]:
+        before = "" if each.before is None else f"{each.before} ({each.before.where}), then "
+        lines.append(f"  thread {each.step.thread} {before}stops at {each.step.where}: {each.step.text}")
+        lines += [f"    meanwhile thread {thread} {does} ({does.where})" for thread, does in each.meanwhile]
+    return "\n".join(lines)
 
 
 def _operation_table(figures: Sequence[OperationFigures]) -> str:
     rows: list[tuple[str, ...]] = [("operation", "count", "per s", "p50", "p99", "p99.9", "max", "errors")]
     for row in figures:
-        times = (_duration(each) for each in (row.p50, row.p99, row.p999, row.slowest))
+        times = (duration(each) for each in (row.p50, row.p99, row.p999, row.slowest))
         rows.append((row.name, f"{row.count:,}", f"{row.per_second:,.0f}", *times, f"{row.errors:,}"))
     return text_table(rows)
 
@@ -122,7 +210,7 @@ def text_table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latchstore.stress.testing.definition import Definition
+from latchstore.stress.testing.observed import attributes_of
 from latchstore.stress.testing.program import Call
 
 _repr = reprlib.Repr()
@@ -109,12 +110,15 @@ class Break:
         The next one; None if the final state is what differs.
     expected, got : Answer
         What one thread gives there, and what the run gave.
+    states : tuple of str
+        For people: the state before the first of the calls that agree, and after each; empty if unknown.
     """
 
     order: tuple[Call, ...]
     call: Call | None
     expected: Answer
     got: Answer
+    states: tuple[str, ...] = ()
 
 
 def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
@@ -139,3 +143,18 @@ def state_of(test: Definition, subject: Any) -> Answer:
     """Return the final state of an object, as an answer."""
     state = test.state(subject)
     return Answer(("returned", test.describe(state)), _repr.repr(state))
+
+
+def shown_state(test: Definition, subject: Any) -> Answer:
+    """Return the state of an object for people, as an answer: its attributes if the test names no state."""
+    try:
+        if test.state(subject) is not None:
+            return state_of(test, subject)
+    except Exception:  # what is right at the end need not be between two calls
+        return Answer(("returned", None), "")
+    shown = (
+        f"{name}={_repr.repr(value)}"
+        for name, value in (attributes_of(subject) or {}).items()
+        if type(value).__module__ in ("builtins", "collections") and not callable(value)
+    )
+    return Answer(("returned", None), ", ".join(shown))

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from latchstore.stress.result import Problem
-from latchstore.stress.testing.answers import WAITS, Answer, answer_or_error, state_of
+from latchstore.stress.testing.answers import WAITS, Answer, answer_or_error, shown_state, state_of
 from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.event_loop import RandomLoop
 from latchstore.stress.testing.execution import Play, Run
@@ -103,6 +103,10 @@ class AsyncSpecification(Specification):
         if order not in self._states:
             self._states[order] = self._last(order, lambda subject: state_of(self._test, subject))
         return self._states[order]
+
+    def shown(self, order: Order) -> str:
+        """Return the state after calls, for people."""
+        return self._last(order, lambda subject: shown_state(self._test, subject)).text
 
     def _last(self, order: Order, look: Callable[[Any], Answer] | None) -> Answer:
         """Run an order; return the last answer, or what `look` finds then."""

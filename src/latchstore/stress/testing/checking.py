@@ -16,6 +16,7 @@ from typing import Any
 
 from latchstore.stress.linearizability import Call as SearchedCall
 from latchstore.stress.linearizability import linearize
+from latchstore.stress.linearizability import states_of as model_states
 from latchstore.stress.models import REFUSED, Model
 from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Break, Record
 from latchstore.stress.testing.execution import Run
@@ -147,3 +148,16 @@ def _by_model(calls: Sequence[SearchedCall[Any]], model: _Modelled) -> Judgement
 
 def _searched(record: Record) -> SearchedCall[Any]:
     return SearchedCall(record.call.thread, record.call, record.answer, record.begin, record.end)
+
+
+def states_of(
+    broken: Break, specification: Specification, model: Model[Any, Any, Any] | None, run: Run
+) -> tuple[str, ...]:
+    """Return for people the state at the beginning and after each call that agrees, if there is any."""
+    order = broken.order
+    if model is None:
+        prefixes = [order[:size] for size in range(len(order) + 1)]
+        states = specification.within(lambda: tuple(map(specification.shown, prefixes)))
+        return states if any(states) else ()
+    searched = {id(record.call): _searched(record) for record in run.records}
+    return model_states((searched[id(call)] for call in order), _Modelled(model, ()))

@@ -164,6 +164,10 @@ class _ScheduledPlay(Play):
         super().__init__(test, program, invariants)
         self._stage: Stage | None = None
 
+    def tick(self) -> int:
+        # On the clock of the steps, so that people see the two together.
+        return super().tick() if self._stage is None else self._stage.tick()
+
     def bodies(self, stage: Stage) -> list[Body]:
         """Make the object, and return what the threads do with it."""
         self._stage, self._subject = stage, self.begin()

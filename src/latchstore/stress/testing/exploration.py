@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -22,7 +22,7 @@ from latchstore.stress.models import REFUSED
 from latchstore.stress.scheduler import Strategy
 from latchstore.stress.strategies import seed_of
 from latchstore.stress.testing.answers import WAITS, Answer, Break, Record
-from latchstore.stress.testing.checking import check
+from latchstore.stress.testing.checking import check, states_of
 from latchstore.stress.testing.definition import Definition, check_numbers, invariants_of, operations_of
 from latchstore.stress.testing.execution import Run, run_native, run_scheduled, switching_often
 from latchstore.stress.testing.program import Call, Program, ProgramSource
@@ -272,6 +272,9 @@ class _Exploration:
             program, run = shrunk(program, run, self._run, chance)
         report.answer, report.seed, report.program, report.run = "invalid", seed, program, run
         report.reason, report.broken = run.reason, run.broken
+        if run.broken is not None:
+            states = states_of(run.broken, self._specification, self._test.model, run)
+            report.broken = replace(run.broken, states=states)
         report.command = f"python -m latchstore stress --test {report.test} --seed {seed} --schedules 1"
         return True
 

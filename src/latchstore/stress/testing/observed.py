@@ -47,7 +47,7 @@ def _observed(value: Any, outer: tuple[object, ...]) -> object:
         return kind.__qualname__, tuple(_observed(item, outer) for item in value.args)
     if getattr(kind, "__eq__", None) is not object.__eq__ and _is_hashable(value):
         return value
-    attributes = _attributes(value)
+    attributes = attributes_of(value)
     if attributes is None:
         return kind.__qualname__
     return kind.__qualname__, frozenset((name, _observed(item, outer)) for name, item in attributes.items())
@@ -61,7 +61,7 @@ def _is_hashable(value: Any) -> bool:
     return True
 
 
-def _attributes(value: Any) -> dict[str, object] | None:
+def attributes_of(value: Any) -> dict[str, object] | None:
     """Return those of an object, also in slots; None if it has no room for any."""
     found: dict[str, object] | None = None
     if hasattr(value, "__dict__"):

@@ -11,12 +11,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from latchstore.stress.history import AFTER, BEFORE
 from latchstore.stress.testing.arguments import ArgumentSource
 from latchstore.stress.testing.definition import Definition, OperationSpec
-
-#: The numbers of the threads that make the calls before and after the others.
-BEFORE = -1
-AFTER = -2
 
 #: How many calls there are before and after the threads, at the most.
 _AROUND = 2

@@ -5,25 +5,28 @@ Thread safety: the functions keep nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latchstore.stress.history import History, Operation, environment
 from latchstore.stress.result import Result
-from latchstore.stress.testing.answers import Record
-from latchstore.stress.testing.exploration import Report
-from latchstore.stress.verdict import Verdict
+from latchstore.stress.testing.answers import UNKNOWN_ANSWER, Break, Record
+from latchstore.stress.verdict import Explanation, Verdict
+
+if TYPE_CHECKING:
+    from latchstore.stress.testing.exploration import Report
 
 
 def result_of(report: Report) -> Result:
     """Return what a report has as a `Result`."""
     run = report.run
     records = [] if run is None else run.records
-    broken = None if report.broken is None else report.broken.call
     operations = {id(record.call): _operation(record) for record in records}
-    told = tuple(operations[key] for key in operations if broken is not None and key == id(broken))
+    explanation = None if report.broken is None else _explanation(report.broken, operations)
+    told = () if explanation is None or explanation.stuck is None else (explanation.stuck,)
     header = {**environment(), "seed": report.seed, "schedule": "native" if run and run.native else "mixed"}
     problems = () if run is None else tuple(run.problems)
-    verdict = Verdict(report.answer, report.reason, told)
+    verdict = Verdict(report.answer, report.reason, told, explanation=explanation)
+    state = None if run is None else run.state
     return Result(
         report.command,
         History(operations.values(), header),
@@ -32,6 +35,19 @@ def result_of(report: Report) -> Result:
         () if run is None else tuple(run.steps),
         seconds=report.seconds,
         schedules=report.schedules,
+        met=report.overlaps,
+        switched_within=report.modules if report.switched else (),
+        final_state="" if state is None or state.value[1] is None else str(state),
+    )
+
+
+def _explanation(broken: Break, operations: dict[int, Operation]) -> Explanation:
+    return Explanation(
+        tuple(operations[id(call)] for call in broken.order),
+        broken.states,
+        None if broken.call is None else operations[id(broken.call)],
+        "" if broken.expected is UNKNOWN_ANSWER else str(broken.expected),
+        str(broken.got),
     )
 
 
@@ -66,12 +82,13 @@ def _operation(record: Record) -> Operation:
     call = record.call
     arguments = ", ".join(f"{name}={value!r}" for name, value in call.arguments.items())
     return Operation(
-        max(call.thread, -1),
+        call.thread,
         call.name,
         None,
         _Text(arguments) if arguments else None,
         _Text(record.answer),
         record.begin,
         record.end,
-        "info" if record.end is None else "ok",
+        # A call that waits for ever has that as its answer.
+        "ok",
     )

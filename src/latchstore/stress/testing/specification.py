@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from latchstore.stress.execution import run_schedule
 from latchstore.stress.scope import Scope
 from latchstore.stress.strategies import Replay
-from latchstore.stress.testing.answers import WAITS, Answer, answer_of, state_of
+from latchstore.stress.testing.answers import WAITS, Answer, answer_of, shown_state, state_of
 from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.program import Call
 
@@ -102,6 +102,10 @@ class Specification:
         if known is None:
             known = self._states[order] = state_of(self._test, self._after(order))
         return known
+
+    def shown(self, order: Order) -> str:
+        """Return the state after calls, for people; empty if there is nothing to see."""
+        return shown_state(self._test, self._after(order)).text
 
     def _after(self, order: Order) -> Any:
         """Return an object on which an order was run."""

@@ -5,33 +5,23 @@ Thread safety: the functions keep nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from latchstore.stress.testing.answers import Break, Record
-from latchstore.stress.testing.execution import Run
-from latchstore.stress.testing.program import AFTER, BEFORE, Call
-from latchstore.stress.words import steps_table, text_table
+from latchstore.stress.testing.result import result_of
+from latchstore.stress.words import failure_parts, text_table
 
 if TYPE_CHECKING:
     from latchstore.stress.testing.exploration import Report
-
-_NAMES = {BEFORE: "before", AFTER: "after"}
 
 
 def report_text(report: Report) -> str:
     """Return a report as lines."""
     parts = [headline(report)]
     if report.run is not None:
-        parts.append("the calls, in time order:\n" + calls_table(report.run))
-        if report.broken is not None:
-            parts.append(_explanation(report.broken, report.run))
+        parts += failure_parts(result_of(report))
         for problem in report.run.problems:
             if len(problem.text.splitlines()) > 1:
                 parts.append(problem.text)
-        if report.run.steps:
-            busy = {record.call.thread for record in report.run.records}
-            parts.append(steps_table([step for step in report.run.steps if step.thread in busy]))
         if report.run.native:
             parts.append("native threads made these calls; it may take several runs to see it again")
     elif report.program is not None:
@@ -51,71 +41,6 @@ def headline(report: Report) -> str:
     done = f"{report.schedules:,} schedule{plural}{native}, {report.calls:,} calls, {report.seconds:.1f} s"
     reason = f": {report.reason}" if report.reason else ""
     return f"{report.test}: {report.answer}{reason} ({done})"
-
-
-def calls_table(run: Run) -> str:
-    """Return the calls of a run as a table: a column a thread, the time runs downwards."""
-    threads = sorted({record.call.thread for record in run.records}, key=_place)
-    rows = [tuple(_NAMES.get(thread, f"thread {thread}") for thread in threads)]
-    for thread, text in _events(run.records):
-        rows.append(tuple(text if each == thread else "" for each in threads))
-    if run.state is not None and run.state.value[1] is not None:
-        rows.append((f"final state: {run.state}", *[""] * (len(threads) - 1)))
-    return _indented(text_table(rows, left=len(threads)))
-
-
-def _place(thread: int) -> float:
-    return float("inf") if thread == AFTER else thread
-
-
-def _events(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
-    """Return what happened, by time; a call within which nothing else did is one event."""
-    times: list[tuple[float, int, Record]] = []
-    for record in records:
-        times.append((record.begin, 0, record))
-        times.append((float("inf") if record.end is None else record.end, 1, record))
-    times.sort(key=lambda each: each[:2])
-    place = 0
-    while place < len(times):
-        _, ended, record = times[place]
-        place += 1
-        if not ended and place < len(times) and times[place][2] is record:
-            place += 1
-            yield record.call.thread, str(record)
-        elif ended:
-            yield record.call.thread, f"{record.call.name} -> {record.answer}"
-        else:
-            yield record.call.thread, f"{record.call} begins"
-
-
-def _explanation(broken: Break, run: Run) -> str:
-    """Return the order that explains most, and where it breaks."""
-    lines = ["why: the order of the calls that explains most is"]
-    answers = {id(record.call): record.answer for record in run.records}
-    lines += [f"  {_by(call)} -> {answers[id(call)]}" for call in broken.order] or ["  (none)"]
-    what = "the final state" if broken.call is None else _by(broken.call)
-    lines.append(f"after which {what} {_would(str(broken.expected))}, but it {_did(str(broken.got))}")
-    return "\n".join(lines)
-
-
-def _by(call: Call) -> str:
-    return f"{_NAMES.get(call.thread, f'thread {call.thread}')}: {call}"
-
-
-def _would(answer: str) -> str:
-    if answer == "waits":
-        return "would wait"
-    if answer.startswith("raises "):
-        return f"would raise {answer.removeprefix('raises ')}"
-    return f"would give {answer}"
-
-
-def _did(answer: str) -> str:
-    if answer == "waits":
-        return "waits for ever"
-    if answer.startswith("raises "):
-        return f"raised {answer.removeprefix('raises ')}"
-    return f"gave {answer}"
 
 
 def _coverage(report: Report) -> str:

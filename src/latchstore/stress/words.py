@@ -211,6 +211,7 @@ def text_table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"

@@ -7,7 +7,8 @@ events and no threads, so those parts of the contract are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 
@@ -74,10 +75,10 @@ class TestBases:
         assert issubclass(AbstractStore, AbstractReadOnlyStore)
 
     def test_what_a_store_has_to_define(self) -> None:
-        reading = {"connect", "disconnect", "is_connected", "info", "get", "query"}
+        reading = {"connect", "disconnect", "is_connected", "info", "get", "multiget", "query"}
         writing = {"set", "delete", "set_data", "set_metadata", "update_metadata", "transaction"}
         assert AbstractReadOnlyStore.__abstractmethods__ == reading
-        assert AbstractStore.__abstractmethods__ == reading | writing
+        assert AbstractStore.__abstractmethods__ == (reading | writing) - {"multiget"}
 
     def test_many_keys_are_one_transaction_of_the_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
         notes = []
@@ -93,4 +94,37 @@ class TestBases:
         store.multiset_data(["a"], [b""])
         store.multiset_metadata(["a"], [{}])
         store.multiupdate_metadata(["a"], [{}])
-        assert notes == ["multiset", "multiset_data", "multiset_metadata", "multiupdate_metadata"]
+        for read in (store.multiget, store.multiget_data, store.multiget_metadata):
+            next(iter(read(["a"])))
+        changes = ["multiset", "multiset_data", "multiset_metadata", "multiupdate_metadata"]
+        assert notes == [*changes, "multiget", "multiget", "multiget"]
+
+    def test_what_is_handed_in_is_gone_through_before_the_transaction(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = ReferenceStore(EventManager())
+        store.set("a", (b"", {}))
+        found: list[bool] = []
+        began = False
+
+        def items(item: Any) -> Iterator[Any]:
+            found.append(began)
+            yield item
+
+        def transaction(text: str) -> AbstractContextManager[None]:
+            nonlocal began
+            began = True
+            return nullcontext()
+
+        monkeypatch.setattr(store, "transaction", transaction)
+        for call in (
+            lambda: store.multiget(items("a")),
+            lambda: store.multiset(items("a"), items((b"", {}))),
+            lambda: store.multiset_data(items("a"), items(b"")),
+            lambda: store.multiset_metadata(items("a"), items({})),
+            lambda: store.multiupdate_metadata(items("a"), items({})),
+        ):
+            began = False
+            call()
+            assert began
+        assert found == [False] * 9

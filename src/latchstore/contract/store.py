@@ -2,7 +2,8 @@
 
 `AbstractReadOnlyStore` has the reading half, `AbstractStore` the whole. Each method's promise stands
 here once and implementations inherit it. A store must define the abstract methods; the rest have
-an implementation here that is right for any store and built on the abstract ones.
+an implementation here that is right for any store whose abstract methods are: each of them makes one call
+of an abstract method, or several in a `transaction`. docs/writing-a-store.md has a store of 60 lines.
 
 Terms that hold throughout:
 
@@ -228,6 +229,7 @@ class AbstractReadOnlyStore(ABC):
 
     # -- many keys, at one instant ----------------------------------------------------------------
 
+    @abstractmethod
     def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
         """Return the values of many keys, in order, all as they are at one instant of the call.
 
@@ -236,7 +238,6 @@ class AbstractReadOnlyStore(ABC):
         KeyError
             If one of the keys is not in the store; raised by the call, not by the iteration.
         """
-        return iter([self.get(key) for key in checked_keys(keys)])
 
     def multiget_data(self, keys: Iterable[str]) -> Iterator[BinaryIO]:
         """Return the data of many keys as streams, in order, all of one instant of the call.
@@ -499,6 +500,13 @@ class AbstractStore(AbstractReadOnlyStore):
 
     # -- many keys, in one transaction ------------------------------------------------------------
 
+    # What the caller hands in is gone through before the transaction, which keeps others out.
+
+    def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
+        wanted = checked_keys(keys)
+        with self.transaction("multiget"):
+            return iter([self.get(key) for key in wanted])
+
     def multiset(
         self,
         keys: Iterable[str],
@@ -521,8 +529,9 @@ class AbstractStore(AbstractReadOnlyStore):
             For each key, when the transaction is committed.
         """
         checked_buffer_size(buffer_size)
+        pairs = _pairs(keys, values, "values")
         with self.transaction("multiset"):
-            for key, value in _pairs(keys, values, "values"):
+            for key, value in pairs:
                 self.set(key, value, buffer_size)
 
     def multiset_data(
@@ -547,8 +556,9 @@ class AbstractStore(AbstractReadOnlyStore):
             For each key, when the transaction is committed.
         """
         checked_buffer_size(buffer_size)
+        pairs = _pairs(keys, datas, "datas")
         with self.transaction("multiset_data"):
-            for key, data in _pairs(keys, datas, "datas"):
+            for key, data in pairs:
                 self.set_data(key, data, buffer_size)
 
     def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
@@ -565,8 +575,9 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreSetEvent
             For each key, when the transaction is committed.
         """
+        pairs = _pairs(keys, metadatas, "metadatas")
         with self.transaction("multiset_metadata"):
-            for key, metadata in _pairs(keys, metadatas, "metadatas"):
+            for key, metadata in pairs:
                 self.set_metadata(key, metadata)
 
     def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
@@ -588,8 +599,9 @@ class AbstractStore(AbstractReadOnlyStore):
         StoreSetEvent
             For each key, when the transaction is committed.
         """
+        pairs = _pairs(keys, metadatas, "metadatas")
         with self.transaction("multiupdate_metadata"):
-            for key, metadata in _pairs(keys, metadatas, "metadatas"):
+            for key, metadata in pairs:
                 self.update_metadata(key, metadata)
 
     # -- transactions and events ------------------------------------------------------------------
@@ -638,9 +650,9 @@ class AbstractStore(AbstractReadOnlyStore):
         """
 
 
-def _pairs(keys: Iterable[str], others: Iterable[T], argument: str) -> Iterator[tuple[str, T]]:
+def _pairs(keys: Iterable[str], others: Iterable[T], argument: str) -> list[tuple[str, T]]:
     """Go through both as ``zip`` does: the contract is to stop at the end of the shorter one."""
-    return zip(checked_iterable(keys, "keys"), checked_iterable(others, argument))  # noqa: B905
+    return list(zip(checked_iterable(keys, "keys"), checked_iterable(others, argument)))  # noqa: B905
 
 
 def _selected(metadata: dict[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:

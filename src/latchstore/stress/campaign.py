@@ -5,6 +5,7 @@ Thread safety: one run at a time in a process.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shlex
@@ -33,7 +34,7 @@ from latchstore.stress.scope import Scope
 from latchstore.stress.search import Found, Mode, Settings, search
 from latchstore.stress.strategies import seed_of
 from latchstore.stress.verdict import Verdict
-from latchstore.stress.workloads import Workload
+from latchstore.stress.workloads import Workload, shares, store_for
 
 #: The store that is put under stress if none is named.
 OUR_STORE = "latchstore:DictMemoryStore"
@@ -310,7 +311,7 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
     if not found.run.failed:
         # Every schedule was checked, and found valid; one verdict for each workload says so.
         verdicts = {
-            each.name: found.verdicts.get(each.name, {}) for each in plan.workloads[: found.schedules]
+            each.name: found.verdicts[each.name] for each in plan.workloads if each.name in found.verdicts
         }
         result = replace(result, verdicts=verdicts)
     return Outcome(result, found.operations, figures.rows(clock.state.seconds), found.complete)
@@ -325,7 +326,8 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
     edges: dict[tuple[str, str], LockEdge] = {}
     gil = _gil_enabled()
     verdicts: dict[str, dict[str, Verdict]] = {}
-    crews = _crews(plan.workloads)
+    crews = shares(plan.workloads)
+    plan = replace(plan, length=_operations_of_a_round(plan, len(crews)))
     for number in itertools.count():
         seed = seed_of(plan.seed, number)
         workloads = crews[number % len(crews)]
@@ -358,10 +360,11 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
     return Outcome(result, clock.state.operations, figures.rows(clock.state.seconds))
 
 
-def _crews(workloads: Sequence[Workload]) -> list[Sequence[Workload]]:
-    """Return which workloads share a store: each crew has its rounds, in turn."""
-    shared = [workload for workload in workloads if not workload.alone]
-    return [*([shared] if shared else []), *([workload] for workload in workloads if workload.alone)]
+def _operations_of_a_round(plan: Plan, rounds: int) -> int:
+    """Return how many operations each thread does in a round, if each share has one of its own."""
+    if plan.length is not None or plan.operations is None:
+        return plan.operations_each
+    return -(-plan.operations_each // rounds)
 
 
 def _native_round(
@@ -379,7 +382,7 @@ def _native_round(
     try:
         recording = all(fault.recorded for fault in plan.faults)
         with recorded(Scope(factory, AbstractStore), order) if recording else nullcontext():
-            store = factory(**options)
+            store = store_for(workloads[0], functools.partial(factory, **options))
             history = run_native(
                 store,
                 workloads,

@@ -10,7 +10,7 @@ from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Sche
 from latchstore.stress.factories import factory_of
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.words import first_fault, outcome_text
-from latchstore.stress.workloads import WORKLOADS
+from latchstore.stress.workloads import WORKLOADS, store_for
 
 
 class StressError(AssertionError):
@@ -80,7 +80,7 @@ def linearizable_store(
     make = factory_of(factory, name_of(factory))
     chosen = [WORKLOADS[name]() for name in workloads or WORKLOADS]
     plan = Plan(
-        [workload for workload in chosen if workloads or workload.supports(make())],
+        [workload for workload in chosen if workloads or workload.supports(store_for(workload, make))],
         name_of(factory),
         threads,
         None,

@@ -20,7 +20,7 @@ from latchstore.stress.junit import write_junit
 from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
 from latchstore.stress.words import outcome_text
-from latchstore.stress.workloads import WORKLOADS, Workload
+from latchstore.stress.workloads import WORKLOADS, Workload, store_for
 
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
 BAD_USAGE = 2
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         factory = store_factory(arguments.store)
         checked_factory(factory, ())
-        plan = _plan(arguments, lambda workload: workload.supports(factory()))
+        plan = _plan(arguments, lambda workload: workload.supports(store_for(workload, factory)))
         with _Screen(quiet=arguments.json) as screen:
             outcome = carry_out(plan, factory, screen.show)
     except PlanError as error:

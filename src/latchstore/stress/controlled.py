@@ -22,7 +22,7 @@ from latchstore.stress.scheduler import Strategy
 from latchstore.stress.scope import Scope
 from latchstore.stress.tasks import Task, Turn, current_task
 from latchstore.stress.verdict import Verdict
-from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare
+from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare, store_for
 
 #: How often each fault that acts by itself does so in one run.
 _DISTURBANCES = 3
@@ -195,7 +195,7 @@ class _Cast:
         """Make the store; return what its threads do."""
         program = self._program
         self._stage = stage
-        self._store = store = self._factory()
+        self._store = store = store_for(program.workload, self._factory)
         prepare(program.workload, store)
         for fault in self._faults:
             fault.prepare(store)

@@ -26,6 +26,9 @@ from latchstore.contract.store import AbstractStore
 #: What begins the keys of faults.
 PREFIX = "fault/"
 
+#: How often a store may refuse the first key.
+_TRIES = 100
+
 
 class InjectedError(BaseException):
     """Put in by the harness: what it has broken off may or may not have had its effect."""
@@ -81,6 +84,19 @@ class Fault:
         """Take back what would disturb the last look at the store."""
 
 
+def _put(store: AbstractStore, name: str) -> None:
+    """Put a key that a fault writes there from the beginning, so that it changes no number of keys later.
+
+    The store may refuse it for a moment, as other faults have it do.
+    """
+    for _ in range(_TRIES):
+        try:
+            return store.from_bytes(f"{PREFIX}{name}", b"")
+        except StoreError:
+            store.flush()
+    return store.from_bytes(f"{PREFIX}{name}", b"")
+
+
 class Exceptions(Fault):
     """Exceptions where CPython may raise them, which leave it open whether the operation had its effect."""
 
@@ -109,6 +125,9 @@ class Asynchronous(Fault):
         self._expect_free_locks(store)
         time.sleep(0.002)
         return True
+
+    def prepare(self, store: AbstractStore) -> None:
+        _put(store, self.name)
 
     def finish(self, store: AbstractStore) -> None:
         self._expect_free_locks(store)
@@ -165,6 +184,8 @@ class Listeners(Fault):
     name = "listeners"
 
     def prepare(self, store: AbstractStore) -> None:
+        _put(store, "listener")
+
         def raising(event: StoreModificationEvent) -> None:
             if not event.key.startswith(PREFIX):
                 self.note("raising listener")
@@ -233,6 +254,9 @@ class Collector(Fault):
     """Garbage whose finalizers use the store, in whichever thread the collector runs."""
 
     name = "gc"
+
+    def prepare(self, store: AbstractStore) -> None:
+        _put(store, self.name)
 
     def before_action(self, store: AbstractStore, key: str | None) -> None:
         _Garbage(store, self.note)

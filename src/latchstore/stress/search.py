@@ -1,7 +1,8 @@
 """Looking for a schedule in which a store fails, and making the failure small.
 
-Schedule number n of a search has a seed of its own, by `seed_of`, and the workload ``n`` modulo their number,
-so any of them can be run again by itself; searches with neighbouring seeds have no schedule in common.
+Schedule number n of a search has a seed of its own, by `seed_of`, so any of them can be run again by itself,
+and searches with neighbouring seeds have no schedule in common. The shares have schedules in turn, and so
+have the workloads of one share.
 
 Thread safety: one search at a time in a process.
 """
@@ -30,7 +31,7 @@ from latchstore.stress.strategies import (
 )
 from latchstore.stress.tasks import Turn
 from latchstore.stress.verdict import Verdict
-from latchstore.stress.workloads import Workload
+from latchstore.stress.workloads import Workload, shares
 
 Mode = Literal["random", "pct", "mixed", "exhaustive"]
 
@@ -169,20 +170,23 @@ def strategy_for(settings: Settings, seed: int, points: int) -> Strategy:
 def _sampled(
     laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
 ) -> Iterator[tuple[Program, Run, Mode]]:
-    points: dict[int, int] = {}
+    points: dict[str, int] = {}
+    every_share = shares(workloads)
     for number in itertools.count():
-        which = number % len(workloads)
+        turn, which = divmod(number, len(every_share))
+        share = every_share[which]
+        workload = share[turn % len(share)]
         # The first runs import modules and fill caches, so they have other points; and they say how many.
-        if which not in points:
-            program = Program.of(workloads[which], 0, settings.threads, settings.operations)
-            points[which] = [laboratory.run(program, Replay(())).points for _ in range(2)][1]
+        if workload.name not in points:
+            program = Program.of(workload, 0, settings.threads, settings.operations)
+            points[workload.name] = [laboratory.run(program, Replay(())).points for _ in range(2)][1]
         seed = seed_of(settings.seed, number)
         mode = settings.mode
         if mode == "mixed":
             # Each workload has both, whatever the number of workloads is.
-            mode = _MIXED[(number + number // len(workloads)) % len(_MIXED)]
-        program = Program.of(workloads[which], seed, settings.threads, settings.operations)
-        strategy = strategy_for(replace(settings, mode=mode), seed, points[which])
+            mode = _MIXED[(which + turn // len(share)) % len(_MIXED)]
+        program = Program.of(workload, seed, settings.threads, settings.operations)
+        strategy = strategy_for(replace(settings, mode=mode), seed, points[workload.name])
         yield program, laboratory.run(program, strategy), mode
 
 

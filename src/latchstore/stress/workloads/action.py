@@ -10,8 +10,8 @@ by one thread while no other is at work.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
@@ -57,8 +57,12 @@ class Workload(Protocol):
     def name(self) -> str: ...
 
     @property
-    def alone(self) -> bool:
-        """Whether a store that it uses is used by no other workload."""
+    def share(self) -> str:
+        """The name of the share that it has of a run; workloads with the same one take turns in it."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What a store is made with, if it can be."""
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
@@ -79,7 +83,13 @@ class Workload(Protocol):
 class PlainWorkload:
     """A workload that any store can do, and that needs no preparation and no look at the end."""
 
-    alone = False
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def share(self) -> str:
+        """One of its own."""
+        return self.name
 
     def supports(self, store: AbstractStore) -> bool:
         """Any store will do."""
@@ -91,6 +101,24 @@ class PlainWorkload:
     def finish(self, store: AbstractStore) -> Any:
         """Do nothing."""
         return None
+
+
+def store_for(workload: Workload, factory: Callable[..., AbstractStore]) -> AbstractStore:
+    """Make a store for a workload, with its options if they are taken."""
+    if workload.options:
+        try:
+            return factory(**workload.options)
+        except TypeError:
+            pass  # of another make
+    return factory()
+
+
+def shares(workloads: Sequence[Workload]) -> list[list[Workload]]:
+    """Return the workloads by their shares of a run."""
+    found: dict[str, list[Workload]] = {}
+    for workload in workloads:
+        found.setdefault(workload.share, []).append(workload)
+    return list(found.values())
 
 
 class TransactionalWorkload(PlainWorkload):

@@ -23,6 +23,7 @@ from latchstore.stress.history import History
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads.action import (
     Action,
+    PlainWorkload,
     RolledBackError,
     chance_of,
     facts_of,
@@ -387,12 +388,10 @@ class _Mix:
 # -- the workload -------------------------------------------------------------------------------------
 
 
-class CacheWorkload:
+class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
-    #: All that the store holds is the cache's.
-    alone = True
 
     def __init__(self) -> None:
         self._rig: _Rig | None = None

@@ -86,7 +86,8 @@ class _Ycsb(PlainWorkload):
         How many records there may be.
     """
 
-    name: ClassVar[str]
+    #: They are about the same, so all of them have one share of a run.
+    share = "ycsb"
     #: What part of the operations read, and what the others do.
     reading: ClassVar[float]
     writing: ClassVar[str] = "set"

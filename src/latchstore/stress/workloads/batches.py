@@ -1,0 +1,23 @@
+"""Calls on several keys at once."""
+
+from __future__ import annotations
+
+from latchstore.stress.workloads.action import TransactionalWorkload
+from latchstore.stress.workloads.calling import Calls
+
+
+class Batches(TransactionalWorkload, Calls):
+    """Many keys read and written by one call, and single ones meanwhile: linearizable."""
+
+    name = "batches"
+    writes = (
+        "multiset",
+        "multiset_data",
+        "multiset_metadata",
+        "multiupdate_metadata",
+        "set",
+        "update_metadata",
+        "delete",
+    )
+    reads = ("multiget", "multiget_data", "multiget_metadata", "get")
+    keys = 3

@@ -1,0 +1,297 @@
+"""Workloads that make calls of the contract on a few entries, and are checked against what it promises.
+
+Each of them names the methods that it is about; what they are called with is drawn here. The first calls of
+a run are of few methods, so that those meet which a fault needs (Groce, Zhang, Eide, Chen and Regehr, "Swarm
+testing", ISSTA 2012); every call counts, as at the end the entries are looked at as well.
+
+Thread safety: as in ``action.py``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.linearizability import check_linearizable
+from latchstore.stress.verdict import Verdict, all_of
+from latchstore.stress.workloads.action import (
+    POOL,
+    PlainWorkload,
+    RolledBackError,
+    chance_of,
+    facts_of,
+    final_reads,
+    operations_of,
+    revision_of,
+)
+from latchstore.stress.workloads.calls import METHODS, Call, EntriesModel, calls_of, made, pair_of
+
+#: After how many actions a thread turns to all methods; before, how many of each kind there are.
+_BEGINNING, _FEW = 12, 2
+
+#: After how many actions a thread turns to other keys, so that no search is long.
+_GENERATION = 40
+
+#: The blocks of calls that any store with transactions has, and those of stores with optimistic ones.
+EXCLUSIVE = ("transaction", "transaction, rolled back", "transaction with a failing block")
+OPTIMISTIC = ("optimistic transaction", "attempts", "transactional function")
+_BLOCKS = (*EXCLUSIVE, *OPTIMISTIC)
+
+
+class CallAction:
+    """One call of a method, or several in one transaction.
+
+    Parameters
+    ----------
+    name : str
+        The method, or how the transaction goes.
+    key : str or list of str
+        The key, the keys, or the group that is looked through.
+    argument : object
+        Of the method; of a transaction the list of its calls.
+    """
+
+    __slots__ = ("_keys", "argument", "key", "name", "revision")
+
+    def __init__(self, name: str, key: Any, argument: Any) -> None:
+        self.name: str = name
+        # The keys of a call on several are known by their group.
+        self.key: str = key if isinstance(key, str) else group_of(key[0])
+        self._keys = key
+        self.argument: Any = argument if isinstance(key, str) else [list(key), argument]
+        self.revision: int | None = None
+
+    def run(self, store: Any) -> Any:
+        """Return the answer; of a transaction those of its calls."""
+        match self.name:
+            case "attempts":
+                return self._try_until_it_is_made(store)
+            case "transactional function":
+                return store.transactional(self.name)(self._calls)(store)
+            case "optimistic transaction":
+                block = store.transaction(self.name, optimistic=True)
+            case "get":
+                return self._get(store)
+            case name if name in EXCLUSIVE:
+                block = store.transaction(self.name)
+            case _:
+                return made(store, (self.name, self._keys, self.argument_of_call))
+        with block as transaction:
+            answers = self._calls(store)
+        self.revision = revision_of(transaction)
+        return answers
+
+    @property
+    def argument_of_call(self) -> Any:
+        """What the method is called with, beside its key or keys."""
+        return self.argument if isinstance(self._keys, str) else self.argument[1]
+
+    def _get(self, store: AbstractStore) -> Any:
+        """Return data and metadata, and note the revision that they have."""
+        try:
+            value = store.get(self.key)
+        except KeyError:
+            return None
+        self.revision = getattr(value, "revision", None)
+        return pair_of(value)
+
+    def _calls(self, store: Any) -> list[Any]:
+        answers = [made(store, call) for call in self.argument]
+        if self.name == "transaction, rolled back":
+            raise RolledBackError
+        if self.name == "transaction with a failing block":
+            self._fail_inside(store)
+        return answers
+
+    def _fail_inside(self, store: Any) -> None:
+        """Write to all keys in a block of its own, which is rolled back."""
+        try:
+            with store.transaction("failing block"):
+                for key in sorted({key for call in self.argument for key in _keys_of(call)}):
+                    store.from_bytes(key, b"undone")
+                raise RolledBackError
+        except RolledBackError:
+            pass
+
+    def _try_until_it_is_made(self, store: Any) -> list[Any]:
+        answers: list[Any] = []
+        for attempt in store.attempts(self.name):
+            with attempt as transaction:
+                answers = self._calls(store)
+        self.revision = revision_of(transaction)
+        return answers
+
+
+def group_of(key: str) -> str:
+    """Return the group that a key is of: the name of its workload, and what follows."""
+    return "/".join(key.split("/")[:2])
+
+
+class Calls(PlainWorkload):
+    """Calls on groups of a few entries; each group is linearizable.
+
+    Attributes
+    ----------
+    writes, reads : sequences of str
+        The methods, of `METHODS`.
+    blocks : sequence of str
+        The kinds of transactions.
+    keys : int
+        How many keys a group has.
+    """
+
+    writes: ClassVar[Sequence[str]]
+    reads: ClassVar[Sequence[str]]
+    blocks: ClassVar[Sequence[str]] = ()
+    keys: ClassVar[int] = 2
+    #: How often a call is one of several in a transaction, if there are any.
+    in_blocks: ClassVar[float] = 0.5
+    #: Whether all threads are on the same group to the end. Most threads only read then, so that no search is
+    #: long.
+    one_group: ClassVar[bool] = False
+
+    def actions(self, thread: int, seed: int) -> Iterator[CallAction]:
+        """Return random calls; every value that is written is another one."""
+        first = self._few(chance_of(self.name, seed, -1))
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            writes, reads, blocks = first if number < _BEGINNING else (self.writes, self.reads, self.blocks)
+            if self.one_group:
+                group, reading = f"{self.name}/0", thread >= POOL
+            else:
+                group, reading = f"{self.name}/{thread // POOL}.{number // _GENERATION}", False
+            number += 1
+            value = f"{thread}.{number}"
+            if reading:
+                yield CallAction(*self.call(chance, group, value, chance.choice(reads)))
+            elif blocks and chance.random() < self.in_blocks:
+                yield CallAction(
+                    chance.choice(blocks), group, self.calls(chance, group, value, writes, reads)
+                )
+            else:
+                method = chance.choice(writes if chance.random() < 0.6 or not reads else reads)
+                yield CallAction(*self.call(chance, group, value, method))
+
+    def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+        """Return a few of the methods and of the kinds of transactions."""
+        return (
+            chance.sample(self.writes, min(_FEW, len(self.writes))),
+            chance.sample(self.reads, min(_FEW, len(self.reads))),
+            chance.sample(self.blocks, min(1, len(self.blocks))),
+        )
+
+    def calls(
+        self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
+    ) -> list[Call]:
+        """Return the calls of a transaction: by default two that read and two that write, one key each."""
+        names = [chance.choice(names) for names in (reads, writes, reads, writes)]
+        return [list(self.call(chance, group, f"{value}.{place}", name)) for place, name in enumerate(names)]
+
+    def call(self, chance: random.Random, group: str, value: str, method: str) -> tuple[str, Any, Any]:
+        """Return a call of a method, with a key or keys of the group and an argument at random."""
+        keys = [f"{group}/{number}" for number in range(self.keys)]
+        key: Any = chance.choice(keys)
+        argument: Any = None
+        match method:
+            case "set":
+                argument = [data_of(value), self.metadata(chance, value)]
+            case "set_data" | "from_bytes" | "from_file":
+                argument = data_of(value)
+            case "set_metadata" | "update_metadata":
+                argument = self.metadata(chance, value)
+            case "get_data_range":
+                argument = chance.choice(([None, None], [1, None], [0, 4]))
+            case "get_metadata, selected":
+                argument = list(self.metadata(chance, value))
+            case "glob":
+                key = group
+            case "query" | "query_keys":
+                key, argument = group, self.terms(chance)
+            case "mapping: set" | "mapping: setdefault":
+                argument = value
+            case "mapping: update":
+                key, argument = group, {each: f"{value}.{place}" for place, each in enumerate(keys)}
+            case "len" | "save" | "mapping: clear":
+                key = group
+            case name if name.startswith("multi"):
+                key = chance.sample(keys, len(keys))
+                argument = [self._item(chance, value, name) for _ in key] if name in _MULTISETS else None
+        return method, key, argument
+
+    def _item(self, chance: random.Random, value: str, method: str) -> Any:
+        if method == "multiset":
+            return [data_of(value), self.metadata(chance, value)]
+        return data_of(value) if method == "multiset_data" else self.metadata(chance, value)
+
+    def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
+        """Return metadata for a write: one item of two, so that updates meet that must leave the other."""
+        return {chance.choice("ab"): value}
+
+    def terms(self, chance: random.Random) -> dict[str, str]:
+        """Return what a query asks for: everything."""
+        return {}
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what the keys have in the end."""
+        return {key: METHODS["get"].make(store, key, None) for key in sorted(store.glob(f"{self.name}/*"))}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each group."""
+        groups: dict[str, list[Operation]] = {}
+        for operation in operations_of(self.name, history):
+            groups.setdefault(group_of(str(operation.key)), []).append(operation)
+        found = facts_of(self.name, history)
+        others = 0 if found is None else found.get("others", 0)
+        if found is not None:
+            last = {key: found.get(key) for each in groups.values() for key in _keys_in(each)}
+            for operation in final_reads("get", history, last):
+                groups[group_of(str(operation.key))].append(operation)
+        return {"linearizable": all_of(check_calls(each, others) for each in groups.values())}
+
+
+_MULTISETS = ("multiset", "multiset_data", "multiset_metadata", "multiupdate_metadata")
+
+
+def data_of(value: str) -> str:
+    """Return data in which each part shows of which write it is."""
+    return f"{value}:{value}"
+
+
+def check_calls(operations: Sequence[Operation], others: int = 0) -> Verdict:
+    """Check the operations on a group against the contract; `others` as for `EntriesModel`."""
+    return check_linearizable(operations, EntriesModel(_BLOCKS, others))
+
+
+def _keys_in(operations: Sequence[Operation]) -> set[str]:
+    """Return the keys that operations are about."""
+    return {
+        key
+        for each in operations
+        for call in calls_of(each.name, each.key, each.argument, _BLOCKS)
+        for key in _keys_of(call)
+    }
+
+
+def _keys_of(call: Call) -> Sequence[str]:
+    """Return the keys that a call names."""
+    name, key, argument = call
+    if isinstance(key, list):
+        return key
+    if name == "mapping: update":
+        return list(argument)
+    return [] if key == group_of(key) else [key]
+
+
+def has_optimistic_transactions(store: Any) -> bool:
+    """Tell whether a store has them, and what tries them again."""
+    if not (callable(getattr(store, "attempts", None)) and callable(getattr(store, "transactional", None))):
+        return False
+    try:
+        with store.transaction("trial", optimistic=True):
+            return True
+    except (TypeError, NotImplementedError):
+        return False

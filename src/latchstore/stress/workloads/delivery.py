@@ -1,0 +1,210 @@
+"""What a listener has heard when ``flush`` or ``close`` returns."""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from math import inf
+from typing import Any
+
+from latchstore.contract.errors import StoreError
+from latchstore.contract.events import StoreModificationEvent
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    chance_of,
+    facts_of,
+    has_transactions,
+    operations_of,
+    revision_of,
+)
+
+_PREFIX = "delivery"
+_WRITES = ("write", "write and flush")
+_WAITS = ("flush", "write and flush", "close")
+#: What stands for the revision of a key that could not be looked at.
+_UNSEEN = "refused"
+
+
+class _Listener:
+    """Writes down each event, and what the store has of its key at that moment."""
+
+    def __init__(self, store: AbstractStore) -> None:
+        self._store = store
+        #: Of each event: revision, key, value, the revision of the key when it was heard.
+        self.heard: list[list[Any]] = []
+        store.event_manager.connect(StoreModificationEvent, self.hear)
+
+    def hear(self, event: StoreModificationEvent) -> None:
+        """Be the listener."""
+        if event.source is self._store and event.key.startswith(f"{_PREFIX}/"):
+            value: Any = event.value
+            text = None if value is None else value.range().read().decode()
+            self.heard.append([event.revision, event.key, text, self._revision_now(event.key)])
+
+    def _revision_now(self, key: str) -> int | str | None:
+        try:
+            return self._store.get(key).revision
+        except KeyError:
+            return None
+        except StoreError:
+            return _UNSEEN
+
+    def close(self) -> list[list[Any]]:
+        """Return what was heard in all."""
+        self._store.flush()
+        self._store.event_manager.disconnect(StoreModificationEvent, self.hear)
+        return self.heard
+
+
+class _Step:
+    """Writes, or waits until the listener must have heard what was written."""
+
+    __slots__ = ("_workload", "argument", "key", "name")
+
+    def __init__(self, workload: Delivery, name: str, key: str, argument: str) -> None:
+        self.name = name
+        self.key = key
+        self.argument = argument
+        self._workload = workload
+
+    def run(self, store: Any) -> int | None:
+        """Return how many events were heard, after a wait."""
+        match self.name:
+            case "write":
+                store.from_bytes(self.key, self.argument.encode())
+                return None
+            case "delete":
+                try:
+                    store.delete(self.key)
+                except KeyError:
+                    return None
+                return None
+            case "write and flush":
+                with store.transaction(self.name) as transaction:
+                    store.from_bytes(self.key, self.argument.encode())
+                revision = revision_of(transaction)
+                if revision is None:
+                    store.flush()
+                else:
+                    store.flush(revision=revision)
+            case "flush":
+                store.flush()
+            case _:
+                try:
+                    store.close()
+                    heard = self._workload.heard_so_far()
+                finally:
+                    store.connect()
+                return heard
+        return self._workload.heard_so_far()
+
+
+class Delivery(PlainWorkload):
+    """``flush``, ``flush(revision)`` and ``close``: all that was committed before has been heard."""
+
+    name = _PREFIX
+
+    def __init__(self) -> None:
+        self._listener: _Listener | None = None
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether there are events with revisions, and the store can be closed and used again."""
+        if not has_transactions(store) or not hasattr(store, "event_manager"):
+            return False
+        listener = _Listener(store)
+        store.from_bytes(f"{_PREFIX}/trial", b"")
+        heard = listener.close()
+        store.close()
+        store.connect()
+        try:
+            store.delete(f"{_PREFIX}/trial")
+        except (KeyError, StoreError):
+            return False
+        return all(isinstance(revision, int) for revision, *_ in heard) and (
+            bool(heard) or callable(getattr(store, "watch", None))
+        )
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Begin to listen."""
+        self._listener = _Listener(store)
+
+    def _listening(self) -> _Listener:
+        assert self._listener is not None, "prepare was called"
+        return self._listener
+
+    def heard_so_far(self) -> int:
+        """Return how many events the listener has heard."""
+        return len(self._listening().heard)
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return random writes and waits; every value that is written is another one."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            number += 1
+            name = chance.choices(("write", "delete", *_WAITS), (6, 1, 2, 2, 2))[0]
+            yield _Step(self, name, f"{_PREFIX}/{chance.randrange(3)}", f"{thread}.{number}")
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what was heard."""
+        listener, self._listener = self._listening(), None
+        return {"heard": listener.close()}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check what had been heard by the end of each wait, and that it could be seen then."""
+        facts = facts_of(self.name, history)
+        if facts is None:
+            return {"heard": Verdict("unknown", "nobody has written down what was heard")}
+        operations, heard = operations_of(self.name, history), facts["heard"]
+        return {"heard": _check_waits(operations, heard), "committed": _check_committed(heard)}
+
+
+def _check_waits(operations: Sequence[Operation], heard: Sequence[list[Any]]) -> Verdict:
+    """Check each wait against the writes that had ended before it began."""
+    places = {value: place for place, (_, _, value, _) in enumerate(heard) if value is not None}
+    done = [each for each in operations if each.outcome == "ok"]
+    writes = sorted((each for each in done if each.name in _WRITES), key=lambda each: each.end or 0)
+    ends = [each.end or 0 for each in writes]
+    # Of the writes that had ended by then, the one whose event came last.
+    latest = list(accumulate(writes, functools.partial(_later, places=places)))
+    for wait in done:
+        if wait.name not in _WAITS:
+            continue
+        number = bisect_left(ends, wait.begin)
+        before = [*latest[max(0, number - 1) : number], *([wait] if wait.name in _WRITES else [])]
+        for write in before:
+            if _place(write, places) >= wait.result:
+                reason = f"({wait}) has returned, and the event of ({write}) was not heard by then"
+                return Verdict("invalid", reason, (wait, write))
+    return VALID
+
+
+def _later(one: Operation, other: Operation, places: Mapping[str, int]) -> Operation:
+    return other if _place(other, places) > _place(one, places) else one
+
+
+def _place(write: Operation, places: Mapping[str, int]) -> float:
+    """Return the number of a write's event; infinite if there was none."""
+    return places.get(write.argument, inf)
+
+
+def _check_committed(heard: Sequence[list[Any]]) -> Verdict:
+    """Check that nothing was heard before it could be seen."""
+    deleted: dict[str, int] = {}
+    for revision, key, value, _ in heard:
+        if value is None:
+            deleted[key] = max(revision, deleted.get(key, 0))
+    for revision, key, value, now in heard:
+        if now == _UNSEEN:
+            continue
+        gone = now is None and (value is None or deleted.get(key, 0) > revision)
+        if not gone and (now is None or now < revision):
+            event = f"the event of revision {revision} of {key!r}"
+            return Verdict("invalid", f"{event} was heard when the store had revision {now} of it")
+    return VALID

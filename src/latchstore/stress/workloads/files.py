@@ -1,0 +1,19 @@
+"""Data and stores that go to files and come from them."""
+
+from __future__ import annotations
+
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.workloads.calling import Calls
+
+
+class Files(Calls):
+    """``to_file``, ``from_file``, ``save`` while others write: a file has what there was at one instant."""
+
+    name = "files"
+    writes = ("from_file", "set", "update_metadata", "multiset", "delete")
+    reads = ("to_file", "save")
+    one_group = True
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether a store can be saved."""
+        return all(callable(getattr(store, name, None)) for name in ("save", "to_file", "from_file"))

@@ -1,0 +1,21 @@
+"""The mapping of a store, whose methods are transactions."""
+
+from __future__ import annotations
+
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.workloads.action import TransactionalWorkload
+from latchstore.stress.workloads.calling import Calls
+
+
+class Mappings(TransactionalWorkload, Calls):
+    """The mapping of a store: get, set, setdefault, pop, update, clear; linearizable."""
+
+    name = "mappings"
+    writes = ("mapping: set", "mapping: setdefault", "mapping: pop", "mapping: update", "mapping: clear")
+    reads = ("mapping: get", "exists")
+    # A mapping is of the whole store.
+    one_group = True
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether there are transactions, and a mapping."""
+        return super().supports(store) and callable(getattr(store, "mapping", None))

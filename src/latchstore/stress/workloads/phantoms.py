@@ -1,0 +1,43 @@
+"""Transactions that write by what a query or a glob has found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.workloads.action import TransactionalWorkload
+from latchstore.stress.workloads.calling import EXCLUSIVE, OPTIMISTIC, Calls, has_optimistic_transactions
+from latchstore.stress.workloads.calls import Call
+
+
+class Phantoms(TransactionalWorkload, Calls):
+    """Transactions that look for keys and then add, change or remove some: no phantoms, so linearizable."""
+
+    name = "phantoms"
+    writes = ("from_bytes", "set_metadata", "update_metadata", "delete")
+    reads = ("glob", "query", "query_keys", "exists")
+    keys = 3
+    in_blocks = 0.9
+
+    def __init__(self) -> None:
+        self.blocks: Sequence[str] = EXCLUSIVE  # type: ignore[misc]
+
+    def prepare(self, store: AbstractStore) -> None:
+        """See which transactions there are."""
+        self.blocks = (*EXCLUSIVE, *OPTIMISTIC) if has_optimistic_transactions(store) else EXCLUSIVE  # type: ignore[misc]
+
+    def calls(
+        self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
+    ) -> list[Call]:
+        """Return one look and one write."""
+        names = chance.choice(reads), chance.choice(writes)
+        return [list(self.call(chance, group, value, name)) for name in names]
+
+    def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
+        """Return what a query may ask for, and by whom it was written."""
+        return {"colour": chance.choice(("red", "blue")), "by": value}
+
+    def terms(self, chance: random.Random) -> dict[str, str]:
+        """Return what a query asks for."""
+        return chance.choice(({}, {"colour": "red"}))

@@ -1,0 +1,214 @@
+"""Followers of the changes, who stop and go on from where they were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from latchstore.contract.errors import CompactedError
+from latchstore.contract.events import EventsLost, StoreModificationEvent
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import VALID, Verdict, all_of
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    chance_of,
+    facts_of,
+    has_transactions,
+    operations_of,
+    revision_of,
+)
+from latchstore.stress.workloads.watching import read_to_the_end
+
+_PREFIX = "resuming"
+#: More changes than any run makes: no follower must lose any.
+_ENDLESS = 2**31
+
+
+class _Follower:
+    """Where a thread is in the changes of a store.
+
+    Attributes
+    ----------
+    seen : list
+        Revision, key and value of each change that it has been given.
+    """
+
+    def __init__(self, store: Any, since: int) -> None:
+        self._store = store
+        self._since = since
+        self._watch: Any = None
+        self.seen: list[list[Any]] = []
+
+    def go_on(self, stay: bool) -> int:
+        """Read what there is, from an open watch or a new one; return how much. `stay`: leave it open."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            since = self.seen[-1][0] if self.seen else self._since
+            watch = self._store.watch(f"{_PREFIX}/*", since=since, max_buffer=_ENDLESS)
+        # An exception from outside leaves no watch behind of which something was read and not noted.
+        found, there_is_more = read_to_the_end(watch, _written_down, _lost)
+        self.seen.extend(found)
+        if stay and there_is_more:
+            self._watch = watch
+        else:
+            watch.close()
+        return len(found)
+
+
+def _written_down(event: StoreModificationEvent) -> list[Any]:
+    value: Any = event.value
+    return [event.revision, event.key, None if value is None else value.range().read().decode()]
+
+
+def _lost(event: EventsLost) -> list[Any]:
+    return [event.last_revision, f"{_PREFIX}/lost", "changes were lost"]
+
+
+class _GoOn:
+    """Reads what a follower has not seen yet."""
+
+    __slots__ = ("_workload", "argument", "key", "name")
+
+    def __init__(self, workload: Resuming, thread: int, stay: bool) -> None:
+        self.name = "read on" if stay else "read on and close"
+        self.key = f"{_PREFIX}/follower"
+        self.argument = thread
+        self._workload = workload
+
+    def run(self, store: AbstractStore) -> int:
+        """Return how many changes there were."""
+        return self._workload.follower(self.argument).go_on(self.name == "read on")
+
+
+class _Write:
+    """Sets some keys to a value, in one commit; or deletes one."""
+
+    __slots__ = ("_keys", "argument", "key", "name")
+
+    def __init__(self, name: str, keys: Sequence[str], argument: str) -> None:
+        self.name = name
+        self.key = keys[0]
+        self.argument = argument
+        self._keys = keys
+
+    def run(self, store: AbstractStore) -> bool:
+        """Return whether there was something to delete."""
+        match self.name:
+            case "delete":
+                try:
+                    store.delete(self.key)
+                except KeyError:
+                    return False
+            case "set":
+                store.from_bytes(self.key, self.argument.encode())
+            case _:
+                with store.transaction(self.name):
+                    for key in self._keys:
+                        store.from_bytes(key, self.argument.encode())
+        return True
+
+
+class Resuming(PlainWorkload):
+    """Watches that are closed and resumed by ``since``: each is given every change once, in order."""
+
+    name = _PREFIX
+    options: ClassVar[dict[str, Any]] = {"history": 1_000_000}
+
+    def __init__(self) -> None:
+        self._followers: dict[int, _Follower] = {}
+        self._store: Any = None
+        self._begin = 0
+
+    def supports(self, store: Any) -> bool:
+        """Tell whether there are watches, and a history that they can be resumed from."""
+        if not callable(getattr(store, "watch", None)) or not has_transactions(store):
+            return False
+        store.from_bytes(f"{_PREFIX}/trial", b"")
+        store.delete(f"{_PREFIX}/trial")
+        try:
+            store.watch(since=0).close()
+        except (TypeError, NotImplementedError, CompactedError):
+            return False
+        return True
+
+    def prepare(self, store: Any) -> None:
+        """Begin to follow, with one follower that never stops."""
+        with store.transaction("begin") as transaction:
+            store.from_bytes(f"{_PREFIX}/begin", b"")
+        self._store, self._begin = store, revision_of(transaction) or 0
+        self._followers.clear()
+        self.follower(-1).go_on(stay=True)
+
+    def follower(self, thread: int) -> _Follower:
+        """Return the follower of a thread."""
+        return self._followers.setdefault(thread, _Follower(self._store, self._begin))
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return random writes, and steps of the thread's follower."""
+        chance = chance_of(self.name, seed, thread)
+        keys = [f"{_PREFIX}/{number}" for number in range(3)]
+        number = 0
+        while True:
+            number += 1
+            if chance.random() < 0.5:
+                yield _GoOn(self, thread, stay=chance.random() < 0.3)
+            else:
+                name = chance.choice(("set", "set", "set several", "delete"))
+                yield _Write(name, chance.sample(keys, 2), f"{thread}.{number}")
+
+    def finish(self, store: Any) -> Any:
+        """Return what each follower was given, the rest included, and what the whole history has."""
+        for follower in self._followers.values():
+            follower.go_on(stay=False)
+        everything = _Follower(store, self._begin)
+        everything.go_on(stay=False)
+        followers = {str(thread): follower.seen for thread, follower in self._followers.items()}
+        self._followers.clear()
+        return {"history": everything.seen, "followers": followers}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Compare what each follower was given with the whole history, and that with what was written."""
+        facts = facts_of(self.name, history)
+        if facts is None:
+            return {"followers": Verdict("unknown", "nobody has written down what they were given")}
+        everything = facts["history"]
+        return {
+            "history": _check_history(everything, operations_of(self.name, history)),
+            "followers": all_of(
+                _check_follower(thread, seen, everything) for thread, seen in facts["followers"].items()
+            ),
+        }
+
+
+def _check_history(everything: Sequence[list[Any]], operations: Sequence[Operation]) -> Verdict:
+    revisions = [revision for revision, *_ in everything]
+    if revisions != sorted(revisions):
+        return Verdict("invalid", f"the history is not in the order of revisions: {revisions}")
+    values = {value for *_, value in everything}
+    for operation in operations:
+        if (
+            operation.name.startswith("set")
+            and operation.outcome == "ok"
+            and operation.argument not in values
+        ):
+            return Verdict("invalid", f"the history has no change by ({operation})", (operation,))
+    return VALID
+
+
+def _check_follower(thread: str, seen: Sequence[list[Any]], everything: Sequence[list[Any]]) -> Verdict:
+    if seen == everything:
+        return VALID
+    who = (
+        "the watch that was open from the beginning" if thread == "-1" else f"the follower of thread {thread}"
+    )
+    given = Counter(map(tuple, seen))
+    for change in map(tuple, everything):
+        if not given[change]:
+            return Verdict("invalid", f"{who} was not given {change} (revision, key, value)")
+    for change, count in given.items():
+        if count > 1:
+            return Verdict("invalid", f"{who} was given {change} (revision, key, value) {count} times")
+    return Verdict("invalid", f"{who} was given {seen}, and the history has {everything}")

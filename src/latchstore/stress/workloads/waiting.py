@@ -1,0 +1,134 @@
+"""Threads that wait for a key which another one sets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from latchstore.contract.errors import StoreError, WaitTimeoutError
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import VALID, Verdict, all_of
+from latchstore.stress.workloads.action import (
+    Action,
+    PlainWorkload,
+    RolledBackError,
+    chance_of,
+    operations_of,
+)
+
+#: Seconds that a thread waits. Under a scheduler nobody waits for so long while another thread can run.
+_PATIENCE = 8.0
+
+#: How often a key is set if the store refuses it.
+_TRIES = 1_000
+
+_WAYS = ("wait_for_key", "wait_for", "watch and get")
+_IN_TIME, _LATE, _NEVER, _REFUSED = "in time", "when the time was over", "never", "refused"
+
+
+class _HandOver:
+    """Waits for a key in another thread, and sets it meanwhile."""
+
+    __slots__ = ("_found", "argument", "key", "name")
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name = name
+        self.key = key
+        self.argument = None
+        self._found = _REFUSED
+
+    def run(self, store: Any) -> str:
+        """Return when the other thread has found the key."""
+        waiter = threading.Thread(target=self._find, args=(store,), daemon=True)
+        waiter.start()
+        try:
+            self._set(store)
+            waiter.join()
+        finally:
+            # An exception from outside may have come; the other one is not to wait until its time is over.
+            self._set(store)
+        if self._found == _REFUSED:
+            raise RolledBackError
+        return self._found
+
+    def _set(self, store: AbstractStore) -> None:
+        for _ in range(_TRIES):
+            try:
+                if not store.exists(self.key):
+                    store.from_bytes(self.key, b"")
+                return
+            except StoreError:
+                time.sleep(0.001)
+        raise RolledBackError
+
+    def _find(self, store: Any) -> None:
+        begun = time.monotonic()
+        try:
+            self._wait(store)
+        except WaitTimeoutError:
+            self._found = _NEVER
+        except StoreError:
+            return  # closed, perhaps
+        else:
+            self._found = _IN_TIME if time.monotonic() - begun < _PATIENCE else _LATE
+
+    def _wait(self, store: Any) -> None:
+        match self.name:
+            case "wait_for_key":
+                store.wait_for_key(self.key, timeout=_PATIENCE)
+            case "wait_for":
+                store.wait_for(lambda: store.exists(self.key), timeout=_PATIENCE)
+            case _:
+                with store.watch(self.key) as changes:
+                    if not store.exists(self.key):
+                        changes.get(timeout=_PATIENCE)
+
+
+class _Write:
+    """Writes another key, which those who wait are not to take for theirs."""
+
+    __slots__ = ("argument", "key", "name")
+
+    def __init__(self, key: str) -> None:
+        self.name = "set another key"
+        self.key = key
+        self.argument = None
+
+    def run(self, store: AbstractStore) -> None:
+        """Do it."""
+        store.from_bytes(self.key, b"")
+
+
+class Waiting(PlainWorkload):
+    """Threads that wait for a key while another sets it: none sleeps on."""
+
+    name = "waiting"
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether one can wait for changes."""
+        return all(callable(getattr(store, name, None)) for name in ("watch", "wait_for", "wait_for_key"))
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return waits for keys of which each is set once, and writes of others."""
+        chance = chance_of(self.name, seed, thread)
+        number = 0
+        while True:
+            number += 1
+            if chance.random() < 0.7:
+                yield _HandOver(chance.choice(_WAYS), f"{self.name}/{thread}.{number}")
+            else:
+                yield _Write(f"{self.name}/other")
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check that each has found the key in time."""
+        return {"woken": all_of(map(_check, operations_of(self.name, history)))}
+
+
+def _check(operation: Operation) -> Verdict:
+    if operation.name not in _WAYS or operation.outcome != "ok" or operation.result == _IN_TIME:
+        return VALID
+    reason = f"lost wake-up: ({operation}): the key was set, and who waited for it slept on"
+    return Verdict("invalid", reason, (operation,))

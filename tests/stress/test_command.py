@@ -57,7 +57,7 @@ def stress(*words: str) -> int:
     return main(["stress", *words])
 
 
-SHORT = ("--schedule", "native", "--workload", "registers", "--ops", "200", "--length", "50")
+SHORT = ("--schedule", "native", "--workload", "registers", "--ops", "2000", "--length", "500")
 
 
 @pytest.mark.parametrize("schedule", ["mixed", "native", "random", "pct", "exhaustive"])
@@ -76,11 +76,13 @@ def test_a_right_store_is_valid(capsys: pytest.CaptureFixture[str], schedule: st
     assert "\noperations that met: " in out
 
 
-def test_all_workloads_are_mixed_by_default(capsys: pytest.CaptureFixture[str]) -> None:
-    assert stress("--schedule", "native", "--ops", "1500", "--length", "375", "--json") == 0
+def test_all_workloads_have_rounds_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stress("--schedule", "native", "--ops", "1500", "--length", "100", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["verdicts"]) == list(WORKLOADS)
-    assert found["operations"] == 3_000, "the cache has a store, and a round, of its own"
+    shares = {workload().share for workload in WORKLOADS.values()}
+    assert len(shares) == len(WORKLOADS) - 5, "those of YCSB have one together"
+    assert found["operations"] == 400 * len(shares), "each share has a store, and a round, of its own"
 
 
 @pytest.mark.parametrize("schedule", ["native", "pct"])

@@ -43,7 +43,7 @@ def test_ours(linearizable_store):
     assert outcome.operations >= 90
     assert set(outcome.result.verdicts) == {"bank", "registers"}
     native = linearizable_store(DictMemoryStore, schedule="native", operations=900, length=300)
-    assert native.operations == 900
+    assert native.operations == 1_800
 """,
     )
     assert done.returncode == 0, done.stdout

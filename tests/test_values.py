@@ -374,7 +374,7 @@ def test_comparing_hands_out_nothing_that_the_store_holds(indexes: tuple[str, ..
     held = Comparing()
     store.set_metadata("k", {"held": held, "in a list": [held]})
     assert list(store.query_keys(held=wanted)) == []
-    assert list(store.query_keys(**{"in a list": [wanted]})) == []
+    assert list(store.query_keys(where={"in a list": [wanted]})) == []
     for value in held.seen:
         if isinstance(value, Comparing):
             value.state = "changed by whoever compared"

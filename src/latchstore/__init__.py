@@ -3,7 +3,8 @@
 import importlib as _importlib
 import typing as _typing
 
-from latchstore.contract.contains import Contains
+from latchstore.contract.condition import Condition
+from latchstore.contract.contains import Contains, In
 from latchstore.contract.errors import (
     AuthorizationError,
     BackpressureError,
@@ -53,6 +54,8 @@ from latchstore.contract.events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
+from latchstore.contract.ordering import Item
+from latchstore.contract.ranges import Above, Below, Between, Prefix
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.contract.values import StringValue, Value
 from latchstore.delivery.event_manager import EventManager
@@ -71,16 +74,20 @@ if _typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Above",
     "AbstractReadOnlyStore",
     "AbstractStore",
     "AuthorizationError",
     "BackpressureError",
     "BaseEvent",
     "BaseEventManager",
+    "Below",
+    "Between",
     "Cache",
     "Codec",
     "CodecError",
     "CompactedError",
+    "Condition",
     "Contains",
     "DictMemoryStore",
     "DispatcherThreadError",
@@ -89,10 +96,13 @@ __all__ = [
     "EventsLost",
     "EvictionPolicy",
     "FlushTimeoutError",
+    "In",
+    "Item",
     "KeptByReferenceError",
     "LoadTimeoutError",
     "LockTimeoutError",
     "Node",
+    "Prefix",
     "ProgressBars",
     "ProgressEndEvent",
     "ProgressEvent",

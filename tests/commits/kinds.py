@@ -96,7 +96,7 @@ def all_at_once(store: AbstractReadOnlyStore) -> State:
     assert {key: metadata for key, (_, metadata) in found.items()} == dict(store.query())
     for name, wanted in (("a", 1), ("b", 1), ("b", 2)):
         matching = {key for key, (_, metadata) in found.items() if metadata.get(name) == wanted}
-        assert set(store.query_keys(**{name: wanted})) == matching
+        assert set(store.query_keys(where={name: wanted})) == matching
     return found
 
 

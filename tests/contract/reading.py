@@ -249,7 +249,8 @@ class ReadingContract(StoreContract):
     def test_any_string_is_a_key(self, store: AbstractStore, key: str) -> None:
         store.set(key, (stream(b"data"), {"is": key}))
         assert store.to_bytes(key) == b"data"
-        assert list(store.query_keys(**{"is": key})) == [key]
+        terms: dict[str, Any] = {"is": key}
+        assert list(store.query_keys(**terms)) == [key]
         store.delete(key)
         assert key not in store
 

@@ -24,7 +24,10 @@ from latchstore.contract.arguments import (
     describe,
     read_all,
 )
+from latchstore.contract.ordering import OrderBy
+from latchstore.contract.requests import chosen, request_of
 from latchstore.contract.store import SettableValue
+from latchstore.contract.values import Entry, entry_from_metadata
 
 
 class NumberedValue(StringValue):
@@ -39,6 +42,13 @@ class NumberedValue(StringValue):
     @property
     def revision(self) -> int:
         return self._revision
+
+
+def _entry_of(value: NumberedValue) -> Entry:
+    entry = entry_from_metadata(value.metadata)
+    entry.data = value.bytes
+    entry.created, entry.modified, entry.revision = value.created, value.modified, value.revision
+    return entry
 
 
 class ReferenceStore(AbstractStore):
@@ -68,16 +78,23 @@ class ReferenceStore(AbstractStore):
         return NumberedValue(value, value.revision)
 
     def query(
-        self, select: Iterable[str] | None = None, **kwargs: Any
+        self,
+        select: Iterable[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         names = checked_select(select)
+        request = request_of(where, kwargs, order_by, descending, limit)
         found = []
-        for key, value in self._values.items():
-            compared, metadata = value.metadata, value.metadata
-            if all(name in compared and compared[name] == wanted for name, wanted in kwargs.items()):
-                if names is not None:
-                    metadata = {name: metadata[name] for name in names if name in metadata}
-                found.append((key, metadata))
+        for key, entry in chosen([(key, _entry_of(value)) for key, value in self._values.items()], request):
+            metadata = entry.isolated_metadata()
+            if names is not None:
+                metadata = {name: metadata[name] for name in names if name in metadata}
+            found.append((key, metadata))
         return iter(found)
 
     def set(

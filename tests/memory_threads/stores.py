@@ -303,9 +303,9 @@ class LiveMetadata(DictMemoryStore):
         return self._entry(key)
 
     def query(
-        self, select: Iterable[str] | None = None, **terms: Any
+        self, select: Iterable[str] | None = None, **options: Any
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        return iter([(key, self._entry(key)) for key in self.query_keys(**terms)])
+        return iter([(key, self._entry(key)) for key in self.query_keys(**options)])
 
 
 with_both_locks = pytest.mark.parametrize("make", [guarded, guarded_by_the_library])

@@ -346,7 +346,7 @@ class CacheWriter(CacheReader[V]):
     def invalidate_tag(self, tag: str) -> int:
         """Remove all entries that were set with a tag, in one transaction; return how many."""
         tag = checked_key(tag, "tag")
-        find = functools.partial(self.store.query_keys, **{TAGS: Contains(tag)})
+        find = functools.partial(self.store.query_keys, where={TAGS: Contains(tag)})
         return self._delete_all(f"invalidate tag {tag!r}", lambda key, tags: tag in tags, find)
 
     def delete_glob(self, pattern: str) -> int:

@@ -118,6 +118,11 @@ def checked_count(count: int, argument: str, least: int) -> int:
     return count
 
 
+def given(**arguments: Any) -> dict[str, Any]:
+    """Return the arguments that are not None: a store that lacks the others is not given them."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def checked_timeout(timeout: Seconds | None, argument: str = "timeout") -> float | None:
     """Return the timeout in seconds; None waits for ever, zero does not wait, infinity is allowed."""
     if timeout is None:

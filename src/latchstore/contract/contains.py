@@ -1,30 +1,15 @@
-"""A term of a query that matches collections by what is in them."""
+"""Terms of a query that match by what is in a collection: the entry's, or the term's own."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 from typing import Any
 
-logger: logging.Logger = logging.getLogger("latchstore")
+from latchstore.contract.arguments import checked_iterable
+from latchstore.contract.condition import Condition, FrozenCondition, equal
 
 
-def equal(held: Any, wanted: Any) -> bool:
-    """Compare two values, whose own ``==`` may run; false if they cannot be compared.
-
-    That is if ``==`` raises something, or gives what has a length and is no truth value, as that of an array
-    does: one such value is to fail no query for all others.
-    """
-    try:
-        answer = held == wanted
-        return not hasattr(type(answer), "__len__") and bool(answer)
-    except (MemoryError, RecursionError):
-        raise  # nothing is known of the values: this thread has no room
-    except Exception:
-        logger.debug("a %s cannot be compared with a %s", type(held), type(wanted), exc_info=True)
-        return False
-
-
-class Contains:
+class Contains(Condition):
     """Equal to every tuple, list, set and frozenset that has the item in it; for queries.
 
     ``store.query(tags=Contains("new"))`` finds the entries whose metadata item ``tags`` is a collection with
@@ -50,6 +35,9 @@ class Contains:
     def __init__(self, item: object) -> None:
         self.item: object = item
 
+    def matches(self, value: Any) -> bool:
+        return equal(value, self)
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Contains):
             return bool(self.item == other.item)
@@ -70,3 +58,37 @@ class Contains:
 
     def __repr__(self) -> str:
         return f"Contains({self.item!r})"
+
+
+class In(FrozenCondition):
+    """Matches what is equal to one of the values.
+
+    An index on the item answers it, where all the values are of builtin types.
+
+    Parameters
+    ----------
+    values : iterable
+        Each as it could be a term itself.
+
+    Examples
+    --------
+    >>> from latchstore import DictMemoryStore, EventManager, In
+    >>> store = DictMemoryStore(EventManager(), indexes=["state"])
+    >>> store.multiset("abc", [(b"", {"state": state}) for state in ("new", "done", "failed")])
+    >>> sorted(store.query_keys(state=In(["done", "failed"])))
+    ['b', 'c']
+    """
+
+    __slots__ = ("values",)
+    _positional = ("values",)
+
+    values: tuple[Any, ...]
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self._freeze(values=tuple(checked_iterable(values, "values")))
+
+    def matches(self, value: Any) -> bool:
+        return any(value is each or equal(value, each) for each in self.values)
+
+    def __repr__(self) -> str:
+        return f"In({list(self.values)!r})"

@@ -1,7 +1,7 @@
 """Whether an entry has the metadata that a query, a filter or a watch names.
 
 Thread safety: the functions keep nothing. `matching` and `matches` run the ``==`` of users' values, so they
-are called with no lock held; `may_match` runs builtin code alone and may be called under one.
+are called with no lock held; `may_match` and `verdict` run builtin code alone and may be called under one.
 """
 
 from __future__ import annotations
@@ -11,21 +11,61 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from latchstore.contract.arguments import exact_string
-from latchstore.contract.contains import equal
-from latchstore.contract.values import Entry, is_immutable
+from latchstore.contract.arguments import describe, exact_string
+from latchstore.contract.condition import Condition, equal
+from latchstore.contract.contains import In
+from latchstore.contract.ranges import Above, Below, Between, Prefix
+from latchstore.contract.values import ATOMIC_TYPES, Entry, is_immutable
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
 _ABSENT = object()
 
+#: Conditions that run builtin code alone, whatever the value is.
+RANGES = frozenset({Above, Below, Between, Prefix})
 
-def exact_terms(terms: dict[str, Any]) -> dict[str, Any]:
-    """Return `terms` with plain strings for names: Python takes others, and we look them up under a lock."""
-    for name in terms:
+
+def checked_terms(where: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the terms of a query, with plain strings for names, as they are looked up under a lock.
+
+    Raises
+    ------
+    TypeError
+        If `where` is no mapping of strings, an item is named twice, or a term is a function or a class: it
+        would equal nothing.
+    """
+    terms = kwargs
+    if where is not None:
+        if not isinstance(where, Mapping):
+            raise TypeError(f"where must be a mapping of item names to terms, got {describe(where)}")
+        terms = {**kwargs}
+        for name, wanted in where.items():
+            if not isinstance(name, str):
+                raise TypeError(f"where must have str keys, got the key {describe(name)}")
+            if name in kwargs:
+                raise TypeError(f"the item {name!r} must be named once, got it in where and as a keyword")
+            terms[exact_string(name)] = wanted
+    for name, wanted in terms.items():
+        if type(wanted) not in ATOMIC_TYPES:
+            check_term(name, wanted)
         if type(name) is not str:
-            return {exact_string(name): wanted for name, wanted in terms.items()}
+            terms = {exact_string(each): term for each, term in terms.items()}
+            break
     return terms
+
+
+def check_term(name: str, wanted: Any) -> None:
+    """Raise TypeError if a term is neither a value nor a condition."""
+    if (
+        type(wanted) not in ATOMIC_TYPES
+        and callable(wanted)
+        and (isinstance(wanted, type) or not isinstance(wanted, Condition))
+    ):
+        raise TypeError(
+            f"the term for {name!r} must be a value or a condition, got {describe(wanted)}: write "
+            "Between(low, high), Above(low), Below(high), Prefix(text), In(values), Contains(item), "
+            "or make a subclass of Condition"
+        )
 
 
 def matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
@@ -43,38 +83,61 @@ def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) ->
             if (
                 entry.get(name, _ABSENT) == wanted
                 if type(entry) is Entry  # all that it holds is immutable
-                else name in entry and _equals(entry[name], wanted)
+                else name in entry and _holds(entry[name], wanted)
             )
         )
-    return ((key, entry) for key, entry in found if name in entry and _equals(entry[name], wanted))
+    return ((key, entry) for key, entry in found if name in entry and _holds(entry[name], wanted))
 
 
-def _equals(held: Any, wanted: Any) -> bool:
-    """Compare with a value whose own ``==`` may run: it never gets hold of what the store holds."""
+def _holds(held: Any, wanted: Any) -> bool:
+    """Tell whether a value is what a term means; users' code never gets hold of what the store holds."""
+    if type(wanted) in RANGES:
+        return bool(wanted.matches(held))
     try:
-        return equal(held if is_immutable(held) else copy.deepcopy(held), wanted)
+        value = held if is_immutable(held) else copy.deepcopy(held)
+        if isinstance(wanted, Condition):
+            return bool(wanted.matches(value))
+        return equal(value, wanted)
     except (MemoryError, RecursionError):
         raise  # as in `equal`
     except Exception:
-        logger.debug("a %s cannot be copied to be compared", type(held), exc_info=True)
+        logger.debug("a %s cannot be compared with %s", type(held), type(wanted), exc_info=True)
         return False
 
 
 def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
     """Tell whether an entry is there and has all the values. Runs their ``==``, so no lock is held."""
     return entry is not None and all(
-        name in entry and _equals(entry[name], wanted) for name, wanted in terms.items()
+        name in entry and _holds(entry[name], wanted) for name, wanted in terms.items()
     )
 
 
 def may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    """Return false if an entry does not match; true also if only an ``==`` of users' own could decide it."""
+    """Return false if an entry does not match; true also if only code of users' own could decide it."""
+    return verdict(entry, terms) is not False
+
+
+def verdict(entry: Entry | None, terms: Mapping[str, Any]) -> bool | None:
+    """Tell whether an entry matches; None if only code of users' own could decide it."""
     if entry is None:
         return False
+    known: bool | None = True
     for name, wanted in terms.items():
         if name not in entry:
             return False
         held = entry[name]
-        if is_immutable(held) and is_immutable(wanted) and held != wanted:
+        if type(wanted) in RANGES:
+            decided: bool | None = wanted.matches(held)
+        elif not is_immutable(held):
+            decided = None
+        elif is_immutable(wanted):
+            decided = bool(held == wanted)
+        elif type(wanted) is In and is_immutable(wanted.values):
+            decided = held in wanted.values
+        else:
+            decided = None
+        if decided is False:
             return False
-    return True
+        if decided is None:
+            known = None
+    return known

@@ -31,15 +31,18 @@ from latchstore.contract.arguments import (
     Readable,
     as_bytes,
     checked_buffer_size,
+    checked_count,
     checked_iterable,
     checked_key,
     checked_keys,
     checked_path,
     checked_select,
+    given,
 )
 from latchstore.contract.event_manager import BaseEventManager, get_event_manager
 from latchstore.contract.files import content_of, copy_to_file
-from latchstore.contract.glob_pattern import matching_keys
+from latchstore.contract.glob_pattern import checked_pattern, matching_keys
+from latchstore.contract.ordering import OrderBy
 from latchstore.contract.values import Value
 
 if TYPE_CHECKING:
@@ -269,27 +272,80 @@ class AbstractReadOnlyStore(ABC):
 
     @abstractmethod
     def query(
-        self, select: Iterable[str] | None = None, **kwargs: Any
+        self,
+        select: Iterable[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Return key and metadata of every key whose metadata has all the given values.
+        """Return key and metadata of every key whose metadata items are all as the terms have it.
 
         The answer is that of one instant of the call, whatever happens while it is read. A key
-        matches when each named item is there and ``==`` to the value given; an item that is
-        missing equals nothing, None included. Without arguments every key matches.
+        matches when each named item is there and as its term: ``==`` to a value, or what a condition
+        (`Above`, `Below`, `Between`, `Prefix`, `In`, `Contains`) matches. An item that is missing matches
+        nothing, None included; what cannot be compared does not match. Without terms every key matches.
 
         Parameters
         ----------
         select : iterable of str, optional
             The names of the items to return; all if None. A name that is missing is left out.
+        where : mapping of str to object, optional
+            Names of metadata items and their terms, for names that no keyword can have, or that are those of
+            other parameters.
+        order_by : str or Item, optional
+            What the answer is ordered by: ``"key"``, ``"created"``, ``"modified"``, ``"revision"``, or any
+            other name of a metadata item; ``Item("key")`` is an item of any name. By default there is no
+            order. Values of several types are ordered by type: None, NaN, numbers, str, bytes, date, datetime
+            without and with a time zone, timedelta, tuple (item by item), all others. Entries of equal values
+            are ordered by key; those that lack the item come last.
+        descending : bool
+            Whether the order is turned round. Entries that lack the item are last all the same, in the order
+            of their keys.
+        limit : int, optional
+            How many entries are given at the most; all if None.
         **kwargs
-            Names of metadata items and the values that they must have.
+            Names of metadata items and their terms.
+
+        Raises
+        ------
+        TypeError
+            If an argument is of a wrong type, or a term is neither a value nor a condition but a function or
+            a class.
+        ValueError
+            If `limit` is negative, or `descending` comes without `order_by`.
         """
 
-    def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        """Return the keys that `query` would; cheaper, since no metadata is copied."""
-        return iter([key for key, _ in self.query((), **kwargs)])
+    def query_keys(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> Iterator[str]:
+        """Return the keys that `query` would; cheaper, since no metadata is copied.
 
-    def glob(self, pattern: str) -> Iterator[str]:
+        Parameters
+        ----------
+        where, order_by, descending, limit, **kwargs
+            As for `query`.
+        """
+        options = given(where=where, order_by=order_by, descending=descending or None, limit=limit)
+        found = self.query((), **options, **kwargs)
+        return iter([key for key, _ in found])
+
+    def glob(
+        self,
+        pattern: str,
+        *,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[str]:
         """Return the keys that match a glob-style pattern, as they are at one instant of the call.
 
         Parameters
@@ -297,13 +353,18 @@ class AbstractReadOnlyStore(ABC):
         pattern : str
             ``*`` stands for any characters, ``?`` for one, ``[ab]`` for one of these, ``[!ab]`` for
             one not of these. Upper and lower case differ, ``/`` is a character like any other.
+        order_by, descending, limit
+            As for `query`.
 
         Raises
         ------
         ValueError
             If it has more than 10,000 characters, unless ``*`` at its ends is all that stands for others.
         """
-        return iter(matching_keys(pattern, self.query_keys()))
+        pattern = checked_pattern(pattern)
+        limit = None if limit is None else checked_count(limit, "limit", 0)
+        keys = self.query_keys(**given(order_by=order_by, descending=descending or None))
+        return iter(matching_keys(pattern, keys)[:limit])
 
     def __len__(self) -> int:
         """Return how many keys the store has at one instant of the call."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from latchstore.contract.arguments import checked_key
 from latchstore.contract.errors import TransactionError
 from latchstore.contract.glob_pattern import checked_pattern, matching_keys
+from latchstore.contract.ordering import OrderBy
+from latchstore.contract.requests import Request, request_of
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
@@ -61,11 +63,23 @@ class BatchStore(EntryStore):
         found = self._open_batch().items_like(pattern)
         return matching_keys(pattern, [key for key, _ in found])
 
-    def glob(self, pattern: str) -> Iterator[str]:
-        return iter(self._keys_like(checked_pattern(pattern)))
+    def glob(
+        self,
+        pattern: str,
+        *,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[str]:
+        request = request_of(None, {}, order_by, descending, limit)
+        if request.is_plain:
+            return iter(self._keys_like(checked_pattern(pattern)))
+        return super().glob(pattern, order_by=order_by, descending=descending, limit=limit)
 
-    def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        return super().query_keys(**kwargs) if kwargs else iter(self._keys_like("*"))
+    def _found_keys(self, request: Request) -> Iterator[str]:
+        if request.is_plain and not request.terms:
+            return iter(self._keys_like("*"))
+        return super()._found_keys(request)
 
     def __len__(self) -> int:
         return len(self._keys_like("*"))

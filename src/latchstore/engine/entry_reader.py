@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from latchstore.contract.arguments import DEFAULT_BUFFER_SIZE, checked_keys, checked_select
-from latchstore.contract.matching import exact_terms, matching
+from latchstore.contract.ordering import OrderBy
+from latchstore.contract.requests import Request, chosen, request_of
 from latchstore.contract.store import AbstractReadOnlyStore
 from latchstore.contract.values import Entry, StoredValue, Value
 
@@ -75,16 +76,39 @@ class EntryReader(AbstractReadOnlyStore):
         entries = self._entries_of(checked_keys(keys))
         return (_metadata(entry, names) for entry in entries)
 
+    def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
+        """Return what a query gives; of one instant of the call."""
+        return chosen(self._candidates(request.terms), request)
+
+    def _found_keys(self, request: Request) -> Iterator[str]:
+        """Return the keys of what a query gives."""
+        return (key for key, _ in self._found(request))
+
     def query(
-        self, select: Iterable[str] | None = None, **kwargs: Any
+        self,
+        select: Iterable[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         names = checked_select(select)
-        terms = exact_terms(kwargs)
-        return ((key, _metadata(entry, names)) for key, entry in matching(self._candidates(terms), terms))
+        request = request_of(where, kwargs, order_by, descending, limit)
+        return ((key, _metadata(entry, names)) for key, entry in self._found(request))
 
-    def query_keys(self, **kwargs: Any) -> Iterator[str]:
-        terms = exact_terms(kwargs)
-        return (key for key, _ in matching(self._candidates(terms), terms))
+    def query_keys(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> Iterator[str]:
+        request = request_of(where, kwargs, order_by, descending, limit)
+        return self._found_keys(request)
 
     def __len__(self) -> int:
         return sum(1 for _ in self._items())

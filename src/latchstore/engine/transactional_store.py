@@ -19,6 +19,9 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.errors import StoreClosedError
 from latchstore.contract.glob_pattern import checked_pattern
+from latchstore.contract.matching import checked_terms
+from latchstore.contract.ordering import OrderBy
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry, Value, entry_from_metadata
 from latchstore.delivery.change_buffer import ChangeBuffer, Interest
 from latchstore.delivery.event_manager import listener_name
@@ -71,15 +74,29 @@ class TransactionalStore(DeliveredStore):
         transaction = self._engine.routes.current()
         return self._engine.candidates(terms) if transaction is None else transaction._candidates(terms)
 
-    def query_keys(self, **kwargs: Any) -> Iterator[str]:
+    def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
+        transaction = self._engine.routes.current()
+        return super()._found(request) if transaction is None else transaction._found(request)
+
+    def _found_keys(self, request: Request) -> Iterator[str]:
         transaction = self._engine.routes.current()
         if transaction is not None:
-            return transaction.query_keys(**kwargs)
-        return super().query_keys(**kwargs) if kwargs else iter(self._engine.keys())
+            return transaction._found_keys(request)
+        if request.is_plain and not request.terms:
+            return iter(self._engine.keys())
+        return super()._found_keys(request)
 
-    def glob(self, pattern: str) -> Iterator[str]:
+    def glob(
+        self,
+        pattern: str,
+        *,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[str]:
         transaction = self._engine.routes.current()
-        return super().glob(pattern) if transaction is None else transaction.glob(pattern)
+        find = super().glob if transaction is None else transaction.glob
+        return find(pattern, order_by=order_by, descending=descending, limit=limit)
 
     def __len__(self) -> int:
         transaction = self._engine.routes.current()
@@ -238,7 +255,7 @@ class TransactionalStore(DeliveredStore):
         glob : str
             A pattern of keys, as for `glob`.
         filter : mapping of str to object, optional
-            Metadata items and the values that they must have, as for `query`, before the change or after
+            Metadata items and their terms, values or conditions as for `query`, before the change or after
             it: a change that ends a match is given as well.
         since : int, optional
             Begin with the changes that were committed after this revision, which the store's `history`
@@ -258,7 +275,8 @@ class TransactionalStore(DeliveredStore):
             If the store is closed.
         """
         glob = checked_pattern(glob, "glob")
-        interest = Interest(glob, entry_from_metadata({} if filter is None else filter, "filter"))
+        terms = entry_from_metadata({} if filter is None else filter, "filter")
+        interest = Interest(glob, checked_terms(terms, {}))
         since = None if since is None else checked_count(since, "since", 0)
         limit = checked_count(max_buffer, "max_buffer", 1)
         if on_overflow not in ("drop", "coalesce"):

@@ -1,0 +1,112 @@
+"""What a query asks for: terms, the order of the answer, and how much of it.
+
+Thread safety: requests never change, and belong to one call. `chosen` runs the ``==`` of users' values, so it
+is called with no lock held.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+from latchstore.contract.arguments import checked_count, describe
+from latchstore.contract.matching import checked_terms, matching
+from latchstore.contract.ordering import ABSENT, Order, OrderBy, order_of
+from latchstore.contract.values import Entry
+
+
+class Request(NamedTuple):
+    """What a query asks for.
+
+    Attributes
+    ----------
+    terms : dict
+        Metadata items and what they must be.
+    order : Order or None
+        What the answer is ordered by; None for any order.
+    descending : bool
+    limit : int or None
+        How many entries are given at the most.
+    """
+
+    terms: Mapping[str, Any]
+    order: Order | None = None
+    descending: bool = False
+    limit: int | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the answer is all that matches, in any order."""
+        return self.order is None and self.limit is None
+
+
+def request_of(
+    where: Mapping[str, Any] | None,
+    kwargs: dict[str, Any],
+    order_by: OrderBy | None,
+    descending: bool,
+    limit: int | None,
+) -> Request:
+    """Return what the arguments of a query ask for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is wrong; names it.
+    """
+    terms = checked_terms(where, kwargs)
+    if order_by is None and limit is None and descending is False:
+        return Request(terms)
+    if not isinstance(descending, bool):
+        raise TypeError(f"descending must be a bool, got {describe(descending)}")
+    if descending and order_by is None:
+        raise ValueError("descending must come with order_by: without it there is no order to turn round")
+    return Request(
+        terms,
+        None if order_by is None else order_of(order_by),
+        descending,
+        None if limit is None else checked_count(limit, "limit", 0),
+    )
+
+
+def chosen(found: Iterable[tuple[str, Entry]], request: Request) -> Iterable[tuple[str, Entry]]:
+    """Return what a query gives, of keys and entries among which are all that match, in any order."""
+    matched = matching(found, request.terms)
+    order, limit = request.order, request.limit
+    if order is not None:
+        return _ordered(matched, order, request.descending, limit)
+    return matched if limit is None else list(islice(matched, limit))
+
+
+def _ordered(
+    matched: Iterable[tuple[str, Entry]], order: Order, descending: bool, limit: int | None
+) -> list[tuple[str, Entry]]:
+    absent: list[tuple[str, Entry]] = []
+    placed = _placed(matched, order, absent)
+    if limit is None:
+        present = sorted(placed, reverse=descending)
+    else:
+        # Places differ by their keys, so no entry is ever compared with another.
+        present = (heapq.nlargest if descending else heapq.nsmallest)(limit, placed)
+    result = [(key, entry) for _, _, key, entry in present]
+    left = None if limit is None else limit - len(result)
+    if absent and left != 0:
+        result += sorted(absent, key=_key)[:left]
+    return result
+
+
+def _placed(
+    matched: Iterable[tuple[str, Entry]], order: Order, absent: list[tuple[str, Entry]]
+) -> Iterator[tuple[int, Any, str, Entry]]:
+    for key, entry in matched:
+        rank, value = order.position(key, entry)
+        if rank == ABSENT:
+            absent.append((key, entry))
+        else:
+            yield rank, value, key, entry
+
+
+def _key(item: tuple[str, Entry]) -> str:
+    return item[0]

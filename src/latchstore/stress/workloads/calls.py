@@ -166,7 +166,7 @@ def _keys_with(keys: Any, group: str) -> list[str]:
     return sorted(key for key in keys if key.startswith(f"{group}/"))
 
 
-def _query(store: AbstractReadOnlyStore, group: str, terms: Mapping[str, str]) -> list[Any]:
+def _query(store: AbstractReadOnlyStore, group: str, terms: Mapping[str, Any]) -> list[Any]:
     return sorted([key, metadata] for key, metadata in store.query(**terms) if key.startswith(f"{group}/"))
 
 

@@ -16,6 +16,7 @@ from latchstore import (
     DictMemoryStore,
     EventManager,
     LockTimeoutError,
+    Ordered,
     StoreSetEvent,
     TransactionError,
     get_event_manager,
@@ -35,11 +36,14 @@ from tests.contract.writing import WritingContract
 #: Some of the metadata items that the contract's tests ask for.
 INDEXES = ("name", "number", "list", "kind", "shared")
 
+#: What some of the stores keep in order, beside a hashed index on one of them.
+ORDERED = ("kind", *map(Ordered, ("name", "number", "list", "key", "created", "modified", "revision")))
+
 
 class MemoryStores:
-    """The store of each test in this module: once without indexes, once with some."""
+    """The store of each test in this module: without indexes, with some, and with some that are in order."""
 
-    @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"])
+    @pytest.fixture(params=[(), INDEXES, ORDERED], ids=["plain", "indexed", "ordered"])
     def store(self, request: pytest.FixtureRequest) -> Iterator[DictMemoryStore]:
         with DictMemoryStore(EventManager(), indexes=request.param) as store:
             yield store
@@ -193,7 +197,7 @@ class TestFacts(MemoryStores):
             "pending_events": 0,
         }
         assert store.info().items() >= expected.items()
-        assert store.info()["indexes"] in ([], list(INDEXES))
+        assert store.info()["indexes"] in ([], list(INDEXES), list(ORDERED))
         store.close()
         assert store.info().items() >= {**expected, "connected": False, "closed": True}.items()
 
@@ -249,7 +253,7 @@ class TestIndexes:
 
     @pytest.mark.parametrize("method", ["add_index", "remove_index"])
     def test_bad_names(self, store: DictMemoryStore, method: str) -> None:
-        with pytest.raises(TypeError, match="name must be a str, got int 5"):
+        with pytest.raises(TypeError, match="name must be a str or an Ordered, got int 5"):
             getattr(store, method)(5)
 
     @pytest.mark.parametrize("method", ["add_index", "remove_index"])

@@ -54,7 +54,7 @@ from latchstore.contract.events import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
-from latchstore.contract.ordering import Item
+from latchstore.contract.ordering import Item, Ordered
 from latchstore.contract.ranges import Above, Below, Between, Prefix
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.contract.values import StringValue, Value
@@ -102,6 +102,7 @@ __all__ = [
     "LoadTimeoutError",
     "LockTimeoutError",
     "Node",
+    "Ordered",
     "Prefix",
     "ProgressBars",
     "ProgressEndEvent",

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from latchstore import (
+    Between,
     DictMemoryStore,
     EventManager,
+    Ordered,
+    Prefix,
     RevisionMismatchError,
     StoreDeleteEvent,
     StoreSetEvent,
@@ -290,6 +293,27 @@ def many_read(subject: Subject) -> None:
     store.to_file("goes", Path(FILES.name) / "written")
 
 
+def queried_in_order(subject: Subject) -> None:
+    store = subject.store
+    store.multiset(["moves", "new"], [(b"", {"kind": "c"}), (b"", {"kind": "a"})])
+    assert list(store.query_keys(order_by="kind", limit=2)) == ["goes", "new"]
+    with store.snapshot() as view, store.transaction() as tx:
+        tx.delete("goes")
+        assert list(view.query_keys(kind=Between("a", "b"), order_by="kind")) == ["goes", "new"]
+        assert list(store.query_keys(order_by="kind", descending=True, limit=1)) == ["moves"]
+        assert list(tx.glob("n*")) == ["new"]
+    assert list(store.query_keys(kind=Prefix("b"), limit=2)) == ["stays"]
+
+
+def read_after_many(subject: Subject) -> None:
+    """Read in order when so much was written that the index is built again."""
+    store = subject.store
+    store.multiset(MANY, [(b"", {"kind": "ab"[number % 2]}) for number in range(len(MANY))])
+    store.remove_index(Ordered("kind"))
+    store.add_index(Ordered("kind"))
+    assert list(store.query_keys(kind="b", order_by="kind", limit=1)) == [MANY[1]]
+
+
 def from_file(subject: Subject) -> None:
     path = Path(FILES.name) / "read"
     path.write_bytes(b"from a file")
@@ -409,6 +433,9 @@ GROUPS: dict[str, dict[str, Operation]] = {
     "indexes": {
         "add_index": lambda subject: subject.store.add_index("n"),
         "remove_index": lambda subject: subject.store.remove_index("kind"),
+        "add_index, in order": lambda subject: subject.store.add_index(Ordered("n")),
+        "queries in order": queried_in_order,
+        "queries in order, after many": read_after_many,
         "remove_index, missing": failing(lambda store: store.remove_index("none"), KeyError),
     },
     "snapshots and watches": {

@@ -13,10 +13,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from latchstore import (
+    Above,
     BaseEvent,
     Cache,
     DictMemoryStore,
     EventManager,
+    Ordered,
     StoreDeleteEvent,
     StoreModificationEvent,
     StoreTransactionEndEvent,
@@ -110,7 +112,8 @@ class Subject:
 
     def make_store(self) -> DictMemoryStore:
         """Return an empty store."""
-        options = {"indexes": ["kind"], "lock_timeout": LOCK_TIMEOUT, "history": 1_000, **self._options}
+        indexes = ["kind", Ordered("kind"), Ordered("key")]
+        options = {"indexes": indexes, "lock_timeout": LOCK_TIMEOUT, "history": 1_000, **self._options}
         return DictMemoryStore(EventManager(), **options)
 
     def new_watch(self) -> Watch:
@@ -120,6 +123,13 @@ class Subject:
     def fill(self) -> None:
         """Put something there, in one commit."""
         self.store.multiset(list(FILL), list(FILL.values()))
+        self.in_order()  # from now on the places are there that commits change
+
+    def in_order(self) -> list[str]:
+        """Return the keys that have a kind, as the ordered index has them."""
+        found = list(self.store.query_keys(kind=Above(""), order_by="kind", limit=1_000))
+        assert list(self.store.glob("?*", order_by="key", limit=1_000)) == sorted(self.store.query_keys())
+        return found
 
     def restore(self) -> None:
         """Bring back what there was at the beginning, in one commit; other threads may be writing."""
@@ -143,7 +153,7 @@ class Subject:
     def state(self) -> State:
         """Return what can be seen."""
         info = self.store.info()
-        return State(self.contents(), info["revision"], sorted(info["indexes"]))
+        return State(self.contents(), info["revision"], sorted(map(str, info["indexes"])))
 
     def contents(self) -> Contents:
         """Return keys, contents and metadata, as they were at one instant."""
@@ -165,6 +175,9 @@ class Subject:
         for kind in ("a", "b", "c"):
             scanned = sorted(key for key, metadata in store.query() if metadata.get("kind") == kind)
             assert sorted(store.query_keys(kind=kind)) == scanned, "index and scan differ"
+        kinds = sorted((metadata["kind"], key) for key, metadata in store.query(kind=Above("")))
+        assert self.in_order() == [key for _, key in kinds], "ordered index and scan differ"
+        check(store)
         assert store.current_transaction() is None, "a transaction is open"
         assert store.stats()["watches"] == (not self.watch.closed and not self._has_ended()), "watches"
         info = store.info()

@@ -59,6 +59,12 @@ def matcher(pattern: str) -> Callable[[str], object]:
     return methodcaller("__contains__", literal)
 
 
+def prefix_of(pattern: str) -> str:
+    """Return what all keys begin with that match the pattern."""
+    special = _SPECIAL.search(pattern)
+    return pattern if special is None else pattern[: special.start()]
+
+
 def checked_pattern(pattern: str, argument: str = "pattern") -> str:
     """Return the pattern as a plain string; TypeError or ValueError as for `matching_keys`."""
     if not isinstance(pattern, str):

@@ -130,6 +130,45 @@ class Item:
         return f"Item({self.name!r})"
 
 
+class Ordered:
+    """An index in order, for ``DictMemoryStore(indexes=["kind", Ordered("due")])`` and `add_index`.
+
+    A query with a limit that is ordered by the same costs what it returns, and so does one whose term on the
+    item is a range or a prefix; with ``Ordered("key")`` a glob that begins with plain characters. Needs
+    sortedcontainers: ``python -m pip install 'latchstore[ordered]'``.
+
+    Parameters
+    ----------
+    by : str or Item
+        As `order_by` of a query.
+
+    Examples
+    --------
+    >>> from latchstore import Below, DictMemoryStore, EventManager, Ordered
+    >>> store = DictMemoryStore(EventManager(), indexes=[Ordered("due")])
+    >>> store.multiset("abc", [(b"", {"due": due}) for due in (30, 10, 20)])
+    >>> list(store.query_keys(due=Below(25), order_by="due", limit=1))
+    ['b']
+    """
+
+    __slots__ = ("by", "order")
+
+    def __init__(self, by: OrderBy) -> None:
+        order = order_of(by, "by")
+        #: What was given, a plain string if it is one.
+        self.by: OrderBy = Item(order.name) if type(by) is Item else order.name
+        self.order: Order = order
+
+    def __eq__(self, other: object) -> bool:
+        return self.order == other.order if type(other) is Ordered else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Ordered, self.order))
+
+    def __repr__(self) -> str:
+        return f"Ordered({self.by!r})"
+
+
 #: What `order_by` takes: the name of a fact or of a metadata item.
 OrderBy = str | Item
 

@@ -7,11 +7,12 @@ is called with no lock held.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 from latchstore.contract.arguments import checked_count, describe
+from latchstore.contract.glob_pattern import checked_pattern, matcher, prefix_of
 from latchstore.contract.matching import checked_terms, matching
 from latchstore.contract.ordering import ABSENT, Order, OrderBy, order_of
 from latchstore.contract.values import Entry
@@ -29,17 +30,31 @@ class Request(NamedTuple):
     descending : bool
     limit : int or None
         How many entries are given at the most.
+    pattern : str or None
+        What the keys must match.
+    prefix : str
+        What all keys begin with that match it; empty if there is no pattern.
+    matches : callable or None
+        Returns what is true for a key that matches the pattern.
     """
 
     terms: Mapping[str, Any]
     order: Order | None = None
     descending: bool = False
     limit: int | None = None
+    pattern: str | None = None
+    prefix: str = ""
+    matches: Callable[[str], object] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the answer is all that matches, in any order."""
-        return self.order is None and self.limit is None
+        return self.order is None and self.limit is None and not self.prefix
+
+    @property
+    def is_all_keys(self) -> bool:
+        """Whether the answer is all keys, or all that match a pattern, in any order."""
+        return self.order is None and self.limit is None and not self.terms
 
 
 def request_of(
@@ -71,10 +86,19 @@ def request_of(
     )
 
 
+def request_for_glob(pattern: str, order_by: OrderBy | None, descending: bool, limit: int | None) -> Request:
+    """Return what the arguments of a glob ask for; errors as for `request_of`."""
+    pattern = checked_pattern(pattern)
+    request = request_of(None, {}, order_by, descending, limit)
+    return request._replace(pattern=pattern, prefix=prefix_of(pattern), matches=matcher(pattern))
+
+
 def chosen(found: Iterable[tuple[str, Entry]], request: Request) -> Iterable[tuple[str, Entry]]:
     """Return what a query gives, of keys and entries among which are all that match, in any order."""
+    order, limit, matches = request.order, request.limit, request.matches
+    if matches is not None:
+        found = [pair for pair in found if matches(pair[0])]
     matched = matching(found, request.terms)
-    order, limit = request.order, request.limit
     if order is not None:
         return _ordered(matched, order, request.descending, limit)
     return matched if limit is None else list(islice(matched, limit))

@@ -8,14 +8,16 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from latchstore.contract.errors import TransactionConflictError
-from latchstore.contract.glob_pattern import matcher
 from latchstore.contract.matching import may_match
+from latchstore.contract.ordering import Place, is_at_or_before
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Combined, Edit, Resolved, cause_of_edit, parts_of
 from latchstore.engine.interface import Engine, View
+from latchstore.engine.selection import found, overlaid
 
 _NOTHING: Any = object()
 
@@ -159,23 +161,66 @@ class WriteBatch:
     def check(self) -> None:
         """Do nothing: what an exclusive transaction has read cannot change. Called under the table lock."""
 
-    def candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         """Return keys and entries, as the transaction sees them, among which are all that match `terms`."""
-        return self._overlay(self._engine.candidates(terms))
+        return overlaid(self._engine.candidates(terms), self._written())
 
-    def items_like(self, pattern: str) -> list[tuple[str, Entry]]:
-        """Return keys and entries, as the transaction sees them, among which are all keys like `pattern`."""
-        return self._overlay(self._engine.candidates({}))
+    def found(self, request: Request, only_keys: bool = False) -> Iterable[tuple[str, Entry]]:
+        """Return what a query gives, as the transaction sees it.
 
-    def _overlay(self, found: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
-        edits = self._edits
-        merged = [item for item in found if item[0] not in edits]
+        Parameters
+        ----------
+        only_keys : bool
+            Whether nothing but the keys is looked at.
+        """
+        return found(self._engine, request, self._written())
+
+    def _written(self) -> dict[str, Entry | None]:
         # A copy: a finalizer or a signal handler may write in this transaction meanwhile.
-        merged.extend((key, entry) for key in list(edits) if (entry := self.seen(key)) is not None)
-        return merged
+        return {key: self.seen(key) for key in list(self._edits)}
 
     def close(self) -> None:
         """Do nothing: an exclusive transaction pins nothing."""
+
+
+class Query(NamedTuple):
+    """A query that was answered, to be validated against what has changed since.
+
+    Attributes
+    ----------
+    request : Request
+    only_keys : bool
+        Whether nothing but keys was read.
+    edge : Place or None
+        Where the last entry stands that was given: nothing after it was read. None if all that match were
+        given.
+    """
+
+    request: Request
+    only_keys: bool = False
+    edge: Place | None = None
+
+    def has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
+        """Tell whether the answer may be another one by a change. Runs builtin code alone."""
+        matches = self.request.matches
+        if (self.only_keys and not self._depends_on_items and (old is None) == (new is None)) or (
+            matches is not None and not matches(key)
+        ):
+            return False
+        return self._covers(key, old) or self._covers(key, new)
+
+    @property
+    def _depends_on_items(self) -> bool:
+        order = self.request.order
+        return bool(self.request.terms) or (order is not None and order != (True, "key"))
+
+    def _covers(self, key: str, entry: Entry | None) -> bool:
+        request, edge = self.request, self.edge
+        if entry is None or not may_match(entry, request.terms):
+            return False
+        if edge is None or request.order is None:
+            return True
+        return is_at_or_before(request.order.place(key, entry), edge, request.descending)
 
 
 class OptimisticBatch(WriteBatch):
@@ -195,19 +240,18 @@ class OptimisticBatch(WriteBatch):
         For the error of a conflict.
     """
 
-    __slots__ = ("_key_patterns", "_partial", "_purpose", "_read", "_terms", "_view")
+    __slots__ = ("_partial", "_purpose", "_queries", "_read", "_view")
 
     def __init__(self, engine: Engine, view: View, purpose: str) -> None:
         super().__init__(engine, view.revision + 1)
         self._base = view.entry
         self._view = view
         self._purpose = purpose
-        # Keys that were read, missing ones as well; queries; and patterns of keys that were read.
+        # Keys that were read, missing ones as well; and queries.
         self._read: set[str] = set()
         # Keys of which data or metadata alone was written: to read them is to read the view as well.
         self._partial: set[str] = set()
-        self._terms: list[Mapping[str, Any]] = []
-        self._key_patterns: dict[str, Callable[[str], object]] = {}
+        self._queries: list[Query] = []
 
     def current(self, key: str) -> Entry | None:
         if key not in self._edits or key in self._partial:
@@ -241,13 +285,26 @@ class OptimisticBatch(WriteBatch):
             ),
         )
 
-    def candidates(self, terms: Mapping[str, Any]) -> list[tuple[str, Entry]]:
-        self._terms.append(dict(terms))
-        return self._overlay(self._view.candidates(terms))
+    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        self._queries.append(Query(Request(dict(terms))))
+        return overlaid(self._view.candidates(terms), self._written())
 
-    def items_like(self, pattern: str) -> list[tuple[str, Entry]]:
-        self._key_patterns[pattern] = matcher(pattern)  # here, with no lock held
-        return self._overlay(self._view.items())
+    def found(self, request: Request, only_keys: bool = False) -> Iterable[tuple[str, Entry]]:
+        request = request._replace(terms=dict(request.terms))
+        entries = found(self._view, request, self._written())
+        if request.limit is None:
+            self._queries.append(Query(request, only_keys))
+            return entries
+        entries = list(entries)
+        if len(entries) < request.limit:
+            self._queries.append(Query(request, only_keys))
+        elif request.order is None:
+            # Any others would have done as well: those that were given are to stay as they are.
+            self._read.update([key for key, _ in entries])
+        elif entries:
+            key, entry = entries[-1]
+            self._queries.append(Query(request, only_keys, request.order.place(key, entry)))
+        return entries
 
     def check(self) -> None:
         """Raise TransactionConflictError if a key was changed since that was read.
@@ -270,9 +327,7 @@ class OptimisticBatch(WriteBatch):
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
         if key in self._read:
             return True
-        if (old is None) != (new is None) and any(matches(key) for matches in self._key_patterns.values()):
-            return True
-        return any(may_match(old, terms) or may_match(new, terms) for terms in self._terms)
+        return any(query.has_read(key, old, new) for query in self._queries)
 
     def close(self) -> None:
         """Give up the view."""

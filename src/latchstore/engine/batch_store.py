@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from latchstore.contract.arguments import checked_key
 from latchstore.contract.errors import TransactionError
-from latchstore.contract.glob_pattern import checked_pattern, matching_keys
-from latchstore.contract.ordering import OrderBy
-from latchstore.contract.requests import Request, request_of
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
@@ -58,31 +56,15 @@ class BatchStore(EntryStore):
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return self._open_batch().candidates(terms)
 
-    def _keys_like(self, pattern: str) -> list[str]:
-        """Return the keys that match, asking for no more than that: so only keys can conflict."""
-        found = self._open_batch().items_like(pattern)
-        return matching_keys(pattern, [key for key, _ in found])
-
-    def glob(
-        self,
-        pattern: str,
-        *,
-        order_by: OrderBy | None = None,
-        descending: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[str]:
-        request = request_of(None, {}, order_by, descending, limit)
-        if request.is_plain:
-            return iter(self._keys_like(checked_pattern(pattern)))
-        return super().glob(pattern, order_by=order_by, descending=descending, limit=limit)
+    def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
+        return self._open_batch().found(request)
 
     def _found_keys(self, request: Request) -> Iterator[str]:
-        if request.is_plain and not request.terms:
-            return iter(self._keys_like("*"))
-        return super()._found_keys(request)
+        # Asking for no more than the keys: so only keys can conflict.
+        return iter([key for key, _ in self._open_batch().found(request, only_keys=not request.terms)])
 
     def __len__(self) -> int:
-        return len(self._keys_like("*"))
+        return sum(1 for _ in self._found_keys(Request({})))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         # hot path: the usual answer of `_open_batch`, without its call.

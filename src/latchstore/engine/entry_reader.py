@@ -13,7 +13,7 @@ from typing import Any
 
 from latchstore.contract.arguments import DEFAULT_BUFFER_SIZE, checked_keys, checked_select
 from latchstore.contract.ordering import OrderBy
-from latchstore.contract.requests import Request, chosen, request_of
+from latchstore.contract.requests import Request, chosen, request_for_glob, request_of
 from latchstore.contract.store import AbstractReadOnlyStore
 from latchstore.contract.values import Entry, StoredValue, Value
 
@@ -82,7 +82,7 @@ class EntryReader(AbstractReadOnlyStore):
 
     def _found_keys(self, request: Request) -> Iterator[str]:
         """Return the keys of what a query gives."""
-        return (key for key, _ in self._found(request))
+        return iter([key for key, _ in self._found(request)])
 
     def query(
         self,
@@ -109,6 +109,16 @@ class EntryReader(AbstractReadOnlyStore):
     ) -> Iterator[str]:
         request = request_of(where, kwargs, order_by, descending, limit)
         return self._found_keys(request)
+
+    def glob(
+        self,
+        pattern: str,
+        *,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[str]:
+        return self._found_keys(request_for_glob(pattern, order_by, descending, limit))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._items())

@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
 from latchstore.engine.owner import Claim, Route
 from latchstore.engine.routes import Routes
+from latchstore.engine.selection import Overlay, Selected
 
 T = TypeVar("T")
 
@@ -44,6 +46,26 @@ class View(ABC):
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
         """Return keys and entries among which are all that match `terms`. Raises SnapshotClosedError."""
         return self.items()
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        """Return entries among which the answer to a request is, without looking at all of them.
+
+        Parameters
+        ----------
+        request : Request
+        overlay : mapping of str to Entry or None
+            What the reader sees in place of the entries of these keys.
+
+        Returns
+        -------
+        selection : Selected or None
+            None if no index helps: then `candidates` has all.
+
+        Raises
+        ------
+        SnapshotClosedError
+        """
+        return None
 
     @abstractmethod
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
@@ -92,6 +114,10 @@ class Engine(ABC):
     @abstractmethod
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
         """Return, at one instant, keys and entries among which are all that match `terms`."""
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        """Return, at one instant, entries among which the answer to a request is, as `View.select` does."""
+        return None
 
     @abstractmethod
     def keys(self) -> list[str]:

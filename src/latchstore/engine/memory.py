@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     check_callable,
+    checked_iterable,
     checked_key,
-    checked_keys,
     checked_path,
     checked_timeout,
+    describe,
 )
 from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.ordering import Ordered
 from latchstore.contract.values import Entry
 from latchstore.engine.bounded import BoundedStore
 from latchstore.engine.bounded_table import BoundedTable
@@ -40,9 +42,10 @@ class DictMemoryStore(TransactionalStore):
     ----------
     event_manager : BaseEventManager, optional
         Where events go, encore's own included; the process-wide default if None.
-    indexes : iterable of str
+    indexes : iterable of str or Ordered
         Names of metadata items to keep an index on, so that ``query(name=...)`` costs what it returns
-        and not what the store holds.
+        and not what the store holds; ``Ordered("due")`` for queries in that order, with a limit, and for
+        ranges.
     lock_timeout : Seconds
         Seconds that any wait for a lock may take before LockTimeoutError names its holder.
     lock_class : callable
@@ -78,7 +81,7 @@ class DictMemoryStore(TransactionalStore):
         self,
         event_manager: BaseEventManager | None = None,
         *,
-        indexes: Iterable[str] = (),
+        indexes: Iterable[str | Ordered] = (),
         lock_timeout: Seconds = 30.0,
         lock_class: Callable[[], AnyReadWriteLock] = ReadWriteLock,
         max_pending_events: int | None = 100_000,
@@ -88,7 +91,7 @@ class DictMemoryStore(TransactionalStore):
         if timeout is None:
             raise TypeError("lock_timeout must be a number of seconds, got None")
         check_callable(lock_class, "lock_class")
-        names = checked_keys(indexes, "indexes")
+        names = _checked_indexes(indexes)
 
         def make_table(publisher: Publisher) -> Table:
             # Before others find the store: a forked child renews all that there are.
@@ -118,8 +121,8 @@ class DictMemoryStore(TransactionalStore):
         -------
         info : dict
             ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many), ``revision`` (of the
-            last commit), ``indexes`` (their names), ``pending_events`` (events not yet heard),
-            ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
+            last commit), ``indexes`` (as the constructor takes them), ``pending_events`` (events not yet
+            heard), ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
             ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
         """
         return {
@@ -229,15 +232,16 @@ class DictMemoryStore(TransactionalStore):
 
     # -- indexes ----------------------------------------------------------------------------------
 
-    def add_index(self, name: str) -> None:
+    def add_index(self, name: str | Ordered) -> None:
         """Keep an index on a metadata item from now on; nothing happens if there is one.
 
-        Takes time in proportion to the number of keys; readers go on meanwhile, writers wait.
+        Takes time in proportion to the number of keys; readers go on meanwhile, writers wait, but not for an
+        ordered index.
 
         Parameters
         ----------
-        name : str
-            The metadata item.
+        name : str or Ordered
+            The metadata item; ``Ordered("due")`` for an index in order.
 
         Raises
         ------
@@ -246,11 +250,11 @@ class DictMemoryStore(TransactionalStore):
         TransactionError
             If it is called inside a transaction of this thread.
         """
-        name = checked_key(name, "name")
+        name = _checked_index(name, "name")
         self._refuse_in_transaction("add_index")
         self._table.add_index(name)
 
-    def remove_index(self, name: str) -> None:
+    def remove_index(self, name: str | Ordered) -> None:
         """Drop the index on a metadata item; queries for it scan again.
 
         Raises
@@ -260,7 +264,7 @@ class DictMemoryStore(TransactionalStore):
         LockTimeoutError, TransactionError
             As `add_index`.
         """
-        name = checked_key(name, "name")
+        name = _checked_index(name, "name")
         self._refuse_in_transaction("remove_index")
         self._table.remove_index(name)
 
@@ -299,3 +303,16 @@ class DictMemoryStore(TransactionalStore):
         except (KeyError, TypeError):
             pass
         return super()._entry(key)
+
+
+def _checked_indexes(indexes: Iterable[str | Ordered]) -> list[str | Ordered]:
+    found = enumerate(checked_iterable(indexes, "indexes"))
+    return [_checked_index(each, f"indexes[{position}]") for position, each in found]
+
+
+def _checked_index(index: str | Ordered, argument: str) -> str | Ordered:
+    if type(index) is Ordered:
+        return index
+    if isinstance(index, str):
+        return checked_key(index, argument)
+    raise TypeError(f"{argument} must be a str or an Ordered, got {describe(index)}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from latchstore.contract.contains import Contains
+from latchstore.contract.contains import Contains, In
 from latchstore.contract.values import Change, Entry, is_immutable
 
 _ABSENT: Any = object()
@@ -114,6 +114,8 @@ class MetadataIndex:
         """
         if type(value) is Contains and is_immutable(value.item):
             return self._by_item.get(value.item, frozenset()) | self._unhashed
+        if type(value) is In and is_immutable(value.values):
+            return self._unhashed.union(*[self._bucket(each) for each in value.values])
         if not is_immutable(value):
             return None
         if value not in self._buckets:
@@ -122,6 +124,10 @@ class MetadataIndex:
         if type(bucket) is not set:
             bucket = {bucket}  # type: ignore[arg-type]
         return bucket | self._unhashed if self._unhashed else bucket
+
+    def _bucket(self, value: Any) -> Iterable[str]:
+        bucket = self._buckets[value] if value in self._buckets else ()
+        return (bucket,) if type(bucket) is str else bucket
 
     def __len__(self) -> int:
         """Return how many different values the index holds."""

@@ -27,8 +27,10 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from threading import get_ident
 
 from latchstore.contract.errors import SnapshotClosedError
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Change, Entry
 from latchstore.engine.interface import View
+from latchstore.engine.selection import Overlay, Selected
 
 
 class Layer:
@@ -59,20 +61,32 @@ class Layer:
         self.views: dict[int, ViewReference] = {}
 
 
+#: Selects entries of a moment: see `LayerView`.
+Select = Callable[[Request, Overlay, Callable[[], dict[str, Entry | None]]], Selected | None]
+
+
+def _select_nothing(request: Request, overlay: Overlay, changed: object) -> None:
+    return None
+
+
 class LayerView(View):
     """A view over entries and layers.
 
     Parameters
     ----------
     preimages : Preimages
+    select : callable, optional
+        Selects entries of the moment: with a request, what others see in place of them, and a function that
+        returns the keys that have changed since.
     """
 
-    __slots__ = ("_layer", "_preimages", "_thread", "reference", "revision")
+    __slots__ = ("_layer", "_preimages", "_select", "_thread", "reference", "revision")
 
     reference: ViewReference
 
-    def __init__(self, preimages: Preimages) -> None:
+    def __init__(self, preimages: Preimages, select: Select = _select_nothing) -> None:
         self._preimages = preimages
+        self._select = select
         self._thread = get_ident()
         # Holds the layer while the view is open. Popping it is atomic, so of two threads that close the view
         # one alone gives it back.
@@ -102,6 +116,12 @@ class LayerView(View):
         entries = entries_at(self._preimages.base, self._open_layer())
         self._open_layer()
         return entries.items()
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        return self._select(request, overlay, self._changed)
+
+    def _changed(self) -> dict[str, Entry | None]:
+        return changed_since(self._open_layer())
 
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
         base = self._preimages.base

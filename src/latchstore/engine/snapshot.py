@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from latchstore.contract.arguments import checked_key
 from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.entry_reader import EntryReader
 from latchstore.engine.interface import View
+from latchstore.engine.selection import found
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -53,6 +55,9 @@ class Snapshot(EntryReader):
 
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return self._view.candidates(terms)
+
+    def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
+        return super()._found(request) if request.is_plain else found(self._view, request, {})
 
     def connect(self, credentials: object = None) -> None:
         """Do nothing: a snapshot is connected until it is closed, and cannot be opened again."""

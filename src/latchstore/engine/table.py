@@ -33,22 +33,22 @@ the section, which comes after the gate was opened, so never finds less than who
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import get_ident
 from typing import Any, TypeVar, TypeVarTuple
 
 from latchstore.contract.events import StoreTransactionStartEvent
+from latchstore.contract.ordering import Ordered
 from latchstore.contract.values import Change, Entry, ReferenceEntry, deletion
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.delivery.waiting import other_threads_of_parent
 from latchstore.engine.bounds import Bound
 from latchstore.engine.edits import Edit, cause_of_edit
-from latchstore.engine.guarded import GuardedEngine
+from latchstore.engine.indexed import IndexedEngine
 from latchstore.engine.interface import View
 from latchstore.engine.journal import Decided, Gate, Many, Revised
 from latchstore.engine.locks import AnyReadWriteLock
-from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.preimages import LayerView, Preimages
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
@@ -58,7 +58,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Table(GuardedEngine):
+class Table(IndexedEngine):
     """The entries of one store, by key, and its indexes by metadata item.
 
     Parameters
@@ -69,24 +69,20 @@ class Table(GuardedEngine):
         Seconds that any wait may take.
     publisher : Publisher
         Told of each commit.
-    indexes : iterable of str
-        Metadata items to keep an index on.
+    indexes : iterable of str and Ordered
+        Metadata items to keep an index on, and what to keep entries in the order of.
 
     Attributes
     ----------
-    entries : dict
-        Key to entry. Lock-free readers look here, so the dict is never replaced.
     detour : Gate, Routes or None
         Has the identifier of each thread that may not take what it has read of a single key: rule 4.
     journal : tuple or None
         The commit that is decided and not finished: rule 2.
-    indexes : dict
-        Metadata item to `MetadataIndex`.
     bounds : tuple of Bound
         What the caches on the table keep to.
     """
 
-    __slots__ = ("_feed", "bounds", "entries", "indexes", "loaded_at", "preimages")
+    __slots__ = ("_feed", "bounds", "loaded_at", "preimages")
 
     revision: int
     journal: Decided | None
@@ -97,16 +93,14 @@ class Table(GuardedEngine):
         lock_class: Callable[[], AnyReadWriteLock],
         timeout: float,
         publisher: Publisher,
-        indexes: Iterable[str] = (),
+        indexes: Iterable[str | Ordered] = (),
     ) -> None:
-        super().__init__(lock_class, timeout, publisher)
+        super().__init__(lock_class, timeout, publisher, indexes)
         self._feed = publisher.feed
-        self.entries: dict[str, Entry] = {}
         self.preimages: Preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
         self.bounds: tuple[Bound, ...] = ()
         # The reading of the clock of what was loaded, if there was one when that was saved.
         self.loaded_at: float | None = None
-        self.indexes: dict[str, MetadataIndex] = {name: MetadataIndex(name) for name in indexes}
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -133,21 +127,6 @@ class Table(GuardedEngine):
             return found
         return self.read(lambda: {key: entries[key] if key in entries else None for key in keys})
 
-    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        return self.read(self._candidates, terms)
-
-    def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        """Return the shortest of the indexes' answers to some of the terms, or else everything."""
-        entries = self.entries
-        answers = [
-            self.indexes[name].candidates(value) for name, value in terms.items() if name in self.indexes
-        ]
-        known: list[Any] = [keys for keys in answers if keys is not None]
-        if known:
-            return [(key, entries[key]) for key in min(known, key=len)]
-        # Two copies zipped and not one of ``items()``: no pair is made for what the reader passes over.
-        return zip(list(entries), list(entries.values()), strict=True)
-
     def keys(self) -> list[str]:
         return self.read(list, self.entries)
 
@@ -155,7 +134,7 @@ class Table(GuardedEngine):
         return self.read(len, self.entries)
 
     def view(self) -> View:
-        view = LayerView(self.preimages)
+        view = LayerView(self.preimages, self.select_at)
         self.exclusively("snapshot", self._open_view, view)
         return view
 
@@ -359,7 +338,7 @@ class Table(GuardedEngine):
 
     def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
         if not exclusive:
-            view = LayerView(self.preimages)
+            view = LayerView(self.preimages, self.select_at)
             try:
                 self.exclusively(claim.purpose, self._begin_optimistic, claim, view)
             except BaseException:
@@ -386,34 +365,12 @@ class Table(GuardedEngine):
         self.routes.clear()
         self.detour = None
         self.preimages.close_others(other_threads_of_parent())
+        for index in self.ordered.values():
+            index.forget_builder()
 
     def _forget_closed_views(self) -> None:
         if not self._lock.is_used():
             self.exclusively("closing a snapshot", self.preimages.forget_closed)
-
-    def add_index(self, name: str) -> None:
-        """Build an index, if there is none, while nobody commits; readers go on meanwhile."""
-        self.alone("add_index", self.timeout, self._add_index, name)
-
-    def _add_index(self, name: str) -> None:
-        if name not in self.indexes:
-            index = MetadataIndex(name)
-            for key, entry in self.candidates({}):
-                index.replace(key, None, entry)
-            self.exclusively("add_index", self._put_indexes, {**self.indexes, name: index})
-
-    def _put_indexes(self, indexes: dict[str, MetadataIndex]) -> None:
-        self.indexes = indexes
-
-    def remove_index(self, name: str) -> None:
-        """Forget the index; KeyError if there is none."""
-        self.alone("remove_index", self.timeout, self._remove_index, name)
-
-    def _remove_index(self, name: str) -> None:
-        if name not in self.indexes:
-            raise KeyError(name)
-        left = {other: index for other, index in self.indexes.items() if other != name}
-        self.exclusively("remove_index", self._put_indexes, left)
 
     def add_bound(self, bound: Bound) -> None:
         """Have commits keep to a bound until it is closed."""

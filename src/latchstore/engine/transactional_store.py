@@ -18,10 +18,9 @@ from latchstore.contract.arguments import (
     exact_string,
 )
 from latchstore.contract.errors import StoreClosedError
-from latchstore.contract.glob_pattern import checked_pattern
+from latchstore.contract.glob_pattern import checked_pattern, matching_keys
 from latchstore.contract.matching import checked_terms
-from latchstore.contract.ordering import OrderBy
-from latchstore.contract.requests import Request
+from latchstore.contract.requests import Request, chosen
 from latchstore.contract.values import Entry, Value, entry_from_metadata
 from latchstore.delivery.change_buffer import ChangeBuffer, Interest
 from latchstore.delivery.event_manager import listener_name
@@ -29,6 +28,7 @@ from latchstore.delivery.watch import Watch, wait_until
 from latchstore.engine.attempts import Attempts
 from latchstore.engine.delivered_store import DeliveredStore
 from latchstore.engine.edits import Edit, by_key
+from latchstore.engine.selection import found
 from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.transaction import Transaction
 
@@ -76,27 +76,25 @@ class TransactionalStore(DeliveredStore):
 
     def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
         transaction = self._engine.routes.current()
-        return super()._found(request) if transaction is None else transaction._found(request)
+        if transaction is not None:
+            return transaction._found(request)
+        if request.is_plain:
+            return chosen(self._candidates(request.terms), request)
+        return found(self._engine, request, {})
 
     def _found_keys(self, request: Request) -> Iterator[str]:
         transaction = self._engine.routes.current()
         if transaction is not None:
             return transaction._found_keys(request)
-        if request.is_plain and not request.terms:
-            return iter(self._engine.keys())
-        return super()._found_keys(request)
-
-    def glob(
-        self,
-        pattern: str,
-        *,
-        order_by: OrderBy | None = None,
-        descending: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[str]:
-        transaction = self._engine.routes.current()
-        find = super().glob if transaction is None else transaction.glob
-        return find(pattern, order_by=order_by, descending=descending, limit=limit)
+        engine = self._engine
+        if not request.is_all_keys:
+            return super()._found_keys(request)
+        if request.pattern is None:
+            return iter(engine.keys())
+        selection = engine.select(request, {}) if request.prefix else None
+        if selection is not None and selection.is_enough:
+            return iter([key for key, _ in selection.entries])
+        return iter(matching_keys(request.pattern, engine.keys()))
 
     def __len__(self) -> int:
         transaction = self._engine.routes.current()

@@ -1,0 +1,226 @@
+"""The indexes of an engine: which there are, and queries that they answer.
+
+Thread safety: rules 1 to 3 of ``table.py``. Hashed indexes are right after each commit. Ordered ones note
+what a commit changes; whoever reads one has it catch up before, in sections that are short, and without a
+lock if all of it must be built (``ordered_index.py``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from latchstore.contract.contains import In
+from latchstore.contract.ordering import Order, Ordered
+from latchstore.contract.requests import Request
+from latchstore.contract.values import Entry
+from latchstore.engine.guarded import GuardedEngine
+from latchstore.engine.locks import AnyReadWriteLock
+from latchstore.engine.metadata_index import MetadataIndex
+from latchstore.engine.ordered_index import FEW, OrderedIndex, Token, index_for
+from latchstore.engine.publishing import Publisher
+from latchstore.engine.selection import Overlay, Selected, index_for_request, selected
+
+#: How often a reader moves changed keys on before it looks at all entries: writers may be faster.
+_ROUNDS = 1_000
+
+#: Of a range that has more than this share of all keys, no candidates are made.
+_SHARE = 4
+
+
+class IndexedEngine(GuardedEngine):
+    """An engine with indexes.
+
+    Parameters
+    ----------
+    lock_class, timeout, publisher
+        As for `GuardedEngine`.
+    indexes : iterable of str and Ordered
+        Metadata items to keep an index on, and what to keep entries in the order of.
+
+    Attributes
+    ----------
+    entries : dict
+        Key to entry. Lock-free readers look here, so the dict is never replaced.
+    indexes : dict
+        Metadata item to `MetadataIndex`, and `Ordered` to `OrderedIndex`.
+    ordered : dict
+        Order to `OrderedIndex`.
+    """
+
+    __slots__ = ("entries", "indexes", "ordered")
+
+    def __init__(
+        self,
+        lock_class: Callable[[], AnyReadWriteLock],
+        timeout: float,
+        publisher: Publisher,
+        indexes: Iterable[str | Ordered],
+    ) -> None:
+        super().__init__(lock_class, timeout, publisher)
+        self.entries: dict[str, Entry] = {}
+        self.indexes: dict[str | Ordered, Any] = {}
+        self.ordered: dict[Order, OrderedIndex] = {}
+        for name in indexes:
+            self._put_index(name, _empty(name))
+
+    # -- which there are --------------------------------------------------------------------------
+
+    def add_index(self, name: str | Ordered) -> None:
+        """Build an index, if there is none; readers go on meanwhile, writers unless it is an ordered one."""
+        self.alone("add_index", self.timeout, self._add_index, name)
+        if isinstance(name, Ordered):
+            self._is_ready(self.ordered.get(name.order), "add_index")
+
+    def _add_index(self, name: str | Ordered) -> None:
+        if name in self.indexes and (isinstance(name, str) or name.order in self.ordered):
+            return
+        index = _empty(name)
+        if isinstance(index, MetadataIndex):
+            for key, entry in self.candidates({}):
+                index.replace(key, None, entry)
+        self.exclusively("add_index", self._put_index, name, index)
+
+    def _put_index(self, name: str | Ordered, index: MetadataIndex | OrderedIndex) -> None:
+        self.indexes = {**self.indexes, name: index}
+        if isinstance(index, OrderedIndex):
+            self.ordered = {**self.ordered, index.order: index}
+
+    def remove_index(self, name: str | Ordered) -> None:
+        """Forget the index; KeyError if there is none."""
+        self.alone("remove_index", self.timeout, self._remove_index, name)
+
+    def _remove_index(self, name: str | Ordered) -> None:
+        if name not in self.indexes:
+            raise KeyError(name)
+        self.exclusively("remove_index", self._take_index, name)
+
+    def _take_index(self, name: str | Ordered) -> None:
+        if isinstance(name, Ordered):
+            self.ordered = {order: each for order, each in self.ordered.items() if order != name.order}
+        self.garbage.append(self.indexes)
+        self.indexes = {each: index for each, index in self.indexes.items() if each != name}
+
+    # -- ordered ones -----------------------------------------------------------------------------
+
+    def _is_ready(self, index: OrderedIndex | None, purpose: str) -> bool:
+        """Bring an index up to date, but for a few keys; no lock is held. False if that is not done."""
+        if index is None:
+            return False
+        for _ in range(_ROUNDS):
+            if index.must_be_built:
+                if not self._build(index, purpose):
+                    return False
+            elif index.behind > FEW:
+                self.exclusively(purpose, index.catch_up, self.entries, self.garbage, FEW)
+            else:
+                return True
+        return False
+
+    def _build(self, index: OrderedIndex, purpose: str) -> bool:
+        """Build the places; return false if another thread is doing that."""
+        token = Token()
+        entries = self.exclusively(purpose, index.begin, token, self.entries, self.garbage)
+        if entries is None:
+            return False
+        places, odd = index.made_of(entries)
+        self.exclusively(purpose, index.install, token, places, odd)
+        return True
+
+    def _caught_up(self, index: OrderedIndex | None) -> bool:
+        """Have an index catch up with the few keys that are left, in a section; false if it cannot."""
+        if index is None or index.must_be_built:
+            return False
+        index.catch_up(self.entries, self.garbage)
+        return True
+
+    # -- queries ----------------------------------------------------------------------------------
+
+    def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
+        if self.ordered and terms:
+            ready = [
+                index
+                for (is_fact, name), index in self.ordered.items()
+                if name in terms and not is_fact and self._is_ready(index, "query")
+            ]
+            if ready:
+                return self.exclusively("query", self._candidates, terms, ready)
+        return self.read(self._candidates, terms)
+
+    def _candidates(
+        self, terms: Mapping[str, Any], ordered: Iterable[OrderedIndex] = ()
+    ) -> Iterable[tuple[str, Entry]]:
+        """Return the shortest of the indexes' answers to some of the terms, or else everything."""
+        entries = self.entries
+        known = self._shortest(terms)
+        for index in ordered:
+            if self._caught_up(index):
+                fewest = len(entries) // _SHARE + 1 if known is None else len(known)
+                keys = index.candidates(_wanted(terms[index.order.name]), fewest)
+                known = known if keys is None else keys
+        if known is not None:
+            return [(key, entries[key]) for key in known]
+        # Two copies zipped and not one of ``items()``: no pair is made for what the reader passes over.
+        return zip(list(entries), list(entries.values()), strict=True)
+
+    def _shortest(self, terms: Mapping[str, Any]) -> Any:
+        """Return the shortest of the hashed indexes' answers to some of the terms; None if there is none."""
+        indexes = self.indexes
+        answers = [indexes[name].candidates(value) for name, value in terms.items() if name in indexes]
+        known: list[Any] = [keys for keys in answers if keys is not None]
+        return min(known, key=len) if known else None
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        index = index_for_request(request, self.ordered)
+        if index is None:
+            if request.order is not None or request.limit is None:
+                return None
+        elif not self._is_ready(index, "query"):
+            return None
+        return self.exclusively("query", self._select, request, overlay, index)
+
+    def _select(self, request: Request, overlay: Overlay, index: OrderedIndex | None) -> Selected | None:
+        if index is not None and not self._caught_up(index):
+            return None
+        return selected(request, overlay, self.entries, index, self._shortest(request.terms))
+
+    def select_at(
+        self, request: Request, overlay: Overlay, changed: Callable[[], dict[str, Entry | None]]
+    ) -> Selected | None:
+        """Return what `select` does, of a moment before.
+
+        Parameters
+        ----------
+        changed : callable
+            Returns the keys that have changed since, with the entries of then.
+        """
+        index = index_for_request(request, self.ordered)
+        if index is None:
+            if request.order is not None or request.limit is None:
+                return None
+        elif not self._is_ready(index, "query"):
+            return None
+        return self.exclusively("query", self._select_at, request, overlay, index, changed)
+
+    def _select_at(
+        self,
+        request: Request,
+        overlay: Overlay,
+        index: OrderedIndex | None,
+        changed: Callable[[], dict[str, Entry | None]],
+    ) -> Selected | None:
+        if index is not None and not self._caught_up(index):
+            return None
+        return selected(request, {**changed(), **overlay}, self.entries, index, None)
+
+    @abstractmethod
+    def finish(self) -> None: ...
+
+
+def _empty(name: str | Ordered) -> MetadataIndex | OrderedIndex:
+    return MetadataIndex(name) if isinstance(name, str) else index_for(name.order)
+
+
+def _wanted(term: Any) -> tuple[Any, ...]:
+    return term.values if type(term) is In else (term,)

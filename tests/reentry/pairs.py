@@ -46,7 +46,7 @@ def comes_in(call: str, name: str, way: str, contended: bool) -> bool:
     is there; nor what waits for a listener that waits for the end of the operation, or opens the store
     again while that waits until it is closed.
     """
-    if name in WAYS[way].not_in:
+    if name in WAYS[way].not_in or call in WAYS[way].not_called:
         return False
     if name == "close while events pend" and call in {*FLUSHING, "disconnect, connect"}:
         return False

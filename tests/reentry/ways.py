@@ -46,6 +46,9 @@ class Way:
     #: Operations to which it cannot come.
     not_in: ClassVar[tuple[str, ...]] = ()
 
+    #: Calls that cannot do what they are for.
+    not_called: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, caller: Caller, stride: int, first: int) -> None:
         self._caller = caller
         self._stride = stride
@@ -243,6 +246,7 @@ class Freed(Way):
     options: ClassVar[dict[str, Any]] = {"history": 0}
     # What has finalizers cannot be saved, is a change already, and has a weight.
     not_in = ("save", "load", "watch", "evict, if_revision", "cache: set, too heavy")
+    not_called = ("save", "load")
     needs_events = True
     _live = False
 

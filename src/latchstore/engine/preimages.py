@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import time
 import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
+from operator import attrgetter
 from threading import get_ident
 
 from latchstore.contract.errors import SnapshotClosedError
@@ -31,6 +33,8 @@ from latchstore.contract.requests import Request
 from latchstore.contract.values import Change, Entry
 from latchstore.engine.interface import View
 from latchstore.engine.selection import Overlay, Selected
+
+_revision_of = attrgetter("revision")
 
 
 class Layer:
@@ -170,7 +174,8 @@ class Preimages:
     Attributes
     ----------
     layers : list of Layer
-        From old to new; empty while no view is open, and a commit need not call `record` then.
+        From old to new, at most one for each revision; empty while no view is open, and a commit need not
+        call `record` then.
     """
 
     __slots__ = ("_closed", "_closing", "_garbage", "_on_close", "base", "layers")
@@ -241,8 +246,7 @@ class Preimages:
                     unused[id(layer)] = layer
         if 8 * len(unused) < len(self.layers):
             for layer in unused.values():
-                if layer in self.layers:
-                    self._take_away(layer)
+                self._take_away(layer)
         elif unused:
             self._take_all_away()
         for reference in (*closing, self._closed[0]):
@@ -252,7 +256,9 @@ class Preimages:
 
     def _take_away(self, layer: Layer) -> None:
         """Leave what older views need of the layer to the one before it; rule 2 has the order."""
-        position = self.layers.index(layer)
+        position = bisect_left(self.layers, layer.revision, key=_revision_of)
+        if self.layers[position : position + 1] != [layer]:
+            return  # before an exception, or one has struck before it was noted
         if position > 0:
             _leave(layer, self.layers[position - 1])
         self._garbage.append(layer)
@@ -290,8 +296,14 @@ class Preimages:
 
 
 def _leave(layer: Layer, older: Layer) -> None:
-    for key, entry in layer.entries.items():
-        older.entries.setdefault(key, entry)
+    """Move the entries of the layer with fewer ones: each is moved log(n) times, whatever is closed when."""
+    if len(layer.entries) > len(older.entries):
+        # Readers that come from an older layer have looked there for what is added to this one.
+        layer.entries.update(older.entries)
+        older.entries = layer.entries
+    else:
+        for key, entry in layer.entries.items():
+            older.entries.setdefault(key, entry)
     older.newer = layer.newer
 
 

@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -33,6 +32,7 @@ from latchstore.stress.result import LockEdge, Mark, Problem, Result
 from latchstore.stress.scope import Scope
 from latchstore.stress.search import Found, Mode, Settings, search
 from latchstore.stress.strategies import seed_of
+from latchstore.stress.tracebacks import raised
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload, shares, store_for
 
@@ -399,9 +399,9 @@ def _native_round(
         problems.append(Problem("hang", str(error)))
     except WorkerError as error:
         history = error.history
-        problems.append(Problem("crash", "".join(traceback.format_exception(error.__cause__ or error))))
+        problems.append(raised("crash", "a thread of the run", error.__cause__ or error))
     except Exception:
-        problems.append(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))
+        problems.append(raised("crash", "outside of all operations"))
     circle = order.problem()
     if circle is not None:
         problems.append(circle)

@@ -19,6 +19,7 @@ from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
 from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
+from latchstore.stress.tracebacks import origin_of, summary_of
 from latchstore.stress.words import outcome_text
 from latchstore.stress.workloads import WORKLOADS, Workload, store_for
 
@@ -128,7 +129,9 @@ def run_test(arguments: argparse.Namespace) -> int:
     """Run a test of any class; return the exit code."""
     from latchstore.stress.testing.case import Test
     from latchstore.stress.testing.result import as_json, result_of
+    from latchstore.stress.testing.specification import SpecificationError
 
+    usage = (PlanError, TypeError, ValueError, NotImplementedError, SpecificationError)
     try:
         kind = named_object(arguments.test, "test")
         if not (isinstance(kind, type) and issubclass(kind, Test)):
@@ -140,8 +143,12 @@ def run_test(arguments: argparse.Namespace) -> int:
                 seed=arguments.seed,
                 progress=lambda now: screen.show(Progress(now.seconds, now.calls, now.schedules)),
             )
-    except (PlanError, TypeError, ValueError, NotImplementedError) as error:
-        print(f"latchstore stress: error: {error}", file=sys.stderr)
+    except Exception as error:
+        where = origin_of(error)
+        if not where and not isinstance(error, usage):
+            raise  # a defect of the harness
+        told = f"{summary_of(error)} (at {where})" if where else error
+        print(f"latchstore stress: error: {told}", file=sys.stderr)
         return BAD_USAGE
     result = result_of(report)
     if arguments.json:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from latchstore.stress.result import LockEdge, Mark, Problem, Step
 from latchstore.stress.scheduler import Strategy
 from latchstore.stress.scope import Scope
 from latchstore.stress.tasks import Task, Turn, current_task
+from latchstore.stress.tracebacks import raised
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare, store_for
 
@@ -231,7 +231,7 @@ class _Cast:
         except StoreError:
             return  # refused, as all others may be
         except Exception:
-            self._stage.fail(Problem("crash", f"fault {fault.name}:\n{traceback.format_exc()}"))
+            self._stage.fail(raised("crash", f"fault {fault.name}"))
 
     def interrupt(self, error: type[BaseException]) -> bool:
         """Do nothing: exceptions come at places of their own here, see `_plan_exception`."""
@@ -280,7 +280,7 @@ class _Cast:
             assert task is not None
             self._stage.scheduler.tracer.trace_again(task)
         except Exception:
-            self._stage.fail(Problem("crash", f"{action.name} of {action.key!r}:\n{traceback.format_exc()}"))
+            self._stage.fail(raised("crash", f"{action.name} of {action.key!r}"))
         self._open[number] = None
         return Operation(
             number,

@@ -48,7 +48,7 @@ _real = _Real()
 def _note(task: Task, lock: NamedLock, blocking: bool = True) -> list[NamedLock]:
     # A lock that is only tried for is never waited for, so nothing has to be taken before it.
     if blocking:
-        task.scheduler.lock_order.note(f"thread {task.number}", task.in_order, lock)
+        task.scheduler.lock_order.note(f"thread {task.shown}", task.in_order, lock)
     task.in_order.append(lock)
     return task.in_order
 

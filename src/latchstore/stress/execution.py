@@ -20,10 +20,9 @@ import logging
 import random
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from latchstore.stress.cooperative import begin_run, cooperative
 from latchstore.stress.result import LockEdge, Problem, Step
@@ -31,6 +30,7 @@ from latchstore.stress.scheduler import LIMIT, Scheduler, Strategy
 from latchstore.stress.scope import Scope
 from latchstore.stress.standstill import Blocked
 from latchstore.stress.tasks import TaskExit, Turn, current_task
+from latchstore.stress.tracebacks import raised
 
 #: Seconds of real time after which a schedule is given up.
 TIMEOUT = 60.0
@@ -60,7 +60,7 @@ class Execution:
         `make` or `finish` has raised something. ``"lock order"``: locks were taken in a circle.
     blocked : list of Blocked
         The threads that had not ended when a deadlock, a hang or a real wait was found: what each holds, what
-        it waits for, who has that, and where it is. Their numbers are those of `number_of`.
+        it waits for, who has that, and where it is; bodies have their numbers.
     turns : list of Turn
         To be replayed: ``Replay(schedule_of(execution.turns))``.
     points : int
@@ -119,13 +119,6 @@ class Stage:
         """End the run with a problem; does not return."""
         self.scheduler.fail(problem)
 
-    def number_of(self, task: int) -> int:
-        """Return the number of a thread by that of its task: bodies first, then those started by others."""
-        if task in self._numbers:
-            return self._numbers[task]
-        others = [each.number for each in self.scheduler.tasks if each.number not in self._numbers]
-        return len(self._numbers) + others.index(task)
-
     def perform(self, bodies: Sequence[Body]) -> None:
         """Run bodies, each in a thread of its own, until all have ended."""
         self.ended = [None] * len(bodies)
@@ -135,6 +128,12 @@ class Stage:
         for number, thread in enumerate(threads):
             self._numbers[len(self.scheduler.tasks)] = number
             thread.start()
+        # People count the bodies first, and then the threads that others have started.
+        others = (task for task in self.scheduler.tasks if task.number not in self._numbers)
+        for shown, task in enumerate(others, len(bodies)):
+            task.shown = shown
+        for task in self.scheduler.tasks:
+            task.shown = self._numbers.get(task.number, task.shown)
         self.scheduler.release()
         for thread in threads:
             thread.join()
@@ -215,7 +214,7 @@ def run_schedule(
             if finish is not None:
                 execution.finished = finish()
         except Exception:
-            scheduler.fail(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))
+            scheduler.fail(raised("crash", "outside of all operations"))
 
     begin_run(scheduler)
     random.seed(f"run {seed}")
@@ -225,9 +224,9 @@ def run_schedule(
         logging.disable(logging.NOTSET)
     execution.problems = _problems(scheduler, ended, timeout)
     execution.ended = stage.ended
-    execution.blocked = [each._replace(task=stage.number_of(each.task)) for each in scheduler.blocked]
+    execution.blocked = scheduler.blocked
     execution.turns, execution.points = scheduler.turns, scheduler.now
-    execution.steps = [replace(each, thread=stage.number_of(each.thread)) for each in scheduler.steps]
+    execution.steps = scheduler.steps
     execution.lock_edges = list(scheduler.lock_order.edges())
     return execution
 

@@ -29,7 +29,8 @@ class Interruption:
     before : Access or None
         What it did last.
     meanwhile : tuple of tuples
-        The number of another thread, and an access that may have changed something.
+        The number of another thread, and an access that may have changed something, or may have seen
+        what this one had changed.
     """
 
     step: Step
@@ -38,24 +39,25 @@ class Interruption:
 
 
 def interruptions(steps: Sequence[Step]) -> list[Interruption]:
-    """Return where threads had to stop while others changed something: where to look for a race."""
+    """Return where threads had to stop in the middle of something: where to look for a race."""
     outside = any(not each.ours for step in steps for each in step.accesses)
+
+    def seen(step: Step) -> list[Access]:
+        accesses = (each for each in step.accesses if each.does not in ("enters", "leaves"))
+        return [each for each in accesses if not (outside and each.ours)]
+
     found = []
     for place, step in enumerate(steps):
         following = next((n for n in range(place + 1, len(steps)) if steps[n].thread == step.thread), None)
         if following is None or not steps[following].accesses or not step.where:
             continue
-        changes = [
-            (other.thread, access)
-            for other in steps[place + 1 : following]
-            for access in other.accesses
-            if _may_change(access) and not (outside and access.ours)
-        ]
-        before = [
-            each
-            for each in step.accesses
-            if each.does not in ("enters", "leaves") and not (outside and each.ours)
-        ]
+        between = steps[place + 1 : following]
+        changes = [(o.thread, access) for o in between for access in seen(o) if _may_change(access)]
+        before = seen(step)
+        if not changes:
+            # Others may have looked at what it is half through with.
+            before = [each for each in before if _may_change(each)]
+            changes = [(other.thread, access) for other in between for access in seen(other) if before]
         if changes:
             found.append(Interruption(step, before[-1] if before else None, tuple(changes[:_NAMED])))
     return found

@@ -77,14 +77,14 @@ class StepRecorder:
             return  # it only waits for the others
         time, frame = self._tick(), self._frame_of(task)
         if frame is None:
-            self.steps.append(Step(task.number, "", "ends" if task.done else "begins", time, accesses))
+            self.steps.append(Step(task.shown, "", "ends" if task.done else "begins", time, accesses))
             return
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         waiting = getattr(task.waiting, "label", None)
         if waiting is not None:
             line += f"  (waits for {waiting})"
         ours = is_ours(frame.f_code)
-        self.steps.append(Step(task.number, place_of(frame), line, time, accesses, ours))
+        self.steps.append(Step(task.shown, place_of(frame), line, time, accesses, ours))
 
 
 def is_ours(code: CodeType) -> bool:

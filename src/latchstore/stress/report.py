@@ -21,7 +21,7 @@ from latchstore.stress.history import AFTER, Operation
 from latchstore.stress.interleaving import folds, interruptions, rows
 from latchstore.stress.result import Mark, Result
 from latchstore.stress.verdict import Explanation, Verdict
-from latchstore.stress.words import breaks, duration
+from latchstore.stress.words import SEQUENTIAL, breaks, duration
 
 #: Calls that are drawn; of more, those around what cannot be explained.
 _MOST = 60
@@ -75,6 +75,7 @@ def report_html(result: Result) -> str:
     return environment.get_template("report.html").render(
         result=result,
         headline=_headline(result),
+        sequential=SEQUENTIAL if result.is_sequential else "",
         reason=next((each.reason for each in _bad_verdicts(result) if each.answer == result.answer), ""),
         explanation=explanation,
         breaks=breaks,

@@ -5,6 +5,7 @@ Thread safety: made when the threads of the run have ended; never changes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -179,6 +180,21 @@ class Result:
         """How far an order explains the answers, if a checker has tried orders and found none."""
         found = (each.explanation for checks in self.verdicts.values() for each in checks.values())
         return next((each for each in found if each is not None), None)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it failed without any two calls at one time: so one thread alone gets that as well."""
+        operations = self.history.operations
+        lasting = any(
+            one.end is None or other.begin < one.end for one, other in itertools.pairwise(operations)
+        )
+        schedules = {"lock order", "gil", "deadlock", "hang"}
+        return (
+            self.answer == "invalid"
+            and bool(operations)
+            and not lasting
+            and not any(problem.kind in schedules for problem in self.problems)
+        )
 
     @property
     def never_met(self) -> bool:

@@ -166,9 +166,9 @@ class Scheduler:
                 and watch.is_blocked(ident, running.native, self.now)
             ):
                 others = {
-                    f"thread {each.number}": self.ident_of(each) for each in self.tasks if each is not running
+                    f"thread {each.shown}": self.ident_of(each) for each in self.tasks if each is not running
                 }
-                text = describe_wait(f"thread {running.number}", ident, others)
+                text = describe_wait(f"thread {running.shown}", ident, others)
                 self.problem = self.problem or Problem("blocked", f"{text}\n{self.table()}")
                 return self._abandon(running, timeout)
         running = self._running
@@ -373,7 +373,7 @@ class Scheduler:
         deadlines = {each: each.deadline for each in self.tasks if each.deadline is not None}
         first = [deadline for each, deadline in deadlines.items() if each.jumps < _FRUITLESS_JUMPS]
         if deadlines and not first:
-            numbers = ", ".join(str(each.number) for each in deadlines)
+            numbers = ", ".join(str(each.shown) for each in deadlines)
             stuck = stuck or f"threads wait again and again for what no thread does: {numbers}"
         if stuck or not first:
             self.fail(Problem("deadlock", f"{stuck or nobody_wakes(self.tasks)}\n{self.table()}"))
@@ -435,7 +435,7 @@ class Scheduler:
         for lock in self.locks:
             holder = lock.holder
             if holder is not None and holder.done and not lock.for_waiting:
-                text = f"thread {holder.number} has ended and not given back the lock made at {lock.label}"
+                text = f"thread {holder.shown} has ended and not given back the lock made at {lock.label}"
                 return Problem("deadlock", text)
         return None
 

@@ -21,13 +21,13 @@ class Blocked(NamedTuple):
     Attributes
     ----------
     task, name : int and str
-        Its number among the tasks of the scheduler, and its name.
+        The number by which people know it, and its name.
     holds : tuple of str
         The locks that it held, by where they were made.
     waits_for : str or None
         What it waited for; None if it could have gone on.
     held_by : int or None
-        The number of the task that held it; None if it was no lock, or nobody held it.
+        That of the task that held it; None if it was no lock, or nobody held it.
     where : str
         The place in the code under test.
     """
@@ -45,11 +45,11 @@ def blocked_of(task: Task, frame: FrameType | None) -> Blocked:
     waits_for = None if task.waiting is None else getattr(task.waiting, "label", None) or str(task.waiting)
     holder = _holder_of(task.waiting)
     return Blocked(
-        task.number,
+        task.shown,
         task.name,
         tuple(dict.fromkeys(lock.label for lock in task.held)),
         waits_for,
-        None if holder is None else holder.number,
+        None if holder is None else holder.shown,
         place_of(frame),
     )
 
@@ -87,10 +87,10 @@ def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
     each = task
     while (holder := _holder_of(what)) is not None:
         if holder.done:
-            return f"thread {each.number} waits for a lock that thread {holder.number} took and kept"
+            return f"thread {each.shown} waits for a lock that thread {holder.shown} took and kept"
         if holder in seen:
             circle = [*seen[seen.index(holder) :], holder]
-            return "threads wait for each other: " + " -> ".join(str(one.number) for one in circle)
+            return "threads wait for each other: " + " -> ".join(str(one.shown) for one in circle)
         if holder.deadline is not None and not timeouts:
             break
         seen.append(holder)
@@ -108,5 +108,5 @@ def _holder_of(what: Any) -> Task | None:
 
 def nobody_wakes(tasks: Sequence[Task]) -> str:
     """Say that all threads wait for what no thread does any more."""
-    waiting = ", ".join(str(each.number) for each in tasks if not each.done and each.number)
+    waiting = ", ".join(str(each.shown) for each in tasks if not each.done and each.number)
     return f"no thread can go on: nobody is left to wake up threads {waiting}"

@@ -50,6 +50,9 @@ class Task:
     Attributes
     ----------
     number : int
+        That of schedules.
+    shown : int
+        The number by which people know the thread.
     name : str
     waiting : object or None
         What it waits for; None if it can run.
@@ -66,6 +69,7 @@ class Task:
     def __init__(self, scheduler: Scheduler, number: int, name: str) -> None:
         self.scheduler = scheduler
         self.number = number
+        self.shown = number
         self.name = name
         self.waiting: object | None = None
         self.deadline: float | None = None

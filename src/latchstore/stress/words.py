@@ -22,6 +22,12 @@ _READABLE = 40
 #: Places at which a thread had to stop that are named.
 _PLACES = 3
 
+#: Characters of a call that is a cell of a table.
+_LONGEST = 100
+
+#: What is told of a failure that needs no second thread.
+SEQUENTIAL = "sequential defect: no two of the calls ran at one time, so one thread alone gets this as well"
+
 #: Pairs of operations that are listed as having met.
 _PAIRS = 8
 
@@ -38,28 +44,29 @@ def outcome_text(outcome: Outcome) -> str:
         )
     )
     parts.extend(f"{problem.kind}: {problem.text.rstrip()}" for problem in result.problems)
+    if result.is_sequential:
+        parts.append(SEQUENTIAL)
     if result.answer == "invalid":
         parts += failure_parts(result)
-    if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
-        parts.append(
-            "sets of strings have another order in each process: if the code under test depends on it, set "
-            "PYTHONHASHSEED to a number for this run, and to the same for the next"
-        )
     parts.append("\n".join(_how(result)))
     parts.append(f"{_summary(outcome)}\nagain: {result.command}")
+    if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
+        parts[-1] += (
+            "\n  (if that shows something else: sets of strings have another order in each process; set "
+            "PYTHONHASHSEED to the same number for both)"
+        )
     return "\n\n".join(part for part in parts if part)
 
 
 def first_fault(result: Result) -> str:
     """Return one line that says what was wrong first, or what nobody can tell."""
+    sequential = "sequential defect: " if result.is_sequential else ""
     for problem in result.problems:
-        lines = problem.text.strip().splitlines()
-        # The last line of a traceback says what was raised.
-        return f"{problem.kind}: {lines[-1 if problem.kind == 'crash' else 0]}"
+        return f"{sequential}{problem.kind}: {problem.text.strip().splitlines()[0]}"
     for workload, checks in result.verdicts.items():
         for check, verdict in checks.items():
             if verdict.answer == result.answer:
-                return f"{workload}: {check}: {verdict}".splitlines()[0]
+                return f"{sequential}{workload}: {check}: {verdict}".splitlines()[0]
     return result.answer
 
 
@@ -105,7 +112,8 @@ def failure_parts(result: Result) -> Iterator[str]:
     if result.steps:
         busy = {operation.thread for operation in operations}
         steps = [step for step in result.steps if step.thread in busy or step.accesses]
-        yield steps_table(steps)
+        if len({step.thread for step in steps}) > 1:
+            yield steps_table(steps)
         if look := _where_to_look(steps):
             yield "where to look:\n" + look
 
@@ -117,7 +125,8 @@ def calls_table(operations: Iterable[Operation], final_state: str = "") -> str:
     threads = sorted(who, key=lambda thread: inf if thread == AFTER else thread)
     table = [tuple(who[thread] for thread in threads)]
     for thread, text in _events(operations):
-        table.append(tuple(text if each == thread else "" for each in threads))
+        shown = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+        table.append(tuple(shown if each == thread else "" for each in threads))
     lines = [f"  {line}" for line in text_table(table, left=len(threads)).splitlines()] if threads else []
     return "\n".join([*lines, *([f"  final state: {final_state}"] if final_state else [])])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 from typing import Any
 
 import pytest
@@ -47,6 +48,10 @@ class TestRacyClasses:
         report = BankTest.run()
         assert report.answer == "invalid"
         assert report.reason.startswith(("deadlock: threads wait for each other", "lock order: "))
+        # The threads have the same numbers in the table of calls and in what is told of locks.
+        assert report.run is not None
+        busy = {f"thread {record.call.thread}" for record in report.run.records}
+        assert set(re.findall(r"thread \d+", report.run.problems[0].text)) <= busy
 
     def test_an_invariant(self) -> None:
         report = SumTest.run()
@@ -202,7 +207,27 @@ class TestSpecifications:
             WrongTest.reference = lambda self: LockedCounter()  # type: ignore[method-assign]
         report = WrongTest.run()
         assert report.reason.startswith("sequential defect: increment() gives 2 in one thread")
-        assert "the calls, all by one thread:" in str(report)
+        assert "one thread alone made these calls" in str(report)
+        assert report.run is not None
+        assert [str(record) for record in report.run.records] == ["increment() -> 2"]
+        assert f"again: python -m latchstore stress --test {report.test} --seed {report.seed}" in str(report)
+        assert WrongTest.run(seed=report.seed, schedules=1).reason == report.reason
+
+    def test_if_every_call_raises_nothing_is_shown(self) -> None:
+        class MistakenTest(Test):
+            __test__ = False
+            schedules = 20
+
+            def make(self) -> Any:
+                return LockedCounter()
+
+            @operation()
+            def decrement(self, subject: Any) -> None:
+                subject.decrement()
+
+        report = MistakenTest.run()
+        assert report.answer == "unknown"
+        assert report.reason.startswith("every call raised something")
 
     def test_what_is_not_the_same_each_time_is_named(self) -> None:
         made = []

@@ -47,6 +47,24 @@ class DisabledTest(CounterTest):
 class WrongTest(CounterTest):
     threads = 1
 
+class NotMadeTest(CounterTest):
+    __test__ = False
+
+    def make(self):
+        return int("x")
+
+class NotSetUpTest(CounterTest):
+    __test__ = False
+
+    def setup(self, subject):
+        raise OSError("no disk")
+
+class NoStateTest(CounterTest):
+    __test__ = False
+
+    def state(self, subject):
+        return subject.missing
+
 def test_beside():
     assert True
 """
@@ -114,6 +132,15 @@ def test_the_command_line(directory: Path) -> None:
         ("test_counters:Counter", "test 'test_counters:Counter' must be derived from latchstore.stress.Test"),
         ("test_counters:Abstract", "Abstract.make() must return the object under test"),
         ("test_counters:WrongTest", "WrongTest.threads must be at least 2, got 1"),
+        (
+            "test_counters:NotMadeTest",
+            "ValueError: invalid literal for int() with base 10: 'x' "
+            '(at test_counters.py:40 in make: return int("x"))',
+        ),
+        (
+            "test_counters:NotSetUpTest",
+            'OSError: no disk (at test_counters.py:46 in setup: raise OSError("no disk"))',
+        ),
     ],
 )
 def test_what_cannot_be_run(directory: Path, name: str, message: str) -> None:
@@ -122,3 +149,20 @@ def test_what_cannot_be_run(directory: Path, name: str, message: str) -> None:
     assert ran.stdout == ""
     assert f"latchstore stress: error: {message}" in ran.stderr or message in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_crash_is_told_without_the_frames_of_the_harness(directory: Path) -> None:
+    ran = run(directory, "latchstore", "stress", "--test", "test_counters:NoStateTest")
+    assert ran.returncode == 1
+    error = "AttributeError: 'Counter' object has no attribute 'missing'"
+    assert f"invalid: crash: outside of all operations: {error}" in ran.stdout
+    assert 'test_counters.py", line 52, in state' in ran.stdout
+    assert "latchstore/stress" not in ran.stdout
+
+
+def test_without_jinja2_the_command_ends_before_the_run(directory: Path) -> None:
+    (directory / "jinja2.py").write_text("raise ModuleNotFoundError('no module', name='jinja2')")
+    ran = run(directory, "latchstore", "stress", "--test", "test_counters:CounterTest", "--report", "r.html")
+    assert ran.returncode == 2
+    assert "error: reports need Jinja2: python -m pip install 'latchstore[report]'" in ran.stderr
+    assert ran.stdout == ""

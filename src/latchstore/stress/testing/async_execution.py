@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from latchstore.stress.result import Problem
 from latchstore.stress.testing.answers import WAITS, Answer, answer_or_error, shown_state, state_of
 from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.event_loop import RandomLoop
 from latchstore.stress.testing.execution import Play, Run
 from latchstore.stress.testing.program import Call, Program
 from latchstore.stress.testing.specification import Order, Specification
+from latchstore.stress.tracebacks import raised
 
 
 async def _awaited(value: Any) -> Any:
@@ -52,7 +51,7 @@ class _AsyncPlay(Play):
             self.look(subject)
             await _awaited(self.test.teardown(subject))  # type: ignore[func-returns-value]
         except Exception:
-            self.problems.append(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))
+            self.problems.append(raised("crash", "outside of all operations"))
 
     async def _work(self, calls: Sequence[Call]) -> None:
         for call in calls:

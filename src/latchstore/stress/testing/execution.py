@@ -9,7 +9,6 @@ import functools
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from latchstore.stress.tasks import Turn
 from latchstore.stress.testing.answers import Answer, Break, Record, answer_of, state_of
 from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.program import Call, Program
+from latchstore.stress.tracebacks import raised
 
 #: Seconds without a call that begins or returns after which native threads are taken to wait for ever.
 _PATIENCE = 10.0
@@ -105,7 +105,7 @@ class Play:
         try:
             self.test.validate(subject)
         except Exception:
-            self.problems.append(Problem("validation", _last_lines()))
+            self.problems.append(raised("validation", "validate"))
 
     def do(self, call: Call, subject: Any) -> None:
         """Make a call and write it down."""
@@ -133,7 +133,7 @@ class Play:
             try:
                 holds = getattr(self.test, name)(subject)
             except Exception:
-                self.problems.append(Problem("invariant", f"{name} does not hold:\n{_last_lines()}"))
+                self.problems.append(raised("invariant", f"{name} does not hold"))
                 return
             if holds is False:
                 self.problems.append(Problem("invariant", f"{name} does not hold: it returned False"))
@@ -147,11 +147,6 @@ class Play:
     def run(self) -> Run:
         """Return what was written down."""
         return Run(sorted(self.records, key=lambda record: record.begin), self.state, self.problems)
-
-
-def _last_lines() -> str:
-    """Return the exception that is handled, with where it comes from."""
-    return traceback.format_exc(limit=-3).rstrip()
 
 
 # -- under a scheduler -------------------------------------------------------------------------------
@@ -265,7 +260,7 @@ class _NativePlay(Play):
             self.end(subject)
             self.test.teardown(subject)
         except Exception:
-            self.problems.append(Problem("crash", f"outside of all operations:\n{traceback.format_exc()}"))
+            self.problems.append(raised("crash", "outside of all operations"))
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from typing import Any
 from latchstore.stress.execution import under_control
 from latchstore.stress.models import REFUSED
 from latchstore.stress.scheduler import Strategy
+from latchstore.stress.shrinking import fewer_calls
 from latchstore.stress.strategies import seed_of
-from latchstore.stress.testing.answers import WAITS, Answer, Break, Record
+from latchstore.stress.testing.answers import UNKNOWN_ANSWER, WAITS, Answer, Break, Record
 from latchstore.stress.testing.checking import check, states_of
 from latchstore.stress.testing.definition import Definition, check_numbers, invariants_of, operations_of
 from latchstore.stress.testing.execution import Run, run_native, run_scheduled, switching_often
@@ -228,7 +229,10 @@ class _Exploration:
     def _doubt(self) -> None:
         """Find out whether anything was shown."""
         report = self._report
-        if not report.overlaps:
+        if report.counts and report.raised == report.counts:
+            report.answer = "unknown"
+            report.reason = "every call raised something, so nothing was shown; is the test as it should be?"
+        elif not report.overlaps:
             report.answer = "unknown"
             report.reason = "no two calls ever ran at one time, so nothing was shown"
         elif report.undecided:
@@ -254,8 +258,9 @@ class _Exploration:
         # Of this program's calls alone, as it keeps what every order of them gave.
         self._specification = self._specified(self._test.reference)
         report = self._report
-        if number < _SEQUENTIAL and (reason := self._sequential_defect(program)):
-            report.answer, report.reason, report.seed, report.program = "invalid", reason, seed, program
+        if number < _SEQUENTIAL and (run := self._sequential_defect(program)):
+            smaller, run = fewer_calls(program, run, lambda tried, _: self._sequential_defect(tried))
+            self._report_failure(seed, smaller, run)
             return True
         if native and self._waiting.intersection(call.name for call in program.calls()):
             return False  # nothing but time would tell that such a call waits
@@ -270,13 +275,17 @@ class _Exploration:
             program, run = shrunk_by_trying(program, run, lambda smaller: self._run_async(smaller, chance))
         else:
             program, run = shrunk(program, run, self._run, chance)
+        self._report_failure(seed, program, run)
+        return True
+
+    def _report_failure(self, seed: int, program: Program, run: Run) -> None:
+        report = self._report
         report.answer, report.seed, report.program, report.run = "invalid", seed, program, run
         report.reason, report.broken = run.reason, run.broken
         if run.broken is not None:
             states = states_of(run.broken, self._specification, self._test.model, run)
             report.broken = replace(run.broken, states=states)
         report.command = f"python -m latchstore stress --test {report.test} --seed {seed} --schedules 1"
-        return True
 
     # -- runs --------------------------------------------------------------------------------------
 
@@ -310,7 +319,7 @@ class _Exploration:
         """Note what is wrong with a run."""
         if run.problems:
             problem = run.problems[0]
-            run.reason = f"{problem.kind}: {problem.text.splitlines()[0]}"
+            run.reason = f"{problem.kind}: {problem.text.splitlines()[0].rstrip(':')}"
             return run
         judged = check(run, self._specification, self._test.model)
         self._report.undecided += judged.answer == "unknown"
@@ -323,28 +332,37 @@ class _Exploration:
             )
         return run
 
-    def _sequential_defect(self, program: Program) -> str:
-        """Return what is wrong if one thread makes all calls; empty if nothing is."""
+    def _sequential_defect(self, program: Program) -> Run | None:
+        """Have one thread make all calls; return that if anything is wrong with it."""
+        run = Run([])
         order: tuple[Call, ...] = ()
         made = [self._specified(self._test.make) for _ in range(2)]
         model, state = self._test.model, None if self._test.model is None else self._test.model.initial
-        for call in program.calls():
+        for place, call in enumerate(program.calls()):
+            call = replace(call, thread=0)
             once, again, right = (_answer(each, order, call) for each in [*made, self._specification])
+            run.records.append(Record(call, 2 * place, 2 * place + 1, once))
             if once != again:
-                return (
+                run.reason = (
                     f"the class does not give the same each time: {call} gave {once}, and {again} after the "
                     "same calls on another object, in one thread"
                 )
-            if once != right:
-                return f"sequential defect: {call} gives {once} in one thread, and {right} is right"
-            if model is not None:
+            elif once != right:
+                run.reason = f"sequential defect: {call} gives {once} in one thread, and {right} is right"
+                run.broken = Break(order, call, right, once)
+            elif model is not None:
                 state = model.step(state, call, once.result)
                 if state is REFUSED:
-                    return f"sequential defect: {call} gives {once} in one thread, which the model refuses"
+                    run.reason = (
+                        f"sequential defect: {call} gives {once} in one thread, which the model refuses"
+                    )
+                    run.broken = Break(order, call, UNKNOWN_ANSWER, once)
+            if run.failed:
+                return run
             if once == WAITS:
                 break
             order = (*order, call)
-        return ""
+        return None
 
 
 def _answer(specification: Specification, order: tuple[Call, ...], call: Call) -> Answer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from latchstore.stress.testing.result import result_of
-from latchstore.stress.words import failure_parts, text_table
+from latchstore.stress.words import SEQUENTIAL, failure_parts, text_table
 
 if TYPE_CHECKING:
     from latchstore.stress.testing.exploration import Report
@@ -18,15 +18,16 @@ def report_text(report: Report) -> str:
     """Return a report as lines."""
     parts = [headline(report)]
     if report.run is not None:
+        if not report.schedules:
+            parts.append("one thread alone made these calls")
+        elif result_of(report).is_sequential:
+            parts.append(SEQUENTIAL)
         parts += failure_parts(result_of(report))
         for problem in report.run.problems:
             if len(problem.text.splitlines()) > 1:
                 parts.append(problem.text)
         if report.run.native:
             parts.append("native threads made these calls; it may take several runs to see it again")
-    elif report.program is not None:
-        calls = "\n".join(f"  {call}" for call in report.program.calls())
-        parts.append(f"the calls, all by one thread:\n{calls}")
     parts.append(_coverage(report))
     if report.answer == "invalid":
         name = report.test.partition(":")[2]

@@ -12,7 +12,7 @@ import pytest
 from latchstore import AbstractStore
 from latchstore.__main__ import main
 from latchstore.stress.campaign import ScheduleKind
-from latchstore.stress.check import linearizable_store
+from latchstore.stress.check import StressError, linearizable_store
 from latchstore.stress.workloads import WORKLOADS
 from tests.contract.reference_store import ReferenceStore
 
@@ -104,3 +104,33 @@ def test_the_command_tells_what_it_leaves_out(capsys: pytest.CaptureFixture[str]
     assert "events" not in told.out
     assert main(["stress", "--store", store, "--workload", "events"]) == 2
     assert "cannot do what these workloads need: events" in capsys.readouterr().err
+
+
+class NoGet(OneLock):
+    """The same with an error in it that comes up at once."""
+
+    def get(self, key: str) -> Any:
+        raise RuntimeError("no connection")
+
+
+def test_a_store_that_cannot_be_used_at_all_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stress", "--store", f"{__name__}:NoGet"]) == 2
+    told = capsys.readouterr()
+    assert "latchstore stress: error: RuntimeError: no connection (at test_other_stores.py:" in told.err
+    assert told.err.count("\n") == 1
+
+
+class NoRollback(OneLock):
+    """The same, whose transactions take nothing back."""
+
+    @contextmanager
+    def transaction(self, notes: str = "") -> Iterator[None]:
+        with self.lock:
+            yield
+
+
+def test_what_needs_no_second_thread_is_called_a_sequential_defect() -> None:
+    with pytest.raises(StressError, match="^sequential defect: transactions: whole: invalid: ") as caught:
+        linearizable_store(NoRollback, workloads=["transactions"], schedule="pct")
+    assert "no two of the calls ran at one time" in str(caught.value)
+    assert caught.value.outcome.result.is_sequential

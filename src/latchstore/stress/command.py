@@ -26,6 +26,9 @@ from latchstore.stress.workloads import WORKLOADS, Workload, store_for
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
 BAD_USAGE = 2
 
+#: What is raised because of how the command or a test was written.
+_USAGE = (TypeError, ValueError, NotImplementedError, ModuleNotFoundError, OSError)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``stress``."""
@@ -99,73 +102,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``stress``; return the exit code."""
-    if arguments.report:
-        try:
+    try:
+        if arguments.report:
             check_installed()
-        except ModuleNotFoundError as error:
-            print(f"latchstore stress: error: {error}", file=sys.stderr)
-            return BAD_USAGE
-    if arguments.test:
-        return run_test(arguments)
-    try:
-        factory = store_factory(arguments.store)
-        checked_factory(factory, ())
-        plan = _plan(arguments, lambda workload: workload.supports(store_for(workload, factory)))
-        with _Screen(quiet=arguments.json) as screen:
-            outcome = carry_out(plan, factory, screen.show)
-    except PlanError as error:
-        print(f"latchstore stress: error: {error}", file=sys.stderr)
-        return BAD_USAGE
-    result = outcome.result
-    if arguments.json:
-        print(json.dumps(_as_json(outcome), indent=2))
-    else:
-        print(visible(outcome_text(outcome)))
-    _write_files(arguments, result)
-    return EXIT_CODES[result.answer]
-
-
-def run_test(arguments: argparse.Namespace) -> int:
-    """Run a test of any class; return the exit code."""
-    from latchstore.stress.testing.case import Test
-    from latchstore.stress.testing.result import as_json, result_of
-    from latchstore.stress.testing.specification import SpecificationError
-
-    usage = (PlanError, TypeError, ValueError, NotImplementedError, SpecificationError)
-    try:
-        kind = named_object(arguments.test, "test")
-        if not (isinstance(kind, type) and issubclass(kind, Test)):
-            raise PlanError(f"test {arguments.test!r} must be derived from latchstore.stress.Test")
-        with _Screen(quiet=arguments.json) as screen:
-            report = kind.run(
-                seconds=arguments.seconds,
-                schedules=arguments.schedules,
-                seed=arguments.seed,
-                progress=lambda now: screen.show(Progress(now.seconds, now.calls, now.schedules)),
-            )
+        return _run_test(arguments) if arguments.test else _run_store(arguments)
     except Exception as error:
         where = origin_of(error)
-        if not where and not isinstance(error, usage):
+        if not where and not isinstance(error, _USAGE):
             raise  # a defect of the harness
+        # One of the class under test, or of what makes it.
         told = f"{summary_of(error)} (at {where})" if where else error
         print(f"latchstore stress: error: {told}", file=sys.stderr)
         return BAD_USAGE
-    result = result_of(report)
-    if arguments.json:
-        print(json.dumps(as_json(report), indent=2))
-    else:
-        print(visible(str(report)))
-    _write_files(arguments, result)
-    return EXIT_CODES[report.answer]
 
 
-def _write_files(arguments: argparse.Namespace, result: Result) -> None:
+def _run_store(arguments: argparse.Namespace) -> int:
+    factory = store_factory(arguments.store)
+    checked_factory(factory, ())
+    plan = _plan(arguments, lambda workload: workload.supports(store_for(workload, factory)))
+    with _Screen(quiet=arguments.json) as screen:
+        outcome = carry_out(plan, factory, screen.show)
+    text = json.dumps(_as_json(outcome), indent=2) if arguments.json else outcome_text(outcome)
+    return _told(arguments, text, outcome.result)
+
+
+def _run_test(arguments: argparse.Namespace) -> int:
+    from latchstore.stress.testing.case import Test
+    from latchstore.stress.testing.result import as_json, result_of
+
+    kind = named_object(arguments.test, "test")
+    if not (isinstance(kind, type) and issubclass(kind, Test)):
+        raise PlanError(f"test {arguments.test!r} must be derived from latchstore.stress.Test")
+    with _Screen(quiet=arguments.json) as screen:
+        report = kind.run(
+            seconds=arguments.seconds,
+            schedules=arguments.schedules,
+            seed=arguments.seed,
+            progress=lambda now: screen.show(Progress(now.seconds, now.calls, now.schedules)),
+        )
+    text = json.dumps(as_json(report), indent=2) if arguments.json else str(report)
+    return _told(arguments, text, result_of(report))
+
+
+def _told(arguments: argparse.Namespace, text: str, result: Result) -> int:
+    """Print a text, write the files that were asked for, and return the exit code."""
+    print(visible(text))
     if arguments.history:
         result.history.write(arguments.history)
     if arguments.report:
         write_report(result, arguments.report)
     if arguments.junit:
         write_junit(result, arguments.junit)
+    return EXIT_CODES[result.answer]
 
 
 # -- arguments ----------------------------------------------------------------------------------------

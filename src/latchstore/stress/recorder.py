@@ -19,6 +19,9 @@ from latchstore.stress.result import Access, Step
 if TYPE_CHECKING:
     from latchstore.stress.tasks import Task
 
+#: Characters of the source of an access.
+_LONGEST = 100
+
 _OURS = str(Path(__file__).parents[1])
 
 #: What bytecodes do, by parts of their names; the first that fits counts.
@@ -120,9 +123,10 @@ def _actions_of(code: CodeType) -> dict[int, tuple[str, str]]:
             text = _source_of(code, instruction.positions)
             if does == "calls" and (text.startswith("with ") or not text.endswith(")")):
                 does = "leaves"  # at the end of a with statement, whose place it has
-            if does in ("enters", "leaves"):
+            if does in ("enters", "leaves") or instruction.opname == "FOR_ITER":
                 # On Python 3.11 that is the whole statement, of which the first line is kept.
                 text = _first_line(code, instruction.positions).removeprefix("with ").rstrip(":")
+            text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
             if text:
                 found[instruction.offset] = does, text
         _actions[code] = found

@@ -28,7 +28,7 @@ Order = tuple[Call, ...]
 _NOWHERE = Scope()
 
 
-class SpecificationError(Exception):
+class SpecificationError(ValueError):
     """The reference object cannot be made, or does not end."""
 
 

@@ -28,6 +28,7 @@ from tests.contract.events import EventContract
 from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
+from tests.contract.queries import QueryContract
 from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.stores import TIMEOUT, fill
 from tests.contract.transactions import SharedTransactionContract, TransactionContract
@@ -37,7 +38,7 @@ from tests.contract.writing import WritingContract
 INDEXES = ("name", "number", "list", "kind", "shared")
 
 #: What some of the stores keep in order, beside a hashed index on one of them.
-ORDERED = ("kind", *map(Ordered, ("name", "number", "list", "key", "created", "modified", "revision")))
+ORDERED = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")))
 
 
 class MemoryStores:
@@ -68,6 +69,9 @@ class NotALock:
     """It has the names of a lock's methods, and no methods."""
 
     gen_rlock = gen_wlock = 5
+
+
+class TestQueries(MemoryStores, QueryContract): ...
 
 
 class TestToFile(MemoryStores, ToFileContract): ...

@@ -18,6 +18,7 @@ from tests.contract.conditions import ConditionContract
 from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
+from tests.contract.queries import QueryContract
 from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.reference_store import ReferenceStore
 from tests.contract.transactions import TransactionContract
@@ -46,6 +47,9 @@ class TestManyKeysReading(ReferenceStores, ManyKeysReadingContract): ...
 
 
 class TestManyKeysWriting(ReferenceStores, ManyKeysWritingContract): ...
+
+
+class TestQueries(ReferenceStores, QueryContract): ...
 
 
 class TestToFile(ReferenceStores, ToFileContract): ...

@@ -312,9 +312,11 @@ class OptimisticBatch(WriteBatch):
         Called under the table lock. No user code runs: a value whose ``==`` is not CPython's own counts as a
         match. Entries are compared by their revisions.
         """
+        # hot path: mostly nobody has committed anything since.
+        changed = {} if self._engine.revision == self._view.revision else self._view.changed()
         keys = [
             key
-            for key, (old, new) in self._view.changed().items()
+            for key, (old, new) in changed.items()
             if _revision_of(old) != _revision_of(new) and self._has_read(key, old, new)
         ]
         if keys:

@@ -39,24 +39,6 @@ def with_failing_requests(number: int, call: Callable[[], object]) -> bool:
 # -- memory ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failing", range(4))
-def test_what_is_taken_from_the_queue_is_not_lost(failing: int) -> None:
-    """Without memory for a smaller list a SimpleQueue loses what it was about to return."""
-    pytest.importorskip("_testcapi")
-    queue = DeliveryQueue()
-    marks = [Mark(queue) for _ in range(1_000)]
-    for mark in marks:
-        queue.put_mark(mark)
-    moves = queue.moves.__next__
-    for mark in marks:
-        with_failing_requests(failing, moves)
-        if not queue.taken:
-            moves()
-        assert list(queue.taken) == [mark]
-        queue.taken.popleft()
-    assert not queue.items
-
-
 def test_a_watch_counts_what_is_left_though_memory_fails() -> None:
     """Each change is read with each request failing, until none does; what was read may be lost by that."""
     pytest.importorskip("_testcapi")

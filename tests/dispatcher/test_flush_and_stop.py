@@ -92,6 +92,20 @@ def test_a_delivery_must_not_wait_for_itself(method: str) -> None:
     dispatcher.stop(TIMEOUT)
 
 
+def test_a_delivery_does_not_ask_whether_its_thread_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strike at that question makes Python 3.12 and older take the thread to have ended."""
+    dispatcher = EventDispatcher()
+    told: list[bool] = []
+    submit(dispatcher, lambda: None)
+    dispatcher.flush(TIMEOUT)
+    with monkeypatch.context() as patches:
+        submit(dispatcher, lambda: patches.setattr(threading.Thread, "is_alive", lambda thread: False))
+        submit(dispatcher, lambda: told.append(dispatcher.on_dispatcher_thread()))
+        dispatcher.flush(TIMEOUT)
+    assert told == [True]
+    dispatcher.stop(TIMEOUT)
+
+
 def test_the_very_first_delivery_must_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread may be at work before ``Thread.start`` returns to whoever has started it."""
     dispatcher = EventDispatcher()

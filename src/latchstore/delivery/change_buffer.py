@@ -384,7 +384,7 @@ class ChangeBuffer:
         elif (oldest := self._oldest(garbage)) is not None:
             taken = Record(oldest.revision, oldest.changes[0], oldest.transaction)
             removed = self._removed + 1
-            # No call from here on: rule 3. First what may fail, as the list may be replaced by a smaller one.
+            # No call from here on: rule 3.
             del oldest.changes[0]
             self._removed = removed
         return taken

@@ -6,8 +6,8 @@ Thread safety:
    Afterwards it wakes the thread if that sleeps; if an exception strikes in between, the next one does so, or
    the thread looks by itself.
 2. What the thread has taken stays in `DeliveryQueue.taken` until it is done with, so that another thread goes
-   on with it should that one end. It moves there in one call in C, which needs no memory: a ``SimpleQueue``
-   loses what it was about to return if it cannot have a smaller list.
+   on with it should that one end. It moves there in one call in C, so that no exception from outside comes in
+   between.
 3. `queued_more` has one writer at a time, whoever holds the lock of the store; `done_more` is assigned by the
    dispatcher's thread. Others read them at any time and may be a moment behind.
 """

@@ -124,8 +124,10 @@ class _Deliverer(ListenerCalls):
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread delivers: whether a listener is calling."""
         ident, started = get_ident(), self._started
-        begins = started is not None and started.ident == ident and started.is_alive()
-        return begins or ident in self._post  # begins or ends, in a finalizer in the middle of that
+        if ident in self._post:
+            return True
+        # Begins or ends, in a finalizer in the middle of that. Not asked of one that delivers: see `Life`.
+        return started is not None and started.ident == ident and started.is_alive()
 
     def refuse_on_own_thread(self, operation: str) -> None:
         """Raise DispatcherThreadError if a listener is calling."""

@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,35 +62,40 @@ def test_a_watch_counts_what_is_left_though_memory_fails() -> None:
 # -- wake-ups -------------------------------------------------------------------------------------
 
 
+def queue_with_bell(monkeypatch: pytest.MonkeyPatch, ring: Callable[[DeliveryQueue], None]) -> DeliveryQueue:
+    """Return a queue whose thread sleeps; what rings is called with it."""
+    bell = SimpleNamespace()
+    with monkeypatch.context() as patches:
+        patches.setattr("latchstore.delivery.deliveries.Bell", lambda: bell)
+        queue = DeliveryQueue()
+    bell.release = partial(ring, queue)
+    queue.asleep = True
+    return queue
+
+
 def test_no_wake_up_is_lost_to_a_thread_that_sleeps_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread wakes up, takes what is there and sleeps again before whoever has woken it goes on."""
-    queue = DeliveryQueue()
-
-    class Bell(SimpleQueue[None]):
-        def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:
-            queue.asleep = True
-            rung.append(1)
-
     rung: list[int] = []
-    monkeypatch.setattr("latchstore.delivery.deliveries.SimpleQueue", Bell)
-    queue = DeliveryQueue()
-    queue.asleep = True
+
+    def ring(queue: DeliveryQueue) -> None:
+        queue.asleep = True
+        rung.append(1)
+
+    queue = queue_with_bell(monkeypatch, ring)
     for _ in range(3):
         queue.put_mark(Mark(queue))
     assert len(rung) == 3
 
 
 def test_a_wake_up_that_fails_for_memory_is_made_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bell(SimpleQueue[None]):
-        def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:
-            rung.append(1)
-            if len(rung) == 1:
-                raise MemoryError
-
     rung: list[int] = []
-    monkeypatch.setattr("latchstore.delivery.deliveries.SimpleQueue", Bell)
-    queue = DeliveryQueue()
-    queue.asleep = True
+
+    def ring(queue: DeliveryQueue) -> None:
+        rung.append(1)
+        if len(rung) == 1:
+            raise MemoryError
+
+    queue = queue_with_bell(monkeypatch, ring)
     with pytest.raises(MemoryError):
         queue.put_mark(Mark(queue))
     assert queue.asleep

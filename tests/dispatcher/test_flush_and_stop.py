@@ -96,13 +96,16 @@ def test_a_delivery_does_not_ask_whether_its_thread_is_alive(monkeypatch: pytest
     """A strike at that question makes Python 3.12 and older take the thread to have ended."""
     dispatcher = EventDispatcher()
     told: list[bool] = []
-    submit(dispatcher, lambda: None)
+    asked: list[threading.Thread] = []
+
+    def ask() -> None:
+        with monkeypatch.context() as patches:
+            patches.setattr(threading.Thread, "is_alive", asked.append)
+            told.append(dispatcher.on_dispatcher_thread())
+
+    submit(dispatcher, ask)
     dispatcher.flush(TIMEOUT)
-    with monkeypatch.context() as patches:
-        submit(dispatcher, lambda: patches.setattr(threading.Thread, "is_alive", lambda thread: False))
-        submit(dispatcher, lambda: told.append(dispatcher.on_dispatcher_thread()))
-        dispatcher.flush(TIMEOUT)
-    assert told == [True]
+    assert (told, asked) == ([True], [])
     dispatcher.stop(TIMEOUT)
 
 

@@ -99,7 +99,7 @@ def test_a_wrong_store_is_invalid_and_shown_again(
     assert main(again[3:]) == 1
     assert "invalid: " in capsys.readouterr().out
     if schedule == "pct":
-        assert "what the threads did" in out
+        assert "the calls, in time order" in out
         assert "thread 0" in out
     # The history is checked again from its file.
     assert main(["recheck", str(tmp_path / "history")]) == 1

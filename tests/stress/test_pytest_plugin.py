@@ -60,7 +60,7 @@ def test_none(linearizable_store):
     )
     assert done.returncode == 1
     assert "bank: sum: invalid: " in done.stdout
-    assert "what the threads did" in done.stdout
+    assert "the calls, in time order" in done.stdout
     assert "FAILED test_stores.py::test_none - Failed: bank: sum: invalid: " in done.stdout
     # A summary on a build server has the whole message, so it may stand there twice.
     (again,) = {line for line in done.stdout.splitlines() if line.startswith("again: ")}

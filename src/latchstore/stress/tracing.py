@@ -54,21 +54,17 @@ class Tracer:
         task = TASKS[get_ident()]
         scheduler = self._scheduler
 
+        # hot path: called before each bytecode of the code under test.
         def trace(frame: FrameType, event: str, arg: Any) -> Any:
             if event == "opcode" and frame.f_lasti in points:
                 scheduler.now += 1
                 if scheduler.now >= scheduler.next_choice:
                     scheduler.ask(task)
-            if (
-                scheduler.at_check is not None
-                and event == "opcode"
-                and frame.f_lasti in checks_of(frame.f_code)
-            ):
-                scheduler.at_check(task)
             return trace
 
-        recorder = scheduler.recorder
-        chosen = trace if recorder is None else _noting(trace, recorder)
+        chosen: TraceFunction = trace if scheduler.at_check is None else _checking(trace, scheduler, task)
+        if scheduler.recorder is not None:
+            chosen = _noting(chosen, scheduler.recorder)
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
         frame.f_trace = chosen
         frame.f_trace_lines = False
@@ -86,6 +82,19 @@ class Tracer:
 
         frame.f_trace_lines = False
         return trace
+
+
+def _checking(trace: TraceFunction, scheduler: Scheduler, task: Task) -> TraceFunction:
+    """Return a trace function that calls `Scheduler.at_check` where CPython may raise an exception."""
+
+    def trace_and_check(frame: FrameType, event: str, arg: Any) -> Any:
+        trace(frame, event, arg)
+        at_check = scheduler.at_check
+        if at_check is not None and event == "opcode" and frame.f_lasti in checks_of(frame.f_code):
+            at_check(task)
+        return trace_and_check
+
+    return trace_and_check
 
 
 def _noting(trace: TraceFunction, recorder: StepRecorder) -> TraceFunction:

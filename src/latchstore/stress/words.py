@@ -49,12 +49,13 @@ def outcome_text(outcome: Outcome) -> str:
     if result.answer == "invalid":
         parts += failure_parts(result)
     parts.append("\n".join(_how(result)))
-    parts.append(f"{_summary(outcome)}\nagain: {result.command}")
+    ending = [_summary(outcome)]
     if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
-        parts[-1] += (
-            "\n  (if that shows something else: sets of strings have another order in each process; set "
-            "PYTHONHASHSEED to the same number for both)"
+        ending.append(
+            "what depends on the order of sets of strings comes again if both runs have the same number in "
+            "PYTHONHASHSEED"
         )
+    parts.append("\n".join([*ending, f"again: {result.command}"]))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -205,7 +205,9 @@ class QueryContract(StoreContract):
         ordered = list(store.query_keys(order_by="number"))
         assert ordered == ["none", "d", "b", "c", "a", "text", "list", "odd", "odder", "y", "z"]
 
-    @pytest.mark.parametrize("term", [lambda value: True, len, int, Contains, Raising], ids=repr)
+    @pytest.mark.parametrize(
+        "term", [lambda value: True, len, int, Contains, Raising], ids=lambda term: term.__name__
+    )
     def test_a_term_that_is_no_value(self, store: AbstractStore, term: Any) -> None:
         for call in (
             lambda: store.query(number=term),

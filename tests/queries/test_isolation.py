@@ -73,6 +73,18 @@ def test_others_do_not_see_what_is_not_committed(store: DictMemoryStore, optimis
     assert due(store, limit=2) == ["job:1", "job:2"]
 
 
+def test_own_changes_stand_before_those_of_others(store: DictMemoryStore) -> None:
+    with store.transaction("t", optimistic=True) as tx:
+        tx.set("job:3", (b"", {"due": -1}))
+        in_another_thread(lambda: store.update_metadata("job:3", {"due": -2}))
+        in_another_thread(lambda: store.update_metadata("job:1", {"due": 99}))
+        assert list(tx.query(["due"], order_by="due", limit=2)) == [
+            ("job:3", {"due": -1}),
+            ("job:1", {"due": 0}),
+        ]
+        tx.doom()
+
+
 def set_due(key: str, value: Any) -> Callable[[AbstractStore], object]:
     return lambda store: store.update_metadata(key, {"due": value})
 
@@ -112,6 +124,8 @@ def test_phantoms_at_the_edge_from_the_other_side(store: DictMemoryStore) -> Non
         assert due(tx, limit=2, descending=True) == ["job:5", "job:4"]
         tx.from_bytes("mark", b"")
 
+    assert conflict(store, body, lambda store: store.from_bytes("job:3", b"new")) == ()
+    assert conflict(store, body, lambda store: store.from_bytes("job:4", b"new")) == ("job:4",)
     assert conflict(store, body, set_due("job:1", 30)) == ()  # level, and by key after it
     assert conflict(store, body, set_due("job:1", 29)) == ()
     assert conflict(store, body, set_due("job:1", 31)) == ("job:1",)

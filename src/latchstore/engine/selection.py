@@ -154,15 +154,15 @@ def _in_order(
     if not overlay:
         return ((key, entries[key]) for _, _, key in places)
     places = (place for place in places if place[2] not in overlay)
-    own = sorted(_own_places(index, edges, overlay), reverse=descending)
+    own = sorted(_own_places(index, overlay), reverse=descending)
     merged = heapq.merge(places, own, reverse=descending)
     return ((key, overlay[key] if key in overlay else entries[key]) for _, _, key in merged)  # type: ignore[misc]
 
 
-def _own_places(index: OrderedIndex, edges: Any, overlay: Overlay) -> Iterator[Place]:
+def _own_places(index: OrderedIndex, overlay: Overlay) -> Iterator[Place]:
     for key, entry in overlay.items():
         place = None if entry is None else index.place(key, entry)
-        if place is not None and (edges is None or edges[0] < place < edges[1]):
+        if place is not None:
             yield place
 
 

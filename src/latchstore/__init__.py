@@ -13,9 +13,12 @@ from latchstore.contract.errors import (
     DispatcherThreadError,
     EntryTooLargeError,
     FlushTimeoutError,
+    JobExistsError,
     KeptByReferenceError,
+    LeaseLostError,
     LoadTimeoutError,
     LockTimeoutError,
+    QueueClosedError,
     RecursiveLoadError,
     RevisionMismatchError,
     SnapshotClosedError,
@@ -70,6 +73,7 @@ if _typing.TYPE_CHECKING:
     from latchstore.contract.codec import Codec
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
+    from latchstore.queue import DeadLetter, Job, Worked, WorkQueue
 
 __version__ = "0.1.0"
 
@@ -89,6 +93,7 @@ __all__ = [
     "CompactedError",
     "Condition",
     "Contains",
+    "DeadLetter",
     "DictMemoryStore",
     "DispatcherThreadError",
     "EntryTooLargeError",
@@ -98,7 +103,10 @@ __all__ = [
     "FlushTimeoutError",
     "In",
     "Item",
+    "Job",
+    "JobExistsError",
     "KeptByReferenceError",
+    "LeaseLostError",
     "LoadTimeoutError",
     "LockTimeoutError",
     "Node",
@@ -110,6 +118,7 @@ __all__ = [
     "ProgressManager",
     "ProgressStartEvent",
     "ProgressStepEvent",
+    "QueueClosedError",
     "RecursiveLoadError",
     "RevisionMismatchError",
     "Seconds",
@@ -145,6 +154,8 @@ __all__ = [
     "WaitTimeoutError",
     "Watch",
     "WatchClosedError",
+    "WorkQueue",
+    "Worked",
     "WrongThreadError",
     "__version__",
     "get_event_manager",
@@ -156,11 +167,15 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Cache": "latchstore.cache",
     "Codec": "latchstore.contract.codec",
+    "DeadLetter": "latchstore.queue",
     "EvictionPolicy": "latchstore.cache",
+    "Job": "latchstore.queue",
     "Node": "latchstore.cache",
     "Seconds": "latchstore.contract.seconds",
     "StoreMapping": "latchstore.contract.mapping",
     "StoreView": "latchstore.contract.mapping",
+    "WorkQueue": "latchstore.queue",
+    "Worked": "latchstore.queue",
 }
 
 

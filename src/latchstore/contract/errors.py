@@ -204,3 +204,59 @@ class LoadTimeoutError(StoreError, TimeoutError):
 
 class RecursiveLoadError(StoreError):
     """Waiting for the load of a key would never end, as that load waits for this thread."""
+
+
+class QueueClosedError(StoreError):
+    """A job was put into a work queue that was closed."""
+
+
+class JobExistsError(StoreError):
+    """A job was put with a key that a job of the queue has; nothing was changed.
+
+    Attributes
+    ----------
+    queue : str
+    key : str
+    state : str or None
+        That of the job which is there: ``"ready"``, ``"delayed"``, ``"leased"`` or ``"dead"``; None if what
+        is there is no job.
+    """
+
+    def __init__(self, queue: str, key: str, state: str | None) -> None:
+        is_there = f"a job of that key is {state}" if state else "the store has an entry there that is no job"
+        advice = (
+            "if_exists='keep' leaves it, 'replace' puts the new one in its place"
+            if state
+            else "use another key"
+        )
+        super().__init__(f"queue {queue!r}, job {key!r}: {is_there}; {advice}")
+        self.queue = queue
+        self.key = key
+        self.state = state
+
+    def __reduce__(self) -> tuple[type[JobExistsError], tuple[object, ...]]:
+        return type(self), (self.queue, self.key, self.state)
+
+
+class LeaseLostError(StoreError):
+    """A worker was to end a job that is not its own any more; nothing was changed.
+
+    Its lease had run out and the job was given to another worker, or the job was ended, replaced or deleted.
+
+    Attributes
+    ----------
+    queue : str
+    key : str
+    attempts : int
+        Which attempt at the job this one was.
+    """
+
+    def __init__(self, queue: str, key: str, attempts: int, why: str) -> None:
+        super().__init__(f"queue {queue!r}, job {key!r}, attempt {attempts}: {why}")
+        self.queue = queue
+        self.key = key
+        self.attempts = attempts
+        self._why = why
+
+    def __reduce__(self) -> tuple[type[LeaseLostError], tuple[object, ...]]:
+        return type(self), (self.queue, self.key, self.attempts, self._why)

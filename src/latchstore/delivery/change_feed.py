@@ -1,13 +1,17 @@
 """What was committed, for those who read it at their own pace: a history, and a buffer for each watch.
 
+Those who wait for a change and do not need to know which have a signal in place of a buffer.
+
 Thread safety:
 
-1. The feed has no lock of its own: `ChangeFeed.publish`, `add` and `end` are called by one thread at a time,
-   under the lock that commits are applied under. `active`, `watches` and `dropped` are read without it.
+1. The feed has no lock of its own: `ChangeFeed.publish`, `add`, `add_signal` and `end` are called by one
+   thread at a time, under the lock that commits are applied under. `active`, `watches` and `dropped` are read
+   without it.
 2. Publishing a commit again publishes what is missing of it: the revisions show what is there already.
 3. `publish` never waits, and frees no object of a user: what the feed lets go of is put into `garbage`, which
    the caller empties once the lock has been given back.
-4. A buffer whose reader is gone is closed, wherever the collector runs. The next commit lets go of it.
+4. A buffer whose reader is gone is closed, wherever the collector runs, and so is a signal whose user is. The
+   next commit lets go of it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from collections.abc import Sequence
 
 from latchstore.contract.errors import CompactedError
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Garbage, Published
+from latchstore.delivery.commit_signal import CommitSignal
 
 #: Buffers that may be closed and not let go of yet.
 _FEW = 64
@@ -39,15 +44,27 @@ class ChangeFeed:
         Whether commits need be published at all.
     buffers : tuple of ChangeBuffer
         Those of its watches, in the order in which these were opened.
+    signals : tuple of CommitSignal
     """
 
-    __slots__ = ("_begun", "_dropped", "_garbage", "_history", "_limit", "_look_at", "active", "buffers")
+    __slots__ = (
+        "_begun",
+        "_dropped",
+        "_garbage",
+        "_history",
+        "_limit",
+        "_look_at",
+        "active",
+        "buffers",
+        "signals",
+    )
 
     def __init__(self, history: int, garbage: Garbage | None = None) -> None:
         self._garbage: Garbage = deque(maxlen=0) if garbage is None else garbage
         self._limit = history
         self._history: deque[Commit] = deque()
         self.buffers: tuple[ChangeBuffer, ...] = ()
+        self.signals: tuple[CommitSignal, ...] = ()
         # So many that whoever adds one lets go of those that were closed.
         self._look_at = _FEW
         # What buffers that are gone have dropped.
@@ -79,6 +96,24 @@ class ChangeFeed:
             self._let_go_of(closed)
         for buffer in self.buffers:
             buffer.offer(commit, self._garbage)
+        if self.signals:
+            self._give_signals(commit)
+
+    def _give_signals(self, commit: Published) -> None:
+        if any(signal.closed for signal in self.signals):
+            self._set_signals(tuple([signal for signal in self.signals if not signal.closed]))
+        for signal in self.signals:
+            signal.offer(commit)
+
+    def _set_signals(self, signals: tuple[CommitSignal, ...]) -> None:
+        self._garbage.append(self.signals)
+        self.active = bool(signals or self.buffers) or self._limit > 0
+        self.signals = signals
+
+    def add_signal(self, signal: CommitSignal) -> None:
+        """Have a signal be given all commits from now on; nothing happens if it is."""
+        if signal not in self.signals:
+            self._set_signals((*[other for other in self.signals if not other.closed], signal))
 
     def _keep(self, commit: Published) -> None:
         history = self._history
@@ -96,7 +131,7 @@ class ChangeFeed:
         # No call from here on, so that nothing is counted twice if this is done again.
         self.buffers = kept
         self._dropped = dropped
-        self.active = bool(kept) or self._limit > 0
+        self.active = bool(kept or self.signals) or self._limit > 0
 
     def add(self, buffer: ChangeBuffer, revision: int, since: int) -> list[Commit]:
         """Have commits offered to a buffer from now on.
@@ -141,11 +176,16 @@ class ChangeFeed:
         return self._begun + 1 if self._limit else revision + 1
 
     def end(self) -> None:
-        """Tell all watches that no more is to come."""
-        buffers = self.buffers
+        """Tell all watches, and all who wait, that no more is to come."""
+        buffers, signals = self.buffers, self.signals
         for buffer in buffers:
             # Whoever is struck before all have been woken has closed the store all the same.
             buffer.ended = True
+        for signal in signals:
+            signal.ended = True
         for buffer in buffers:
             buffer.end()
+        for signal in signals:
+            signal.end()
+        self._set_signals(())
         self._let_go_of(buffers)

@@ -9,7 +9,7 @@ Thread safety: an edit belongs to one call. `revise` runs builtin code alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.values import Entry, merged_metadata, with_metadata_of
@@ -19,8 +19,8 @@ class Edit(Protocol):
     """What a call does to one key.
 
     The kinds are `Entry` (an entry with data and metadata replaces whatever there is), `SetData`,
-    `SetMetadata`, `MergeMetadata`, `Delete`, and `IfRevision`, `Combined` and `Resolved`, which have others
-    in them.
+    `SetMetadata`, `MergeMetadata`, `Delete`, and `IfRevision`, `IfItems`, `Combined` and `Resolved`, which
+    have others in them.
 
     Attributes
     ----------
@@ -169,6 +169,44 @@ class IfRevision:
         return self.edit.revise(key, current, revision, now)
 
 
+class OtherItemsError(Exception):
+    """The metadata items of an entry are not those that an edit expects; nothing was changed."""
+
+
+class IfItems:
+    """Do another edit, if some metadata items of the entry are as expected.
+
+    Parameters
+    ----------
+    edit : Edit
+    items : tuple of pairs
+        Names and immutable values of builtin types.
+    """
+
+    __slots__ = ("edit", "items")
+
+    blind = False
+
+    def __init__(self, edit: Edit, items: tuple[tuple[str, Any], ...]) -> None:
+        self.edit: Edit = edit
+        self.items: tuple[tuple[str, Any], ...] = items
+
+    @property
+    def whole(self) -> bool:
+        return self.edit.whole
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
+        if current is None:
+            raise OtherItemsError(key)
+        for name, expected in self.items:
+            if name not in current:
+                raise OtherItemsError(key)
+            item = current[name]
+            if type(item) is not type(expected) or item != expected:
+                raise OtherItemsError(key)
+        return self.edit.revise(key, current, revision, now)
+
+
 class Combined:
     """Several edits of one key, done one after the other.
 
@@ -236,7 +274,7 @@ def parts_of(edit: Edit) -> tuple[Edit, ...]:
     """Return the edits that one is made of, without the conditions that they have."""
     if type(edit) is Combined:
         return tuple(part for each in edit.edits for part in parts_of(each))
-    if type(edit) is IfRevision:
+    if isinstance(edit, (IfRevision, IfItems)):
         return parts_of(edit.edit)
     return (edit,)
 

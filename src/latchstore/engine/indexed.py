@@ -8,7 +8,7 @@ lock if all of it must be built (``ordered_index.py``).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from latchstore.contract.contains import In
@@ -16,6 +16,7 @@ from latchstore.contract.ordering import Order, Ordered
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.guarded import GuardedEngine
+from latchstore.engine.heads import Heads
 from latchstore.engine.locks import AnyReadWriteLock
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.ordered_index import FEW, OrderedIndex, Token, index_for
@@ -47,9 +48,11 @@ class IndexedEngine(GuardedEngine):
         Metadata item to `MetadataIndex`, and `Ordered` to `OrderedIndex`.
     ordered : dict
         Order to `OrderedIndex`.
+    heads : dict
+        Name of a work queue to `Heads`.
     """
 
-    __slots__ = ("entries", "indexes", "ordered")
+    __slots__ = ("entries", "heads", "indexes", "ordered")
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class IndexedEngine(GuardedEngine):
         self.entries: dict[str, Entry] = {}
         self.indexes: dict[str | Ordered, Any] = {}
         self.ordered: dict[Order, OrderedIndex] = {}
+        self.heads: dict[str, Heads] = {}
         for name in indexes:
             self._put_index(name, _empty(name))
 
@@ -101,6 +105,30 @@ class IndexedEngine(GuardedEngine):
             self.ordered = {order: each for order, each in self.ordered.items() if order != name.order}
         self.garbage.append(self.indexes)
         self.indexes = {each: index for each, index in self.indexes.items() if each != name}
+
+    def keep_heads(self, queue: str, name: str, prefixes: Sequence[str]) -> Heads:
+        """Keep the first entries of some ranges of an item's values, for the queue of that name.
+
+        Parameters
+        ----------
+        queue : str
+        name : str
+            The metadata item.
+        prefixes : sequence of str
+            What the values of each range begin with.
+        """
+        if queue not in self.heads:
+            self.alone("a work queue", self.timeout, self._keep_heads, queue, name, prefixes)
+        return self.heads[queue]
+
+    def _keep_heads(self, queue: str, name: str, prefixes: Sequence[str]) -> None:
+        if queue not in self.heads:
+            heads = Heads(name, prefixes)
+            heads.replace_all((key, None, entry) for key, entry in self.candidates({}))
+            self.exclusively("a work queue", self._put_heads, {**self.heads, queue: heads})
+
+    def _put_heads(self, heads: dict[str, Heads]) -> None:
+        self.heads = heads
 
     # -- ordered ones -----------------------------------------------------------------------------
 

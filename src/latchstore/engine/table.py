@@ -292,7 +292,7 @@ class Table(IndexedEngine):
         if not before:
             return (), None
         changes: Sequence[Change] = ()
-        if told or self.indexes or self.preimages.layers or self._feed.active:
+        if told or self.indexes or self.heads or self.preimages.layers or self._feed.active:
             changes = [
                 (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
                 for key, old in before.items()
@@ -308,6 +308,9 @@ class Table(IndexedEngine):
         if self.indexes:
             for index in self.indexes.values():
                 index.replace_all(changes)
+        if self.heads:
+            for heads in self.heads.values():
+                heads.replace_all(changes)
         if many is None:
             for key, _, new in changes:
                 if new is not None:
@@ -420,8 +423,8 @@ class Table(IndexedEngine):
             assert entry.key == key if type(entry) is ReferenceEntry else type(entry.data) is bytes, key
             assert entry.created <= entry.modified, key
             assert 0 < entry.revision <= self.revision, key
-        for index in self.indexes.values():
-            index.check(self.entries)
+        for each in (*self.indexes.values(), *self.heads.values()):
+            each.check(self.entries)
         for bound in self.bounds:
             if not (bound.stale or bound.closed):
                 bound.check(self.entries)

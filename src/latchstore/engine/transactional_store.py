@@ -23,6 +23,7 @@ from latchstore.contract.matching import checked_terms
 from latchstore.contract.requests import Request, chosen
 from latchstore.contract.values import Entry, Value, entry_from_metadata
 from latchstore.delivery.change_buffer import ChangeBuffer, Interest
+from latchstore.delivery.commit_signal import CommitSignal
 from latchstore.delivery.event_manager import listener_name
 from latchstore.delivery.watch import Watch, wait_until
 from latchstore.engine.attempts import Attempts
@@ -352,6 +353,21 @@ class TransactionalStore(DeliveredStore):
             found = wait_until(value, changes, timeout, f"key {key!r}")
         assert found is not None
         return found
+
+
+def follow_commits(store: TransactionalStore, signal: CommitSignal) -> None:
+    """Have a signal be given all commits from now on; nothing happens if it is.
+
+    For parts of the package that wait for changes and find out for themselves what has changed.
+
+    Raises
+    ------
+    StoreClosedError
+        If the store is closed.
+    """
+    if store._closed:
+        raise StoreClosedError("the store is closed; connect() opens it again")
+    store._engine.between_commits(lambda revision: store._feed.add_signal(signal))
 
 
 def _checked_notes(notes: str) -> str:

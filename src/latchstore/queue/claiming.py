@@ -1,0 +1,349 @@
+"""How the next job is found, leased and waited for.
+
+Thread safety:
+
+1. A claim is one commit, which finds the first ready job at its own instant and writes the lease: heaps of
+   the ready and the due ones are kept in the commits of the store (``engine/first_entry.py``,
+   ``engine/heads.py``). It commits nothing if the time of a due job has come: such jobs are made ready first,
+   each by a commit of its own. So jobs are claimed in the order of the queue, without a lock of the queue's,
+   and a worker that dies keeps nobody waiting.
+2. Inside a transaction, and while another thread is in an exclusive one, a claim queries the first job, looks
+   at it, and writes the lease on the condition that nobody has changed the job since. If somebody has, it
+   begins again; each time it has to, another worker has got a job.
+3. Who is to wait puts its bell among the signal's waiters first, then tries to claim, and then sleeps
+   (``delivery/commit_signal.py``); no longer than until the next job becomes ready by itself. A commit that
+   makes jobs ready wakes one sleeper for each; one that delays a job wakes all, as each has to know how long
+   to sleep.
+4. A worker that was woken and is struck by an exception wakes another one in its place, if it can; else
+   others find the job when they look by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic
+
+from latchstore.contract.codec import V
+from latchstore.contract.errors import RevisionMismatchError, StoreError, TransactionError
+from latchstore.contract.ranges import Between, Prefix
+from latchstore.contract.values import Change, Entry
+from latchstore.delivery.commit_signal import LOOK_AGAIN, CommitSignal
+from latchstore.delivery.waiting import clock
+from latchstore.engine.edits import Edit, MergeMetadata
+from latchstore.engine.first_entry import (
+    FirstEntry,
+    InTheWayError,
+    NothingFoundError,
+    entry_of,
+    first_entries,
+    keep_heads,
+)
+from latchstore.engine.heads import Heads
+from latchstore.engine.transactional_store import follow_commits
+from latchstore.queue import places
+from latchstore.queue.job import Job
+from latchstore.queue.settings import Settings
+
+#: How often a claim makes jobs ready whose time has come, before it goes the slow way.
+_TRIES = 3
+
+#: More sleepers than there are.
+_ALL = 1 << 30
+
+
+class _Interest:
+    """Which commits are to wake those who wait for a job of a queue; called under the table lock.
+
+    Attributes
+    ----------
+    drainers : dict
+        Who waits for the last job to end, and is to be woken by each that does: a closed queue, and pools
+        that work until it is empty. Changed by single operations of the dict.
+    """
+
+    __slots__ = ("_begins", "_name", "_ready_begins", "drainers")
+
+    def __init__(self, name: str) -> None:
+        self.drainers: dict[object, None] = {}
+        self._name = name
+        self._begins = f"{name}/"
+        self._ready_begins = f"{name}/ready/"
+
+    def sleepers_for(self, change: Change) -> int:
+        """Return how many sleepers a change is to wake: rule 3. Runs builtin code alone."""
+        key, _, new = change
+        if not key.startswith(self._begins):
+            return 0
+        place = places.place_of(new, self._name)
+        if place is None:
+            return _ALL if self.drainers else 0
+        if place.startswith(self._ready_begins):
+            return 1
+        if "/delayed/" in place:
+            return _ALL
+        return _ALL if self.drainers and "/dead/" in place else 0
+
+
+class _Claim(FirstEntry, Generic[V]):
+    """One claim, of a job that is found when it is committed.
+
+    Attributes
+    ----------
+    items : dict
+        The metadata items that the job gets.
+    """
+
+    __slots__ = ("_place_begins", "_settings", "_until", "items")
+
+    items: dict[str, Any]
+
+    def __init__(self, settings: Settings[V], heads: Heads, now: float, lease: float) -> None:
+        super().__init__(settings.store, heads)
+        self._settings = settings
+        self._until = until = now + lease
+        self._place_begins = places.leased(settings.name, until, "")
+
+    def edit_of(self, entry: Entry) -> Edit:
+        attempts = entry[places.ATTEMPTS] + 1 if places.ATTEMPTS in entry else 1
+        place: str = entry[places.PLACE]
+        place = self._place_begins + place[place.rindex("/") + 1 :]
+        self.items = {places.PLACE: place, places.ATTEMPTS: attempts}
+        return MergeMetadata(Entry(self.items))
+
+    def job(self) -> Job[V]:
+        """Return the job that was claimed."""
+        assert self.key is not None
+        return Job(self._settings, self.key, self.entry, self.items, self._until)
+
+    def give_back(self) -> None:
+        """Give the job back, if a call that has failed has claimed one."""
+        if self.key is not None:
+            try:
+                self.job().release()
+            except StoreError:
+                return  # it was not claimed, or will be ready when its lease is over
+
+
+class Claims(Generic[V]):
+    """Finds, leases and waits for the jobs of one queue.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Attributes
+    ----------
+    drainers : dict
+        Who waits for the last job to end.
+    """
+
+    def __init__(self, settings: Settings[V]) -> None:
+        self._settings = settings
+        name = settings.name
+        self._ready = {places.PLACE: Prefix(f"{name}/ready/")}
+        self._due = {places.PLACE: Prefix(f"{name}/due/")}
+        self._due_begins = f"{name}/due/"
+        self._ready_begins = f"{name}/ready/"
+        self._heads = keep_heads(settings.store, name, places.PLACE, (self._ready_begins, self._due_begins))
+        # Those that are due and those that are ready stand side by side; "0" follows "/".
+        self._unfinished = {places.PLACE: Between(f"{name}/due/", f"{name}/ready0")}
+        self._interest = _Interest(name)
+        self.drainers: dict[object, None] = self._interest.drainers
+        self._signal = self._new_signal()
+        # The signal that the store gives its commits to.
+        self._followed: CommitSignal | None = None
+
+    # -- at once ----------------------------------------------------------------------------------
+
+    def attempt(self, lease: float) -> Job[V] | None:
+        """Claim the first job that is ready; None if there is none."""
+        settings, due_begins = self._settings, self._due_begins
+        for _ in range(_TRIES):
+            now = settings.clock()
+            claim = _Claim(settings, self._heads, now, lease)
+            try:
+                # All that are due now come before it: "0" follows "/".
+                claim.commit(self._ready_begins, (due_begins, f"{places.time_of(due_begins, now)}0"), "claim")
+            except NothingFoundError:
+                return None
+            except InTheWayError:
+                self.promote()
+                continue
+            except StoreError:
+                raise  # refused: nothing was committed
+            except BaseException:
+                claim.give_back()
+                raise
+            return claim.job()
+        return self._attempt_by_query(lease)
+
+    def _attempt_by_query(self, lease: float) -> Job[V] | None:
+        settings = self._settings
+        self.promote()
+        while True:
+            first = self._first_by_query(self._ready)
+            if first is None:
+                return None
+            claim = _Claim(settings, self._heads, settings.clock(), lease)
+            claim.key, claim.entry = first
+            claim.edit_of(claim.entry)
+            if self._update(claim.key, claim.items, claim.entry):
+                return claim.job()
+
+    def _first_by_query(self, where: dict[str, Any]) -> tuple[str, Entry] | None:
+        """Return the first job of a range, as it was at the instant of a query of this thread."""
+        store = self._settings.store
+        while True:
+            first = next(store.query(places.OWN, order_by=places.PLACE, limit=1, where=where), None)
+            if first is None:
+                return None
+            entry = self._unchanged(*first)
+            if entry is not None:
+                return first[0], entry
+
+    def _unchanged(self, key: str, items: dict[str, Any]) -> Entry | None:
+        """Return the entry of a job that a query has found; None if the job was claimed or moved since."""
+        try:
+            entry: Entry = entry_of(self._settings.store, key)
+        except KeyError:
+            return None
+        return entry if all(entry.get(name) == items.get(name) for name in places.OWN) else None
+
+    def _update(self, key: str, items: dict[str, Any], entry: Entry) -> bool:
+        """Set metadata items of a job that is as it was looked at; return whether it was."""
+        try:
+            self._settings.store.update_metadata(key, items, if_revision=entry.revision)
+        except (RevisionMismatchError, KeyError):
+            return False
+        return True
+
+    def promote(self) -> int | None:
+        """Make jobs ready whose delay or lease is over.
+
+        Returns
+        -------
+        due : int or None
+            When the next one is to be made ready, in microseconds since the epoch.
+        """
+        settings = self._settings
+        now = places.microseconds(settings.clock())
+        while (first := self._first_due()) is not None:
+            key, entry = first
+            place = places.parsed(entry[places.PLACE])
+            if place.time > now:
+                return place.time
+            self._update(key, self._items_when_due(place, entry.get(places.ATTEMPTS, 0)), entry)
+        return None
+
+    def _first_due(self) -> tuple[str, Entry] | None:
+        store = self._settings.store
+        if store.current_transaction() is not None:
+            return self._first_by_query(self._due)
+        return first_entries(store, self._heads, (self._due_begins,))[0]
+
+    def _items_when_due(self, place: places.Place, attempts: int) -> dict[str, Any]:
+        settings = self._settings
+        if place.state == "leased" and attempts >= settings.max_attempts:
+            return {
+                places.PLACE: places.dead(settings.name, settings.clock(), place.rank),
+                places.REASON: f"the lease of attempt {attempts} of {settings.max_attempts} ran out",
+            }
+        return {places.PLACE: places.ready(settings.name, place.rank)}
+
+    def is_empty(self) -> bool:
+        """Tell whether no job is left but dead letters."""
+        both = first_entries(self._settings.store, self._heads, (self._due_begins, self._ready_begins))
+        return both == [None, None]
+
+    def last_unfinished(self) -> str | None:
+        """Return the store's key of the job that would be claimed last; None if none is unfinished."""
+        if self.is_empty():
+            return None
+        keys = self._settings.store.query_keys(
+            order_by=places.PLACE, descending=True, limit=1, where=self._unfinished
+        )
+        return next(keys, None)
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait(self, lease: float, timeout: float | None, is_over: Callable[[], object]) -> Job[V] | None:
+        """Claim a job, and wait until there is one.
+
+        Parameters
+        ----------
+        lease : float
+        timeout : float or None
+            Seconds; None for as long as it takes.
+        is_over : callable
+            Tells whether waiting has no sense any more.
+
+        Returns
+        -------
+        job : Job or None
+            None if the time is over, or `is_over` returns true.
+
+        Raises
+        ------
+        TransactionError
+            If it may wait, and this thread is in a transaction.
+        StoreClosedError
+            If the store is closed.
+        """
+        if timeout != 0:
+            self._refuse_in_transaction()
+        begun = clock()
+        job = self.attempt(lease)
+        left = timeout
+        while job is None and left != 0 and not is_over():
+            signal, due = self._following(), self.promote()
+
+            def look() -> bool:
+                nonlocal job
+                job = self.attempt(lease)
+                if job is not None or signal.ended or is_over():  # noqa: B023 (called here)
+                    return True
+                now_due = self.promote()
+                return now_due is not None and (due is None or now_due < due)  # noqa: B023
+
+            try:
+                signal.waiters.wait(look, self._seconds_until(due, left), yields=0, look_again=LOOK_AGAIN)
+            except BaseException:
+                signal.waiters.ring()  # rule 4
+                raise
+            if timeout is not None:
+                left = max(0.0, timeout - (clock() - begun))
+        return job
+
+    def wake_all(self) -> None:
+        """Have all who wait look again."""
+        self._signal.waiters.ring_all()
+
+    def _refuse_in_transaction(self) -> None:
+        transaction = self._settings.store.current_transaction()
+        if transaction is not None:
+            raise TransactionError(
+                f"claim() cannot wait inside {transaction!r}, which keeps others from putting a job; "
+                "timeout=0 takes what there is"
+            )
+
+    def _seconds_until(self, due: int | None, left: float | None) -> float:
+        """Return how long to sleep at the most; negative for ever."""
+        if due is None:
+            return -1.0 if left is None else left
+        until_due = max(0.0, due / 1_000_000 - self._settings.clock()) + 0.000_001
+        return until_due if left is None else min(left, until_due)
+
+    def _following(self) -> CommitSignal:
+        """Return the signal, which commits are offered to from the first wait on."""
+        signal = self._signal
+        if signal.ended:
+            signal = self._signal = self._new_signal()
+        if self._followed is not signal:
+            follow_commits(self._settings.store, signal)
+            self._followed = signal
+        return signal
+
+    def _new_signal(self) -> CommitSignal:
+        signal = CommitSignal(self._interest.sleepers_for)
+        signal.belong_to(self)
+        return signal

@@ -1,0 +1,238 @@
+"""The threads that work on the jobs of a queue, for `WorkQueue.run`.
+
+Thread safety:
+
+1. Each worker claims a job, works on it and ends it; what the others do it sees in the store alone. It counts
+   what it has done in counters of its own, which are read by others and written by itself.
+2. A worker's last act is to put itself into the pool's `ended`, by one call in C. One that an exception has
+   struck before it could is found by the thread that runs the pool, which looks each second.
+3. `stopping` is set once; then those that wait for a job are woken.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, NamedTuple
+
+from latchstore.contract.codec import V
+from latchstore.contract.errors import LeaseLostError
+from latchstore.queue.claiming import Claims
+from latchstore.queue.job import Job
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+#: Seconds after which the pool looks at its workers, and at its progress bar.
+_LOOK_AGAIN = 1.0
+_DRAW_AGAIN = 0.1
+
+
+class Worked(NamedTuple):
+    """What the threads of a pool have done.
+
+    Attributes
+    ----------
+    acked : int
+        Jobs that are done.
+    retried : int
+        Attempts that have failed, of jobs that are tried again.
+    dead : int
+        Jobs that have become dead letters.
+    lost : int
+        Attempts whose lease was lost.
+    """
+
+    acked: int = 0
+    retried: int = 0
+    dead: int = 0
+    lost: int = 0
+
+
+#: How the outcome of a job is counted.
+_COUNTED = {"acked": "acked", "retried": "retried", "released": "retried", "failed": "dead", None: "lost"}
+
+
+class Pool(Generic[V]):
+    """Threads that call a function with each job.
+
+    Parameters
+    ----------
+    claims : Claims
+    function : callable
+    lease : float
+    is_over : callable
+        Tells whether no more jobs come.
+    name : str
+        Of the queue, for the names of the threads and the progress bar.
+
+    Attributes
+    ----------
+    stopping : bool
+        Whether no further job is to be begun.
+    ended : SimpleQueue of Worker
+    """
+
+    def __init__(
+        self,
+        claims: Claims[V],
+        function: Callable[[Job[V]], object],
+        lease: float,
+        is_over: Callable[[], bool],
+        name: str,
+    ) -> None:
+        self.stopping: bool = False
+        self.ended: SimpleQueue[Worker[V]] = SimpleQueue()
+        self._claims = claims
+        self._function = function
+        self._lease = lease
+        self._is_over = is_over
+        self._name = name
+        # All that there were, those that have ended included.
+        self._workers: list[Worker[V]] = []
+        self._running: list[Worker[V]] = []
+
+    def run(self, threads: int, count_jobs: Callable[[], int], progress: bool | None) -> Worked:
+        """Run workers until no more jobs come; return what they have done.
+
+        Parameters
+        ----------
+        threads : int
+        count_jobs : callable
+            Returns how many jobs there are, for the progress bar.
+        progress : bool or None
+            Whether to show one; if None, if that is possible.
+        """
+        bar = _bar(self._name, count_jobs, progress)
+        drainers = self._claims.drainers
+        try:
+            drainers[self] = None
+            for _ in range(threads):
+                self._start()
+            self._look_after(bar)
+        except BaseException:
+            self.stopping = True
+            self._claims.wake_all()
+            self._look_after(bar)  # an exception here, a second Ctrl-C, ends the wait
+            raise
+        finally:
+            drainers.pop(self, None)
+            if bar is not None:
+                bar.close()
+        return self.worked
+
+    @property
+    def worked(self) -> Worked:
+        """What the workers have done so far."""
+        return Worked(*map(sum, zip(*[worker.counts for worker in self._workers], strict=True)))
+
+    def next_job(self) -> Job[V] | None:
+        """Claim the next job for a worker; None if it is to end."""
+        return None if self.stopping else self._claims.wait(self._lease, None, self._is_to_end)
+
+    def _is_to_end(self) -> bool:
+        return self.stopping or self._is_over()
+
+    def _start(self) -> None:
+        worker = Worker(self, self._function, f"latchstore-queue-{self._name}-{len(self._workers)}")
+        self._workers.append(worker)
+        worker.start()
+        self._running.append(worker)
+
+    def _look_after(self, bar: Any) -> None:
+        """Wait until all workers have ended; replace those that have died, unless the pool stops."""
+        while self._running:
+            try:
+                ended = [self.ended.get(timeout=_LOOK_AGAIN if bar is None else _DRAW_AGAIN)]
+            except Empty:
+                ended = [worker for worker in self._running if not worker.is_alive()]
+            for worker in ended:
+                self._bury(worker)
+            if bar is not None:
+                _draw(bar, self.worked)
+
+    def _bury(self, worker: Worker[V]) -> None:
+        if worker not in self._running:
+            return  # it has ended as it was looked at
+        self._running.remove(worker)
+        error = worker.error
+        if worker.is_done or self.stopping:
+            return
+        if isinstance(error, Exception):
+            raise error  # no job can be claimed: the store was closed, say
+        logger.warning("a worker of queue %r has died, and is replaced: %r", self._name, error)
+        self._start()
+
+
+class Worker(threading.Thread, Generic[V]):
+    """A thread that works on jobs.
+
+    Attributes
+    ----------
+    counts : list of int
+        In the order of `Worked`.
+    is_done : bool
+        Whether it has ended because no more jobs come.
+    error : BaseException or None
+        What has ended it otherwise.
+    """
+
+    def __init__(self, pool: Pool[V], function: Callable[[Job[V]], object], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.counts: list[int] = [0] * len(Worked._fields)
+        self.is_done: bool = False
+        self.error: BaseException | None = None
+        self._pool = pool
+        self._function = function
+
+    def run(self) -> None:
+        """Work until no more jobs come."""
+        try:
+            while (job := self._pool.next_job()) is not None:
+                self._work_on(job)
+            self.is_done = True
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._pool.ended.put(self)
+
+    def _work_on(self, job: Job[V]) -> None:
+        try:
+            with job:
+                self._function(job)
+        except Exception as error:
+            if isinstance(error, LeaseLostError) and job.outcome is None:
+                logger.warning("%s", error)
+            else:
+                logger.exception("%r has failed", job)
+        self._count(_COUNTED[job.outcome])
+
+    def _count(self, what: str) -> None:
+        self.counts[Worked._fields.index(what)] += 1
+
+
+def _bar(name: str, count_jobs: Callable[[], int], progress: bool | None) -> Any:
+    """Return a progress bar, or None."""
+    if progress is None:
+        progress = sys.stderr is not None and sys.stderr.isatty()
+        is_needed = False
+    else:
+        is_needed = True
+    if not progress:
+        return None
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        if not is_needed:
+            return None
+        raise ImportError("progress=True needs tqdm: python -m pip install 'latchstore[progress]'") from error
+    return tqdm(total=count_jobs(), desc=name, unit="job")
+
+
+def _draw(bar: Any, worked: Worked) -> None:
+    done = worked.acked + worked.dead
+    if done > bar.total:
+        bar.total = done  # jobs were put meanwhile
+    bar.update(done - bar.n)

@@ -1,0 +1,30 @@
+"""A store, a queue on it, and a clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from latchstore import DictMemoryStore, EventManager, WorkQueue
+from latchstore.engine.inspection import check_idle
+from tests.queue.parts import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store() -> Iterator[DictMemoryStore]:
+    store = DictMemoryStore(EventManager(), lock_timeout=10.0)
+    yield store
+    check_idle(store)
+    store.close()
+
+
+@pytest.fixture
+def queue(store: DictMemoryStore, clock: Clock) -> WorkQueue[Any]:
+    return WorkQueue(store, "jobs", max_attempts=3, backoff=lambda attempts: 10.0 * attempts, clock=clock)

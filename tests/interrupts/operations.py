@@ -25,6 +25,7 @@ from latchstore import (
 from latchstore.engine.inspection import dispatcher_of
 from tests.interrupts.cache_operations import CACHE, CACHE_OPTIONS
 from tests.interrupts.helper import helper
+from tests.interrupts.queue_operations import QUEUE, QueueSubject
 from tests.interrupts.subjects import MANY, TIMEOUT, CacheSubject, Ping, Subject
 from tests.interrupts.waiting import LOCKED, WAITING, LockedSubject
 
@@ -480,6 +481,7 @@ GROUPS: dict[str, dict[str, Operation]] = {
     },
     "waiting": WAITING,
     "caches": CACHE,
+    "queues": QUEUE,
 }
 
 OPERATIONS: dict[str, Operation] = {
@@ -499,4 +501,6 @@ def subject_for(name: str, **options: Any) -> Subject:
     """Return what an operation works on; the options are for the store."""
     if name in CACHE:
         return CacheSubject(name.startswith("cache"), store_options=options, **CACHE_OPTIONS.get(name, {}))
+    if name in QUEUE:
+        return QueueSubject(**options)
     return LockedSubject(**options) if name in LOCKED else Subject(**options)

@@ -18,6 +18,7 @@ PAGES = (
     "docs/reading-the-source.md",
     "docs/proving-your-class.md",
     "docs/checking-histories.md",
+    "docs/work-queues.md",
     "docs/writing-a-store.md",
 )
 

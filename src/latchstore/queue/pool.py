@@ -4,8 +4,8 @@ Thread safety:
 
 1. Each worker claims a job, works on it and ends it; what the others do it sees in the store alone. It counts
    what it has done in counters of its own, which are read by others and written by itself.
-2. A worker's last act is to put itself into the pool's `ended`, by one call in C. One that an exception has
-   struck before it could is found by the thread that runs the pool, which looks each second.
+2. The last that a worker does is to append itself to the pool's `ended`, by one call in C, and to ring. The
+   thread that runs the pool looks each second all the same, for one that an exception has struck before that.
 3. `stopping` is set once; then those that wait for a job are woken.
 """
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple
 
 from latchstore.contract.codec import V
 from latchstore.contract.errors import LeaseLostError
+from latchstore.delivery.waiting import Bell
 from latchstore.queue.claiming import Claims
 from latchstore.queue.job import Job
 
@@ -72,7 +73,9 @@ class Pool(Generic[V]):
     ----------
     stopping : bool
         Whether no further job is to be begun.
-    ended : SimpleQueue of Worker
+    ended : deque of Worker
+    bell : Bell
+        Rung when one has ended.
     """
 
     def __init__(
@@ -84,7 +87,8 @@ class Pool(Generic[V]):
         name: str,
     ) -> None:
         self.stopping: bool = False
-        self.ended: SimpleQueue[Worker[V]] = SimpleQueue()
+        self.ended: deque[Worker[V]] = deque()
+        self.bell: Bell = Bell()
         self._claims = claims
         self._function = function
         self._lease = lease
@@ -144,18 +148,18 @@ class Pool(Generic[V]):
     def _look_after(self, bar: Any) -> None:
         """Wait until all workers have ended; replace those that have died, unless the pool stops."""
         while self._running:
-            try:
-                ended = [self.ended.get(timeout=_LOOK_AGAIN if bar is None else _DRAW_AGAIN)]
-            except Empty:
-                ended = [worker for worker in self._running if not worker.is_alive()]
-            for worker in ended:
-                self._bury(worker)
+            if self.bell.sleep(_LOOK_AGAIN if bar is None else _DRAW_AGAIN):
+                while self.ended:
+                    self._replace(self.ended.popleft())
+            else:
+                for worker in [worker for worker in self._running if not worker.is_alive()]:
+                    self._replace(worker)
             if bar is not None:
                 _draw(bar, self.worked)
 
-    def _bury(self, worker: Worker[V]) -> None:
+    def _replace(self, worker: Worker[V]) -> None:
         if worker not in self._running:
-            return  # it has ended as it was looked at
+            return  # it was found by a look
         self._running.remove(worker)
         error = worker.error
         if worker.is_done or self.stopping:
@@ -196,7 +200,8 @@ class Worker(threading.Thread, Generic[V]):
         except BaseException as error:
             self.error = error
         finally:
-            self._pool.ended.put(self)
+            self._pool.ended.append(self)
+            self._pool.bell.ring()
 
     def _work_on(self, job: Job[V]) -> None:
         try:

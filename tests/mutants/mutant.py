@@ -82,7 +82,7 @@ def mutant(workload: str, faults: str = "") -> Callable[[Break], Mutant]:
     return make
 
 
-def replaces(cls: type, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def replaces(cls: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that puts a function in the place of a method; it is given the original first."""
     original = getattr(cls, name)
 

@@ -20,7 +20,8 @@ def test_a_mutant_is_found(mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workload", "faults"), [("transactions", ""), ("transactions", "exceptions"), ("cache", "")]
+    ("workload", "faults"),
+    [("transactions", ""), ("transactions", "exceptions"), ("cache", ""), ("queue", "exceptions")],
 )
 def test_a_mutant_that_is_none_is_not_found(workload: str, faults: str) -> None:
     """The same way of running it, with nothing broken: so it is the break that was found."""

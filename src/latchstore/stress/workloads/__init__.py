@@ -26,6 +26,7 @@ from latchstore.stress.workloads.list_append import ListAppend
 from latchstore.stress.workloads.mappings import Mappings
 from latchstore.stress.workloads.optimistic import Optimistic
 from latchstore.stress.workloads.phantoms import Phantoms
+from latchstore.stress.workloads.queues import QueueWorkload
 from latchstore.stress.workloads.registers import KeyAction, Registers
 from latchstore.stress.workloads.resuming import Resuming
 from latchstore.stress.workloads.scans import Scans
@@ -79,4 +80,5 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     YcsbE.name: YcsbE,
     YcsbF.name: YcsbF,
     CacheWorkload.name: CacheWorkload,
+    QueueWorkload.name: QueueWorkload,
 }

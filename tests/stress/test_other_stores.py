@@ -130,7 +130,7 @@ class NoRollback(OneLock):
 
 
 def test_what_needs_no_second_thread_is_called_a_sequential_defect() -> None:
-    with pytest.raises(StressError, match="^sequential defect: transactions: whole: invalid: ") as caught:
+    with pytest.raises(StressError, match=r"^sequential defect: transactions: whole: invalid: ") as caught:
         linearizable_store(NoRollback, workloads=["transactions"], schedule="pct")
     assert "no two of the calls ran at one time" in str(caught.value)
     assert caught.value.outcome.result.is_sequential

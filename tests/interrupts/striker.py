@@ -43,13 +43,19 @@ def take_back_pending() -> None:
     CPython 3.11 looks for it at every bytecode from then on, and a thread whose bytecodes are traced does
     not get any further. It is taken back by the delivery of another one. That is set again until it comes: it
     may meet a new thread in place of this one, as CPython knows a thread that has not begun yet by the
-    identifier of the one that has made it.
+    identifier of the one that has made it. Nothing is collected meanwhile: it would be raised in a finalizer,
+    of which Python warns.
     """
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         while True:
             set_exception(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Delivered))
     except Delivered:
         pass
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Striker:

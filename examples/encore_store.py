@@ -21,6 +21,8 @@ from encore.events.event_manager import EventManager as EncoreEventManager
 from encore.storage.dict_memory_store import DictMemoryStore as EncoresOwn
 
 from latchstore import AbstractStore, BaseEventManager, EventManager, Value
+from latchstore.contract.ordering import OrderBy
+from latchstore.contract.requests import answer, request_of
 
 
 class EncoreStore(AbstractStore):
@@ -49,9 +51,19 @@ class EncoreStore(AbstractStore):
         return _EncoreValue(self._store.get(key))
 
     def query(
-        self, select: Iterable[str] | None = None, **kwargs: Any
+        self,
+        select: Iterable[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: OrderBy | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        return iter(self._store.query(select, **kwargs))
+        request = request_of(where, kwargs, order_by, descending, limit)
+        if request.is_plain:
+            return iter(self._store.query(select, **request.terms))
+        return answer([(key, self.get(key)) for key in self._store.query_keys()], request, select)
 
     def set(
         self, key: str, value: Any, buffer_size: int = 1 << 20, *, if_revision: int | None = None

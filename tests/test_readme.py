@@ -20,6 +20,7 @@ PAGES = (
     "docs/checking-histories.md",
     "docs/work-queues.md",
     "docs/writing-a-store.md",
+    "docs/queries.md",
 )
 
 
@@ -43,11 +44,27 @@ def test_every_other_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "set user/anna 1\nupdate user/anna 3\n" in printed
 
 
+def test_the_examples_of_the_page_on_queries() -> None:
+    results = doctest.testfile(str(ROOT / "docs/queries.md"), module_relative=False)
+    assert results.attempted > 5
+    assert results.failed == 0
+
+
 def run(example: str) -> None:
     exec(compile(example, str(README), "exec"), {"__name__": "readme"})
 
 
-@pytest.mark.parametrize("module", ["latchstore.engine.memory", "latchstore.delivery.progress"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "latchstore.engine.memory",
+        "latchstore.delivery.progress",
+        "latchstore.contract.condition",
+        "latchstore.contract.contains",
+        "latchstore.contract.ordering",
+        "latchstore.contract.ranges",
+    ],
+)
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted > 0

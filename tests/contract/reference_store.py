@@ -20,14 +20,12 @@ from latchstore.contract.arguments import (
     checked_buffer_size,
     checked_key,
     checked_revision,
-    checked_select,
     describe,
     read_all,
 )
 from latchstore.contract.ordering import OrderBy
-from latchstore.contract.requests import chosen, request_of
+from latchstore.contract.requests import answer, request_of
 from latchstore.contract.store import SettableValue
-from latchstore.contract.values import Entry, entry_from_metadata
 
 
 class NumberedValue(StringValue):
@@ -42,13 +40,6 @@ class NumberedValue(StringValue):
     @property
     def revision(self) -> int:
         return self._revision
-
-
-def _entry_of(value: NumberedValue) -> Entry:
-    entry = entry_from_metadata(value.metadata)
-    entry.data = value.bytes
-    entry.created, entry.modified, entry.revision = value.created, value.modified, value.revision
-    return entry
 
 
 class ReferenceStore(AbstractStore):
@@ -87,15 +78,8 @@ class ReferenceStore(AbstractStore):
         limit: int | None = None,
         **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        names = checked_select(select)
         request = request_of(where, kwargs, order_by, descending, limit)
-        found = []
-        for key, entry in chosen([(key, _entry_of(value)) for key, value in self._values.items()], request):
-            metadata = entry.isolated_metadata()
-            if names is not None:
-                metadata = {name: metadata[name] for name in names if name in metadata}
-            found.append((key, metadata))
-        return iter(found)
+        return answer(self._values.items(), request, select)
 
     def set(
         self,

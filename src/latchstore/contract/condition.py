@@ -41,7 +41,7 @@ class Condition(ABC):
     ...     def matches(self, value):
     ...         return isinstance(value, int) and value % 2 == 0
     >>> store = DictMemoryStore(EventManager())
-    >>> store.multiset("abc", [(b"", {"visits": visits}) for visits in (1, 2, "two")])
+    >>> store.multiset(list("abc"), [(b"", {"visits": visits}) for visits in (1, 2, "two")])
     >>> list(store.query_keys(visits=Even()))
     ['b']
     """

@@ -74,7 +74,7 @@ class In(FrozenCondition):
     --------
     >>> from latchstore import DictMemoryStore, EventManager, In
     >>> store = DictMemoryStore(EventManager(), indexes=["state"])
-    >>> store.multiset("abc", [(b"", {"state": state}) for state in ("new", "done", "failed")])
+    >>> store.multiset(list("abc"), [(b"", {"state": state}) for state in ("new", "done", "failed")])
     >>> sorted(store.query_keys(state=In(["done", "failed"])))
     ['b', 'c']
     """

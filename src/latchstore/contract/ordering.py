@@ -108,7 +108,7 @@ class Item:
     --------
     >>> from latchstore import DictMemoryStore, EventManager, Item
     >>> store = DictMemoryStore(EventManager())
-    >>> store.multiset("ab", [(b"", {"key": 2}), (b"", {"key": 1})])
+    >>> store.multiset(list("ab"), [(b"", {"key": 2}), (b"", {"key": 1})])
     >>> list(store.query_keys(order_by="key")), list(store.query_keys(order_by=Item("key")))
     (['a', 'b'], ['b', 'a'])
     """
@@ -146,7 +146,7 @@ class Ordered:
     --------
     >>> from latchstore import Below, DictMemoryStore, EventManager, Ordered
     >>> store = DictMemoryStore(EventManager(), indexes=[Ordered("due")])
-    >>> store.multiset("abc", [(b"", {"due": due}) for due in (30, 10, 20)])
+    >>> store.multiset(list("abc"), [(b"", {"due": due}) for due in (30, 10, 20)])
     >>> list(store.query_keys(due=Below(25), order_by="due", limit=1))
     ['b']
     """
@@ -193,7 +193,7 @@ class Order(NamedTuple):
         """Return where an entry stands; ``(ABSENT, 0)`` if it has no such item."""
         name = self.name
         if self.is_fact:
-            return (TEXT, key) if name == "key" else (NUMBER, getattr(entry, name))
+            return (TEXT, key) if name == "key" else position_of(getattr(entry, name))
         return position_of(entry[name]) if name in entry else (ABSENT, 0)
 
     def place(self, key: str, entry: Entry) -> Place:

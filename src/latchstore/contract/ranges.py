@@ -62,7 +62,7 @@ class Above(Range):
     --------
     >>> from latchstore import Above, DictMemoryStore, EventManager
     >>> store = DictMemoryStore(EventManager())
-    >>> store.multiset("abc", [(b"", {"size": size}) for size in (1, 2, 3)])
+    >>> store.multiset(list("abc"), [(b"", {"size": size}) for size in (1, 2, 3)])
     >>> sorted(store.query_keys(size=Above(2))), sorted(store.query_keys(size=Above(2, inclusive=True)))
     (['c'], ['b', 'c'])
     """
@@ -94,7 +94,7 @@ class Below(Range):
     --------
     >>> from latchstore import Below, DictMemoryStore, EventManager
     >>> store = DictMemoryStore(EventManager())
-    >>> store.multiset("abc", [(b"", {"size": size}) for size in (1, 2, 3)])
+    >>> store.multiset(list("abc"), [(b"", {"size": size}) for size in (1, 2, 3)])
     >>> sorted(store.query_keys(size=Below(2))), sorted(store.query_keys(size=Below(2, inclusive=True)))
     (['a'], ['a', 'b'])
     """
@@ -127,7 +127,7 @@ class Between(Range):
     --------
     >>> from latchstore import Between, DictMemoryStore, EventManager
     >>> store = DictMemoryStore(EventManager())
-    >>> store.multiset("abcd", [(b"", {"size": size}) for size in (1, 2, 3, "2")])
+    >>> store.multiset(list("abcd"), [(b"", {"size": size}) for size in (1, 2, 3, "2")])
     >>> sorted(store.query_keys(size=Between(1, 3)))
     ['a', 'b']
     >>> sorted(store.query_keys(size=Between(1, 3, inclusive=True)))
@@ -163,7 +163,7 @@ class Prefix(Range):
     --------
     >>> from latchstore import DictMemoryStore, EventManager, Prefix
     >>> store = DictMemoryStore(EventManager())
-    >>> store.multiset("ab", [(b"", {"city": city}) for city in ("Bern", "Basel")])
+    >>> store.multiset(list("ab"), [(b"", {"city": city}) for city in ("Bern", "Basel")])
     >>> list(store.query_keys(city=Prefix("Be")))
     ['a']
     """

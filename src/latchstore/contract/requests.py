@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from latchstore.contract.arguments import checked_count, describe
+from latchstore.contract.arguments import checked_count, checked_select, describe
 from latchstore.contract.glob_pattern import checked_pattern, matcher, prefix_of
 from latchstore.contract.matching import checked_terms, matching
 from latchstore.contract.ordering import ABSENT, Order, OrderBy, order_of
-from latchstore.contract.values import Entry
+from latchstore.contract.values import Entry, Value, entry_from_metadata
 
 
 class Request(NamedTuple):
@@ -102,6 +102,35 @@ def chosen(found: Iterable[tuple[str, Entry]], request: Request) -> Iterable[tup
     if order is not None:
         return _ordered(matched, order, request.descending, limit)
     return matched if limit is None else list(islice(matched, limit))
+
+
+def answer(
+    values: Iterable[tuple[str, Value]], request: Request, select: Iterable[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return what `query` gives, of all keys and values of one instant; for stores that keep values.
+
+    Parameters
+    ----------
+    values : iterable of pairs
+        Keys and values, in any order.
+    request : Request
+        From `request_of`.
+    select : iterable of str, optional
+        The `select` of the query.
+    """
+    names = checked_select(select)
+    found = chosen([(key, _entry_of(value)) for key, value in values], request)
+    return (
+        (key, entry.isolated_metadata() if names is None else entry.selected_metadata(names))
+        for key, entry in found
+    )
+
+
+def _entry_of(value: Value) -> Entry:
+    entry = entry_from_metadata(value.metadata)
+    entry.created, entry.modified = value.created, value.modified
+    entry.revision = value.revision  # type: ignore[assignment]  # None of a store without revisions
+    return entry
 
 
 def _ordered(

@@ -25,7 +25,6 @@ from typing import Any
 from latchstore.contract.ordering import (
     ABSENT,
     BYTES,
-    NUMBER,
     OTHER,
     TEXT,
     Order,
@@ -309,7 +308,7 @@ class FactIndex(OrderedIndex):
             self._note(changed, key, _ABSENT if old is None else getattr(old, name), new is None)
 
     def _position(self, value: Any) -> Position:
-        return (TEXT if self.order.name == "key" else NUMBER), value
+        return (TEXT, value) if self.order.name == "key" else position_of(value)
 
     def _is_exact(self, entry: Entry | None) -> bool:
         return True

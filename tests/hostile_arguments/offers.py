@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from latchstore import (
+    Between,
     DictMemoryStore,
+    Item,
     StoreError,
 )
 
@@ -292,6 +294,35 @@ COUNTS = (
     bad("-1", -1, ValueError),
     *ODD,
 )
+LIMITS = (
+    good("None", None),
+    good("0", 0),
+    good("7", 7),
+    bad("-1", -1, ValueError),
+    bad("10**30", 10**30, ValueError),
+    *ODD,
+)
+ORDERS = (
+    good("'kind'", "kind"),
+    good("'key'", "key"),
+    good("'revision'", "revision"),
+    good("an item", Item("key")),
+    Offer("odd str", lambda store: OddString("kind"), True),
+    *ODD[1:],
+    bad("bytes", b"kind"),
+)
+DIRECTIONS = (good("False", False), good("True", True), bad("1", 1), bad("None", None), RAISING)
+WHERE = (
+    good("None", None),
+    good("{}", {}),
+    good("flat", {"kind": "kept", "n": Between(0, 2)}),
+    Offer("a raising value", lambda store: {"kind": Raising()}, True),
+    Offer("a calling value", lambda store: {"kind": Calling(store)}, True),
+    Offer("no str for a name", lambda store: {7.5: 2}, False, error=TypeError, shown="7.5"),
+    bad("text", "text"),
+    bad("pairs", [("kind", 1)]),
+    RAISING,
+)
 TRIES = (good("1", 1), bad("0", 0, ValueError), bad("-1", -1, ValueError), bad("None", None), *ODD)
 REVISIONS = (good("None", None), bad("-1", -1, ValueError), *ODD)
 BOUNDS = (good("None", None), good("-2", -2), good("10**30", 10**30), *ODD)
@@ -306,6 +337,7 @@ SECONDS = (
 )
 NOTES = (good("''", ""), good("'1'", "1"), Offer("odd str", lambda store: OddString("odd"), True), *ODD[1:])
 
+limit, order, direction, where = map(Kind, (LIMITS, ORDERS, DIRECTIONS, WHERE))
 key, metadata, data, content, size, count, tries, revision, bound, seconds, notes = map(
     Kind, (KEYS, METADATA, DATA, BYTES, SIZES, COUNTS, TRIES, REVISIONS, BOUNDS, SECONDS, NOTES)
 )

@@ -40,12 +40,15 @@ from tests.hostile_arguments.offers import (
     content,
     count,
     data,
+    direction,
     good,
     key,
     keys,
+    limit,
     metadata,
     names,
     notes,
+    order,
     revision,
     seconds,
     several,
@@ -53,6 +56,7 @@ from tests.hostile_arguments.offers import (
     tries,
     value,
     values,
+    where,
 )
 
 #: A path that can be checked, and no more.
@@ -63,6 +67,9 @@ def none_or(offers: Iterable[Offer]) -> Kind:
     """Return what may be None as well."""
     return Kind((good("None", None), *(each for each in offers if each.name != "None")))
 
+
+#: The arguments of what is given in order.
+IN_ORDER = {"order_by": order, "descending": direction, "limit": limit}
 
 #: What is called: the method, and what each argument is drawn from.
 READS: dict[str, dict[str, Kind]] = {
@@ -75,8 +82,9 @@ READS: dict[str, dict[str, Kind]] = {
     "multiget": {"keys": keys},
     "multiget_data": {"keys": keys},
     "multiget_metadata": {"keys": keys, "select": names},
-    "query": {"select": names},
-    "glob": {"pattern": key},
+    "query": {"select": names, "where": where, **IN_ORDER},
+    "query_keys": {"where": where, **IN_ORDER},
+    "glob": {"pattern": key, **IN_ORDER},
 }
 WRITES: dict[str, dict[str, Kind]] = {
     "set": {"key": key, "value": value, "buffer_size": size, "if_revision": revision},

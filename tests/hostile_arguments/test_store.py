@@ -138,7 +138,7 @@ def told_beforehand(method: str, arguments: dict[str, Offer], existing: set[str]
         return None
     if method in ("delete", "evict", "update_metadata", "multiupdate_metadata"):
         return set(named_keys(method, arguments)) <= existing
-    if method in WRITES or method in ("exists", "query", "glob"):
+    if method in WRITES or method in ("exists", "query", "query_keys", "glob"):
         return True
     wanted = (
         [arguments["key"].value] if "key" in arguments else [each.value for each in arguments["keys"].value]

@@ -47,7 +47,7 @@ WITHOUT_ARGUMENTS: dict[type, set[str]] = {
 
 #: What is tested by itself, takes anything, or is the store's own method on another object.
 ELSEWHERE: dict[type, set[str]] = {
-    DictMemoryStore: {"connect", "load", "query_keys"},
+    DictMemoryStore: {"connect", "load"},
     Transaction: {
         "connect",
         "flush",
@@ -55,11 +55,10 @@ ELSEWHERE: dict[type, set[str]] = {
         "mapping",
         "on_commit",
         "on_rollback",
-        "query_keys",
         "to_file",
         "transaction",
     },
-    Snapshot: {"connect", "mapping", "query_keys", "to_file"},
+    Snapshot: {"connect", "mapping", "to_file"},
     EventManager: {"get_event", "get_event_hierarchy", "get_listeners", "has_listeners"},
     Cache: {"namespace", "update"},
 }

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sortedcontainers import SortedList
@@ -162,6 +162,21 @@ class TestValues:
         assert due(store, due=5, limit=5) == ["k00005", "odd"]
         check(store)
 
+    def test_no_code_of_values_is_run(self, store: DictMemoryStore) -> None:
+        Watched.calls.clear()
+        for number in (1, 2, 2, 3):
+            store.set("own", (b"", {"due": Watched(number)}))
+            store.set("pair", (b"", {"due": (Watched(number), number)}))
+        assert due(store, limit=2, descending=True) == ["own", "pair"]
+        assert due(store, due=Above(MANY - 2)) == names([MANY - 1])
+        with store.snapshot() as view, store.transaction("t", optimistic=True) as tx:
+            tx.update_metadata("own", {"due": Watched(4)})
+            assert due(store, limit=1, descending=True) == due(view, limit=1, descending=True) == ["own"]
+        store.delete("own")
+        assert due(store, limit=1, descending=True) == ["pair"]
+        check(store)
+        assert Watched.calls == []
+
     def test_an_item_with_the_name_of_a_fact(self) -> None:
         store = DictMemoryStore(EventManager(), indexes=[Ordered(Item("key")), Ordered("key")])
         store.set("a", (b"", {"key": 2}))
@@ -170,6 +185,27 @@ class TestValues:
         assert list(store.query_keys(order_by="key", limit=1)) == ["a"]
         assert list(store.query_keys(where={"key": Above(1)}, order_by="key", limit=9)) == ["a"]
         check(store)
+
+
+class Watched:
+    """Notes each comparison."""
+
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        self.calls.append("==")
+        return isinstance(other, Watched) and self.number == other.number
+
+    def __lt__(self, other: Any) -> bool:
+        self.calls.append("<")
+        return bool(self.number < other.number)
+
+    def __hash__(self) -> int:
+        self.calls.append("hash")
+        return hash(self.number)
 
 
 class EqualToFive(int):

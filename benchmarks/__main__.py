@@ -30,6 +30,7 @@ QUESTIONS = (
     "memory",
     "snapshots",
     "growth",
+    "ordered",
     "startup",
     "locks",
     "metadata",

@@ -23,10 +23,8 @@ from itertools import islice
 from typing import Any
 
 from latchstore.contract.ordering import (
-    ABSENT,
     BYTES,
     OTHER,
-    TEXT,
     Order,
     Place,
     Position,
@@ -106,6 +104,11 @@ def has_builtin_equality(value: Any) -> bool:
     return BYTES < rank < OTHER and kind is type(position)
 
 
+def _is_odd(value: Any) -> bool:
+    # hot path: most are of these types.
+    return type(value) not in _EXACT and not has_builtin_equality(value)
+
+
 class OrderedIndex:
     """The places of the keys that have a metadata item, in order.
 
@@ -172,7 +175,7 @@ class OrderedIndex:
 
     def catch_up(self, entries: dict[str, Entry], garbage: deque[object], most: int | None = None) -> None:
         """Move keys that have changed, at most so many, to the places that they have now."""
-        changed, places, odd, place = self._changed, self._places, self._odd, self.place
+        changed, places, odd, read = self._changed, self._places, self._odd, self._read
         if not changed or places is None or not self._is_sound:
             return
         self._is_sound = False
@@ -180,15 +183,14 @@ class OrderedIndex:
         for key in done:
             before = changed[key]
             if before is not _ABSENT:
-                places.discard((*self._position(before), key))
-            entry = entries[key] if key in entries else None
-            now = None if entry is None else place(key, entry)
-            if now is not None:
-                places.add(now)
-            if now is None or self._is_exact(entry):
-                odd.discard(key)
-            else:
-                odd.add(key)
+                places.discard((*position_of(before), key))
+            now = read(key, entries[key]) if key in entries else _ABSENT
+            if now is not _ABSENT:
+                places.add((*position_of(now), key))
+                if _is_odd(now):
+                    odd.add(key)
+                    continue
+            odd.discard(key)
         if len(done) == len(changed):
             garbage.append(changed)
             self._changed = {}
@@ -197,14 +199,13 @@ class OrderedIndex:
         self._is_sound = True
 
     def place(self, key: str, entry: Entry) -> Place | None:
-        place = self.order.place(key, entry)
-        return None if place[0] == ABSENT else place
+        """Return where an entry stands; None if it lacks the item."""
+        value = self._read(key, entry)
+        return None if value is _ABSENT else (*position_of(value), key)
 
-    def _position(self, value: Any) -> Position:
-        return position_of(value)
-
-    def _is_exact(self, entry: Entry | None) -> bool:
-        return entry is None or has_builtin_equality(entry[self.order.name])
+    def _read(self, key: str, entry: Entry) -> Any:
+        """Return what an entry is ordered by."""
+        return entry[self.order.name] if self.order.name in entry else _ABSENT
 
     # -- building ---------------------------------------------------------------------------------
 
@@ -226,10 +227,10 @@ class OrderedIndex:
         places: list[Place] = []
         odd: set[str] = set()
         for key, entry in found:
-            place = self.place(key, entry)
-            if place is not None:
-                places.append(place)
-                if not self._is_exact(entry):
+            value = self._read(key, entry)
+            if value is not _ABSENT:
+                places.append((*position_of(value), key))
+                if _is_odd(value):
                     odd.add(key)
         return self._list(places), odd
 
@@ -280,7 +281,7 @@ class OrderedIndex:
         assert list(self._places) == sorted(places), self.order
         for key, before in self._changed.items():
             if before is not _ABSENT:
-                places.discard((*self._position(before), key))
+                places.discard((*position_of(before), key))
             odd.discard(key)
         assert not {key for _, _, key in places} & self._changed.keys(), self.order
         expected, expected_odd = self.made_of(
@@ -307,11 +308,8 @@ class FactIndex(OrderedIndex):
         for key, old, new in changes:
             self._note(changed, key, _ABSENT if old is None else getattr(old, name), new is None)
 
-    def _position(self, value: Any) -> Position:
-        return (TEXT, value) if self.order.name == "key" else position_of(value)
-
-    def _is_exact(self, entry: Entry | None) -> bool:
-        return True
+    def _read(self, key: str, entry: Entry) -> Any:
+        return key if self.order.name == "key" else getattr(entry, self.order.name)
 
 
 class Token:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latchstore import (
+    Above,
     DictMemoryStore,
     EventManager,
     StoreDeleteEvent,
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 class Other(Ping):
     """An event that only calls have to do with."""
+
+
+#: What an ordered index answers.
+IN_ORDER: dict[str, Any] = {"kind": Above("a", inclusive=True), "order_by": "kind", "limit": 2}
 
 
 def listener(event: object) -> None:
@@ -123,6 +128,7 @@ STORE_READS: dict[str, Call] = {
     "query": lambda caller: list(caller.subject.store.query(kind="a")),
     "query, all": lambda caller: list(caller.subject.store.query()),
     "query_keys": lambda caller: list(caller.subject.store.query_keys(kind="a")),
+    "query_keys, in order": lambda caller: list(caller.subject.store.query_keys(**IN_ORDER)),
     "glob": lambda caller: list(caller.subject.store.glob("*s")),
     "len": lambda caller: len(caller.subject.store),
     "info": lambda caller: caller.subject.store.info(),
@@ -232,6 +238,7 @@ TRANSACTIONS: dict[str, Call] = {
     "of the open one: get": in_block(lambda tx: tx.get("stays")),
     "of the open one: exists, in": in_block(lambda tx: (tx.exists("stays"), "new" in tx)),
     "of the open one: query, glob": in_block(lambda tx: (list(tx.query(kind="b")), list(tx.glob("new*")))),
+    "of the open one: query_keys, in order": in_block(lambda tx: list(tx.query_keys(**IN_ORDER))),
     "of the open one: len, info": in_block(lambda tx: (len(tx), tx.info(), repr(tx), tx.is_connected())),
     "of the open one: connect, close": in_block(lambda tx: (tx.connect(), tx.disconnect(), tx.close())),
     "of the open one: revision": in_block(
@@ -308,6 +315,7 @@ SNAPSHOTS: dict[str, Call] = {
         list(caller.view.query(kind="a")),
         list(caller.view.glob("*")),
     ),
+    "of a snapshot: query_keys, in order": lambda caller: list(caller.view.query_keys(**IN_ORDER)),
     "of a snapshot: len, info": lambda caller: (len(caller.view), caller.view.info(), repr(caller.view)),
     "of a snapshot: connect, disconnect": connected,
     "of a snapshot: multiget": lambda caller: list(caller.view.multiget(["goes", "stays"])),

@@ -36,6 +36,7 @@ QUESTIONS = (
     "metadata",
     "checkers",
     "cache",
+    "queues",
     "backends",
 )
 

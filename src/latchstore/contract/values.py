@@ -279,7 +279,9 @@ def merged_metadata(entry: Entry, changes: Entry) -> Entry:
     """Return a new entry, without times, that has the items of `entry`, overwritten by those of `changes`."""
     merged = dict(entry)
     merged.update(changes)
-    nested = not all(map(is_immutable, merged.values()))
+    # What is in a plain entry is immutable.
+    new = changes if type(entry) is Entry else merged
+    nested = not all(map(is_immutable, new.values()))
     return entry.with_items(NestedEntry if nested else Entry, merged)
 
 

@@ -207,6 +207,10 @@ class IfItems:
         return self.edit.revise(key, current, revision, now)
 
 
+#: The edits that have another one in them, and a condition.
+_CONDITIONAL = (IfRevision, IfItems)
+
+
 class Combined:
     """Several edits of one key, done one after the other.
 
@@ -274,14 +278,18 @@ def parts_of(edit: Edit) -> tuple[Edit, ...]:
     """Return the edits that one is made of, without the conditions that they have."""
     if type(edit) is Combined:
         return tuple(part for each in edit.edits for part in parts_of(each))
-    if isinstance(edit, (IfRevision, IfItems)):
+    if isinstance(edit, _CONDITIONAL):
         return parts_of(edit.edit)
     return (edit,)
 
 
 def cause_of_edit(edit: Edit) -> str | None:
     """Return why an edit evicts the key; None if it does not."""
-    cause: str | None = getattr(parts_of(edit)[-1], "cause", None)
+    while isinstance(edit, _CONDITIONAL):
+        edit = edit.edit  # hot path: what most deletions are
+    if type(edit) is Combined:
+        edit = parts_of(edit)[-1]
+    cause: str | None = getattr(edit, "cause", None)
     return cause
 
 

@@ -69,8 +69,8 @@ def last_in_first_out() -> None:
         found = original(self, name, entries, garbage)
         if found is None or "/ready/" not in self.prefix:
             return found
-        true = [(value, key) for value, key in self._heap if key in entries and entries[key][name] == value]
-        return max(true)
+        there = (*self._line, *self._heap)
+        return max((value, key) for value, key in there if key in entries and entries[key][name] == value)
 
 
 @mutant("queue")

@@ -1,10 +1,11 @@
-"""The first entry of some ranges of a metadata item's values, for work queues: one heap for each range.
+"""The first entry of some ranges of a metadata item's values, for work queues: a line and a heap for each.
 
-1. A commit adds what an entry's item becomes to the heap of its range, and takes nothing away
-   (`replace_all`). What is in a heap twice, or is not true any more, does no harm: `first` looks at the
-   entry, and drops what is not so. So a commit may be applied again, or be broken off between two steps.
-2. If a heap is more than twice as long as what was true in it when it was last looked through, `first` takes
-   out all that is not true any more. So it stays in proportion to the entries, and each addition costs the
+1. A commit adds what an entry's item becomes to its range, and takes nothing away (`replace_all`): at the end
+   of the line what comes after all that is there, which most jobs do; to the heap what does not. What is
+   there twice, or is not true any more, does no harm: `first` looks at the entry, and drops what is not so.
+   So a commit may be applied again, or be broken off between two steps.
+2. If a range has more than twice as many as were true when it was last looked through, `first` takes out all
+   that is not true any more. So it stays in proportion to the entries, and each addition costs the
    same on average.
 
 An ordered index gives all entries in their order; it pays for that by moving each key of each commit to its
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any
 
 from latchstore.contract.values import Change, Entry
@@ -25,7 +26,7 @@ from latchstore.contract.values import Change, Entry
 #: A value and its key.
 Item = tuple[str, str]
 
-#: How many items more than twice those that were true a heap may have.
+#: How many items more than twice those that were true a range may have.
 _FEW = 1_000
 
 
@@ -38,38 +39,51 @@ class Head:
         What all values of the range begin with.
     """
 
-    __slots__ = ("_heap", "_most", "prefix")
+    __slots__ = ("_heap", "_line", "_most", "prefix")
 
     def __init__(self, prefix: str) -> None:
         self.prefix: str = prefix
+        # In order. hot path: to take the first of a heap means to compare as many as it has levels.
+        self._line: deque[Item] = deque()
         self._heap: list[Item] = []
         self._most = _FEW
 
+    def __len__(self) -> int:
+        return len(self._line) + len(self._heap)
+
     def add(self, item: Item) -> None:
         """Add what becomes true with the commit that is being applied."""
-        heappush(self._heap, item)
+        line = self._line
+        if not line or item >= line[-1]:
+            line.append(item)
+        else:
+            heappush(self._heap, item)
 
     def first(self, name: str, entries: dict[str, Entry], garbage: deque[object]) -> Item | None:
         """Return the first value that an entry has, and its key; between two commits."""
-        heap = self._heap
-        if len(heap) > self._most:
-            heap = self._look_through(name, entries, garbage)
-        while heap:
-            item = heap[0]
-            if _is_true(item, name, entries):
-                return item
+        if len(self._line) + len(self._heap) > self._most:  # hot path: no call
+            self._look_through(name, entries, garbage)
+        line, heap = self._line, self._heap
+        while line and not _is_true(line[0], name, entries):
+            line.popleft()
+        if not heap:
+            return line[0] if line else None
+        while heap and not _is_true(heap[0], name, entries):
             heappop(heap)
-        return None
+        if not (line and heap):
+            return line[0] if line else heap[0] if heap else None
+        return min(line[0], heap[0])
 
-    def _look_through(self, name: str, entries: dict[str, Entry], garbage: deque[object]) -> list[Item]:
-        true = list({item for item in self._heap if _is_true(item, name, entries)})
-        heapify(true)
+    def _look_through(self, name: str, entries: dict[str, Entry], garbage: deque[object]) -> None:
+        true = {item for item in (*self._line, *self._heap) if _is_true(item, name, entries)}
+        line: deque[Item] = deque(sorted(true))
+        heap: list[Item] = []
         most = 2 * len(true) + _FEW
-        garbage.append(self._heap)
+        garbage.append((self._line, self._heap))
         # No call in between.
-        self._heap = true
+        self._line = line
+        self._heap = heap
         self._most = most
-        return true
 
     def check(self, name: str, entries: dict[str, Entry]) -> None:
         """Raise AssertionError if an entry of the range is missing; for tests."""
@@ -79,7 +93,9 @@ class Head:
             for key, entry in entries.items()
             if name in entry and type(entry[name]) is str and entry[name].startswith(prefix)
         }
-        assert expected <= set(self._heap), (prefix, expected - set(self._heap))
+        there = {*self._line, *self._heap}
+        assert expected <= there, (prefix, expected - there)
+        assert list(self._line) == sorted(self._line), prefix
         assert not self._heap or self._heap[0] == min(self._heap), prefix
 
 
@@ -122,6 +138,10 @@ class Heads:
     def first(self, prefix: str, entries: dict[str, Entry], garbage: deque[object]) -> Item | None:
         """Return the first value of a range, and its key, between two commits; None if there is none."""
         return self._heads[prefix].first(self.name, entries, garbage)
+
+    def __len__(self) -> int:
+        """Return how much is kept, what is not true any more included."""
+        return sum(map(len, self._heads.values()))
 
     def check(self, entries: dict[str, Entry]) -> None:
         """Raise AssertionError if an entry of a range is missing; for tests."""

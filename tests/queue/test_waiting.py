@@ -20,9 +20,16 @@ from latchstore import (
     WorkQueue,
 )
 from latchstore.engine.inspection import feed_of
+from latchstore.queue import claiming
 from tests.queue.parts import TIMEOUT, Clock, all_claimed, claimed, counts
 
 Claims = Callable[..., "Future[Job[Any] | None]"]
+
+
+@pytest.fixture(autouse=True)
+def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by itself, so that a wake-up which is lost is not made good."""
+    monkeypatch.setattr(claiming, "LOOK_AGAIN", 1_000.0)
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""Workers that are killed at random lose no job, and end none twice.
+
+``tox -e long`` sets LATCHSTORE_QUEUE_JOBS to 100,000.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from latchstore import DictMemoryStore, Job, StoreDeleteEvent, WorkQueue
+from tests.queue.parts import TIMEOUT, counts
+
+JOBS = int(os.environ.get("LATCHSTORE_QUEUE_JOBS", "3000"))
+WORKERS = 8
+
+
+class Killed(BaseException):
+    """Set in workers from outside."""
+
+
+@contextmanager
+def killer(seed: int) -> Iterator[list[int]]:
+    """Kill a worker every few milliseconds; give a list of those that were hit."""
+    chance, over, struck = random.Random(seed), threading.Event(), [0]
+    set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def kill() -> None:
+        while not over.wait(chance.uniform(0.0, 0.02)):
+            workers = [
+                thread for thread in threading.enumerate() if thread.name.startswith("latchstore-queue")
+            ]
+            if workers:
+                ident = ctypes.c_ulong(chance.choice(workers).ident or 0)
+                struck[0] += set_exception(ident, ctypes.py_object(Killed))
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield struck
+    finally:
+        over.set()
+        thread.join(TIMEOUT)
+
+
+@pytest.mark.timeout(600)
+def test_each_job_is_acknowledged_once_or_a_dead_letter(
+    store: DictMemoryStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1)  # a handler's lock is written in Python until 3.13
+    monkeypatch.setattr(threading, "excepthook", id)
+    queue: WorkQueue[Any] = WorkQueue(store, "jobs", max_attempts=4, backoff=lambda attempts: 0.0)
+    keys = {queue.put(number) for number in range(JOBS)}
+    acked: list[str] = []
+    store.event_manager.connect(StoreDeleteEvent, lambda event: acked.append(event.key))
+    done: Counter[str] = Counter()
+
+    def work(job: Job[Any]) -> None:
+        done[job.key] += 1
+        if job.payload % 100 == 0:
+            raise ValueError("never")
+
+    with killer(1) as struck:
+        worked = queue.run(work, threads=WORKERS, lease=2)
+    store.flush(TIMEOUT)
+    dead = {letter.key for letter in queue.dead_letters()}
+    assert struck[0] > 0
+    assert max(Counter(acked).values()) == 1
+    assert {key.removeprefix("jobs/") for key in acked} | dead == keys
+    assert not {key.removeprefix("jobs/") for key in acked} & dead
+    assert keys == set(done)
+    assert counts(queue) == {"dead": len(dead)}
+    assert JOBS // 100 <= len(dead) < JOBS // 10
+    assert worked.acked <= len(acked)
+    print(
+        f"{JOBS:,} jobs, {struck[0]:,} strikes: {len(acked):,} acknowledged, {len(dead):,} dead letters; {worked}"
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from latchstore import DictMemoryStore, EventManager, WorkQueue
 from latchstore.engine.inspection import check_idle
+from latchstore.queue import claiming
 from tests.queue.parts import Clock
 
 
@@ -28,3 +29,9 @@ def store() -> Iterator[DictMemoryStore]:
 @pytest.fixture
 def queue(store: DictMemoryStore, clock: Clock) -> WorkQueue[Any]:
     return WorkQueue(store, "jobs", max_attempts=3, backoff=lambda attempts: 10.0 * attempts, clock=clock)
+
+
+@pytest.fixture
+def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by itself, so that a wake-up which is lost is not made good."""
+    monkeypatch.setattr(claiming, "LOOK_AGAIN", 1_000.0)

@@ -6,12 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from latchstore import DictMemoryStore, WorkQueue
 from latchstore.engine.inspection import feed_of
 from tests.fork.children import in_child, needs_fork
 from tests.queue.parts import TIMEOUT, Clock, all_claimed, claimed, counts
 
-pytestmark = needs_fork
+pytestmark = [needs_fork, pytest.mark.usefixtures("no_second_look")]
 
 
 def test_leases_are_the_parents(queue: WorkQueue[Any], clock: Clock) -> None:
@@ -34,7 +36,7 @@ def test_leases_are_the_parents(queue: WorkQueue[Any], clock: Clock) -> None:
 def test_a_child_is_woken_by_its_own_jobs(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
     """And not a thread of the parent, which sleeps there and is not here."""
     with ThreadPoolExecutor(2) as executor:
-        claims = [executor.submit(queue.claim, TIMEOUT) for _ in range(2)]
+        claims = [executor.submit(queue.claim) for _ in range(2)]
         moment = threading.Event()
         while sum(len(signal.waiters.bells) for signal in feed_of(store).signals) < 2:
             moment.wait(0.001)
@@ -42,7 +44,7 @@ def test_a_child_is_woken_by_its_own_jobs(queue: WorkQueue[Any], store: DictMemo
         def child() -> None:
             timer = threading.Timer(0.05, queue.put, ["of the child"])
             timer.start()
-            job = queue.claim(TIMEOUT / 2)
+            job = queue.claim()
             assert job is not None
             assert job.payload == "of the child"
             job.ack()

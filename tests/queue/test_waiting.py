@@ -20,16 +20,12 @@ from latchstore import (
     WorkQueue,
 )
 from latchstore.engine.inspection import feed_of
-from latchstore.queue import claiming
 from tests.queue.parts import TIMEOUT, Clock, all_claimed, claimed, counts
 
 Claims = Callable[..., "Future[Job[Any] | None]"]
 
 
-@pytest.fixture(autouse=True)
-def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks by itself, so that a wake-up which is lost is not made good."""
-    monkeypatch.setattr(claiming, "LOOK_AGAIN", 1_000.0)
+pytestmark = pytest.mark.usefixtures("no_second_look")
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def start(queue: WorkQueue[Any], store: DictMemoryStore) -> Iterator[Claims]:
     """Return what begins a claim in a thread of its own, and returns when that sleeps."""
     with ThreadPoolExecutor(8) as executor:
 
-        def begin(timeout: float | None = TIMEOUT, lease: float = 60.0) -> Future[Job[Any] | None]:
+        def begin(timeout: float | None = None, lease: float = 60.0) -> Future[Job[Any] | None]:
             sleepers = sleeping(store)
             future = executor.submit(queue.claim, timeout, lease)
             wait_for(lambda: future.done() or sleeping(store) > sleepers)
@@ -125,7 +121,8 @@ def test_all_that_sleep_are_told_of_a_delayed_job(queue: WorkQueue[Any], clock: 
     queue.put("now")
     wait_for(lambda: any(claim.done() for claim in claims))
     clock.now += 1
-    wait_for(lambda: all(claim.done() for claim in claims))
+    jobs = [claim.result(TIMEOUT) for claim in claims]
+    assert sorted(job.payload for job in jobs if job is not None) == ["later", "now"]
 
 
 def test_a_lease_that_ends_wakes(store: DictMemoryStore) -> None:
@@ -189,6 +186,17 @@ class TestClosing:
         job.ack()
         results = [claim.result(TIMEOUT) for claim in claims]
         assert results.count(None) == 1
+
+    @pytest.mark.parametrize("end", [Job.ack, Job.fail])
+    def test_the_end_of_the_last_job_wakes(
+        self, queue: WorkQueue[Any], start: Claims, end: Callable[[Job[Any]], None]
+    ) -> None:
+        queue.put(1)
+        job = claimed(queue)
+        queue.close()
+        claims = [start(None), start(None)]
+        end(job)
+        assert [claim.result(TIMEOUT) for claim in claims] == [None, None]
 
     def test_at_once(self, queue: WorkQueue[Any], start: Claims) -> None:
         queue.put(1)

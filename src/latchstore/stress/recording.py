@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import AbstractContextManager
 
+from latchstore.delivery.waiting import Bell
 from latchstore.stress.lock_order import LockOrder, NamedLock, frame_outside, maker_of, note_handles
 from latchstore.stress.scope import Scope
 from latchstore.stress.substitution import substituted
@@ -87,9 +88,12 @@ def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[object]:
     """
 
     def lock() -> RecordingLock | _thread.LockType:
-        maker = frame_outside(sys._getframe(1))
+        caller = sys._getframe(1)
+        maker = frame_outside(caller)
         if maker is None or not scope.traced(maker.f_code):
             return _Lock()
+        if isinstance(caller.f_locals.get("self"), Bell):
+            return _Lock()  # taken means that nobody has rung: it is waited for, and never held
         return RecordingLock(order)
 
     # By the last of them a Condition waits for being notified, which is no order of locks.

@@ -7,7 +7,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from latchstore.stress.file_models import CompareAndSetRegister, KeyValue, Register
@@ -21,8 +21,7 @@ from latchstore.stress.verdict import Verdict
 VALID, INVALID, UNREADABLE, UNKNOWN = 0, 1, 2, 3
 _EXIT_CODES = {"valid": VALID, "invalid": INVALID, "unknown": UNKNOWN}
 
-#: Files after which a bar shows how far it is, and the seconds that each may take.
-_MANY_FILES = 5
+#: Seconds that a file may take.
 _SECONDS = 60.0
 
 #: What makes the model of a history.
@@ -74,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"latchstore check: error: {error}", file=sys.stderr)
         return UNREADABLE
     codes = [0]
-    for path in _with_progress(arguments.files):
+    for path in arguments.files:
         begun = time.perf_counter()
         try:
             history, verdict = _checked(path, model_of, arguments.seconds)
@@ -142,18 +141,6 @@ def _model_factory(name: str) -> ModelFactory:
     if not hasattr(model, "initial") or not callable(getattr(model, "step", None)):
         raise ModelError(f"--model {name!r} must have an attribute 'initial' and a method 'step'")
     return lambda history: model
-
-
-def _with_progress(files: Sequence[str]) -> Iterable[str]:
-    """Return the files, with a bar if they are many, stderr is a terminal, and tqdm is installed."""
-    if len(files) < _MANY_FILES or not sys.stderr.isatty():
-        return files
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return files
-    bar: Iterable[str] = tqdm(files, unit="file", leave=False)
-    return bar
 
 
 def _seconds(text: str) -> float:

@@ -106,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.report:
             check_installed()
         return _run_test(arguments) if arguments.test else _run_store(arguments)
+    except BrokenPipeError:
+        raise  # nobody reads on
     except Exception as error:
         where = origin_of(error)
         if not where and not isinstance(error, _USAGE):

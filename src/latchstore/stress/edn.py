@@ -3,8 +3,8 @@
 Maps are dicts, whose keys are without the colon if they are keywords; vectors, lists and sets are lists; tags
 are passed over.
 
-No library: edn_format 0.8.0 takes twice as long for the key-value logs of Porcupine, does not tell in which line
-a record is, and stands on PLY, which has no more releases.
+No library: edn_format 0.8.0 takes twice as long for the key-value logs of Porcupine, does not tell in which
+line a record is, and stands on PLY, which has no more releases.
 """
 
 from __future__ import annotations

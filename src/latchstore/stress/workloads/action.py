@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
-from latchstore.stress.history import History, Operation
+from latchstore.stress.history import AFTER, History, Operation
 from latchstore.stress.verdict import Verdict
 
 #: How many threads share the keys of a workload that a search has to check: how long a search takes depends
@@ -191,4 +191,4 @@ def final_reads(name: str, history: History, results: Mapping[str, object]) -> l
     """
     times = (each.begin if each.end is None else each.end for each in history.operations)
     now = max(times, default=0) + 1
-    return [Operation(-1, name, key, None, result, now, now) for key, result in results.items()]
+    return [Operation(AFTER, name, key, None, result, now, now) for key, result in results.items()]

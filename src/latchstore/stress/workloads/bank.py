@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
-from latchstore.stress.history import History, Invocation, Operation
+from latchstore.stress.history import BEFORE, History, Invocation, Operation
 from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.models import REFUSED, UNKNOWN
 from latchstore.stress.verdict import VALID, Verdict, all_of
@@ -210,7 +210,7 @@ def _check_sums(operations: Sequence[Operation]) -> Verdict:
 
 def _check_bank(operations: Sequence[Operation]) -> Verdict:
     accounts = max(map(_accounts_in, operations))
-    opened = Operation(-1, "open bank", None, None, None, -1, -1)
+    opened = Operation(BEFORE, "open bank", None, None, None, -1, -1)
     _, _, generation = str(operations[0].key).partition("/")
     # The first bank is open when the threads begin.
     return check_linearizable([*([opened] if generation == "0/0" else []), *operations], BankModel(accounts))

@@ -43,7 +43,7 @@ ScheduleKind = Literal["mixed", "native", "random", "pct", "exhaustive"]
 SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "pct", "exhaustive")
 
 #: The part of a mixed run that controlled schedules have; native threads have the rest.
-_CONTROLLED = 0.7
+_CONTROLLED = 0.8
 
 #: The part of its time in which a round on native threads begins operations; the rest is for checking them.
 _BEGINNING = 0.8

@@ -7,10 +7,10 @@ from typing import Any
 
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, ScheduleKind, carry_out
-from latchstore.stress.factories import factory_of
+from latchstore.stress.factories import Factory, factory_of
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.words import first_fault, outcome_text
-from latchstore.stress.workloads import WORKLOADS, store_for
+from latchstore.stress.workloads import WORKLOADS, Workload, store_for
 
 
 class StressError(AssertionError):
@@ -69,6 +69,7 @@ def linearizable_store(
     ValueError
         If an argument is none of those above.
     """
+    faults = tuple(faults)
     for name, value, known in (
         ("workloads", workloads, WORKLOADS),
         ("faults", faults, FAULTS),
@@ -80,7 +81,7 @@ def linearizable_store(
     make = factory_of(factory, name_of(factory))
     chosen = [WORKLOADS[name]() for name in workloads or WORKLOADS]
     plan = Plan(
-        [workload for workload in chosen if workloads or workload.supports(store_for(workload, make))],
+        [workload for workload in chosen if workloads or _can_be_run(workload, make, faults)],
         name_of(factory),
         threads,
         None,
@@ -95,6 +96,11 @@ def linearizable_store(
         # What is wrong comes first: pytest's summary shows one line.
         raise StressError(f"{first_fault(outcome.result)}\n\n{outcome_text(outcome)}", outcome)
     return outcome
+
+
+def _can_be_run(workload: Workload, factory: Factory, faults: Iterable[str]) -> bool:
+    bears = not set(workload.left_out_with).intersection(faults)
+    return bears and workload.supports(store_for(workload, factory))
 
 
 def name_of(factory: Callable[..., Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Progress, carry_out
@@ -185,6 +185,8 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         workloads = [workload for workload in workloads if workload.name not in left_out]
     if not workloads:
         raise PlanError(f"store {arguments.store!r} can do what no workload needs")
+    faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
+    workloads = _bearing(workloads, faults, all_workloads)
     return Plan(
         workloads,
         arguments.store,
@@ -194,12 +196,25 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         arguments.seed or 0,
         schedule,
         arguments.length,
-        [FAULTS[name] for name in _names(arguments.faults, FAULTS, "--faults")] if arguments.faults else (),
+        [FAULTS[name] for name in faults],
         arguments.switch_interval,
         arguments.preemptions,
         not arguments.no_shrink,
         [name.strip() for name in arguments.within.split(",") if name.strip()],
     )
+
+
+def _bearing(workloads: list[Workload], faults: Sequence[str], all_workloads: bool) -> list[Workload]:
+    """Return the workloads that can be run with the faults."""
+    left_out = [each.name for each in workloads if set(each.left_out_with).intersection(faults)]
+    if not left_out:
+        return workloads
+    if not all_workloads:
+        raise PlanError(
+            f"these workloads cannot be run with --faults {','.join(faults)}: {', '.join(left_out)}"
+        )
+    print(f"left out, as they cannot be run with these faults: {', '.join(left_out)}", file=sys.stderr)
+    return [each for each in workloads if each.name not in left_out]
 
 
 def _names(text: str, known: Mapping[str, object], option: str) -> list[str]:

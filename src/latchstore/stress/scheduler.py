@@ -107,7 +107,7 @@ class Scheduler:
         self.recorder: StepRecorder | None = StepRecorder(self.frame_of, self.tick) if recording else None
         self._running: Task | None = None
         self._ending = False
-        self._free = True
+        self.free = True
         #: How many sections are under way in which a task keeps its turn, such as imports.
         self.pinned: int = 0
         #: The point at which the strategy is to be asked; read by the trace function at each of them.
@@ -200,13 +200,13 @@ class Scheduler:
 
     def release(self) -> None:
         """Let the strategy have its say from now on."""
-        self._free = False
+        self.free = False
         self._turn_began = self.now
         self.next_choice = self._strategy.next_choice(self.now)
 
     def hold(self) -> None:
         """Have tasks change only where they must."""
-        self._free = True
+        self.free = True
         self.next_choice = inf
 
     @contextmanager
@@ -280,7 +280,7 @@ class Scheduler:
         """Let the strategy give the turn to another task, at a point at which it wants to be asked."""
         if task.abandoned:
             raise TaskExit
-        if self._ending or self._free or self.pinned:
+        if self._ending or self.free or self.pinned:
             return
         if self.now > self._limit:
             self.fail(Problem("hang", f"no end after {self._limit:,} points\n{self.table()}"))
@@ -354,7 +354,7 @@ class Scheduler:
         while not ready:
             self._pass_time(task)
             ready = [each for each in self.tasks if each.ready]
-        if self._free:
+        if self.free:
             return ready[0]
         self.pinned += 1  # what the strategy calls may be under test
         chosen = self._strategy.choose(None, ready)
@@ -390,7 +390,7 @@ class Scheduler:
         task.timed_out = True
 
     def _hand_over(self, task: Task, chosen: Task, wait: bool = True) -> None:
-        if not self._free:
+        if not self.free:
             points, self._turn_began = self.now - self._turn_began, self.now
             could = tuple(each.number for each in self.tasks if each.ready)
             self.turns.append(Turn(task.number, points, task.ready, could))

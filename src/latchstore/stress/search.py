@@ -1,8 +1,8 @@
 """Looking for a schedule in which a store fails, and making the failure small.
 
 Schedule number n of a search has a seed of its own, by `seed_of`, so any of them can be run again by itself,
-and searches with neighbouring seeds have no schedule in common. The shares have schedules in turn, and so
-have the workloads of one share.
+and searches with neighbouring seeds have no schedule in common. Each share of the workloads has about as many
+points as the others, so one of short operations has more schedules. The workloads of a share take turns.
 
 Thread safety: one search at a time in a process.
 """
@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from latchstore.stress.controlled import Laboratory, Program, Run
 from latchstore.stress.result import LockEdge
@@ -36,13 +36,19 @@ from latchstore.stress.workloads import Workload, shares
 Mode = Literal["random", "pct", "mixed", "exhaustive"]
 
 #: Modes that take turns in a mixed search.
-_MIXED: tuple[Mode, ...] = ("random", "pct")
+_MIXED: tuple[Mode, ...] = ("random", "pct", "random")
 
 #: Seconds after which a failure is left as small as it is by then.
 _SHRINKING = 60.0
 
 #: Schedules that are tried before it is believed that a smaller program does not fail.
 _TRIES = 40
+
+#: What it takes to begin and end a run, in points.
+_POINTS_OF_A_START = 2_000
+
+#: Points of the longest turn at random are those of an operation, but so many at the least.
+_SHORTEST = 20
 
 #: Orderings that `Priorities` looks for, in turn.
 _DEPTHS = (2, 3, 4)
@@ -159,35 +165,55 @@ def search(
     return found
 
 
-def strategy_for(settings: Settings, seed: int, points: int) -> Strategy:
-    """Return the strategy of the schedule with a seed, for a run of about so many points."""
+class Size(NamedTuple):
+    """About how many points there are."""
+
+    of_a_run: int
+    of_an_operation: float
+
+
+def size_of(run: Run) -> Size:
+    """Return the size of runs like this one, in which the operations came one after the other."""
+    operations = run.history.operations
+    ends = [operation.begin if operation.end is None else operation.end for operation in operations]
+    nanoseconds = max(ends, default=0) - min((operation.begin for operation in operations), default=0)
+    return Size(run.points, nanoseconds / 1_000 / max(1, len(operations)))
+
+
+def strategy_for(settings: Settings, seed: int, size: Size) -> Strategy:
+    """Return the strategy of the schedule with a seed, for a run of about such a size."""
     chance = random.Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
     if settings.mode == "random":
-        return AtRandom(chance)
-    return Priorities(chance, chance.choice(_DEPTHS), points)
+        return AtRandom(chance, max(_SHORTEST, size.of_an_operation))
+    return Priorities(chance, chance.choice(_DEPTHS), size.of_a_run)
 
 
 def _sampled(
     laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
 ) -> Iterator[tuple[Program, Run, Mode]]:
-    points: dict[str, int] = {}
+    sizes: dict[str, Size] = {}
     every_share = shares(workloads)
+    turns = [0] * len(every_share)
+    spent = [0] * len(every_share)
     for number in itertools.count():
-        turn, which = divmod(number, len(every_share))
-        share = every_share[which]
+        which = min(range(len(every_share)), key=spent.__getitem__)
+        share, turn = every_share[which], turns[which]
         workload = share[turn % len(share)]
         # The first runs import modules and fill caches, so they have other points; and they say how many.
-        if workload.name not in points:
+        if workload.name not in sizes:
             program = Program.of(workload, 0, settings.threads, settings.operations)
-            points[workload.name] = [laboratory.run(program, Replay(())).points for _ in range(2)][1]
+            sizes[workload.name] = [size_of(laboratory.run(program, Replay(()))) for _ in range(2)][1]
         seed = seed_of(settings.seed, number)
         mode = settings.mode
         if mode == "mixed":
             # Each workload has both, whatever the number of workloads is.
             mode = _MIXED[(which + turn // len(share)) % len(_MIXED)]
         program = Program.of(workload, seed, settings.threads, settings.operations)
-        strategy = strategy_for(replace(settings, mode=mode), seed, points[workload.name])
-        yield program, laboratory.run(program, strategy), mode
+        strategy = strategy_for(replace(settings, mode=mode), seed, sizes[workload.name])
+        run = laboratory.run(program, strategy)
+        turns[which] += 1
+        spent[which] += _POINTS_OF_A_START + run.points
+        yield program, run, mode
 
 
 def _exhaustive(
@@ -236,7 +262,7 @@ def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Setting
     def failure_of(candidate: Program, before: Run) -> Run | None:
         strategies: Iterable[Strategy] = (
             Replay(schedule_of(before.turns)),
-            *(strategy_for(sampled, candidate.seed + number, before.points) for number in range(_TRIES)),
+            *(strategy_for(sampled, candidate.seed + number, size_of(before)) for number in range(_TRIES)),
         )
         return first_failure(laboratory.run(candidate, strategy) for strategy in strategies)
 

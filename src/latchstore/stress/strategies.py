@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from math import inf
+from math import inf, log10
 
 from latchstore.stress.tasks import Task, Turn
 
@@ -33,22 +33,25 @@ class AtRandom:
     """Turns of random lengths, and whoever comes then: as many short ones as long ones.
 
     A race needs one thread to stop at one of a few points, and another to get far meanwhile. So the lengths
-    are spread evenly over the orders of magnitude, from one point to a thousand.
+    are spread evenly over the orders of magnitude, from one point to the longest.
 
     Parameters
     ----------
     chance : random.Random
+    longest : float
+        Points of the longest turn: some operations' worth, or few of them are ever interrupted.
     """
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, longest: float = 1_000.0) -> None:
         self._chance = chance
+        self._magnitude = log10(longest)
 
     def started(self, task: Task) -> None:
         """Not of interest."""
 
     def next_choice(self, now: int) -> float:
         """Return the end of the turn."""
-        return now + int(10 ** self._chance.uniform(0, 3))
+        return now + int(10 ** self._chance.uniform(0, self._magnitude))
 
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return any task but the one that is running, if there is another."""

@@ -10,7 +10,7 @@ by one thread while no other is at work.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from latchstore.contract.errors import StoreError
@@ -64,6 +64,10 @@ class Workload(Protocol):
     def options(self) -> Mapping[str, Any]:
         """What a store is made with, if it can be."""
 
+    @property
+    def left_out_with(self) -> Collection[str]:
+        """The faults with which it is left out, as they break what it uses itself beside the store."""
+
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
 
@@ -85,6 +89,7 @@ class PlainWorkload:
 
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
+    left_out_with: ClassVar[Collection[str]] = ()
 
     @property
     def share(self) -> str:

@@ -10,7 +10,7 @@ Thread safety: as in ``action.py``.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
@@ -29,8 +29,15 @@ from latchstore.stress.workloads.action import (
 )
 from latchstore.stress.workloads.calls import METHODS, Call, EntriesModel, calls_of, made, pair_of
 
-#: After how many actions a thread turns to all methods; before, how many of each kind there are.
+#: After how many actions a thread turns to all methods. Before, a run has so many that write.
 _BEGINNING, _FEW = 12, 2
+
+#: How often a call reads; in the beginning of each thread, some of which are there to read.
+_READING = 0.4
+_READING_OF = (0.8, 0.2, 0.3)
+
+#: What the keys of the first group have that are there from the beginning.
+_INITIAL = "initial"
 
 #: After how many actions a thread turns to other keys, so that no search is long.
 _GENERATION = 40
@@ -153,34 +160,48 @@ class Calls(PlainWorkload):
     #: long.
     one_group: ClassVar[bool] = False
 
+    def prepare(self, store: AbstractStore) -> None:
+        """Set the first keys."""
+        for key, entry in self._first_entries().items():
+            METHODS["set"].make(store, key, entry)
+
+    def _first_entries(self) -> dict[str, list[Any]]:
+        """Return what the first group has: more than half of its keys."""
+        entry = [data_of(_INITIAL), self.first_metadata()]
+        return {f"{self._group(0, 0)}/{number}": entry for number in range(self.keys // 2 + 1)}
+
+    def _group(self, thread: int, number: int) -> str:
+        """Return the group that an action of a thread is on."""
+        return f"{self.name}/0" if self.one_group else f"{self.name}/{thread // POOL}.{number // _GENERATION}"
+
     def actions(self, thread: int, seed: int) -> Iterator[CallAction]:
         """Return random calls; every value that is written is another one."""
-        first = self._few(chance_of(self.name, seed, -1))
         chance = chance_of(self.name, seed, thread)
+        few_writes, few_reads, few_blocks = self._few(chance_of(self.name, seed, -1))
         number = 0
         while True:
-            writes, reads, blocks = first if number < _BEGINNING else (self.writes, self.reads, self.blocks)
-            if self.one_group:
-                group, reading = f"{self.name}/0", thread >= POOL
-            else:
-                group, reading = f"{self.name}/{thread // POOL}.{number // _GENERATION}", False
+            group = self._group(thread, number)
+            writes, reads, blocks, reading = self.writes, self.reads, self.blocks, _READING
+            if number < _BEGINNING:
+                writes, reads, blocks = [few_writes[thread % len(few_writes)]], few_reads, few_blocks
+                reading = _READING_OF[thread % len(_READING_OF)]
             number += 1
             value = f"{thread}.{number}"
-            if reading:
+            if self.one_group and thread >= POOL:
                 yield CallAction(*self.call(chance, group, value, chance.choice(reads)))
             elif blocks and chance.random() < self.in_blocks:
                 yield CallAction(
                     chance.choice(blocks), group, self.calls(chance, group, value, writes, reads)
                 )
             else:
-                method = chance.choice(writes if chance.random() < 0.6 or not reads else reads)
+                method = chance.choice(reads if chance.random() < reading else writes)
                 yield CallAction(*self.call(chance, group, value, method))
 
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
         """Return a few of the methods and of the kinds of transactions."""
         return (
             chance.sample(self.writes, min(_FEW, len(self.writes))),
-            chance.sample(self.reads, min(_FEW, len(self.reads))),
+            chance.sample(self.reads, min(chance.choice((1, 2)), len(self.reads))),
             chance.sample(self.blocks, min(1, len(self.blocks))),
         )
 
@@ -231,6 +252,10 @@ class Calls(PlainWorkload):
         """Return metadata for a write: one item of two, so that updates meet that must leave the other."""
         return {chance.choice("ab"): value}
 
+    def first_metadata(self) -> dict[str, str]:
+        """Return what the keys have that are there from the beginning."""
+        return {"a": _INITIAL, "b": _INITIAL}
+
     def terms(self, chance: random.Random) -> dict[str, str]:
         """Return what a query asks for: everything."""
         return {}
@@ -250,7 +275,13 @@ class Calls(PlainWorkload):
             last = {key: found.get(key) for each in groups.values() for key in _keys_in(each)}
             for operation in final_reads("get", history, last):
                 groups[group_of(str(operation.key))].append(operation)
-        return {"linearizable": all_of(check_calls(each, others) for each in groups.values())}
+        first = self._group(0, 0), self._first_entries()
+        return {
+            "linearizable": all_of(
+                check_calls(each, first[1] if group == first[0] else {}, others)
+                for group, each in groups.items()
+            )
+        }
 
 
 _MULTISETS = ("multiset", "multiset_data", "multiset_metadata", "multiupdate_metadata")
@@ -261,9 +292,11 @@ def data_of(value: str) -> str:
     return f"{value}:{value}"
 
 
-def check_calls(operations: Sequence[Operation], others: int = 0) -> Verdict:
-    """Check the operations on a group against the contract; `others` as for `EntriesModel`."""
-    return check_linearizable(operations, EntriesModel(_BLOCKS, others))
+def check_calls(
+    operations: Sequence[Operation], initial: Mapping[str, list[Any]], others: int = 0
+) -> Verdict:
+    """Check the operations on a group against the contract; `initial` and `others` as for `EntriesModel`."""
+    return check_linearizable(operations, EntriesModel(_BLOCKS, initial, others))
 
 
 def _keys_in(operations: Sequence[Operation]) -> set[str]:

@@ -175,6 +175,11 @@ def _nothing(function: Callable[[], Any]) -> None:
     _or_none(function)
 
 
+def _make_index_again(store: Any, group: str, name: str) -> None:
+    _nothing(lambda: store.remove_index(name))
+    store.add_index(name)
+
+
 # -- files --------------------------------------------------------------------------------------------
 
 
@@ -286,6 +291,7 @@ METHODS: dict[str, Method] = {
     ),
     "len": Method(lambda s, k, a: len(s), lambda e, k, a: len(e), True),
     "add_index": Method(lambda s, k, a: s.add_index(a), lambda e, k, a: None, True),
+    "index made again": Method(_make_index_again, lambda e, k, a: None, True),
     "remove_index": Method(lambda s, k, a: _nothing(lambda: s.remove_index(a)), lambda e, k, a: None, True),
     # -- files --------------------------------------------------------------------------------
     "to_file": Method(lambda s, k, a: _or_none(lambda: _by_a_file(s, k)), _data_in, True),
@@ -318,6 +324,10 @@ def calls_of(name: str, key: Any, argument: Any, blocks: Collection[str]) -> Seq
     return [(name, key, argument)]
 
 
+def _state_of(entries: Entries) -> Hashable:
+    return frozenset((key, data, frozenset(metadata.items())) for key, (data, metadata) in entries.items())
+
+
 class EntriesModel:
     """A group of entries. Its state is the set of their keys, data and metadata.
 
@@ -328,14 +338,19 @@ class EntriesModel:
     ----------
     blocks : collection of str
         The names of the operations that are lists of calls.
+    initial : mapping, optional
+        The entries that there are at the beginning.
     others : int
         How many keys there are from the beginning to the end that no call is about, but ``len`` counts.
     """
 
-    def __init__(self, blocks: Sequence[str] = (), others: int = 0) -> None:
+    def __init__(
+        self, blocks: Sequence[str] = (), initial: Mapping[str, Sequence[Any]] | None = None, others: int = 0
+    ) -> None:
         self._blocks = frozenset(blocks)
-        empty: frozenset[tuple[str, str]] = frozenset()
-        self.initial: Hashable = frozenset((f"other {number}", "", empty) for number in range(others))
+        entries: Entries = {f"other {number}": ("", {}) for number in range(others)}
+        entries.update((key, (data, metadata)) for key, (data, metadata) in (initial or {}).items())
+        self.initial: Hashable = _state_of(entries)
 
     def _calls(self, operation: Invocation) -> Sequence[Call]:
         return calls_of(operation.name, operation.key, operation.argument, self._blocks)
@@ -348,9 +363,7 @@ class EntriesModel:
         ]
         if answer is not UNKNOWN and answer != (answers if operation.name in self._blocks else answers[0]):
             return REFUSED
-        return frozenset(
-            (key, data, frozenset(metadata.items())) for key, (data, metadata) in entries.items()
-        )
+        return _state_of(entries)
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
         """Tell whether all entries are left as they are."""

@@ -18,6 +18,7 @@ class Entries(Calls):
     writes = ("set", "set_data", "from_bytes", "set_metadata", "update_metadata", "delete", "evict")
     reads = (
         "get",
+        "get",
         "get_data",
         "get_data_range",
         "to_bytes",

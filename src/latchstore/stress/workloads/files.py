@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.calling import Calls
+from latchstore.stress.workloads.calls import METHODS
 
 
 class Files(Calls):
@@ -13,6 +14,11 @@ class Files(Calls):
     writes = ("from_file", "set", "update_metadata", "multiset", "delete")
     reads = ("to_file", "save")
     one_group = True
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Set the first keys; load what saves and loads, which is not to be struck while it is imported."""
+        super().prepare(store)
+        METHODS["save"].make(store, self.name, None)
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether a store can be saved."""

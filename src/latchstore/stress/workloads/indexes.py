@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History
+from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.workloads.action import facts_of
 from latchstore.stress.workloads.calling import Calls
 
 _INDEX = "colour"
@@ -17,7 +20,7 @@ class Indexes(Calls):
 
     name = "indexes"
     writes = ("set", "set_metadata", "update_metadata", "delete")
-    reads = ("query", "query_keys", "add_index", "remove_index")
+    reads = ("query", "query_keys", "add_index", "remove_index", "index made again")
     keys = 3
 
     def supports(self, store: AbstractStore) -> bool:
@@ -26,17 +29,18 @@ class Indexes(Calls):
 
     def prepare(self, store: Any) -> None:
         """Make the index."""
+        super().prepare(store)
         store.add_index(_INDEX)
 
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
         # Without a query nothing is known of indexes.
         writes, _, blocks = super()._few(chance)
-        changes = chance.choice(((), ("add_index", "remove_index")))
+        changes = chance.choice(((), ("add_index", "remove_index"), ("index made again",)))
         return writes, (chance.choice(self.reads[:2]), *changes), blocks
 
     def call(self, chance: random.Random, group: str, value: str, method: str) -> tuple[str, Any, Any]:
         """Return a call of a method."""
-        if method in ("add_index", "remove_index"):
+        if method in self.reads[2:]:
             return method, group, _INDEX
         return super().call(chance, group, value, method)
 
@@ -44,6 +48,33 @@ class Indexes(Calls):
         """Return a colour, and by whom."""
         return {_INDEX: chance.choice(("red", "blue")), "by": value}
 
+    def first_metadata(self) -> dict[str, str]:
+        """Return a colour."""
+        return {_INDEX: "red"}
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what the keys have in the end, and what queries by each colour find."""
+        found = {colour: sorted(store.query_keys(**{_INDEX: colour})) for colour in ("red", "blue")}
+        return {**super().finish(store), "by colour": found}
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Check each group; in the end compare the index with the entries."""
+        facts = facts_of(self.name, history)
+        verdict = VALID if facts is None else _check_index(facts)
+        return {**super().verdicts(history), "index": verdict}
+
     def terms(self, chance: random.Random) -> dict[str, str]:
         """Return a colour."""
         return {_INDEX: chance.choice(("red", "blue"))}
+
+
+def _check_index(facts: Mapping[str, Any]) -> Verdict:
+    for colour, found in facts["by colour"].items():
+        right = sorted(
+            key
+            for key, entry in facts.items()
+            if key != "by colour" and entry is not None and entry[1].get(_INDEX) == colour
+        )
+        if found != right:
+            return Verdict("invalid", f"in the end a query of {colour} finds {found}, but {right} have it")
+    return VALID

@@ -25,6 +25,7 @@ class Phantoms(TransactionalWorkload, Calls):
 
     def prepare(self, store: AbstractStore) -> None:
         """See which transactions there are."""
+        super().prepare(store)
         self.blocks = (*EXCLUSIVE, *OPTIMISTIC) if has_optimistic_transactions(store) else EXCLUSIVE  # type: ignore[misc]
 
     def calls(
@@ -37,6 +38,10 @@ class Phantoms(TransactionalWorkload, Calls):
     def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
         """Return what a query may ask for, and by whom it was written."""
         return {"colour": chance.choice(("red", "blue")), "by": value}
+
+    def first_metadata(self) -> dict[str, str]:
+        """Return what a query may ask for."""
+        return {"colour": "red"}
 
     def terms(self, chance: random.Random) -> dict[str, str]:
         """Return what a query asks for."""

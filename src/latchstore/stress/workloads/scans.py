@@ -27,6 +27,9 @@ _KEYS, _PLACES = "scans/keys", "scans/places"
 #: What the tokens have at first.
 _INITIAL = "initial"
 
+#: After how many actions a thread turns to all sets and scans.
+_BEGINNING = 12
+
 _MOVES = ("move", "move, not")
 _SCANS = {
     _KEYS: ("glob", "query", "query_keys", "all keys", "glob in transaction"),
@@ -130,14 +133,19 @@ class Scans(TransactionalWorkload):
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return random moves and scans."""
         chance = chance_of(self.name, seed, thread)
+        # The first ones are on one set and of two kinds, so that those meet which a fault needs.
+        few = chance_of(self.name, seed, -1)
+        first = few.choice((_KEYS, _PLACES))
+        first_scans = few.sample(_SCANS[first], 2)
         number = 0
         while True:
             number += 1
-            tokens = chance.choice((_KEYS, _PLACES))
+            beginning = number <= _BEGINNING
+            tokens = first if beginning else chance.choice((_KEYS, _PLACES))
             if chance.random() < 0.5:
                 yield _Move(chance.choices(_MOVES, (4, 1))[0], tokens, f"{thread}.{number}")
             else:
-                yield _Scan(chance.choice(_SCANS[tokens]), tokens)
+                yield _Scan(chance.choice(first_scans if beginning else _SCANS[tokens]), tokens)
 
     def finish(self, store: AbstractStore) -> Any:
         """Return the tokens that there were, and those that there are."""

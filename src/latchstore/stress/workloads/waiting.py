@@ -106,6 +106,8 @@ class Waiting(PlainWorkload):
     """Threads that wait for a key while another sets it: none sleeps on."""
 
     name = "waiting"
+    # It starts threads, which `threading.Thread.start` cannot do any more once it was struck.
+    left_out_with = ("async",)
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether one can wait for changes."""

@@ -2,6 +2,9 @@
 
 ``python -m tests.mutants.measure [NAME ...]`` in the project's directory; takes some minutes. With names it
 prints the rows of these mutants alone, and puts them into the table.
+
+``python -m tests.mutants.measure --default [NAME ...]`` runs the default command instead, ten seconds of all
+workloads and schedules, one process at a time, and prints in how many of twenty runs each mutant was found.
 """
 
 from __future__ import annotations
@@ -39,18 +42,34 @@ _LINE = "|---|---|---|---|---|---|\n"
 
 def find(factory: str, workload: str, faults: str, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
     """Run the harness on a factory, ``"module:name"``; return what it prints as JSON."""
-    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--no-shrink", "--schedule", "random"]
-    command += ["--store", factory, "--workload", workload]
-    command += ["--threads", str(THREADS), "--length", str(LENGTH)]
-    command += ["--seed", str(block * SCHEDULES), "--ops", str(schedules * THREADS * LENGTH)]
-    if faults:
-        command += ["--faults", faults]
+    words = [
+        "--schedule",
+        "random",
+        "--workload",
+        workload,
+        "--threads",
+        str(THREADS),
+        "--length",
+        str(LENGTH),
+    ]
+    words += ["--ops", str(schedules * THREADS * LENGTH)]
+    return _run(factory, faults, block * SCHEDULES, words)
+
+
+def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
+    """Run the default command; return what it prints as JSON."""
+    return _run(factory, faults, seed, [])
+
+
+def _run(factory: str, faults: str, seed: int, words: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--no-shrink", "--store", factory]
+    command += ["--seed", str(seed), *words, *(["--faults", faults] if faults else [])]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         command, env=environment, cwd=_ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     if not done.stdout.startswith("{"):
-        raise RuntimeError(f"{factory}, block {block}: {done.stderr[-2_000:]}")
+        raise RuntimeError(f"{factory}, seed {seed}: {done.stderr[-2_000:]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -68,9 +87,21 @@ def _row(mutant: Mutant) -> str:
     return f"| {mutant.name} | {mutant.what} | {workload} | {len(killed)} | {median} | {most} |"
 
 
+def _print_default(wanted: list[str]) -> None:
+    for mutant in MUTANTS:
+        if not wanted or mutant.name in wanted:
+            found = [find_by_default(mutant.factory, mutant.faults, seed) for seed in range(1, BLOCKS + 1)]
+            seconds = sorted(each["seconds"] for each in found if each["answer"] == "invalid")
+            median = f", median {statistics.median(seconds):.1f} s" if seconds else ""
+            print(f"{mutant.name}: {len(seconds)} of {len(found)}{median}", flush=True)
+
+
 def main() -> None:
     """Measure the mutants that are named, or all, and write their rows of the table."""
     wanted = sys.argv[1:]
+    if wanted[:1] == ["--default"]:
+        _print_default(wanted[1:])
+        return
     head, marker, table = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
     for measured in MUTANTS:

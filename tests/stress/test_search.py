@@ -62,8 +62,8 @@ class Crashing(DictMemoryStore):
         return data
 
 
-def ours() -> DictMemoryStore:
-    return DictMemoryStore(EventManager())
+def ours(**options: Any) -> DictMemoryStore:
+    return DictMemoryStore(EventManager(), **options)
 
 
 def look_for(

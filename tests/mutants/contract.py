@@ -387,7 +387,7 @@ def index_built_beside_commits() -> None:
 @mutant("indexes")
 def old_index_used_again() -> None:
     """An index that was removed and is made again is the old one."""
-    removed: dict[str, MetadataIndex] = {}
+    removed: dict[Any, Any] = {}
 
     @replaces(Table, "remove_index")
     def remove_index(original: Any, self: Table, name: str) -> None:

@@ -81,7 +81,5 @@ def test_each_job_is_acknowledged_once_or_a_dead_letter(
     assert counts(queue) == {"dead": len(dead)}
     assert JOBS // 100 <= len(dead) < JOBS // 10
     assert worked.acked <= len(acked)
-    print(
     told = f"{len(acked):,} acked, {len(dead):,} dead letters; {worked}"
     print(f"{JOBS:,} jobs, {struck[0]:,} strikes: {told}")
-    )

@@ -54,7 +54,8 @@ class Indexes(Calls):
 
     def finish(self, store: AbstractStore) -> Any:
         """Return what the keys have in the end, and what queries by each colour find."""
-        found = {colour: sorted(store.query_keys(**{_INDEX: colour})) for colour in ("red", "blue")}
+        terms: list[dict[str, Any]] = [{_INDEX: colour} for colour in ("red", "blue")]
+        found = {each[_INDEX]: sorted(store.query_keys(**each)) for each in terms}
         return {**super().finish(store), "by colour": found}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:

@@ -150,14 +150,14 @@ class Pool(Generic[V]):
         while self._running:
             if self.bell.sleep(_LOOK_AGAIN if bar is None else _DRAW_AGAIN):
                 while self.ended:
-                    self._replace(self.ended.popleft())
+                    self._after_end(self.ended.popleft())
             else:
                 for worker in [worker for worker in self._running if not worker.is_alive()]:
-                    self._replace(worker)
+                    self._after_end(worker)
             if bar is not None:
                 _draw(bar, self.worked)
 
-    def _replace(self, worker: Worker[V]) -> None:
+    def _after_end(self, worker: Worker[V]) -> None:
         if worker not in self._running:
             return  # it was found by a look
         self._running.remove(worker)

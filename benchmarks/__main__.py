@@ -32,6 +32,7 @@ QUESTIONS = (
     "growth",
     "ordered",
     "startup",
+    "files",
     "locks",
     "metadata",
     "checkers",

@@ -80,13 +80,15 @@ def test_a_stack_that_is_full(name: str, other: ThreadPoolExecutor, monkeypatch:
 @pytest.mark.parametrize("judge", ["signals", "signals, contended"])
 def test_interrupts_by_signals(judge: str) -> None:
     """KeyboardInterrupt in the main thread, up to three times in quick succession."""
-    judged(judge, "--strikes", SIGNALS, "--seconds", "200", at_least=int(SIGNALS))
+    strikes = share_of(SIGNALS, judge)
+    judged(judge, "--strikes", strikes, "--seconds", "200", at_least=int(strikes))
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("judge", ["async", "async, contended", "dispatcher"])
 def test_exceptions_that_another_thread_sets(judge: str) -> None:
-    judged(judge, "--strikes", SET, "--seconds", "200", at_least=int(SET))
+    strikes = share_of(SET, judge)
+    judged(judge, "--strikes", strikes, "--seconds", "200", at_least=int(strikes))
 
 
 @pytest.mark.timeout(300)
@@ -100,6 +102,11 @@ def test_memory_that_cannot_be_had() -> None:
     # shows on 3.12 and 3.13. Such requests are counted apart, and most must have been judged.
     struck = sum(count for count, _ in answer["groups"].values())
     assert answer["crashes"] <= struck // 10
+
+
+def share_of(strikes: str, judge: str) -> str:
+    """Return how many strikes a judge makes: beside other threads each takes several times as long."""
+    return str(int(strikes) // 3) if "contended" in judge else strikes
 
 
 def judged(judge: str, *words: str, at_least: int) -> Any:

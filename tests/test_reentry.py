@@ -101,6 +101,7 @@ CLASSES = (
 
 #: What they need not call.
 LEFT_OUT = {
+    "emits_itself": "is asked by the thread of events, in the middle of whose calls others come as well",
     "check": "looks into everything, and is for tests",
     "__delattr__": "ends a patch of `emit`, with `unittest.mock`",
     "__reduce__": "names a function, and touches no store",

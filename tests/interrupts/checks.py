@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latchstore import DictMemoryStore
-from tests.interrupts.operations import FILES, LEAVES_CLOSED, OPERATIONS, group_of, subject_for
+from tests.interrupts.operations import LEAVES_CLOSED, OPERATIONS, group_of, subject_for
+from tests.interrupts.reads import FILES
 from tests.interrupts.subjects import TIMEOUT, Change, State, Subject, replayed
 
 

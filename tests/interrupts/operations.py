@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,24 +11,28 @@ from typing import Any
 
 from latchstore import (
     DictMemoryStore,
-    EventManager,
     Ordered,
     Prefix,
     RevisionMismatchError,
     StoreDeleteEvent,
     StoreSetEvent,
     TransactionConflictError,
-    TransactionError,
 )
 from latchstore.engine.inspection import dispatcher_of
 from tests.interrupts.cache_operations import CACHE, CACHE_OPTIONS
 from tests.interrupts.helper import helper
 from tests.interrupts.queue_operations import QUEUE, QueueSubject
+from tests.interrupts.reads import (
+    FILES,
+    looked_at,
+    many_read,
+    mapping_read,
+    read,
+    read_in_blocks,
+    snapshot_looked_at,
+)
 from tests.interrupts.subjects import MANY, TIMEOUT, CacheSubject, Ping, Subject
 from tests.interrupts.waiting import LOCKED, WAITING, LockedSubject
-
-#: Files that are read and written; in memory where that can be, as each is flushed to the disk.
-FILES = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
 
 Operation = Callable[[Any], object]
 
@@ -99,17 +102,6 @@ def snapshot(subject: Subject) -> None:
         assert sorted(view.query_keys(kind="a")) == ["goes", "moves"]
 
 
-def snapshot_looked_at(subject: Subject) -> None:
-    with subject.store.snapshot() as view:
-        assert "goes" in view
-        assert len(view) == len(view.mapping("raw"))
-        view.info()
-        repr(view)
-        view.disconnect()
-        view.connect()
-        assert view.is_connected()
-
-
 def watched(subject: Subject) -> None:
     store = subject.store
     before = store.stats()["revision"]
@@ -126,22 +118,6 @@ def listening(subject: Subject) -> None:
     subject.manager.disconnect(StoreSetEvent, listener)
 
 
-def read(subject: Subject) -> None:
-    store = subject.store
-    store.get("goes")
-    store.get_metadata("goes")
-    store.exists("missing")
-    list(store.multiget(["goes", "stays"]))
-    list(store.query(kind="a"))
-    list(store.query(n=1))
-    list(store.glob("*s"))
-    len(store)
-    store.info()
-    store.stats()
-    assert "goes" in store
-    store.is_connected()
-
-
 def opened_and_closed(subject: Subject) -> None:
     subject.store.close(TIMEOUT)
     subject.store.connect()
@@ -151,16 +127,6 @@ def entered(subject: Subject) -> None:
     with subject.store:
         pass
     subject.store.connect()
-
-
-def mapping_read(subject: Subject) -> None:
-    mapping = subject.store.mapping("raw")
-    assert "goes" in mapping
-    assert mapping["goes"] == mapping.get("goes") == b"1"
-    assert mapping.codec
-    repr(mapping)
-    for view in (mapping.keys(), mapping.values(), mapping.items()):
-        list(view)
 
 
 def failing(call: Callable[[DictMemoryStore], object], *errors: type[Exception]) -> Operation:
@@ -185,21 +151,6 @@ def failing_inner_block(store: DictMemoryStore) -> None:
         with contextlib.suppress(KeyError), store.transaction():
             store.delete("goes")
             store.delete("missing")
-
-
-def read_in_blocks(store: DictMemoryStore) -> None:
-    with store.transaction() as tx, tx.transaction():
-        assert "goes" in tx
-        assert list(tx.glob("*s"))
-        assert tx.default_codec
-        assert tx.is_connected()
-        tx.info()
-        repr(tx)
-        tx.disconnect()
-        tx.connect()
-        with contextlib.suppress(TransactionError):
-            tx.flush()
-    tx.close()
 
 
 def conflict(store: DictMemoryStore) -> None:
@@ -267,30 +218,6 @@ def listeners_and_classes(subject: Subject) -> None:
     subject.undo.append(lambda: manager.enable(StoreDeleteEvent))
     manager.disable(StoreDeleteEvent)
     manager.enable(StoreDeleteEvent)
-
-
-def looked_at(subject: Subject) -> None:
-    """Read from an event manager, and one of its own."""
-    manager = subject.manager
-    assert manager.get_event() is not None
-    manager.get_event(Ping)
-    manager.get_event_hierarchy(Ping)
-    manager.get_listeners(StoreSetEvent)
-    manager.is_enabled(Ping)
-    manager.set_trace(None)
-    EventManager().register(Ping)
-
-
-def many_read(subject: Subject) -> None:
-    store = subject.store
-    keys = ["goes", "moves"]
-    list(store.multiget_data(keys))
-    list(store.multiget_metadata(keys, ["kind"]))
-    store.get_data("goes").read()
-    store.get_data_range("goes", 0, 1).read()
-    store.to_bytes("goes")
-    list(store.query_keys(kind="a"))
-    store.to_file("goes", Path(FILES.name) / "written")
 
 
 def queried_in_order(subject: Subject) -> None:

@@ -20,7 +20,7 @@ from latchstore import (
     StoreTransactionEndEvent,
     WaitTimeoutError,
 )
-from tests.interrupts.operations import FILES
+from tests.interrupts.reads import FILES
 from tests.interrupts.subjects import TIMEOUT, Ping
 from tests.reentry.cache_calls import CACHES, MAPPINGS, OWN, Call, mapped
 

@@ -103,7 +103,6 @@ CLASSES = (
 LEFT_OUT = {
     "emits_itself": "is asked by the thread of events, in the middle of whose calls others come as well",
     "check": "looks into everything, and is for tests",
-    "__delattr__": "ends a patch of `emit`, with `unittest.mock`",
     "__reduce__": "names a function, and touches no store",
     "__reduce_ex__": "raises that it cannot be pickled",
     "__get__": "makes a method of a function when it is looked up",

@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 import latchstore
-from latchstore import Cache, Codec, DictMemoryStore, EventManager, StoreMapping, StoreView
+from latchstore import (
+    Cache,
+    Codec,
+    DeadLetter,
+    DictMemoryStore,
+    EventManager,
+    Job,
+    StoreMapping,
+    StoreView,
+    WorkQueue,
+)
 from tests import typing_page
 from tests.typing_page import Shop, User, UserCodec
 
@@ -38,6 +48,7 @@ PARTS: list[Callable[[], None]] = [
     typing_page.caches_with_codecs,
     typing_page.loads,
     typing_page.loads_by_a_pool,
+    typing_page.work_queues,
     typing_page.functions,
     lambda: typing_page.methods(Shop("here")),
     lambda: typing_page.class_and_static_methods(Shop("here")),
@@ -52,7 +63,7 @@ def test_the_page_runs(part: Callable[[], None]) -> None:
 class TestAtRunTime:
     """Types of values say nothing when the program runs, and are no hindrance."""
 
-    @pytest.mark.parametrize("generic", [Cache, Codec, StoreMapping, StoreView])
+    @pytest.mark.parametrize("generic", [Cache, Codec, DeadLetter, Job, StoreMapping, StoreView, WorkQueue])
     def test_one_type_is_taken(self, generic: Any) -> None:
         assert generic[User].__origin__ is generic
         assert generic[User].__args__ == (User,)

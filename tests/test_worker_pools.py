@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager, RevisionMismatchError, WrongThreadError
+from latchstore import (
+    Above,
+    DictMemoryStore,
+    EventManager,
+    Job,
+    Ordered,
+    RevisionMismatchError,
+    Worked,
+    WorkQueue,
+    WrongThreadError,
+)
 
 TIMEOUT = 20.0
 
@@ -34,25 +44,43 @@ def test_a_transaction_for_each_task(store: DictMemoryStore) -> None:
     assert len(store) == 201
 
 
-def test_work_is_claimed_by_one_thread(store: DictMemoryStore) -> None:
+def test_a_queue_hands_out_work(store: DictMemoryStore) -> None:
+    queue: WorkQueue[int] = WorkQueue(store, "parcels")
+    store.set("total", (b"", {"sent": 0}))
+    for number in range(200):
+        queue.put(number)
+
+    def send(job: Job[int]) -> None:
+        with store.transaction("send"):
+            store.update_metadata("total", {"sent": store.get_metadata("total")["sent"] + 1})
+            job.ack()
+
+    assert queue.run(send, threads=8) == Worked(acked=200)
+    assert store.get_metadata("total") == {"sent": 200}
+
+
+def test_work_is_claimed_by_one_thread_with_a_store_alone() -> None:
+    """The last recipe of docs/work-queues.md, by several threads."""
+    store = DictMemoryStore(EventManager(), indexes=[Ordered("new")])
     for number in range(100):
-        store.set(f"job {number}", (b"", {"state": "new"}))
+        store.set(f"job {number}", (b"", {"new": number}))
     done: list[str] = []
 
+    def claim() -> str | None:
+        while (key := next(store.query_keys(new=Above(-1), order_by="new", limit=1), None)) is not None:
+            job = store.get(key)
+            if "new" in job.metadata:
+                try:
+                    store.set_metadata(key, {"state": "claimed"}, if_revision=job.revision)
+                except RevisionMismatchError:
+                    continue  # another thread was quicker
+                return key
+        return None
+
     def work() -> None:
-        while True:
-            found = next(store.query_keys(state="new"), None)
-            if found is None:
-                return
-            job = store.get(found)
-            if job.metadata["state"] != "new":
-                continue
-            try:
-                store.update_metadata(found, {"state": "claimed"}, if_revision=job.revision)
-            except RevisionMismatchError:
-                continue  # another thread was quicker
-            done.append(found)
-            store.update_metadata(found, {"state": "done"})
+        while (key := claim()) is not None:
+            done.append(key)
+            store.set_metadata(key, {"state": "done"})
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:

@@ -18,9 +18,11 @@ from latchstore import (
     Cache,
     Codec,
     CodecError,
+    DeadLetter,
     DictMemoryStore,
     EventManager,
     EventsLost,
+    Job,
     LockTimeoutError,
     RevisionMismatchError,
     Snapshot,
@@ -34,6 +36,8 @@ from latchstore import (
     TransactionConflictError,
     Value,
     Watch,
+    Worked,
+    WorkQueue,
 )
 
 
@@ -343,6 +347,33 @@ def loads_by_a_pool() -> None:
     with ThreadPoolExecutor(2) as pool:
         assert_type(pool.submit(users.get_or_load, "Ann", user_of, ttl=5.0).result().name, str)
         assert_type(pool.submit(users.get, "Ann").result(), User | None)
+
+
+def work_queues() -> None:
+    store = DictMemoryStore(EventManager())
+    users = WorkQueue(store, "users", codec=UserCodec())
+    assert_type(users, WorkQueue[User])
+    assert_type(users.put(User("Ann"), priority=1), str)
+    job = users.claim(timeout=0)
+    assert_type(job, Job[User] | None)
+    assert job is not None
+    with job as same:
+        assert_type(same.payload, User)
+        assert_type(same.payload.name, str)
+    numbers: WorkQueue[int] = WorkQueue(store, "numbers")
+    numbers.put(1)
+
+    def work(job: Job[int]) -> None:
+        assert_type(job.payload + 1, int)
+        job.fail("no reason")
+
+    assert_type(numbers.run(work, threads=1, progress=False), Worked)
+    for letter in numbers.dead_letters():
+        assert_type(letter, DeadLetter[int])
+        assert_type(letter.payload, int)
+    numbers.close()
+    for each in numbers:
+        assert_type(each, Job[int])
 
 
 # -- memoized functions ---------------------------------------------------------------------------

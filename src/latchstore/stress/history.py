@@ -15,8 +15,9 @@ import platform
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any, Literal, NamedTuple
+
+from latchstore import __version__
 
 FORMAT = 1
 
@@ -128,7 +129,7 @@ def environment() -> dict[str, Any]:
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
         "switch_interval": sys.getswitchinterval(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "latchstore": metadata.version("latchstore"),
+        "latchstore": __version__,
     }
 
 

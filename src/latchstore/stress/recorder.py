@@ -125,9 +125,11 @@ def _actions_of(code: CodeType) -> dict[int, tuple[str, str]]:
                 does = "leaves"  # at the end of a with statement, whose place it has
             if does in ("enters", "leaves") or instruction.opname == "FOR_ITER":
                 # On Python 3.11 that is the whole statement, of which the first line is kept.
-                text = _first_line(code, instruction.positions).removeprefix("with ").rstrip(":")
+                text = _first_line(code, instruction.positions).removeprefix("with ")
+                text = text.partition(": ")[0].rstrip(":")
             text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-            if text:
+            # A comprehension is no access; what is in it is.
+            if text and not (text[0] in "([{" and (does == "calls" or instruction.opname == "FOR_ITER")):
                 found[instruction.offset] = does, text
         _actions[code] = found
     return found

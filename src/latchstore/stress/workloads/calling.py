@@ -183,7 +183,7 @@ class Calls(PlainWorkload):
             group = self._group(thread, number)
             writes, reads, blocks, reading = self.writes, self.reads, self.blocks, _READING
             if number < _BEGINNING:
-                writes, reads, blocks = [few_writes[thread % len(few_writes)]], few_reads, few_blocks
+                writes, reads, blocks = few_writes, few_reads, few_blocks
                 reading = _READING_OF[thread % len(_READING_OF)]
             number += 1
             value = f"{thread}.{number}"

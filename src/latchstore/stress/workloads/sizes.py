@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from typing import Any
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.action import TransactionalWorkload
-from latchstore.stress.workloads.calling import EXCLUSIVE, Calls
+from latchstore.stress.workloads.calling import EXCLUSIVE, Calls, data_of
+from latchstore.stress.workloads.calls import Call
 
 
 class Sizes(TransactionalWorkload, Calls):
@@ -16,8 +19,17 @@ class Sizes(TransactionalWorkload, Calls):
     writes = ("from_bytes", "delete", "set_metadata", "multiset")
     reads = ("len",)
     blocks = EXCLUSIVE
-    keys = 3
+    keys = 2
     one_group = True
+
+    def calls(
+        self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
+    ) -> list[Call]:
+        """Return calls that add both keys or remove both: nobody else is to count one of them alone."""
+        keys = [f"{group}/{number}" for number in range(self.keys)]
+        if chance.random() < 0.5:
+            return [["from_bytes", key, data_of(value)] for key in keys]
+        return [["delete", key, None] for key in keys]
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether there are transactions, and a length."""

@@ -40,6 +40,9 @@ from latchstore.stress.verdict import VALID, Answer, Explanation, Verdict
 #: Steps of a model that a search may take before its answer is "unknown".
 BUDGET = 1_000_000
 
+#: Calls of an order whose states are shown.
+_SHOWN = 100
+
 #: How many steps a part is searched before it is another one's turn, and the clock is looked at.
 _FIRST_TURN, _LONGEST_TURN = 500, 8_000
 
@@ -246,7 +249,9 @@ def _explained(
     beside = f"; at the same time: {'; '.join(map(str, around[:8]))}" if around else ""
     reason = f"no order of these operations explains {stuck}{beside}"
     order = tuple(recorded[id(call)] for call in found.order)
-    explanation = Explanation(order, states_of(found.order, model), stuck, "", stuck.answer)
+    # Of more calls than people read nobody asks for each state, and long histories are cut to short ones.
+    states = states_of(found.order, model) if len(order) <= _SHOWN else ()
+    explanation = Explanation(order, states, stuck, "", stuck.answer)
     return Verdict("invalid", reason, (stuck, *around), explanation=explanation)
 
 

@@ -20,19 +20,22 @@ import pytest
 
 from latchstore import (
     Cache,
+    DeadLetter,
     DictMemoryStore,
     EventManager,
+    Job,
     Snapshot,
     StoreMapping,
     StoreView,
     Transaction,
     Watch,
+    WorkQueue,
 )
 from latchstore.cache.memoizing import Memoized
 from tests.interrupts.operations import GROUPS, OPERATIONS, subject_for
 from tests.interrupts.subjects import TIMEOUT
 from tests.reentry.caller import Caller
-from tests.reentry.calls import CALLS, DISTURBING, OF_CACHES, SLOW
+from tests.reentry.calls import CALLS, DISTURBING, OF_CACHES, OF_QUEUES, SLOW
 from tests.reentry.pairs import Count, comes_in, run
 from tests.reentry.ways import WAYS
 
@@ -52,9 +55,9 @@ def other() -> Iterator[ThreadPoolExecutor]:
 
 def schedules() -> list[list[str]]:
     """Return all calls but the slow ones, by what a store has to have for them."""
-    plain = [name for name in CALLS if name not in DISTURBING | OF_CACHES | SLOW]
+    plain = [name for name in CALLS if name not in DISTURBING | OF_CACHES | OF_QUEUES | SLOW]
     cached = [name for name in CALLS if name in OF_CACHES - DISTURBING]
-    return [plain, cached, sorted(DISTURBING)]
+    return [plain, cached, sorted(OF_QUEUES), sorted(DISTURBING)]
 
 
 def run_all(operation: str, names: list[str], way: str, other: ThreadPoolExecutor, contended: bool) -> Count:
@@ -97,11 +100,15 @@ CLASSES = (
     StoreMapping,
     StoreView,
     Memoized,
+    WorkQueue,
+    Job,
+    DeadLetter,
 )
 
 #: What they need not call.
 LEFT_OUT = {
     "emits_itself": "is asked by the thread of events, in the middle of whose calls others come as well",
+    "run": "starts threads and waits for all that they do",
     "check": "looks into everything, and is for tests",
     "__reduce__": "names a function, and touches no store",
     "__reduce_ex__": "raises that it cannot be pickled",

@@ -128,6 +128,31 @@ def looked_at(subject: QueueSubject) -> None:
     assert [letter.key for letter in queue.dead_letters()] == ["dead"]
 
 
+def worked(subject: QueueSubject) -> None:
+    job = subject.queue.claim(0)
+    assert job is not None
+    with job:
+        assert (job.key, job.payload, job.priority, job.outcome) == ("first", 1, 0, None)
+        assert not job.metadata
+        repr(job)
+
+
+def discarded(subject: QueueSubject) -> None:
+    for letter in subject.queue.dead_letters():
+        assert letter.payload == 1
+        repr(letter)
+        letter.discard()
+
+
+def opened_and_closed(subject: QueueSubject) -> None:
+    with WorkQueue[int](subject.store, "others") as queue:
+        assert not queue.closed
+        queue.join(0)
+        queue.close()
+        assert list(queue) == []
+        repr(queue)
+
+
 #: All of them.
 QUEUE: dict[str, Callable[[Any], object]] = {
     "queue: put": lambda subject: subject.queue.put({"n": 7}, key="new", priority=1),
@@ -142,5 +167,8 @@ QUEUE: dict[str, Callable[[Any], object]] = {
     "queue: fail": lambda subject: subject.job.fail("bad"),
     "queue: extend": lambda subject: subject.job.extend(500),
     "queue: requeue": lambda subject: subject.queue.requeue_all(),
+    "queue: with job": worked,
+    "queue: dead letter, discard": discarded,
+    "queue: another one": opened_and_closed,
     "queue: looked at": looked_at,
 }

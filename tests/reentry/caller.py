@@ -25,11 +25,13 @@ from latchstore import (
     StoreClosedError,
     TransactionError,
     WatchClosedError,
+    WorkQueue,
 )
 from tests.interrupts.helper import shown
 from tests.interrupts.subjects import BESIDE, TIMEOUT, CacheSubject, Subject
 from tests.interrupts.waiting import LOOK_AGAIN, LOOKS
-from tests.reentry.calls import CALLS, OF_CACHES
+from tests.reentry.cache_calls import OWN
+from tests.reentry.calls import CALLS, OF_CACHES, OF_QUEUES
 
 #: How a refusal reads: the call would have waited for its own thread.
 WOULD_WAIT = ("would wait for itself", "in the middle of")
@@ -110,6 +112,8 @@ class Caller:
         if needs_view:
             self.view = subject.store.snapshot()
         self._has_view = needs_view
+        if not OF_QUEUES.isdisjoint(names):
+            self.queue: WorkQueue[Any] = WorkQueue(subject.store, OWN, backoff=lambda attempts: 0.0)
         self.cache: Cache[Any]
         self._own_cache = False
         if not OF_CACHES.isdisjoint(names):

@@ -23,6 +23,7 @@ from latchstore import (
 from tests.interrupts.reads import FILES
 from tests.interrupts.subjects import TIMEOUT, Ping
 from tests.reentry.cache_calls import CACHES, MAPPINGS, OWN, Call, mapped
+from tests.reentry.queue_calls import QUEUES
 
 if TYPE_CHECKING:
     from tests.reentry.caller import Caller
@@ -459,6 +460,7 @@ GROUPS: dict[str, dict[str, Call]] = {
     "snapshots, watches": SNAPSHOTS,
     "events": EVENTS,
     "mappings": MAPPINGS,
+    "queues": QUEUES,
     "lifecycle": LIFECYCLE,
     "caches": CACHES,
     "ending, closing": {**ENDING, **CLOSING, **EMPTYING},
@@ -471,6 +473,9 @@ DISTURBING = frozenset(GROUPS["ending, closing"])
 
 #: What needs a cache.
 OF_CACHES = frozenset({*CACHES, *EMPTYING})
+
+#: What needs a queue.
+OF_QUEUES = frozenset(QUEUES)
 
 #: After these other threads may fail as well.
 FOR_ALL_THREADS = frozenset({*CLOSING, "cache: close"})

@@ -31,7 +31,6 @@ from latchstore.contract.arguments import (
     Readable,
     as_bytes,
     checked_buffer_size,
-    checked_count,
     checked_iterable,
     checked_key,
     checked_keys,
@@ -43,6 +42,7 @@ from latchstore.contract.event_manager import BaseEventManager, get_event_manage
 from latchstore.contract.files import content_of, copy_to_file
 from latchstore.contract.glob_pattern import checked_pattern, matching_keys
 from latchstore.contract.ordering import OrderBy
+from latchstore.contract.requests import request_of
 from latchstore.contract.values import Value
 
 if TYPE_CHECKING:
@@ -334,6 +334,7 @@ class AbstractReadOnlyStore(ABC):
         where, order_by, descending, limit, **kwargs
             As for `query`.
         """
+        request_of(where, kwargs, order_by, descending, limit)  # bad arguments raise here
         options = given(where=where, order_by=order_by, descending=descending or None, limit=limit)
         found = self.query((), **options, **kwargs)
         return iter([key for key, _ in found])
@@ -362,7 +363,7 @@ class AbstractReadOnlyStore(ABC):
             If it has more than 10,000 characters, unless ``*`` at its ends is all that stands for others.
         """
         pattern = checked_pattern(pattern)
-        limit = None if limit is None else checked_count(limit, "limit", 0)
+        limit = request_of(None, {}, order_by, descending, limit).limit
         keys = self.query_keys(**given(order_by=order_by, descending=descending or None))
         return iter(matching_keys(pattern, keys)[:limit])
 

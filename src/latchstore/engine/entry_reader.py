@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from latchstore.contract.arguments import DEFAULT_BUFFER_SIZE, checked_keys, checked_select
+from latchstore.contract.matching import checked_terms, matching
 from latchstore.contract.ordering import OrderBy
 from latchstore.contract.requests import Request, chosen, request_for_glob, request_of
 from latchstore.contract.store import AbstractReadOnlyStore
@@ -95,8 +96,13 @@ class EntryReader(AbstractReadOnlyStore):
         **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         names = checked_select(select)
-        request = request_of(where, kwargs, order_by, descending, limit)
-        return ((key, _metadata(entry, names)) for key, entry in self._found(request))
+        if order_by is None and limit is None and descending is False:
+            # hot path: most queries are plain. No request is made for them.
+            terms = checked_terms(where, kwargs)
+            found = matching(self._candidates(terms), terms)
+        else:
+            found = self._found(request_of(where, kwargs, order_by, descending, limit))
+        return ((key, _metadata(entry, names)) for key, entry in found)
 
     def query_keys(
         self,
@@ -107,8 +113,10 @@ class EntryReader(AbstractReadOnlyStore):
         limit: int | None = None,
         **kwargs: Any,
     ) -> Iterator[str]:
-        request = request_of(where, kwargs, order_by, descending, limit)
-        return self._found_keys(request)
+        if (where or kwargs) and order_by is None and limit is None and descending is False:
+            terms = checked_terms(where, kwargs)  # hot path: as in `query`
+            return (key for key, _ in matching(self._candidates(terms), terms))
+        return self._found_keys(request_of(where, kwargs, order_by, descending, limit))
 
     def glob(
         self,

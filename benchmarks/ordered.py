@@ -83,12 +83,11 @@ def filled(size: int, indexes: list[Any]) -> DictMemoryStore:
 def writes(size: int, count: int, seed: int, changing: bool) -> list[Any]:
     """Return keys and values to set; the items are new ones, or those that `filled` has set."""
     draw = random.Random(seed)
-    dues = random.Random(size).sample(range(size), size)
     numbers = [draw.randrange(size) for _ in range(count)]
-    return [
-        (key_of(number), _value(draw.random() * size if changing else float(dues[number])))
-        for number in numbers
-    ]
+    if changing:
+        return [(key_of(number), _value(draw.random() * size)) for number in numbers]
+    dues = random.Random(size).sample(range(size), size)
+    return [(key_of(number), _value(float(dues[number]))) for number in numbers]
 
 
 def measure_queries(sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, int], Timing]:
@@ -121,7 +120,7 @@ def measure_writes(size: int, rounds: int) -> dict[str, Timing]:
     subjects: dict[str, Subject] = {}
     for name, those in indexes.items():
         store = filled(size, those)
-        changing = [writes(size, 100, seed, changing=True) for seed in range(2 * rounds + 2)]
+        changing = [writes(size, 100, seed, changing=True) for seed in range(rounds + 1)]
         # Each round has values of its own; what a round has noted is moved before the next one.
         subjects[name] = Subject(
             _MOVE if name == MOVED else _WRITE,

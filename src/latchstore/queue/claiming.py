@@ -164,6 +164,7 @@ class Claims(Generic[V]):
             try:
                 # All that are due now come before it: "0" follows "/".
                 claim.commit(self._ready_begins, (due_begins, f"{places.time_of(due_begins, now)}0"), "claim")
+                return claim.job()
             except NothingFoundError:
                 return None
             except InTheWayError:
@@ -174,7 +175,6 @@ class Claims(Generic[V]):
             except BaseException:
                 claim.give_back()
                 raise
-            return claim.job()
         return self._attempt_by_query(lease)
 
     def _attempt_by_query(self, lease: float) -> Job[V] | None:
@@ -309,6 +309,8 @@ class Claims(Generic[V]):
                 signal.waiters.wait(look, self._seconds_until(due, left), yields=0, look_again=LOOK_AGAIN)
             except BaseException:
                 signal.waiters.ring()  # rule 4
+                if job is not None:
+                    job.release()
                 raise
             if timeout is not None:
                 left = max(0.0, timeout - (clock() - begun))

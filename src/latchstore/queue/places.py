@@ -1,7 +1,6 @@
 """Where a job stands in its queue: one metadata item, whose order is the order of the queue.
 
-The item `PLACE` of a job is a string, and an ordered index of the store is on it. Its parts are separated by
-slashes, which no name of a queue has:
+The item `PLACE` of a job is a string. Its parts are separated by slashes, which no name of a queue has:
 
 =========================================== ======================================================
 ``{queue}/dead/{time}/{rank}``              a dead letter, since that time

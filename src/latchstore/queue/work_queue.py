@@ -103,7 +103,8 @@ class WorkQueue(Generic[V]):
     -----
     Several queues of one name on one store share their jobs. Listeners and watches of the store see jobs as
     they see all entries: ``store.watch(f"{name}/*")`` gives each step of each job, ``queue.place`` in the
-    metadata tells its state. Jobs are saved and loaded with the store, with their leases.
+    metadata tells its state. Jobs are saved and loaded with the store, with their leases. A bounded `Cache`
+    on the same store would evict jobs: give it another one.
 
     Names of metadata items that begin with ``queue.`` are the queue's: ``queue.place``, ``queue.attempts``
     and ``queue.reason``, the reason of the last failure.

@@ -270,7 +270,7 @@ def _growth(sizes: tuple[int, ...], rounds: int) -> dict[str, list[tuple[float, 
 
 def run(quick: bool = False) -> Answer:
     """Measure; return the answer."""
-    sizes, count, rounds = (SIZES[:2], 1_000, 2) if quick else (SIZES, JOBS, 7)
+    sizes, count, rounds = (SIZES[:2], 1_000, 2) if quick else (SIZES, JOBS, 5)
     lines = _growth(sizes, rounds)
     makers = _makers()
     taken: dict[str, list[float]] = {name: [] for name in makers}

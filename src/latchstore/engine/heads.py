@@ -64,7 +64,13 @@ class Head:
         if len(self._line) + len(self._heap) > self._most:  # hot path: no call
             self._look_through(name, entries, garbage)
         line, heap = self._line, self._heap
-        while line and not _is_true(line[0], name, entries):
+        while line:
+            value, key = line[0]
+            # hot path: what is true has the very string that was noted, as a rule.
+            if key in entries:
+                entry = entries[key]
+                if name in entry and (entry[name] is value or _is_true(line[0], name, entries)):
+                    break
             line.popleft()
         if not heap:
             return line[0] if line else None

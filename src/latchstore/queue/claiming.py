@@ -98,7 +98,8 @@ class _Claim(FirstEntry, Generic[V]):
     items: dict[str, Any]
 
     def __init__(self, settings: Settings[V], heads: Heads, now: float, lease: float) -> None:
-        super().__init__(settings.store, heads)
+        # hot path: without the constructor above.
+        self._store, self._heads, self.key = settings.store, heads, None
         self._settings = settings
         self._until = until = now + lease
         self._place_begins = places.leased(settings.name, until, "")

@@ -162,6 +162,8 @@ class Resuming(PlainWorkload):
     def finish(self, store: Any) -> Any:
         """Return what each follower was given, the rest included, and what the whole history has."""
         for follower in self._followers.values():
+            # A watch that has ended with a close of the store is followed by another one.
+            follower.go_on(stay=True)
             follower.go_on(stay=False)
         everything = _Follower(store, self._begin)
         everything.go_on(stay=False)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from latchstore import CodecError, DictMemoryStore, EventManager, JobExistsError, QueueClosedError, WorkQueue
+from latchstore.queue import places
 from tests.queue.parts import Clock, all_claimed, claimed, counts
 
 
@@ -215,3 +216,13 @@ def queue_clock(seconds: float) -> Clock:
     clock = Clock()
     clock.now += seconds
     return clock
+
+
+@pytest.mark.parametrize(
+    "now", [0.0, 999_999_999.999999, 10**9, 10**9 + 1.5, 1.7e9, 10**10 - 1.5, 10**10, 1e10]
+)
+def test_places_are_in_the_order_of_time(now: float) -> None:
+    places_of = [places.delayed("jobs", now + step, places.rank_of(0, 1)) for step in (0.0, 0.5, 1.0, 2.0)]
+    assert places_of == sorted(places_of)
+    assert {len(place) for place in places_of} == {len(places_of[0])}
+    assert places.parsed(places_of[0]).time == places.microseconds(now)

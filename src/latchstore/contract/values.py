@@ -277,11 +277,13 @@ def with_metadata_of(entry: Entry | None) -> Entry:
 
 def merged_metadata(entry: Entry, changes: Entry) -> Entry:
     """Return a new entry, without times, that has the items of `entry`, overwritten by those of `changes`."""
+    if type(entry) is Entry and all(map(is_immutable, changes.values())):
+        new = entry.with_items(Entry, entry)  # hot path: what is in such an entry is immutable
+        new.update(changes)
+        return new
     merged = dict(entry)
     merged.update(changes)
-    # What is in a plain entry is immutable.
-    new = changes if type(entry) is Entry else merged
-    nested = not all(map(is_immutable, new.values()))
+    nested = not all(map(is_immutable, merged.values()))
     return entry.with_items(NestedEntry if nested else Entry, merged)
 
 

@@ -44,8 +44,8 @@ HIGHEST_PRIORITY = 10**9
 #: The latest time that is told from others, in microseconds: in some thousand years.
 _LATEST = 10**17
 
-#: Seconds, before that.
-_SOON = 1e11
+#: From when to when a time in microseconds has sixteen digits, with a second at either end: 2001 to 2286.
+_FIRST, _LAST = 10**9 + 1, 10**10 - 1
 
 
 class Place(NamedTuple):
@@ -104,9 +104,10 @@ def microseconds(seconds: float) -> int:
 
 def time_of(begins: str, seconds: float) -> str:
     """Return the part of a place that ends with a time."""
-    # hot path: the usual ones without a call.
-    now = int(seconds * 1_000_000) if 0 <= seconds < _SOON else microseconds(seconds)
-    return f"{begins}{now:020d}"
+    # hot path: those of our time have sixteen digits, and take no format.
+    if _FIRST <= seconds < _LAST:
+        return f"{begins}0000{int(seconds * 1_000_000)}"
+    return f"{begins}{microseconds(seconds):020d}"
 
 
 def ready(queue: str, rank: str) -> str:

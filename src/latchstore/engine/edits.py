@@ -202,7 +202,8 @@ class IfItems:
             if name not in current:
                 raise OtherItemsError(key)
             item = current[name]
-            if type(item) is not type(expected) or item != expected:
+            # hot path: as a rule it is the very object.
+            if item is not expected and (type(item) is not type(expected) or item != expected):
                 raise OtherItemsError(key)
         return self.edit.revise(key, current, revision, now)
 

@@ -107,9 +107,10 @@ class _Claim(FirstEntry, Generic[V]):
     def edit_of(self, entry: Entry) -> Edit:
         attempts = entry[places.ATTEMPTS] + 1 if places.ATTEMPTS in entry else 1
         place: str = entry[places.PLACE]
-        place = self._place_begins + place[place.rindex("/") + 1 :]
-        self.items = {places.PLACE: place, places.ATTEMPTS: attempts}
-        return MergeMetadata(Entry(self.items))
+        self.items = items = Entry()
+        items[places.PLACE] = self._place_begins + place[place.rindex("/") + 1 :]
+        items[places.ATTEMPTS] = attempts
+        return MergeMetadata(items)
 
     def job(self) -> Job[V]:
         """Return the job that was claimed."""

@@ -201,7 +201,7 @@ class Calls(PlainWorkload):
         """Return a few of the methods and of the kinds of transactions."""
         return (
             chance.sample(self.writes, min(_FEW, len(self.writes))),
-            chance.sample(self.reads, min(chance.choice((1, 2)), len(self.reads))),
+            chance.sample(self.reads, min(1, len(self.reads))),
             chance.sample(self.blocks, min(1, len(self.blocks))),
         )
 

@@ -13,7 +13,7 @@ Thread safety: the functions have no state.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -162,7 +162,8 @@ def _matching(entries: Entries, group: str, terms: Mapping[str, str]) -> list[st
     return [key for key in _of_group(entries, group) if terms.items() <= entries[key][1].items()]
 
 
-def _keys_with(keys: Any, group: str) -> list[str]:
+def keys_with(keys: Iterable[str], group: str) -> list[str]:
+    """Return the keys that begin with the name of a group, sorted."""
     return sorted(key for key in keys if key.startswith(f"{group}/"))
 
 
@@ -285,7 +286,7 @@ METHODS: dict[str, Method] = {
     "glob": Method(
         lambda s, k, a: sorted(s.glob(f"{k}/*")), lambda e, k, a: _of_group(e, k), True
     ),
-    "query_keys": Method(lambda s, k, a: _keys_with(s.query_keys(**a), k), _matching, True),
+    "query_keys": Method(lambda s, k, a: keys_with(s.query_keys(**a), k), _matching, True),
     "query": Method(
         _query, lambda e, k, a: [[key, e[key][1]] for key in _matching(e, k, a)], True
     ),

@@ -11,6 +11,7 @@ from latchstore.stress.history import History
 from latchstore.stress.verdict import VALID, Verdict
 from latchstore.stress.workloads.action import facts_of
 from latchstore.stress.workloads.calling import Calls
+from latchstore.stress.workloads.calls import keys_with
 
 _INDEX = "colour"
 
@@ -55,7 +56,7 @@ class Indexes(Calls):
     def finish(self, store: AbstractStore) -> Any:
         """Return what the keys have in the end, and what queries by each colour find."""
         terms: list[dict[str, Any]] = [{_INDEX: colour} for colour in ("red", "blue")]
-        found = {each[_INDEX]: sorted(store.query_keys(**each)) for each in terms}
+        found = {each[_INDEX]: keys_with(store.query_keys(**each), self.name) for each in terms}
         return {**super().finish(store), "by colour": found}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -33,9 +35,18 @@ def test_leases_are_the_parents(queue: WorkQueue[Any], clock: Clock) -> None:
     assert claimed(queue).payload == "of both"
 
 
+@contextmanager
+def ended_with_the_block(queue: WorkQueue[Any]) -> Iterator[None]:
+    """Have no claim wait for ever if the block fails."""
+    try:
+        yield
+    finally:
+        queue.close(immediate=True)
+
+
 def test_a_child_is_woken_by_its_own_jobs(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
     """And not a thread of the parent, which sleeps there and is not here."""
-    with ThreadPoolExecutor(2) as executor:
+    with ThreadPoolExecutor(2) as executor, ended_with_the_block(queue):
         claims = [executor.submit(queue.claim) for _ in range(2)]
         moment = threading.Event()
         while sum(len(signal.waiters.bells) for signal in feed_of(store).signals) < 2:

@@ -128,13 +128,14 @@ def looked_at(subject: QueueSubject) -> None:
     assert [letter.key for letter in queue.dead_letters()] == ["dead"]
 
 
-def worked(subject: QueueSubject) -> None:
+def job_looked_at(subject: QueueSubject) -> None:
+    """Not in its block: one that is struck gives the job back, which no run that is not struck does."""
     job = subject.queue.claim(0)
     assert job is not None
-    with job:
-        assert (job.key, job.payload, job.priority, job.outcome) == ("first", 1, 0, None)
-        assert not job.metadata
-        repr(job)
+    assert (job.key, job.payload, job.priority, job.outcome) == ("first", 1, 0, None)
+    assert not job.metadata
+    repr(job)
+    job.release()
 
 
 def discarded(subject: QueueSubject) -> None:
@@ -167,7 +168,7 @@ QUEUE: dict[str, Callable[[Any], object]] = {
     "queue: fail": lambda subject: subject.job.fail("bad"),
     "queue: extend": lambda subject: subject.job.extend(500),
     "queue: requeue": lambda subject: subject.queue.requeue_all(),
-    "queue: with job": worked,
+    "queue: job looked at": job_looked_at,
     "queue: dead letter, discard": discarded,
     "queue: another one": opened_and_closed,
     "queue: looked at": looked_at,

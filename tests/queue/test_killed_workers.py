@@ -35,13 +35,18 @@ def killer(seed: int) -> Iterator[list[int]]:
     set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
     def kill() -> None:
+        # One that is struck as it begins leaves `Thread.start` of CPython waiting for ever.
+        begun: set[threading.Thread] = set()
         while not over.wait(chance.uniform(0.0, 0.02)):
-            workers = [
-                thread for thread in threading.enumerate() if thread.name.startswith("latchstore-queue")
-            ]
-            if workers:
-                ident = ctypes.c_ulong(chance.choice(workers).ident or 0)
-                struck[0] += set_exception(ident, ctypes.py_object(Killed))
+            workers = {
+                thread
+                for thread in threading.enumerate()
+                if thread.name.startswith("latchstore-queue") and thread.is_alive()
+            }
+            if begun & workers:
+                victim = chance.choice(sorted(begun & workers, key=lambda thread: thread.name))
+                struck[0] += set_exception(ctypes.c_ulong(victim.ident or 0), ctypes.py_object(Killed))
+            begun = workers
 
     thread = threading.Thread(target=kill)
     thread.start()

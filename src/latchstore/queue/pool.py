@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple
 
 from latchstore.contract.codec import V
 from latchstore.contract.errors import LeaseLostError
+from latchstore.delivery.threads import DeliveryThread
 from latchstore.delivery.waiting import Bell
 from latchstore.queue.claiming import Claims
 from latchstore.queue.job import Job
@@ -170,7 +170,7 @@ class Pool(Generic[V]):
         self._start()
 
 
-class Worker(threading.Thread, Generic[V]):
+class Worker(DeliveryThread, Generic[V]):
     """A thread that works on jobs.
 
     Attributes
@@ -184,7 +184,7 @@ class Worker(threading.Thread, Generic[V]):
     """
 
     def __init__(self, pool: Pool[V], function: Callable[[Job[V]], object], name: str) -> None:
-        super().__init__(name=name, daemon=True)
+        super().__init__(self.run, name)  # whose start ends even if the thread is struck as it begins
         self.counts: list[int] = [0] * len(Worked._fields)
         self.is_done: bool = False
         self.error: BaseException | None = None

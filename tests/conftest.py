@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,16 @@ settings.load_profile("latchstore")
 def pytest_collection_finish() -> None:
     """Leave what was collected out of the collector's rounds: some tests call it often."""
     gc.freeze()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT interrupt this process, and those that it starts: a shell starts what is in the background
+    with that signal ignored, and children inherit it.
+    """
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
 
 
 @pytest.fixture(autouse=True, scope="module")

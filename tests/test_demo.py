@@ -131,6 +131,7 @@ def test_a_dict_that_comes_to_no_harm_is_no_error(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt() -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -135,6 +135,7 @@ def set_exception(thread: int, error: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_jobs_that_are_begun(quick: WorkQueue[Any]) -> None:
     """And begins no others."""
     for number in range(20):

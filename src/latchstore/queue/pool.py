@@ -12,7 +12,6 @@ Thread safety:
 from __future__ import annotations
 
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple
@@ -194,14 +193,17 @@ class Worker(DeliveryThread, Generic[V]):
     def run(self) -> None:
         """Work until no more jobs come."""
         try:
-            while (job := self._pool.next_job()) is not None:
-                self._work_on(job)
+            self._work_to_the_end()
             self.is_done = True
         except BaseException as error:
             self.error = error
         finally:
             self._pool.ended.append(self)
             self._pool.bell.ring()
+
+    def _work_to_the_end(self) -> None:
+        while (job := self._pool.next_job()) is not None:
+            self._work_on(job)
 
     def _work_on(self, job: Job[V]) -> None:
         try:
@@ -219,21 +221,20 @@ class Worker(DeliveryThread, Generic[V]):
 
 
 def _bar(name: str, count_jobs: Callable[[], int], progress: bool | None) -> Any:
-    """Return a progress bar, or None."""
-    if progress is None:
-        progress = sys.stderr is not None and sys.stderr.isatty()
-        is_needed = False
-    else:
-        is_needed = True
-    if not progress:
+    """Return a progress bar; None if none is wanted, or, if that was left open, none can be seen."""
+    if progress is False:
         return None
     try:
         from tqdm import tqdm
     except ImportError as error:
-        if not is_needed:
+        if progress is None:
             return None
         raise ImportError("progress=True needs tqdm: python -m pip install 'latchstore[progress]'") from error
-    return tqdm(total=count_jobs(), desc=name, unit="job")
+    bar = tqdm(total=0, desc=name, unit="job", disable=None if progress is None else False)
+    if bar.disable:
+        return None  # the standard error is no terminal
+    bar.total = count_jobs()
+    return bar
 
 
 def _draw(bar: Any, worked: Worked) -> None:

@@ -114,6 +114,7 @@ def rows(operations: Iterable[Operation], steps: Sequence[Step]) -> list[Row]:
             events.append((access.time, Row(step.thread, "does", where=access.where, accesses=[access])))
         if "  (waits for" in step.text:
             events.append((step.time, Row(step.thread, "waits", step.text, step.where)))
+    # Stable: what was done at the time of a beginning or an end came after that, in the order of the steps.
     events.sort(key=lambda event: event[0])
     found: list[Row] = []
     for _, row in events:

@@ -46,13 +46,14 @@ class StepRecorder:
     ----------
     frame_of : callable
         Returns the innermost frame of a task in the code under test.
-    tick : callable
-        Returns a time later than all before.
+    last_tick : callable
+        Returns the last time that an operation began or ended. It moves no clock: a run that is written down
+        is to be the same as one that is not.
     """
 
-    def __init__(self, frame_of: Callable[[Task], FrameType | None], tick: Callable[[], int]) -> None:
+    def __init__(self, frame_of: Callable[[Task], FrameType | None], last_tick: Callable[[], int]) -> None:
         self._frame_of = frame_of
-        self._tick = tick
+        self._last_tick = last_tick
         self._accesses: list[Access] = []
         self.steps: list[Step] = []
 
@@ -62,7 +63,7 @@ class StepRecorder:
         if action is None:
             return
         does, text = action
-        access = Access(self._tick(), place_of(frame), does, text, is_ours(frame.f_code))
+        access = Access(self._last_tick(), place_of(frame), does, text, is_ours(frame.f_code))
         last = self._accesses[-1] if self._accesses else None
         if last is not None and last.where == access.where and _is_part(last, access):
             self._accesses.pop()
@@ -78,7 +79,7 @@ class StepRecorder:
         accesses, self._accesses = tuple(self._accesses), []
         if task.number == 0:
             return  # it only waits for the others
-        time, frame = self._tick(), self._frame_of(task)
+        time, frame = self._last_tick(), self._frame_of(task)
         if frame is None:
             self.steps.append(Step(task.shown, "", "ends" if task.done else "begins", time, accesses))
             return

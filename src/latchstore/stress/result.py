@@ -44,7 +44,7 @@ class Access:
     Attributes
     ----------
     time : int
-        Nanoseconds on the clock of the run.
+        When an operation last began or ended before it, on the clock of the run.
     where : str
         Such as ``"memory.py:512 in _write_one"``.
     does : str
@@ -78,7 +78,7 @@ class Step:
     text : str
         The line of source there, or what it waited for.
     time : int
-        When it had to stop: nanoseconds on the clock of the run, as of operations.
+        When an operation last began or ended before it had to stop, on the clock of the run.
     accesses : tuple of Access
         What it did in its turn.
     ours : bool

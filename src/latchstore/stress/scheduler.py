@@ -104,7 +104,9 @@ class Scheduler:
         self.tracer: Tracer = Tracer(self, traced)
         self._limit = limit
         #: Writes down the steps; None if nobody will read them.
-        self.recorder: StepRecorder | None = StepRecorder(self.frame_of, self.tick) if recording else None
+        self.recorder: StepRecorder | None = (
+            StepRecorder(self.frame_of, lambda: self._ticked) if recording else None
+        )
         self._running: Task | None = None
         self._ending = False
         self.free = True

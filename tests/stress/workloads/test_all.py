@@ -38,6 +38,14 @@ def test_our_store_passes(name: str, tmp_path: Path) -> None:
     assert len({operation.outcome for operation in history.operations} & {"ok"}) == 1
 
 
+def test_a_mapping_can_read_what_is_there_from_the_beginning() -> None:
+    # Else most of its calls raise, and are no test of anything.
+    workload = WORKLOADS["mappings"]()
+    store = store_for(workload, our_store)
+    history = run_native(store, [workload], threads=3, operations=30, seed=7, switch_interval=1e-6)
+    assert {operation.outcome for operation in history.operations} == {"ok"}
+
+
 #: They look at all that a store holds, or need one that is made with options.
 _ALONE = {"cache", "files", "mappings", "resuming", "sizes"}
 

@@ -154,6 +154,8 @@ class Calls(PlainWorkload):
     reads: ClassVar[Sequence[str]]
     blocks: ClassVar[Sequence[str]] = ()
     keys: ClassVar[int] = 2
+    #: How many of them the first group has from the beginning.
+    first_keys: ClassVar[int] = 2
     #: How often a call is one of several in a transaction, if there are any.
     in_blocks: ClassVar[float] = 0.5
     #: Whether all threads are on the same group to the end. Most threads only read then, so that no search is
@@ -166,9 +168,9 @@ class Calls(PlainWorkload):
             METHODS["set"].make(store, key, entry)
 
     def _first_entries(self) -> dict[str, list[Any]]:
-        """Return what the first group has: more than half of its keys."""
-        entry = [data_of(_INITIAL), self.first_metadata()]
-        return {f"{self._group(0, 0)}/{number}": entry for number in range(self.keys // 2 + 1)}
+        """Return what the first group has."""
+        entry = [self.first_data(), self.first_metadata()]
+        return {f"{self._group(0, 0)}/{number}": entry for number in range(self.first_keys)}
 
     def _group(self, thread: int, number: int) -> str:
         """Return the group that an action of a thread is on."""
@@ -252,8 +254,12 @@ class Calls(PlainWorkload):
         """Return metadata for a write: one item of two, so that updates meet that must leave the other."""
         return {chance.choice("ab"): value}
 
+    def first_data(self) -> str:
+        """Return the data of the keys that are there from the beginning."""
+        return data_of(_INITIAL)
+
     def first_metadata(self) -> dict[str, str]:
-        """Return what the keys have that are there from the beginning."""
+        """Return the metadata of the keys that are there from the beginning."""
         return {"a": _INITIAL, "b": _INITIAL}
 
     def terms(self, chance: random.Random) -> dict[str, str]:

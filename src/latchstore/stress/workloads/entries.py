@@ -27,7 +27,7 @@ class Entries(Calls):
         "exists",
         "in",
     )
-    keys = 1
+    keys = first_keys = 1
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check each key, and the revisions that were read of it."""

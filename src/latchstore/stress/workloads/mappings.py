@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.action import TransactionalWorkload
 from latchstore.stress.workloads.calling import Calls
@@ -15,7 +17,13 @@ class Mappings(TransactionalWorkload, Calls):
     reads = ("mapping: get", "exists")
     # A mapping is of the whole store.
     one_group = True
+    # The other one is for setdefault to set.
+    first_keys = 1
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether there are transactions, and a mapping."""
         return super().supports(store) and callable(getattr(store, "mapping", None))
+
+    def first_data(self) -> str:
+        """Return what the codec can read: else pops, and most calls of setdefault, only fail."""
+        return json.dumps("initial")

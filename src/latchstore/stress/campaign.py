@@ -162,10 +162,8 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     progress : callable
         Called now and then.
     """
+    check_faults(plan.faults, plan.schedule)
     checked_factory(factory, plan.faults)
-    for fault in plan.faults:
-        if not (_parts_for(fault) & _PARTS[plan.schedule]):
-            raise PlanError(f"fault {fault.name!r} does not work with --schedule {plan.schedule}")
     if plan.schedule == "native":
         return _run_native(plan, factory, progress)
     if plan.schedule == "mixed":
@@ -185,13 +183,18 @@ def _parts_for(fault: type[Fault]) -> set[str]:
     return {part for part in ("native", "controlled") if getattr(fault, part)}
 
 
+def check_faults(faults: Sequence[type[Fault]], schedule: ScheduleKind) -> None:
+    """Raise PlanError if a kind of schedule cannot have one of the faults, or not all of them at once."""
+    for fault in faults:
+        if not (_parts_for(fault) & _PARTS[schedule]):
+            raise PlanError(f"fault {fault.name!r} does not work with --schedule {schedule}")
+    if not _PARTS[schedule].intersection(*map(_parts_for, faults)):
+        raise PlanError(f"no schedule has all of these faults: {', '.join(each.name for each in faults)}")
+
+
 def _run_mixed(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
     """Run schedules, and then threads of the system, unless a schedule has failed."""
     parts: set[str] = set.intersection(_PARTS["mixed"], *map(_parts_for, plan.faults))
-    if not parts:
-        raise PlanError(
-            f"no schedule has all of these faults: {', '.join(each.name for each in plan.faults)}"
-        )
     if len(parts) == 1:
         only: ScheduleKind = "native" if "native" in parts else "random"
         return carry_out(replace(plan, schedule=only), factory, progress)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Progress, carry_out
+from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Progress, carry_out, check_faults
 from latchstore.stress.escaping import visible
 from latchstore.stress.factories import PlanError, checked_factory, named_object, store_factory
 from latchstore.stress.faults import FAULTS
@@ -172,6 +172,9 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         raise PlanError(f"--switch-interval must be above 0, got {arguments.switch_interval:g}")
     if seconds is not None and arguments.ops is not None:
         raise PlanError("--seconds and --ops: say one of the two")
+    faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
+    # Before it is told which workloads are left out: an error is the only line.
+    check_faults([FAULTS[name] for name in faults], schedule)
     all_workloads = arguments.workload == "all"
     names = list(WORKLOADS) if all_workloads else _names(arguments.workload, WORKLOADS, "--workload")
     workloads = [WORKLOADS[name]() for name in names]
@@ -185,7 +188,6 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         workloads = [workload for workload in workloads if workload.name not in left_out]
     if not workloads:
         raise PlanError(f"store {arguments.store!r} can do what no workload needs")
-    faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
     workloads = _bearing(workloads, faults, all_workloads)
     return Plan(
         workloads,

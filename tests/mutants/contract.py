@@ -459,17 +459,13 @@ def reads_not_checked() -> None:
 def looks_not_checked() -> None:
     """An optimistic transaction checks the keys that it has read, and not its queries and globs."""
 
-    @replaces(OptimisticBatch, "candidates")
-    def candidates(original: Any, self: Any, terms: Any) -> Any:
-        found = original(self, terms)
-        self._terms = []
-        return found
+    for name in ("candidates", "found"):
 
-    @replaces(OptimisticBatch, "items_like")
-    def items_like(original: Any, self: Any, pattern: str) -> Any:
-        found = original(self, pattern)
-        self._key_patterns = {}
-        return found
+        @replaces(OptimisticBatch, name)
+        def look(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+            found = original(self, *args, **options)
+            self._queries = []
+            return found
 
 
 @mutant("optimistic")
@@ -503,7 +499,7 @@ def function_run_once() -> None:
         return decorate
 
 
-@mutant("transactions")
+@mutant("bank")
 def blocks_side_by_side() -> None:
     """Exclusive transactions run side by side, and nothing is checked."""
 

@@ -548,7 +548,7 @@ def flush_of_the_commits_before() -> None:
 
     @replaces(DictMemoryStore, "flush")
     def flush(original: Any, self: DictMemoryStore, timeout: Any = 30.0, revision: int | None = None) -> None:
-        original(self, timeout, table_of(self).revision - 1 if revision is None else revision)
+        original(self, timeout, max(0, table_of(self).revision - 1) if revision is None else revision)
 
 
 @mutant("delivery")

@@ -20,18 +20,28 @@ from tests.builds import skip_late_finalizer
 TIMEOUT = 20.0
 
 
-def store_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("latchstore-events")]
+@pytest.fixture
+def others() -> set[threading.Thread]:
+    """Return the threads before the test: the stores of other tests are not its subject."""
+    return set(threading.enumerate())
 
 
-def wait_for_threads_to_end() -> None:
+def store_threads(others: set[threading.Thread]) -> list[str]:
+    return [
+        thread.name
+        for thread in set(threading.enumerate()) - others
+        if thread.name.startswith("latchstore-events")
+    ]
+
+
+def wait_for_threads_to_end(others: set[threading.Thread]) -> None:
     """Wait for the threads of stores that are dropped.
 
     Without the GIL, an object that another thread has let go of last is freed by the thread that has made it,
     which is this one: so it must not wait for long in one call.
     """
     deadline = time.monotonic() + TIMEOUT
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - others:
         if thread.name.startswith("latchstore-events"):
             while thread.is_alive() and time.monotonic() < deadline:
                 thread.join(0.05)
@@ -52,22 +62,22 @@ def used_store() -> DictMemoryStore:
     return store
 
 
-def test_a_store_that_is_dropped_frees_its_thread_and_memory() -> None:
+def test_a_store_that_is_dropped_frees_its_thread_and_memory(others: set[threading.Thread]) -> None:
     store = used_store()
-    assert store_threads()
+    assert store_threads(others)
     references: list[weakref.ref[object]] = [weakref.ref(store), weakref.ref(dispatcher_of(store))]
     store.flush(TIMEOUT)
     del store
     gc.collect()
-    wait_for_threads_to_end()
+    wait_for_threads_to_end(others)
     gc.collect()
     assert [reference() for reference in references] == [None, None]
-    assert store_threads() == []
+    assert store_threads(others) == []
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("closing", [True, False], ids=["closed", "dropped"])
-def test_many_stores_leave_no_thread_behind(closing: bool) -> None:
+def test_many_stores_leave_no_thread_behind(closing: bool, others: set[threading.Thread]) -> None:
     """10,000 of them in the two cases together."""
     for number in range(5_000):
         store = DictMemoryStore(EventManager())
@@ -78,8 +88,8 @@ def test_many_stores_leave_no_thread_behind(closing: bool) -> None:
             store.close(TIMEOUT)
     del store
     gc.collect()
-    wait_for_threads_to_end()
-    assert store_threads() == []
+    wait_for_threads_to_end(others)
+    assert store_threads(others) == []
 
 
 ENDS = {

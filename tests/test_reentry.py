@@ -105,8 +105,10 @@ CLASSES = (
     DeadLetter,
 )
 
-#: What they need not call.
+#: What they need not call, of all classes or of one.
 LEFT_OUT = {
+    "Job.__enter__": "a block that is interrupted gives its job back: neither the state before nor after",
+    "Job.__exit__": "calls `ack` or `end_after`, which are operations",
     "emits_itself": "is asked by the thread of events, in the middle of whose calls others come as well",
     "run": "starts threads and waits for all that they do",
     "check": "looks into everything, and is for tests",
@@ -181,10 +183,10 @@ def test_each_public_method_is_in_the_table(table: Callable[[], Iterator[Callabl
         f"{cls.__name__}.{name}"
         for cls in CLASSES
         for name, code in methods(cls).items()
-        if code not in entered and name not in LEFT_OUT
+        if code not in entered and not {name, f"{cls.__name__}.{name}"} & LEFT_OUT.keys()
     }
     assert missing == set()
-    assert LEFT_OUT.keys() <= {name for cls in CLASSES for name in methods(cls)}
+    assert {name.split(".")[-1] for name in LEFT_OUT} <= {name for cls in CLASSES for name in methods(cls)}
 
 
 def test_a_pair_by_itself() -> None:

@@ -52,6 +52,8 @@ class Header:
         self.page_size: int = 65536 if page_size == 1 else page_size
         self.usable_size: int = self.page_size - reserved
         changes, pages = struct.unpack_from(">II", first, 24)
+        self.version: int
+        self.application: int
         encoding, self.version, _, self.application = struct.unpack_from(">IiII", first, 56)
         (valid_for,) = _page_number(first, 92)
         if self.page_size < 512 or self.page_size & (self.page_size - 1) or self.usable_size < 480:
@@ -71,7 +73,7 @@ class Database:
     """
 
     def __init__(self, content: bytes) -> None:
-        self.header = Header(content[:100], len(content))
+        self.header: Header = Header(content[:100], len(content))
         self._content = content
         self._page_size = self.header.page_size
         self._usable = self.header.usable_size

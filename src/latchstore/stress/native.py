@@ -38,7 +38,7 @@ class WorkerError(Exception):
 
     def __init__(self, message: str, history: History | None = None) -> None:
         super().__init__(message)
-        self.history = History(()) if history is None else history
+        self.history: History = History(()) if history is None else history
 
 
 class HangError(WorkerError):

@@ -109,7 +109,7 @@ class Scheduler:
         )
         self._running: Task | None = None
         self._ending = False
-        self.free = True
+        self.free: bool = True
         #: How many sections are under way in which a task keeps its turn, such as imports.
         self.pinned: int = 0
         #: The point at which the strategy is to be asked; read by the trace function at each of them.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from latchstore.stress.workloads.action import TransactionalWorkload
 from latchstore.stress.workloads.calling import Calls
 
@@ -10,7 +13,7 @@ class Batches(TransactionalWorkload, Calls):
     """Many keys read and written by one call, and single ones meanwhile: linearizable."""
 
     name = "batches"
-    writes = (
+    writes: ClassVar[Sequence[str]] = (
         "multiset",
         "multiset_data",
         "multiset_metadata",
@@ -19,5 +22,5 @@ class Batches(TransactionalWorkload, Calls):
         "update_metadata",
         "delete",
     )
-    reads = ("multiget", "multiget_data", "multiget_metadata", "get")
+    reads: ClassVar[Sequence[str]] = ("multiget", "multiget_data", "multiget_metadata", "get")
     keys = 3

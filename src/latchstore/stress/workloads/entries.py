@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import VALID, Verdict, all_of
@@ -15,8 +16,16 @@ class Entries(Calls):
     """Data and metadata of one key, written and read in part: linearizable, and revisions rise."""
 
     name = "entries"
-    writes = ("set", "set_data", "from_bytes", "set_metadata", "update_metadata", "delete", "evict")
-    reads = (
+    writes: ClassVar[Sequence[str]] = (
+        "set",
+        "set_data",
+        "from_bytes",
+        "set_metadata",
+        "update_metadata",
+        "delete",
+        "evict",
+    )
+    reads: ClassVar[Sequence[str]] = (
         "get",
         "get",
         "get_data",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.calling import Calls
 from latchstore.stress.workloads.calls import METHODS
@@ -11,8 +14,8 @@ class Files(Calls):
     """``to_file``, ``from_file``, ``save`` while others write: a file has what there was at one instant."""
 
     name = "files"
-    writes = ("from_file", "set", "update_metadata", "multiset", "delete")
-    reads = ("to_file", "save")
+    writes: ClassVar[Sequence[str]] = ("from_file", "set", "update_metadata", "multiset", "delete")
+    reads: ClassVar[Sequence[str]] = ("to_file", "save")
     one_group = True
 
     def prepare(self, store: AbstractStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History
@@ -20,8 +20,8 @@ class Indexes(Calls):
     """Queries by metadata items that have an index, made and removed meanwhile: linearizable."""
 
     name = "indexes"
-    writes = ("set", "set_metadata", "update_metadata", "delete")
-    reads = ("query", "query_keys", "add_index", "remove_index", "index made again")
+    writes: ClassVar[Sequence[str]] = ("set", "set_metadata", "update_metadata", "delete")
+    reads: ClassVar[Sequence[str]] = ("query", "query_keys", "add_index", "remove_index", "index made again")
     keys = 3
 
     def supports(self, store: AbstractStore) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.action import TransactionalWorkload
@@ -13,8 +15,14 @@ class Mappings(TransactionalWorkload, Calls):
     """The mapping of a store: get, set, setdefault, pop, update, clear; linearizable."""
 
     name = "mappings"
-    writes = ("mapping: set", "mapping: setdefault", "mapping: pop", "mapping: update", "mapping: clear")
-    reads = ("mapping: get", "exists")
+    writes: ClassVar[Sequence[str]] = (
+        "mapping: set",
+        "mapping: setdefault",
+        "mapping: pop",
+        "mapping: update",
+        "mapping: clear",
+    )
+    reads: ClassVar[Sequence[str]] = ("mapping: get", "exists")
     # A mapping is of the whole store.
     one_group = True
     # The other one is for setdefault to set.

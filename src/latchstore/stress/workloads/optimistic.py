@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.calling import OPTIMISTIC, Calls, has_optimistic_transactions
 
@@ -10,10 +13,10 @@ class Optimistic(Calls):
     """Optimistic transactions, attempts and transactional functions that read and write: linearizable."""
 
     name = "optimistic"
-    writes = ("set", "set_data", "update_metadata", "delete")
-    reads = ("get", "to_bytes", "get_metadata", "exists", "multiget")
-    blocks = OPTIMISTIC
-    in_blocks = 0.8
+    writes: ClassVar[Sequence[str]] = ("set", "set_data", "update_metadata", "delete")
+    reads: ClassVar[Sequence[str]] = ("get", "to_bytes", "get_metadata", "exists", "multiget")
+    blocks: ClassVar[Sequence[str]] = OPTIMISTIC
+    in_blocks: ClassVar[float] = 0.8
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether there are optimistic transactions."""

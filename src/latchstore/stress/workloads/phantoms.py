@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.action import TransactionalWorkload
@@ -15,10 +16,10 @@ class Phantoms(TransactionalWorkload, Calls):
     """Transactions that look for keys and then add, change or remove some: no phantoms, so linearizable."""
 
     name = "phantoms"
-    writes = ("from_bytes", "set_metadata", "update_metadata", "delete")
-    reads = ("glob", "query", "query_keys", "exists")
+    writes: ClassVar[Sequence[str]] = ("from_bytes", "set_metadata", "update_metadata", "delete")
+    reads: ClassVar[Sequence[str]] = ("glob", "query", "query_keys", "exists")
     keys = 3
-    in_blocks = 0.9
+    in_blocks: ClassVar[float] = 0.9
 
     def __init__(self) -> None:
         self.blocks: Sequence[str] = EXCLUSIVE  # type: ignore[misc]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.action import TransactionalWorkload
@@ -16,9 +16,9 @@ class Sizes(TransactionalWorkload, Calls):
     """``len``, while keys come and go alone and in transactions: linearizable, nothing uncommitted counts."""
 
     name = "sizes"
-    writes = ("from_bytes", "delete", "set_metadata", "multiset")
-    reads = ("len",)
-    blocks = EXCLUSIVE
+    writes: ClassVar[Sequence[str]] = ("from_bytes", "delete", "set_metadata", "multiset")
+    reads: ClassVar[Sequence[str]] = ("len",)
+    blocks: ClassVar[Sequence[str]] = EXCLUSIVE
     keys = 2
     one_group = True
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
 
 from latchstore.contract.errors import StoreError, WaitTimeoutError
 from latchstore.contract.store import AbstractStore
@@ -107,7 +107,7 @@ class Waiting(PlainWorkload):
 
     name = "waiting"
     # It starts threads, which `threading.Thread.start` cannot do any more once it was struck.
-    left_out_with = ("async",)
+    left_out_with: ClassVar[Collection[str]] = ("async",)
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether one can wait for changes."""

@@ -148,9 +148,8 @@ class Soak:
             worker.start()
         deadline = time.monotonic() + seconds
         with switching_often() if self.storm is not CALM else nullcontext():
-            self._pass_time(lambda: time.monotonic() < deadline and not self.scene.violations)
-            # First nobody is struck any more.
-            self._calm(disturber)
+            # Afterwards nobody is struck any more.
+            self._pass_time(lambda: time.monotonic() < deadline and not self.scene.violations, disturber)
         for worker in workers:
             worker.over = True
         # One for all of them: those that wait for each other are not waited for one after the other.
@@ -158,22 +157,15 @@ class Soak:
         for worker in workers:
             worker.stop(deadline)
 
-    def _pass_time(self, goes_on: Callable[[], bool]) -> None:
+    def _pass_time(self, goes_on: Callable[[], bool], disturber: Worker) -> None:
         if self.storm.signals:
             self.main.work(goes_on)
-            return
         while True:
+            # Memory fails only within this: any call of this thread may be the one that gets none.
             try:
+                self.starver.may_begin = True
                 while goes_on():
                     time.sleep(0.05)
-            except MemoryError:
-                continue
-            else:
-                return
-
-    def _calm(self, disturber: Worker) -> None:
-        while True:
-            try:
                 disturber.stop()
                 self.starver.calm()
                 self.interrupter.calm()

@@ -23,6 +23,11 @@ class Starver(Worker):
 
     Memory that is limited by the system (``RLIMIT_AS``) fails where the allocator of Python asks for more, so
     rarely; small requests are mostly met by what is there.
+
+    Attributes
+    ----------
+    may_begin : bool
+        Whether the main thread goes on if it gets no memory; set by it.
     """
 
     may_be_struck = False
@@ -31,9 +36,12 @@ class Starver(Worker):
         super().__init__(scene, number)
         self._taken: list[bytes] = []
         self._limited = False
+        self.may_begin = False
 
     def step(self) -> None:
-        """Let memory fail for a moment."""
+        """Let memory fail for a moment, as soon as the main thread can bear it."""
+        while not self.may_begin and not self.over:
+            time.sleep(0.001)
         if self.scene.storm.requests:
             self._fail_requests()
         else:
@@ -71,6 +79,7 @@ class Starver(Worker):
 
     def calm(self) -> None:
         """Let all requests be met again."""
+        self.may_begin = False
         self._taken.clear()
         self._limit(0)
         if self.scene.storm.requests:

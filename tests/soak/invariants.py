@@ -72,8 +72,17 @@ def close_leaked(scene: Scene) -> None:
     for each in found:
         if isinstance(each, Removal):
             loads_of(scene.cache).end_removal(each, committed=False)
-        else:
+        elif not isinstance(each, DictMemoryStore) or is_made(each):
             each.close()
+
+
+def is_made(store: DictMemoryStore) -> bool:
+    """Tell whether the constructor of a store has come to its end."""
+    try:
+        store.is_connected()
+    except AttributeError:
+        return False
+    return True
 
 
 @dataclass

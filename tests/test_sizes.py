@@ -137,7 +137,7 @@ def test_many_watches_that_are_dropped_cost_the_next_commit_one_look_each() -> N
     feed, CountedBuffer.compared = ChangeFeed(0), 0
     buffers = [CountedBuffer(Interest("*", {}), 10, False) for _ in range(1_000)]
     for buffer in buffers:
-        feed.add(buffer, 0, 0)
+        feed.add(buffer, 0)
     for buffer in buffers[1:]:
         buffer.close()
     feed.publish(Commit(1, [("a", None, None)], None))

@@ -345,3 +345,40 @@ class TestWeakReferences:
         gc.collect()
         manager.emit(OtherEvent())
         assert connections_of(Owner) == 0
+
+
+class TestWhenConnected:
+    """What is called after a connection, for those who need not do anything before there is one."""
+
+    def test_it_is_called_when_somebody_may_listen_from_then_on(self, manager: EventManager) -> None:
+        class Follower:
+            def follow(self) -> None:
+                found.append((self is follower, manager.has_listeners(StoreSetEvent)))
+
+        found: list[tuple[bool, bool]] = []
+        follower = Follower()
+        for _ in range(2):
+            manager.when_connected(follower.follow)
+        manager.connect(StoreSetEvent, print)
+        assert found == [(True, True)]
+        manager.disable(StoreEvent)
+        manager.disconnect(StoreSetEvent, print)
+        assert found == [(True, True)]
+        manager.enable(StoreEvent)
+        assert found == [(True, True), (True, False)]
+
+    def test_its_object_is_held_weakly(self, manager: EventManager) -> None:
+        class Follower:
+            def follow(self) -> None:
+                found.append(self)
+
+        found: list[Follower] = []
+        gone, kept = Follower(), Follower()
+        manager.when_connected(gone.follow)
+        manager.when_connected(kept.follow)
+        watcher = weakref.ref(gone)
+        del gone
+        gc.collect()
+        assert watcher() is None
+        manager.connect(StoreSetEvent, print)
+        assert found == [kept]

@@ -195,18 +195,20 @@ def test_the_past_comes_before_the_present_and_is_filtered_too(store: DictMemory
 def test_a_commit_that_is_published_again_is_given_once() -> None:
     feed = ChangeFeed(history=2)
     early, late = new_buffer(), new_buffer()
-    assert feed.add(early, 0, 0) == []
+    assert feed.past(0, 0) == []
+    feed.add(early, 0)
     for number in (1, 2, 3):
         feed.publish(commit_of(number))
         feed.publish(commit_of(number))
     # What the history has is read from there, and not given again when it is published again.
-    assert [commit.revision for commit in feed.add(late, 3, 1)] == [2, 3]
+    assert [commit.revision for commit in feed.past(1, 3)] == [2, 3]
+    feed.add(late, 3)
     feed.publish(commit_of(3))
     feed.publish(commit_of(4))
     assert [record.revision for record in taken_from(early)] == [1, 2, 3, 4]
     assert [record.revision for record in taken_from(late)] == [4]
     with pytest.raises(CompactedError):
-        feed.add(new_buffer(), 4, 1)
+        feed.past(1, 4)
 
 
 def test_watches_opened_while_others_write_have_every_commit_once(pool: ThreadPoolExecutor) -> None:

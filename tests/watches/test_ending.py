@@ -19,8 +19,8 @@ from latchstore import (
     Watch,
     WatchClosedError,
 )
-from latchstore.delivery.change_buffer import TryLatch
 from latchstore.delivery.change_feed import ChangeFeed
+from latchstore.delivery.try_latch import TryLatch
 from latchstore.engine.inspection import feed_of
 from tests.watches.reading import SHORT, TIMEOUT, T, Ts, commit_of, new_buffer, new_store, read_all
 
@@ -82,7 +82,7 @@ def test_what_was_committed_before_the_store_was_closed_is_still_given(store: Di
 def test_what_is_committed_between_a_look_and_the_end_is_still_given(timeout: float) -> None:
     feed, buffer = ChangeFeed(0), new_buffer()
     changes = Watch(None, buffer, "*")
-    feed.add(buffer, 0, 0)
+    feed.add(buffer, 0)
 
     class Looking(TryLatch):
         """The commit comes, and the end, when a reader has found nothing."""

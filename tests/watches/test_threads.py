@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
 from typing import Any, ClassVar, Self
 
 import pytest
@@ -22,11 +21,11 @@ from latchstore import (
     WatchClosedError,
 )
 from latchstore.contract.values import NestedEntry
-from latchstore.contract.with_lock import WithLock
-from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Record, TryLatch
+from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Record
 from latchstore.delivery.change_feed import ChangeFeed
+from latchstore.delivery.try_latch import TryLatch
 from latchstore.engine.inspection import feed_of
-from tests.watches.reading import TIMEOUT, T, Ts, commit_of, new_buffer, read_all, taken_from
+from tests.watches.reading import TIMEOUT, Strike, T, Ts, commit_of, new_buffer, read_all, taken_from
 
 # -- never in the way -----------------------------------------------------------------------------
 
@@ -157,33 +156,6 @@ def test_a_signal_handler_may_commit_while_a_writer_takes_the_section(
 # -- struck ---------------------------------------------------------------------------------------
 
 
-class Strike:
-    """Raises KeyboardInterrupt at the n-th call of ours, or return from a call; a context manager."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def __enter__(self) -> Self:
-        sys.setprofile(self._profile)
-        return self
-
-    def __exit__(self, *exception: object) -> bool:
-        sys.setprofile(None)
-        return exception[0] is KeyboardInterrupt
-
-    def _profile(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "c_call" or "latchstore" not in frame.f_code.co_filename:
-            return
-        if event == "return" and frame.f_code is WithLock.__enter__.__code__:
-            return  # CPython raises nothing where a Python function returns, and 3.14 relies on it
-        if event == "c_return" and getattr(argument, "__name__", "") == "__enter__":
-            return  # nor at the beginning of a `with`, which 3.15 tells of and earlier ones do not
-        self.left -= 1
-        if self.left == 0:
-            sys.setprofile(None)
-            raise KeyboardInterrupt
-
-
 def is_free(buffer: ChangeBuffer) -> bool:
     """Tell whether another thread may enter the section of a buffer."""
     entered: list[str] = []
@@ -199,14 +171,14 @@ def test_a_writer_that_is_struck_loses_and_doubles_nothing(options: tuple[int, b
     """The commit is published again, and its changes are read in between or not."""
     commits = [commit_of(1, 2), commit_of(2, 3)]
     feed, buffer = ChangeFeed(1), new_buffer(*options)
-    feed.add(buffer, 0, 0)
+    feed.add(buffer, 0)
     for commit in commits:
         feed.publish(commit)
     dropped, expected = buffer.dropped, taken_from(buffer)
     for number in itertools.count(1):
         garbage: deque[object] = deque()
         feed, buffer = ChangeFeed(1, garbage), new_buffer(*options)
-        feed.add(buffer, 0, 0)
+        feed.add(buffer, 0)
         feed.publish(commits[0])
         with Strike(number) as strike:
             feed.publish(commits[1])
@@ -216,9 +188,9 @@ def test_a_writer_that_is_struck_loses_and_doubles_nothing(options: tuple[int, b
         assert len(buffer) == len([each for each in expected[len(taken) :] if isinstance(each, Record)])
         assert taken + taken_from(buffer) == expected
         assert buffer.dropped == dropped
-        assert feed.add(new_buffer(), 2, 1) == commits[1:]
+        assert feed.past(1, 2) == commits[1:]
         with pytest.raises(CompactedError):
-            feed.add(new_buffer(), 2, 0)
+            feed.past(0, 2)
         if strike.left > 0:
             break
     assert number > 10
@@ -291,7 +263,7 @@ def test_nothing_of_a_user_is_freed_while_a_commit_is_published(kind: str) -> No
     buffer = new_buffer(1, kind == "coalesce")
     reader = Watch(None, buffer, "*")
     if kind != "history":
-        feed.add(buffer, 0, 0)
+        feed.add(buffer, 0)
     publish_freed(feed, 1, "k")
     publish_freed(feed, 2, "k")
     if kind == "closed":
@@ -315,7 +287,7 @@ def test_nothing_of_a_user_is_freed_in_a_readers_section(
     refused: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", refused.append)
     feed, buffer = ChangeFeed(0), new_buffer(10, coalesce)
-    feed.add(buffer, 0, 0)
+    feed.add(buffer, 0)
     Freed.noted = []
     for revision in range(1, 6):
         publish_freed(feed, revision, "k", buffer)

@@ -19,22 +19,17 @@ Thread safety:
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
+from typing import Any, NamedTuple, Protocol
 
-from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.glob_pattern import matcher
 from latchstore.contract.matching import may_match
 from latchstore.contract.values import Change, cause_of, deletion
-from latchstore.contract.with_lock import for_with
+from latchstore.delivery.try_latch import TryLatch
 from latchstore.delivery.waiting import Waiters, other_threads_of_parent
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 #: Seconds after which a reader looks by itself whether there is a change: a wake-up is lost only if an
 #: exception strikes the writer that was to give it.
@@ -82,10 +77,13 @@ class Lost(NamedTuple):
 
 
 class _Unread(NamedTuple):
-    """What a watch has not read of one commit; readers take changes from the left, in the section."""
+    """What a watch has not read of one commit; readers take changes from the left, in the section.
+
+    In place of the changes there is one `Lost` if these, and maybe those of commits before, are not known.
+    """
 
     revision: int
-    changes: deque[Change]
+    changes: deque[Change] | deque[Lost]
     transaction: object | None
 
 
@@ -119,60 +117,6 @@ class Interest:
         if not self._matches(key):
             return False
         return not self.terms or may_match(old, self.terms) or may_match(new, self.terms)
-
-
-class TryLatch:
-    """Mutual exclusion for short sections of our own code, which a thread may also try to enter."""
-
-    __slots__ = ("_holder", "_lock")
-
-    def __init__(self) -> None:
-        # Held while a function is called: microseconds, and no other lock is taken meanwhile. Reentrant only
-        # for the moments in which a thread has it and `_holder` does not name that thread: whatever comes in
-        # between (a signal handler, a finalizer) finds the section not begun, or over.
-        self._lock = for_with(threading.RLock())
-        # The identifier of the thread that is in the section, else 0.
-        self._holder = 0
-
-    def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours in the section.
-
-        Raises
-        ------
-        LockTimeoutError
-            If this thread is in it: a finalizer or a signal handler calls in the middle of such a section.
-        """
-        ident = get_ident()
-        if self._holder == ident:
-            raise LockTimeoutError(
-                "this thread is in the middle of reading or filling this watch, and would wait for itself"
-            )
-        spare = (ident, function, arguments)  # as in `Latch.during`
-        with self._lock:
-            self._holder = ident
-            try:
-                return function(*arguments)
-            finally:
-                self._holder = 0
-                del spare
-
-    def attempt(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        """Call a function of ours in the section; nothing happens if any thread is in it."""
-        ident = get_ident()
-        if self._holder == ident:
-            return
-        try:
-            if self._lock.acquire(blocking=False):
-                self._holder = ident
-                function(*arguments)
-        finally:
-            if self._holder == ident:
-                self._holder = 0
-            # Whether this thread has it only the lock shows: an exception may come as `acquire` returns.
-            try:  # noqa: SIM105 (a context manager written in Python may be struck before it begins)
-                self._lock.release()
-            except RuntimeError:
-                pass
 
 
 class ChangeBuffer:
@@ -269,7 +213,7 @@ class ChangeBuffer:
         """
         self._reader = weakref.ref(reader, self._abandoned.append)
 
-    def read_first(self, past: Iterable[Commit]) -> None:
+    def read_first(self, past: Iterable[Published]) -> None:
         """Have what the history had when the watch was opened read before anything else."""
         self.past.extend(
             Record(commit.revision, change, commit.transaction)
@@ -305,6 +249,18 @@ class ChangeBuffer:
             self.latch.attempt(self._make_room, garbage)
         self._waiters.ring()
 
+    def lose(self, first_revision: int, last_revision: int, garbage: Garbage) -> None:
+        """Note that commits were made whose changes nobody has any more; may be done again. Never waits."""
+        if last_revision <= self._revision:
+            return
+        lost, added = Lost(first_revision, last_revision), self._added + 1
+        self._unread.append(_Unread(last_revision, deque((lost,)), None))
+        # No call in between, as in `offer`.
+        self._added, self._revision = added, last_revision
+        if self._is_full():
+            self.latch.attempt(self._make_room, garbage)
+        self._waiters.ring()
+
     # -- in the section -----------------------------------------------------------------------------
 
     def _is_full(self) -> bool:
@@ -334,8 +290,10 @@ class ChangeBuffer:
         while self._added - self._removed > self.limit and (oldest := self._oldest(garbage)) is not None:
             garbage.append(oldest)
             count = len(oldest.changes)
-            lost = Lost(oldest.revision if self._lost is None else self._lost.first_revision, oldest.revision)
-            removed, dropped = self._removed + count, self.dropped + count
+            lost = Lost(self._first_lost(oldest), oldest.revision)
+            removed, dropped = self._removed + count, self.dropped
+            if not isinstance(oldest.changes[0], Lost):
+                dropped += count
             # No call from here on: rule 3.
             self._lost = lost
             self._removed = removed
@@ -343,11 +301,21 @@ class ChangeBuffer:
             self._done = oldest.revision
             del unread[0]
 
+    def _first_lost(self, oldest: _Unread) -> int:
+        """Return the first revision of what is lost when that commit is."""
+        if self._lost is not None:
+            return self._lost.first_revision
+        first = oldest.changes[0]
+        return first.first_revision if isinstance(first, Lost) else oldest.revision
+
     def _merge(self, garbage: Garbage) -> None:
         """Keep the latest change of each key, with the value from before the first."""
-        latest = self._latest
         while (oldest := self._oldest(garbage)) is not None:
             change = oldest.changes[0]
+            if isinstance(change, Lost):
+                self._drop_latest(oldest, garbage)
+                continue
+            latest = self._latest
             key, old, new = change
             earlier = latest.get(key)
             garbage.append((change, earlier))
@@ -370,6 +338,20 @@ class ChangeBuffer:
             self._removed = removed
             del oldest.changes[0]
 
+    def _drop_latest(self, gap: _Unread, garbage: Garbage) -> None:
+        """Drop what was merged before a gap, so that what is left begins after all that was lost."""
+        latest, empty = self._latest, OrderedDict[str, Record]()
+        garbage.append(latest)
+        first = min([self._first_lost(gap), *(record.revision for record in latest.values())])
+        lost = Lost(first, gap.revision)
+        removed, dropped = self._removed + 1, self.dropped + len(latest)
+        # No call from here on: rule 3.
+        self._lost = lost
+        self._latest = empty
+        self.dropped = dropped
+        self._removed = removed
+        del gap.changes[0]
+
     def _take(self, garbage: Garbage) -> Record | Lost | None:
         if self._is_full():
             self._make_room(garbage)
@@ -382,7 +364,8 @@ class ChangeBuffer:
             taken = latest[key]
             del latest[key]
         elif (oldest := self._oldest(garbage)) is not None:
-            taken = Record(oldest.revision, oldest.changes[0], oldest.transaction)
+            first = oldest.changes[0]
+            taken = first if isinstance(first, Lost) else Record(oldest.revision, first, oldest.transaction)
             removed = self._removed + 1
             # No call from here on: rule 3.
             del oldest.changes[0]

@@ -4,9 +4,9 @@ Those who wait for a change and do not need to know which have a signal in place
 
 Thread safety:
 
-1. The feed has no lock of its own: `ChangeFeed.publish`, `add`, `add_signal` and `end` are called by one
-   thread at a time, under the lock that commits are applied under. `active`, `watches` and `dropped` are read
-   without it.
+1. The feed has no lock of its own: `ChangeFeed.publish`, `lose`, `past`, `add`, `add_signal` and `end` are
+   called by one thread at a time, under the lock that commits are published under. `active`, `watches` and
+   `dropped` are read without it.
 2. Publishing a commit again publishes what is missing of it: the revisions show what is there already.
 3. `publish` never waits, and frees no object of a user: what the feed lets go of is put into `garbage`, which
    the caller empties once the lock has been given back.
@@ -33,7 +33,7 @@ class ChangeFeed:
     Parameters
     ----------
     history : int
-        How many of the last commits are kept.
+        How many of the last commits are kept; 0 if the engine keeps them elsewhere.
     garbage : deque, optional
         What the feed lets go of is appended here, for the caller to clear outside its lock. By default it is
         freed at once.
@@ -99,6 +99,16 @@ class ChangeFeed:
         if self.signals:
             self._give_signals(commit)
 
+    def lose(self, first_revision: int, last_revision: int) -> None:
+        """Have watches marked with a gap: these commits were made, and can be published no more.
+
+        May be done again, and never waits.
+        """
+        for buffer in self.buffers:
+            buffer.lose(first_revision, last_revision, self._garbage)
+        for signal in self.signals:
+            signal.waiters.ring_all()
+
     def _give_signals(self, commit: Published) -> None:
         if any(signal.closed for signal in self.signals):
             self._set_signals(tuple([signal for signal in self.signals if not signal.closed]))
@@ -133,21 +143,8 @@ class ChangeFeed:
         self._dropped = dropped
         self.active = bool(kept or self.signals) or self._limit > 0
 
-    def add(self, buffer: ChangeBuffer, revision: int, since: int) -> list[Commit]:
-        """Have commits offered to a buffer from now on.
-
-        Parameters
-        ----------
-        buffer : ChangeBuffer
-        revision : int
-            That of the last commit.
-        since : int
-            The revision after which the buffer is to begin, `revision` at the most.
-
-        Returns
-        -------
-        commits : list of Commit
-            What the history has after `since`.
+    def past(self, since: int, revision: int) -> list[Commit]:
+        """Return the commits of the history after `since`; `revision` is that of the last commit.
 
         Raises
         ------
@@ -157,16 +154,18 @@ class ChangeFeed:
         oldest = self._oldest(revision)
         if since < oldest - 1:
             raise CompactedError(since, oldest)
-        past = [commit for commit in self._history if commit.revision > since]
-        # A commit of the history may be published again.
-        buffer.begin(past[-1].revision if past else since)
+        return [commit for commit in self._history if commit.revision > since]
+
+    def add(self, buffer: ChangeBuffer, revision: int) -> None:
+        """Have the commits after a revision, that of the last one, offered to a buffer."""
+        # The last commit may be published again.
+        buffer.begin(revision)
         if len(self.buffers) >= self._look_at:
             # Nobody may write, and watches come and go.
             self._let_go_of([other for other in self.buffers if other.closed])
             self._look_at = _FEW + 2 * len(self.buffers)
         self.buffers = (*self.buffers, buffer)
         self.active = True
-        return past
 
     def _oldest(self, revision: int) -> int:
         """Return the first revision whose changes a new watch can have."""

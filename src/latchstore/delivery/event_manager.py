@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import operator
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import MethodType
@@ -64,6 +65,9 @@ class EventManager(BaseEventManager):
         # Weak references that have died since the table was built; the collector appends to it.
         self._dead: deque[Any] = deque()
         self._trace: Trace | None = None
+        # What `when_connected` was given: functions, by weak references to what they are called with. Changed
+        # by single operations; a reference that dies takes itself out, by one call in C.
+        self._followers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
 
     def connect(
         self,
@@ -83,6 +87,22 @@ class EventManager(BaseEventManager):
         connection = self._connection(cls, func, conditions)
         exact_priority = operator.index(priority)
         self._change(lambda table: table.with_connection(cls, connection, exact_priority))
+        self._call_followers()
+
+    def when_connected(self, method: Callable[[], object]) -> None:
+        """Have a bound method called after each `connect` and `enable`, as somebody may listen from then on.
+
+        Its object is held weakly, and has one such method at the most. It raises nothing, and may be called
+        by any thread, from finalizers and signal handlers as well.
+        """
+        assert isinstance(method, MethodType)
+        self._followers[weakref.ref(method.__self__, self._followers.pop)] = method.__func__
+
+    def _call_followers(self) -> None:
+        for receiver, function in list(self._followers.items()):
+            follower = receiver()
+            if follower is not None:
+                function(follower)
 
     def disconnect(self, cls: type[Event], func: Callable[[Event], object]) -> None:
         check_event_class(cls)
@@ -143,6 +163,7 @@ class EventManager(BaseEventManager):
     def enable(self, cls: type[BaseEvent]) -> None:
         check_event_class(cls)
         self._change(lambda table: table.switched(cls, enabled=True))
+        self._call_followers()
 
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
         return self._newest().route(cls).enabled

@@ -25,7 +25,7 @@ from latchstore.contract.events import BaseEvent, StoreProgressManager
 from latchstore.contract.values import Entry
 from latchstore.delivery.commit_events import EventDelivery
 from latchstore.delivery.dispatcher import EventDispatcher, Timer
-from latchstore.delivery.event_manager import listener_name
+from latchstore.delivery.event_manager import EventManager, listener_name
 from latchstore.delivery.waiting import clock, warn_if_patched_later
 from latchstore.engine.entry_store import EntryStore, Progress
 from latchstore.engine.interface import Engine
@@ -76,7 +76,11 @@ class DeliveredStore(EntryStore):
         publisher = Publisher(self, self.event_manager, self._dispatcher, history)
         self._feed = publisher.feed
         self._has_listeners = publisher.has_listeners
-        self._engine = make_engine(publisher)
+        self._engine = engine = make_engine(publisher)
+        # The revision at which the store began.
+        self._first_revision = engine.revision
+        if isinstance(self.event_manager, EventManager) and type(engine).follow is not Engine.follow:
+            self.event_manager.when_connected(engine.follow)
         self._connected = False
         self._closed = False
         _stores.add(self)
@@ -215,6 +219,55 @@ class DeliveredStore(EntryStore):
             raise TypeError("seconds must be a number of seconds, got None")
         check_callable(function, "function")
         return self._dispatcher.call_later(checked, function)
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """Return facts about the store.
+
+        Returns
+        -------
+        info : dict
+            ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many) and ``revision`` (of the last
+            commit), both of one instant, ``pending_events`` (events not yet heard), and what else the engine
+            has. That of `DictMemoryStore` has, of the same instant, ``indexes`` (as the constructor takes
+            them), ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
+            ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
+        """
+        return {
+            "readonly": False,
+            "connected": self._connected,
+            "closed": self._closed,
+            **self._engine.facts(),
+            "pending_events": self._dispatcher.pending,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return how busy the store and its listeners have been since it was made.
+
+        Returns
+        -------
+        stats : dict
+            ``commits`` (how many, those of other processes included), ``revision`` (of the last one),
+            ``events_delivered`` (given to the event manager), ``events_pending`` (waiting for that or being
+            heard), ``events_dropped`` (changes that full buffers of watches have dropped),
+            ``listener_errors`` (calls of listeners that raised something), ``slowest_listener`` (the name of
+            the one that has taken longest in one call, or None), ``slowest_listener_seconds`` (how long),
+            ``watches`` (how many are open).
+        """
+        dispatcher, revision = self._dispatcher, self._engine.revision
+        slowest, seconds = dispatcher.slowest
+        return {
+            "commits": revision - self._first_revision,
+            "revision": revision,
+            "events_delivered": dispatcher.delivered,
+            "events_pending": dispatcher.pending,
+            "events_dropped": self._feed.dropped,
+            "listener_errors": dispatcher.listener_errors,
+            "slowest_listener": slowest,
+            "slowest_listener_seconds": seconds,
+            "watches": self._feed.watches,
+        }
 
     # -- what transactions need: `Host` ------------------------------------------------------------
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from latchstore.contract.errors import CompactedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
+from latchstore.delivery.change_buffer import Published
 from latchstore.engine.edits import Edit
 from latchstore.engine.owner import Claim, Route
 from latchstore.engine.routes import Routes
@@ -196,11 +198,42 @@ class Engine(ABC):
             If a commit that is being made does not end in time.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """Return what ``store.info()`` has of the engine, of one instant: ``keys``, ``revision`` at least."""
+        return {"keys": self.count(), "revision": self.revision}
+
     # -- following --------------------------------------------------------------------------------
 
     @abstractmethod
     def between_commits(self, function: Callable[[int], T]) -> T:
-        """Call a function of ours with the revision of an instant between two commits; return its result."""
+        """Call a function of ours at an instant at which nothing is being published; return its result.
+
+        It is called with the revision of the last commit that was published, with all before it.
+        """
+
+    def past(self, since: int, revision: int) -> Iterable[Published]:
+        """Return the commits after the revision `since` up to `revision`, in order.
+
+        Called by the function of `between_commits`, with the revision of that. The result is gone through
+        once, later, when no lock is held.
+
+        Raises
+        ------
+        CompactedError
+            If the engine does not have all of them any more.
+        """
+        if since < revision:
+            raise CompactedError(since, revision + 1)
+        return ()
+
+    def follow(self) -> None:  # noqa: B027 (most engines need not do anything)
+        """Have commits published from now on that other processes make, as somebody listens or watches.
+
+        Called whenever a watch has been opened, and a listener connected to the store's event manager, by any
+        thread, with no lock held; also in a finalizer or a signal handler, and again and again. Never raises;
+        does not wait for other processes. The publisher's `is_followed` tells whether there is anybody; it is
+        always true with an event manager of another kind than `EventManager`, which cannot be asked.
+        """
 
     @abstractmethod
     def close(self, timeout: float | None) -> None:

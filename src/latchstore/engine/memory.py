@@ -97,8 +97,6 @@ class DictMemoryStore(TransactionalStore):
             # Before others find the store: a forked child renews all that there are.
             self._table = Table(lock_class, timeout, publisher, names)
             self._entries = self._table.entries
-            # The revision at which the store began; that of what it was loaded from.
-            self._first_revision = 0
             return self._table
 
         super().__init__(event_manager, max_pending_events, history, make_table)
@@ -113,51 +111,6 @@ class DictMemoryStore(TransactionalStore):
         return BoundedTable(self, self._table, limits)
 
     # -- facts ------------------------------------------------------------------------------------
-
-    def info(self) -> dict[str, Any]:
-        """Return facts about the store, all of one instant.
-
-        Returns
-        -------
-        info : dict
-            ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many), ``revision`` (of the
-            last commit), ``indexes`` (as the constructor takes them), ``pending_events`` (events not yet
-            heard), ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
-            ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
-        """
-        return {
-            "readonly": False,
-            "connected": self._connected,
-            "closed": self._closed,
-            **self._table.facts(),
-            "pending_events": self._dispatcher.pending,
-        }
-
-    def stats(self) -> dict[str, Any]:
-        """Return how busy the store and its listeners have been since it was made; no lock is taken.
-
-        Returns
-        -------
-        stats : dict
-            ``commits`` (how many), ``revision`` (of the last one), ``events_delivered`` (given to the
-            event manager), ``events_pending`` (waiting for that or being heard), ``events_dropped``
-            (changes that full buffers of watches have dropped), ``listener_errors`` (calls of listeners
-            that raised something), ``slowest_listener`` (the name of the one that has taken longest in
-            one call, or None), ``slowest_listener_seconds`` (how long), ``watches`` (how many are open).
-        """
-        dispatcher = self._dispatcher
-        slowest, seconds = dispatcher.slowest
-        return {
-            "commits": self._table.revision - self._first_revision,
-            "revision": self._table.revision,
-            "events_delivered": dispatcher.delivered,
-            "events_pending": dispatcher.pending,
-            "events_dropped": self._feed.dropped,
-            "listener_errors": dispatcher.listener_errors,
-            "slowest_listener": slowest,
-            "slowest_listener_seconds": seconds,
-            "watches": self._feed.watches,
-        }
 
     def __repr__(self) -> str:
         table = self._table

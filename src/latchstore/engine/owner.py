@@ -91,6 +91,8 @@ class Claim:
         To the block; None when that has ended, so that nothing happens when it is freed.
     ended : bool
         Whether it was committed or rolled back.
+    here : bool
+        Whether its end is an event of this store object: it is.
     """
 
     # hot path: what most blocks leave as it is stands in the class.
@@ -100,6 +102,7 @@ class Claim:
     failure: Delivery | None = None
     route: Route | None = None
     ended: bool = False
+    here = True
     _info: TransactionInfo | None = None
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from latchstore.contract.errors import StoreClosedError
 from latchstore.contract.event_manager import BaseEventManager
@@ -25,10 +25,33 @@ from latchstore.delivery.commit_events import (
     has_listeners_of,
 )
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import Claim, TransactionInfo
 
 #: The events that a commit may have, that of a transaction's end among them.
 COMMIT_EVENTS = MODIFICATION_EVENTS | {StoreTransactionEndEvent}
+
+
+class Author(Protocol):
+    """Who has made a commit: a `Claim`, or a `LoggedAuthor`."""
+
+    @property
+    def info(self) -> TransactionInfo | None:
+        """What events have of the transaction; None if it was none."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it was a transaction of this store object, whose end is an event."""
+
+
+class LoggedAuthor(NamedTuple):
+    """Who has made a commit that an engine finds in its log.
+
+    Beginnings and ends of transactions are events in the process that runs them; in others there are the
+    changes, and what their events have as `transaction`.
+    """
+
+    info: TransactionInfo | None
+    here: bool = False
 
 
 class Publisher:
@@ -65,14 +88,32 @@ class Publisher:
         self.feed: ChangeFeed = ChangeFeed(history, self.garbage)
         self.has_listeners: Callable[[Any], bool] = has_listeners_of(manager)
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether anybody listens to what is committed, or watches it."""
+        return self.feed.active or self.has_listeners(COMMIT_EVENTS)
+
     def deliveries_of(
-        self, changes: Sequence[Change], revision: int, claim: Claim | None
+        self, changes: Sequence[Change], revision: int, author: Author | None
     ) -> Sequence[Delivery]:
-        """Return what is queued if this is committed; called before it is decided, so that it may fail."""
+        """Return what is queued if this is committed; called before it is decided, so that it may fail.
+
+        Parameters
+        ----------
+        changes : sequence of Change
+        revision : int
+        author : Author or None
+            The transaction that makes the commit, if it is one.
+        """
         has_listeners = self.has_listeners
-        info = None if claim is None else claim.info
+        info = None if author is None else author.info
         deliveries: list[Delivery] = []
-        if info is not None and has_listeners(StoreTransactionEndEvent):
+        if (
+            author is not None
+            and author.here
+            and info is not None
+            and has_listeners(StoreTransactionEndEvent)
+        ):
             event = StoreTransactionEndEvent(self._source(), transaction=info, state="done")
             deliveries.append(EventDelivery(self._manager, event))
         if has_listeners(MODIFICATION_EVENTS) and any(map(has_listeners, map(event_class_of, changes))):
@@ -83,14 +124,25 @@ class Publisher:
         self,
         changes: Sequence[Change],
         revision: int,
-        claim: Claim | None,
+        author: Author | None,
         deliveries: Sequence[Delivery],
     ) -> None:
-        """Queue what is to be heard of a commit that can be seen; may be called again."""
+        """Queue what is to be heard of a commit that can be seen; may be done again, with the same arguments.
+
+        Commits are published in their order. When the engine's lock was given back, `dispatcher` is to
+        `start_if_needed`; the store does that after each commit of its own.
+        """
         for delivery in deliveries:
             self.dispatcher.submit(delivery)
         if self.feed.active and changes:
-            self.feed.publish(Commit(revision, changes, None if claim is None else claim.info))
+            self.feed.publish(Commit(revision, changes, None if author is None else author.info))
+
+    def lose(self, first_revision: int, last_revision: int) -> None:
+        """Mark a gap for watches: these commits were made, and the engine has their changes no more.
+
+        Listeners are told nothing of them. May be called again.
+        """
+        self.feed.lose(first_revision, last_revision)
 
     def begin(self, claim: Claim) -> None:
         """Queue the event of a transaction's beginning."""

@@ -40,6 +40,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.ordering import Ordered
 from latchstore.contract.values import Change, Entry, ReferenceEntry, deletion
+from latchstore.delivery.change_buffer import Commit
 from latchstore.delivery.commit_events import MODIFICATION_EVENTS
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.delivery.waiting import other_threads_of_parent
@@ -361,6 +362,9 @@ class Table(IndexedEngine):
 
     # -- the rest ---------------------------------------------------------------------------------
 
+    def past(self, since: int, revision: int) -> list[Commit]:
+        return self._feed.past(since, revision)
+
     def renew_in_child(self) -> None:
         self._renew_locks()
         if self.journal is not None:
@@ -400,7 +404,6 @@ class Table(IndexedEngine):
         self.revision = revision
 
     def facts(self) -> dict[str, Any]:
-        """Return what ``store.info()`` has of the table, of one instant."""
         return self.exclusively("info", self._facts)
 
     def _facts(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from latchstore.contract.glob_pattern import checked_pattern, matching_keys
 from latchstore.contract.matching import checked_terms
 from latchstore.contract.requests import Request, chosen
 from latchstore.contract.values import Entry, Value, entry_from_metadata
-from latchstore.delivery.change_buffer import ChangeBuffer, Interest
+from latchstore.delivery.change_buffer import ChangeBuffer, Interest, Published
 from latchstore.delivery.commit_signal import CommitSignal
 from latchstore.delivery.event_manager import listener_name
 from latchstore.delivery.watch import Watch, wait_until
@@ -289,15 +289,19 @@ class TransactionalStore(DeliveredStore):
             raise StoreClosedError("watch: the store is closed; connect() opens it again")
         buffer = ChangeBuffer(interest, limit, coalesce)
         watch = Watch(self, buffer, glob, self._refuse_in_transaction)
-        buffer.read_first(self._engine.between_commits(functools.partial(self._follow, buffer, since)))
+        engine = self._engine
+        buffer.read_first(engine.between_commits(functools.partial(self._follow, buffer, since)))
+        engine.follow()
         return watch
 
-    def _follow(self, buffer: ChangeBuffer, since: int | None, revision: int) -> list[Any]:
-        """Have the feed fill a buffer from one moment on; between two commits."""
+    def _follow(self, buffer: ChangeBuffer, since: int | None, revision: int) -> Iterable[Published]:
+        """Have the feed fill a buffer from one moment on; return what comes before. Between two commits."""
         begin = revision if since is None else since
         if begin > revision:
             raise ValueError(f"since must not be above the last commit's revision, {revision}, got {begin}")
-        return self._feed.add(buffer, revision, begin)
+        past = self._engine.past(begin, revision)
+        self._feed.add(buffer, revision)
+        return past
 
     def wait_for(self, predicate: Callable[[], T], timeout: Seconds | None = 30.0) -> T:
         """Wait until a predicate about the store is true; return its result.
@@ -368,6 +372,7 @@ def follow_commits(store: TransactionalStore, signal: CommitSignal) -> None:
     if store._closed:
         raise StoreClosedError("the store is closed; connect() opens it again")
     store._engine.between_commits(lambda revision: store._feed.add_signal(signal))
+    store._engine.follow()
 
 
 def _checked_notes(notes: str) -> str:

@@ -74,6 +74,7 @@ if _typing.TYPE_CHECKING:
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
     from latchstore.queue import DeadLetter, Job, Worked, WorkQueue
+    from latchstore.sqlite import SqliteStore
 
 __version__ = "0.1.0"
 
@@ -124,6 +125,7 @@ __all__ = [
     "Seconds",
     "Snapshot",
     "SnapshotClosedError",
+    "SqliteStore",
     "StoreClosedError",
     "StoreDeleteEvent",
     "StoreError",
@@ -172,6 +174,7 @@ _LOADED_WHEN_USED = {
     "Job": "latchstore.queue",
     "Node": "latchstore.cache",
     "Seconds": "latchstore.contract.seconds",
+    "SqliteStore": "latchstore.sqlite",
     "StoreMapping": "latchstore.contract.mapping",
     "StoreView": "latchstore.contract.mapping",
     "WorkQueue": "latchstore.queue",

@@ -1,0 +1,120 @@
+"""The log: what each commit has changed, in the same file and by the same commit as the changes.
+
+Thread safety: functions of a connection that nobody else uses.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from latchstore.contract.values import Change, Entry, cause_of, deletion
+from latchstore.engine.owner import TransactionInfo
+from latchstore.sqlite.encoding import encode_metadata
+from latchstore.sqlite.rows import Row, entry_of, name_of, stored_key
+from latchstore.sqlite.statements import ADD_TO_LOG, CHANGED_KEYS, OLDEST, READ_LOG, TRIM_LOG
+
+#: Every so many commits what is older than the history is deleted.
+_STEP = 100
+
+#: How many rows are read at a time.
+_ROWS = 1_000
+
+_NOTHING: Row = (None, None, None, None, None)
+
+
+class Logged(NamedTuple):
+    """A commit as the log has it.
+
+    Attributes
+    ----------
+    revision : int
+    changes : list of Change
+    transaction : TransactionInfo or None
+    process : int
+        The identifier of the process that has made it.
+    """
+
+    revision: int
+    changes: list[Change]
+    transaction: TransactionInfo | None
+    process: int
+
+
+def columns_of(key: str, entry: Entry | None) -> Row:
+    """Return the columns of an entry: `statements.COLUMNS`."""
+    if entry is None:
+        return _NOTHING
+    metadata = encode_metadata(key, entry) if entry else "{}"
+    return entry.content, metadata, entry.created, entry.modified, entry.revision
+
+
+def add(
+    connection: sqlite3.Connection,
+    revision: int,
+    changes: Sequence[Change],
+    rows: Sequence[tuple[Row, Row]],
+    transaction: TransactionInfo | None,
+    process: int,
+) -> None:
+    """Add a commit.
+
+    Parameters
+    ----------
+    rows : sequence of pairs
+        For each change, the columns of the entry before and after.
+    """
+    info = (None, None, None) if transaction is None else tuple(transaction)
+    added = [
+        (revision, number, stored_key(change[0]), *new[:4], *old, cause_of(change), *info, process)
+        for number, (change, (old, new)) in enumerate(zip(changes, rows, strict=True))
+    ]
+    if len(added) == 1:
+        connection.execute(ADD_TO_LOG, added[0])
+    else:
+        connection.executemany(ADD_TO_LOG, added)
+
+
+def trim(connection: sqlite3.Connection, revision: int, history: int) -> None:
+    """Delete what is older than the last `history` commits, now and then."""
+    if revision % _STEP == 0:
+        connection.execute(TRIM_LOG, (revision - history,))
+
+
+def oldest(connection: sqlite3.Connection) -> int | None:
+    """Return the first revision that the log has; None if it has none."""
+    ((revision,),) = connection.execute(OLDEST)
+    return None if revision is None else int(revision)
+
+
+def commits(connection: sqlite3.Connection, after: int, until: int) -> Iterator[Logged]:
+    """Go through the commits after a revision, up to another one; to be read to its end."""
+    rows = connection.execute(READ_LOG, (after, until))
+    rows.arraysize = _ROWS
+    for revision, found in groupby(rows, itemgetter(0)):
+        yield _commit_of(revision, list(found))
+
+
+def _commit_of(revision: int, rows: list[Row]) -> Logged:
+    number, notes, thread, process = rows[0][13:]
+    info = None if number is None else TransactionInfo(number, notes, thread)
+    return Logged(revision, [_change_of(row) for row in rows], info, process)
+
+
+def _change_of(row: Row) -> Change:
+    revision, _, stored, data, metadata, created, modified = row[:7]
+    key = name_of(stored)
+    old_metadata, cause = row[8], row[12]
+    old = None if old_metadata is None else entry_of(key, row[7:12])
+    if metadata is None:
+        return deletion(key, old, cause)
+    return key, old, entry_of(key, (data, metadata, created, modified, revision))
+
+
+def changed_keys(connection: sqlite3.Connection, after: int) -> list[str]:
+    """Return the keys that were changed after a revision."""
+    rows = connection.execute(CHANGED_KEYS, (after,)).fetchall()
+    return [name_of(key) for (key,) in rows]

@@ -1,0 +1,57 @@
+"""Running statements on a connection; SQLite's errors as those of the system and of the store.
+
+Thread safety: functions of their arguments.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from latchstore.contract.errors import LockTimeoutError, StoreFormatError
+from latchstore.sqlite.connections import Connections
+
+T = TypeVar("T")
+
+_NUMBERS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_AUTH: errno.EACCES,
+    sqlite3.SQLITE_TOOBIG: errno.EFBIG,
+}
+
+
+def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
+    """Return what is raised in place of an error of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return error  # of the module itself: a mistake in how it is called
+    primary = code & 0xFF
+    if primary in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
+        return error
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return LockTimeoutError(f"{purpose}: another program keeps {path!r} locked: {error}")
+    if primary == sqlite3.SQLITE_NOTADB:
+        return StoreFormatError(f"{path!r} is no SQLite database")
+    number = _NUMBERS.get(primary, errno.EIO)
+    message = os.strerror(number) if primary in _NUMBERS else str(error)
+    return OSError(number, message, path)
+
+
+def run(connections: Connections, purpose: str, function: Callable[[sqlite3.Connection], T]) -> T:
+    """Call a function of ours with a connection that nobody else uses.
+
+    Whatever transaction the function has begun and not committed is rolled back.
+    """
+    connection = connections.take()
+    try:
+        return function(connection)
+    except sqlite3.Error as error:
+        raise failure_of(error, connections.path, purpose) from error
+    finally:
+        connection.rollback()  # one call in C: whatever strikes after it, no lock of SQLite's is held
+        connections.give(connection)

@@ -1,0 +1,48 @@
+# ruff: noqa: S608 (all names in the statements are ours)
+"""The statements that entries are read and written by.
+
+Thread safety: texts.
+"""
+
+from __future__ import annotations
+
+#: The columns that an entry is made of, in their order.
+COLUMNS = "data, metadata, created, modified, revision"
+
+#: The same where nobody reads the data.
+WITHOUT_DATA = "NULL, metadata, created, modified, revision"
+
+REVISION = "SELECT revision FROM about"
+COUNT = "SELECT entries FROM about"
+KEYS = "SELECT key FROM entries"
+REVISIONS = "SELECT key, revision FROM entries"
+DATA = "SELECT data FROM entries WHERE key = ?"
+ENTRY = f"SELECT {COLUMNS} FROM entries WHERE key = ?"
+CANDIDATES = f"SELECT key, {WITHOUT_DATA} FROM entries"
+
+#: So many rows after one.
+PAGE = f"SELECT rowid, key, {COLUMNS} FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?"
+
+#: The revision of the last commit, with the entry of a key if there is one.
+BEFORE = (
+    "SELECT about.revision, entries.rowid, data, metadata, created, modified, entries.revision "
+    "FROM about LEFT JOIN entries ON key = ?"
+)
+INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)"
+UPDATE = "UPDATE entries SET data = ?, metadata = ?, created = ?, modified = ?, revision = ? WHERE key = ?"
+DELETE = "DELETE FROM entries WHERE key = ?"
+ADVANCE = "UPDATE about SET revision = ?, entries = entries + ?"
+
+#: How many keys one statement takes; each of these is prepared once.
+SIZES = (4, 16, 64, 256, 900)
+
+#: The entries of so many keys.
+ENTRIES = {
+    size: f"SELECT key, {COLUMNS} FROM entries WHERE key IN ({', '.join('?' * size)})" for size in SIZES
+}
+
+ADD_TO_LOG = f"INSERT INTO log VALUES ({', '.join('?' * 17)})"
+READ_LOG = "SELECT * FROM log WHERE revision > ? AND revision <= ? ORDER BY revision, number"
+TRIM_LOG = "DELETE FROM log WHERE revision <= ?"
+OLDEST = "SELECT min(revision) FROM log"
+CHANGED_KEYS = "SELECT DISTINCT key FROM log WHERE revision > ?"

@@ -1,0 +1,146 @@
+"""`SqliteView`: what one commit has left, as a read transaction that is kept open.
+
+Thread safety:
+
+1. One thread at a time runs statements on the connection. The lock is reentrant, for finalizers and signal
+   handlers in the middle of a statement of their own thread: SQLite runs a second one beside it.
+2. Closing never waits: it ends the transaction if nobody is reading, else whoever reads does so, as each
+   looks after its section whether the view was closed meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from latchstore.contract.errors import SnapshotClosedError
+from latchstore.contract.values import Entry
+from latchstore.contract.with_lock import for_with
+from latchstore.engine.interface import View
+from latchstore.sqlite import log
+from latchstore.sqlite.rows import Key, Row, entry_of, name_of, pairs_of, rows_of, stored_key
+from latchstore.sqlite.running import failure_of, run
+from latchstore.sqlite.statements import CANDIDATES, ENTRY, PAGE, REVISION, REVISIONS
+
+if TYPE_CHECKING:
+    from latchstore.sqlite.connections import Connections
+
+T = TypeVar("T")
+
+#: How many rows are read by one statement.
+_ROWS = 1_000
+
+
+class SqliteView(View):
+    """The entries as one commit has left them.
+
+    Parameters
+    ----------
+    connections : Connections
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._closed = False
+        # Held for one statement: rule 1.
+        self._lock = for_with(threading.RLock())
+        # The connection; empty once it was given back.
+        self._held = [connections.take()]
+        self.revision = self._read(_begin)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Call a function of ours with the connection, while nobody else uses it."""
+        try:
+            with self._lock:
+                if self._closed or not self._held:
+                    raise SnapshotClosedError("the snapshot is used after it was closed")
+                return function(self._held[0])
+        except sqlite3.Error as error:
+            raise failure_of(error, self._connections.path, "reading a snapshot") from error
+        finally:
+            if self._closed:
+                self._give_back()
+
+    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of one statement."""
+        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def entry(self, key: str) -> Entry | None:
+        rows = self._rows(ENTRY, (stored_key(key),))
+        return entry_of(key, rows[0]) if rows else None
+
+    def entries_of(self, keys: list[str]) -> dict[str, Entry]:
+        """Return the entries of those keys that are there."""
+        return dict(pairs_of(self._read(lambda connection: list(rows_of(connection, keys)))))
+
+    def items(self) -> Iterator[tuple[str, Entry]]:
+        last = -(2**63)
+        while True:
+            rows = self._rows(PAGE, (last, _ROWS))
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield from pairs_of([row[1:] for row in rows])
+
+    def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
+        return pairs_of(self._rows(CANDIDATES))
+
+    def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
+        keys, after = run(self._connections, "validating", self._changed_since)
+        before = self.entries_of(keys)
+        return {key: (before.get(key), after.get(key)) for key in keys}
+
+    def _changed_since(self, now: sqlite3.Connection) -> tuple[list[str], dict[str, Entry]]:
+        """Return the keys that were changed after the view, and their entries of now."""
+        now.execute("BEGIN")
+        oldest = log.oldest(now)
+        if oldest is not None and oldest <= self.revision + 1:
+            keys = log.changed_keys(now, self.revision)
+        else:
+            keys = self._changed_beyond_the_log(now)
+        return keys, dict(pairs_of(rows_of(now, keys)))
+
+    def _changed_beyond_the_log(self, now: sqlite3.Connection) -> list[str]:
+        """Compare the revisions of all keys, as the log does not reach back."""
+        before: dict[Key, int] = {key: revision for key, revision in self._rows(REVISIONS)}
+        after = dict(now.execute(REVISIONS).fetchall())
+        return [
+            name_of(key)
+            for key in {**before, **after}
+            if key not in before or key not in after or before[key] != after[key]
+        ]
+
+    # -- its end ----------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        return not self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """End the transaction, unless somebody is reading, who does it then."""
+        try:
+            if self._lock.acquire(blocking=False) and self._held:
+                self._held[0].rollback()
+                self._connections.give(self._held.pop())
+        finally:
+            try:  # noqa: SIM105 (as in TryLatch.attempt)
+                self._lock.release()
+            except RuntimeError:
+                pass
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _begin(connection: sqlite3.Connection) -> int:
+    connection.execute("BEGIN")
+    ((revision,),) = connection.execute(REVISION)
+    return int(revision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,9 +27,11 @@ class SqliteStores:
     """The store of each test in this module."""
 
     @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"])
-    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStore]:
+    def store(
+        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[SqliteStore]:
         with SqliteStore(
-            tmp_path / "store", EventManager(), indexes=request.param, durability="off"
+            tmp_path_factory.mktemp("store") / "file", EventManager(), indexes=request.param, durability="off"
         ) as store:
             yield store
 

@@ -8,9 +8,10 @@
    giving up that lock, and what it reads is what it changes.
 3. A commit is one transaction of SQLite's: entries, items of the indexes, log and revision. While a block of
    the user's runs, no transaction of SQLite's is open but for the views of those who read.
-4. The commit is noted in `_journal` before its COMMIT and forgotten when it is published. After an exception
-   in between, the revision in the file tells whether it was made: `_resolve` goes on from there, and is done
-   by the thread that was struck, or by the next one that ends the block or becomes the owner.
+4. The commit is noted in the `journal` of the publication before its COMMIT, and forgotten when it is
+   published. After an exception in between, the revision in the file tells whether it was made: `_resolve`
+   goes on from there, and is done by the thread that was struck, or by the next one that ends the block or
+   becomes the owner.
 5. What an exception has left (a block without its end) is ended as in ``owner.py``.
 
 Thread safety: as above. Locks are taken in this order: owner, lock of the process, section of the
@@ -19,15 +20,18 @@ publication, SQLite's own. Connections belong to one thread at a time.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.values import Change, Entry, deletion
+from latchstore.delivery.change_buffer import Published
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.delivery.waiting import Latch
 from latchstore.engine.edits import Edit, cause_of_edit
@@ -37,7 +41,8 @@ from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
 from latchstore.sqlite import log
 from latchstore.sqlite.connections import Connections
-from latchstore.sqlite.publication import Publication
+from latchstore.sqlite.follower import Follower
+from latchstore.sqlite.publication import Decided, Publication
 from latchstore.sqlite.rows import (
     AT_ONE_INSTANT,
     Row,
@@ -68,14 +73,10 @@ from latchstore.sqlite.writer_lock import WriterLock
 T = TypeVar("T")
 
 
-class Decided(NamedTuple):
-    """A commit that is about to be made."""
+logger: logging.Logger = logging.getLogger("latchstore")
 
-    revision: int
-    changes: Sequence[Change]
-    claim: Claim
-    transaction: Claim | None
-    deliveries: Sequence[Delivery]
+#: How many commits of others are published in one section, for which commits of this process wait.
+_AT_A_TIME = 500
 
 
 class _Block:
@@ -96,11 +97,19 @@ class SqliteEngine(Engine):
         Seconds that any wait may take.
     history : int
         How many of the last commits the log has at the least.
+    interval : float
+        Seconds after which a follower looks for commits of others.
     publisher : Publisher
     """
 
     def __init__(
-        self, path: str, synchronous: str, timeout: float, history: int, publisher: Publisher
+        self,
+        path: str,
+        synchronous: str,
+        timeout: float,
+        history: int,
+        interval: float,
+        publisher: Publisher,
     ) -> None:
         self.path: str = path
         self.timeout = timeout
@@ -108,11 +117,11 @@ class SqliteEngine(Engine):
         self._publisher = publisher
         self._is_closed = False
         self.routes = Routes()
-        self._journal: Decided | None = None
         self.connections: Connections = Connections(path, synchronous, timeout)
         run(self.connections, "opening", lambda connection: prepare(connection, path))
         self._writer = WriterLock(path)
-        self.publication: Publication = Publication(self.connections, publisher, self.revision)
+        self.publication: Publication = Publication(self.connections, publisher)
+        self.follower: Follower = Follower(self, interval)
         self._renew_locks()
 
     def _renew_locks(self) -> None:
@@ -182,7 +191,7 @@ class SqliteEngine(Engine):
             if owner.claims.setdefault(OWNER, claim) is claim:
                 break
             left = owner.wait(claim, claim.purpose, left, timeout)
-        if self._journal is not None:
+        if self.publication.journal is not None:
             self._resolve()
         if of_all:
             self._writer.acquire(claim.purpose, left, claim.notes)
@@ -203,8 +212,7 @@ class SqliteEngine(Engine):
     def end(self, claim: Claim) -> None:
         if claim.ended:
             return
-        if self._journal is not None and self._journal.claim is claim:
-            self._resolve()
+        self._resolve(claim)
         if not claim.ended:
             if claim.notes is not None and claim.revision is None:
                 self.publication.during(lambda: self._publisher.roll_back(claim))
@@ -267,8 +275,7 @@ class SqliteEngine(Engine):
                 return self._commit(edits, claim, transaction)
             return self._end_unchanged(claim, transaction)
         except BaseException:
-            if self._journal is not None and self._journal.claim is claim:
-                self._resolve()
+            self._resolve(claim)
             raise
         finally:
             if block is not None:
@@ -289,7 +296,7 @@ class SqliteEngine(Engine):
             deliveries: Sequence[Delivery] = ()
             if self._publisher.has_listeners(COMMIT_EVENTS):
                 deliveries = self._publisher.deliveries_of(changes, revision, transaction)
-            self._journal = decided = Decided(revision, changes, claim, transaction, deliveries)
+            self.publication.journal = decided = Decided(revision, changes, claim, transaction, deliveries)
             self.publication.during(lambda: self._make(connection, decided))
         except sqlite3.Error as error:
             raise failure_of(error, self.path, claim.purpose) from error
@@ -363,21 +370,27 @@ class SqliteEngine(Engine):
 
     def _finish(self, decided: Decided) -> None:
         """Publish a commit that was made, and end its block; in the section. May be done again."""
-        revision, changes, claim, transaction, deliveries = decided
-        claim.revision = revision
-        self.publication.publish(changes, revision, transaction, deliveries)
-        self._journal = None  # first: the next owner has its own
+        publication, claim = self.publication, decided.claim
+        claim.revision = decided.revision
+        publication.publish(decided)
+        publication.journal = None  # first: the next owner has its own
         self._end_claim(claim)
 
-    def _resolve(self) -> None:
-        """Find out whether the commit of the journal was made, and go on from there."""
-        decided = self._journal
-        if decided is None:
+    def _resolve(self, claim: Claim | None = None) -> None:
+        """Find out whether the commit of the journal was made, and go on from there.
+
+        Parameters
+        ----------
+        claim : Claim, optional
+            Only if it is the commit of this one.
+        """
+        decided = self.publication.journal
+        if decided is None or (claim is not None and decided.claim is not claim):
             return
         if self.revision >= decided.revision:
             self.publication.during(lambda: self._finish(decided))
         else:
-            self._journal = None
+            self.publication.journal = None
 
     def _end_unchanged(self, claim: Claim, transaction: Claim | None) -> bool:
         """End a block that has changed nothing."""
@@ -396,10 +409,46 @@ class SqliteEngine(Engine):
     def settle(self, purpose: str, timeout: float | None = None) -> None:
         if self.abandoned:
             self._end_abandoned()
-        self.publication.catch_up()
+        self.publication.during(self.publication.catch_up)
+        if self.publication.following:
+            self.follower.start()
 
     def between_commits(self, function: Callable[[int], T]) -> T:
-        return self.publication.during(lambda: function(self.publication.catch_up_in_section()))
+        return self.publication.during(lambda: self._between_commits(function))
+
+    def _between_commits(self, function: Callable[[int], T]) -> T:
+        publication = self.publication
+        result = function(publication.catch_up())
+        publication.following = publication.following or self._publisher.feed.active
+        return result
+
+    def past(self, since: int, revision: int) -> Iterable[Published]:
+        return self.publication.past(since, revision)
+
+    def follow(self) -> None:
+        if self._is_closed or not self._publisher.is_followed:
+            return
+        try:
+            self.publication.during(self.publication.begin)
+            self.follower.start()
+        except LockTimeoutError:
+            return  # a finalizer or a signal handler in a section: the next call that looks begins
+        except Exception:
+            logger.exception("commits of other processes are not followed")
+
+    def look(self) -> bool:
+        """Publish what others have committed; return whether anybody listens. The follower's."""
+        if self.abandoned:
+            self._end_abandoned()
+        return self.publication.during(self._look)
+
+    def _look(self) -> bool:
+        if self.publication.end_unless_followed():
+            self.follower.forget()
+            return False
+        if not self._publisher.dispatcher.crowded:
+            self.publication.catch_up(_AT_A_TIME)
+        return True
 
     # -- the rest ---------------------------------------------------------------------------------
 
@@ -415,13 +464,20 @@ class SqliteEngine(Engine):
     def reopen(self) -> None:
         self._is_closed = False
         self.connections.reopen()
+        self.follow()
+
+    def give_up(self) -> None:
+        """Close what a closed store keeps open; reads open it again for their own time."""
+        self.follower.stop()
+        self.publication.following = False
+        self.connections.close()
 
     def renew_in_child(self) -> None:
         self.connections.renew_in_child()
         self._writer.renew_in_child()
         self.publication.renew_in_child()
-        self._journal = None
         self.routes.clear()
+        self.follower.renew_in_child()
         self._renew_locks()
 
 

@@ -6,14 +6,15 @@ Thread safety: functions of a connection that nobody else uses.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import NamedTuple
 
+from latchstore.contract.encoding import encode_metadata
 from latchstore.contract.values import Change, Entry, cause_of, deletion
 from latchstore.engine.owner import TransactionInfo
-from latchstore.sqlite.encoding import encode_metadata
 from latchstore.sqlite.rows import Row, entry_of, name_of, stored_key
 from latchstore.sqlite.statements import ADD_TO_LOG, CHANGED_KEYS, OLDEST, READ_LOG, TRIM_LOG
 
@@ -90,10 +91,19 @@ def oldest(connection: sqlite3.Connection) -> int | None:
     return None if revision is None else int(revision)
 
 
+def rows_between(connection: sqlite3.Connection, after: int, until: int) -> sqlite3.Cursor:
+    """Return the rows of commits after a revision, up to another one."""
+    return connection.execute(READ_LOG, (after, until))
+
+
 def commits(connection: sqlite3.Connection, after: int, until: int) -> Iterator[Logged]:
-    """Go through the commits after a revision, up to another one; to be read to its end."""
-    rows = connection.execute(READ_LOG, (after, until))
-    rows.arraysize = _ROWS
+    """Go through the commits after a revision, up to another one, reading some at a time."""
+    rows = rows_between(connection, after, until)
+    return commits_of(chain.from_iterable(iter(partial(rows.fetchmany, _ROWS), [])))
+
+
+def commits_of(rows: Iterable[Row]) -> Iterator[Logged]:
+    """Go through the commits that rows are of."""
     for revision, found in groupby(rows, itemgetter(0)):
         yield _commit_of(revision, list(found))
 

@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from latchstore.contract.encoding import decode_metadata
 from latchstore.contract.values import Entry, ReferenceEntry
-from latchstore.sqlite.encoding import decode_metadata
 from latchstore.sqlite.statements import ENTRIES, SIZES
 
 Row = Sequence[Any]
@@ -36,7 +36,7 @@ def name_of(key: Key) -> str:
 def entry_of(key: str, row: Row) -> Entry:
     """Return the entry of a row with `statements.COLUMNS`."""
     data, metadata, created, modified, revision = row
-    entry = Entry() if metadata == "{}" else decode_metadata(metadata)
+    entry = Entry() if metadata == "{}" else decode_metadata(metadata, key)
     if type(data) is bytes:
         entry.content = data
     elif data is not None:

@@ -1,11 +1,9 @@
-"""The tables of a store's file: those that `DictMemoryStore.save` writes, and those that only this room
-reads.
+"""The tables of the file: those that `DictMemoryStore.save` writes, and two that only this room reads.
 
-``log`` has a row for each change of each commit: the key, what it has since then (NULL: it was deleted),
-what it had before (NULL: it was not there), and why it was evicted; the first row of a commit has the
-transaction's number within its process, notes, thread and process as well. ``items`` has a row for each
-value of a metadata item that has an index: its place in the order of values, ``rank`` and ``value``, and
-the key.
+``log`` has a row for each change of each commit: the key, what it has since then (NULL: it was deleted), what
+it had before (NULL: it was not there), and why it was evicted; then the transaction's number within its
+process, notes, thread and process. ``items`` has a row for each value of a metadata item that has an index:
+its place in the order of values, ``rank`` and ``value``, and the key.
 
 Thread safety: functions of a connection that nobody else uses.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -77,33 +77,29 @@ class SqliteStore(TransactionalStore):
             raise TypeError("lock_timeout must be a number of seconds, got None")
         if durability not in _SYNCHRONOUS:
             raise ValueError(f"durability must be 'full', 'normal' or 'off', got {describe(durability)}")
+        interval = checked_timeout(poll_interval, "poll_interval")
+        if interval is None:
+            raise TypeError("poll_interval must be a number of seconds, got None")
         kept = checked_count(history, "history", 1)
 
         def make_engine(publisher: Publisher) -> SqliteEngine:
-            self._sqlite = SqliteEngine(file, _SYNCHRONOUS[durability], timeout, kept, publisher)
+            self._sqlite = SqliteEngine(file, _SYNCHRONOUS[durability], timeout, kept, interval, publisher)
             return self._sqlite
 
         super().__init__(event_manager, max_pending_events, 0, make_engine)
-
-    # -- facts ------------------------------------------------------------------------------------
-
-    def info(self) -> dict[str, Any]:
-        """Return facts about the store."""
-        return {
-            "readonly": False,
-            "connected": self._connected,
-            "closed": self._closed,
-            "keys": self._sqlite.count(),
-            "revision": self._sqlite.revision,
-            "pending_events": self._dispatcher.pending,
-        }
+        # Somebody may have listened before the store was there.
+        self._sqlite.follow()
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._sqlite.path!r}>"
 
     def close(self, timeout: Seconds | None = 30.0) -> None:
         super().close(timeout)
-        self._sqlite.connections.close()
+        self._sqlite.give_up()
+
+    def _renew_in_child(self) -> None:
+        super()._renew_in_child()
+        self._sqlite.follow()
 
     # -- reading single keys ----------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ class SqliteView(View):
 
     def _changed_beyond_the_log(self, now: sqlite3.Connection) -> list[str]:
         """Compare the revisions of all keys, as the log does not reach back."""
-        before: dict[Key, int] = {key: revision for key, revision in self._rows(REVISIONS)}
+        before: dict[Key, int] = dict(self._rows(REVISIONS))  # type: ignore[arg-type]
         after = dict(now.execute(REVISIONS).fetchall())
         return [
             name_of(key)

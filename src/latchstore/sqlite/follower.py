@@ -1,0 +1,108 @@
+"""The thread that looks for commits of other processes while somebody listens or watches.
+
+It reads the revision again and again: SQLite tells nobody of a commit. It refers to the engine weakly, and
+ends with that; it ends when nobody listens any more, and is started again when somebody does. A forked child
+begins without it.
+
+Thread safety: `follow` may be called by any thread; one thread at a time starts one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from latchstore.delivery.threads import DeliveryThread
+from latchstore.delivery.waiting import Bell, Latch
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+
+class Followed(Protocol):
+    """What is looked at now and then."""
+
+    def look(self) -> bool:
+        """Publish what others have committed; return whether to look again."""
+
+
+class Follower:
+    """Calls `look` of an object every few milliseconds, until that returns False.
+
+    Parameters
+    ----------
+    followed : Followed
+        Referred to weakly.
+    interval : float
+        Seconds.
+    """
+
+    __slots__ = ("_bell", "_interval", "_reference", "_starting", "_thread")
+
+    def __init__(self, followed: Followed, interval: float) -> None:
+        self._reference = weakref.ref(followed)
+        self._interval = interval
+        self.renew_in_child()
+
+    def renew_in_child(self) -> None:
+        """Begin without a thread."""
+        self._thread: DeliveryThread | None = None
+        # Ends the thread's sleep, and the thread.
+        self._bell = Bell()
+        # Held while a thread is started, so that it is one.
+        self._starting = Latch()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread unless it runs."""
+        if not self.running and not sys.is_finalizing():
+            self._starting.during(self._start)
+
+    def _start(self) -> None:
+        if self.running:
+            return
+        self._bell = bell = Bell()
+        run = partial(_run, self._reference, bell, self._interval)
+        self._thread = thread = DeliveryThread(run, "latchstore-follower")
+        thread.start()
+
+    def forget(self) -> None:
+        """Take the thread to have ended, as `look` is about to return False."""
+        self._thread = None
+
+    def stop(self) -> None:
+        """End the thread, and wait for that unless it calls."""
+        thread, self._thread = self._thread, None
+        self._bell.ring()
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_PATIENCE)
+
+
+#: Seconds that the end of the thread is waited for: it may be reading.
+_PATIENCE = 5.0
+
+
+def _run(reference: Callable[[], Followed | None], bell: Bell, interval: float) -> None:
+    failed = False
+    while not bell.sleep(interval):
+        followed = reference()
+        if followed is None:
+            return
+        try:
+            if not followed.look():
+                return
+            failed = False
+        except Exception:
+            if not failed:
+                logger.exception("commits of other processes cannot be read; trying again")
+            failed = True
+        del followed

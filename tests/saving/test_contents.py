@@ -135,17 +135,38 @@ def test_an_entry_that_is_too_large_for_sqlite_is_refused(
 
 
 @pytest.mark.parametrize(
-    "value",
-    [(1, 2), b"bytes", {1, 2}, float("nan"), float("inf"), {1: 2}, [[(1,)]], {"a": {"b": 1j}}],
-    ids=repr,
+    "value", [(1, 2), b"bytes", {1, 2}, float("inf"), {1: 2}, [[(1,)]], {"a": {"b": 1j}}, {"$n": 1}], ids=repr
 )
-def test_metadata_that_json_would_change_is_refused(path: Path, value: object) -> None:
+def test_metadata_that_json_would_change_is_saved_with_tags(path: Path, value: object) -> None:
+    store = new_store()
+    store.set("the key", (b"", {"fine": 1, "the item": value}))
+    store.save(path)
+    loaded = DictMemoryStore.load(path, EventManager()).get_metadata("the key")
+    assert loaded == {"fine": 1, "the item": value}
+    assert type(loaded["the item"]) is type(value)
+
+
+def test_in_the_first_format_there_are_no_tags(path: Path) -> None:
+    store = new_store()
+    store.set("k", (b"", {"n": 0}))
+    store.save(path)
+    file = sqlite3.connect(path, isolation_level=None)
+    file.executescript("""UPDATE entries SET metadata = '{"n": {"$tuple": [1]}}'; PRAGMA user_version = 1""")
+    file.close()
+    loaded = DictMemoryStore.load(path, EventManager())
+    assert loaded.get_metadata("k") == {"n": {"$tuple": [1]}}
+    loaded.save(path)
+    assert DictMemoryStore.load(path, EventManager()).get_metadata("k") == {"n": {"$tuple": [1]}}
+
+
+@pytest.mark.parametrize("value", [bytearray(b"x"), [range(2)], {1: int}, (range(2),)], ids=repr)
+def test_metadata_of_other_types_is_refused(path: Path, value: object) -> None:
     store = new_store()
     store.save(path)
     before = path.read_bytes()
     store.set("the key", (b"", {"fine": 1, "the item": value}))
     with pytest.raises(
-        TypeError, match=r"^key 'the key': the metadata item 'the item' cannot be saved, as it has"
+        TypeError, match=r"^key 'the key': the metadata item 'the item' cannot be stored, as it has"
     ):
         store.save(path)
     assert path.read_bytes() == before

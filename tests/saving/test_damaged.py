@@ -33,7 +33,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         path.read_bytes()[:20_000] + random.Random(1).randbytes(20_000)
     ),
     "another SQLite file": damaged("PRAGMA application_id = 7"),
-    "a later format": damaged("PRAGMA user_version = 2"),
+    "a later format": damaged("PRAGMA user_version = 3"),
     "an entry is missing": damaged("DELETE FROM entries WHERE key = 'k7'"),
     "no table": damaged("DROP TABLE entries"),
     "nothing about it": damaged("DELETE FROM about"),
@@ -78,6 +78,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "metadata is deeper than what is saved": damaged(
         f"UPDATE entries SET metadata = '{{\"n\": {'[' * 101}{']' * 101}}}' WHERE key = 'k7'"
     ),
+    "metadata has a tag that is unknown": damaged(
+        'UPDATE entries SET metadata = \'{"n": {"$call": "exit"}}\' WHERE key = \'k7\''
+    ),
     "a key is a blob without need": damaged("UPDATE entries SET key = CAST('k7' AS BLOB) WHERE key = 'k7'"),
     "text in UTF-16": lambda path: path.write_bytes(
         path.read_bytes()[:56] + b"\0\0\0\2" + path.read_bytes()[60:]
@@ -101,7 +104,7 @@ def test_a_later_format_is_said_to_be_one(path: Path) -> None:
     saved(path)
     DAMAGE["a later format"](path)
     with pytest.raises(
-        StoreFormatError, match="has format 2, and this version of latchstore reads format 1 only"
+        StoreFormatError, match="has format 3, and this version of latchstore reads formats up to 2"
     ):
         DictMemoryStore.load(path)
 

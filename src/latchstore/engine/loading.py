@@ -13,7 +13,6 @@ Thread safety: as ``saving.py``.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -21,12 +20,13 @@ from errno import EBUSY
 from typing import Any
 
 from latchstore.contract.arguments import describe
+from latchstore.contract.encoding import decode_metadata
 from latchstore.contract.errors import StoreFormatError
 from latchstore.contract.file_locks import read_database
 from latchstore.contract.files import SIDE_FILES, is_side_file
-from latchstore.contract.values import Entry, ReferenceEntry, entry_from_metadata
+from latchstore.contract.values import Entry, ReferenceEntry
 from latchstore.engine.database_file import DamageError, Database, Header, Row
-from latchstore.engine.saving import APPLICATION, DEPTH, FORMAT, TABLES, check_saveable, is_saveable
+from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES, is_saveable
 
 #: What revisions are below: SQLite's integers have 64 bits, and the store that is loaded is to go on.
 _BEYOND = 2**62
@@ -67,9 +67,9 @@ def _check_header(first: bytes, size: int) -> None:
     header = Header(first, size)
     if header.application != APPLICATION:
         raise _ForeignError("was not written by a store's save()")
-    if header.version != FORMAT:
+    if header.version not in (FORMAT_WITHOUT_TAGS, FORMAT):
         raise _ForeignError(
-            f"has format {header.version}, and this version of latchstore reads format {FORMAT} only"
+            f"has format {header.version}, and this version of latchstore reads formats up to {FORMAT}"
         )
 
 
@@ -78,10 +78,11 @@ def _contents(database: Database) -> tuple[dict[str, Entry], int, float | None]:
     ((revision, count),) = database.rows(roots["about"], 2)
     if type(revision) is not int or not 0 <= revision < _BEYOND:
         raise ValueError(f"the revision {describe(revision)} cannot be")
+    tags = database.header.version != FORMAT_WITHOUT_TAGS
     entries: dict[str, Entry] = {}
     found = 0
     for row in database.rows(roots["entries"], 6):
-        name, entry = _entry(row, revision)
+        name, entry = _entry(row, revision, tags)
         entries[name] = entry
         found += 1
     if not found == len(entries) == count:
@@ -154,7 +155,7 @@ def _name_of(key: Any) -> Any:
     return None
 
 
-def _entry(row: Row, last_revision: int) -> tuple[str, Entry]:
+def _entry(row: Row, last_revision: int, tags: bool) -> tuple[str, Entry]:
     """Return the key and the entry of a row."""
     key, data, metadata, created, modified, revision = row
     name, created, modified = _name_of(key), _real(created), _real(modified)
@@ -171,37 +172,10 @@ def _entry(row: Row, last_revision: int) -> tuple[str, Entry]:
     if not right:
         raise ValueError(f"the entry of {describe(key)} cannot be")
     # hot path: most entries have no metadata.
-    entry = Entry() if metadata == "{}" else _items(name, metadata)
+    entry = Entry() if metadata == "{}" else decode_metadata(metadata, name, tags=tags)
     if type(data) is bytes:
         entry.data = data
     else:
         entry = ReferenceEntry(name, data, items=entry)
     entry.created, entry.modified, entry.revision = created, modified, revision
     return name, entry
-
-
-def _items(name: str, metadata: str) -> Entry:
-    """Return an entry with metadata that was JSON."""
-    try:
-        items = json.loads(metadata, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
-    except RecursionError:
-        if metadata.count("[") + metadata.count("{") <= DEPTH:
-            raise  # the fault of the caller's stack
-        raise ValueError(f"the metadata of {name!r} is nested too deeply") from None
-    entry = entry_from_metadata(items, f"the metadata of {name!r}")
-    for item, value in entry.items():
-        check_saveable(name, item, value)
-    return entry
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a dict; refuse one with a name twice, which no dict comes to."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name twice in metadata")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse nan and inf, which JSON does not have."""
-    raise ValueError(f"{name} in metadata")

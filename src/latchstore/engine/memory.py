@@ -133,7 +133,7 @@ class DictMemoryStore(TransactionalStore):
         Raises
         ------
         TypeError
-            If metadata has a value that JSON does not bring back as it is; names key and item.
+            If metadata has a value of a type that cannot be stored; names key, item, and what can be.
         KeptByReferenceError
             If a cache keeps an object by reference that is no string (of valid Unicode), no int of 64 bits
             and no finite float: those are saved, and come back, all others are refused with their key.

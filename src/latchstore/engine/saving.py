@@ -21,7 +21,6 @@ wins.
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import sqlite3
@@ -32,12 +31,15 @@ from pathlib import Path
 from typing import Any
 
 from latchstore.contract.arguments import describe
+from latchstore.contract.encoding import encode_metadata
 from latchstore.contract.files import Unfinished, replace_file
 from latchstore.contract.values import Entry
 
-#: "ltch", in the header of every file; and the version of what stands in it.
+#: "ltch", in the header of every file; and the version of what stands in it. In the first one an object in
+#: metadata was a dict whatever its names were, since the second there are tags (``contract/encoding.py``).
 APPLICATION = 0x6C746368
-FORMAT = 1
+FORMAT = 2
+FORMAT_WITHOUT_TAGS = 1
 
 #: What each table is made by.
 TABLES = {
@@ -49,9 +51,6 @@ TABLES = {
     "clock": "CREATE TABLE clock (reading REAL NOT NULL)",
     "sizes": "CREATE TABLE sizes (key PRIMARY KEY NOT NULL, size INTEGER NOT NULL)",
 }
-
-#: How deep lists and dicts in metadata may be nested: few enough for json on any stack.
-DEPTH = 100
 
 #: The integers of SQLite have 64 bits: they are below this, and not below its negative.
 _BEYOND = 2**63
@@ -74,7 +73,7 @@ def write_file(
     Raises
     ------
     TypeError
-        If metadata has a value that JSON does not bring back as it is; names key and item.
+        If metadata has a value of a type that cannot be stored; names key and item.
     KeptByReferenceError
         If an object that is kept by reference is none that SQLite brings back as it is; names the key.
     ValueError
@@ -170,9 +169,7 @@ def _sized_row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str
     if type(content) is not bytes:
         content = _saveable(entry)
     # hot path: most entries have no metadata, and most keys are ASCII.
-    metadata = "{}"
-    if entry:
-        metadata = f"{{{', '.join([_member(key, name, value) for name, value in entry.items()])}}}"
+    metadata = encode_metadata(key, entry) if entry else "{}"
     stored, length = (key, len(key)) if key.isascii() else _stored_key(key)
     size = length + len(metadata) + (len(content) if type(content) is bytes else _length_of(content))
     if size > limit:
@@ -216,39 +213,3 @@ def _length_of(content: bytes | str | int | float) -> int:
     if isinstance(content, str):
         return len(content.encode())
     return len(content) if isinstance(content, bytes) else 8
-
-
-def _member(key: str, name: str, value: object) -> str:
-    """Return a metadata item as it stands in a JSON object."""
-    check_saveable(key, name, value)
-    try:
-        return f"{json.dumps(name)}: {json.dumps(value)}"
-    except ValueError as error:  # an int with thousands of digits
-        raise ValueError(f"key {key!r}: the metadata item {name!r} cannot be saved: {error}") from error
-
-
-def check_saveable(key: str, name: str, value: object, depth: int = DEPTH) -> None:
-    """Refuse what JSON would not bring back with its type."""
-    kind = type(value)
-    if kind is list or kind is dict:
-        if not depth:
-            raise ValueError(
-                f"key {key!r}: the metadata item {name!r} cannot be saved, "
-                f"as it is nested more than {DEPTH} deep"
-            )
-        for each in value:  # type: ignore[attr-defined]
-            if kind is list:
-                check_saveable(key, name, each, depth - 1)
-            elif type(each) is not str:
-                raise _unsaveable(key, name, each, "a dict with the key ")
-            else:
-                check_saveable(key, name, value[each], depth - 1)  # type: ignore[index]
-    elif kind not in (str, int, bool, type(None)) and not (kind is float and math.isfinite(value)):  # type: ignore[arg-type]
-        raise _unsaveable(key, name, value)
-
-
-def _unsaveable(key: str, name: str, value: object, what: str = "") -> TypeError:
-    return TypeError(
-        f"key {key!r}: the metadata item {name!r} cannot be saved, as it has {what}{describe(value)}; "
-        "what can be are str, int, float (no nan or inf), bool, None, lists, and dicts with str keys"
-    )

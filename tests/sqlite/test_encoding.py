@@ -1,0 +1,297 @@
+"""Metadata as text: what is written comes back with its types, and nothing else is read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import uuid
+import zoneinfo
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latchstore import StoreFormatError
+from latchstore.contract.encoding import DEPTH, decode_metadata, encode_metadata
+from latchstore.contract.values import Entry, NestedEntry
+
+texts = st.text(st.characters(exclude_categories=()), max_size=5)
+names = texts | st.sampled_from(["$dict", "$tuple", "$", "a", "\ud800\udc00"])
+zones = st.one_of(
+    st.none(),
+    st.just(dt.UTC),
+    st.builds(
+        dt.timezone, st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)), st.text(max_size=3)
+    ),
+    st.sampled_from([zoneinfo.ZoneInfo("Europe/Berlin"), zoneinfo.ZoneInfo("UTC")]),
+)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.complex_numbers(),
+    texts,
+    st.binary(max_size=5),
+    st.dates(),
+    st.datetimes(timezones=zones, allow_imaginary=True),
+    st.builds(dt.datetime.replace, st.datetimes(), fold=st.sampled_from([0, 1])),
+    st.times(timezones=zones),
+    st.timedeltas(),
+    st.decimals().filter(lambda value: not value.is_snan()),  # it has no hash
+    st.uuids(),
+)
+hashables = st.recursive(
+    scalars,
+    lambda some: st.lists(some, max_size=3).map(tuple) | st.frozensets(some, max_size=3),
+    max_leaves=4,
+)
+values = st.recursive(
+    hashables | st.sets(hashables, max_size=3),
+    lambda some: st.one_of(
+        st.lists(some, max_size=3),
+        st.lists(some, max_size=3).map(tuple),
+        st.dictionaries(names | hashables, some, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal and of the same types, nan equal to nan and -0.0 not to 0.0."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return same([*one.items()], [*other.items()])
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, (set, frozenset)):
+        left = list(other)
+        for each in one:
+            found = next((place for place, held in enumerate(left) if same(each, held)), None)
+            if found is None:
+                return False
+            del left[found]
+        return not left
+    if isinstance(one, float):
+        return (math.isnan(one) and math.isnan(other)) or (one, math.copysign(1, one)) == (
+            other,
+            math.copysign(1, other),
+        )
+    if isinstance(one, complex):
+        return same((one.real, one.imag), (other.real, other.imag))
+    if isinstance(one, decimal.Decimal):
+        return str(one) == str(other)
+    if isinstance(one, (dt.datetime, dt.time)):
+        return (
+            one.replace(tzinfo=None) == other.replace(tzinfo=None)
+            and one.fold == other.fold
+            and same_zone(one.tzinfo, other.tzinfo)
+        )
+    return bool(one == other)
+
+
+def same_zone(one: dt.tzinfo | None, other: dt.tzinfo | None) -> bool:
+    return type(one) is type(other) and one == other and str(one) == str(other)
+
+
+@given(st.dictionaries(names, values, max_size=3))
+def test_what_is_written_comes_back(items: dict[str, Any]) -> None:
+    text = encode_metadata("k", Entry(items))
+    text.encode()  # SQLite holds it
+    found = decode_metadata(text)
+    assert same(dict(found), items)
+    assert encode_metadata("k", found) == text
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda some: (
+        st.lists(some, max_size=3)
+        | st.dictionaries(st.text(max_size=3).filter(lambda name: not name.startswith("$")), some, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), plain, max_size=3))
+def test_plain_json_stands_as_it_is(items: dict[str, Any]) -> None:
+    if list(items) != ["$dict"]:
+        assert encode_metadata("k", Entry(items)) == json.dumps(items)
+
+
+def test_the_text_is_as_documented() -> None:
+    items = {"t": (1, b"hi"), "$t": 1, "d": {"$a": 1}, "s": {2, 1}, "f": math.inf}
+    assert encode_metadata("k", Entry(items)) == (
+        '{"t": {"$tuple": [1, {"$bytes": "aGk="}]}, "$t": 1, "d": {"$dict": [["$a", 1]]}, '
+        '"s": {"$set": [1, 2]}, "f": {"$float": "inf"}}'
+    )
+
+
+def test_entries_that_can_be_changed_in_place_are_copied() -> None:
+    assert type(decode_metadata('{"a": {"$tuple": [1]}, "b": "x"}')) is Entry
+    assert type(decode_metadata('{"a": [1]}')) is NestedEntry
+
+
+def test_without_tags_an_object_is_a_dict() -> None:
+    assert decode_metadata('{"n": {"$tuple": [1]}}', tags=False) == {"n": {"$tuple": [1]}}
+    assert decode_metadata('{"$dict": [["a", 1]]}', tags=False) == {"$dict": [["a", 1]]}
+
+
+def test_decimals_do_not_depend_on_the_context() -> None:
+    value = decimal.Decimal("1E+40")
+    with decimal.localcontext() as context:
+        context.capitals = 0
+        text = encode_metadata("k", Entry(n=value))
+    assert decode_metadata(text) == {"n": value}
+    with decimal.localcontext() as context:
+        context.traps[decimal.InvalidOperation] = False
+        with pytest.raises(StoreFormatError):
+            decode_metadata('{"n": {"$decimal": "x"}}')
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Zone(dt.tzinfo):
+    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
+        raise AssertionError("a zone of the user's own was asked")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Colour.RED,
+        Text("x"),
+        bytearray(b"x"),
+        object(),
+        len,
+        [{"a": (Text("x"),)}],
+        {Text("x"): 1},
+        dt.datetime(2020, 1, 1, tzinfo=Zone()),
+        dt.time(1, tzinfo=Zone()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_other_types_are_refused(value: object) -> None:
+    with pytest.raises(
+        TypeError, match=r"key 'the key': the metadata item 'the item' .* what can be are str"
+    ):
+        encode_metadata("the key", Entry({"fine": 1, "the item": value}))
+
+
+def nested(depth: int, kind: type = list) -> Any:
+    return kind([nested(depth - 1, kind)]) if depth else kind()
+
+
+CIRCLE: list[Any] = []
+CIRCLE.extend([CIRCLE, CIRCLE])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [CIRCLE, nested(DEPTH), nested(DEPTH, tuple), {"a": nested(DEPTH - 1)}, [10**5000]],
+    ids=["circle", "lists", "tuples", "a dict of lists", "digits"],
+)
+def test_what_is_too_deep_or_too_long_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="key 'the key': the metadata item 'the item' cannot be stored"):
+        encode_metadata("the key", Entry({"the item": value}))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, frozenset])
+def test_the_deepest_comes_back(kind: type) -> None:
+    deepest = nested(DEPTH - 1, kind)
+    assert decode_metadata(encode_metadata("k", Entry(n=deepest))) == {"n": deepest}
+    assert decode_metadata(encode_metadata("k", Entry({"$dict": deepest}))) == {"$dict": deepest}
+
+
+HOSTILE = [
+    None,
+    b"{}",
+    7,
+    "",
+    "[]",
+    "null",
+    "{",
+    "{} {}",
+    '{"a": 1, "a": 2}',
+    '{"a": {"b": 1, "b": 2}}',
+    '{"a": NaN}',
+    '{"a": -Infinity}',
+    '{"a": 1e999}',
+    '{"a": ' + "9" * 5000 + "}",
+    '{"a": ' + "[" * 101 + "]" * 101 + "}",
+    '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    '{"a": ' + '{"$tuple": [' * 101 + "]}" * 101 + "}",
+    '{"a": ' + '{"$tuple": [' * 50_000 + "]}" * 50_000 + "}",
+    '{"$dict": 1}',
+    '{"$dict": [[1, 1]]}',
+    '{"$dict": [["a", 1], ["a", 2]]}',
+    '{"$dict": [["a"]]}',
+    '{"a": {"$dict": [[[], 1]]}}',
+    '{"a": {"$dict": {"x": 1}}}',
+    '{"a": {"$call": "os.system"}}',
+    '{"a": {"$": 1}}',
+    '{"a": {"$tuple": [1], "b": 1}}',
+    '{"a": {"$tuple": "xy"}}',
+    '{"a": {"$set": [1, 1.0]}}',
+    '{"a": {"$set": [[]]}}',
+    '{"a": {"$frozenset": {}}}',
+    '{"a": {"$bytes": "aGk"}}',
+    '{"a": {"$bytes": "aG k="}}',
+    '{"a": {"$bytes": "\\u00e4"}}',
+    '{"a": {"$bytes": "aGl="}}',
+    '{"a": {"$bytes": 5}}',
+    '{"a": {"$float": "1"}}',
+    '{"a": {"$float": "NaN"}}',
+    '{"a": {"$float": 1e999}}',
+    '{"a": {"$complex": [1, 2]}}',
+    '{"a": {"$complex": [1.0]}}',
+    '{"a": {"$str": ["a", "b"]}}',
+    '{"a": {"$date": "20200101"}}',
+    '{"a": {"$date": "2020-13-01"}}',
+    '{"a": {"$datetime": "2020-01-01"}}',
+    '{"a": {"$datetime": "2020-01-01T00:00:00Z"}}',
+    '{"a": {"$datetime": ["2020-01-01T00:00:00", 0, "../../etc/passwd"]}}',
+    '{"a": {"$datetime": ["2020-01-01T00:00:00", 0, "No/Where"]}}',
+    '{"a": {"$datetime": ["2020-01-01T00:00:00", 2, null]}}',
+    '{"a": {"$datetime": ["2020-01-01T00:00:00", 0, [[9, 0, 0]]]}}',
+    '{"a": {"$time": "25:00"}}',
+    '{"a": {"$timedelta": [1, 2]}}',
+    '{"a": {"$timedelta": [1e999, 0, 0]}}',
+    '{"a": {"$timedelta": [99999999999, 0, 0]}}',
+    '{"a": {"$timedelta": [0, 86400, 0]}}',
+    '{"a": {"$decimal": "1_0"}}',
+    '{"a": {"$decimal": "x"}}',
+    '{"a": {"$uuid": "x"}}',
+    '{"a": {"$uuid": "{12345678123456781234567812345678}"}}',
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_was_not_written_is_refused(text: object) -> None:
+    with pytest.raises(StoreFormatError, match="the metadata of 'the key' cannot be: "):
+        decode_metadata(text, "the key")
+
+
+def test_spaces_of_others_are_read() -> None:
+    assert decode_metadata(' {"a":1,\n"b" : {"$tuple":[ 2 ]}} ') == {"a": 1, "b": (2,)}
+
+
+def test_uuid_and_decimal_come_back() -> None:
+    items = {"u": uuid.UUID(int=5), "d": decimal.Decimal("-0.10"), "n": decimal.Decimal("sNaN")}
+    found = decode_metadata(encode_metadata("k", Entry(items)))
+    assert same(dict(found), items)

@@ -11,7 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
-from latchstore import DictMemoryStore, Transaction
+from latchstore import Transaction
+from latchstore.engine.transactional_store import TransactionalStore
 
 #: Seconds after which a wait in a test has failed.
 TIMEOUT = 20.0
@@ -24,12 +25,12 @@ class Actor:
 
     Parameters
     ----------
-    store : DictMemoryStore
+    store : TransactionalStore
     name : str
         Of the thread.
     """
 
-    def __init__(self, store: DictMemoryStore, name: str = "actor") -> None:
+    def __init__(self, store: TransactionalStore, name: str = "actor") -> None:
         self.store = store
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._blocks: list[Transaction] = []

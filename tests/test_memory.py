@@ -16,7 +16,6 @@ from latchstore import (
     DictMemoryStore,
     EventManager,
     LockTimeoutError,
-    Ordered,
     StoreSetEvent,
     TransactionError,
     get_event_manager,
@@ -33,21 +32,7 @@ from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.stores import TIMEOUT, fill
 from tests.contract.transactions import SharedTransactionContract, TransactionContract
 from tests.contract.writing import WritingContract
-
-#: Some of the metadata items that the contract's tests ask for.
-INDEXES = ("name", "number", "list", "kind", "shared")
-
-#: What some of the stores keep in order, beside a hashed index on one of them.
-ORDERED = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")))
-
-
-class MemoryStores:
-    """The store of each test in this module: without indexes, with some, and with some that are in order."""
-
-    @pytest.fixture(params=[(), INDEXES, ORDERED], ids=["plain", "indexed", "ordered"])
-    def store(self, request: pytest.FixtureRequest) -> Iterator[DictMemoryStore]:
-        with DictMemoryStore(EventManager(), indexes=request.param) as store:
-            yield store
+from tests.memory_stores import INDEXES, ORDERED, MemoryStores
 
 
 class TestReading(MemoryStores, ReadingContract): ...

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from latchstore import AbstractStore, DictMemoryStore, EventManager
+from latchstore.engine.transactional_store import TransactionalStore
 
 #: Seconds after which a wait in a test has failed.
 TIMEOUT = 30.0
@@ -30,6 +31,12 @@ class StoreContract:
         """A second store, of any kind."""
         with DictMemoryStore(EventManager()) as store:
             yield store
+
+    def check(self, store: TransactionalStore) -> None:
+        """Look whether nothing is left of blocks and snapshots that have ended.
+
+        Tests call it when they have ended all. A subclass looks at what its store can tell.
+        """
 
 
 def stream(data: bytes) -> io.BytesIO:

@@ -1,0 +1,37 @@
+"""The stores in memory that the contract is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from latchstore import DictMemoryStore, EventManager, Ordered
+from latchstore.engine.inspection import check_idle
+from latchstore.engine.transactional_store import TransactionalStore
+
+#: Some of the metadata items that the contract's tests ask for.
+INDEXES = ("name", "number", "list", "kind", "shared")
+
+#: What some of the stores keep in order, beside a hashed index on one of them.
+ORDERED = (
+    "kind",
+    *map(Ordered, ("name", "number", "list", "it", "due", "key", "created", "modified", "revision")),
+)
+
+
+class MemoryStores:
+    """The store of each test: without indexes, with some, and with some that are in order."""
+
+    @pytest.fixture(params=[(), INDEXES, ORDERED], ids=["plain", "indexed", "ordered"])
+    def store(self, request: pytest.FixtureRequest) -> Iterator[DictMemoryStore]:
+        with DictMemoryStore(EventManager(), indexes=request.param, history=100) as store:
+            yield store
+
+    def check(self, store: TransactionalStore) -> None:
+        """No block or snapshot is open, nothing of the past is pinned, and all structures agree."""
+        assert isinstance(store, DictMemoryStore)
+        facts = store.info()
+        assert (facts["snapshots"], facts["oldest_snapshot"]) == (0, 0.0)
+        assert (facts["pinned_entries"], facts["pinned_bytes"]) == (0, 0)
+        check_idle(store)

@@ -1,0 +1,12 @@
+"""`DictMemoryStore` keeps the contract of optimistic transactions."""
+
+from __future__ import annotations
+
+from tests.contract.optimistic import ConflictContract, OptimisticWritingContract
+from tests.memory_stores import MemoryStores
+
+
+class TestConflicts(MemoryStores, ConflictContract): ...
+
+
+class TestWriting(MemoryStores, OptimisticWritingContract): ...

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from latchstore import DictMemoryStore, EventManager
-from tests.snapshots.reads import fill
+from tests.contract.snapshots import fill
 
 
 @pytest.fixture

@@ -9,32 +9,12 @@ from typing import Any
 import pytest
 from readerwriterlock import rwlock
 
-from latchstore import DictMemoryStore, EventManager, Snapshot, SnapshotClosedError, StoreError
+from latchstore import DictMemoryStore, EventManager, Snapshot
 from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock
-from tests.schedules import in_another_thread, run_threads
-from tests.snapshots.reads import (
-    READS,
-    BrokenBlockError,
-    assert_nothing_pinned,
-    change_everything,
-    every_read,
-    fill,
-)
-
-
-@every_read
-def test_a_closed_snapshot_cannot_be_read(store: DictMemoryStore, read: str) -> None:
-    with store.snapshot() as view:
-        pass
-    with pytest.raises(
-        SnapshotClosedError, match=r"^<closed snapshot of revision 1> is used after it was closed$"
-    ):
-        READS[read][0](view)
-    with pytest.raises(SnapshotClosedError):
-        view.__enter__()
-    assert issubclass(SnapshotClosedError, StoreError)
-    assert_nothing_pinned(store)
+from tests.contract.snapshots import change_everything, fill
+from tests.schedules import in_another_thread
+from tests.snapshots.reads import assert_nothing_pinned
 
 
 def test_closing_twice_is_harmless(store: DictMemoryStore) -> None:
@@ -45,24 +25,6 @@ def test_closing_twice_is_harmless(store: DictMemoryStore) -> None:
     assert store.info()["snapshots"] == 1, "the second shares the first one's moment, and is open"
     assert len(second) == 3
     second.close()
-    assert_nothing_pinned(store)
-
-
-def test_its_state_is_told(store: DictMemoryStore) -> None:
-    view = store.snapshot()
-    assert (view.is_connected(), repr(view)) == (True, "<open snapshot of revision 1>")
-    view.connect()
-    view.disconnect()
-    assert view.is_connected()
-    view.close()
-    assert (view.is_connected(), repr(view)) == (False, "<closed snapshot of revision 1>")
-    assert view.revision == 1
-
-
-def test_an_error_in_its_block_closes_it(store: DictMemoryStore) -> None:
-    with pytest.raises(BrokenBlockError), store.snapshot() as view:
-        raise BrokenBlockError
-    assert not view.is_connected()
     assert_nothing_pinned(store)
 
 
@@ -124,24 +86,6 @@ def test_closing_in_the_middle_of_a_read_does_not_wait(lock_class: Any) -> None:
     table_of(store).read(in_another_thread, views[0].close)
     table_of(store).read(views[1].close)
     assert_nothing_pinned(store)
-
-
-def test_of_threads_that_close_a_snapshot_one_does(store: DictMemoryStore) -> None:
-    for _ in range(100):
-        kept, view = store.snapshot(), store.snapshot()
-        run_threads([view.close] * 4)
-        assert store.info()["snapshots"] == 1
-        kept.close()
-    assert_nothing_pinned(store)
-
-
-def test_a_snapshot_of_a_closed_store_can_be_read(store: DictMemoryStore) -> None:
-    view = store.snapshot()
-    store.close()
-    assert len(view) == 3
-    with store.snapshot() as another:
-        assert len(another) == 3
-    view.close()
 
 
 def test_a_snapshot_keeps_the_tables_of_its_store() -> None:

@@ -2,67 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-from typing import Any
-
 import pytest
 
-from latchstore import DictMemoryStore, EventManager, Snapshot
-from tests.schedules import in_another_thread
-from tests.snapshots.reads import assert_nothing_pinned, change_everything, whole
+from latchstore import DictMemoryStore
+from tests.contract.snapshots import BrokenBlockError, change_everything, whole
+from tests.schedules import in_another_thread, run_threads
+from tests.snapshots.reads import assert_nothing_pinned
 
 # -- many of them ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-def test_snapshots_of_different_moments_closed_in_any_order(order: tuple[int, ...]) -> None:
-    with DictMemoryStore(EventManager()) as store:
-        views: dict[int, Snapshot] = {}
-        copies: dict[int, dict[str, Any]] = {}
-        for number in range(4):
-            store.set("always", (b"%d" % number, {}))
-            store.from_bytes(f"key {number}", b"")
-            if number >= 2:
-                store.delete(f"key {number - 2}")
-            views[number], copies[number] = store.snapshot(), whole(store)
-        store.multiset_data(["always", "key 1", "key 3"], [b"last"] * 3)
-        store.delete("key 2")
-        for closed in order:
-            for number, view in views.items():
-                assert whole(view) == copies[number], number
-            views.pop(closed).close()
-            store.set("always", (b"after %d" % closed, {}))
-            assert store.info()["snapshots"] == len(views)
-        assert_nothing_pinned(store)
-
-
-def test_many_snapshots_at_random(store: DictMemoryStore) -> None:
-    chance = random.Random(7)
-    keys = [f"k{number}" for number in range(12)]
-    open_views: list[tuple[Snapshot, dict[str, Any]]] = []
-    for _ in range(1_500):
-        match chance.randrange(5):
-            case 0:
-                open_views.append((store.snapshot(), whole(store)))
-            case 1 if open_views:
-                view, _ = open_views.pop(chance.randrange(len(open_views)))
-                view.close()
-            case 2:
-                key = chance.choice(keys)
-                if store.exists(key):
-                    store.delete(key)
-            case _:
-                with store.transaction():
-                    for key in chance.sample(keys, chance.randint(1, 4)):
-                        store.set(key, (chance.randbytes(2), {"n": chance.randrange(3)}))
-        if open_views:
-            view, copy = chance.choice(open_views)
-            assert whole(view) == copy
-    for view, copy in open_views:
-        assert whole(view) == copy
-        view.close()
-    assert_nothing_pinned(store)
 
 
 def test_snapshots_of_one_moment_share_what_they_pin(store: DictMemoryStore) -> None:
@@ -140,3 +87,20 @@ def test_an_optimistic_transaction_is_counted_as_a_snapshot(store: DictMemorySto
     with store.transaction(optimistic=True):
         assert in_another_thread(store.info)["snapshots"] == 1
     assert_nothing_pinned(store)
+
+
+def test_of_threads_that_close_a_snapshot_one_does(store: DictMemoryStore) -> None:
+    for _ in range(100):
+        kept, view = store.snapshot(), store.snapshot()
+        run_threads([view.close] * 4)
+        assert store.info()["snapshots"] == 1
+        kept.close()
+    assert_nothing_pinned(store)
+
+
+def test_a_transaction_that_is_rolled_back_pins_nothing(store: DictMemoryStore) -> None:
+    with store.snapshot():
+        with pytest.raises(BrokenBlockError), store.transaction():  # noqa: PT012 (the block is the body)
+            change_everything(store)
+            raise BrokenBlockError
+        assert store.info()["pinned_entries"] == 0

@@ -11,8 +11,9 @@ from readerwriterlock import rwlock
 
 from latchstore import DictMemoryStore, EventManager
 from latchstore.engine.inspection import replace_entries, table_of
+from tests.contract.snapshots import READS, change_everything, every_read, fill, whole
 from tests.schedules import TIMEOUT, Actor, run_threads
-from tests.snapshots.reads import READS, assert_nothing_pinned, change_everything, every_read, fill, whole
+from tests.snapshots.reads import assert_nothing_pinned
 from tests.tables import Entries
 
 

@@ -1,7 +1,6 @@
 """A snapshot shows one commit, whole, as long as it is open."""
 
 # What raises is often the end of a block, so `pytest.raises` has to stand around more than one statement.
-# ruff: noqa: PT012
 
 from __future__ import annotations
 
@@ -9,111 +8,19 @@ import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from latchstore import (
-    AbstractReadOnlyStore,
-    AbstractStore,
     DictMemoryStore,
     EventManager,
     SnapshotClosedError,
 )
 from latchstore.engine import preimages
 from latchstore.engine.inspection import replace_entries, table_of
-from tests.snapshots.reads import (
-    READS,
-    BrokenBlockError,
-    assert_nothing_pinned,
-    change_everything,
-    every_read,
-    fill,
-    whole,
-)
-
-
-@every_read
-def test_reads_show_the_commit_it_was_opened_at(store: DictMemoryStore, read: str) -> None:
-    ask, answer = READS[read]
-    with store.snapshot() as view:
-        assert ask(view) == answer
-        change_everything(store)
-        assert ask(view) == answer
-        assert ask(store) != answer, "the change is one that can be seen"
-    assert_nothing_pinned(store)
-
-
-def test_to_file(store: DictMemoryStore, tmp_path: Path) -> None:
-    with store.snapshot() as view:
-        change_everything(store)
-        view.to_file("doc/1", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == b"one"
-
-
-def test_a_snapshot_of_an_empty_store_stays_empty() -> None:
-    with DictMemoryStore(EventManager()) as empty, empty.snapshot() as view:
-        fill(empty)
-        assert whole(view) == {}
-        assert view.revision == 0
-        for key in empty.glob("*"):
-            with pytest.raises(KeyError, match=key):
-                view.get(key)
-            with pytest.raises(KeyError, match=key):
-                view.multiget([key])
-
-
-def test_a_snapshot_is_read_only(store: DictMemoryStore) -> None:
-    with store.snapshot() as view:
-        assert isinstance(view, AbstractReadOnlyStore)
-        assert not isinstance(view, AbstractStore)
-        assert not hasattr(view, "set")
-        assert view.info()["readonly"] is True
-
-
-def test_what_is_handed_out_is_a_copy(store: DictMemoryStore) -> None:
-    with store.snapshot() as view:
-        view.get_metadata("image")["tags"].append("y")
-        next(iter(view.query(kind="image")))[1]["tags"].append("z")
-        assert view.get_metadata("image")["tags"] == ["x"]
-    assert store.get_metadata("image")["tags"] == ["x"]
-
-
-def test_keys_are_checked(store: DictMemoryStore) -> None:
-    with store.snapshot() as view:
-        with pytest.raises(TypeError, match="key must be a str"):
-            view.get(3)  # type: ignore[arg-type]
-        with pytest.raises(KeyError, match="none"):
-            view.get("none")
-
-
-@pytest.mark.parametrize("optimistic", [False, True], ids=["exclusive", "optimistic"])
-def test_opened_inside_a_transaction_it_shows_the_last_commit(
-    store: DictMemoryStore, optimistic: bool
-) -> None:
-    before = whole(store)
-    with store.transaction(optimistic=optimistic):
-        change_everything(store)
-        with store.snapshot() as view:
-            assert whole(view) == before
-            assert view.revision == 1
-            change_everything(store)
-            assert whole(view) == before
-        kept = store.snapshot()
-    assert whole(kept) == before
-    kept.close()
-    assert_nothing_pinned(store)
-
-
-def test_a_transaction_that_is_rolled_back_pins_nothing(store: DictMemoryStore) -> None:
-    before = whole(store)
-    with store.snapshot() as view:
-        with pytest.raises(BrokenBlockError), store.transaction():
-            change_everything(store)
-            raise BrokenBlockError
-        assert store.info()["pinned_entries"] == 0
-        assert whole(view) == before
+from tests.contract.snapshots import READS, change_everything
+from tests.snapshots.reads import assert_nothing_pinned
 
 
 class EntriesNotToBeGoneThrough(dict[str, Any]):

@@ -1,0 +1,12 @@
+"""`DictMemoryStore` keeps the contract of snapshots."""
+
+from __future__ import annotations
+
+from tests.contract.snapshots import ManySnapshotsContract, SnapshotContract
+from tests.memory_stores import MemoryStores
+
+
+class TestSnapshots(MemoryStores, SnapshotContract): ...
+
+
+class TestManySnapshots(MemoryStores, ManySnapshotsContract): ...

@@ -16,7 +16,6 @@ from latchstore import (
     CompactedError,
     DictMemoryStore,
     LockTimeoutError,
-    StoreSetEvent,
     Watch,
     WatchClosedError,
 )
@@ -28,25 +27,6 @@ from latchstore.engine.inspection import feed_of
 from tests.watches.reading import TIMEOUT, Strike, T, Ts, commit_of, new_buffer, read_all, taken_from
 
 # -- never in the way -----------------------------------------------------------------------------
-
-
-def test_a_watch_can_be_opened_beside_an_open_transaction(
-    store: DictMemoryStore, pool: ThreadPoolExecutor
-) -> None:
-    with store.transaction():
-        store.from_bytes("k", b"")
-        changes = pool.submit(store.watch).result(TIMEOUT)
-    assert read_all(changes) == [(1, "k")]
-
-
-def test_a_slow_listener_does_not_hold_up_a_watch(store: DictMemoryStore) -> None:
-    go_on = threading.Event()
-    store.event_manager.connect(StoreSetEvent, lambda event: go_on.wait(TIMEOUT))
-    with store.watch() as changes:
-        store.from_bytes("a", b"")
-        store.from_bytes("b", b"")
-        assert read_all(changes) == [(1, "a"), (2, "b")]
-    go_on.set()
 
 
 def test_a_writer_does_not_wait_for_a_thread_that_is_reading(

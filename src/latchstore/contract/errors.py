@@ -6,22 +6,38 @@ Python; what stands here is what only a store can get wrong.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 
 class StoreError(RuntimeError):
-    """The base of every error that a store raises of its own accord."""
+    """The base of every error that a store raises of its own accord.
+
+    Attributes
+    ----------
+    had_no_effect : bool
+        Of the class: whether the call that raised it has changed nothing and never will, so that it may be
+        made again. False: nobody knows, as when a commit was sent and its answer was lost. A class of your
+        own is False unless it says otherwise.
+    """
+
+    had_no_effect: ClassVar[bool] = False
 
 
-class AuthorizationError(StoreError):
+class _RefusedError(StoreError):
+    """The call was refused before it changed anything."""
+
+    had_no_effect: ClassVar[bool] = True
+
+
+class AuthorizationError(_RefusedError):
     """The credentials given to ``connect`` do not open this store (never raised by DictMemoryStore)."""
 
 
-class StoreClosedError(StoreError):
+class StoreClosedError(_RefusedError):
     """A change was attempted on a store that ``close()`` has shut; ``connect()`` opens it again."""
 
 
-class LockTimeoutError(StoreError, TimeoutError):
+class LockTimeoutError(_RefusedError, TimeoutError):
     """A lock did not come free in time; the message names who holds it, why and for how long."""
 
 
@@ -45,7 +61,7 @@ class FlushTimeoutError(StoreError, TimeoutError):
         return type(self), (self.args[0], self.pending, self.listener)
 
 
-class BackpressureError(StoreError, TimeoutError):
+class BackpressureError(_RefusedError, TimeoutError):
     """A writer was not let in, as ``max_pending_events`` were waiting for a listener; nothing was changed.
 
     Attributes
@@ -65,7 +81,7 @@ class BackpressureError(StoreError, TimeoutError):
         return type(self), (self.args[0], self.pending, self.listener)
 
 
-class StoreFormatError(StoreError, ValueError):
+class StoreFormatError(_RefusedError, ValueError):
     """A file that is to be loaded is damaged, is no store's, or has a format that is not known here."""
 
 
@@ -73,15 +89,15 @@ class DispatcherThreadError(StoreError):
     """``flush`` or ``close`` was called by a listener, which would wait for itself."""
 
 
-class WaitTimeoutError(StoreError, TimeoutError):
+class WaitTimeoutError(_RefusedError, TimeoutError):
     """What ``wait_for``, ``wait_for_key`` or a watch's ``get`` waited for has not happened in time."""
 
 
-class WatchClosedError(StoreError):
+class WatchClosedError(_RefusedError):
     """A change was read from a watch after it, or its store, was closed."""
 
 
-class CompactedError(StoreError):
+class CompactedError(_RefusedError):
     """``watch(since=...)`` named changes that the store's history does not have, or has no more.
 
     Attributes
@@ -108,15 +124,15 @@ class TransactionError(StoreError):
     """The base of what can go wrong with a transaction."""
 
 
-class TransactionClosedError(TransactionError):
+class TransactionClosedError(_RefusedError, TransactionError):
     """A transaction was used before its block began, after it ended, or entered a second time."""
 
 
-class WrongThreadError(TransactionError):
+class WrongThreadError(_RefusedError, TransactionError):
     """A transaction was used by another thread than the one that opened it."""
 
 
-class TransactionConflictError(TransactionError):
+class TransactionConflictError(_RefusedError, TransactionError):
     """What an optimistic transaction has read was changed by another before it could commit.
 
     Attributes
@@ -136,7 +152,7 @@ class TransactionConflictError(TransactionError):
         return type(self), (self.args[0], self.keys, self.tries)
 
 
-class RevisionMismatchError(StoreError):
+class RevisionMismatchError(_RefusedError):
     """A write with ``if_revision`` met another revision; nothing was changed.
 
     Attributes
@@ -160,11 +176,11 @@ class RevisionMismatchError(StoreError):
         return type(self), (self.key, self.expected, self.actual)
 
 
-class SnapshotClosedError(StoreError):
+class SnapshotClosedError(_RefusedError):
     """A snapshot was used after it was closed."""
 
 
-class _ValueOfKeyError(StoreError):
+class _ValueOfKeyError(_RefusedError):
     """Something is wrong with the value of a key."""
 
     def __init__(self, key: str, message: str) -> None:
@@ -194,23 +210,23 @@ class KeptByReferenceError(_ValueOfKeyError, TypeError):
     """
 
 
-class EntryTooLargeError(StoreError, ValueError):
+class EntryTooLargeError(_RefusedError, ValueError):
     """A value weighs more than the whole cache may; nothing was changed."""
 
 
-class LoadTimeoutError(StoreError, TimeoutError):
+class LoadTimeoutError(_RefusedError, TimeoutError):
     """Another thread was still loading a key when the time to wait for it was over; it goes on loading."""
 
 
-class RecursiveLoadError(StoreError):
+class RecursiveLoadError(_RefusedError):
     """Waiting for the load of a key would never end, as that load waits for this thread."""
 
 
-class QueueClosedError(StoreError):
+class QueueClosedError(_RefusedError):
     """A job was put into a work queue that was closed."""
 
 
-class JobExistsError(StoreError):
+class JobExistsError(_RefusedError):
     """A job was put with a key that a job of the queue has; nothing was changed.
 
     Attributes
@@ -238,7 +254,7 @@ class JobExistsError(StoreError):
         return type(self), (self.queue, self.key, self.state)
 
 
-class LeaseLostError(StoreError):
+class LeaseLostError(_RefusedError):
     """A worker was to end a job that is not its own any more; nothing was changed.
 
     Its lease had run out and the job was given to another worker, or the job was ended, replaced or deleted.

@@ -20,7 +20,7 @@ from typing import Literal
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.controlled import Laboratory
-from latchstore.stress.factories import Factory, PlanError, checked_factory
+from latchstore.stress.factories import Factory, PlanError, checked_factory, shared_stores
 from latchstore.stress.faults import Fault
 from latchstore.stress.figures import Figures, OperationFigures, together
 from latchstore.stress.history import History, environment
@@ -82,6 +82,10 @@ class Plan:
         Whether a schedule that fails is made small.
     modules : sequence of str
         Names of the modules within which threads change; the packages of the store if there is none.
+    processes : int
+        How many processes have so many threads each; more than one only of native schedules.
+    timeout : float
+        Seconds after which a round of threads of the system is given up.
     """
 
     workloads: Sequence[Workload]
@@ -97,6 +101,8 @@ class Plan:
     preemptions: int = 1
     shrink: bool = True
     modules: Sequence[str] = ()
+    processes: int = 1
+    timeout: float = 300.0
 
     @property
     def operations_each(self) -> int:
@@ -105,7 +111,7 @@ class Plan:
             return self.length
         if self.schedule == "native":
             total = _ROUND if self.operations is None else min(_ROUND, self.operations)
-            return -(-total // self.threads)
+            return -(-total // (self.threads * self.processes))
         return 2 if self.schedule == "exhaustive" else 3
 
     def command(self, *, seed: int, workloads: Sequence[str]) -> str:
@@ -117,6 +123,8 @@ class Plan:
         if self.store != OUR_STORE:
             words += ["--store", self.store]
         words += ["--workload", ",".join(workloads), "--schedule", self.schedule]
+        if self.processes > 1:
+            words += ["--processes", str(self.processes)]
         words += ["--threads", str(self.threads), "--length", str(self.operations_each)]
         words += ["--seed", str(seed)]
         if self.schedule != "exhaustive":
@@ -162,7 +170,9 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     progress : callable
         Called now and then.
     """
-    check_faults(plan.faults, plan.schedule)
+    check_faults(plan.faults, plan.schedule, plan.processes)
+    if plan.processes > 1:
+        shared_stores(factory, plan.store)
     checked_factory(factory, plan.faults)
     if plan.schedule == "native":
         return _run_native(plan, factory, progress)
@@ -171,7 +181,8 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     return _run_search(plan, plan.schedule, factory, progress)
 
 
-#: What each kind of schedule has: threads under control, threads of the system.
+#: What each kind of schedule has: threads under control, threads of the system. With several processes it is
+#: threads of the system in each of them.
 _PARTS: dict[str, set[str]] = {
     "native": {"native"},
     "mixed": {"native", "controlled"},
@@ -180,15 +191,17 @@ _PARTS: dict[str, set[str]] = {
 
 
 def _parts_for(fault: type[Fault]) -> set[str]:
-    return {part for part in ("native", "controlled") if getattr(fault, part)}
+    return {part for part in ("native", "controlled", "processes") if getattr(fault, part)}
 
 
-def check_faults(faults: Sequence[type[Fault]], schedule: ScheduleKind) -> None:
+def check_faults(faults: Sequence[type[Fault]], schedule: ScheduleKind, processes: int = 1) -> None:
     """Raise PlanError if a kind of schedule cannot have one of the faults, or not all of them at once."""
+    parts = {"processes"} if processes > 1 else _PARTS[schedule]
     for fault in faults:
-        if not (_parts_for(fault) & _PARTS[schedule]):
-            raise PlanError(f"fault {fault.name!r} does not work with --schedule {schedule}")
-    if not _PARTS[schedule].intersection(*map(_parts_for, faults)):
+        if not (_parts_for(fault) & parts):
+            where = f"--schedule {schedule}" if processes == 1 else f"--processes {processes}"
+            raise PlanError(f"fault {fault.name!r} does not work with {where}")
+    if not parts.intersection(*map(_parts_for, faults)):
         raise PlanError(f"no schedule has all of these faults: {', '.join(each.name for each in faults)}")
 
 
@@ -335,7 +348,8 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
         seed = seed_of(plan.seed, number)
         workloads = crews[number % len(crews)]
         share = clock.left() / max(1, len(crews) - number)
-        history, problems, marks, order = _native_round(plan, workloads, factory, seed, share)
+        run_round = _round_of_processes if plan.processes > 1 else _native_round
+        history, problems, marks, order = run_round(plan, workloads, factory, seed, share)
         for edge in order.edges():
             edges.setdefault((edge.held, edge.taken), edge)
         if _gil_enabled() != gil:
@@ -394,6 +408,7 @@ def _native_round(
                 seed=seed,
                 switch_interval=plan.switch_interval,
                 faults=faults,
+                timeout=plan.timeout,
                 seconds=_BEGINNING * seconds,
             )
             store.close()
@@ -409,6 +424,33 @@ def _native_round(
     if circle is not None:
         problems.append(circle)
     return history, problems, marks, order
+
+
+def _round_of_processes(
+    plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int, seconds: float
+) -> tuple[History, list[Problem], list[Mark], LockOrder]:
+    """Run one store in several processes for a while, so that it is checked in about so many seconds."""
+    # Loaded when used: nobody else needs multiprocessing.
+    from latchstore.stress.processes.round import ProcessRound
+
+    run = ProcessRound(
+        shared_stores(factory, plan.store),
+        workloads,
+        plan.processes,
+        plan.threads,
+        plan.operations_each,
+        seed,
+        plan.switch_interval,
+        plan.faults,
+        None if seconds == inf else _BEGINNING * seconds,
+        plan.timeout,
+    )
+    try:
+        history = run.run()
+    except Exception:
+        history = History(())
+        run.problems.append(raised("crash", "outside of all operations"))
+    return history, run.problems, run.marks, LockOrder()
 
 
 def _verdicts(workloads: Sequence[Workload], history: History) -> dict[str, dict[str, Verdict]]:

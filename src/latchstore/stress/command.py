@@ -11,7 +11,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Progress, carry_out, check_faults
+from latchstore.stress.campaign import (
+    OUR_STORE,
+    SCHEDULES,
+    Outcome,
+    Plan,
+    Progress,
+    ScheduleKind,
+    carry_out,
+    check_faults,
+)
 from latchstore.stress.escaping import visible
 from latchstore.stress.factories import PlanError, checked_factory, named_object, store_factory
 from latchstore.stress.faults import FAULTS
@@ -46,11 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedules, --seed, --report, --junit, --history and --json",
     )
     parser.add_argument("--schedules", type=_positive, metavar="N", help="of --test: how many at the most")
-    parser.add_argument("--store", default=OUR_STORE, metavar="MODULE:CLASS", help="default: %(default)s")
+    parser.add_argument(
+        "--store",
+        default=OUR_STORE,
+        metavar="MODULE:CLASS",
+        help="a class or a function that makes stores, or what tells how processes share one; sqlite is "
+        "latchstore.SqliteStore in a file of its own; default: %(default)s",
+    )
     parser.add_argument(
         "--workload", default="all", metavar="NAMES", help=f"a list with commas, or all (default): {names}"
     )
-    parser.add_argument("--threads", type=_positive, help="default: 3, of native 4, of exhaustive 2")
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="so many processes, on one store that says how they share it, with native threads each",
+    )
+    parser.add_argument(
+        "--threads", type=_positive, help="default: 3, of native 4, of exhaustive and of each process 2"
+    )
     parser.add_argument("--seconds", type=float, help="how long; default: 10 without --ops")
     parser.add_argument("--ops", type=_positive, metavar="N", help="how many operations, all in all")
     parser.add_argument(
@@ -60,9 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        default="mixed",
         help="random, pct: one thread at a time, changed at bytecodes, at random or by priorities. native: "
-        "threads of the system, which switch when they like. mixed: all three (default). exhaustive: all "
+        "threads of the system, which switch when they like. mixed: all three (default, of processes "
+        "native). exhaustive: all "
         "schedules of one thread at a time with a bounded number of preemptions",
     )
     parser.add_argument(
@@ -93,6 +117,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--faults", default="", metavar="NAMES", help=f"a list with commas, of: {', '.join(FAULTS)}"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="of native and of processes: after that a round counts as hanging; default: %(default)g",
     )
     parser.add_argument("--report", metavar="FILE.html", help="write a report for a browser")
     parser.add_argument("--history", metavar="FILE", help="write the last history, or the one that failed")
@@ -162,7 +193,9 @@ def _told(arguments: argparse.Namespace, text: str, result: Result) -> int:
 
 
 def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) -> Plan:
-    schedule = arguments.schedule
+    schedule: ScheduleKind = arguments.schedule or ("native" if arguments.processes > 1 else "mixed")
+    if arguments.processes > 1 and schedule != "native":
+        raise PlanError(f"--processes {arguments.processes} cannot have --schedule {schedule}, only native")
     seconds = arguments.seconds
     if seconds is None and arguments.ops is None and schedule != "exhaustive":
         seconds = 10.0
@@ -174,7 +207,7 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         raise PlanError("--seconds and --ops: say one of the two")
     faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
     # Before it is told which workloads are left out: an error is the only line.
-    check_faults([FAULTS[name] for name in faults], schedule)
+    check_faults([FAULTS[name] for name in faults], schedule, arguments.processes)
     all_workloads = arguments.workload == "all"
     names = list(WORKLOADS) if all_workloads else _names(arguments.workload, WORKLOADS, "--workload")
     workloads = [WORKLOADS[name]() for name in names]
@@ -188,11 +221,13 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         workloads = [workload for workload in workloads if workload.name not in left_out]
     if not workloads:
         raise PlanError(f"store {arguments.store!r} can do what no workload needs")
+    if arguments.processes > 1:
+        workloads = _between_processes(workloads, all_workloads)
     workloads = _bearing(workloads, faults, all_workloads)
     return Plan(
         workloads,
         arguments.store,
-        arguments.threads or {"native": 4, "exhaustive": 2}.get(schedule, 3),
+        arguments.threads or _threads_of(schedule, arguments.processes),
         seconds,
         arguments.ops,
         arguments.seed or 0,
@@ -203,7 +238,24 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         arguments.preemptions,
         not arguments.no_shrink,
         [name.strip() for name in arguments.within.split(",") if name.strip()],
+        arguments.processes,
+        arguments.timeout,
     )
+
+
+def _threads_of(schedule: str, processes: int) -> int:
+    """Return how many threads there are if nobody says."""
+    return 2 if processes > 1 else {"native": 4, "exhaustive": 2}.get(schedule, 3)
+
+
+def _between_processes(workloads: list[Workload], all_workloads: bool) -> list[Workload]:
+    """Return the workloads that threads of several processes can do."""
+    left_out = [each.name for each in workloads if not each.between_processes]
+    if left_out and not all_workloads:
+        raise PlanError(f"several processes cannot do these workloads: {', '.join(left_out)}")
+    if left_out:
+        print(f"left out, as several processes cannot do them: {', '.join(left_out)}", file=sys.stderr)
+    return [each for each in workloads if each.between_processes]
 
 
 def _bearing(workloads: list[Workload], faults: Sequence[str], all_workloads: bool) -> list[Workload]:

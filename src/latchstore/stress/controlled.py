@@ -22,7 +22,7 @@ from latchstore.stress.scope import Scope
 from latchstore.stress.tasks import Task, Turn, current_task
 from latchstore.stress.tracebacks import raised
 from latchstore.stress.verdict import Verdict
-from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare, store_for
+from latchstore.stress.workloads import Action, RolledBackError, Workload, outcome_of, prepare, store_for
 
 #: How often each fault that acts by itself does so in one run.
 _DISTURBANCES = 3
@@ -272,8 +272,9 @@ class _Cast:
             self._open[number] = (action, begin)
             result = action.run(store)
             end = self._stage.tick()
-        except (RolledBackError, StoreError):
-            outcome, end = "fail", self._stage.tick()
+        except (RolledBackError, StoreError) as error:
+            outcome = outcome_of(error)
+            end = self._stage.tick() if outcome == "fail" else None
         except InjectedError:
             outcome = "info"
             task = current_task()

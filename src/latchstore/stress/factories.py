@@ -1,4 +1,4 @@
-"""What makes the stores of a run: a class or a function, found by its name.
+"""What makes the stores of a run: a class, a function, or what several processes share; found by its name.
 
 Thread safety: used by one thread.
 """
@@ -6,14 +6,25 @@ Thread safety: used by one thread.
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
 
 from latchstore.contract.store import AbstractStore
 from latchstore.delivery.event_manager import EventManager
 from latchstore.stress.faults import Fault
+from latchstore.stress.processes.shared import (
+    FileStores,
+    PrivateStores,
+    SharedStores,
+    is_shared,
+    takes_event_manager,
+)
+
+#: What stands for `SqliteStore`, in a file of the harness's own.
+SQLITE = "sqlite"
+
+_SQLITE_STORE = "latchstore:SqliteStore"
 
 Factory = Callable[..., AbstractStore]
 
@@ -23,15 +34,31 @@ class PlanError(ValueError):
 
 
 def store_factory(name: str) -> Factory:
-    """Return what makes a store that is named as ``"module:Class"``.
+    """Return what makes a store that is named as ``"module:Class"``, or ``"sqlite"``.
 
     Raises
     ------
     PlanError
         If there is no such thing, or it makes no store.
     """
-    factory = named_object(name, "store")
+    factory = named_object(_SQLITE_STORE if name == SQLITE else name, "store")
     return factory_of(factory, name)
+
+
+def shared_stores(factory: Factory, name: str) -> SharedStores:
+    """Return how several processes use what a factory makes.
+
+    Raises
+    ------
+    PlanError
+        If nothing says how.
+    """
+    if isinstance(factory, PrivateStores):
+        return factory.stores
+    raise PlanError(
+        f"store {name!r} cannot be used by several processes: it needs create, attach and destroy, see "
+        "docs/stress-over-processes.md"
+    )
 
 
 def named_object(name: str, what: str) -> Any:
@@ -59,10 +86,22 @@ def named_object(name: str, what: str) -> Any:
 
 
 def factory_of(factory: object, name: str) -> Factory:
-    """Return what makes stores by a class or a function, whose name is for messages."""
+    """Return what makes stores by a class, a function or `SharedStores`, whose name is for messages."""
+    if is_shared(factory):
+        return PrivateStores(factory)
+    if _is_sqlite(factory):
+        return PrivateStores(FileStores(factory))
     if not callable(factory):
         raise PlanError(f"store {name!r} is not callable, got {type(factory).__qualname__}")
     return _Factory(factory, name)
+
+
+def _is_sqlite(factory: object) -> TypeGuard[type[AbstractStore]]:
+    """Tell whether something is `SqliteStore` or derives from it, without loading SQLite for others."""
+    return isinstance(factory, type) and any(
+        each.__name__ == "SqliteStore" and each.__module__.startswith("latchstore.")
+        for each in factory.__mro__
+    )
 
 
 class _Factory:
@@ -73,7 +112,7 @@ class _Factory:
         self._name = name
         # What Scope looks for the code under test by.
         self.__wrapped__ = factory
-        self._takes_event_manager = "event_manager" in _parameters(factory)
+        self._takes_event_manager = takes_event_manager(factory)
 
     def __call__(self, **options: object) -> AbstractStore:
         if self._takes_event_manager:
@@ -86,13 +125,6 @@ class _Factory:
                 f"{type(store).__qualname__}"
             )
         return store
-
-
-def _parameters(factory: Callable[..., object]) -> Collection[str]:
-    try:
-        return inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return ()  # written in C, perhaps
 
 
 def checked_factory(factory: Factory, faults: Sequence[type[Fault]]) -> None:

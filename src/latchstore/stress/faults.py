@@ -19,6 +19,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 from latchstore.contract.errors import LockTimeoutError, StoreError
 from latchstore.contract.events import StoreModificationEvent
 from latchstore.contract.store import AbstractStore
@@ -63,8 +68,12 @@ class Fault:
     #: Whether native threads may have locks that write down their order. Those are written in Python, so an
     #: exception from outside may leave them taken, which leaves the system's own free.
     recorded: ClassVar[bool] = True
+    #: Whether it works in each of several processes.
+    processes: ClassVar[bool] = True
     #: Arguments that the store is made with.
     options: ClassVar[Mapping[str, Any]] = {}
+    #: Errors that are no StoreErrors and that it has a store raise.
+    errors: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self, seed: int, note: Callable[[str], None]) -> None:
         self.chance: random.Random = random.Random(f"{self.name} {seed}")  # noqa: S311 (nothing secret)
@@ -102,6 +111,7 @@ class Exceptions(Fault):
 
     name = "exceptions"
     native = False
+    processes = False
 
     def check_of_error(self, checks: int) -> int:
         """Return at which of the places of the run where exceptions may come this one does."""
@@ -288,6 +298,45 @@ class _Garbage:
             return  # in the middle of a commit of its own thread: it is told so, and does not wait
 
 
+class Kill(Fault):
+    """Processes that are killed (SIGKILL) in the middle of an operation, each replaced by another one.
+
+    The parent of the processes does it, see ``processes/team.py``.
+    """
+
+    name = "kill"
+    native = False
+    controlled = False
+
+
+class FullDisk(Fault):
+    """A limit on the size of files (RLIMIT_FSIZE), as if the disk were full for some milliseconds.
+
+    Writes behind the limit fail with EFBIG; Python ignores the signal SIGXFSZ, which would end the process.
+    Each process has a limit of its own.
+    """
+
+    name = "disk-full"
+    controlled = False
+    #: Nobody knows whether what could not be written was written after all.
+    errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
+    #: What files are limited to, at the most.
+    _most = 2**18
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        if resource is None:
+            return False
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.note(self.name)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.chance.randrange(self._most), hard))
+        try:
+            time.sleep(self.chance.uniform(0.001, 0.01))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        time.sleep(self.chance.uniform(0.001, 0.02))
+        return True
+
+
 class Forks(Fault):
     """Processes that are forked at any moment, and use their copy of the store."""
 
@@ -340,6 +389,8 @@ FAULTS: dict[str, type[Fault]] = {
         Timeouts,
         Closing,
         Collector,
+        Kill,
+        FullDisk,
         Forks,
     )
 }

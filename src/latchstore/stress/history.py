@@ -170,9 +170,9 @@ class History:
         yield json.dumps({"type": "header", "format": FORMAT, **self.header})
         records: list[tuple[int, int, dict[str, Any]]] = []
         for number, operation in enumerate(self.operations):
-            records.append((operation.begin, 0, _invoke(number, operation)))
+            records.append((operation.begin, 0, invoke_record(number, operation)))
             if operation.end is not None:
-                records.append((operation.end, 1, _return(number, operation)))
+                records.append((operation.end, 1, return_record(number, operation)))
         # At one time beginnings come first: such operations overlap.
         records.sort(key=lambda record: record[:2])
         for _, _, record in records:
@@ -188,10 +188,14 @@ class History:
             If it is none; the message names the file and the line.
         """
         with open(path, encoding="utf-8") as file:
-            return cls._parsed(file, os.fspath(path))
+            return cls.parse(file, os.fspath(path))
 
     @classmethod
-    def _parsed(cls, lines: Iterable[str], name: str) -> History:
+    def parse(cls, lines: Iterable[str | bytes], name: str) -> History:
+        """Read lines as `read` does, of a file of that name.
+
+        Records of several threads may come in any order, but each beginning before its end.
+        """
         header: dict[str, Any] | None = None
         begun: dict[int, dict[str, Any]] = {}
         done: list[Operation] = []
@@ -210,13 +214,14 @@ class History:
                 else:
                     raise ValueError(f"unknown type {kind!r}")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise HistoryError(f"{name}, line {number}: {error!r} in {line.strip()[:60]!r}") from error
+                raise HistoryError(f"{name}, line {number}: {error!r} in {line[:60].strip()!r}") from error
         if header is None:
             raise HistoryError(f"{name} is empty")
         return cls([*done, *(_operation(record, None, "info") for record in begun.values())], header)
 
 
-def _invoke(number: int, operation: Operation) -> dict[str, Any]:
+def invoke_record(number: int, operation: Operation) -> dict[str, Any]:
+    """Return the record of a beginning."""
     record = {
         "type": "invoke",
         "id": number,
@@ -231,7 +236,8 @@ def _invoke(number: int, operation: Operation) -> dict[str, Any]:
     return record
 
 
-def _return(number: int, operation: Operation) -> dict[str, Any]:
+def return_record(number: int, operation: Operation) -> dict[str, Any]:
+    """Return the record of an end."""
     record = {"type": operation.outcome, "id": number, "result": operation.result, "time": operation.end}
     if operation.revision is not None:
         record["revision"] = operation.revision

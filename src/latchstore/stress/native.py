@@ -16,12 +16,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
+from typing import Protocol
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
-from latchstore.stress.workloads import Action, RolledBackError, Workload, prepare
+from latchstore.stress.workloads import Action, RolledBackError, Workload, outcome_of, prepare
 
 #: Seconds after which an exception that one thread sets in another has come, or has been dropped.
 _DROPPED_AFTER = 1.0
@@ -43,6 +44,26 @@ class WorkerError(Exception):
 
 class HangError(WorkerError):
     """The threads of a run do not end."""
+
+
+class Log(Protocol):
+    """Is told of each operation as it begins and ends, by the thread that does it."""
+
+    def begun(self, thread: int, action: Action, begin: int) -> None:
+        """Be told before an action is run."""
+
+    def ended(self, operation: Operation) -> None:
+        """Be told of an operation whose end is known; others stay begun."""
+
+
+class _NoLog:
+    """What is written down stays in the process."""
+
+    def begun(self, thread: int, action: Action, begin: int) -> None:
+        pass
+
+    def ended(self, operation: Operation) -> None:
+        pass
 
 
 def run_native(
@@ -79,7 +100,7 @@ def run_native(
     Raises
     ------
     WorkerError
-        If a thread met an error that is no StoreError.
+        If a thread met an error that is no StoreError, and that no fault leads to.
     HangError
         If the threads do not end in time.
     """
@@ -87,7 +108,7 @@ def run_native(
         prepare(workload, store)
     for fault in faults:
         fault.prepare(store)
-    crew = _Crew(store, workloads, faults, threads, operations, seed)
+    crew = Crew(store, workloads, faults, [operations] * threads, seed)
     header = {
         **environment(),
         "seed": seed,
@@ -96,7 +117,7 @@ def run_native(
         "workloads": [workload.name for workload in workloads],
     }
     try:
-        with _switching_after(switch_interval):
+        with switching_after(switch_interval):
             crew.work(timeout, seconds)
     except WorkerError as error:
         error.history = History(crew.operations(), header)
@@ -107,19 +128,50 @@ def run_native(
     return History(crew.operations(), {**header, "facts": facts})
 
 
-class _Crew:
-    """The threads of one run."""
+class Crew:
+    """The threads of one run, or of one of its processes.
+
+    Parameters
+    ----------
+    store : AbstractStore
+    workloads : sequence of Workload
+    faults : sequence of Fault
+    lengths : sequence of int
+        How many operations each thread does.
+    seed : int
+    first : int
+        The number of the first thread.
+    stride : int, optional
+        How many threads there can be in all; by default those of the crew.
+    log : Log, optional
+        What is told of each operation.
+
+    Attributes
+    ----------
+    written : list of lists of Operation
+        Those of each thread.
+    """
 
     def __init__(
         self,
         store: AbstractStore,
         workloads: Sequence[Workload],
         faults: Sequence[Fault],
-        threads: int,
-        operations: int,
+        lengths: Sequence[int],
         seed: int,
+        *,
+        first: int = 0,
+        stride: int | None = None,
+        log: Log | None = None,
     ) -> None:
+        threads = len(lengths)
         self._store = store
+        self._first = first
+        self._stride = stride or threads
+        self._log: Log = log or _NoLog()
+        # Of an error that a fault leads to nobody knows what it has left.
+        expected = (each for fault in faults for each in fault.errors)
+        self._expected: tuple[type[Exception], ...] = (RolledBackError, StoreError, *expected)
         self._workloads = workloads
         self._faults = faults
         self._seed = seed
@@ -127,7 +179,7 @@ class _Crew:
         # What each thread is doing: its action, and since when.
         self._open: list[tuple[Action, int] | None] = [None] * threads
         # How many actions each thread has yet to do.
-        self._left = [operations] * threads
+        self._left = list(lengths)
         # Whether each thread has an exception from outside to deal with.
         self._interrupted = [False] * threads
         self._chance = random.Random(seed)  # noqa: S311 (nothing secret)
@@ -147,7 +199,7 @@ class _Crew:
 
     def operations(self) -> Iterator[Operation]:
         """Return what was written down, and what is still under way."""
-        for thread, (written, begun) in enumerate(zip(self.written, self._open, strict=True)):
+        for thread, (written, begun) in enumerate(zip(self.written, self._open, strict=True), self._first):
             yield from written
             if begun is not None and not (written and written[-1].begin == begun[1]):
                 yield _operation(thread, begun[0], None, begun[1], None, "info")
@@ -170,7 +222,7 @@ class _Crew:
             raise HangError(f"after {timeout:g} s these threads have not ended: {', '.join(stuck)}")
 
     def _work(self, number: int) -> None:
-        source = number
+        source = self._first + number
         turns = self._turns(source)
         self._barrier.wait()
         while self._has_left(number) or self._interrupted[number]:
@@ -182,7 +234,7 @@ class _Crew:
             except StopIteration:
                 # An exception from outside has ended what gives the actions. Those of a thread that is not
                 # there come next, as each value is to be written once.
-                source += len(self._workers)
+                source += self._stride
                 turns = self._turns(source)
             except InjectedError:
                 self._note_broken_off(number)
@@ -211,7 +263,7 @@ class _Crew:
                 _set_exception(threading.get_ident(), None)
                 self._interrupted[number] = False
 
-    def _do(self, action: Action, thread: int) -> None:
+    def _do(self, action: Action, number: int) -> None:
         """Do one action and write it down."""
         store = self._store
         for fault in self._faults:
@@ -220,22 +272,27 @@ class _Crew:
         result = None
         begin = time.monotonic_ns()
         # Known before it runs, as an exception from outside may come before it can be written down.
-        self._open[thread] = (action, begin)
+        self._open[number] = (action, begin)
+        self._log.begun(self._first + number, action, begin)
+        end: int | None = None
         try:
             result = action.run(store)
-        except (RolledBackError, StoreError):
-            # Refused: a lock that did not come free, a conflict. Such a call must have changed nothing.
-            outcome = "fail"
-        end = time.monotonic_ns()
-        self.written[thread].append(_operation(thread, action, result, begin, end, outcome))
-        self._open[thread] = None
+        except self._expected as error:
+            outcome = outcome_of(error)
+        if outcome != "info":
+            end = time.monotonic_ns()
+        operation = _operation(self._first + number, action, result, begin, end, outcome)
+        if end is not None:
+            self._log.ended(operation)
+        self.written[number].append(operation)
+        self._open[number] = None
 
-    def _note_broken_off(self, thread: int) -> None:
+    def _note_broken_off(self, number: int) -> None:
         """Write down the operation that an exception from outside has ended: nobody knows how."""
-        begun, self._open[thread] = self._open[thread], None
-        written = self.written[thread]
+        begun, self._open[number] = self._open[number], None
+        written = self.written[number]
         if begun is not None and not (written and written[-1].begin == begun[1]):
-            written.append(_operation(thread, begun[0], None, begun[1], None, "info"))
+            written.append(_operation(self._first + number, begun[0], None, begun[1], None, "info"))
 
     def interrupt(self, error: type[BaseException]) -> bool:
         """Raise something in one of the workers that are busy, unless it has not dealt with the last."""
@@ -255,7 +312,7 @@ class _Crew:
         try:
             self._barrier.wait()
             self._go_on_disturbing(fault)
-        except StoreError:
+        except self._expected:
             return  # refused, as all others may be
         except BaseException as error:
             self._errors.append(error)
@@ -289,7 +346,8 @@ def _join(threads: Sequence[threading.Thread], deadline: float) -> None:
 
 
 @contextmanager
-def _switching_after(seconds: float | None) -> Iterator[None]:
+def switching_after(seconds: float | None) -> Iterator[None]:
+    """Have the interpreter change threads after so many seconds, if they are given."""
     before = sys.getswitchinterval()
     if seconds is not None:
         sys.setswitchinterval(seconds)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
-from latchstore.stress.history import AFTER, History, Operation
+from latchstore.stress.history import AFTER, History, Operation, Outcome
 from latchstore.stress.verdict import Verdict
 
 #: How many threads share the keys of a workload that a search has to check: how long a search takes depends
@@ -29,6 +29,18 @@ _TRIES = 100
 
 class RolledBackError(Exception):
     """Raised by a workload in the middle of a transaction, which must leave nothing behind."""
+
+    #: As that of a `StoreError`.
+    had_no_effect: ClassVar[bool] = True
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Return how an operation has ended that has raised an error.
+
+    It has failed only if the class of the error says that such a call changes nothing. Of all others nobody
+    knows: it may have had its effect, have it later, or never.
+    """
+    return "fail" if getattr(error, "had_no_effect", False) else "info"
 
 
 class Action(Protocol):
@@ -68,8 +80,29 @@ class Workload(Protocol):
     def left_out_with(self) -> Collection[str]:
         """The faults with which it is left out, as they break what it uses itself beside the store."""
 
+    @property
+    def between_processes(self) -> bool:
+        """Whether threads of several processes can do it: it keeps nothing that all of them need."""
+
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
+
+    def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
+        """Return what another process needs to join in, as JSON knows it, after `prepare`.
+
+        Parameters
+        ----------
+        threads : range
+            The numbers of its threads.
+        before : sequence of sequences of Operation
+            For each of them what others have done in its place, in processes that were killed.
+        """
+
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """Get ready in another process, with what was handed over, on what `prepare` has got ready."""
+
+    def detach(self, store: AbstractStore) -> Any:
+        """Return what the check needs of this process, as JSON knows it, when all threads have ended."""
 
     def prepare(self, store: AbstractStore) -> None:
         """Get the store ready, before any thread has started. It may have to be done again from its start."""
@@ -90,6 +123,7 @@ class PlainWorkload:
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
     left_out_with: ClassVar[Collection[str]] = ()
+    between_processes: ClassVar[bool] = True
 
     @property
     def share(self) -> str:
@@ -105,6 +139,17 @@ class PlainWorkload:
 
     def finish(self, store: AbstractStore) -> Any:
         """Do nothing."""
+        return None
+
+    def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
+        """Nothing is needed."""
+        return None
+
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """Do nothing."""
+
+    def detach(self, store: AbstractStore) -> Any:
+        """Nothing is needed."""
         return None
 
 
@@ -181,6 +226,32 @@ def operations_of(name: str, history: History) -> list[Operation]:
 def facts_of(name: str, history: History) -> Any:
     """Return what the workload of that name found at the end of the run; None if it did not look."""
     return history.header.get("facts", {}).get(name)
+
+
+class OfProcess(NamedTuple):
+    """What a workload has found in one of several processes.
+
+    Attributes
+    ----------
+    threads : range
+        The numbers of its threads.
+    facts : object
+        What `Workload.detach` has returned.
+    replaces : bool
+        Whether it has come in the place of one that was killed.
+    """
+
+    threads: range
+    facts: Any
+    replaces: bool
+
+
+def facts_of_processes(name: str, history: History) -> list[OfProcess]:
+    """Return what the workload of that name has found in each process that was there to the end."""
+    return [
+        OfProcess(range(*each["threads"]), each["facts"].get(name), each["replaces"])
+        for each in history.header.get("facts of processes", ())
+    ]
 
 
 def final_reads(name: str, history: History, results: Mapping[str, object]) -> list[Operation]:

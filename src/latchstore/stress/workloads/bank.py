@@ -157,8 +157,12 @@ class Bank(TransactionalWorkload):
 
     def prepare(self, store: AbstractStore) -> None:
         """Open the bank of the first threads; see which totals there are."""
-        self._totals = _TOTALS if hasattr(store, "snapshot") else _TOTALS[:2]
+        self.attach(store, None)
         Opening("open bank", f"{self.name}/0/0", self._accounts).run(store)
+
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """See which totals there are."""
+        self._totals = _TOTALS if hasattr(store, "snapshot") else _TOTALS[:2]
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return random transfers and totals."""

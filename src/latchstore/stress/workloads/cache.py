@@ -392,6 +392,8 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
+    # What it is loaded from, and its clock, are objects of one process.
+    between_processes = False
 
     def __init__(self) -> None:
         self._rig: _Rig | None = None

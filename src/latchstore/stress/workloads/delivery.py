@@ -13,12 +13,14 @@ from latchstore.contract.errors import StoreError
 from latchstore.contract.events import StoreModificationEvent
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.history import History, Operation
-from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import (
     Action,
+    OfProcess,
     PlainWorkload,
     chance_of,
     facts_of,
+    facts_of_processes,
     has_transactions,
     operations_of,
     revision_of,
@@ -141,6 +143,10 @@ class Delivery(PlainWorkload):
         """Begin to listen."""
         self._listener = _Listener(store)
 
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """Begin to listen in another process."""
+        self.prepare(store)
+
     def _listening(self) -> _Listener:
         assert self._listener is not None, "prepare was called"
         return self._listener
@@ -158,6 +164,10 @@ class Delivery(PlainWorkload):
             name = chance.choices(("write", "delete", *_WAITS), (6, 1, 2, 2, 2))[0]
             yield _Step(self, name, f"{_PREFIX}/{chance.randrange(3)}", f"{thread}.{number}")
 
+    def detach(self, store: AbstractStore) -> Any:
+        """Return what was heard."""
+        return self.finish(store)
+
     def finish(self, store: AbstractStore) -> Any:
         """Return what was heard."""
         listener, self._listener = self._listening(), None
@@ -168,11 +178,29 @@ class Delivery(PlainWorkload):
         facts = facts_of(self.name, history)
         if facts is None:
             return {"heard": Verdict("unknown", "nobody has written down what was heard")}
-        operations, heard = operations_of(self.name, history), facts["heard"]
-        return {"heard": _check_waits(operations, heard), "committed": _check_committed(heard)}
+        operations = operations_of(self.name, history)
+        processes = facts_of_processes(self.name, history)
+        if not processes:
+            return {
+                "heard": _check_waits(operations, operations, facts["heard"]),
+                "committed": _check_committed(facts["heard"]),
+            }
+        return {
+            "heard": all_of(_check_waits_of(each, operations) for each in processes),
+            "committed": all_of(_check_committed(each.facts["heard"]) for each in processes),
+        }
 
 
-def _check_waits(operations: Sequence[Operation], heard: Sequence[list[Any]]) -> Verdict:
+def _check_waits_of(process: OfProcess, operations: Sequence[Operation]) -> Verdict:
+    """Check the waits of one process against the writes of all that have begun when it was there."""
+    own = [each for each in operations if each.thread in process.threads]
+    since = min((each.begin for each in own), default=0) if process.replaces else 0
+    return _check_waits([each for each in operations if each.begin >= since], own, process.facts["heard"])
+
+
+def _check_waits(
+    operations: Sequence[Operation], waiting: Sequence[Operation], heard: Sequence[list[Any]]
+) -> Verdict:
     """Check each wait against the writes that had ended before it began."""
     places = {value: place for place, (_, _, value, _) in enumerate(heard) if value is not None}
     done = [each for each in operations if each.outcome == "ok"]
@@ -180,8 +208,8 @@ def _check_waits(operations: Sequence[Operation], heard: Sequence[list[Any]]) ->
     ends = [each.end or 0 for each in writes]
     # Of the writes that had ended by then, the one whose event came last.
     latest = list(accumulate(writes, functools.partial(_later, places=places)))
-    for wait in done:
-        if wait.name not in _WAITS:
+    for wait in waiting:
+        if wait.name not in _WAITS or wait.outcome != "ok":
             continue
         number = bisect_left(ends, wait.begin)
         before = [*latest[max(0, number - 1) : number], *([wait] if wait.name in _WRITES else [])]

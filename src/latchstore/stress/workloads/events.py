@@ -19,13 +19,15 @@ from latchstore.stress.event_checks import (
     unique,
 )
 from latchstore.stress.history import History, Operation
-from latchstore.stress.verdict import VALID, Verdict
+from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import (
     Action,
+    OfProcess,
     PlainWorkload,
     RolledBackError,
     chance_of,
     facts_of,
+    facts_of_processes,
     has_transactions,
     operations_of,
     revision_of,
@@ -207,13 +209,21 @@ class Events(PlainWorkload):
                 some = chance.sample(keys, min(len(keys), chance.randrange(1, 4)))
                 yield _Several(kind, {key: chance.choice((value, value, None)) for key in some})
 
-    def finish(self, store: AbstractStore) -> Any:
-        """Return what was heard, and what the keys have in the end."""
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """Begin to hear in another process."""
+        self._ears = _Ears(store)
+
+    def detach(self, store: AbstractStore) -> Any:
+        """Return what was heard."""
         ears, self._ears = self._ears, None
         assert ears is not None, "prepare was called"
         assert ears.store is store, "prepare was called with the same store"
+        return ears.close()
+
+    def finish(self, store: AbstractStore) -> Any:
+        """Return what was heard, and what the keys have in the end."""
         final = {key: text_of(store, key) for key in store.glob("events/*")}
-        return {**ears.close(), "final": final}
+        return {**self.detach(store), "final": final}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check what the listener has heard, and what the watch has."""
@@ -229,6 +239,12 @@ class Events(PlainWorkload):
                 if ended
                 else _check(facts["watch"], operations, facts["final"])
             )
+        for process in facts_of_processes(self.name, history):
+            own = [each for each in operations if each.thread in process.threads]
+            for way in ("listener", "watch"):
+                if way in process.facts and process.facts.get("to the end", True):
+                    verdict = _check_same(process, process.facts[way], facts[way], own)
+                    verdicts[way] = all_of([verdicts[way], verdict])
         return verdicts
 
 
@@ -275,6 +291,26 @@ def _check_beginning(heard: Sequence[list[Any]]) -> Verdict:
     ):
         if problem is not None:
             return Verdict("invalid", f"{name}: {problem}")
+    return VALID
+
+
+def _check_same(
+    process: OfProcess, heard: Sequence[list[Any]], everything: Sequence[list[Any]], own: Sequence[Operation]
+) -> Verdict:
+    """Check that a process has heard what the parent has, from its first event on."""
+    who = f"the process of threads {process.threads.start} to {process.threads.stop - 1}"
+    begin = len(everything) - len(heard)
+    if process.replaces:
+        values = {value for _, _, value, _ in heard}
+        for each in own:
+            sets = each.outcome == "ok" and each.name.startswith(("set", "from_bytes"))
+            if sets and each.argument not in values:
+                return Verdict("invalid", f"none lost: {who} was told no event of ({each})", (each,))
+    elif begin != 0:
+        return Verdict("invalid", f"{who} was told {len(heard)} events, where there were {len(everything)}")
+    for other, event in zip(everything[max(0, begin) :], heard, strict=False):
+        if other != event:
+            return Verdict("invalid", f"{who} was told {event}, where the parent was told {other}")
     return VALID
 
 

@@ -33,6 +33,10 @@ class Indexes(Calls):
         super().prepare(store)
         store.add_index(_INDEX)
 
+    def attach(self, store: Any, handed: Any) -> None:
+        """Make the index, which is one of each process."""
+        store.add_index(_INDEX)
+
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
         # Without a query nothing is known of indexes.
         writes, _, blocks = super()._few(chance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.workloads.action import TransactionalWorkload
@@ -27,6 +27,10 @@ class Phantoms(TransactionalWorkload, Calls):
     def prepare(self, store: AbstractStore) -> None:
         """See which transactions there are."""
         super().prepare(store)
+        self.attach(store, None)
+
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """See which transactions there are."""
         self.blocks = (*EXCLUSIVE, *OPTIMISTIC) if has_optimistic_transactions(store) else EXCLUSIVE  # type: ignore[misc]
 
     def calls(

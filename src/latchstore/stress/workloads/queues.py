@@ -145,6 +145,8 @@ class QueueWorkload(PlainWorkload):
     """A work queue with leases that run out: each job done once, in order, and none lost."""
 
     name = "queue"
+    # Its clock is an object of one process.
+    between_processes = False
 
     def __init__(self) -> None:
         self._rig: _Rig | None = None

@@ -182,6 +182,10 @@ class Registers(PlainWorkload):
         """See whether there are transactions, without which nothing can be swapped."""
         self._swaps = has_transactions(store)
 
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """See whether there are transactions."""
+        self.prepare(store)
+
     def actions(self, thread: int, seed: int) -> Iterator[KeyAction]:
         """Return random operations; every value that is written is another one."""
         chance = chance_of(self.name, seed, thread)

@@ -16,6 +16,7 @@ from latchstore.stress.workloads.action import (
     PlainWorkload,
     chance_of,
     facts_of,
+    facts_of_processes,
     has_transactions,
     operations_of,
     revision_of,
@@ -23,6 +24,7 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.watching import read_to_the_end
 
 _PREFIX = "resuming"
+_FOLLOWER = f"{_PREFIX}/follower"
 #: More changes than any run makes: no follower must lose any.
 _ENDLESS = 2**31
 
@@ -32,22 +34,28 @@ class _Follower:
 
     Attributes
     ----------
+    since : int
+        The revision after which it begins.
     seen : list
         Revision, key and value of each change that it has been given.
     """
 
     def __init__(self, store: Any, since: int) -> None:
         self._store = store
-        self._since = since
+        self.since = since
         self._watch: Any = None
         self.seen: list[list[Any]] = []
 
-    def go_on(self, stay: bool) -> int:
-        """Read what there is, from an open watch or a new one; return how much. `stay`: leave it open."""
+    @property
+    def last(self) -> int:
+        """The revision of the last change that it has been given."""
+        return int(self.seen[-1][0]) if self.seen else self.since
+
+    def go_on(self, stay: bool) -> list[list[Any]]:
+        """Read what there is, from an open watch or a new one, and return it. `stay`: leave it open."""
         watch, self._watch = self._watch, None
         if watch is None:
-            since = self.seen[-1][0] if self.seen else self._since
-            watch = self._store.watch(f"{_PREFIX}/*", since=since, max_buffer=_ENDLESS)
+            watch = self._store.watch(f"{_PREFIX}/*", since=self.last, max_buffer=_ENDLESS)
         # An exception from outside leaves no watch behind of which something was read and not noted.
         found, there_is_more = read_to_the_end(watch, _written_down, _lost)
         self.seen.extend(found)
@@ -55,7 +63,7 @@ class _Follower:
             self._watch = watch
         else:
             watch.close()
-        return len(found)
+        return found
 
 
 def _written_down(event: StoreModificationEvent) -> list[Any]:
@@ -74,13 +82,14 @@ class _GoOn:
 
     def __init__(self, workload: Resuming, thread: int, stay: bool) -> None:
         self.name = "read on" if stay else "read on and close"
-        self.key = f"{_PREFIX}/follower"
+        self.key = _FOLLOWER
         self.argument = thread
         self._workload = workload
 
-    def run(self, store: AbstractStore) -> int:
-        """Return how many changes there were."""
-        return self._workload.follower(self.argument).go_on(self.name == "read on")
+    def run(self, store: AbstractStore) -> list[Any]:
+        """Return the revision after which it has read on, and the changes."""
+        follower = self._workload.follower(self.argument)
+        return [follower.last, follower.go_on(self.name == "read on")]
 
 
 class _Write:
@@ -121,6 +130,8 @@ class Resuming(PlainWorkload):
         self._followers: dict[int, _Follower] = {}
         self._store: Any = None
         self._begin = 0
+        # Where followers begin whose threads have taken the place of others, by the numbers of the threads.
+        self._since: dict[int, int] = {}
 
     def supports(self, store: Any) -> bool:
         """Tell whether there are watches, and a history that they can be resumed from."""
@@ -142,9 +153,24 @@ class Resuming(PlainWorkload):
         self._followers.clear()
         self.follower(-1).go_on(stay=True)
 
+    def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
+        """Return where the followers begin: after what those in their places are known to have read."""
+        since = [self._begin for _ in threads]
+        for place, operations in enumerate(before):
+            for _, changes in _reads_of(operations):
+                since[place] = changes[-1][0] if changes else since[place]
+        return [self._begin, list(zip(threads, since, strict=True))]
+
+    def attach(self, store: Any, handed: Any) -> None:
+        """Be ready to follow in another process."""
+        self._store, self._begin = store, handed[0]
+        self._since = dict(handed[1])
+        self._followers.clear()
+
     def follower(self, thread: int) -> _Follower:
         """Return the follower of a thread."""
-        return self._followers.setdefault(thread, _Follower(self._store, self._begin))
+        since = self._since.get(thread, self._begin)
+        return self._followers.setdefault(thread, _Follower(self._store, since))
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return random writes, and steps of the thread's follower."""
@@ -159,16 +185,23 @@ class Resuming(PlainWorkload):
                 name = chance.choice(("set", "set", "set several", "delete"))
                 yield _Write(name, chance.sample(keys, 2), f"{thread}.{number}")
 
-    def finish(self, store: Any) -> Any:
-        """Return what each follower was given, the rest included, and what the whole history has."""
+    def detach(self, store: Any) -> Any:
+        """Return what each follower was given, the rest included, and where it had begun."""
         for follower in self._followers.values():
             # A watch that has ended with a close of the store is followed by another one.
             follower.go_on(stay=True)
             follower.go_on(stay=False)
+        followers = {
+            str(thread): [follower.since, follower.seen] for thread, follower in self._followers.items()
+        }
+        self._followers.clear()
+        return followers
+
+    def finish(self, store: Any) -> Any:
+        """Return what each follower of this process was given, and what the whole history has."""
+        followers = self.detach(store)
         everything = _Follower(store, self._begin)
         everything.go_on(stay=False)
-        followers = {str(thread): follower.seen for thread, follower in self._followers.items()}
-        self._followers.clear()
         return {"history": everything.seen, "followers": followers}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
@@ -176,13 +209,37 @@ class Resuming(PlainWorkload):
         facts = facts_of(self.name, history)
         if facts is None:
             return {"followers": Verdict("unknown", "nobody has written down what they were given")}
-        everything = facts["history"]
-        return {
-            "history": _check_history(everything, operations_of(self.name, history)),
-            "followers": all_of(
-                _check_follower(thread, seen, everything) for thread, seen in facts["followers"].items()
-            ),
-        }
+        everything, operations = facts["history"], operations_of(self.name, history)
+        followers = dict(facts["followers"])
+        processes = facts_of_processes(self.name, history)
+        for process in processes:
+            followers.update(process.facts)
+        verdicts = [
+            _check_follower(thread, seen, _after(since, everything))
+            for thread, (since, seen) in followers.items()
+        ]
+        if processes:
+            killed = {each.thread for each in operations if str(each.thread) not in followers}
+            verdicts += [_check_reads(thread, operations, everything) for thread in sorted(killed)]
+        return {"history": _check_history(everything, operations), "followers": all_of(verdicts)}
+
+
+def _reads_of(operations: Sequence[Operation]) -> list[tuple[int, list[list[Any]]]]:
+    """Return what was read: after which revision, and the changes."""
+    reads = [each for each in operations if each.key == _FOLLOWER and each.outcome == "ok"]
+    return [(each.result[0], each.result[1]) for each in reads]
+
+
+def _after(since: int, changes: Sequence[list[Any]]) -> list[list[Any]]:
+    return [each for each in changes if each[0] > since]
+
+
+def _check_reads(thread: int, operations: Sequence[Operation], everything: Sequence[list[Any]]) -> Verdict:
+    """Check what the follower of a thread had read when its process was killed."""
+    reads = _reads_of([each for each in operations if each.thread == thread])
+    seen = [change for _, changes in reads for change in changes]
+    expected = _after(reads[0][0], everything)[: len(seen)] if reads else []
+    return _check_follower(f"{thread}, which was killed,", seen, expected)
 
 
 def _check_history(everything: Sequence[list[Any]], operations: Sequence[Operation]) -> Verdict:

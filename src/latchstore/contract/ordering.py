@@ -24,9 +24,10 @@ they may be called under a lock.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from latchstore.contract.arguments import describe, exact_string
+from latchstore.contract.arguments import checked_iterable, checked_key, describe, exact_string
 from latchstore.contract.values import Entry
 
 #: Where a value stands: the rank of its type, and what is compared among those of the rank.
@@ -167,6 +168,21 @@ class Ordered:
 
     def __repr__(self) -> str:
         return f"Ordered({self.by!r})"
+
+
+def checked_indexes(indexes: Iterable[str | Ordered]) -> list[str | Ordered]:
+    """Return the indexes that a store is to keep; TypeError if one of them is none."""
+    found = enumerate(checked_iterable(indexes, "indexes"))
+    return [checked_index(each, f"indexes[{position}]") for position, each in found]
+
+
+def checked_index(index: str | Ordered, argument: str) -> str | Ordered:
+    """Return what a store is to keep an index on; TypeError if it is nothing of that kind."""
+    if type(index) is Ordered:
+        return index
+    if isinstance(index, str):
+        return checked_key(index, argument)
+    raise TypeError(f"{argument} must be a str or an Ordered, got {describe(index)}")
 
 
 #: What `order_by` takes: the name of a fact or of a metadata item.

@@ -18,7 +18,6 @@ from latchstore.contract.errors import (
     FlushTimeoutError,
     LockTimeoutError,
     StoreClosedError,
-    TransactionError,
 )
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.events import BaseEvent, StoreProgressManager
@@ -306,9 +305,7 @@ class DeliveredStore(EntryStore):
         )
 
     def _refuse_in_transaction(self, operation: str) -> None:
-        transaction = self._engine.routes.current()
-        if transaction is not None:
-            raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
+        self._engine.routes.refuse(operation)
 
     # -- the rest ---------------------------------------------------------------------------------
 

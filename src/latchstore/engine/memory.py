@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     check_callable,
-    checked_iterable,
-    checked_key,
     checked_path,
     checked_timeout,
-    describe,
 )
 from latchstore.contract.event_manager import BaseEventManager
-from latchstore.contract.ordering import Ordered
+from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
 from latchstore.contract.values import Entry
 from latchstore.engine.bounded import BoundedStore
 from latchstore.engine.bounded_table import BoundedTable
@@ -91,7 +88,7 @@ class DictMemoryStore(TransactionalStore):
         if timeout is None:
             raise TypeError("lock_timeout must be a number of seconds, got None")
         check_callable(lock_class, "lock_class")
-        names = _checked_indexes(indexes)
+        names = checked_indexes(indexes)
 
         def make_table(publisher: Publisher) -> Table:
             # Before others find the store: a forked child renews all that there are.
@@ -203,7 +200,7 @@ class DictMemoryStore(TransactionalStore):
         TransactionError
             If it is called inside a transaction of this thread.
         """
-        name = _checked_index(name, "name")
+        name = checked_index(name, "name")
         self._refuse_in_transaction("add_index")
         self._table.add_index(name)
 
@@ -217,7 +214,7 @@ class DictMemoryStore(TransactionalStore):
         LockTimeoutError, TransactionError
             As `add_index`.
         """
-        name = _checked_index(name, "name")
+        name = checked_index(name, "name")
         self._refuse_in_transaction("remove_index")
         self._table.remove_index(name)
 
@@ -257,16 +254,3 @@ class DictMemoryStore(TransactionalStore):
         except (KeyError, TypeError):
             pass
         return TransactionalStore._entry(self, key)
-
-
-def _checked_indexes(indexes: Iterable[str | Ordered]) -> list[str | Ordered]:
-    found = enumerate(checked_iterable(indexes, "indexes"))
-    return [_checked_index(each, f"indexes[{position}]") for position, each in found]
-
-
-def _checked_index(index: str | Ordered, argument: str) -> str | Ordered:
-    if type(index) is Ordered:
-        return index
-    if isinstance(index, str):
-        return checked_key(index, argument)
-    raise TypeError(f"{argument} must be a str or an Ordered, got {describe(index)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING
 
+from latchstore.contract.errors import TransactionError
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.owner import Claim, Route
 
@@ -43,6 +44,12 @@ class Routes(dict[int, Route]):
                 self[ident] = outer
             route = outer
         return None
+
+    def refuse(self, operation: str) -> None:
+        """Raise TransactionError if the calling thread is in a transaction."""
+        transaction = self.current()
+        if transaction is not None:
+            raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
 
     def begin(self, route: Route) -> None:
         """Have the calls of this thread go to an outermost block.

@@ -6,25 +6,19 @@ Thread safety: functions of a connection that nobody else uses.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from latchstore.contract.encoding import encode_metadata
-from latchstore.contract.values import Change, Entry, cause_of, deletion
+from latchstore.contract.values import Change, deletion
 from latchstore.engine.owner import TransactionInfo
-from latchstore.sqlite.rows import Row, entry_of, name_of, stored_key
-from latchstore.sqlite.statements import ADD_TO_LOG, CHANGED_KEYS, OLDEST, READ_LOG, TRIM_LOG
-
-#: Every so many commits what is older than the history is deleted.
-_STEP = 100
+from latchstore.sqlite.rows import Row, entry_of, name_of
+from latchstore.sqlite.statements import CHANGED_KEYS, OLDEST, READ_LOG
 
 #: How many rows are read at a time.
 _ROWS = 1_000
-
-_NOTHING: Row = (None, None, None, None, None)
 
 
 class Logged(NamedTuple):
@@ -43,46 +37,6 @@ class Logged(NamedTuple):
     changes: list[Change]
     transaction: TransactionInfo | None
     process: int
-
-
-def columns_of(key: str, entry: Entry | None) -> Row:
-    """Return the columns of an entry: `statements.COLUMNS`."""
-    if entry is None:
-        return _NOTHING
-    metadata = encode_metadata(key, entry) if entry else "{}"
-    return entry.content, metadata, entry.created, entry.modified, entry.revision
-
-
-def add(
-    connection: sqlite3.Connection,
-    revision: int,
-    changes: Sequence[Change],
-    rows: Sequence[tuple[Row, Row]],
-    transaction: TransactionInfo | None,
-    process: int,
-) -> None:
-    """Add a commit.
-
-    Parameters
-    ----------
-    rows : sequence of pairs
-        For each change, the columns of the entry before and after.
-    """
-    info = (None, None, None) if transaction is None else tuple(transaction)
-    added = [
-        (revision, number, stored_key(change[0]), *new[:4], *old, cause_of(change), *info, process)
-        for number, (change, (old, new)) in enumerate(zip(changes, rows, strict=True))
-    ]
-    if len(added) == 1:
-        connection.execute(ADD_TO_LOG, added[0])
-    else:
-        connection.executemany(ADD_TO_LOG, added)
-
-
-def trim(connection: sqlite3.Connection, revision: int, history: int) -> None:
-    """Delete what is older than the last `history` commits, now and then."""
-    if revision % _STEP == 0:
-        connection.execute(TRIM_LOG, (revision - history,))
 
 
 def oldest(connection: sqlite3.Connection) -> int | None:

@@ -1,9 +1,10 @@
-"""The tables of the file: those that `DictMemoryStore.save` writes, and two that only this room reads.
+"""The tables of the file: those that `DictMemoryStore.save` writes, and those that only this room reads.
 
 ``log`` has a row for each change of each commit: the key, what it has since then (NULL: it was deleted), what
 it had before (NULL: it was not there), and why it was evicted; then the transaction's number within its
 process, notes, thread and process. ``items`` has a row for each value of a metadata item that has an index:
-its place in the order of values, ``rank`` and ``value``, and the key.
+its place in the order of values, ``rank`` and ``value``, and the key. ``indexed`` has one row:
+the indexes, as JSON.
 
 Thread safety: functions of a connection that nobody else uses.
 """
@@ -12,11 +13,10 @@ from __future__ import annotations
 
 import sqlite3
 
+from latchstore.contract.encoding import decode_metadata, encode_metadata
 from latchstore.contract.errors import StoreFormatError
-from latchstore.engine.saving import APPLICATION, TABLES
-
-#: The format that has what JSON does not bring back as it is, by the encoding of ``encoding.py``.
-FORMAT = 2
+from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES
+from latchstore.sqlite.rows import name_of
 
 _LOG = (
     "CREATE TABLE log (revision INTEGER NOT NULL, number INTEGER NOT NULL, key NOT NULL, "
@@ -29,7 +29,11 @@ _ITEMS = (
     "CREATE TABLE items (name NOT NULL, rank INTEGER NOT NULL, value, key NOT NULL, "
     "PRIMARY KEY (name, rank, value, key)) WITHOUT ROWID"
 )
-_ADDED = {"log": _LOG, "items": _ITEMS}
+_INDEXED = "CREATE TABLE indexed (names TEXT NOT NULL)"
+
+#: The tables that every store has, and those that only this room makes.
+_SAVED = {name: TABLES[name] for name in ("about", "entries")}
+_ADDED = {"log": _LOG, "items": _ITEMS, "indexed": _INDEXED}
 
 
 def prepare(connection: sqlite3.Connection, path: str) -> None:
@@ -38,39 +42,73 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     Raises
     ------
     StoreFormatError
-        If it is a database of something else, or of a later format.
+        If it is a database of something else, has tables of another kind, views or triggers, or is of a later
+        format.
     """
-    connection.execute("PRAGMA journal_mode = WAL")
-    if _version_of(connection, path) == FORMAT:
+    if _is_ready(connection, path):
+        connection.execute("PRAGMA journal_mode = WAL")
         return
+    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _version_of(connection, path)
-        if version == 0:
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            connection.execute(TABLES["about"])
-            connection.execute(TABLES["entries"])
-            connection.execute("INSERT INTO about VALUES (0, 0)")
-        if version != FORMAT:
-            for sql in _ADDED.values():
-                connection.execute(sql)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+        if not _is_ready(connection, path):
+            _make(connection)
         connection.execute("COMMIT")
     finally:
         connection.rollback()
 
 
-def _version_of(connection: sqlite3.Connection, path: str) -> int:
-    """Return the format of a file, 0 if it is empty."""
+def _is_ready(connection: sqlite3.Connection, path: str) -> bool:
+    """Tell whether all is there; refuse what no store has made."""
     ((application,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")
-    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
+    tables = _tables_of(connection, path)
     if application == 0 and not tables:
-        return 0
+        return False
     if application != APPLICATION:
         raise StoreFormatError(f"{path!r} is the database of something else")
-    if not 1 <= version <= FORMAT:
+    if not FORMAT_WITHOUT_TAGS <= version <= FORMAT:
         raise StoreFormatError(
-            f"{path!r} has format {version}, and this version of latchstore reads formats up to {FORMAT}"
+            f"{path!r} has format {version}, and this version of latchstore has formats up to {FORMAT}"
         )
-    return int(version)
+    expected = {**_SAVED, **_ADDED} if "indexed" in tables else _SAVED
+    for name, sql in expected.items():
+        if tables.get(name) != sql:
+            raise StoreFormatError(f"{path!r} has no table {name!r}, or another one than stores make")
+    return "indexed" in tables and version == FORMAT
+
+
+def _tables_of(connection: sqlite3.Connection, path: str) -> dict[str, str]:
+    """Return the SQL of all tables; refuse what would run code of whoever has written the file."""
+    tables = {}
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema"):
+        if kind in ("view", "trigger"):
+            raise StoreFormatError(f"{path!r} has a {kind}, {name!r}, which stores do not make")
+        if kind == "table":
+            tables[name] = sql
+    return tables
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    """Make what is not there yet."""
+    ((version,),) = connection.execute("PRAGMA user_version")
+    if version == 0:
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        for sql in _SAVED.values():
+            connection.execute(sql)
+        connection.execute("INSERT INTO about VALUES (0, 0)")
+    for sql in _ADDED.values():
+        connection.execute(sql)
+    connection.execute("INSERT INTO indexed VALUES ('[]')")
+    if version == FORMAT_WITHOUT_TAGS:
+        _upgrade(connection)
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Write metadata again in which an object would be taken for something that has a tag."""
+    rows = connection.execute("SELECT key, metadata FROM entries WHERE instr(metadata, '\"$')").fetchall()
+    for key, metadata in rows:
+        name = name_of(key)
+        text = encode_metadata(name, decode_metadata(metadata, name, tags=False))
+        connection.execute("UPDATE entries SET metadata = ? WHERE key = ?", (text, key))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -16,9 +16,11 @@ from latchstore.contract.arguments import (
     checked_timeout,
     describe,
 )
+from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
-from latchstore.contract.ordering import Ordered
+from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
 from latchstore.engine.publishing import Publisher
+from latchstore.engine.saving import write_file
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.sqlite.engine import SqliteEngine
 
@@ -80,6 +82,7 @@ class SqliteStore(TransactionalStore):
         interval = checked_timeout(poll_interval, "poll_interval")
         if interval is None:
             raise TypeError("poll_interval must be a number of seconds, got None")
+        wanted = checked_indexes(indexes)
         kept = checked_count(history, "history", 1)
 
         def make_engine(publisher: Publisher) -> SqliteEngine:
@@ -87,6 +90,9 @@ class SqliteStore(TransactionalStore):
             return self._sqlite
 
         super().__init__(event_manager, max_pending_events, 0, make_engine)
+        # Others may have written the file: nothing in it is unpickled unless that codec is named.
+        self.default_codec = UnnamedCodec()
+        self._sqlite.add_indexes(wanted)
         # Somebody may have listened before the store was there.
         self._sqlite.follow()
 
@@ -101,6 +107,102 @@ class SqliteStore(TransactionalStore):
         super()._renew_in_child()
         self._sqlite.follow()
 
+    # -- saving -----------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what the store holds at this moment to another file, while writers go on.
+
+        It is a file as `DictMemoryStore.save` writes it, without the history, and either kind of store reads
+        it. It is replaced at one instant, when all of it is on the disk. Inside a transaction of this thread
+        the last commit is saved.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+
+        Raises
+        ------
+        ValueError
+            If it is the file of the store itself.
+        OSError
+            If the file cannot be written; its ``filename`` is the path, and the old file is whole.
+        """
+        file = checked_path(path)
+        if os.path.exists(file) and os.path.samefile(file, self._sqlite.path):
+            raise ValueError(f"{path!r} is the file of the store itself, which has what is committed")
+        view = self._sqlite.view()
+        try:
+            write_file(file, view.items(), view.revision)
+        finally:
+            view.close()
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], event_manager: BaseEventManager | None = None, **options: Any
+    ) -> Self:
+        """Open a file that is there, and look at all of it before.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            As the constructor takes it, and as `save` of either kind of store has written it.
+        event_manager : BaseEventManager, optional
+        **options
+            What else the constructor takes.
+
+        Raises
+        ------
+        StoreFormatError
+            If the file is damaged, is no store's, or has a later format.
+        OSError
+            If the file is not there, or cannot be opened.
+        """
+        os.stat(checked_path(path))
+        store = cls(path, event_manager, **options)
+        try:
+            store._sqlite.check_file()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    # -- indexes ----------------------------------------------------------------------------------
+
+    def add_index(self, name: str | Ordered) -> None:
+        """Keep an index on a metadata item from now on, in all processes; nothing happens if there is one.
+
+        Takes time in proportion to the number of keys; writers wait meanwhile, readers do not.
+
+        Parameters
+        ----------
+        name : str or Ordered
+            The metadata item. ``Ordered("created")`` and other facts of all entries have indexes as well.
+
+        Raises
+        ------
+        LockTimeoutError
+            If another writer does not finish in time.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
+        name = checked_index(name, "name")
+        self._sqlite.routes.refuse("add_index")
+        self._sqlite.add_indexes([name])
+
+    def remove_index(self, name: str | Ordered) -> None:
+        """Drop the index on a metadata item, for all processes; queries for it scan again.
+
+        Raises
+        ------
+        KeyError
+            If there is no such index.
+        LockTimeoutError, TransactionError
+            As `add_index`.
+        """
+        name = checked_index(name, "name")
+        self._sqlite.routes.refuse("remove_index")
+        self._sqlite.remove_index(name)
+
     # -- reading single keys ----------------------------------------------------------------------
 
     def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
@@ -108,4 +210,4 @@ class SqliteStore(TransactionalStore):
             data = self._sqlite.data(key)
             if data is not None:
                 return data
-        return self._entry(key).data
+        return super().to_bytes(key)

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from latchstore.contract.errors import SnapshotClosedError
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.contract.with_lock import for_with
 from latchstore.engine.interface import View
-from latchstore.sqlite import log
+from latchstore.engine.selection import Overlay, Selected
+from latchstore.sqlite import log, queries
 from latchstore.sqlite.rows import Key, Row, entry_of, name_of, pairs_of, rows_of, stored_key
 from latchstore.sqlite.running import failure_of, run
-from latchstore.sqlite.statements import CANDIDATES, ENTRY, PAGE, REVISION, REVISIONS
+from latchstore.sqlite.statements import ENTRY, PAGE, REVISION, REVISIONS
 
 if TYPE_CHECKING:
     from latchstore.sqlite.connections import Connections
@@ -87,7 +89,10 @@ class SqliteView(View):
             yield from pairs_of([row[1:] for row in rows])
 
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
-        return pairs_of(self._rows(CANDIDATES))
+        return self._read(lambda connection: queries.candidates(connection, terms))
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        return self._read(lambda connection: queries.select(connection, request, overlay))
 
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
         keys, after = run(self._connections, "validating", self._changed_since)

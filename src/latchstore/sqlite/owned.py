@@ -1,0 +1,165 @@
+"""Who writes: the owner, and what has become of a commit that was broken off.
+
+Thread safety: rules 2, 4 and 5 of ``engine.py``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+
+from latchstore.contract.events import StoreTransactionStartEvent
+from latchstore.delivery.waiting import Latch
+from latchstore.engine.interface import View
+from latchstore.engine.owner import OWNER, Claim, Ownership, Route
+from latchstore.engine.publishing import Publisher
+from latchstore.sqlite.publication import Decided, Publication
+from latchstore.sqlite.reading import ReadingEngine
+from latchstore.sqlite.running import run
+from latchstore.sqlite.view import SqliteView
+from latchstore.sqlite.writer_lock import WriterLock
+
+
+class Block:
+    """Held by the call of a method that writes."""
+
+    __slots__ = ("__weakref__",)
+
+
+class OwnedEngine(ReadingEngine):
+    """An engine to which one thread of all processes writes at a time.
+
+    Attributes
+    ----------
+    owner : Ownership
+        Who writes in this process.
+    writer : WriterLock
+        Held while there is an owner.
+    publication : Publication
+    publisher : Publisher
+    is_closed : bool
+        Whether commits are refused.
+    """
+
+    publisher: Publisher
+    publication: Publication
+    writer: WriterLock
+    is_closed: bool
+
+    def renew_locks(self) -> None:
+        """Begin with nobody writing."""
+        self.owner: Ownership = Ownership()
+        self.abandoned: deque[Route] = self.owner.abandoned
+        # Held while a claim is ended, so that nobody gives back the lock of the next one.
+        self._ending = Latch()
+
+    def become_owner(self, claim: Claim, timeout: float | None, of_all: bool = True) -> None:
+        """Wait until nobody writes; `of_all`: nor in another process."""
+        timeout = self.timeout if timeout is None else timeout
+        left, owner = timeout, self.owner
+        while True:
+            if self.abandoned:
+                self.end_abandoned()
+            claim.since = time.time()
+            if owner.claims.setdefault(OWNER, claim) is claim:
+                break
+            left = owner.wait(claim, claim.purpose, left, timeout)
+        if self.publication.journal is not None:
+            self.resolve()
+        if of_all:
+            self.writer.acquire(claim.purpose, left, claim.notes)
+
+    def end_abandoned(self) -> None:
+        """End blocks that were freed without an end."""
+        while self.abandoned:
+            try:
+                route = self.abandoned[0]
+            except IndexError:
+                return
+            self.end(route.claim)
+            try:  # noqa: SIM105
+                self.abandoned.remove(route)
+            except ValueError:
+                pass  # another thread was quicker
+
+    def end(self, claim: Claim) -> None:
+        if claim.ended:
+            return
+        self.resolve(claim)
+        if not claim.ended:
+            if claim.notes is not None and claim.revision is None:
+                self.publication.during(lambda: self.publisher.roll_back(claim))
+            self.end_claim(claim)
+
+    def end_claim(self, claim: Claim) -> None:
+        """Take away what a block has that was committed or rolled back."""
+        self._ending.during(self._take_away, claim)
+        self.owner.waiters.ring()
+
+    def _take_away(self, claim: Claim) -> None:
+        claims = self.owner.claims
+        if claims.get(OWNER) is claim:
+            self.writer.release()
+            claims.pop(OWNER, None)
+        claim.ended = True
+        claim.route = None
+        if claim.notes is not None:
+            self.routes.forget(claim)
+
+    # -- transactions -----------------------------------------------------------------------------
+
+    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
+        view = None
+        if exclusive:
+            self.become_owner(claim, timeout)
+            if self.is_closed:
+                self.publisher.refuse(claim.purpose)
+        else:
+            view = SqliteView(self.connections)
+        if self.publisher.has_listeners(StoreTransactionStartEvent):
+            self.publication.during(lambda: self.publisher.begin(claim))
+        assert claim.route is not None
+        self.routes.begin(claim.route)
+        return view
+
+    def finish(self, decided: Decided) -> None:
+        """Publish a commit that was made, and end its block; in the section. May be done again."""
+        publication, claim = self.publication, decided.claim
+        claim.revision = decided.revision
+        publication.publish(decided)
+        publication.journal = None  # first: the next owner has its own
+        self.end_claim(claim)
+
+    def resolve(self, claim: Claim | None = None) -> None:
+        """Find out whether the commit of the journal was made, and go on from there.
+
+        Parameters
+        ----------
+        claim : Claim, optional
+            Only if it is the commit of this one.
+        """
+        decided = self.publication.journal
+        if decided is None or (claim is not None and decided.claim is not claim):
+            return
+        if self.revision >= decided.revision:
+            self.publication.during(lambda: self.finish(decided))
+        else:
+            self.publication.journal = None
+
+    def alone(self, purpose: str, function: Callable[[sqlite3.Connection], object]) -> None:
+        """Call a function of ours in a transaction of SQLite's that is no commit of the store's."""
+        block = Block()
+        claim = Claim(block, self.abandoned, purpose)
+
+        def call(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            function(connection)
+            connection.execute("COMMIT")
+
+        try:
+            self.become_owner(claim, None)
+            run(self.connections, purpose, call)
+        finally:
+            self.end(claim)

@@ -9,9 +9,8 @@
 3. A commit is one transaction of SQLite's: entries, items of the indexes, log and revision. While a block of
    the user's runs, no transaction of SQLite's is open but for the views of those who read.
 4. The commit is noted in the `journal` of the publication before its COMMIT, and forgotten when it is
-   published. After an exception in between, the revision in the file tells whether it was made: `resolve`
-   goes on from there, and is done by the thread that was struck, or by the next one that ends the block or
-   becomes the owner.
+   published. After an exception in between, the log tells whether it was made: `resolve` goes on from there,
+   and is done by the thread that was struck, or by the next one that ends the block or becomes the owner.
 5. What an exception has left (a block without its end) is ended as in ``owner.py``.
 
 Thread safety: as above. Locks are taken in this order: owner, lock of the process, section of the

@@ -5,10 +5,13 @@ Thread safety: rules 2, 4 and 5 of ``engine.py``.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.delivery.waiting import Latch
@@ -17,15 +20,23 @@ from latchstore.engine.owner import OWNER, Claim, Ownership, Route
 from latchstore.engine.publishing import Publisher
 from latchstore.sqlite.publication import Decided, Publication
 from latchstore.sqlite.reading import ReadingEngine
+from latchstore.sqlite.rows import stored_key
 from latchstore.sqlite.running import run
+from latchstore.sqlite.statements import LOGGED
 from latchstore.sqlite.view import SqliteView
-from latchstore.sqlite.writer_lock import WriterLock
+from latchstore.sqlite.writer_lock import Hold, WriterLock
 
 
 class Block:
-    """Held by the call of a method that writes."""
+    """Held by the call of a method that writes.
 
-    __slots__ = ("__weakref__",)
+    Attributes
+    ----------
+    hold : Hold
+        The lock of all processes, once it has that.
+    """
+
+    __slots__ = ("__weakref__", "hold")
 
 
 class OwnedEngine(ReadingEngine):
@@ -69,7 +80,10 @@ class OwnedEngine(ReadingEngine):
         if self.publication.journal is not None:
             self.resolve()
         if of_all:
-            self.writer.acquire(claim.purpose, left, claim.notes)
+            # The block has the lock, and nothing else: a block that is freed without an end has it no more,
+            # whether or not anybody calls this engine again.
+            block: Any = claim.route and claim.route()
+            block.hold = self.writer.acquire(claim.purpose, left)
 
     def end_abandoned(self) -> None:
         """End blocks that were freed without an end."""
@@ -101,7 +115,10 @@ class OwnedEngine(ReadingEngine):
     def _take_away(self, claim: Claim) -> None:
         claims = self.owner.claims
         if claims.get(OWNER) is claim:
-            self.writer.release()
+            block: Any = claim.route and claim.route()
+            hold: Hold | None = getattr(block, "hold", None)
+            if hold is not None:
+                hold.release()
             claims.pop(OWNER, None)
         claim.ended = True
         claim.route = None
@@ -143,7 +160,7 @@ class OwnedEngine(ReadingEngine):
         decided = self.publication.journal
         if decided is None or (claim is not None and decided.claim is not claim):
             return
-        if self.revision >= decided.revision:
+        if run(self.connections, "resolving", partial(_has_made, decided)):
             self.publication.during(lambda: self.finish(decided))
         else:
             self.publication.journal = None
@@ -163,3 +180,11 @@ class OwnedEngine(ReadingEngine):
             run(self.connections, purpose, call)
         finally:
             self.end(claim)
+
+
+def _has_made(decided: Decided, connection: sqlite3.Connection) -> bool:
+    """Tell whether a commit was made: by now another process may have made one of the same revision."""
+    key, _, new = decided.changes[0]
+    wanted = (stored_key(key), None if new is None else new.modified, os.getpid())
+    found: tuple[object, ...] | None = connection.execute(LOGGED, (decided.revision,)).fetchone()
+    return found == wanted

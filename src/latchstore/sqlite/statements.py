@@ -50,6 +50,7 @@ ENTRIES = {
 
 ADD_TO_LOG = f"INSERT INTO log VALUES ({', '.join('?' * 17)})"
 READ_LOG = "SELECT * FROM log WHERE revision > ? AND revision <= ? ORDER BY revision, number"
+LOGGED = "SELECT key, modified, process FROM log WHERE revision = ? AND number = 0"
 TRIM_LOG = "DELETE FROM log WHERE revision <= ?"
 OLDEST = "SELECT min(revision) FROM log"
 CHANGED_KEYS = "SELECT DISTINCT key FROM log WHERE revision > ?"

@@ -1,63 +1,249 @@
-"""The lock of the one process that writes."""
+"""The lock of the one writer of all processes: ``flock`` on a file beside the database.
+
+1. A lock of ``flock`` belongs to an open file, so the kernel keeps two of them apart, of one process or of
+   two, and gives up what a process had when that ends, ``kill -9`` included. Who has the lock has a `Hold`,
+   which alone refers to the open file, and the end of the file is written in C. So the lock is given up
+   with the last reference to the `Hold` at the latest, and an exception, wherever it strikes, leaves
+   nothing locked that nobody holds.
+2. `Hold.drop` gives it up by one call in C, for a ``finally``. `Hold.release` keeps the open file for the
+   next who wants the lock; it unlocks first, and does so no more when the file is another's.
+3. The file is the one that its path names: it is looked at after it was locked, for others may
+   have removed it.
+4. A forked child has copies of the open files, which keep the parent's lock until the child closes them.
+   Programs that are started get none.
+5. A wait polls, as ``flock`` has no timeout. A signal handler or finalizer in the middle of what its own
+   thread does with the lock does not wait for itself, it is refused.
+6. The holder writes down who it is, for the errors of others. That may fail, or be of the holder before, for
+   a moment: nothing else depends on it.
+
+Thread safety: any number of threads and processes may acquire at the same time; the order is any.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
+import sys
 import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from threading import get_ident
 
 from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.file_locks import OpenFile
+from latchstore.delivery.waiting import this_thread
+
+#: Seconds between two looks at the lock, first and longest.
+_FIRST_PAUSE = 0.000_1
+_LONGEST_PAUSE = 0.003
+
+#: Bytes of what the holder writes down: process, since when, thread, purpose.
+_RECORD = 512
+
+
+class _LockFile(OpenFile):
+    """An open file, which is locked, is about to be, or is spare.
+
+    Attributes
+    ----------
+    ident : int
+        The identifier of the thread that uses it.
+    tries, taken : bool
+        Whether the thread is in the middle of asking the kernel, and whether it was given the lock.
+    """
+
+    ident = 0
+    tries = False
+    taken = False
+
+
+class Hold:
+    """The lock, until it is given up.
+
+    Attributes
+    ----------
+    drop : callable
+        Gives the lock up, by one call in C; nothing happens if that was done.
+    """
+
+    __slots__ = ("__weakref__", "_files", "_spare", "drop")
+
+    def __init__(self, files: list[_LockFile], spare: list[_LockFile]) -> None:
+        self._files = files
+        self._spare = spare
+        self.drop: Callable[[], None] = files.clear
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not given up yet."""
+        return bool(self._files)
+
+    def release(self) -> None:
+        """Give the lock up; nothing happens if that was done."""
+        if self._files:
+            file = self._files[0]
+            if not file.closed:  # as it is in a forked child
+                fcntl.flock(file, fcntl.LOCK_UN)
+                file.taken = False
+                self._spare.append(self._files.pop())
 
 
 class WriterLock:
-    """Held by the process whose thread writes; between the threads of a process ``owner.py`` decides.
+    """The lock of all who write to a database.
 
     Parameters
     ----------
     path : str
-        Of the database.
+        Of the database, which is there.
     """
 
     def __init__(self, path: str) -> None:
+        self._database = path
         self._path = f"{path}-writer"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Open files that nobody uses.
+        self._spare: list[_LockFile] = []
+        # All open files, for re-entry and forks.
+        self._live: set[weakref.ref[_LockFile]] = set()
 
-    def acquire(self, purpose: str, timeout: float, notes: str | None = None) -> None:
-        """Wait until this process has the lock.
+    def acquire(self, purpose: str, timeout: float) -> Hold:
+        """Wait until nobody else has the lock.
+
+        Parameters
+        ----------
+        purpose : str
+            What it is for, for those who have to wait.
+        timeout : float
+            Seconds; negative waits for ever.
 
         Raises
         ------
         LockTimeoutError
-            If it takes more than `timeout` seconds; negative waits for ever.
+            If it takes longer, with process, thread and purpose of who has it and for how long; at once if
+            it is this thread.
+        OSError
+            If the file cannot be opened or locked; names it.
         """
-        pause, left = 0.0001, timeout
+        file = None
+        try:
+            file = self._unused()
+            while not self._take(file, purpose, timeout):
+                file.close()
+                file = self._unused()
+            self._write_down(file, purpose)
+            return Hold([file], self._spare)
+        except BaseException:
+            if file is not None:
+                file.close()  # in C, and not by its last reference: the error's traceback has one
+            raise
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def _unused(self) -> _LockFile:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._open()
+
+    def _open(self) -> _LockFile:
+        # Opened in C, so that no exception leaves a descriptor that nobody knows.
         while True:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if left == 0:
-                    raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s") from None
+                file = _LockFile(self._path, "r+")
+                break
+            except FileNotFoundError:
+                self._create()
+        named = os.lstat(self._path)
+        if not stat.S_ISREG(named.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", self._path)
+        live = self._live
+        live.add(weakref.ref(file, live.discard))
+        return file
+
+    def _create(self) -> None:
+        """Make the file, for all who may write to the database."""
+        status = os.stat(self._database)
+        mode = stat.S_IMODE(status.st_mode) & 0o666
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        if os.path.islink(self._path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
+        with suppress(FileExistsError):  # another one was quicker
+            descriptor = os.open(self._path, flags, mode)
+            try:
+                os.fchmod(descriptor, mode)
+                if not os.geteuid():
+                    os.fchown(descriptor, status.st_uid, status.st_gid)
+            finally:
+                os.close(descriptor)
+
+    # -- taking -----------------------------------------------------------------------------------
+
+    def _take(self, file: _LockFile, purpose: str, timeout: float) -> bool:
+        """Wait for the lock; return whether the file is the one that all others lock."""
+        file.ident = get_ident()
+        left, pause = timeout, _FIRST_PAUSE
+        while not self._try(file):
+            if self._is_own(file):
+                raise LockTimeoutError(
+                    f"{purpose}: this thread is already writing ({self._describe(file)}) and would wait for "
+                    "itself; a signal handler or finalizer that meets this may try again later"
+                )
+            if left == 0 or sys.is_finalizing():  # when nobody else runs any more
+                raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self._describe(file)}")
             if left > 0:
                 pause = min(pause, left)
                 left = max(0.0, left - pause)
             time.sleep(pause)
-            pause = min(2 * pause, 0.003)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return os.fstat(file.fileno()).st_nlink > 0
 
-    def release(self) -> None:
-        """Give it back; nothing happens if this process has not got it."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+    def _try(self, file: _LockFile) -> bool:
+        """Ask the kernel once."""
+        file.tries = True  # before: whoever comes in the middle finds one or the other
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.tries = False
+            return False
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
+        file.taken = True
+        return True
 
-    def close(self) -> None:
-        """Close the file."""
-        file, self._file = self._file, -1
-        if file != -1:
-            os.close(file)
+    def _is_own(self, file: _LockFile) -> bool:
+        """Tell whether it is this thread that has the lock, or may have it."""
+        for reference in list(self._live):
+            other = reference()
+            if other is None or other is file or other.closed:
+                continue
+            if other.ident == file.ident and (other.taken or other.tries):
+                return True
+        return False
+
+    def _write_down(self, file: _LockFile, purpose: str) -> None:
+        parts = (str(os.getpid()), repr(time.time()), this_thread.thread.name, purpose)
+        record = "\0".join([part.replace("\0", " ") for part in parts]).encode("utf-8", "replace")
+        with suppress(OSError):  # a full disk, which is no reason not to delete what fills it
+            os.pwrite(file.fileno(), record[: _RECORD - 1].ljust(_RECORD, b"\0"), 0)
+
+    def _describe(self, file: _LockFile) -> str:
+        """Name the holder, from what it has written down."""
+        record = os.pread(file.fileno(), _RECORD, 0).rstrip(b"\0").decode("utf-8", "replace")
+        try:
+            process, since, thread, purpose = record.split("\0")
+            held = max(0.0, time.time() - float(since))
+        except ValueError:
+            return "held by another process"  # which has only just made the file
+        return f"held for {held:.3f} s by process {process}, thread {thread!r} ({purpose})"
+
+    # -- forks ------------------------------------------------------------------------------------
 
     def renew_in_child(self) -> None:
-        """Open the file again, in a forked child."""
-        self.close()
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def __del__(self) -> None:
-        self.close()
+        """Close the parent's files, in a forked child."""
+        live, self._live, self._spare = self._live, set(), []
+        for reference in list(live):
+            file = reference()
+            if file is not None:
+                file.close()

@@ -26,6 +26,7 @@ from tests.contract.blocks import (
     both_kinds,
     write_at_once,
 )
+from tests.contract.stores import one_process
 from tests.schedules import Actor, in_another_thread
 
 
@@ -227,6 +228,7 @@ class BlockEndContract(BlockContract):
         }
         assert heard == [("StoreSetEvent", "a"), ("StoreSetEvent", "d")]
 
+    @one_process
     @both_kinds
     def test_events_of_a_block_name_it_and_tell_its_end(
         self, store: TransactionalStore, optimistic: bool

@@ -23,6 +23,7 @@ from tests.contract.blocks import (
     both_kinds,
     write_at_once,
 )
+from tests.contract.stores import one_process
 from tests.schedules import Actor, in_another_thread
 
 #: An engine that other processes use names the process as well.
@@ -58,6 +59,7 @@ USES: dict[str, Callable[[Transaction], object]] = {
 class BlockErrorContract(BlockContract):
     """What is refused, and what the errors tell."""
 
+    @one_process
     def test_lock_timeout_names_the_holder(self, store: TransactionalStore) -> None:
         with Actor(store, "holder") as holder:
             holder.begin("nightly import")
@@ -69,6 +71,7 @@ class BlockErrorContract(BlockContract):
             assert not store.exists("a")
         self.assert_free(store)
 
+    @one_process
     def test_lock_timeout_tells_for_how_long(
         self, store: TransactionalStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

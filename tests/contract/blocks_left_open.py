@@ -27,6 +27,7 @@ from tests.contract.blocks import (
     left_open,
     write_at_once,
 )
+from tests.contract.stores import one_process
 from tests.schedules import TIMEOUT, Actor, in_another_thread
 
 
@@ -157,6 +158,7 @@ class BlockLeftOpenContract(BlockContract):
         assert sorted(store.glob("*")) == ["after", "before"]
         self.assert_free(store)
 
+    @one_process
     def test_lock_timeout_does_not_name_a_new_thread_for_the_ended_one(
         self, store: TransactionalStore
     ) -> None:

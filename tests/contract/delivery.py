@@ -13,7 +13,6 @@ import pytest
 from latchstore import (
     AbstractStore,
     BaseEvent,
-    DictMemoryStore,
     DispatcherThreadError,
     FlushTimeoutError,
     StoreClosedError,
@@ -27,8 +26,9 @@ from latchstore import (
     StoreTransactionStartEvent,
 )
 from latchstore.delivery import commit_events
+from latchstore.engine.transactional_store import TransactionalStore
 from tests.contract.listeners import changes, listen, told
-from tests.contract.stores import TIMEOUT, StoreContract, facts, fill
+from tests.contract.stores import TIMEOUT, StoreContract, facts, fill, one_process
 from tests.contract.streams import RecordingStream
 from tests.contract.transactions import failing_block
 from tests.contract.writing import CHANGES
@@ -42,7 +42,7 @@ class DeliveryContract(StoreContract):
         fill(store, a=b"1", b=b"2", c=b"3")
         store.flush()
 
-    def test_one_background_thread_tells_everything(self, store: DictMemoryStore) -> None:
+    def test_one_background_thread_tells_everything(self, store: TransactionalStore) -> None:
         threads: list[threading.Thread] = []
         store.event_manager.connect(StoreEvent, lambda event: threads.append(threading.current_thread()))
         for _ in range(3):
@@ -55,7 +55,8 @@ class DeliveryContract(StoreContract):
         assert threads[0] is not threading.current_thread()
         assert threads[0].daemon
 
-    def test_writers_do_not_wait_for_listeners(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_writers_do_not_wait_for_listeners(self, store: TransactionalStore) -> None:
         listening, go_on = threading.Event(), threading.Event()
         heard: list[str] = []
 
@@ -82,7 +83,7 @@ class DeliveryContract(StoreContract):
         assert heard == ["a", "b", "c"]
         assert store.info()["pending_events"] == 0
 
-    def test_events_come_in_commit_order(self, store: DictMemoryStore) -> None:
+    def test_events_come_in_commit_order(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreModificationEvent)
         start = threading.Barrier(4)
 
@@ -112,7 +113,7 @@ class DeliveryContract(StoreContract):
             last[event.key] = None if event.value is None else event.revision
 
     def test_nobody_listens_and_no_event_is_built(
-        self, store: DictMemoryStore, monkeypatch: pytest.MonkeyPatch
+        self, store: TransactionalStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         built: list[type] = []
         original, original_event_of = BaseEvent.__init__, commit_events.event_of
@@ -148,7 +149,7 @@ class DeliveryContract(StoreContract):
         change()
         assert {StoreTransactionStartEvent, StoreTransactionEndEvent, StoreProgressStepEvent} < set(built)
 
-    def test_what_nobody_listened_to_is_not_told_later(self, store: DictMemoryStore) -> None:
+    def test_what_nobody_listened_to_is_not_told_later(self, store: TransactionalStore) -> None:
         store.from_bytes("a", b"x")
         heard = listen(store, BaseEvent)
         store.flush()
@@ -162,7 +163,7 @@ class DeliveryContract(StoreContract):
 
     @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
     def test_a_listener_that_raises_does_not_end_delivery(
-        self, store: DictMemoryStore, error: type[BaseException], caplog: pytest.LogCaptureFixture
+        self, store: TransactionalStore, error: type[BaseException], caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(event: StoreSetEvent) -> None:
             if event.key == "a":
@@ -178,7 +179,7 @@ class DeliveryContract(StoreContract):
         assert any(record.name == "latchstore" for record in caplog.records)
 
     def test_a_listener_that_raises_harms_no_other(
-        self, store: DictMemoryStore, caplog: pytest.LogCaptureFixture
+        self, store: TransactionalStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(event: StoreSetEvent) -> None:
             raise ZeroDivisionError
@@ -191,7 +192,7 @@ class DeliveryContract(StoreContract):
         assert told(before) == told(after) == [("StoreUpdateEvent", "a")]
         assert "broken" in caplog.text
 
-    def test_listeners_may_write(self, store: DictMemoryStore) -> None:
+    def test_listeners_may_write(self, store: TransactionalStore) -> None:
         def react(event: StoreSetEvent) -> None:
             if event.key == "a":
                 store.from_bytes("b", b"reaction")
@@ -212,7 +213,7 @@ class DeliveryContract(StoreContract):
         ]
         assert store.get_metadata("b") == {"name": "b", "because": "a"}
 
-    def test_listeners_may_read_what_they_are_told_of(self, store: DictMemoryStore) -> None:
+    def test_listeners_may_read_what_they_are_told_of(self, store: TransactionalStore) -> None:
         seen: list[bytes] = []
         store.event_manager.connect(StoreSetEvent, lambda event: seen.append(store.to_bytes(event.key)))
         with store.transaction():
@@ -220,7 +221,7 @@ class DeliveryContract(StoreContract):
         store.flush()
         assert seen == [b"x"]
 
-    def test_listeners_may_connect_others(self, store: DictMemoryStore) -> None:
+    def test_listeners_may_connect_others(self, store: TransactionalStore) -> None:
         late: list[StoreDeleteEvent] = []
 
         def connect(event: StoreSetEvent) -> None:
@@ -240,7 +241,7 @@ class DeliveryContract(StoreContract):
             "close",
         ],
     )
-    def test_listeners_must_not_wait_for_themselves(self, store: DictMemoryStore, method: str) -> None:
+    def test_listeners_must_not_wait_for_themselves(self, store: TransactionalStore, method: str) -> None:
         caught: list[BaseException] = []
 
         def listener(event: StoreSetEvent) -> None:
@@ -265,7 +266,7 @@ class DeliveryContract(StoreContract):
     # -- closing ----------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("end", ["close", "with"])
-    def test_pending_events_are_heard_on_closing(self, store: DictMemoryStore, end: str) -> None:
+    def test_pending_events_are_heard_on_closing(self, store: TransactionalStore, end: str) -> None:
         listening, go_on = threading.Event(), threading.Event()
         heard: list[str] = []
 
@@ -285,7 +286,7 @@ class DeliveryContract(StoreContract):
                 store.close()
         assert heard == [f"{number}" for number in range(200)]
 
-    def test_closing_ends_the_thread(self, store: DictMemoryStore) -> None:
+    def test_closing_ends_the_thread(self, store: TransactionalStore) -> None:
         threads: list[threading.Thread] = []
         store.event_manager.connect(StoreSetEvent, lambda event: threads.append(threading.current_thread()))
         store.from_bytes("a", b"x")
@@ -301,7 +302,7 @@ class DeliveryContract(StoreContract):
 
     @changes
     def test_a_closed_store_refuses_changes(
-        self, store: DictMemoryStore, change: Callable[[AbstractStore, str], object]
+        self, store: TransactionalStore, change: Callable[[AbstractStore, str], object]
     ) -> None:
         heard = listen(store, StoreModificationEvent)
         before = facts(store)
@@ -319,7 +320,7 @@ class DeliveryContract(StoreContract):
         store.flush()
         assert told(heard) == [("StoreUpdateEvent", "a")]
 
-    def test_a_closed_store_can_be_read(self, store: DictMemoryStore) -> None:
+    def test_a_closed_store_can_be_read(self, store: TransactionalStore) -> None:
         store.close()
         assert store.to_bytes("a") == b"1"
         assert store.get("a").metadata == {"name": "a"}
@@ -328,7 +329,8 @@ class DeliveryContract(StoreContract):
         assert list(store.query(name="b")) == [("b", {"name": "b"})]
         assert [data.read() for data in store.multiget_data(["c"])] == [b"3"]
 
-    def test_closing_gives_up_after_its_timeout(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_closing_gives_up_after_its_timeout(self, store: TransactionalStore) -> None:
         listening, go_on = threading.Event(), threading.Event()
         heard: list[str] = []
 
@@ -351,7 +353,7 @@ class DeliveryContract(StoreContract):
         store.close()
         assert heard == ["a", "b"]
 
-    def test_listeners_may_write_while_the_store_closes(self, store: DictMemoryStore) -> None:
+    def test_listeners_may_write_while_the_store_closes(self, store: TransactionalStore) -> None:
         listening, go_on = threading.Event(), threading.Event()
 
         def react(event: StoreSetEvent) -> None:
@@ -373,7 +375,7 @@ class DeliveryContract(StoreContract):
         store.close()
         assert told(heard) == [("StoreUpdateEvent", "a"), ("StoreUpdateEvent", "b")]
 
-    def test_disconnecting_leaves_everything_at_work(self, store: DictMemoryStore) -> None:
+    def test_disconnecting_leaves_everything_at_work(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreTransactionEvent)
         store.disconnect()
         with store.transaction():

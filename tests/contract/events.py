@@ -12,7 +12,6 @@ import pytest
 from latchstore import (
     AbstractStore,
     BaseEvent,
-    DictMemoryStore,
     ProgressEvent,
     StoreDeleteEvent,
     StoreEvent,
@@ -27,9 +26,10 @@ from latchstore import (
     StoreTransactionStartEvent,
     StoreUpdateEvent,
 )
+from latchstore.engine.transactional_store import TransactionalStore
 from tests.contract.listeners import changes, listen, told
 from tests.contract.reading import NESTED, fresh_nested, spoil
-from tests.contract.stores import TIMEOUT, StoreContract, facts, fill
+from tests.contract.stores import TIMEOUT, StoreContract, facts, fill, one_process
 from tests.contract.streams import RecordingStream, YieldingStream
 from tests.contract.transactions import failing_block
 from tests.contract.writing import CHANGES, STREAM_WRITES
@@ -45,7 +45,7 @@ class EventContract(StoreContract):
 
     # -- one change -------------------------------------------------------------------------------
 
-    def test_a_new_key(self, store: DictMemoryStore) -> None:
+    def test_a_new_key(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreKeyEvent)
         store.set("new", (b"data", {"n": 1}))
         store.flush()
@@ -65,7 +65,7 @@ class EventContract(StoreContract):
 
     @changes
     def test_a_key_that_was_there(
-        self, store: DictMemoryStore, change: Callable[[AbstractStore, str], object]
+        self, store: TransactionalStore, change: Callable[[AbstractStore, str], object]
     ) -> None:
         heard = listen(store, StoreModificationEvent)
         before = store.get("a")
@@ -93,7 +93,7 @@ class EventContract(StoreContract):
         ids=[name for name in CHANGES if "update" not in name],
     )
     def test_every_method_that_makes_a_key(
-        self, store: DictMemoryStore, change: Callable[[AbstractStore, str], object]
+        self, store: TransactionalStore, change: Callable[[AbstractStore, str], object]
     ) -> None:
         heard = listen(store, StoreModificationEvent)
         change(store, "new")
@@ -101,7 +101,7 @@ class EventContract(StoreContract):
         assert told(heard) == [("StoreSetEvent", "new")]
         assert heard[0].metadata == store.get_metadata("new")
 
-    def test_from_file(self, store: DictMemoryStore, tmp_path: Path) -> None:
+    def test_from_file(self, store: TransactionalStore, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"data")
         heard = listen(store, StoreModificationEvent)
@@ -110,7 +110,7 @@ class EventContract(StoreContract):
         store.flush()
         assert told(heard) == [("StoreSetEvent", "new"), ("StoreUpdateEvent", "a")]
 
-    def test_a_deleted_key(self, store: DictMemoryStore) -> None:
+    def test_a_deleted_key(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreKeyEvent)
         store.set("a", (b"data", fresh_nested()))
         revision = store.info()["revision"]
@@ -131,13 +131,13 @@ class EventContract(StoreContract):
         assert event.revision == revision + 1
         assert event.transaction is None
 
-    def test_metadata_that_is_updated_to_the_same(self, store: DictMemoryStore) -> None:
+    def test_metadata_that_is_updated_to_the_same(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreModificationEvent)
         store.update_metadata("a", {})
         store.flush()
         assert told(heard) == [("StoreUpdateEvent", "a")]
 
-    def test_reading_says_nothing(self, store: DictMemoryStore, tmp_path: Path) -> None:
+    def test_reading_says_nothing(self, store: TransactionalStore, tmp_path: Path) -> None:
         heard = listen(store, BaseEvent)
         facts(store)
         store.to_file("a", tmp_path / "file")
@@ -159,7 +159,7 @@ class EventContract(StoreContract):
         ids=["delete", "update", "stream", "multiupdate", "multiset_data", "bad"],
     )
     def test_what_fails_says_nothing(
-        self, store: DictMemoryStore, fail: Callable[[DictMemoryStore], object]
+        self, store: TransactionalStore, fail: Callable[[TransactionalStore], object]
     ) -> None:
         heard = listen(store, StoreModificationEvent)
         with pytest.raises((KeyError, TypeError)):
@@ -175,7 +175,7 @@ class EventContract(StoreContract):
             ("multiset_metadata", [{"n": 1}, {"n": 2}, {"n": 3}]),
         ],
     )
-    def test_many_keys(self, store: DictMemoryStore, method: str, items: Any) -> None:
+    def test_many_keys(self, store: TransactionalStore, method: str, items: Any) -> None:
         heard = listen(store, StoreModificationEvent)
         getattr(store, method)(["a", "new", "c"], items)
         store.flush()
@@ -188,14 +188,14 @@ class EventContract(StoreContract):
         for event in heard:
             assert event.metadata == store.get_metadata(event.key)
 
-    def test_many_updates(self, store: DictMemoryStore) -> None:
+    def test_many_updates(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreModificationEvent)
         store.multiupdate_metadata(["a", "b", "a"], [{"n": 1}, {"n": 2}, {"m": 3}])
         store.flush()
         assert sorted(told(heard)) == [("StoreUpdateEvent", "a"), ("StoreUpdateEvent", "b")]
         assert {event.key: event.metadata for event in heard}["a"] == {"name": "a", "n": 1, "m": 3}
 
-    def test_a_listener_hears_a_class_and_its_subclasses(self, store: DictMemoryStore) -> None:
+    def test_a_listener_hears_a_class_and_its_subclasses(self, store: TransactionalStore) -> None:
         sets, updates = listen(store, StoreSetEvent), listen(store, StoreUpdateEvent)
         deletes, all_of_them = listen(store, StoreDeleteEvent), listen(store, BaseEvent)
         store.from_bytes("new", b"x")
@@ -207,7 +207,7 @@ class EventContract(StoreContract):
         assert told(deletes) == [("StoreDeleteEvent", "new")]
         assert told(all_of_them) == [*told(sets), *told(deletes)]
 
-    def test_filters_and_handled_events(self, store: DictMemoryStore) -> None:
+    def test_filters_and_handled_events(self, store: TransactionalStore) -> None:
         heard: list[str] = []
 
         def first(event: StoreSetEvent) -> None:
@@ -226,7 +226,7 @@ class EventContract(StoreContract):
 
     # -- isolation --------------------------------------------------------------------------------
 
-    def test_what_an_event_hands_out_is_isolated(self, store: DictMemoryStore) -> None:
+    def test_what_an_event_hands_out_is_isolated(self, store: TransactionalStore) -> None:
         def spoil_all(event: Any) -> None:
             spoil(event.metadata)
             spoil(event.value.metadata)
@@ -245,7 +245,7 @@ class EventContract(StoreContract):
         assert (store.to_bytes("nested"), store.to_bytes("other")) == (b"more", b"data")
         assert value.metadata == NESTED
 
-    def test_an_event_is_of_its_moment(self, store: DictMemoryStore) -> None:
+    def test_an_event_is_of_its_moment(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreModificationEvent)
         for number in range(5):
             store.set("a", (str(number).encode(), {"n": number}))
@@ -257,7 +257,8 @@ class EventContract(StoreContract):
 
     # -- transactions -----------------------------------------------------------------------------
 
-    def test_the_order_around_a_transaction(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_the_order_around_a_transaction(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         with store.transaction("some notes"):
             store.from_bytes("a", b"x")
@@ -271,7 +272,8 @@ class EventContract(StoreContract):
             ("StoreUpdateEvent", "a"),
         ]
 
-    def test_the_start_is_told_on_entry(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_the_start_is_told_on_entry(self, store: TransactionalStore) -> None:
         heard = threading.Event()
         store.event_manager.connect(StoreTransactionStartEvent, lambda event: heard.set())
         # The thread that tells must run already: a block starts it when it ends.
@@ -280,7 +282,8 @@ class EventContract(StoreContract):
         with store.transaction():
             assert heard.wait(TIMEOUT)
 
-    def test_every_event_says_which_transaction(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_every_event_says_which_transaction(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         for notes in ("first", "second"):
             with store.transaction(notes):
@@ -296,7 +299,7 @@ class EventContract(StoreContract):
         assert [info.number for info in infos] == [first] * 4 + [second] * 4
         assert all(event.source is store for event in heard)
 
-    def test_the_revision_of_a_transaction(self, store: DictMemoryStore) -> None:
+    def test_the_revision_of_a_transaction(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreModificationEvent)
         with store.transaction() as transaction:
             store.from_bytes("a", b"x")
@@ -304,7 +307,8 @@ class EventContract(StoreContract):
         store.flush()
         assert {event.revision for event in heard} == {transaction.revision}
 
-    def test_a_transaction_that_failed(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_a_transaction_that_failed(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         with failing_block(store, "some notes"):
             store.from_bytes("a", b"x")
@@ -312,14 +316,16 @@ class EventContract(StoreContract):
         store.flush()
         assert told(heard) == [("StoreTransactionStartEvent", ""), ("StoreTransactionEndEvent", "failed")]
 
-    def test_a_transaction_that_only_reads(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_a_transaction_that_only_reads(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         with store.transaction():
             facts(store)
         store.flush()
         assert told(heard) == [("StoreTransactionStartEvent", ""), ("StoreTransactionEndEvent", "done")]
 
-    def test_blocks_in_blocks_are_one_transaction(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_blocks_in_blocks_are_one_transaction(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         with store.transaction("outer"):
             with store.transaction("inner"):
@@ -337,7 +343,7 @@ class EventContract(StoreContract):
         assert event.value.data.read() == b"x"
         assert event.transaction.notes == "outer"
 
-    def test_one_net_event_for_each_key(self, store: DictMemoryStore) -> None:
+    def test_one_net_event_for_each_key(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreModificationEvent)
         with store.transaction():
             # New, and changed: set.
@@ -376,7 +382,7 @@ class EventContract(StoreContract):
     # -- progress ---------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("write", STREAM_WRITES.values(), ids=STREAM_WRITES)
-    def test_progress(self, store: DictMemoryStore, write: Callable[..., object]) -> None:
+    def test_progress(self, store: TransactionalStore, write: Callable[..., object]) -> None:
         heard = listen(store, StoreEvent)
         write(store, "a", RecordingStream(b"0123456789"), 4)
         store.flush()
@@ -396,14 +402,14 @@ class EventContract(StoreContract):
             assert (event.key, event.source) == ("a", store)
             assert "a" in event.message
 
-    def test_progress_says_what_is_to_be_set(self, store: DictMemoryStore) -> None:
+    def test_progress_says_what_is_to_be_set(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreProgressEvent)
         store.set("a", (RecordingStream(b"data"), fresh_nested()))
         store.flush()
         assert len(heard) >= 3
         assert all(event.metadata == NESTED for event in heard)
 
-    def test_progress_of_a_value_knows_its_size(self, store: DictMemoryStore) -> None:
+    def test_progress_of_a_value_knows_its_size(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreProgressEvent)
         store.set("new", store.get("a"))
         value = store.get("b")
@@ -415,7 +421,7 @@ class EventContract(StoreContract):
         assert starts == [1, 1]
         assert ends == ["normal", "normal"]
 
-    def test_each_stream_is_an_operation(self, store: DictMemoryStore) -> None:
+    def test_each_stream_is_an_operation(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         store.multiset_data(["a", "new"], [RecordingStream(b"x"), RecordingStream(b"y")])
         store.flush()
@@ -426,7 +432,7 @@ class EventContract(StoreContract):
 
     @pytest.mark.parametrize("write", STREAM_WRITES.values(), ids=STREAM_WRITES)
     def test_progress_of_a_stream_that_fails(
-        self, store: DictMemoryStore, write: Callable[..., object]
+        self, store: TransactionalStore, write: Callable[..., object]
     ) -> None:
         heard = listen(store, StoreEvent)
         with pytest.raises(OSError, match="disk full"):
@@ -439,7 +445,7 @@ class EventContract(StoreContract):
         assert end.exit_state == "exception"
         assert end.message == "disk full"
 
-    def test_progress_in_a_transaction(self, store: DictMemoryStore) -> None:
+    def test_progress_in_a_transaction(self, store: TransactionalStore) -> None:
         heard = listen(store, StoreEvent)
         with failing_block(store):
             store.set_data("a", RecordingStream(b"data"))

@@ -11,6 +11,10 @@ import pytest
 from latchstore import AbstractStore, DictMemoryStore, EventManager
 from latchstore.engine.transactional_store import TransactionalStore
 
+#: The mark of tests that take for granted that this process makes all commits, and has published each when
+#: the call returns that makes it.
+one_process = pytest.mark.one_process
+
 #: Seconds after which a wait in a test has failed.
 TIMEOUT = 30.0
 

@@ -12,14 +12,14 @@ import pytest
 
 from latchstore import (
     AbstractStore,
-    DictMemoryStore,
     LockTimeoutError,
     StoreClosedError,
     TransactionClosedError,
     TransactionError,
     WrongThreadError,
 )
-from tests.contract.stores import TIMEOUT, StoreContract, contents, facts, fill, stream
+from latchstore.engine.transactional_store import TransactionalStore
+from tests.contract.stores import TIMEOUT, StoreContract, contents, facts, fill, one_process, stream
 from tests.contract.streams import YieldingStream
 from tests.contract.writing import CHANGES
 
@@ -247,7 +247,7 @@ class SharedTransactionContract(StoreContract):
     """Transactions of stores that threads share."""
 
     @pytest.fixture(autouse=True)
-    def filled(self, store: DictMemoryStore) -> None:
+    def filled(self, store: TransactionalStore) -> None:
         fill(store, a=b"1", b=b"2", c=b"3")
 
     def elsewhere(self, function: Callable[[], Any]) -> Any:
@@ -255,7 +255,7 @@ class SharedTransactionContract(StoreContract):
         with ThreadPoolExecutor(1, thread_name_prefix="elsewhere") as pool:
             return pool.submit(function).result(TIMEOUT)
 
-    def test_no_other_thread_sees_a_change_before_the_commit(self, store: DictMemoryStore) -> None:
+    def test_no_other_thread_sees_a_change_before_the_commit(self, store: TransactionalStore) -> None:
         def look() -> tuple[object, ...]:
             return (
                 facts(store),
@@ -278,7 +278,7 @@ class SharedTransactionContract(StoreContract):
         assert self.elsewhere(lambda: facts(store)) == facts(store)
         assert "c" not in store
 
-    def test_a_commit_is_one_revision(self, store: DictMemoryStore) -> None:
+    def test_a_commit_is_one_revision(self, store: TransactionalStore) -> None:
         revision = store.info()["revision"]
         with store.transaction() as transaction:
             store.set_data("a", stream(b"x"))
@@ -290,7 +290,7 @@ class SharedTransactionContract(StoreContract):
         assert transaction.revision == revision + 1
         assert inner.revision is None
 
-    def test_what_changes_nothing_is_no_commit(self, store: DictMemoryStore) -> None:
+    def test_what_changes_nothing_is_no_commit(self, store: TransactionalStore) -> None:
         revision = store.info()["revision"]
         with store.transaction():
             store.get("a")
@@ -313,13 +313,14 @@ class SharedTransactionContract(StoreContract):
             ("multiupdate_metadata", [{}, {}]),
         ],
     )
-    def test_many_keys_are_one_transaction(self, store: DictMemoryStore, method: str, items: Any) -> None:
+    def test_many_keys_are_one_transaction(self, store: TransactionalStore, method: str, items: Any) -> None:
         revision = store.info()["revision"]
         getattr(store, method)(["a", "b"], items)
         assert store.info()["revision"] == revision + 1
         assert store.get("a").revision == store.get("b").revision == revision + 1
 
-    def test_writers_wait_for_a_block_and_are_told_who_holds_them_up(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_writers_wait_for_a_block_and_are_told_who_holds_them_up(self, store: TransactionalStore) -> None:
         def write() -> None:
             with store.transaction("the waiting one", timeout=0):
                 raise AssertionError("the block has begun")
@@ -334,7 +335,8 @@ class SharedTransactionContract(StoreContract):
         self.elsewhere(lambda: store.set_data("a", stream(b"x")))
         assert store.to_bytes("a") == b"x"
 
-    def test_a_writer_goes_on_when_the_block_has_ended(self, store: DictMemoryStore) -> None:
+    @one_process
+    def test_a_writer_goes_on_when_the_block_has_ended(self, store: TransactionalStore) -> None:
         begun = threading.Event()
 
         def write() -> bytes:
@@ -350,7 +352,7 @@ class SharedTransactionContract(StoreContract):
                 assert store.get_metadata("a") == {"name": "a"}
             assert future.result(TIMEOUT) == b"x"
 
-    def test_a_transaction_is_a_store(self, store: DictMemoryStore) -> None:
+    def test_a_transaction_is_a_store(self, store: TransactionalStore) -> None:
         with store.transaction("some notes") as transaction:
             transaction.set("new", (stream(b"x"), {"n": 1}))
             transaction.delete("a")
@@ -368,7 +370,7 @@ class SharedTransactionContract(StoreContract):
             "new": (b"x", {"n": 1}),
         }
 
-    def test_a_transaction_belongs_to_its_thread(self, store: DictMemoryStore) -> None:
+    def test_a_transaction_belongs_to_its_thread(self, store: TransactionalStore) -> None:
         with store.transaction("mine") as transaction:
             for use in (
                 lambda: transaction.get("a"),
@@ -379,7 +381,7 @@ class SharedTransactionContract(StoreContract):
                     self.elsewhere(use)
         assert store.to_bytes("a") == b"1"
 
-    def test_a_transaction_cannot_be_used_after_its_end(self, store: DictMemoryStore) -> None:
+    def test_a_transaction_cannot_be_used_after_its_end(self, store: TransactionalStore) -> None:
         with store.transaction("ended") as transaction:
             store.set_data("a", stream(b"x"))
         for use in (
@@ -392,7 +394,7 @@ class SharedTransactionContract(StoreContract):
                 use()
         assert store.to_bytes("a") == b"x"
 
-    def test_a_transaction_cannot_be_used_before_it_begins(self, store: DictMemoryStore) -> None:
+    def test_a_transaction_cannot_be_used_before_it_begins(self, store: TransactionalStore) -> None:
         transaction = store.transaction("not yet")
         with pytest.raises(TransactionClosedError, match="not yet"):
             transaction.set_data("a", stream(b"x"))
@@ -400,7 +402,7 @@ class SharedTransactionContract(StoreContract):
         store.set_data("a", stream(b"free"))
 
     @pytest.mark.parametrize("method", ["flush", "close"])
-    def test_waiting_for_events_in_a_block_is_refused(self, store: DictMemoryStore, method: str) -> None:
+    def test_waiting_for_events_in_a_block_is_refused(self, store: TransactionalStore, method: str) -> None:
         with store.transaction("some notes"):
             store.set_data("a", stream(b"x"))
             with pytest.raises(TransactionError, match="some notes"):
@@ -409,7 +411,7 @@ class SharedTransactionContract(StoreContract):
         assert (store.to_bytes("a"), store.to_bytes("b")) == (b"x", b"x")
         assert store.is_connected()
 
-    def test_a_closed_store_begins_no_transaction(self, store: DictMemoryStore) -> None:
+    def test_a_closed_store_begins_no_transaction(self, store: TransactionalStore) -> None:
         store.close()
         with pytest.raises(StoreClosedError, match="closed"), store.transaction("late"):
             raise AssertionError("the block has begun")

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from latchstore.contract.errors import CompactedError
+from latchstore.contract.errors import CompactedError, SnapshotClosedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.delivery.change_buffer import Published
@@ -81,6 +81,12 @@ class View(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give up what the view pins; closing twice is harmless. Never waits."""
+
+    def closed_error(self) -> SnapshotClosedError:
+        """Return the error of a read after the end."""
+        return SnapshotClosedError(
+            f"<closed snapshot of revision {self.revision}> is used after it was closed"
+        )
 
 
 class Engine(ABC):
@@ -192,6 +198,8 @@ class Engine(ABC):
     def settle(self, purpose: str, timeout: float | None = None) -> None:
         """Finish what exceptions have broken off, so that all commits that can be seen are published.
 
+        Those of other processes as well, if anybody follows.
+
         Raises
         ------
         LockTimeoutError
@@ -237,7 +245,10 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self, timeout: float | None) -> None:
-        """Refuse commits from now on, when the last writer has ended.
+        """Refuse commits from now on, when the last writer of this process has ended.
+
+        Everything can still be read. What other processes commit is published until the next
+        `between_commits`, and then not before `reopen`.
 
         Raises
         ------
@@ -247,7 +258,7 @@ class Engine(ABC):
 
     @abstractmethod
     def reopen(self) -> None:
-        """Take commits again."""
+        """Take commits again, and publish from now on."""
 
     @abstractmethod
     def renew_in_child(self) -> None:

@@ -28,7 +28,6 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from operator import attrgetter
 from threading import get_ident
 
-from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Change, Entry
 from latchstore.engine.interface import View
@@ -106,9 +105,7 @@ class LayerView(View):
         try:
             return self._layer[0]
         except IndexError:
-            raise SnapshotClosedError(
-                f"<closed snapshot of revision {self.revision}> is used after it was closed"
-            ) from None
+            raise self.closed_error() from None
 
     def entry(self, key: str) -> Entry | None:
         layer = self._open_layer()

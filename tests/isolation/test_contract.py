@@ -1,0 +1,9 @@
+"""No anomaly is seen on a `DictMemoryStore`, with any index."""
+
+from __future__ import annotations
+
+from tests.contract.isolation import IsolationContract
+from tests.memory_stores import MemoryStores
+
+
+class TestIsolation(MemoryStores, IsolationContract): ...

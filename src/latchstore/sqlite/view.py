@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.contract.with_lock import for_with
@@ -59,7 +58,7 @@ class SqliteView(View):
         try:
             with self._lock:
                 if self._closed or not self._held:
-                    raise SnapshotClosedError("the snapshot is used after it was closed")
+                    raise self.closed_error()
                 return function(self._held[0])
         except sqlite3.Error as error:
             raise failure_of(error, self._connections.path, "reading a snapshot") from error

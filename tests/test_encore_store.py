@@ -1,4 +1,4 @@
-"""Encore's own tests of a store pass on `DictMemoryStore`.
+"""Encore's own tests of a store pass on `DictMemoryStore` and on `SqliteStore`.
 
 They come with encore 0.8.0. The stores that they test are filled here through `set`, as the tests say
 that they must be. One case expects what ``get_metadata`` is decided against, and is replaced.
@@ -7,12 +7,15 @@ that they must be. One case expects what ``get_metadata`` is decided against, an
 from __future__ import annotations
 
 import io
+import tempfile
 import unittest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager
+from latchstore import DictMemoryStore, EventManager, SqliteStore
+from latchstore.engine.transactional_store import TransactionalStore
 
 if TYPE_CHECKING:
     # The mixins are of unknown types; to the checker, these are classes without methods.
@@ -34,17 +37,33 @@ METADATA: dict[str, Any] = {
 }
 
 
-def new_store() -> DictMemoryStore:
-    """Return a store with the key that all of encore's tests expect."""
-    store = DictMemoryStore(EventManager())
-    store.set("test1", (io.BytesIO(b"test2\n"), METADATA))
-    return store
+class MemoryStores(unittest.TestCase):
+    """The store of each test: one in memory."""
 
+    store: TransactionalStore
 
-class TestReading(StoreReadTestMixin, unittest.TestCase):
+    def new_store(self) -> TransactionalStore:
+        return DictMemoryStore(EventManager())
+
     def setUp(self) -> None:
-        self.store = new_store()
+        """Make a store with the key that all of encore's tests expect."""
+        self.store = self.new_store()
         self.addCleanup(self.store.close)
+        self.store.set("test1", (io.BytesIO(b"test2\n"), METADATA))
+
+
+class SqliteStores(MemoryStores):
+    """The store of each test: one in a file."""
+
+    def new_store(self) -> TransactionalStore:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return SqliteStore(Path(folder.name) / "file", EventManager(), durability="off")
+
+
+class TestReading(StoreReadTestMixin, MemoryStores):
+    def setUp(self) -> None:
+        MemoryStores.setUp(self)
         for number in range(10):
             metadata: dict[str, Any] = {"query_test1": "value", "query_test2": number}
             if number % 2 == 0:
@@ -63,15 +82,20 @@ class TestReading(StoreReadTestMixin, unittest.TestCase):
                     self.store.get_metadata(f"key{number}", ["query_test1", "optional"])
 
 
-class TestWriting(StoreWriteTestMixin, unittest.TestCase):
+class TestWriting(StoreWriteTestMixin, MemoryStores):
     def setUp(self) -> None:
-        self.store = new_store()
-        self.addCleanup(self.store.close)
+        MemoryStores.setUp(self)
         for number in range(10):
             self.store.set(
                 f"existing_key{number}",
                 (io.BytesIO(f"existing_value{number}".encode()), {"meta": True, "meta1": -number}),
             )
+
+
+class TestReadingSqlite(TestReading, SqliteStores): ...
+
+
+class TestWritingSqlite(TestWriting, SqliteStores): ...
 
 
 @pytest.mark.parametrize("mixin", [StoreReadTestMixin, StoreWriteTestMixin])

@@ -20,6 +20,7 @@ PAGES = (
     "docs/checking-histories.md",
     "docs/work-queues.md",
     "docs/writing-a-store.md",
+    "docs/writing-an-engine.md",
     "docs/queries.md",
 )
 

@@ -126,7 +126,7 @@ class StoreEvent(BaseEvent):
 
 
 class StoreTransactionEvent(StoreEvent):
-    """A transaction has begun or ended."""
+    """A transaction of this process has begun or ended; those of others have events of their changes alone."""
 
 
 class StoreTransactionStartEvent(StoreTransactionEvent):

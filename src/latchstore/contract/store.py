@@ -9,6 +9,10 @@ Terms that hold throughout:
 
 - A *key* is a string. A *stream* is a readable binary file object. *Metadata* is a dictionary with
   string keys; it is copied in depth on its way in and out, so nobody shares it with the store.
+- Which values metadata may have depends on where a store keeps it. One in memory (`DictMemoryStore`)
+  takes whatever can be copied. One that writes it to a file (`SqliteStore`) takes the types that its
+  encoding brings back equal and of the same type, and no others. What a store does not take is refused
+  with a TypeError that names key and item, and nothing changes.
 - `buffer_size` is how many bytes are read at a time from a stream that is handed in: a positive
   integer, 1 MiB by default. Where nothing is read from a stream it is checked and then ignored;
   `to_bytes` does not even check it.
@@ -523,7 +527,8 @@ class AbstractStore(AbstractReadOnlyStore):
     ) -> None:
         """Replace the data of a key by any bytes-like object and leave its metadata.
 
-        A ``bytes`` object is kept as it is; anything else is copied.
+        A ``bytes`` object is kept as it is by a store in memory; anything else is copied, and by a store that
+        keeps its data elsewhere everything is.
 
         Events
         ------

@@ -111,7 +111,8 @@ class DeliveredStore(EntryStore):
     def close(self, timeout: Seconds | None = 30.0) -> None:
         """Let all pending events be heard, end the thread, refuse changes until ``connect()``.
 
-        What the store holds can still be read. Closing twice is harmless.
+        What the store holds can still be read. Closing twice is harmless. If other processes share what it
+        holds, what they commit until ``connect()`` is not heard; ``watch(since=...)`` has it.
 
         Parameters
         ----------
@@ -145,7 +146,7 @@ class DeliveredStore(EntryStore):
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
 
     def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
-        """Wait until all events of what was committed before the call have been heard.
+        """Wait until all events of what was committed before the call, by any process, have been heard.
 
         Parameters
         ----------

@@ -45,11 +45,11 @@ class TransactionInfo(NamedTuple):
     Attributes
     ----------
     number : int
-        Counts the transactions of this process, in the order in which they were entered.
+        Counts the transactions of the process that it ran in, in the order in which they were entered.
     notes : str
         What ``store.transaction(notes)`` was given.
     thread : str
-        The name of the thread that it ran in.
+        The name of the thread that it ran in; if that was in another process, the process is named as well.
     """
 
     number: int

@@ -171,8 +171,6 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
         Called now and then.
     """
     check_faults(plan.faults, plan.schedule, plan.processes)
-    if plan.processes > 1:
-        shared_stores(factory, plan.store)
     checked_factory(factory, plan.faults)
     if plan.schedule == "native":
         return _run_native(plan, factory, progress)

@@ -22,7 +22,7 @@ from latchstore.stress.campaign import (
     check_faults,
 )
 from latchstore.stress.escaping import visible
-from latchstore.stress.factories import PlanError, checked_factory, named_object, store_factory
+from latchstore.stress.factories import PlanError, checked_factory, named_object, shared_stores, store_factory
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
@@ -151,6 +151,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_store(arguments: argparse.Namespace) -> int:
     factory = store_factory(arguments.store)
+    if arguments.processes > 1:
+        shared_stores(factory, arguments.store)
     checked_factory(factory, ())
     plan = _plan(arguments, lambda workload: workload.supports(store_for(workload, factory)))
     with _Screen(quiet=arguments.json) as screen:
@@ -203,6 +205,8 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         raise PlanError(f"--seconds must be above 0, got {seconds:g}")
     if not arguments.switch_interval > 0:
         raise PlanError(f"--switch-interval must be above 0, got {arguments.switch_interval:g}")
+    if not arguments.timeout > 0:
+        raise PlanError(f"--timeout must be above 0, got {arguments.timeout:g}")
     if seconds is not None and arguments.ops is not None:
         raise PlanError("--seconds and --ops: say one of the two")
     faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []

@@ -6,6 +6,7 @@ Thread safety: used by one thread.
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
@@ -54,6 +55,10 @@ def shared_stores(factory: Factory, name: str) -> SharedStores:
         If nothing says how.
     """
     if isinstance(factory, PrivateStores):
+        try:
+            pickle.dumps(factory.stores)
+        except Exception as error:  # whatever its class raises
+            raise PlanError(f"store {name!r} cannot be sent to other processes: {error!r}") from error
         return factory.stores
     raise PlanError(
         f"store {name!r} cannot be used by several processes: it needs create, attach and destroy, see "

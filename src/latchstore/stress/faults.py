@@ -249,6 +249,8 @@ class Closing(Fault):
     """The store is closed and opened again while others write."""
 
     name = "close"
+    # Nobody promises what a store that is closed in one process tells of what others commit meanwhile.
+    processes = False
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         self.note(self.name)

@@ -155,7 +155,7 @@ class DeliveryQueue:
         self.taken: deque[Delivery] = deque()
         self.moves: Iterator[None] = map(self.taken.append, iter(self.items.popleft, _NEVER))
         self.asleep: bool = False
-        # Of the thread's next sleep, or the one that it is in.
+        # Of the thread that delivers; made anew by each.
         self._bell: Bell = Bell()
         self.marks: dict[Mark, None] = {}
         self.ending: bool = False
@@ -179,6 +179,12 @@ class DeliveryQueue:
         if not delivery.more_until:
             delivery.more_until = self.queued_more + delivery.count - 1
         self.queued_more = delivery.more_until
+
+    def begin(self) -> None:
+        """Begin to deliver, on the calling thread, while no other one does."""
+        self.ending = False
+        # Whose kind of lock is that of the thread: a store of a module is older than a run of the harness.
+        self._bell = Bell()
 
     def put_mark(self, mark: Mark) -> None:
         """Queue a mark."""
@@ -205,11 +211,10 @@ class DeliveryQueue:
 
     def sleep(self, seconds: float) -> None:
         """Wait until something is queued, for so many seconds at the most; may return early."""
-        bell = self._bell = Bell()  # a store of a module has another kind of lock in a run of the harness
         try:
             self.asleep = True
             if not self.items:
-                bell.sleep(seconds)
+                self._bell.sleep(seconds)
         finally:
             self.asleep = False
 

@@ -205,7 +205,7 @@ class _Deliverer(ListenerCalls):
         try:
             post[ident] = calling_deliverer()
             if list(post)[:1] == [ident]:
-                queue.ending = False
+                queue.begin()
                 self._deliver_in_turn(queue, enough)
         finally:
             post.pop(ident, None)  # one call in C, needing no memory: rule 3
@@ -244,7 +244,7 @@ class _Deliverer(ListenerCalls):
         if not delivery.done:
             if delivery.count:
                 self.delivering = (delivery, time.monotonic())
-            if delivery.revision is not None:
+            if delivery.revision is not None and delivery.revision - 1 > self.heard_revision:
                 # Commits without listeners before this one have no events to wait for.
                 self._note_heard(queue, delivery.revision - 1)
             delivery.deliver(self)

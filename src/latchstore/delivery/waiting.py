@@ -102,7 +102,7 @@ def is_patched_later() -> bool:
 def warn_if_patched_later() -> None:
     """Warn of that, once."""
     global _warned
-    if not _warned and is_patched_later():
+    if threading.get_ident is not get_ident and not _warned:  # hot path: as `is_patched_later`
         _warned = True
         warnings.warn(
             "threading was patched (by gevent or eventlet) after latchstore had been imported: while one "

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Generic, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.with_lock import for_with
@@ -69,23 +69,32 @@ class Life:
     __slots__ = ("__weakref__",)
 
 
+class _FirstLook(Generic[T]):
+    """An attribute of a ``threading.local``, found when a thread first looks and kept from then on.
+
+    No constructor of the local finds it: a finalizer may look in the middle of that. No ``__getattr__``
+    either: with one, each look takes a call of Python's own.
+    """
+
+    def __init__(self, find: Callable[[], T]) -> None:
+        self._find = find
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, local: threading.local, owner: type) -> T:
+        found: T = local.__dict__.setdefault(self._name, self._find())
+        return found
+
+
 class _ThisThread(threading.local):
     """The calling thread, found faster than by ``threading.current_thread()``.
 
     Threads are distinguished by these objects, as the identifier of an ended thread is given to a new one.
     """
 
-    thread: threading.Thread
-    life: Life
-
-    def __getattr__(self, name: str) -> Any:
-        """Find it at the first look. No constructor: a finalizer may look in the middle of one."""
-        if name == "thread":
-            self.thread = threading.current_thread()
-            return self.thread
-        if name == "life":
-            return self.__dict__.setdefault("life", Life())
-        raise AttributeError(name)
+    thread = _FirstLook(lambda: threading.current_thread())  # what there is when it looks
+    life = _FirstLook(Life)
 
 
 this_thread: _ThisThread = _ThisThread()

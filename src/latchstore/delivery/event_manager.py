@@ -59,6 +59,9 @@ __all__ = ["EventInfo", "EventManager", "listener_name"]
 class EventManager(BaseEventManager):
     """An event manager for many threads; see the rules at the top of this file."""
 
+    # hot path: stores ask before each commit.
+    __slots__ = ("_dead", "_table", "_trace")
+
     def __init__(self) -> None:
         # See rule 3; read by way of `_newest`.
         self._table = Table()
@@ -173,9 +176,12 @@ class EventManager(BaseEventManager):
         table = self._table
         if table.following:
             table = self._newest()
-        reachable = table.reachable.get(cls)
+        try:
+            reachable = table.reachable[cls]
+        except KeyError:
+            reachable = table.find_reachable(cls)
         # The one thing that can change under a published table: listeners die.
-        if reachable is None or (reachable and self._dead):
+        if reachable and self._dead:
             reachable = table.find_reachable(cls)
         # `emits_itself`, without its call. Whatever has taken the place of `emit` may be a listener.
         return reachable or type(self).emit is not _EMIT or "emit" in self.__dict__

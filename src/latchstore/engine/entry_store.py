@@ -45,6 +45,8 @@ Progress = Callable[..., object]
 
 _DELETE = Delete()
 
+_new_object = object.__new__
+
 #: What gives up its bytes without being read block by block.
 _PLAIN = frozenset({bytes, BytesIO})
 
@@ -160,10 +162,10 @@ class EntryStore(EntryReader, AbstractStore):
             key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
-        edit: Edit = SetData(data if type(data) is bytes else as_bytes(data))
-        if if_revision is not None:
-            edit = _conditional(edit, checked_revision(if_revision))
-        self._write_one(key, edit, "from_bytes")
+        edit = _new_object(SetData)
+        edit.data = data if type(data) is bytes else as_bytes(data)
+        if_revision = None if if_revision is None else checked_revision(if_revision)
+        self._write_one(key, edit if if_revision is None else IfRevision(edit, if_revision), "from_bytes")
 
     def from_file(
         self,

@@ -56,6 +56,10 @@ class GuardedEngine(Engine):
         The commit that is decided and not finished.
     detour : object or None
         Has the identifier of each thread that may not take what it has read of a single key without a lock.
+    followed : bool
+        Whether anything may follow the commits, such as an index. What begins to do so begins in a section
+        that makes no commit (`exclusively`), which sets it; a commit that finds nothing takes it back. hot
+        path: it is one look in place of one at each kind.
     garbage : deque
         What was dropped in a section; freed after it.
     """
@@ -69,6 +73,7 @@ class GuardedEngine(Engine):
         "_publisher",
         "abandoned",
         "detour",
+        "followed",
         "garbage",
         "journal",
         "owner",
@@ -93,6 +98,7 @@ class GuardedEngine(Engine):
         self.routes: Routes = Routes()
         self.detour = None
         self.journal = None
+        self.followed: bool = True
         self.garbage: deque[object] = publisher.garbage
         # What the writer in a section is doing, for whoever has to wait for it.
         self._preparing: str | None = None
@@ -204,6 +210,7 @@ class GuardedEngine(Engine):
                     lock.wait_for_readers(purpose)
                 if self.journal is not None or self.abandoned:
                     self.finish_others()
+                self.followed = True
                 result = function(*arguments)
             finally:
                 if lock.foreign is not None:

@@ -217,6 +217,8 @@ class Table(IndexedEngine):
             new = edit.revise(key, old, revision, time.time())
             if new is not None:
                 changes = ((key, old, new),)
+                if not told:
+                    return changes, revision, claim, (), None
             else:
                 changes = () if old is None else (deletion(key, old, cause_of_edit(edit)),)
         else:
@@ -304,16 +306,17 @@ class Table(IndexedEngine):
         """Make the commit that is decided; in a section of the writer. May be done again from its start."""
         assert self.journal is not None
         changes, revision, claim, deliveries, many = self.journal
-        if self.preimages.layers:
-            self.preimages.record(changes)
-        if self.indexes:
+        followed = self.followed
+        if followed:
+            if self.preimages.layers:
+                self.preimages.record(changes)
             for index in self.indexes.values():
                 index.replace_all(changes)
-        if self.heads:
             for heads in self.heads.values():
                 heads.replace_all(changes)
         if many is None:
-            for key, _, new in changes:
+            if changes:
+                ((key, _, new),) = changes
                 if new is not None:
                     self.entries[key] = new
                 else:
@@ -328,14 +331,18 @@ class Table(IndexedEngine):
                 self.entries.pop(key, None)
             self.revision = revision
             self.detour = self.routes or None
-        if self.bounds:
+        if followed:
             for bound in self.bounds:
                 bound.finish()
         if claim is not None:
             claim.revision = revision
             self.end_claim(claim)
-        if deliveries or self._feed.active:
+        if deliveries or (followed and self._feed.active):
             self._publisher.publish(changes, revision, claim, deliveries)
+        if followed:
+            self.followed = bool(
+                self.bounds or self.indexes or self.heads or self.preimages.layers or self._feed.active
+            )
         self.journal = None
 
     # -- transactions ---------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class LayerView(View):
 
     __slots__ = ("_layer", "_preimages", "_select", "_thread", "reference", "revision")
 
-    reference: ViewReference
+    reference: ViewReference | None
 
     def __init__(self, preimages: Preimages, select: Select = _select_nothing) -> None:
         self._preimages = preimages
@@ -203,7 +203,9 @@ class Preimages:
 
     def close(self, view: LayerView) -> None:
         """Free what only this view needed, though somebody may still hold it; no lock is held."""
-        self._closed.append(view.reference)
+        if view.reference is not None:
+            self._closed.append(view.reference)
+            view.reference = None  # else it would come again when the view goes
         self._on_close()
 
     def close_others(self, threads: Container[int]) -> None:

@@ -23,7 +23,7 @@ import weakref
 from collections import deque
 from threading import Thread, get_ident
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.delivery.waiting import LOOK_AGAIN, YIELDS, Waiters, clock, this_thread, thread_name
@@ -95,15 +95,22 @@ class Claim:
         Whether its end is an event of this store object: it is.
     """
 
-    # hot path: what most blocks leave as it is stands in the class.
-    since: float = 0.0
-    revision: int | None = None
-    start: Delivery | None = None
-    failure: Delivery | None = None
-    route: Route | None = None
-    ended: bool = False
-    here = True
-    _info: TransactionInfo | None = None
+    here: ClassVar[bool] = True
+
+    __slots__ = (
+        "_info",
+        "_number",
+        "ended",
+        "failure",
+        "ident",
+        "notes",
+        "purpose",
+        "revision",
+        "route",
+        "since",
+        "start",
+        "thread",
+    )
 
     def __init__(
         self, block: object, abandoned: deque[Route], purpose: str, notes: str | None = None
@@ -112,8 +119,15 @@ class Claim:
         self.ident: int = get_ident()
         self.purpose = purpose
         self.notes = notes
+        self.since: float = 0.0
+        self.revision: int | None = None
+        self.start: Delivery | None = None
+        self.failure: Delivery | None = None
+        self.ended: bool = False
+        self._info: TransactionInfo | None = None
         self._number = 0 if notes is None else next(_transaction_numbers)
-        self.route = route = Route(block, abandoned.append)
+        route = Route(block, abandoned.append)
+        self.route: Route | None = route
         route.claim = self
         route.outer = route.batch = None
         route.savepoint = 0

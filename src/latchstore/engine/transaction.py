@@ -85,31 +85,52 @@ class Transaction(BatchStore):
     optimistic : bool
     """
 
-    # hot path: what most transactions leave as it is stands in the class.
-    # Whether the block has been left.
-    _left = False
-    _claim: Claim | None = None
-    _route: Route | None = None
-    _outer: Transaction | None = None
-    _savepoint = 0
-    # Whether an inner block leaves its changes to the outer one.
-    _kept = False
-    _doomed = False
-    # From commit() or rollback() to the end of the block.
-    _ended_early = False
-    _forked = False
-    # What on_commit() and on_rollback() were given.
-    _after_commit: Sequence[Callable[[], object]] = ()
-    _after_rollback: Sequence[Callable[[], object]] = ()
+    # hot path: slots are read faster than what stands in the class.
+    __slots__ = (
+        "_after_commit",
+        "_after_rollback",
+        "_claim",
+        "_doomed",
+        "_ended_early",
+        "_engine",
+        "_forked",
+        "_has_listeners",
+        "_kept",
+        "_left",
+        "_outer",
+        "_route",
+        "_savepoint",
+        "_store",
+        "_timeout",
+        "event_manager",
+        "notes",
+        "optimistic",
+    )
 
     def __init__(self, store: Host, notes: str, timeout: float | None, optimistic: bool = False) -> None:
         self.event_manager: BaseEventManager = store.event_manager  # without the constructors above: hot path
-        self.notes = notes
+        self.notes: str = notes
         self.optimistic: bool = optimistic
         self._has_listeners = store._has_listeners
         self._store = store
         self._engine = store._engine
         self._timeout = timeout
+        self._batch = self._thread = self._task = None
+        # Whether the block has been left.
+        self._left = False
+        self._claim: Claim | None = None
+        self._route: Route | None = None
+        self._outer: Transaction | None = None
+        self._savepoint = 0
+        # Whether an inner block leaves its changes to the outer one.
+        self._kept = False
+        self._doomed = False
+        # From commit() or rollback() to the end of the block.
+        self._ended_early = False
+        self._forked = False
+        # What on_commit() and on_rollback() were given.
+        self._after_commit: Sequence[Callable[[], object]] = ()
+        self._after_rollback: Sequence[Callable[[], object]] = ()
 
     @property
     def revision(self) -> int | None:

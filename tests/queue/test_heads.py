@@ -8,18 +8,18 @@ from collections import deque
 import pytest
 
 from latchstore import DictMemoryStore, EventManager
-from latchstore.engine.first_entry import first_entries, keep_heads
+from latchstore.engine.first_entry import first_values
 from latchstore.engine.heads import Heads
-from latchstore.engine.inspection import check
+from latchstore.engine.inspection import check, table_of
 
 PREFIXES = ("a/", "b/")
 
 
-def first_by_scan(store: DictMemoryStore, prefix: str) -> str | None:
+def first_by_scan(store: DictMemoryStore, prefix: str) -> tuple[str, str] | None:
     found = [
         (items["place"], key) for key, items in store.query() if str(items.get("place")).startswith(prefix)
     ]
-    return min(found)[1] if found else None
+    return min(found, default=None)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -27,7 +27,7 @@ def test_the_first_is_that_of_a_scan(seed: int) -> None:
     chance = random.Random(seed)
     store = DictMemoryStore(EventManager())
     store.set("there before", (b"", {"place": "a/5"}))
-    heads = keep_heads(store, "queue", "place", PREFIXES)
+    values = first_values(store, "queue", "place", PREFIXES)
     for number in range(600):
         key = str(chance.randrange(30))
         place = chance.choice(("a/", "b/", "c/")) + f"{chance.choice((number, chance.randrange(600))):04d}"
@@ -44,10 +44,7 @@ def test_the_first_is_that_of_a_scan(seed: int) -> None:
                     tx.doom()
         else:
             store.set(key, (b"", {"place": place}))
-        found = first_entries(store, heads, PREFIXES)
-        assert [None if first is None else first[0] for first in found] == [
-            first_by_scan(store, prefix) for prefix in PREFIXES
-        ]
+        assert values.look(PREFIXES) == [first_by_scan(store, prefix) for prefix in PREFIXES]
     check(store)
     store.close()
 
@@ -55,12 +52,13 @@ def test_the_first_is_that_of_a_scan(seed: int) -> None:
 def test_what_is_not_true_any_more_is_taken_out() -> None:
     """A job that is leased again and again leaves something behind each time."""
     store = DictMemoryStore(EventManager())
-    heads = keep_heads(store, "queue", "place", PREFIXES)
+    values = first_values(store, "queue", "place", PREFIXES)
     garbage: deque[object] = deque()
     for number in range(20_000):
         store.set("k", (b"", {"place": f"a/{number:06d}"}))
         if number % 100 == 0:
-            first_entries(store, heads, ("b/", "a/"))
+            values.look(("b/", "a/"))
+    heads = table_of(store).heads["queue"]
     assert len(heads) < 3_000
     assert heads.first("a/", {}, garbage) is None
     store.close()

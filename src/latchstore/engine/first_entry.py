@@ -1,11 +1,11 @@
 """The seam between a work queue and a store: commits that find their key at their own instant.
 
-Which entry is the first of a range is known in a section of the table lock, and by the next section it may be
-another one. A queue that looked first and wrote on the condition of a revision would do both again whenever
-another worker was quicker. Here the commit itself looks.
+Which entry is the first of a range is known at one instant, and by the next it may be another one. A queue
+that looked first and wrote on the condition of a revision would do both again whenever another worker was
+quicker. Here the commit itself looks, by its `check`.
 
-Thread safety: functions that any thread may call. `edit_of` and `edits` run under the table lock, with
-builtin code alone.
+Thread safety: functions that any thread may call. `revise` is called as that of any edit is: in the section
+of a commit, with builtin code alone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
-from latchstore.engine.heads import Heads
-from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.first_values import FirstValues, Item
 from latchstore.engine.transaction import Transaction
 from latchstore.engine.transactional_store import TransactionalStore
 
@@ -26,44 +25,37 @@ class NothingFoundError(Exception):
 
 
 class InTheWayError(Exception):
-    """There is an entry where none is to be, or a transaction is the owner; nothing was committed.
-
-    Whoever only wants to know whether there is an entry need not wait for the owner.
-    """
+    """There is an entry where none is to be, or this thread is in a transaction; nothing was committed."""
 
 
 class FirstEntry(Collection[tuple[str, Edit]]):
-    """The one edit of a commit, of the entry that is the first in a range of `Heads`.
+    """The one edit of a commit, and itself that edit, of the entry that is the first in a range.
 
     Parameters
     ----------
-    store : DictMemoryStore
-    heads : Heads
-
-    Attributes
-    ----------
-    key : str or None
-        None before it is found.
-    entry : Entry
-        As it was before the commit.
+    store : TransactionalStore
+    values : FirstValues
     """
 
-    __slots__ = ("_edit", "_heads", "_store", "entry", "key")
+    __slots__ = ("_found", "_store", "_values")
 
-    entry: Entry
-    _edit: Edit
+    blind = False
+    whole = False
 
-    def __init__(self, store: DictMemoryStore, heads: Heads) -> None:
+    def __init__(self, store: TransactionalStore, values: FirstValues) -> None:
         self._store = store
-        self._heads = heads
-        self.key: str | None = None
+        self._values = values
+        # The key, in the section of the commit.
+        self._found: str = ""
 
-    def edit_of(self, entry: Entry) -> Edit:
-        """Return the edit of the entry. Called under the table lock, runs builtin code alone."""
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        """Return the new entry, as any edit does: in the section of a commit, by builtin code alone."""
         raise NotImplementedError
 
     def commit(self, prefix: str, unless: tuple[str, str], purpose: str) -> None:
         """Edit the first entry in a range.
+
+        Nobody waits for a transaction of others only to find that there is none.
 
         Parameters
         ----------
@@ -78,59 +70,44 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         ------
         NothingFoundError, InTheWayError
         """
-        store = self._store
-        table, dispatcher = store._table, store._dispatcher
-        routes = table.routes
-        if table.owner.claims or (routes and routes.current() is not None):
+        store, values = self._store, self._values
+        engine, dispatcher = store._engine, store._dispatcher
+        if engine.routes and engine.routes.current() is not None:
             raise InTheWayError
         if store._closed or dispatcher.crowded:
             store._check_door(purpose)
-        if table.commit(self, purpose, None, lambda: self._find(prefix, unless)):
+        if values.may_wait:
+            in_the_way, first = values.look((unless[0], prefix))
+            self._choose(in_the_way, first, unless[1])
+        if engine.commit(self, purpose, None, lambda: self._find(prefix, unless)):
             dispatcher.start_if_needed()
 
     def _find(self, prefix: str, unless: tuple[str, str]) -> None:
         """Find the entry; in the section of the commit, before that is decided."""
-        table, heads = self._store._table, self._heads
-        entries, garbage = table.entries, table.garbage
-        in_the_way = heads.first(unless[0], entries, garbage)
-        if in_the_way is not None and in_the_way[0] < unless[1]:
+        first = self._values.first
+        self._choose(first(unless[0]), first(prefix), unless[1])
+
+    def _choose(self, in_the_way: Item | None, first: Item | None, until: str) -> None:
+        if in_the_way is not None and in_the_way[0] < until:
             raise InTheWayError
-        first = heads.first(prefix, entries, garbage)
         if first is None:
             raise NothingFoundError
-        key = first[1]
-        self.entry = entry = entries[key]
-        self._edit = self.edit_of(entry)
-        self.key = key
+        self._found = first[1]
 
     def __len__(self) -> int:
         return 1
 
     def __iter__(self) -> Iterator[tuple[str, Edit]]:
-        return iter(((self.key, self._edit),))  # type: ignore[arg-type]
+        return iter(((self._found, self),))
 
     def __contains__(self, item: object) -> bool:
-        return item == (self.key, self._edit)
+        return item == (self._found, self)
 
 
-def keep_heads(store: DictMemoryStore, queue: str, name: str, prefixes: Sequence[str]) -> Heads:
-    """Keep the first entries of some ranges from now on; see `IndexedEngine.keep_heads`."""
+def first_values(store: TransactionalStore, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
+    """Return what finds the first entries of some ranges of a metadata item; see `Engine.first_values`."""
     store._refuse_in_transaction("WorkQueue")
-    return store._table.keep_heads(queue, name, prefixes)
-
-
-def first_entries(
-    store: DictMemoryStore, heads: Heads, prefixes: Sequence[str]
-) -> list[tuple[str, Entry] | None]:
-    """Return the key and the entry that are the first in each of some ranges, committed, at one instant."""
-    table = store._table
-
-    def find() -> list[tuple[str, Entry] | None]:
-        entries = table.entries
-        found = [heads.first(prefix, entries, table.garbage) for prefix in prefixes]
-        return [None if first is None else (first[1], entries[first[1]]) for first in found]
-
-    return table.exclusively("a work queue", find)
+    return store._engine.first_values(queue, name, prefixes)
 
 
 def commit_edit(store: TransactionalStore, key: str, edit: Edit, purpose: str) -> Transaction | None:

@@ -17,14 +17,15 @@ Thread safety: none of its own. All methods are called in sections of the writer
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latchstore.contract.values import Change, Entry
+from latchstore.engine.first_values import FirstValues, Item
 
-#: A value and its key.
-Item = tuple[str, str]
+if TYPE_CHECKING:
+    from latchstore.engine.indexed import IndexedEngine
 
 #: How many items more than twice those that were true a range may have.
 _FEW = 1_000
@@ -153,3 +154,30 @@ class Heads:
         """Raise AssertionError if an entry of a range is missing; for tests."""
         for head in self._heads.values():
             head.check(self.name, entries)
+
+
+class KeptValues(FirstValues):
+    """The first values that an engine keeps in `Heads`.
+
+    Parameters
+    ----------
+    engine : IndexedEngine
+    heads : Heads
+    """
+
+    __slots__ = ("_engine", "_heads")
+
+    def __init__(self, engine: IndexedEngine, heads: Heads) -> None:
+        self._engine = engine
+        self._heads = heads
+
+    @property
+    def may_wait(self) -> bool:
+        return bool(self._engine.owner.claims)
+
+    def first(self, prefix: str) -> Item | None:
+        engine = self._engine
+        return self._heads.first(prefix, engine.entries, engine.garbage)
+
+    def look(self, prefixes: Sequence[str]) -> list[Item | None]:
+        return self._engine.exclusively("a work queue", lambda: list(map(self.first, prefixes)))

@@ -15,8 +15,9 @@ from latchstore.contract.contains import In
 from latchstore.contract.ordering import Order, Ordered
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
+from latchstore.engine.first_values import FirstValues
 from latchstore.engine.guarded import GuardedEngine
-from latchstore.engine.heads import Heads
+from latchstore.engine.heads import Heads, KeptValues
 from latchstore.engine.locks import AnyReadWriteLock
 from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.ordered_index import FEW, OrderedIndex, Token, index_for
@@ -106,20 +107,10 @@ class IndexedEngine(GuardedEngine):
         self.garbage.append(self.indexes)
         self.indexes = {each: index for each, index in self.indexes.items() if each != name}
 
-    def keep_heads(self, queue: str, name: str, prefixes: Sequence[str]) -> Heads:
-        """Keep the first entries of some ranges of an item's values, for the queue of that name.
-
-        Parameters
-        ----------
-        queue : str
-        name : str
-            The metadata item.
-        prefixes : sequence of str
-            What the values of each range begin with.
-        """
+    def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
         if queue not in self.heads:
             self.alone("a work queue", self.timeout, self._keep_heads, queue, name, prefixes)
-        return self.heads[queue]
+        return KeptValues(self, self.heads[queue])
 
     def _keep_heads(self, queue: str, name: str, prefixes: Sequence[str]) -> None:
         if queue not in self.heads:

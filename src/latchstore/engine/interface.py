@@ -19,6 +19,7 @@ from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.delivery.change_buffer import Published
 from latchstore.engine.edits import Edit
+from latchstore.engine.first_values import FirstValues, QueriedValues
 from latchstore.engine.owner import Claim, Route
 from latchstore.engine.routes import Routes
 from latchstore.engine.selection import Overlay, Selected
@@ -138,6 +139,23 @@ class Engine(ABC):
     @abstractmethod
     def view(self) -> View:
         """Return what the last commit has left, which no later commit changes."""
+
+    def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
+        """Return what finds the first values of a metadata item that begin with some prefixes.
+
+        Called with no lock held, once for each `WorkQueue`. By default they are queried each time: an engine
+        whose queries with a limit need an index makes that here.
+
+        Parameters
+        ----------
+        queue : str
+            The name of the work queue.
+        name : str
+            The metadata item.
+        prefixes : sequence of str
+            Those that will be asked for.
+        """
+        return QueriedValues(self, name)
 
     # -- committing -------------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 Thread safety:
 
-1. A claim is one commit, which finds the first ready job at its own instant and writes the lease: heaps of
-   the ready and the due ones are kept in the commits of the store (``engine/first_entry.py``,
-   ``engine/heads.py``). It commits nothing if the time of a due job has come: such jobs are made ready first,
-   each by a commit of its own. So jobs are claimed in the order of the queue, without a lock of the queue's,
-   and a worker that dies keeps nobody waiting.
-2. Inside a transaction, and while another thread is in an exclusive one, a claim queries the first job, looks
-   at it, and writes the lease on the condition that nobody has changed the job since. If somebody has, it
-   begins again; each time it has to, another worker has got a job.
+1. A claim is one commit, which finds the first ready job at its own instant and writes the lease
+   (``engine/first_entry.py``): the engine knows the first of the ready and of the due ones. It commits
+   nothing if the time of a due job has come: such jobs are made ready first, each by a commit of its own. So
+   jobs are claimed in the order of the queue, without a lock of the queue's, and a worker that dies, or a
+   process that is killed, keeps nobody waiting.
+2. Inside a transaction a claim queries the first job, looks at it, and writes the lease on the condition that
+   nobody has changed the job since. If somebody has, it begins again; each time it has to, another worker has
+   got a job.
 3. Who is to wait puts its bell among the signal's waiters first, then tries to claim, and then sleeps
    (``delivery/commit_signal.py``); no longer than until the next job becomes ready by itself. A commit that
    makes jobs ready wakes one sleeper for each; one that delays a job wakes all, as each has to know how long
@@ -26,19 +26,17 @@ from typing import Any, Generic
 from latchstore.contract.codec import V
 from latchstore.contract.errors import RevisionMismatchError, StoreError, TransactionError
 from latchstore.contract.ranges import Between, Prefix
-from latchstore.contract.values import Change, Entry
+from latchstore.contract.values import Change, Entry, merged_metadata
 from latchstore.delivery.commit_signal import LOOK_AGAIN, CommitSignal
 from latchstore.delivery.waiting import clock
-from latchstore.engine.edits import Edit, MergeMetadata
 from latchstore.engine.first_entry import (
     FirstEntry,
     InTheWayError,
     NothingFoundError,
     entry_of,
-    first_entries,
-    keep_heads,
+    first_values,
 )
-from latchstore.engine.heads import Heads
+from latchstore.engine.first_values import FirstValues, Item
 from latchstore.engine.transactional_store import follow_commits
 from latchstore.queue import places
 from latchstore.queue.job import Job
@@ -89,28 +87,43 @@ class _Claim(FirstEntry, Generic[V]):
 
     Attributes
     ----------
+    key : str or None
+        Of the job; None before it is found.
+    entry : Entry
+        As it was before it was claimed.
     items : dict
         The metadata items that the job gets.
     """
 
-    __slots__ = ("_place_begins", "_settings", "_until", "items")
+    __slots__ = ("_place_begins", "_settings", "_until", "entry", "items", "key")
 
+    entry: Entry
     items: dict[str, Any]
+    key: str | None
 
-    def __init__(self, settings: Settings[V], heads: Heads, now: float, lease: float) -> None:
+    def __init__(self, settings: Settings[V], values: FirstValues, now: float, lease: float) -> None:
         # hot path: without the constructor above.
-        self._store, self._heads, self.key = settings.store, heads, None
+        self._store, self._values, self.key = settings.store, values, None
         self._settings = settings
         self._until = until = now + lease
         self._place_begins = places.leased(settings.name, until, "")
 
-    def edit_of(self, entry: Entry) -> Edit:
+    def lease(self, entry: Entry) -> Entry:
+        """Take note of the job as it is; return the metadata items that it gets."""
         attempts = entry[places.ATTEMPTS] + 1 if places.ATTEMPTS in entry else 1
         place: str = entry[places.PLACE]
+        self.entry = entry
         self.items = items = Entry()
         items[places.PLACE] = self._place_begins + place[place.rindex("/") + 1 :]
         items[places.ATTEMPTS] = attempts
-        return MergeMetadata(items)
+        return items
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        if current is None:
+            raise KeyError(key)
+        new = merged_metadata(current, self.lease(current))
+        self.key = key
+        return new.revise(key, current, revision, now)
 
     def job(self) -> Job[V]:
         """Return the job that was claimed."""
@@ -146,7 +159,8 @@ class Claims(Generic[V]):
         self._due = {places.PLACE: Prefix(f"{name}/due/")}
         self._due_begins = f"{name}/due/"
         self._ready_begins = f"{name}/ready/"
-        self._heads = keep_heads(settings.store, name, places.PLACE, (self._ready_begins, self._due_begins))
+        both = (self._due_begins, self._ready_begins)
+        self._values = first_values(settings.store, name, places.PLACE, both)
         # Those that are due and those that are ready stand side by side; "0" follows "/".
         self._unfinished = {places.PLACE: Between(f"{name}/due/", f"{name}/ready0")}
         self._interest = _Interest(name)
@@ -162,7 +176,7 @@ class Claims(Generic[V]):
         settings, due_begins = self._settings, self._due_begins
         for _ in range(_TRIES):
             now = settings.clock()
-            claim = _Claim(settings, self._heads, now, lease)
+            claim = _Claim(settings, self._values, now, lease)
             try:
                 # All that are due now come before it: "0" follows "/".
                 claim.commit(self._ready_begins, (due_begins, f"{places.time_of(due_begins, now)}0"), "claim")
@@ -186,17 +200,16 @@ class Claims(Generic[V]):
             first = self._first_by_query(self._ready)
             if first is None:
                 return None
-            claim = _Claim(settings, self._heads, settings.clock(), lease)
-            claim.key, claim.entry = first
-            claim.edit_of(claim.entry)
-            if self._update(claim.key, claim.items, claim.entry):
+            claim = _Claim(settings, self._values, settings.clock(), lease)
+            claim.key, entry = first
+            if self._update(claim.key, claim.lease(entry), entry):
                 return claim.job()
 
     def _first_by_query(self, where: dict[str, Any]) -> tuple[str, Entry] | None:
         """Return the first job of a range, as it was at the instant of a query of this thread."""
         store = self._settings.store
         while True:
-            first = next(store.query(places.OWN, order_by=places.PLACE, limit=1, where=where), None)
+            first = next(store.query((places.PLACE,), order_by=places.PLACE, limit=1, where=where), None)
             if first is None:
                 return None
             entry = self._unchanged(*first)
@@ -204,12 +217,12 @@ class Claims(Generic[V]):
                 return first[0], entry
 
     def _unchanged(self, key: str, items: dict[str, Any]) -> Entry | None:
-        """Return the entry of a job that a query has found; None if the job was claimed or moved since."""
+        """Return the entry of a job that one has found; None if the job was claimed or moved since."""
         try:
             entry: Entry = entry_of(self._settings.store, key)
         except KeyError:
             return None
-        return entry if all(entry.get(name) == items.get(name) for name in places.OWN) else None
+        return entry if all(entry.get(name) == item for name, item in items.items()) else None
 
     def _update(self, key: str, items: dict[str, Any], entry: Entry) -> bool:
         """Set metadata items of a job that is as it was looked at; return whether it was."""
@@ -230,18 +243,21 @@ class Claims(Generic[V]):
         settings = self._settings
         now = places.microseconds(settings.clock())
         while (first := self._first_due()) is not None:
-            key, entry = first
-            place = places.parsed(entry[places.PLACE])
+            text, key = first
+            place = places.parsed(text)
             if place.time > now:
                 return place.time
-            self._update(key, self._items_when_due(place, entry.get(places.ATTEMPTS, 0)), entry)
+            entry = self._unchanged(key, {places.PLACE: text})
+            if entry is not None:
+                self._update(key, self._items_when_due(place, entry.get(places.ATTEMPTS, 0)), entry)
         return None
 
-    def _first_due(self) -> tuple[str, Entry] | None:
-        store = self._settings.store
-        if store.current_transaction() is not None:
-            return self._first_by_query(self._due)
-        return first_entries(store, self._heads, (self._due_begins,))[0]
+    def _first_due(self) -> Item | None:
+        """Return the place of the first job that is due, and its key, as this thread sees it."""
+        if self._settings.store.current_transaction() is None:
+            return self._values.look((self._due_begins,))[0]
+        first = self._first_by_query(self._due)
+        return None if first is None else (first[1][places.PLACE], first[0])
 
     def _items_when_due(self, place: places.Place, attempts: int) -> dict[str, Any]:
         settings = self._settings
@@ -254,8 +270,7 @@ class Claims(Generic[V]):
 
     def is_empty(self) -> bool:
         """Tell whether no job is left but dead letters."""
-        both = first_entries(self._settings.store, self._heads, (self._due_begins, self._ready_begins))
-        return both == [None, None]
+        return self._values.look((self._due_begins, self._ready_begins)) == [None, None]
 
     def last_unfinished(self) -> str | None:
         """Return the store's key of the job that would be claimed last; None if none is unfinished."""

@@ -35,9 +35,6 @@ ATTEMPTS = "queue.attempts"
 #: Why the last attempt failed; missing before the first failure.
 REASON = "queue.reason"
 
-#: Those by which one claim of a job is told from others.
-OWN = (PLACE, ATTEMPTS)
-
 #: The highest priority; the lowest is its negative.
 HIGHEST_PRIORITY = 10**9
 

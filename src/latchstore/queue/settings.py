@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic
 from latchstore.contract.arguments import exact_seconds
 from latchstore.contract.codec import Codec, V
 from latchstore.delivery.waiting import Latch
-from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.transactional_store import TransactionalStore
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -83,7 +83,7 @@ class Settings(Generic[V]):
 
     Attributes
     ----------
-    store : DictMemoryStore
+    store : TransactionalStore
     name : str
         Without a slash.
     codec : Codec
@@ -94,7 +94,7 @@ class Settings(Generic[V]):
         Returns seconds since the epoch.
     """
 
-    store: DictMemoryStore
+    store: TransactionalStore
     name: str
     codec: Codec[V]
     max_attempts: int

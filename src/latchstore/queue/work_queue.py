@@ -35,7 +35,7 @@ from latchstore.contract.errors import (
 )
 from latchstore.contract.ranges import Prefix
 from latchstore.delivery.waiting import clock as waiting_clock
-from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.queue import places
 from latchstore.queue.claiming import Claims
 from latchstore.queue.dead_letter import DeadLetter
@@ -77,9 +77,9 @@ class WorkQueue(Generic[V]):
 
     Parameters
     ----------
-    store : DictMemoryStore
-        Where the jobs are. It gets an ordered index on the metadata item ``queue.place``, so a queue is not
-        made inside a transaction.
+    store : DictMemoryStore or SqliteStore
+        Where the jobs are. It gets an index by which the first job is found, so a queue is not made inside a
+        transaction. Queues of one name on a `SqliteStore` are one queue of all processes.
     name : str
         Of the queue; without a slash. The key of a job in the store is the name, a slash, and the job's key.
     codec : str or Codec
@@ -96,7 +96,7 @@ class WorkQueue(Generic[V]):
 
     Attributes
     ----------
-    store : DictMemoryStore
+    store : DictMemoryStore or SqliteStore
     name : str
 
     Notes
@@ -123,7 +123,7 @@ class WorkQueue(Generic[V]):
 
     def __init__(
         self,
-        store: DictMemoryStore,
+        store: TransactionalStore,
         name: str,
         *,
         codec: str | Codec[V] = "json",
@@ -131,8 +131,8 @@ class WorkQueue(Generic[V]):
         backoff: Callable[[int], float] = exponential_backoff,
         clock: Callable[[], float] = system_time,
     ) -> None:
-        if not isinstance(store, DictMemoryStore):
-            raise TypeError(f"store must be a DictMemoryStore, got {describe(store)}")
+        if not isinstance(store, TransactionalStore):
+            raise TypeError(f"store must be a DictMemoryStore or a SqliteStore, got {describe(store)}")
         name = checked_key(name, "name")
         if not name or "/" in name:
             raise ValueError(f"name must not be empty and have no slash, got {name!r}")
@@ -143,7 +143,7 @@ class WorkQueue(Generic[V]):
         self._claims = Claims(self._settings)
         self._closed = False
         self._is_immediate = False
-        self.store: DictMemoryStore = store
+        self.store: TransactionalStore = store
         self.name: str = name
 
     # -- putting ----------------------------------------------------------------------------------

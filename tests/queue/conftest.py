@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager, WorkQueue
+from latchstore import DictMemoryStore, EventManager, SqliteStore, WorkQueue
 from latchstore.engine.inspection import check_idle
 from latchstore.queue import claiming
-from tests.queue.parts import Clock
+from tests.queue.parts import AnyStore, Clock
 
 
 @pytest.fixture
@@ -18,8 +19,12 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def store() -> Iterator[DictMemoryStore]:
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyStore]:
+    if request.param == "sqlite":
+        with SqliteStore(tmp_path / "store", EventManager(), lock_timeout=10.0, durability="off") as on_file:
+            yield on_file
+        return
     store = DictMemoryStore(EventManager(), lock_timeout=10.0)
     yield store
     check_idle(store)
@@ -27,7 +32,7 @@ def store() -> Iterator[DictMemoryStore]:
 
 
 @pytest.fixture
-def queue(store: DictMemoryStore, clock: Clock) -> WorkQueue[Any]:
+def queue(store: AnyStore, clock: Clock) -> WorkQueue[Any]:
     return WorkQueue(store, "jobs", max_attempts=3, backoff=lambda attempts: 10.0 * attempts, clock=clock)
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from latchstore import Job, WorkQueue
+import pytest
+
+from latchstore import DictMemoryStore, Job, SqliteStore, WorkQueue
 
 TIMEOUT = 20.0
+
+#: Those that a queue may be on.
+AnyStore = DictMemoryStore | SqliteStore
+
+#: For tests of what the store in memory alone does.
+in_memory = pytest.mark.parametrize("store", ["memory"], indirect=True)
 
 
 class Clock:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, WaitTimeoutError, WorkQueue
-from tests.queue.parts import all_claimed
+from latchstore import WaitTimeoutError, WorkQueue
+from tests.queue.parts import AnyStore, all_claimed
 from tests.test_clocks import CLOCKS, SHORT
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_a_claim_ends(store: DictMemoryStore, clock: str) -> None:
+def test_a_claim_ends(store: AnyStore, clock: str) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "jobs")
     with CLOCKS[clock]():
         assert queue.claim(SHORT) is None
@@ -23,7 +23,7 @@ def test_a_claim_ends(store: DictMemoryStore, clock: str) -> None:
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_jobs_stay_in_order(store: DictMemoryStore, clock: str) -> None:
+def test_jobs_stay_in_order(store: AnyStore, clock: str) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "jobs")
     queue.put(0)
     with CLOCKS[clock]():

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, WorkQueue
+from latchstore import WorkQueue
 from latchstore.engine.inspection import feed_of
 from tests.fork.children import in_child, needs_fork
-from tests.queue.parts import TIMEOUT, Clock, all_claimed, claimed, counts
+from tests.queue.parts import TIMEOUT, AnyStore, Clock, all_claimed, claimed, counts, in_memory
 
-pytestmark = [needs_fork, pytest.mark.usefixtures("no_second_look")]
+pytestmark = [needs_fork, in_memory, pytest.mark.usefixtures("no_second_look")]
 
 
 def test_leases_are_the_parents(queue: WorkQueue[Any], clock: Clock) -> None:
@@ -44,7 +44,7 @@ def ended_with_the_block(queue: WorkQueue[Any]) -> Iterator[None]:
         queue.close(immediate=True)
 
 
-def test_a_child_is_woken_by_its_own_jobs(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_a_child_is_woken_by_its_own_jobs(queue: WorkQueue[Any], store: AnyStore) -> None:
     """And not a thread of the parent, which sleeps there and is not here."""
     with ThreadPoolExecutor(2) as executor, ended_with_the_block(queue):
         claims = [executor.submit(queue.claim) for _ in range(2)]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, JobExistsError, LeaseLostError, WorkQueue
-from tests.queue.parts import Clock, all_claimed, claimed, counts
+from latchstore import JobExistsError, LeaseLostError, WorkQueue
+from tests.queue.parts import AnyStore, Clock, all_claimed, claimed, counts
 
 
-def test_an_acknowledged_job_is_removed(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_an_acknowledged_job_is_removed(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1)
     job = claimed(queue)
     assert job.outcome is None
@@ -64,7 +64,7 @@ def test_a_job_that_was_replaced_is_lost(queue: WorkQueue[Any]) -> None:
     assert claimed(queue).payload == 2
 
 
-def test_a_job_that_was_deleted_is_lost(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_a_job_that_was_deleted_is_lost(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1, key="k")
     job = claimed(queue)
     store.delete("jobs/k")
@@ -80,9 +80,7 @@ def test_a_job_is_ended_once(queue: WorkQueue[Any]) -> None:
         job.fail()
 
 
-def test_notes_in_the_metadata_are_no_loss_of_the_lease(
-    queue: WorkQueue[Any], store: DictMemoryStore
-) -> None:
+def test_notes_in_the_metadata_are_no_loss_of_the_lease(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1, key="k")
     job = claimed(queue)
     store.update_metadata("jobs/k", {"progress": 50})
@@ -165,7 +163,7 @@ def test_a_job_that_is_given_back_is_ready_at_once(queue: WorkQueue[Any]) -> Non
 
 
 class TestBlocks:
-    def test_success_acknowledges(self, queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+    def test_success_acknowledges(self, queue: WorkQueue[Any], store: AnyStore) -> None:
         queue.put(1)
         with claimed(queue) as job:
             assert job.payload == 1
@@ -283,7 +281,7 @@ class TestDeadLetters:
             first.ack()
         second.ack()
 
-    def test_one_is_discarded(self, queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+    def test_one_is_discarded(self, queue: WorkQueue[Any], store: AnyStore) -> None:
         queue.put(1)
         claimed(queue).fail()
         (letter,) = queue.dead_letters()
@@ -307,14 +305,14 @@ def test_a_wrong_lease(queue: WorkQueue[Any], lease: Any) -> None:
         job.extend(lease)
 
 
-def test_a_backoff_that_is_wrong_is_named(store: DictMemoryStore) -> None:
+def test_a_backoff_that_is_wrong_is_named(store: AnyStore) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "jobs", backoff=lambda attempts: -1.0)
     queue.put(1)
     with pytest.raises(ValueError, match="what backoff returns must be"):
         claimed(queue).retry()
 
 
-def test_the_oldest_waiting_job(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_the_oldest_waiting_job(queue: WorkQueue[Any], store: AnyStore) -> None:
     real: WorkQueue[Any] = WorkQueue(store, "real")
     assert real.stats()["oldest_waiting"] is None
     real.put(1)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, Job, StoreDeleteEvent, WorkQueue
-from tests.queue.parts import TIMEOUT, counts
+from latchstore import Job, StoreDeleteEvent, WorkQueue
+from tests.queue.parts import TIMEOUT, AnyStore, counts
 
 JOBS = int(os.environ.get("LATCHSTORE_QUEUE_JOBS", "3000"))
 WORKERS = 8
@@ -59,7 +59,7 @@ def killer(seed: int) -> Iterator[list[int]]:
 
 @pytest.mark.timeout(600)
 def test_each_job_is_acknowledged_once_or_a_dead_letter(
-    store: DictMemoryStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: AnyStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.CRITICAL + 1)  # a handler's lock is written in Python until 3.13
     monkeypatch.setattr(threading, "excepthook", id)

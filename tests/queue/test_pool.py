@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, Job, LeaseLostError, StoreClosedError, Worked, WorkQueue
-from tests.queue.parts import TIMEOUT, Clock, all_claimed, claimed, counts
+from latchstore import Job, LeaseLostError, StoreClosedError, Worked, WorkQueue
+from tests.queue.parts import TIMEOUT, AnyStore, Clock, all_claimed, claimed, counts
 
 
 class Killed(BaseException):
@@ -22,7 +22,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def quick(store: DictMemoryStore) -> WorkQueue[Any]:
+def quick(store: AnyStore) -> WorkQueue[Any]:
     return WorkQueue(store, "jobs", max_attempts=3, backoff=lambda attempts: 0.0)
 
 
@@ -97,7 +97,7 @@ def test_until_the_queue_is_closed(quick: WorkQueue[Any]) -> None:
         assert run.result(TIMEOUT) == Worked(acked=1)
 
 
-def test_a_store_that_is_closed_ends_it(quick: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_a_store_that_is_closed_ends_it(quick: WorkQueue[Any], store: AnyStore) -> None:
     quick.put(1)
 
     def work(job: Job[int]) -> None:

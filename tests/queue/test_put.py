@@ -9,7 +9,7 @@ import pytest
 
 from latchstore import CodecError, DictMemoryStore, EventManager, JobExistsError, QueueClosedError, WorkQueue
 from latchstore.queue import places
-from tests.queue.parts import Clock, all_claimed, claimed, counts
+from tests.queue.parts import AnyStore, Clock, all_claimed, claimed, counts, in_memory
 
 
 def test_first_in_first_out(queue: WorkQueue[Any]) -> None:
@@ -33,13 +33,13 @@ def test_what_a_job_has(queue: WorkQueue[Any]) -> None:
     assert job.leased_until == 1_700_000_060.0
 
 
-def test_a_key_of_ones_own(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_a_key_of_ones_own(queue: WorkQueue[Any], store: AnyStore) -> None:
     assert queue.put(1, key="a/b *[") == "a/b *["
     assert "jobs/a/b *[" in store
     assert claimed(queue).key == "a/b *["
 
 
-def test_metadata_can_be_queried(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_metadata_can_be_queried(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1, key="k", metadata={"kind": "mail"})
     assert list(store.query_keys(kind="mail")) == ["jobs/k"]
 
@@ -97,7 +97,7 @@ def test_a_dead_letter_has_its_key(queue: WorkQueue[Any]) -> None:
 
 @pytest.mark.parametrize("if_exists", ["refuse", "keep", "replace"])
 def test_an_entry_that_is_no_job_is_left_alone(
-    queue: WorkQueue[Any], store: DictMemoryStore, if_exists: str
+    queue: WorkQueue[Any], store: AnyStore, if_exists: str
 ) -> None:
     store.set("jobs/k", (b"data", {}))
     with pytest.raises(JobExistsError, match="no job"):
@@ -105,7 +105,7 @@ def test_an_entry_that_is_no_job_is_left_alone(
     assert store.to_bytes("jobs/k") == b"data"
 
 
-def test_queues_of_other_names_are_apart(store: DictMemoryStore, queue: WorkQueue[Any]) -> None:
+def test_queues_of_other_names_are_apart(store: AnyStore, queue: WorkQueue[Any]) -> None:
     other: WorkQueue[Any] = WorkQueue(store, "job")
     other.put("other")
     queue.put("ours")
@@ -113,14 +113,14 @@ def test_queues_of_other_names_are_apart(store: DictMemoryStore, queue: WorkQueu
     assert all_claimed(other) == ["other"]
 
 
-def test_queues_of_one_name_are_one(store: DictMemoryStore, queue: WorkQueue[Any], clock: Clock) -> None:
+def test_queues_of_one_name_are_one(store: AnyStore, queue: WorkQueue[Any], clock: Clock) -> None:
     other: WorkQueue[Any] = WorkQueue(store, "jobs", clock=clock)
     other.put(1)
     queue.put(2)
     assert [claimed(queue).payload, claimed(other).payload] == [1, 2]
 
 
-def test_codecs(store: DictMemoryStore) -> None:
+def test_codecs(store: AnyStore) -> None:
     raw: WorkQueue[bytes] = WorkQueue(store, "raw", codec="raw")
     raw.put(b"\0")
     assert claimed(raw).payload == b"\0"
@@ -132,9 +132,7 @@ def test_codecs(store: DictMemoryStore) -> None:
     assert "raw/k" not in store
 
 
-def test_a_payload_that_cannot_be_decoded_fails_like_any_job(
-    queue: WorkQueue[Any], store: DictMemoryStore
-) -> None:
+def test_a_payload_that_cannot_be_decoded_fails_like_any_job(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1, key="k")
     store.set_data("jobs/k", b"no JSON")
     with pytest.raises(CodecError, match="jobs/k"), claimed(queue) as job:
@@ -196,9 +194,9 @@ def test_a_closed_queue_takes_no_jobs(queue: WorkQueue[Any]) -> None:
     assert "closed work queue 'jobs'" in repr(queue)
 
 
-def test_a_queue_is_saved_with_its_store(
-    queue: WorkQueue[Any], store: DictMemoryStore, tmp_path: Any
-) -> None:
+@in_memory
+def test_a_queue_is_saved_with_its_store(queue: WorkQueue[Any], store: AnyStore, tmp_path: Any) -> None:
+    assert isinstance(store, DictMemoryStore)
     for number in range(5):
         queue.put(number, priority=number % 2)
     claimed(queue).fail("bad")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, JobExistsError, LeaseLostError, TransactionConflictError, WorkQueue
-from tests.queue.parts import claimed, counts
+from latchstore import JobExistsError, LeaseLostError, TransactionConflictError, WorkQueue
+from tests.queue.parts import AnyStore, claimed, counts
 from tests.schedules import in_another_thread
 
 
@@ -22,9 +22,7 @@ def optimistic(request: pytest.FixtureRequest) -> bool:
     return chosen
 
 
-def test_a_job_is_there_with_its_data(
-    queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool
-) -> None:
+def test_a_job_is_there_with_its_data(queue: WorkQueue[Any], store: AnyStore, optimistic: bool) -> None:
     with store.transaction(optimistic=optimistic):
         store.set("order", (b"", {}))
         queue.put("ship", key="order")
@@ -34,7 +32,7 @@ def test_a_job_is_there_with_its_data(
 
 
 def test_a_job_that_is_rolled_back_was_never_there(
-    queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool
+    queue: WorkQueue[Any], store: AnyStore, optimistic: bool
 ) -> None:
     with suppress(Failed), store.transaction(optimistic=optimistic):
         queue.put("ship", key="order")
@@ -43,9 +41,7 @@ def test_a_job_that_is_rolled_back_was_never_there(
     queue.put("again", key="order")
 
 
-def test_a_second_job_of_a_key_inside(
-    queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool
-) -> None:
+def test_a_second_job_of_a_key_inside(queue: WorkQueue[Any], store: AnyStore, optimistic: bool) -> None:
     queue.put(1, key="k")
     with store.transaction(optimistic=optimistic):
         with pytest.raises(JobExistsError):
@@ -57,9 +53,7 @@ def test_a_second_job_of_a_key_inside(
     assert [claimed(queue).payload, claimed(queue).payload] == [3, 5]
 
 
-def test_a_key_that_another_puts_meanwhile_is_a_conflict(
-    queue: WorkQueue[Any], store: DictMemoryStore
-) -> None:
+def test_a_key_that_another_puts_meanwhile_is_a_conflict(queue: WorkQueue[Any], store: AnyStore) -> None:
     def put_both() -> None:
         with store.transaction(optimistic=True):
             queue.put(1, key="k")
@@ -71,7 +65,7 @@ def test_a_key_that_another_puts_meanwhile_is_a_conflict(
 
 
 def test_a_result_is_written_with_the_acknowledgement(
-    queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool
+    queue: WorkQueue[Any], store: AnyStore, optimistic: bool
 ) -> None:
     queue.put(1)
     with claimed(queue) as job, store.transaction(optimistic=optimistic):
@@ -81,7 +75,7 @@ def test_a_result_is_written_with_the_acknowledgement(
 
 
 def test_a_job_whose_transaction_fails_is_tried_again(
-    queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool
+    queue: WorkQueue[Any], store: AnyStore, optimistic: bool
 ) -> None:
     queue.put(1)
     with suppress(Failed), claimed(queue) as job, store.transaction(optimistic=optimistic):
@@ -93,7 +87,7 @@ def test_a_job_whose_transaction_fails_is_tried_again(
     assert "result" not in store
 
 
-def test_a_lease_that_is_extended_and_rolled_back(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_a_lease_that_is_extended_and_rolled_back(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1)
     job = claimed(queue)
     until = job.leased_until
@@ -106,7 +100,7 @@ def test_a_lease_that_is_extended_and_rolled_back(queue: WorkQueue[Any], store: 
 
 
 def test_what_another_has_claimed_is_lost_inside(
-    queue: WorkQueue[Any], store: DictMemoryStore, clock: Any, optimistic: bool
+    queue: WorkQueue[Any], store: AnyStore, clock: Any, optimistic: bool
 ) -> None:
     queue.put(1)
     late = claimed(queue)
@@ -117,7 +111,7 @@ def test_what_another_has_claimed_is_lost_inside(
 
 
 def test_a_lease_that_is_lost_before_the_commit_is_a_conflict(
-    queue: WorkQueue[Any], store: DictMemoryStore, clock: Any
+    queue: WorkQueue[Any], store: AnyStore, clock: Any
 ) -> None:
     queue.put(1)
     late = claimed(queue)
@@ -135,7 +129,7 @@ def test_a_lease_that_is_lost_before_the_commit_is_a_conflict(
     assert counts(queue) == {"leased": 1}
 
 
-def test_a_claim_that_is_rolled_back(queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool) -> None:
+def test_a_claim_that_is_rolled_back(queue: WorkQueue[Any], store: AnyStore, optimistic: bool) -> None:
     queue.put(1)
     with suppress(Failed), store.transaction(optimistic=optimistic):
         claimed(queue)
@@ -144,7 +138,7 @@ def test_a_claim_that_is_rolled_back(queue: WorkQueue[Any], store: DictMemorySto
 
 
 def test_a_dead_letter_is_requeued_with_a_transaction(
-    queue: WorkQueue[Any], store: DictMemoryStore, optimistic: bool
+    queue: WorkQueue[Any], store: AnyStore, optimistic: bool
 ) -> None:
     queue.put(1)
     claimed(queue).fail()
@@ -154,7 +148,7 @@ def test_a_dead_letter_is_requeued_with_a_transaction(
     assert counts(queue) == {"dead": 1}
 
 
-def test_snapshots_show_the_queue_of_their_moment(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_snapshots_show_the_queue_of_their_moment(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1, key="k")
     with store.snapshot() as before:
         claimed(queue).ack()

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from latchstore import (
-    DictMemoryStore,
     Job,
     StoreClosedError,
     TransactionError,
@@ -20,7 +19,7 @@ from latchstore import (
     WorkQueue,
 )
 from latchstore.engine.inspection import feed_of
-from tests.queue.parts import TIMEOUT, Clock, all_claimed, claimed, counts
+from tests.queue.parts import TIMEOUT, AnyStore, Clock, all_claimed, claimed, counts
 
 Claims = Callable[..., "Future[Job[Any] | None]"]
 
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_second_look")
 
 
 @pytest.fixture
-def start(queue: WorkQueue[Any], store: DictMemoryStore) -> Iterator[Claims]:
+def start(queue: WorkQueue[Any], store: AnyStore) -> Iterator[Claims]:
     """Return what begins a claim in a thread of its own, and returns when that sleeps."""
     with ThreadPoolExecutor(8) as executor:
 
@@ -43,7 +42,7 @@ def start(queue: WorkQueue[Any], store: DictMemoryStore) -> Iterator[Claims]:
         queue.close(immediate=True)
 
 
-def sleeping(store: DictMemoryStore) -> int:
+def sleeping(store: AnyStore) -> int:
     """Return how many threads sleep until a commit concerns them."""
     return sum(len(signal.waiters.bells) for signal in feed_of(store).signals)
 
@@ -65,7 +64,7 @@ def test_a_job_that_is_put_wakes(queue: WorkQueue[Any], start: Claims) -> None:
     assert job.payload == 1
 
 
-def test_each_job_wakes_one(queue: WorkQueue[Any], store: DictMemoryStore, start: Claims) -> None:
+def test_each_job_wakes_one(queue: WorkQueue[Any], store: AnyStore, start: Claims) -> None:
     claims = [start() for _ in range(4)]
     with store.transaction():
         for number in range(3):
@@ -96,7 +95,7 @@ def test_a_dead_letter_that_is_requeued_wakes(queue: WorkQueue[Any], start: Clai
     assert claim.result(TIMEOUT) is not None
 
 
-def test_a_raw_write_to_the_store_wakes(queue: WorkQueue[Any], store: DictMemoryStore, start: Claims) -> None:
+def test_a_raw_write_to_the_store_wakes(queue: WorkQueue[Any], store: AnyStore, start: Claims) -> None:
     """A job that a copy of the store brings, say."""
     queue.put(1, key="k")
     value = store.get("jobs/k")
@@ -106,7 +105,7 @@ def test_a_raw_write_to_the_store_wakes(queue: WorkQueue[Any], store: DictMemory
     assert claim.result(TIMEOUT) is not None
 
 
-def test_a_delay_that_ends_wakes(store: DictMemoryStore) -> None:
+def test_a_delay_that_ends_wakes(store: AnyStore) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "by the system's clock")
     queue.put(1, delay=0.05)
     job = queue.claim(TIMEOUT)
@@ -125,7 +124,7 @@ def test_all_that_sleep_are_told_of_a_delayed_job(queue: WorkQueue[Any], clock: 
     assert sorted(job.payload for job in jobs if job is not None) == ["later", "now"]
 
 
-def test_a_lease_that_ends_wakes(store: DictMemoryStore) -> None:
+def test_a_lease_that_ends_wakes(store: AnyStore) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "by the system's clock")
     queue.put(1)
     claimed(queue, 0.05)
@@ -140,7 +139,7 @@ def test_there_is_none_in_time(queue: WorkQueue[Any]) -> None:
     assert queue.claim(0) is None
 
 
-def test_a_job_that_is_put_between_the_look_and_the_sleep(store: DictMemoryStore) -> None:
+def test_a_job_that_is_put_between_the_look_and_the_sleep(store: AnyStore) -> None:
     """The look that comes after the bell finds it: no other thread could ring."""
     readings = []
 
@@ -156,7 +155,7 @@ def test_a_job_that_is_put_between_the_look_and_the_sleep(store: DictMemoryStore
     assert job.payload == "in between"
 
 
-def test_claims_are_refused_in_a_transaction(queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+def test_claims_are_refused_in_a_transaction(queue: WorkQueue[Any], store: AnyStore) -> None:
     queue.put(1)
     with store.transaction():
         for call in (queue.claim, lambda: queue.claim(1), queue.join, lambda: queue.run(print)):
@@ -227,15 +226,13 @@ class TestClosing:
         assert done == [0]
         assert all_claimed(queue) == [1, 2, 3, 4]
 
-    def test_a_block_closes(self, store: DictMemoryStore) -> None:
+    def test_a_block_closes(self, store: AnyStore) -> None:
         with WorkQueue[Any](store, "jobs") as queue:
             queue.put(1)
         assert queue.closed
         assert claimed(queue).payload == 1
 
-    def test_the_store_that_is_closed(
-        self, queue: WorkQueue[Any], store: DictMemoryStore, start: Claims
-    ) -> None:
+    def test_the_store_that_is_closed(self, queue: WorkQueue[Any], store: AnyStore, start: Claims) -> None:
         claim = start(None)
         store.close()
         with pytest.raises(StoreClosedError):
@@ -260,9 +257,7 @@ class TestJoin:
         queue.join(0)
 
     @pytest.mark.parametrize("key", [None, "[a]*?"])
-    def test_it_ends_with_the_last_job(
-        self, queue: WorkQueue[Any], store: DictMemoryStore, key: str | None
-    ) -> None:
+    def test_it_ends_with_the_last_job(self, queue: WorkQueue[Any], store: AnyStore, key: str | None) -> None:
         for number in range(3):
             queue.put(number)
         queue.put("with a key", key=key)
@@ -285,7 +280,7 @@ class TestJoin:
             with pytest.raises(WaitTimeoutError, match="2 jobs of queue 'jobs' are left"):
                 queue.join(timeout)
 
-    def test_the_store_that_is_closed(self, queue: WorkQueue[Any], store: DictMemoryStore) -> None:
+    def test_the_store_that_is_closed(self, queue: WorkQueue[Any], store: AnyStore) -> None:
         queue.put(1)
         with ThreadPoolExecutor(1) as executor:
             join = executor.submit(queue.join, TIMEOUT)
@@ -295,7 +290,7 @@ class TestJoin:
                 join.result(TIMEOUT)
 
 
-def test_a_queue_that_nobody_holds_is_let_go_of(store: DictMemoryStore) -> None:
+def test_a_queue_that_nobody_holds_is_let_go_of(store: AnyStore) -> None:
     for _ in range(5):
         WorkQueue[Any](store, "jobs").claim(0.001)
         gc.collect()

@@ -14,6 +14,7 @@ from latchstore.delivery.change_feed import ChangeFeed
 from latchstore.delivery.dispatcher import EventDispatcher
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.table import Table
+from latchstore.engine.transactional_store import TransactionalStore
 
 
 def table_of(store: DictMemoryStore) -> Table:
@@ -21,12 +22,12 @@ def table_of(store: DictMemoryStore) -> Table:
     return store._table
 
 
-def dispatcher_of(store: DictMemoryStore) -> EventDispatcher:
+def dispatcher_of(store: TransactionalStore) -> EventDispatcher:
     """Return what delivers the events of a store."""
     return store._dispatcher
 
 
-def feed_of(store: DictMemoryStore) -> ChangeFeed:
+def feed_of(store: TransactionalStore) -> ChangeFeed:
     """Return what fills the watches of a store."""
     return store._feed
 

@@ -38,6 +38,7 @@ QUESTIONS = (
     "checkers",
     "cache",
     "queues",
+    "sqlite",
     "backends",
 )
 

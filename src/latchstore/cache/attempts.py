@@ -10,15 +10,19 @@ entries, which it reaches by its `Shelf`.
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeGuard
 
 from latchstore.cache.counting import ThreadCounts
 from latchstore.cache.failures import Failures, bare_copy, kept_failure
 from latchstore.cache.loading import MISSING, Load, LoadTable, Outcome, Run
 from latchstore.cache.options import Options
+from latchstore.contract.errors import LoadTimeoutError
+from latchstore.delivery.waiting import clock
+from latchstore.engine.bounded import Leases
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -57,6 +61,8 @@ class Shelf(NamedTuple):
     is_due, postpone : callable
         Called with a key, and with options as well: tell whether it is to be loaded again; have that done
         later.
+    leases : Leases or None
+        What a load outside transactions needs as well, if other processes share the store.
     """
 
     live_content: Callable[[str], Any]
@@ -69,6 +75,7 @@ class Shelf(NamedTuple):
     put: Callable[[Load, Any, Options], Any]
     is_due: Callable[[str], bool]
     postpone: Callable[[str, Options], None]
+    leases: Leases | None
     loads: LoadTable
     failures: Failures
     counts: ThreadCounts
@@ -173,6 +180,7 @@ class LoadOutside(Attempt):
                 running = shelf.loads.claim(load)
                 if running is load:
                     break
+                note_if_overtaken(shelf.leases, running)
                 outcome = shelf.loads.wait_if_current(running, self._deadline)
                 error = outcome.error
                 if self._take(MISSING, outcome.content):
@@ -181,11 +189,30 @@ class LoadOutside(Attempt):
                 if self._take_expired() is not MISSING:
                     return False
                 raise bare_copy(error)
-        content = shelf.live_content(load.key)  # another may have loaded it before the claim
-        if self._take(MISSING, content, True):
-            shelf.loads.finish(load, Outcome(content, None))
-            return False
-        return super().begin()
+        while True:
+            if shelf.leases is not None:
+                self._take_lease(shelf.leases)
+            content = shelf.live_content(load.key)  # another may have loaded it before the claim
+            if self._take(MISSING, content, True):
+                shelf.loads.finish(load, Outcome(content, None))
+                return False
+            if shelf.leases is None or load.token is not None:
+                return super().begin()
+
+    def _take_lease(self, leases: Leases) -> None:
+        """Take the lease of the key, or wait until another process has loaded it; or fails to."""
+        load = self._load
+        held = leases.take([(load.key, load.tags)])
+        if held:
+            load.token = held[load.key]
+            return
+        wait_for_process(leases, load.key, self._deadline)
+
+    def end(self) -> None:
+        try:
+            end_leases(self._shelf.leases, [self._load])
+        finally:
+            super().end()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
         shelf, load = self._shelf, self._load
@@ -243,10 +270,21 @@ class Refresh(Attempt):
         shelf, load = self._shelf, self._load
         if not self._may_load or shelf.loads.claim(load) is not load:
             return False
+        if shelf.leases is not None:
+            held = shelf.leases.take([(load.key, load.tags)])
+            if not held:
+                return False
+            load.token = held[load.key]
         if shelf.is_due(load.key):
             return super().begin()
         self._take(self.value, shelf.live_content(load.key))
         return False
+
+    def end(self) -> None:
+        try:
+            end_leases(self._shelf.leases, [self._load])
+        finally:
+            super().end()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
         shelf, load = self._shelf, self._load
@@ -272,6 +310,34 @@ class Refresh(Attempt):
         # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
         self._shelf.postpone(self._load.key, self._options)
         _log_served(f"refreshing key {self._load.key!r} failed, the old value is kept", error)
+
+
+def note_if_overtaken(leases: Leases | None, load: Load) -> None:
+    """Note of another thread's load that it is overtaken, if another process has set or deleted the key."""
+    if leases is not None and load.token is not None and not leases.is_held(load.key, load.token):
+        load.kept_out = load.overtaken = True
+
+
+def wait_for_process(leases: Leases, key: str, deadline: float | None) -> None:
+    """Wait until no other process is loading a key, up to a time in monotonic seconds.
+
+    Raises
+    ------
+    LoadTimeoutError
+        If one is still loading it then.
+    """
+    begun = clock()
+    if not leases.wait(key, math.inf if deadline is None else max(0.0, deadline - begun)):
+        raise LoadTimeoutError(
+            f"key {key!r} is still being loaded after {clock() - begun:.2f} s: "
+            f"by {leases.holder(key) or 'another process'}"
+        )
+
+
+def end_leases(leases: Leases | None, loads: Iterable[Load]) -> None:
+    """End what leases loads have."""
+    if leases is not None:
+        leases.end({load.key: load.token for load in loads if load.token is not None})
 
 
 def _is_failure(error: BaseException) -> TypeGuard[Exception]:

@@ -11,7 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
-from latchstore.cache.attempts import Attempt, LoadInside, LoadOutside, Refresh, Shelf, Stale
+from latchstore.cache.attempts import (
+    Attempt,
+    LoadInside,
+    LoadOutside,
+    Refresh,
+    Shelf,
+    Stale,
+    end_leases,
+    note_if_overtaken,
+    wait_for_process,
+)
 from latchstore.cache.failures import bare_copy, kept_failure
 from latchstore.cache.loading import MISSING, Load, Outcome, Run
 from latchstore.cache.options import LoadManyOptions, LoadOptions, Options, checked_options
@@ -115,7 +125,7 @@ class CacheLoader(CacheWriter[V]):
         except CodecError as error:
             return self._missed(error)
         # hot path: an entry without metadata is not refreshed.
-        if found is not MISSING and self._entries.get(key) and self._is_due(key):
+        if found is not MISSING and self._entries.get(key, True) and self._is_due(key):
             return Stale(found)
         return found
 
@@ -163,6 +173,7 @@ class CacheLoader(CacheWriter[V]):
             self._put_inside,
             self._is_due,
             self._postpone,
+            self._bounded.leases,
             self._loads,
             self._failures,
             self._counts,
@@ -234,11 +245,17 @@ class CacheLoader(CacheWriter[V]):
         def check() -> None:
             if load.kept_out or self._revision(load.key) not in revisions:
                 raise _KeptOutError
+            if load.token is not None and not self._has_lease(load.key, load.token):
+                raise _KeptOutError
 
         inside = self._bounded.current_transaction() is not None
         if inside:
             check()  # nobody else commits before this does, or it is in conflict
         self._put_if_it_fits(load.key, content, options, check, load if inside else None)
+
+    def _has_lease(self, key: str, token: int) -> bool:
+        leases = self._bounded.leases
+        return leases is None or leases.is_held(key, token)
 
     def _postpone(self, key: str, options: Options) -> None:
         """Have a refresh that has failed tried again later, and not at each hit."""
@@ -289,6 +306,7 @@ class CacheLoader(CacheWriter[V]):
                 run.over = True
                 self._loads.end(loads)
                 self._loads.end_inside()
+                end_leases(self._bounded.leases, loads)
             others = [key for key in missing if key not in done]
             missing = [key for key in others if not self._wait_for_other(key, found, deadline)]
         return {self._naming.shown(key): found[key] for key in wanted if key in found}
@@ -311,16 +329,30 @@ class CacheLoader(CacheWriter[V]):
             mine = loads
             self._loads.begin_inside(mine, transaction.optimistic)
         else:
-            mine = [load for load in loads if self._loads.claim(load) is load]
+            mine = self._leased([load for load in loads if self._loads.claim(load) is load])
         found.update(self._load_many(mine, loader, options, transaction is not None))
         return [load.key for load in mine]
 
+    def _leased(self, loads: list[Load]) -> list[Load]:
+        """Return those loads that no other process has the lease of."""
+        leases = self._bounded.leases
+        if leases is None:
+            return loads
+        held = leases.take([(load.key, load.tags) for load in loads])
+        for load in loads:
+            load.token = held.get(load.key)
+        return [load for load in loads if load.token is not None]
+
     def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:
         """Wait for another thread's load of a key; return whether that has settled it."""
-        load = self._loads.running(key)
+        load, leases = self._loads.running(key), self._bounded.leases
         if load is None:
             value = self._present(key)
+            if value is MISSING and leases is not None:
+                wait_for_process(leases, key, deadline)
+                value = self._present(key)
         else:
+            note_if_overtaken(leases, load)
             outcome = self._loads.wait_if_current(load, deadline)
             if outcome.error is not None:
                 raise bare_copy(outcome.error)

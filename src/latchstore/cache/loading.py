@@ -91,6 +91,8 @@ class Load:
     outdated : bool
         Of a load in an optimistic transaction: whether another thread was about to set or delete the key
         since it began.
+    token : int or None
+        Of its lease, if it needs one.
     outcome : Outcome or None
         None while it runs.
     """
@@ -108,6 +110,7 @@ class Load:
         "overtaken",
         "run",
         "tags",
+        "token",
     )
 
     def __init__(self, key: str, run: Run, tags: Iterable[str] = ()) -> None:
@@ -117,6 +120,7 @@ class Load:
         self.overtaken: bool = False
         self.kept_out: bool = False
         self.outdated: bool = False
+        self.token: int | None = None
         self.outcome: Outcome | None = None
         self._thread = this_thread.thread
         self._since = clock()

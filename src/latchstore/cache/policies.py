@@ -53,6 +53,9 @@ class Sieve(EvictionPolicy):
     lock.
     """
 
+    #: Stores that keep the order in a file keep this one.
+    name = "sieve"
+
     def __init__(self) -> None:
         self._newest: Node | None = None
         self._oldest: Node | None = None

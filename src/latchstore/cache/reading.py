@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
@@ -37,7 +38,7 @@ from latchstore.contract.mapping import StoreMapping
 from latchstore.contract.store import AbstractStore
 from latchstore.contract.values import Entry
 from latchstore.delivery.event_manager import EventManager
-from latchstore.engine.bounded import bounded
+from latchstore.engine.bounded import EveryThread, Traits, bounded, traits_of
 from latchstore.engine.entry_facts import EXPIRES, number
 from latchstore.engine.limits import Limits
 from latchstore.engine.memory import DictMemoryStore
@@ -49,15 +50,6 @@ T = TypeVar("T")
 
 #: Whether no other thread runs between the bytecodes of a hit, so that its node can count it.
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class EveryThread:
-    """Has every thread make a detour."""
-
-    __contains__ = staticmethod(bool)  # hot path: no identifier of a thread is 0
-
-    def __init__(self) -> None:
-        self.detour = self
 
 
 def monotonic() -> float:
@@ -85,7 +77,7 @@ class CacheReader(StoreMapping[V]):
         policy: str | Callable[[], EvictionPolicy] = "sieve",
         codec: str | Codec[V] | None = None,
         sizeof: Callable[[Any], int] | None = None,
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if store is not None and not isinstance(store, AbstractStore):
             raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
@@ -96,7 +88,10 @@ class CacheReader(StoreMapping[V]):
         self._defaults = DEFAULT_OPTIONS if ttl is None else Options(ttl)
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
-        super().__init__(self.store, _codec_of(codec, self._owns_store))
+        traits = traits_of(self.store)
+        if clock is None:
+            clock = monotonic if traits is None else traits.clock
+        super().__init__(self.store, _codec_of(codec, self._owns_store, traits))
         # hot path: asked for at each hit.
         self._shares = type(self._codec) is ReferenceCodec
         self._is_raw = type(self._codec) in (RawCodec, UnnamedCodec)
@@ -374,17 +369,26 @@ class CacheReader(StoreMapping[V]):
         ]
         prefix = self._naming.prefix
         title = f"{type(self).__name__} {prefix!r}" if prefix else "Cache"
-        return f"<{title} {len(self._nodes)} entries, {', '.join(bounds) or 'no bound'}>"
+        return f"<{title} {self._bounded.count()} entries, {', '.join(bounds) or 'no bound'}>"
 
     def _renew_in_child(self) -> None:
         self._loads.renew()
         self._register.renew()
 
 
-def _codec_of(codec: str | Codec | None, owns_store: bool) -> str | Codec:
+def _codec_of(codec: str | Codec | None, owns_store: bool, traits: Traits | None) -> str | Codec:
     """Return the codec of a cache; of one on a store of others there is none that is not named."""
     if codec is None:
+        if traits is not None:
+            return traits.codec
         return ReferenceCodec() if owns_store else UnnamedCodec()
+    if traits is not None and isinstance(codec, str) and codec in traits.trusting:
+        warnings.warn(
+            f"codec={codec!r} on a store that processes share runs whatever code its entries name: whoever "
+            "can write the file can run code in every process that reads it; 'json' and 'raw' run none",
+            UserWarning,
+            stacklevel=3,
+        )
     return ReferenceCodec() if isinstance(codec, str) and codec == "reference" else codec
 
 

@@ -24,10 +24,10 @@ from latchstore.cache.options import (
     check_names,
     checked_options,
 )
-from latchstore.cache.reading import EveryThread
 from latchstore.contract.arguments import checked_key, describe
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError
+from latchstore.engine.bounded import EveryThread
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -249,8 +249,10 @@ class CacheWriter(CacheReader[V]):
                 entry, now = self._entry_of(key, content, checked.of_set(value))
             # In a transaction all that it has written has one revision; but each write makes an entry of its
             # own.
-            if self._bounded.current_transaction() is not None and self._bounded.entry(key) is not before:
-                continue
+            if self._bounded.current_transaction() is not None:
+                there = self._bounded.entry(key)
+                if there is not before and (before is None or not self._bounded.is_same(there, before)):
+                    continue
             try:
                 self._write(((key, IfRevision(entry, _revision_of(before))),), "modify", now)
             except RevisionMismatchError:
@@ -302,7 +304,7 @@ class CacheWriter(CacheReader[V]):
         """
         key = self._naming.stored(key)
         if self._bounded.current_transaction() is not None:
-            self._overtake(Removal(lambda other, tags: other == key))
+            self._overtake(lambda other, tags: other == key)
         elif self._detours.detour is not None:
             self._loads.outdate(key)
         try:
@@ -331,10 +333,14 @@ class CacheWriter(CacheReader[V]):
         with self.store.transaction(notes):
             # The entry itself, and never what is in it, which may be anybody's to compare.
             stored = self._naming.stored(key)
-            if self._bounded.entry(stored) is not found or self._bounded.is_expired(stored, found):
+            if not self._is_there(stored, found) or self._bounded.is_expired(stored, found):
                 return False
             self._remove(key)
             return True
+
+    def _is_there(self, key: str, found: Entry) -> bool:
+        """Tell whether an entry that was found is the one that is there."""
+        return self._bounded.is_same(self._bounded.entry(key), found)
 
     def _add(self, key: str, value: V) -> bool:
         return self.add(key, value)
@@ -375,15 +381,16 @@ class CacheWriter(CacheReader[V]):
             return key.startswith(prefix) and is_meant(key, tags)
 
         with self.store.transaction(notes):
-            self._overtake(Removal(covers))
+            self._overtake(covers)
             self._failures.forget(covers)
             keys = self._naming.own(find())
             for key in keys:
                 self.store.delete(key)
         return len(keys)
 
-    def _overtake(self, removal: Removal) -> None:
+    def _overtake(self, covers: Callable[[str, frozenset[str]], object]) -> None:
         """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
+        removal, leases = Removal(covers), self._bounded.leases
         transaction = self._bounded.current_transaction()
         if transaction is None:
             raise TransactionClosedError(
@@ -393,6 +400,10 @@ class CacheWriter(CacheReader[V]):
         transaction.on_commit(functools.partial(self._loads.end_removal, removal, True))
         transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
         self._loads.begin_removal(removal)
+        if leases is not None:
+            transaction.on_commit(leases.forget)
+            transaction.on_rollback(leases.forget)
+            leases.revoke(covers)
 
 
 def _revision_of(entry: Entry | None) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from latchstore.contract.values import Entry
@@ -52,6 +53,56 @@ class Detour(Protocol):
     def detour(self) -> Any: ...
 
 
+class EveryThread:
+    """Has every thread make a detour."""
+
+    __contains__ = staticmethod(bool)  # hot path: no identifier of a thread is 0
+
+    def __init__(self) -> None:
+        self.detour = self
+
+
+class Leases(Protocol):
+    """Of all processes that share a store one loads a key, and what it loads counts while it has the lease.
+
+    A lease ends when its key is set or deleted, by whatever process, when its process has ended, and after a
+    while.
+    """
+
+    def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
+        """Take the leases of those keys that nobody else has; return a token for each of these.
+
+        Parameters
+        ----------
+        wanted : collection of str and iterable of str
+            Keys, each with the tags that its entry will have.
+        """
+
+    def is_held(self, key: str, token: int) -> bool:
+        """Tell whether a lease that was taken has not ended yet."""
+
+    def holder(self, key: str) -> str | None:
+        """Name the process that has the lease of a key, or return None."""
+
+    def wait(self, key: str, seconds: float) -> bool:
+        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so."""
+
+    def end(self, held: Mapping[str, int]) -> None:
+        """End leases, of keys with their tokens, that have not ended yet."""
+
+    def revoke(self, covers: Callable[[str, frozenset[str]], object]) -> None:
+        """End leases now, and with the commit of this thread's transaction those that were taken meanwhile.
+
+        Parameters
+        ----------
+        covers : callable
+            Called with a key and the tags of its load, maybe under locks; tells whether it is one of them.
+        """
+
+    def forget(self) -> None:
+        """Note that this thread's transaction has ended."""
+
+
 class OpenTransaction(Protocol):
     """What a cache needs of an open transaction."""
 
@@ -84,15 +135,20 @@ class BoundedStore(ABC):
     outer : BoundedStore or None
         That of the cache of which this one's keys are a namespace: a use is one of that as well, and what has
         expired there has expired.
+    leases : Leases or None
+        What a load needs beside its turn among the threads of this process; None if no other process shares
+        the store.
     """
 
     outer: BoundedStore | None = None
 
     keeps_references: ClassVar[bool] = False
-    entries: Mapping[str, Entry]
-    nodes: Mapping[str, Node]
-    detours: Detour
-    hits: deque[Node] | None
+    leases: Leases | None = None
+    # Those of a store that can be read by its methods alone.
+    entries: Mapping[str, Entry] = MappingProxyType({})
+    nodes: Mapping[str, Node] = MappingProxyType({})
+    detours: Detour = EveryThread()
+    hits: deque[Node] | None = None
     clock: Callable[[], float]
     current_transaction: Callable[[], OpenTransaction | None]
 
@@ -103,6 +159,14 @@ class BoundedStore(ABC):
     @abstractmethod
     def entry(self, key: str) -> Entry | None:
         """Return the entry of a key as the calling thread sees it, expired or not."""
+
+    def count(self) -> int:
+        """Return how many entries there are; waits for nobody."""
+        return len(self.nodes)
+
+    def is_same(self, entry: Entry | None, found: Entry) -> bool:
+        """Tell whether an entry is the one that was found before, and was not written again since."""
+        return entry is found
 
     @abstractmethod
     def items(self) -> Sequence[tuple[str, Entry]]:
@@ -182,6 +246,30 @@ class BoundedStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Keep to the limits no more, until the next `write`; takes no lock."""
+
+
+def traits_of(store: object) -> Traits | None:
+    """Return what a cache on a store is to do otherwise; None if nothing is."""
+    traits: Traits | None = getattr(store, "_cache_traits", None)
+    return traits
+
+
+class Traits(NamedTuple):
+    """What a cache does otherwise on a store that processes share; a store has it as ``_cache_traits``.
+
+    Attributes
+    ----------
+    clock : callable
+        The clock, if none is given.
+    codec : str
+        The codec, if none is named.
+    trusting : frozenset of str
+        Codecs that run what others have written: named, they are warned of.
+    """
+
+    clock: Callable[[], float]
+    codec: str
+    trusting: frozenset[str]
 
 
 def bounded(store: object, limits: Limits) -> BoundedStore:

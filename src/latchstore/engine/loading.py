@@ -26,7 +26,7 @@ from latchstore.contract.file_locks import read_database
 from latchstore.contract.files import SIDE_FILES, is_side_file
 from latchstore.contract.values import Entry, ReferenceEntry
 from latchstore.engine.database_file import DamageError, Database, Header, Row
-from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES, is_saveable
+from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES, TRIGGERS, is_saveable
 
 #: What revisions are below: SQLite's integers have 64 bits, and the store that is loaded is to go on.
 _BEYOND = 2**62
@@ -96,7 +96,7 @@ def _roots(schema: list[Row]) -> dict[str, int]:
     """Return the root pages of our tables, if they are tables and those that `save` makes."""
     roots: dict[str, int] = {}
     for kind, name, _, root, sql in schema:
-        if kind in ("view", "trigger"):
+        if kind in ("view", "trigger") and name not in TRIGGERS:
             raise _ForeignError(f"has a {kind}, {describe(name)}, which save() does not write")
         if kind == "table" and name in TABLES:
             if type(sql) is not str or _plain(sql) != _plain(TABLES[name]) or type(root) is not int:

@@ -52,6 +52,9 @@ TABLES = {
     "sizes": "CREATE TABLE sizes (key PRIMARY KEY NOT NULL, size INTEGER NOT NULL)",
 }
 
+#: The triggers that a `SqliteStore` leaves in its file once a cache was on it. Loading runs none.
+TRIGGERS = frozenset({"cache_inserted", "cache_updated", "cache_deleted"})
+
 #: The integers of SQLite have 64 bits: they are below this, and not below its negative.
 _BEYOND = 2**63
 

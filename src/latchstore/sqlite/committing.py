@@ -31,7 +31,8 @@ from latchstore.sqlite.statements import (
 #: Every so many commits what is older than the history is deleted.
 _STEP = 100
 
-_NOTHING: Row = (None, None, None, None, None)
+#: The columns of an entry that is not there: this object itself.
+NOTHING: Row = (None, None, None, None, None)
 
 
 class Work(NamedTuple):
@@ -62,15 +63,15 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
     rows: list[tuple[Key, Row, Row]] = []
     for key, edit in edits:
         # hot path: an entry is made of the row for the edits that read it, and for the change.
-        held = before.get(key, _NOTHING)
-        old = None if held is _NOTHING else entry_of(key, held)
+        held = before.get(key, NOTHING)
+        old = None if held is NOTHING else entry_of(key, held)
         new = edit.revise(key, old, revision, now)
         if new is not None:
             changes.append((key, old, new))
             row = _columns_of(key, new)
         elif old is not None:
             changes.append(deletion(key, old, cause_of_edit(edit)))
-            row = _NOTHING
+            row = NOTHING
         else:
             continue
         rows.append((key if key.isascii() else stored_key(key), held, row))
@@ -110,9 +111,9 @@ def write(
     updated: list[Row] = []
     deleted: list[Row] = []
     for key, old, new in rows:
-        if new is _NOTHING:
+        if new is NOTHING:
             deleted.append((key,))
-        elif old is _NOTHING:
+        elif old is NOTHING:
             inserted.append((key, *new))
         else:
             updated.append((*new, key))

@@ -34,6 +34,7 @@ from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
 from latchstore.sqlite import items
+from latchstore.sqlite.bounds import Bound, make_room
 from latchstore.sqlite.committing import decide, write
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.follower import Follower
@@ -66,6 +67,11 @@ class SqliteEngine(OwnedEngine):
     interval : float
         Seconds after which a follower looks for commits of others.
     publisher : Publisher
+
+    Attributes
+    ----------
+    bounds : list of Bound
+        The limits of the caches of this process; each of its commits keeps to them.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class SqliteEngine(OwnedEngine):
         self._history = history
         self.publisher = publisher
         self.is_closed = False
+        # Changed by single operations of the list.
+        self.bounds: list[Bound] = []
         self.routes = Routes()
         self.connections: Connections = Connections(path, synchronous, timeout)
         run(self.connections, "opening", lambda connection: prepare(connection, path))
@@ -127,11 +135,16 @@ class SqliteEngine(OwnedEngine):
         try:
             connection.execute("BEGIN IMMEDIATE")
             work = decide(connection, edits)
+            bounds = tuple(self.bounds)
+            if bounds:
+                work = make_room(connection, bounds, work)
             revision, changes = work.revision, work.changes
             if not changes:
                 connection.rollback()
                 return self._end_unchanged(claim, transaction)
             write(connection, work, None if transaction is None else transaction.info, self._history)
+            for bound in bounds:
+                bound.note_commit(connection, changes)
             deliveries: Sequence[Delivery] = ()
             if self.publisher.has_listeners(COMMIT_EVENTS):
                 deliveries = self.publisher.deliveries_of(changes, revision, transaction)

@@ -55,3 +55,42 @@ def run(connections: Connections, purpose: str, function: Callable[[sqlite3.Conn
     finally:
         connection.rollback()  # one call in C: whatever strikes after it, no lock of SQLite's is held
         connections.give(connection)
+
+
+def note(
+    connections: Connections, purpose: str, function: Callable[[sqlite3.Connection], T], wait: bool = True
+) -> T:
+    """Have a function of ours change what is beside the entries, in a short transaction of SQLite's.
+
+    It needs not be the owner, as no transaction of SQLite's is open while a block of the user's runs. Nothing
+    waits for the disk: after a loss of power it may be missing, unless a later commit of the store was made.
+
+    Parameters
+    ----------
+    wait : bool
+        Whether to wait for another such transaction, or a commit, to end.
+
+    Raises
+    ------
+    LockTimeoutError
+        If that does not end in time.
+    """
+    connection = connections.take()
+    # What an exception has struck between these calls is not given back, so nothing else is done with it.
+    ((synchronous,),) = connection.execute("PRAGMA synchronous")
+    ((timeout,),) = connection.execute("PRAGMA busy_timeout")
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if not wait:
+            connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("BEGIN IMMEDIATE")
+        result = function(connection)
+        connection.execute("COMMIT")
+        return result
+    except sqlite3.Error as error:
+        raise failure_of(error, connections.path, purpose) from error
+    finally:
+        connection.rollback()  # one call in C: as in `run`
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA busy_timeout = {timeout}")
+        connections.give(connection)

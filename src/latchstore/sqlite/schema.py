@@ -4,7 +4,7 @@
 it had before (NULL: it was not there), and why it was evicted; then the transaction's number within its
 process, notes, thread and process. ``items`` has a row for each value of a metadata item that has an index:
 its place in the order of values, ``rank`` and ``value``, and the key. ``indexed`` has one row:
-the indexes, as JSON.
+the indexes, as JSON. A file on which there was a cache has the tables and triggers of ``books.py`` as well.
 
 Thread safety: functions of a connection that nobody else uses.
 """
@@ -16,6 +16,7 @@ import sqlite3
 from latchstore.contract.encoding import decode_metadata, encode_metadata
 from latchstore.contract.errors import StoreFormatError
 from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES
+from latchstore.sqlite import books
 from latchstore.sqlite.rows import name_of
 
 _LOG = (
@@ -42,8 +43,8 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     Raises
     ------
     StoreFormatError
-        If it is a database of something else, has tables of another kind, views or triggers, or is of a later
-        format.
+        If it is a database of something else, has tables of another kind, views or triggers of others, or is
+        of a later format.
     """
     if _is_ready(connection, path):
         connection.execute("PRAGMA journal_mode = WAL")
@@ -72,6 +73,8 @@ def _is_ready(connection: sqlite3.Connection, path: str) -> bool:
             f"{path!r} has format {version}, and this version of latchstore has formats up to {FORMAT}"
         )
     expected = {**_SAVED, **_ADDED} if "indexed" in tables else _SAVED
+    if "bounds" in tables:
+        expected = {**expected, **books.TABLES}
     for name, sql in expected.items():
         if tables.get(name) != sql:
             raise StoreFormatError(f"{path!r} has no table {name!r}, or another one than stores make")
@@ -82,7 +85,7 @@ def _tables_of(connection: sqlite3.Connection, path: str) -> dict[str, str]:
     """Return the SQL of all tables; refuse what would run code of whoever has written the file."""
     tables = {}
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema"):
-        if kind in ("view", "trigger"):
+        if kind in ("view", "trigger") and books.TRIGGERS.get(name) != sql:
             raise StoreFormatError(f"{path!r} has a {kind}, {name!r}, which stores do not make")
         if kind == "table":
             tables[name] = sql

@@ -6,7 +6,8 @@ Thread safety: that of ``engine.py``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import (
@@ -19,6 +20,10 @@ from latchstore.contract.arguments import (
 from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
+from latchstore.contract.values import Entry
+from latchstore.engine.bounded import BoundedStore, Traits
+from latchstore.engine.edits import Edit
+from latchstore.engine.limits import Limits
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.saving import write_file
 from latchstore.engine.transactional_store import TransactionalStore
@@ -28,6 +33,11 @@ if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
 
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+
+
+def wall_clock() -> float:
+    """Return what ``time.time`` returns, which a test may have replaced meanwhile."""
+    return time.time()
 
 
 class SqliteStore(TransactionalStore):
@@ -202,6 +212,43 @@ class SqliteStore(TransactionalStore):
         name = checked_index(name, "name")
         self._sqlite.routes.refuse("remove_index")
         self._sqlite.remove_index(name)
+
+    # -- caches -----------------------------------------------------------------------------------
+
+    _cache_traits = Traits(wall_clock, "json", frozenset({"pickle"}))
+
+    def _keep_within(self, limits: Limits) -> BoundedStore:
+        """Return what keeps the store within the limits of a cache."""
+        # What is loaded late is what stores without a cache do not need.
+        from latchstore.sqlite.bounded_file import BoundedFile, Reach
+
+        return BoundedFile(
+            Reach(
+                self._sqlite,
+                self._entry_or_none,
+                lambda: list(self._items()),
+                self._write,
+                self._commit_edits,
+                self.evict,
+                self.transaction,
+                self.current_transaction,
+            ),
+            limits,
+        )
+
+    def _entry_or_none(self, key: str) -> Entry | None:
+        try:
+            return self._entry(key)
+        except KeyError:
+            return None
+
+    def _commit_edits(
+        self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
+    ) -> None:
+        """Commit edits of different keys, outside transactions."""
+        self._check_door(purpose)
+        if self._sqlite.commit(edits, purpose, None, check):
+            self._deliver()
 
     # -- reading single keys ----------------------------------------------------------------------
 

@@ -1,0 +1,201 @@
+"""The limits of the caches of this process on a file, for the commits of this process.
+
+The engine asks each `Bound`, in the transaction of a commit, what that is to evict. The books are in
+``books.py``, with their rules.
+
+Thread safety: `Bound.hits` is changed by single operations of the dict; all else of a `Bound` belongs to the
+owner (``owner.py``), who alone commits in this process.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from latchstore.contract.errors import EntryTooLargeError
+from latchstore.contract.values import Change, Entry, cause_of, deletion
+from latchstore.engine.entry_facts import WEIGHT
+from latchstore.engine.limits import Limits
+from latchstore.sqlite import books
+from latchstore.sqlite.committing import NOTHING, Work
+from latchstore.sqlite.leases import Leases
+from latchstore.sqlite.rows import Key, Row, entry_of, name_of, rows_of, stored_key
+
+#: How many expired entries a commit evicts that writes something else.
+_SWEPT_BY_THE_WAY = 16
+
+
+class Bound:
+    """The limits that one cache of this process has, for the commits of this process.
+
+    Parameters
+    ----------
+    limits : Limits
+    number : int
+        Of the bound in the file.
+    leases : Leases
+
+    Attributes
+    ----------
+    now : float or None
+        The reading of the clock that the commit which is about to be made brings along: it evicts a few of
+        what has expired by then.
+    hits : dict
+        Keys that were used since the last commit, each with the time if that matters.
+    """
+
+    def __init__(self, limits: Limits, number: int, leases: Leases) -> None:
+        self.number: int = number
+        self.now: float | None = None
+        self.hits: dict[str, float | None] = {}
+        self.max_bytes: int | None = limits.max_bytes
+        self._max_entries: float = inf if limits.max_entries is None else limits.max_entries
+        self._most_weight: float = inf if limits.max_bytes is None else limits.max_bytes
+        self._prefix = limits.prefix
+        self._witness = limits.witness
+        self._leases = leases
+        self._written_at: float | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything is evicted for want of room."""
+        return self._max_entries < inf or self._most_weight < inf
+
+    def is_exceeded(self, entries: int, weight: int) -> bool:
+        """Tell whether this is too much."""
+        return entries > self._max_entries or weight > self._most_weight
+
+    def weigh(self, key: str, entry: Entry, metadata: str) -> int:
+        """Return what an entry weighs; EntryTooLargeError if that is more than all may."""
+        weight = books.weight_of(stored_key(key), entry.size, metadata, entry.get(WEIGHT))
+        if weight > self._most_weight:
+            raise EntryTooLargeError(
+                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self.max_bytes}"
+            )
+        return weight
+
+    def note_hits(self, connection: sqlite3.Connection) -> None:
+        """Note what was used since the last time."""
+        taken = []
+        for _ in range(len(self.hits)):
+            try:
+                key, time = self.hits.popitem()
+            except KeyError:
+                break  # another thread was quicker
+            taken.append((stored_key(key), time))
+        if taken:
+            books.note_hits(connection, self.number, taken)
+
+    def note_written(self, keys: Sequence[str]) -> None:
+        """Have the loads of this process noted that a commit overtakes, or would if there were the keys.
+
+        Once, before the commit is made: whoever claims a load after this needs a lease, which waits for it.
+        """
+        if self._witness.awaited:
+            self._witness.note_written(keys)
+
+    # -- in a commit ------------------------------------------------------------------------------
+
+    def evicted(self, connection: sqlite3.Connection, work: Work) -> dict[str, str]:
+        """Return the keys that a commit is to evict before it is written, each with the cause.
+
+        Raises
+        ------
+        EntryTooLargeError
+            If one of the new entries alone is too much.
+        """
+        self._written_at, self.now = self.now, None
+        self.note_hits(connection)
+        if self._written_at is None and not self.is_limited:
+            return {}
+        entries, weight, hand = books.state_of(connection, self.number)
+        written: dict[str, int] = {}
+        for (key, old, new), (stored, _, row) in zip(work.changes, work.rows, strict=True):
+            if not key.startswith(self._prefix):
+                continue
+            if old is not None:
+                entries -= 1
+                weight -= books.weight_in(connection, self.number, stored)
+            if new is not None:
+                written[key] = self.weigh(key, new, row[1])
+                entries += 1
+                weight += written[key]
+        spared = {row[0] for row in work.rows}
+        loading: set[Any] = set()
+        found: dict[str, str] = {}
+        if self._written_at is not None or self.is_exceeded(entries, weight):
+            loading = books.loading(connection)
+        if self._written_at is not None:
+            some = books.expired(connection, self.number, self._written_at, _SWEPT_BY_THE_WAY)
+            for stored, less, cause in some:
+                if stored not in spared and stored not in loading:
+                    found[name_of(stored)] = cause
+                    spared.add(stored)
+                    entries -= 1
+                    weight -= less
+        for also_spared in (loading, set()):
+            if self.is_exceeded(entries, weight):
+                sieve = books.Sieve(connection, self.number, hand, spared | also_spared)
+                while self.is_exceeded(entries, weight) and (chosen := sieve.choose()) is not None:
+                    stored, less = chosen
+                    found[name_of(stored)] = "size"
+                    spared.add(stored)
+                    entries -= 1
+                    weight -= less
+                sieve.end()
+                hand = sieve.hand
+        # What the commit itself writes, the first first.
+        for key, less in written.items():
+            if self.is_exceeded(entries, weight):
+                found[key] = "size"
+                entries -= 1
+                weight -= less
+        return found
+
+    def note_commit(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+        """Note what a commit has evicted and written, as it is written."""
+        causes: dict[str, int] = {}
+        written = []
+        for change in changes:
+            if change[0].startswith(self._prefix):
+                if change[2] is not None:
+                    written.append(stored_key(change[0]))
+                elif (cause := cause_of(change)) is not None:
+                    causes[cause] = causes.get(cause, 0) + 1
+        if causes:
+            books.note_evictions(connection, self.number, causes)
+        if self._written_at is not None:
+            books.note_written(connection, self.number, written, self._written_at)
+        self._leases.end_in_commit(connection)
+
+
+def make_room(connection: sqlite3.Connection, bounds: Sequence[Bound], work: Work) -> Work:
+    """Add to a commit, before it is written, the evictions that leave no more than may be."""
+    for bound in bounds:
+        bound.note_written([change[0] for change in work.changes if cause_of(change) is None])
+        found = bound.evicted(connection, work)
+        if found:
+            work = _with_evictions(connection, work, found)
+    return work
+
+
+def _with_evictions(connection: sqlite3.Connection, work: Work, found: dict[str, str]) -> Work:
+    others = dict(found)
+    changes: list[Change] = []
+    rows: list[tuple[Key, Row, Row]] = []
+    for change, row in zip(work.changes, work.rows, strict=True):
+        key, old, _ = change
+        cause = others.pop(key, None)
+        if cause is None:
+            changes.append(change)
+            rows.append(row)
+        elif old is not None:  # else it does not come at all
+            changes.append(deletion(key, old, cause))
+            rows.append((*row[:2], NOTHING))
+    for stored, *columns in rows_of(connection, list(others)):
+        key = name_of(stored)
+        changes.append(deletion(key, entry_of(key, columns), others[key]))
+        rows.append((stored, columns, NOTHING))
+    return work._replace(changes=changes, rows=rows)

@@ -1,0 +1,202 @@
+"""Leases: of all processes one loads a missing key, and what it loads counts while it has the lease.
+
+1. A lease is a row of ``loads``, made in a short transaction of SQLite's. Its token is larger than that of
+   every lease before, and the commit that stores what was loaded looks for it (fencing).
+2. Who sets or deletes the key ends the lease, in the same commit: a trigger (``books.py``) does. So a load
+   that began before is not stored after, whatever process made the change.
+3. A lease ends when what was loaded is stored or its load has failed, when its process has ended, and
+   `SECONDS` after it was taken: by whoever asks for the key next. Processes of another process namespace, as
+   in containers, cannot be seen: of these only time tells.
+4. Who waits for the lease of another process looks now and then.
+
+Thread safety: all methods may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from latchstore.delivery.waiting import Waiters
+from latchstore.sqlite.connections import Connections
+from latchstore.sqlite.rows import name_of, stored_key
+from latchstore.sqlite.running import note, run
+
+#: After so many seconds a lease ends, though its process may be loading yet.
+SECONDS = 30.0
+
+#: Seconds between two looks of a thread that waits.
+_LOOK_AGAIN = 0.005
+
+_CLEAN = "DELETE FROM loads WHERE until <= ?"
+_FIND = "SELECT token, process, until FROM loads WHERE key = ?"
+_TAKE = "INSERT OR REPLACE INTO loads (key, tags, process, until) VALUES (?, ?, ?, ?)"
+_END = "DELETE FROM loads WHERE token = ?"
+_END_OWN = "DELETE FROM loads WHERE token = ? AND process = ?"
+_END_KEY = "DELETE FROM loads WHERE key = ?"
+_ALL = "SELECT token, key, tags FROM loads"
+
+#: Called with a key and the tags of its load; tells whether the load is to be kept out.
+Covers = Callable[[str, frozenset[str]], object]
+
+
+class Leases:
+    """The leases of a file, for one cache of this process.
+
+    Parameters
+    ----------
+    connections : Connections
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        # Of the thread whose transaction is open: the leases that its commit is to end.
+        self._revoked: dict[int, list[Covers]] = {}
+
+    def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
+        """Take the leases of those keys that nobody else has; return the tokens.
+
+        Parameters
+        ----------
+        wanted : collection of str and iterable of str
+            Keys, each with the tags that its entry will have.
+        """
+        rows = [(key, stored_key(key), json.dumps(sorted(tags))) for key, tags in wanted]
+        me, now = _this_process(), time.time()
+
+        def taken(connection: sqlite3.Connection) -> dict[str, int]:
+            tokens: dict[str, int] = {}
+            connection.execute(_CLEAN, (now,))
+            for key, stored, tags in rows:
+                found = connection.execute(_FIND, (stored,)).fetchone()
+                if found is None or not _is_running(found[1]):
+                    cursor = connection.execute(_TAKE, (stored, tags, me, now + SECONDS))
+                    tokens[key] = int(cursor.lastrowid or 0)
+            return tokens
+
+        return note(self._connections, "taking a lease", taken) if rows else {}
+
+    def is_held(self, key: str, token: int) -> bool:
+        """Tell whether the lease with this token is the one that counts."""
+        found = self._find(key)
+        # A forked child of a loader has the token as well, and no lease.
+        return found is not None and found[:2] == (token, _this_process())
+
+    def holder(self, key: str) -> str | None:
+        """Name the process that has the lease of a key; None if nobody has, or it has ended."""
+        found = self._find(key)
+        if found is None or found[2] <= time.time() or not _is_running(found[1]):
+            return None
+        return f"process {found[1].partition(' ')[0]}"
+
+    def _find(self, key: str) -> tuple[int, str, float] | None:
+        parameters = (stored_key(key),)
+        found: tuple[int, str, float] | None = run(
+            self._connections, "reading", lambda each: each.execute(_FIND, parameters).fetchone()
+        )
+        return found
+
+    def wait(self, key: str, seconds: float) -> bool:
+        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so."""
+        return Waiters().wait(lambda: self.holder(key) is None, seconds, yields=0, look_again=_LOOK_AGAIN)
+
+    def end(self, held: Mapping[str, int]) -> None:
+        """End leases, of keys with their tokens, that have not ended yet."""
+        me = _this_process()
+        rows = [(token, me) for key, token in held.items() if self.is_held(key, token)]
+        if rows:
+            note(self._connections, "ending a lease", lambda each: each.executemany(_END_OWN, rows))
+
+    def overtake(self, keys: Iterable[str]) -> None:
+        """End the leases of keys, whoever has them: a change that is not there to see has overtaken them."""
+        stored = [(stored_key(key),) for key in keys if self._find(key) is not None]
+        if stored:
+            note(self._connections, "deleting", lambda each: each.executemany(_END_KEY, stored))
+
+    def revoke(self, covers: Covers) -> None:
+        """End leases now, and with the commit of this thread's transaction those that were taken meanwhile.
+
+        Parameters
+        ----------
+        covers : callable
+            Function of ours.
+        """
+        self._revoked.setdefault(threading.get_ident(), []).append(covers)
+        if run(self._connections, "reading", lambda each: _covered(each, [covers])):
+            note(self._connections, "deleting", lambda each: _end_all(each, [covers]))
+
+    def forget(self) -> None:
+        """Note that this thread's transaction has ended."""
+        self._revoked.pop(threading.get_ident(), None)
+
+    def end_in_commit(self, connection: sqlite3.Connection) -> None:
+        """End in a commit what this thread's transaction has revoked."""
+        revoked = self._revoked.get(threading.get_ident())
+        if revoked:
+            _end_all(connection, revoked)
+
+
+def _covered(connection: sqlite3.Connection, revoked: Collection[Covers]) -> list[tuple[int]]:
+    """Return the tokens of the leases that are covered."""
+    found = []
+    for token, stored, tags in connection.execute(_ALL).fetchall():
+        key, of_load = name_of(stored), frozenset(json.loads(tags))
+        if any(covers(key, of_load) for covers in revoked):
+            found.append((token,))
+    return found
+
+
+def _end_all(connection: sqlite3.Connection, revoked: Collection[Covers]) -> None:
+    connection.executemany(_END, _covered(connection, revoked))
+
+
+# -- processes ----------------------------------------------------------------------------------------
+
+
+def _this_process() -> str:
+    """Return what tells this process from all others: its number, when it began, and its namespace."""
+    return _described(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _described(process: int) -> str:
+    return f"{process} {_beginning_of(process) or 0} {_namespace()}"
+
+
+def _namespace() -> str:
+    """Return what numbers of processes are unique in; empty where that is the machine."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _beginning_of(process: int) -> int | None:
+    """Return when a process began, in ticks since the boot; None if it has ended or cannot be seen."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            state, *fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if state in (b"Z", b"X") else int(fields[18])
+
+
+def _is_running(text: str) -> bool:
+    """Tell whether a process is running, as far as can be seen."""
+    number, beginning, *namespace = text.split(" ", 2)
+    if namespace != [_namespace()]:
+        return True
+    if beginning != "0":
+        return str(_beginning_of(int(number))) == beginning
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it is another user's
+    return True

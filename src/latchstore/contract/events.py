@@ -126,7 +126,7 @@ class StoreEvent(BaseEvent):
 
 
 class StoreTransactionEvent(StoreEvent):
-    """A transaction of this process has begun or ended; those of others have events of their changes alone."""
+    """A transaction of this process has begun or ended; of others, the changes alone have events."""
 
 
 class StoreTransactionStartEvent(StoreTransactionEvent):

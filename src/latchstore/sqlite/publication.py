@@ -4,7 +4,8 @@
    what the log has after it (`catch_up`). So what an exception has broken off between a commit and its
    publication is made good by the next one who looks: a follower, a flush, a new watch, a commit.
 2. A commit of this process is made in the section in which it is published, so that nobody reads it from the
-   log in the ordinary course. What it queues is noted in `journal` before.
+   log in the ordinary course. What it queues is noted in `journal` before; what is queued of a commit in the
+   log, in `_queued`.
 3. While nobody listens and no watch is open, the commits of others are passed over, and `seen` need not be up
    to date. `following` is set, at the revision of that moment, in the section in which somebody begins to.
    So nobody is told of what was committed before.
@@ -27,7 +28,7 @@ from latchstore.delivery.change_buffer import Commit
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.delivery.waiting import Latch
 from latchstore.engine.owner import Claim, TransactionInfo
-from latchstore.engine.publishing import LoggedAuthor, Publisher
+from latchstore.engine.publishing import Author, LoggedAuthor, Publisher
 from latchstore.sqlite import log
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.rows import Row
@@ -60,6 +61,10 @@ class Decided(NamedTuple):
     deliveries: Sequence[Delivery]
 
 
+#: The revision of a commit of the log, and what its publisher is given beside the changes.
+Queued = tuple[int, Author | None, Sequence[Delivery]]
+
+
 class Publication:
     """How far the log is published in this process.
 
@@ -72,7 +77,7 @@ class Publication:
         The commit of this process that may have been made and is not published.
     """
 
-    __slots__ = ("_connections", "_latch", "_publisher", "following", "journal", "seen")
+    __slots__ = ("_connections", "_latch", "_publisher", "_queued", "following", "journal", "seen")
 
     def __init__(self, connections: Connections, publisher: Publisher) -> None:
         self._connections = connections
@@ -86,6 +91,8 @@ class Publication:
         self._latch = Latch()
         self.following: bool = False
         self.journal: Decided | None = None
+        # What of the log was queued last: after an exception the same is queued again, and is heard once.
+        self._queued: Queued | None = None
 
     def during(self, function: Callable[[], T]) -> T:
         """Call a function of ours in the section; free what was dropped in it, and have listeners called.
@@ -142,17 +149,23 @@ class Publication:
         for commit in log.commits(connection, self.seen, until):
             if commit.revision > self.seen + 1:
                 self._lose(commit.revision - 1)
-            decided = self.journal
-            if decided is not None and decided.revision == commit.revision:
-                # An exception has struck the thread that has made it.
-                publisher.publish(commit.changes, commit.revision, decided.transaction, decided.deliveries)
-            else:
-                author = LoggedAuthor(_info_of(commit))
-                deliveries = publisher.deliveries_of(commit.changes, commit.revision, author)
-                publisher.publish(commit.changes, commit.revision, author, deliveries)
+            if self._queued is None or self._queued[0] != commit.revision:
+                self._queued = self._of_log(commit)
+            _, author, deliveries = self._queued
+            publisher.publish(commit.changes, commit.revision, author, deliveries)
             self.seen = commit.revision
         if until > self.seen:
             self._lose(until)
+
+    def _of_log(self, commit: log.Logged) -> Queued:
+        """Return what is queued of a commit in the log."""
+        decided = self.journal
+        if decided is not None and decided.revision == commit.revision:
+            # An exception has struck the thread that has made it.
+            return commit.revision, decided.transaction, decided.deliveries
+        author = LoggedAuthor(_info_of(commit))
+        deliveries = self._publisher.deliveries_of(commit.changes, commit.revision, author)
+        return commit.revision, author, deliveries
 
     def _lose(self, until: int) -> None:
         """Pass over commits that the log does not have any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import resource
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,20 @@ class OtherProcess:
     def fill(self, commits: int) -> None:
         """Make so many commits of one key each."""
         self._ask("fill", commits)
+
+    def count(self) -> int:
+        """Set two keys to the next number in one commit; return the number."""
+        number: int = self._ask("count")
+        return number
+
+    def count_on(self) -> None:
+        """Have the process count on and on, and return when it has begun."""
+        self._ask("count")
+        self._pipe.send(("count_on",))
+
+    def limit(self, size: int | None) -> None:
+        """Let no file of the process grow beyond a number of bytes, as if the disk was full."""
+        self._ask("limit", size)
 
     def close(self) -> None:
         """Close the store."""
@@ -110,6 +125,20 @@ class _Served:
         assert self.store is not None
         for number in range(commits):
             self.store.from_bytes(f"filled{number % 10}", b"%d" % number)
+
+    def count(self) -> int:
+        assert self.store is not None
+        number = 1 + int(self.store.to_bytes("first") if self.store.exists("first") else 0)
+        self.store.multiset_data(["first", "second"], [b"%d" % number] * 2)
+        return number
+
+    def count_on(self) -> None:
+        while True:
+            self.count()
+
+    def limit(self, size: int | None) -> None:
+        most = resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most if size is None else size, most))
 
 
 def _serve(pipe: Connection) -> None:

@@ -40,7 +40,7 @@ from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.follower import Follower
 from latchstore.sqlite.owned import Block, OwnedEngine
 from latchstore.sqlite.publication import Decided, Publication
-from latchstore.sqlite.running import failure_of, run
+from latchstore.sqlite.running import failure_of, run, take
 from latchstore.sqlite.schema import prepare
 from latchstore.sqlite.writer_lock import WriterLock
 
@@ -131,7 +131,7 @@ class SqliteEngine(OwnedEngine):
                 self.end(claim)
 
     def _commit(self, edits: Collection[tuple[str, Edit]], claim: Claim, transaction: Claim | None) -> bool:
-        connection = self.connections.take()
+        connection = take(self.connections, claim.purpose)
         try:
             connection.execute("BEGIN IMMEDIATE")
             work = decide(connection, edits)

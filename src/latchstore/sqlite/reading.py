@@ -17,7 +17,7 @@ from latchstore.engine.selection import Overlay, Selected
 from latchstore.sqlite import items, queries
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.rows import AT_ONE_INSTANT, Row, entry_of, name_of, pairs_of, rows_of, stored_key
-from latchstore.sqlite.running import failure_of, run
+from latchstore.sqlite.running import failure_of, run, take
 from latchstore.sqlite.statements import COUNT, DATA, ENTRY, KEYS, REVISION, REVISION_AND_COUNT
 from latchstore.sqlite.view import SqliteView
 
@@ -46,7 +46,7 @@ class ReadingEngine(Engine):
         try:
             connection = idle.pop()  # hot path: mostly there is one
         except IndexError:
-            connection = self.connections.take()
+            connection = take(self.connections, "reading")
         try:
             return connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:

@@ -42,12 +42,20 @@ def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
     return OSError(number, message, path)
 
 
+def take(connections: Connections, purpose: str) -> sqlite3.Connection:
+    """Return a connection that nobody else uses."""
+    try:
+        return connections.take()
+    except sqlite3.Error as error:
+        raise failure_of(error, connections.path, purpose) from error
+
+
 def run(connections: Connections, purpose: str, function: Callable[[sqlite3.Connection], T]) -> T:
     """Call a function of ours with a connection that nobody else uses.
 
     Whatever transaction the function has begun and not committed is rolled back.
     """
-    connection = connections.take()
+    connection = take(connections, purpose)
     try:
         return function(connection)
     except sqlite3.Error as error:
@@ -75,7 +83,7 @@ def note(
     LockTimeoutError
         If that does not end in time.
     """
-    connection = connections.take()
+    connection = take(connections, purpose)
     # What an exception has struck between these calls is not given back, so nothing else is done with it.
     ((synchronous,),) = connection.execute("PRAGMA synchronous")
     ((timeout,),) = connection.execute("PRAGMA busy_timeout")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import AbstractStore, EventManager
+from latchstore import AbstractStore, EventManager, WorkQueue
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.stress.check import StressError, linearizable_store
 from tests.contract.attempts import AttemptsContract
@@ -161,6 +161,17 @@ class TestFullBuffers(CopyStores, FullBufferContract): ...
 
 
 class TestWaitFor(CopyStores, WaitForContract): ...
+
+
+def test_work_queues_are_at_home_on_any_engine(copy_store: Any) -> None:
+    with copy_store(EventManager()) as store:
+        queue: WorkQueue[int] = WorkQueue(store, "numbers")
+        for number in range(100):
+            queue.put(number, priority=number % 2)
+        done: list[int] = []
+        queue.run(lambda job: done.append(job.payload), threads=4)
+        assert sorted(done) == list(range(100))
+        assert queue.stats()["waiting"] == 0
 
 
 def test_the_harness_finds_nothing(copy_store: Any) -> None:

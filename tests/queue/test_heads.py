@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 
 from latchstore import DictMemoryStore, EventManager
 from latchstore.engine.first_entry import first_values
+from latchstore.engine.first_values import FirstValues, QueriedValues
 from latchstore.engine.heads import Heads
-from latchstore.engine.inspection import check, table_of
+from latchstore.engine.inspection import engine_of, table_of
+from tests.queue.parts import AnyStore
 
 PREFIXES = ("a/", "b/")
 
 
-def first_by_scan(store: DictMemoryStore, prefix: str) -> tuple[str, str] | None:
+def first_by_scan(store: AnyStore, prefix: str) -> tuple[str, str] | None:
     found = [
         (items["place"], key) for key, items in store.query() if str(items.get("place")).startswith(prefix)
     ]
     return min(found, default=None)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_first_is_that_of_a_scan(seed: int) -> None:
+def kept(store: AnyStore) -> FirstValues:
+    return first_values(store, "queue", "place", PREFIXES)
+
+
+def queried(store: AnyStore) -> FirstValues:
+    return QueriedValues(engine_of(store), "place")
+
+
+@pytest.mark.parametrize("values_of", [kept, queried])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_is_that_of_a_scan(
+    store: AnyStore, seed: int, values_of: Callable[[AnyStore], FirstValues]
+) -> None:
     chance = random.Random(seed)
-    store = DictMemoryStore(EventManager())
     store.set("there before", (b"", {"place": "a/5"}))
-    values = first_values(store, "queue", "place", PREFIXES)
-    for number in range(600):
+    values = values_of(store)
+    for number in range(300):
         key = str(chance.randrange(30))
         place = chance.choice(("a/", "b/", "c/")) + f"{chance.choice((number, chance.randrange(600))):04d}"
         step = chance.randrange(5)
@@ -44,9 +57,9 @@ def test_the_first_is_that_of_a_scan(seed: int) -> None:
                     tx.doom()
         else:
             store.set(key, (b"", {"place": place}))
-        assert values.look(PREFIXES) == [first_by_scan(store, prefix) for prefix in PREFIXES]
-    check(store)
-    store.close()
+        firsts = values.look(PREFIXES)
+        assert firsts == [first_by_scan(store, prefix) for prefix in PREFIXES]
+        assert firsts == [values.first(prefix) for prefix in PREFIXES]
 
 
 def test_what_is_not_true_any_more_is_taken_out() -> None:

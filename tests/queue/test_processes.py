@@ -25,6 +25,9 @@ from tests.queue.parts import TIMEOUT, all_claimed, claimed, counts
 
 JOBS = 1_000
 
+#: Those of processes that are killed.
+FEWER = 300
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -124,9 +127,9 @@ def test_no_job_is_lost_with_processes_that_are_killed(
     path: Path, store: SqliteStore, queue: WorkQueue[Any]
 ) -> None:
     with store.transaction():
-        for number in range(JOBS):
+        for number in range(FEWER):
             queue.put(number)
-    changes = store.watch("jobs/*", max_buffer=10 * JOBS)
+    changes = store.watch("jobs/*", max_buffer=10 * FEWER)
     ended: Counter[str] = Counter()
 
     def note(change: StoreModificationEvent | EventsLost) -> None:
@@ -136,10 +139,10 @@ def test_no_job_is_lost_with_processes_that_are_killed(
     for _ in range(3):
         with other_process(path) as other:
             other.tell("work(queue, 0.3)")
-            for _ in range(101):  # and then it is killed: in the middle of a job, of a claim or of an end
+            for _ in range(51):  # and then it is killed: in the middle of a job, of a claim or of an end
                 note(changes.get(TIMEOUT))
     queue.run(lambda job: None, threads=2, progress=False)
-    while sum(ended.values()) < JOBS:
+    while sum(ended.values()) < FEWER:
         note(changes.get(TIMEOUT))
     assert set(ended.values()) == {1}
     assert len(store) == 0
@@ -181,6 +184,13 @@ def test_a_process_without_a_queue_keeps_its_order(queue: WorkQueue[Any], other:
     other.ask("store.delete('jobs/0')")
     other.ask("store.set('jobs/9', store.get('jobs/1'))")
     assert all_claimed(queue) == [1, 1, 2]
+
+
+def test_an_index_that_another_process_removes(queue: WorkQueue[Any], other: OtherProcess) -> None:
+    for number in range(3):
+        queue.put(number)
+    other.ask("[store.remove_index(index) for index in store.info()['indexes']]")
+    assert all_claimed(queue) == [0, 1, 2]
 
 
 @needs_fork

@@ -12,6 +12,7 @@ from typing import Any
 
 from latchstore.delivery.change_feed import ChangeFeed
 from latchstore.delivery.dispatcher import EventDispatcher
+from latchstore.engine.interface import Engine
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
@@ -20,6 +21,11 @@ from latchstore.engine.transactional_store import TransactionalStore
 def table_of(store: DictMemoryStore) -> Table:
     """Return the engine of a store: entries, journal, locks and owner."""
     return store._table
+
+
+def engine_of(store: TransactionalStore) -> Engine:
+    """Return what keeps the entries of a store, whatever it is."""
+    return store._engine
 
 
 def dispatcher_of(store: TransactionalStore) -> EventDispatcher:

@@ -26,10 +26,11 @@ from functools import partial
 from typing import TypeVar
 
 from latchstore.contract.errors import LockTimeoutError
-from latchstore.contract.ordering import Ordered
+from latchstore.contract.ordering import Item, Ordered
 from latchstore.delivery.change_buffer import Published
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit
+from latchstore.engine.first_values import FirstValues
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -37,6 +38,7 @@ from latchstore.sqlite import items
 from latchstore.sqlite.bounds import Bound, make_room
 from latchstore.sqlite.committing import decide, write
 from latchstore.sqlite.connections import Connections
+from latchstore.sqlite.first_values import IndexedValues
 from latchstore.sqlite.follower import Follower
 from latchstore.sqlite.owned import Block, OwnedEngine
 from latchstore.sqlite.publication import Decided, Publication
@@ -232,6 +234,10 @@ class SqliteEngine(OwnedEngine):
     def remove_index(self, index: str | Ordered) -> None:
         """Remove an index, for all processes; KeyError if there is none."""
         self.alone("remove_index", partial(items.remove, index=index))
+
+    def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
+        add_index = partial(self.add_indexes, (Ordered(Item(name)),))
+        return IndexedValues(self._rows, add_index, name, prefixes)
 
     # -- the rest ---------------------------------------------------------------------------------
 

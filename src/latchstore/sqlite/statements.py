@@ -61,6 +61,10 @@ ITEM_SOURCES = "SELECT key, metadata FROM entries WHERE metadata != '{}'"
 ADD_ITEM = "INSERT INTO items VALUES (?, ?, ?, ?)"
 REMOVE_ITEM = "DELETE FROM items WHERE name = ? AND rank = ? AND value = ? AND key = ?"
 FORGET_ITEMS = "DELETE FROM items WHERE name = ?"
+FIRST_ITEM = (
+    "SELECT value, key FROM items WHERE name = ? AND rank = ? AND value >= ? AND value < ? "
+    "ORDER BY value, key LIMIT 1"
+)
 
 #: Whether there is a key that is a blob; these come after all others in SQLite's order.
 ODD_KEYS = "SELECT 1 FROM entries WHERE key >= x'' LIMIT 1"

@@ -1,0 +1,80 @@
+"""The first values of some ranges of a metadata item, for work queues: found by the index on it.
+
+Thread safety: each call is one statement. In the check of a commit, whose thread alone may write, it finds
+what the commit finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from latchstore.engine.first_values import FirstValues, Item
+from latchstore.sqlite.items import indexes_of
+from latchstore.sqlite.positions import stored_position
+from latchstore.sqlite.rows import Row, name_of, stored_key
+from latchstore.sqlite.statements import FIRST_ITEM, INDEXED
+
+#: One of several texts that are found by one statement.
+_NUMBERED = f"SELECT {{}}, value, key FROM ({FIRST_ITEM})"  # noqa: S608
+
+#: The number of the row that has the names of the indexes.
+_NAMES = -1
+
+
+class IndexedValues(FirstValues):
+    """Finds them in the table of indexed items, which is of all processes.
+
+    Parameters
+    ----------
+    rows : callable
+        Returns the rows of a statement.
+    add_index : callable
+        Adds the index on the item if there is none; it may have been removed by whoever shares the file.
+    name : str
+        The metadata item.
+    prefixes : sequence of str
+        Those that will be asked for; none is empty.
+    """
+
+    # Whether another process writes is not known without asking, which takes as long as a look.
+    may_wait = True
+
+    def __init__(
+        self,
+        rows: Callable[[str, Sequence[object]], list[Row]],
+        add_index: Callable[[], object],
+        name: str,
+        prefixes: Sequence[str],
+    ) -> None:
+        self._rows = rows
+        self._add_index = add_index
+        self._name = name
+        stored = stored_key(name)
+        self._ranges = {prefix: (stored, *_range_of(prefix)) for prefix in prefixes}
+        add_index()
+
+    def first(self, prefix: str) -> Item | None:
+        rows = self._rows(FIRST_ITEM, self._ranges[prefix])
+        return _item_of(rows[0]) if rows else None
+
+    def look(self, prefixes: Sequence[str]) -> list[Item | None]:
+        parts = [f"SELECT {_NAMES}, names, NULL FROM ({INDEXED})"]  # noqa: S608
+        parts += map(_NUMBERED.format, range(len(prefixes)))
+        ranges = [part for prefix in prefixes for part in self._ranges[prefix]]
+        while True:
+            found = {number: row for number, *row in self._rows(" UNION ALL ".join(parts), ranges)}
+            if self._name in indexes_of(found[_NAMES][0]).names:
+                break
+            self._add_index()
+        return [_item_of(found[number]) if number in found else None for number in range(len(prefixes))]
+
+
+def _range_of(prefix: str) -> tuple[int, bytes, bytes]:
+    """Return the rank of texts, the first one that begins with a prefix, and what is after all of them."""
+    rank, first = stored_position(prefix)
+    return rank, first, first[:-1] + bytes([first[-1] + 1])  # no byte of UTF-8 is the last there is
+
+
+def _item_of(row: Row) -> Item:
+    value, key = row
+    return value.decode("utf-8", "surrogatepass"), name_of(key)

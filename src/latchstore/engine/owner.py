@@ -203,23 +203,30 @@ class Ownership:
             If no time is left, or this thread is the owner; it names the owner.
         """
         owner = self.claim
-        if owner is None:
-            return left  # it has ended since it was found: whoever waits now would wait for the next one
-        if owner.thread is this_thread.thread and not self.abandoned:
-            if _was_left(owner):
-                assert owner.route is not None
-                self.abandoned.append(owner.route)
-                return left
-            raise LockTimeoutError(
-                f"{purpose}: this thread is already writing ({owner.purpose}) and would wait for itself"
-            )
-        if left == 0 or sys.is_finalizing():  # when nobody else runs any more
-            raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
+        if not self.is_to_be_waited_for(purpose, left, timeout):
+            return left
         begun = clock()
         seconds = LOOK_AGAIN if left < 0 else min(left, LOOK_AGAIN)
         if self.waiters.wait(lambda: self.claim is not owner or self.abandoned, seconds, yields=YIELDS):
             seconds = clock() - begun
         return left if left < 0 else max(0.0, left - seconds)
+
+    def is_to_be_waited_for(self, purpose: str, left: float, timeout: float) -> bool:
+        """Tell whether there is an owner that may end yet; parameters and errors as for `wait`."""
+        owner = self.claim
+        if owner is None:
+            return False  # it has ended since it was found: whoever waits now would wait for the next one
+        if owner.thread is this_thread.thread and not self.abandoned:
+            if _was_left(owner):
+                assert owner.route is not None
+                self.abandoned.append(owner.route)
+                return False
+            raise LockTimeoutError(
+                f"{purpose}: this thread is already writing ({owner.purpose}) and would wait for itself"
+            )
+        if left == 0 or sys.is_finalizing():  # when nobody else runs any more
+            raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
+        return True
 
     def describe(self) -> str:
         """Name the owner: thread, purpose and for how long."""

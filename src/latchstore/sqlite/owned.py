@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.delivery.waiting import Latch
 from latchstore.engine.interface import View
@@ -23,6 +24,7 @@ from latchstore.sqlite.reading import ReadingEngine
 from latchstore.sqlite.rows import stored_key
 from latchstore.sqlite.running import run
 from latchstore.sqlite.statements import LOGGED
+from latchstore.sqlite.turns import Turns
 from latchstore.sqlite.view import SqliteView
 from latchstore.sqlite.writer_lock import Hold, WriterLock
 
@@ -63,20 +65,14 @@ class OwnedEngine(ReadingEngine):
         """Begin with nobody writing."""
         self.owner: Ownership = Ownership()
         self.abandoned: deque[Route] = self.owner.abandoned
+        self._turns = Turns()
         # Held while a claim is ended, so that nobody gives back the lock of the next one.
         self._ending = Latch()
 
     def become_owner(self, claim: Claim, timeout: float | None, of_all: bool = True) -> None:
         """Wait until nobody writes; `of_all`: nor in another process."""
         timeout = self.timeout if timeout is None else timeout
-        left, owner = timeout, self.owner
-        while True:
-            if self.abandoned:
-                self.end_abandoned()
-            claim.since = time.time()
-            if owner.claims.setdefault(OWNER, claim) is claim:
-                break
-            left = owner.wait(claim, claim.purpose, left, timeout)
+        left = self._wait_for_turn(claim, timeout)
         if self.publication.journal is not None:
             self.resolve()
         if of_all:
@@ -84,6 +80,28 @@ class OwnedEngine(ReadingEngine):
             # whether or not anybody calls this engine again.
             block: Any = claim.route and claim.route()
             block.hold = self.writer.acquire(claim.purpose, left)
+
+    def _wait_for_turn(self, claim: Claim, timeout: float) -> float:
+        """Wait until nobody writes in this process; return the seconds that are left."""
+        left, owner, turns = timeout, self.owner, self._turns
+        turn = None
+        try:
+            while True:
+                if self.abandoned:
+                    self.end_abandoned()
+                claim.since = time.time()
+                if turns.may_try(turn) and owner.claims.setdefault(OWNER, claim) is claim:
+                    return left
+                if turn is None:
+                    turn = turns.join()
+                elif owner.is_to_be_waited_for(claim.purpose, left, timeout) or not turns.may_try(turn):
+                    if left == 0:
+                        raise LockTimeoutError(
+                            f"{claim.purpose}: no write lock in {timeout:g} s, {owner.describe()}"
+                        )
+                    left = turn.sleep(left)
+        finally:
+            turn = None  # whatever keeps this frame does not keep the turn
 
     def end_abandoned(self) -> None:
         """End blocks that were freed without an end."""
@@ -110,7 +128,7 @@ class OwnedEngine(ReadingEngine):
     def end_claim(self, claim: Claim) -> None:
         """Take away what a block has that was committed or rolled back."""
         self._ending.during(self._take_away, claim)
-        self.owner.waiters.ring()
+        self._turns.ring()
 
     def _take_away(self, claim: Claim) -> None:
         claims = self.owner.claims

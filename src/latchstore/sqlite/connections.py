@@ -1,12 +1,158 @@
-"""The connections of one process to a database file.
+"""The connections of one process to a database file, and what becomes of them in a forked child.
 
-Thread safety: `idle` is changed by single operations of the list. A connection belongs to whoever has taken
-it.
+1. `idle` has the connections that nobody uses, and is changed by single operations of the list. Whoever
+   takes one has it alone, reads all rows of each statement (one that is not at its end keeps an old
+   instant), and gives it back by one call in C. One that is not given back, as an exception has struck, the
+   garbage collector closes, as a connection refers to itself (by its cache of statements): so whoever has
+   begun a transaction must roll it back, by one call in C as well.
+2. A connection with an open read transaction is `Pinned`. It runs one statement at a time, under its lock.
+3. SQLite must not see a connection that was carried over a fork. Its locks are POSIX locks, which a child
+   does not have; but what SQLite knows of them lies in memory, and a new connection of the child's would
+   take them to be there: then a checkpoint of the parent's overwrites what the child reads, and the last one
+   to close in the parent deletes the log under the child. So before a fork all idle connections are closed,
+   and pinned ones are held between two statements; the child closes these before it opens one of its own.
+   That is harmless: to unlock what it has no locks on does nothing, and the lock for a last checkpoint is
+   refused by the kernel.
+4. For that, a fork waits until nobody uses a connection, and whoever finds none idle meanwhile waits for the
+   fork. Whoever has waited for a while goes on nevertheless, as a thread with a connection may wait for it.
+   The last look before a fork is at an instant, and nobody changes what it finds: who opens or closes a
+   connection is among the `_busy` before it looks whether there is a fork.
+5. If the fork has waited in vain, or the thread that forks is itself in the middle of a call, the child
+   refuses the file.
+
+Thread safety: as above. There is no lock but those of the pinned connections, which a fork takes without
+waiting.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import os
 import sqlite3
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import compress
+from threading import get_ident
+from types import FrameType
+from typing import TypeVar
+
+from latchstore.contract.errors import LockTimeoutError, SnapshotClosedError, StoreError
+from latchstore.contract.with_lock import for_with
+from latchstore.delivery.waiting import Waiters, clock
+
+T = TypeVar("T")
+
+#: Seconds that a fork waits for calls in progress, and between two looks.
+FORK_TIMEOUT = 5.0
+_PAUSE = 0.000_5
+
+#: Seconds after which a fork looks whether a connection that it waits for was lost.
+_LOST_AFTER = 0.1
+
+#: Seconds after which a thread that needs a connection waits no longer for a fork that waits for others.
+_GRACE = 0.05
+
+#: What a fork is at.
+_COLLECTS, _FORKS = "collects", "forks"
+
+#: How many statements a connection has prepared.
+_STATEMENTS = 128
+
+
+class Connection(sqlite3.Connection):
+    """A connection that the garbage collector closes."""
+
+    __del__ = sqlite3.Connection.close  # written in C, so that nothing can break it off
+
+
+class Pinned:
+    """A connection of one user's own, until that is closed.
+
+    Parameters
+    ----------
+    connections : Connections
+
+    Attributes
+    ----------
+    lock : RLock
+        Held for one statement. Reentrant, for finalizers and signal handlers in the middle of a statement of
+        their own thread: SQLite runs a second one beside it.
+    """
+
+    _closed = _forked = False
+    # The connection; empty before it was taken, and once it was given back.
+    _held: Sequence[Connection] = ()
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.lock = for_with(threading.RLock())
+        connections.add_pinned(self)
+        self._held = [connections.take()]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return not self._closed
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether it was opened in the process that this one was forked from."""
+        return self._forked
+
+    def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Call a function of ours with the connection, while nobody else uses it; SnapshotClosedError."""
+        try:
+            with self.lock:
+                if self._closed or not self._held:
+                    raise SnapshotClosedError(
+                        "the snapshot was taken in the process that this one was forked from"
+                        if self._forked
+                        else "the snapshot is used after it was closed"
+                    )
+                return function(self._held[0])
+        finally:
+            if self._closed:
+                self._give_back()
+
+    def close(self) -> None:
+        """Roll back, and give the connection to others. Never waits: who is reading does it then."""
+        self._closed = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        try:
+            if self.lock.acquire(blocking=False) and self._held:
+                self._held[0].rollback()
+                (connection,), self._held = self._held, ()
+                self._connections.give(connection)
+        finally:
+            try:  # noqa: SIM105 (as in TryLatch.attempt)
+                self.lock.release()
+            except RuntimeError:
+                pass
+
+    def __del__(self) -> None:
+        if self._held:
+            self.close()
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, for forks; None if it was given back."""
+        return self._held[0] if self._held else None
+
+    def end_in_child(self) -> None:
+        """Close it, in a forked child."""
+        self._closed = self._forked = True
+        self.lock = for_with(threading.RLock())
+        held, self._held = self._held, ()
+        for connection in held:
+            with suppress(sqlite3.Error):  # what it cannot write is for the parent to write
+                connection.close()
 
 
 class Connections:
@@ -15,63 +161,332 @@ class Connections:
     Parameters
     ----------
     path : str
+        Of the file: absolute.
     synchronous : str
         What SQLite's pragma of that name is set to.
     timeout : float
-        Seconds to wait for a lock of another program.
-    """
+        Seconds to wait for a lock of another program, and for a fork.
 
-    __slots__ = ("_closed", "_synchronous", "_timeout", "idle", "path")
+    Attributes
+    ----------
+    idle : list of sqlite3.Connection
+    give : callable
+        Takes back a connection in which no transaction is open; one call in C.
+    """
 
     def __init__(self, path: str, synchronous: str, timeout: float) -> None:
         self.path: str = path
         self._synchronous = synchronous
         self._timeout = timeout
-        self._closed = False
-        self.idle: list[sqlite3.Connection] = []
+        self.idle: list[Connection] = []
+        self._renew()
+        self.reopen()
+        _all.add(self)
 
-    def take(self) -> sqlite3.Connection:
-        """Return a connection that nobody else uses."""
+    def _renew(self) -> None:
+        """Begin without connections and without forks."""
+        self._pid = os.getpid()
+        # All connections, and all pinned ones.
+        self._live: set[weakref.ref[Connection]] = set()
+        self._pins: set[weakref.ref[Pinned]] = set()
+        # Idle ones while a fork waits: rule 4.
+        self._aside: list[Connection] = []
+        # Who is opening or closing a connection, and what the threads that fork are at: rule 4.
+        self._busy: dict[object, int] = {}
+        self._forks: dict[int, str] = {}
+        # Pinned connections whose locks a thread has that forks.
+        self._locked: dict[int, list[Pinned]] = {}
+        self._waiters = Waiters()
+
+    # -- taking and giving ------------------------------------------------------------------------
+
+    def take(self) -> Connection:
+        """Return a connection that nobody else uses.
+
+        Raises
+        ------
+        LockTimeoutError
+            If the process is being forked, and that takes too long, or is done by this thread.
+        StoreError
+            If the process was forked while a connection was in use.
+        """
+        waited = False
+        while True:
+            try:
+                return self.idle.pop()
+            except IndexError:
+                pass
+            connection = self._other(waited)
+            if connection is not None:
+                return connection
+            waited = self._wait_for_fork()
+
+    def _other(self, waited: bool) -> Connection | None:
+        """Return a connection that is not idle, or None if there is a fork to wait for."""
+        token = object()
+        connection = None
+        self._busy[token] = get_ident()  # before the look: rule 4
         try:
-            return self.idle.pop()
-        except IndexError:
-            return self.open()
+            forks = self._forks
+            if forks and not (waited and _FORKS not in forks.values()):
+                return None
+            with suppress(IndexError):
+                return self._aside.pop()
+            connection = self._connect()
+            self._live.add(weakref.ref(connection, self._live.discard))
+            return connection
+        except BaseException:
+            if connection is not None:
+                connection.close()  # in C, and not by its last reference: the error's traceback has one
+            raise
+        finally:
+            self._busy.pop(token, None)
 
-    def give(self, connection: sqlite3.Connection) -> None:
-        """Take back a connection in which no transaction is open."""
-        self.idle.append(connection)
-        if self._closed:
-            self.close()
-
-    def open(self) -> sqlite3.Connection:
-        """Return a new connection."""
+    def _connect(self) -> Connection:
+        if _refused:
+            _refuse(self.path)
         connection = sqlite3.connect(
             self.path,
             timeout=self._timeout,
             isolation_level=None,
             check_same_thread=False,
-            cached_statements=128,
+            cached_statements=_STATEMENTS,
+            factory=Connection,
         )
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        try:
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _wait_for_fork(self) -> bool:
+        """Wait until the fork is done, or for the grace that rule 4 has."""
+        if self._pid != os.getpid():
+            self.renew_in_child()  # the handlers of others are called before ours
+            return False
+        if get_ident() in self._forks:
+            raise LockTimeoutError("this thread is about to fork, and would wait for itself")
+        begun = clock()
+        while self._forks:
+            collects = _FORKS not in self._forks.values()
+            if collects and clock() - begun >= _GRACE:
+                return True
+            if clock() - begun >= self._timeout:
+                raise LockTimeoutError(f"the process is being forked for more than {self._timeout:g} s")
+            self._waiters.wait(lambda: not self._forks, _PAUSE if collects else _GRACE, yields=1)
+        return False
 
     def reopen(self) -> None:
         """Keep connections again."""
-        self._closed = False
+        self.give: Callable[[Connection], None] = self.idle.append
 
     def close(self) -> None:
         """Close what nobody uses, and what is given from now on."""
-        self._closed = True
+        self.give = self._close_given
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close what nobody uses."""
         while self.idle:
             try:
                 connection = self.idle.pop()
             except IndexError:
                 return
+            self._close_given(connection)
+
+    def _close_given(self, connection: Connection) -> None:
+        token = object()
+        self._busy[token] = get_ident()
+        try:
             connection.close()
+        finally:
+            self._busy.pop(token, None)
+
+    def add_pinned(self, pinned: Pinned) -> None:
+        """Have forks find a pinned connection."""
+        self._pins.add(weakref.ref(pinned, self._pins.discard))
+
+    # -- forks ------------------------------------------------------------------------------------
+
+    def before_fork(self, deadline: float) -> None:
+        """Wait until nobody uses a connection, and keep it so; close what is idle."""
+        ident = get_ident()
+        if ident in self._forks:
+            return  # a finalizer that forks in the middle of this
+        self._forks[ident] = _COLLECTS
+        to_look_for_lost = clock() + _LOST_AFTER
+        while not self._collect(ident):
+            now = clock()
+            if now >= deadline or ident in self._busy.values() or _is_in_call():
+                break
+            if now >= to_look_for_lost:
+                to_look_for_lost = deadline
+                self._close_lost(ident)
+            time.sleep(_PAUSE)
+        self._forks[ident] = _FORKS
+
+    def _close_lost(self, ident: int) -> None:
+        """Have connections closed that nobody refers to: rule 1."""
+        self._forks.pop(ident, None)  # finalizers of others are called, and may need a connection
+        gc.collect()
+        self._forks[ident] = _COLLECTS
+
+    def _collect(self, ident: int) -> bool:
+        """Look whether nobody uses a connection; if so, close those that are idle."""
+        self._forks[ident] = _FORKS  # before the look: rule 4
+        aside = self._aside
+        with suppress(IndexError):
+            while True:
+                aside.append(self.idle.pop())
+        if self._is_quiet(aside) and self._lock_pinned(ident):
+            _close_all(aside)
+            return True
+        self._unlock_pinned(ident)
+        self._forks[ident] = _COLLECTS
+        return False
+
+    def _is_quiet(self, idle: list[Connection]) -> bool:
+        """Tell whether there are no connections in use but these and pinned ones."""
+        known = {id(connection) for connection in idle}
+        known.update(id(pinned.connection) for pinned in _present(self._pins))
+        return not self._busy and all(
+            id(connection) in known or _is_closed(connection) for connection in _present(self._live)
+        )
+
+    def _lock_pinned(self, ident: int) -> bool:
+        """Take the locks of all pinned connections, and no one's if one is in use."""
+        locked = self._locked.setdefault(ident, [])
+        for pinned in _present(self._pins):
+            before = len(locked)
+            # Taken and noted by one call in C.
+            locked.extend(compress((pinned,), map(pinned.lock.acquire, (False,))))
+            if len(locked) == before:
+                return False
+        return not _is_in_call()
+
+    def _unlock_pinned(self, ident: int) -> None:
+        locked = self._locked.get(ident, [])
+        while locked:
+            with suppress(RuntimeError):  # an exception has struck after that
+                locked[-1].lock.release()
+            locked.pop()
+
+    def after_in_parent(self) -> None:
+        """Let all go on."""
+        ident = get_ident()
+        self._unlock_pinned(ident)
+        self._locked.pop(ident, None)
+        aside = self._aside
+        with suppress(IndexError):
+            while True:
+                self.give(aside.pop())
+        self._forks.pop(ident, None)
+        self._waiters.ring_all()
 
     def renew_in_child(self) -> None:
-        """Forget the parent's, in a forked child."""
-        self.idle = []
+        """Close the parent's connections, in a forked child; nothing happens if that was done."""
+        if self._pid == os.getpid():
+            return
+        pins = list(_present(self._pins))
+        locked = {id(pinned) for pinned in self._locked.get(get_ident(), ())}
+        idle = [*self.idle, *self._aside]
+        if all(id(pinned) in locked for pinned in pins) and self._is_quiet(idle) and not _is_in_call():
+            for pinned in pins:
+                pinned.end_in_child()
+            _close_all(idle)
+        else:
+            # Not to be closed: SQLite may be in the middle of anything.
+            live: list[Connection] = list(_present(self._live))
+            _inherited.extend(live)
+            _inherited.extend(pins)
+            _refused.add(_identity(self.path))
+            self.give = _inherited.append
+        self.idle.clear()
+        self._renew()
 
-    def __del__(self) -> None:
-        self.close()
+
+def _present(references: set[weakref.ref[T]]) -> Iterator[T]:
+    for reference in list(references):
+        found = reference()
+        if found is not None:
+            yield found
+
+
+def _is_closed(connection: Connection) -> bool:
+    try:
+        connection.total_changes  # noqa: B018 (it asks)
+    except sqlite3.ProgrammingError:
+        return True
+    return False
+
+
+def _close_all(connections: list[Connection]) -> None:
+    with suppress(IndexError):
+        while True:
+            connections.pop().close()
+
+
+def _is_in_call() -> bool:
+    """Tell whether this thread forks in the middle of a call that uses a connection."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        # By the identities of types, since to compare objects may run code of the user's own.
+        if id(Connection) in map(id, map(type, frame.f_locals.values())):
+            return True
+        frame = frame.f_back
+    return False
+
+
+# -- all of the process -------------------------------------------------------------------------------
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+
+#: What a child must not touch of its parent's, and files (device and inode) that it must not open.
+_inherited: list[object] = []
+_refused: set[tuple[int, int]] = set()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _refuse(path: str) -> None:
+    """Raise StoreError if SQLite has connections to a file that were carried over a fork."""
+    with suppress(FileNotFoundError):
+        if _identity(path) in _refused:
+            raise StoreError(
+                f"{path!r} cannot be used in this process: when it was forked, a call that used the file was "
+                "under way, by the thread that forked or, for seconds, by another; fork when none is"
+            )
+
+
+def _before_fork() -> None:
+    deadline = clock() + FORK_TIMEOUT
+    for connections in list(_all):
+        connections.before_fork(deadline)
+
+
+def _after_fork_in_parent() -> None:
+    for connections in list(_all):
+        connections.after_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for connections in list(_all):
+        connections.renew_in_child()
+
+
+def _close_at_exit() -> None:
+    """Have SQLite write its log into the file and remove it, if this process is the last that uses it."""
+    for connections in list(_all):
+        with suppress(sqlite3.Error):
+            connections.close_idle()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+atexit.register(_close_at_exit)

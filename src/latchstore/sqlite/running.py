@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from latchstore.contract.errors import LockTimeoutError, StoreFormatError
-from latchstore.sqlite.connections import Connections
+from latchstore.sqlite.connections import Connection, Connections
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
     return OSError(number, message, path)
 
 
-def take(connections: Connections, purpose: str) -> sqlite3.Connection:
+def take(connections: Connections, purpose: str) -> Connection:
     """Return a connection that nobody else uses."""
     try:
         return connections.take()

@@ -1,32 +1,25 @@
 """`SqliteView`: what one commit has left, as a read transaction that is kept open.
 
-Thread safety:
-
-1. One thread at a time runs statements on the connection. The lock is reentrant, for finalizers and signal
-   handlers in the middle of a statement of their own thread: SQLite runs a second one beside it.
-2. Closing never waits: it ends the transaction if nobody is reading, else whoever reads does so, as each
-   looks after its section whether the view was closed meanwhile.
+Thread safety: that of `Pinned`, by which one thread at a time reads and closing never waits
+(``connections.py``).
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
-from latchstore.contract.with_lock import for_with
 from latchstore.engine.interface import View
 from latchstore.engine.selection import Overlay, Selected
 from latchstore.sqlite import log, queries
+from latchstore.sqlite.connections import Connections, Pinned
 from latchstore.sqlite.rows import Key, Row, entry_of, name_of, pairs_of, rows_of, stored_key
 from latchstore.sqlite.running import failure_of, run
 from latchstore.sqlite.statements import ENTRY, PAGE, REVISION, REVISIONS
-
-if TYPE_CHECKING:
-    from latchstore.sqlite.connections import Connections
 
 T = TypeVar("T")
 
@@ -44,11 +37,7 @@ class SqliteView(View):
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._closed = False
-        # Held for one statement: rule 1.
-        self._lock = for_with(threading.RLock())
-        # The connection; empty once it was given back.
-        self._held = [connections.take()]
+        self._pinned = Pinned(connections)
         self.revision = self._read(_begin)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -56,15 +45,13 @@ class SqliteView(View):
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Call a function of ours with the connection, while nobody else uses it."""
         try:
-            with self._lock:
-                if self._closed or not self._held:
-                    raise self.closed_error()
-                return function(self._held[0])
+            return self._pinned.run(function)
+        except SnapshotClosedError:
+            if self._pinned.is_of_parent:
+                raise
+            raise self.closed_error() from None
         except sqlite3.Error as error:
             raise failure_of(error, self._connections.path, "reading a snapshot") from error
-        finally:
-            if self._closed:
-                self._give_back()
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return the rows of one statement."""
@@ -122,26 +109,10 @@ class SqliteView(View):
 
     @property
     def is_open(self) -> bool:
-        return not self._closed
+        return self._pinned.is_open
 
     def close(self) -> None:
-        self._closed = True
-        self._give_back()
-
-    def _give_back(self) -> None:
-        """End the transaction, unless somebody is reading, who does it then."""
-        try:
-            if self._lock.acquire(blocking=False) and self._held:
-                self._held[0].rollback()
-                self._connections.give(self._held.pop())
-        finally:
-            try:  # noqa: SIM105 (as in TryLatch.attempt)
-                self._lock.release()
-            except RuntimeError:
-                pass
-
-    def __del__(self) -> None:
-        self.close()
+        self._pinned.close()
 
 
 def _begin(connection: sqlite3.Connection) -> int:

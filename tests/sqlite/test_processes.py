@@ -269,6 +269,14 @@ class TestFiles:
             with pytest.raises(CompactedError):
                 store.watch(since=1)
 
+    def test_a_file_that_is_in_use_is_not_loaded_into_memory(self, store: SqliteStore, path: Path) -> None:
+        """The last commits may be in the log beside it alone."""
+        store.from_bytes("a", b"1")
+        with pytest.raises(OSError, match="is being changed by another program"):
+            DictMemoryStore.load(path)
+        store.close()
+        assert DictMemoryStore.load(path).to_bytes("a") == b"1"
+
     def test_saving(self, store: SqliteStore, path: Path, tmp_path: Path) -> None:
         store.set("a", (b"1", {"it": 1}))
         store.save(tmp_path / "copy")

@@ -43,14 +43,17 @@ class Header:
         What ``PRAGMA application_id`` and ``PRAGMA user_version`` give.
     page_size, usable_size : int
         Bytes of a page, and those of them that are used.
+    has_log : bool
+        Whether changes go into a write-ahead log beside the file first.
     """
 
     def __init__(self, first: bytes, size: int) -> None:
         if len(first) < 100 or not first.startswith(b"SQLite format 3\0"):
             raise DamageError("it is no SQLite database")
-        page_size, _, _, reserved = struct.unpack_from(">HBBB", first, 16)
+        page_size, _, read_version, reserved = struct.unpack_from(">HBBB", first, 16)
         self.page_size: int = 65536 if page_size == 1 else page_size
         self.usable_size: int = self.page_size - reserved
+        self.has_log: bool = read_version == 2
         changes, pages = struct.unpack_from(">II", first, 24)
         self.version: int
         self.application: int

@@ -46,6 +46,10 @@ class View(ABC):
     def items(self) -> Iterable[tuple[str, Entry]]:
         """Return all keys and entries, to iterate over once. Raises SnapshotClosedError."""
 
+    def count(self) -> int:
+        """Return how many keys there are. Raises SnapshotClosedError if the view is closed."""
+        return sum(1 for _ in self.items())
+
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
         """Return keys and entries among which are all that match `terms`. Raises SnapshotClosedError."""
         return self.items()

@@ -3,8 +3,9 @@
 1. What is not right with a file is StoreFormatError, what keeps it from being read now is OSError. A file
    that another program is changing is not damaged, nor is one beside which the journal of a change lies that
    was broken off: who deletes what is damaged would lose what SQLite can bring back.
-2. The bytes of the file alone are read. What SQLite's other users have left beside it does not count, and
-   nothing that stands in it is run: there is no query, and metadata is JSON.
+2. The bytes of the file alone are read. What SQLite's other users have left beside it does not count, unless
+   it is the log of a file that has one (a store that processes share), and nothing that stands in it is run:
+   there is no query, and metadata is JSON.
 3. What there is besides our tables is looked at first, and views and triggers are refused, before any row is
    read.
 
@@ -44,19 +45,28 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
     """
     try:
         database = Database(read_database(path, _check_header))
-        return _contents(database)
+        contents = _contents(database)
     except _ForeignError as error:
         raise StoreFormatError(f"{path!r} {error}") from None
     except (DamageError, TypeError, ValueError, OverflowError) as error:
         for suffix in ("-journal", "-wal"):
-            if is_side_file(path + suffix, SIDE_FILES[suffix]):
-                raise OSError(
-                    EBUSY,
-                    f"is being changed by another program, or was when that was killed: {suffix!r} lies "
-                    "beside it, and opening it with SQLite finishes the change",
-                    path,
-                ) from error
+            _refuse_unfinished(path, suffix, error)
         raise StoreFormatError(f"{path!r} is damaged: {error}") from error
+    if database.header.has_log:
+        # A store in the file is open, or its process was killed: the last commits may be in the log alone.
+        _refuse_unfinished(path, "-wal")
+    return contents
+
+
+def _refuse_unfinished(path: str, suffix: str, error: Exception | None = None) -> None:
+    """Raise OSError if what SQLite leaves lies beside a file while that is changed."""
+    if is_side_file(path + suffix, SIDE_FILES[suffix]):
+        raise OSError(
+            EBUSY,
+            f"is being changed by another program, or was when that was killed: {suffix!r} lies "
+            "beside it, and opening it with SQLite finishes the change",
+            path,
+        ) from error
 
 
 class _ForeignError(Exception):

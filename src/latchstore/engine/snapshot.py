@@ -59,6 +59,9 @@ class Snapshot(EntryReader):
     def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
         return super()._found(request) if request.is_plain else found(self._view, request, {})
 
+    def __len__(self) -> int:
+        return self._view.count()
+
     def connect(self, credentials: object = None) -> None:
         """Do nothing: a snapshot is connected until it is closed, and cannot be opened again."""
 

@@ -111,7 +111,7 @@ TRIGGERS = {
     f"{_END_LOAD.format(row='OLD')}; END",
 }
 
-_IS_MADE = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'bounds'"
+_IS_MADE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'bounds'"
 _FIND_BOUND = "SELECT id, idle FROM bounds WHERE prefix = ?"
 _ADD_BOUND = "INSERT INTO bounds (prefix, idle, entries, weight, hand) VALUES (?, ?, 0, 0, 0)"
 _FILL = (

@@ -84,7 +84,7 @@ def _is_ready(connection: sqlite3.Connection, path: str) -> bool:
 def _tables_of(connection: sqlite3.Connection, path: str) -> dict[str, str]:
     """Return the SQL of all tables; refuse what would run code of whoever has written the file."""
     tables = {}
-    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema"):
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
         if kind in ("view", "trigger") and books.TRIGGERS.get(name) != sql:
             raise StoreFormatError(f"{path!r} has a {kind}, {name!r}, which stores do not make")
         if kind == "table":

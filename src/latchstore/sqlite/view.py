@@ -19,7 +19,7 @@ from latchstore.sqlite import log, queries
 from latchstore.sqlite.connections import Connections, Pinned
 from latchstore.sqlite.rows import Key, Row, entry_of, name_of, pairs_of, rows_of, stored_key
 from latchstore.sqlite.running import failure_of, run
-from latchstore.sqlite.statements import ENTRY, PAGE, REVISION, REVISIONS
+from latchstore.sqlite.statements import COUNT, ENTRY, PAGE, REVISION, REVISIONS
 
 T = TypeVar("T")
 
@@ -64,6 +64,10 @@ class SqliteView(View):
     def entries_of(self, keys: list[str]) -> dict[str, Entry]:
         """Return the entries of those keys that are there."""
         return dict(pairs_of(self._read(lambda connection: list(rows_of(connection, keys)))))
+
+    def count(self) -> int:
+        ((count,),) = self._rows(COUNT)
+        return int(count)
 
     def items(self) -> Iterator[tuple[str, Entry]]:
         last = -(2**63)

@@ -12,12 +12,13 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from latchstore.contract.encoding import encode_metadata
-from latchstore.contract.values import Change, Entry, cause_of, deletion
+from latchstore.contract.values import Change, cause_of, deletion
 from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite import items
 from latchstore.sqlite.rows import Key, Row, entry_of, name_of, rows_of, stored_key
 from latchstore.sqlite.statements import (
+    ADD_MORE_TO_LOG,
     ADD_TO_LOG,
     ADVANCE,
     BEFORE,
@@ -68,7 +69,8 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         new = edit.revise(key, old, revision, now)
         if new is not None:
             changes.append((key, old, new))
-            row = _columns_of(key, new)
+            metadata = encode_metadata(key, new) if new else "{}"
+            row = (new.content, metadata, new.created, new.modified, revision)
         elif old is not None:
             changes.append(deletion(key, old, cause_of_edit(edit)))
             row = NOTHING
@@ -88,12 +90,7 @@ def _before(
         return last, indexed, {} if rowid is None else {key: row}
     ((last, indexed),) = connection.execute(BEFORE_MANY)
     found = rows_of(connection, [key for key, _ in edits])
-    return last, indexed, {name_of(row[0]): row[1:] for row in found}
-
-
-def _columns_of(key: str, entry: Entry) -> Row:
-    metadata = encode_metadata(key, entry) if entry else "{}"
-    return entry.content, metadata, entry.created, entry.modified, entry.revision
+    return last, indexed, {key if type(key) is str else name_of(key): row for key, *row in found}
 
 
 def write(
@@ -122,15 +119,15 @@ def write(
             _execute(connection, sql, each)
     if names:
         items.update(connection, names, changes)
-    author = (*((None, None, None) if transaction is None else transaction), os.getpid())
-    _execute(
-        connection,
-        ADD_TO_LOG,
-        [
-            (revision, number, key, *new[:4], *old, cause_of(change), *author)
-            for number, (change, (key, old, new)) in enumerate(zip(changes, rows, strict=True))
-        ],
-    )
+    logged = [
+        (revision, number, key, *new[:4], *old, cause_of(change))
+        for number, (change, (key, old, new)) in enumerate(zip(changes, rows, strict=True))
+    ]
+    author = (None, None, None) if transaction is None else transaction
+    connection.execute(ADD_TO_LOG, (*logged[0], *author, os.getpid()))
+    if len(logged) > 1:
+        del logged[0]
+        connection.executemany(ADD_MORE_TO_LOG, logged)
     connection.execute(ADVANCE, (revision, len(inserted) - len(deleted)))
     if revision % _STEP == 0:
         connection.execute(TRIM_LOG, (revision - history,))

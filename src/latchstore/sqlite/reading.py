@@ -16,7 +16,7 @@ from latchstore.engine.interface import Engine, View
 from latchstore.engine.selection import Overlay, Selected
 from latchstore.sqlite import items, queries
 from latchstore.sqlite.connections import Connections
-from latchstore.sqlite.rows import AT_ONE_INSTANT, Row, entry_of, name_of, pairs_of, rows_of, stored_key
+from latchstore.sqlite.rows import AT_ONE_INSTANT, Key, Row, entry_of, name_of, pairs_of, rows_of, stored_key
 from latchstore.sqlite.running import failure_of, run, take
 from latchstore.sqlite.statements import COUNT, DATA, ENTRY, KEYS, REVISION, REVISION_AND_COUNT
 from latchstore.sqlite.view import SqliteView
@@ -55,13 +55,29 @@ class ReadingEngine(Engine):
             self.connections.give(connection)
 
     def entry(self, key: str) -> Entry | None:
-        rows = self._rows(ENTRY, (key if key.isascii() else stored_key(key),))
-        return entry_of(key, rows[0]) if rows else None
+        row = self._row(ENTRY, key if key.isascii() else stored_key(key))
+        return None if row is None else entry_of(key, row)
 
     def data(self, key: str) -> bytes | None:
-        """Return the data of a key, or None; only bytes are data."""
-        rows = self._rows(DATA, (stored_key(key),))
-        return rows[0][0] if rows and type(rows[0][0]) is bytes else None
+        """Return the data of a key that is ASCII, or None; only bytes are data."""
+        row = self._row(DATA, key)
+        return row[0] if row is not None and type(row[0]) is bytes else None
+
+    def _row(self, sql: str, key: Key) -> Row | None:
+        """Return the one row of a statement, or None; as `_rows`."""
+        connections = self.connections
+        try:
+            connection = connections.idle.pop()
+        except IndexError:
+            connection = take(connections, "reading")
+        try:
+            # Its end is looked for as well: a key has one row.
+            row: Row | None = connection.execute(sql, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise failure_of(error, self.path, "reading") from error
+        finally:
+            connections.give(connection)
+        return row
 
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
         found = dict(pairs_of(run(self.connections, "reading", lambda each: _rows_at_once(each, keys))))

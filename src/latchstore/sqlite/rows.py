@@ -59,7 +59,8 @@ def rows_of(connection: sqlite3.Connection, keys: Sequence[str]) -> Iterator[Row
     Else it is for the caller to have a transaction.
     """
     for start in range(0, len(keys), AT_ONE_INSTANT):
-        some = [stored_key(key) for key in keys[start : start + AT_ONE_INSTANT]]
+        # hot path: most keys are ASCII, and are stored as they are.
+        some = [key if key.isascii() else stored_key(key) for key in keys[start : start + AT_ONE_INSTANT]]
         size = next(size for size in SIZES if size >= len(some))
         some += [some[-1]] * (size - len(some))
         yield from connection.execute(ENTRIES[size], some).fetchall()

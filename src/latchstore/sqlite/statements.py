@@ -41,14 +41,20 @@ DELETE = "DELETE FROM entries WHERE key = ?"
 ADVANCE = "UPDATE about SET revision = ?, entries = entries + ?"
 
 #: How many keys one statement takes; each of these is prepared once.
-SIZES = (4, 16, 64, 256, 900)
+SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 900)
 
 #: The entries of so many keys.
 ENTRIES = {
     size: f"SELECT key, {COLUMNS} FROM entries WHERE key IN ({', '.join('?' * size)})" for size in SIZES
 }
 
+#: The first change of a commit, with what the log has of the transaction.
 ADD_TO_LOG = f"INSERT INTO log VALUES ({', '.join('?' * 17)})"
+#: The same for the other changes of a commit.
+ADD_MORE_TO_LOG = (
+    "INSERT INTO log (revision, number, key, data, metadata, created, modified, old_data, old_metadata, "
+    f"old_created, old_modified, old_revision, cause) VALUES ({', '.join('?' * 13)})"
+)
 READ_LOG = "SELECT * FROM log WHERE revision > ? AND revision <= ? ORDER BY revision, number"
 LOGGED = "SELECT key, modified, process FROM log WHERE revision = ? AND number = 0"
 TRIM_LOG = "DELETE FROM log WHERE revision <= ?"

@@ -253,8 +253,9 @@ class SqliteStore(TransactionalStore):
     # -- reading single keys ----------------------------------------------------------------------
 
     def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
-        if type(key) is str and not self._sqlite.routes:
-            data = self._sqlite.data(key)
+        engine = self._sqlite
+        if not engine.routes and type(key) is str and key.isascii():
+            data = engine.data(key)
             if data is not None:
                 return data
         return super().to_bytes(key)

@@ -34,7 +34,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import compress
 from threading import get_ident
@@ -145,14 +145,12 @@ class Pinned:
         """The connection, for forks; None if it was given back."""
         return self._held[0] if self._held else None
 
-    def end_in_child(self) -> None:
-        """Close it, in a forked child."""
+    def end_in_child(self) -> Sequence[Connection]:
+        """Have it closed, in a forked child; return the connection."""
         self._closed = self._forked = True
         self.lock = for_with(threading.RLock())
         held, self._held = self._held, ()
-        for connection in held:
-            with suppress(sqlite3.Error):  # what it cannot write is for the parent to write
-                connection.close()
+        return held
 
 
 class Connections:
@@ -280,12 +278,22 @@ class Connections:
 
     def reopen(self) -> None:
         """Keep connections again."""
-        self.give: Callable[[Connection], None] = self.idle.append
+        self._closed = False
+        self._set_give()
 
     def close(self) -> None:
         """Close what nobody uses, and what is given from now on."""
-        self.give = self._close_given
+        self._closed = True
+        self._set_give()
         self.close_idle()
+
+    def _set_give(self) -> None:
+        """Have connections put where they belong now; not among the idle ones while a fork waits for them."""
+        self.give: Callable[[Connection], None]
+        if self._forks:
+            self.give = self._aside.append
+        else:
+            self.give = self._close_given if self._closed else self.idle.append
 
     def close_idle(self) -> None:
         """Close what nobody uses."""
@@ -316,6 +324,7 @@ class Connections:
         if ident in self._forks:
             return  # a finalizer that forks in the middle of this
         self._forks[ident] = _COLLECTS
+        self._set_give()
         to_look_for_lost = clock() + _LOST_AFTER
         while not self._collect(ident):
             now = clock()
@@ -378,11 +387,12 @@ class Connections:
         ident = get_ident()
         self._unlock_pinned(ident)
         self._locked.pop(ident, None)
+        self._forks.pop(ident, None)
+        self._set_give()
         aside = self._aside
         with suppress(IndexError):
-            while True:
+            while not self._forks:
                 self.give(aside.pop())
-        self._forks.pop(ident, None)
         self._waiters.ring_all()
 
     def renew_in_child(self) -> None:
@@ -393,21 +403,25 @@ class Connections:
         locked = {id(pinned) for pinned in self._locked.get(get_ident(), ())}
         idle = [*self.idle, *self._aside]
         if all(id(pinned) in locked for pinned in pins) and self._is_quiet(idle) and not _is_in_call():
+            give = None
             for pinned in pins:
-                pinned.end_in_child()
+                idle += pinned.end_in_child()
             _close_all(idle)
         else:
             # Not to be closed: SQLite may be in the middle of anything.
-            live: list[Connection] = list(_present(self._live))
-            _inherited.extend(live)
-            _inherited.extend(pins)
+            give = _inherited.append
+            _inherited.extend(_present(self._live))
+            for pinned in pins:
+                pinned.end_in_child()
             _refused.add(_identity(self.path))
-            self.give = _inherited.append
         self.idle.clear()
         self._renew()
+        self._set_give()
+        if give is not None:
+            self.give = give
 
 
-def _present(references: set[weakref.ref[T]]) -> Iterator[T]:
+def _present(references: Iterable[weakref.ref[T]]) -> Iterator[T]:
     for reference in list(references):
         found = reference()
         if found is not None:
@@ -425,7 +439,9 @@ def _is_closed(connection: Connection) -> bool:
 def _close_all(connections: list[Connection]) -> None:
     with suppress(IndexError):
         while True:
-            connections.pop().close()
+            connection = connections.pop()
+            with suppress(sqlite3.Error):  # what cannot be written is written when the file is opened again
+                connection.close()
 
 
 def _is_in_call() -> bool:
@@ -444,7 +460,7 @@ def _is_in_call() -> bool:
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()
 
 #: What a child must not touch of its parent's, and files (device and inode) that it must not open.
-_inherited: list[object] = []
+_inherited: list[Connection] = []
 _refused: set[tuple[int, int]] = set()
 
 

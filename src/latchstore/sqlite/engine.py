@@ -42,7 +42,7 @@ from latchstore.sqlite.first_values import IndexedValues
 from latchstore.sqlite.follower import Follower
 from latchstore.sqlite.owned import Block, OwnedEngine
 from latchstore.sqlite.publication import Decided, Publication
-from latchstore.sqlite.running import failure_of, run, take
+from latchstore.sqlite.running import OPENING, failure_of, run, take
 from latchstore.sqlite.schema import prepare
 from latchstore.sqlite.writer_lock import WriterLock
 
@@ -94,7 +94,7 @@ class SqliteEngine(OwnedEngine):
         self.bounds: list[Bound] = []
         self.routes = Routes()
         self.connections: Connections = Connections(path, synchronous, timeout)
-        run(self.connections, "opening", lambda connection: prepare(connection, path))
+        run(self.connections, OPENING, lambda connection: prepare(connection, path))
         self.writer = WriterLock(path)
         self.publication: Publication = Publication(self.connections, publisher)
         self.follower: Follower = Follower(self, interval)

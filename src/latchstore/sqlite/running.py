@@ -25,6 +25,10 @@ _NUMBERS = {
 }
 
 
+#: The purpose of the first call, which may find that the file is none.
+OPENING = "opening"
+
+
 def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
     """Return what is raised in place of an error of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -37,6 +41,8 @@ def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
         return LockTimeoutError(f"{purpose}: another program keeps {path!r} locked: {error}")
     if primary == sqlite3.SQLITE_NOTADB:
         return StoreFormatError(f"{path!r} is no SQLite database")
+    if primary == sqlite3.SQLITE_CORRUPT and purpose == OPENING:
+        return StoreFormatError(f"{path!r} is damaged: {error}")
     number = _NUMBERS.get(primary, errno.EIO)
     message = os.strerror(number) if primary in _NUMBERS else str(error)
     return OSError(number, message, path)

@@ -28,6 +28,7 @@ from latchstore.engine.publishing import Publisher
 from latchstore.engine.saving import write_file
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.sqlite.engine import SqliteEngine
+from latchstore.sqlite.file_checks import checked_file
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -67,6 +68,14 @@ class SqliteStore(TransactionalStore):
         what others have committed.
     poll_interval : Seconds
         How often a process that has listeners or watches looks for commits of others.
+
+    Raises
+    ------
+    StoreFormatError
+        If the file is damaged, no store's, or of a later format.
+    OSError
+        If it cannot be opened: it or its directory may not be written, it is no regular file, it has a hard
+        link, or it is on a network file system, which SQLite's write-ahead log is not for.
     """
 
     __slots__ = ("_sqlite",)
@@ -83,7 +92,7 @@ class SqliteStore(TransactionalStore):
         history: int = 10_000,
         poll_interval: Seconds = 0.002,
     ) -> None:
-        file = os.path.abspath(checked_path(path))
+        file = checked_file(checked_path(path))
         timeout = checked_timeout(lock_timeout, "lock_timeout")
         if timeout is None:
             raise TypeError("lock_timeout must be a number of seconds, got None")

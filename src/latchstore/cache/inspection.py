@@ -13,7 +13,6 @@ from latchstore.cache.loading import LoadTable
 from latchstore.cache.shared import Cache
 from latchstore.engine import inspection
 from latchstore.engine.bounded import BoundedStore
-from latchstore.engine.bounded_table import BoundedTable
 from latchstore.engine.memory import DictMemoryStore
 
 
@@ -39,8 +38,7 @@ def register_of(cache: Cache[Any]) -> CountRegister:
 
 def check(cache: Cache[Any]) -> None:
     """Raise AssertionError if a cache's books are not what its store has; while nobody writes."""
-    if isinstance(cache._bounded, BoundedTable):
-        cache._bounded.check()
+    cache._bounded.check()
     if isinstance(cache.store, DictMemoryStore):
         inspection.check(cache.store)
 

@@ -244,6 +244,10 @@ class BoundedStore(ABC):
         """Count what there is."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Raise AssertionError if the books do not match the entries; for tests, while nobody writes."""
+
+    @abstractmethod
     def close(self) -> None:
         """Keep to the limits no more, until the next `write`; takes no lock."""
 

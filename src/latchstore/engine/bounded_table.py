@@ -268,7 +268,6 @@ class BoundedTable(BoundedStore):
         self._bound.closed = True
 
     def check(self) -> None:
-        """Raise AssertionError if the books are not right; for tests, while nobody writes."""
         self.totals()
         self._bound.check(self._table.entries)
         assert self._bound.closed or not self._bound.is_exceeded(0, 0)

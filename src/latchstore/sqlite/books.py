@@ -123,6 +123,11 @@ _COUNT = (
     "UPDATE bounds SET entries = (SELECT count(*) FROM nodes WHERE bound = id), "
     "weight = (SELECT ifnull(sum(nodes.weight), 0) FROM nodes WHERE bound = id) WHERE id = ?"
 )
+_OF_NODES = "SELECT key, weight, expires, idle FROM nodes WHERE bound = ? ORDER BY key"
+_OF_ENTRIES = (
+    f"SELECT key, {_weight('entries')}, {_expires('entries')}, {_idle('entries')} "
+    f"FROM bounds JOIN entries ON {_is_own('entries')} WHERE bounds.id = ? ORDER BY key"
+)
 _SET_IDLE = "UPDATE bounds SET idle = ? WHERE id = ?"
 _FORGET = "DELETE FROM nodes WHERE bound = ?"
 
@@ -200,6 +205,14 @@ def open_bound(connection: sqlite3.Connection, prefix: bytes, idle: float | None
 def state_of(connection: sqlite3.Connection, bound: int) -> State:
     """Return what a bound has."""
     return State(*connection.execute(_STATE, (bound,)).fetchone())
+
+
+def check(connection: sqlite3.Connection, bound: int) -> None:
+    """Raise AssertionError if the books do not match the entries; for tests, in one transaction."""
+    nodes = connection.execute(_OF_NODES, (bound,)).fetchall()
+    assert nodes == connection.execute(_OF_ENTRIES, (bound,)).fetchall()
+    state = state_of(connection, bound)
+    assert state[:2] == (len(nodes), sum(row[1] for row in nodes)), (state, nodes)
 
 
 def evictions_of(connection: sqlite3.Connection, bound: int) -> dict[str, int]:

@@ -11,17 +11,16 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from math import inf
-from typing import NamedTuple
 
 from latchstore.contract.encoding import encode_metadata
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.values import Entry
-from latchstore.engine.bounded import BoundedStore, OpenTransaction, Totals
+from latchstore.engine.bounded import BoundedStore, Totals
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, number, stale_of
 from latchstore.engine.limits import Limits, Node
+from latchstore.engine.store_access import StoreAccess
 from latchstore.sqlite import books
 from latchstore.sqlite.bounds import Bound
 from latchstore.sqlite.engine import SqliteEngine
@@ -39,43 +38,13 @@ _SHARE = 0.125
 _SWEPT_AT_ONCE = 1_000
 
 
-class Reach(NamedTuple):
-    """What a `BoundedFile` uses of its store.
-
-    Attributes
-    ----------
-    engine : SqliteEngine
-    entry : callable
-        Called with a key; returns the entry as the calling thread sees it, or None.
-    items : callable
-        Returns all keys and entries, likewise.
-    write : callable
-        Called with edits and purpose, in a transaction; adds them to it.
-    commit : callable
-        Called with edits, purpose and check; commits them.
-    evict : callable
-        Called with key and cause.
-    transaction : callable
-        Called with notes; returns a transaction, or a savepoint in one.
-    current_transaction : callable
-    """
-
-    engine: SqliteEngine
-    entry: Callable[[str], Entry | None]
-    items: Callable[[], Sequence[tuple[str, Entry]]]
-    write: Callable[[Sequence[tuple[str, Edit]], str], None]
-    commit: Callable[[Sequence[tuple[str, Edit]], str, Callable[[], None] | None], None]
-    evict: Callable[[str, str], object]
-    transaction: Callable[[str], AbstractContextManager[object]]
-    current_transaction: Callable[[], OpenTransaction | None]
-
-
 class BoundedFile(BoundedStore):
     """A `SqliteStore` that is kept within limits.
 
     Parameters
     ----------
-    reach : Reach
+    access : StoreAccess
+    engine : SqliteEngine
     limits : Limits
 
     Raises
@@ -86,18 +55,18 @@ class BoundedFile(BoundedStore):
 
     outer: BoundedFile | None = None
 
-    def __init__(self, reach: Reach, limits: Limits) -> None:
+    def __init__(self, access: StoreAccess, engine: SqliteEngine, limits: Limits) -> None:
         if getattr(limits.make_policy, "name", None) != "sieve":
             raise ValueError(
                 "policy must be 'sieve' on a SqliteStore: processes share the order of eviction, "
                 f"which the file has; {_name_of(limits.make_policy)} is kept in memory"
             )
-        self._reach = reach
-        self._engine = engine = reach.engine
+        self._access = access
+        self._engine = engine
         self._routes = engine.routes
         self._idle = limits.idle
         self.clock = limits.clock
-        self.current_transaction = reach.current_transaction
+        self.current_transaction = access.current_transaction
         self.leases: Leases = Leases(engine.connections)
         prefix = limits.prefix.encode("utf-8", "surrogatepass")
         bound = note(
@@ -118,11 +87,11 @@ class BoundedFile(BoundedStore):
         if self._bound not in bounds:
             bounds.append(self._bound)
         if self.current_transaction() is None and self._bound.is_exceeded(*self._state()[:2]):
-            with self._reach.transaction("trim"):
+            with self._access.transaction("trim"):
                 # One: the commit evicts what else there has to be.
                 first = note(self._engine.connections, "trim", self._choose)
                 if first is not None:
-                    self._reach.evict(name_of(first[0]), "size")
+                    self._access.evict(name_of(first[0]), "size")
 
     def _choose(self, connection: sqlite3.Connection) -> tuple[Key, int] | None:
         return books.Sieve(connection, self._bound.number, 0, set()).choose()
@@ -143,7 +112,7 @@ class BoundedFile(BoundedStore):
         return self._state().entries
 
     def entry(self, key: str) -> Entry | None:
-        return self._reach.entry(key) if self._routes else self._engine.entry(key)
+        return self._access.entry(key) if self._routes else self._engine.entry(key)
 
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
         if entry is None or entry is found:
@@ -152,7 +121,7 @@ class BoundedFile(BoundedStore):
         return entry.revision == found.revision <= self._engine.revision
 
     def items(self) -> Sequence[tuple[str, Entry]]:
-        return self._reach.items()
+        return self._access.items()
 
     def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
         if self.outer is not None and self.outer.is_expired(key, entry, now):
@@ -259,7 +228,7 @@ class BoundedFile(BoundedStore):
             check = functools.partial(each._ask, now, check)
             each = each.outer
         try:
-            self._reach.commit(edits, purpose, check)
+            self._access.commit(edits, purpose, check)
         except KeyError:
             # A key that is missing may be being loaded: from before this.
             keys = [key for key, _ in edits]
@@ -282,12 +251,12 @@ class BoundedFile(BoundedStore):
                 bounds.append(each._bound)
             each = each.outer
         if not bounds:
-            self._reach.write(edits, purpose)
+            self._access.write(edits, purpose)
             return
-        with self._reach.transaction(purpose):
-            self._reach.write(edits, purpose)
+        with self._access.transaction(purpose):
+            self._access.write(edits, purpose)
             for key, _ in edits:
-                entry = self._reach.entry(key)
+                entry = self._access.entry(key)
                 if entry is not None:
                     metadata = encode_metadata(key, entry)
                     for bound in bounds:
@@ -298,12 +267,12 @@ class BoundedFile(BoundedStore):
             self._open()
         now, swept = self.now(), 0
         while True:
-            with self._reach.transaction("sweep"):
+            with self._access.transaction("sweep"):
                 found = note(self._engine.connections, "sweep", functools.partial(self._expired_now, now=now))
                 for key, cause in found:
                     entry = self.entry(key)
                     if entry is not None and self.is_expired(key, entry, now - stale_of(entry)):
-                        self._reach.evict(key, cause)
+                        self._access.evict(key, cause)
                         swept += 1
             if len(found) < _SWEPT_AT_ONCE or self.current_transaction() is not None:
                 return swept
@@ -323,6 +292,14 @@ class BoundedFile(BoundedStore):
         for cause, count in run(self._engine.connections, "reading", self._read_evictions).items():
             evictions[cause] = count - self._evictions.get(cause, 0)
         return Totals(entries, weight, evictions, 0)
+
+    def check(self) -> None:
+        def look(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN")
+            books.check(connection, self._bound.number)
+
+        run(self._engine.connections, "checking", look)
+        assert self._bound not in self._engine.bounds or not self._bound.is_exceeded(*self._state()[:2])
 
     def close(self) -> None:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from latchstore.contract.arguments import (
@@ -20,12 +20,11 @@ from latchstore.contract.arguments import (
 from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
-from latchstore.contract.values import Entry
 from latchstore.engine.bounded import BoundedStore, Traits
-from latchstore.engine.edits import Edit
 from latchstore.engine.limits import Limits
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.saving import write_file
+from latchstore.engine.store_access import StoreAccess
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.sqlite.engine import SqliteEngine
 from latchstore.sqlite.file_checks import checked_file
@@ -228,36 +227,10 @@ class SqliteStore(TransactionalStore):
 
     def _keep_within(self, limits: Limits) -> BoundedStore:
         """Return what keeps the store within the limits of a cache."""
-        # What is loaded late is what stores without a cache do not need.
-        from latchstore.sqlite.bounded_file import BoundedFile, Reach
+        # Loaded late: stores without a cache do not need it.
+        from latchstore.sqlite.bounded_file import BoundedFile
 
-        return BoundedFile(
-            Reach(
-                self._sqlite,
-                self._entry_or_none,
-                lambda: list(self._items()),
-                self._write,
-                self._commit_edits,
-                self.evict,
-                self.transaction,
-                self.current_transaction,
-            ),
-            limits,
-        )
-
-    def _entry_or_none(self, key: str) -> Entry | None:
-        try:
-            return self._entry(key)
-        except KeyError:
-            return None
-
-    def _commit_edits(
-        self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
-    ) -> None:
-        """Commit edits of different keys, outside transactions."""
-        self._check_door(purpose)
-        if self._sqlite.commit(edits, purpose, None, check):
-            self._deliver()
+        return BoundedFile(StoreAccess(self), self._sqlite, limits)
 
     # -- reading single keys ----------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Thread safety: that of the cache. The serializer is called with no lock held.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -32,6 +33,9 @@ class LatchstoreCache(BaseCache):
         Is accepted: deleting does not fail.
     cache : Cache, optional
         Where the values are, instead of a new cache with the other options; its codec is ``"raw"``.
+    path : str or os.PathLike, optional
+        A file in which a new cache is, for all processes that are given it; with none it is in memory. The
+        serializer unpickles what is there: whoever can write the file can run code in these processes.
     **options
         Of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for `latchstore.Cache`.
 
@@ -52,13 +56,18 @@ class LatchstoreCache(BaseCache):
         ignore_delete_many_errors: bool = True,
         *,
         cache: Cache | None = None,
+        path: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         BaseCache.__init__(self, default_timeout, ignore_delete_many_errors)
         if threshold == 0:
             threshold = 500
-        if cache is None:
+        if cache is None and path is not None:
+            cache = storing.cache_in(path, max_entries=threshold, **options)
+        elif cache is None:
             cache = Cache(max_entries=threshold, codec="raw", **options)
+        elif path is not None:
+            raise TypeError("a cache that is given has its own store: give it or a path")
         self.cache: Cache = storing.checked_cache(cache)
 
     def get(self, key: str) -> Any:

@@ -1,11 +1,14 @@
 """A cache for Django: ``"BACKEND": "latchstore.backends.django.LatchstoreCache"``.
 
+``LatchstoreFileCache`` is the same for several processes.
+
 Thread safety: Django makes a backend for every thread, all of which use the one cache of their location.
 Objects are pickled and unpickled, and what is given as a callable is called, with no lock held.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from inspect import iscoroutinefunction
@@ -30,6 +33,9 @@ _OPTIONS = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY", "max_bytes", "idle", "pol
 
 #: The caches of this process by location, each with the bounds it was made with.
 _caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
+
+#: Those in files, by their paths.
+_file_caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
 
 
 class LatchstoreCache(BaseCache):
@@ -64,7 +70,10 @@ class LatchstoreCache(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
-        self.cache: Cache = _cache_at(location, self._bounds(params))
+        self.cache: Cache = self._cache_at(location, self._bounds(params))
+
+    def _cache_at(self, location: str, bounds: dict[str, Any]) -> Cache:
+        return _cache_at(location, bounds, _caches, _in_memory)
 
     def _bounds(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what makes the cache."""
@@ -282,16 +291,45 @@ class LatchstoreCache(BaseCache):
         return seconds
 
 
-def _cache_at(location: str, bounds: dict[str, Any]) -> Cache:
+class LatchstoreFileCache(LatchstoreCache):
+    """The same in a file, LOCATION, for all processes that have it.
+
+    ``add``, ``incr`` and the others are atomic among all of these, and ``get_or_set`` calls its callable once
+    for all of them. Values are pickled: whoever can write the file can run code in these processes.
+
+    Parameters
+    ----------
+    location : str
+        The path of the file.
+    params : dict
+        As for `LatchstoreCache`.
+    """
+
+    def _cache_at(self, location: str, bounds: dict[str, Any]) -> Cache:
+        if not location:
+            raise ImproperlyConfigured("LOCATION of a latchstore file cache must be the path of a file")
+        return _cache_at(os.path.abspath(location), bounds, _file_caches, storing.cache_in)
+
+
+def _in_memory(location: str, **bounds: Any) -> Cache:
+    return Cache(codec="raw", **bounds)
+
+
+def _cache_at(
+    location: str,
+    bounds: dict[str, Any],
+    caches: dict[str, tuple[Cache, dict[str, Any]]],
+    make: Callable[..., Cache],
+) -> Cache:
     """Return the cache of a location, made at the first call."""
-    known = _caches.get(location)
+    known = caches.get(location)
     if known is None:
         try:
-            made = Cache(codec="raw", **bounds)
+            made = make(location, **bounds)
         except (TypeError, ValueError) as error:
             raise ImproperlyConfigured(f"OPTIONS of a latchstore cache: {error}") from error
         # Of two threads that are the first one is; what the other has made is dropped, never used.
-        known = _caches.setdefault(location, (made, bounds))
+        known = caches.setdefault(location, (made, bounds))
         if known[0] is not made:
             made.close()
     cache, made_with = known

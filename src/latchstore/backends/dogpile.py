@@ -20,7 +20,7 @@ from latchstore.backends import storing
 from latchstore.cache.shared import Cache
 
 #: What of a region's arguments is for the cache.
-_OPTIONS = ("max_entries", "max_bytes", "idle", "policy")
+_OPTIONS = ("max_entries", "max_bytes", "idle", "policy", "path")
 
 #: All arguments there are, and those of a `Cache` that a region cannot choose.
 _KNOWN = (*_OPTIONS, "cache", "ttl")
@@ -34,14 +34,15 @@ class LatchstoreBackend(BytesBackend):
     """Keeps the values of a dogpile.cache region in a `latchstore.Cache`.
 
     Regions that are given the same cache also share its mutexes: of all their threads one at a time creates
-    the value of a key.
+    the value of a key. Of several processes that share a file one thread of each may.
 
     Parameters
     ----------
     arguments : mapping
         ``cache``: where the values are. Or what a new cache is made with: ``max_entries``, ``max_bytes``,
-        ``idle``, ``policy``. With either, ``ttl``: seconds after which values go from memory; the region's
-        expiration_time, after which they are created again, leaves them there. Others are ignored, unless
+        ``idle``, ``policy``; ``path``: a file in which it is, for all processes that are given it. With
+        either, ``ttl``: seconds after which values go; the region's expiration_time, after which they are
+        created again, leaves them there. Others are ignored, unless
         they look like one of these.
 
     Attributes
@@ -62,7 +63,7 @@ class LatchstoreBackend(BytesBackend):
         given = arguments.get("cache")
         _refuse_misspelt(arguments)
         if given is None:
-            given = Cache(codec="raw", **options)
+            given = storing.cache_in(**options) if "path" in options else Cache(codec="raw", **options)
         elif options:
             raise TypeError(f"a cache that is given has its own {', '.join(options)}: give one or the other")
         self.cache: Cache = storing.checked_cache(given)

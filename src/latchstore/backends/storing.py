@@ -7,12 +7,15 @@ of them, outside every lock.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import describe
 from latchstore.contract.codec import RawCodec
 from latchstore.contract.errors import EntryTooLargeError
+from latchstore.delivery.event_manager import EventManager
 
 
 def checked_cache(cache: Cache) -> Cache:
@@ -33,6 +36,18 @@ def checked_cache(cache: Cache) -> Cache:
             f"got {describe(cache.codec)}; make it with Cache(codec='raw')"
         )
     return cache
+
+
+def cache_in(path: str | os.PathLike[str], **options: Any) -> Cache:
+    """Return a cache on a store in a file, which all processes that are given the path share.
+
+    A loss of power may take the last changes with it, which a cache can bear, and spares each of them the
+    wait for the disk.
+    """
+    # Not loaded for caches in memory.
+    from latchstore.sqlite import SqliteStore
+
+    return Cache(SqliteStore(path, EventManager(), durability="normal"), codec="raw", **options)
 
 
 class _ChangedError(Exception):

@@ -96,7 +96,8 @@ def test_flask_caching(path: Path, other: CacheProcess) -> None:
 
 def test_dogpile(path: Path, other: CacheProcess) -> None:
     register_backend("latchstore.file_test", LatchstoreBackend.__module__, LatchstoreBackend.__name__)
-    region = make_region().configure(
+    region = make_region()
+    region.configure(
         "latchstore.file_test", arguments={"path": str(path), "max_entries": 2, "ttl": 60}
     )
     region.set_multi({"a": 1, "b": 2})

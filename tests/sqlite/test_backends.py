@@ -95,11 +95,10 @@ def test_flask_caching(path: Path, other: CacheProcess) -> None:
 
 
 def test_dogpile(path: Path, other: CacheProcess) -> None:
-    register_backend("latchstore.file_test", LatchstoreBackend.__module__, LatchstoreBackend.__name__)
+    name, module = "latchstore.file_test", LatchstoreBackend.__module__
+    register_backend(name, module, LatchstoreBackend.__name__)  # type: ignore[no-untyped-call]
     region = make_region()
-    region.configure(
-        "latchstore.file_test", arguments={"path": str(path), "max_entries": 2, "ttl": 60}
-    )
+    region.configure("latchstore.file_test", arguments={"path": str(path), "max_entries": 2, "ttl": 60})
     region.set_multi({"a": 1, "b": 2})
     assert region.get_or_create("a", lambda: 0) == 1
     region.set("c", 3)

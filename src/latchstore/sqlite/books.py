@@ -131,7 +131,12 @@ _OF_ENTRIES = (
 _SET_IDLE = "UPDATE bounds SET idle = ? WHERE id = ?"
 _FORGET = "DELETE FROM nodes WHERE bound = ?"
 
-_STATE = "SELECT entries, weight, hand FROM bounds WHERE id = ?"
+_STATE = (
+    "SELECT entries, weight, hand, "
+    "EXISTS (SELECT 1 FROM nodes WHERE bound = ?1 AND expires <= ?2) OR EXISTS "
+    f"(SELECT 1 FROM nodes WHERE bound = ?1 AND idle IS NOT NULL AND {_IDLE_UNTIL} <= ?2) "
+    "FROM bounds WHERE id = ?1"
+)
 _NEXT = (
     "SELECT sequence, key, weight, visited FROM nodes WHERE bound = ? AND sequence > ? "
     "ORDER BY sequence LIMIT 32"
@@ -168,11 +173,19 @@ _LAST_USE = (
 
 
 class State(NamedTuple):
-    """What one bound has, of one instant."""
+    """What one bound has, of one instant.
+
+    Attributes
+    ----------
+    entries, weight, hand : int
+    may_evict : int
+        Whether something has expired, or is to be looked at for that.
+    """
 
     entries: int
     weight: int
     hand: int
+    may_evict: int
 
 
 def open_bound(connection: sqlite3.Connection, prefix: bytes, idle: float | None) -> int:
@@ -202,9 +215,9 @@ def open_bound(connection: sqlite3.Connection, prefix: bytes, idle: float | None
     return int(number)
 
 
-def state_of(connection: sqlite3.Connection, bound: int) -> State:
-    """Return what a bound has."""
-    return State(*connection.execute(_STATE, (bound,)).fetchone())
+def state_of(connection: sqlite3.Connection, bound: int, now: float | None = None) -> State:
+    """Return what a bound has; with a reading of the clock, whether anything has expired by then."""
+    return State(*connection.execute(_STATE, (bound, now)).fetchone())
 
 
 def check(connection: sqlite3.Connection, bound: int) -> None:

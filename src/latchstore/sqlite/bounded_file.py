@@ -287,7 +287,7 @@ class BoundedFile(BoundedStore):
     # -- facts ------------------------------------------------------------------------------------
 
     def totals(self) -> Totals:
-        entries, weight, _ = self._state()
+        entries, weight, *_ = self._state()
         evictions = {"size": 0, "expired": 0, "idle": 0}
         for cause, count in run(self._engine.connections, "reading", self._read_evictions).items():
             evictions[cause] = count - self._evictions.get(cause, 0)

@@ -12,11 +12,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 from latchstore.contract.errors import EntryTooLargeError
 from latchstore.contract.values import Change, Entry, cause_of, deletion
-from latchstore.engine.entry_facts import WEIGHT
+from latchstore.engine.entry_facts import IDLE, WEIGHT
 from latchstore.engine.limits import Limits
 from latchstore.sqlite import books
 from latchstore.sqlite.committing import NOTHING, Work
@@ -54,6 +53,7 @@ class Bound:
         self._max_entries: float = inf if limits.max_entries is None else limits.max_entries
         self._most_weight: float = inf if limits.max_bytes is None else limits.max_bytes
         self._prefix = limits.prefix
+        self._idle = limits.idle
         self._witness = limits.witness
         self._leases = leases
         self._written_at: float | None = None
@@ -110,32 +110,33 @@ class Bound:
         self.note_hits(connection)
         if self._written_at is None and not self.is_limited:
             return {}
-        entries, weight, hand = books.state_of(connection, self.number)
+        entries, weight, hand, may_evict = books.state_of(connection, self.number, self._written_at)
+        weighs = self.max_bytes is not None
         written: dict[str, int] = {}
         for (key, old, new), (stored, _, row) in zip(work.changes, work.rows, strict=True):
             if not key.startswith(self._prefix):
                 continue
             if old is not None:
                 entries -= 1
-                weight -= books.weight_in(connection, self.number, stored)
+                weight -= books.weight_in(connection, self.number, stored) if weighs else 0
             if new is not None:
-                written[key] = self.weigh(key, new, row[1])
+                written[key] = self.weigh(key, new, row[1]) if weighs else 0
                 entries += 1
                 weight += written[key]
-        spared = {row[0] for row in work.rows}
-        loading: set[Any] = set()
+        if not may_evict and not self.is_exceeded(entries, weight):
+            return {}  # hot path: most commits are like that
+        spared, loading = {row[0] for row in work.rows}, books.loading(connection)
         found: dict[str, str] = {}
-        if self._written_at is not None or self.is_exceeded(entries, weight):
-            loading = books.loading(connection)
-        if self._written_at is not None:
-            some = books.expired(connection, self.number, self._written_at, _SWEPT_BY_THE_WAY)
-            for stored, less, cause in some:
+        if may_evict and self._written_at is not None:
+            for stored, less, cause in books.expired(
+                connection, self.number, self._written_at, _SWEPT_BY_THE_WAY
+            ):
                 if stored not in spared and stored not in loading:
                     found[name_of(stored)] = cause
                     spared.add(stored)
                     entries -= 1
                     weight -= less
-        for also_spared in (loading, set()):
+        for also_spared in (loading, frozenset[Key]()):
             if self.is_exceeded(entries, weight):
                 sieve = books.Sieve(connection, self.number, hand, spared | also_spared)
                 while self.is_exceeded(entries, weight) and (chosen := sieve.choose()) is not None:
@@ -161,12 +162,13 @@ class Bound:
         for change in changes:
             if change[0].startswith(self._prefix):
                 if change[2] is not None:
-                    written.append(stored_key(change[0]))
+                    if self._idle or IDLE in change[2]:
+                        written.append(stored_key(change[0]))
                 elif (cause := cause_of(change)) is not None:
                     causes[cause] = causes.get(cause, 0) + 1
         if causes:
             books.note_evictions(connection, self.number, causes)
-        if self._written_at is not None:
+        if written and self._written_at is not None:
             books.note_written(connection, self.number, written, self._written_at)
         self._leases.end_in_commit(connection)
 

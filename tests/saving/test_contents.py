@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -259,3 +261,27 @@ def test_paths(tmp_path: Path) -> None:
     store.save(odd)
     assert len(DictMemoryStore.load(str(odd), EventManager())) == 0
     assert os.listdir(tmp_path) == [odd.name]
+
+
+def test_a_sqlite_that_cannot_give_the_bytes_of_a_database_saves_as_well(path: Path) -> None:
+    """`serialize` is missing where SQLite was built without it."""
+    script = """
+import sqlite3, sys
+from functools import partial
+from latchstore import DictMemoryStore, EventManager
+
+class Connection(sqlite3.Connection):
+    @property
+    def serialize(self):
+        raise AttributeError("serialize")
+
+sqlite3.connect = partial(sqlite3.connect, factory=Connection)
+store = DictMemoryStore(EventManager())
+store.set("k", (b"data", {"kind": 1}))
+store.save(sys.argv[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert DictMemoryStore.load(path, EventManager()).to_bytes("k") == b"data"

@@ -11,8 +11,9 @@ add tables and indexes; what is no longer as it could have been written, ``loadi
 
 SQLite writes the file under the name that it has while it is unfinished (``contract/files.py``). It needs no
 locks and no journal there, as nobody else has the file, and what is broken off is thrown away. It gives
-up the interpreter at each statement, and a busy thread takes it for five milliseconds: so rows go in by the
-thousand.
+up the interpreter at each statement, and a busy thread takes it for five milliseconds. So the tables are
+there before SQLite opens the file, rows go in by the thousand, and ``COMMIT`` flushes the file, which leaves
+nothing to do for the flush that comes before the file gets its name.
 
 Thread safety: any number of threads and processes may save and load at the same time; the last to finish
 wins.
@@ -25,14 +26,15 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from functools import partial
+from contextlib import closing
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from latchstore.contract.arguments import describe
 from latchstore.contract.encoding import encode_metadata
-from latchstore.contract.files import Unfinished, replace_file
+from latchstore.contract.files import Unfinished, replace_file, write_all
 from latchstore.contract.values import Entry
 
 #: "ltch", in the header of every file; and the version of what stands in it. In the first one an object in
@@ -54,6 +56,14 @@ TABLES = {
 
 #: The triggers that a `SqliteStore` leaves in its file once a cache was on it. Loading runs none.
 TRIGGERS = frozenset({"cache_inserted", "cache_updated", "cache_deleted"})
+
+#: What makes a database without rows.
+_EMPTY = f"""
+    PRAGMA application_id = {APPLICATION};
+    PRAGMA user_version = {FORMAT};
+    {TABLES["about"]};
+    {TABLES["entries"]};
+"""
 
 #: The integers of SQLite have 64 bits: they are below this, and not below its negative.
 _BEYOND = 2**63
@@ -98,8 +108,12 @@ def _write(
     address = f"{Path(unfinished.name).as_uri()}?mode=rw&nolock=1"
     file = None
     try:
+        empty = _empty_database()
+        write_all(unfinished, empty)
         # Few statements are remembered, as each of those for many rows takes a megabyte.
         file = sqlite3.connect(address, uri=True, isolation_level=None, cached_statements=2)
+        if not empty:
+            file.executescript(_EMPTY)
         _fill(file, items, revision, clock)
     except BaseException as error:
         if file is not None:
@@ -112,20 +126,21 @@ def _write(
     return file
 
 
+@cache
+def _empty_database() -> bytes:
+    """Return the bytes of a database with our tables and no rows; none if this SQLite cannot give them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        if not hasattr(database, "serialize"):
+            return b""
+        database.executescript(_EMPTY)
+        return database.serialize()
+
+
 def _fill(
     file: sqlite3.Connection, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None
 ) -> None:
-    file.executescript(
-        f"""
-        PRAGMA journal_mode = OFF;
-        PRAGMA synchronous = OFF;
-        PRAGMA application_id = {APPLICATION};
-        PRAGMA user_version = {FORMAT};
-        BEGIN;
-        {TABLES["about"]};
-        {TABLES["entries"]};
-        """
-    )
+    # Nothing is flushed before ``COMMIT``.
+    file.executescript("PRAGMA journal_mode = OFF; BEGIN;")
     sizes: list[tuple[str | bytes, int]] = []
     row = partial(_sized_row, file.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _MARGIN, sizes)
     entries = _insert(file, "entries", map(row, items))

@@ -82,7 +82,7 @@ class TestCancelledTimersAreFreed:
             timer.cancel()
         store.flush(TIMEOUT)
         store.flush(TIMEOUT)
-        assert 400 <= len(dispatcher_of(store).timers) <= 600
+        assert 400 <= dispatcher_of(store).timers <= 600
         assert [timer.active for timer in timers] == [True] * 400 + [False] * 600
 
     def test_while_a_listener_is_at_work(self, store: DictMemoryStore) -> None:
@@ -97,7 +97,7 @@ class TestCancelledTimersAreFreed:
         assert entered.wait(TIMEOUT)
         for _ in range(1_000):
             store.call_later(1e6, print).cancel()
-        assert len(dispatcher_of(store).timers) == 0
+        assert dispatcher_of(store).timers == 0
         assert dispatcher_of(store).marks <= 1
         leave.set()
 
@@ -105,7 +105,7 @@ class TestCancelledTimersAreFreed:
         store.close()
         for _ in range(1_000):
             store.call_later(1e6, print).cancel()
-        assert len(dispatcher_of(store).timers) == 0
+        assert dispatcher_of(store).timers == 0
         assert dispatcher_of(store).marks == dispatcher_of(store).pending == 0
 
     def test_the_others_are_called(self, store: DictMemoryStore, clock: Clock, calls: Calls) -> None:
@@ -120,7 +120,7 @@ class TestCancelledTimersAreFreed:
             timer.cancel()
         clock.pass_by(store, 7.0)
         assert sorted(calls.names, key=int) == [str(number) for number in range(400)]
-        assert len(dispatcher_of(store).timers) < 2_000
+        assert dispatcher_of(store).timers < 2_000
 
 
 class TestClosing:

@@ -33,11 +33,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 
-from latchstore.contract.errors import (
-    BackpressureError,
-    DispatcherThreadError,
-    LockTimeoutError,
-)
+from latchstore.contract.errors import BackpressureError, DispatcherThreadError, LockTimeoutError
 from latchstore.delivery.at_exit import drain_at_exit
 from latchstore.delivery.calls import Call, ListenerCalls
 from latchstore.delivery.deliveries import Delivery, DeliveryQueue, End, Flag, Mark
@@ -69,7 +65,7 @@ class _Deliverer(ListenerCalls):
         self._limit = limit
         # With a few events of room for each wake-up, or writers and listeners would take turns.
         self._room_below = None if limit is None else limit - limit // 16
-        self.timers: TimerHeap = TimerHeap()
+        self._timers: TimerHeap = TimerHeap()
         self.heard_revision: int = 0
         # The store, as soon as there is one: rule 4.
         self._store: weakref.ref[object] | None = None
@@ -92,7 +88,7 @@ class _Deliverer(ListenerCalls):
         # Of the delivery under way, if it has failed: at which point, and how often in a row. Not the
         # delivery: it has the store, which would be kept.
         self._failed: tuple[object, int] | None = None
-        self.timers = TimerHeap(self.timers.held)
+        self._timers = TimerHeap(self._timers.held)
         self.calling: Call | None = None
         self.delivering = None
         self.crowded: bool = False
@@ -120,6 +116,11 @@ class _Deliverer(ListenerCalls):
     def marks(self) -> int:
         """How many marks are queued, such as those of threads that wait until something has been heard."""
         return len(self._queue.marks)
+
+    @property
+    def timers(self) -> int:
+        """How many timers are kept, cancelled ones that have not been dropped yet included."""
+        return len(self._timers)
 
     def on_dispatcher_thread(self) -> bool:
         """Tell whether the calling thread delivers: whether a listener is calling."""
@@ -230,7 +231,7 @@ class _Deliverer(ListenerCalls):
         """Take the next delivery, or go on with the one that was begun, and run it to its end."""
         taken = queue.taken
         if not taken:
-            timers = self.timers
+            timers = self._timers
             seconds = timers.fire_due(time.monotonic) if timers.new or timers.heap else None
             if queue is not self._queue:
                 return  # a timer has forked
@@ -338,7 +339,7 @@ class EventDispatcher(_Deliverer):
             calling[1].mark_as_handled()
         if delivering is not None:
             delivering[0].forget()
-        self.timers.live = False
+        self._timers.live = False
         self._renew()
         queue.ring_all()  # the wait of a thread that has forked in the middle of it
 
@@ -384,7 +385,7 @@ class EventDispatcher(_Deliverer):
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Have the thread call a function once, `seconds` from now, between two deliveries."""
-        timers = self.timers
+        timers = self._timers
         timer = Timer(time.monotonic() + seconds, function, timers, self)
         timers.new[timer] = None
         self._wake()
@@ -392,22 +393,22 @@ class EventDispatcher(_Deliverer):
 
     def timer_cancelled(self, timer: Timer) -> None:
         """Free a timer that is not to be called any more."""
-        if self.timers.discard(timer):
+        if self._timers.discard(timer):
             self._wake()
 
     def hold_timers(self) -> None:
         """Call no timers from now on, until `resume`."""
-        self.timers.held = True
+        self._timers.held = True
 
     def resume(self) -> None:
         """Call timers again, those that have become due meanwhile at once."""
-        self.timers.held = False
-        if self.timers:
+        self._timers.held = False
+        if self._timers:
             self._wake()
 
     def _wake(self) -> None:
         """Have the thread look at the timers, unless they are held."""
-        if not self.timers.held:
+        if not self._timers.held:
             # What is queued already makes it look at them as well.
             if not self._queue.items:
                 self._queue.put_mark(Mark(self._queue))

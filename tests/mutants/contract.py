@@ -333,9 +333,11 @@ def uncommitted_keys_counted() -> None:
         table: Any = table_of(self)
         added: set[str] = set()
         for route in list(table.routes.values()):
-            if route.batch is not None:
-                added.update(key for key, _ in list(route.batch.edits()) if route.batch.current(key))
-        return len(added | set(table.entries))
+            batch: Any = route.batch
+            if batch is not None:
+                # Copied by one call, as the thread of the block goes on.
+                added.update(key for key in list(batch._edits) if batch.current(key) is not None)
+        return len(added.union(list(table.entries)))
 
 
 @mutant("scans")
@@ -358,7 +360,8 @@ def query_key_by_key() -> None:
     @replaces(DictMemoryStore, "query")
     def query(original: Any, self: DictMemoryStore, select: Any = None, **terms: Any) -> Iterator[Any]:
         keys = [key for key, _ in original(self, (), **terms)]
-        return iter([(key, self.get_metadata(key)) for key in keys if self.exists(key)])
+        found = ((key, _metadata(self, key)) for key in keys)
+        return iter([(key, metadata) for key, metadata in found if metadata])
 
 
 @mutant("scans")
@@ -386,19 +389,27 @@ def index_built_beside_commits() -> None:
 
 @mutant("indexes")
 def old_index_used_again() -> None:
-    """An index that was removed and is made again is the old one."""
-    removed: dict[Any, Any] = {}
+    """An index that was removed and is made again finds the keys that it had."""
+    removed: dict[str, set[str]] = {}
+
+    def forget_others(table: Table, name: str, known: set[str]) -> None:
+        if name in table.indexes:
+            for key, entry in table.entries.items():
+                if key not in known:
+                    table.indexes[name].replace(key, entry, None)
 
     @replaces(Table, "remove_index")
     def remove_index(original: Any, self: Table, name: str) -> None:
-        removed.update(self.indexes)
+        if name in self.indexes:
+            removed[name] = {*list(self.entries)}
         original(self, name)
 
     @replaces(Table, "add_index")
     def add_index(original: Any, self: Table, name: str) -> None:
-        if name in removed and name not in self.indexes:
-            self.indexes = {**self.indexes, name: removed.pop(name)}
+        known = None if name in self.indexes else removed.pop(name, None)
         original(self, name)
+        if known is not None:
+            self.exclusively("add_index", forget_others, self, name, known)
 
 
 # -- mappings ---------------------------------------------------------------------------------------------

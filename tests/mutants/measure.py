@@ -1,10 +1,15 @@
 """Have the harness look for each mutant from twenty seeds, and write the table of README.md.
 
 ``python -m tests.mutants.measure [NAME ...]`` in the project's directory; takes some minutes. With names it
-prints the rows of these mutants alone, and puts them into the table.
+prints the rows of these mutants alone, and puts them into the table. What is counted is schedules of the
+mutant's workload, so a busy machine changes nothing but the time.
 
 ``python -m tests.mutants.measure --default [NAME ...]`` runs the default command instead, ten seconds of all
 workloads and schedules, one process at a time, and prints in how many of twenty runs each mutant was found.
+
+A mutant is found if a checker shows that an answer was wrong, or the harness that a lock was kept, taken in
+the wrong order or waited for without end. One that raises what no store may raise has failed by itself, and
+does not count.
 """
 
 from __future__ import annotations
@@ -18,17 +23,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from latchstore.stress.controlled import Laboratory
+from latchstore.stress.faults import FAULTS
+from latchstore.stress.search import Found, Settings, search
+from latchstore.stress.strategies import seed_of
+from latchstore.stress.workloads import WORKLOADS
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Mutant
 
-#: Blocks of seeds; the schedules of one block have seeds from its first on.
-BLOCKS = 20
+#: How many seeds each mutant is looked for from.
+SEEDS = 20
 
-#: Schedules that a block has.
-SCHEDULES = 1_500
+#: Schedules of the mutant's workload after which it is given up.
+SCHEDULES = 400
 
-#: Threads and operations of each thread, in one schedule.
-THREADS, LENGTH = 3, 3
+#: Operations that a run of the command has, in all, before a mutant is given up.
+OPERATIONS = 13_500
+
+THREADS = 3
 
 #: Seconds after which a run is given up.
 TIMEOUT = 300.0
@@ -40,20 +52,18 @@ _HEAD = "| mutant | what it does | workload | found in | median schedules | most
 _LINE = "|---|---|---|---|---|---|\n"
 
 
-def find(factory: str, workload: str, faults: str, block: int, schedules: int = SCHEDULES) -> dict[str, Any]:
-    """Run the harness on a factory, ``"module:name"``; return what it prints as JSON."""
-    words = [
-        "--schedule",
-        "random",
-        "--workload",
-        workload,
-        "--threads",
-        str(THREADS),
-        "--length",
-        str(LENGTH),
-    ]
-    words += ["--ops", str(schedules * THREADS * LENGTH)]
-    return _run(factory, faults, block * SCHEDULES, words)
+def is_found(result: dict[str, Any]) -> bool:
+    """Tell from what the command prints as JSON whether a mutant was found, and has not crashed by itself."""
+    if result["answer"] != "invalid":
+        return False
+    return all(problem["kind"] != "crash" for problem in result["problems"])
+
+
+def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> dict[str, Any]:
+    """Run the command on a factory, ``"module:name"``; return what it prints as JSON."""
+    given = ["--schedule", "random", "--workload", workload, "--threads", str(THREADS)]
+    given += words or ["--ops", str(OPERATIONS)]
+    return _run(factory, faults, seed, given)
 
 
 def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
@@ -62,54 +72,89 @@ def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
 
 
 def _run(factory: str, faults: str, seed: int, words: list[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "latchstore", "stress", "--json", "--no-shrink", "--store", factory]
-    command += ["--seed", str(seed), *words, *(["--faults", faults] if faults else [])]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, env=environment, cwd=_ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
-    if not done.stdout.startswith("{"):
-        raise RuntimeError(f"{factory}, seed {seed}: {done.stderr[-2_000:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    command = ["stress", "--json", "--no-shrink", "--store", factory, "--seed", str(seed), *words]
+    command += ["--faults", faults] if faults else []
+    text = _printed("latchstore", *command)
+    if not text.startswith("{"):
+        raise RuntimeError(f"{factory}, seed {seed}: {text[-2_000:]}")
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
-def _row(mutant: Mutant) -> str:
-    def found_in(block: int) -> dict[str, Any]:
-        return find(mutant.factory, mutant.workload, mutant.faults, block)
+def _printed(module: str, *words: str) -> str:
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        env=environment,
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return done.stdout or done.stderr
 
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        found = list(executor.map(found_in, range(BLOCKS)))
-    killed = sorted(each["schedules"] for each in found if each["answer"] == "invalid")
+
+# -- a mutant in a process of its own -----------------------------------------------------------------------
+
+
+def _schedules_until_found(mutant: Mutant) -> list[int | None]:
+    """Return for each seed how many schedules it took; None: it was not found, or it crashed."""
+    laboratory = Laboratory(mutant, [FAULTS[name] for name in mutant.faults.split(",") if name])
+    with laboratory.open():
+        return [_found_after(laboratory, mutant.workload, seed_of(7, number)) for number in range(SEEDS)]
+
+
+def _found_after(laboratory: Laboratory, workload: str, seed: int) -> int | None:
+    def enough(found: Found) -> bool:
+        return found.schedules >= SCHEDULES
+
+    settings = Settings("mixed", THREADS, None, seed, shrink=False)
+    found = search(laboratory, [WORKLOADS[workload]()], settings, enough)
+    crashed = any(problem.kind == "crash" for problem in found.run.problems)
+    return found.schedules if found.run.failed and not crashed else None
+
+
+def _row(mutant: Mutant) -> str:
+    found: list[int | None] = json.loads(_printed("tests.mutants.measure", "--one", mutant.name))
+    killed = sorted(each for each in found if each is not None)
     median = f"{statistics.median(killed):g}" if killed else ""
     most = str(killed[-1]) if killed else ""
     workload = f"{mutant.workload}, with {mutant.faults}" if mutant.faults else mutant.workload
     return f"| {mutant.name} | {mutant.what} | {workload} | {len(killed)} | {median} | {most} |"
 
 
-def _print_default(wanted: list[str]) -> None:
-    for mutant in MUTANTS:
-        if not wanted or mutant.name in wanted:
-            found = [find_by_default(mutant.factory, mutant.faults, seed) for seed in range(1, BLOCKS + 1)]
-            seconds = sorted(each["seconds"] for each in found if each["answer"] == "invalid")
-            median = f", median {statistics.median(seconds):.1f} s" if seconds else ""
-            print(f"{mutant.name}: {len(seconds)} of {len(found)}{median}", flush=True)
+def _print_default(mutants: list[Mutant]) -> None:
+    for mutant in mutants:
+        found = [find_by_default(mutant.factory, mutant.faults, seed) for seed in range(1, SEEDS + 1)]
+        seconds = sorted(each["seconds"] for each in found if is_found(each))
+        median = f", median {statistics.median(seconds):.1f} s" if seconds else ""
+        print(f"{mutant.name}: {len(seconds)} of {len(found)}{median}", flush=True)
+
+
+def _write_rows(mutants: list[Mutant]) -> None:
+    head, marker, table = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
+    rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        for mutant, row in zip(mutants, executor.map(_row, mutants), strict=True):
+            rows[mutant.name] = row
+            print(row, flush=True)
+            table = "".join(f"{rows[each.name]}\n" for each in MUTANTS if each.name in rows)
+            README.write_text(head + marker + _HEAD + _LINE + table, encoding="utf-8")
 
 
 def main() -> None:
     """Measure the mutants that are named, or all, and write their rows of the table."""
-    wanted = sys.argv[1:]
-    if wanted[:1] == ["--default"]:
-        _print_default(wanted[1:])
-        return
-    head, marker, table = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
-    rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
-    for measured in MUTANTS:
-        if not wanted or measured.name in wanted:
-            rows[measured.name] = _row(measured)
-            print(rows[measured.name], flush=True)
-            table = "".join(f"{rows[mutant.name]}\n" for mutant in MUTANTS if mutant.name in rows)
-            README.write_text(head + marker + _HEAD + _LINE + table, encoding="utf-8")
+    option, names = ("", sys.argv[1:])
+    if names and names[0].startswith("--"):
+        option, *names = names
+    mutants = [each for each in MUTANTS if not names or each.name in names]
+    if option == "--one":
+        print(json.dumps(_schedules_until_found(*mutants)))
+    elif option == "--default":
+        _print_default(mutants)
+    else:
+        _write_rows(mutants)
 
 
 if __name__ == "__main__":

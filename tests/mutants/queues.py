@@ -9,7 +9,7 @@ from typing import Any
 
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import IfItems
-from latchstore.engine.first_entry import FirstEntry
+from latchstore.engine.first_entry import FirstEntry, NothingFoundError
 from latchstore.engine.heads import Head
 from latchstore.engine.inspection import table_of
 from latchstore.queue import WorkQueue, places
@@ -25,7 +25,10 @@ def claim_in_two_sections() -> None:
     def commit(original: Any, self: Any, prefix: str, unless: tuple[str, str], purpose: str) -> None:
         table = table_of(self._store)
         table.exclusively(purpose, self._find, prefix, unless)
-        table.commit(self, purpose)
+        try:
+            table.commit(self, purpose)
+        except KeyError:
+            raise NothingFoundError from None  # another has ended the job meanwhile
 
 
 @mutant("queue")

@@ -39,11 +39,12 @@ from latchstore.stress.workloads import Workload, shares, store_for
 #: The store that is put under stress if none is named.
 OUR_STORE = "latchstore:DictMemoryStore"
 
-ScheduleKind = Literal["mixed", "native", "random", "pct", "exhaustive"]
-SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "pct", "exhaustive")
+ScheduleKind = Literal["mixed", "native", "random", "whole", "pct", "exhaustive"]
+SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "whole", "pct", "exhaustive")
 
-#: The part of a mixed run that controlled schedules have; native threads have the rest.
-_CONTROLLED = 0.8
+#: The part of a mixed run that controlled schedules have; native threads have the rest, and find little where
+#: a GIL lets one run at a time.
+_CONTROLLED = 0.8 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 0.9
 
 #: The part of its time in which a round on native threads begins operations; the rest is for checking them.
 _BEGINNING = 0.8
@@ -69,10 +70,10 @@ class Plan:
         On native threads it does not end before each workload had a round.
     seed : int
     schedule : str
-        ``"mixed"`` (random and PCT in turn, then native), ``"native"``, ``"random"``, ``"pct"`` or
-        ``"exhaustive"``.
+        ``"mixed"`` (whole, random and PCT in turn, then native), ``"native"``, ``"random"``, ``"whole"``,
+        ``"pct"`` or ``"exhaustive"``.
     length : int or None
-        How many operations each thread does in one round or schedule.
+        How many operations each thread does in one round or schedule; None: see `Settings`.
     faults : sequence of classes
     switch_interval : float
         Seconds; of native threads.
@@ -105,16 +106,14 @@ class Plan:
     timeout: float = 300.0
 
     @property
-    def operations_each(self) -> int:
-        """How many operations each thread does in one round or schedule."""
+    def length_of_a_round(self) -> int:
+        """How many operations each thread does in one round on native threads."""
         if self.length is not None:
             return self.length
-        if self.schedule == "native":
-            total = _ROUND if self.operations is None else min(_ROUND, self.operations)
-            return -(-total // (self.threads * self.processes))
-        return 2 if self.schedule == "exhaustive" else 3
+        total = _ROUND if self.operations is None else min(_ROUND, self.operations)
+        return -(-total // (self.threads * self.processes))
 
-    def command(self, *, seed: int, workloads: Sequence[str]) -> str:
+    def command(self, *, seed: int, workloads: Sequence[str], length: int) -> str:
         """Return the command that runs one round or schedule again."""
         words = ["python", "-m", "latchstore", "stress"]
         order = os.environ.get("PYTHONHASHSEED", "random")
@@ -125,7 +124,7 @@ class Plan:
         words += ["--workload", ",".join(workloads), "--schedule", self.schedule]
         if self.processes > 1:
             words += ["--processes", str(self.processes)]
-        words += ["--threads", str(self.threads), "--length", str(self.operations_each)]
+        words += ["--threads", str(self.threads), "--length", str(length)]
         words += ["--seed", str(seed)]
         if self.schedule != "exhaustive":
             words += ["--ops", "1"]
@@ -184,7 +183,7 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
 _PARTS: dict[str, set[str]] = {
     "native": {"native"},
     "mixed": {"native", "controlled"},
-    **{name: {"controlled"} for name in ("random", "pct", "exhaustive")},
+    **{name: {"controlled"} for name in ("random", "whole", "pct", "exhaustive")},
 }
 
 
@@ -291,7 +290,7 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         figures.add(found.run.history.operations)
         return clock.after(found.program.size)
 
-    settings = Settings(mode, plan.threads, plan.operations_each, plan.seed, plan.preemptions, plan.shrink)
+    settings = Settings(mode, plan.threads, plan.length, plan.seed, plan.preemptions, plan.shrink)
     try:
         laboratory = Laboratory(factory, plan.faults, plan.modules)
     except ImportError as error:
@@ -304,13 +303,15 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         **found.run.history.header,
         "seed": found.seed,
         "threads": plan.threads,
-        "operations": plan.operations_each,
+        "operations": found.length,
         "workloads": [workload],
         "schedule": found.mode,
         "switched_within": laboratory.scope.switched_within(),
     }
     result = Result(
-        replace(plan, schedule=found.mode).command(seed=found.seed, workloads=[workload]),
+        replace(plan, schedule=found.mode).command(
+            seed=found.seed, workloads=[workload], length=found.length
+        ),
         History(found.run.history.operations, header),
         {workload: found.run.verdicts} if found.run.verdicts else {},
         tuple(found.run.problems),
@@ -361,7 +362,11 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
     if now:
         history = smallest(history, workloads, now)
     result = Result(
-        plan.command(seed=seed, workloads=[workload.name for workload in workloads]),
+        plan.command(
+            seed=seed,
+            workloads=[workload.name for workload in workloads],
+            length=plan.length_of_a_round,
+        ),
         history,
         verdicts,
         tuple(problems),
@@ -378,8 +383,8 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
 def _operations_of_a_round(plan: Plan, rounds: int) -> int:
     """Return how many operations each thread does in a round, if each share has one of its own."""
     if plan.length is not None or plan.operations is None:
-        return plan.operations_each
-    return -(-plan.operations_each // rounds)
+        return plan.length_of_a_round
+    return -(-plan.length_of_a_round // rounds)
 
 
 def _native_round(
@@ -402,7 +407,7 @@ def _native_round(
                 store,
                 workloads,
                 threads=plan.threads,
-                operations=plan.operations_each,
+                operations=plan.length_of_a_round,
                 seed=seed,
                 switch_interval=plan.switch_interval,
                 faults=faults,

@@ -46,8 +46,8 @@ def linearizable_store(
     workloads : iterable of str
         Their names; all that the store can do if there is none.
     schedule : str
-        ``"mixed"`` (random and PCT in turn, then native), ``"native"``, ``"random"``, ``"pct"`` or
-        ``"exhaustive"``.
+        ``"mixed"`` (whole, random and PCT in turn, then native), ``"native"``, ``"random"``, ``"whole"``,
+        ``"pct"`` or ``"exhaustive"``.
     threads, operations : int
         How many threads, and how many operations all in all.
     length : int, optional

@@ -78,14 +78,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="how long; default: 10 without --ops")
     parser.add_argument("--ops", type=_positive, metavar="N", help="how many operations, all in all")
     parser.add_argument(
-        "--length", type=_positive, metavar="N", help="operations of a thread in one round or schedule"
+        "--length",
+        type=_positive,
+        metavar="N",
+        help="operations of a thread in one round or schedule; default: of a schedule 4 to 20, more of short "
+        "ones; of exhaustive 2",
     )
     parser.add_argument("--seed", type=int, help="default: 0, or what the test has")
     parser.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        help="random, pct: one thread at a time, changed at bytecodes, at random or by priorities. native: "
-        "threads of the system, which switch when they like. mixed: all three (default, of processes "
+        help="random, pct: one thread at a time, changed at bytecodes, at random or by priorities. whole: "
+        "likewise, and while a thread stops in the middle of an operation others do whole ones. native: "
+        "threads of the system, which switch when they like. mixed: all four (default, of processes "
         "native). exhaustive: all "
         "schedules of one thread at a time with a bounded number of preemptions",
     )

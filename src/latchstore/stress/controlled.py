@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from latchstore.contract.errors import StoreError
 from latchstore.contract.store import AbstractStore
-from latchstore.stress.execution import Body, Stage, run_schedule, under_control
+from latchstore.stress.execution import Body, Stage, quick_collections, run_schedule, under_control
 from latchstore.stress.faults import Exceptions, Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome
 from latchstore.stress.result import LockEdge, Mark, Problem, Step
@@ -63,6 +63,15 @@ class Program:
     def size(self) -> int:
         """How many actions there are in all."""
         return sum(map(len, self.kept))
+
+    def beginnings(self) -> Iterator[Program]:
+        """Return the program with the first actions of all threads, then of each; the fewest first."""
+        kept = self.kept
+        for length in range(1, max(map(len, kept))):
+            yield replace(self, kept=tuple(actions[:length] for actions in kept))
+        for thread, actions in enumerate(kept):
+            for length in range(len(actions)):
+                yield replace(self, kept=(*kept[:thread], actions[:length], *kept[thread + 1 :]))
 
     def smaller(self) -> Iterator[Program]:
         """Return the program without one of its threads, then without one of its actions."""
@@ -128,9 +137,11 @@ class Laboratory:
         self._faults = faults
         self._runs = 0
 
-    def open(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def open(self) -> Iterator[None]:
         """Replace what makes threads wait."""
-        return under_control(self.scope)
+        with under_control(self.scope), quick_collections():
+            yield
 
     def run(self, program: Program, strategy: Strategy, recording: bool = False) -> Run:
         """Make one run, inside `open`.
@@ -222,6 +233,7 @@ class _Cast:
     def _work(self, store: AbstractStore, number: int, actions: Sequence[Action]) -> None:
         for action in actions:
             self._written[number].append(self._done(store, number, action))
+            self._stage.end_operation()
 
     def _disturb(self, store: AbstractStore, fault: Fault) -> None:
         try:
@@ -270,6 +282,7 @@ class _Cast:
                 fault.before_action(store, action.key)
             begin = self._stage.tick()
             self._open[number] = (action, begin)
+            self._stage.begin_operation(action.name)
             result = action.run(store)
             end = self._stage.tick()
         except (RolledBackError, StoreError) as error:

@@ -104,6 +104,18 @@ class Stage:
         """
         return self.scheduler.tick()
 
+    def begin_operation(self, name: str) -> None:
+        """Note that the calling body begins an operation, so that a strategy can interrupt each of them."""
+        task = current_task()
+        if task is not None:
+            self.scheduler.begin_operation(task, name)
+
+    def end_operation(self) -> None:
+        """Note that the calling body has ended an operation: threads may change before the next."""
+        task = current_task()
+        if task is not None:
+            self.scheduler.end_operation(task)
+
     def number(self) -> int | None:
         """Return the number of the body that the calling thread runs; None for all other threads."""
         task = current_task()
@@ -163,6 +175,19 @@ def under_control(scope: Scope) -> Iterator[None]:
         random.setstate(state)
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def quick_collections() -> Iterator[None]:
+    """Have collections pass over what there is already, as most of the time went into them."""
+    if gc.get_freeze_count():
+        yield  # somebody else has frozen objects, and may not want them back
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def run_schedule(
@@ -248,6 +273,7 @@ __all__ = [
     "Execution",
     "Stage",
     "TaskExit",
+    "quick_collections",
     "run_schedule",
     "under_control",
 ]

@@ -74,6 +74,12 @@ class Strategy(Protocol):
     def next_choice(self, now: int) -> float:
         """Return the point at which the strategy wants to be asked again, even if all can go on."""
 
+    def operation_began(self, task: Task, name: str, now: int) -> float | None:
+        """Return another end of the turn, as the task that has it begins an operation; None: the same."""
+
+    def operation_ended(self, task: Task, now: int) -> float | None:
+        """Return another end of the turn, as the task that has it has ended one; None: the same."""
+
     def started(self, task: Task) -> None:
         """Be told of a new task."""
 
@@ -294,6 +300,19 @@ class Scheduler:
         self.next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
         if chosen is not task:
             self._hand_over(task, chosen)
+
+    def begin_operation(self, task: Task, name: str) -> None:
+        """Tell the strategy of an operation, that may want another end of the turn."""
+        self._end_turn_at(self._strategy.operation_began(task, name, self.now))
+
+    def end_operation(self, task: Task) -> None:
+        """Tell the strategy of the end of an operation, which is a point: the next one has not begun yet."""
+        self._end_turn_at(self._strategy.operation_ended(task, self.now))
+        self.point(task)
+
+    def _end_turn_at(self, end: float | None) -> None:
+        if end is not None and not self.free:
+            self.next_choice = min(end, self._limit + 1)
 
     def wait(self, task: Task, what: object, timeout: float | None) -> bool:
         """Wait until `wake` is called for something; return whether that was in time."""

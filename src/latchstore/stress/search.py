@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from latchstore.stress.controlled import Laboratory, Program, Run
@@ -25,6 +26,7 @@ from latchstore.stress.strategies import (
     Priorities,
     Replay,
     Schedule,
+    WholeOperations,
     following_schedules,
     schedule_of,
     seed_of,
@@ -33,10 +35,10 @@ from latchstore.stress.tasks import Turn
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload, shares
 
-Mode = Literal["random", "pct", "mixed", "exhaustive"]
+Mode = Literal["random", "whole", "pct", "mixed", "exhaustive"]
 
 #: Modes that take turns in a mixed search.
-_MIXED: tuple[Mode, ...] = ("random", "pct", "random")
+_MIXED: tuple[Mode, ...] = ("whole", "random", "whole", "random", "pct")
 
 #: Seconds after which a failure is left as small as it is by then.
 _SHRINKING = 60.0
@@ -50,6 +52,17 @@ _POINTS_OF_A_START = 2_000
 #: Points of the longest turn at random are those of an operation, but so many at the least.
 _SHORTEST = 20
 
+#: How many operations each thread does in a schedule, if that is not said: so many that it has about so many
+#: points, but within these bounds.
+_POINTS_OF_A_SCHEDULE = 8_000
+_FEWEST, _MOST = 4, 20
+
+#: How many operations each thread has if all schedules are tried, and that is not said.
+_EXHAUSTIVE = 2
+
+#: Operations of each thread in the runs whose points are counted.
+_MEASURED = 8
+
 #: Orderings that `Priorities` looks for, in turn.
 _DEPTHS = (2, 3, 4)
 
@@ -61,10 +74,11 @@ class Settings:
     Attributes
     ----------
     mode : str
-        ``"random"``, ``"pct"`` (priorities that change at random), ``"mixed"`` (both in turn) or
-        ``"exhaustive"``.
-    threads, operations : int
-        How many threads, and how many operations each of them does in one schedule.
+        ``"random"``, ``"whole"`` (`WholeOperations`), ``"pct"`` (priorities that change at random),
+        ``"mixed"`` (these in turn) or ``"exhaustive"``.
+    threads : int
+    operations : int or None
+        How many operations each thread does in one schedule; None: see `operations_of`.
     seed : int
     preemptions : int
         In exhaustive mode: how often at most a thread loses its turn though it could go on.
@@ -74,10 +88,17 @@ class Settings:
 
     mode: Mode = "pct"
     threads: int = 3
-    operations: int = 3
+    operations: int | None = None
     seed: int = 0
     preemptions: int = 2
     shrink: bool = True
+
+    def operations_of(self, size: Size) -> int:
+        """Return how many operations each thread does: so many that a schedule is worth its start."""
+        if self.operations is not None:
+            return self.operations
+        each = max(1.0, self.threads * size.of_an_operation)
+        return max(_FEWEST, min(_MOST, round(_POINTS_OF_A_SCHEDULE / each)))
 
 
 @dataclass
@@ -88,6 +109,8 @@ class Found:
     ----------
     schedules, points, operations : int
         How many there were, of the search alone.
+    length : int
+        How many operations each thread did in the last schedule, before that was made small.
     program, run : Program and Run
         Those of the failure, made small, or of the last schedule.
     seed : int
@@ -109,6 +132,7 @@ class Found:
     schedules: int = 0
     points: int = 0
     operations: int = 0
+    length: int = 0
     complete: bool = False
     lock_edges: dict[tuple[str, str], LockEdge] = field(default_factory=dict)
     verdicts: dict[str, dict[str, Verdict]] = field(default_factory=dict)
@@ -119,6 +143,7 @@ class Found:
         self.schedules += 1
         self.points += run.points
         self.operations += program.size
+        self.length = max(map(len, program.kept))
         known = self.verdicts.setdefault(program.workload.name, {})
         for check, verdict in run.verdicts.items():
             if check not in known or known[check].answer == "valid":
@@ -170,21 +195,35 @@ class Size(NamedTuple):
 
     of_a_run: int
     of_an_operation: float
+    of_each: Mapping[str, float]
+
+    def for_operations(self, number: int) -> Size:
+        """Return the size of a run with so many operations."""
+        return self._replace(of_a_run=max(1, int(number * self.of_an_operation)))
 
 
 def size_of(run: Run) -> Size:
     """Return the size of runs like this one, in which the operations came one after the other."""
-    operations = run.history.operations
-    ends = [operation.begin if operation.end is None else operation.end for operation in operations]
-    nanoseconds = max(ends, default=0) - min((operation.begin for operation in operations), default=0)
-    return Size(run.points, nanoseconds / 1_000 / max(1, len(operations)))
+    lengths: dict[str, list[float]] = {}
+    for operation in run.history.operations:
+        if operation.end is not None:
+            lengths.setdefault(operation.name, []).append((operation.end - operation.begin) / 1_000)
+    everything = [length for each in lengths.values() for length in each]
+    return Size(
+        run.points,
+        fmean(everything) if everything else 0.0,
+        {name: fmean(each) for name, each in lengths.items()},
+    )
 
 
 def strategy_for(settings: Settings, seed: int, size: Size) -> Strategy:
     """Return the strategy of the schedule with a seed, for a run of about such a size."""
     chance = random.Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
+    longest = max(_SHORTEST, size.of_an_operation)
     if settings.mode == "random":
-        return AtRandom(chance, max(_SHORTEST, size.of_an_operation))
+        return AtRandom(chance, longest)
+    if settings.mode == "whole":
+        return WholeOperations(chance, size.of_each, longest)
     return Priorities(chance, chance.choice(_DEPTHS), size.of_a_run)
 
 
@@ -195,21 +234,23 @@ def _sampled(
     every_share = shares(workloads)
     turns = [0] * len(every_share)
     spent = [0] * len(every_share)
+    weights = [share[0].weight for share in every_share]
     for number in itertools.count():
-        which = min(range(len(every_share)), key=spent.__getitem__)
+        which = min(range(len(every_share)), key=lambda place: spent[place] / weights[place])
         share, turn = every_share[which], turns[which]
         workload = share[turn % len(share)]
         # The first runs import modules and fill caches, so they have other points; and they say how many.
         if workload.name not in sizes:
-            program = Program.of(workload, 0, settings.threads, settings.operations)
+            program = Program.of(workload, 0, settings.threads, _MEASURED)
             sizes[workload.name] = [size_of(laboratory.run(program, Replay(()))) for _ in range(2)][1]
         seed = seed_of(settings.seed, number)
         mode = settings.mode
         if mode == "mixed":
             # Each workload has both, whatever the number of workloads is.
             mode = _MIXED[(which + turn // len(share)) % len(_MIXED)]
-        program = Program.of(workload, seed, settings.threads, settings.operations)
-        strategy = strategy_for(replace(settings, mode=mode), seed, sizes[workload.name])
+        size = sizes[workload.name]
+        program = Program.of(workload, seed, settings.threads, settings.operations_of(size))
+        strategy = strategy_for(replace(settings, mode=mode), seed, size.for_operations(program.size))
         run = laboratory.run(program, strategy)
         turns[which] += 1
         spent[which] += _POINTS_OF_A_START + run.points
@@ -221,7 +262,8 @@ def _exhaustive(
 ) -> Iterator[tuple[Program, Run, Mode]]:
     """Run all schedules without a preemption, then all with one, and so on; each of them once."""
     programs = [
-        Program.of(workload, settings.seed, settings.threads, settings.operations) for workload in workloads
+        Program.of(workload, settings.seed, settings.threads, settings.operations or _EXHAUSTIVE)
+        for workload in workloads
     ]
     for program in programs:
         laboratory.run(program, Replay(()))
@@ -255,18 +297,36 @@ def _with_one_preemption_more(
 # -- making it small --------------------------------------------------------------------------------
 
 
+def _beginning(laboratory: Laboratory, program: Program, run: Run, deadline: float) -> tuple[Program, Run]:
+    """Return the program without what its threads do after the failure, which takes one run for each try."""
+    shorter = True
+    while shorter:
+        shorter = False
+        for candidate in program.beginnings():
+            if time.monotonic() > deadline:
+                return program, run
+            again = laboratory.run(candidate, Replay(schedule_of(run.turns)))
+            if again.failed:
+                program, run, shorter = candidate, again, True
+                break
+    return program, run
+
+
 def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Settings) -> tuple[Program, Run]:
     """Return a smaller program that fails, with fewer preemptions, its steps written down."""
     sampled = replace(settings, mode="pct") if settings.mode == "exhaustive" else settings
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
+        # One thread by itself always does the same.
+        tries = _TRIES if sum(map(bool, candidate.kept)) > 1 else 0
         strategies: Iterable[Strategy] = (
             Replay(schedule_of(before.turns)),
-            *(strategy_for(sampled, candidate.seed + number, size_of(before)) for number in range(_TRIES)),
+            *(strategy_for(sampled, candidate.seed + number, size_of(before)) for number in range(tries)),
         )
         return first_failure(laboratory.run(candidate, strategy) for strategy in strategies)
 
     deadline = time.monotonic() + _SHRINKING
+    program, run = _beginning(laboratory, program, run, deadline)
     program, run = fewer_calls(program, run, failure_of, deadline)
     if time.monotonic() < deadline:
         run = fewer_switches(run, lambda replay: laboratory.run(program, replay))

@@ -12,7 +12,7 @@ Thread safety: as in ``scheduler.py``: called by whoever has the turn.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from math import inf, log10
 
@@ -20,6 +20,9 @@ from latchstore.stress.tasks import Task, Turn
 
 #: Which task runs, and for how many points; without a number until it cannot go on.
 Schedule = tuple[tuple[int, int | None], ...]
+
+#: How many operations a turn of whole ones has: one of these, each as likely.
+_OPERATIONS = (1, 1, 1, 2)
 
 
 def seed_of(first: int, number: int) -> int:
@@ -53,10 +56,86 @@ class AtRandom:
         """Return the end of the turn."""
         return now + int(10 ** self._chance.uniform(0, self._magnitude))
 
+    def operation_began(self, task: Task, name: str, now: int) -> None:
+        """Not of interest."""
+
+    def operation_ended(self, task: Task, now: int) -> None:
+        """Not of interest."""
+
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return any task but the one that is running, if there is another."""
         others = [task for task in ready if task is not running]
         return self._chance.choice(others) if others else ready[0]
+
+
+class WholeOperations:
+    """One thread stops in the middle of an operation, and another does whole ones before it goes on.
+
+    That is what most torn reads, lost updates and lost wake-ups need, and what turns that are all of random
+    lengths seldom do. So turns that end at a random point of an operation alternate with turns that end with
+    an operation. A short operation is interrupted as often as a long one, or more often.
+
+    Parameters
+    ----------
+    chance : random.Random
+    lengths : mapping
+        About how many points an operation has, by its name.
+    default : float
+        How many points one has that is not among them.
+    """
+
+    def __init__(self, chance: random.Random, lengths: Mapping[str, float], default: float) -> None:
+        self._chance = chance
+        self._lengths = lengths
+        self._default = default
+        # Whether long operations are interrupted less often: others may have to wait for a writer that stops.
+        self._sparing = chance.random() < 0.5
+        # What each task is doing; nothing between two operations.
+        self._operations: dict[Task, str] = {}
+        self._running: Task | None = None
+        # Whether the turn is one of whole operations, and how many it still has.
+        self._whole = True
+        self._waits = False
+        self._left = 0
+
+    def started(self, task: Task) -> None:
+        """Not of interest."""
+
+    def next_choice(self, now: int) -> float:
+        """Return the end of a turn that ends within the operation under way; others end with one."""
+        if not self._waits:
+            self._whole = not self._whole
+        operation = None if self._running is None else self._operations.get(self._running)
+        # The end of one that was stopped before is none of them.
+        self._left = self._chance.choice(_OPERATIONS) + (operation is not None)
+        return inf if self._whole or operation is None else self._end_within(operation, now)
+
+    def _end_within(self, operation: str, now: int) -> float:
+        return now + 1 + self._chance.uniform(0, self._lengths.get(operation, self._default))
+
+    def operation_began(self, task: Task, name: str, now: int) -> float | None:
+        """Return the end of a turn that ends within this operation."""
+        self._operations[task] = name
+        length = self._lengths.get(name, self._default)
+        if self._whole or (self._sparing and self._chance.random() * length > self._default):
+            return None
+        return self._end_within(name, now)
+
+    def operation_ended(self, task: Task, now: int) -> float | None:
+        """Return the present if the turn ends with this operation."""
+        self._operations.pop(task, None)
+        self._left -= 1
+        if self._whole:
+            return now if self._left <= 0 else None
+        return inf
+
+    def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
+        """Return any task but the one that is running, if there is another."""
+        # Who has to wait, for a writer that was stopped, leaves its kind of turn to the next.
+        self._waits = running is None
+        others = [task for task in ready if task is not running]
+        self._running = self._chance.choice(others) if others else ready[0]
+        return self._running
 
 
 class Priorities:
@@ -91,6 +170,12 @@ class Priorities:
             self._changes.pop(0)
         return self._changes[0] + self._begun if self._changes else inf
 
+    def operation_began(self, task: Task, name: str, now: int) -> None:
+        """Not of interest."""
+
+    def operation_ended(self, task: Task, now: int) -> None:
+        """Not of interest."""
+
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return the one with the highest priority, the running one's lowered before."""
         if running is not None:
@@ -123,6 +208,12 @@ class Replay:
             self._begun = True
             self._length = self._turns.pop(0)[1] if self._turns else None
         return inf if self._length is None else now + self._length
+
+    def operation_began(self, task: Task, name: str, now: int) -> None:
+        """Not of interest."""
+
+    def operation_ended(self, task: Task, now: int) -> None:
+        """Not of interest."""
 
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
         """Return the task of the next turn that can be taken."""

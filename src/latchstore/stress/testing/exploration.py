@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from latchstore.stress.execution import under_control
+from latchstore.stress.execution import quick_collections, under_control
 from latchstore.stress.models import REFUSED
 from latchstore.stress.scheduler import Strategy
 from latchstore.stress.shrinking import fewer_calls
@@ -245,7 +245,7 @@ class _Exploration:
     def _open(self) -> Iterator[None]:
         """Replace what makes threads wait."""
         control = nullcontext() if self._scope is None else under_control(self._scope)
-        with control, switching_often(), _quick_collections():
+        with control, switching_often(), quick_collections():
             yield
 
     def _try(self, seed: int, number: int) -> bool:
@@ -367,16 +367,3 @@ class _Exploration:
 
 def _answer(specification: Specification, order: tuple[Call, ...], call: Call) -> Answer:
     return specification.within(lambda: specification.answer(order, call))
-
-
-@contextmanager
-def _quick_collections() -> Iterator[None]:
-    """Have collections pass over what there is already, as most of the time went into them."""
-    if gc.get_freeze_count():
-        yield  # somebody else has frozen objects, and may not want them back
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

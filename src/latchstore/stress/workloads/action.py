@@ -73,6 +73,10 @@ class Workload(Protocol):
         """The name of the share that it has of a run; workloads with the same one take turns in it."""
 
     @property
+    def weight(self) -> float:
+        """How many times the time of others its share has in a search: more if it is about many methods."""
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """What a store is made with, if it can be."""
 
@@ -121,6 +125,7 @@ class PlainWorkload:
     """A workload that any store can do, and that needs no preparation and no look at the end."""
 
     name: ClassVar[str]
+    weight: ClassVar[float] = 1
     options: ClassVar[Mapping[str, Any]] = {}
     left_out_with: ClassVar[Collection[str]] = ()
     between_processes: ClassVar[bool] = True

@@ -30,7 +30,7 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.calls import METHODS, Call, EntriesModel, calls_of, made, pair_of
 
 #: After how many actions a thread turns to all methods. Before, a run has so many that write.
-_BEGINNING, _FEW = 12, 2
+_BEGINNING, _FEW = 20, 2
 
 #: How often a call reads; in the beginning of each thread, some of which are there to read.
 _READING = 0.4
@@ -158,6 +158,8 @@ class Calls(PlainWorkload):
     first_keys: ClassVar[int] = 2
     #: How often a call is one of several in a transaction, if there are any.
     in_blocks: ClassVar[float] = 0.5
+    #: What part of that it is for each thread in the beginning.
+    in_blocks_of: ClassVar[Sequence[float]] = (1.0,)
     #: Whether all threads are on the same group to the end. Most threads only read then, so that no search is
     #: long.
     one_group: ClassVar[bool] = False
@@ -180,18 +182,24 @@ class Calls(PlainWorkload):
         """Return random calls; every value that is written is another one."""
         chance = chance_of(self.name, seed, thread)
         few_writes, few_reads, few_blocks = self._few(chance_of(self.name, seed, -1))
+        in_blocks_of = self.in_blocks_of[thread % len(self.in_blocks_of)]
         number = 0
         while True:
             group = self._group(thread, number)
             writes, reads, blocks, reading = self.writes, self.reads, self.blocks, _READING
             if number < _BEGINNING:
-                writes, reads, blocks = few_writes, few_reads, few_blocks
+                # The reads come in turn, so that each kind is made in most schedules.
+                writes, reads, blocks = (
+                    few_writes,
+                    [few_reads[(number + thread) % len(few_reads)]],
+                    few_blocks,
+                )
                 reading = _READING_OF[thread % len(_READING_OF)]
             number += 1
             value = f"{thread}.{number}"
             if self.one_group and thread >= POOL:
                 yield CallAction(*self.call(chance, group, value, chance.choice(reads)))
-            elif blocks and chance.random() < self.in_blocks:
+            elif blocks and chance.random() < self.in_blocks * (1 if number > _BEGINNING else in_blocks_of):
                 yield CallAction(
                     chance.choice(blocks), group, self.calls(chance, group, value, writes, reads)
                 )
@@ -202,10 +210,14 @@ class Calls(PlainWorkload):
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
         """Return a few of the methods and of the kinds of transactions."""
         return (
-            chance.sample(self.writes, min(_FEW, len(self.writes))),
-            chance.sample(self.reads, min(1, len(self.reads))),
+            self.few_writes(chance),
+            chance.sample(self.reads, len(self.reads)),
             chance.sample(self.blocks, min(1, len(self.blocks))),
         )
+
+    def few_writes(self, chance: random.Random) -> Sequence[str]:
+        """Return a few of the methods that write."""
+        return chance.sample(self.writes, min(_FEW, len(self.writes)))
 
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
@@ -227,7 +239,7 @@ class Calls(PlainWorkload):
             case "set_metadata" | "update_metadata":
                 argument = self.metadata(chance, value)
             case "get_data_range":
-                argument = chance.choice(([None, None], [1, None], [0, 4]))
+                argument = chance.choice(([None, None], [0, 6], [1, None]))
             case "get_metadata, selected":
                 argument = list(self.metadata(chance, value))
             case "glob":
@@ -251,8 +263,8 @@ class Calls(PlainWorkload):
         return data_of(value) if method == "multiset_data" else self.metadata(chance, value)
 
     def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
-        """Return metadata for a write: one item of two, so that updates meet that must leave the other."""
-        return {chance.choice("ab"): value}
+        """Return metadata for a write: both items, or one, so that updates meet that must leave the other."""
+        return dict.fromkeys(chance.choice(("a", "b", "ab")), value)
 
     def first_data(self) -> str:
         """Return the data of the keys that are there from the beginning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ class Entries(Calls):
     """Data and metadata of one key, written and read in part: linearizable, and revisions rise."""
 
     name = "entries"
+    weight = 4
     writes: ClassVar[Sequence[str]] = (
         "set",
         "set_data",
@@ -37,6 +39,12 @@ class Entries(Calls):
         "in",
     )
     keys = first_keys = 1
+
+    def few_writes(self, chance: random.Random) -> Sequence[str]:
+        """Return one that writes data, one that writes metadata, and any other, often one that removes."""
+        data = chance.choice(("set", "set_data", "from_bytes"))
+        metadata = chance.choice(("set_metadata", "update_metadata"))
+        return data, metadata, chance.choice((*self.writes, "delete", "evict"))
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check each key, and the revisions that were read of it."""

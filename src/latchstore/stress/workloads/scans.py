@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +28,14 @@ _KEYS, _PLACES = "scans/keys", "scans/places"
 _INITIAL = "initial"
 
 #: After how many actions a thread turns to all sets and scans.
-_BEGINNING = 12
+_BEGINNING = 20
 
-_MOVES = ("move", "move, not")
+#: How tokens move, and how often: "move at once" is one call.
+_MOVES = ("move", "move, not", "move at once")
+_WEIGHTS = {_KEYS: (4, 1, 0), _PLACES: (2, 1, 4)}
+
+#: How often the threads move tokens in the beginning; the first one only looks for them.
+_MOVING = (0.0, 0.8, 0.4)
 _SCANS = {
     _KEYS: ("glob", "query", "query_keys", "all keys", "glob in transaction"),
     _PLACES: ("query", "query_keys", "query at one place"),
@@ -38,21 +43,25 @@ _SCANS = {
 
 
 class _Move:
-    """Moves all tokens of a set, in one transaction, or takes it back.
+    """Moves all tokens of a set, in one transaction, or takes it back; or by one call.
 
     A token that moves from key to key has the number of its last move in its key; one that stays has it in
     its metadata.
     """
 
-    __slots__ = ("argument", "key", "name", "revision")
+    __slots__ = ("_tokens", "argument", "key", "name", "revision")
 
-    def __init__(self, name: str, key: str, argument: str) -> None:
+    def __init__(self, name: str, key: str, argument: str, tokens: Sequence[str]) -> None:
+        self._tokens = tokens
         self.name = name
         self.key = key
         self.argument = argument
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> None:
+        if self.name == "move at once":
+            self._move_at_once(store)
+            return
         with store.transaction(self.name) as transaction:
             for key, metadata in list(store.query(scans=self.key)):
                 if self.key == _KEYS:
@@ -64,6 +73,18 @@ class _Move:
             if self.name == "move, not":
                 raise RolledBackError
         self.revision = revision_of(transaction)
+
+    def _move_at_once(self, store: AbstractStore) -> None:
+        place = "ab"[int(self.argument.split(".")[1]) % 2]
+        store.multiset_metadata(
+            [f"{_PLACES}/{token}" for token in self._tokens],
+            [_place_of(token, self.argument, place) for token in self._tokens],
+        )
+
+
+def _place_of(token: str, move: str, place: str) -> dict[str, str]:
+    """Return the metadata of a token of the second set."""
+    return {"scans": _PLACES, "token": token, "move": move, "place": place}
 
 
 def _put_token(store: AbstractStore, token: str, move: str) -> None:
@@ -118,6 +139,7 @@ class Scans(TransactionalWorkload):
     """
 
     name = "scans"
+    weight = 3
 
     def __init__(self, tokens: int = 3) -> None:
         self._tokens = [f"token {number}" for number in range(tokens)]
@@ -127,25 +149,24 @@ class Scans(TransactionalWorkload):
         with store.transaction("scans"):
             for token in self._tokens:
                 _put_token(store, token, _INITIAL)
-                metadata = {"scans": _PLACES, "token": token, "move": _INITIAL, "place": "a"}
-                store.set_metadata(f"{_PLACES}/{token}", metadata)
+                store.set_metadata(f"{_PLACES}/{token}", _place_of(token, _INITIAL, "a"))
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Return random moves and scans."""
         chance = chance_of(self.name, seed, thread)
-        # The first ones are on one set and of two kinds, so that those meet which a fault needs.
-        few = chance_of(self.name, seed, -1)
-        first = few.choice((_KEYS, _PLACES))
-        first_scans = few.sample(_SCANS[first], 2)
-        number = 0
+        # The first ones are on one set, so that those meet which a fault needs.
+        first = chance_of(self.name, seed, -1).choice((_KEYS, _PLACES))
+        number = chance.randrange(6)
         while True:
             number += 1
-            beginning = number <= _BEGINNING
-            tokens = first if beginning else chance.choice((_KEYS, _PLACES))
-            if chance.random() < 0.5:
-                yield _Move(chance.choices(_MOVES, (4, 1))[0], tokens, f"{thread}.{number}")
+            tokens = first if number <= _BEGINNING else chance.choice((_KEYS, _PLACES))
+            moving = _MOVING[thread % len(_MOVING)] if number <= _BEGINNING else 0.5
+            if chance.random() < moving:
+                name = chance.choices(_MOVES, _WEIGHTS[tokens])[0]
+                yield _Move(name, tokens, f"{thread}.{number}", self._tokens)
             else:
-                yield _Scan(chance.choice(first_scans if beginning else _SCANS[tokens]), tokens)
+                # In turn, so that each kind is made in most schedules.
+                yield _Scan(_SCANS[tokens][number % len(_SCANS[tokens])], tokens)
 
     def finish(self, store: AbstractStore) -> Any:
         """Return the tokens that there were, and those that there are."""
@@ -189,7 +210,7 @@ def _as_register(operations: list[Operation]) -> Iterator[Operation]:
     """Return the operations in the words of `check_register`."""
     for each in operations:
         if each.name in _MOVES:
-            if each.name == "move":
+            if each.name != "move, not":
                 yield replace(each, name="set")
         elif each.outcome == "ok" and not isinstance(each.result, int):
             yield replace(each, name="get", result=each.result[0][1])

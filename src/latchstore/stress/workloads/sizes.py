@@ -16,11 +16,19 @@ class Sizes(TransactionalWorkload, Calls):
     """``len``, while keys come and go alone and in transactions: linearizable, nothing uncommitted counts."""
 
     name = "sizes"
+    weight = 2
     writes: ClassVar[Sequence[str]] = ("from_bytes", "delete", "set_metadata", "multiset")
     reads: ClassVar[Sequence[str]] = ("len",)
-    blocks: ClassVar[Sequence[str]] = EXCLUSIVE
+    blocks: ClassVar[Sequence[str]] = (*EXCLUSIVE, "transaction, rolled back")
     keys = 2
+    first_keys = 0
+    in_blocks = 0.7
+    in_blocks_of = (0.0, 1.0, 1.0)  # the first thread counts
     one_group = True
+
+    def few_writes(self, chance: random.Random) -> Sequence[str]:
+        """Return one that removes keys, as only what is missing can be added, and another."""
+        return "delete", chance.choice(self.writes)
 
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]

@@ -8,11 +8,13 @@ Thread safety: each fault is made for one run; its methods are called by threads
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import io
 import os
 import random
 import signal
+import sys
 import time
 import traceback
 import warnings
@@ -344,6 +346,8 @@ class Forks(Fault):
 
     name = "forks"
     controlled = False
+    #: Seconds after which a child is killed; its own alarm is set only after what runs in it at the fork.
+    patience: float = 30.0
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         if not hasattr(os, "fork"):
@@ -355,11 +359,36 @@ class Forks(Fault):
             child = os.fork()
         if not child:
             self._be_the_child(store)
-        _, status = os.waitpid(child, 0)
+        status = self._end_of(child)
+        if status is None:
+            raise FaultError(
+                f"a forked process did not end within {self.patience:g} s; its stack is on stderr"
+            )
         if status:
             raise FaultError(f"a forked process could not use its store: wait status {status}")
         time.sleep(0.01)
         return True
+
+    def _end_of(self, child: int) -> int | None:
+        """Wait for a child; return its wait status, or kill it and return None if it takes too long."""
+        end = time.monotonic() + self.patience
+        while time.monotonic() < end:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.002)
+        os.kill(child, signal.SIGABRT)  # faulthandler writes where it is
+        os.waitpid(child, 0)
+        return None
+
+    def prepare(self, store: AbstractStore) -> None:
+        self._enabled = not faulthandler.is_enabled()
+        if self._enabled:
+            faulthandler.enable(sys.__stderr__ or sys.stderr)
+
+    def finish(self, store: AbstractStore) -> None:
+        if self._enabled:
+            faulthandler.disable()
 
     def _be_the_child(self, store: AbstractStore) -> None:
         """Use the store and end; a store that blocks is ended by the alarm."""

@@ -68,7 +68,9 @@ def first_fault(result: Result) -> str:
         for check, verdict in checks.items():
             if verdict.answer == result.answer:
                 return f"{sequential}{workload}: {check}: {verdict}".splitlines()[0]
-    return result.answer
+    if result.never_met:
+        return f"{result.answer}: no two operations overlapped"
+    return result.answer if result.verdicts else f"{result.answer}: no checker was given a history"
 
 
 def _summary(outcome: Outcome) -> str:

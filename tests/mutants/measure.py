@@ -35,7 +35,7 @@ from tests.mutants.mutant import Mutant
 SEEDS = 20
 
 #: Schedules of the mutant's workload after which it is given up.
-SCHEDULES = 400
+SCHEDULES = 200
 
 #: Operations that a run of the command has, in all, before a mutant is given up.
 OPERATIONS = 13_500
@@ -43,7 +43,7 @@ OPERATIONS = 13_500
 THREADS = 3
 
 #: Seconds after which a run is given up.
-TIMEOUT = 300.0
+TIMEOUT = 900.0
 
 README = Path(__file__).with_name("README.md")
 

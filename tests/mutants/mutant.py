@@ -117,3 +117,11 @@ def put_off(cls: type, name: str) -> None:
             calls, waiting.calls = waiting.calls, None
             for call, arguments in calls:
                 call(*arguments)
+
+
+def metadata_of(store: DictMemoryStore, key: str) -> dict[str, Any]:
+    """Return the metadata of a key; none if it is missing."""
+    try:
+        return store.get_metadata(key)
+    except KeyError:
+        return {}

@@ -13,6 +13,9 @@ from tests.mutants.catalogue import MUTANTS
 
 README = Path(__file__).parents[1] / "mutants" / "README.md"
 
+#: The modules whose mutants are each of a method.
+OF_METHODS = ("tests.mutants.keys:", "tests.mutants.contract:")
+
 #: Python's own, or no call of a store: how it is made, shown and copied.
 _OTHERS = {"__init__", "__repr__", "__reduce_ex__"}
 
@@ -53,5 +56,5 @@ def test_a_row_names_a_workload_and_its_mutant(row: list[str]) -> None:
 
 def test_each_mutant_of_a_method_has_a_row() -> None:
     named = {row[3] for row in rows()}
-    of_methods = {each.name for each in MUTANTS if each.factory.startswith("tests.mutants.contract:")}
+    of_methods = {each.name for each in MUTANTS if each.factory.startswith(OF_METHODS)}
     assert of_methods <= named

@@ -467,7 +467,7 @@ class WorkQueue(Generic[V]):
 def _checked_job_key(key: str) -> str:
     key = checked_key(key)
     if not key:
-        raise ValueError("key must not be empty")
+        raise ValueError(f"key must not be empty, got {key!r}")
     return key
 
 

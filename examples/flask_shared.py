@@ -92,7 +92,8 @@ def create_app() -> Flask:
             page = shop.page(name)
         except KeyError:
             abort(404)
-        return jsonify({**page, "served_by": os.getpid()})
+        loads = shop.pages.stats()["loads"]  # by this worker
+        return jsonify({**page, "served_by": os.getpid(), "loads": loads})
 
     @app.put("/products/<name>")
     def change(name: str) -> Response:

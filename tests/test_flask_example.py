@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -35,6 +36,8 @@ class Shop:
     def __init__(self, folder: Path, ends: ExitStack, *options: str) -> None:
         self._environment = {**os.environ, "FLASK_FOLDER": str(folder), "FLASK_SECONDS": "0.5"}
         self._ends = ends
+        # How often each worker has made a page.
+        self._loads: Counter[int] = Counter()
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
             self.start(
                 *("gunicorn", "--workers", str(WORKERS), "--worker-tmp-dir", str(folder)),
@@ -70,9 +73,15 @@ class Shop:
             connection.close()
 
     def pages(self, name: str) -> list[dict[str, Any]]:
-        """Return what many clients get at the same time."""
+        """Return what many clients get at the same time, of a page that is not in the cache."""
         with ThreadPoolExecutor(CLIENTS) as clients:
-            return list(clients.map(lambda number: self.ask("GET", f"/products/{name}"), range(CLIENTS)))
+            pages = list(clients.map(lambda number: self.ask("GET", f"/products/{name}"), range(CLIENTS)))
+        before = sum(self._loads.values())
+        for page in pages:
+            worker = page["served_by"]
+            self._loads[worker] = max(self._loads[worker], page.pop("loads"))
+        assert sum(self._loads.values()) == before + 1, "one load over all workers"
+        return pages
 
 
 def end(process: subprocess.Popen[str]) -> None:

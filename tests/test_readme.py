@@ -22,6 +22,7 @@ PAGES = (
     "docs/writing-a-store.md",
     "docs/writing-an-engine.md",
     "docs/queries.md",
+    "docs/between-processes.md",
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from latchstore import (
     StoreModificationEvent,
     WorkQueue,
 )
+from latchstore.engine.inspection import feed_of
 from tests.fork.children import in_child, needs_fork
 from tests.queue.other_process import OtherProcess, other_process, other_processes, work
 from tests.queue.parts import TIMEOUT, all_claimed, claimed, counts
@@ -194,6 +197,22 @@ def test_an_index_that_another_process_removes(queue: WorkQueue[Any], other: Oth
 
 
 @needs_fork
+def test_keys_are_told_apart_though_clocks_stand_still(
+    queue: WorkQueue[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parent and child allot the same numbers then."""
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+
+    def child() -> None:
+        for number in range(10):
+            queue.put(number)
+
+    assert in_child(child) == ""
+    child()
+    assert sorted(all_claimed(queue)) == sorted(2 * [*range(10)])
+
+
+@needs_fork
 def test_a_forked_child_shares_the_jobs(queue: WorkQueue[Any], store: SqliteStore) -> None:
     queue.put("of the parent")
     queue.put("of the child")
@@ -207,3 +226,31 @@ def test_a_forked_child_shares_the_jobs(queue: WorkQueue[Any], store: SqliteStor
     assert counts(queue) == {"waiting": 1, "leased": 2}
     job.ack()
     assert claimed(queue).payload == "from the child"
+
+
+@needs_fork
+@pytest.mark.usefixtures("no_second_look")
+def test_a_claim_that_waits_is_woken_across_a_fork(queue: WorkQueue[Any], store: SqliteStore) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        claim = executor.submit(queue.claim, TIMEOUT)
+        moment = threading.Event()
+        while not any(signal.waiters.bells for signal in feed_of(store).signals):
+            moment.wait(0.001)
+
+        def child() -> None:
+            timer = threading.Timer(0.05, queue.put, ["of the child, for itself"])
+            with store.watch("jobs/*") as changes:
+                queue.put("of the child")
+                changes.get(TIMEOUT)
+                changes.get(TIMEOUT)  # the parent has claimed it
+                timer.start()
+                job = queue.claim(TIMEOUT)
+                timer.join()
+            assert job is not None
+            assert job.payload == "of the child, for itself"
+            job.ack()
+
+        assert in_child(child) == ""
+        first = claim.result(TIMEOUT)
+    assert first is not None
+    assert first.payload == "of the child"

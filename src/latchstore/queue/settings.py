@@ -31,10 +31,17 @@ _LONGEST = 1e11
 
 
 class _Numbers:
-    """Allots the numbers of jobs: the time in nanoseconds, or one more than the last."""
+    """Allots the numbers of jobs: the time in nanoseconds, or one more than the last.
+
+    Attributes
+    ----------
+    tag : str
+        By which the keys of this process are told from those of others, which may allot the same number.
+    """
 
     def __init__(self) -> None:
         self._last = 0
+        self.tag: str = os.urandom(4).hex()
         # Held while one number is allotted; no other lock is taken meanwhile.
         self._latch = Latch()
 
@@ -47,8 +54,9 @@ class _Numbers:
         return number
 
     def renew(self) -> None:
-        """Go on with a free section, in a forked child."""
+        """Go on with a free section and a tag of its own, in a forked child."""
         self._latch = Latch()
+        self.tag = os.urandom(4).hex()
 
 
 _numbers = _Numbers()
@@ -60,6 +68,11 @@ if hasattr(os, "register_at_fork"):
 def next_number() -> int:
     """Return the number of a new job."""
     return _numbers.next()
+
+
+def key_for(number: int) -> str:
+    """Return the key of a new job that is given none: a hexadecimal number, which grows in each process."""
+    return f"{number:x}{_numbers.tag}"
 
 
 def seconds_since(number: int, now: float) -> float:

@@ -46,6 +46,7 @@ from latchstore.queue.settings import (
     checked_delay,
     checked_lease,
     exponential_backoff,
+    key_for,
     next_number,
     seconds_since,
     system_time,
@@ -201,7 +202,7 @@ class WorkQueue(Generic[V]):
         rank = places.rank_of(_checked_priority(priority), number := next_number())
         pause = checked_delay(delay, "delay")
         items = places.checked_items(metadata)
-        key = f"{number:x}" if key is None else _checked_job_key(key)
+        key = key_for(number) if key is None else _checked_job_key(key)
         full_key = settings.key_of(key)
         data = encoded(settings.codec, full_key, payload)
         if pause:

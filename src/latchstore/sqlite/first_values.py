@@ -7,6 +7,7 @@ what the commit finds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from latchstore.engine.first_values import FirstValues, Item
 from latchstore.sqlite.items import indexes_of
@@ -58,15 +59,21 @@ class IndexedValues(FirstValues):
         return _item_of(rows[0]) if rows else None
 
     def look(self, prefixes: Sequence[str]) -> list[Item | None]:
-        parts = [f"SELECT {_NAMES}, names, NULL FROM ({INDEXED})"]  # noqa: S608
-        parts += map(_NUMBERED.format, range(len(prefixes)))
+        sql = _statement_for(len(prefixes))
         ranges = [part for prefix in prefixes for part in self._ranges[prefix]]
         while True:
-            found = {number: row for number, *row in self._rows(" UNION ALL ".join(parts), ranges)}
+            found = {number: row for number, *row in self._rows(sql, ranges)}
             if self._name in indexes_of(found[_NAMES][0]).names:
                 break
             self._add_index()
         return [_item_of(found[number]) if number in found else None for number in range(len(prefixes))]
+
+
+@lru_cache
+def _statement_for(count: int) -> str:
+    """Return the statement that finds so many first values, and the names of the indexes, at one instant."""
+    names = f"SELECT {_NAMES}, names, NULL FROM ({INDEXED})"  # noqa: S608
+    return " UNION ALL ".join([names, *map(_NUMBERED.format, range(count))])
 
 
 def _range_of(prefix: str) -> tuple[int, bytes, bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from latchstore.contract.errors import LeaseLostError
 from latchstore.contract.store import AbstractStore
-from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.queue import Job, WorkQueue
 from latchstore.stress.history import History
 from latchstore.stress.queue_checks import QueueLog
@@ -69,7 +69,7 @@ class _Clock:
 class _Rig:
     """A queue on a store, its clock, and the jobs that each thread has."""
 
-    def __init__(self, store: DictMemoryStore) -> None:
+    def __init__(self, store: TransactionalStore) -> None:
         self.clock = _Clock()
         self.queue: WorkQueue[str] = WorkQueue(
             store, "queue", max_attempts=_ATTEMPTS, backoff=lambda attempts: 0.0, clock=self.clock
@@ -153,11 +153,11 @@ class QueueWorkload(PlainWorkload):
 
     def supports(self, store: AbstractStore) -> bool:
         """Tell whether it is a store that queues can be on."""
-        return isinstance(store, DictMemoryStore)
+        return isinstance(store, TransactionalStore)
 
     def prepare(self, store: AbstractStore) -> None:
         """Make the queue, and put some jobs."""
-        assert isinstance(store, DictMemoryStore)
+        assert isinstance(store, TransactionalStore)
         for key in list(store.glob("queue/*")):
             store.delete(key)  # of a try that was refused in the middle
         self._rig = _Rig(store)

@@ -393,7 +393,7 @@ def _ratio(times: Mapping[str, Timing], what: str, other: str, asked: float) -> 
 def run(quick: bool = False) -> Answer:
     """Measure; return the answer."""
     rounds, reads, transactions, singles, jobs = (
-        (2, 2_000, 20, 20, 20) if quick else (9, 100_000, 500, 500, 1_000)
+        (2, 2_000, 20, 20, 20) if quick else (9, 100_000, 500, 300, 300)
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

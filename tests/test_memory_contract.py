@@ -1,7 +1,8 @@
-"""`DictMemoryStore` keeps the contract of revisions."""
+"""`DictMemoryStore` keeps the contract of revisions and of forked children."""
 
 from __future__ import annotations
 
+from tests.contract.forking import ForkContract
 from tests.contract.revisions import CurrentTransactionContract, RevisionContract
 from tests.memory_stores import MemoryStores
 
@@ -10,3 +11,6 @@ class TestRevisions(MemoryStores, RevisionContract): ...
 
 
 class TestCurrentTransaction(MemoryStores, CurrentTransactionContract): ...
+
+
+class TestFork(MemoryStores, ForkContract): ...

@@ -25,6 +25,7 @@ from tests.contract.delivery import DeliveryContract
 from tests.contract.events import EventContract
 from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
+from tests.contract.forking import ForkContract
 from tests.contract.isolation import IsolationContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.nothing_is_lost import NothingIsLostContract
@@ -142,6 +143,9 @@ class TestRevisions(CopyStores, RevisionContract): ...
 
 
 class TestCurrentTransaction(CopyStores, CurrentTransactionContract): ...
+
+
+class TestFork(CopyStores, ForkContract): ...
 
 
 class TestSnapshots(CopyStores, SnapshotContract): ...

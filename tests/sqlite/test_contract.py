@@ -19,6 +19,7 @@ from tests.contract.delivery import DeliveryContract
 from tests.contract.events import EventContract
 from tests.contract.evicting import EvictContract
 from tests.contract.files import ToFileContract
+from tests.contract.forking import ForkContract
 from tests.contract.isolation import IsolationContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
 from tests.contract.nothing_is_lost import NothingIsLostContract
@@ -134,6 +135,10 @@ class TestRevision(SqliteStores, RevisionContract): ...
 
 
 class TestCurrentTransaction(SqliteStores, CurrentTransactionContract): ...
+
+
+class TestFork(SqliteStores, ForkContract):
+    shares = True
 
 
 class TestSharing(SharingContract):

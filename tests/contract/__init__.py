@@ -16,6 +16,8 @@ have ended; a subclass looks there whether the store is left as it should be.
 `SharingContract` is for stores that several processes use: it needs a second store over the same entries as
 well.
 
+A store that keeps metadata of some types alone has `any_metadata` false.
+
 What a store does not have is not tested: one without events leaves out the contracts of events, delivery and
 watches. Tests with the mark ``one_process`` take for granted that the process that runs them makes all
 commits, and has published each when the call that makes it returns: they look at the events that are pending,

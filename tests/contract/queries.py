@@ -6,7 +6,7 @@ import datetime
 import math
 from collections.abc import Callable
 from decimal import Decimal
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -193,6 +193,8 @@ class QueryContract(StoreContract):
             assert [store.get_metadata(key)["it"] for key in keys] == expected
 
     def test_what_cannot_be_compared_does_not_match(self, store: AbstractStore) -> None:
+        if not self.any_metadata:
+            pytest.skip("such values cannot be stored")
         numbered(store)
         store.set("odd", (b"", {"number": Raising()}))
         store.set("odder", (b"", {"number": Truthless()}))
@@ -273,6 +275,8 @@ class QueryContract(StoreContract):
 
     def test_the_order_of_all_values(self, store: AbstractStore) -> None:
         values = [value for equal in IN_ORDER for value in equal]
+        if not self.any_metadata:
+            values = [value for value in values if not isinstance(value, Enum)]
         fill(store, values)
         store.set("k", (b"", {}))
         store.set("l", (b"", {"other": 1}))
@@ -284,9 +288,10 @@ class QueryContract(StoreContract):
             turned = list(store.query_keys(order_by="it", limit=limit, descending=True))
             assert turned == [*reversed(keys), *absent][:limit]
             assert list(store.glob("*", order_by="it", limit=limit)) == found
-        assert [value for _, value in store.query(["it"], order_by="it", limit=2)] == [
-            {"it": None},
-            store.get_metadata(keys[1]),
+        # By their texts: nan is equal to itself only as the same object.
+        assert [str(value) for _, value in store.query(["it"], order_by="it", limit=2)] == [
+            "{'it': None}",
+            "{'it': nan}",
         ]
 
     def test_ties_are_in_the_order_of_keys(self, store: AbstractStore) -> None:

@@ -23,7 +23,15 @@ Facts = tuple[bytes, dict[str, Any], float, float, int | None]
 
 
 class StoreContract:
-    """What the contract classes share: the store to test, and another one beside it."""
+    """What the contract classes share: the store to test, and another one beside it.
+
+    Attributes
+    ----------
+    any_metadata : bool
+        Whether the store takes metadata of all types that can be copied, and not only builtin ones.
+    """
+
+    any_metadata = True
 
     @pytest.fixture
     def store(self) -> Iterator[AbstractStore]:

@@ -16,6 +16,8 @@ INDEXES = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "create
 class SqliteStores(StoreContract):
     """The store of each test: without indexes, and with some."""
 
+    any_metadata = False
+
     @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"])
     def store(
         self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

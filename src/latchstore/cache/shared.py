@@ -111,8 +111,8 @@ class Cache(CacheLoader[V]):
       within an eighth of the idle time. Of the idle times that processes have given the last one counts.
     * `get_or_load` and the others load a missing key once for all processes, if that takes less than
       30 seconds; then the next may load it as well, and what the first one loads is not kept. The key of a
-      process that was killed is loaded by the next at once. A failure, with a `negative_ttl` as well, and what
-      is not kept are those of one process. Circles of loaders are seen within a process only.
+      process that was killed is loaded by the next at once. A failure, with a `negative_ttl` as well, and
+      what is not kept are those of one process. Circles of loaders are seen within a process only.
     * ``stats()`` counts the evictions of all processes, all else of this one. Evictions that a transaction
       needs are made by its commit, and not to be seen before. `sweep` leaves out what is being loaded.
 

@@ -441,7 +441,7 @@ def _round_of_processes(
         workloads,
         plan.processes,
         plan.threads,
-        plan.operations_each,
+        plan.length_of_a_round,
         seed,
         plan.switch_interval,
         plan.faults,

@@ -67,13 +67,13 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         held = before.get(key, NOTHING)
         old = None if held is NOTHING else entry_of(key, held)
         new = edit.revise(key, old, revision, now)
+        row = NOTHING
         if new is not None:
             changes.append((key, old, new))
             metadata = encode_metadata(key, new) if new else "{}"
             row: Row = (new.content, metadata, new.created, new.modified, revision)
         elif old is not None:
             changes.append(deletion(key, old, cause_of_edit(edit)))
-            row = NOTHING
         else:
             continue
         rows.append((key if key.isascii() else stored_key(key), held, row))

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from latchstore import SnapshotClosedError, StoreError
+from latchstore import (
+    EventManager,
+    LockTimeoutError,
+    SnapshotClosedError,
+    SqliteStore,
+    StoreError,
+)
 from latchstore.sqlite import connections as module
 from latchstore.sqlite.connections import Connections, Pinned
 from tests.fork.children import in_child
-from tests.schedules import TIMEOUT
+from tests.schedules import TIMEOUT, Actor
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -306,3 +312,32 @@ def test_a_fork_in_the_middle_of_a_call_of_its_own_thread(
         assert numbers(connection) == [0]
         connections.give(connection)
     connections.close()
+
+
+def test_a_store_in_a_child(path: str, tmp_path: Path) -> None:
+    """A child has no part in what the parent's threads are in the middle of, and waits for it like others."""
+    store = SqliteStore(tmp_path / "shared", EventManager(), lock_timeout=0.2, durability="off")
+    store.from_bytes("k", b"before")
+    snapshot = store.snapshot()
+    watch = store.watch()
+    with Actor(store, "writer") as writer:
+        writer.begin("moving", timeout=5)
+        writer.do(lambda: store.from_bytes("k", b"moved"))
+
+        def child() -> None:
+            assert store.to_bytes("k") == b"before"
+            with pytest.raises(SnapshotClosedError):
+                snapshot.to_bytes("k")
+            with pytest.raises(LockTimeoutError, match=rf"process {os.getppid()}, thread 'writer.*'moving'"):
+                store.from_bytes("other", b"")
+            with store.snapshot() as own:
+                assert own.to_bytes("k") == b"before"
+
+        assert in_child(child) == ""
+        writer.commit()
+    assert in_child(lambda: store.from_bytes("from the child", b"1")) == ""
+    assert snapshot.to_bytes("k") == b"before"
+    changes = [watch.get(TIMEOUT) for _ in range(2)]
+    assert [getattr(change, "key", None) for change in changes] == ["k", "from the child"]
+    snapshot.close()
+    store.close()

@@ -10,14 +10,15 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from latchstore import LockTimeoutError
-from tests.fork.children import in_child
+from tests.fork.children import end_in_time, in_child
 from tests.interrupts.striker import Striker
 from tests.schedules import TIMEOUT, in_another_thread
 
@@ -38,75 +39,79 @@ def lock(path: str) -> WriterLock:
     return WriterLock(path)
 
 
-#: Another process, which does what it is told line by line.
-PROGRAM = """
-import os, sys
-from latchstore import LockTimeoutError
-from latchstore.sqlite.writer_lock import WriterLock
-lock = WriterLock(sys.argv[1])
-holds = []
-for line in sys.stdin:
-    word, *rest = line.split()
-    try:
-        if word == "acquire":
-            holds.append(lock.acquire(*rest, 20.0))
-        elif word == "try":
-            holds.append(lock.acquire(*rest, 0.0))
-        elif word == "release":
-            holds.pop().release()
-        elif word == "count":
-            # Unless the lock keeps others out, some of these are lost.
-            for _ in range(int(rest[0])):
-                hold = lock.acquire("count", 20.0)
-                with open(sys.argv[1]) as file:
-                    number = int(file.read() or 0)
-                with open(sys.argv[1], "w") as file:
-                    file.write(str(number + 1))
-                hold.release()
-        print("done", flush=True)
-    except LockTimeoutError as error:
-        print(error, flush=True)
-"""
-
-
 class Other:
-    """The other process."""
+    """A forked process, which does what it is told line by line."""
 
     def __init__(self, path: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        lines, to_child = os.pipe()
+        from_child, answers = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads of earlier tests
+            self.pid = os.fork()
+        if not self.pid:
+            os.close(to_child)
+            try:
+                serve(path, os.fdopen(lines), answers)
+            finally:
+                os._exit(0)
+        os.close(lines)
+        os.close(answers)
+        self._lines = os.fdopen(to_child, "w")
+        self._answers = os.fdopen(from_child)
 
     def start(self, line: str) -> None:
-        pipe(self._process.stdin).write(f"{line}\n")
-        pipe(self._process.stdin).flush()
+        print(line, file=self._lines, flush=True)
 
     def answer(self) -> str:
-        return pipe(self._process.stdout).readline().rstrip("\n")
+        return self._answers.readline().rstrip("\n")
 
     def do(self, line: str) -> str:
         self.start(line)
         return self.answer()
 
-    def end(self, number: int = signal.SIGKILL) -> None:
-        self._process.send_signal(number)
-        self._process.communicate(timeout=TIMEOUT)
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        if not self._lines.closed:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._lines.close()
+            self._answers.close()
 
 
-def pipe(found: IO[str] | None) -> IO[str]:
-    assert found is not None
-    return found
+def serve(path: str, lines: Iterable[str], answers: int) -> None:
+    """Do what the lines tell, in the child."""
+    end_in_time()
+    lock = WriterLock(path)
+    holds: list[Hold] = []
+    for line in lines:
+        word, *rest = line.split()
+        answer = "done"
+        try:
+            if word in ("acquire", "try"):
+                holds.append(lock.acquire(rest[0], TIMEOUT if word == "acquire" else 0.0))
+            elif word == "release":
+                holds.pop().release()
+            else:
+                count(lock, path, int(rest[0]))
+        except LockTimeoutError as error:
+            answer = str(error)
+        os.write(answers, f"{answer}\n".encode())
+
+
+def count(lock: WriterLock, path: str, times: int) -> None:
+    """Add to the number in a file: some of these are lost unless the lock keeps others out."""
+    for _ in range(times):
+        hold = lock.acquire("count", TIMEOUT)
+        number = int(Path(path).read_text() or 0)
+        Path(path).write_text(str(number + 1))
+        hold.release()
 
 
 @pytest.fixture
 def other(path: str) -> Iterator[Other]:
     process = Other(path)
     yield process
-    process.end()
+    process.kill()
 
 
 def test_one_has_it_at_a_time(lock: WriterLock, other: Other) -> None:
@@ -154,14 +159,7 @@ def test_nothing_is_lost_between_processes_and_threads(path: str) -> None:
         each.start("count 100")
     lock = WriterLock(path)
 
-    def count() -> None:
-        for _ in range(50):
-            hold = lock.acquire("count", TIMEOUT)
-            number = int(Path(path).read_text() or 0)
-            Path(path).write_text(str(number + 1))
-            hold.release()
-
-    threads = [threading.Thread(target=count) for _ in range(2)]
+    threads = [threading.Thread(target=count, args=(lock, path, 50)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -169,12 +167,12 @@ def test_nothing_is_lost_between_processes_and_threads(path: str) -> None:
     assert [each.answer() for each in others] == ["done"] * 3
     assert Path(path).read_text() == "400"
     for each in others:
-        each.end()
+        each.kill()
 
 
 def test_a_killed_holder_has_it_no_more(lock: WriterLock, other: Other) -> None:
     assert other.do("acquire theirs") == "done"
-    other.end(signal.SIGKILL)
+    other.kill()
     lock.acquire("mine", 0).release()
 
 
@@ -307,7 +305,8 @@ os.read(read, 1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    child = int(pipe(parent.stdout).readline())
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
     try:
         parent.wait(TIMEOUT)
         assert other.do("try theirs") == "done"

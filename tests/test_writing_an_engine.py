@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from latchstore import AbstractStore, EventManager, WorkQueue
+from latchstore.engine.publishing import Publisher
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.stress.check import StressError, linearizable_store
 from tests.contract.attempts import AttemptsContract
@@ -165,6 +168,101 @@ class TestFullBuffers(CopyStores, FullBufferContract): ...
 
 
 class TestWaitFor(CopyStores, WaitForContract): ...
+
+
+class LatePublisher:
+    """Keeps what is to be published until it is told to go on."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._late: deque[tuple[Any, ...]] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._publisher, name)
+
+    def publish(self, *arguments: Any) -> None:
+        self._late.append(arguments)
+
+    def publish_late(self) -> None:
+        while self._late:
+            self._publisher.publish(*self._late[0])
+            self._late.popleft()
+
+
+class LateStores:
+    """Stores that publish a commit some time after the call has returned, as those of other machines do.
+
+    They keep all of the contract but what is marked `one_process`.
+    """
+
+    @pytest.fixture(autouse=True)
+    def not_one_process(self, request: pytest.FixtureRequest) -> None:
+        if request.node.get_closest_marker("one_process"):
+            pytest.skip("it publishes later")
+
+    @pytest.fixture
+    def store(self, copy_store: Any) -> Iterator[TransactionalStore]:
+        class LateEngine(sys.modules["copy_store"].CopyEngine):  # type: ignore[misc, name-defined]
+            def settle(self, purpose: str, timeout: float | None = None) -> None:
+                self._in_section(self._publisher.publish_late)
+                self._publisher.dispatcher.start_if_needed()
+
+            def between_commits(self, function: Any) -> Any:
+                def published() -> Any:
+                    self._publisher.publish_late()
+                    return function(self.revision)
+
+                return self._in_section(published)
+
+        engines: list[Any] = []
+
+        def make_engine(publisher: Publisher) -> Any:
+            engines.append(LateEngine(30.0, LatePublisher(publisher)))
+            return engines[0]
+
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(0.005):
+                engines[0].settle("following")
+
+        with TransactionalStoreOver(EventManager(), make_engine) as store:
+            follower = threading.Thread(target=follow)
+            follower.start()
+            try:
+                yield store
+            finally:
+                over.set()
+                follower.join()
+
+
+class TransactionalStoreOver(TransactionalStore):
+    """A store over any engine."""
+
+    def __init__(self, event_manager: EventManager, make_engine: Any) -> None:
+        super().__init__(event_manager, 100_000, 100, make_engine)
+
+
+class TestLateEvent(LateStores, EventContract): ...
+
+
+class TestLateDelivery(LateStores, DeliveryContract): ...
+
+
+class TestLateSharedTransaction(LateStores, SharedTransactionContract): ...
+
+
+class TestLateRevisions(LateStores, RevisionContract): ...
+
+
+class TestLateFullBuffers(LateStores, FullBufferContract): ...
+
+
+class TestLateWaitFor(LateStores, WaitForContract): ...
+
+
+class TestLateWatches(LateStores, WatchContract):
+    test_what_is_compacted_cannot_be_had = None  # type: ignore[assignment]
 
 
 def test_work_queues_are_at_home_on_any_engine(copy_store: Any) -> None:

@@ -202,7 +202,7 @@ class LateStores:
 
     @pytest.fixture
     def store(self, copy_store: Any) -> Iterator[TransactionalStore]:
-        class LateEngine(sys.modules["copy_store"].CopyEngine):  # type: ignore[misc, name-defined]
+        class LateEngine(sys.modules["copy_store"].CopyEngine):  # type: ignore[misc]
             def settle(self, purpose: str, timeout: float | None = None) -> None:
                 self._in_section(self._publisher.publish_late)
                 self._publisher.dispatcher.start_if_needed()

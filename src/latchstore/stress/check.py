@@ -10,7 +10,7 @@ from latchstore.stress.campaign import OUR_STORE, SCHEDULES, Outcome, Plan, Sche
 from latchstore.stress.factories import Factory, factory_of
 from latchstore.stress.faults import FAULTS
 from latchstore.stress.words import first_fault, outcome_text
-from latchstore.stress.workloads import WORKLOADS, Workload, store_for
+from latchstore.stress.workloads import WORKLOADS, Workload, supported_by
 
 
 class StressError(AssertionError):
@@ -100,7 +100,7 @@ def linearizable_store(
 
 def _can_be_run(workload: Workload, factory: Factory, faults: Iterable[str]) -> bool:
     bears = not set(workload.left_out_with).intersection(faults)
-    return bears and workload.supports(store_for(workload, factory))
+    return bears and supported_by(workload, factory)
 
 
 def name_of(factory: Callable[..., Any]) -> str:

@@ -30,7 +30,7 @@ from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
 from latchstore.stress.tracebacks import origin_of, summary_of
 from latchstore.stress.words import outcome_text
-from latchstore.stress.workloads import WORKLOADS, Workload, store_for
+from latchstore.stress.workloads import WORKLOADS, Workload, supported_by
 
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
 BAD_USAGE = 2
@@ -159,7 +159,7 @@ def _run_store(arguments: argparse.Namespace) -> int:
     if arguments.processes > 1:
         shared_stores(factory, arguments.store)
     checked_factory(factory, ())
-    plan = _plan(arguments, lambda workload: workload.supports(store_for(workload, factory)))
+    plan = _plan(arguments, lambda workload: supported_by(workload, factory))
     with _Screen(quiet=arguments.json) as screen:
         outcome = carry_out(plan, factory, screen.show)
     text = json.dumps(_as_json(outcome), indent=2) if arguments.json else outcome_text(outcome)

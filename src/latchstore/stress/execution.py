@@ -137,6 +137,7 @@ class Stage:
         threads = [
             threading.Thread(target=self._run, args=(number, body)) for number, body in enumerate(bodies)
         ]
+        self.scheduler.has_helpers = False
         for number, thread in enumerate(threads):
             self._numbers[len(self.scheduler.tasks)] = number
             thread.start()
@@ -146,6 +147,7 @@ class Stage:
             task.shown = shown
         for task in self.scheduler.tasks:
             task.shown = self._numbers.get(task.number, task.shown)
+        self.scheduler.has_helpers = True
         self.scheduler.release()
         for thread in threads:
             thread.join()
@@ -234,6 +236,7 @@ def run_schedule(
     execution = Execution([])
 
     def play() -> None:
+        scheduler.has_helpers = True  # what `make` starts is no body
         try:
             stage.perform(make(stage))
             if finish is not None:

@@ -44,7 +44,7 @@ class RealWaitWatch:
         self._last: tuple[object, ...] = ()
         self._looks = 0
 
-    def is_blocked(self, ident: int, native: int, now: int) -> bool:
+    def is_blocked(self, ident: int, native: int, now: int, looks: int = _LOOKS) -> bool:
         """Tell whether a thread has been in the same call for so many looks, at the same point of the run."""
         frame = sys._current_frames().get(ident)
         asleep = _sleep_of(ident, native)
@@ -54,7 +54,7 @@ class RealWaitWatch:
         seen = (ident, now, id(frame), frame.f_lasti, asleep)
         self._looks = self._looks + 1 if seen == self._last else 0
         self._last = seen
-        return self._looks >= _LOOKS
+        return self._looks >= looks
 
 
 def _sleep_of(ident: int, native: int) -> object:

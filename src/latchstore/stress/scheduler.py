@@ -30,6 +30,7 @@ from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
+from latchstore.stress.helper_turns import LONGEST_ASIDE, LOOKS_AT_HELPER, STEP_ASIDE, HelperTurns
 from latchstore.stress.lock_order import LockOrder, frame_outside
 from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait
 from latchstore.stress.recorder import StepRecorder
@@ -84,7 +85,7 @@ class Strategy(Protocol):
         """Be told of a new task."""
 
 
-class Scheduler:
+class Scheduler(HelperTurns):
     """One run.
 
     Parameters
@@ -116,12 +117,19 @@ class Scheduler:
         self._running: Task | None = None
         self._ending = False
         self.free: bool = True
+        #: Whether threads that are started from now on are helpers.
+        self.has_helpers: bool = False
         #: How many sections are under way in which a task keeps its turn, such as imports.
         self.pinned: int = 0
         #: The point at which the strategy is to be asked; read by the trace function at each of them.
         self.next_choice: float = inf
+        # The same, but for threads that are set aside: while there is one, all points are asked about.
+        self._due: float = inf
         # Set when the last task has ended; a lock, as Event is one of those that are made cooperative.
         self._finished = _thread.allocate_lock()
+        # Taken for good: who waits for it for some time sleeps in earnest.
+        self._pause = _thread.allocate_lock()
+        self._pause.acquire()
         self._jumped = 0.0
         self._ticked = 0
         self._turn_began = 0
@@ -168,11 +176,12 @@ class Scheduler:
                 return True
             running = self._running
             ident = None if running is None else self.ident_of(running)
-            if (
-                running is not None
-                and ident is not None
-                and watch.is_blocked(ident, running.native, self.now)
-            ):
+            if running is None or ident is None:
+                continue
+            if running.helper and self.can_set_aside(running):
+                if watch.is_blocked(ident, running.native, self.now, LOOKS_AT_HELPER):
+                    self.set_aside(running)
+            elif watch.is_blocked(ident, running.native, self.now):
                 others = {
                     f"thread {each.shown}": self.ident_of(each) for each in self.tasks if each is not running
                 }
@@ -210,12 +219,17 @@ class Scheduler:
         """Let the strategy have its say from now on."""
         self.free = False
         self._turn_began = self.now
-        self.next_choice = self._strategy.next_choice(self.now)
+        self._ask_at(self._strategy.next_choice(self.now))
 
     def hold(self) -> None:
         """Have tasks change only where they must."""
         self.free = True
-        self.next_choice = inf
+        self._ask_at(inf)
+
+    def _ask_at(self, point: float) -> None:
+        """Have the strategy asked at a point, and threads that come back from being set aside at any."""
+        self._due = point
+        self.next_choice = -1 if any(each.aside for each in self.tasks) else point
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -229,6 +243,7 @@ class Scheduler:
     def adopt(self, name: str) -> Task:
         """Make a task for a thread that is about to start, which is to call `control`."""
         task = Task(self, len(self.tasks), name)
+        task.helper = self.has_helpers
         self.tasks.append(task)
         self._note_change()
         self._strategy.started(task)
@@ -258,6 +273,8 @@ class Scheduler:
             return  # the others have been told to end
         if task.number == 0:
             self._ending = True
+            for each in self.tasks:
+                each.abandoned = each.abandoned or each.aside  # they end at their next point
         self._note_change()
         self.wake(task)
         left = self._left()
@@ -286,9 +303,13 @@ class Scheduler:
 
     def ask(self, task: Task) -> None:
         """Let the strategy give the turn to another task, at a point at which it wants to be asked."""
-        if task.abandoned:
+        if task.abandoned and not task.helper:
             raise TaskExit
-        if self._ending or self.free or self.pinned:
+        if task.abandoned:
+            self.refuse_once(task)
+        elif task.aside:
+            self.come_back(task)
+        if task.abandoned or self._ending or self.free or self.pinned or self.now < self._due:
             return
         if self.now > self._limit:
             self.fail(Problem("hang", f"no end after {self._limit:,} points\n{self.table()}"))
@@ -297,7 +318,7 @@ class Scheduler:
             if each.asleep and each.deadline is not None and each.deadline <= clock:
                 self._time_out(each)
         chosen = self._strategy.choose(task, [each for each in self.tasks if each.ready])
-        self.next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
+        self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))
         if chosen is not task:
             self._hand_over(task, chosen)
 
@@ -316,6 +337,8 @@ class Scheduler:
 
     def wait(self, task: Task, what: object, timeout: float | None) -> bool:
         """Wait until `wake` is called for something; return whether that was in time."""
+        if task.aside:
+            self.come_back(task)
         self._refuse_if_ending(task)
         if timeout is None:
             stuck = circle_of_locks(task, what)
@@ -372,16 +395,16 @@ class Scheduler:
     def _choose_other(self, task: Task) -> Task:
         """Return who is next when a task cannot go on; time passes if nobody can."""
         ready = [each for each in self.tasks if each.ready]
+        asides = int(LONGEST_ASIDE / STEP_ASIDE)
         while not ready:
-            self._pass_time(task)
+            sleepers = any(each.asleep for each in self.tasks)
+            if asides and not sleepers and any(each.aside for each in self.tasks):
+                asides -= 1
+                self._pause.acquire(timeout=STEP_ASIDE)
+            else:
+                self._pass_time(task)
             ready = [each for each in self.tasks if each.ready]
-        if self.free:
-            return ready[0]
-        self.pinned += 1  # what the strategy calls may be under test
-        chosen = self._strategy.choose(None, ready)
-        self.pinned -= 1
-        self.next_choice = min(self._strategy.next_choice(self.now), self._limit + 1)
-        return chosen
+        return self._chosen_of(ready)
 
     def _pass_time(self, task: Task) -> None:
         """Jump to the first deadline.
@@ -411,17 +434,31 @@ class Scheduler:
         task.timed_out = True
 
     def _hand_over(self, task: Task, chosen: Task, wait: bool = True) -> None:
+        self._end_turn(task)
+        self._running = chosen
+        chosen.gate.release()
+        if wait:
+            task.gate.acquire()
+            self._refuse_if_ending(task)
+
+    def _end_turn(self, task: Task) -> None:
         if not self.free:
             points, self._turn_began = self.now - self._turn_began, self.now
             could = tuple(each.number for each in self.tasks if each.ready)
             self.turns.append(Turn(task.number, points, task.ready, could))
             if self.recorder is not None:
                 self.recorder.end_turn(task)
-        self._running = chosen
-        chosen.gate.release()
-        if wait:
-            task.gate.acquire()
-            self._refuse_if_ending(task)
+
+    def _chosen_of(self, ready: Sequence[Task]) -> Task:
+        """Return who is next when the running task cannot go on."""
+        if self.free:
+            self._ask_at(inf)
+            return ready[0]
+        self.pinned += 1  # what the strategy calls may be under test
+        chosen = self._strategy.choose(None, ready)
+        self.pinned -= 1
+        self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))
+        return chosen
 
     def _refuse_if_ending(self, task: Task) -> None:
         if not self._ending:

@@ -60,6 +60,10 @@ class Task:
         On the clock of the run: seconds.
     jumps : int
         How often the clock has jumped to its deadline since a thread was last woken, started or ended.
+    helper : bool
+        Whether the code under test has started it, as no part of what is tried: it may poll for ever.
+    aside : bool
+        Whether it waits in earnest and is not to have a turn until it comes back; of helpers.
     held : list of NamedLock
         The locks that it has taken and not given back.
     in_order : list of NamedLock
@@ -77,6 +81,10 @@ class Task:
         self.asleep = False
         # Whether the run has gone on, or ended, without it, as it waits in earnest.
         self.abandoned = False
+        self.helper = False
+        self.aside = False
+        # Points that it has had as a helper.
+        self.polled = 0
         self.jumps = 0
         # Points that its last sleep was to let others have, and the point at which that ended.
         self.nap = 0

@@ -9,7 +9,7 @@ Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -45,10 +45,9 @@ class Tracer:
 
     def trace_call(self, frame: FrameType, event: str, arg: Any) -> Any:
         """Return the trace function of a frame of the code under test."""
-        if self._scheduler.free:
-            return (
-                None  # hot path: before and after the bodies nobody is asked, and half of the calls are there
-            )
+        # hot path: before and after the bodies nobody is asked, and half of the calls are there.
+        if self._scheduler.free and not TASKS[get_ident()].helper:
+            return None
         code = frame.f_code
         points = points_of(code) if self._traced(code) else None
         if not points:
@@ -66,7 +65,9 @@ class Tracer:
                     scheduler.ask(task)
             return trace
 
-        chosen: TraceFunction = trace if scheduler.at_check is None else _checking(trace, scheduler, task)
+        chosen: TraceFunction = _helping(points, scheduler, task) if task.helper else trace
+        if scheduler.at_check is not None:
+            chosen = _checking(chosen, scheduler, task)
         if scheduler.recorder is not None:
             chosen = _noting(chosen, scheduler.recorder)
         # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
@@ -86,6 +87,17 @@ class Tracer:
 
         frame.f_trace_lines = False
         return trace
+
+
+def _helping(points: Collection[int], scheduler: Scheduler, task: Task) -> TraceFunction:
+    """Return a trace function for a thread that polls: it must give its turn away even if nobody is asked."""
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "opcode" and frame.f_lasti in points:
+            scheduler.point_of_helper(task)
+        return trace
+
+    return trace
 
 
 def _checking(trace: TraceFunction, scheduler: Scheduler, task: Task) -> TraceFunction:

@@ -13,6 +13,7 @@ from latchstore.stress.workloads.action import (
     prepare,
     shares,
     store_for,
+    supported_by,
 )
 from latchstore.stress.workloads.bank import Bank
 from latchstore.stress.workloads.batches import Batches
@@ -51,6 +52,7 @@ __all__ = [
     "prepare",
     "shares",
     "store_for",
+    "supported_by",
 ]
 
 #: The workloads, by name. The first line of the docstring of each says what it does.

@@ -168,6 +168,15 @@ def store_for(workload: Workload, factory: Callable[..., AbstractStore]) -> Abst
     return factory()
 
 
+def supported_by(workload: Workload, factory: Callable[..., AbstractStore]) -> bool:
+    """Tell whether the stores that a factory makes can do what a workload asks of them."""
+    store = store_for(workload, factory)
+    try:
+        return workload.supports(store)
+    finally:
+        store.close()
+
+
 def shares(workloads: Sequence[Workload]) -> list[list[Workload]]:
     """Return the workloads by their shares of a run."""
     found: dict[str, list[Workload]] = {}

@@ -12,8 +12,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING
 
 from latchstore.stress.tasks import Task, TaskExit
+
+if TYPE_CHECKING:
+    from latchstore.stress.scheduler import Strategy
 
 #: Points after which a helper sleeps, and seconds of the clock of a run for which it does: others have about
 #: as many points meanwhile.
@@ -31,14 +36,19 @@ _IN_EARNEST = "what is not under control"
 
 
 class HelperTurns:
-    """What a scheduler does about helpers."""
+    """What a scheduler does about helpers, and how it finds who is next."""
 
     free: bool
     pinned: int
     tasks: list[Task]
+    next_choice: float
+    now: int
+    _due: float
     _ending: bool
     _jumped: float
+    _limit: int
     _running: Task | None
+    _strategy: Strategy
 
     def point_of_helper(self, task: Task) -> None:
         """Let others go on if a helper has had many points, even if nobody is asked who is next."""
@@ -85,6 +95,29 @@ class HelperTurns:
         task.gate.acquire()
         self._refuse_if_ending(task)
 
+    # -- who is next ------------------------------------------------------------------------------
+
+    def _ask_at(self, point: float) -> None:
+        """Have the strategy asked at a point, and threads that come back from being set aside at any."""
+        self._due = point
+        self.next_choice = -1 if any(each.aside for each in self.tasks) else point
+
+    def _chosen_of(self, ready: Sequence[Task]) -> Task:
+        """Return who is next when the running task cannot go on."""
+        if self.free:
+            self._ask_at(inf)
+            return ready[0]
+        self.pinned += 1  # what the strategy calls may be under test
+        chosen = self._strategy.choose(None, ready)
+        self.pinned -= 1
+        self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))
+        return chosen
+
+    def _time_out(self, task: Task) -> None:
+        task.waiting = None
+        task.deadline = None
+        task.timed_out = True
+
     # -- of the scheduler -------------------------------------------------------------------------
 
     @abstractmethod
@@ -97,13 +130,7 @@ class HelperTurns:
     def clock(self) -> float: ...
 
     @abstractmethod
-    def _chosen_of(self, ready: Sequence[Task]) -> Task: ...
-
-    @abstractmethod
     def _end_turn(self, task: Task) -> None: ...
-
-    @abstractmethod
-    def _time_out(self, task: Task) -> None: ...
 
     @abstractmethod
     def _refuse_if_ending(self, task: Task) -> None: ...

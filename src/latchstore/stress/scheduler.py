@@ -226,11 +226,6 @@ class Scheduler(HelperTurns):
         self.free = True
         self._ask_at(inf)
 
-    def _ask_at(self, point: float) -> None:
-        """Have the strategy asked at a point, and threads that come back from being set aside at any."""
-        self._due = point
-        self.next_choice = -1 if any(each.aside for each in self.tasks) else point
-
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """Have no other task come in, unless the calling one has to wait."""
@@ -428,11 +423,6 @@ class Scheduler(HelperTurns):
                 each.jumps += 1
                 self._time_out(each)
 
-    def _time_out(self, task: Task) -> None:
-        task.waiting = None
-        task.deadline = None
-        task.timed_out = True
-
     def _hand_over(self, task: Task, chosen: Task, wait: bool = True) -> None:
         self._end_turn(task)
         self._running = chosen
@@ -448,17 +438,6 @@ class Scheduler(HelperTurns):
             self.turns.append(Turn(task.number, points, task.ready, could))
             if self.recorder is not None:
                 self.recorder.end_turn(task)
-
-    def _chosen_of(self, ready: Sequence[Task]) -> Task:
-        """Return who is next when the running task cannot go on."""
-        if self.free:
-            self._ask_at(inf)
-            return ready[0]
-        self.pinned += 1  # what the strategy calls may be under test
-        chosen = self._strategy.choose(None, ready)
-        self.pinned -= 1
-        self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))
-        return chosen
 
     def _refuse_if_ending(self, task: Task) -> None:
         if not self._ending:

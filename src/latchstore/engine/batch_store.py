@@ -69,16 +69,11 @@ class BatchStore(EntryStore):
         return sum(1 for _ in self._found_keys(Request({})))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        if self._thread is not this_thread.thread:
-            self._open_batch()
-        self._write_routed(key, edit)
-
-    def _write_routed(self, key: str, edit: Edit) -> None:
-        """Add an edit of the thread that has entered the block, as `Routes.current` has found it to be."""
         # hot path: the usual answer of `_open_batch`, without its call.
         batch = self._batch
         if (
             batch is None
+            or self._thread is not this_thread.thread
             or self._task is not None
             or "asyncio" in MODULES
             or "trio" in MODULES

@@ -106,7 +106,7 @@ class TransactionalStore(DeliveredStore):
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
         engine = self._engine
         if engine.routes and (transaction := engine.routes.current()) is not None:
-            transaction._write_routed(key, edit)
+            transaction._write_one(key, edit, purpose)
             return
         dispatcher = self._dispatcher
         if self._closed or dispatcher.crowded:

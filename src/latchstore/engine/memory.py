@@ -222,14 +222,14 @@ class DictMemoryStore(TransactionalStore):
 
     # hot path: these read as rule 4 of table.py has it, first the entry and then the gate, and leave to the
     # methods of the class above what is not usual: a missing or bad key, a commit that is being applied, and
-    # a transaction of this thread. The class is named, as a function with `super()` in it takes longer to
-    # enter.
+    # a transaction of this thread. Mostly there is no detour, and no variable is assigned for it; if there is
+    # one, it is looked at again, and any look after the read will do. The class is named, as a function with
+    # `super()` in it takes longer to enter.
 
     def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
         try:
             data = self._entries[key].data
-            detour = self._table.detour
-            if detour is None or get_ident() not in detour:
+            if self._table.detour is None or get_ident() not in (self._table.detour or ()):
                 return data
         except (KeyError, TypeError):
             pass
@@ -237,10 +237,13 @@ class DictMemoryStore(TransactionalStore):
 
     def exists(self, key: str) -> bool:
         try:
-            found = key in self._entries
-            detour = self._table.detour
-            if (found or type(key) is str) and (detour is None or get_ident() not in detour):
-                return found
+            if key in self._entries:
+                if self._table.detour is None or get_ident() not in (self._table.detour or ()):
+                    return True
+            elif type(key) is str and (
+                self._table.detour is None or get_ident() not in (self._table.detour or ())
+            ):
+                return False
         except TypeError:
             pass
         return TransactionalStore.exists(self, key)
@@ -248,8 +251,7 @@ class DictMemoryStore(TransactionalStore):
     def _entry(self, key: str) -> Entry:
         try:
             entry = self._entries[key]
-            detour = self._table.detour
-            if detour is None or get_ident() not in detour:
+            if self._table.detour is None or get_ident() not in (self._table.detour or ()):
                 return entry
         except (KeyError, TypeError):
             pass

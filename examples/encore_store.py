@@ -7,20 +7,24 @@ transactions:
         --workload registers,transactions,bank,list-append,scans
 
 Encore's class says of itself that it does not support transactions. Its events do not say of which commit
-they are, so the workload "events" is not for it.
+they are, so the workload "events" is not for it. `LockedEncoreStore` has one lock around each call, and no
+transactions: what is left is the store that encore's can be for threads.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from io import BytesIO
 from typing import Any
 
 from encore.events.event_manager import EventManager as EncoreEventManager
 from encore.storage.dict_memory_store import DictMemoryStore as EncoresOwn
 
-from latchstore import AbstractStore, BaseEventManager, EventManager, Value
+from latchstore import AbstractStore, BaseEventManager, EventManager, StringValue, Value
 from latchstore.contract.ordering import OrderBy
 from latchstore.contract.requests import answer, request_of
 
@@ -70,7 +74,7 @@ class EncoreStore(AbstractStore):
     ) -> None:
         self._refuse(if_revision)
         data, metadata = value
-        self._store.set(key, (_stream(data), dict(metadata)), buffer_size)
+        self._store.set(key, (_stream(data), deepcopy(dict(metadata))), buffer_size)
 
     def set_data(
         self, key: str, data: Any, buffer_size: int = 1 << 20, *, if_revision: int | None = None
@@ -80,13 +84,13 @@ class EncoreStore(AbstractStore):
 
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         self._refuse(if_revision)
-        self._store.set_metadata(key, dict(metadata))
+        self._store.set_metadata(key, deepcopy(dict(metadata)))
 
     def update_metadata(
         self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
     ) -> None:
         self._refuse(if_revision)
-        self._store.update_metadata(key, dict(metadata))
+        self._store.update_metadata(key, deepcopy(dict(metadata)))
 
     def delete(self, key: str, *, if_revision: int | None = None) -> None:
         self._refuse(if_revision)
@@ -118,7 +122,7 @@ class _EncoreValue(Value):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        return dict(self._value.metadata)
+        return deepcopy(dict(self._value.metadata))
 
     def range(self, start: int | None = None, end: int | None = None) -> Any:
         return self._value.range(start, end)
@@ -134,3 +138,40 @@ class _EncoreValue(Value):
     @property
     def modified(self) -> float:
         return float(self._value.modified)
+
+
+class LockedEncoreStore(EncoreStore):
+    """A store of encore's with one lock around each call, and no transactions."""
+
+    def __init__(self, event_manager: BaseEventManager | None = None) -> None:
+        super().__init__(event_manager)
+        # Held by each call from its beginning to its end; encore's listeners run meanwhile.
+        self.lock = threading.RLock()
+
+    def transaction(self, notes: str = "") -> AbstractContextManager[Any]:
+        raise NotImplementedError("encore's store has no transactions")
+
+    def get(self, key: str) -> Value:
+        with self.lock:
+            value = super().get(key)
+            return StringValue(value.data.read(), value.metadata)
+
+
+def _locked(name: str) -> Any:
+    method = getattr(EncoreStore, name)
+
+    @functools.wraps(method)
+    def locked(self: LockedEncoreStore, *arguments: Any, **options: Any) -> Any:
+        with self.lock:
+            found = method(self, *arguments, **options)
+            # What encore finds one after the other is found at once; a stream is an iterator as well.
+            return iter(list(found)) if isinstance(found, Iterator) and not hasattr(found, "read") else found
+
+    return locked
+
+
+for _name in (
+    "query", "query_keys", "glob", "exists", "set", "set_data", "set_metadata", "update_metadata", "delete",
+    "get_data", "get_data_range", "get_metadata", "to_bytes", "from_bytes",
+):  # fmt: skip
+    setattr(LockedEncoreStore, _name, _locked(_name))

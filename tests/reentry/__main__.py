@@ -77,6 +77,8 @@ def _ask_one(
         words.append("--contended")
     if options.operation:
         words += ["--operation", options.operation]
+    if options.group:
+        words += ["--group", options.group]
     command = [sys.executable, "-W", "ignore", "-m", "tests.reentry.process", way, *map(str, words)]
     job: dict[str, Any] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -16,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -51,13 +51,13 @@ class Job(NamedTuple):
     turn: int
 
 
-def jobs(operations: list[str], rounds: int, seed: int) -> Iterator[Job]:
+def jobs(operations: list[str], rounds: int, seed: int, groups: Collection[str] = GROUPS) -> Iterator[Job]:
     """Yield what there is to be run: a round has each operation with each group, and a call at each place."""
     for turn in range(rounds):
         job = [
             Job(operation, group, turn)
             for operation in operations
-            for group in GROUPS
+            for group in groups
             if turn < len(GROUPS[group])
         ]
         random.Random(seed + turn).shuffle(job)
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each way is tried")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"at most; all pairs are {ROUNDS}")
     parser.add_argument("--operation", metavar="NAME", help="or a group of them")
+    parser.add_argument("--group", choices=GROUPS, metavar="NAME", help="only these calls")
     parser.add_argument("--seed", type=int, default=1, help="for the order")
     return parser
 
@@ -121,7 +122,12 @@ def main() -> None:
         sys.exit(run_one(options))
     deadline = time.monotonic() + options.seconds
     strides: dict[str, int] = {}
-    todo = jobs(names_of(options.operation), options.rounds, options.seed)
+    todo = jobs(
+        names_of(options.operation),
+        options.rounds,
+        options.seed,
+        [options.group] if options.group else GROUPS,
+    )
     with ThreadPoolExecutor(1) as other:
         for number, job in enumerate(todo):
             if number < options.begin:

@@ -24,7 +24,7 @@ from latchstore import (
 TIMEOUT = 20.0
 
 #: Examples of each call; more for a long run.
-EXAMPLES = int(os.environ.get("LATCHSTORE_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("LATCHSTORE_FUZZ_EXAMPLES", "30"))
 
 
 class HostileError(Exception):

@@ -17,7 +17,6 @@ from latchstore.engine.attempts import Attempt
 from latchstore.engine.batch import OptimisticBatch
 from latchstore.engine.inspection import table_of
 from latchstore.engine.memory import DictMemoryStore
-from latchstore.engine.metadata_index import MetadataIndex
 from latchstore.engine.table import Table
 from tests.mutants.mutant import metadata_of, mutant, replaces
 
@@ -74,34 +73,35 @@ def query_of_candidates() -> None:
         return iter([key for key in keys if terms.items() <= metadata_of(self, key).items()])
 
 
+def _forget_others(table: Table, name: str, known: Mapping[str, Any]) -> None:
+    """Take all keys out of an index but those that were known, as what they are known."""
+    if name in table.indexes:
+        for key, entry in table.entries.items():
+            if key not in known or known[key] not in (None, entry):
+                table.indexes[name].replace(key, entry, None)
+
+
 @mutant("indexes")
 def index_built_beside_commits() -> None:
     """An index is built while others commit, which it does not find."""
 
     @replaces(Table, "add_index")
     def add_index(original: Any, self: Table, name: str) -> None:
-        if name not in self.indexes:
-            index = MetadataIndex(name)
-            for key, entry in list(self.candidates({})):
-                index.replace(key, None, entry)
-            self.indexes = {**self.indexes, name: index}
+        known = None if name in self.indexes else dict(self.candidates({}))
+        original(self, name)
+        if known is not None:
+            self.exclusively("add_index", _forget_others, self, name, known)
 
 
 @mutant("indexes")
 def old_index_used_again() -> None:
     """An index that was removed and is made again finds the keys that it had."""
-    removed: dict[str, set[str]] = {}
-
-    def forget_others(table: Table, name: str, known: set[str]) -> None:
-        if name in table.indexes:
-            for key, entry in table.entries.items():
-                if key not in known:
-                    table.indexes[name].replace(key, entry, None)
+    removed: dict[str, dict[str, Any]] = {}
 
     @replaces(Table, "remove_index")
     def remove_index(original: Any, self: Table, name: str) -> None:
         if name in self.indexes:
-            removed[name] = {*list(self.entries)}
+            removed[name] = dict.fromkeys(list(self.entries))
         original(self, name)
 
     @replaces(Table, "add_index")
@@ -109,7 +109,7 @@ def old_index_used_again() -> None:
         known = None if name in self.indexes else removed.pop(name, None)
         original(self, name)
         if known is not None:
-            self.exclusively("add_index", forget_others, self, name, known)
+            self.exclusively("add_index", _forget_others, self, name, known)
 
 
 # -- mappings ---------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ import pytest
 from latchstore import Cache, LoadTimeoutError, SqliteStore
 from latchstore.cache.inspection import check, check_idle
 from tests.cache.clocks import Clock, worst_of
+from tests.cache.conftest import waits
 from tests.sqlite.cache_process import CacheProcess, Call
+from tests.sqlite.other_process import TIMEOUT
+
+__all__ = ["waits"]
 
 BOUND = 12
 
@@ -274,6 +280,7 @@ class TestLoads:
         "change",
         [
             lambda cache: cache.delete("key"),
+            lambda cache: (cache.set("key", "new"), cache.delete("key")),
             lambda cache: cache.clear(),
             lambda cache: cache.invalidate_tag("tag"),
             lambda cache: cache.delete_glob("k*"),
@@ -310,6 +317,26 @@ class TestLoads:
         cache["key"] = "new"
         other.go_on()
         assert other.result() == "new"
+        assert cache["key"] == "new"
+
+    def test_who_asks_after_a_change_of_another_process_does_not_get_what_began_before(
+        self, cache: Cache[Any], other: CacheProcess, waits: threading.Semaphore
+    ) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def load_old(key: str) -> str:
+            begun.set()
+            assert go_on.wait(TIMEOUT)
+            return "old"
+
+        with ThreadPoolExecutor() as pool:
+            old = pool.submit(cache.get_or_load, "key", load_old)
+            assert begun.wait(TIMEOUT)
+            other.run(do, "delete", "key")
+            new = pool.submit(cache.get_or_load, "key", lambda key: "new")
+            assert waits.acquire(timeout=TIMEOUT)  # it has found the other thread's load
+            go_on.set()
+            assert (old.result(TIMEOUT), new.result(TIMEOUT)) == ("old", "new")
         assert cache["key"] == "new"
 
     def test_one_process_refreshes(self, store: SqliteStore, unbounded: CacheProcess) -> None:

@@ -151,6 +151,19 @@ class TestBound:
             assert (len(cache), len(light)) == (8, 3)
             assert len(few) <= 3 < few.stats()["evictions"]["size"]
 
+    def test_many_hits_while_another_program_writes(self, path: Path, store: SqliteStore) -> None:
+        size = 3_000
+        with Cache(store, max_entries=size) as cache:
+            cache.set_many({str(number): number for number in range(size)})
+            with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+                writer.execute("BEGIN IMMEDIATE")
+                for number in range(1, size):
+                    assert cache[str(number)] == number
+                writer.execute("ROLLBACK")
+            cache["new"] = 1
+            assert "0" not in cache  # the one that was not hit
+            check(cache)
+
     @pytest.mark.parametrize("policy", ["lru", "s3-fifo"])
     def test_other_policies(self, store: SqliteStore, policy: str) -> None:
         with pytest.raises(ValueError, match="policy must be 'sieve' on a SqliteStore"):

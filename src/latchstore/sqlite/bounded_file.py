@@ -79,6 +79,8 @@ class BoundedFile(BoundedStore):
         self._put_off: dict[tuple[str, int], float] = {}
         # When uses were last noted of which the time matters.
         self._noted_at = -inf
+        # When there are more hits they are noted.
+        self._most_hits = _MANY_HITS
         self._open()
 
     def _open(self) -> None:
@@ -167,7 +169,7 @@ class BoundedFile(BoundedStore):
             bound.hits[key] = now
         elif bound.is_limited:
             bound.hits.setdefault(key, None)
-        if len(bound.hits) > _MANY_HITS or (
+        if len(bound.hits) > self._most_hits or (
             idle and now is not None and now - self._noted_at > idle * _SHARE
         ):
             self._note_hits(now)
@@ -180,9 +182,14 @@ class BoundedFile(BoundedStore):
         try:
             note(self._engine.connections, "noting hits", self._bound.note_hits, wait=False)
         except (LockTimeoutError, OSError):
-            # The next commit notes them. They tell no more than what is evicted first.
-            if len(self._bound.hits) > 4 * _MANY_HITS:
+            # The next commit notes them, or this, when there are more: not each hit is to try. They tell no
+            # more than what is evicted first.
+            self._most_hits = 2 * len(self._bound.hits)
+            if self._most_hits > 8 * _MANY_HITS:
                 self._bound.hits.clear()
+                self._most_hits = _MANY_HITS
+        else:
+            self._most_hits = _MANY_HITS
 
     @property
     def may_expire(self) -> bool:

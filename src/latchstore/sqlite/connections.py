@@ -60,9 +60,6 @@ _GRACE = 0.05
 #: What a fork is at.
 _COLLECTS, _FORKS = "collects", "forks"
 
-#: How many statements a connection has prepared.
-_STATEMENTS = 128
-
 
 class Connection(sqlite3.Connection):
     """A connection that the garbage collector closes."""
@@ -210,10 +207,8 @@ class Connections:
         """
         waited = False
         while True:
-            try:
+            with suppress(IndexError):
                 return self.idle.pop()
-            except IndexError:
-                pass
             connection = self._other(waited)
             if connection is not None:
                 return connection
@@ -248,7 +243,6 @@ class Connections:
             timeout=self._timeout,
             isolation_level=None,
             check_same_thread=False,
-            cached_statements=_STATEMENTS,
             factory=Connection,
         )
         try:
@@ -297,12 +291,9 @@ class Connections:
 
     def close_idle(self) -> None:
         """Close what nobody uses."""
-        while self.idle:
-            try:
-                connection = self.idle.pop()
-            except IndexError:
-                return
-            self._close_given(connection)
+        with suppress(IndexError):
+            while True:
+                self._close_given(self.idle.pop())
 
     def _close_given(self, connection: Connection) -> None:
         token = object()

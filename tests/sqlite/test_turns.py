@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from pathlib import Path
 
@@ -16,29 +15,31 @@ from tests.sqlite.other_process import TIMEOUT
 class TestTurns:
     def test_who_came_first_may_try(self) -> None:
         turns = Turns()
-        first, second = turns.join(), turns.join()
+        first, second = turns.join([]), turns.join([])
         first.since -= 1
         assert [turns.may_try(each) for each in (None, first, second)] == [False, True, False]
 
     def test_others_may_go_before_for_a_moment(self) -> None:
         turns = Turns()
-        first = turns.join()
+        first = turns.join([])
         first.since += 1_000
         assert turns.may_try(None)
 
-    def test_a_turn_that_nobody_holds_keeps_nobody_waiting(self) -> None:
+    def test_a_turn_that_is_over_keeps_nobody_waiting(self) -> None:
+        """Though somebody holds it: a traceback that is kept, say."""
         turns = Turns()
-        first, second = turns.join(), turns.join()
-        del first
-        gc.collect()
+        left: list[None] = []
+        first, second = turns.join(left), turns.join([])
+        first.since -= 1
+        assert not turns.may_try(second)
+        left.clear()
+        assert first.is_over
         assert turns.may_try(second)
         turns.ring()
         assert second.sleep(TIMEOUT) > 0
-        del second
-        assert turns.may_try(None)
 
     def test_sleeping(self) -> None:
-        turn = Turns().join()
+        turn = Turns().join([])
         assert turn.sleep(0.0) == 0
         assert turn.sleep(-1) == -1
 

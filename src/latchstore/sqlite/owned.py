@@ -84,7 +84,7 @@ class OwnedEngine(ReadingEngine):
     def _wait_for_turn(self, claim: Claim, timeout: float) -> float:
         """Wait until nobody writes in this process; return the seconds that are left."""
         left, owner, turns = timeout, self.owner, self._turns
-        turn = None
+        turn, stay = None, list[None]()
         try:
             while True:
                 if self.abandoned:
@@ -93,7 +93,7 @@ class OwnedEngine(ReadingEngine):
                 if turns.may_try(turn) and owner.claims.setdefault(OWNER, claim) is claim:
                     return left
                 if turn is None:
-                    turn = turns.join()
+                    turn = turns.join(stay)
                 elif owner.is_to_be_waited_for(claim.purpose, left, timeout) or not turns.may_try(turn):
                     if left == 0:
                         raise LockTimeoutError(
@@ -101,7 +101,7 @@ class OwnedEngine(ReadingEngine):
                         )
                     left = turn.sleep(left)
         finally:
-            turn = None  # whatever keeps this frame does not keep the turn
+            stay.clear()
 
     def end_abandoned(self) -> None:
         """End blocks that were freed without an end."""

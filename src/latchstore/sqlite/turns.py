@@ -4,13 +4,13 @@ A commit takes SQLite so long that whoever has made one is back before a thread 
 without an order, one of them would write and all others wait. Who has waited for a moment is let in first;
 until then others may go before, as it costs much to have another thread write each time.
 
-Thread safety: a turn is referred to weakly, and lasts as long as its thread waits. So whatever strikes a
-thread, it keeps nobody from writing. `_turns` is changed by single operations.
+Thread safety: a turn lasts until its thread clears a list, by one call in C where it leaves. So whatever
+strikes a thread, it keeps nobody from writing; a weak reference would not do, as the traceback of what has
+struck it may be kept. `_turns` is changed by single operations.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 
 from latchstore.delivery.waiting import LOOK_AGAIN, Bell, clock
@@ -22,6 +22,11 @@ _PATIENCE = 0.002
 class Turn:
     """A thread's place among those that wait.
 
+    Parameters
+    ----------
+    stay : list
+        Its thread clears it when it waits no more.
+
     Attributes
     ----------
     bell : Bell
@@ -30,11 +35,17 @@ class Turn:
         When it came, in seconds of `clock`.
     """
 
-    __slots__ = ("__weakref__", "bell", "since")
+    __slots__ = ("_stay", "bell", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, stay: list[None]) -> None:
+        self._stay = stay
         self.bell: Bell = Bell()
         self.since: float = clock()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its thread waits no more."""
+        return not self._stay
 
     def sleep(self, left: float) -> float:
         """Sleep until it may try, or for a moment; return what is left of the time, negative for ever."""
@@ -51,12 +62,13 @@ class Turns:
     __slots__ = ("_turns",)
 
     def __init__(self) -> None:
-        self._turns: deque[weakref.ref[Turn]] = deque()
+        self._turns: deque[Turn] = deque()
 
-    def join(self) -> Turn:
-        """Return a place at the end."""
-        turn = Turn()
-        self._turns.append(weakref.ref(turn))
+    def join(self, stay: list[None]) -> Turn:
+        """Return a place at the end, which lasts until the list is cleared."""
+        turn = Turn(stay)
+        stay.append(None)
+        self._turns.append(turn)
         return turn
 
     def may_try(self, turn: Turn | None) -> bool:
@@ -77,11 +89,10 @@ class Turns:
         turns = self._turns
         while turns:
             try:
-                reference = turns[0]
-                turn = reference()
-                if turn is not None:
+                turn = turns[0]
+                if not turn.is_over:
                     return turn
-                turns.remove(reference)
+                turns.remove(turn)
             except (IndexError, ValueError):
                 continue  # another thread was quicker
         return None

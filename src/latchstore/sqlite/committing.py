@@ -71,7 +71,7 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         if new is not None:
             changes.append((key, old, new))
             metadata = encode_metadata(key, new) if new else "{}"
-            row: Row = (new.content, metadata, new.created, new.modified, revision)
+            row = (new.content, metadata, new.created, new.modified, revision)
         elif old is not None:
             changes.append(deletion(key, old, cause_of_edit(edit)))
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latchstore import EventManager, SqliteStore, StoreFormatError
+from latchstore import DictMemoryStore, EventManager, SqliteStore, StoreFormatError
 from tests.sqlite.other_process import OtherProcess
 
 
@@ -134,3 +134,20 @@ class TestKilledWriters:
                 assert [getattr(change, "revision", None) for change in found[::2]] == [
                     number + 1 for number in range(first)
                 ]
+
+
+def test_a_file_that_is_open_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    memory = DictMemoryStore(EventManager())
+    memory.set("other", (b"", {}))
+    with SqliteStore(path, EventManager()) as store:
+        store.set("key", (b"value", {}))
+        with pytest.raises(OSError, match="is open as a SqliteStore") as caught:
+            memory.save(path)
+        assert caught.value.filename == str(path)
+        assert store.to_bytes("key") == b"value"
+    with SqliteStore(path, EventManager()) as store:
+        assert list(store.query_keys()) == ["key"]
+    memory.save(path)
+    with SqliteStore(path, EventManager()) as store:
+        assert list(store.query_keys()) == ["other"]

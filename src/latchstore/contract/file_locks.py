@@ -41,6 +41,10 @@ _PAUSE = 0.05
 
 _HEADER = 100
 
+#: Where the header of a database tells how it is written, and what it has there in WAL mode.
+_WRITE_VERSION = 18
+_WAL = b"\2"
+
 
 class OpenFile(FileIO):
     """A file that is closed when nobody holds it any more, should `release` have been broken off."""
@@ -96,6 +100,24 @@ def read_database(path: str, check_header: Callable[[bytes, int], None]) -> byte
             release(file)
         time.sleep(_PAUSE)
     raise OSError(errno.EBUSY, "is being changed by another program", path)
+
+
+def check_unshared(path: str) -> None:
+    """Raise OSError if a file is open as a SQLite database in WAL mode: to replace it would lose commits.
+
+    Those who have it open would go on with the old file, and what they have committed and not yet copied from
+    the log into it would be gone with the log.
+    """
+    if not os.path.isfile(path):
+        return
+    file = _open(path)
+    try:
+        if file.read(_HEADER)[_WRITE_VERSION : _WRITE_VERSION + 1] == _WAL and _is_locked(file):
+            raise OSError(
+                errno.EBUSY, "is open as a SqliteStore, or by another program: close it first", path
+            )
+    finally:
+        release(file)
 
 
 def release(file: OpenFile) -> None:

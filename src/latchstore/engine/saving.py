@@ -34,6 +34,7 @@ from typing import Any
 
 from latchstore.contract.arguments import describe
 from latchstore.contract.encoding import encode_metadata
+from latchstore.contract.file_locks import check_unshared
 from latchstore.contract.files import Unfinished, replace_file, write_all
 from latchstore.contract.values import Entry
 
@@ -94,6 +95,7 @@ def write_file(
     OSError
         If the system does not let the file be written.
     """
+    check_unshared(path)
     replace_file(path, partial(_write, items=items, revision=revision, clock=clock))
 
 

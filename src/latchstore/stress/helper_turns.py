@@ -102,6 +102,19 @@ class HelperTurns:
         self._due = point
         self.next_choice = -1 if any(each.aside for each in self.tasks) else point
 
+    def begin_operation(self, task: Task, name: str) -> None:
+        """Tell the strategy of an operation, that may want another end of the turn."""
+        self._end_turn_at(self._strategy.operation_began(task, name, self.now))
+
+    def end_operation(self, task: Task) -> None:
+        """Tell the strategy of the end of an operation, which is a point: the next one has not begun yet."""
+        self._end_turn_at(self._strategy.operation_ended(task, self.now))
+        self.point(task)
+
+    def _end_turn_at(self, end: float | None) -> None:
+        if end is not None and not self.free:
+            self._ask_at(min(end, self._limit + 1))
+
     def _chosen_of(self, ready: Sequence[Task]) -> Task:
         """Return who is next when the running task cannot go on."""
         if self.free:

@@ -317,19 +317,6 @@ class Scheduler(HelperTurns):
         if chosen is not task:
             self._hand_over(task, chosen)
 
-    def begin_operation(self, task: Task, name: str) -> None:
-        """Tell the strategy of an operation, that may want another end of the turn."""
-        self._end_turn_at(self._strategy.operation_began(task, name, self.now))
-
-    def end_operation(self, task: Task) -> None:
-        """Tell the strategy of the end of an operation, which is a point: the next one has not begun yet."""
-        self._end_turn_at(self._strategy.operation_ended(task, self.now))
-        self.point(task)
-
-    def _end_turn_at(self, end: float | None) -> None:
-        if end is not None and not self.free:
-            self.next_choice = min(end, self._limit + 1)
-
     def wait(self, task: Task, what: object, timeout: float | None) -> bool:
         """Wait until `wake` is called for something; return whether that was in time."""
         if task.aside:

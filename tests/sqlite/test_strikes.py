@@ -138,3 +138,21 @@ def test_a_call_that_is_struck(stores: Stores, call: Callable[[SqliteStore, int]
         place += STRIDE
     assert struck > 10
     stores.check()
+
+
+def test_a_call_that_fails_and_is_struck(stores: Stores) -> None:
+    """What has struck it is kept, with its traceback, whose frames have what the call held."""
+    place, kept = 1, []
+    while True:
+        striker = Striker(place, Struck)
+        try:
+            with striker:
+                stores.store.delete("missing")
+        except (Struck, KeyError) as error:
+            kept.append(error)
+        stores.write_elsewhere()
+        if striker.place is None:
+            break
+        place += 1
+    assert len(kept) > 20
+    stores.check()

@@ -317,13 +317,18 @@ class GuardedEngine(Engine):
 
     def alone(self, purpose: str, timeout: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function of ours while nobody commits; readers go on."""
-        block = _Block()
-        claim = Claim(block, self.abandoned, purpose)
+        blocks = [_Block()]
+        claim = Claim(blocks[0], self.abandoned, purpose)
         try:
-            self.become_owner(claim, timeout)
-            return function(*arguments)
+            try:
+                self.become_owner(claim, timeout)
+                return function(*arguments)
+            finally:
+                self.end(claim)
         finally:
-            self.end(claim)
+            # If the call of `end` was struck, whoever writes next ends the block, which nobody holds: the
+            # traceback of what has struck it may be kept.
+            blocks.clear()
 
     def reopen(self) -> None:
         self._is_closed = False

@@ -110,16 +110,31 @@ class SqliteEngine(OwnedEngine):
         check: Callable[[], None] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        block = None
-        transaction = claim
-        if claim is None:
-            block = Block()
-            claim = Claim(block, self.abandoned, purpose)
+        if claim is not None:
+            return self._commit_of(claim, claim, edits, check, timeout)
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, purpose)
+        try:
+            try:
+                return self._commit_of(claim, None, edits, check, timeout)
+            finally:
+                self.end(claim)
+        finally:
+            blocks.clear()
+
+    def _commit_of(
+        self,
+        claim: Claim,
+        transaction: Claim | None,
+        edits: Collection[tuple[str, Edit]],
+        check: Callable[[], None] | None,
+        timeout: float | None,
+    ) -> bool:
         try:
             if self.owner.claims.get(OWNER) is not claim:
                 self.become_owner(claim, timeout)
                 if self.is_closed:
-                    self.publisher.refuse(purpose)
+                    self.publisher.refuse(claim.purpose)
             if check is not None:
                 check()
             if edits:
@@ -128,9 +143,6 @@ class SqliteEngine(OwnedEngine):
         except BaseException:
             self.resolve(claim)
             raise
-        finally:
-            if block is not None:
-                self.end(claim)
 
     def _commit(self, edits: Collection[tuple[str, Edit]], claim: Claim, transaction: Claim | None) -> bool:
         connection = take(self.connections, claim.purpose)
@@ -243,12 +255,15 @@ class SqliteEngine(OwnedEngine):
 
     def close(self, timeout: float | None) -> None:
         self.is_closed = True
-        block = Block()
-        claim = Claim(block, self.abandoned, "close")
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, "close")
         try:
-            self.become_owner(claim, -1 if timeout is None else timeout, of_all=False)
+            try:
+                self.become_owner(claim, -1 if timeout is None else timeout, of_all=False)
+            finally:
+                self.end(claim)
         finally:
-            self.end(claim)
+            blocks.clear()
 
     def reopen(self) -> None:
         self.is_closed = False

@@ -30,7 +30,10 @@ from latchstore.sqlite.writer_lock import Hold, WriterLock
 
 
 class Block:
-    """Held by the call of a method that writes.
+    """Held by the call of a method that writes, in a list, which that clears by one call in C when it leaves.
+
+    So it is freed even if an exception has struck the call of `end` and its traceback is kept: whoever writes
+    next ends it.
 
     Attributes
     ----------
@@ -39,6 +42,11 @@ class Block:
     """
 
     __slots__ = ("__weakref__", "hold")
+
+
+def block_of(claim: Claim) -> Any:
+    """Return the block of a claim, if somebody holds it."""
+    return claim.route and claim.route()
 
 
 class OwnedEngine(ReadingEngine):
@@ -76,10 +84,9 @@ class OwnedEngine(ReadingEngine):
         if self.publication.journal is not None:
             self.resolve()
         if of_all:
-            # The block has the lock, and nothing else: a block that is freed without an end has it no more,
-            # whether or not anybody calls this engine again.
-            block: Any = claim.route and claim.route()
-            block.hold = self.writer.acquire(claim.purpose, left)
+            # The block has the lock, and nothing else, no local variable either: a block that is freed without
+            # an end has it no more, whether or not anybody calls this engine again.
+            block_of(claim).hold = self.writer.acquire(claim.purpose, left)
 
     def _wait_for_turn(self, claim: Claim, timeout: float) -> float:
         """Wait until nobody writes in this process; return the seconds that are left."""
@@ -133,10 +140,13 @@ class OwnedEngine(ReadingEngine):
     def _take_away(self, claim: Claim) -> None:
         claims = self.owner.claims
         if claims.get(OWNER) is claim:
-            block: Any = claim.route and claim.route()
-            hold: Hold | None = getattr(block, "hold", None)
+            # No variable has the block: the traceback of what strikes here may be kept.
+            hold: Hold | None = getattr(block_of(claim), "hold", None)
             if hold is not None:
-                hold.release()
+                try:
+                    hold.release()
+                finally:
+                    hold.drop()
             claims.pop(OWNER, None)
         claim.ended = True
         claim.route = None
@@ -185,8 +195,8 @@ class OwnedEngine(ReadingEngine):
 
     def alone(self, purpose: str, function: Callable[[sqlite3.Connection], object]) -> None:
         """Call a function of ours in a transaction of SQLite's that is no commit of the store's."""
-        block = Block()
-        claim = Claim(block, self.abandoned, purpose)
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, purpose)
 
         def call(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
@@ -194,10 +204,13 @@ class OwnedEngine(ReadingEngine):
             connection.execute("COMMIT")
 
         try:
-            self.become_owner(claim, None)
-            run(self.connections, purpose, call)
+            try:
+                self.become_owner(claim, None)
+                run(self.connections, purpose, call)
+            finally:
+                self.end(claim)
         finally:
-            self.end(claim)
+            blocks.clear()
 
 
 def _has_made(decided: Decided, connection: sqlite3.Connection) -> bool:

@@ -286,7 +286,9 @@ def test_an_engine_that_does_not_call_check_is_found(
     copy_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sys.modules["copy_store"].CopyEngine
-    commit = engine._commit
-    monkeypatch.setattr(engine, "_commit", lambda self, edits, claim, check: commit(self, edits, claim, None))
+    commit = engine._decide_and_apply
+    monkeypatch.setattr(
+        engine, "_decide_and_apply", lambda self, edits, claim, check: commit(self, edits, claim, None)
+    )
     with pytest.raises(StressError):
         linearizable_store(copy_store, schedule="native", workloads=["optimistic"], operations=20_000)

@@ -17,7 +17,7 @@ from latchstore.contract.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.delivery.event_manager import EventManager
+from latchstore.delivery.event_manager import EventManager, call_when_connected
 from latchstore.delivery.registry import Table
 from tests.event_manager.listeners import Calls, OtherEvent, Owner, connection_of, connections_of
 
@@ -358,7 +358,7 @@ class TestWhenConnected:
         found: list[tuple[bool, bool]] = []
         follower = Follower()
         for _ in range(2):
-            manager.when_connected(follower.follow)
+            call_when_connected(manager, follower.follow)
         manager.connect(StoreSetEvent, print)
         assert found == [(True, True)]
         manager.disable(StoreEvent)
@@ -374,8 +374,8 @@ class TestWhenConnected:
 
         found: list[Follower] = []
         gone, kept = Follower(), Follower()
-        manager.when_connected(gone.follow)
-        manager.when_connected(kept.follow)
+        call_when_connected(manager, gone.follow)
+        call_when_connected(manager, kept.follow)
         watcher = weakref.ref(gone)
         del gone
         gc.collect()

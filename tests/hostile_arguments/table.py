@@ -384,7 +384,8 @@ CACHE_CALLS: dict[str, dict[str, Kind]] = {
         "name": none_or((good("'name'", "name"), bad("7", 7), bad("a list", []))),
         "negative_ttl": period,
         "timeout": timeout,
-        "keep": keep,
+        # What raises does so when the function is called.
+        "keep": Kind(tuple(each for each in keep.offers if each.name != "one that raises")),
         "stale_on_error": period,
         **OPTIONS,
         "tags": Kind((*tags.offers, good("one", lambda *arguments: ["tag"]))),
@@ -420,7 +421,7 @@ CACHE_CONSTRUCTOR: dict[str, tuple[Offer, ...]] = {
     "clock": (
         good("one", lambda: 7),
         Offer("one that raises", lambda store: fail, False),
-        bad("None", None),
+        good("None", None),
         bad("7", 7),
         bad("one that returns None", lambda: None),
         bad("one that returns text", lambda: "now"),

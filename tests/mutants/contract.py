@@ -35,7 +35,7 @@ def uncommitted_keys_counted() -> None:
             batch: Any = route.batch
             if batch is not None:
                 # Copied by one call, as the thread of the block goes on.
-                added.update(key for key in list(batch._edits) if batch.current(key) is not None)
+                added.update(key for key, _ in list(batch.edits()) if batch.current(key) is not None)
         return len(added.union(list(table.entries)))
 
 

@@ -106,15 +106,17 @@ class Measures:
     left: list[int] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
+    # Of other stores of the process, which may be kept.
+    _before: frozenset[threading.Thread] = field(default_factory=lambda: frozenset(threading.enumerate()))
 
     def take(self, scene: Scene) -> None:
         """Measure, and compare with the first rests."""
         gc.collect()
-        own = [dispatcher_of(store).thread for store in scene.stores]
+        others = [dispatcher_of(store).thread for store in scene.stores] + [*self._before]
         deadline = time.monotonic() + TIMEOUT
         for thread in threading.enumerate():
             # Of stores that are gone: they end by themselves, soon.
-            if thread.name == "latchstore-events" and thread not in own and thread.is_alive():
+            if thread.name == "latchstore-events" and thread not in others and thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
                 scene.expect(not thread.is_alive(), "a thread runs whose store is gone")
         gc.collect()

@@ -234,10 +234,9 @@ def decode_metadata(text: object, key: str = "", *, tags: bool = True) -> Entry:
             items, plain = _tagged(items, DEPTH + 1), False
             if not all(type(name) is str for name in items):
                 raise TypeError("a name is no text")
-        else:
-            for name, value in items.items():
-                if type(value) not in _EXACT:
-                    items[name], plain = _value(value, tags, DEPTH), False
+        elif not _EXACT.issuperset(map(type, items.values())):
+            plain = False
+            _decode_values(items, tags)
     except RecursionError:
         if str(text).count("[") + str(text).count("{") <= _BRACKETS * DEPTH:
             raise  # the fault of the caller's stack
@@ -245,6 +244,12 @@ def decode_metadata(text: object, key: str = "", *, tags: bool = True) -> Entry:
     except _DAMAGE as error:
         raise StoreFormatError(f"the metadata of {key!r} cannot be: {error}") from error
     return Entry(items) if plain or all(map(is_immutable, items.values())) else NestedEntry(items)
+
+
+def _decode_values(items: dict[str, Any], tags: bool) -> None:
+    for name, value in items.items():
+        if type(value) not in _EXACT:
+            items[name] = _value(value, tags, DEPTH)
 
 
 #: What is raised by constructors that are given what they have not written.

@@ -41,9 +41,8 @@ _PAUSE = 0.05
 
 _HEADER = 100
 
-#: Where the header of a database tells how it is written, and what it has there in WAL mode.
-_WRITE_VERSION = 18
-_WAL = b"\2"
+#: How the name of the file ends that lies beside that of a `SqliteStore`, and is the lock of its writer.
+WRITER_LOCK = "-writer"
 
 
 class OpenFile(FileIO):
@@ -102,17 +101,22 @@ def read_database(path: str, check_header: Callable[[bytes, int], None]) -> byte
     raise OSError(errno.EBUSY, "is being changed by another program", path)
 
 
+def is_shared(path: str) -> bool:
+    """Tell whether a file is, or was, that of a `SqliteStore`, which any number of processes may have open."""
+    return os.path.lexists(os.path.realpath(path) + WRITER_LOCK)
+
+
 def check_unshared(path: str) -> None:
-    """Raise OSError if a file is open as a SQLite database in WAL mode: to replace it would lose commits.
+    """Raise OSError if a file is open as a `SqliteStore`: to replace it would lose commits.
 
     Those who have it open would go on with the old file, and what they have committed and not yet copied from
     the log into it would be gone with the log.
     """
-    if not os.path.isfile(path):
+    if not (os.path.isfile(path) and is_shared(path)):
         return
     file = _open(path)
     try:
-        if file.read(_HEADER)[_WRITE_VERSION : _WRITE_VERSION + 1] == _WAL and _is_locked(file):
+        if _is_locked(file):
             raise OSError(
                 errno.EBUSY, "is open as a SqliteStore, or by another program: close it first", path
             )

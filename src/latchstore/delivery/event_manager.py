@@ -68,7 +68,7 @@ class EventManager(BaseEventManager):
         # Weak references that have died since the table was built; the collector appends to it.
         self._dead: deque[Any] = deque()
         self._trace: Trace | None = None
-        # What `when_connected` was given: functions, by weak references to what they are called with. Changed
+        # What `call_when_connected` was given: functions, by weak references to what they are called with. Changed
         # by single operations; a reference that dies takes itself out, by one call in C.
         self._followers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
 
@@ -91,15 +91,6 @@ class EventManager(BaseEventManager):
         exact_priority = operator.index(priority)
         self._change(lambda table: table.with_connection(cls, connection, exact_priority))
         self._call_followers()
-
-    def when_connected(self, method: Callable[[], object]) -> None:
-        """Have a bound method called after each `connect` and `enable`, as somebody may listen from then on.
-
-        Its object is held weakly, and has one such method at the most. It raises nothing, and may be called
-        by any thread, from finalizers and signal handlers as well.
-        """
-        assert isinstance(method, MethodType)
-        self._followers[weakref.ref(method.__self__, self._followers.pop)] = method.__func__
 
     def _call_followers(self) -> None:
         for receiver, function in list(self._followers.items()):
@@ -287,3 +278,14 @@ def _move(source: deque[Any], target: list[Receiver]) -> None:
 _EMIT: Callable[..., Any] = EventManager.emit
 
 set_default_class(EventManager)
+
+
+def call_when_connected(manager: EventManager, method: Callable[[], object]) -> None:
+    """Have a bound method called after each `connect` and `enable`, as somebody may listen from then on.
+
+    Its object is held weakly, and has one such method at the most. It raises nothing, and may be called by any
+    thread, from finalizers and signal handlers as well.
+    """
+    assert isinstance(method, MethodType)
+    followers = manager._followers
+    followers[weakref.ref(method.__self__, followers.pop)] = method.__func__

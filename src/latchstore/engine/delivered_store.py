@@ -24,7 +24,7 @@ from latchstore.contract.events import BaseEvent, StoreProgressManager
 from latchstore.contract.values import Entry
 from latchstore.delivery.commit_events import EventDelivery
 from latchstore.delivery.dispatcher import EventDispatcher, Timer
-from latchstore.delivery.event_manager import EventManager, listener_name
+from latchstore.delivery.event_manager import EventManager, call_when_connected, listener_name
 from latchstore.delivery.waiting import clock, warn_if_patched_later
 from latchstore.engine.entry_store import EntryStore, Progress
 from latchstore.engine.interface import Engine
@@ -79,7 +79,7 @@ class DeliveredStore(EntryStore):
         # The revision at which the store began.
         self._first_revision = engine.revision
         if isinstance(self.event_manager, EventManager) and type(engine).follow is not Engine.follow:
-            self.event_manager.when_connected(engine.follow)
+            call_when_connected(self.event_manager, engine.follow)
         self._connected = False
         self._closed = False
         _stores.add(self)

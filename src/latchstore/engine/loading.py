@@ -23,7 +23,7 @@ from typing import Any
 from latchstore.contract.arguments import describe
 from latchstore.contract.encoding import decode_metadata
 from latchstore.contract.errors import StoreFormatError
-from latchstore.contract.file_locks import read_database
+from latchstore.contract.file_locks import is_shared, read_database
 from latchstore.contract.files import SIDE_FILES, is_side_file
 from latchstore.contract.values import Entry, ReferenceEntry
 from latchstore.engine.database_file import DamageError, Database, Header, Row
@@ -52,7 +52,7 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
         for suffix in ("-journal", "-wal"):
             _refuse_unfinished(path, suffix, error)
         raise StoreFormatError(f"{path!r} is damaged: {error}") from error
-    if database.header.has_log:
+    if database.header.has_log and is_shared(path):
         # A store in the file is open, or its process was killed: the last commits may be in the log alone.
         _refuse_unfinished(path, "-wal")
     return contents

@@ -262,12 +262,16 @@ class BoundedFile(BoundedStore):
             return
         with self._access.transaction(purpose):
             self._access.write(edits, purpose)
-            for key, _ in edits:
-                entry = self._access.entry(key)
-                if entry is not None:
-                    metadata = encode_metadata(key, entry)
-                    for bound in bounds:
-                        bound.weigh(key, entry, metadata)
+            self._weigh(edits, bounds)
+
+    def _weigh(self, edits: Sequence[tuple[str, Edit]], bounds: Sequence[Bound]) -> None:
+        """Raise EntryTooLargeError if one of the entries that a transaction has written is too much."""
+        for key, _ in edits:
+            entry = self._access.entry(key)
+            if entry is not None:
+                metadata = encode_metadata(key, entry)
+                for bound in bounds:
+                    bound.weigh(key, entry, metadata)
 
     def sweep(self) -> int:
         if self._bound not in self._engine.bounds:
@@ -276,13 +280,19 @@ class BoundedFile(BoundedStore):
         while True:
             with self._access.transaction("sweep"):
                 found = note(self._engine.connections, "sweep", functools.partial(self._expired_now, now=now))
-                for key, cause in found:
-                    entry = self.entry(key)
-                    if entry is not None and self.is_expired(key, entry, now - stale_of(entry)):
-                        self._access.evict(key, cause)
-                        swept += 1
+                swept += self._evict_expired(found, now)
             if len(found) < _SWEPT_AT_ONCE or self.current_transaction() is not None:
                 return swept
+
+    def _evict_expired(self, found: Sequence[tuple[str, str]], now: float) -> int:
+        """Evict what has expired of what may have, each with the cause; return how many that are."""
+        evicted = 0
+        for key, cause in found:
+            entry = self.entry(key)
+            if entry is not None and self.is_expired(key, entry, now - stale_of(entry)):
+                self._access.evict(key, cause)
+                evicted += 1
+        return evicted
 
     def _expired_now(self, connection: sqlite3.Connection, now: float) -> list[tuple[str, str]]:
         self._bound.note_hits(connection)

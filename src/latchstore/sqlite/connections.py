@@ -10,9 +10,8 @@
    does not have; but what SQLite knows of them lies in memory, and a new connection of the child's would
    take them to be there: then a checkpoint of the parent's overwrites what the child reads, and the last one
    to close in the parent deletes the log under the child. So before a fork all idle connections are closed,
-   and pinned ones are held between two statements; the child closes these before it opens one of its own.
-   That is harmless: to unlock what it has no locks on does nothing, and the lock for a last checkpoint is
-   refused by the kernel.
+   and pinned ones are held between two statements; the child closes these before it opens one of its own. It
+   unlocks nothing then, as it has no locks, and the kernel refuses it the lock for a last checkpoint.
 4. For that, a fork waits until nobody uses a connection, and whoever finds none idle meanwhile waits for the
    fork. Whoever has waited for a while goes on nevertheless, as a thread with a connection may wait for it.
    The last look before a fork is at an instant, and nobody changes what it finds: who opens or closes a
@@ -380,11 +379,13 @@ class Connections:
         self._locked.pop(ident, None)
         self._forks.pop(ident, None)
         self._set_give()
-        aside = self._aside
         with suppress(IndexError):
-            while not self._forks:
-                self.give(aside.pop())
+            self._give_back_aside()
         self._waiters.ring_all()
+
+    def _give_back_aside(self) -> None:
+        while not self._forks:  # else another one begins
+            self.give(self._aside.pop())
 
     def renew_in_child(self) -> None:
         """Close the parent's connections, in a forked child; nothing happens if that was done."""

@@ -33,7 +33,7 @@ from contextlib import suppress
 from threading import get_ident
 
 from latchstore.contract.errors import LockTimeoutError
-from latchstore.contract.file_locks import OpenFile
+from latchstore.contract.file_locks import WRITER_LOCK, OpenFile
 from latchstore.delivery.waiting import this_thread
 
 #: Seconds between two looks at the lock, first and longest.
@@ -102,7 +102,7 @@ class WriterLock:
 
     def __init__(self, path: str) -> None:
         self._database = path
-        self._path = f"{path}-writer"
+        self._path = path + WRITER_LOCK
         # Open files that nobody uses.
         self._spare: list[_LockFile] = []
         # All open files, for re-entry and forks.
@@ -128,10 +128,11 @@ class WriterLock:
         """
         file = None
         try:
-            file = self._unused()
-            while not self._take(file, purpose, timeout):
-                file.close()
+            while True:
                 file = self._unused()
+                if self._take(file, purpose, timeout):
+                    break
+                file.close()
             self._write_down(file, purpose)
             return Hold([file], self._spare)
         except BaseException:

@@ -102,7 +102,7 @@ def read_database(path: str, check_header: Callable[[bytes, int], None]) -> byte
 
 
 def is_shared(path: str) -> bool:
-    """Tell whether a file is, or was, that of a `SqliteStore`, which any number of processes may have open."""
+    """Tell whether a file is, or was, that of a `SqliteStore`, which other processes may have open."""
     return os.path.lexists(os.path.realpath(path) + WRITER_LOCK)
 
 

@@ -68,8 +68,8 @@ class EventManager(BaseEventManager):
         # Weak references that have died since the table was built; the collector appends to it.
         self._dead: deque[Any] = deque()
         self._trace: Trace | None = None
-        # What `call_when_connected` was given: functions, by weak references to what they are called with. Changed
-        # by single operations; a reference that dies takes itself out, by one call in C.
+        # What `call_when_connected` was given: functions, by weak references to what they are called with.
+        # Changed by single operations; a reference that dies takes itself out, by one call in C.
         self._followers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
 
     def connect(
@@ -283,8 +283,8 @@ set_default_class(EventManager)
 def call_when_connected(manager: EventManager, method: Callable[[], object]) -> None:
     """Have a bound method called after each `connect` and `enable`, as somebody may listen from then on.
 
-    Its object is held weakly, and has one such method at the most. It raises nothing, and may be called by any
-    thread, from finalizers and signal handlers as well.
+    Its object is held weakly, and has one such method at the most. It raises nothing, and may be called by
+    any thread, from finalizers and signal handlers as well.
     """
     assert isinstance(method, MethodType)
     followers = manager._followers

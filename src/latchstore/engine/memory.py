@@ -135,8 +135,8 @@ class DictMemoryStore(TransactionalStore):
             If a cache keeps an object by reference that is no string (of valid Unicode), no int of 64 bits
             and no finite float: those are saved, and come back, all others are refused with their key.
         OSError
-            If the file cannot be written, or is open as a `SqliteStore`; its ``filename`` is the path, and the
-            old file is whole.
+            If the file cannot be written, or is open as a `SqliteStore`; its ``filename`` is the path, and
+            the old file is whole.
         """
         from latchstore.engine.saving import write_file  # here, as sqlite3 takes long to load
 

@@ -117,8 +117,8 @@ class Claim:
     ) -> None:
         self.thread: Thread = this_thread.thread
         self.ident: int = get_ident()
-        self.purpose = purpose
-        self.notes = notes
+        self.purpose: str = purpose
+        self.notes: str | None = notes
         self.since: float = 0.0
         self.revision: int | None = None
         self.start: Delivery | None = None

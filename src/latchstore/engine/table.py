@@ -340,7 +340,7 @@ class Table(IndexedEngine):
         if deliveries or (followed and self._feed.active):
             self._publisher.publish(changes, revision, claim, deliveries)
         if followed:
-            self.followed = bool(
+            self.followed: bool = bool(
                 self.bounds or self.indexes or self.heads or self.preimages.layers or self._feed.active
             )
         self.journal = None

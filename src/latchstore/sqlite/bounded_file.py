@@ -16,7 +16,7 @@ from math import inf
 from latchstore.contract.encoding import encode_metadata
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.values import Entry
-from latchstore.engine.bounded import BoundedStore, Totals
+from latchstore.engine.bounded import BoundedStore, OpenTransaction, Totals
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, number, stale_of
 from latchstore.engine.limits import Limits, Node
@@ -65,8 +65,8 @@ class BoundedFile(BoundedStore):
         self._engine = engine
         self._routes = engine.routes
         self._idle = limits.idle
-        self.clock = limits.clock
-        self.current_transaction = access.current_transaction
+        self.clock: Callable[[], float] = limits.clock
+        self.current_transaction: Callable[[], OpenTransaction | None] = access.current_transaction
         self.leases: Leases = Leases(engine.connections)
         prefix = limits.prefix.encode("utf-8", "surrogatepass")
         bound = note(

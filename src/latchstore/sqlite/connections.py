@@ -38,7 +38,7 @@ from contextlib import suppress
 from itertools import compress
 from threading import get_ident
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from latchstore.contract.errors import LockTimeoutError, SnapshotClosedError, StoreError
 from latchstore.contract.with_lock import for_with
@@ -86,7 +86,7 @@ class Pinned:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self.lock = for_with(threading.RLock())
+        self.lock: Any = for_with(threading.RLock())
         connections.add_pinned(self)
         self._held = [connections.take()]
 

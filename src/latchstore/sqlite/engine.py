@@ -89,13 +89,13 @@ class SqliteEngine(OwnedEngine):
         self.timeout = timeout
         self._history = history
         self.publisher = publisher
-        self.is_closed = False
+        self.is_closed: bool = False
         # Changed by single operations of the list.
         self.bounds: list[Bound] = []
-        self.routes = Routes()
+        self.routes: Routes = Routes()
         self.connections: Connections = Connections(path, synchronous, timeout)
         run(self.connections, OPENING, lambda connection: prepare(connection, path))
-        self.writer = WriterLock(path)
+        self.writer: WriterLock = WriterLock(path)
         self.publication: Publication = Publication(self.connections, publisher)
         self.follower: Follower = Follower(self, interval)
         self.renew_locks()

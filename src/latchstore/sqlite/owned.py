@@ -84,8 +84,8 @@ class OwnedEngine(ReadingEngine):
         if self.publication.journal is not None:
             self.resolve()
         if of_all:
-            # The block has the lock, and nothing else, no local variable either: a block that is freed without
-            # an end has it no more, whether or not anybody calls this engine again.
+            # The block has the lock, and nothing else, no local variable either: a block that is freed
+            # without an end has it no more, whether or not anybody calls this engine again.
             block_of(claim).hold = self.writer.acquire(claim.purpose, left)
 
     def _wait_for_turn(self, claim: Claim, timeout: float) -> float:

@@ -109,7 +109,7 @@ class SqliteStore(TransactionalStore):
 
         super().__init__(event_manager, max_pending_events, 0, make_engine)
         # Others may have written the file: nothing in it is unpickled unless that codec is named.
-        self.default_codec = UnnamedCodec()
+        self.default_codec: Any = UnnamedCodec()
         self._sqlite.add_indexes(wanted)
         # Somebody may have listened before the store was there.
         self._sqlite.follow()

@@ -38,7 +38,7 @@ class SqliteView(View):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._pinned = Pinned(connections)
-        self.revision = self._read(_begin)
+        self.revision: int = self._read(_begin)
 
     # -- reading ----------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class FileStores:
     def __init__(self, make: Callable[..., AbstractStore]) -> None:
         self.make = make
         # What `Scope` looks for the code under test by.
-        self.__wrapped__ = make
+        self.__wrapped__: Any = make
 
     def create(self, directory: str) -> str:
         """Return the path; the first process makes the file."""

@@ -22,8 +22,8 @@ class Sizes(TransactionalWorkload, Calls):
     blocks: ClassVar[Sequence[str]] = (*EXCLUSIVE, "transaction, rolled back")
     keys = 2
     first_keys = 0
-    in_blocks = 0.7
-    in_blocks_of = (0.0, 1.0, 1.0)  # the first thread counts
+    in_blocks: ClassVar[float] = 0.7
+    in_blocks_of: ClassVar[Sequence[float]] = (0.0, 1.0, 1.0)  # the first thread counts
     one_group = True
 
     def few_writes(self, chance: random.Random) -> Sequence[str]:

@@ -7,9 +7,9 @@ mutant's workload, so a busy machine changes nothing but the time.
 ``python -m tests.mutants.measure --default [NAME ...]`` runs the default command instead, ten seconds of all
 workloads and schedules, one process at a time, and prints in how many of twenty runs each mutant was found.
 
-A mutant is found if a checker shows that an answer was wrong, or the harness that a lock was kept, taken in
-the wrong order or waited for without end. One that raises what no store may raise has failed by itself, and
-does not count.
+A mutant is found if a checker shows that an answer was wrong, a fault that the store cannot be used after it,
+or the harness that a lock was kept, taken in the wrong order or waited for without end. One that raises what
+no store may raise has failed by itself, and does not count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from latchstore.stress.controlled import Laboratory
-from latchstore.stress.faults import FAULTS
+from latchstore.stress.faults import FAULTS, FaultError
 from latchstore.stress.search import Found, Settings, search
 from latchstore.stress.strategies import seed_of
 from latchstore.stress.workloads import WORKLOADS
@@ -56,7 +56,12 @@ def is_found(result: dict[str, Any]) -> bool:
     """Tell from what the command prints as JSON whether a mutant was found, and has not crashed by itself."""
     if result["answer"] != "invalid":
         return False
-    return all(problem["kind"] != "crash" for problem in result["problems"])
+    return all(_is_finding(problem) for problem in result["problems"])
+
+
+def _is_finding(problem: dict[str, Any]) -> bool:
+    """Tell whether a problem was found by the harness; a FaultError is what a fault has found itself."""
+    return problem["kind"] != "crash" or f": {FaultError.__name__}: " in problem["text"].partition("\n")[0]
 
 
 def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> dict[str, Any]:
@@ -69,6 +74,13 @@ def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> di
 def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
     """Run the default command; return what it prints as JSON."""
     return _run(factory, faults, seed, [])
+
+
+def find_by_processes(factory: str, workload: str, faults: str, operations: int) -> dict[str, Any]:
+    """Run rounds of two processes of two threads until one fails; return what the command prints as JSON."""
+    words = ["--processes", "2", "--threads", "2", "--length", "250", "--workload", workload]
+    words += ["--ops", str(operations)]
+    return _run(factory, faults, 0, words)
 
 
 def _run(factory: str, faults: str, seed: int, words: list[str]) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from latchstore.stress.tasks import Task, TaskExit
 if TYPE_CHECKING:
     from latchstore.stress.scheduler import Strategy
 
-#: Points after which a helper sleeps, and seconds of the clock of a run for which it does: others have about
-#: as many points meanwhile.
-_HELPER_TURN, _HELPER_SLEEP = 200, 1e-3
+#: Points without a wait after which a helper sleeps, and seconds of the clock of a run for which it does.
+#: More points than a thread needs for what it has waited for, such as to call a listener: one that slept in
+#: the middle of that would meet no writer in the middle of a commit.
+_HELPER_TURN, _HELPER_SLEEP = 2_000, 1e-3
 
 #: Looks at a helper after which it is set aside.
 LOOKS_AT_HELPER = 1
@@ -60,7 +61,7 @@ class HelperTurns:
         if not self.free:
             self.point(task)
         task.polled += 1
-        if task.polled % _HELPER_TURN == 0 and not (self.pinned or self._ending):
+        if task.polled >= _HELPER_TURN and not (self.pinned or self._ending):
             self.sleep(task, _HELPER_SLEEP)
 
     def refuse_once(self, task: Task) -> None:

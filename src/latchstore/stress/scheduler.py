@@ -327,6 +327,7 @@ class Scheduler(HelperTurns):
             if stuck:
                 task.waiting = what
                 self.fail(Problem("deadlock", f"{stuck}\n{self.table()}"))
+        task.polled = 0
         task.waiting = what
         task.deadline = None if timeout is None or timeout < 0 else self.clock() + timeout
         task.timed_out = False

@@ -83,7 +83,7 @@ class Task:
         self.abandoned = False
         self.helper = False
         self.aside = False
-        # Points that it has had as a helper.
+        # Points that it has had as a helper since it has last waited.
         self.polled = 0
         self.jumps = 0
         # Points that its last sleep was to let others have, and the point at which that ended.

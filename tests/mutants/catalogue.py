@@ -49,6 +49,15 @@ class _NoHolder(ReadWriteLock):
 def write_without_lock() -> dict[str, Any]:
     """A commit does not take the table lock."""
 
+    @replaces(Table, "finish")
+    def finish(original: Any, self: Table) -> None:
+        try:
+            original(self)
+        except (AssertionError, TypeError):
+            # Another thread has finished the only journal: that a commit is lost is for a checker to find.
+            if self.journal is not None:
+                raise
+
     class Unlocked(_NoHolder):
         def __init__(self) -> None:
             super().__init__()

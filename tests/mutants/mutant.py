@@ -98,7 +98,7 @@ def replaces(cls: Any, name: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def put_off(cls: type, name: str) -> None:
-    """Have a method of what observes commits called after the section of the commit, and not in it."""
+    """Have a method of what observes commits called after the section of the commit, in another one."""
     waiting = threading.local()
 
     @replaces(cls, name)
@@ -116,7 +116,8 @@ def put_off(cls: type, name: str) -> None:
         finally:
             calls, waiting.calls = waiting.calls, None
             for call, arguments in calls:
-                call(*arguments)
+                # In a section, as what it calls may not be called by two threads at a time.
+                self.exclusively("commit", call, *arguments)
 
 
 def metadata_of(store: DictMemoryStore, key: str) -> dict[str, Any]:

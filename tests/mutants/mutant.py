@@ -97,8 +97,8 @@ def replaces(cls: Any, name: str) -> Callable[[Callable[..., Any]], Callable[...
     return patch
 
 
-def put_off(cls: type, name: str) -> None:
-    """Have a method of what observes commits called after the section of the commit, in another one."""
+def put_off(cls: type, name: str, in_section: bool = False) -> None:
+    """Have a method of what observes commits called after the section of the commit, or in another one."""
     waiting = threading.local()
 
     @replaces(cls, name)
@@ -116,8 +116,10 @@ def put_off(cls: type, name: str) -> None:
         finally:
             calls, waiting.calls = waiting.calls, None
             for call, arguments in calls:
-                # In a section, as what it calls may not be called by two threads at a time.
-                self.exclusively("commit", call, *arguments)
+                if in_section:
+                    self.exclusively("commit", call, *arguments)
+                else:
+                    call(*arguments)
 
 
 def metadata_of(store: DictMemoryStore, key: str) -> dict[str, Any]:

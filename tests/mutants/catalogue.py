@@ -391,7 +391,9 @@ def index_updated_late() -> dict[str, Any]:
         # A key that the index still has and that is gone is passed over: that is no failure by itself.
         known = table.indexes["scans"].candidates(value)
         entries = table.entries
-        return [(key, entries[key]) for key in (entries if known is None else known) if key in entries]
+        # Copied by one call, as the index is changed meanwhile.
+        keys = list(entries if known is None else known)
+        return [(key, entries[key]) for key in keys if key in entries]
 
     @replaces(Table, "candidates")
     def candidates(original: Any, self: Table, terms: Mapping[str, Any]) -> Any:

@@ -108,15 +108,17 @@ class SQLiteJobs:
 
 
 class PersistJobs:
-    """persist-queue's queue with acknowledgements, in a folder in memory."""
+    """persist-queue's queue with acknowledgements, in a folder: one in memory if none is named."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         from persistqueue import SQLiteAckQueue
         from persistqueue.exceptions import Empty
 
-        memory = Path("/dev/shm")
-        self._folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
-        self._queue: Any = SQLiteAckQueue(self._folder.name, multithreading=True, auto_commit=True)
+        if path is None:
+            memory = Path("/dev/shm")
+            self._folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+            path = Path(self._folder.name)
+        self._queue: Any = SQLiteAckQueue(str(path), multithreading=True, auto_commit=True)
         self._empty = Empty
 
     def put_all(self, count: int) -> None:

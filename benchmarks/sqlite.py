@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Answer, Figure, Ratio, Subject, Timing, interleaved, markdown, ratio_table
+from benchmarks.queues import PersistJobs
 from latchstore import EventManager, SqliteStore, StoreKeyEvent, WorkQueue
 
 KEYS = [f"key/{number}" for number in range(1_000)]
@@ -292,29 +293,6 @@ class OurJobs:
             return False
         _ = job.payload
         job.ack()
-        return True
-
-
-class PersistJobs:
-    """persist-queue's queue with acknowledgements."""
-
-    def __init__(self, path: Path) -> None:
-        from persistqueue import SQLiteAckQueue
-        from persistqueue.exceptions import Empty
-
-        self._queue: Any = SQLiteAckQueue(str(path), multithreading=True, auto_commit=True)
-        self._empty = Empty
-
-    def put_all(self, count: int) -> None:
-        for number in range(count):
-            self._queue.put(number)
-
-    def work(self) -> bool:
-        try:
-            job = self._queue.get(block=False)
-        except self._empty:
-            return False
-        self._queue.ack(job)
         return True
 
 

@@ -29,6 +29,20 @@ from tests.contract.stores import TIMEOUT, StoreContract
 SHORT = 0.02
 
 
+def read_all(watch: Watch) -> list[Any]:
+    """Return what is there now, in short: revision and key, or the revisions that were lost."""
+    short: list[Any] = []
+    while True:
+        try:
+            change = watch.get(0)
+        except (WaitTimeoutError, WatchClosedError):
+            return short
+        if isinstance(change, EventsLost):
+            short.append(("lost", change.first_revision, change.last_revision))
+        else:
+            short.append((change.revision, change.key))
+
+
 class WatchStoreContract(StoreContract):
     """What the contracts of watches share; the store has the last 100 commits at least."""
 
@@ -40,16 +54,7 @@ class WatchStoreContract(StoreContract):
     def read(self, store: TransactionalStore, watch: Watch) -> list[Any]:
         """Return what was committed and not read, in short: revision and key, or the revisions of a gap."""
         store.flush()  # after which all is published, by whatever thread or process it was committed
-        short: list[Any] = []
-        while True:
-            try:
-                change = watch.get(0)
-            except (WaitTimeoutError, WatchClosedError):
-                return short
-            if isinstance(change, EventsLost):
-                short.append(("lost", change.first_revision, change.last_revision))
-            else:
-                short.append((change.revision, change.key))
+        return read_all(watch)
 
 
 class WatchContract(WatchStoreContract):

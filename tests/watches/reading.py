@@ -6,10 +6,11 @@ import sys
 from types import FrameType
 from typing import Any, Self, TypeVar, TypeVarTuple
 
-from latchstore import DictMemoryStore, EventManager, EventsLost, WaitTimeoutError, Watch, WatchClosedError
+from latchstore import DictMemoryStore, EventManager
 from latchstore.contract.values import Entry
 from latchstore.contract.with_lock import WithLock
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Interest
+from tests.contract.watches import read_all as read_all
 
 TIMEOUT = 30.0
 
@@ -22,20 +23,6 @@ SHORT = 0.02
 
 def new_store(**options: Any) -> DictMemoryStore:
     return DictMemoryStore(EventManager(), **options)
-
-
-def read_all(watch: Watch) -> list[Any]:
-    """Return what is there now, in short: revision and key, or the revisions that were lost."""
-    short: list[Any] = []
-    while True:
-        try:
-            change = watch.get(0)
-        except (WaitTimeoutError, WatchClosedError):
-            return short
-        if isinstance(change, EventsLost):
-            short.append(("lost", change.first_revision, change.last_revision))
-        else:
-            short.append((change.revision, change.key))
 
 
 def new_buffer(limit: int = 10, coalesce: bool = False) -> ChangeBuffer:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
+from latchstore.engine.entry_facts import EXPIRES, IDLE, number
 from latchstore.engine.limits import Limits, Node
 
 
@@ -128,6 +129,8 @@ class BoundedStore(ABC):
     hits : deque of Node or None
         Where the node of a hit is to be put; None if to set its `visited` is enough.
     clock : callable
+    idle : float or None
+        Seconds without a use after which an entry expires that has no such time of its own.
     current_transaction : callable
         Returns the open transaction of this thread, or None.
     keeps_references : bool
@@ -150,6 +153,7 @@ class BoundedStore(ABC):
     detours: Detour = EveryThread()
     hits: deque[Node] | None = None
     clock: Callable[[], float]
+    idle: float | None
     current_transaction: Callable[[], OpenTransaction | None]
 
     def now(self) -> float:
@@ -172,9 +176,23 @@ class BoundedStore(ABC):
     def items(self) -> Sequence[tuple[str, Entry]]:
         """Return all keys and entries of one instant, as the calling thread sees them."""
 
-    @abstractmethod
     def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
         """Tell whether an entry has expired; by the clock if no reading of it is given."""
+        if self.outer is not None and self.outer.is_expired(key, entry, now):
+            return True
+        deadline = number(entry.get(EXPIRES)) if entry else None
+        idle = number(entry.get(IDLE, self.idle)) if entry else self.idle
+        if deadline is None and not idle:
+            return False
+        if now is None:
+            now = self.now()
+        if deadline is not None and deadline <= now:
+            return True
+        return idle is not None and idle > 0 and self.last_use(key, entry) + idle <= now
+
+    @abstractmethod
+    def last_use(self, key: str, entry: Entry) -> float:
+        """Return when an entry was last used, as far as this process can see; infinity: it is not known."""
 
     @abstractmethod
     def begin_use(self, entry: Entry, node: Node | None) -> bool:

@@ -41,7 +41,7 @@ class BoundedTable(BoundedStore):
 
     def __init__(self, store: TransactionalStore, table: Table, limits: Limits) -> None:
         self._store = store
-        self._idle = limits.idle
+        self.idle: float | None = limits.idle
         self.clock: Callable[[], float] = limits.clock
         self._table = table
         self.detours: Detour = table
@@ -92,26 +92,13 @@ class BoundedTable(BoundedStore):
     def items(self) -> Sequence[tuple[str, Entry]]:
         return list(self._store._items())
 
-    def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
-        if self.outer is not None and self.outer.is_expired(key, entry, now):
-            return True
-        deadline = number(entry.get(EXPIRES)) if entry else None
-        idle = number(entry.get(IDLE, self._idle)) if entry else self._idle
-        if deadline is None and not idle:
-            return False
-        if now is None:
-            now = self.now()
-        if deadline is not None and deadline <= now:
-            return True
-        return idle is not None and idle > 0 and self._last_use(key, entry) + idle <= now
-
-    def _last_use(self, key: str, entry: Entry) -> float:
+    def last_use(self, key: str, entry: Entry) -> float:
         node = self.nodes.get(key)
         return node.used if node is not None and node.revision == entry.revision else inf
 
     def begin_use(self, entry: Entry, node: Node | None) -> bool:
         # hot path: as `is_expired`, without its calls.
-        deadline, idle = entry.get(EXPIRES), entry.get(IDLE, self._idle)
+        deadline, idle = entry.get(EXPIRES), entry.get(IDLE, self.idle)
         if deadline is None and idle is None:
             return True
         now = self.clock()
@@ -180,7 +167,7 @@ class BoundedTable(BoundedStore):
 
     def _needs_time(self) -> bool:
         """Tell whether a commit is to have a reading of the clock."""
-        own = self._idle is not None or self._bound.may_expire
+        own = self.idle is not None or self._bound.may_expire
         return own or (self.outer is not None and self.outer._needs_time())
 
     def _write_in(self, batch: WriteBatch, edits: Sequence[tuple[str, Edit]], optimistic: bool) -> None:

@@ -64,7 +64,7 @@ class BoundedFile(BoundedStore):
         self._access = access
         self._engine = engine
         self._routes = engine.routes
-        self._idle = limits.idle
+        self.idle: float | None = limits.idle
         self.clock: Callable[[], float] = limits.clock
         self.current_transaction: Callable[[], OpenTransaction | None] = access.current_transaction
         self.leases: Leases = Leases(engine.connections)
@@ -125,21 +125,7 @@ class BoundedFile(BoundedStore):
     def items(self) -> Sequence[tuple[str, Entry]]:
         return self._access.items()
 
-    def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
-        if self.outer is not None and self.outer.is_expired(key, entry, now):
-            return True
-        deadline = number(entry.get(EXPIRES)) if entry else None
-        idle = number(entry.get(IDLE, self._idle)) if entry else self._idle
-        if deadline is None and not idle:
-            return False
-        if now is None:
-            now = self.now()
-        if deadline is not None and deadline <= now:
-            return True
-        return idle is not None and idle > 0 and self._last_use(key, entry) + idle <= now
-
-    def _last_use(self, key: str, entry: Entry) -> float:
-        """Return when an entry was last used, as far as this process can see; infinity: it is not known."""
+    def last_use(self, key: str, entry: Entry) -> float:
         stored, revision = stored_key(key), entry.revision
         noted = run(
             self._engine.connections,
@@ -156,7 +142,7 @@ class BoundedFile(BoundedStore):
         return deadline is None or deadline > self.now()
 
     def use(self, key: str, entry: Entry) -> bool:
-        idle = number(entry.get(IDLE, self._idle)) if entry else self._idle
+        idle = number(entry.get(IDLE, self.idle)) if entry else self.idle
         now = None
         if entry or idle:
             now = self.now()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import decimal
-import enum
 import json
 import math
 import uuid
-import zoneinfo
 from typing import Any
 
 import pytest
@@ -16,47 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchstore import StoreFormatError
-from latchstore.contract.encoding import DEPTH, decode_metadata, encode_metadata
+from latchstore.contract.encoding import decode_metadata, encode_metadata
+from latchstore.contract.storable import DEPTH
 from latchstore.contract.values import Entry, NestedEntry
-from tests.sqlite.values import names, values
-
-
-def same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal and of the same types, nan equal to nan and -0.0 not to 0.0."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return same([*one.items()], [*other.items()])
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, (set, frozenset)):
-        left = list(other)
-        for each in one:
-            found = next((place for place, held in enumerate(left) if same(each, held)), None)
-            if found is None:
-                return False
-            del left[found]
-        return not left
-    if isinstance(one, float):
-        return (math.isnan(one) and math.isnan(other)) or (one, math.copysign(1, one)) == (
-            other,
-            math.copysign(1, other),
-        )
-    if isinstance(one, complex):
-        return same((one.real, one.imag), (other.real, other.imag))
-    if isinstance(one, decimal.Decimal):
-        return str(one) == str(other)
-    if isinstance(one, (dt.datetime, dt.time)):
-        return (
-            one.replace(tzinfo=None) == other.replace(tzinfo=None)
-            and one.fold == other.fold
-            and same_zone(one.tzinfo, other.tzinfo)
-        )
-    return bool(one == other)
-
-
-def same_zone(one: dt.tzinfo | None, other: dt.tzinfo | None) -> bool:
-    return type(one) is type(other) and one == other and str(one) == str(other)
+from tests.metadata_values import TOO_DEEP_OR_LONG, UNSTORABLE, names, nested, same, values
 
 
 @given(st.dictionaries(names, values, max_size=3))
@@ -118,34 +78,7 @@ def test_decimals_do_not_depend_on_the_context() -> None:
             decode_metadata('{"n": {"$decimal": "x"}}')
 
 
-class Colour(enum.IntEnum):
-    RED = 1
-
-
-class Text(str):
-    __slots__ = ()
-
-
-class Zone(zoneinfo.ZoneInfo):
-    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
-        raise AssertionError("a zone of the user's own was asked")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        Colour.RED,
-        Text("x"),
-        bytearray(b"x"),
-        object(),
-        len,
-        [{"a": (Text("x"),)}],
-        {Text("x"): 1},
-        dt.datetime(2020, 1, 1, tzinfo=Zone("UTC")),
-        dt.time(1, tzinfo=Zone("UTC")),
-    ],
-    ids=lambda value: type(value).__name__,
-)
+@pytest.mark.parametrize("value", UNSTORABLE, ids=lambda value: type(value).__name__)
 def test_other_types_are_refused(value: object) -> None:
     with pytest.raises(
         TypeError, match=r"key 'the key': the metadata item 'the item' .* what can be are str"
@@ -153,19 +86,7 @@ def test_other_types_are_refused(value: object) -> None:
         encode_metadata("the key", Entry({"fine": 1, "the item": value}))
 
 
-def nested(depth: int, kind: type = list) -> Any:
-    return kind([nested(depth - 1, kind)]) if depth else kind()
-
-
-CIRCLE: list[Any] = []
-CIRCLE.extend([CIRCLE, CIRCLE])
-
-
-@pytest.mark.parametrize(
-    "value",
-    [CIRCLE, nested(DEPTH), nested(DEPTH, tuple), {"a": nested(DEPTH - 1)}, [10**5000]],
-    ids=["circle", "lists", "tuples", "a dict of lists", "digits"],
-)
+@pytest.mark.parametrize("value", TOO_DEEP_OR_LONG.values(), ids=TOO_DEEP_OR_LONG)
 def test_what_is_too_deep_or_too_long_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="key 'the key': the metadata item 'the item' cannot be stored"):
         encode_metadata("the key", Entry({"the item": value}))

@@ -18,7 +18,7 @@ from latchstore import Above, Below, Between, Condition, Contains, In, Prefix
 from latchstore.contract.condition import equal
 from latchstore.contract.ordering import position_of
 from latchstore.sqlite.positions import Stored, spans_of, stored_position
-from tests.sqlite.values import hashables, scalars, texts, values
+from tests.metadata_values import hashables, scalars, texts, values
 
 TABLE = """
 CREATE TABLE items (name NOT NULL, rank INTEGER NOT NULL, value, key NOT NULL,

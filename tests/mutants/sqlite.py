@@ -16,7 +16,7 @@ from latchstore import AbstractStore
 from latchstore.contract.values import Change
 from latchstore.sqlite import committing, items, log
 from latchstore.sqlite.connections import Connections
-from latchstore.sqlite.publication import Publication
+from latchstore.sqlite.publication import FilePublication
 from latchstore.sqlite.reading import ReadingEngine
 from latchstore.sqlite.statements import ADD_ITEM
 from latchstore.sqlite.store import SqliteStore
@@ -176,7 +176,7 @@ def events_lost() -> None:
 def events_told_twice() -> None:
     """A process tells of its own commits, and again when it finds them in the log."""
 
-    @replaces(Publication, "publish")
+    @replaces(FilePublication, "publish")
     def publish(original: Any, self: Any, decided: Any) -> None:
         original(self, decided)
         self.seen = decided.revision - 1
@@ -186,6 +186,6 @@ def events_told_twice() -> None:
 def resume_off_by_one() -> None:
     """A watch that goes on after a revision leaves out the commit that comes next."""
 
-    @replaces(Publication, "past")
+    @replaces(FilePublication, "past")
     def past(original: Any, self: Any, since: int, revision: int) -> Any:
         return original(self, since + 1, revision)

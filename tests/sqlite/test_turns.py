@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latchstore import EventManager, LockTimeoutError, SqliteStore
-from latchstore.sqlite.turns import Turns
+from latchstore.engine.turns import Turns
 from tests.sqlite.other_process import TIMEOUT
 
 

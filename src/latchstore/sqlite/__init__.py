@@ -2,8 +2,8 @@
 
 `SqliteStore` (``store.py``) is the store, `SqliteEngine` (``engine.py``) makes its commits. What a commit has
 changed is in a table of the same file, the log (``log.py``), from which each process publishes what all of
-them have committed (``publication.py``, ``follower.py``). It may import ``contract``, ``delivery`` and
-``engine``.
+them have committed (``publication.py``; ``following.py`` of the engine's room). It may import ``contract``,
+``delivery`` and ``engine``.
 
 Begin with ``engine.py``, whose docstring has the rules.
 """

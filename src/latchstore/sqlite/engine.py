@@ -19,18 +19,16 @@ publication, SQLite's own. Connections belong to one thread at a time.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TypeVar
 
-from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.ordering import Item, Ordered
-from latchstore.delivery.change_buffer import Published
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit
 from latchstore.engine.first_values import FirstValues
+from latchstore.engine.follower import Follower, Interval
+from latchstore.engine.owned import Block
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -39,22 +37,14 @@ from latchstore.sqlite.bounds import Bound, make_room
 from latchstore.sqlite.committing import decide, write
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.first_values import IndexedValues
-from latchstore.sqlite.follower import Follower
-from latchstore.sqlite.owned import Block, OwnedEngine
-from latchstore.sqlite.publication import Decided, Publication
+from latchstore.sqlite.owned import OwnedFile
+from latchstore.sqlite.publication import Decided, FilePublication
 from latchstore.sqlite.running import OPENING, failure_of, run, take
 from latchstore.sqlite.schema import prepare
 from latchstore.sqlite.writer_lock import WriterLock
 
-T = TypeVar("T")
 
-logger: logging.Logger = logging.getLogger("latchstore")
-
-#: How many commits of others are published in one section, for which commits of this process wait.
-_AT_A_TIME = 500
-
-
-class SqliteEngine(OwnedEngine):
+class SqliteEngine(OwnedFile):
     """The entries of a file.
 
     Parameters
@@ -96,8 +86,8 @@ class SqliteEngine(OwnedEngine):
         self.connections: Connections = Connections(path, synchronous, timeout)
         run(self.connections, OPENING, lambda connection: prepare(connection, path))
         self.writer: WriterLock = WriterLock(path)
-        self.publication: Publication = Publication(self.connections, publisher)
-        self.follower: Follower = Follower(self, interval)
+        self.publication: FilePublication = FilePublication(self.connections, publisher)
+        self.follower: Follower = Follower(self, Interval(interval))
         self.renew_locks()
 
     # -- committing -------------------------------------------------------------------------------
@@ -163,7 +153,7 @@ class SqliteEngine(OwnedEngine):
             if self.publisher.has_listeners(COMMIT_EVENTS):
                 deliveries = self.publisher.deliveries_of(changes, revision, transaction)
             self.publication.journal = decided = Decided(revision, changes, claim, transaction, deliveries)
-            self.publication.during(lambda: self._make(connection, decided))
+            self.publication.during(self._make, connection, decided)
         except sqlite3.Error as error:
             raise failure_of(error, self.path, claim.purpose) from error
         finally:
@@ -188,52 +178,6 @@ class SqliteEngine(OwnedEngine):
         self.end_claim(claim)
         return bool(deliveries)
 
-    # -- following --------------------------------------------------------------------------------
-
-    def settle(self, purpose: str, timeout: float | None = None) -> None:
-        if self.abandoned:
-            self.end_abandoned()
-        self.publication.during(self.publication.catch_up)
-        if self.publication.following:
-            self.follower.start()
-
-    def between_commits(self, function: Callable[[int], T]) -> T:
-        return self.publication.during(lambda: self._between_commits(function))
-
-    def _between_commits(self, function: Callable[[int], T]) -> T:
-        publication = self.publication
-        result = function(publication.catch_up())
-        publication.following = publication.following or self.publisher.feed.active
-        return result
-
-    def past(self, since: int, revision: int) -> Iterable[Published]:
-        return self.publication.past(since, revision)
-
-    def follow(self) -> None:
-        if self.is_closed or not self.publisher.is_followed:
-            return
-        try:
-            self.publication.during(self.publication.begin)
-            self.follower.start()
-        except LockTimeoutError:
-            return  # a finalizer or a signal handler in a section: the next call that looks begins
-        except Exception:
-            logger.exception("commits of other processes are not followed")
-
-    def look(self) -> bool:
-        """Publish what others have committed; return whether anybody listens. The follower's."""
-        if self.abandoned:
-            self.end_abandoned()
-        return self.publication.during(self._look)
-
-    def _look(self) -> bool:
-        if self.publication.end_unless_followed():
-            self.follower.forget()
-            return False
-        if not self.publisher.dispatcher.crowded:
-            self.publication.catch_up(_AT_A_TIME)
-        return True
-
     # -- indexes ----------------------------------------------------------------------------------
 
     def add_indexes(self, indexes: Sequence[str | Ordered]) -> None:
@@ -252,18 +196,6 @@ class SqliteEngine(OwnedEngine):
         return IndexedValues(self._rows, add_index, name, prefixes)
 
     # -- the rest ---------------------------------------------------------------------------------
-
-    def close(self, timeout: float | None) -> None:
-        self.is_closed = True
-        blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, "close")
-        try:
-            try:
-                self.become_owner(claim, -1 if timeout is None else timeout, of_all=False)
-            finally:
-                self.end(claim)
-        finally:
-            blocks.clear()
 
     def reopen(self) -> None:
         self.is_closed = False

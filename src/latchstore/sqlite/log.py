@@ -5,6 +5,7 @@ Thread safety: functions of a connection that nobody else uses.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -37,6 +38,14 @@ class Logged(NamedTuple):
     changes: list[Change]
     transaction: TransactionInfo | None
     process: int
+
+    @property
+    def info(self) -> TransactionInfo | None:
+        """What events have of the transaction: of another process with that in the thread's name."""
+        info = self.transaction
+        if info is None or self.process == os.getpid():
+            return info
+        return info._replace(thread=f"{info.thread} of process {self.process}")
 
 
 def oldest(connection: sqlite3.Connection) -> int | None:

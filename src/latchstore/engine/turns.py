@@ -1,8 +1,9 @@
 """The threads of this process that wait to write, in the order in which they came.
 
-A commit takes SQLite so long that whoever has made one is back before a thread that it has woken runs:
-without an order, one of them would write and all others wait. Who has waited for a moment is let in first;
-until then others may go before, as it costs much to have another thread write each time.
+For engines whose commits go to a file or a server. Such a commit takes so long that whoever has made one is
+back before a thread that it has woken runs: without an order, one of them would write and all others wait.
+Who has waited for a moment is let in first; until then others may go before, as it costs much to have another
+thread write each time.
 
 Thread safety: a turn lasts until its thread clears a list, by one call in C where it leaves. So whatever
 strikes a thread, it keeps nobody from writing; a weak reference would not do, as the traceback of what has

@@ -1,8 +1,8 @@
 """The thread that looks for commits of other processes while somebody listens or watches.
 
-It reads the revision again and again: SQLite tells nobody of a commit. It refers to the engine weakly, and
-ends with that; it ends when nobody listens any more, and is started again when somebody does. A forked child
-begins without it.
+Between two looks it waits as its `Pause` does: for some milliseconds, or for a commit, where an engine can
+wait for one. It refers to the engine weakly, and ends with that; it ends when nobody listens any more, and is
+started again when somebody does. A forked child begins without it.
 
 Thread safety: `follow` may be called by any thread; one thread at a time starts one.
 """
@@ -15,10 +15,10 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from latchstore.delivery.threads import DeliveryThread
-from latchstore.delivery.waiting import Bell, Latch
+from latchstore.delivery.waiting import LOOK_AGAIN, Bell, Latch
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -30,22 +30,46 @@ class Followed(Protocol):
         """Publish what others have committed; return whether to look again."""
 
 
+class Pause(Protocol):
+    """How the thread waits between two looks. It does not refer to what is looked at."""
+
+    def sleep(self, bell: Bell) -> bool:
+        """Wait until there may be commits, or the bell is rung; return whether it was rung.
+
+        What it raises is logged, and tried again a moment later.
+        """
+
+    def interrupt(self) -> None:
+        """End the wait of the thread at once, as its bell was rung; called by any thread, never waits."""
+
+
+class Interval(NamedTuple):
+    """A pause of some time."""
+
+    seconds: float
+
+    def sleep(self, bell: Bell) -> bool:
+        return bell.sleep(self.seconds)
+
+    def interrupt(self) -> None:
+        """Do nothing: the bell has ended it."""
+
+
 class Follower:
-    """Calls `look` of an object every few milliseconds, until that returns False.
+    """Calls `look` of an object again and again, until that returns False.
 
     Parameters
     ----------
     followed : Followed
         Referred to weakly.
-    interval : float
-        Seconds.
+    pause : Pause
     """
 
-    __slots__ = ("_bell", "_interval", "_reference", "_starting", "_thread")
+    __slots__ = ("_bell", "_pause", "_reference", "_starting", "_thread")
 
-    def __init__(self, followed: Followed, interval: float) -> None:
+    def __init__(self, followed: Followed, pause: Pause) -> None:
+        self._pause = pause
         self._reference = weakref.ref(followed)
-        self._interval = interval
         self.renew_in_child()
 
     def renew_in_child(self) -> None:
@@ -71,7 +95,7 @@ class Follower:
         if self.running:
             return
         self._bell = bell = Bell()
-        run = partial(_run, self._reference, bell, self._interval)
+        run = partial(_run, self._reference, bell, self._pause)
         self._thread = thread = DeliveryThread(run, "latchstore-follower")
         thread.start()
 
@@ -83,6 +107,7 @@ class Follower:
         """End the thread, and wait for that unless it calls."""
         thread, self._thread = self._thread, None
         self._bell.ring()
+        self._pause.interrupt()
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(_PATIENCE)
 
@@ -91,18 +116,21 @@ class Follower:
 _PATIENCE = 5.0
 
 
-def _run(reference: Callable[[], Followed | None], bell: Bell, interval: float) -> None:
+def _run(reference: Callable[[], Followed | None], bell: Bell, pause: Pause) -> None:
     failed = False
-    while not bell.sleep(interval):
-        followed = reference()
-        if followed is None:
-            return
+    while True:
         try:
-            if not followed.look():
+            if pause.sleep(bell) or not _looks_again(reference):
                 return
             failed = False
         except Exception:
             if not failed:
                 logger.exception("commits of other processes cannot be read; trying again")
             failed = True
-        del followed
+            if bell.sleep(LOOK_AGAIN):
+                return
+
+
+def _looks_again(reference: Callable[[], Followed | None]) -> bool:
+    followed = reference()
+    return followed is not None and followed.look()

@@ -1,0 +1,92 @@
+"""`FollowingEngine`: an engine that publishes what all processes commit, from its log.
+
+Thread safety: `Publication` has the section in which the log is read, and a `Follower` the thread that looks
+for commits of others while somebody listens or watches.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from latchstore.contract.errors import LockTimeoutError
+from latchstore.delivery.change_buffer import Published
+from latchstore.engine.follower import Follower
+from latchstore.engine.interface import Engine
+from latchstore.engine.publication import Publication
+from latchstore.engine.publishing import Publisher
+
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+#: How many commits of others are published in one section, for which commits of this process wait.
+AT_A_TIME = 500
+
+
+class FollowingEngine(Engine):
+    """The methods of an engine that publish what others commit.
+
+    Attributes
+    ----------
+    publisher : Publisher
+    publication : Publication
+    follower : Follower
+    is_closed : bool
+        Whether commits are refused.
+    """
+
+    publisher: Publisher
+    publication: Publication
+    follower: Follower
+    is_closed: bool
+
+    @abstractmethod
+    def end_abandoned(self) -> None:
+        """End blocks that were freed without an end."""
+
+    def settle(self, purpose: str, timeout: float | None = None) -> None:
+        if self.abandoned:
+            self.end_abandoned()
+        self.publication.during(self.publication.catch_up)
+        if self.publication.following:
+            self.follower.start()
+
+    def between_commits(self, function: Callable[[int], T]) -> T:
+        return self.publication.during(self._between_commits, function)
+
+    def _between_commits(self, function: Callable[[int], T]) -> T:
+        publication = self.publication
+        result = function(publication.catch_up())
+        publication.following = publication.following or self.publisher.feed.active
+        return result
+
+    def past(self, since: int, revision: int) -> Iterable[Published]:
+        return self.publication.past(since, revision)
+
+    def follow(self) -> None:
+        if self.is_closed or not self.publisher.is_followed:
+            return
+        try:
+            self.publication.during(self.publication.begin)
+            self.follower.start()
+        except LockTimeoutError:
+            return  # a finalizer or a signal handler in a section: the next call that looks begins
+        except Exception:
+            logger.exception("commits of other processes are not followed")
+
+    def look(self) -> bool:
+        """Publish what others have committed; return whether anybody listens. The follower's."""
+        if self.abandoned:
+            self.end_abandoned()
+        return self.publication.during(self._look)
+
+    def _look(self) -> bool:
+        if self.publication.end_unless_followed():
+            self.follower.forget()
+            return False
+        if not self.publisher.dispatcher.crowded:
+            self.publication.catch_up(AT_A_TIME)
+        return True

@@ -1,0 +1,198 @@
+"""`OwnedEngine`: an engine to which one thread of all processes writes at a time.
+
+Who writes in this process is the owner (``owner.py``), and waits its turn for that (``turns.py``); then it
+takes what keeps other processes out, a `Hold`, which the block of its call has. So a block that is freed
+without an end keeps nobody out.
+
+Thread safety: `claims` is changed by single operations of the dict, and by whoever ends a block in the
+section of a latch.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.events import StoreTransactionStartEvent
+from latchstore.delivery.waiting import Latch
+from latchstore.engine.following import FollowingEngine
+from latchstore.engine.interface import View
+from latchstore.engine.owner import OWNER, Claim, Ownership, Route
+from latchstore.engine.turns import Turns
+
+
+class Hold(Protocol):
+    """What keeps other processes out, until it is given up.
+
+    Attributes
+    ----------
+    drop : callable
+        Gives it up, by one call in C; nothing happens if that was done.
+    """
+
+    drop: Callable[[], None]
+
+    def release(self) -> None:
+        """Give it up, so that the next one gets it sooner; nothing happens if that was done."""
+
+
+class Block:
+    """Held by the call of a method that writes, in a list, which that clears by one call in C when it leaves.
+
+    So it is freed even if an exception has struck the call of `end` and its traceback is kept: whoever writes
+    next ends it.
+
+    Attributes
+    ----------
+    hold : Hold
+        What keeps other processes out, once it has that.
+    """
+
+    __slots__ = ("__weakref__", "hold")
+
+
+def block_of(claim: Claim) -> Any:
+    """Return the block of a claim, if somebody holds it."""
+    return claim.route and claim.route()
+
+
+class OwnedEngine(FollowingEngine):
+    """The methods of an engine that say who writes.
+
+    Attributes
+    ----------
+    owner : Ownership
+        Who writes in this process.
+    """
+
+    def renew_locks(self) -> None:
+        """Begin with nobody writing."""
+        self.owner: Ownership = Ownership()
+        self.abandoned: deque[Route] = self.owner.abandoned
+        self._turns = Turns()
+        # Held while a claim is ended, so that nobody gives back the lock of the next one.
+        self._ending = Latch()
+
+    # -- what an engine has of its own ------------------------------------------------------------
+
+    @abstractmethod
+    def acquire(self, claim: Claim, timeout: float) -> Hold:
+        """Wait until no other process writes; LockTimeoutError if that takes longer, negative for ever."""
+
+    @abstractmethod
+    def resolve(self, claim: Claim | None = None) -> None:
+        """Find out what has become of a commit that an exception has broken off, and go on from there.
+
+        Parameters
+        ----------
+        claim : Claim, optional
+            Only if it is the commit of this one.
+        """
+
+    # -- beginning --------------------------------------------------------------------------------
+
+    def become_owner(self, claim: Claim, timeout: float | None, of_all: bool = True) -> None:
+        """Wait until nobody writes; `of_all`: nor in another process."""
+        timeout = self.timeout if timeout is None else timeout
+        left = self._wait_for_turn(claim, timeout)
+        self.resolve()
+        if of_all:
+            # The block has the lock, and nothing else, no local variable either: a block that is freed
+            # without an end has it no more, whether or not anybody calls this engine again.
+            block_of(claim).hold = self.acquire(claim, left)
+
+    def _wait_for_turn(self, claim: Claim, timeout: float) -> float:
+        """Wait until nobody writes in this process; return the seconds that are left."""
+        left, owner, turns = timeout, self.owner, self._turns
+        turn, stay = None, list[None]()
+        try:
+            while True:
+                if self.abandoned:
+                    self.end_abandoned()
+                claim.since = time.time()
+                if turns.may_try(turn) and owner.claims.setdefault(OWNER, claim) is claim:
+                    return left
+                if turn is None:
+                    turn = turns.join(stay)
+                elif owner.is_to_be_waited_for(claim.purpose, left, timeout) or not turns.may_try(turn):
+                    if left == 0:
+                        raise LockTimeoutError(
+                            f"{claim.purpose}: no write lock in {timeout:g} s, {owner.describe()}"
+                        )
+                    left = turn.sleep(left)
+        finally:
+            stay.clear()
+
+    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
+        view = None
+        if exclusive:
+            self.become_owner(claim, timeout)
+            if self.is_closed:
+                self.publisher.refuse(claim.purpose)
+        else:
+            view = self.view()
+        if self.publisher.has_listeners(StoreTransactionStartEvent):
+            self.publication.during(self.publisher.begin, claim)
+        assert claim.route is not None
+        self.routes.begin(claim.route)
+        return view
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def end_abandoned(self) -> None:
+        while self.abandoned:
+            try:
+                route = self.abandoned[0]
+            except IndexError:
+                return
+            self.end(route.claim)
+            try:  # noqa: SIM105
+                self.abandoned.remove(route)
+            except ValueError:
+                pass  # another thread was quicker
+
+    def end(self, claim: Claim) -> None:
+        if claim.ended:
+            return
+        self.resolve(claim)
+        if not claim.ended:
+            if claim.notes is not None and claim.revision is None:
+                self.publication.during(self.publisher.roll_back, claim)
+            self.end_claim(claim)
+
+    def end_claim(self, claim: Claim) -> None:
+        """Take away what a block has that was committed or rolled back."""
+        self._ending.during(self._take_away, claim)
+        self._turns.ring()
+
+    def _take_away(self, claim: Claim) -> None:
+        claims = self.owner.claims
+        if claims.get(OWNER) is claim:
+            # No variable has the block: the traceback of what strikes here may be kept.
+            hold: Hold | None = getattr(block_of(claim), "hold", None)
+            if hold is not None:
+                try:
+                    hold.release()
+                finally:
+                    hold.drop()
+            claims.pop(OWNER, None)
+        claim.ended = True
+        claim.route = None
+        if claim.notes is not None:
+            self.routes.forget(claim)
+
+    def close(self, timeout: float | None) -> None:
+        self.is_closed = True
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, "close")
+        try:
+            try:
+                self.become_owner(claim, -1 if timeout is None else timeout, of_all=False)
+            finally:
+                self.end(claim)
+        finally:
+            blocks.clear()

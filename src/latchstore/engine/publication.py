@@ -1,0 +1,186 @@
+"""Publishing what the log of an engine has, in this process, in the order of the commits, once each.
+
+For engines whose entries other processes change as well, and that have a log of their commits.
+
+1. The log is the journal. `seen` is the revision up to which this process has published; whoever comes reads
+   what the log has after it (`catch_up`). So what an exception has broken off between a commit and its
+   publication is made good by the next one who looks: a follower, a flush, a new watch, a commit.
+2. What is queued of a commit in the log is kept in `_queued` until `seen` has passed it: after an exception
+   the same is queued again, and is delivered once.
+3. While nobody listens and no watch is open, the commits of others are passed over, and `seen` need not be up
+   to date. `following` is set, at the revision of that moment, in the section in which somebody begins to.
+   So nobody is told of what was committed before.
+
+Thread safety: all is done in the section of the latch. No user code runs in it; what is dropped there is
+freed outside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar, TypeVarTuple
+
+from latchstore.contract.errors import CompactedError
+from latchstore.contract.values import Change
+from latchstore.delivery.change_buffer import Commit
+from latchstore.delivery.dispatcher import Delivery
+from latchstore.delivery.waiting import Latch
+from latchstore.engine.owner import TransactionInfo
+from latchstore.engine.publishing import Author, LoggedAuthor, Publisher
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+
+class Logged(Protocol):
+    """A commit as a log has it."""
+
+    @property
+    def revision(self) -> int:
+        """Its revision."""
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What it has changed."""
+
+    @property
+    def info(self) -> TransactionInfo | None:
+        """What events have of the transaction; None if it was none."""
+
+
+class CommitLog(Protocol):
+    """The log of an engine: the last commits of all processes, by revision."""
+
+    @property
+    def name(self) -> str:
+        """Of the store, for messages."""
+
+    def last(self) -> int:
+        """Return the revision of the last commit."""
+
+    def replay(self, after: int, until: int, function: Callable[[Logged], None]) -> None:
+        """Call a function of ours with each commit after a revision up to another that the log still has."""
+
+    def between(self, after: int, until: int) -> tuple[Iterable[Logged], int | None]:
+        """Return the same, read at one instant, with the first revision that the log has; None if none."""
+
+
+#: The revision of a commit of the log, and what its publisher is given beside the changes.
+Queued = tuple[int, Author | None, Sequence[Delivery]]
+
+
+class Publication:
+    """How far the log is published in this process.
+
+    Parameters
+    ----------
+    log : CommitLog
+    publisher : Publisher
+
+    Attributes
+    ----------
+    seen : int
+    following : bool
+        Whether the commits of others are published.
+    """
+
+    def __init__(self, log: CommitLog, publisher: Publisher) -> None:
+        self.log: CommitLog = log
+        self.publisher: Publisher = publisher
+        self.seen: int = 0
+        self.renew_in_child()
+
+    def renew_in_child(self) -> None:
+        """Begin with a free section, and with nobody following."""
+        # The section in which the log is read and published, and watches opened: the time of a read. Commits
+        # are made in it as well if that is how an engine keeps its own apart from others.
+        self._latch = Latch()
+        self.following: bool = False
+        # What of the log was queued last: rule 2.
+        self._queued: Queued | None = None
+
+    def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Call a function of ours in the section; free what was dropped in it, and have listeners called.
+
+        Raises
+        ------
+        LockTimeoutError
+            If this thread is in the section: a finalizer or a signal handler calls.
+        """
+        try:
+            return self._latch.during(function, *arguments)
+        finally:
+            self.publisher.garbage.clear()
+            self.publisher.dispatcher.start_if_needed()
+
+    # -- in the section ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Publish what others commit from now on."""
+        if not self.following:
+            self.seen = self.log.last()
+            self.following = True
+
+    def end_unless_followed(self) -> bool:
+        """Publish what others commit no more if nobody listens; return whether that is so."""
+        if not self.publisher.is_followed:
+            self.following = False
+        return not self.following
+
+    def catch_up(self, most: int | None = None) -> int:
+        """Publish what is committed, `most` commits at the most; return the revision of the last one."""
+        revision = self.log.last()
+        if revision > self.seen:
+            self.publish_until(revision if most is None else min(revision, self.seen + most))
+        return self.seen
+
+    def publish_until(self, revision: int) -> None:
+        """Publish what is committed up to a revision, which is after `seen`."""
+        if not self.following:
+            self.seen = revision
+            return
+        self.log.replay(self.seen, revision, self.publish_logged)
+        if revision > self.seen:
+            self.lose(revision)
+
+    def publish_logged(self, commit: Logged) -> None:
+        """Publish a commit of the log, and tell of those before it that the log has no more."""
+        revision = commit.revision
+        if revision > self.seen + 1:
+            self.lose(revision - 1)
+        if self._queued is None or self._queued[0] != revision:
+            self._queued = self.queued_of(commit)
+        _, author, deliveries = self._queued
+        self.publisher.publish(commit.changes, revision, author, deliveries)
+        self.seen = revision
+
+    def queued_of(self, commit: Logged) -> Queued:
+        """Return what is queued of a commit in the log."""
+        author = self.author_of(commit)
+        return commit.revision, author, self.publisher.deliveries_of(commit.changes, commit.revision, author)
+
+    def author_of(self, commit: Logged) -> Author | None:
+        """Return who has made a commit in the log; an engine that finds its own there returns their claim."""
+        return LoggedAuthor(commit.info)
+
+    def lose(self, until: int) -> None:
+        """Pass over commits that the log does not have any more."""
+        logger.warning(
+            "%s: %d commits were deleted from the log before this process has read them (history)",
+            self.log.name,
+            until - self.seen,
+        )
+        self.publisher.lose(self.seen + 1, until)
+        self.seen = until
+
+    def past(self, since: int, revision: int) -> Iterator[Commit]:
+        """Return the commits after one revision up to another; CompactedError if the log lacks some."""
+        if since >= revision:
+            return iter(())
+        commits, oldest = self.log.between(since, revision)
+        if oldest is None or since < oldest - 1:
+            raise CompactedError(since, revision + 1 if oldest is None else oldest)
+        return (Commit(commit.revision, commit.changes, commit.info) for commit in commits)

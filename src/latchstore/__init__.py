@@ -74,6 +74,7 @@ if _typing.TYPE_CHECKING:
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
     from latchstore.queue import DeadLetter, Job, Worked, WorkQueue
+    from latchstore.redis import RedisStore
     from latchstore.sqlite import SqliteStore
 
 __version__ = "0.1.0"
@@ -121,6 +122,7 @@ __all__ = [
     "ProgressStepEvent",
     "QueueClosedError",
     "RecursiveLoadError",
+    "RedisStore",
     "RevisionMismatchError",
     "Seconds",
     "Snapshot",
@@ -173,6 +175,7 @@ _LOADED_WHEN_USED = {
     "EvictionPolicy": "latchstore.cache",
     "Job": "latchstore.queue",
     "Node": "latchstore.cache",
+    "RedisStore": "latchstore.redis",
     "Seconds": "latchstore.contract.seconds",
     "SqliteStore": "latchstore.sqlite",
     "StoreMapping": "latchstore.contract.mapping",

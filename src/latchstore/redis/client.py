@@ -1,0 +1,254 @@
+"""The server, as an engine calls it: by redis-py's connections, one for each thread that calls.
+
+1. A call takes a connection, sends one command, reads the whole reply, and gives the connection back by one
+   call in C, after that and not before. A connection whose call was broken off anywhere, by an error of the
+   network's or by an exception that has struck, is dropped: no later call finds the reply of another one.
+2. redis-py's own retries are off: it cannot know which commands may be sent twice. `call` and `run` are for
+   those that change nothing or may be done again, and are asked again once, on a new connection. `once` sends
+   one time; its caller has to find out what has become of a command whose reply is lost.
+3. A forked child begins without connections.
+
+Thread safety: `_idle` is changed by single operations of the list; a connection that was taken from it belongs
+to one thread.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from latchstore.contract.arguments import describe
+from latchstore.contract.errors import AuthorizationError, StoreError
+from latchstore.redis.scripts import Script
+
+#: Options of redis-py's that the store sets itself, and why.
+_OWN_OPTIONS = {
+    "retry": "the store asks again itself, where that cannot make two commits of one",
+    "retry_on_error": "the store asks again itself, where that cannot make two commits of one",
+    "retry_on_timeout": "the store asks again itself, where that cannot make two commits of one",
+    "decode_responses": "keys and data are bytes to the server",
+    "protocol": "the store reads the replies of RESP2",
+    "encoding": "keys are UTF-8 with surrogates",
+    "encoding_errors": "keys are UTF-8 with surrogates",
+}
+
+#: The oldest server whose scripts can be refused before they write, for want of memory.
+_OLDEST = (7, 0)
+
+
+class Disconnected(Exception):  # noqa: N818 (no error of the caller's)
+    """A command was sent, or may have been, and its reply did not come."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error: Exception = error
+
+
+class Server:
+    """A Redis or Valkey server.
+
+    Parameters
+    ----------
+    url : str or redis.Redis or redis.RedisCluster
+        As `redis.Redis.from_url` takes it, or a client.
+    namespace : str
+    options : mapping
+        What else `from_url` takes.
+
+    Attributes
+    ----------
+    tag : bytes
+        The namespace in braces, with which all keys begin: those of a store are in one slot of a cluster.
+    name : str
+        For errors: where the server is.
+    """
+
+    def __init__(self, url: Any, namespace: str, options: Mapping[str, Any]) -> None:
+        self.tag: bytes = b"{" + namespace.encode("utf-8", "surrogatepass") + b"}"
+        self._entry_prefix = self.tag + b":e:"
+        if isinstance(url, str):
+            _refuse_own(options)
+            self._client: Any = redis.Redis.from_url(url, **options)
+        elif options:
+            raise TypeError(f"a ready client takes no further options, got {', '.join(sorted(options))}")
+        elif isinstance(url, (redis.Redis, redis.RedisCluster)):
+            self._client = url
+        else:
+            raise TypeError(f"url must be a str, or a client of redis-py's, got {describe(url)}")
+        self._idle: list[Any] = []
+        self.give: Callable[[Any], None] = self._idle.append
+        self.name: str = self._name()
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def _pool(self) -> Any:
+        """Return the pool whose connections those of the store are like."""
+        if isinstance(self._client, redis.RedisCluster):
+            node = self._client.get_node_from_key(self.tag.decode("utf-8", "surrogatepass"))
+            return self._client.get_redis_connection(node).connection_pool
+        return self._client.connection_pool
+
+    def connect(self, **options: Any) -> Any:
+        """Return a new connection; it connects when it first sends."""
+        pool = self._pool()
+        own = {
+            **pool.connection_kwargs,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "retry_on_timeout": False,
+            "decode_responses": False,
+            "protocol": 2,
+            **options,
+        }
+        return pool.connection_class(**own)
+
+    def _name(self) -> str:
+        found = self._pool().connection_kwargs
+        if "path" in found:
+            return f"unix://{found['path']}"
+        return f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
+
+    # -- calling ----------------------------------------------------------------------------------
+
+    def once(self, *command: Any) -> Any:
+        """Send a command and return its reply.
+
+        Raises
+        ------
+        Disconnected
+            If the reply has not come.
+        redis.ResponseError
+            If the server has refused it.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.connect()
+        return self._once(connection, command)
+
+    def _once(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        try:
+            connection.send_packed_command((hiredis.pack_command(command),))
+            reply = connection.read_response(disconnect_on_error=True)
+        except redis.ResponseError:
+            self.give(connection)  # it is whole: the reply was read
+            raise
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            connection.disconnect()
+            raise Disconnected(error) from error
+        self.give(connection)
+        return reply
+
+    def call(self, *command: Any) -> Any:
+        """Send a command that may be done again, and return its reply; again once if that is lost."""
+        try:
+            try:
+                return self.once(*command)
+            except Disconnected:
+                self.drop_idle()  # those that were idle have the same server
+                return self.once(*command)
+        except (Disconnected, redis.RedisError) as error:
+            raise self.failure_of(error) from error
+
+    def once_script(self, script: Script, *arguments: Any) -> Any:
+        """Run a script as `once` does."""
+        try:
+            return self.once(b"EVALSHA", script.digest, 1, self.tag, *arguments)
+        except redis.exceptions.NoScriptError:
+            return self.once(b"EVAL", script.text, 1, self.tag, *arguments)
+
+    def run(self, script: Script, *arguments: Any) -> Any:
+        """Run a script that may be run again, and return its reply; again once if that is lost."""
+        try:
+            try:
+                return self.once_script(script, *arguments)
+            except Disconnected:
+                self.drop_idle()
+                return self.once_script(script, *arguments)
+        except (Disconnected, redis.RedisError) as error:
+            raise self.failure_of(error) from error
+
+    def data(self, key: bytes) -> bytes | None:
+        """Return the data of a key, or None."""
+        found: bytes | None = self.call(b"HGET", self._entry_prefix + key, b"d")
+        return found
+
+    def entry(self, key: bytes) -> list[bytes]:
+        """Return the fields of an entry; empty if there is none."""
+        found: list[bytes] = self.call(b"HGETALL", self._entry_prefix + key)
+        return found
+
+    def failure_of(self, error: Exception) -> Exception:
+        """Return what is raised in place of an error of redis-py's."""
+        if isinstance(error, Disconnected):
+            error = error.error
+        if isinstance(error, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
+            return AuthorizationError(f"{self.name}: {error}")
+        if isinstance(error, redis.TimeoutError):
+            return TimeoutError(f"{self.name}: {error}")
+        if isinstance(error, redis.ConnectionError):
+            return ConnectionError(f"{self.name}: {error}")
+        if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
+            return OSError(errno.ENOMEM, f"the server has no memory left (maxmemory): {error}", self.name)
+        if isinstance(error, redis.ReadOnlyError):
+            return OSError(
+                errno.EROFS, f"the server is a replica, which cannot be written: {error}", self.name
+            )
+        return StoreError(f"{self.name}: {error}")
+
+    # -- the server itself ------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Refuse a server that would not keep the store's promises.
+
+        Raises
+        ------
+        StoreError
+            If it is too old, is a replica, or evicts keys when it is full.
+        """
+        facts = _facts_of(self.call(b"INFO"))
+        version = facts.get("valkey_version") or facts.get("redis_version", "0")
+        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            raise StoreError(f"{self.name} is of version {version}; a store needs 7.0 or later")
+        if facts.get("role") == "slave":
+            raise StoreError(f"{self.name} is a replica, which cannot be written; connect to its primary")
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise StoreError(
+                f"{self.name} evicts keys when its memory is full (maxmemory-policy {policy}), and so would "
+                "lose parts of commits; set it by: CONFIG SET maxmemory-policy noeviction"
+            )
+
+    # -- its end ----------------------------------------------------------------------------------
+
+    def drop_idle(self) -> None:
+        """Disconnect the connections that nobody uses."""
+        idle = self._idle
+        while idle:
+            try:
+                idle.pop().disconnect()
+            except IndexError:
+                return  # another thread was quicker
+
+    def renew_in_child(self) -> None:
+        """Leave the parent's connections to it, in a forked child."""
+        self._idle = []
+        self.give = self._idle.append
+
+
+def _refuse_own(options: Mapping[str, Any]) -> None:
+    for name, reason in _OWN_OPTIONS.items():
+        if name in options:
+            raise TypeError(f"{name} cannot be set: {reason}")
+
+
+def _facts_of(info: bytes) -> dict[str, str]:
+    """Return the facts of INFO."""
+    lines = info.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)

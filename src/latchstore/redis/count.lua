@@ -1,0 +1,6 @@
+-- How many keys there are, with what the log has had meanwhile.
+local head = since(a[1], a[2])
+if head[1] == 'OK' then
+  head[5] = call('ZCARD', ns .. ':keys')
+end
+return head

@@ -1,0 +1,121 @@
+"""Edits as the commit script takes them.
+
+Thread safety: functions of their arguments. No code of users' own runs but what ``encoding.py`` has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from latchstore.contract.values import Entry
+from latchstore.engine.edits import (
+    Combined,
+    Delete,
+    Edit,
+    IfItems,
+    IfRevision,
+    MergeMetadata,
+    Resolved,
+    SetData,
+    SetMetadata,
+)
+from latchstore.redis.encoding import encode_item
+from latchstore.redis.entries import stored_key
+
+#: The names of items that have an index.
+Names = Collection[str]
+
+
+def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]:
+    """Return what the commit script takes of edits: how many there are, and each with its arguments.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a metadata item cannot be stored; names key and item.
+    """
+    arguments: list[Any] = [0]
+    count = 0
+    for key, edit in edits:
+        count += _add(arguments, key, stored_key(key), edit, names)
+    arguments[0] = count
+    return arguments
+
+
+def deletes_only(edits: Collection[tuple[str, Edit]]) -> bool:
+    """Tell whether edits only delete, so that they are made even if the server has no memory left."""
+    return all(_deletes(edit) for _, edit in edits)
+
+
+def _deletes(edit: Edit) -> bool:
+    while isinstance(edit, (IfRevision, IfItems)):
+        edit = edit.edit
+    if type(edit) is Combined:
+        return all(map(_deletes, edit.edits))
+    return type(edit) is Delete or (type(edit) is Resolved and edit.entry is None)
+
+
+def _add(arguments: list[Any], key: str, stored: bytes, edit: Edit, names: Names) -> int:
+    """Add an edit; return how many it is to the script."""
+    if isinstance(edit, Entry):
+        fields = _fields(key, edit, names) if edit else ()
+        arguments += (b"E", stored, edit.data, len(fields) // 2, *fields)
+        return 1
+    added = _ADDED.get(type(edit))
+    if added is not None:
+        arguments += added(key, stored, edit, names)
+        return 1
+    if type(edit) is Combined:
+        return sum([_add(arguments, key, stored, each, names) for each in edit.edits])
+    assert isinstance(edit, (IfRevision, IfItems)), edit
+    if isinstance(edit, IfRevision):
+        arguments += (b"R", stored, edit.expected)
+    else:
+        fields = _fields(key, dict(edit.items), ())
+        arguments += (b"I", stored, len(fields) // 2, *fields)
+    return 1 + _add(arguments, key, stored, edit.edit, names)
+
+
+def _fields(key: str, metadata: Mapping[str, Any], names: Names) -> list[bytes]:
+    """Return the fields of the metadata, and of its positions in indexes."""
+    fields: list[bytes] = []
+    for name, value in metadata.items():
+        stored = name.encode("utf-8", "surrogatepass")
+        fields += (b"m" + stored, encode_item(key, name, value))
+    return fields
+
+
+def _set_data(key: str, stored: bytes, edit: SetData, names: Names) -> tuple[Any, ...]:
+    return b"D", stored, edit.data
+
+
+def _set_metadata(key: str, stored: bytes, edit: SetMetadata, names: Names) -> tuple[Any, ...]:
+    fields = _fields(key, edit.metadata, names)
+    return b"M", stored, len(fields) // 2, *fields
+
+
+def _merge(key: str, stored: bytes, edit: MergeMetadata, names: Names) -> tuple[Any, ...]:
+    fields = _fields(key, edit.metadata, names)
+    return b"U", stored, len(fields) // 2, *fields
+
+
+def _delete(key: str, stored: bytes, edit: Delete, names: Names) -> tuple[Any, ...]:
+    return b"X", stored, edit.cause or b""
+
+
+def _resolved(key: str, stored: bytes, edit: Resolved, names: Names) -> tuple[Any, ...]:
+    entry = edit.entry
+    if entry is None:
+        return b"V", stored, edit.cause or b""
+    fields = _fields(key, entry, names)
+    return b"F", stored, entry.data, repr(entry.created), repr(entry.modified), len(fields) // 2, *fields
+
+
+_ADDED: dict[type, Any] = {
+    SetData: _set_data,
+    SetMetadata: _set_metadata,
+    MergeMetadata: _merge,
+    Delete: _delete,
+    Resolved: _resolved,
+}

@@ -1,0 +1,306 @@
+"""`RedisEngine`: entries on a Redis or Valkey server, of which any number of processes make commits.
+
+1. Reads wait for nobody. What is read of one instant is one command, or one script, or a view (``view.py``).
+2. A commit is one script (``commit.lua``): it looks whether the commit may be made, and makes all of it. A
+   commit without conditions on what was read is sent at once, whoever else is at it; a check of an optimistic
+   transaction is made at the client, of one revision, and the server refuses the commit if that is the last
+   one no more: then the check is made again.
+3. An exclusive transaction is the owner in this process (``owner.py``), and has the lease of the server
+   (``lease.py``), which refuses all other commits meanwhile. The commit carries the token of the lease.
+4. A commit has an identity, its session and a number in that (``sessions.py``). If its call is broken off, by
+   an exception or by the network, the server is asked what has become of it; what it has not made then, it
+   never makes (``resolve.lua``).
+5. What was committed is published from the log (``publication.py``); the commits of this engine are known
+   there by their identities. Nothing is read of it while nobody listens.
+
+Thread safety: as above. There is no lock but the section of the publication, and the one in which a block is
+ended; neither is held while a commit is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from latchstore.contract.errors import (
+    LockTimeoutError,
+    RevisionMismatchError,
+    StoreError,
+    TransactionConflictError,
+)
+from latchstore.delivery.dispatcher import Delivery
+from latchstore.engine.edits import Edit, OtherItemsError
+from latchstore.engine.follower import Follower, Interval
+from latchstore.engine.interface import View
+from latchstore.engine.owned import Block, Hold, OwnedEngine
+from latchstore.engine.owner import OWNER, Claim
+from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
+from latchstore.engine.routes import Routes
+from latchstore.redis.client import Server
+from latchstore.redis.committing import Outgoing, send
+from latchstore.redis.edits import arguments_of, deletes_only
+from latchstore.redis.entries import name_of
+from latchstore.redis.lease import Lease, Pauses, Renewal, described
+from latchstore.redis.log import ServerLog, author_of
+from latchstore.redis.publication import ServerPublication
+from latchstore.redis.reading import ReadingEngine
+from latchstore.redis.sessions import Sessions
+from latchstore.redis.view import NO_PLACE, Place, RedisView
+
+#: How often a check is made for nothing before it is made under the lease.
+_MOST_CHECKS = 5
+
+
+class RedisEngine(ReadingEngine, OwnedEngine):
+    """The entries of a namespace on a server.
+
+    Parameters
+    ----------
+    server : Server
+    timeout : float
+        Seconds that any wait may take.
+    lease : float
+        Seconds that the lease of an exclusive transaction lasts unless it is renewed.
+    history : int
+        How many of the last commits the log has at the least.
+    publisher : Publisher
+
+    Attributes
+    ----------
+    lease : Lease or None
+        Of the owner, if it is an exclusive transaction.
+    """
+
+    publication: ServerPublication
+
+    def __init__(
+        self, server: Server, timeout: float, lease: float, history: int, publisher: Publisher
+    ) -> None:
+        self.server = server
+        self.timeout = timeout
+        self._seconds = lease
+        self._history = history
+        self.publisher = publisher
+        self.is_closed: bool = False
+        self.lease: Lease | None = None
+        # What optimistic transactions read.
+        self._views: dict[Claim, RedisView] = {}
+        self.routes: Routes = Routes()
+        self.sessions: Sessions = Sessions()
+        self.publication = ServerPublication(ServerLog(server), publisher)
+        self.follower: Follower = Follower(self, Interval(0.005))
+        self.renewal: Renewal = Renewal(self, lease)
+        self.renew_locks()
+
+    # -- transactions -----------------------------------------------------------------------------
+
+    def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
+        view = super().begin(claim, exclusive, timeout)
+        if isinstance(view, RedisView):
+            self._views[claim] = view
+        return view
+
+    def acquire(self, claim: Claim, timeout: float) -> Hold:
+        self.lease = lease = Lease(self.server, self._seconds, claim)
+        lease.acquire(timeout)
+        self.renewal.start()
+        return lease
+
+    def end(self, claim: Claim) -> None:
+        if claim.ended:
+            return
+        if self.owner.claims.get(OWNER) is claim:
+            self._release()  # not in a section: it asks the server
+        super().end(claim)
+
+    def _release(self) -> Lease | None:
+        lease = self.lease
+        if lease is not None:
+            lease.release()
+            self.lease = None
+        return lease
+
+    def end_claim(self, claim: Claim) -> None:
+        self._views.pop(claim, None)
+        super().end_claim(claim)
+
+    def resolve(self, claim: Claim | None = None) -> None:
+        """Do nothing: what is broken off is resolved by the call that it was."""
+
+    # -- committing -------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        purpose: str,
+        claim: Claim | None = None,
+        check: Callable[[], None] | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        if claim is not None and self.owner.claims.get(OWNER) is claim:
+            return self._commit_exclusive(edits, claim)
+        timeout = self.timeout if timeout is None else timeout
+        if self.abandoned:
+            self.end_abandoned()
+        if claim is None and check is None and OWNER not in self.owner.claims:
+            answer = self._send(edits, purpose, None)
+            if answer[0] != b"LOCKED":
+                return self._made(answer, None)
+        return self._commit_waiting(edits, purpose, claim, check, timeout)
+
+    def _commit_exclusive(self, edits: Collection[tuple[str, Edit]], claim: Claim) -> bool:
+        lease = self.lease
+        assert lease is not None
+        if edits:
+            answer = self._send(edits, claim.purpose, claim, lease.token)
+            if answer[0] != b"LEASE":
+                lease.drop()
+                self.lease = None
+        else:
+            self._release()
+            answer = (b"LEASE",) if lease.is_over else (b"SAME", b"%d" % self.revision)
+        if answer[0] == b"LEASE":
+            raise TransactionConflictError(
+                f"{claim.purpose}: its lease of {self._seconds:g} s was over before its end, and others may "
+                "have written; nothing was changed"
+            )
+        return self._made(answer, claim)
+
+    def _commit_waiting(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        purpose: str,
+        transaction: Claim | None,
+        check: Callable[[], None] | None,
+        timeout: float,
+    ) -> bool:
+        """Make a commit that has to wait for others, or that has a check."""
+        if transaction is not None and OWNER not in self.owner.claims:
+            return self._commit_checked(edits, purpose, transaction, check, timeout)
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, purpose)
+        try:
+            try:
+                # The turn of this process: then it is others alone that are waited for.
+                left = self._wait_for_turn(claim, timeout)
+                return self._commit_checked(edits, purpose, transaction, check, left)
+            finally:
+                self.end(claim)
+        finally:
+            blocks.clear()
+
+    def _commit_checked(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        purpose: str,
+        transaction: Claim | None,
+        check: Callable[[], None] | None,
+        timeout: float,
+    ) -> bool:
+        if self.is_closed:
+            self.publisher.refuse(purpose)
+        pauses = Pauses(timeout)
+        while True:
+            place = NO_PLACE if check is None else self._checked(check, transaction)
+            if not edits:
+                return self._made((b"SAME", place[0] or b"%d" % self.revision), transaction)
+            answer = self._send(edits, purpose, transaction, b"", place)
+            if answer[0] == b"LOCKED":
+                if pauses.are_over:
+                    raise LockTimeoutError(
+                        f"{purpose}: no write lock in {timeout:g} s, {described(answer[1])}"
+                    )
+                pauses.sleep()
+            elif answer[0] != b"MOVED":
+                return self._made(answer, transaction)
+
+    def _checked(self, check: Callable[[], None], transaction: Claim | None) -> Place:
+        """Make a check; return the commit after which it was made, and before the next one."""
+        view = None if transaction is None else self._views.get(transaction)
+        if view is not None:
+            view.validated = view.place
+            check()
+            return view.validated
+        about = self.server.call(b"HMGET", self.server.tag + b":about", b"revision", b"id")
+        check()
+        return about[0] or b"0", about[1] or b""
+
+    def _send(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        purpose: str,
+        transaction: Claim | None,
+        token: bytes = b"",
+        place: Place = NO_PLACE,
+    ) -> Sequence[Any]:
+        """Send a commit; return what the script answers, or raise what one of the edits does."""
+        arguments = arguments_of(edits, ())
+        session = self.sessions.take()
+        session.number += 1
+        author = b"" if transaction is None else author_of(transaction.info)
+        outgoing = Outgoing(session, token, place, self._history, author, arguments, deletes_only(edits))
+        own, identity = self.publication.own, outgoing.identity
+        own[identity] = transaction
+        try:
+            answer = send(self.server, outgoing, self.timeout, purpose)
+            self.sessions.give(session)
+            if answer[0] == b"OK" and self.publication.following:
+                self.publication.during(self.publication.catch_up)
+        finally:
+            own.pop(identity, None)
+        _raise_refusal(answer)
+        return answer
+
+    def _made(self, answer: Sequence[Any], transaction: Claim | None) -> bool:
+        """Go on from a commit that was made, or has changed nothing."""
+        if transaction is None:
+            return self.publication.following
+        revision = int(answer[1])
+        deliveries: Sequence[Delivery] = ()
+        if answer[0] == b"SAME" and self.publisher.has_listeners(COMMIT_EVENTS):
+            deliveries = self.publisher.deliveries_of((), revision, transaction)
+        transaction.revision = revision
+        if deliveries:
+            self.publication.during(self.publisher.publish, (), revision, transaction, deliveries)
+        self.end_claim(transaction)
+        return bool(deliveries) or self.publication.following
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        return {"keys": self.count(), "revision": self.revision, "indexes": []}
+
+    def reopen(self) -> None:
+        self.is_closed = False
+        self.follow()
+
+    def give_up(self) -> None:
+        """Close what a closed store keeps open; reads open it again for their own time."""
+        self.follower.stop()
+        self.renewal.stop()
+        self.publication.following = False
+        self.server.drop_idle()
+
+    def renew_in_child(self) -> None:
+        self.server.renew_in_child()
+        self.sessions.renew_in_child()
+        self.publication.renew_in_child()
+        self.routes.clear()
+        self.follower.renew_in_child()
+        self.renewal.renew_in_child()
+        self.lease = None
+        self._views.clear()
+        self.renew_locks()
+
+
+def _raise_refusal(answer: Sequence[Any]) -> None:
+    """Raise what an edit raises that cannot be made."""
+    kind = answer[0]
+    if kind == b"KEY":
+        raise KeyError(name_of(answer[1]))
+    if kind == b"REVISION":
+        raise RevisionMismatchError(name_of(answer[1]), int(answer[2]), int(answer[3]))
+    if kind == b"ITEMS":
+        raise OtherItemsError(name_of(answer[1]))
+    if kind == b"INDEXES":
+        raise StoreError("the list of indexes has changed")

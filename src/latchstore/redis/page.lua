@@ -1,0 +1,12 @@
+-- A page of keys in their order, with their entries or without. ARGV: 3 where it begins, as ZRANGEBYLEX takes
+-- it, 4 how many keys, 5 '1' if entries are wanted.
+local head = since(a[1], a[2])
+if head[1] == 'OK' then
+  local keys = call('ZRANGEBYLEX', ns .. ':keys', a[3], '+', 'LIMIT', 0, a[4])
+  local entries = {}
+  if a[5] == '1' then
+    for i = 1, #keys do entries[i] = call('HGETALL', ns .. ':e:' .. keys[i]) end
+  end
+  head[5] = {keys, entries}
+end
+return head

@@ -1,0 +1,76 @@
+"""What an engine over a server reads of what is committed.
+
+Thread safety: rule 1 of ``engine.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from latchstore.contract.requests import Request
+from latchstore.contract.values import Entry
+from latchstore.engine.interface import Engine
+from latchstore.engine.selection import Overlay, Selected
+from latchstore.redis.client import Server
+from latchstore.redis.entries import entry_of, stored_key
+from latchstore.redis.scripts import READ
+from latchstore.redis.view import NO_PLACE, PAGE_SIZE, RedisView
+
+
+class ReadingEngine(Engine):
+    """The methods of an engine that read.
+
+    Attributes
+    ----------
+    server : Server
+    """
+
+    server: Server
+
+    @property
+    def revision(self) -> int:  # type: ignore[override]
+        """The revision of the last commit of anybody."""
+        return int(self.server.call(b"HGET", self.server.tag + b":about", b"revision") or 0)
+
+    def entry(self, key: str) -> Entry | None:
+        flat = self.server.entry(stored_key(key))
+        return entry_of(key, flat) if flat else None
+
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        if len(keys) > PAGE_SIZE:
+            view = self.view()
+            try:
+                found = view.entries_of(keys)
+            finally:
+                view.close()
+            return {key: found.get(key) for key in keys}
+        *_, entries = self.server.run(READ, *NO_PLACE, *map(stored_key, keys))
+        return {key: entry_of(key, flat) if flat else None for key, flat in zip(keys, entries, strict=True)}
+
+    def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
+        view = self.view()
+        try:
+            return list(view.candidates(terms))
+        finally:
+            view.close()
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        view = self.view()
+        try:
+            return view.select(request, overlay)
+        finally:
+            view.close()
+
+    def keys(self) -> list[str]:
+        view = self.view()
+        try:
+            return list(view.keys())
+        finally:
+            view.close()
+
+    def count(self) -> int:
+        count: int = self.server.call(b"ZCARD", self.server.tag + b":keys")
+        return count
+
+    def view(self) -> RedisView:
+        return RedisView(self.server)

@@ -1,0 +1,54 @@
+"""The scripts that run on the server, each sent by its digest and, if the server lacks it, once as a whole.
+
+Thread safety: scripts never change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    """A script for the server.
+
+    Attributes
+    ----------
+    text : bytes
+    digest : bytes
+        What the server knows it by.
+    """
+
+    text: bytes
+    digest: bytes
+
+
+def script(*names: str, flags: str = "") -> Script:
+    """Return the script that some files of this package are, one after the other.
+
+    Parameters
+    ----------
+    *names : str
+    flags : str
+        What the server may do with it, see "Script flags" in Redis's documentation. Without ``allow-oom`` it is
+        refused while the server has no memory left, before it has done anything.
+    """
+    folder = files("latchstore.redis")
+    parts = [folder.joinpath(name).read_text(encoding="utf-8") for name in names]
+    head = f"#!lua flags={flags}\n" if flags else "#!lua\n"
+    text = (head + "".join(parts)).encode()
+    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+#: A commit; and one that frees memory, which is made even if there is none left.
+COMMIT = script("commit.lua")
+COMMIT_DELETING = script("commit.lua", flags="allow-oom")
+
+READ = script("log.lua", "read.lua", flags="no-writes")
+PAGE = script("log.lua", "page.lua", flags="no-writes")
+COUNT = script("log.lua", "count.lua", flags="no-writes")
+
+# A lease must be given back when there is no memory left.
+LEASE = script("lease.lua", flags="allow-oom")
+RESOLVE = script("resolve.lua", flags="allow-oom")

@@ -1,0 +1,136 @@
+"""`RedisStore`: a store over a `RedisEngine`.
+
+Thread safety: that of ``engine.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from latchstore.contract.arguments import (
+    DEFAULT_BUFFER_SIZE,
+    checked_count,
+    checked_timeout,
+    describe,
+    exact_string,
+)
+from latchstore.contract.codec import UnnamedCodec
+from latchstore.contract.event_manager import BaseEventManager
+from latchstore.contract.ordering import Ordered, checked_indexes
+from latchstore.engine.publishing import Publisher
+from latchstore.engine.transactional_store import TransactionalStore
+from latchstore.redis.client import Server
+from latchstore.redis.engine import RedisEngine
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
+
+
+class RedisStore(TransactionalStore):
+    """A key-value store on a Redis or Valkey server that any number of processes and machines share.
+
+    Parameters
+    ----------
+    url : str or redis.Redis or redis.RedisCluster
+        Where the server is, as ``redis.Redis.from_url`` takes it (``redis://``, ``rediss://``, ``unix://``),
+        or a client, as of a Sentinel or a cluster. The store makes connections of its own, like the client's.
+    event_manager : BaseEventManager, optional
+        Where events go, encore's own included; the process-wide default if None.
+    namespace : str
+        What all keys of the store begin with on the server, in braces; so they are in one slot of a cluster.
+    indexes : iterable of str or Ordered
+        Names of metadata items to keep an index on. One index serves equality, ranges, order and limit; all
+        processes keep the indexes that any of them has asked for.
+    lock_timeout : Seconds
+        Seconds that any wait for another writer may take before LockTimeoutError names it.
+    lease : Seconds
+        How long other processes wait for an exclusive transaction whose process has stopped. While it runs,
+        a thread renews its lease; one that comes back after its lease was over cannot commit.
+    max_pending_events : int or None
+        How many events may wait for their listeners before writers have to, at most `lock_timeout`
+        seconds; None for any number.
+    history : int
+        How many of the last commits the server has for ``watch(since=...)``, for snapshots and optimistic
+        transactions, and for processes that read what others have committed.
+    **client_options
+        What else ``redis.Redis.from_url`` takes, such as ``password``, ``socket_timeout`` or ``ssl_ca_certs``.
+
+    Raises
+    ------
+    StoreError
+        If the server is older than 7.0, is a replica, or would evict keys when its memory is full.
+    ConnectionError
+        If it cannot be reached.
+    """
+
+    __slots__ = ("_redis",)
+
+    def __init__(
+        self,
+        url: Any,
+        event_manager: BaseEventManager | None = None,
+        *,
+        namespace: str,
+        indexes: Iterable[str | Ordered] = (),
+        lock_timeout: Seconds = 30.0,
+        lease: Seconds = 10.0,
+        max_pending_events: int | None = 100_000,
+        history: int = 10_000,
+        **client_options: Any,
+    ) -> None:
+        timeout = _checked_seconds(lock_timeout, "lock_timeout")
+        seconds = _checked_seconds(lease, "lease")
+        if not seconds:
+            raise ValueError("lease must be more than 0 seconds")
+        wanted = checked_indexes(indexes)
+        kept = checked_count(history, "history", 1)
+        server = Server(url, _checked_namespace(namespace), client_options)
+        server.check()
+
+        def make_engine(publisher: Publisher) -> RedisEngine:
+            self._redis = RedisEngine(server, timeout, seconds, kept, publisher)
+            return self._redis
+
+        super().__init__(event_manager, max_pending_events, 0, make_engine)
+        # Others may have written it: nothing on the server is unpickled unless that codec is named.
+        self.default_codec: Any = UnnamedCodec()
+        # Somebody may have listened before the store was there.
+        self._redis.follow()
+
+    def __repr__(self) -> str:
+        server = self._redis.server
+        return f"<RedisStore {server.tag.decode('utf-8', 'replace')} on {server.name}>"
+
+    def close(self, timeout: Seconds | None = 30.0) -> None:
+        super().close(timeout)
+        self._redis.give_up()
+
+    def _renew_in_child(self) -> None:
+        super()._renew_in_child()
+        self._redis.follow()
+
+    # -- reading single keys ----------------------------------------------------------------------
+
+    def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
+        engine = self._redis
+        if not engine.routes and type(key) is str:
+            data = engine.server.data(key.encode("utf-8", "surrogatepass"))
+            if data is not None:
+                return data
+        return super().to_bytes(key)
+
+
+def _checked_seconds(value: Any, argument: str) -> float:
+    seconds = checked_timeout(value, argument)
+    if seconds is None:
+        raise TypeError(f"{argument} must be a number of seconds, got None")
+    return seconds
+
+
+def _checked_namespace(namespace: Any) -> str:
+    if not isinstance(namespace, str):
+        raise TypeError(f"namespace must be a str, got {describe(namespace)}")
+    if not namespace or "{" in namespace or "}" in namespace:
+        raise ValueError(f"namespace must not be empty, nor have braces, got {describe(namespace)}")
+    return exact_string(namespace)

@@ -1,0 +1,188 @@
+"""`RedisView`: the entries as one commit has left them, by undoing what the log has had since.
+
+1. A view is a revision. Each read is one script, which returns what there is now and what the log has had
+   since the view last looked; of each key that was changed after the revision the view keeps the entry that it
+   had then, in `_undo`. So what is read is of the view's instant, and an idle view costs the server nothing.
+2. `_undo` may know of more changes than a read has seen: an entry that is in it is the view's, and any other
+   has not changed since. So threads may read at the same time, and large reads go by pages.
+3. If the log does not reach back any more, the view cannot be read on.
+
+Thread safety: `_undo` is filled by single operations of the dict, in the order of the log, each key once;
+`_reached` moves on after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from latchstore.contract.errors import StoreError
+from latchstore.contract.values import Entry
+from latchstore.engine.interface import View
+from latchstore.redis.client import Server
+from latchstore.redis.entries import entry_of, logged_entry, name_of, stored_key
+from latchstore.redis.log import raw_changes
+from latchstore.redis.scripts import COUNT, PAGE, READ, Script
+
+#: How many keys one script reads.
+PAGE_SIZE = 1_000
+
+#: A revision and the id of its commit, as the server has them.
+Place = tuple[bytes, bytes]
+
+NO_PLACE: Place = (b"", b"")
+
+
+class RedisView(View):
+    """The entries as one commit has left them.
+
+    Parameters
+    ----------
+    server : Server
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._undo: dict[bytes, Any] | None = {}
+        _, revision, commit, _, _ = server.run(READ, *NO_PLACE)
+        self.place: Place = (revision, commit)
+        self._reached: Place = self.place
+        self.revision: int = int(revision)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def run(self, script: Script, *arguments: Any) -> Any:
+        """Run a reading script; return what it has read, to be seen by way of `undone`."""
+        while True:
+            undo = self._changes()
+            status, revision, commit, log, *found = self._server.run(script, *self._reached, *arguments)
+            if status in (b"OK", b"MORE"):
+                for _, fields in log:
+                    for key, old, _, _ in raw_changes(_changes_in(fields)):
+                        undo.setdefault(key, old)
+                self._reached = max(self._reached, (revision, commit), key=_revision_of)
+                if status == b"OK":
+                    return found[0]
+            else:
+                raise self._lost(status)
+
+    def _changes(self) -> dict[bytes, Any]:
+        undo = self._undo
+        if undo is None:
+            raise self.closed_error()
+        return undo
+
+    def _lost(self, status: bytes) -> Exception:
+        if status == b"COMPACTED":
+            return StoreError(
+                f"<snapshot of revision {self.revision}> cannot be read any more: the log does not reach back "
+                "to it; the store's history tells how many commits that has"
+            )
+        return StoreError(
+            f"{self._server.name} has lost commits: <snapshot of revision {self.revision}> is gone"
+        )
+
+    def entry(self, key: str) -> Entry | None:
+        undo, stored = self._changes(), stored_key(key)
+        flat = () if stored in undo else self.run(READ, stored)[0]
+        if stored in undo:
+            old = undo[stored]
+            return logged_entry(key, old) if old else None
+        return entry_of(key, flat) if flat else None
+
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Return the entries of those keys that are there."""
+        found: dict[str, Entry] = {}
+        for start in range(0, len(keys), PAGE_SIZE):
+            some = keys[start : start + PAGE_SIZE]
+            stored = list(map(stored_key, some))
+            entries = self.run(READ, *stored)
+            undo = self._changes()
+            for key, name, flat in zip(some, stored, entries, strict=True):
+                if name in undo:
+                    if undo[name]:
+                        found[key] = logged_entry(key, undo[name])
+                elif flat:
+                    found[key] = entry_of(key, flat)
+        return found
+
+    def count(self) -> int:
+        count: int = self.run(COUNT)
+        # Changes that were made after the read are in neither; so it is counted again if there are any.
+        return count if not self._changes() else sum(1 for _ in self.keys())
+
+    def items(self) -> Iterator[tuple[str, Entry]]:
+        for names, entries, changed in self._pages(True):
+            found = dict(zip(names, entries, strict=True))
+            for name in sorted({*names, *changed}):
+                key = name_of(name)
+                if name in changed:
+                    if changed[name]:
+                        yield key, logged_entry(key, changed[name])
+                else:
+                    yield key, entry_of(key, found[name])
+
+    def keys(self) -> Iterator[str]:
+        """Return all keys in their order."""
+        for names, _, changed in self._pages(False):
+            for name in sorted({*names, *changed}):
+                if name not in changed or changed[name]:
+                    yield name_of(name)
+
+    def _pages(self, wanted: bool) -> Iterator[tuple[list[bytes], list[list[bytes]], dict[bytes, Any]]]:
+        """Read all keys by pages: their names, their entries of now, and the changes among them."""
+        first: bytes | None = None
+        start = b"-"
+        while True:
+            names, entries = self.run(PAGE, start, PAGE_SIZE, int(wanted))
+            is_last = len(names) < PAGE_SIZE
+            last = None if is_last else names[-1]
+            changed = {
+                key: old
+                for key, old in list(self._changes().items())
+                if (first is None or key > first) and (last is None or key <= last)
+            }
+            yield names, entries, changed
+            if last is None:
+                return
+            first, start = last, b"(" + last
+
+    def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
+        """Return what the log has had since, whether or not the view was closed."""
+        first: dict[bytes, Any] = {}
+        last: dict[bytes, Any] = {}
+        place, status = self.place, b"MORE"
+        while status == b"MORE":
+            status, revision, commit, log, *_ = self._server.run(READ, *place)
+            if status not in (b"OK", b"MORE"):
+                raise self._lost(status)
+            for _, fields in log:
+                for key, old, new, _ in raw_changes(_changes_in(fields)):
+                    first.setdefault(key, old)
+                    last[key] = new
+            place = (revision, commit)
+        self.validated: Place = place
+        return {name_of(key): (_entry(key, old), _entry(key, last[key])) for key, old in first.items()}
+
+    # -- its end ----------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        return self._undo is not None
+
+    def close(self) -> None:
+        self._undo = None
+
+
+def _changes_in(fields: Iterable[bytes]) -> bytes:
+    """Return the changes in an entry of the stream."""
+    *_, packed = fields
+    return packed
+
+
+def _revision_of(place: Place) -> int:
+    return int(place[0])
+
+
+def _entry(key: bytes, logged: Any) -> Entry | None:
+    return logged_entry(name_of(key), logged) if logged else None

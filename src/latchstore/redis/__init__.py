@@ -3,8 +3,8 @@
 `RedisStore` (``store.py``) is the store, `RedisEngine` (``engine.py``) makes its commits, each by one script
 on the server (``commit.lua``). What a commit has changed is in a stream, the log (``log.py``), from which
 each process publishes what all of them have committed (``publication.py``), and by which snapshots are of
-one instant (``view.py``). It may import ``contract``, ``delivery`` and ``engine``; redis-py, hiredis and msgpack
-are the extra ``redis``.
+one instant (``view.py``). It may import ``contract``, ``delivery`` and ``engine``; redis-py, hiredis and
+msgpack are the extra ``redis``.
 
 Begin with ``engine.py``, whose docstring has the rules.
 """

@@ -8,8 +8,8 @@
    one time; its caller has to find out what has become of a command whose reply is lost.
 3. A forked child begins without connections.
 
-Thread safety: `_idle` is changed by single operations of the list; a connection that was taken from it belongs
-to one thread.
+Thread safety: `_idle` is changed by single operations of the list; a connection that was taken from it
+belongs to one thread.
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ class Server:
 
     def _pool(self) -> Any:
         """Return the pool whose connections those of the store are like."""
-        if isinstance(self._client, redis.RedisCluster):
-            node = self._client.get_node_from_key(self.tag.decode("utf-8", "surrogatepass"))
-            return self._client.get_redis_connection(node).connection_pool
-        return self._client.connection_pool
+        client = self._client
+        if isinstance(client, redis.RedisCluster):
+            cluster: Any = client
+            node = cluster.get_node_from_key(self.tag.decode("utf-8", "surrogatepass"))
+            return cluster.get_redis_connection(node).connection_pool
+        return client.connection_pool
 
     def connect(self, **options: Any) -> Any:
         """Return a new connection; it connects when it first sends."""

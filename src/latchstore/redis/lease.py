@@ -3,9 +3,9 @@
 1. The server has the token of who has it, for some seconds. A thread of the engine renews it while the block
    is open; if the process stops, it ends by itself.
 2. It does not decide: a commit carries its token, and the server refuses it if the lease is another's by now.
-3. The token is known before it is asked for, so what an exception has broken off is given back like any other.
+3. The token is known before it is asked for, so what an exception has broken off is given back as well.
 
-Thread safety: an engine has one lease at a time, its owner's. `Lease.given` is a single assignment.
+Thread safety: an engine has one lease at a time, its owner's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from latchstore.contract.errors import LockTimeoutError
@@ -95,6 +96,8 @@ class Lease:
         None before it is taken.
     is_over : bool
         Whether the server has had no such lease any more when it was asked last.
+    drop : callable
+        Takes it to be given back, as the server has done so.
     """
 
     def __init__(self, server: Server, seconds: float, claim: Claim) -> None:
@@ -105,7 +108,9 @@ class Lease:
         self.token: bytes = secrets.token_hex(16).encode()
         self.place: Place | None = None
         self.is_over: bool = False
-        self._given = False
+        # Empty when it was given back.
+        self._held = [None]
+        self.drop: Callable[[], None] = self._held.clear
 
     def acquire(self, timeout: float) -> None:
         """Wait until nobody else has it.
@@ -136,21 +141,17 @@ class Lease:
 
     def renew(self) -> None:
         """Have it last as long again from now on."""
-        if not self._given and self.place is not None:
+        if self._held and self.place is not None:
             self.is_over = not self._server.run(LEASE, b"renew", self.token, self._milliseconds)
-
-    def drop(self) -> None:
-        """Take it to be given back: the server has done so."""
-        self._given = True
 
     def release(self) -> None:
         """Give it back; nothing happens if that was done."""
-        if self._given:
+        if not self._held:
             return
         # One that was not taken may be on its way to the server yet.
         mark = (b"1",) if self.place is None else ()
         self.is_over = not self._server.run(LEASE, b"give", self.token, *mark)
-        self._given = True
+        self.drop()
 
 
 def described(stored: bytes) -> str:

@@ -31,8 +31,8 @@ def script(*names: str, flags: str = "") -> Script:
     ----------
     *names : str
     flags : str
-        What the server may do with it, see "Script flags" in Redis's documentation. Without ``allow-oom`` it is
-        refused while the server has no memory left, before it has done anything.
+        What the server may do with it, see "Script flags" in Redis's documentation. Without ``allow-oom`` it
+        is refused while the server has no memory left, before it has done anything.
     """
     folder = files("latchstore.redis")
     parts = [folder.joinpath(name).read_text(encoding="utf-8") for name in names]

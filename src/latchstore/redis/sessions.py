@@ -1,7 +1,7 @@
 """Sessions: the number of each commit, by which the server knows one that it has made already.
 
-Thread safety: `_idle` is changed by single operations of the list. A session belongs to one call at a time; one
-whose call was broken off is not used again.
+Thread safety: `_idle` is changed by single operations of the list. A session belongs to one call at a time;
+one whose call was broken off is not used again.
 """
 
 from __future__ import annotations

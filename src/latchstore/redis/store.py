@@ -54,7 +54,7 @@ class RedisStore(TransactionalStore):
         How many of the last commits the server has for ``watch(since=...)``, for snapshots and optimistic
         transactions, and for processes that read what others have committed.
     **client_options
-        What else ``redis.Redis.from_url`` takes, such as ``password``, ``socket_timeout`` or ``ssl_ca_certs``.
+        What else ``redis.Redis.from_url`` takes, as ``password``, ``socket_timeout`` or ``ssl_ca_certs``.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class RedisStore(TransactionalStore):
         seconds = _checked_seconds(lease, "lease")
         if not seconds:
             raise ValueError("lease must be more than 0 seconds")
-        wanted = checked_indexes(indexes)
+        checked_indexes(indexes)
         kept = checked_count(history, "history", 1)
         server = Server(url, _checked_namespace(namespace), client_options)
         server.check()

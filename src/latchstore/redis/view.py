@@ -1,8 +1,8 @@
 """`RedisView`: the entries as one commit has left them, by undoing what the log has had since.
 
 1. A view is a revision. Each read is one script, which returns what there is now and what the log has had
-   since the view last looked; of each key that was changed after the revision the view keeps the entry that it
-   had then, in `_undo`. So what is read is of the view's instant, and an idle view costs the server nothing.
+   since the view last looked; of each key that was changed after the revision the view keeps the entry that
+   it had then, in `_undo`. So what is read is of the instant of the view, and an idle one costs nothing.
 2. `_undo` may know of more changes than a read has seen: an entry that is in it is the view's, and any other
    has not changed since. So threads may read at the same time, and large reads go by pages.
 3. If the log does not reach back any more, the view cannot be read on.
@@ -75,8 +75,8 @@ class RedisView(View):
     def _lost(self, status: bytes) -> Exception:
         if status == b"COMPACTED":
             return StoreError(
-                f"<snapshot of revision {self.revision}> cannot be read any more: the log does not reach back "
-                "to it; the store's history tells how many commits that has"
+                f"<snapshot of revision {self.revision}> cannot be read any more: the log does not reach back"
+                " to it; the store's history tells how many commits that has"
             )
         return StoreError(
             f"{self._server.name} has lost commits: <snapshot of revision {self.revision}> is gone"

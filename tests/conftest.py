@@ -1,12 +1,15 @@
 """What all tests share: failures inside the contract suite are shown as in any test module."""
 
 import gc
+import itertools
 import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.redis import servers
 
 # The suite's modules are imported by test modules and not collected, so pytest has to be told.
 pytest.register_assert_rewrite("tests.contract")
@@ -22,6 +25,42 @@ settings.load_profile("latchstore")
 def pytest_collection_finish() -> None:
     """Leave what was collected out of the collector's rounds: some tests call it often."""
     gc.freeze()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are marked so on each kind of server; the others on one."""
+    if "redis_server" in metafunc.fixturenames and metafunc.definition.get_closest_marker("each_server"):
+        metafunc.parametrize("redis_server", list(servers.KINDS), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def session_servers() -> Iterator[servers.SessionServers]:
+    """Stop the servers of this process when all its tests are done."""
+    running = servers.SessionServers()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server(request: pytest.FixtureRequest, session_servers: servers.SessionServers) -> servers.Server:
+    """A server that all tests of this process share: a test neither stops it nor changes its settings."""
+    return session_servers.of_kind(getattr(request, "param", None) or servers.preferred())
+
+
+@pytest.fixture(scope="module")
+def emptied_server(redis_server: servers.Server) -> Iterator[servers.Server]:
+    """The shared server, from which all is removed when the tests of a module are done."""
+    yield redis_server
+    redis_server.ask("FLUSHALL")
+
+
+_namespaces = (f"test-{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def namespace(emptied_server: servers.Server) -> str:
+    """A name that no other test of this process uses on the server."""
+    return next(_namespaces)
 
 
 @pytest.fixture

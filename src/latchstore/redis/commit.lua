@@ -1,11 +1,11 @@
 -- One commit: all of it, or nothing. What can be refused is refused before the first write.
 --
 -- ARGV: 1 session, 2 number in it, 3 token of the lease or '', 4 and 5 revision and id of the last commit that
--- the client has seen or '', 6 version of the list of indexes, 7 how many commits the log keeps at the least,
+-- the client has seen or '', 6 version of the list of indexes, 0 if there are none, 7 how many commits the log keeps at the least,
 -- 8 '1' if the changes are wanted in the answer, 9 seconds since the epoch, 10 author, 11 what the caches of
 -- the client want, 12 how many edits, then the edits, see `edit`.
 --
--- Answers: OK revision changes caches | SAME revision | AGAIN answer | LOCKED description | LEASE |
+-- Answers: OK revision changes caches | SAME revision '' caches | AGAIN answer | LOCKED description | LEASE |
 -- MOVED | INDEXES | KEY key | REVISION key expected actual | ITEMS key | CACHE ...
 --
 -- An entry is {d = data, c = created, u = modified, r = revision, f = fields}; times and revisions are text, as
@@ -66,7 +66,7 @@ if a[3] ~= '' then
 elseif lease then
   return {'LOCKED', lease}
 end
-local about = call('HMGET', ns .. ':about', 'revision', 'id', 'version', 'items', 'facts', 'caches')
+local about = call('HMGET', ns .. ':about', 'revision', 'id', 'iv', 'items', 'facts', 'caches')
 local last = about[1] or '0'
 if a[4] ~= '' and (a[4] ~= last or a[5] ~= (about[2] or '')) then return {'MOVED'} end
 if (about[3] or '0') ~= a[6] then return {'INDEXES'} end
@@ -123,6 +123,11 @@ local function taken(count)
   return found
 end
 
+local function missing(key)
+  overtake(ns, key)
+  return {'KEY', key}
+end
+
 -- Does the edit at `p` and moves on; returns what is answered if it cannot be done.
 --   E key data n fields: an entry    D key data: the data alone    M key n fields: the metadata alone
 --   U key n fields: some items       X key cause: deletes it       R key revision: if it has that
@@ -145,11 +150,11 @@ local function edit()
     p = p + 1
     s.new = revise({d = current and current.d or '', f = taken(tonumber(a[p - 1]))}, current)
   elseif kind == 'U' then
-    if not current then return {'KEY', key} end
+    if not current then return missing(key) end
     p = p + 1
     s.new = revise({d = current.d, f = merged(current.f, taken(tonumber(a[p - 1])))}, current)
   elseif kind == 'X' then
-    if not current then return {'KEY', key} end
+    if not current then return missing(key) end
     s.new, s.cause = false, a[p]
     p = p + 1
   elseif kind == 'V' then
@@ -180,6 +185,8 @@ for _ = 1, tonumber(a[12]) do
   local refused = edit()
   if refused then return refused end
 end
+local refused, extra = caches(ns, about[6], a[11], order, state, touch)
+if refused then return refused end
 
 -- Writing: nothing fails from here on --------------------------------------------------------------------
 
@@ -253,9 +260,9 @@ for _, key in ipairs(order) do
   end
 end
 if a[3] ~= '' then call('DEL', ns .. ':w') end
-if #log == 0 then return {'SAME', last} end
+if #log == 0 then return {'SAME', last, '', extra or ''} end
 local packed, id = cmsgpack.pack(log), a[1] .. ':' .. a[2]
 call('XADD', ns .. ':log', 'MAXLEN', '~', a[7], revision .. '-0', 'i', id, 'a', a[10], 'c', packed)
 call('HSET', ns .. ':about', 'revision', revision, 'id', id)
 call('SET', session_key, a[2] .. ' ' .. revision, 'PX', 3600000)
-return {'OK', revision, a[8] == '1' and packed or '', ''}
+return {'OK', revision, a[8] == '1' and packed or '', extra or ''}

@@ -42,8 +42,8 @@ def script(*names: str, flags: str = "") -> Script:
 
 
 #: A commit; and one that frees memory, which is made even if there is none left.
-COMMIT = script("commit.lua")
-COMMIT_DELETING = script("commit.lua", flags="allow-oom")
+COMMIT = script("caches.lua", "commit.lua")
+COMMIT_DELETING = script("caches.lua", "commit.lua", flags="allow-oom")
 
 READ = script("log.lua", "read.lua", flags="no-writes")
 PAGE = script("log.lua", "page.lua", flags="no-writes")

@@ -1,0 +1,2 @@
+local function caches() return nil, '' end
+local function overtake() end

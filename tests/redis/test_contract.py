@@ -1,0 +1,156 @@
+"""`RedisStore` keeps the contract, with and without indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from latchstore import EventManager, RedisStore
+from tests.contract.attempts import AttemptsContract
+from tests.contract.bad_input import BadInputContract, BadTimeoutContract
+from tests.contract.block_contents import BlockContentContract
+from tests.contract.block_ends import BlockEndContract
+from tests.contract.block_errors import BlockErrorContract
+from tests.contract.blocks_left_open import BlockLeftOpenContract
+from tests.contract.conditions import ConditionContract
+from tests.contract.delivery import DeliveryContract
+from tests.contract.events import EventContract
+from tests.contract.evicting import EvictContract
+from tests.contract.files import ToFileContract
+from tests.contract.forking import ForkContract
+from tests.contract.isolation import IsolationContract
+from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
+from tests.contract.nothing_is_lost import NothingIsLostContract
+from tests.contract.optimistic import ConflictContract, OptimisticWritingContract
+from tests.contract.ordered_isolation import OrderedIsolationContract
+from tests.contract.queries import QueryContract
+from tests.contract.reading import ReadingContract, ValueContract
+from tests.contract.revisions import CurrentTransactionContract, RevisionContract
+from tests.contract.sharing import SharingContract
+from tests.contract.snapshots import ManySnapshotsContract, SnapshotContract
+from tests.contract.transactions import SharedTransactionContract, TransactionContract
+from tests.contract.waiting import WaitForContract
+from tests.contract.watches import FullBufferContract, WatchContract
+from tests.contract.writing import WritingContract
+from tests.redis.redis_stores import RedisStores
+from tests.redis.servers import Server
+
+
+class TestBadInput(RedisStores, BadInputContract): ...
+
+
+class TestBadTimeout(RedisStores, BadTimeoutContract): ...
+
+
+class TestCondition(RedisStores, ConditionContract): ...
+
+
+class TestDelivery(RedisStores, DeliveryContract): ...
+
+
+class TestEvent(RedisStores, EventContract): ...
+
+
+class TestEvict(RedisStores, EvictContract): ...
+
+
+class TestToFile(RedisStores, ToFileContract): ...
+
+
+class TestManyKeysReading(RedisStores, ManyKeysReadingContract): ...
+
+
+class TestManyKeysWriting(RedisStores, ManyKeysWritingContract): ...
+
+
+class TestQuery(RedisStores, QueryContract): ...
+
+
+class TestReading(RedisStores, ReadingContract): ...
+
+
+class TestValue(RedisStores, ValueContract): ...
+
+
+class TestSharedTransaction(RedisStores, SharedTransactionContract): ...
+
+
+class TestTransaction(RedisStores, TransactionContract): ...
+
+
+class TestWriting(RedisStores, WritingContract): ...
+
+
+class TestAttempts(RedisStores, AttemptsContract): ...
+
+
+class TestWatch(RedisStores, WatchContract):
+    @pytest.fixture
+    def compacting_store(self, redis_server: Server, namespace: str) -> Iterator[RedisStore]:
+        with RedisStore(redis_server.url, EventManager(), namespace=namespace, history=3) as store:
+            yield store
+
+
+class TestFullBuffer(RedisStores, FullBufferContract): ...
+
+
+class TestOrderedIsolation(RedisStores, OrderedIsolationContract): ...
+
+
+class TestConflict(RedisStores, ConflictContract): ...
+
+
+class TestOptimisticWriting(RedisStores, OptimisticWritingContract): ...
+
+
+class TestBlockError(RedisStores, BlockErrorContract): ...
+
+
+class TestNothingIsLost(RedisStores, NothingIsLostContract): ...
+
+
+class TestBlockEnd(RedisStores, BlockEndContract): ...
+
+
+class TestWaitFor(RedisStores, WaitForContract): ...
+
+
+class TestBlockLeftOpen(RedisStores, BlockLeftOpenContract): ...
+
+
+class TestSnapshot(RedisStores, SnapshotContract): ...
+
+
+class TestManySnapshots(RedisStores, ManySnapshotsContract): ...
+
+
+class TestBlockContent(RedisStores, BlockContentContract): ...
+
+
+class TestIsolation(RedisStores, IsolationContract): ...
+
+
+class TestRevision(RedisStores, RevisionContract): ...
+
+
+class TestCurrentTransaction(RedisStores, CurrentTransactionContract): ...
+
+
+class TestFork(RedisStores, ForkContract):
+    shares = True
+
+
+@pytest.mark.each_server
+class TestSharing(SharingContract):
+    """Two stores over one namespace, which are to each other what those of two processes are."""
+
+    @pytest.fixture
+    def store(self, redis_server: Server, namespace: str) -> Iterator[RedisStore]:
+        with RedisStore(redis_server.url, EventManager(), namespace=namespace) as store:
+            yield store
+
+    @pytest.fixture
+    def beside(self, store: RedisStore, redis_server: Server, namespace: str) -> Iterator[RedisStore]:
+        with RedisStore(redis_server.url, EventManager(), namespace=namespace) as beside:
+            yield beside

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from latchstore.contract.frames import frames_of_threads
 from tests.interrupts.locks import default_lock
 from tests.interrupts.subjects import TIMEOUT, Subject
 
@@ -73,7 +73,7 @@ class Held:
     def _until_it_waits(self) -> None:
         place, looks = None, 0
         while looks < LOOKS and not self._over.wait(LOOK_AGAIN):
-            frame = sys._current_frames().get(self._waiter)
+            frame = frames_of_threads().get(self._waiter)
             now = frame and (id(frame), frame.f_lasti)
             looks = looks + 1 if now == place else 0
             place = now

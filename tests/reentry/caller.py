@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -27,6 +26,7 @@ from latchstore import (
     WatchClosedError,
     WorkQueue,
 )
+from latchstore.contract.frames import frames_of_threads
 from tests.interrupts.helper import shown
 from tests.interrupts.subjects import BESIDE, TIMEOUT, CacheSubject, Subject
 from tests.interrupts.waiting import LOOK_AGAIN, LOOKS
@@ -234,7 +234,7 @@ class Beside:
         place, looks = None, 0
         while looks < LOOKS and not self._is_done(LOOK_AGAIN):
             assert self._thread.ident is not None
-            frame = sys._current_frames().get(self._thread.ident)
+            frame = frames_of_threads().get(self._thread.ident)
             now = frame and (id(frame), frame.f_lasti)
             looks = looks + 1 if now == place else 0
             place = now

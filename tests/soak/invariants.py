@@ -14,6 +14,7 @@ from pathlib import Path
 from latchstore import DictMemoryStore, Watch
 from latchstore.cache.inspection import loads_of
 from latchstore.cache.loading import Removal
+from latchstore.contract.frames import frames_of_threads
 from latchstore.engine.inspection import check_idle, dispatcher_of
 from latchstore.engine.preimages import LayerView
 from latchstore.engine.snapshot import Snapshot
@@ -125,7 +126,7 @@ class Measures:
             tracemalloc.stop()
             scene.expect(self.left[-1] < LEFT, f"memory has grown by {self.left[-1]:,} bytes in a round")
         # Not those that `threading` lists: one that was struck at its very end stays there for ever.
-        self.threads.append(len(sys._current_frames()))
+        self.threads.append(len(frames_of_threads()))
         scene.expect(self.threads[-1] == self.threads[0], f"threads: {self.threads}")
         self.blocks.append(sys.getallocatedblocks())
         self.resident.append(resident())

@@ -13,6 +13,8 @@ import weakref
 from types import FrameType
 from typing import Any
 
+from latchstore.contract.frames import frames_of_threads
+
 
 def leaked(*kinds: type[Any]) -> list[Any]:
     """Return the objects of some classes that can be reached from no module and no frame of a thread."""
@@ -24,7 +26,7 @@ def _reachable() -> set[int]:
     """Return the identities of all objects that can be reached."""
     seen: set[int] = set()
     found: list[Any] = [sys.modules]
-    for frame in sys._current_frames().values():
+    for frame in frames_of_threads().values():
         found += _of_stack(frame)
     while found:
         for each in gc.get_referents(found.pop()):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import random
-import sys
 import threading
 import time
 import traceback
@@ -22,6 +21,7 @@ from latchstore import (
     StoreSetEvent,
     TransactionConflictError,
 )
+from latchstore.contract.frames import frames_of_threads
 from latchstore.contract.store import AbstractStore
 from latchstore.engine.inspection import check
 from tests.soak.scene import ACCOUNTS, SIDES, TIMEOUT, Mirrors, Scene
@@ -70,7 +70,7 @@ class Worker:
         assert self.thread is not None
         self.thread.join(TIMEOUT if deadline is None else max(0.0, deadline - time.monotonic()))
         if self.thread.is_alive():
-            frame = sys._current_frames().get(self.thread.ident or 0)
+            frame = frames_of_threads().get(self.thread.ident or 0)
             stack = "".join(traceback.format_stack(frame))
             self.scene.violations.append(f"{self.name} does not end:\n{stack}")
 

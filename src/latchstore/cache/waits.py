@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
+from latchstore.contract.frames import frames_of_threads
+
 #: Where frames of waiting threads are: those of a wait are the innermost of the stack.
 _POOLS = "concurrent.futures.thread"
 _WAITING = ("threading", "concurrent.futures._base", _POOLS)
@@ -20,7 +22,7 @@ _WAITING = ("threading", "concurrent.futures._base", _POOLS)
 
 def place_of(thread: threading.Thread) -> str:
     """Return where a thread is, for messages."""
-    frame = None if thread.ident is None else sys._current_frames().get(thread.ident)
+    frame = None if thread.ident is None else frames_of_threads().get(thread.ident)
     return "no longer running" if frame is None else _place(frame)
 
 
@@ -37,7 +39,7 @@ def waits_for_this_thread(first: int | None, loaders: Mapping[int | None, int | 
     has_gil = getattr(sys, "_is_gil_enabled", None)
     if has_gil is not None and not has_gil():
         return None  # the stacks of threads that run must not be read without the GIL
-    frames = sys._current_frames()
+    frames = frames_of_threads()
     try:
         return _way_back(first, loaders, frames)
     finally:

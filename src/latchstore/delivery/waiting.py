@@ -21,6 +21,7 @@ from threading import get_ident
 from typing import Generic, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.frames import frames_of_threads
 from latchstore.contract.with_lock import for_with
 
 #: Seconds that waits are measured in. Tests that freeze time, or let it jump, replace the functions of `time`
@@ -52,7 +53,7 @@ def other_threads_of_parent() -> frozenset[int]:
 
 def _note_threads() -> None:
     global _threads_of_parent
-    _threads_of_parent = frozenset(sys._current_frames())
+    _threads_of_parent = frozenset(frames_of_threads())
 
 
 if hasattr(os, "register_at_fork"):

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from types import FrameType, MemberDescriptorType, ModuleType
 
+from latchstore.contract.frames import frames_of_threads
 from latchstore.stress.lock_order import frame_outside, place_of
 
 #: Seconds between two looks at a run.
@@ -46,7 +47,7 @@ class RealWaitWatch:
 
     def is_blocked(self, ident: int, native: int, now: int, looks: int = _LOOKS) -> bool:
         """Tell whether a thread has been in the same call for so many looks, at the same point of the run."""
-        frame = sys._current_frames().get(ident)
+        frame = frames_of_threads().get(ident)
         asleep = _sleep_of(ident, native)
         if frame is None or asleep is None or frame.f_globals.get("__name__") == _SCHEDULER:
             self._last = ()
@@ -93,7 +94,7 @@ def describe_wait(name: str, ident: int, others: Mapping[str, int | None]) -> st
     others : mapping
         The identifiers of the other threads of the run, by their names.
     """
-    frames = sys._current_frames()
+    frames = frames_of_threads()
     frame = frame_outside(frames.get(ident))
     if frame is None:
         return f"{name} waits for something that is not under control"

@@ -30,6 +30,7 @@ from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
+from latchstore.contract.frames import frames_of_threads
 from latchstore.stress.helper_turns import LONGEST_ASIDE, LOOKS_AT_HELPER, STEP_ASIDE, HelperTurns
 from latchstore.stress.lock_order import LockOrder, frame_outside
 from latchstore.stress.real_waits import LOOK_EVERY, RealWaitWatch, describe_wait
@@ -469,7 +470,7 @@ class Scheduler(HelperTurns):
     def frame_of(self, task: Task) -> FrameType | None:
         """Return the innermost frame of a task in the code under test."""
         ident = self.ident_of(task)
-        innermost = None if ident is None else sys._current_frames().get(ident)
+        innermost = None if ident is None else frames_of_threads().get(ident)
         frame = innermost
         while frame is not None and not self._traced(frame.f_code):
             frame = frame.f_back

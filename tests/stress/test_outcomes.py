@@ -14,7 +14,13 @@ from latchstore.stress.native import run_native
 from latchstore.stress.workloads import Registers, RolledBackError, outcome_of
 
 #: Errors after which something may have been done. All others refuse a call before it does anything.
-UNKNOWN = {"StoreError", "TransactionError", "FlushTimeoutError", "DispatcherThreadError"}
+UNKNOWN = {
+    "StoreError",
+    "TransactionError",
+    "FlushTimeoutError",
+    "DispatcherThreadError",
+    "OutcomeUnknownError",
+}
 
 
 def test_each_class_says_whether_it_had_no_effect() -> None:

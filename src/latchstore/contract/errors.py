@@ -41,6 +41,14 @@ class LockTimeoutError(_RefusedError, TimeoutError):
     """A lock did not come free in time; the message names who holds it, why and for how long."""
 
 
+class OutcomeUnknownError(StoreError):
+    """The connection to a server broke after a commit was sent, and the server could not be asked about it.
+
+    The commit may have been made, or may yet be made; it was not made twice. Read what it was to change, or do
+    something that may be done twice.
+    """
+
+
 class FlushTimeoutError(StoreError, TimeoutError):
     """Events were still waiting for their listeners when the time given to ``flush`` or ``close`` ended.
 

@@ -44,8 +44,8 @@ class LockTimeoutError(_RefusedError, TimeoutError):
 class OutcomeUnknownError(StoreError):
     """The connection to a server broke after a commit was sent, and the server could not be asked about it.
 
-    The commit may have been made, or may yet be made; it was not made twice. Read what it was to change, or do
-    something that may be done twice.
+    The commit may have been made, or may yet be made; it is never made twice. Read what it was to change, or
+    do something that may be done twice.
     """
 
 

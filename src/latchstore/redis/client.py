@@ -38,16 +38,27 @@ _OWN_OPTIONS = {
     "encoding_errors": "keys are UTF-8 with surrogates",
 }
 
+#: Seconds, where the user has given none: a server that was stopped must not hang a call for ever.
+_TIMEOUTS = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0}
+
 #: The oldest server whose scripts can be refused before they write, for want of memory.
 _OLDEST = (7, 0)
 
 
 class Disconnected(Exception):  # noqa: N818 (no error of the caller's)
-    """A command was sent, or may have been, and its reply did not come."""
+    """The reply of a command did not come.
 
-    def __init__(self, error: Exception) -> None:
+    Attributes
+    ----------
+    error : Exception
+    sent : bool
+        Whether the command may have reached the server; if not, there was no connection.
+    """
+
+    def __init__(self, error: Exception, sent: bool) -> None:
         super().__init__(str(error))
         self.error: Exception = error
+        self.sent: bool = sent
 
 
 class Server:
@@ -108,6 +119,9 @@ class Server:
             "protocol": 2,
             **options,
         }
+        for name, seconds in _TIMEOUTS.items():
+            if own.get(name) is None:
+                own[name] = seconds
         return pool.connection_class(**own)
 
     def _name(self) -> str:
@@ -131,8 +145,16 @@ class Server:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = self.connect()
+            connection = self._connected()
         return self._once(connection, command)
+
+    def _connected(self) -> Any:
+        connection = self.connect()
+        try:
+            connection.connect()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise Disconnected(error, False) from error
+        return connection
 
     def _once(self, connection: Any, command: tuple[Any, ...]) -> Any:
         try:
@@ -143,7 +165,7 @@ class Server:
             raise
         except (redis.ConnectionError, redis.TimeoutError) as error:
             connection.disconnect()
-            raise Disconnected(error) from error
+            raise Disconnected(error, True) from error
         self.give(connection)
         return reply
 

@@ -1,4 +1,12 @@
-"""Sending a commit, until it is known what has become of it.
+"""Sending a commit, and finding out what has become of it if its answer is lost.
+
+1. A commit is sent under a number of a session. The server keeps the last number of each that it has
+   answered, and never makes two commits of one. To send a command again after a lost reply, without that, may
+   make three of one.
+2. If the answer does not come, the server is asked what has become of that number (``resolve.lua``), again
+   and again, on new connections. It answers the revision of the commit; or that there was none, and then
+   there never will be: a command which is on its way yet finds its number answered.
+3. If that cannot be had in time, nobody knows (`OutcomeUnknownError`).
 
 Thread safety: a commit belongs to the thread that sends it.
 """
@@ -11,96 +19,123 @@ from typing import Any
 
 import redis
 
-from latchstore.contract.errors import StoreError
+from latchstore.contract.errors import OutcomeUnknownError
+from latchstore.delivery.waiting import clock
 from latchstore.redis.client import Disconnected, Server
 from latchstore.redis.lease import Pauses
 from latchstore.redis.scripts import COMMIT, COMMIT_DELETING, RESOLVE
 from latchstore.redis.sessions import Session
 from latchstore.redis.view import Place
 
+#: The answer if a commit was not made and never will be, so that it may be sent under another number.
+NEVER = b"NEVER"
 
-class Outgoing:
-    """A commit as the script takes it.
+#: Seconds during which the server can be asked: it keeps what it has answered for an hour.
+_REMEMBERED = 3_000.0
+
+
+class Sent:
+    """What a commit is known by.
 
     Parameters
     ----------
     session : Session
         Whose number is that of the commit.
+
+    Attributes
+    ----------
+    session : bytes
+    number : int
+    identity : bytes
+        What the log has of it.
+    """
+
+    __slots__ = ("identity", "number", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session: bytes = session.name
+        self.number: int = session.number
+        self.identity: bytes = b"%b:%d" % (session.name, session.number)
+
+
+def arguments_before_edits(
+    sent: Sent, token: bytes, place: Place, history: int, author: bytes
+) -> tuple[Any, ...]:
+    """Return what the commit script takes before the edits.
+
+    Parameters
+    ----------
+    sent : Sent
     token : bytes
         Of the lease, if there is one.
     place : Place
         What the last commit must be, if that matters.
     history : int
     author : bytes
-    edits : list
-        From `arguments_of`.
-    deletes : bool
-        Whether all of them only delete.
-
-    Attributes
-    ----------
-    identity : bytes
-        What the log has of the commit.
     """
-
-    __slots__ = ("_script", "arguments", "identity", "session")
-
-    def __init__(
-        self,
-        session: Session,
-        token: bytes,
-        place: Place,
-        history: int,
-        author: bytes,
-        edits: list[Any],
-        deletes: bool,
-    ) -> None:
-        number = session.number
-        self.session: Session = session
-        self.identity: bytes = b"%b:%d" % (session.name, number)
-        self._script = COMMIT_DELETING if deletes else COMMIT
-        self.arguments: tuple[Any, ...] = (
-            session.name, number, token, *place, 0, history, 0, repr(time.time()), author, b"", *edits,
-        )  # fmt: skip
-
-    def send(self, server: Server) -> Sequence[Any]:
-        """Send it once; return the answer."""
-        answer: Sequence[Any] = server.once_script(self._script, *self.arguments)
-        return answer
+    return sent.session, sent.number, token, *place, 0, history, 0, repr(time.time()), author, b""
 
 
-def send(server: Server, outgoing: Outgoing, timeout: float, purpose: str) -> Sequence[Any]:
-    """Send a commit, again if its answer is lost; return the answer.
+def send(
+    server: Server, sent: Sent, deletes: bool, arguments: Sequence[Any], timeout: float, purpose: str
+) -> Sequence[Any]:
+    """Send a commit once, and return what the server answers, or `NEVER`.
 
-    Whatever is raised, the commit is not made later than that.
+    Parameters
+    ----------
+    deletes : bool
+        Whether all of its edits only delete.
+    timeout : float
+        Seconds in which the answer has to be had if it is lost; negative for ever.
+
+    Raises
+    ------
+    OutcomeUnknownError
+        If nobody can tell whether it was made.
+    ConnectionError
+        If the server cannot be reached, so that nothing was sent.
     """
     try:
-        answer = outgoing.send(server)
-    except Disconnected as error:
-        answer = _again(server, outgoing, error, timeout, purpose)
+        answer: Sequence[Any] = server.once_script(COMMIT_DELETING if deletes else COMMIT, *arguments)
+        return answer
+    except Disconnected as lost:
+        if not lost.sent:
+            raise server.failure_of(lost) from lost
     except redis.RedisError as error:
         raise server.failure_of(error) from error
     except BaseException:
-        session = outgoing.session
-        server.run(RESOLVE, session.name, session.number)
+        # Struck: it must not be made when the call has ended. Once, as nobody is to wait for that.
+        _try(server, sent)
         raise
-    if answer[0] == b"AGAIN":
-        return (b"OK", answer[1], b"", b"")
-    return answer
+    revision = outcome(server, sent, timeout, purpose)
+    return (b"OK", b"%d" % revision, b"", b"") if revision else (NEVER,)
 
 
-def _again(
-    server: Server, outgoing: Outgoing, error: Disconnected, timeout: float, purpose: str
-) -> Sequence[Any]:
-    """Send a commit whose answer was lost, under the same number, until there is one."""
-    pauses = Pauses(timeout)
-    while not pauses.are_over:
-        server.drop_idle()
-        try:
-            return outgoing.send(server)
-        except Disconnected as again:
-            error = again
-        except redis.RedisError as refused:
-            raise server.failure_of(refused) from refused
+def outcome(server: Server, sent: Sent, timeout: float, purpose: str) -> int:
+    """Return the revision of a commit that was sent; 0 if it was not made and never will be.
+
+    Raises
+    ------
+    OutcomeUnknownError
+        If nobody can tell.
+    """
+    begun, pauses = clock(), Pauses(timeout)
+    while True:
+        server.drop_idle()  # they were connected to a server that may be gone
+        revision, error = _try(server, sent)
+        if error is None:
+            return revision
+        passed = clock() - begun
+        if pauses.are_over or 0 <= timeout <= passed or passed > _REMEMBERED:
+            raise OutcomeUnknownError(
+                f"{purpose}: the connection to {server.name} broke after the commit was sent, and in "
+                f"{passed:.3f} s the server could not be asked whether it was made: it may have been"
+            ) from error
         pauses.sleep()
-    raise StoreError(f"{purpose}: {server.name} has not answered; it may have happened: {error}") from error
+
+
+def _try(server: Server, sent: Sent) -> tuple[int, Exception | None]:
+    try:
+        return int(server.once_script(RESOLVE, sent.session, sent.number)), None
+    except (Disconnected, redis.RedisError) as error:
+        return 0, error  # a server that starts, or becomes the primary, refuses for a while

@@ -19,33 +19,38 @@ ended; neither is held while a commit is sent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from latchstore.contract.errors import (
     LockTimeoutError,
+    OutcomeUnknownError,
     RevisionMismatchError,
     StoreError,
     TransactionConflictError,
 )
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit, OtherItemsError
-from latchstore.engine.follower import Follower, Interval
+from latchstore.engine.follower import Follower
 from latchstore.engine.interface import View
 from latchstore.engine.owned import Block, Hold, OwnedEngine
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
 from latchstore.redis.client import Server
-from latchstore.redis.committing import Outgoing, send
+from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, send
 from latchstore.redis.edits import arguments_of, deletes_only
 from latchstore.redis.entries import name_of
 from latchstore.redis.lease import Lease, Pauses, Renewal, described
-from latchstore.redis.log import ServerLog, author_of
+from latchstore.redis.log import ServerLog, packed_author
+from latchstore.redis.pause import LogPause
 from latchstore.redis.publication import ServerPublication
 from latchstore.redis.reading import ReadingEngine
 from latchstore.redis.sessions import Sessions
 from latchstore.redis.view import NO_PLACE, Place, RedisView
+
+logger: logging.Logger = logging.getLogger("latchstore")
 
 #: How often a check is made for nothing before it is made under the lease.
 _MOST_CHECKS = 5
@@ -83,12 +88,15 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.publisher = publisher
         self.is_closed: bool = False
         self.lease: Lease | None = None
+        # Transactions whose commit was sent, and which have not ended: rule 4.
+        self._sent: dict[Claim, Sent] = {}
         # What optimistic transactions read.
         self._views: dict[Claim, RedisView] = {}
         self.routes: Routes = Routes()
         self.sessions: Sessions = Sessions()
-        self.publication = ServerPublication(ServerLog(server), publisher)
-        self.follower: Follower = Follower(self, Interval(0.005))
+        self.publication = publication = ServerPublication(ServerLog(server), publisher)
+        self._pause = LogPause(server, lambda: publication.seen, lambda: publisher.dispatcher.crowded)
+        self.follower: Follower = Follower(self, self._pause)
         self.renewal: Renewal = Renewal(self, lease)
         self.renew_locks()
 
@@ -123,9 +131,35 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     def end_claim(self, claim: Claim) -> None:
         self._views.pop(claim, None)
         super().end_claim(claim)
+        self._sent.pop(claim, None)
 
     def resolve(self, claim: Claim | None = None) -> None:
-        """Do nothing: what is broken off is resolved by the call that it was."""
+        """Find out what has become of the commit of a transaction that was struck, and go on from there.
+
+        If nobody can tell, it ends without an event of its end, which comes if its commit is in the log.
+        """
+        sent = None if claim is None else self._sent.get(claim)
+        if claim is None or sent is None or claim.revision is not None:
+            return
+        try:
+            revision = outcome(self.server, sent, 0, claim.purpose)
+        except OutcomeUnknownError as error:
+            logger.warning("%s", error)
+            self.end_claim(claim)
+            return
+        if revision:
+            claim.revision = revision
+            self.publication.committed(sent.identity, revision)
+            self.end_claim(claim)
+        else:
+            self._not_made(claim)
+
+    def _not_made(self, transaction: Claim) -> None:
+        """Forget a commit that was sent and not made."""
+        sent = self._sent.get(transaction)
+        if sent is not None:
+            self.publication.own.pop(sent.identity, None)
+            self._sent.pop(transaction, None)
 
     # -- committing -------------------------------------------------------------------------------
 
@@ -234,20 +268,29 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         place: Place = NO_PLACE,
     ) -> Sequence[Any]:
         """Send a commit; return what the script answers, or raise what one of the edits does."""
-        arguments = arguments_of(edits, ())
+        edit_arguments, deletes = arguments_of(edits, ()), deletes_only(edits)
+        author = b"" if transaction is None else packed_author(transaction.info)
         session = self.sessions.take()
-        session.number += 1
-        author = b"" if transaction is None else author_of(transaction.info)
-        outgoing = Outgoing(session, token, place, self._history, author, arguments, deletes_only(edits))
-        own, identity = self.publication.own, outgoing.identity
-        own[identity] = transaction
-        try:
-            answer = send(self.server, outgoing, self.timeout, purpose)
-            self.sessions.give(session)
-            if answer[0] == b"OK" and self.publication.following:
-                self.publication.during(self.publication.catch_up)
-        finally:
-            own.pop(identity, None)
+        while True:
+            session.number += 1
+            sent = Sent(session)
+            if transaction is not None:
+                # Both before it is sent: whoever finds it in the log, or broken off, knows whose it is.
+                self.publication.own[sent.identity] = transaction
+                self._sent[transaction] = sent
+            arguments = (*arguments_before_edits(sent, token, place, self._history, author), *edit_arguments)
+            answer = send(self.server, sent, deletes, arguments, self.timeout, purpose)
+            if answer[0] == b"OK":
+                revision = int(answer[1])
+                if transaction is not None:
+                    transaction.revision = revision  # first: from here on nobody need ask
+                self.publication.committed(sent.identity, revision)
+                break
+            if transaction is not None:
+                self._not_made(transaction)
+            if answer[0] != NEVER:
+                break
+        self.sessions.give(session)  # not in a `finally`: nobody uses one again whose commit was broken off
         _raise_refusal(answer)
         return answer
 
@@ -287,9 +330,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.publication.renew_in_child()
         self.routes.clear()
         self.follower.renew_in_child()
+        self._pause.renew_in_child()
         self.renewal.renew_in_child()
         self.lease = None
         self._views.clear()
+        self._sent.clear()
         self.renew_locks()
 
 

@@ -21,9 +21,9 @@ local function since(revision, id)
   if first and first[1] == revision .. '-0' then
     if first[2][2] ~= id then return {'LOST', last, last_id, {}} end
     table.remove(found, 1)
-    first = found[1]
-  end
-  if not first or tonumber(string.match(first[1], '^%d+')) > tonumber(revision) + 1 then
+  elseif first and first[2][8] and tonumber(first[2][8]) < tonumber(revision) then
+    return {'LOST', last, last_id, {}}  -- it stands for commits that the server has lost: epoch.lua
+  elseif not first or tonumber(string.match(first[1], '^%d+')) > tonumber(revision) + 1 then
     return {'COMPACTED', last, last_id, {}}
   end
   local reached = found[#found]

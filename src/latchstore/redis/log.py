@@ -1,12 +1,19 @@
 """The log: what each commit has changed, a stream whose ids are revisions.
 
-Thread safety: methods that any thread may call; each sends commands of its own.
+An entry has the identity of its commit (session and number), its author, and its changes: for each key the
+entries before and after. What nobody reads of it is not decoded. An entry that stands for commits which the
+server has lost (``epoch.lua``) has the revision of the one before it as well, and no changes.
+
+Thread safety: methods that any thread may call; each sends commands of its own. What is decoded is kept by
+one assignment; two threads that decode the same get the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 import msgpack
 
@@ -15,31 +22,100 @@ from latchstore.engine.owner import TransactionInfo
 from latchstore.engine.publication import Logged
 from latchstore.redis.client import Server
 from latchstore.redis.entries import logged_entry, name_of
+from latchstore.redis.scripts import EPOCH, FOLLOW
+
+#: How many commits are read at a time.
+_AT_A_TIME = 500
 
 
-class LoggedCommit(NamedTuple):
+class Changes(Sequence[Change]):
+    """The changes of a commit, decoded when they are first looked at.
+
+    Parameters
+    ----------
+    packed : bytes
+        As the log has them.
+    """
+
+    __slots__ = ("_changes", "_packed")
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+        self._changes: list[Change] | None = None
+
+    def _decoded(self) -> list[Change]:
+        changes = self._changes
+        if changes is None:
+            changes = self._changes = [_change_of(each) for each in raw_changes(self._packed)]
+        return changes
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Change]: ...
+    def __getitem__(self, index: int | slice) -> Change | list[Change]:
+        return self._decoded()[index]
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+    def __bool__(self) -> bool:
+        return True  # a commit has changed something
+
+
+class LoggedCommit:
     """A commit as the log has it.
+
+    Parameters
+    ----------
+    stream_id : bytes
+    fields : sequence of bytes
+        Names and values, as the commit script has written them.
 
     Attributes
     ----------
     revision : int
     id : bytes
         Session and number.
-    changes : list of Change
-    info : TransactionInfo or None
+    before : int
+        The revision of the commit before it.
+    changes : sequence of Change
     """
 
-    revision: int
-    id: bytes
-    changes: list[Change]
-    info: TransactionInfo | None
+    __slots__ = ("_author", "before", "changes", "id", "revision")
+
+    def __init__(self, stream_id: bytes, fields: Sequence[bytes]) -> None:
+        self.revision: int = int(stream_id.partition(b"-")[0])
+        self.id: bytes = fields[1]
+        self._author = fields[3]
+        stands_for_lost = len(fields) > 6
+        self.before: int = int(fields[7]) if stands_for_lost else self.revision - 1
+        self.changes: Sequence[Change] = () if stands_for_lost else Changes(fields[5])
+
+    @property
+    def info(self) -> TransactionInfo | None:
+        """What events have of the transaction: of another process with that in the thread's name."""
+        if not self._author:
+            return None
+        number, notes, thread, process, host = msgpack.unpackb(self._author, unicode_errors="surrogatepass")
+        if host != _host:
+            thread = f"{thread} of process {process} on {host}"
+        elif process != os.getpid():
+            thread = f"{thread} of process {process}"
+        return TransactionInfo(number, notes, thread)
 
 
-def author_of(info: TransactionInfo | None) -> bytes:
-    """Return what the log has of a transaction."""
+_host = socket.gethostname()
+
+
+def packed_author(info: TransactionInfo | None) -> bytes:
+    """Return what the log has of a transaction of this process."""
     if info is None:
         return b""
-    packed: bytes = msgpack.packb(list(info), unicode_errors="surrogatepass")
+    packed: bytes = msgpack.packb([*info, os.getpid(), _host], unicode_errors="surrogatepass")
     return packed
 
 
@@ -47,16 +123,6 @@ def raw_changes(packed: bytes) -> list[Any]:
     """Return the changes of a commit: key, fields before and after, cause."""
     found: list[Any] = msgpack.unpackb(packed, raw=True, strict_map_key=False)
     return found
-
-
-def commit_of(stream_id: bytes, fields: Sequence[bytes]) -> LoggedCommit:
-    """Return the commit that an entry of the stream is."""
-    found = dict(zip(fields[::2], fields[1::2], strict=True))
-    changes = [_change_of(each) for each in raw_changes(found[b"c"])]
-    info = None
-    if found[b"a"]:
-        info = TransactionInfo(*msgpack.unpackb(found[b"a"], unicode_errors="surrogatepass"))
-    return LoggedCommit(int(stream_id.partition(b"-")[0]), found[b"i"], changes, info)
 
 
 def _change_of(raw: Sequence[Any]) -> Change:
@@ -68,38 +134,113 @@ def _change_of(raw: Sequence[Any]) -> Change:
     return key, before, logged_entry(key, new)
 
 
+class Place(NamedTuple):
+    """A commit: its revision, and its identity, by which it is told from another of the same revision."""
+
+    revision: int
+    id: bytes
+
+
+class Ahead(NamedTuple):
+    """What the log has after a place.
+
+    Attributes
+    ----------
+    is_lost : bool
+        Whether the server has lost the commit of that place: it is not there, nor was it deleted from the log.
+    last : Place
+        Of the last commit.
+    commits : list of LoggedCommit
+        The next ones, some of them if there are many.
+    """
+
+    is_lost: bool
+    last: Place
+    commits: list[LoggedCommit]
+
+
 class ServerLog:
     """The log of a namespace: a `CommitLog`.
 
     Parameters
     ----------
     server : Server
+
+    Attributes
+    ----------
+    name : str
+        The server, for messages.
     """
+
+    __slots__ = ("_about", "_log", "_server", "name")
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._about = server.tag + b":about"
         self._log = server.tag + b":log"
+        self.name: str = server.name
 
-    @property
-    def name(self) -> str:
-        return self._server.name
+    def place(self) -> Place:
+        """Return where the last commit is."""
+        revision, commit = self._server.call(b"HMGET", self._about, b"revision", b"id")
+        return Place(int(revision or 0), commit or b"")
 
     def last(self) -> int:
-        return int(self._server.call(b"HGET", self._about, b"revision") or 0)
+        return self.place().revision
+
+    def after(self, place: Place, most: int = _AT_A_TIME) -> Ahead:
+        """Return the next commits after a place, one whose id is empty being any of that revision."""
+        status, last, last_id, found = self._server.run(FOLLOW, place.revision, place.id, most)
+        commits = [LoggedCommit(*each) for each in found]
+        return Ahead(status == b"LOST", Place(int(last), last_id), commits)
+
+    def raise_above(self, revision: int, id: bytes, seen: Sequence[Place]) -> tuple[Place, int]:
+        """Have the revisions of a server that has lost commits go on after one that was seen.
+
+        Parameters
+        ----------
+        revision : int
+            The last that was seen.
+        id : bytes
+            New, for the entry of the log that says so.
+        seen : sequence of Place
+            Commits, the newest first.
+
+        Returns
+        -------
+        last : Place
+            Of the last commit.
+        common : int
+            The newest revision of those commits that the server has; -1 if it has none.
+        """
+        pairs = [part for place in seen for part in place]
+        last, last_id, common = self._server.run(EPOCH, revision, id, *pairs)
+        return Place(int(last), last_id), common
 
     def replay(self, after: int, until: int, function: Callable[[Logged], None]) -> None:
+        for commit in self._commits(after, until):
+            function(commit)
+
+    def _commits(self, after: int, until: int) -> Iterator[LoggedCommit]:
         while after < until:
-            found = self._server.call(b"XRANGE", self._log, f"{after + 1}-0", f"{until}-0", b"COUNT", 500)
-            for stream_id, fields in found:
-                commit = commit_of(stream_id, fields)
-                function(commit)
+            found = self._server.call(
+                b"XRANGE", self._log, b"%d-0" % (after + 1), b"%d-0" % until, b"COUNT", _AT_A_TIME
+            )
+            for each in found:
+                commit = LoggedCommit(*each)
+                yield commit
                 after = commit.revision
-            if len(found) < 500:
+            if len(found) < _AT_A_TIME:
                 return
 
-    def between(self, after: int, until: int) -> tuple[Iterable[Logged], int | None]:
-        oldest = self._server.call(b"XRANGE", self._log, b"-", b"+", b"COUNT", 1)
+    def between(self, after: int, until: int) -> tuple[list[Logged], int | None]:
         commits: list[Logged] = []
-        self.replay(after, until, commits.append)
-        return commits, int(oldest[0][0].partition(b"-")[0]) if oldest else None
+        reached = after
+        for commit in self._commits(after, until):
+            # Not read at one instant: what is deleted from the log meanwhile is missed here. An entry that
+            # stands for lost commits tells that the first one, which the caller has seen, may be one of them.
+            if commit.before > reached or (reached == after and commit.before < after):
+                return commits, commit.revision
+            commits.append(commit)
+            reached = commit.revision
+        return commits, after + 1 if reached == until else None

@@ -1,14 +1,32 @@
-"""Publishing what the log has: the commits of this engine are known by their ids.
+"""Publishing what the log of a server has.
 
-Thread safety: `own` is changed by single operations of the dict.
+1. Commits are made outside the section, by any number of threads at a time, and are all read from the log.
+   The transactions of this engine are in `own` before they are sent, by the identity of their commit: their
+   beginning and end are events here.
+2. The server may lose commits: one that was started anew without its last commits, a replica that has become
+   the primary. So the identity of the commit that was published last is compared whenever the log is read.
+   If the server has it no more, watches are told of a gap, listeners nothing, and the revisions of the server
+   are raised above those that were seen.
+
+Thread safety: `own` is changed by single operations of the dict; all else is done in the section.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
+from itertools import chain
+from secrets import token_hex
+
 from latchstore.engine.owner import Claim
 from latchstore.engine.publication import Logged, Publication
-from latchstore.engine.publishing import Author, LoggedAuthor, Publisher
-from latchstore.redis.log import LoggedCommit, ServerLog
+from latchstore.engine.publishing import Author, Publisher
+from latchstore.redis.log import LoggedCommit, Place, ServerLog
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+#: How many of the last commits are known by their identity.
+_KNOWN = 1_000
 
 
 class ServerPublication(Publication):
@@ -16,18 +34,102 @@ class ServerPublication(Publication):
 
     Attributes
     ----------
-    own : dict of bytes to Claim or None
-        The commits of this engine that are under way: who makes them, None if it is no transaction.
+    own : dict of bytes to Claim
+        Transactions of this engine whose commit was sent, and is not published.
     """
+
+    log: ServerLog
 
     def __init__(self, log: ServerLog, publisher: Publisher) -> None:
         super().__init__(log, publisher)
 
     def renew_in_child(self) -> None:
         super().renew_in_child()
-        self.own: dict[bytes, Claim | None] = {}
+        self.own: dict[bytes, Claim] = {}
+        # The last commits that were published. The newest one may not be `seen` yet.
+        self._known: deque[Place] = deque(maxlen=_KNOWN)
+
+    def committed(self, commit: bytes, revision: int) -> None:
+        """Publish a commit of this process that was made, and forget it. Never raises an error.
+
+        If the log cannot be read now, that is left to whoever reads it next.
+        """
+        try:
+            if self.following:
+                self.during(self._catch_up_to, revision)
+        except Exception:
+            logger.debug("%s: commit %d is published later", self.log.name, revision, exc_info=True)
+        else:
+            self.own.pop(commit, None)
+
+    # -- in the section ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        if not self.following:
+            self._stand_at(self.log.place())
+            self.following = True
+
+    def _catch_up_to(self, revision: int) -> None:
+        if self.seen < revision:
+            self.catch_up()
+
+    def catch_up(self, most: int | None = None) -> int:
+        if not self.following:
+            self._stand_at(self.log.place())
+            return self.seen
+        until = None
+        while True:
+            ahead = self.log.after(self._place()) if most is None else self.log.after(self._place(), most)
+            if ahead.is_lost:
+                self._lose_with_the_server()
+                continue
+            for commit in ahead.commits:
+                self.publish_logged(commit)
+            if not ahead.commits and self.seen < ahead.last.revision:
+                self.lose(ahead.last.revision)  # somebody has deleted the log
+            if until is None:
+                until = ahead.last.revision
+            if self.seen >= until or most is not None:
+                return self.seen
+
+    def publish_logged(self, commit: Logged) -> None:
+        assert isinstance(commit, LoggedCommit)
+        place = Place(commit.revision, commit.id)
+        if not self._known or self._known[-1] != place:
+            self._known.append(place)
+        if commit.before == commit.revision - 1:
+            super().publish_logged(commit)
+            self.own.pop(commit.id, None)
+            return
+        # It stands for commits that the server has lost, and that this process has not seen.
+        if commit.before > self.seen:
+            self.lose(commit.before)
+        self.seen = commit.revision
 
     def author_of(self, commit: Logged) -> Author | None:
         assert isinstance(commit, LoggedCommit)
-        own = self.own.get(commit.id)
-        return LoggedAuthor(commit.info) if own is None else own
+        return self.own.get(commit.id) or super().author_of(commit)
+
+    def _stand_at(self, place: Place) -> None:
+        self._known.append(place)
+        self.seen = place.revision
+
+    def _place(self) -> Place:
+        """Return where the commit is that was published last."""
+        seen = self.seen
+        return next((each for each in reversed(self._known) if each.revision == seen), Place(seen, b""))
+
+    def _lose_with_the_server(self) -> None:
+        """Tell of commits that were published, and that the server has lost. May be done again."""
+        known = [each for each in reversed(self._known) if each.revision <= self.seen]
+        last, common = self.log.raise_above(self.seen, b"epoch:" + token_hex(8).encode(), known)
+        first = common + 1 if common >= 0 else min(chain((self.seen,), (each.revision for each in known)))
+        logger.warning(
+            "%s has lost %d commits or more that this process has seen (a failover, or a restart): "
+            "revisions go on after %d",
+            self.log.name,
+            self.seen - first + 1,
+            last.revision,
+        )
+        self.publisher.lose(first, last.revision)
+        self._stand_at(last)

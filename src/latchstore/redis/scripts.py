@@ -49,6 +49,9 @@ READ = script("log.lua", "read.lua", flags="no-writes")
 PAGE = script("log.lua", "page.lua", flags="no-writes")
 COUNT = script("log.lua", "count.lua", flags="no-writes")
 
+FOLLOW = script("follow.lua", flags="no-writes")
+EPOCH = script("epoch.lua", flags="allow-oom")
+
 # A lease must be given back when there is no memory left.
 LEASE = script("lease.lua", flags="allow-oom")
 RESOLVE = script("resolve.lua", flags="allow-oom")

@@ -147,7 +147,7 @@ class Ahead(NamedTuple):
     Attributes
     ----------
     is_lost : bool
-        Whether the server has lost the commit of that place: it is not there, nor was it deleted from the log.
+        Whether the server has lost the commit of that place; one deleted from the log is not lost.
     last : Place
         Of the last commit.
     commits : list of LoggedCommit

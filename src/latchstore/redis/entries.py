@@ -5,14 +5,13 @@ Thread safety: functions of their arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from latchstore.contract.values import ATOMIC_TYPES, Entry, NestedEntry, is_immutable
 from latchstore.redis.encoding import decode_item
 
-#: What an item of metadata and a position in an index are called in an entry's hash.
-_ITEM, _POSITION = b"m", b"p"
+#: What the name of a metadata item begins with in the hash of an entry; that of its place in an index, with a p.
+_ITEM = b"m"
 
 
 def stored_key(key: str) -> bytes:
@@ -26,7 +25,7 @@ def name_of(stored: bytes) -> str:
 
 
 def entry_of(key: str, flat: Sequence[bytes]) -> Entry:
-    """Return the entry of a hash, as HGETALL gives it."""
+    """Return the entry of a hash, as HGETALL gives it and the log has it."""
     entry = Entry()
     fields = iter(flat)
     nested = False
@@ -46,27 +45,6 @@ def entry_of(key: str, flat: Sequence[bytes]) -> Entry:
             if type(item) not in ATOMIC_TYPES and not is_immutable(item):
                 nested = True
     return _nested(entry) if nested else entry
-
-
-def logged_entry(key: str, logged: Sequence[Any]) -> Entry:
-    """Return an entry of the log."""
-    created, modified, revision, data, *fields = logged
-    entry = Entry()
-    for field, value in _pairs(fields):
-        if field[:1] == _ITEM:
-            name = name_of(field[1:])
-            entry[name] = decode_item(value, key, name)
-    if not all(map(is_immutable, entry.values())):
-        entry = NestedEntry(entry)
-    entry.content = data
-    entry.created = float(created)
-    entry.modified = float(modified)
-    entry.revision = int(revision)
-    return entry
-
-
-def _pairs(fields: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(fields[::2], fields[1::2], strict=True)
 
 
 def _nested(entry: Entry) -> Entry:

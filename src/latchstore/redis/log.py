@@ -21,7 +21,7 @@ from latchstore.contract.values import Change, deletion
 from latchstore.engine.owner import TransactionInfo
 from latchstore.engine.publication import Logged
 from latchstore.redis.client import Server
-from latchstore.redis.entries import logged_entry, name_of
+from latchstore.redis.entries import entry_of, name_of
 from latchstore.redis.scripts import EPOCH, FOLLOW
 
 #: How many commits are read at a time.
@@ -128,10 +128,10 @@ def raw_changes(packed: bytes) -> list[Any]:
 def _change_of(raw: Sequence[Any]) -> Change:
     stored, old, new, cause = raw
     key = name_of(stored)
-    before = logged_entry(key, old) if old else None
+    before = entry_of(key, old) if old else None
     if not new:
         return deletion(key, before, cause.decode() if cause else None)
-    return key, before, logged_entry(key, new)
+    return key, before, entry_of(key, new)
 
 
 class Place(NamedTuple):

@@ -1,11 +1,13 @@
--- What has become of a commit. ARGV: 1 session, 2 number in it. Answers its revision; or 0, and then it is
--- never made: a command that is still on its way finds its number answered.
-local key = KEYS[1] .. ':s:' .. ARGV[1]
-local held = redis.call('GET', key)
+-- What has become of a commit. ARGV: 1 session, 2 number in it, 3 seconds since the epoch. Answers its revision;
+-- or 0, and then it is never made: a command that is still on its way finds its number answered.
+local about, field = KEYS[1] .. ':about', 's:' .. ARGV[1]
+local held = redis.call('HGET', about, field)
 if held then
-  local number, answer = string.match(held, '^(%d+) (.*)$')
+  local number, answer = string.match(held, '^(%d+) (%d+)')
   if tonumber(number) == tonumber(ARGV[2]) then return tonumber(answer) end
-  if tonumber(number) > tonumber(ARGV[2]) then return redis.error_reply('ERR a later number of the session is answered') end
+  if tonumber(number) > tonumber(ARGV[2]) then
+    return redis.error_reply('ERR a later number of the session is answered')
+  end
 end
-redis.call('SET', key, ARGV[2] .. ' 0', 'PX', 3600000)
+redis.call('HSET', about, field, ARGV[2] .. ' 0 ' .. ARGV[3])
 return 0

@@ -42,8 +42,8 @@ def script(*names: str, flags: str = "") -> Script:
 
 
 #: A commit; and one that frees memory, which is made even if there is none left.
-COMMIT = script("caches.lua", "commit.lua")
-COMMIT_DELETING = script("caches.lua", "commit.lua", flags="allow-oom")
+COMMIT = script("plain.lua", "commit.lua")
+COMMIT_DELETING = script("plain.lua", "commit.lua", flags="allow-oom")
 
 READ = script("log.lua", "read.lua", flags="no-writes")
 PAGE = script("log.lua", "page.lua", flags="no-writes")
@@ -54,4 +54,5 @@ EPOCH = script("epoch.lua", flags="allow-oom")
 
 # A lease must be given back when there is no memory left.
 LEASE = script("lease.lua", flags="allow-oom")
+OPEN = script("open.lua", flags="allow-oom")
 RESOLVE = script("resolve.lua", flags="allow-oom")

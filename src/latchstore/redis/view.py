@@ -20,7 +20,7 @@ from latchstore.contract.errors import StoreError
 from latchstore.contract.values import Entry
 from latchstore.engine.interface import View
 from latchstore.redis.client import Server
-from latchstore.redis.entries import entry_of, logged_entry, name_of, stored_key
+from latchstore.redis.entries import entry_of, name_of, stored_key
 from latchstore.redis.log import raw_changes
 from latchstore.redis.scripts import COUNT, PAGE, READ, Script
 
@@ -87,7 +87,7 @@ class RedisView(View):
         flat = () if stored in undo else self.run(READ, stored)[0]
         if stored in undo:
             old = undo[stored]
-            return logged_entry(key, old) if old else None
+            return entry_of(key, old) if old else None
         return entry_of(key, flat) if flat else None
 
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry]:
@@ -101,7 +101,7 @@ class RedisView(View):
             for key, name, flat in zip(some, stored, entries, strict=True):
                 if name in undo:
                     if undo[name]:
-                        found[key] = logged_entry(key, undo[name])
+                        found[key] = entry_of(key, undo[name])
                 elif flat:
                     found[key] = entry_of(key, flat)
         return found
@@ -118,7 +118,7 @@ class RedisView(View):
                 key = name_of(name)
                 if name in changed:
                     if changed[name]:
-                        yield key, logged_entry(key, changed[name])
+                        yield key, entry_of(key, changed[name])
                 else:
                     yield key, entry_of(key, found[name])
 
@@ -185,4 +185,4 @@ def _revision_of(place: Place) -> int:
 
 
 def _entry(key: bytes, logged: Any) -> Entry | None:
-    return logged_entry(name_of(key), logged) if logged else None
+    return entry_of(name_of(key), logged) if logged else None

@@ -1,2 +1,0 @@
-local function caches() return nil, '' end
-local function overtake() end

@@ -8,9 +8,10 @@
 -- Answers: OK revision changes caches | SAME revision '' caches | AGAIN answer | LOCKED description | LEASE |
 -- MOVED | INDEXES | CACHES | KEY key | REVISION key expected actual | ITEMS key | CACHE ...
 --
--- An entry is {d = data, c = created, u = modified, r = revision, flat = all of them and the fields}; times and
--- revisions are text, as the client has written them. Fields are 'm' .. item and 'p' .. item, with their values.
--- `flat` is what HGETALL gives and HSET takes.
+-- An entry is a flat list, as HGETALL gives it and HSET takes it, of d data, t 'created modified revision', and of
+-- fields: 'm' .. item and 'p' .. item, with their values. Times and revisions are text. What becomes of a key is
+-- {k = its hash, old = entry or false, new = entry or false, d, c, u, r = data, created, modified, revision of the
+-- new one, cause = why it is evicted}.
 local ns, a = KEYS[1], ARGV
 local call = redis.call
 
@@ -37,29 +38,36 @@ if about[4] and not caches then return {'CACHES'} end
 -- The keys that are edited, in their order, and what has become of each.
 local order, state = {}, {}
 
+-- A name of length 1 may be that of an item whose own name is empty.
+local is_fact = {d = true, t = true}
+
 local function touch(key)
-  local found = state[key]
-  if found then return found end
+  local s = state[key]
+  if s then return s end
   local hash = ns .. ':e:' .. key
-  local flat, old = call('HGETALL', hash), false
+  local flat = call('HGETALL', hash)
+  s = {k = hash, old = false, new = false, cause = ''}
   if flat[1] then
-    old = {flat = flat}
+    s.old, s.new = flat, flat
     for i = 1, #flat, 2 do
       local name = flat[i]
-      if #name == 1 then old[name] = flat[i + 1] end
+      if name == 'd' then
+        s.d = flat[i + 1]
+      elseif name == 't' then
+        s.c, s.u, s.r = string.match(flat[i + 1], '^(%S+) (%S+) (%S+)$')
+      end
     end
   end
-  found = {k = hash, old = old, new = old, cause = ''}
-  state[key] = found
+  state[key] = s
   order[#order + 1] = key
-  return found
+  return s
 end
 
--- The fields of an entry, in one flat list.
-local function fields_of(entry)
-  local flat, found, n = entry.flat, {}, 0
+-- The fields of an entry, in one list.
+local function fields_of(flat)
+  local found, n = {}, 0
   for i = 1, #flat, 2 do
-    if #flat[i] > 1 then
+    if not is_fact[flat[i]] then
       found[n + 1] = flat[i]
       n = n + 2
       found[n] = flat[i + 1]
@@ -68,8 +76,8 @@ local function fields_of(entry)
   return found
 end
 
-local function meta_of(entry)
-  local found, flat = {}, entry.flat
+local function meta_of(flat)
+  local found = {}
   for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
   return found
 end
@@ -79,27 +87,34 @@ end
 local revision, now = string.format('%.0f', last + 1), a[9]
 local p = 13
 
--- Returns an entry with given data and the fields of a list from one place to another, in the place of another
--- entry. `modified` moves on even if the clock does not.
-local function revised(current, data, list, from, to)
-  local created, modified = now, now
-  if current then
-    created = current.c
-    local before = tonumber(current.u)
+-- Gives a key new data and times, and the fields of a list from one place to another. `modified` moves on even if
+-- the clock does not.
+local function revise(s, data, list, from, to)
+  local modified = now
+  if s.new then
+    local before = tonumber(s.u)
     if tonumber(now) <= before then
       local _, exponent = math.frexp(before)
       modified = string.format('%.17g', before + math.ldexp(1, exponent - 53))
     end
+  else
+    s.c = now
   end
-  local flat, n = {'d', data, 'c', created, 'u', modified, 'r', revision}, 8 - from + 1
-  for i = from, to do flat[n + i] = list[i] end
-  return {d = data, c = created, u = modified, r = revision, flat = flat}
+  s.d, s.u, s.r = data, modified, revision
+  local times = s.c .. ' ' .. modified .. ' ' .. revision
+  if to - from < 4000 then
+    s.new = {'d', data, 't', times, unpack(list, from, to)}
+  else  -- Lua passes no more at once
+    local flat, n = {'d', data, 't', times}, 5 - from
+    for i = from, to do flat[n + i] = list[i] end
+    s.new = flat
+  end
 end
 
--- Returns the first argument after the fields whose number is the argument at `p`, and moves on to it.
-local function past_fields()
+-- Returns where the fields begin and end whose number is the argument at `p`, and moves on past them.
+local function fields_here()
   local from = p + 1
-  p = from + 2 * tonumber(a[p])
+  p = from + 2 * a[p]
   return from, p - 1
 end
 
@@ -131,45 +146,40 @@ end
 local function edit()
   local kind, key = a[p], a[p + 1]
   local s = touch(key)
-  local current = s.new
   p = p + 2
   if kind == 'E' then
     local data = a[p]
     p = p + 1
-    s.new = revised(current, data, a, past_fields())
-    s.whole = true
+    revise(s, data, a, fields_here())
   elseif kind == 'D' then
-    local fields = current and fields_of(current) or {}
-    s.new = revised(current, a[p], fields, 1, #fields)
+    local fields = s.new and fields_of(s.new) or {}
+    revise(s, a[p], fields, 1, #fields)
     p = p + 1
   elseif kind == 'M' then
-    s.new = revised(current, current and current.d or '', a, past_fields())
-    s.whole = true
+    revise(s, s.new and s.d or '', a, fields_here())
   elseif kind == 'U' then
-    if not current then return missing(key) end
-    local fields = merged(fields_of(current), past_fields())
-    s.new = revised(current, current.d, fields, 1, #fields)
+    if not s.new then return missing(key) end
+    local fields = merged(fields_of(s.new), fields_here())
+    revise(s, s.d, fields, 1, #fields)
   elseif kind == 'X' or kind == 'V' then
-    if kind == 'X' and not current then return missing(key) end
-    s.new, s.cause, s.whole = false, a[p], true
+    if kind == 'X' and not s.new then return missing(key) end
+    s.new, s.cause = false, a[p]
     p = p + 1
   elseif kind == 'R' then
-    local actual = current and current.r or '0'
+    local actual = s.new and s.r or '0'
     if actual ~= a[p] then return {'REVISION', key, a[p], actual} end
     p = p + 1
   elseif kind == 'I' then
-    local from, to = past_fields()
-    local items = current and meta_of(current) or {}
+    local from, to = fields_here()
+    local items = s.new and meta_of(s.new) or {}
     for i = from, to, 2 do
       if items[a[i]] ~= a[i + 1] then return {'ITEMS', key} end
     end
   elseif kind == 'F' then
     local data, created, modified = a[p], a[p + 1], a[p + 2]
     p = p + 3
-    local from, to = past_fields()
-    s.new = revised(false, data, a, from, to)
-    s.new.c, s.new.u, s.new.flat[4], s.new.flat[6] = created, modified, created, modified
-    s.whole = true
+    revise(s, data, a, fields_here())
+    s.c, s.u, s.new[4] = created, modified, created .. ' ' .. modified .. ' ' .. revision
   else
     error('unknown edit ' .. tostring(kind))
   end
@@ -188,6 +198,15 @@ end
 
 -- Writing: nothing fails from here on --------------------------------------------------------------------
 
+local number_of = {created = 1, modified = 2, revision = 3}
+
+-- The position of an entry in the order of a fact.
+local function fact(times, name)
+  if not times then return nil end
+  local value = select(number_of[name], string.match(times, '^(%S+) (%S+) (%S+)$'))
+  return struct.pack('>d', tonumber(value))
+end
+
 -- Puts the positions of entries after the commit in the place of those before, in each index.
 local function reindex()
   local found = call('HMGET', ns .. ':about', 'items', 'facts')
@@ -203,42 +222,59 @@ local function reindex()
     end
     for _, name in ipairs(items) do move(ns .. ':i:m' .. name, old['p' .. name], new['p' .. name]) end
     for _, name in ipairs(facts) do
-      local letter = name == 'modified' and 'u' or string.sub(name, 1, 1)
-      local before, after = old[letter], new[letter]
-      move(
-        ns .. ':i:f' .. name,
-        before and struct.pack('>d', tonumber(before)),
-        after and struct.pack('>d', tonumber(after))
-      )
+      local before, after = fact(old.t, name), fact(new.t, name)
+      move(ns .. ':i:f' .. name, before, after)
     end
   end
 end
 
-local function write(hash, flat)
-  local n = #flat
+local function set(hash, flat, n)
   if n <= 4000 then
-    call('HSET', hash, unpack(flat))
+    call('HSET', hash, unpack(flat, 1, n))
   else  -- Lua passes no more at once
     for i = 1, n, 4000 do call('HSET', hash, unpack(flat, i, math.min(i + 3999, n))) end
   end
 end
 
-local log, added, n = {}, {}, 0
+-- Writes an entry in the place of another one. If both have the same fields in the same order, as they have if they
+-- are alike and few, those that have changed are enough.
+local function replace(hash, old, new)
+  local count, changed, n = #new, {}, 0
+  if #old ~= count then
+    call('DEL', hash)
+    return set(hash, new, count)
+  end
+  for i = 1, count, 2 do
+    local name, value = new[i], new[i + 1]
+    if old[i] ~= name then
+      call('DEL', hash)
+      return set(hash, new, count)
+    end
+    if old[i + 1] ~= value then
+      changed[n + 1], changed[n + 2] = name, value
+      n = n + 2
+    end
+  end
+  set(hash, changed, n)
+end
+
+local log, n = {}, 0
 for i = 1, #order do
   local key = order[i]
   local s = state[key]
   local old, new = s.old, s.new
   if old or new then
-    -- Fields that are there no more.
-    if old and s.whole and #old.flat > 8 then call('DEL', s.k) elseif not new then call('DEL', s.k) end
-    if new then
-      write(s.k, new.flat)
-      if not old then call('ZADD', ns .. ':keys', 0, key) end
-    else
+    if not new then
+      call('DEL', s.k)
       call('ZREM', ns .. ':keys', key)
+    elseif old then
+      replace(s.k, old, new)
+    else
+      call('ZADD', ns .. ':keys', 0, key)
+      set(s.k, new, #new)
     end
-    n = n + 1
-    log[n] = {key, old and old.flat, new and new.flat, s.cause}
+    log[n + 1], log[n + 2], log[n + 3], log[n + 4] = key, old, new, s.cause
+    n = n + 4
   end
 end
 if a[3] ~= '' then call('DEL', ns .. ':w') end

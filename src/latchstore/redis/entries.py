@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from latchstore.contract.values import ATOMIC_TYPES, Entry, NestedEntry, is_immutable
 from latchstore.redis.encoding import decode_item
 
-#: What the name of a metadata item begins with in the hash of an entry; that of its place in an index, with a p.
+#: What the field of a metadata item begins with; that of its position in an index begins with a p.
 _ITEM = b"m"
 
 
@@ -33,12 +33,11 @@ def entry_of(key: str, flat: Sequence[bytes]) -> Entry:
         value = next(fields)
         if field == b"d":
             entry.content = value
-        elif field == b"c":
-            entry.created = float(value)
-        elif field == b"u":
-            entry.modified = float(value)
-        elif field == b"r":
-            entry.revision = int(value)
+        elif field == b"t":
+            created, modified, revision = value.split()
+            entry.created = float(created)
+            entry.modified = float(modified)
+            entry.revision = int(revision)
         elif field[:1] == _ITEM:
             name = name_of(field[1:])
             item = entry[name] = decode_item(value, key, name)

@@ -119,10 +119,10 @@ def packed_author(info: TransactionInfo | None) -> bytes:
     return packed
 
 
-def raw_changes(packed: bytes) -> list[Any]:
+def raw_changes(packed: bytes) -> Iterator[tuple[Any, ...]]:
     """Return the changes of a commit: key, fields before and after, cause."""
-    found: list[Any] = msgpack.unpackb(packed, raw=True, strict_map_key=False)
-    return found
+    found = iter(msgpack.unpackb(packed, raw=True, strict_map_key=False))
+    return zip(found, found, found, found, strict=True)
 
 
 def _change_of(raw: Sequence[Any]) -> Change:

@@ -19,13 +19,9 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
-from collections.abc import Iterable, Iterator
-from datetime import date, datetime, time, timedelta
-from itertools import product
-from typing import Any, NamedTuple, cast
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
 
-from latchstore.contract.contains import Contains, In
 from latchstore.contract.ordering import (
     AWARE,
     BYTES,
@@ -33,13 +29,12 @@ from latchstore.contract.ordering import (
     DURATION,
     NAIVE,
     NUMBER,
-    OTHER,
     TEXT,
     TUPLE,
     Position,
     position_of,
 )
-from latchstore.contract.ranges import Above, Below, Between, Prefix, Range
+from latchstore.contract.spans import Span, spans_of
 
 #: A rank and a value: an int, a float or bytes.
 Stored = tuple[int, Any]
@@ -66,10 +61,6 @@ _DURATION_BYTES = 10
 #: than any rank, and of the tuple.
 _END = b"\0"
 _ZERO = b"\0\xff"
-
-#: How many positions of a tuple are looked for at the most, and how deep it may be for that.
-_FEW = 16
-_DEEP = 4
 
 
 def stored_position(value: Any) -> Stored:
@@ -155,7 +146,7 @@ def _number(value: int | float) -> bytes:
 # -- what a term of a query looks for -----------------------------------------------------------------
 
 
-class Span(NamedTuple):
+class StoredSpan(NamedTuple):
     """Positions between two others, and perhaps these.
 
     Attributes
@@ -185,119 +176,17 @@ class Span(NamedTuple):
         return self.lower if self.lower == self.upper else (*self.lower, *self.upper)
 
 
-def spans_of(term: object) -> list[Span] | None:
-    """Return where all values are that match a term of a query; there may be others that do not.
-
-    Parameters
-    ----------
-    term : object
-        A value, a `Range` (`Above`, `Below`, `Between`, `Prefix`), or an `In`.
-
-    Returns
-    -------
-    spans : list of Span or None
-        None if they may be anywhere.
-    """
-    if type(term) in _RANGES:
-        return _spans_of_range(cast(Range, term))
-    values = term.values if type(term) is In else (term,)
-    found: dict[Span, None] = {}
-    for value in values:
-        spans = _spans_of_value(value)
-        if spans is None:
-            return None
-        found.update(dict.fromkeys(spans))
-    return list(found)
+def stored_spans(term: object) -> list[StoredSpan] | None:
+    """Return where SQLite finds all values that match a term, as `spans_of` does."""
+    spans = spans_of(term)
+    return None if spans is None else list(map(_stored_span, spans))
 
 
-#: Exact types: a subclass may match something else.
-_RANGES = frozenset({Above, Below, Between, Prefix})
-
-
-def _spans_of_range(term: Range) -> list[Span]:
-    every = _all_of(term.rank)
-    lower = every.lower if term.lower is None else _stored(term.lower)
-    upper = every.upper if term.upper is None else _stored(term.upper)
-    if isinstance(term, Between) and (term.lower, True) > (term.upper, term.with_upper):
-        return []
-    return [Span(lower, upper, term.lower is None or term.with_lower, term.upper is None or term.with_upper)]
-
-
-def _all_of(rank: int) -> Span:
-    """Return the span of all values of a type."""
-    return Span((rank * _STEP - _STEP // 2, 0), (rank * _STEP + _STEP // 2, 0))
-
-
-def _spans_of_value(value: Any, depth: int = 0) -> list[Span] | None:
-    """Return where values are that may be equal to one; None if it has a ``==`` of its own."""
-    kind = type(value)
-    if kind in _AS_IT_IS:
-        return [_at(stored_position(value))]
-    if kind in _NUMBERS or kind is getattr(sys.modules.get("decimal"), "Decimal", None):
-        return [_at(position) for position in _equal_numbers(value)]
-    if kind is tuple:
-        return _spans_of_tuple(value, depth)
-    if kind is datetime:
-        return _spans_of_datetime(value)
-    if kind in _WITHOUT_ORDER or kind is getattr(sys.modules.get("uuid"), "UUID", None):
-        return [_at(_WITHOUT)]
-    return [_all_of(TUPLE), _at(_WITHOUT)] if kind is Contains else None
-
-
-#: Types whose values are equal to those of the same type and position, and to nothing else that is stored.
-_AS_IT_IS = frozenset({str, bytes, date, timedelta, type(None)})
-
-#: Types whose values are equal across types.
-_NUMBERS = frozenset({bool, int, float, complex})
-
-#: Types whose values have no order, so that all of them are at one position; and that position.
-_WITHOUT_ORDER = frozenset({list, dict, set, frozenset, time})
-_WITHOUT = _stored((OTHER, 0))
-
-
-def _at(position: Stored) -> Span:
-    return Span(position, position)
-
-
-def _equal_numbers(value: Any) -> Iterator[Stored]:
-    """Return where numbers are that may be equal to one: complex ones and decimals have no order."""
-    yield _WITHOUT
-    for number in _plain_numbers(value):
-        if number == value:
-            yield stored_position(number)
-            return
-
-
-def _plain_numbers(value: Any) -> Iterable[int | float]:
-    """Return ints and floats one of which may be equal to a number."""
-    if type(value) is complex:
-        return (value.real,)
-    if type(value) in _NUMBERS:
-        return (value,)
-    if not value.is_finite():
-        return () if value.is_nan() else (float(value),)
-    # Beyond that it is no float, and as an int it might take all memory.
-    return (float(value), int(value)) if value.adjusted() < 400 else ()
-
-
-def _spans_of_datetime(value: datetime) -> list[Span] | None:
-    """Of one time zone datetimes are equal whatever their fold is, and it decides on the instant."""
-    positions = {stored_position(value.replace(fold=fold)) for fold in (0, 1)}
-    if _WITHOUT in positions:
-        return None  # a time zone of which only the user's own code knows the offset
-    return [_at(position) for position in sorted(positions)]
-
-
-def _spans_of_tuple(value: tuple[Any, ...], depth: int) -> list[Span]:
-    """Return where tuples are whose items are each at one of the positions that are equal to the item's."""
-    choices: list[list[bytes]] = []
-    count = 1
-    for item in value:
-        spans = None if depth == _DEEP else _spans_of_value(item, depth + 1)
-        if spans is None or any(span.lower != span.upper for span in spans):
-            return [_all_of(TUPLE)]
-        choices.append([_item(span.lower) for span in spans])
-        count *= len(spans)
-        if count > _FEW:
-            return [_all_of(TUPLE)]
-    return [_at((TUPLE * _STEP, b"".join(items))) for items in product(*choices)]
+def _stored_span(span: Span) -> StoredSpan:
+    rank, lower, upper, with_lower, with_upper = span
+    return StoredSpan(
+        (rank * _STEP - _STEP // 2, 0) if lower is None else _stored(lower),
+        (rank * _STEP + _STEP // 2, 0) if upper is None else _stored(upper),
+        lower is None or with_lower,
+        upper is None or with_upper,
+    )

@@ -23,7 +23,7 @@ from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.selection import Overlay, Selected
 from latchstore.sqlite import items
-from latchstore.sqlite.positions import spans_of
+from latchstore.sqlite.positions import stored_spans
 from latchstore.sqlite.rows import Row, name_of, pairs_of, stored_key
 from latchstore.sqlite.statements import (
     CANDIDATES,
@@ -75,7 +75,7 @@ def _conditions_of(names: Iterable[str], terms: Mapping[str, Any]) -> list[Condi
 
 def _condition_of(name: str, wanted: Any) -> Condition | None:
     """Return what the keys are found by that have an item which may match a term; None: it may be any."""
-    spans = spans_of(wanted)
+    spans = stored_spans(wanted)
     if spans is None or len(spans) > _MOST_SPANS:
         return None
     stored = stored_key(name)
@@ -86,7 +86,7 @@ def _condition_of(name: str, wanted: Any) -> Condition | None:
 
 def _of_item(name: str, wanted: Any) -> Condition:
     """Return what the rows of an item are found by among which are all that match a term."""
-    spans = spans_of(wanted)
+    spans = stored_spans(wanted)
     stored = stored_key(name)
     if spans is None or len(spans) > _MOST_SPANS:
         return Condition("name = ?", (stored,))

@@ -1,0 +1,167 @@
+"""Where a value stands in an index on the server: bytes, in the order of values.
+
+An index is a sorted set whose members all have the score 0, so that they are ordered by their bytes. A member
+is the position of the value and the key of the entry. The order is that of ``contract/ordering.py``, entries
+of equal values by their keys:
+
+1. A position is a byte for the rank, the value, and a zero that ends it. A zero in the value is followed by
+   ``0xFF``, which neither a key nor an item of a tuple begins with. So no position is the beginning of
+   another one, and what has fewer bytes comes first.
+2. A number is the greatest float that is not above it, and the rest: ten bytes, without the zeros at their
+   end. Equal numbers (``1``, ``1.0``, ``True``) have equal positions. Integers of more than 64 bits have ranks
+   of their own below and above all others, and are their length and themselves.
+3. Text is UTF-8 with surrogates, whose bytes are in the order of code points.
+4. Dates, datetimes and durations are numbers: of days or microseconds.
+5. A tuple is the positions of its items.
+
+The ranks leave room between them, so that there are bytes before and after all values of a type.
+
+Thread safety: functions of their arguments. No code of the user's own runs.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from latchstore.contract.ordering import (
+    AWARE,
+    BYTES,
+    DATE,
+    DURATION,
+    NAIVE,
+    NUMBER,
+    TEXT,
+    TUPLE,
+    Position,
+    position_of,
+)
+from latchstore.contract.spans import Span, spans_of
+
+#: Ranks are this far apart, and the first one is so far from zero.
+_STEP = 8
+
+#: What is added to the rank of numbers that are below or above those of 64 bits.
+_LOW, _HIGH = -1, 1
+
+#: Numbers of 64 bits are below this, and not below its negative.
+_BEYOND = 2**63
+
+#: Infinity; the lengths of integers begin with less.
+_INFINITE = b"\xff" * 5
+
+_MICROSECOND = timedelta(microseconds=1)
+
+#: What ends a value, and what a zero in it becomes.
+_END = b"\0"
+_ZERO = b"\0\xff"
+
+#: No key has this byte, so after a position it is after all keys.
+_AFTER = b"\xff"
+
+
+def _ranked(rank: int, value: bytes) -> bytes:
+    return bytes((rank,)) + value.replace(_END, _ZERO) + _END
+
+
+def stored_position(value: Any) -> bytes:
+    """Return where a value stands, in the order of bytes."""
+    if type(value) is str:  # hot path: what most items are
+        return _ranked((TEXT + 1) * _STEP, value.encode("utf-8", "surrogatepass"))
+    return _stored(position_of(value))
+
+
+def _stored(position: Position) -> bytes:
+    rank, value = position
+    byte = (rank + 1) * _STEP
+    if rank == NUMBER:
+        return _stored_number(byte, value)
+    if rank == TEXT:
+        return _ranked(byte, value.encode("utf-8", "surrogatepass"))
+    if rank == TUPLE:
+        return _ranked(byte, b"".join(map(_stored, value)))
+    if rank == DATE:
+        return _ranked(byte, _number(date.toordinal(value)))
+    if rank == NAIVE:
+        return _ranked(byte, _number((value - datetime.min) // _MICROSECOND))
+    if rank in (AWARE, DURATION):
+        return _ranked(byte, _number(value // _MICROSECOND))
+    return _ranked(byte, value if rank == BYTES else b"")
+
+
+def _stored_number(byte: int, value: int | float) -> bytes:
+    if -_BEYOND <= value < _BEYOND:
+        return _ranked(byte, _number(value))
+    if value > 0:
+        return _ranked(byte + _HIGH, _large(value))
+    return _ranked(byte + _LOW, bytes([0xFF - each for each in _large(-value)]))
+
+
+def _large(value: int | float) -> bytes:
+    """Return a number of more than 64 bits, all of which are integers, as bytes in the order of numbers."""
+    if type(value) is float and math.isinf(value):
+        return _INFINITE
+    number = int(value)
+    size = (number.bit_length() + 7) // 8
+    return struct.pack(">I", size) + number.to_bytes(size, "big")
+
+
+def _number(value: int | float) -> bytes:
+    """Return another number: the greatest float that is not above it, and the rest."""
+    near = float(value)
+    if near > value:  # exact between int and float
+        near = math.nextafter(near, -math.inf)
+    # The longest duration has 67 bits of microseconds, so the rest has 14 at the most.
+    rest = 0 if type(value) is float else value - int(near)
+    (bits,) = struct.unpack(">Q", struct.pack(">d", near + 0.0))  # -0.0 is 0.0
+    # Floats are in the order of their bits, negative ones in the reverse of it.
+    bits = bits ^ 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else bits | 1 << 63
+    return struct.pack(">QH", bits, rest).rstrip(_END)
+
+
+# -- what a term of a query looks for -----------------------------------------------------------------
+
+
+class MemberSpan(NamedTuple):
+    """Members of an index from one that is in it to below another one.
+
+    Attributes
+    ----------
+    low, high : bytes
+        They need not be there.
+    """
+
+    low: bytes
+    high: bytes
+
+
+def member_spans(term: object) -> list[MemberSpan] | None:
+    """Return where all members are whose values match a term, in order and apart from each other.
+
+    Returns
+    -------
+    spans : list of MemberSpan or None
+        As of `spans_of`: None if they may be anywhere.
+    """
+    spans = spans_of(term)
+    if spans is None:
+        return None
+    apart: list[MemberSpan] = []
+    for span in sorted(map(_member_span, spans)):
+        if apart and span.low <= apart[-1].high:
+            low, high = apart.pop()
+            apart.append(MemberSpan(low, max(high, span.high)))
+        elif span.low < span.high:
+            apart.append(span)
+    return apart
+
+
+def _member_span(span: Span) -> MemberSpan:
+    rank, lower, upper, with_lower, with_upper = span
+    byte = (rank + 1) * _STEP
+    first, after = bytes((byte - _STEP // 2,)), bytes((byte + _STEP // 2,))
+    low = first if lower is None else _stored(lower) + (b"" if with_lower else _AFTER)
+    high = after if upper is None else _stored(upper) + (_AFTER if with_upper else b"")
+    return MemberSpan(low, high)

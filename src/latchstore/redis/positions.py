@@ -8,8 +8,8 @@ of equal values by their keys:
    ``0xFF``, which neither a key nor an item of a tuple begins with. So no position is the beginning of
    another one, and what has fewer bytes comes first.
 2. A number is the greatest float that is not above it, and the rest: ten bytes, without the zeros at their
-   end. Equal numbers (``1``, ``1.0``, ``True``) have equal positions. Integers of more than 64 bits have ranks
-   of their own below and above all others, and are their length and themselves.
+   end. Equal numbers (``1``, ``1.0``, ``True``) have equal positions. Integers of more than 64 bits have
+   ranks of their own below and above all others, and are their length and themselves.
 3. Text is UTF-8 with surrogates, whose bytes are in the order of code points.
 4. Dates, datetimes and durations are numbers: of days or microseconds.
 5. A tuple is the positions of its items.

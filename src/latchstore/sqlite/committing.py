@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from latchstore.contract.encoding import encode_metadata
 from latchstore.contract.values import Change, cause_of, deletion
 from latchstore.engine.edits import Edit, cause_of_edit
+from latchstore.engine.index_list import indexes_of
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite import items
 from latchstore.sqlite.rows import Key, Row, entry_of, name_of, rows_of, stored_key
@@ -77,7 +78,7 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         else:
             continue
         rows.append((key if key.isascii() else stored_key(key), held, row))
-    return Work(revision, changes, rows, items.indexes_of(indexed).names)
+    return Work(revision, changes, rows, indexes_of(indexed).names)
 
 
 def _before(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from latchstore.engine.first_values import FirstValues, Item
-from latchstore.sqlite.items import indexes_of
+from latchstore.engine.index_list import indexes_of
 from latchstore.sqlite.positions import stored_position
 from latchstore.sqlite.rows import Row, name_of, stored_key
 from latchstore.sqlite.statements import FIRST_ITEM, INDEXED

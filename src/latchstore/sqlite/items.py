@@ -8,15 +8,13 @@ Thread safety: functions of a connection that nobody else uses.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from latchstore.contract.encoding import decode_metadata
-from latchstore.contract.ordering import Item, Ordered
 from latchstore.contract.values import Change, Entry
+from latchstore.engine.index_list import Index, Indexes, fact_of, indexes_of, item_of
 from latchstore.sqlite.positions import stored_position
 from latchstore.sqlite.rows import Key, name_of, stored_key
 from latchstore.sqlite.statements import (
@@ -28,57 +26,8 @@ from latchstore.sqlite.statements import (
     SET_INDEXED,
 )
 
-Index = str | Ordered
-
 #: The facts that SQLite has an index on if it is asked for; the one on keys is always there.
 _FACTS = ("created", "modified", "revision")
-
-
-class Indexes(NamedTuple):
-    """Which indexes there are.
-
-    Attributes
-    ----------
-    listed : tuple of str and Ordered
-        In the order in which they were added.
-    names : tuple of str
-        The metadata items among them.
-    """
-
-    listed: tuple[Index, ...]
-    names: tuple[str, ...]
-
-
-@lru_cache(16)
-def indexes_of(text: str) -> Indexes:
-    """Return the indexes that a text of the file names."""
-    listed = tuple(map(_index_of, json.loads(text)))
-    names = [_item_of(index) for index in listed]
-    return Indexes(listed, tuple(dict.fromkeys([name for name in names if name is not None])))
-
-
-def _index_of(item: tuple[str, str]) -> Index:
-    kind, name = item
-    if kind == "hashed":
-        return name
-    return Ordered(name if kind == "fact" else Item(name))
-
-
-def _text_of(listed: Iterable[Index]) -> str:
-    return json.dumps([_item_for(index) for index in listed])
-
-
-def _item_for(index: Index) -> tuple[str, str]:
-    if isinstance(index, str):
-        return "hashed", index
-    return "fact" if index.order.is_fact else "ordered", index.order.name
-
-
-def _item_of(index: Index) -> str | None:
-    """Return the metadata item that an index is on."""
-    if isinstance(index, str):
-        return index
-    return None if index.order.is_fact else index.order.name
 
 
 def read(connection: sqlite3.Connection) -> Indexes:
@@ -89,17 +38,15 @@ def read(connection: sqlite3.Connection) -> Indexes:
 
 def add(connection: sqlite3.Connection, index: Index) -> None:
     """Add an index if there is none; in a transaction."""
-    listed, names = read(connection)
-    if index in listed:
+    indexes = read(connection)
+    if index in indexes.listed:
         return
-    name = _item_of(index)
-    if name is None:
-        fact = _item_for(index)[1]
-        if fact in _FACTS:
-            connection.execute(f"CREATE INDEX entries_{fact} ON entries ({fact}, key)")
-    elif name not in names:
+    name, fact = item_of(index), fact_of(index)
+    if name is not None and name not in indexes.names:
         connection.executemany(ADD_ITEM, _rows_for(connection, name))
-    connection.execute(SET_INDEXED, (_text_of([*listed, index]),))
+    elif fact in _FACTS:
+        connection.execute(f"CREATE INDEX entries_{fact} ON entries ({fact}, key)")
+    connection.execute(SET_INDEXED, (indexes.with_index(index),))
 
 
 def _rows_for(connection: sqlite3.Connection, name: str) -> Iterator[tuple[Any, ...]]:
@@ -112,13 +59,13 @@ def _rows_for(connection: sqlite3.Connection, name: str) -> Iterator[tuple[Any, 
 
 def remove(connection: sqlite3.Connection, index: Index) -> None:
     """Remove an index, in a transaction; KeyError if there is none."""
-    listed, _ = read(connection)
-    if index not in listed:
+    indexes = read(connection)
+    if index not in indexes.listed:
         raise KeyError(index)
-    left = _text_of([each for each in listed if each != index])
-    name = _item_of(index)
+    left = indexes.without(index)
+    name = item_of(index)
     if name is None:
-        connection.execute(f"DROP INDEX IF EXISTS entries_{_item_for(index)[1]}")
+        connection.execute(f"DROP INDEX IF EXISTS entries_{fact_of(index)}")
     elif name not in indexes_of(left).names:
         connection.execute(FORGET_ITEMS, (stored_key(name),))
     connection.execute(SET_INDEXED, (left,))

@@ -17,7 +17,7 @@ local call = redis.call
 
 -- Refusals before anything is looked at ------------------------------------------------------------------
 
-local about = call('HMGET', ns .. ':about', 'revision', 'id', 'iv', 'caches', 's:' .. a[1])
+local about = call('HMGET', ns .. ':about', 'revision', 'id', 'version', 'caches', 's:' .. a[1])
 local lease = call('GET', ns .. ':w')
 if about[5] then
   local number, answer = string.match(about[5], '^(%d+) (%d+)')
@@ -198,15 +198,6 @@ end
 
 -- Writing: nothing fails from here on --------------------------------------------------------------------
 
-local number_of = {created = 1, modified = 2, revision = 3}
-
--- The position of an entry in the order of a fact.
-local function fact(times, name)
-  if not times then return nil end
-  local value = select(number_of[name], string.match(times, '^(%S+) (%S+) (%S+)$'))
-  return struct.pack('>d', tonumber(value))
-end
-
 -- Puts the positions of entries after the commit in the place of those before, in each index.
 local function reindex()
   local found = call('HMGET', ns .. ':about', 'items', 'facts')
@@ -222,7 +213,7 @@ local function reindex()
     end
     for _, name in ipairs(items) do move(ns .. ':i:m' .. name, old['p' .. name], new['p' .. name]) end
     for _, name in ipairs(facts) do
-      local before, after = fact(old.t, name), fact(new.t, name)
+      local before, after = old.t and fact_position(old.t, name), new.t and fact_position(new.t, name)
       move(ns .. ':i:f' .. name, before, after)
     end
   end

@@ -59,7 +59,7 @@ class Sent:
 
 
 def arguments_before_edits(
-    sent: Sent, token: bytes, place: Place, history: int, author: bytes
+    sent: Sent, token: bytes, place: Place, version: bytes, history: int, author: bytes
 ) -> tuple[Any, ...]:
     """Return what the commit script takes before the edits.
 
@@ -70,10 +70,12 @@ def arguments_before_edits(
         Of the lease, if there is one.
     place : Place
         What the last commit must be, if that matters.
+    version : bytes
+        Of the list of indexes.
     history : int
     author : bytes
     """
-    return sent.session, sent.number, token, *place, 0, history, 0, repr(time.time()), author, b""
+    return sent.session, sent.number, token, *place, version, history, 0, repr(time.time()), author, b""
 
 
 def send(

@@ -22,6 +22,7 @@ from latchstore.engine.edits import (
 )
 from latchstore.redis.encoding import encode_item
 from latchstore.redis.entries import stored_key
+from latchstore.redis.positions import stored_position
 
 #: The names of items that have an index.
 Names = Collection[str]
@@ -59,7 +60,7 @@ def _deletes(edit: Edit) -> bool:
 def _add(arguments: list[Any], key: str, stored: bytes, edit: Edit, names: Names) -> int:
     """Add an edit; return how many it is to the script."""
     if isinstance(edit, Entry):
-        fields = _fields(key, edit, names) if edit else ()
+        fields = _item_fields(key, edit, names) if edit else ()
         arguments += (b"E", stored, edit.data, len(fields) // 2, *fields)
         return 1
     added = _ADDED.get(type(edit))
@@ -72,17 +73,19 @@ def _add(arguments: list[Any], key: str, stored: bytes, edit: Edit, names: Names
     if isinstance(edit, IfRevision):
         arguments += (b"R", stored, edit.expected)
     else:
-        fields = _fields(key, dict(edit.items), ())
+        fields = _item_fields(key, dict(edit.items), ())
         arguments += (b"I", stored, len(fields) // 2, *fields)
     return 1 + _add(arguments, key, stored, edit.edit, names)
 
 
-def _fields(key: str, metadata: Mapping[str, Any], names: Names) -> list[bytes]:
+def _item_fields(key: str, metadata: Mapping[str, Any], names: Names) -> list[bytes]:
     """Return the fields of the metadata, and of its positions in indexes."""
     fields: list[bytes] = []
     for name, value in metadata.items():
-        stored = name.encode("utf-8", "surrogatepass")
+        stored = stored_key(name)
         fields += (b"m" + stored, encode_item(key, name, value))
+        if name in names:
+            fields += (b"p" + stored, stored_position(value))
     return fields
 
 
@@ -91,12 +94,12 @@ def _set_data(key: str, stored: bytes, edit: SetData, names: Names) -> tuple[Any
 
 
 def _set_metadata(key: str, stored: bytes, edit: SetMetadata, names: Names) -> tuple[Any, ...]:
-    fields = _fields(key, edit.metadata, names)
+    fields = _item_fields(key, edit.metadata, names)
     return b"M", stored, len(fields) // 2, *fields
 
 
 def _merge(key: str, stored: bytes, edit: MergeMetadata, names: Names) -> tuple[Any, ...]:
-    fields = _fields(key, edit.metadata, names)
+    fields = _item_fields(key, edit.metadata, names)
     return b"U", stored, len(fields) // 2, *fields
 
 
@@ -108,7 +111,7 @@ def _resolved(key: str, stored: bytes, edit: Resolved, names: Names) -> tuple[An
     entry = edit.entry
     if entry is None:
         return b"V", stored, edit.cause or b""
-    fields = _fields(key, entry, names)
+    fields = _item_fields(key, entry, names)
     return b"F", stored, entry.data, repr(entry.created), repr(entry.modified), len(fields) // 2, *fields
 
 

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from latchstore.contract.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
     RevisionMismatchError,
-    StoreError,
     TransactionConflictError,
 )
+from latchstore.contract.ordering import Ordered
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit, OtherItemsError
 from latchstore.engine.follower import Follower
@@ -42,6 +43,7 @@ from latchstore.redis.client import Server
 from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, send
 from latchstore.redis.edits import arguments_of, deletes_only
 from latchstore.redis.entries import name_of
+from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
 from latchstore.redis.lease import Lease, Pauses, Renewal, described
 from latchstore.redis.log import ServerLog, packed_author
 from latchstore.redis.pause import LogPause
@@ -93,6 +95,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         # What optimistic transactions read.
         self._views: dict[Claim, RedisView] = {}
         self.routes: Routes = Routes()
+        self.indexes: ServerIndexes = ServerIndexes(server)
         self.sessions: Sessions = Sessions()
         self.publication = publication = ServerPublication(ServerLog(server), publisher)
         self._pause = LogPause(server, lambda: publication.seen, lambda: publisher.dispatcher.crowded)
@@ -194,11 +197,14 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             self._release()
             answer = (b"LEASE",) if lease.is_over else (b"SAME", b"%d" % self.revision)
         if answer[0] == b"LEASE":
-            raise TransactionConflictError(
-                f"{claim.purpose}: its lease of {self._seconds:g} s was over before its end, and others may "
-                "have written; nothing was changed"
-            )
+            raise self._lease_was_over(claim.purpose)
         return self._made(answer, claim)
+
+    def _lease_was_over(self, purpose: str) -> TransactionConflictError:
+        return TransactionConflictError(
+            f"{purpose}: its lease of {self._seconds:g} s was over before its end, and others may have "
+            "written; nothing was changed"
+        )
 
     def _commit_waiting(
         self,
@@ -268,7 +274,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         place: Place = NO_PLACE,
     ) -> Sequence[Any]:
         """Send a commit; return what the script answers, or raise what one of the edits does."""
-        edit_arguments, deletes = arguments_of(edits, ()), deletes_only(edits)
+        known, deletes = self.indexes.known, deletes_only(edits)
+        edit_arguments = arguments_of(edits, known.indexes.names)
         author = b"" if transaction is None else packed_author(transaction.info)
         session = self.sessions.take()
         while True:
@@ -278,7 +285,10 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 # Both before it is sent: whoever finds it in the log, or broken off, knows whose it is.
                 self.publication.own[sent.identity] = transaction
                 self._sent[transaction] = sent
-            arguments = (*arguments_before_edits(sent, token, place, self._history, author), *edit_arguments)
+            arguments = (
+                *arguments_before_edits(sent, token, place, known.version, self._history, author),
+                *edit_arguments,
+            )
             answer = send(self.server, sent, deletes, arguments, self.timeout, purpose)
             if answer[0] == b"OK":
                 revision = int(answer[1])
@@ -288,7 +298,10 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 break
             if transaction is not None:
                 self._not_made(transaction)
-            if answer[0] != NEVER:
+            if answer[0] == b"INDEXES":
+                known = self.indexes.load()
+                edit_arguments = arguments_of(edits, known.indexes.names)
+            elif answer[0] != NEVER:
                 break
         self.sessions.give(session)  # not in a `finally`: nobody uses one again whose commit was broken off
         _raise_refusal(answer)
@@ -308,10 +321,40 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.end_claim(transaction)
         return bool(deliveries) or self.publication.following
 
+    # -- indexes ----------------------------------------------------------------------------------
+
+    def add_indexes(self, indexes: Sequence[str | Ordered]) -> None:
+        """Add those indexes that there are not."""
+        listed = self.indexes.load().indexes.listed if indexes else ()
+        for index in indexes:
+            if index not in listed:
+                self._alone("add_index", partial(self.indexes.add, index=index))
+
+    def remove_index(self, index: str | Ordered) -> None:
+        """Remove an index, for all processes; KeyError if there is none."""
+        self._alone("remove_index", partial(self.indexes.remove, index=index))
+
+    def _alone(self, purpose: str, function: Callable[[bytes], None]) -> None:
+        """Call a function of ours with the token of a lease, while nobody else writes."""
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, purpose)
+        try:
+            try:
+                self.become_owner(claim, None)
+                assert self.lease is not None
+                function(self.lease.token)
+            except LeaseIsOverError:
+                raise self._lease_was_over(purpose) from None
+            finally:
+                self.end(claim)
+        finally:
+            blocks.clear()
+
     # -- the rest ---------------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        return {"keys": self.count(), "revision": self.revision, "indexes": []}
+        indexes = self.indexes.load().indexes
+        return {"keys": self.count(), "revision": self.revision, "indexes": list(indexes.listed)}
 
     def reopen(self) -> None:
         self.is_closed = False
@@ -347,5 +390,3 @@ def _raise_refusal(answer: Sequence[Any]) -> None:
         raise RevisionMismatchError(name_of(answer[1]), int(answer[2]), int(answer[3]))
     if kind == b"ITEMS":
         raise OtherItemsError(name_of(answer[1]))
-    if kind == b"INDEXES":
-        raise StoreError("the list of indexes has changed")

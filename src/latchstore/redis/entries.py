@@ -6,10 +6,13 @@ Thread safety: functions of their arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from latchstore.contract.values import ATOMIC_TYPES, Entry, NestedEntry, is_immutable
 from latchstore.redis.encoding import decode_item
 
+#: The fields of an entry's hash: its data, and when it was made and last modified, with its revision.
+DATA, TIMES = b"d", b"t"
 #: What the field of a metadata item begins with; that of its position in an index begins with a p.
 _ITEM = b"m"
 
@@ -25,29 +28,25 @@ def name_of(stored: bytes) -> str:
 
 
 def entry_of(key: str, flat: Sequence[bytes]) -> Entry:
-    """Return the entry of a hash, as HGETALL gives it and the log has it."""
-    entry = Entry()
+    """Return the entry of a hash as HGETALL gives it and the log has it; empty data if it was left out."""
+    items: dict[str, Any] = {}
+    data = times = b""
+    is_nested = False
     fields = iter(flat)
-    nested = False
     for field in fields:
         value = next(fields)
-        if field == b"d":
-            entry.content = value
-        elif field == b"t":
-            created, modified, revision = value.split()
-            entry.created = float(created)
-            entry.modified = float(modified)
-            entry.revision = int(revision)
+        if field == DATA:
+            data = value
+        elif field == TIMES:
+            times = value
         elif field[:1] == _ITEM:
-            name = name_of(field[1:])
-            item = entry[name] = decode_item(value, key, name)
+            name = field[1:].decode("utf-8", "surrogatepass")
+            item = items[name] = decode_item(value, key, name)
             if type(item) not in ATOMIC_TYPES and not is_immutable(item):
-                nested = True
-    return _nested(entry) if nested else entry
-
-
-def _nested(entry: Entry) -> Entry:
-    nested = NestedEntry(entry)
-    nested.content = entry.content
-    nested.created, nested.modified, nested.revision = entry.created, entry.modified, entry.revision
-    return nested
+                is_nested = True
+    entry = NestedEntry(items) if is_nested else Entry(items)
+    entry.content = data
+    created, modified, revision = times.split()
+    entry.created, entry.modified = float(created), float(modified)
+    entry.revision = int(revision)
+    return entry

@@ -13,6 +13,7 @@ from latchstore.engine.interface import Engine
 from latchstore.engine.selection import Overlay, Selected
 from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, stored_key
+from latchstore.redis.indexes import ServerIndexes
 from latchstore.redis.scripts import READ
 from latchstore.redis.view import NO_PLACE, PAGE_SIZE, RedisView
 
@@ -23,9 +24,11 @@ class ReadingEngine(Engine):
     Attributes
     ----------
     server : Server
+    indexes : ServerIndexes
     """
 
     server: Server
+    indexes: ServerIndexes
 
     @property
     def revision(self) -> int:  # type: ignore[override]
@@ -48,18 +51,13 @@ class ReadingEngine(Engine):
         return {key: entry_of(key, flat) if flat else None for key, flat in zip(keys, entries, strict=True)}
 
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
-        view = self.view()
-        try:
-            return list(view.candidates(terms))
-        finally:
-            view.close()
+        return self._of_first_read().candidates(terms)
 
     def select(self, request: Request, overlay: Overlay) -> Selected | None:
-        view = self.view()
-        try:
-            return view.select(request, overlay)
-        finally:
-            view.close()
+        return self._of_first_read().select(request, overlay)
+
+    def _of_first_read(self) -> RedisView:
+        return RedisView(self.server, self.indexes, is_of_first_read=True)
 
     def keys(self) -> list[str]:
         view = self.view()
@@ -73,4 +71,4 @@ class ReadingEngine(Engine):
         return count
 
     def view(self) -> RedisView:
-        return RedisView(self.server)
+        return RedisView(self.server, self.indexes)

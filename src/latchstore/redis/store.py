@@ -17,7 +17,7 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
-from latchstore.contract.ordering import Ordered, checked_indexes
+from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.redis.client import Server
@@ -83,7 +83,7 @@ class RedisStore(TransactionalStore):
         seconds = _checked_seconds(lease, "lease")
         if not seconds:
             raise ValueError("lease must be more than 0 seconds")
-        checked_indexes(indexes)
+        wanted = checked_indexes(indexes)
         kept = checked_count(history, "history", 1)
         server = Server(url, _checked_namespace(namespace), client_options)
         server.check()
@@ -95,6 +95,7 @@ class RedisStore(TransactionalStore):
         super().__init__(event_manager, max_pending_events, 0, make_engine)
         # Others may have written it: nothing on the server is unpickled unless that codec is named.
         self.default_codec: Any = UnnamedCodec()
+        self._redis.add_indexes(wanted)
         # Somebody may have listened before the store was there.
         self._redis.follow()
 
@@ -109,6 +110,43 @@ class RedisStore(TransactionalStore):
     def _renew_in_child(self) -> None:
         super()._renew_in_child()
         self._redis.follow()
+
+    # -- indexes ----------------------------------------------------------------------------------
+
+    def add_index(self, name: str | Ordered) -> None:
+        """Keep an index on a metadata item from now on, in all processes; nothing happens if there is one.
+
+        Takes time in proportion to the number of keys; writers wait meanwhile, readers do not.
+
+        Parameters
+        ----------
+        name : str or Ordered
+            The metadata item. ``Ordered("created")`` and other facts of all entries have indexes as well.
+
+        Raises
+        ------
+        LockTimeoutError
+            If another writer does not finish in time.
+        TransactionError
+            If it is called inside a transaction of this thread.
+        """
+        name = checked_index(name, "name")
+        self._redis.routes.refuse("add_index")
+        self._redis.add_indexes([name])
+
+    def remove_index(self, name: str | Ordered) -> None:
+        """Drop the index on a metadata item, for all processes; queries for it look at all entries again.
+
+        Raises
+        ------
+        KeyError
+            If there is no such index.
+        LockTimeoutError, TransactionError
+            As `add_index`.
+        """
+        name = checked_index(name, "name")
+        self._redis.routes.refuse("remove_index")
+        self._redis.remove_index(name)
 
     # -- reading single keys ----------------------------------------------------------------------
 

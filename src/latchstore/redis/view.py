@@ -13,16 +13,23 @@ Thread safety: `_undo` is filled by single operations of the dict, in the order 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from latchstore.contract.errors import StoreError
+from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.interface import View
+from latchstore.engine.selection import Overlay, Selected
+from latchstore.redis import queries
 from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, name_of, stored_key
+from latchstore.redis.index_pages import IndexesChangedError, Known
+from latchstore.redis.indexes import ServerIndexes
 from latchstore.redis.log import raw_changes
 from latchstore.redis.scripts import COUNT, PAGE, READ, Script
+
+T = TypeVar("T")
 
 #: How many keys one script reads.
 PAGE_SIZE = 1_000
@@ -39,34 +46,44 @@ class RedisView(View):
     Parameters
     ----------
     server : Server
+    indexes : ServerIndexes
+    is_of_first_read : bool
+        Whether its instant is that of the first thing that is read, which saves a round trip. Until then it
+        belongs to one thread.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, indexes: ServerIndexes, *, is_of_first_read: bool = False) -> None:
         self._server = server
+        self._indexes = indexes
         self._undo: dict[bytes, Any] | None = {}
-        _, revision, commit, _, _ = server.run(READ, *NO_PLACE)
-        self.place: Place = (revision, commit)
-        self._reached: Place = self.place
-        self.revision: int = int(revision)
+        self.place: Place = NO_PLACE
+        self._reached: Place = NO_PLACE
+        if not is_of_first_read:
+            self.run(READ)
 
     # -- reading ----------------------------------------------------------------------------------
 
     def run(self, script: Script, *arguments: Any) -> Any:
-        """Run a reading script; return what it has read, to be seen by way of `undone`."""
+        """Run a reading script; return what it has read, which `undo_now` corrects."""
         while True:
-            undo = self._changes()
+            undo = self.undo_now()
             status, revision, commit, log, *found = self._server.run(script, *self._reached, *arguments)
             if status in (b"OK", b"MORE"):
                 for _, fields in log:
                     for key, old, _, _ in raw_changes(_changes_in(fields)):
                         undo.setdefault(key, old)
-                self._reached = max(self._reached, (revision, commit), key=_revision_of)
+                reached = (revision, commit)
+                if self.place is NO_PLACE:
+                    self.revision = int(revision)
+                    self.place = self._reached = reached
+                self._reached = max(self._reached, reached, key=_revision_of)
                 if status == b"OK":
                     return found[0]
             else:
                 raise self._lost(status)
 
-    def _changes(self) -> dict[bytes, Any]:
+    def undo_now(self) -> dict[bytes, Any]:
+        """Return the entries of the view of all keys that were changed since, as the log has them."""
         undo = self._undo
         if undo is None:
             raise self.closed_error()
@@ -83,7 +100,7 @@ class RedisView(View):
         )
 
     def entry(self, key: str) -> Entry | None:
-        undo, stored = self._changes(), stored_key(key)
+        undo, stored = self.undo_now(), stored_key(key)
         flat = () if stored in undo else self.run(READ, stored)[0]
         if stored in undo:
             old = undo[stored]
@@ -97,7 +114,7 @@ class RedisView(View):
             some = keys[start : start + PAGE_SIZE]
             stored = list(map(stored_key, some))
             entries = self.run(READ, *stored)
-            undo = self._changes()
+            undo = self.undo_now()
             for key, name, flat in zip(some, stored, entries, strict=True):
                 if name in undo:
                     if undo[name]:
@@ -109,7 +126,7 @@ class RedisView(View):
     def count(self) -> int:
         count: int = self.run(COUNT)
         # Changes that were made after the read are in neither; so it is counted again if there are any.
-        return count if not self._changes() else sum(1 for _ in self.keys())
+        return count if not self.undo_now() else sum(1 for _ in self.keys())
 
     def items(self) -> Iterator[tuple[str, Entry]]:
         for names, entries, changed in self._pages(True):
@@ -139,13 +156,28 @@ class RedisView(View):
             last = None if is_last else names[-1]
             changed = {
                 key: old
-                for key, old in list(self._changes().items())
+                for key, old in list(self.undo_now().items())
                 if (first is None or key > first) and (last is None or key <= last)
             }
             yield names, entries, changed
             if last is None:
                 return
             first, start = last, b"(" + last
+
+    def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
+        return self._query(lambda known: queries.candidates(self, known, terms))
+
+    def select(self, request: Request, overlay: Overlay) -> Selected | None:
+        return self._query(lambda known: queries.select(self, known, request, overlay))
+
+    def _query(self, function: Callable[[Known], T]) -> T:
+        """Call a function of ours with the list of indexes that the server has."""
+        known = self._indexes.known
+        while True:
+            try:
+                return function(known)
+            except IndexesChangedError:
+                known = self._indexes.load()
 
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
         """Return what the log has had since, whether or not the view was closed."""

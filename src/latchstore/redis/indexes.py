@@ -1,0 +1,142 @@
+"""The indexes: which there are, and how they are made.
+
+The server has one list of them, for all processes, with a version. Whoever commits sends the positions of the
+items that it knows an index on, and the version of its list; the server refuses a commit, and a query, of
+another version, and its client loads the list and asks again. So no index ever lacks an entry.
+
+An index is made under the lease of the one writer: then no entry changes meanwhile. It is listed, and looked
+at, when it has all entries. What an attempt has left that was broken off is taken away by the next one.
+
+Thread safety: `known` is replaced by one assignment. Indexes are made and removed by the owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgpack
+
+from latchstore.engine.index_list import NO_INDEXES, Index, Indexes, fact_of, indexes_of, item_of
+from latchstore.redis.client import Server
+from latchstore.redis.entries import entry_of, name_of, stored_key
+from latchstore.redis.index_pages import EVERY_KEY, Known, pages
+from latchstore.redis.positions import stored_position
+from latchstore.redis.scripts import INDEX
+
+#: The facts that have sets; the one on keys is always there.
+_FACTS = frozenset({"created", "modified", "revision"})
+
+NOTHING_KNOWN = Known(b"0", indexes_of(NO_INDEXES))
+
+
+class LeaseIsOverError(Exception):
+    """The lease under which an index was to be made is another's."""
+
+
+class ServerIndexes:
+    """The indexes of a namespace.
+
+    Parameters
+    ----------
+    server : Server
+
+    Attributes
+    ----------
+    known : Known
+        The list, as it was when it was loaded last.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.known: Known = NOTHING_KNOWN
+
+    def load(self) -> Known:
+        """Load the list, and return it."""
+        server = self._server
+        version, text = server.call(b"HMGET", server.tag + b":about", b"version", b"listed")
+        self.known = known = Known(version or b"0", indexes_of((text or b"[]").decode()))
+        return known
+
+    def add(self, token: bytes, index: Index) -> None:
+        """Add an index if there is none, under a lease.
+
+        Raises
+        ------
+        LeaseIsOverError
+        """
+        known = self.load()
+        indexes = known.indexes
+        if index in indexes.listed:
+            return
+        name, fact = item_of(index), fact_of(index)
+        if name is not None and name not in indexes.names:
+            self._fill_items(token, known, name)
+        elif fact in _FACTS and fact not in indexes.facts:
+            self._fill_facts(token, known, fact)
+        self._set_list(token, indexes.with_index(index), ())
+
+    def remove(self, token: bytes, index: Index) -> None:
+        """Remove an index, under a lease; KeyError if there is none.
+
+        Raises
+        ------
+        LeaseIsOverError
+        """
+        known = self.load()
+        if index not in known.indexes.listed:
+            raise KeyError(index)
+        text = known.indexes.without(index)
+        gone = set(_sets_of(known.indexes)) - set(_sets_of(indexes_of(text)))
+        self._set_list(token, text, sorted(gone))
+
+    def _run(self, *arguments: Any) -> None:
+        if self._server.run(INDEX, *arguments) == b"LEASE":
+            raise LeaseIsOverError
+
+    def _fill_items(self, token: bytes, known: Known, name: str) -> None:
+        stored, server = stored_key(name), self._server
+        self._run(b"clear", token, b"i:m" + stored)
+        for page in pages(_Unchanged(server), known, (EVERY_KEY,)):
+            positions: list[bytes] = []
+            for key, flat in page:
+                entry = entry_of(name_of(key), flat)
+                if name in entry:
+                    positions += (key, stored_position(entry[name]))
+            self._run(b"items", token, b"i:m" + stored, b"p" + stored, *positions)
+
+    def _fill_facts(self, token: bytes, known: Known, fact: str) -> None:
+        set_name = b"i:f" + fact.encode()
+        self._run(b"clear", token, set_name)
+        for page in pages(_Unchanged(self._server), known, (EVERY_KEY,), only_keys=True):
+            self._run(b"facts", token, set_name, fact, *[key for key, _ in page])
+
+    def _set_list(self, token: bytes, text: str, gone: Sequence[bytes]) -> None:
+        indexes = indexes_of(text)
+        items = _packed(map(stored_key, indexes.names))
+        facts = _packed([fact.encode() for fact in indexes.facts if fact in _FACTS])
+        self._run(b"list", token, text, items, facts, *gone)
+        self.load()
+
+
+class _Unchanged:
+    """Reads what nobody changes meanwhile."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def run(self, script: Any, *arguments: Any) -> Any:
+        *_, found = self._server.run(script, b"", b"", *arguments)
+        return found
+
+
+def _sets_of(indexes: Indexes) -> Iterable[bytes]:
+    """Return the sets that indexes have."""
+    yield from [b"i:m" + stored_key(name) for name in indexes.names]
+    yield from [b"i:f" + fact.encode() for fact in indexes.facts if fact in _FACTS]
+
+
+def _packed(names: Iterable[bytes]) -> bytes:
+    # Without the type of bytes, so that the server reads texts.
+    packed: bytes = msgpack.packb(list(names), use_bin_type=False)
+    return packed

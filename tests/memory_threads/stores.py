@@ -23,6 +23,7 @@ from latchstore import (
 from latchstore.contract.values import Entry
 from latchstore.engine.inspection import replace_entries, table_of
 from latchstore.engine.locks import TableLock
+from latchstore.engine.owner import Route
 from latchstore.engine.table import Table
 from tests.tables import Entries, NobodyOwns, with_table
 
@@ -272,6 +273,7 @@ class DirtyReads(DictMemoryStore):
 
     def _entry(self, key: str) -> Entry:
         for route in list(self._engine.routes.values()):
+            assert isinstance(route, Route)
             assert route.batch is not None
             entry = route.batch.current(key)
             if entry is not None:

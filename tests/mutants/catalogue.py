@@ -27,7 +27,7 @@ from latchstore.engine.inspection import table_of
 from latchstore.engine.locks import ReadWriteLock
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.metadata_index import MetadataIndex
-from latchstore.engine.owner import OWNER, Claim
+from latchstore.engine.owner import OWNER, Claim, Route
 from latchstore.engine.preimages import Preimages
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.table import Table
@@ -236,7 +236,7 @@ def dirty_read() -> None:
     @replaces(DictMemoryStore, "to_bytes")
     def to_bytes(original: Any, self: DictMemoryStore, key: str, *args: Any) -> bytes:
         for route in list(table_of(self).routes.values()):
-            batch = route.batch
+            batch = route.batch if isinstance(route, Route) else None
             entry = None if batch is None else batch.current(key)
             if entry is not None:
                 return entry.data

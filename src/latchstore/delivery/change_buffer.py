@@ -156,7 +156,6 @@ class ChangeBuffer:
         "_removed",
         "_revision",
         "_unread",
-        "_waiters",
         "dropped",
         "ended",
         "interest",
@@ -164,6 +163,7 @@ class ChangeBuffer:
         "limit",
         "past",
         "thread",
+        "waiters",
     )
 
     def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
@@ -193,7 +193,7 @@ class ChangeBuffer:
         self.ended: bool = False
         self._closed = False
         # Those who wait for a change.
-        self._waiters = Waiters()
+        self.waiters: Waiters = Waiters()
         # Whoever reads; when it is gone, this has an item, for which a deque, unlike a list, needs no memory.
         self._reader: weakref.ref[object] | None = None
         self._abandoned: deque[object] = deque()
@@ -202,7 +202,7 @@ class ChangeBuffer:
     def renew(self) -> None:
         """Go on with a free section and with nothing to read, in a forked child."""
         self.latch = TryLatch()
-        self._waiters = Waiters()
+        self.waiters = Waiters()
         self._clear(deque())
 
     def belong_to(self, reader: object) -> None:
@@ -247,7 +247,7 @@ class ChangeBuffer:
             self._added, self._revision = added, revision
         if self._is_full():
             self.latch.attempt(self._make_room, garbage)
-        self._waiters.ring()
+        self.waiters.ring()
 
     def lose(self, first_revision: int, last_revision: int, garbage: Garbage) -> None:
         """Note that commits were made whose changes nobody has any more; may be done again. Never waits."""
@@ -259,7 +259,7 @@ class ChangeBuffer:
         self._added, self._revision = added, last_revision
         if self._is_full():
             self.latch.attempt(self._make_room, garbage)
-        self._waiters.ring()
+        self.waiters.ring()
 
     # -- in the section -----------------------------------------------------------------------------
 
@@ -401,7 +401,7 @@ class ChangeBuffer:
                 return found[0] is not None or self.ended or self.closed
 
             seconds = -1.0 if timeout is None else timeout
-            self._waiters.wait(found_or_over, seconds, yields=0, look_again=_LOOK_AGAIN)
+            self.waiters.wait(found_or_over, seconds, yields=0, look_again=_LOOK_AGAIN)
             taken = found[0]
         return taken
 
@@ -425,7 +425,7 @@ class ChangeBuffer:
     def end(self) -> None:
         """Let the reader have what is here, and no more."""
         self.ended = True
-        self._waiters.ring_all()
+        self.waiters.ring_all()
 
     def close(self) -> None:
         """Give up what has not been read, and wake whoever waits for more."""
@@ -433,7 +433,7 @@ class ChangeBuffer:
         garbage: Garbage = deque()  # freed when this returns, outside the section
         # What is not cleared, as a thread is reading, is let go of with the buffer.
         self.latch.attempt(self._clear, garbage)
-        self._waiters.ring_all()
+        self.waiters.ring_all()
 
 
 # Every buffer alive, for children that this process forks: that of a watch whose store was closed is in no

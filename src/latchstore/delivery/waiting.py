@@ -222,7 +222,7 @@ class Waiters:
                 if ready():
                     return True
         finally:
-            self._discard(bell)
+            self.discard(bell)
 
     def _sleep(self, bell: Bell, left: float, look_again: float) -> float:
         """Sleep until the bell rings, `look_again` seconds at the most; return what is left of the time."""
@@ -231,10 +231,11 @@ class Waiters:
         if bell.sleep(seconds):
             seconds = clock() - begun
         else:
-            self._discard(bell)
+            self.discard(bell)
         return left if left < 0 else max(0.0, left - seconds)
 
-    def _discard(self, bell: Bell) -> None:
+    def discard(self, bell: Bell) -> None:
+        """Take away the bell of a thread that sleeps no more."""
         try:
             self.bells.remove(bell)
         except ValueError:

@@ -16,7 +16,7 @@ from latchstore.contract.events import EventsLost, StoreModificationEvent
 from latchstore.contract.matching import matches
 from latchstore.delivery.change_buffer import ChangeBuffer, Lost, Record
 from latchstore.delivery.commit_events import event_class_of, event_of
-from latchstore.delivery.waiting import clock
+from latchstore.delivery.waiting import Waiters, clock
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -160,6 +160,17 @@ class Watch:
     def __repr__(self) -> str:
         state = "closed" if self._buffer.closed else "ended" if self._buffer.ended else "open"
         return f"<{state} watch of {self._glob!r} in {self._source!r}, {len(self)} changes to read>"
+
+
+def waiters_of(watch: Watch) -> Waiters:
+    """Return what is rung when there may be something to read, or the watch has ended; for asyncio."""
+    return watch._buffer.waiters
+
+
+def may_be_read(watch: Watch) -> bool:
+    """Tell whether ``get(0)`` returns a change that no filter passes over, or raises WatchClosedError."""
+    buffer = watch._buffer
+    return buffer.closed or buffer.ended or len(watch) > 0
 
 
 def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None, what: str) -> T:

@@ -110,6 +110,10 @@ class Attempts:
 
     def after_conflict(self, number: int, conflict: TransactionConflictError) -> None:
         """Sleep before the next attempt, or raise the conflict with the count if there is none."""
+        time.sleep(self.pause_after(number, conflict))
+
+    def pause_after(self, number: int, conflict: TransactionConflictError) -> float:
+        """Return the seconds before the next attempt; raise the conflict with the count if there is none."""
         import random  # here, as few have conflicts
 
         elapsed = clock() - self._begun
@@ -118,4 +122,4 @@ class Attempts:
             raise TransactionConflictError(
                 f"gave up after {number} tries in {elapsed:.3f} s: {conflict}", conflict.keys, number
             ) from conflict
-        time.sleep(pause)
+        return pause

@@ -320,10 +320,8 @@ class DeliveredStore(EntryStore):
 
         Other threads of the parent may have been anywhere, and are not here. This one is alone.
         """
-        for route in list(self._engine.routes.values()):
-            transaction = route()
-            if transaction is not None:
-                transaction._forget_in_child()  # type: ignore[attr-defined]
+        for transaction in self._engine.routes.blocks():
+            transaction._forget_in_child()  # type: ignore[attr-defined]
         # In this order: what a commit that was cut in two has queued is the parent's to deliver.
         self._engine.renew_in_child()
         self._dispatcher.renew_in_child()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from latchstore.contract.errors import CompactedError, SnapshotClosedError
 from latchstore.contract.requests import Request
@@ -107,7 +107,11 @@ class Engine(ABC):
         The open transactions, by thread: `begin` puts them there, `commit` and `end` take them away.
     abandoned : deque of Route
         Where the routes of blocks are put that were freed without an end; the engine ends them.
+    reads_wait : bool
+        Whether a read may wait, for a disk or a server: then a task of asyncio has another thread read.
     """
+
+    reads_wait: ClassVar[bool] = True
 
     revision: int
     timeout: float

@@ -93,6 +93,9 @@ class Claim:
         Whether it was committed or rolled back.
     here : bool
         Whether its end is an event of this store object: it is.
+    task : object or None
+        The task of asyncio to which the block belongs, of those that share the thread; None if it belongs to
+        the thread.
     """
 
     here: ClassVar[bool] = True
@@ -109,6 +112,7 @@ class Claim:
         "route",
         "since",
         "start",
+        "task",
         "thread",
     )
 
@@ -119,6 +123,7 @@ class Claim:
         self.ident: int = get_ident()
         self.purpose: str = purpose
         self.notes: str | None = notes
+        self.task: object | None = None
         self.since: float = 0.0
         self.revision: int | None = None
         self.start: Delivery | None = None

@@ -35,7 +35,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import get_ident
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.contract.ordering import Ordered
@@ -84,6 +84,8 @@ class Table(IndexedEngine):
     """
 
     __slots__ = ("_feed", "bounds", "loaded_at", "preimages")
+
+    reads_wait: ClassVar[bool] = False
 
     revision: int
     journal: Decided | None

@@ -172,7 +172,7 @@ class Transaction(BatchStore):
     def _begin(self) -> None:
         engine, store = self._engine, self._store
         purpose = f"transaction {self.notes!r}"
-        self._claim = claim = Claim(self, engine.abandoned, purpose, self.notes)
+        self._claim = claim = self._make_claim(purpose)
         route = claim.route
         assert route is not None
         store._check_door(purpose, self._timeout)
@@ -188,6 +188,9 @@ class Transaction(BatchStore):
         self._thread = claim.thread
         self._batch = batch
 
+    def _make_claim(self, purpose: str) -> Claim:
+        return Claim(self, self._engine.abandoned, purpose, self.notes)
+
     def _begin_inside(self, outer: Transaction) -> None:
         batch, claim = outer._open_batch(), outer._claim
         assert claim is not None
@@ -198,7 +201,7 @@ class Transaction(BatchStore):
         route.batch, route.savepoint = batch, self._savepoint
         self._thread = claim.thread
         self._batch = batch
-        self._engine.routes[claim.ident] = route
+        self._engine.routes.place(claim, route)
 
     def __exit__(
         self,
@@ -278,7 +281,7 @@ class Transaction(BatchStore):
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
         route, routes = self._route, self._engine.routes
-        if route is not None and routes.get(route.claim.ident) is not route:
+        if route is not None and routes.innermost(route.claim) is not route:
             raise TransactionClosedError(f"{self!r} cannot end before {routes.current()!r} inside it")
 
     def _end(self, committing: bool) -> None:
@@ -306,14 +309,14 @@ class Transaction(BatchStore):
         self._left = True
         self._batch = None
         if route is not None:
-            routes, ident = self._engine.routes, route.claim.ident
-            innermost = routes.get(ident)
+            routes, claim = self._engine.routes, route.claim
+            innermost = routes.innermost(claim)
             if innermost is not route:
                 self._end_inner_blocks(innermost)
             # The outermost block's is taken away by the engine, with the commit or after it.
-            if outer is not None and innermost is not None and innermost.claim is route.claim:
+            if outer is not None and innermost is not None and innermost.claim is claim:
                 assert outer._route is not None
-                routes[ident] = outer._route
+                routes.place(claim, outer._route)
         return batch
 
     def _end_inner_blocks(self, innermost: Route | None) -> None:
@@ -377,7 +380,7 @@ class Transaction(BatchStore):
         functions = list(self._after_commit if committed else self._after_rollback)
         self._after_commit = self._after_rollback = ()
         if not self._kept:
-            _call_all(functions)
+            call_all(functions)
 
     def _belongs_to_this_thread(self) -> bool:
         """Tell whether the calling thread is the one that entered the block."""
@@ -396,14 +399,20 @@ class Transaction(BatchStore):
                 f"but was used by thread {this_thread.thread.name!r}"
             )
         if self._task is not current_task():
-            raise WrongThreadError(
-                f"{self!r} belongs to {task_name(self._task)}, but was used by {task_name(current_task())}"
-            )
+            raise self._error_of_task(self._task)
+        raise self._error_of_end()
+
+    def _error_of_task(self, owner: object | None) -> WrongThreadError:
+        return WrongThreadError(
+            f"{self!r} belongs to {task_name(owner)}, but was used by {task_name(current_task())}"
+        )
+
+    def _error_of_end(self) -> TransactionClosedError:
         if self._forked:
-            raise TransactionClosedError(
+            return TransactionClosedError(
                 f"{self!r} was open when this process was forked, and goes on in the parent alone"
             )
-        raise TransactionClosedError(f"{self!r} is used after its end")
+        return TransactionClosedError(f"{self!r} is used after its end")
 
     def transaction(
         self, notes: str = "", *, timeout: Seconds | None = None, optimistic: bool = False
@@ -429,7 +438,7 @@ def _extended(
     return list(more) if more else functions
 
 
-def _call_all(functions: list[Callable[[], object]]) -> None:
+def call_all(functions: list[Callable[[], object]]) -> None:
     """Call them in turn; what one raises is logged, and a log that keeps it keeps alive nothing else."""
     functions.reverse()
     function: Callable[[], object] | None

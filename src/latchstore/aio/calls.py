@@ -1,0 +1,83 @@
+"""Calls that may wait for a lock, a disk or a server, made in another thread while a task awaits them.
+
+Thread safety: the pool is made once by each process, under a lock. Its threads run calls of this package, and
+no loader and no listener: so none of them waits for another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from latchstore.engine.task_transaction import TaskTransaction, run_for
+
+T = TypeVar("T")
+
+#: How many calls may wait at once; more wait for one of these to end.
+_THREADS = 32
+
+# Guards the making of the pool.
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+#: The process that has made it: the threads of a parent are not in its children.
+_process = 0
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool, _process
+    if _process != os.getpid() or _pool is None:
+        with _lock:
+            if _process != os.getpid() or _pool is None:
+                _pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="latchstore-aio")
+                _process = os.getpid()
+    return _pool
+
+
+async def call_in_thread(function: Callable[[], T]) -> T:
+    """Call a function in a thread of the pool, in the context of the task; return its result.
+
+    If the task is cancelled the call goes on, and its result is dropped.
+    """
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_threads(), context.run, function)
+
+
+async def call_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
+    """Call a function in a thread of the pool as if in the task, which is in a transaction.
+
+    If the task is cancelled, it waits for the end of the call all the same: no two threads use a transaction.
+    """
+    return await undisturbed(call_in_thread(lambda: run_for(transaction, function)))
+
+
+async def undisturbed(awaitable: Coroutine[object, object, T]) -> T:
+    """Await something to its end, also if the task is cancelled meanwhile; then that is raised."""
+    task = asyncio.ensure_future(awaitable)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if not task.done():
+                cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # it is known: asyncio need not log that nobody has asked for it
+        raise cancelled
+    return task.result()
+
+
+def _renew_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_in_child)

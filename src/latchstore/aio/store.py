@@ -1,0 +1,285 @@
+"""`AsyncStore`: a store whose methods are awaited, and transactions that stay open while their task awaits.
+
+1. Reads of single keys of a store in memory are made in the loop's thread, as they wait for nobody. What may
+   wait, for another writer, for room for events, a disk or a server, and what reads many keys, is made in
+   another thread (``calls.py``).
+2. A transaction is optimistic: while it is open it holds no lock, whatever the task awaits. It belongs to the
+   task that has entered it: calls of that task go to it, those of an `AsyncStore` as well as those of the
+   store itself and of caches on it; calls of other tasks do not, those of tasks that it starts included.
+
+Thread safety: an `AsyncStore` may be used in any number of loops, and the store beneath by any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from latchstore.aio.calls import call_for, call_in_thread
+from latchstore.aio.methods import AsyncMethods
+from latchstore.aio.transaction import AsyncAttempt, AsyncTransaction, each_attempt
+from latchstore.aio.watch import AsyncWatch
+from latchstore.contract.arguments import check_callable, checked_key, checked_timeout, describe
+from latchstore.contract.errors import (
+    TransactionError,
+    WaitTimeoutError,
+    WatchClosedError,
+)
+from latchstore.engine.task_transaction import TaskTransaction, reads_wait
+from latchstore.engine.transactional_store import TransactionalStore
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
+    from latchstore.contract.store import AbstractStore
+    from latchstore.contract.values import Value
+
+T = TypeVar("T")
+
+
+class AsyncStore(AsyncMethods):
+    """The methods of a store for tasks of asyncio.
+
+    The store is the same one that threads use, and stays usable as it is: `store` has it.
+
+    Parameters
+    ----------
+    store : TransactionalStore
+        A `DictMemoryStore`, `SqliteStore` or `RedisStore`.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from latchstore import DictMemoryStore, EventManager
+    >>> from latchstore.aio import AsyncStore
+    >>> async def main() -> bytes:
+    ...     async with AsyncStore(DictMemoryStore(EventManager())) as store:
+    ...         async with store.transaction("a first entry") as tx:
+    ...             await tx.from_bytes("greeting", b"hello")
+    ...         return await store.to_bytes("greeting")
+    >>> asyncio.run(main())
+    b'hello'
+    """
+
+    def __init__(self, store: TransactionalStore) -> None:
+        if not isinstance(store, TransactionalStore):
+            raise TypeError(
+                "store must be one with transactions, as DictMemoryStore and SqliteStore are, "
+                f"got {describe(store)}"
+            )
+        self._store = store
+
+    @property
+    def store(self) -> TransactionalStore:
+        """The store itself."""
+        return self._store
+
+    @property
+    def _target(self) -> AbstractStore:
+        return self._store
+
+    async def _read(self, function: Callable[[], T]) -> T:
+        if not reads_wait(self._store):
+            return function()
+        return await self._scan(function)
+
+    async def _scan(self, function: Callable[[], T]) -> T:
+        transaction = self._store.current_transaction()
+        if transaction is None:
+            return await call_in_thread(function)
+        if isinstance(transaction, TaskTransaction):
+            return await call_for(transaction, function)
+        return function()  # a block of this thread, which no other may use
+
+    async def _write(self, function: Callable[[], T]) -> T:
+        if self._store.current_transaction() is not None and not reads_wait(self._store):
+            return function()  # it is added to the batch
+        return await self._scan(function)
+
+    def _refuse_in_transaction(self, operation: str) -> None:
+        transaction = self._store.current_transaction()
+        if transaction is not None:
+            raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
+
+    # -- transactions -----------------------------------------------------------------------------
+
+    def transaction(self, notes: str = "", *, timeout: Seconds | None = None) -> AsyncTransaction:
+        """Return an asynchronous context manager that makes all changes of its block one commit, or none.
+
+        The transaction is optimistic: it reads the store as it was at its beginning, and if something that it
+        has read was changed by its end it raises TransactionConflictError; `attempts` tries again. A block
+        inside a block of the same task is a savepoint.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about; shown in error messages and events.
+        timeout : Seconds, optional
+            Seconds to wait for other writers at the end, ``lock_timeout`` if None.
+
+        Raises
+        ------
+        TransactionConflictError
+            At the end of the block, naming the keys.
+        LockTimeoutError
+            At the end, if another writer does not finish in time.
+        """
+        self._store.transaction(notes, timeout=timeout)  # bad arguments raise here
+        return AsyncTransaction(self._store, notes, checked_timeout(timeout))
+
+    def attempts(
+        self, notes: str = "", *, tries: int = 100, timeout: Seconds | None = None
+    ) -> AsyncIterator[AsyncAttempt]:
+        """Return an asynchronous iterator over attempts at one transaction, which ends with its commit.
+
+        ``async for attempt in store.attempts("move"):`` ``async with attempt as tx: ...`` runs the block
+        again, after a short random pause, as long as it meets a conflict.
+
+        Parameters
+        ----------
+        notes : str
+            What the transaction is about.
+        tries : int
+            How many attempts there are at the most.
+        timeout : Seconds, optional
+            Seconds after which no further attempt is begun.
+
+        Raises
+        ------
+        TransactionConflictError
+            After the last attempt; it has the number of attempts.
+        """
+        attempts = self._store.attempts(notes, tries=tries, timeout=timeout)
+        return each_attempt(attempts, partial(self.transaction, notes))
+
+    # -- following changes ------------------------------------------------------------------------
+
+    def watch(
+        self,
+        glob: str = "*",
+        filter: Mapping[str, Any] | None = None,
+        since: int | None = None,
+        *,
+        max_buffer: int = 10_000,
+        on_overflow: str = "drop",
+    ) -> AsyncWatch:
+        """Return an asynchronous iterator over the changes that are committed from now on.
+
+        Parameters and errors are those of ``store.watch``. The watch is open when this returns.
+        """
+        return AsyncWatch(
+            self._store.watch(glob, filter, since, max_buffer=max_buffer, on_overflow=on_overflow)
+        )
+
+    async def wait_for(self, predicate: Callable[[], T | Awaitable[T]], timeout: Seconds | None = 30.0) -> T:
+        """Wait until a predicate about the store is true; return its result.
+
+        Parameters
+        ----------
+        predicate : callable
+            A function or a coroutine function, called in the loop with no arguments, now and after changes.
+        timeout : Seconds or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeoutError
+            If it is not true in time.
+        WatchClosedError
+            If the store is closed meanwhile.
+        TransactionError
+            If it is called inside a transaction of the task.
+        """
+        check_callable(predicate, "predicate")
+        self._refuse_in_transaction("wait_for")
+
+        async def call() -> T:
+            result = predicate()
+            return await result if inspect.isawaitable(result) else result
+
+        async with self.watch(max_buffer=1) as changes:
+            return await _wait_until(call, changes, checked_timeout(timeout), describe(predicate))
+
+    async def wait_for_key(self, key: str, timeout: Seconds | None = 30.0) -> Value:
+        """Wait until a key is in the store; return its value.
+
+        Parameters
+        ----------
+        key : str
+        timeout : Seconds or None
+            Seconds; None for as long as it takes.
+
+        Raises
+        ------
+        WaitTimeoutError, WatchClosedError, TransactionError
+            As `wait_for`.
+        """
+        key = checked_key(key)
+        self._refuse_in_transaction("wait_for_key")
+
+        async def value() -> Value | None:
+            try:
+                return await self.get(key)
+            except KeyError:
+                return None
+
+        async with self.watch(_escaped(key)) as changes:
+            found = await _wait_until(value, changes, checked_timeout(timeout), f"key {key!r}")
+        assert found is not None
+        return found
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    async def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
+        """Wait until the events of all commits so far have been delivered, as ``store.flush``."""
+        self._refuse_in_transaction("flush")
+        await call_in_thread(lambda: self._store.flush(timeout, revision))
+
+    async def close(self, timeout: Seconds | None = 30.0) -> None:
+        """Close the store, as ``store.close``."""
+        self._refuse_in_transaction("close")
+        await call_in_thread(lambda: self._store.close(timeout))
+
+    async def __aenter__(self) -> Self:
+        self._store.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await call_in_thread(lambda: self._store.__exit__(kind, error, traceback))
+
+    def __repr__(self) -> str:
+        return f"<AsyncStore of {self._store!r}>"
+
+
+async def _wait_until(
+    predicate: Callable[[], Awaitable[T]], changes: AsyncWatch, timeout: float | None, what: str
+) -> T:
+    """Await `predicate` now and after each change until its result is true; return that."""
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    while True:
+        result = await predicate()
+        if result:
+            return result
+        left = None if deadline is None else max(0.0, deadline - loop.time())
+        try:
+            if left == 0:
+                raise WaitTimeoutError
+            await changes.get(left)
+        except WaitTimeoutError:
+            raise WaitTimeoutError(f"{what} has not come true in {timeout or 0:g} s") from None
+        except WatchClosedError:
+            raise WatchClosedError(f"the store was closed while {what} was waited for") from None
+
+
+def _escaped(key: str) -> str:
+    """Return a pattern that one key matches."""
+    return "".join(f"[{each}]" if each in "*?[" else each for each in key)

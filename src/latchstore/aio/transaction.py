@@ -1,0 +1,240 @@
+"""Transactions of tasks, which stay open while their task awaits, and attempts at them.
+
+Thread safety: an `AsyncTransaction` is used by the task that has entered it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from latchstore.aio.calls import call_for, call_in_thread, undisturbed
+from latchstore.aio.methods import AsyncMethods
+from latchstore.contract.arguments import checked_timeout
+from latchstore.contract.errors import TransactionClosedError, TransactionConflictError, TransactionError
+from latchstore.engine.attempts import Attempts
+from latchstore.engine.task_transaction import (
+    TaskTransaction,
+    beginnings_wait,
+    call_back,
+    reads_wait,
+    task_transaction,
+    transaction_of_task,
+)
+from latchstore.engine.transactional_store import TransactionalStore
+
+if TYPE_CHECKING:
+    from latchstore.contract.seconds import Seconds
+    from latchstore.contract.store import AbstractStore
+
+T = TypeVar("T")
+
+
+class AsyncTransaction(AsyncMethods):
+    """An asynchronous block of changes that is committed whole or not at all.
+
+    ``AsyncStore.transaction()`` makes it. It can be used inside its block only, by the task that entered it.
+
+    Parameters
+    ----------
+    store : TransactionalStore
+    notes : str
+    timeout : float or None
+    """
+
+    def __init__(self, store: TransactionalStore, notes: str, timeout: float | None) -> None:
+        self._store = store
+        self._notes = notes
+        self._timeout = timeout
+        self._transaction: TaskTransaction | None = None
+        # Whether it is inside a block of the thread, so that no other thread can work for it.
+        self._stays_here = False
+
+    async def __aenter__(self) -> Self:
+        if self._transaction is not None:
+            raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
+        if asyncio.current_task() is None:
+            raise TransactionError("a transaction that awaits needs a task of asyncio, and none runs here")
+        store = self._store
+        outer = transaction_of_task(store)
+        self._stays_here = outer is None and store.current_transaction() is not None
+        self._transaction = transaction = task_transaction(store, self._notes, self._timeout)
+        try:
+            if self._stays_here or not beginnings_wait(store):
+                transaction.__enter__()
+            elif outer is None:
+                await undisturbed(call_in_thread(transaction.__enter__))
+            else:
+                await call_for(outer, transaction.__enter__)
+        except BaseException as error:
+            # The task may have been cancelled when the block had begun.
+            if transaction.is_connected():
+                transaction.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        transaction = self._entered
+        await self._end(lambda: transaction.__exit__(kind, error, traceback))
+
+    async def _end(self, function: Callable[[], T]) -> T:
+        transaction = self._entered
+        try:
+            if self._stays_here:
+                return function()
+            return await call_for(transaction, function)
+        finally:
+            call_back(transaction)
+
+    @property
+    def _entered(self) -> TaskTransaction:
+        if self._transaction is None:
+            raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
+        return self._transaction
+
+    @property
+    def _target(self) -> AbstractStore:
+        return self._entered
+
+    async def _read(self, function: Callable[[], T]) -> T:
+        return await self._scan(function) if reads_wait(self._store) else function()
+
+    async def _scan(self, function: Callable[[], T]) -> T:
+        transaction = self._entered
+        if self._stays_here or not transaction.is_connected():
+            return function()  # it may raise what tells why
+        return await call_for(transaction, function)
+
+    async def _write(self, function: Callable[[], T]) -> T:
+        return await self._read(function)
+
+    @property
+    def notes(self) -> str:
+        """What the transaction is about."""
+        return self._notes
+
+    @property
+    def revision(self) -> int | None:
+        """The revision of the commit, once there is one; that of the store if nothing was changed.
+
+        Always None for an inner block, which is committed with the outermost one.
+        """
+        return None if self._transaction is None else self._transaction.revision
+
+    async def commit(self) -> None:
+        """Commit now; the rest of the block cannot use the transaction, and its end does nothing.
+
+        Raises
+        ------
+        TransactionConflictError
+            If what it has read was changed.
+        TransactionClosedError
+            If it was committed, rolled back or doomed before, or a block inside it is open.
+        """
+        await self._end(self._entered.commit)
+
+    async def rollback(self) -> None:
+        """Take back all changes of the block now; its end does nothing then.
+
+        Raises
+        ------
+        TransactionClosedError
+            If it was committed or rolled back before, or a block inside it is open.
+        """
+        await self._end(self._entered.rollback)
+
+    def doom(self) -> None:
+        """Have the block rolled back at its end, without an exception."""
+        self._entered.doom()
+
+    def on_commit(self, function: Callable[[], object]) -> None:
+        """Call `function` in the loop's thread once the changes are committed, by the outermost block.
+
+        What it raises is logged, as the commit stands.
+        """
+        self._entered.on_commit(function)
+
+    def on_rollback(self, function: Callable[[], object]) -> None:
+        """Call `function` once the changes of this block are taken back; otherwise as `on_commit`."""
+        self._entered.on_rollback(function)
+
+    def transaction(self, notes: str = "", *, timeout: Seconds | None = None) -> AsyncTransaction:
+        """Return a block inside this one: a savepoint."""
+        return AsyncTransaction(self._store, notes, checked_timeout(timeout))
+
+    def __repr__(self) -> str:
+        if self._transaction is None:
+            return f"<new asynchronous transaction {self._notes!r}>"
+        return f"<asynchronous {repr(self._transaction).removeprefix('<')}"
+
+
+class AsyncAttempt:
+    """One try: a context manager that gives the transaction, and swallows a conflict if there is another.
+
+    Parameters
+    ----------
+    attempts : Attempts
+    number : int
+        1 for the first.
+    make : callable
+        Makes the transaction.
+    """
+
+    def __init__(self, attempts: Attempts, number: int, make: Callable[[], AsyncTransaction]) -> None:
+        self.number: int = number
+        self._attempts = attempts
+        self._make = make
+        self._transaction: AsyncTransaction | None = None
+
+    @property
+    def entered(self) -> bool:
+        """Whether the block has begun."""
+        return self._transaction is not None
+
+    async def __aenter__(self) -> AsyncTransaction:
+        if self._transaction is not None:
+            raise TransactionClosedError(f"attempt {self.number} was entered before")
+        self._transaction = self._make()
+        return await self._transaction.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        transaction = self._transaction
+        assert transaction is not None
+        try:
+            await transaction.__aexit__(kind, error, traceback)
+        except TransactionConflictError as conflict:
+            await asyncio.sleep(self._attempts.pause_after(self.number, conflict))
+            return True
+        if isinstance(error, TransactionConflictError) and transaction.revision is None:
+            # From tx.commit() inside the block. After a commit it is another store's, and passes.
+            await asyncio.sleep(self._attempts.pause_after(self.number, error))
+            return True
+        self._attempts.finished = True
+        return False
+
+
+async def each_attempt(
+    attempts: Attempts, make: Callable[[], AsyncTransaction]
+) -> AsyncIterator[AsyncAttempt]:
+    """Make attempts until one is committed."""
+    number = 0
+    while not attempts.finished:
+        number += 1
+        attempt = AsyncAttempt(attempts, number, make)
+        yield attempt
+        if not attempt.entered:
+            raise TransactionClosedError(
+                f"attempt {number} was never entered: each needs its block, `async with attempt as tx:`"
+            )

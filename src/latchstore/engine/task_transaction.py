@@ -1,0 +1,136 @@
+"""Transactions that belong to a task of asyncio, and stay open while that awaits.
+
+Thread safety: such a transaction is optimistic, so it keeps nobody out while its task waits. It is used by
+the task that has entered it, and by one other thread at a time that works for the task while the task awaits
+that (`run_for`). Other tasks of the same thread do not find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Thread, get_ident
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from latchstore.delivery.waiting import this_thread
+from latchstore.engine.batch import WriteBatch
+from latchstore.engine.owner import Claim
+from latchstore.engine.tasks import current_task
+from latchstore.engine.transaction import Host, Transaction, call_all
+
+if TYPE_CHECKING:
+    from latchstore.engine.transactional_store import TransactionalStore
+
+T = TypeVar("T")
+
+
+class TaskTransaction(Transaction):
+    """An optimistic transaction of the task that makes it.
+
+    Parameters
+    ----------
+    store : Host
+    notes : str
+    timeout : float or None
+        As for `Transaction`.
+    """
+
+    __slots__ = ("_callbacks", "_home", "_home_ident", "_owner", "_working")
+
+    def __init__(self, store: Host, notes: str, timeout: float | None) -> None:
+        super().__init__(store, notes, timeout, optimistic=True)
+        self._owner: object = current_task()
+        self._home: Thread = this_thread.thread
+        self._home_ident: int = get_ident()
+        # The identifier of the thread that works for the task, or 0.
+        self._working: int = 0
+        self._callbacks: Sequence[Callable[[], object]] = ()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._task = self._owner
+        return self
+
+    def _make_claim(self, purpose: str) -> Claim:
+        claim = super()._make_claim(purpose)
+        claim.thread, claim.ident, claim.task = self._home, self._home_ident, self._owner
+        assert claim.info is not None  # made now, with the name of the loop's thread
+        return claim
+
+    def _commit(self, batch: WriteBatch) -> None:
+        if self._claim is not None and self._outer is None:
+            # It may be the owner for a moment, who would not wait for itself.
+            self._claim.thread = this_thread.thread
+        super()._commit(batch)
+
+    def _belongs_to_this_thread(self) -> bool:
+        return self._working == get_ident() or (
+            self._home is this_thread.thread and current_task() is self._owner
+        )
+
+    def _open_batch(self) -> WriteBatch:
+        if self._thread is None:
+            return super()._open_batch()
+        if not self._belongs_to_this_thread():
+            raise self._error_of_task(self._owner)
+        if self._batch is None:
+            raise self._error_of_end()
+        return self._batch
+
+    def _call_back(self) -> None:
+        """Keep what was registered for this end, for `call_back`."""
+        committed = self._outer is None and self.revision is not None
+        functions = list(self._after_commit if committed else self._after_rollback)
+        self._after_commit = self._after_rollback = ()
+        if not self._kept:
+            self._callbacks = functions
+
+
+def call_back(transaction: TaskTransaction) -> None:
+    """Call what was registered for the end of a transaction that has ended, once."""
+    functions, transaction._callbacks = list(transaction._callbacks), ()
+    call_all(functions)
+
+
+def task_transaction(store: TransactionalStore, notes: str, timeout: float | None) -> TaskTransaction:
+    """Return a transaction of the running task, which is to be entered."""
+    return TaskTransaction(store, notes, timeout)
+
+
+def transaction_of_task(store: TransactionalStore) -> TaskTransaction | None:
+    """Return the innermost open transaction of the running task, if it is one that may await."""
+    routes = store._engine.routes
+    transaction = routes.current() if routes else None
+    return transaction if isinstance(transaction, TaskTransaction) else None
+
+
+def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
+    """Call a function in this thread as if in the task of a transaction, which awaits that."""
+    routes, ident = transaction._engine.routes, get_ident()
+    claim = transaction._claim
+    route = None if claim is None else routes.innermost(claim)
+    working: list[TaskTransaction] = [transaction]
+    block: object = None if route is None else route()
+    while isinstance(block, Transaction):
+        if isinstance(block, TaskTransaction) and block is not transaction:
+            working.append(block)
+        block = block._outer
+    try:
+        for each in working:
+            each._working = ident
+        if route is not None:
+            routes[ident] = route
+        return function()
+    finally:
+        routes.pop(ident, None)
+        for each in working:
+            each._working = 0
+
+
+def reads_wait(store: TransactionalStore) -> bool:
+    """Tell whether a read of a store may wait, for a disk or a server."""
+    return store._engine.reads_wait
+
+
+def beginnings_wait(store: TransactionalStore) -> bool:
+    """Tell whether the beginning of a transaction may wait: for the same, or for room for events."""
+    return store._engine.reads_wait or store._dispatcher.crowded

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeGuard
 
 from latchstore.cache.counting import ThreadCounts
@@ -81,6 +81,24 @@ class Shelf(NamedTuple):
     counts: ThreadCounts
 
 
+class ForLoad(NamedTuple):
+    """What an attempt waits for: another caller's load, up to a time in monotonic seconds."""
+
+    load: Load
+    deadline: float | None
+
+
+class ForProcess(NamedTuple):
+    """What an attempt waits for: another process that has the lease of a key."""
+
+    key: str
+    deadline: float | None
+
+
+#: The steps of a beginning: each is a wait, and is sent the outcome of a `ForLoad`.
+Steps = Generator[ForLoad | ForProcess, Any, bool]
+
+
 class Attempt:
     """What all attempts have in common; the subclasses say when to load, and what becomes of the value.
 
@@ -88,6 +106,7 @@ class Attempt:
     ----------
     run : Run
         The caller sets ``run.over`` when the attempt is over.
+    load : Load
     value : object
         What the caller is to return.
     """
@@ -97,21 +116,26 @@ class Attempt:
         self.value: Any = MISSING
         self._shelf = shelf
         self._options = options
-        self._load = Load(key, self.run, options.tags)
+        self.load: Load = Load(key, self.run, options.tags)
         self._begun_at = 0
         self._begun = 0.0
 
     def begin(self) -> bool:
         """Return whether the caller is to load the value; else it is there, or this raises why it is not."""
-        self._begun_at = self._shelf.revision(self._load.key)
+        self._begun_at = self._shelf.revision(self.load.key)
         self._begun = time.perf_counter()
         return True
+
+    def steps(self) -> Steps:
+        """Do what `begin` does, but have the caller wait."""
+        return self.begin()
+        yield
 
     def loaded(self, value: Any) -> None:
         """Take what the loader has returned."""
         try:
             options = self._options.of(value)
-            content = self._shelf.encode(self._load.key, value)
+            content = self._shelf.encode(self.load.key, value)
         except Exception as error:
             # What the caller's functions and the codec raise is the loader's failure: it has not loaded
             # anything that can be kept.
@@ -134,13 +158,13 @@ class Attempt:
         self._count(False)
         content = self._take_expired() if _is_failure(error) else MISSING
         if content is not MISSING:
-            _log_served(f"loading key {self._load.key!r} failed, the expired value is returned", error)
+            _log_served(f"loading key {self.load.key!r} failed, the expired value is returned", error)
         return content
 
     def _take_expired(self) -> Any:
         """Have the caller return the expired value, if that may serve; return its content."""
         seconds = self._options.stale_on_error
-        content = MISSING if seconds is None else self._shelf.expired_content(self._load.key, seconds)
+        content = MISSING if seconds is None else self._shelf.expired_content(self.load.key, seconds)
         if not self._take(MISSING, content):
             return MISSING
         self._shelf.counts.mine.stale_served += 1
@@ -148,7 +172,7 @@ class Attempt:
 
     def end(self) -> None:
         """Wake those who wait for this load."""
-        self._shelf.loads.end((self._load,))
+        self._shelf.loads.end((self.load,))
 
     def _count(self, success: bool) -> None:
         counts = self._shelf.counts.mine
@@ -160,7 +184,7 @@ class Attempt:
 
     def _take(self, value: Any, content: Any, *noted: bool) -> bool:
         """Have the caller return what this content stands for, if it stands for anything; else the value."""
-        found = MISSING if content is MISSING else self._shelf.decode(self._load.key, content, *noted)
+        found = MISSING if content is MISSING else self._shelf.decode(self.load.key, content, *noted)
         self.value = value if found is MISSING else found
         return found is not MISSING
 
@@ -173,7 +197,21 @@ class LoadOutside(Attempt):
         self._deadline = options.deadline()
 
     def begin(self) -> bool:
-        shelf, load = self._shelf, self._load
+        steps, shelf = self.steps(), self._shelf
+        outcome: Outcome | None = None
+        while True:
+            try:
+                wait = steps.send(outcome)
+            except StopIteration as end:
+                return bool(end.value)
+            if isinstance(wait, ForLoad):
+                outcome = shelf.loads.wait_if_current(*wait)
+            else:
+                assert shelf.leases is not None
+                wait_for_process(shelf.leases, *wait)
+
+    def steps(self) -> Steps:
+        shelf, load = self._shelf, self.load
         while True:
             error = shelf.failures.kept(load.key)
             if error is None:
@@ -181,7 +219,7 @@ class LoadOutside(Attempt):
                 if running is load:
                     break
                 note_if_overtaken(shelf.leases, running)
-                outcome = shelf.loads.wait_if_current(running, self._deadline)
+                outcome: Outcome = yield ForLoad(running, self._deadline)
                 error = outcome.error
                 if self._take(MISSING, outcome.content):
                     return False
@@ -190,8 +228,8 @@ class LoadOutside(Attempt):
                     return False
                 raise bare_copy(error)
         while True:
-            if shelf.leases is not None:
-                self._take_lease(shelf.leases)
+            if shelf.leases is not None and not self._take_lease(shelf.leases):
+                yield ForProcess(load.key, self._deadline)
             content = shelf.live_content(load.key)  # another may have loaded it before the claim
             if self._take(MISSING, content, True):
                 shelf.loads.finish(load, Outcome(content, None))
@@ -199,23 +237,21 @@ class LoadOutside(Attempt):
             if shelf.leases is None or load.token is not None:
                 return super().begin()
 
-    def _take_lease(self, leases: Leases) -> None:
-        """Take the lease of the key, or wait until another process has loaded it; or fails to."""
-        load = self._load
+    def _take_lease(self, leases: Leases) -> bool:
+        """Take the lease of the key; False if another process has it."""
+        load = self.load
         held = leases.take([(load.key, load.tags)])
-        if held:
-            load.token = held[load.key]
-            return
-        wait_for_process(leases, load.key, self._deadline)
+        load.token = held.get(load.key)
+        return bool(held)
 
     def end(self) -> None:
         try:
-            end_leases(self._shelf.leases, [self._load])
+            end_leases(self._shelf.leases, [self.load])
         finally:
             super().end()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
-        shelf, load = self._shelf, self._load
+        shelf, load = self._shelf, self.load
         try:
             by_others = MISSING if options is None else shelf.store(load, content, options, self._begun_at)
             is_theirs = self._take(value, by_others)
@@ -227,17 +263,17 @@ class LoadOutside(Attempt):
     def failed(self, error: BaseException) -> bool:
         content = self._replaced(error)
         if content is not MISSING:
-            self._shelf.loads.finish(self._load, Outcome(content, None))
+            self._shelf.loads.finish(self.load, Outcome(content, None))
         self._give_up(error)
         return content is MISSING
 
     def _give_up(self, error: BaseException) -> None:
         """Have the waiters raise the error as well, unless it has struck this thread only."""
-        kept = kept_failure(self._load.key, error) if _is_failure(error) else None
+        kept = kept_failure(self.load.key, error) if _is_failure(error) else None
         if kept is not None:
             if self._options.negative_ttl is not None:
-                self._shelf.failures.note(self._load, kept, self._options.negative_ttl)
-            self._shelf.loads.finish(self._load, Outcome(MISSING, kept))
+                self._shelf.failures.note(self.load, kept, self._options.negative_ttl)
+            self._shelf.loads.finish(self.load, Outcome(MISSING, kept))
 
 
 class LoadInside(Attempt):
@@ -248,11 +284,11 @@ class LoadInside(Attempt):
         self._optimistic = optimistic
 
     def begin(self) -> bool:
-        self._shelf.loads.begin_inside((self._load,), self._optimistic)
+        self._shelf.loads.begin_inside((self.load,), self._optimistic)
         return super().begin()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
-        self._take(value, MISSING if options is None else self._shelf.put(self._load, content, options))
+        self._take(value, MISSING if options is None else self._shelf.put(self.load, content, options))
 
     def end(self) -> None:
         self._shelf.loads.end_inside()
@@ -267,7 +303,7 @@ class Refresh(Attempt):
         self._may_load = may_load
 
     def begin(self) -> bool:
-        shelf, load = self._shelf, self._load
+        shelf, load = self._shelf, self.load
         if not self._may_load or shelf.loads.claim(load) is not load:
             return False
         if shelf.leases is not None:
@@ -282,12 +318,12 @@ class Refresh(Attempt):
 
     def end(self) -> None:
         try:
-            end_leases(self._shelf.leases, [self._load])
+            end_leases(self._shelf.leases, [self.load])
         finally:
             super().end()
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
-        shelf, load = self._shelf, self._load
+        shelf, load = self._shelf, self.load
         try:
             if options is None:
                 shelf.postpone(load.key, self._options)
@@ -308,8 +344,8 @@ class Refresh(Attempt):
 
     def _keep_old(self, error: BaseException) -> None:
         # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
-        self._shelf.postpone(self._load.key, self._options)
-        _log_served(f"refreshing key {self._load.key!r} failed, the old value is kept", error)
+        self._shelf.postpone(self.load.key, self._options)
+        _log_served(f"refreshing key {self.load.key!r} failed, the old value is kept", error)
 
 
 def note_if_overtaken(leases: Leases | None, load: Load) -> None:

@@ -25,6 +25,7 @@ from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import Latch, Waiters, clock, this_thread, thread_name
+from latchstore.engine.tasks import current_task
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -58,6 +59,11 @@ class Outcome(NamedTuple):
     content: Any
     error: BaseException | None
     absent: bool = False
+
+
+def caller() -> object:
+    """Return the task that calls, or the thread if it is none."""
+    return current_task() or this_thread.thread
 
 
 class Run:
@@ -95,14 +101,24 @@ class Load:
         Of its lease, if it needs one.
     outcome : Outcome or None
         None while it runs.
+    caller : object
+        The task that has begun it, or the thread if it was none.
+    awaits : sequence of Load
+        What its loader awaits, if that is a task's.
+    cancel : callable or None
+        Ends it if nobody awaits it any more: the task that has begun it was cancelled.
+    waiters : Waiters
+        Rung when it is over.
     """
 
     __slots__ = (
         "__weakref__",
         "_since",
         "_thread",
-        "_waiters",
         "_warned",
+        "awaits",
+        "caller",
+        "cancel",
         "kept_out",
         "key",
         "outcome",
@@ -111,6 +127,7 @@ class Load:
         "run",
         "tags",
         "token",
+        "waiters",
     )
 
     def __init__(self, key: str, run: Run, tags: Iterable[str] = ()) -> None:
@@ -122,9 +139,12 @@ class Load:
         self.outdated: bool = False
         self.token: int | None = None
         self.outcome: Outcome | None = None
+        self.caller: object = caller()
+        self.awaits: tuple[Load, ...] = ()
+        self.cancel: Callable[[], object] | None = None
         self._thread = this_thread.thread
         self._since = clock()
-        self._waiters = Waiters()
+        self.waiters: Waiters = Waiters()
         # Whether a waiter has logged that it takes long.
         self._warned = False
 
@@ -134,7 +154,7 @@ class Load:
 
 
 #: The outcome of a load that something has struck that is no failure of the loader's: another thread tries.
-_STRUCK = Outcome(MISSING, None)
+STRUCK = Outcome(MISSING, None)
 
 
 class Removal:
@@ -149,11 +169,12 @@ class Removal:
         Called with a key and the tags of its load; tells whether the key is one of them.
     """
 
-    __slots__ = ("__weakref__", "_covers", "thread")
+    __slots__ = ("__weakref__", "_covers", "caller", "thread")
 
     def __init__(self, covers: Callable[[str, frozenset[str]], object]) -> None:
         self._covers = covers
         self.thread: threading.Thread = this_thread.thread
+        self.caller: object = caller()
 
     def covers(self, load: Load) -> bool:
         """Tell whether a load's key is one of them."""
@@ -190,10 +211,10 @@ class LoadedInside:
 
 
 class _Inside(threading.local):
-    """What this thread is loading in a transaction."""
+    """What this thread is loading in transactions, by caller and key."""
 
     def __init__(self) -> None:
-        self.loads: dict[str, Load] = {}
+        self.loads: dict[tuple[object, str], Load] = {}
 
 
 #: For which load each thread waits, of whatever cache, so that no circle of waiting threads closes.
@@ -233,7 +254,7 @@ class LoadTable:
         self._uncommitted = {weakref.ref(each): None for each in loads if each._thread is me}
         self._waiting.clear()
         for load in self._loads.values():
-            load._waiters = Waiters()
+            load.waiters = Waiters()
 
     def __bool__(self) -> bool:
         return bool(self._loads)
@@ -271,7 +292,7 @@ class LoadTable:
     def _end(self, load: Load) -> None:
         if self._loads.get(load.key) is load:
             self._latch.during(self._take_out, load)
-        load._waiters.ring_all()
+        load.waiters.ring_all()
 
     def _take_out(self, load: Load) -> None:
         if self._loads.get(load.key) is load:
@@ -287,30 +308,30 @@ class LoadTable:
         RecursiveLoadError
             If it is loading one of them already.
         """
-        before = self._loads_inside()
+        before, me = self._loads_inside(), caller()
         for load in loads:
             running = self._loads.get(load.key)
-            own = running is not None and running._thread is this_thread.thread and not running.is_over()
-            if own or load.key in before:
+            own = running is not None and running.caller is me and not running.is_over()
+            if own or (me, load.key) in before:
                 raise RecursiveLoadError(f"key {load.key!r} is being loaded by this thread")
         for load in loads if optimistic else ():
             self._uncommitted[weakref.ref(load)] = None
             # Looked at after that: see `claim`. What the transaction itself removes it may load again.
-            others = [each for each in _alive(self._removals) if each.thread is not load._thread]
+            others = [each for each in _alive(self._removals) if each.caller is not load.caller]
             load.kept_out = load.outdated = any(removal.covers(load) for removal in others)
-        self._inside.loads = {**before, **{load.key: load for load in loads}}
+        self._inside.loads = {**before, **{(me, load.key): load for load in loads}}
 
     def end_inside(self) -> None:
         """Forget this thread's loads whose run is over."""
         self._inside.loads = self._loads_inside()
 
-    def _loads_inside(self) -> dict[str, Load]:
+    def _loads_inside(self) -> dict[tuple[object, str], Load]:
         """Return what this thread loads in a transaction; what was struck at its end may still be noted."""
         return {key: load for key, load in self._inside.loads.items() if not load.run.over}
 
     def overtake(self, key: str) -> None:
         """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
-        for load in (self._loads.get(key), self._inside.loads.get(key)):
+        for load in (self._loads.get(key), self._inside.loads.get((caller(), key))):
             if load is not None:
                 load.kept_out = load.overtaken = True
 
@@ -319,8 +340,9 @@ class LoadTable:
 
         Noted before the commit: a transaction that commits in between does so before this thread.
         """
+        me = caller()
         for load in _alive(self._uncommitted):
-            if load.key == key and load._thread is not this_thread.thread:
+            if load.key == key and load.caller is not me:
                 load.kept_out = load.outdated = True
 
     def note_written(self, keys: Iterable[str]) -> None:
@@ -335,11 +357,12 @@ class LoadTable:
                 load.kept_out = load.overtaken = True
 
     def _overtake_all(self, removal: Removal) -> None:
-        for load in [*self._loads.values(), *self._inside.loads.values()]:
+        inside = [load for load in self._inside.loads.values() if load.caller is removal.caller]
+        for load in [*self._loads.values(), *inside]:
             if removal.covers(load):
                 load.kept_out = load.overtaken = True
         for load in _alive(self._uncommitted):
-            if load._thread is not removal.thread and removal.covers(load):
+            if load.caller is not removal.caller and removal.covers(load):
                 load.kept_out = load.outdated = True
 
     def begin_removal(self, removal: Removal) -> None:
@@ -371,7 +394,7 @@ class LoadTable:
         """
         overtaken = load.overtaken
         outcome = self._wait(load, deadline)
-        return _STRUCK if overtaken else outcome
+        return STRUCK if overtaken else outcome
 
     def _wait(self, load: Load, deadline: float | None) -> Outcome:
         me = this_thread.thread
@@ -382,13 +405,13 @@ class LoadTable:
         finally:
             self._waiting.pop(me, None)
         outcome = load.outcome
-        return _STRUCK if outcome is None else outcome
+        return STRUCK if outcome is None else outcome
 
     def _await_end(self, load: Load, deadline: float | None) -> None:
         """Sleep until a load is over; now and then look whether it ever can be."""
         seconds = math.inf if deadline is None else max(0.0, deadline - clock())
         waited, pause = 0.0, FIRST_PAUSE
-        while not load._waiters.wait(load.is_over, min(pause, seconds - waited)):
+        while not load.waiters.wait(load.is_over, min(pause, seconds - waited)):
             waited += pause
             if waited >= seconds or sys.is_finalizing():
                 # Hundredths: some of the time had passed when this wait began.
@@ -423,23 +446,35 @@ class LoadTable:
                 f"this one: it is {how}"
             )
 
-    def refuse_circle(self, me: threading.Thread, load: Load) -> None:
-        """Follow who waits for whom. Of the threads of a circle the last to note that it waits sees it."""
-        path = [load.key]
-        waited_for: Load | None = load
-        while waited_for is not None:
-            if waited_for._thread is me:
+    def refuse_circle(self, me: object, load: Load) -> None:
+        """Follow who waits for whom. Of those who wait in a circle the last to note that it waits sees it.
+
+        Parameters
+        ----------
+        me : Thread or Load
+            The thread that is to wait for a load, or the load of a task whose loader is.
+        load : Load
+
+        Raises
+        ------
+        RecursiveLoadError
+        """
+        ways: list[tuple[Load, ...]] = [(load,)]
+        seen: set[Load] = set()
+        while ways:
+            way = ways.pop()
+            last = way[-1]
+            if me in (last, last._thread):
                 raise RecursiveLoadError(
                     f"key {load.key!r} is being loaded by this thread, or by one that waits for it: "
-                    + " -> ".join(map(repr, path))
+                    + " -> ".join(repr(each.key) for each in way)
                 )
-            waited_for = self._waiting.get(waited_for._thread)
-            if waited_for is not None:
-                if waited_for.outcome is not None:
-                    return  # that thread is about to go on
-                if waited_for.key in path:
-                    return  # a circle of others, who find it themselves
-                path.append(waited_for.key)
+            waited_for = self._waiting.get(last._thread)
+            for each in (*last.awaits, *(() if waited_for is None else (waited_for,))):
+                # Else it is about to go on, or in a circle of others, who find it themselves.
+                if each.outcome is None and each not in seen:
+                    seen.add(each)
+                    ways.append((*way, each))
 
 
 def _alive(references: dict[weakref.ref[T], None]) -> list[T]:

@@ -8,8 +8,9 @@ something else than the loop is called in another thread (``calls.py``). It may 
 Begin with ``store.py``.
 """
 
+from latchstore.aio.cache import AsyncCache
 from latchstore.aio.store import AsyncStore
 from latchstore.aio.transaction import AsyncTransaction
 from latchstore.aio.watch import AsyncWatch
 
-__all__ = ["AsyncStore", "AsyncTransaction", "AsyncWatch"]
+__all__ = ["AsyncCache", "AsyncStore", "AsyncTransaction", "AsyncWatch"]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from latchstore.engine.task_transaction import TaskTransaction, run_for
+from latchstore.engine.task_transaction import TaskTransaction, reads_wait, run_for
+from latchstore.engine.transactional_store import TransactionalStore
 
 T = TypeVar("T")
 
@@ -61,17 +63,66 @@ async def undisturbed(awaitable: Coroutine[object, object, T]) -> T:
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait((task,))
         except asyncio.CancelledError as error:
-            if not task.done():
-                cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # it is known: asyncio need not log that nobody has asked for it
-        raise cancelled
-    return task.result()
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # it is known: asyncio need not log that nobody has asked for it
+    raise cancelled
+
+
+class Calls:
+    """How the calls of tasks to one store are made.
+
+    Parameters
+    ----------
+    store : TransactionalStore
+
+    Attributes
+    ----------
+    reads_at_once : bool
+        Whether reads of single keys wait for nobody, so that they are simply called.
+    """
+
+    def __init__(self, store: TransactionalStore) -> None:
+        self._store = store
+        self.reads_at_once: bool = not reads_wait(store)
+
+    async def call_here(self, function: Callable[[], T]) -> T:
+        """Call what reads a key: in the loop's thread, unless it may wait."""
+        return function() if self.reads_at_once else await self.in_thread(function)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Call what writes: in a thread, unless all that it does is to add to a batch in memory."""
+        if self.reads_at_once and self._store.current_transaction() is not None:
+            return function()
+        return await self.in_thread(function)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Call what may take long: in a thread, if the task is in no block of its thread."""
+        transaction = self._store.current_transaction()
+        if transaction is None:
+            return await call_in_thread(function)
+        if isinstance(transaction, TaskTransaction):
+            return await call_for(transaction, function)
+        return function()  # no other thread may use that block
+
+    async def call_loader(self, function: Callable[[], T]) -> T:
+        """Call a function of the user's in a thread of the loop's own pool."""
+        transaction = self._store.current_transaction()
+        context, loop = contextvars.copy_context(), asyncio.get_running_loop()
+        if transaction is None:
+            return await loop.run_in_executor(None, context.run, function)
+        if not isinstance(transaction, TaskTransaction):
+            return function()
+        working = functools.partial(run_for, transaction, function)
+
+        async def call() -> T:
+            return await loop.run_in_executor(None, context.run, working)
+
+        return await undisturbed(call())
 
 
 def _renew_in_child() -> None:

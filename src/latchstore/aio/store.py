@@ -19,7 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from latchstore.aio.calls import call_for, call_in_thread
+from latchstore.aio.calls import Calls, call_in_thread
 from latchstore.aio.methods import AsyncMethods
 from latchstore.aio.transaction import AsyncAttempt, AsyncTransaction, each_attempt
 from latchstore.aio.watch import AsyncWatch
@@ -29,7 +29,6 @@ from latchstore.contract.errors import (
     WaitTimeoutError,
     WatchClosedError,
 )
-from latchstore.engine.task_transaction import TaskTransaction, reads_wait
 from latchstore.engine.transactional_store import TransactionalStore
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ class AsyncStore(AsyncMethods):
                 f"got {describe(store)}"
             )
         self._store = store
+        self._calls = Calls(store)
 
     @property
     def store(self) -> TransactionalStore:
@@ -82,22 +82,13 @@ class AsyncStore(AsyncMethods):
         return self._store
 
     async def _read(self, function: Callable[[], T]) -> T:
-        if not reads_wait(self._store):
-            return function()
-        return await self._scan(function)
+        return await self._calls.call_here(function)
 
     async def _scan(self, function: Callable[[], T]) -> T:
-        transaction = self._store.current_transaction()
-        if transaction is None:
-            return await call_in_thread(function)
-        if isinstance(transaction, TaskTransaction):
-            return await call_for(transaction, function)
-        return function()  # a block of this thread, which no other may use
+        return await self._calls.in_thread(function)
 
     async def _write(self, function: Callable[[], T]) -> T:
-        if self._store.current_transaction() is not None and not reads_wait(self._store):
-            return function()  # it is added to the batch
-        return await self._scan(function)
+        return await self._calls.call(function)
 
     def _refuse_in_transaction(self, operation: str) -> None:
         transaction = self._store.current_transaction()

@@ -25,7 +25,7 @@ from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import Latch, Waiters, clock, this_thread, thread_name
-from latchstore.engine.tasks import current_task
+from latchstore.engine.tasks import current_task, task_name
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -105,22 +105,24 @@ class Load:
         The task that has begun it, or the thread if it was none.
     awaits : sequence of Load
         What its loader awaits, if that is a task's.
-    cancel : callable or None
-        Ends it if nobody awaits it any more: the task that has begun it was cancelled.
+    orphan : callable or None
+        Returns the task that runs its loader, as long as there is one, if that which has begun it was
+        cancelled; None otherwise.
     waiters : Waiters
         Rung when it is over.
+    warned : bool
+        Whether a waiter has logged that it takes long.
     """
 
     __slots__ = (
         "__weakref__",
         "_since",
         "_thread",
-        "_warned",
         "awaits",
         "caller",
-        "cancel",
         "kept_out",
         "key",
+        "orphan",
         "outcome",
         "outdated",
         "overtaken",
@@ -128,6 +130,7 @@ class Load:
         "tags",
         "token",
         "waiters",
+        "warned",
     )
 
     def __init__(self, key: str, run: Run, tags: Iterable[str] = ()) -> None:
@@ -141,16 +144,22 @@ class Load:
         self.outcome: Outcome | None = None
         self.caller: object = caller()
         self.awaits: tuple[Load, ...] = ()
-        self.cancel: Callable[[], object] | None = None
+        self.orphan: Callable[[], Any] | None = None
         self._thread = this_thread.thread
         self._since = clock()
         self.waiters: Waiters = Waiters()
-        # Whether a waiter has logged that it takes long.
-        self._warned = False
+        self.warned: bool = False
 
     def is_over(self) -> bool:
         """Tell whether nothing more will come of it."""
         return self.outcome is not None or self.run.over
+
+    def describe(self) -> str:
+        """Name who loads it, and for how long."""
+        who = f"thread {thread_name(self._thread)!r}"
+        if self.caller is not self._thread:
+            who = f"{task_name(self.caller)} of {who}"
+        return f"{who}, for {clock() - self._since:.3f} s"
 
 
 #: The outcome of a load that something has struck that is no failure of the loader's: another thread tries.
@@ -417,11 +426,11 @@ class LoadTable:
                 # Hundredths: some of the time had passed when this wait began.
                 raise LoadTimeoutError(
                     f"key {load.key!r} is still being loaded after {round(min(waited, seconds), 2):g} s: "
-                    f"by thread {thread_name(load._thread)!r}, for {clock() - load._since:.3f} s"
+                    f"by {load.describe()}"
                 )
             self.refuse_hidden_circle(load)
-            if waited >= LONG and not load._warned:
-                load._warned = True
+            if waited >= LONG and not load.warned:
+                load.warned = True
                 logger.warning(
                     "thread %r has waited for key %r for %.3g s, which thread %r is loading: it is %s",
                     thread_name(this_thread.thread),

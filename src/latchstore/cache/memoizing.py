@@ -100,14 +100,16 @@ class CacheInfo(NamedTuple):
     currsize: int
 
 
-class _Function:
+class FunctionKeys:
     """What a memoized function shares with its bound methods: how calls become keys, and the counts."""
 
     def __init__(self, results: Results, function: Callable[..., Any]) -> None:
-        self.results = results
-        self.function = function
-        self.title = f"{getattr(function, '__module__', None)}.{_qualname_of(function)}"
-        self.name = f"{self.title}{numbers.new()}" if results.options.name is None else results.options.name
+        self.results: Results = results
+        self.function: Callable[..., Any] = function
+        self.title: str = f"{getattr(function, '__module__', None)}.{_qualname_of(function)}"
+        self.name: str = (
+            f"{self.title}{numbers.new()}" if results.options.name is None else results.options.name
+        )
         #: Whether it is bound to an instance, as functions are, and callable objects are not.
         self.binds = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
         #: Whether its first argument is an instance, whatever it is called.
@@ -157,6 +159,11 @@ class _Function:
             return f"{name}={text_of_instance(value, name)}"
         return f"{name}={text_of(value, f'argument {name!r} of {self.title}')}"
 
+    def info(self) -> CacheInfo:
+        """Return the counts; goes through the keys of the whole cache."""
+        counts, cache = self.register.total(), self.results.cache
+        return CacheInfo(counts.hits, counts.misses, cache.max_entries, sum(map(self.is_result, cache)))
+
     def is_result(self, key: str) -> bool:
         """Tell whether a key is that of a result of this function."""
         return key.startswith(f"{self.name}(")
@@ -167,7 +174,7 @@ class _Remembering(Generic[P, R]):
 
     __slots__ = ("_first", "_own")
 
-    _own: _Function
+    _own: FunctionKeys
     _first: tuple[object, ...]
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -217,9 +224,7 @@ class _Remembering(Generic[P, R]):
 
         It goes through the keys of the whole cache.
         """
-        own, cache = self._own, self._own.results.cache
-        counts = own.register.total()
-        return CacheInfo(counts.hits, counts.misses, cache.max_entries, sum(map(own.is_result, cache)))
+        return self._own.info()
 
     def cache_clear(self) -> None:
         """Forget all results of the function, and the counts; calls that run do not bring theirs back."""
@@ -242,7 +247,7 @@ class Memoized(_Remembering[P, R]):
         _refuse_unfit(function)
         functools.update_wrapper(self, function)
         self.__qualname__ = _qualname_of(function)
-        self._own = _Function(results, function)
+        self._own = FunctionKeys(results, function)
         self._first = ()
         _watch_class_body(function)
 
@@ -372,14 +377,15 @@ def _refuse_unfit(function: object) -> None:
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"memoize takes a function or method, got {describe(function)}")
     call = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+        raise TypeError(
+            f"{_qualname_of(function)} is a coroutine function, whose results are used once: "
+            "latchstore.aio.AsyncCache(cache).memoize keeps what they come to"
+        )
     if any(
         is_used_once(each)
         for each in (function, call)
-        for is_used_once in (
-            inspect.iscoroutinefunction,
-            inspect.isgeneratorfunction,
-            inspect.isasyncgenfunction,
-        )
+        for is_used_once in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
     ):
         raise TypeError(
             f"{_qualname_of(function)} returns something that can be used once: it cannot be kept"

@@ -1,0 +1,201 @@
+"""`AsyncCache`: a cache whose methods are awaited, with loaders that are coroutine functions.
+
+Thread safety: it may be used in any number of loops, and the cache beneath by any thread. A key has one load
+at a time, whoever has begun it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+
+from latchstore.aio.calls import Calls
+from latchstore.cache.async_loading import AsyncMemoized, is_fresh, load_async, loads_of, memoized
+from latchstore.cache.options import LoadOptions, MemoizeOptions, SetOptions, checked_options
+from latchstore.cache.shared import Cache
+from latchstore.contract.arguments import check_callable, checked_key, describe
+from latchstore.contract.codec import V
+from latchstore.contract.seconds import Seconds
+from latchstore.engine.transactional_store import TransactionalStore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class AsyncCache(Generic[V]):
+    """The methods of a `Cache` for tasks of asyncio.
+
+    The cache is the same one that threads use, and stays usable as it is: `cache` has it. A hit of a cache in
+    memory awaits nothing. What writes is done in another thread, as it may wait for other writers.
+
+    Parameters
+    ----------
+    cache : Cache
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from latchstore import Cache
+    >>> from latchstore.aio import AsyncCache
+    >>> async def load(key: str) -> str:
+    ...     await asyncio.sleep(0)
+    ...     return key.upper()
+    >>> async def main() -> list[str]:
+    ...     cache = AsyncCache(Cache(max_entries=100, ttl=60))
+    ...     return await asyncio.gather(*(cache.get_or_load("a", load) for _ in range(3)))
+    >>> asyncio.run(main())
+    ['A', 'A', 'A']
+    """
+
+    def __init__(self, cache: Cache[V]) -> None:
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache must be a latchstore.Cache, got {describe(cache)}")
+        assert isinstance(cache.store, TransactionalStore)
+        self._cache = cache
+        self._calls = Calls(cache.store)
+        self._loads = loads_of(cache)
+        # hot path: a hit is this call and no more.
+        self._get = cache.get
+        self._at_once = self._calls.reads_at_once
+
+    @property
+    def cache(self) -> Cache[V]:
+        """The cache itself."""
+        return self._cache
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @overload
+    async def get(self, key: str, default: None = None) -> V | None: ...
+
+    @overload
+    async def get(self, key: str, default: V) -> V: ...
+
+    @overload
+    async def get(self, key: str, default: T) -> V | T: ...
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default if it is missing or expired, as ``cache.get``."""
+        if self._at_once:
+            return self._get(key, default)
+        return await self._calls.call_here(lambda: self._get(key, default))
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, V]:
+        """Return the values of those keys that are there and have not expired, as ``cache.get_many``."""
+        return await self._calls.call_here(lambda: self._cache.get_many(keys))
+
+    async def contains(self, key: str) -> bool:
+        """Tell whether a key is there and has not expired, as ``key in cache``."""
+        return await self._calls.call_here(lambda: key in self._cache)
+
+    # -- loading ----------------------------------------------------------------------------------
+
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[str], Awaitable[R]] | Callable[[str], R],
+        **options: Unpack[LoadOptions],
+    ) -> V | R:
+        """Return the value of a key; load it once, however many tasks and threads ask.
+
+        If the task that has begun a load is cancelled, the load goes on for the others that wait for it; when
+        the last one that awaits it is cancelled, it is cancelled as well. A thread that waited for it then
+        loads the key itself.
+
+        Parameters
+        ----------
+        key : str
+        loader : callable
+            A coroutine function, called with the key in a task of its own; or a function, called in another
+            thread. It may use the cache, but not wait for this key again.
+        ttl, idle, refresh_after, weight, tags, metadata, keep, negative_ttl, stale_on_error, timeout
+            As for ``cache.get_or_load``.
+
+        Returns
+        -------
+        value : object
+            As ``cache.get_or_load``.
+
+        Raises
+        ------
+        Exception
+            Whatever the loader raises, or `keep` or `ttl` does.
+        LoadTimeoutError
+            If another one's load takes longer than `timeout`.
+        RecursiveLoadError
+            If the loader, or one that waits for it, asks for the same key: also by way of tasks that it has
+            started. What loaders wait for in another way is not seen.
+        """
+        find = self._loads.find
+        found: V | R
+        # hot path: what a hit does not need is not looked at.
+        found = find(key) if self._at_once else await self._calls.call_here(lambda: find(key))
+        if is_fresh(found):
+            return found
+        check_callable(loader, "loader")
+        checked = checked_options(LoadOptions, options, self._loads.defaults)
+        load = partial(loader, checked_key(key))
+        found = await load_async(self._loads, self._calls, key, found, load, checked)
+        return found
+
+    @overload
+    def memoize(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncMemoized[P, R]: ...
+
+    @overload
+    def memoize(
+        self, /, **options: Unpack[MemoizeOptions]
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncMemoized[P, R]]: ...
+
+    def memoize(self, function: Any = None, /, **options: Unpack[MemoizeOptions]) -> Any:
+        """Return a decorator that keeps the results of a coroutine function, by its arguments.
+
+        What it returns is a coroutine function with `cache_key`, `invalidate`, `cache_info` and
+        `cache_clear`, of which `invalidate` and `cache_clear` are awaited. Options and errors are those of
+        ``Cache.memoize``.
+        """
+        checked = checked_options(MemoizeOptions, options, self._loads.defaults)
+        decorate = partial(memoized, self._cache, self._loads, self._calls, checked)
+        return decorate if function is None else decorate(function)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def set(self, key: str, value: V, **options: Unpack[SetOptions]) -> None:
+        """Set the value of a key, as ``cache.set``."""
+        await self._calls.call(lambda: self._cache.set(key, value, **options))
+
+    async def set_many(self, values: Mapping[str, V], **options: Unpack[SetOptions]) -> None:
+        """Set the values of several keys in one commit, as ``cache.set_many``."""
+        await self._calls.call(lambda: self._cache.set_many(values, **options))
+
+    async def add(self, key: str, value: V, **options: Unpack[SetOptions]) -> bool:
+        """Set the value of a key unless it is there; return whether it was set, as ``cache.add``."""
+        return await self._calls.call(lambda: self._cache.add(key, value, **options))
+
+    async def touch(self, key: str, ttl: Seconds | None = None) -> bool:
+        """Have a key expire `ttl` seconds from now, as ``cache.touch``."""
+        return await self._calls.call(lambda: self._cache.touch(key, ttl))
+
+    async def delete(self, key: str) -> bool:
+        """Remove a key; return whether it was there, as ``cache.delete``."""
+        return await self._calls.call(lambda: self._cache.delete(key))
+
+    async def invalidate_tag(self, tag: str) -> int:
+        """Remove all entries that were set with a tag; return how many, as ``cache.invalidate_tag``."""
+        return await self._calls.call(lambda: self._cache.invalidate_tag(tag))
+
+    async def delete_glob(self, pattern: str) -> int:
+        """Remove all keys that match a pattern; return how many, as ``cache.delete_glob``."""
+        return await self._calls.call(lambda: self._cache.delete_glob(pattern))
+
+    async def clear(self) -> None:
+        """Remove all keys, as ``cache.clear``."""
+        await self._calls.call(self._cache.clear)
+
+    async def sweep(self) -> int:
+        """Evict what has expired; return how many entries that were, as ``cache.sweep``."""
+        return await self._calls.call(self._cache.sweep)
+
+    def __repr__(self) -> str:
+        return f"<AsyncCache of {self._cache!r}>"

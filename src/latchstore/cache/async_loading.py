@@ -1,0 +1,420 @@
+"""Loads for tasks of asyncio, in one flight with those of threads.
+
+A task that is to load a key has another task run the loader, and awaits that: so the load goes on when the
+first is cancelled, as long as anybody waits for it. All others, tasks of any loop and threads, wait for the
+load as ``loading.py`` has it.
+
+Thread safety: that of ``loading.py``. What may wait for a lock, a disk or a server is done by a `Pass`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+import logging
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from glob import escape
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+from latchstore.cache.attempts import (
+    Attempt,
+    ForLoad,
+    ForProcess,
+    LoadInside,
+    Stale,
+    Steps,
+    wait_for_process,
+)
+from latchstore.cache.loader import CacheLoader
+from latchstore.cache.loading import LONG, MISSING, STRUCK, Load, LoadTable, Outcome, Run
+from latchstore.cache.memoizing import CacheInfo, FunctionKeys, ResultCache, Results
+from latchstore.cache.options import Options
+from latchstore.contract.arguments import describe
+from latchstore.contract.errors import LoadTimeoutError
+from latchstore.delivery.async_waiting import wait_async
+from latchstore.delivery.waiting import clock
+from latchstore.engine.bounded import Leases
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+#: The load whose loader runs in this context, that of tasks which a loader has started included.
+_loading: contextvars.ContextVar[Load | None] = contextvars.ContextVar("latchstore_loading", default=None)
+
+
+class Pass(Protocol):
+    """How functions are called for a task: those of a cache, and the caller's own.
+
+    Attributes
+    ----------
+    reads_at_once : bool
+        Whether reads wait for nobody, so that they are simply called.
+    """
+
+    reads_at_once: bool
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Call a function of ours that may wait."""
+
+    async def call_here(self, function: Callable[[], T]) -> T:
+        """Call a function of ours that waits only if reads of the store do."""
+
+    async def call_loader(self, function: Callable[[], T]) -> T:
+        """Call a function of the caller's, in another thread."""
+
+
+class Loads(NamedTuple):
+    """What a cache has for loads of tasks.
+
+    Attributes
+    ----------
+    find : callable
+        Called with a key; returns its value, a `Stale` one, or `MISSING`.
+    attempt : callable
+        Called with key, what `find` has returned, and options; returns an Attempt.
+    table : LoadTable
+    leases : Leases or None
+    defaults : Options
+        Those of the cache.
+    """
+
+    find: Callable[[str], Any]
+    attempt: Callable[[str, Any, Options], Attempt]
+    table: LoadTable
+    leases: Leases | None
+    defaults: Options
+
+
+def loads_of(cache: CacheLoader[Any]) -> Loads:
+    """Return what a cache has for loads of tasks."""
+    return Loads(cache._find, cache._attempt, cache._loads, cache._bounded.leases, cache._defaults)
+
+
+async def get_or_load_async(
+    loads: Loads,
+    how: Pass,
+    key: str,
+    loader: Callable[[], Any],
+    options: Callable[[], Options],
+    counted: Callable[[bool], object] = bool,
+) -> Any:
+    """Return the value of a key; load it if it is missing, once however many tasks and threads ask for it.
+
+    Parameters
+    ----------
+    loads : Loads
+    how : Pass
+    key : str
+    loader : callable
+        Called without arguments; a function, or a coroutine function.
+    options : callable
+        Returns the options, when they are needed.
+    counted : callable
+        Called with whether the value was there, or another has loaded it.
+    """
+    if how.reads_at_once:
+        # hot path: a hit of a cache in memory awaits nothing.
+        found = loads.find(key)
+    else:
+        found = await how.call_here(lambda: loads.find(key))
+    if is_fresh(found):
+        counted(True)
+        return found
+    return await load_async(loads, how, key, found, loader, options(), counted)
+
+
+def is_fresh(found: Any) -> bool:
+    """Tell whether what was found is a value that need not be loaded."""
+    return found is not MISSING and type(found) is not Stale
+
+
+async def load_async(
+    loads: Loads,
+    how: Pass,
+    key: str,
+    found: Any,
+    loader: Callable[[], Any],
+    checked: Options,
+    counted: Callable[[bool], object] = bool,
+) -> Any:
+    """Do what `get_or_load_async` does when no fresh value was found, but `MISSING` or a `Stale` one."""
+    attempt = await how.call_here(lambda: loads.attempt(key, found, checked))
+    attempt.run = attempt.load.run = LoopRun(asyncio.get_running_loop())
+    outer = _loading.get()
+    try:
+        is_to_load = await _begin(loads, how, attempt, outer)
+    except BaseException:
+        _end(attempt)
+        raise
+    counted(not is_to_load)
+    if not is_to_load:
+        _end(attempt)
+        return attempt.value
+    if isinstance(attempt, LoadInside):
+        return await _load(how, attempt, loader, _Ending(attempt))
+    return await _load_in_task(how, attempt, loader, outer)
+
+
+class LoopRun(Run):
+    """A call that loads keys in an event loop: it is over as well when that was closed in the middle."""
+
+    __slots__ = ("_is_over", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_over = False
+
+    @property
+    def over(self) -> bool:
+        return self._is_over or self._loop.is_closed()
+
+    @over.setter
+    def over(self, value: bool) -> None:
+        self._is_over = value
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop; does nothing if that is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
+
+
+class _Ending:
+    """Ends an attempt when it is freed: with a coroutine that was never begun, or dropped with its loop."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __del__(self) -> None:
+        _end(self._attempt)
+
+
+def _end(attempt: Attempt) -> None:
+    attempt.run.over = True
+    attempt.end()
+
+
+async def _begin(loads: Loads, how: Pass, attempt: Attempt, outer: Load | None) -> bool:
+    """Take the steps of an attempt's beginning; await what they wait for."""
+    steps = attempt.steps()
+    outcome: Outcome | None = None
+    while True:
+        wait, result = await how.call_here(functools.partial(_step, steps, outcome))
+        if wait is None:
+            return result
+        if isinstance(wait, ForLoad):
+            outcome = await _await_other(loads.table, wait.load, wait.deadline, outer)
+        else:
+            assert loads.leases is not None
+            await how.call(functools.partial(wait_for_process, loads.leases, *wait))
+
+
+def _step(steps: Steps, outcome: Outcome | None) -> tuple[ForLoad | ForProcess | None, bool]:
+    """Return what is to be awaited; or None, and the result."""
+    try:
+        return steps.send(outcome), False
+    except StopIteration as end:
+        return None, bool(end.value)
+
+
+async def _load(how: Pass, attempt: Attempt, loader: Callable[[], Any], ending: _Ending) -> Any:
+    """Run a loader, and keep what it returns."""
+    before = _loading.set(attempt.load)
+    try:
+        try:
+            value = await _result_of(how, loader)
+        except Exception as error:
+            failure = error
+            if await how.call_here(lambda: attempt.failed(failure)):
+                raise
+        except BaseException as error:
+            attempt.failed(error)
+            raise
+        else:
+            await how.call(lambda: attempt.loaded(value))
+        return attempt.value
+    finally:
+        _end(attempt)
+        _loading.reset(before)
+        del ending
+
+
+async def _result_of(how: Pass, loader: Callable[[], Any]) -> Any:
+    result = loader() if is_async(loader) else await how.call_loader(loader)
+    return await result if inspect.isawaitable(result) else result
+
+
+def is_async(function: object) -> bool:
+    """Tell whether a function is a coroutine function, as far as that can be told before it is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004 (not whether it can be called)
+    )
+
+
+async def _load_in_task(how: Pass, attempt: Attempt, loader: Callable[[], Any], outer: Load | None) -> Any:
+    """Have another task run a loader, and await that: it goes on as long as anybody does."""
+    load = attempt.load
+    task = asyncio.get_running_loop().create_task(_load(how, attempt, loader, _Ending(attempt)))
+    task.add_done_callback(_ask_for_exception)
+    try:
+        with _awaiting(outer, load):
+            return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            load.orphan = weakref.ref(task)
+            _cancel_unless_awaited(load)
+        raise
+
+
+def _ask_for_exception(task: asyncio.Task[Any]) -> None:
+    """Have asyncio not log that nobody has asked: those who wait for the load are told by its outcome."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _cancel_unless_awaited(load: Load) -> None:
+    """Cancel the loader of a load if whoever has begun it was cancelled, and nobody else waits for it."""
+    if load.orphan is None or load.waiters.bells or not isinstance(load.run, LoopRun):
+        return
+    task = load.orphan()
+    if task is not None:
+        load.run.call_soon(task.cancel)
+
+
+async def _await_other(table: LoadTable, load: Load, deadline: float | None, outer: Load | None) -> Outcome:
+    """Await a load that another task or thread has begun; errors as `LoadTable.wait_if_current`."""
+    overtaken, begun = load.overtaken, clock()
+    if outer is not None:
+        table.refuse_circle(outer, load)
+    try:
+        with _awaiting(outer, load):
+            while not await wait_async(load.waiters, load.is_over, _next_look(load, begun, deadline)):
+                _note_long_wait(load, begun, deadline)
+    except asyncio.CancelledError:
+        _cancel_unless_awaited(load)
+        raise
+    return STRUCK if overtaken or load.outcome is None else load.outcome
+
+
+def _next_look(load: Load, begun: float, deadline: float | None) -> float | None:
+    """Return the seconds until the wait is over, or is long enough for a warning."""
+    now = clock()
+    until = [] if deadline is None else [deadline]
+    if not load.warned:
+        until.append(begun + LONG)
+    return max(0.0, min(until) - now) if until else None
+
+
+def _note_long_wait(load: Load, begun: float, deadline: float | None) -> None:
+    """Raise LoadTimeoutError if it is time, or warn of a wait that is long."""
+    waited = clock() - begun
+    if deadline is not None and clock() >= deadline:
+        raise LoadTimeoutError(
+            f"key {load.key!r} is still being loaded after {waited:.2f} s: by {load.describe()}"
+        )
+    if waited >= LONG and not load.warned:
+        load.warned = True
+        logger.warning(
+            "a task has waited for key %r for %.3g s, which is loaded by %s",
+            load.key,
+            waited,
+            load.describe(),
+        )
+
+
+@contextlib.contextmanager
+def _awaiting(outer: Load | None, load: Load) -> Iterator[None]:
+    """Note that the loader of one load awaits another one, so that no circle closes."""
+    if outer is None:
+        yield
+        return
+    outer.awaits = (*outer.awaits, load)
+    try:
+        yield
+    finally:
+        rest = list(outer.awaits)
+        rest.remove(load)
+        outer.awaits = tuple(rest)
+
+
+# -- functions whose results are kept -------------------------------------------------------------
+
+
+class AsyncMemoized(Protocol[P, R]):
+    """A coroutine function whose results are kept; ``AsyncCache.memoize`` makes it.
+
+    It is a function, so frameworks and classes take it as one. Of a method, its attributes take the instance
+    as the first argument.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the key of a call's result."""
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call; return whether there was one."""
+        ...
+
+    def cache_info(self) -> CacheInfo:
+        """Return how often calls have found their result; it goes through the keys of the whole cache."""
+
+    async def cache_clear(self) -> None:
+        """Forget all results of the function, and the counts."""
+
+
+def memoized(
+    cache: ResultCache,
+    loads: Loads,
+    how: Pass,
+    options: Options,
+    function: Callable[P, Coroutine[Any, Any, R]],
+) -> AsyncMemoized[P, R]:
+    """Return a coroutine function that keeps the results of another one."""
+    if not is_async(function):
+        raise TypeError(
+            f"AsyncCache.memoize takes a coroutine function, got {describe(function)}; "
+            "Cache.memoize takes plain functions"
+        )
+    own = FunctionKeys(Results(cache, loads.find, loads.attempt, options), function)
+
+    def count(found: bool) -> None:
+        counts = own.counts.mine
+        if found:
+            counts.hits += 1
+        else:
+            counts.misses += 1
+
+    @functools.wraps(function)
+    async def remember(*args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = await get_or_load_async(
+            loads,
+            how,
+            own.key_of(args, kwargs),
+            functools.partial(function, *args, **kwargs),
+            functools.partial(own.results.options_of, args, kwargs),
+            count,
+        )
+        return result
+
+    async def invalidate(*args: P.args, **kwargs: P.kwargs) -> bool:
+        key = own.key_of(args, kwargs)
+        return await how.call(lambda: cache.delete(key))
+
+    async def clear() -> None:
+        await how.call(lambda: cache.delete_glob(f"{escape(own.name)}(*"))
+        own.reset()
+
+    remember.cache_key = lambda *args, **kwargs: own.key_of(args, kwargs)  # type: ignore[attr-defined]
+    remember.invalidate = invalidate  # type: ignore[attr-defined]
+    remember.cache_info = own.info  # type: ignore[attr-defined]
+    remember.cache_clear = clear  # type: ignore[attr-defined]
+    return cast("AsyncMemoized[P, R]", remember)

@@ -29,6 +29,7 @@ from latchstore.contract.errors import (
     WaitTimeoutError,
     WatchClosedError,
 )
+from latchstore.delivery.loop_listeners import wait_for_listeners
 from latchstore.engine.transactional_store import TransactionalStore
 
 if TYPE_CHECKING:
@@ -225,9 +226,14 @@ class AsyncStore(AsyncMethods):
     # -- the rest ---------------------------------------------------------------------------------
 
     async def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
-        """Wait until the events of all commits so far have been delivered, as ``store.flush``."""
+        """Wait until the events of all commits so far have been delivered, as ``store.flush``.
+
+        Listeners that are coroutine functions connected in this loop have been awaited as well, for as long
+        as they take.
+        """
         self._refuse_in_transaction("flush")
         await call_in_thread(lambda: self._store.flush(timeout, revision))
+        await wait_for_listeners()
 
     async def close(self, timeout: Seconds | None = 30.0) -> None:
         """Close the store, as ``store.close``."""

@@ -14,6 +14,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
+from types import CoroutineType
 from typing import Any, NamedTuple, TypeGuard
 
 from latchstore.cache.counting import ThreadCounts
@@ -134,6 +135,12 @@ class Attempt:
     def loaded(self, value: Any) -> None:
         """Take what the loader has returned."""
         try:
+            if type(value) is CoroutineType:
+                value.close()
+                raise TypeError(
+                    f"the loader of key {self.load.key!r} has returned a coroutine, which is used once: "
+                    "await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)"
+                )
             options = self._options.of(value)
             content = self._shelf.encode(self.load.key, value)
         except Exception as error:

@@ -31,6 +31,7 @@ from latchstore.contract.arguments import (
     checked_key,
     checked_keys,
     describe,
+    is_coroutine_function,
 )
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
@@ -102,7 +103,7 @@ class CacheLoader(CacheWriter[V]):
             return found  # type: ignore[no-any-return]
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
-        check_callable(loader, "loader")
+        check_loader(loader, "get_or_load")
         attempt = self._attempt(key, found, checked_options(LoadOptions, options, self._defaults))
         try:
             if attempt.begin():
@@ -447,6 +448,16 @@ class CacheLoader(CacheWriter[V]):
             return loaded, kept
         finally:
             counts.load_seconds += time.perf_counter() - begun
+
+
+def check_loader(loader: object, method: str) -> None:
+    """Raise TypeError if a loader cannot be called by a thread."""
+    check_callable(loader, "loader")
+    if is_coroutine_function(loader):
+        raise TypeError(
+            f"loader must return a value, not a coroutine, got {describe(loader)}: "
+            f"await latchstore.aio.AsyncCache(cache).{method}(key, loader)"
+        )
 
 
 def _kept_as(options: Options, keys: list[str], loaded: Mapping[str, Any]) -> dict[str, Options | None]:

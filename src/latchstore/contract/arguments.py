@@ -5,6 +5,7 @@ These run the caller's code (streams, iterables, ``__index__``), so none of them
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -68,6 +69,21 @@ def check_callable(function: object, argument: str) -> None:
     """Raise TypeError if something cannot be called."""
     if not callable(function):
         raise TypeError(f"{argument} must be callable, got {describe(function)}")
+
+
+#: That code is of a coroutine function (``inspect.CO_COROUTINE``, which is not loaded for it).
+_CO_COROUTINE = 0x80
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Tell whether a function, method, partial or callable object is a coroutine function."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
+    return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
 
 
 def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:

@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
+from latchstore.contract.arguments import is_coroutine_function
 from latchstore.contract.event_manager import (
     BaseEventManager,
     Event,
@@ -88,6 +89,8 @@ class EventManager(BaseEventManager):
         if self._vetoes("connect", self.connect, (cls, func, filter, priority)):
             return
         connection = self._connection(cls, func, conditions)
+        if is_coroutine_function(func):
+            self._run_on_loop(cls, func, connection)
         exact_priority = operator.index(priority)
         self._change(lambda table: table.with_connection(cls, connection, exact_priority))
         self._call_followers()
@@ -225,6 +228,24 @@ class EventManager(BaseEventManager):
             receiver.identity = identity
             return Connection(identity, func.__func__, receiver, conditions)
         return Connection(identity, func, None, conditions)
+
+    def _run_on_loop(self, cls: type[BaseEvent], func: Any, connection: Connection) -> None:
+        """Have a coroutine function be called by the loop that runs in this thread."""
+        # Loaded late, as it loads asyncio.
+        from latchstore.delivery.loop_listeners import LoopListener
+
+        identity = connection.identity
+
+        def drop() -> None:
+            self._change(
+                lambda table: (
+                    table
+                    if (found := table.connection(cls, identity)) is None
+                    else table.without(cls, [found])
+                )
+            )
+
+        connection.function = LoopListener(connection.function, listener_name(func), drop)
 
     def _change(self, change: Callable[[Table], Table]) -> None:
         """Publish what `change` makes of the table, and take the dead out of it on the way.

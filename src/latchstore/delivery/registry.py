@@ -66,7 +66,7 @@ class Receiver(weakref.ref[Any]):
 class Connection:
     """One listener of one class. Does not change once its table has been published."""
 
-    __slots__ = ("conditions", "function", "identity", "index", "order", "receiver", "value")
+    __slots__ = ("conditions", "function", "identity", "index", "order", "original", "receiver", "value")
 
     # Sorts the connections of a manager; no two have the same. Set when the table is built.
     order: tuple[int, int]
@@ -80,6 +80,7 @@ class Connection:
     ) -> None:
         self.identity: Identity = identity
         self.function: Callable[..., object] = function
+        self.original: Callable[..., object] = function
         self.receiver: Receiver | None = receiver
         self.conditions: Conditions = conditions
         self.index: int
@@ -92,6 +93,13 @@ class Connection:
             return self.function
         instance = self.receiver()
         return None if instance is None else MethodType(self.function, instance)
+
+    def connected(self) -> Listener | None:
+        """Return what was connected, which for a coroutine function is not what is called; None if dead."""
+        if self.receiver is None:
+            return self.original
+        instance = self.receiver()
+        return None if instance is None else MethodType(self.original, instance)
 
     def matches(self, event: BaseEvent) -> bool:
         """Tell whether an event passes the filter."""
@@ -414,5 +422,5 @@ def conditions_of(filter: Mapping[str, object] | None) -> Conditions:
 
 
 def listeners_of(connections: Iterable[Connection]) -> list[Listener]:
-    """Return what is still alive of some connections."""
-    return [func for each in connections if (func := each.listener()) is not None]
+    """Return what is still alive of some connections, as it was connected."""
+    return [func for each in connections if (func := each.connected()) is not None]

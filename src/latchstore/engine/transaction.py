@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from latchstore.contract.arguments import check_callable, checked_timeout, describe
 from latchstore.contract.errors import TransactionClosedError, WrongThreadError
@@ -224,6 +224,15 @@ class Transaction(BatchStore):
                 self._end(committing=False)
             raise
         self._end(committing=kind is None and not self._doomed)
+
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError(
+            "a transaction of a store is entered by `with`, and its block does not await: "
+            "`async with` is for latchstore.aio.AsyncStore(store).transaction()"
+        )
+
+    async def __aexit__(self, *error: object) -> NoReturn:
+        raise TypeError("`async with` is for latchstore.aio.AsyncStore(store).transaction()")
 
     def commit(self) -> None:
         """Commit now; the rest of the block cannot use the transaction, and its end does nothing.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from latchstore.contract.arguments import (
     check_callable,
@@ -219,6 +219,15 @@ class TransactionalStore(DeliveredStore):
             return run
 
         return decorate
+
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} is entered by `with`: `async with` is for "
+            "latchstore.aio.AsyncStore(store)"
+        )
+
+    async def __aexit__(self, *error: object) -> NoReturn:
+        raise TypeError("`async with` is for latchstore.aio.AsyncStore(store)")
 
     def current_transaction(self) -> Transaction | None:
         """Return the innermost open transaction of this thread, to which its calls go, or None."""

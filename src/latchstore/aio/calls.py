@@ -11,11 +11,12 @@ import contextvars
 import functools
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from latchstore.engine.task_transaction import TaskTransaction, reads_wait, run_for
+from latchstore.engine.tasks import working_for
 from latchstore.engine.transactional_store import TransactionalStore
 
 T = TypeVar("T")
@@ -45,8 +46,18 @@ async def call_in_thread(function: Callable[[], T]) -> T:
 
     If the task is cancelled the call goes on, and its result is dropped.
     """
+    return await _submitted(function)
+
+
+def _submitted(function: Callable[[], T]) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(_threads(), _context().run, function)
+
+
+def _context() -> contextvars.Context:
+    """Return that of the task, for a thread that works for it."""
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_threads(), context.run, function)
+    context.run(working_for.set, working_for.get() or asyncio.current_task())
+    return context
 
 
 async def call_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
@@ -54,22 +65,25 @@ async def call_for(transaction: TaskTransaction, function: Callable[[], T]) -> T
 
     If the task is cancelled, it waits for the end of the call all the same: no two threads use a transaction.
     """
-    return await undisturbed(call_in_thread(lambda: run_for(transaction, function)))
+    return await _undisturbed(_submitted(lambda: run_for(transaction, function)))
 
 
-async def undisturbed(awaitable: Coroutine[object, object, T]) -> T:
-    """Await something to its end, also if the task is cancelled meanwhile; then that is raised."""
-    task = asyncio.ensure_future(awaitable)
+async def call_to_its_end(function: Callable[[], T]) -> T:
+    """Do what `call_in_thread` does, but if the task is cancelled, wait for the end of the call all the same."""
+    return await _undisturbed(_submitted(function))
+
+
+async def _undisturbed(future: asyncio.Future[T]) -> T:
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    while not future.done():
         try:
-            await asyncio.wait((task,))
+            await asyncio.wait((future,))
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        task.exception()  # it is known: asyncio need not log that nobody has asked for it
+        return future.result()
+    if not future.cancelled():
+        future.exception()  # it is known: asyncio need not log that nobody has asked for it
     raise cancelled
 
 
@@ -112,17 +126,13 @@ class Calls:
     async def call_loader(self, function: Callable[[], T]) -> T:
         """Call a function of the user's in a thread of the loop's own pool."""
         transaction = self._store.current_transaction()
-        context, loop = contextvars.copy_context(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         if transaction is None:
-            return await loop.run_in_executor(None, context.run, function)
+            return await loop.run_in_executor(None, contextvars.copy_context().run, function)
         if not isinstance(transaction, TaskTransaction):
             return function()
         working = functools.partial(run_for, transaction, function)
-
-        async def call() -> T:
-            return await loop.run_in_executor(None, context.run, working)
-
-        return await undisturbed(call())
+        return await _undisturbed(loop.run_in_executor(None, _context().run, working))
 
 
 def _renew_in_child() -> None:

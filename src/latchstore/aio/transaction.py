@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from latchstore.aio.calls import call_for, call_in_thread, undisturbed
+from latchstore.aio.calls import call_for, call_to_its_end
 from latchstore.aio.methods import AsyncMethods
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import TransactionClosedError, TransactionConflictError, TransactionError
@@ -20,6 +20,8 @@ from latchstore.engine.task_transaction import (
     beginnings_wait,
     call_back,
     reads_wait,
+    refuse_others,
+    run_for,
     task_transaction,
     transaction_of_task,
 )
@@ -65,7 +67,7 @@ class AsyncTransaction(AsyncMethods):
             if self._stays_here or not beginnings_wait(store):
                 transaction.__enter__()
             elif outer is None:
-                await undisturbed(call_in_thread(transaction.__enter__))
+                await call_to_its_end(transaction.__enter__)
             else:
                 await call_for(outer, transaction.__enter__)
         except BaseException as error:
@@ -82,11 +84,17 @@ class AsyncTransaction(AsyncMethods):
         traceback: TracebackType | None,
     ) -> None:
         transaction = self._entered
+        if kind is GeneratorExit:
+            # The coroutine is closed, as its loop was, and cannot await any more.
+            run_for(transaction, lambda: transaction.__exit__(kind, error, traceback))
+            call_back(transaction)
+            return
         await self._end(lambda: transaction.__exit__(kind, error, traceback))
 
     async def _end(self, function: Callable[[], T]) -> T:
         transaction = self._entered
         try:
+            refuse_others(transaction)
             if self._stays_here:
                 return function()
             return await call_for(transaction, function)
@@ -110,6 +118,7 @@ class AsyncTransaction(AsyncMethods):
         transaction = self._entered
         if self._stays_here or not transaction.is_connected():
             return function()  # it may raise what tells why
+        refuse_others(transaction)
         return await call_for(transaction, function)
 
     async def _write(self, function: Callable[[], T]) -> T:

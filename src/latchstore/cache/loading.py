@@ -25,7 +25,7 @@ from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import Latch, Waiters, clock, this_thread, thread_name
-from latchstore.engine.tasks import current_task, task_name
+from latchstore.engine.tasks import current_task, task_name, working_for
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
 def caller() -> object:
     """Return the task that calls, or the thread if it is none."""
-    return current_task() or this_thread.thread
+    return working_for.get() or current_task() or this_thread.thread
 
 
 class Run:

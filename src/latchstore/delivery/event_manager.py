@@ -245,7 +245,8 @@ class EventManager(BaseEventManager):
                 )
             )
 
-        connection.function = LoopListener(connection.function, listener_name(func), drop)
+        function: Callable[..., Any] = connection.function
+        connection.function = LoopListener(function, listener_name(func), drop)
 
     def _change(self, change: Callable[[Table], Table]) -> None:
         """Publish what `change` makes of the table, and take the dead out of it on the way.

@@ -103,10 +103,16 @@ def transaction_of_task(store: TransactionalStore) -> TaskTransaction | None:
     return transaction if isinstance(transaction, TaskTransaction) else None
 
 
+def refuse_others(transaction: TaskTransaction) -> None:
+    """Raise WrongThreadError unless the task that runs here has entered the block."""
+    if not transaction._belongs_to_this_thread():
+        raise transaction._error_of_task(transaction._owner)
+
+
 def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
-    """Call a function in this thread as if in the task of a transaction, which awaits that."""
+    """Call a function in this thread as if in the task of a transaction, which awaits that, or has ended."""
     routes, ident = transaction._engine.routes, get_ident()
-    claim = transaction._claim
+    claim, is_home = transaction._claim, ident == transaction._home_ident
     route = None if claim is None else routes.innermost(claim)
     working: list[TaskTransaction] = [transaction]
     block: object = None if route is None else route()
@@ -117,11 +123,12 @@ def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
     try:
         for each in working:
             each._working = ident
-        if route is not None:
+        if route is not None and not is_home:
             routes[ident] = route
         return function()
     finally:
-        routes.pop(ident, None)
+        if not is_home:
+            routes.pop(ident, None)
         for each in working:
             each._working = 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 #: hot path: the one dict that `sys.modules` is.
@@ -17,6 +18,10 @@ MODULES: dict[str, Any] = sys.modules
 
 #: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
 _running_loop: Callable[[], object] | None = None
+
+
+#: The task for which this thread works while that awaits it, if it does.
+working_for: ContextVar[object | None] = ContextVar("latchstore_working_for", default=None)
 
 
 def current_task() -> object | None:

@@ -1,0 +1,1 @@
+"""Stores, caches, watches and listeners for asyncio."""

@@ -92,12 +92,19 @@ class AsyncCache(Generic[V]):
 
     # -- loading ----------------------------------------------------------------------------------
 
+    @overload
     async def get_or_load(
-        self,
-        key: str,
-        loader: Callable[[str], Awaitable[R]] | Callable[[str], R],
-        **options: Unpack[LoadOptions],
-    ) -> V | R:
+        self, key: str, loader: Callable[[str], Awaitable[R]], **options: Unpack[LoadOptions]
+    ) -> V | R: ...
+
+    @overload
+    async def get_or_load(
+        self, key: str, loader: Callable[[str], R], **options: Unpack[LoadOptions]
+    ) -> V | R: ...
+
+    async def get_or_load(
+        self, key: str, loader: Callable[[str], Any], **options: Unpack[LoadOptions]
+    ) -> Any:
         """Return the value of a key; load it once, however many tasks and threads ask.
 
         If the task that has begun a load is cancelled, the load goes on for the others that wait for it; when
@@ -129,7 +136,6 @@ class AsyncCache(Generic[V]):
             started. What loaders wait for in another way is not seen.
         """
         find = self._loads.find
-        found: V | R
         # hot path: what a hit does not need is not looked at.
         found = find(key) if self._at_once else await self._calls.call_here(lambda: find(key))
         if is_fresh(found):
@@ -137,8 +143,7 @@ class AsyncCache(Generic[V]):
         check_callable(loader, "loader")
         checked = checked_options(LoadOptions, options, self._loads.defaults)
         load = partial(loader, checked_key(key))
-        found = await load_async(self._loads, self._calls, key, found, load, checked)
-        return found
+        return await load_async(self._loads, self._calls, key, found, load, checked)
 
     @overload
     def memoize(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncMemoized[P, R]: ...

@@ -69,7 +69,7 @@ async def call_for(transaction: TaskTransaction, function: Callable[[], T]) -> T
 
 
 async def call_to_its_end(function: Callable[[], T]) -> T:
-    """Do what `call_in_thread` does, but if the task is cancelled, wait for the end of the call all the same."""
+    """Do what `call_in_thread` does, and wait for its end also if the task is cancelled."""
     return await _undisturbed(_submitted(function))
 
 

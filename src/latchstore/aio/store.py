@@ -188,7 +188,7 @@ class AsyncStore(AsyncMethods):
         check_callable(predicate, "predicate")
         self._refuse_in_transaction("wait_for")
 
-        async def call() -> T:
+        async def call() -> Any:
             result = predicate()
             return await result if inspect.isawaitable(result) else result
 

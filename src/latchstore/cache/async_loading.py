@@ -18,7 +18,7 @@ import logging
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from glob import escape
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from latchstore.cache.attempts import (
     Attempt,
@@ -40,6 +40,10 @@ from latchstore.delivery.waiting import clock
 from latchstore.engine.bounded import Leases
 
 P = ParamSpec("P")
+# Of a method without its instance.
+Q = ParamSpec("Q")
+S = TypeVar("S")
+C = TypeVar("C", contravariant=True)
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
@@ -241,7 +245,8 @@ async def _load(how: Pass, attempt: Attempt, loader: Callable[[], Any], ending: 
         return attempt.value
     finally:
         _end(attempt)
-        _loading.reset(before)
+        with contextlib.suppress(ValueError):  # it is freed elsewhere, with its loop
+            _loading.reset(before)
         del ending
 
 
@@ -296,12 +301,16 @@ async def _await_other(table: LoadTable, load: Load, deadline: float | None, out
         table.refuse_circle(outer, load)
     try:
         with _awaiting(outer, load):
-            while not await wait_async(load.waiters, load.is_over, _next_look(load, begun, deadline)):
-                _note_long_wait(load, begun, deadline)
+            await _await_end(load, begun, deadline)
     except asyncio.CancelledError:
         _cancel_unless_awaited(load)
         raise
     return STRUCK if overtaken or load.outcome is None else load.outcome
+
+
+async def _await_end(load: Load, begun: float, deadline: float | None) -> None:
+    while not await wait_async(load.waiters, load.is_over, _next_look(load, begun, deadline)):
+        _note_long_wait(load, begun, deadline)
 
 
 def _next_look(load: Load, begun: float, deadline: float | None) -> float | None:
@@ -348,6 +357,12 @@ def _awaiting(outer: Load | None, load: Load) -> Iterator[None]:
 # -- functions whose results are kept -------------------------------------------------------------
 
 
+class _Taking(Protocol[C, Q, R]):
+    """A coroutine function that is called with an instance first."""
+
+    def __call__(self, first: C, /, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, R]: ...
+
+
 class AsyncMemoized(Protocol[P, R]):
     """A coroutine function whose results are kept; ``AsyncCache.memoize`` makes it.
 
@@ -356,6 +371,14 @@ class AsyncMemoized(Protocol[P, R]):
     """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> AsyncMemoized[P, R]: ...
+
+    @overload
+    def __get__(
+        self: _Taking[T, Q, S], instance: T, owner: type | None = None
+    ) -> Callable[Q, Coroutine[Any, Any, S]]: ...
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of a call's result."""

@@ -103,7 +103,7 @@ class CacheLoader(CacheWriter[V]):
             return found  # type: ignore[no-any-return]
         # Looked at only when they are needed, as most calls are hits.
         key = checked_key(key)
-        check_loader(loader, "get_or_load")
+        check_loader(loader)
         attempt = self._attempt(key, found, checked_options(LoadOptions, options, self._defaults))
         try:
             if attempt.begin():
@@ -290,7 +290,7 @@ class CacheLoader(CacheWriter[V]):
             Without the keys that the loader did not have.
         """
         wanted = list(dict.fromkeys([self._naming.stored(key) for key in checked_keys(keys)]))
-        check_callable(loader, "loader")
+        check_loader(loader)
         checked = checked_options(LoadManyOptions, options, self._defaults)
         found = {key: value for key in wanted if (value := self._present(key)) is not MISSING}
         deadline = checked.deadline()
@@ -450,13 +450,13 @@ class CacheLoader(CacheWriter[V]):
             counts.load_seconds += time.perf_counter() - begun
 
 
-def check_loader(loader: object, method: str) -> None:
+def check_loader(loader: object) -> None:
     """Raise TypeError if a loader cannot be called by a thread."""
     check_callable(loader, "loader")
     if is_coroutine_function(loader):
         raise TypeError(
             f"loader must return a value, not a coroutine, got {describe(loader)}: "
-            f"await latchstore.aio.AsyncCache(cache).{method}(key, loader)"
+            "await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)"
         )
 
 

@@ -17,7 +17,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from latchstore.aio.calls import Calls, call_in_thread
 from latchstore.aio.methods import AsyncMethods
@@ -166,7 +166,13 @@ class AsyncStore(AsyncMethods):
             self._store.watch(glob, filter, since, max_buffer=max_buffer, on_overflow=on_overflow)
         )
 
-    async def wait_for(self, predicate: Callable[[], T | Awaitable[T]], timeout: Seconds | None = 30.0) -> T:
+    @overload
+    async def wait_for(self, predicate: Callable[[], Awaitable[T]], timeout: Seconds | None = 30.0) -> T: ...
+
+    @overload
+    async def wait_for(self, predicate: Callable[[], T], timeout: Seconds | None = 30.0) -> T: ...
+
+    async def wait_for(self, predicate: Callable[[], Any], timeout: Seconds | None = 30.0) -> Any:
         """Wait until a predicate about the store is true; return its result.
 
         Parameters

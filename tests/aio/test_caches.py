@@ -356,13 +356,13 @@ def test_memoized_coroutine_functions(run: Run, cache: Cache[Any]) -> None:
 
         assert asyncio.iscoroutinefunction(add)
         assert list(await asyncio.gather(add(1), add(1), add(2, second=3))) == [2, 2, 5]
-        assert calls == [1, 2]
+        assert sorted(calls, key=str) == [1, 2]
         assert list(add.cache_info()[:2]) == [1, 2]
         assert await add.invalidate(1)
         assert not await add.invalidate(1)
         assert await values.invalidate_tag("tag 2") == 1
         assert await add(2, second=3) == 5
-        assert calls == [1, 2, 2]
+        assert sorted(calls, key=str) == [1, 2, 2]
         assert await values.contains(add.cache_key(2, second=3))
         await add.cache_clear()
         assert list(add.cache_info()[:2]) == [0, 0]

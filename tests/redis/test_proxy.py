@@ -15,8 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.redis.proxy import PATIENCE, Proxy, Reply, share
-from tests.redis.servers import Server
+from tests.redis.proxy import Proxy, Reply, share
+from tests.redis.servers import PATIENCE, Server
 
 
 def connected(url: str) -> redis.Redis:

@@ -12,29 +12,30 @@ lock between processes, so one process works on it.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Answer, Figure, Ratio, Subject, Timing, interleaved, markdown, ratio_table
+from benchmarks.processes import (
+    DATA,
+    KEYS,
+    MANY,
+    TIMEOUT,
+    events_of_another_process,
+    jobs_in_a_second,
+    started,
+)
 from benchmarks.queues import PersistJobs
-from latchstore import EventManager, SqliteStore, StoreKeyEvent, WorkQueue
+from latchstore import EventManager, SqliteStore, WorkQueue
 
-KEYS = [f"key/{number}" for number in range(1_000)]
-DATA = b"x" * 100
-#: How many keys a transaction sets.
-MANY = 100
 READERS = 4
 WORKERS = 2
-#: Seconds that a process may take.
-TIMEOUT = 300.0
 
 _SYNCHRONOUS = {"normal": 1, "full": 2}
 
@@ -168,30 +169,6 @@ def _single_calls(folder: Path, rounds: int) -> dict[str, dict[str, Timing]]:
 # -- processes ----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _processes(count: int, function: Callable[..., None], *arguments: Any) -> Iterator[Any]:
-    """Start processes, which call a function with a barrier, a queue for results, and the arguments.
-
-    The block passes the barrier as the last.
-    """
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(count + 1), context.Queue()
-    processes = [
-        context.Process(target=function, args=(barrier, results, *arguments), daemon=True)
-        for _ in range(count)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield barrier, results
-        for process in processes:
-            process.join(TIMEOUT)
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-
-
 def _read(barrier: Any, results: Any, path: Path, count: int) -> None:
     store = SqliteStore(path, EventManager())
     read = store.to_bytes
@@ -207,69 +184,23 @@ def _read(barrier: Any, results: Any, path: Path, count: int) -> None:
 
 
 def _reads_in_a_second(path: Path, processes: int, count: int) -> float:
-    with _processes(processes, _read, path, count) as (barrier, results):
+    with started(processes, _read, path, count) as (barrier, results):
         barrier.wait(TIMEOUT)
         times = [results.get(timeout=TIMEOUT) for _ in range(processes)]
     seconds: float = max(end for _, end in times) - min(begun for begun, _ in times)
     return processes * count / seconds
 
 
-def _write(barrier: Any, results: Any, path: Path, transactions: int, singles: int) -> None:
-    store = SqliteStore(path, EventManager(), durability="off")
-    barrier.wait(TIMEOUT)
-    for number in range(transactions):
-        with store.transaction():
-            for key in KEYS[:MANY]:
-                store.set(key, (DATA, {"number": number}))
-    results.get(timeout=TIMEOUT)  # all of them are heard
-    for _ in range(singles):
-        store.set("at", (DATA, {"at": time.monotonic_ns()}))
-        time.sleep(0.003)
-    store.close()
-
-
-@dataclass
-class _Heard:
-    """What a listener has heard of another process."""
-
-    events: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    delays: list[float] = field(default_factory=list)
-
-    def __call__(self, event: StoreKeyEvent) -> None:
-        now = time.monotonic_ns()
-        if event.key == "at":
-            self.delays.append((now - event.metadata["at"]) / 1e6)
-            return
-        self.events += 1
-        self.last = now / 1e9
-        if self.events == 1:
-            self.first = self.last
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait, looking now and then: the listener has nothing to do but to count."""
-        end = time.monotonic() + TIMEOUT
-        while not condition() and time.monotonic() < end:
-            time.sleep(0.01)
+def _attached(path: Path) -> SqliteStore:
+    return SqliteStore(path, EventManager(), durability="off")
 
 
 def _events(folder: Path, transactions: int, singles: int) -> tuple[float, float]:
     """Return how many events of another process are heard in a second, and the median delay in ms."""
-    path, heard = folder / "events", _Heard()
-    manager = EventManager()
-    with SqliteStore(path, manager, durability="off") as store:
-        manager.connect(StoreKeyEvent, heard)
-        store.set("ours", (b"", {}))
-        store.flush()
-        heard.events = 0
-        with _processes(1, _write, path, transactions, singles) as (barrier, results):
-            barrier.wait(TIMEOUT)
-            heard.wait(lambda: heard.events >= transactions * MANY)
-            results.put(None)
-            heard.wait(lambda: len(heard.delays) >= singles)
+    path = folder / "events"
+    heard = events_of_another_process(partial(_attached, path), transactions, singles)
     path.unlink()
-    return (heard.events - 1) / (heard.last - heard.first), statistics.median(heard.delays)
+    return heard.in_a_second, heard.delay
 
 
 # -- queues -------------------------------------------------------------------------------------------
@@ -319,27 +250,9 @@ class HueyJobs:
 _QUEUES: Mapping[str, Any] = {OURS: OurJobs, PERSIST: PersistJobs, HUEY: HueyJobs}
 
 
-def _work(barrier: Any, results: Any, name: str, path: Path) -> None:
-    jobs = _QUEUES[name](path)
-    barrier.wait(TIMEOUT)
-    begun, count = time.monotonic(), 0
-    while jobs.work():
-        count += 1
-    results.put((begun, time.monotonic(), count))
-
-
 def _jobs_in_a_second(name: str, path: Path, workers: int, count: int) -> float | None:
     """Return how many jobs workers have done in a second; None if the library is not installed."""
-    try:
-        jobs = _QUEUES[name](path)
-    except ImportError:
-        return None
-    jobs.put_all(count)
-    with _processes(workers, _work, name, path) as (barrier, results):
-        barrier.wait(TIMEOUT)
-        done = [results.get(timeout=TIMEOUT) for _ in range(workers)]
-    assert sum(each for _, _, each in done) == count
-    return count / float(max(end for _, end, _ in done) - min(begun for begun, _, _ in done))
+    return jobs_in_a_second(partial(_QUEUES[name], path), workers, count)
 
 
 #: Which queues how many workers work on.

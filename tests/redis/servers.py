@@ -22,8 +22,6 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-import pytest
-
 #: What there is to run, and how to get it.
 KINDS = {
     "redis": "apt-get install redis-server, or brew install redis",
@@ -61,6 +59,8 @@ def required(kind: str) -> str:
     """Return the path of a server; without one, skip the test, or fail where CI is set."""
     path = program(kind)
     if not path:
+        import pytest  # measurements start servers as well, and do without
+
         wanted = f"no {kind}-server {'.'.join(map(str, OLDEST))} or later: {KINDS[kind]}"
         # The package has none for later Pythons.
         if os.environ.get("CI") and not (kind == "valkey" and sys.version_info >= (3, 14)):
@@ -88,6 +88,8 @@ class Server:
         Of its command line, as ``"--appendonly", "yes"``; they replace the usual ones.
     tcp : bool
         Whether it listens to a port of loopback as well.
+    config : str
+        Of its configuration file, for what no option does.
 
     Attributes
     ----------
@@ -101,12 +103,14 @@ class Server:
         As redis-py takes it: of the port if there is one, else of the socket.
     """
 
-    def __init__(self, kind: str, *options: str, tcp: bool = False) -> None:
+    def __init__(self, kind: str, *options: str, tcp: bool = False, config: str = "") -> None:
         self.kind = kind
         self._program = required(kind)
         self._options = options
         # Below the limit for the path of a socket, which is about 100 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="latch-"))
+        self._config = self.directory / "config"
+        self._config.write_text(config)
         self.socket = self.directory / "socket"
         self.port = free_port() if tcp else 0
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket}"
@@ -137,27 +141,36 @@ class Server:
         bound = shutil.which("setpriv") if sys.platform == "linux" else None
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [*([bound, "--pdeathsig", "KILL"] if bound else []), self._program, *self._arguments()],
+                [
+                    *([bound, "--pdeathsig", "KILL"] if bound else []),
+                    self._program, str(self._config), *self._arguments(),
+                ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        for _ in range(round(PATIENCE / 0.01)):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.01)
-                raise ServerFailedError(f"it has ended with {self._process.returncode}:\n{self.log()}")
-            with contextlib.suppress(OSError):
-                # Not while it still loads what it finds in its directory.
-                if self.ask("PING").startswith((b"+PONG", b"-NOAUTH")):
-                    return
-        raise ServerFailedError(f"it does not answer:\n{self.log()}")
+        # Not while it still loads what it finds in its directory.
+        self.wait_for("PING", "PONG|NOAUTH")
 
-    def ask(self, command: str) -> bytes:
-        """Send a command of plain words, and return the first line of the answer."""
+    def ask(self, command: str) -> str:
+        """Send a command of plain words, and return the answer: a text, or the first line of what is none."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE)
             connection.connect(str(self.socket))
             connection.sendall(command.encode() + b"\r\n")
             with connection.makefile("rb") as answer:
-                return answer.readline()
+                line = answer.readline().decode().strip()
+                return answer.read(int(line[1:])).decode() if line.startswith("$") else line
+
+    def wait_for(self, command: str, pattern: str) -> None:
+        """Send a command until a part of the answer matches a pattern."""
+        assert self._process is not None, "the server does not run"
+        for _ in range(round(PATIENCE / 0.01)):
+            with contextlib.suppress(OSError):  # it does not listen yet
+                if re.search(pattern, self.ask(command)):
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.01)
+                raise ServerFailedError(f"it has ended with {self._process.returncode}:\n{self.log()}")
+        raise ServerFailedError(f"no answer to {command} has {pattern!r}:\n{self.log()}")
 
     def stop(self) -> None:
         """Have it end by itself; what it is told to keep is written."""
@@ -191,7 +204,7 @@ class Server:
             "--port", str(self.port), "--bind", "127.0.0.1",
             "--unixsocket", str(self.socket), "--unixsocketperm", "700",
             "--dir", str(self.directory), "--daemonize", "no",
-            "--save", "", "--appendonly", "no",
+            "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0",
             "--maxmemory", "512mb", "--maxmemory-policy", "noeviction",
             *self._options,
         ]  # fmt: skip

@@ -1,0 +1,178 @@
+"""A store works on a server that is reached by TLS, with a password, by Sentinel, or in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("redis")
+
+import redis
+import trustme
+from redis.sentinel import Sentinel
+
+from latchstore import AuthorizationError, EventManager, RedisStore, StoreSetEvent
+from tests.redis.servers import PATIENCE, Server, free_port
+
+#: What the documentation asks a user of the server to be allowed.
+RULES = "on >pw resetkeys ~{tried}* resetchannels +@all -@admin -@dangerous +info"
+
+
+def check(*stores: RedisStore) -> None:
+    """See that what the first store commits is read, and heard, by the second; close both."""
+    with stores[0] as store, stores[-1] as other, other.watch("watched*") as changes:
+        with store.transaction("both"):
+            store.set("watched", (b"1", {"kind": "tried"}))
+            store.set("beside", (b"2", {}))
+        assert (other.to_bytes("watched"), other.to_bytes("beside")) == (b"1", b"2")
+        assert list(other.query_keys(kind="tried")) == ["watched"]
+        change = changes.get(PATIENCE)
+        assert isinstance(change, StoreSetEvent)
+        assert change.key == "watched"
+
+
+def two(url: Any, namespace: str = "tried", **options: Any) -> list[RedisStore]:
+    return [RedisStore(url, EventManager(), namespace=namespace, **options) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def certificates(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    for name in ("localhost", "client"):
+        authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["no", "yes"])
+def tls_url(request: pytest.FixtureRequest, certificates: Path) -> Iterator[str]:
+    """A server that only speaks TLS; with a certificate of clients, or without."""
+    port = str(free_port())
+    own, ca = str(certificates / "localhost.pem"), str(certificates / "authority.pem")
+    options = [
+        "--tls-port", port, "--tls-auth-clients", request.param,
+        "--tls-cert-file", own, "--tls-key-file", own, "--tls-ca-cert-file", ca,
+    ]  # fmt: skip
+    with Server("redis", *options):
+        url = f"rediss://localhost:{port}?ssl_ca_certs={ca}"
+        if request.param == "yes":
+            url += f"&ssl_certfile={certificates / 'client.pem'}&ssl_keyfile={certificates / 'client.pem'}"
+        yield url
+
+
+@pytest.fixture(scope="module")
+def locked_server(redis_server: Server) -> Iterator[Server]:
+    with Server(redis_server.kind, "--requirepass", "secret", tcp=True) as server:
+        with redis.Redis.from_url(server.url, password="secret") as client:
+            client.execute_command("ACL", "SETUSER", "app", *RULES.split())
+        yield server
+
+
+@pytest.fixture
+def replicated(redis_server: Server) -> Iterator[tuple[Server, Server, Server]]:
+    """A primary, its replica and a Sentinel that watches both."""
+    kind = redis_server.kind
+    with Server(kind, tcp=True) as primary:
+        of_primary = f"127.0.0.1 {primary.port}"
+        config = f"sentinel monitor both {of_primary} 1\nsentinel down-after-milliseconds both 200\n"
+        with Server(kind, "--replicaof", of_primary, tcp=True) as replica:
+            primary.wait_for("INFO replication", "state=online")
+            with Server(kind, "--sentinel", tcp=True, config=config) as sentinel:
+                sentinel.wait_for("INFO sentinel", "slaves=1")
+                yield primary, replica, sentinel
+
+
+@pytest.fixture(scope="module")
+def cluster(redis_server: Server) -> Iterator[tuple[Server, Server]]:
+    """A cluster of two nodes, each with half of the slots."""
+    buses = [str(free_port()) for _ in range(2)]
+    made = [
+        Server(redis_server.kind, "--cluster-enabled", "yes", "--cluster-port", bus, tcp=True)
+        for bus in buses
+    ]
+    with made[0] as low, made[1] as high:
+        assert low.ask("CLUSTER ADDSLOTSRANGE 0 8191") == "+OK"
+        assert high.ask("CLUSTER ADDSLOTSRANGE 8192 16383") == "+OK"
+        assert low.ask(f"CLUSTER MEET 127.0.0.1 {high.port} {buses[1]}") == "+OK"
+        for each in (low, high):
+            each.wait_for("CLUSTER INFO", "cluster_state:ok")
+        yield low, high
+
+
+class TestTls:
+    def test_a_store(self, tls_url: str) -> None:
+        check(*two(tls_url))
+
+    def test_another_authority_is_refused(self, tls_url: str, tmp_path: Path) -> None:
+        trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+        base = tls_url.partition("?")[0]
+        with pytest.raises(ConnectionError, match="certificate verify failed"):
+            two(f"{base}?ssl_ca_certs={tmp_path / 'other.pem'}")
+
+
+class TestPassword:
+    def test_a_password_in_the_url(self, locked_server: Server) -> None:
+        check(*two(f"redis://:secret@127.0.0.1:{locked_server.port}/0"))
+
+    def test_a_password_by_a_unix_socket(self, locked_server: Server) -> None:
+        check(*two(f"unix://{locked_server.socket}?db=1", password="secret"))
+
+    def test_a_user_who_may_do_no_more_than_a_store_needs(self, locked_server: Server) -> None:
+        check(*two(locked_server.url, username="app", password="pw"))
+
+    def test_keys_of_others_are_refused(self, locked_server: Server) -> None:
+        with pytest.raises(AuthorizationError):
+            two(locked_server.url, "other", username="app", password="pw")[0].from_bytes("a", b"")
+
+    @pytest.mark.parametrize("options", [{}, {"password": "wrong"}])
+    def test_a_wrong_password(self, locked_server: Server, options: dict[str, str]) -> None:
+        with pytest.raises(AuthorizationError):
+            RedisStore(locked_server.url, EventManager(), namespace="tried", **options)
+
+
+class TestClients:
+    def test_a_ready_client(self, redis_server: Server, namespace: str) -> None:
+        with redis.Redis(unix_socket_path=str(redis_server.socket), db=3, client_name="mine") as client:
+            check(*two(client, namespace))
+            assert {key.split(b"}")[0] for key in client.scan_iter()} == {b"{" + namespace.encode()}
+
+    def test_options_of_the_client(self, redis_server: Server, namespace: str) -> None:
+        check(*two(redis_server.url, namespace, client_name="mine", socket_timeout=PATIENCE))
+
+
+class TestSentinel:
+    def test_a_store_goes_on_with_the_new_primary(self, replicated: tuple[Server, Server, Server]) -> None:
+        primary, replica, sentinel = replicated
+        client = Sentinel([("127.0.0.1", sentinel.port)]).master_for("both")
+        check(*two(client))
+        with RedisStore(client, EventManager(), namespace="tried") as store, store.watch("after") as changes:
+            revision = store.info()["revision"]
+            primary.wait_for("WAIT 1 0", ":1")
+            primary.kill()
+            sentinel.wait_for("INFO sentinel", f":{replica.port},")
+            store.set("after", (b"3", {}))
+            assert store.get("after").revision == revision + 1
+            assert store.to_bytes("watched") == b"1"
+            assert getattr(changes.get(PATIENCE), "key", None) == "after"
+        assert replica.ask("ZCARD {tried}:keys") == ":3"
+
+
+class TestCluster:
+    def test_a_store_is_on_one_node(self, cluster: tuple[Server, Server]) -> None:
+        low, high = cluster
+        client = redis.RedisCluster(host="127.0.0.1", port=low.port)
+        try:
+            for namespace in ("tried", "bar"):
+                assert (client.keyslot(f"{{{namespace}}}") < 8192) == (namespace == "bar")
+                check(*two(client, namespace))
+        finally:
+            client.close()
+        assert (low.ask("ZCARD {bar}:keys"), high.ask("ZCARD {tried}:keys")) == (":2", ":2")

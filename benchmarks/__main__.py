@@ -39,6 +39,7 @@ QUESTIONS = (
     "cache",
     "queues",
     "sqlite",
+    "redis",
     "backends",
 )
 

@@ -32,7 +32,7 @@ def started(count: int, function: Callable[..., None], *arguments: Any) -> Itera
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(count + 1), context.Queue()
     processes = [
-        context.Process(target=function, args=(barrier, results, *arguments), daemon=True)
+        context.Process(target=_run, args=(function, barrier, results, arguments), daemon=True)
         for _ in range(count)
     ]
     for process in processes:
@@ -45,6 +45,23 @@ def started(count: int, function: Callable[..., None], *arguments: Any) -> Itera
         for process in processes:
             process.kill()
             process.join()
+
+
+def _run(function: Callable[..., None], barrier: Any, results: Any, arguments: tuple[Any, ...]) -> None:
+    try:
+        function(barrier, results, *arguments)
+    except BaseException as error:
+        barrier.abort()
+        results.put(error)
+        raise
+
+
+def result_of(results: Any) -> Any:
+    """Return what a process has put into the queue; raise the error with which it has ended."""
+    result = results.get(timeout=TIMEOUT)
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 # -- events -------------------------------------------------------------------------------------------
@@ -159,6 +176,6 @@ def jobs_in_a_second(attach: Callable[[], Jobs], workers: int, count: int) -> fl
     jobs.put_all(count)
     with started(workers, _work, attach) as (barrier, results):
         barrier.wait(TIMEOUT)
-        done = [results.get(timeout=TIMEOUT) for _ in range(workers)]
+        done = [result_of(results) for _ in range(workers)]
     assert sum(each for _, _, each in done) == count
     return count / float(max(end for _, end, _ in done) - min(begun for begun, _, _ in done))

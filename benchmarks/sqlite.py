@@ -29,6 +29,7 @@ from benchmarks.processes import (
     TIMEOUT,
     events_of_another_process,
     jobs_in_a_second,
+    result_of,
     started,
 )
 from benchmarks.queues import PersistJobs
@@ -186,7 +187,7 @@ def _read(barrier: Any, results: Any, path: Path, count: int) -> None:
 def _reads_in_a_second(path: Path, processes: int, count: int) -> float:
     with started(processes, _read, path, count) as (barrier, results):
         barrier.wait(TIMEOUT)
-        times = [results.get(timeout=TIMEOUT) for _ in range(processes)]
+        times = [result_of(results) for _ in range(processes)]
     seconds: float = max(end for _, end in times) - min(begun for begun, _ in times)
     return processes * count / seconds
 

@@ -4,7 +4,7 @@
    call in C, after that and not before. A connection whose call was broken off anywhere, by an error of the
    network's or by an exception that has struck, is dropped: no later call finds the reply of another one.
 2. redis-py's own retries are off: it cannot know which commands may be sent twice. `call` and `run` are for
-   those that change nothing or may be done again, and are asked again once, on a new connection. `once` sends
+   those that change nothing or may be done again, and are asked again, on new connections. `once` sends
    one time; its caller has to find out what has become of a command whose reply is lost.
 3. A forked child begins without connections.
 
@@ -43,6 +43,13 @@ _TIMEOUTS = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0}
 
 #: The oldest server whose scripts can be refused before they write, for want of memory.
 _OLDEST = (7, 0)
+
+#: How often is sent what may be done again, until its reply comes: where one reply of a hundred is lost, all
+#: calls come through. After a timeout it is sent once more.
+_MOST_TIMES = 5
+
+#: What a new connection is not tried again after.
+_NOT_REPEATED = (redis.TimeoutError, redis.AuthenticationError)
 
 
 class Disconnected(Exception):  # noqa: N818 (no error of the caller's)
@@ -149,11 +156,15 @@ class Server:
         return self._once(connection, command)
 
     def _connected(self) -> Any:
-        connection = self.connect()
-        try:
-            connection.connect()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise Disconnected(error, False) from error
+        """Return a new connection, after what it begins with: passwords, the number of the database."""
+        for left in reversed(range(_MOST_TIMES)):
+            connection = self.connect()
+            try:
+                connection.connect()
+                break
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if not left or isinstance(error, _NOT_REPEATED):
+                    raise Disconnected(error, False) from error
         return connection
 
     def _once(self, connection: Any, command: tuple[Any, ...]) -> Any:
@@ -170,15 +181,26 @@ class Server:
         return reply
 
     def call(self, *command: Any) -> Any:
-        """Send a command that may be done again, and return its reply; again once if that is lost."""
+        """Send a command that may be done again, and return its reply; again if that is lost."""
         try:
-            try:
-                return self.once(*command)
-            except Disconnected:
-                self.drop_idle()  # those that were idle have the same server
-                return self.once(*command)
-        except (Disconnected, redis.RedisError) as error:
+            return self.once(*command)
+        except Disconnected:
+            return self._again(self.once, command)
+        except redis.RedisError as error:
             raise self.failure_of(error) from error
+
+    def _again(self, send: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Send again what may be done again, on new connections; raise what the last time has raised."""
+        for left in reversed(range(_MOST_TIMES - 1)):
+            self.drop_idle()  # those that were idle have the same server
+            try:
+                return send(*arguments)
+            except Disconnected as error:
+                if not left or isinstance(error.error, redis.TimeoutError):
+                    raise self.failure_of(error) from error
+            except redis.RedisError as error:
+                raise self.failure_of(error) from error
+        raise AssertionError("the last time returns or raises")
 
     def once_script(self, script: Script, *arguments: Any) -> Any:
         """Run a script as `once` does."""
@@ -188,14 +210,12 @@ class Server:
             return self.once(b"EVAL", script.text, 1, self.tag, *arguments)
 
     def run(self, script: Script, *arguments: Any) -> Any:
-        """Run a script that may be run again, and return its reply; again once if that is lost."""
+        """Run a script that may be run again, and return its reply; again if that is lost."""
         try:
-            try:
-                return self.once_script(script, *arguments)
-            except Disconnected:
-                self.drop_idle()
-                return self.once_script(script, *arguments)
-        except (Disconnected, redis.RedisError) as error:
+            return self.once_script(script, *arguments)
+        except Disconnected:
+            return self._again(self.once_script, (script, *arguments))
+        except redis.RedisError as error:
             raise self.failure_of(error) from error
 
     def data(self, key: bytes) -> bytes | None:

@@ -8,9 +8,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("redis")
-
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry

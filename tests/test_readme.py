@@ -23,6 +23,7 @@ PAGES = (
     "docs/writing-an-engine.md",
     "docs/queries.md",
     "docs/between-processes.md",
+    "docs/between-machines.md",
     "docs/stress-over-processes.md",
 )
 

@@ -7,6 +7,9 @@ mutant's workload, so a busy machine changes nothing but the time.
 ``python -m tests.mutants.measure --default [NAME ...]`` runs the default command instead, ten seconds of all
 workloads and schedules, one process at a time, and prints in how many of twenty runs each mutant was found.
 
+``python -m tests.mutants.measure --processes [NAME ...]`` has several processes look for the mutants of
+`SqliteStore` and `RedisStore`, from fewer seeds, and writes the table of those.
+
 A mutant is found if a checker shows that an answer was wrong, a fault that the store cannot be used after it,
 or the harness that a lock was kept, taken in the wrong order or waited for without end. One that raises what
 no store may raise has failed by itself, and does not count.
@@ -34,6 +37,9 @@ from tests.mutants.mutant import Mutant
 #: How many seeds each mutant is looked for from.
 SEEDS = 20
 
+#: How many seeds those over processes are looked for from, and operations until one is given up.
+PROCESS_SEEDS, PROCESS_OPERATIONS = 5, 5_000
+
 #: Schedules of the mutant's workload after which it is given up.
 SCHEDULES = 200
 
@@ -49,6 +55,7 @@ README = Path(__file__).with_name("README.md")
 
 _ROOT = Path(__file__).parents[2]
 _HEAD = "| mutant | what it does | workload | found in | median schedules | most |\n"
+_PROCESS_HEAD = _HEAD.replace("schedules", "operations")
 _LINE = "|---|---|---|---|---|---|\n"
 
 
@@ -76,11 +83,13 @@ def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
     return _run(factory, faults, seed, [])
 
 
-def find_by_processes(factory: str, workload: str, faults: str, operations: int) -> dict[str, Any]:
+def find_by_processes(
+    factory: str, workload: str, faults: str, operations: int, seed: int = 0
+) -> dict[str, Any]:
     """Run rounds of two processes of two threads until one fails; return what the command prints as JSON."""
     words = ["--processes", "2", "--threads", "2", "--length", "250", "--workload", workload]
     words += ["--ops", str(operations)]
-    return _run(factory, faults, 0, words)
+    return _run(factory, faults, seed, words)
 
 
 def _run(factory: str, faults: str, seed: int, words: list[str]) -> dict[str, Any]:
@@ -144,6 +153,38 @@ def _print_default(mutants: list[Mutant]) -> None:
         print(f"{mutant.name}: {len(seconds)} of {len(found)}{median}", flush=True)
 
 
+def _process_row(store: str, mutant: Any) -> str:
+    seeds = range(1, PROCESS_SEEDS + 1)
+    runs = [
+        find_by_processes(mutant.factory, mutant.workload, mutant.faults, PROCESS_OPERATIONS, seed)
+        for seed in seeds
+    ]
+    found = sorted(each["operations"] for each in runs if is_found(each))
+    workload = f"{mutant.workload}, with {mutant.faults}" if mutant.faults else mutant.workload
+    numbers = f"{statistics.median(found):,.0f} | {found[-1]:,}" if found else " | "
+    return f"| {store}: {mutant.name} | {mutant.what} | {workload} | {len(found)} | {numbers} |"
+
+
+def _write_process_rows(names: list[str]) -> None:
+    from tests.mutants.redis import REDIS_MUTANTS
+    from tests.mutants.sqlite import SQLITE_MUTANTS
+
+    mutants: dict[str, Any] = {
+        f"{store}: {each.name}": each
+        for store, all_of_it in (("sqlite", SQLITE_MUTANTS), ("redis", REDIS_MUTANTS))
+        for each in all_of_it
+    }
+    for name, mutant in mutants.items():
+        if not names or mutant.name in names or name in names:
+            head, marker, rest = README.read_text(encoding="utf-8").partition("<!-- processes -->\n")
+            table, _, tail = rest.partition("\n\n")
+            rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
+            rows[name] = _process_row(name.partition(":")[0], mutant)
+            print(rows[name], flush=True)
+            lines = [_PROCESS_HEAD, _LINE, *(f"{rows[each]}\n" for each in mutants if each in rows)]
+            README.write_text(head + marker + "".join(lines) + "\n" + tail, encoding="utf-8")
+
+
 def _write_rows(mutants: list[Mutant]) -> None:
     head, marker, table = README.read_text(encoding="utf-8").partition("<!-- measured -->\n")
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[2:]}
@@ -160,6 +201,9 @@ def main() -> None:
     option, names = ("", sys.argv[1:])
     if names and names[0].startswith("--"):
         option, *names = names
+    if option == "--processes":
+        _write_process_rows(names)
+        return
     mutants = [each for each in MUTANTS if not names or each.name in names]
     if option == "--one":
         print(json.dumps(_schedules_until_found(*mutants)))

@@ -256,7 +256,7 @@ class Server:
         StoreError
             If it is too old, is a replica, or evicts keys when it is full.
         """
-        facts = _facts_of(self.call(b"INFO"))
+        facts = _facts_of(self.call(b"INFO", b"server", b"replication", b"memory"))
         version = facts.get("valkey_version") or facts.get("redis_version", "0")
         if tuple(map(int, version.split(".")[:2])) < _OLDEST:
             raise StoreError(f"{self.name} is of version {version}; a store needs 7.0 or later")

@@ -326,9 +326,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     def add_indexes(self, indexes: Sequence[str | Ordered]) -> None:
         """Add those indexes that there are not."""
         listed = self.indexes.load().indexes.listed if indexes else ()
-        for index in indexes:
-            if index not in listed:
-                self._alone("add_index", partial(self.indexes.add, index=index))
+        missing = [index for index in indexes if index not in listed]
+        if missing:
+            self._alone("add_index", partial(self.indexes.add, indexes=missing))
 
     def remove_index(self, index: str | Ordered) -> None:
         """Remove an index, for all processes; KeyError if there is none."""

@@ -1,5 +1,5 @@
 -- The indexes of a namespace, under the lease of who changes them. ARGV: 1 what to do, 2 token of the lease, then
---   clear: 3 set. Takes away what an earlier attempt may have left of an index.
+--   clear: sets. Takes away what an earlier attempt may have left of an index.
 --   items: 3 set, 4 field of the position, then key and position of entries.
 --   facts: 3 set, 4 name of the fact, then keys.
 --   list: 3 list as a text, 4 its metadata items, 5 its facts, then sets that are to go.
@@ -11,7 +11,7 @@ local held = call('GET', ns .. ':w')
 if not held or string.sub(held, 1, #a[2]) ~= a[2] then return 'LEASE' end
 local set = ns .. ':' .. a[3]
 if a[1] == 'clear' then
-  call('UNLINK', set)
+  for i = 3, #a do call('UNLINK', ns .. ':' .. a[i]) end
 elseif a[1] == 'items' then
   for i = 5, #a, 2 do
     call('HSET', ns .. ':e:' .. a[i], a[4], a[i + 1])

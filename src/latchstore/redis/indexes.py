@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from latchstore.engine.index_list import NO_INDEXES, Index, Indexes, fact_of, indexes_of, item_of
+from latchstore.engine.index_list import NO_INDEXES, Index, Indexes, indexes_of
 from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, name_of, stored_key
 from latchstore.redis.index_pages import EVERY_KEY, Known, pages
@@ -58,23 +58,31 @@ class ServerIndexes:
         self.known = known = Known(version or b"0", indexes_of((text or b"[]").decode()))
         return known
 
-    def add(self, token: bytes, index: Index) -> None:
-        """Add an index if there is none, under a lease.
+    def add(self, token: bytes, indexes: Iterable[Index]) -> None:
+        """Add those indexes that there are not, under a lease.
 
         Raises
         ------
         LeaseIsOverError
         """
         known = self.load()
-        indexes = known.indexes
-        if index in indexes.listed:
-            return
-        name, fact = item_of(index), fact_of(index)
-        if name is not None and name not in indexes.names:
-            self._fill_items(token, known, name)
-        elif fact in _FACTS and fact not in indexes.facts:
-            self._fill_facts(token, known, fact)
-        self._set_list(token, indexes.with_index(index), ())
+        listed, text = known.indexes, ""
+        for index in indexes:
+            if index not in listed.listed:
+                text = listed.with_index(index)
+                listed = indexes_of(text)
+        names = [name for name in listed.names if name not in known.indexes.names]
+        facts = [fact for fact in listed.facts if fact in _FACTS and fact not in known.indexes.facts]
+        sets = [b"i:m" + stored_key(name) for name in names] + [b"i:f" + fact.encode() for fact in facts]
+        if sets:
+            self._run(b"clear", token, *sets)
+        if sets and self._server.call(b"EXISTS", self._server.tag + b":keys"):
+            for name in names:
+                self._fill_items(token, known, name)
+            for fact in facts:
+                self._fill_facts(token, known, fact)
+        if text:
+            self._set_list(token, text, ())
 
     def remove(self, token: bytes, index: Index) -> None:
         """Remove an index, under a lease; KeyError if there is none.
@@ -96,7 +104,6 @@ class ServerIndexes:
 
     def _fill_items(self, token: bytes, known: Known, name: str) -> None:
         stored, server = stored_key(name), self._server
-        self._run(b"clear", token, b"i:m" + stored)
         for page in pages(_Unchanged(server), known, (EVERY_KEY,)):
             positions: list[bytes] = []
             for key, flat in page:
@@ -107,7 +114,6 @@ class ServerIndexes:
 
     def _fill_facts(self, token: bytes, known: Known, fact: str) -> None:
         set_name = b"i:f" + fact.encode()
-        self._run(b"clear", token, set_name)
         for page in pages(_Unchanged(self._server), known, (EVERY_KEY,), only_keys=True):
             self._run(b"facts", token, set_name, fact, *[key for key, _ in page])
 

@@ -8,8 +8,8 @@
 -- Answers: OK revision changes caches | SAME revision '' caches | AGAIN answer | LOCKED description | LEASE |
 -- MOVED | INDEXES | CACHES | KEY key | REVISION key expected actual | ITEMS key | CACHE ...
 --
--- An entry is a flat list, as HGETALL gives it and HSET takes it, of d data, t 'created modified revision', and of
--- fields: 'm' .. item and 'p' .. item, with their values. Times and revisions are text. What becomes of a key is
+-- An entry is a flat list, as HGETALL gives it and HSET takes it, of d data, t created, modified and revision, and of
+-- fields: 'm' .. item and 'p' .. item, with their values. What becomes of a key is
 -- {k = its hash, old = entry or false, new = entry or false, d, c, u, r = data, created, modified, revision of the
 -- new one, cause = why it is evicted}.
 local ns, a = KEYS[1], ARGV
@@ -54,7 +54,7 @@ local function touch(key)
       if name == 'd' then
         s.d = flat[i + 1]
       elseif name == 't' then
-        s.c, s.u, s.r = string.match(flat[i + 1], '^(%S+) (%S+) (%S+)$')
+        s.c, s.u, s.r = struct.unpack('>ddd', flat[i + 1])
       end
     end
   end
@@ -84,7 +84,7 @@ end
 
 -- Simulation ---------------------------------------------------------------------------------------------
 
-local revision, now = string.format('%.0f', last + 1), a[9]
+local revision, now = last + 1, tonumber(a[9])
 local p = 13
 
 -- Gives a key new data and times, and the fields of a list from one place to another. `modified` moves on even if
@@ -92,16 +92,16 @@ local p = 13
 local function revise(s, data, list, from, to)
   local modified = now
   if s.new then
-    local before = tonumber(s.u)
-    if tonumber(now) <= before then
+    local before = s.u
+    if now <= before then
       local _, exponent = math.frexp(before)
-      modified = string.format('%.17g', before + math.ldexp(1, exponent - 53))
+      modified = before + math.ldexp(1, exponent - 53)
     end
   else
     s.c = now
   end
   s.d, s.u, s.r = data, modified, revision
-  local times = s.c .. ' ' .. modified .. ' ' .. revision
+  local times = struct.pack('>ddd', s.c, modified, revision)
   if to - from < 4000 then
     s.new = {'d', data, 't', times, unpack(list, from, to)}
   else  -- Lua passes no more at once
@@ -166,8 +166,8 @@ local function edit()
     s.new, s.cause = false, a[p]
     p = p + 1
   elseif kind == 'R' then
-    local actual = s.new and s.r or '0'
-    if actual ~= a[p] then return {'REVISION', key, a[p], actual} end
+    local actual = s.new and s.r or 0
+    if actual ~= tonumber(a[p]) then return {'REVISION', key, a[p], string.format('%.0f', actual)} end
     p = p + 1
   elseif kind == 'I' then
     local from, to = fields_here()
@@ -176,10 +176,10 @@ local function edit()
       if items[a[i]] ~= a[i + 1] then return {'ITEMS', key} end
     end
   elseif kind == 'F' then
-    local data, created, modified = a[p], a[p + 1], a[p + 2]
+    local data, created, modified = a[p], tonumber(a[p + 1]), tonumber(a[p + 2])
     p = p + 3
     revise(s, data, a, fields_here())
-    s.c, s.u, s.new[4] = created, modified, created .. ' ' .. modified .. ' ' .. revision
+    s.c, s.u, s.new[4] = created, modified, struct.pack('>ddd', created, modified, revision)
   else
     error('unknown edit ' .. tostring(kind))
   end
@@ -228,50 +228,56 @@ local function set(hash, flat, n)
 end
 
 -- Writes an entry in the place of another one. If both have the same fields in the same order, as they have if they
--- are alike and few, those that have changed are enough.
+-- are alike and few, those that have changed are enough, and are returned.
 local function replace(hash, old, new)
   local count, changed, n = #new, {}, 0
-  if #old ~= count then
-    call('DEL', hash)
-    return set(hash, new, count)
-  end
-  for i = 1, count, 2 do
-    local name, value = new[i], new[i + 1]
-    if old[i] ~= name then
-      call('DEL', hash)
-      return set(hash, new, count)
+  if #old == count then
+    for i = 1, count, 2 do
+      local name, value = new[i], new[i + 1]
+      if old[i] ~= name then
+        n = 0
+        break
+      end
+      if old[i + 1] ~= value then
+        changed[n + 1], changed[n + 2] = name, value
+        n = n + 2
+      end
     end
-    if old[i + 1] ~= value then
-      changed[n + 1], changed[n + 2] = name, value
-      n = n + 2
+    if n > 0 then
+      set(hash, changed, n)
+      return changed
     end
   end
-  set(hash, changed, n)
+  call('DEL', hash)
+  set(hash, new, count)
 end
 
+-- For each change the key, the old entry, the new one, and why it is evicted; or `true`, if what stands for the new
+-- entry are only the fields in which it differs from the old one.
 local log, n = {}, 0
 for i = 1, #order do
   local key = order[i]
   local s = state[key]
-  local old, new = s.old, s.new
+  local old, new, cause = s.old, s.new, s.cause
   if old or new then
     if not new then
       call('DEL', s.k)
       call('ZREM', ns .. ':keys', key)
     elseif old then
-      replace(s.k, old, new)
+      local changed = replace(s.k, old, new)
+      if changed then new, cause = changed, true end
     else
       call('ZADD', ns .. ':keys', 0, key)
       set(s.k, new, #new)
     end
-    log[n + 1], log[n + 2], log[n + 3], log[n + 4] = key, old, new, s.cause
+    log[n + 1], log[n + 2], log[n + 3], log[n + 4] = key, old, new, cause
     n = n + 4
   end
 end
 if a[3] ~= '' then call('DEL', ns .. ':w') end
 if n == 0 then return {'SAME', last, '', extra or ''} end
 if a[6] ~= '0' then reindex() end
-local packed, id = cmsgpack.pack(log), a[1] .. ':' .. a[2]
-call('XADD', ns .. ':log', 'MAXLEN', '~', a[7], revision .. '-0', 'i', id, 'a', a[10], 'c', packed)
-call('HSET', ns .. ':about', 'revision', revision, 'id', id, 's:' .. a[1], a[2] .. ' ' .. revision .. ' ' .. now)
-return {'OK', revision, a[8] == '1' and packed or '', extra or ''}
+local packed, id, text = cmsgpack.pack(log), a[1] .. ':' .. a[2], string.format('%.0f', revision)
+call('XADD', ns .. ':log', 'MAXLEN', '~', a[7], text .. '-0', 'i', id, 'a', a[10], 'c', packed)
+call('HSET', ns .. ':about', 'revision', text, 'id', id, 's:' .. a[1], a[2] .. ' ' .. text .. ' ' .. a[9])
+return {'OK', text, a[8] == '1' and packed or '', extra or ''}

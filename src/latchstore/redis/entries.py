@@ -5,16 +5,20 @@ Thread safety: functions of their arguments.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 from latchstore.contract.values import ATOMIC_TYPES, Entry, NestedEntry, is_immutable
 from latchstore.redis.encoding import decode_item
 
-#: The fields of an entry's hash: its data, and when it was made and last modified, with its revision.
+#: The fields of an entry's hash: its data, and its times and revision.
 DATA, TIMES = b"d", b"t"
 #: What the field of a metadata item begins with; that of its position in an index begins with a p.
 _ITEM = b"m"
+
+#: Numbers of a script are floats, in which revisions up to 2 ** 53 are exact.
+_unpack_times = struct.Struct(">ddd").unpack
 
 
 def stored_key(key: str) -> bytes:
@@ -46,7 +50,6 @@ def entry_of(key: str, flat: Sequence[bytes]) -> Entry:
                 is_nested = True
     entry = NestedEntry(items) if is_nested else Entry(items)
     entry.content = data
-    created, modified, revision = times.split()
-    entry.created, entry.modified = float(created), float(modified)
+    entry.created, entry.modified, revision = _unpack_times(times)
     entry.revision = int(revision)
     return entry

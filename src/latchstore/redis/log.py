@@ -120,13 +120,25 @@ def packed_author(info: TransactionInfo | None) -> bytes:
 
 
 def raw_changes(packed: bytes) -> Iterator[tuple[Any, ...]]:
-    """Return the changes of a commit: key, fields before and after, cause."""
+    """Return the changes of a commit: key, fields before and after, cause; see `fields_after`."""
     found = iter(msgpack.unpackb(packed, raw=True, strict_map_key=False))
     return zip(found, found, found, found, strict=True)
 
 
+def fields_after(old: Sequence[bytes], new: Any, cause: Any) -> Any:
+    """Return the fields of an entry after a change: the log may have those alone that have changed."""
+    if cause is not True:
+        return new
+    fields = list(old)
+    place = {name: number for number, name in enumerate(old[::2])}
+    for name, value in zip(new[::2], new[1::2], strict=True):
+        fields[2 * place[name] + 1] = value
+    return fields
+
+
 def _change_of(raw: Sequence[Any]) -> Change:
-    stored, old, new, cause = raw
+    stored, old, after, cause = raw
+    new = fields_after(old, after, cause)
     key = name_of(stored)
     before = entry_of(key, old) if old else None
     if not new:

@@ -26,7 +26,7 @@ from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, name_of, stored_key
 from latchstore.redis.index_pages import IndexesChangedError, Known
 from latchstore.redis.indexes import ServerIndexes
-from latchstore.redis.log import raw_changes
+from latchstore.redis.log import fields_after, raw_changes
 from latchstore.redis.scripts import COUNT, PAGE, READ, Script
 
 T = TypeVar("T")
@@ -189,9 +189,9 @@ class RedisView(View):
             if status not in (b"OK", b"MORE"):
                 raise self._lost(status)
             for _, fields in log:
-                for key, old, new, _ in raw_changes(_changes_in(fields)):
+                for key, old, new, cause in raw_changes(_changes_in(fields)):
                     first.setdefault(key, old)
-                    last[key] = new
+                    last[key] = fields_after(old, new, cause)
             place = (revision, commit)
         self.validated: Place = place
         return {name_of(key): (_entry(key, old), _entry(key, last[key])) for key, old in first.items()}
@@ -206,10 +206,9 @@ class RedisView(View):
         self._undo = None
 
 
-def _changes_in(fields: Iterable[bytes]) -> bytes:
+def _changes_in(fields: Sequence[bytes]) -> bytes:
     """Return the changes in an entry of the stream."""
-    *_, packed = fields
-    return packed
+    return fields[5]
 
 
 def _revision_of(place: Place) -> int:

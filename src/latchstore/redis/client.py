@@ -52,6 +52,10 @@ _MOST_TIMES = 5
 _NOT_REPEATED = (redis.TimeoutError, redis.AuthenticationError)
 
 
+#: Connection errors of redis-py's that are replies: the server has done nothing.
+_REFUSALS = (redis.BusyLoadingError, redis.AuthenticationError)
+
+
 class Disconnected(Exception):  # noqa: N818 (no error of the caller's)
     """The reply of a command did not come.
 
@@ -59,7 +63,7 @@ class Disconnected(Exception):  # noqa: N818 (no error of the caller's)
     ----------
     error : Exception
     sent : bool
-        Whether the command may have reached the server; if not, there was no connection.
+        Whether the server may have done what the command says.
     """
 
     def __init__(self, error: Exception, sent: bool) -> None:
@@ -168,15 +172,17 @@ class Server:
         return connection
 
     def _once(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        sent = False
         try:
             connection.send_packed_command((hiredis.pack_command(command),))
+            sent = True  # all of it: the server does nothing with a part
             reply = connection.read_response(disconnect_on_error=True)
         except redis.ResponseError:
             self.give(connection)  # it is whole: the reply was read
             raise
         except (redis.ConnectionError, redis.TimeoutError) as error:
             connection.disconnect()
-            raise Disconnected(error, True) from error
+            raise Disconnected(error, sent and not isinstance(error, _REFUSALS)) from error
         self.give(connection)
         return reply
 

@@ -97,8 +97,15 @@ def send(
     ConnectionError
         If the server cannot be reached, so that nothing was sent.
     """
+    script = COMMIT_DELETING if deletes else COMMIT
     try:
-        answer: Sequence[Any] = server.once_script(COMMIT_DELETING if deletes else COMMIT, *arguments)
+        try:
+            answer: Sequence[Any] = server.once_script(script, *arguments)
+        except Disconnected as lost:
+            if lost.sent:
+                raise
+            server.drop_idle()  # the server may have closed them all
+            answer = server.once_script(script, *arguments)
         return answer
     except Disconnected as lost:
         if not lost.sent:

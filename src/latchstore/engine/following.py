@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from latchstore.contract.errors import LockTimeoutError
+from latchstore.contract.errors import LockTimeoutError, StoreError
 from latchstore.delivery.change_buffer import Published
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import Engine
@@ -59,9 +59,24 @@ class FollowingEngine(Engine):
 
     def _between_commits(self, function: Callable[[int], T]) -> T:
         publication = self.publication
-        result = function(publication.catch_up())
+        result = function(self._caught_up())
         publication.following = publication.following or self.publisher.feed.active
         return result
+
+    def _caught_up(self) -> int:
+        """Publish what is committed; return the revision up to which that is done.
+
+        A store is closed whether or not its log can be read.
+        """
+        try:
+            return self.publication.catch_up()
+        except LockTimeoutError:
+            raise
+        except (OSError, StoreError) as error:
+            if not self.is_closed:
+                raise
+            logger.warning("closed without the events of the last commits, which cannot be read: %s", error)
+            return self.publication.seen
 
     def past(self, since: int, revision: int) -> Iterable[Published]:
         return self.publication.past(since, revision)

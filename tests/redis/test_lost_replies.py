@@ -1,9 +1,10 @@
-"""Replies that are lost on their way: each commit is made once, and where nobody can tell, the error says so."""
+"""Replies that are lost on their way: each commit is made once; where nobody can tell, the error says so."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -88,6 +89,13 @@ def add_one_unlocked(store: RedisStore) -> None:
 
 
 Add = Callable[[RedisStore], None]
+
+
+def add_all(store: RedisStore, add: Add, count: int) -> None:
+    for _ in range(count):
+        add(store)
+
+
 ADDS = pytest.mark.parametrize("add", [add_one, add_one_in_a_block, add_one_unlocked])
 
 
@@ -114,7 +122,7 @@ class TestOnce:
         with RedisStore(proxy.url, EventManager(), namespace=namespace, lock_timeout=TIMEOUT) as far:
             chance = share(0.3, seed=26)
             proxy.judge = lambda request: chance(request) if is_of(request, COMMIT, RESOLVE) else Reply.PASSED
-            run_threads([lambda: [add(far) for _ in range(each)]] * threads)
+            run_threads([partial(add_all, far, add, each)] * threads)
             proxy.judge = losing(0)
         assert proxy.lost > threads
         assert near.to_bytes("n") == b"%d" % (threads * each)
@@ -134,8 +142,8 @@ class TestOnce:
         proxy.judge = losing(1, READ)
         assert [value.data.read() for value in far.multiget(["n"])] == [b"0"]
         assert proxy.lost == 1
-        lost = [None]
-        proxy.judge = lambda request: Reply.LOST if lost and not lost.clear() else Reply.PASSED
+        lost = [Reply.LOST]
+        proxy.judge = lambda request: lost.pop() if lost else Reply.PASSED
         assert far.to_bytes("n") == b"0"
         assert proxy.lost == 2
 
@@ -150,7 +158,7 @@ class TestOnce:
 class TestUnknown:
     def test_a_commit_of_which_nobody_can_tell(self, near: RedisStore, far: RedisStore, proxy: Proxy) -> None:
         proxy.judge = losing(10**6, COMMIT, RESOLVE)
-        with pytest.raises(OutcomeUnknownError, match="from_bytes: .* it may have been") as caught:
+        with pytest.raises(OutcomeUnknownError, match=r"from_bytes: .* it may have been") as caught:
             add_one(far)
         assert not caught.value.had_no_effect
         assert near.to_bytes("n") == b"1"

@@ -123,9 +123,13 @@ def _run(reference: Callable[[], Followed | None], bell: Bell, pause: Pause) -> 
             if pause.sleep(bell) or not _looks_again(reference):
                 return
             failed = False
-        except Exception:
+        except Exception as error:
             if not failed:
-                logger.exception("commits of other processes cannot be read; trying again")
+                # What the system cannot do now says all; anything else is a mistake of ours.
+                details = None if isinstance(error, OSError) else error
+                logger.error(
+                    "commits of other processes cannot be read; trying again: %r", error, exc_info=details
+                )
             failed = True
             if bell.sleep(LOOK_AGAIN):
                 return

@@ -253,6 +253,10 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 pauses.sleep()
             elif answer[0] != b"MOVED":
                 return self._made(answer, transaction)
+            elif transaction is not None and transaction in self._views:
+                # A check looks no further if the last commit has the number of the view's: which another one
+                # has as well if the server has lost that.
+                self._views[transaction].changed()
 
     def _checked(self, check: Callable[[], None], transaction: Claim | None) -> Place:
         """Make a check; return the commit after which it was made, and before the next one."""

@@ -10,7 +10,10 @@ local about = call('HMGET', ns .. ':about', 'revision', 'id')
 local last, last_id = about[1] or '0', about[2] or ''
 local common = -1
 for i = 3, #a, 2 do
-  if tonumber(a[i]) <= tonumber(last) then
+  if a[i] == '0' then
+    common = 0
+    break
+  elseif tonumber(a[i]) <= tonumber(last) then
     local found = call('XRANGE', ns .. ':log', a[i] .. '-0', a[i] .. '-0')[1]
     if found and found[2][2] == a[i + 1] then
       common = tonumber(a[i])

@@ -249,10 +249,12 @@ class ServerLog:
         commits: list[Logged] = []
         reached = after
         for commit in self._commits(after, until):
-            # Not read at one instant: what is deleted from the log meanwhile is missed here. An entry that
-            # stands for lost commits tells that the first one, which the caller has seen, may be one of them.
-            if commit.before > reached or (reached == after and commit.before < after):
+            # Not read at one instant: what is deleted from the log meanwhile is missed here.
+            if commit.before > reached:
                 return commits, commit.revision
+            # It stands for commits that the server has lost, the one after which the caller reads among them.
+            if commit.before < after:
+                return commits, commit.revision + 1
             commits.append(commit)
             reached = commit.revision
         return commits, after + 1 if reached == until else None

@@ -56,10 +56,10 @@ class LogPause:
             return True
         try:
             self._wait(bell)
-        except Exception:
+        except Exception as error:
             self._open = None
             if not bell.is_rung():
-                raise
+                raise self._server.failure_of(error) from error
         return bell.is_rung()
 
     def _wait(self, bell: Bell) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from latchstore.contract.errors import StoreError
+from latchstore.contract.errors import StoreError, TransactionConflictError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.interface import View
@@ -187,7 +187,7 @@ class RedisView(View):
         while status == b"MORE":
             status, revision, commit, log, *_ = self._server.run(READ, *place)
             if status not in (b"OK", b"MORE"):
-                raise self._lost(status)
+                raise TransactionConflictError(str(self._lost(status)))
             for _, fields in log:
                 for key, old, new, cause in raw_changes(_changes_in(fields)):
                     first.setdefault(key, old)

@@ -225,7 +225,7 @@ class TestNever:
         session.number += 1
         sent = Sent(session)
         edits = arguments_of([("n", SetData(b"late"))], ())
-        arguments = (*arguments_before_edits(sent, b"", NO_PLACE, 100, b""), *edits)
+        arguments = (*arguments_before_edits(sent, b"", NO_PLACE, b"0", 100, b""), *edits)
         assert outcome(client, sent, 0, "late") == 0
         answer = send(client, sent, False, arguments, 0, "late")
         assert answer[0] not in (b"OK", b"SAME")

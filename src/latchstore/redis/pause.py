@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import redis
+
 from latchstore.delivery.waiting import LOOK_AGAIN, Bell
 from latchstore.redis.client import Server
 
@@ -56,10 +58,12 @@ class LogPause:
             return True
         try:
             self._wait(bell)
-        except Exception as error:
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            self._open = None  # the look tells whether the server is away
+        except Exception:
             self._open = None
-            if not bell.is_rung():
-                raise self._server.failure_of(error) from error
+            if not bell.is_rung():  # else it is what a connection raises that was shut down meanwhile
+                raise
         return bell.is_rung()
 
     def _wait(self, bell: Bell) -> None:

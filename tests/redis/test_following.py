@@ -1,0 +1,179 @@
+"""What others commit: who reads it, how much of it, and when that ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from latchstore import (
+    EventManager,
+    EventsLost,
+    RedisStore,
+    StoreModificationEvent,
+    StoreTransactionEndEvent,
+)
+from latchstore.redis import log
+from latchstore.redis.scripts import FOLLOW
+from tests.contract.listeners import listen
+from tests.contract.stores import TIMEOUT
+from tests.fork.children import in_child, needs_fork
+from tests.redis.proxy import Proxy, Reply
+from tests.redis.servers import Server
+
+
+@pytest.fixture
+def store(redis_server: Server, namespace: str) -> Iterator[RedisStore]:
+    with RedisStore(redis_server.url, EventManager(), namespace=namespace, history=10) as store:
+        yield store
+
+
+@pytest.fixture
+def beside(redis_server: Server, namespace: str) -> Iterator[RedisStore]:
+    """A second store, as of another process."""
+    with RedisStore(redis_server.url, EventManager(), namespace=namespace, history=10) as store:
+        yield store
+
+
+def followers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "latchstore-follower"]
+
+
+class TestTheThread:
+    def test_it_ends_when_the_store_is_closed(self, store: RedisStore, beside: RedisStore) -> None:
+        watch = store.watch()
+        (thread,) = followers()
+        beside.from_bytes("a", b"")
+        assert isinstance(watch.get(TIMEOUT), StoreModificationEvent)
+        store.close()
+        assert not thread.is_alive()
+
+    def test_it_ends_when_nobody_has_the_store_any_more(self, redis_server: Server, namespace: str) -> None:
+        store: RedisStore | None = RedisStore(redis_server.url, EventManager(), namespace=namespace)
+        assert store is not None
+        watch = store.watch()
+        (thread,) = followers()
+        gone = weakref.ref(store)
+        del store, watch
+        gc.collect()
+        assert gone() is None
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+    def test_it_goes_on_with_another_connection(
+        self, redis_server: Server, namespace: str, beside: RedisStore
+    ) -> None:
+        with (
+            Proxy(redis_server.socket) as proxy,
+            RedisStore(proxy.url, EventManager(), namespace=namespace) as store,
+        ):
+            watch = store.watch()
+            for number in range(5):
+                lost = [Reply.LOST] * 3
+                proxy.judge = lambda request, lost=lost: lost.pop() if lost else Reply.PASSED  # type: ignore[misc]
+                beside.from_bytes(f"k{number}", b"")
+                event = watch.get(TIMEOUT)
+                assert isinstance(event, StoreModificationEvent)
+                assert event.key == f"k{number}"
+
+
+class TestWhatIsRead:
+    def test_nothing_while_nobody_listens(
+        self, redis_server: Server, namespace: str, beside: RedisStore
+    ) -> None:
+        asked = []
+
+        def judge(request: bytes) -> Reply:
+            if FOLLOW.digest in request or b"XREAD" in request or b"XRANGE" in request:
+                asked.append(request)
+            return Reply.PASSED
+
+        with (
+            Proxy(redis_server.socket, judge) as proxy,
+            RedisStore(proxy.url, EventManager(), namespace=namespace) as store,
+        ):
+            store.from_bytes("a", b"")
+            beside.from_bytes("b", b"")
+            store.flush()
+            assert not asked
+            heard = listen(store, StoreModificationEvent)
+            beside.from_bytes("c", b"")
+            store.flush()
+            assert asked
+            assert [(event.revision, event.key) for event in heard] == [(3, "c")]
+
+    def test_what_nobody_reads_is_not_decoded(
+        self, store: RedisStore, beside: RedisStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded = []
+        unpack = log.raw_changes
+        monkeypatch.setattr(log, "raw_changes", lambda packed: decoded.append(packed) or unpack(packed))
+        ends = listen(store, StoreTransactionEndEvent)
+        beside.from_bytes("a", b"")
+        with store.transaction():
+            store.from_bytes("b", b"")
+        store.flush()
+        assert [end.state for end in ends] == ["done"]
+        assert not decoded
+        with store.watch() as watch:
+            beside.from_bytes("c", b"")
+            assert isinstance(watch.get(TIMEOUT), StoreModificationEvent)
+        assert len(decoded) == 1
+
+    def test_a_process_that_was_stopped_for_too_long(self, redis_server: Server, namespace: str) -> None:
+        """Its listeners were busy: what the log has no more is a gap to watches, nothing to listeners."""
+        going_on = threading.Event()
+        heard: list[int | None] = []
+
+        def listener(event: StoreModificationEvent) -> None:
+            heard.append(event.revision)
+            assert going_on.wait(TIMEOUT)
+
+        with (
+            RedisStore(
+                redis_server.url, EventManager(), namespace=namespace, history=10, max_pending_events=1
+            ) as store,
+            RedisStore(redis_server.url, EventManager(), namespace=namespace, history=10) as beside,
+        ):
+            store.event_manager.connect(StoreModificationEvent, listener)
+            watch = store.watch()
+            commits = 1_000
+            for number in range(commits):
+                beside.from_bytes(f"k{number}", b"x" * 100)
+            going_on.set()
+            store.flush()
+            seen: list[int] = []
+            gaps = 0
+            while not seen or seen[-1] < commits:
+                event = watch.get(TIMEOUT)
+                if isinstance(event, EventsLost):
+                    assert event.first_revision == len(seen) + 1
+                    seen = list(range(1, event.last_revision + 1))
+                    gaps += 1
+                else:
+                    assert event.revision == len(seen) + 1
+                    seen.append(event.revision)
+            assert gaps
+            assert heard == sorted(set(heard))
+            assert len(heard) < commits
+            assert heard[-1] == commits
+
+
+@needs_fork
+def test_transactions_of_other_processes_are_named(store: RedisStore, namespace: str) -> None:
+    heard = listen(store, StoreModificationEvent)
+
+    def child() -> None:
+        with store.transaction("in the child"):
+            store.from_bytes("a", str(os.getpid()).encode())
+
+    assert in_child(child) == ""
+    store.flush()
+    (event,) = heard
+    assert event.transaction is not None
+    assert event.transaction.notes == "in the child"
+    assert event.transaction.thread == f"MainThread of process {store.to_bytes('a').decode()}"

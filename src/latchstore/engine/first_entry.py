@@ -10,8 +10,8 @@ of a commit, with builtin code alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
@@ -26,6 +26,41 @@ class NothingFoundError(Exception):
 
 class InTheWayError(Exception):
     """There is an entry where none is to be, or this thread is in a transaction; nothing was committed."""
+
+
+class IndexIsMissingError(Exception):
+    """Whoever shares the entries has removed the index by which they are found; nothing was committed."""
+
+
+class Leasing(NamedTuple):
+    """A lease of the first entry in a range, for an engine that finds and edits it by itself.
+
+    The text of the entry becomes `due`, the end of the lease in microseconds with 20 digits, ``/leased/``,
+    and what the text has after its last slash; the counter is raised by one.
+
+    Attributes
+    ----------
+    item : str
+        The metadata item that has the text.
+    counter : str
+        The metadata item that is raised; it counts from 0 where it is missing.
+    ready : str
+        What the texts of the range begin with.
+    due : str
+        What other texts begin with, which go on with a time in 20 digits: nothing is committed, and
+        InTheWayError raised, if one of them has come.
+    seconds : float
+        How long the lease lasts.
+    now : float or None
+        Seconds since the epoch; None for the clock of the engine.
+    """
+
+    item: str
+    counter: str
+    ready: str
+    due: str
+    seconds: float
+    now: float | None
 
 
 class FirstEntry(Collection[tuple[str, Edit]]):
@@ -87,6 +122,47 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         first = self._values.first
         self._choose(first(unless[0]), first(prefix), unless[1])
 
+    # -- by an engine that finds the entry ------------------------------------------------------------
+
+    @property
+    def leasing(self) -> Leasing:
+        """What is to be done to the entry."""
+        raise NotImplementedError
+
+    def made(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        """Take note of what the engine has committed."""
+        raise NotImplementedError
+
+    def commit_there(self, purpose: str) -> None:
+        """Edit the first entry in a range, which the engine finds.
+
+        Raises
+        ------
+        NothingFoundError, InTheWayError
+        """
+        store, values = self._store, self._values
+        engine, dispatcher = store._engine, store._dispatcher
+        if engine.routes and engine.routes.current() is not None:
+            raise InTheWayError
+        if store._closed or dispatcher.crowded:
+            store._check_door(purpose)
+        while True:
+            try:
+                queued = engine.commit(self, purpose)
+                break
+            except IndexIsMissingError:
+                values.add_index()
+        if queued:
+            dispatcher.start_if_needed()
+
+    def look(self) -> None:
+        """Raise what a commit would, if there is nothing for it now: before it waits for others."""
+        _, _, ready, due, _, now = self.leasing
+        in_the_way, first = self._values.look((due, ready))
+        if now is None:
+            now = self._store._engine.clock()
+        self._choose(in_the_way, first, f"{due}{int(now * 1_000_000):020d}0")
+
     def _choose(self, in_the_way: Item | None, first: Item | None, until: str) -> None:
         if in_the_way is not None and in_the_way[0] < until:
             raise InTheWayError
@@ -120,3 +196,13 @@ def commit_edit(store: TransactionalStore, key: str, edit: Edit, purpose: str) -
 def entry_of(store: TransactionalStore, key: str) -> Any:
     """Return the entry of a key, as this thread sees it; KeyError if there is none."""
     return store._entry(key)
+
+
+def clock_of(store: TransactionalStore) -> Callable[[], float]:
+    """Return the clock of a store's entries; see `Engine.clock`."""
+    return store._engine.clock
+
+
+def clock_offset_of(store: TransactionalStore) -> Callable[[], float]:
+    """Return what returns how far that clock is ahead of this machine's; see `Engine.clock_offset`."""
+    return store._engine.clock_offset

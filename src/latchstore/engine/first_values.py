@@ -25,7 +25,19 @@ Item = tuple[str, str]
 
 
 class FirstValues(ABC):
-    """Finds the first of those values of a metadata item that begin with some prefix."""
+    """Finds the first of those values of a metadata item that begin with some prefix.
+
+    Attributes
+    ----------
+    is_found_by_commit : bool
+        Whether the engine takes a `FirstEntry` as it is, and finds its entry at the instant of the commit.
+    """
+
+    is_found_by_commit: bool = False
+
+    def add_index(self) -> object:
+        """Add the index that a commit of a `FirstEntry` has found missing."""
+        raise NotImplementedError
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ Thread safety: all methods may be called by any thread. None runs user code.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -147,6 +148,14 @@ class Engine(ABC):
     @abstractmethod
     def view(self) -> View:
         """Return what the last commit has left, which no later commit changes."""
+
+    def clock(self) -> float:
+        """Return seconds since the epoch, by the one clock that all go by who share the entries."""
+        return time.time()  # looked up at each call, as tests replace it
+
+    def clock_offset(self) -> float:
+        """Return by how many seconds that clock is ahead of ``time.time()``, roughly and without a wait."""
+        return 0.0
 
     def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
         """Return what finds the first values of a metadata item that begin with some prefixes.

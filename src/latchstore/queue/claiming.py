@@ -32,6 +32,7 @@ from latchstore.delivery.waiting import clock
 from latchstore.engine.first_entry import (
     FirstEntry,
     InTheWayError,
+    Leasing,
     NothingFoundError,
     entry_of,
     first_values,
@@ -95,18 +96,20 @@ class _Claim(FirstEntry, Generic[V]):
         The metadata items that the job gets.
     """
 
-    __slots__ = ("_place_begins", "_settings", "_until", "entry", "items", "key")
+    __slots__ = ("_now", "_place_begins", "_seconds", "_settings", "_until", "entry", "items", "key")
 
     entry: Entry
     items: dict[str, Any]
     key: str | None
 
-    def __init__(self, settings: Settings[V], values: FirstValues, now: float, lease: float) -> None:
+    def __init__(self, settings: Settings[V], values: FirstValues, now: float | None, lease: float) -> None:
         # hot path: without the constructor above.
         self._store, self._values, self.key = settings.store, values, None
         self._settings = settings
-        self._until = until = now + lease
-        self._place_begins = places.leased(settings.name, until, "")
+        self._seconds, self._now = lease, now
+        if now is not None:
+            self._until = until = now + lease
+            self._place_begins = places.leased(settings.name, until, "")
 
     def lease(self, entry: Entry) -> Entry:
         """Take note of the job as it is; return the metadata items that it gets."""
@@ -124,6 +127,18 @@ class _Claim(FirstEntry, Generic[V]):
         new = merged_metadata(current, self.lease(current))
         self.key = key
         return new.revise(key, current, revision, now)
+
+    @property
+    def leasing(self) -> Leasing:
+        ready, due = places.ready(self._settings.name, ""), places.due(self._settings.name)
+        return Leasing(places.PLACE, places.ATTEMPTS, ready, due, self._seconds, self._now)
+
+    def made(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        assert old is not None and new is not None  # noqa: PT018
+        self.entry = old
+        self.items = {name: new[name] for name in (places.PLACE, places.ATTEMPTS)}
+        self._until = places.parsed(new[places.PLACE]).time / 1_000_000
+        self.key = key
 
     def job(self) -> Job[V]:
         """Return the job that was claimed."""
@@ -161,6 +176,7 @@ class Claims(Generic[V]):
         self._ready_begins = f"{name}/ready/"
         both = (self._due_begins, self._ready_begins)
         self._values = first_values(settings.store, name, places.PLACE, both)
+        self._is_found_there = self._values.is_found_by_commit
         # Those that are due and those that are ready stand side by side; "0" follows "/".
         self._unfinished = {places.PLACE: Between(f"{name}/due/", f"{name}/ready0")}
         self._interest = _Interest(name)
@@ -173,13 +189,17 @@ class Claims(Generic[V]):
 
     def attempt(self, lease: float) -> Job[V] | None:
         """Claim the first job that is ready; None if there is none."""
-        settings, due_begins = self._settings, self._due_begins
+        settings, due_begins, is_found_there = self._settings, self._due_begins, self._is_found_there
         for _ in range(_TRIES):
-            now = settings.clock()
+            now = None if is_found_there and settings.goes_by_store else settings.clock()
             claim = _Claim(settings, self._values, now, lease)
             try:
-                # All that are due now come before it: "0" follows "/".
-                claim.commit(self._ready_begins, (due_begins, f"{places.time_of(due_begins, now)}0"), "claim")
+                if now is None or is_found_there:
+                    claim.commit_there("claim")
+                else:
+                    # All that are due now come before it: "0" follows "/".
+                    until_now = f"{places.time_of(due_begins, now)}0"
+                    claim.commit(self._ready_begins, (due_begins, until_now), "claim")
                 return claim.job()
             except NothingFoundError:
                 return None

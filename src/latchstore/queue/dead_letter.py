@@ -13,7 +13,7 @@ from latchstore.contract.codec import V, decoded
 from latchstore.contract.errors import RevisionMismatchError
 from latchstore.contract.values import Value
 from latchstore.queue import places
-from latchstore.queue.settings import Settings, next_number
+from latchstore.queue.settings import Settings
 
 
 class DeadLetter(Generic[V]):
@@ -64,7 +64,7 @@ class DeadLetter(Generic[V]):
 
         def requeue(revision: int, items: dict[str, Any]) -> None:
             # A new number: no worker of an earlier attempt can take the job to be its own.
-            rank = places.rank_of(self.priority, next_number())
+            rank = places.rank_of(self.priority, self._settings.next_number())
             new = {**places.own_items(items), places.PLACE: places.ready(settings.name, rank)}
             store.set_metadata(key, new, if_revision=revision)
 

@@ -112,6 +112,11 @@ def ready(queue: str, rank: str) -> str:
     return f"{queue}/ready/{rank}"
 
 
+def due(queue: str) -> str:
+    """Return what the places begin with of jobs that become ready at a time."""
+    return f"{queue}/due/"
+
+
 def delayed(queue: str, until: float, rank: str) -> str:
     """Return the place of a job that is not to be claimed before a time."""
     return f"{queue}/due/{microseconds(until):020d}/delayed/{rank}"

@@ -45,9 +45,9 @@ class _Numbers:
         # Held while one number is allotted; no other lock is taken meanwhile.
         self._latch = Latch()
 
-    def next(self) -> int:
+    def next(self, offset: float) -> int:
         """Return a number that is larger than all that this process has allotted."""
-        return self._latch.during(self._next, time.time_ns())
+        return self._latch.during(self._next, time.time_ns() + int(offset * _NANOSECONDS))
 
     def _next(self, now: int) -> int:
         self._last = number = max(now, self._last + 1)
@@ -63,11 +63,6 @@ _numbers = _Numbers()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_numbers.renew)
-
-
-def next_number() -> int:
-    """Return the number of a new job."""
-    return _numbers.next()
 
 
 def key_for(number: int) -> str:
@@ -105,6 +100,10 @@ class Settings(Generic[V]):
         Called with the number of attempts, returns seconds.
     clock : callable
         Returns seconds since the epoch.
+    offset : callable
+        Returns by how many seconds the clock of the store is ahead of this machine's.
+    goes_by_store : bool
+        Whether the clock is that of the store, which the store's commits may look at by themselves.
     """
 
     store: TransactionalStore
@@ -113,6 +112,12 @@ class Settings(Generic[V]):
     max_attempts: int
     backoff: Callable[[int], float]
     clock: Callable[[], float]
+    offset: Callable[[], float]
+    goes_by_store: bool
+
+    def next_number(self) -> int:
+        """Return the number of a new job."""
+        return _numbers.next(self.offset())
 
     def key_of(self, key: str) -> str:
         """Return the store's key of a job."""
@@ -125,11 +130,6 @@ class Settings(Generic[V]):
     def pause_after(self, attempts: int) -> float:
         """Return the seconds before a job is tried again."""
         return checked_delay(self.backoff(attempts), "what backoff returns")
-
-
-def system_time() -> float:
-    """Return the time; looked up at each call, as tests replace it."""
-    return time.time()
 
 
 def checked_lease(lease: Seconds) -> float:

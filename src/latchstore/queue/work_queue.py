@@ -35,6 +35,7 @@ from latchstore.contract.errors import (
 )
 from latchstore.contract.ranges import Prefix
 from latchstore.delivery.waiting import clock as waiting_clock
+from latchstore.engine.first_entry import clock_of, clock_offset_of
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.queue import places
 from latchstore.queue.claiming import Claims
@@ -47,9 +48,7 @@ from latchstore.queue.settings import (
     checked_lease,
     exponential_backoff,
     key_for,
-    next_number,
     seconds_since,
-    system_time,
 )
 
 if TYPE_CHECKING:
@@ -78,9 +77,10 @@ class WorkQueue(Generic[V]):
 
     Parameters
     ----------
-    store : DictMemoryStore or SqliteStore
+    store : DictMemoryStore, SqliteStore or RedisStore
         Where the jobs are. It gets an index by which the first job is found, so a queue is not made inside a
-        transaction. Queues of one name on a `SqliteStore` are one queue of all processes.
+        transaction. Queues of one name on a `SqliteStore` are one queue of all processes, and on a
+        `RedisStore` of all machines.
     name : str
         Of the queue; without a slash. The key of a job in the store is the name, a slash, and the job's key.
     codec : str or Codec
@@ -92,12 +92,13 @@ class WorkQueue(Generic[V]):
         Called with the number of attempts, returns the seconds before the next one. By default about 1, 2, 4
         and so on, 600 at the most, of which a random part is taken away.
     clock : callable, optional
-        Returns seconds since the epoch, by which delays and leases are reckoned; ``time.time``, looked up at
-        each call, if it is not given. Timeouts do not depend on it.
+        Returns seconds since the epoch, by which delays and leases are reckoned. If it is not given, that is
+        ``time.time``, looked up at each call, and with a `RedisStore` the clock of the server: one for all
+        machines, whatever their own ones show. Timeouts do not depend on it.
 
     Attributes
     ----------
-    store : DictMemoryStore or SqliteStore
+    store : DictMemoryStore, SqliteStore or RedisStore
     name : str
 
     Notes
@@ -130,17 +131,29 @@ class WorkQueue(Generic[V]):
         codec: str | Codec[V] = "json",
         max_attempts: int = 5,
         backoff: Callable[[int], float] = exponential_backoff,
-        clock: Callable[[], float] = system_time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if not isinstance(store, TransactionalStore):
-            raise TypeError(f"store must be a DictMemoryStore or a SqliteStore, got {describe(store)}")
+            raise TypeError(
+                f"store must be a DictMemoryStore, a SqliteStore or a RedisStore, got {describe(store)}"
+            )
         name = checked_key(name, "name")
         if not name or "/" in name:
             raise ValueError(f"name must not be empty and have no slash, got {name!r}")
         check_callable(backoff, "backoff")
-        check_callable(clock, "clock")
+        if clock is not None:
+            check_callable(clock, "clock")
         attempts = checked_count(max_attempts, "max_attempts", 1)
-        self._settings = Settings(store, name, checked_codec(codec), attempts, backoff, clock)
+        self._settings = Settings(
+            store,
+            name,
+            checked_codec(codec),
+            attempts,
+            backoff,
+            clock_of(store) if clock is None else clock,
+            clock_offset_of(store),
+            clock is None,
+        )
         self._claims = Claims(self._settings)
         self._closed = False
         self._is_immediate = False
@@ -199,7 +212,7 @@ class WorkQueue(Generic[V]):
             raise ValueError(
                 f"if_exists must be one of {', '.join(map(repr, _WHEN_THERE))}, got {if_exists!r}"
             )
-        rank = places.rank_of(_checked_priority(priority), number := next_number())
+        rank = places.rank_of(_checked_priority(priority), number := settings.next_number())
         pause = checked_delay(delay, "delay")
         items = places.checked_items(metadata)
         key = key_for(number) if key is None else _checked_job_key(key)

@@ -6,7 +6,7 @@
 -- 11 what the caches of the client want, 12 how many edits, then the edits, see `edit`.
 --
 -- Answers: OK revision changes caches | SAME revision '' caches | AGAIN answer | LOCKED description | LEASE |
--- MOVED | INDEXES | CACHES | KEY key | REVISION key expected actual | ITEMS key | CACHE ...
+-- MOVED | INDEXES | CACHES | DUE | NONE | UNINDEXED | KEY key | REVISION key expected actual | ITEMS key | CACHE ...
 --
 -- An entry is a flat list, as HGETALL gives it and HSET takes it, of d data, t created, modified and revision, and of
 -- fields: 'm' .. item and 'p' .. item, with their values. What becomes of a key is
@@ -143,8 +143,15 @@ end
 --   U key n fields: some items       X key cause: deletes it       R key revision: if it has that
 --   I key n fields: if it has those  V key cause: deletes it if it is there
 --   F key data created modified n fields: an entry whose times are known
+--   C '' and nine more: see claim.lua
 local function edit()
   local kind, key = a[p], a[p + 1]
+  if kind == 'C' then
+    local refused, s, fields = claim(ns, a, p + 2, touch, fields_of)
+    if refused then return refused end
+    p = p + 11
+    return revise(s, s.d, fields, 1, #fields)
+  end
   local s = touch(key)
   p = p + 2
   if kind == 'E' then
@@ -280,4 +287,4 @@ if a[6] ~= '0' then reindex() end
 local packed, id, text = cmsgpack.pack(log), a[1] .. ':' .. a[2], string.format('%.0f', revision)
 call('XADD', ns .. ':log', 'MAXLEN', '~', a[7], text .. '-0', 'i', id, 'a', a[10], 'c', packed)
 call('HSET', ns .. ':about', 'revision', text, 'id', id, 's:' .. a[1], a[2] .. ' ' .. text .. ' ' .. a[9])
-return {'OK', text, a[8] == '1' and packed or '', extra or ''}
+return {'OK', text, (a[8] == '1' or a[13] == 'C') and packed or '', extra or ''}

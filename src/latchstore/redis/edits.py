@@ -20,8 +20,10 @@ from latchstore.engine.edits import (
     SetData,
     SetMetadata,
 )
+from latchstore.engine.first_entry import FirstEntry
 from latchstore.redis.encoding import encode_item
 from latchstore.redis.entries import stored_key
+from latchstore.redis.first_values import span_of_prefix
 from latchstore.redis.positions import stored_position
 
 #: The names of items that have an index.
@@ -36,6 +38,8 @@ def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]
     TypeError, ValueError
         If a metadata item cannot be stored; names key and item.
     """
+    if isinstance(edits, FirstEntry):
+        return first_entry_arguments(edits)
     arguments: list[Any] = [0]
     count = 0
     for key, edit in edits:
@@ -46,7 +50,7 @@ def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]
 
 def deletes_only(edits: Collection[tuple[str, Edit]]) -> bool:
     """Tell whether edits only delete, so that they are made even if the server has no memory left."""
-    return all(_deletes(edit) for _, edit in edits)
+    return not isinstance(edits, FirstEntry) and all(_deletes(edit) for _, edit in edits)
 
 
 def _deletes(edit: Edit) -> bool:
@@ -113,6 +117,15 @@ def _resolved(key: str, stored: bytes, edit: Resolved, names: Names) -> tuple[An
         return b"V", stored, edit.cause or b""
     fields = _item_fields(key, entry, names)
     return b"F", stored, entry.data, repr(entry.created), repr(entry.modified), len(fields) // 2, *fields
+
+
+def first_entry_arguments(edit: FirstEntry) -> list[Any]:
+    """Return what the commit script takes of an edit whose entry it finds itself."""
+    item, counter, ready, due, seconds, now = edit.leasing
+    return [
+        1, b"C", b"", stored_key(item), stored_key(counter), stored_key(due), *span_of_prefix(due),
+        *span_of_prefix(ready), int(seconds * 1_000_000), b"" if now is None else int(now * 1_000_000),
+    ]  # fmt: skip
 
 
 _ADDED: dict[type, Any] = {

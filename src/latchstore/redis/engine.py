@@ -30,9 +30,17 @@ from latchstore.contract.errors import (
     RevisionMismatchError,
     TransactionConflictError,
 )
-from latchstore.contract.ordering import Ordered
+from latchstore.contract.ordering import Item, Ordered
+from latchstore.contract.values import Change
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit, OtherItemsError
+from latchstore.engine.first_entry import (
+    FirstEntry,
+    IndexIsMissingError,
+    InTheWayError,
+    NothingFoundError,
+)
+from latchstore.engine.first_values import FirstValues
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import View
 from latchstore.engine.owned import Block, Hold, OwnedEngine
@@ -43,12 +51,14 @@ from latchstore.redis.client import Server
 from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, send
 from latchstore.redis.edits import arguments_of, deletes_only
 from latchstore.redis.entries import name_of
+from latchstore.redis.first_values import IndexedValues
 from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
 from latchstore.redis.lease import Lease, Pauses, Renewal, described
-from latchstore.redis.log import ServerLog, packed_author
+from latchstore.redis.log import Changes, ServerLog, packed_author
 from latchstore.redis.pause import LogPause
 from latchstore.redis.publication import ServerPublication
 from latchstore.redis.reading import ReadingEngine
+from latchstore.redis.server_clock import ServerClock
 from latchstore.redis.sessions import Sessions
 from latchstore.redis.view import NO_PLACE, Place, RedisView
 
@@ -96,6 +106,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._views: dict[Claim, RedisView] = {}
         self.routes: Routes = Routes()
         self.indexes: ServerIndexes = ServerIndexes(server)
+        self.server_clock: ServerClock = ServerClock(server)
         self.sessions: Sessions = Sessions()
         self.publication = publication = ServerPublication(ServerLog(server), publisher)
         self._pause = LogPause(server, lambda: publication.seen, lambda: publisher.dispatcher.crowded)
@@ -183,6 +194,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             answer = self._send(edits, purpose, None)
             if answer[0] != b"LOCKED":
                 return self._made(answer, None)
+        if isinstance(edits, FirstEntry):
+            edits.look()
         return self._commit_waiting(edits, purpose, claim, check, timeout)
 
     def _commit_exclusive(self, edits: Collection[tuple[str, Edit]], claim: Claim) -> bool:
@@ -309,7 +322,23 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 break
         self.sessions.give(session)  # not in a `finally`: nobody uses one again whose commit was broken off
         _raise_refusal(answer)
+        if isinstance(edits, FirstEntry) and answer[0] == b"OK":
+            edits.made(*self._first_change(answer))
         return answer
+
+    def _first_change(self, answer: Sequence[Any]) -> Change:
+        """Return the first change of a commit that was made."""
+        _, revision, packed, *_ = answer
+        if packed:
+            return Changes(packed)[0]
+        found: list[Change] = []
+        until = int(revision)
+        self.publication.log.replay(until - 1, until, lambda commit: found.extend(commit.changes))
+        if not found:
+            raise OutcomeUnknownError(
+                f"the answer to commit {until} was lost, and the log does not have it any more"
+            )
+        return found[0]
 
     def _made(self, answer: Sequence[Any], transaction: Claim | None) -> bool:
         """Go on from a commit that was made, or has changed nothing."""
@@ -333,6 +362,10 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         missing = [index for index in indexes if index not in listed]
         if missing:
             self._alone("add_index", partial(self.indexes.add, indexes=missing))
+
+    def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
+        add_index = partial(self.add_indexes, (Ordered(Item(name)),))
+        return IndexedValues(self.server, self.indexes, add_index, name)
 
     def remove_index(self, index: str | Ordered) -> None:
         """Remove an index, for all processes; KeyError if there is none."""
@@ -385,6 +418,14 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.renew_locks()
 
 
+#: What is raised if a commit does not find its entry.
+_NOT_FOUND: dict[bytes, type[Exception]] = {
+    b"DUE": InTheWayError,
+    b"NONE": NothingFoundError,
+    b"UNINDEXED": IndexIsMissingError,
+}
+
+
 def _raise_refusal(answer: Sequence[Any]) -> None:
     """Raise what an edit raises that cannot be made."""
     kind = answer[0]
@@ -392,5 +433,7 @@ def _raise_refusal(answer: Sequence[Any]) -> None:
         raise KeyError(name_of(answer[1]))
     if kind == b"REVISION":
         raise RevisionMismatchError(name_of(answer[1]), int(answer[2]), int(answer[3]))
+    if kind in _NOT_FOUND:
+        raise _NOT_FOUND[kind]
     if kind == b"ITEMS":
         raise OtherItemsError(name_of(answer[1]))

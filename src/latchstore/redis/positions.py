@@ -73,6 +73,14 @@ def stored_position(value: Any) -> bytes:
     return _stored(position_of(value))
 
 
+def text_and_key(member: bytes) -> tuple[str, bytes]:
+    """Return what a member of an index stands for whose value is a str: that, and the key."""
+    ends = member.index(_END)
+    while member[ends : ends + 2] == _ZERO:
+        ends = member.index(_END, ends + 2)
+    return member[1:ends].replace(_ZERO, _END).decode("utf-8", "surrogatepass"), member[ends + 1 :]
+
+
 def _stored(position: Position) -> bytes:
     rank, value = position
     byte = (rank + 1) * _STEP

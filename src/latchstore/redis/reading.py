@@ -15,6 +15,7 @@ from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, stored_key
 from latchstore.redis.indexes import ServerIndexes
 from latchstore.redis.scripts import READ
+from latchstore.redis.server_clock import ServerClock
 from latchstore.redis.view import NO_PLACE, PAGE_SIZE, RedisView
 
 
@@ -25,10 +26,12 @@ class ReadingEngine(Engine):
     ----------
     server : Server
     indexes : ServerIndexes
+    server_clock : ServerClock
     """
 
     server: Server
     indexes: ServerIndexes
+    server_clock: ServerClock
 
     @property
     def revision(self) -> int:  # type: ignore[override]
@@ -58,6 +61,12 @@ class ReadingEngine(Engine):
 
     def _of_first_read(self) -> RedisView:
         return RedisView(self.server, self.indexes, is_of_first_read=True)
+
+    def clock(self) -> float:
+        return self.server_clock.now()
+
+    def clock_offset(self) -> float:
+        return self.server_clock.offset()
 
     def keys(self) -> list[str]:
         view = self.view()

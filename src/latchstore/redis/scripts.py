@@ -42,13 +42,14 @@ def script(*names: str, flags: str = "") -> Script:
 
 
 #: A commit; and one that frees memory, which is made even if there is none left.
-COMMIT = script("positions.lua", "plain.lua", "commit.lua")
-COMMIT_DELETING = script("positions.lua", "plain.lua", "commit.lua", flags="allow-oom")
+COMMIT = script("positions.lua", "claim.lua", "plain.lua", "commit.lua")
+COMMIT_DELETING = script("positions.lua", "claim.lua", "plain.lua", "commit.lua", flags="allow-oom")
 
 READ = script("log.lua", "read.lua", flags="no-writes")
 PAGE = script("log.lua", "page.lua", flags="no-writes")
 COUNT = script("log.lua", "count.lua", flags="no-writes")
 QUERY = script("log.lua", "query.lua", flags="no-writes")
+FIRST = script("first.lua", flags="no-writes")
 INDEX = script("positions.lua", "index.lua")
 
 FOLLOW = script("follow.lua", flags="no-writes")

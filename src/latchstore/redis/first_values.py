@@ -1,0 +1,73 @@
+"""The first values of some ranges of a metadata item, for work queues: found by the index on it.
+
+Thread safety: `look` is one script. A commit of a `FirstEntry` finds its entry itself (``claim.lua``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from latchstore.contract.ranges import Prefix
+from latchstore.engine.first_values import FirstValues, Item
+from latchstore.redis.client import Server
+from latchstore.redis.entries import name_of, stored_key
+from latchstore.redis.indexes import ServerIndexes
+from latchstore.redis.positions import MemberSpan, member_spans, text_and_key
+from latchstore.redis.scripts import FIRST
+
+
+class IndexedValues(FirstValues):
+    """Finds them in the index, which is of all processes.
+
+    Parameters
+    ----------
+    server : Server
+    indexes : ServerIndexes
+    add_index : callable
+        Adds the index on the item if there is none; whoever shares the server may have removed it.
+    name : str
+        The metadata item.
+    """
+
+    # Whether another process writes is not known without asking, which takes as long as a look.
+    may_wait = True
+    is_found_by_commit = True
+
+    def __init__(
+        self, server: Server, indexes: ServerIndexes, add_index: Callable[[], object], name: str
+    ) -> None:
+        self._server = server
+        self._indexes = indexes
+        self.add_index: Callable[[], object] = add_index
+        self._name = name
+        self._set = b"i:m" + stored_key(name)
+        add_index()
+
+    def first(self, prefix: str) -> Item | None:
+        return self.look((prefix,))[0]
+
+    def look(self, prefixes: Sequence[str]) -> list[Item | None]:
+        bounds = [bound for prefix in prefixes for bound in span_of_prefix(prefix)]
+        known = self._indexes.known
+        while True:
+            if self._name not in known.indexes.names:
+                self.add_index()
+                known = self._indexes.known
+            members = self._server.run(FIRST, known.version, self._set, *bounds)
+            if members != b"INDEXES":
+                return [_item_of(member) if member else None for member in members]
+            known = self._indexes.load()
+
+
+def span_of_prefix(prefix: str) -> MemberSpan:
+    """Return where all texts are that begin with a prefix."""
+    spans = member_spans(Prefix(prefix))
+    assert spans is not None
+    (span,) = spans
+    # Up to the zero that ends the prefix itself, all of them begin with it.
+    return span._replace(low=span.low[:-1])
+
+
+def _item_of(member: bytes) -> Item:
+    text, key = text_and_key(member)
+    return text, name_of(key)

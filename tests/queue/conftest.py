@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager, SqliteStore, WorkQueue
+from latchstore import DictMemoryStore, EventManager, RedisStore, SqliteStore, WorkQueue
 from latchstore.engine.inspection import check_idle
 from latchstore.queue import claiming
 from tests.queue.parts import AnyStore, Clock
@@ -19,8 +19,13 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyStore]:
+    if request.param == "redis":
+        server, namespace = request.getfixturevalue("redis_server"), request.getfixturevalue("namespace")
+        with RedisStore(server.url, EventManager(), namespace=namespace, lock_timeout=10.0) as on_server:
+            yield on_server
+        return
     if request.param == "sqlite":
         with SqliteStore(tmp_path / "store", EventManager(), lock_timeout=10.0, durability="off") as on_file:
             yield on_file

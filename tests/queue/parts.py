@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, Job, SqliteStore, WorkQueue
+from latchstore import DictMemoryStore, Job, RedisStore, SqliteStore, WorkQueue
 
 TIMEOUT = 20.0
 
 #: Those that a queue may be on.
-AnyStore = DictMemoryStore | SqliteStore
+AnyStore = DictMemoryStore | SqliteStore | RedisStore
 
 #: For tests of what the store in memory alone does.
 in_memory = pytest.mark.parametrize("store", ["memory"], indirect=True)

@@ -25,11 +25,13 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import sys
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from threading import get_ident
 
 from latchstore.contract.errors import LockTimeoutError
@@ -40,8 +42,13 @@ from latchstore.delivery.waiting import this_thread
 _FIRST_PAUSE = 0.000_1
 _LONGEST_PAUSE = 0.003
 
-#: Bytes of what the holder writes down: process, since when, thread, purpose.
-_RECORD = 512
+_TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+#: What the holder writes down: a mark, process, since when, and a text with thread and purpose.
+_FACTS = struct.Struct("<8sqd")
+_MARK = b"latched\0"
+_TEXT = 488
+_RECORD = _FACTS.size + _TEXT
 
 
 class _LockFile(OpenFile):
@@ -51,11 +58,14 @@ class _LockFile(OpenFile):
     ----------
     ident : int
         The identifier of the thread that uses it.
+    descriptor : int
+        What `fileno` returns while it is open.
     tries, taken : bool
         Whether the thread is in the middle of asking the kernel, and whether it was given the lock.
     """
 
     ident = 0
+    descriptor = -1
     tries = False
     taken = False
 
@@ -86,7 +96,7 @@ class Hold:
         if self._files:
             file = self._files[0]
             if not file.closed:  # as it is in a forked child
-                fcntl.flock(file, fcntl.LOCK_UN)
+                fcntl.flock(file.descriptor, fcntl.LOCK_UN)
                 file.taken = False
                 self._spare.append(self._files.pop())
 
@@ -153,6 +163,7 @@ class WriterLock:
         while True:
             try:
                 file = _LockFile(self._path, "r+")
+                file.descriptor = file.fileno()
                 break
             except FileNotFoundError:
                 self._create()
@@ -198,13 +209,13 @@ class WriterLock:
                 left = max(0.0, left - pause)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        return os.fstat(file.fileno()).st_nlink > 0
+        return os.fstat(file.descriptor).st_nlink > 0
 
     def _try(self, file: _LockFile) -> bool:
         """Ask the kernel once."""
         file.tries = True  # before: whoever comes in the middle finds one or the other
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file.descriptor, _TRY)
         except BlockingIOError:
             file.tries = False
             return False
@@ -224,19 +235,20 @@ class WriterLock:
         return False
 
     def _write_down(self, file: _LockFile, purpose: str) -> None:
-        parts = (str(os.getpid()), repr(time.time()), this_thread.thread.name, purpose)
-        record = "\0".join([part.replace("\0", " ") for part in parts]).encode("utf-8", "replace")
-        with suppress(OSError):  # a full disk, which is no reason not to delete what fills it
-            os.pwrite(file.fileno(), record[: _RECORD - 1].ljust(_RECORD, b"\0"), 0)
+        record = _FACTS.pack(_MARK, os.getpid(), time.time()) + _text_of(this_thread.thread.name, purpose)
+        try:  # noqa: SIM105 (hot path: `suppress` takes longer than all the rest)
+            os.pwrite(file.descriptor, record, 0)
+        except OSError:
+            pass  # a full disk, which is no reason not to delete what fills it
 
     def _describe(self, file: _LockFile) -> str:
         """Name the holder, from what it has written down."""
-        record = os.pread(file.fileno(), _RECORD, 0).rstrip(b"\0").decode("utf-8", "replace")
-        try:
-            process, since, thread, purpose = record.split("\0")
-            held = max(0.0, time.time() - float(since))
-        except ValueError:
+        record = os.pread(file.descriptor, _RECORD, 0)
+        if len(record) < _RECORD or not record.startswith(_MARK):
             return "held by another process"  # which has only just made the file
+        _, process, since = _FACTS.unpack_from(record)
+        thread, purpose, *_ = record[_FACTS.size :].decode("utf-8", "replace").split("\0")
+        held = max(0.0, time.time() - since)
         return f"held for {held:.3f} s by process {process}, thread {thread!r} ({purpose})"
 
     # -- forks ------------------------------------------------------------------------------------
@@ -248,3 +260,10 @@ class WriterLock:
             file = reference()
             if file is not None:
                 file.close()
+
+
+@lru_cache(64)
+def _text_of(thread: str, purpose: str) -> bytes:
+    """Return what is written down of a holder beside numbers: most commits have the purpose of another."""
+    parts = [part.replace("\0", " ") for part in (thread, purpose)]
+    return "\0".join(parts).encode("utf-8", "replace")[: _TEXT - 1].ljust(_TEXT, b"\0")

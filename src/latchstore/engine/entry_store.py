@@ -119,11 +119,15 @@ class EntryStore(EntryReader, AbstractStore):
         if_revision: int | None = None,
     ) -> None:
 
-        key = checked_key(key)
-        checked_buffer_size(buffer_size)
-        if_revision = checked_revision(if_revision)
-        edit = SetData(self._read(key, data, None, -1, buffer_size, "data"))
-        self._write_one(key, _conditional(edit, if_revision), "set_data")
+        if type(key) is not str:
+            key = checked_key(key)
+        if buffer_size is not DEFAULT_BUFFER_SIZE:
+            checked_buffer_size(buffer_size)
+        if_revision = None if if_revision is None else checked_revision(if_revision)
+        if type(data) is not bytes or self._has_listeners(PROGRESS_EVENTS):
+            data = self._read(key, data, None, -1, buffer_size, "data")
+        # hot path: as in `set`.
+        self._write_one(key, _conditional(SetData(data), if_revision), "set_data")
 
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
         key = checked_key(key)

@@ -18,9 +18,9 @@ from latchstore.contract.values import Change, Entry, cause_of, deletion
 from latchstore.engine.entry_facts import IDLE, WEIGHT
 from latchstore.engine.limits import Limits
 from latchstore.sqlite import books
-from latchstore.sqlite.committing import NOTHING, Work
+from latchstore.sqlite.committing import Work
 from latchstore.sqlite.leases import Leases
-from latchstore.sqlite.rows import Key, Row, entry_of, name_of, rows_of, stored_key
+from latchstore.sqlite.rows import NOTHING, Key, Row, name_of, pairs_of, rows_of, stored_key
 
 #: How many expired entries a commit evicts that writes something else.
 _SWEPT_BY_THE_WAY = 16
@@ -196,8 +196,8 @@ def _with_evictions(connection: sqlite3.Connection, work: Work, found: dict[str,
         elif old is not None:  # else it does not come at all
             changes.append(deletion(key, old, cause))
             rows.append((*row[:2], NOTHING))
-    for stored, *columns in rows_of(connection, list(others)):
-        key = name_of(stored)
-        changes.append(deletion(key, entry_of(key, columns), others[key]))
-        rows.append((stored, columns, NOTHING))
+    for held in rows_of(connection, list(others)):
+        ((key, old),) = pairs_of((held,))
+        changes.append(deletion(key, old, others[key]))
+        rows.append((held[5], held, NOTHING))
     return work._replace(changes=changes, rows=rows)

@@ -1,25 +1,48 @@
 """The log: what each commit has changed, in the same file and by the same commit as the changes.
 
+A change is a row: the key; what it has since then, NULL if it was deleted; what it had before, NULL if it was
+not there; why it was evicted. The rows of a commit follow one another: the ``id`` is the commit's revision
+and, in the last `_BITS` bits, the place of the change in the commit. ``created`` is of what the key has, or
+had; ``old_created`` only where that is another, as the key was deleted and set again by one commit.
+``old_data`` is NULL if a commit has left the data as it was. The first row of a commit has the ``author``: the
+number of the process, or ``[process, number, notes, thread]`` of a transaction, as JSON.
+
 Thread safety: functions of a connection that nobody else uses.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby
-from operator import itemgetter
+from itertools import chain, count, groupby
+from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
-from latchstore.contract.values import Change, deletion
+from latchstore.contract.values import Change, cause_of, deletion
 from latchstore.engine.owner import TransactionInfo
-from latchstore.sqlite.rows import Row, entry_of, name_of
-from latchstore.sqlite.statements import CHANGED_KEYS, OLDEST, READ_LOG
+from latchstore.sqlite.rows import NOTHING, Key, Row, entry_of, name_of
+from latchstore.sqlite.statements import (
+    ADD_MORE_TO_LOG,
+    ADD_TO_LOG,
+    CHANGED_KEYS,
+    LOGGED,
+    OLDEST,
+    READ_LOG,
+    TRIM_LOG,
+)
 
 #: How many rows are read at a time.
 _ROWS = 1_000
+
+#: The bits of an ``id`` that number the changes of a commit. 39 bits are left for the revision: enough for
+#: 2,000 commits a second over eight years.
+_BITS = 24
+
+#: How many keys one commit may change.
+MOST_CHANGES = 1 << _BITS
 
 
 class Logged(NamedTuple):
@@ -48,15 +71,76 @@ class Logged(NamedTuple):
         return info._replace(thread=f"{info.thread} of process {self.process}")
 
 
+# -- writing ------------------------------------------------------------------------------------------
+
+
+def add(
+    connection: sqlite3.Connection,
+    revision: int,
+    changes: Sequence[Change],
+    rows: Sequence[tuple[Key, Row, Row]],
+    transaction: TransactionInfo | None,
+) -> None:
+    """Write down what a commit has changed.
+
+    Parameters
+    ----------
+    changes : sequence of Change
+        At least one.
+    rows : sequence
+        For each the key as it is stored, and what begins with `statements.COLUMNS`, before and after.
+    """
+    author: object = os.getpid()
+    if transaction is not None:
+        number, notes, thread = transaction
+        author = f"[{author}, {number}, {quoted(notes)}, {quoted(thread)}]"
+    plain: list[Row] = []
+    for at, change, (key, old, new) in zip(count(revision << _BITS), changes, rows, strict=False):
+        created, old_data, old_created, cause = new[2], old[0], None, None
+        if new is NOTHING:
+            created, cause = old[2], cause_of(change)
+        elif old is not NOTHING:
+            if old[2] != created:
+                old_created = old[2]
+            if old_data is new[0]:
+                old_data = None
+        columns = (at, key, new[0], new[1], created, new[3], old_data, old[1], old[3], old[4])
+        # hot path: most changes, but the first of a commit, have no more than that.
+        if author is None and old_created is None and cause is None:
+            plain.append(columns)
+        else:
+            connection.execute(ADD_TO_LOG, (*columns, old_created, cause, author))
+            author = None
+    if plain:
+        connection.executemany(ADD_MORE_TO_LOG, plain)
+
+
+def trim(connection: sqlite3.Connection, until: int) -> None:
+    """Delete the commits up to a revision."""
+    connection.execute(TRIM_LOG, ((until + 1) << _BITS,))
+
+
+# -- reading ------------------------------------------------------------------------------------------
+
+
 def oldest(connection: sqlite3.Connection) -> int | None:
     """Return the first revision that the log has; None if it has none."""
-    ((revision,),) = connection.execute(OLDEST)
-    return None if revision is None else int(revision)
+    ((first,),) = connection.execute(OLDEST)
+    return None if first is None else int(first) >> _BITS
+
+
+def first_of(connection: sqlite3.Connection, revision: int) -> tuple[Key, float | None, int] | None:
+    """Return the key of a commit's first change, when it was modified, and the process that made the commit.
+
+    None if the log does not have it.
+    """
+    found = connection.execute(LOGGED, (revision << _BITS,)).fetchone()
+    return None if found is None else (found[0], found[1], _author_of(found[2])[0])
 
 
 def rows_between(connection: sqlite3.Connection, after: int, until: int) -> sqlite3.Cursor:
     """Return the rows of commits after a revision, up to another one."""
-    return connection.execute(READ_LOG, (after, until))
+    return connection.execute(READ_LOG, ((after + 1) << _BITS, (until + 1) << _BITS))
 
 
 def commits(connection: sqlite3.Connection, after: int, until: int) -> Iterator[Logged]:
@@ -67,27 +151,43 @@ def commits(connection: sqlite3.Connection, after: int, until: int) -> Iterator[
 
 def commits_of(rows: Iterable[Row]) -> Iterator[Logged]:
     """Go through the commits that rows are of."""
-    for revision, found in groupby(rows, itemgetter(0)):
+    for revision, found in groupby(rows, _revision_of):
         yield _commit_of(revision, list(found))
 
 
+def _revision_of(row: Row) -> int:
+    revision: int = row[0] >> _BITS
+    return revision
+
+
 def _commit_of(revision: int, rows: list[Row]) -> Logged:
-    number, notes, thread, process = rows[0][13:]
-    info = None if number is None else TransactionInfo(number, notes, thread)
+    process, info = _author_of(rows[0][12])
     return Logged(revision, [_change_of(row) for row in rows], info, process)
 
 
+def _author_of(author: int | str) -> tuple[int, TransactionInfo | None]:
+    if isinstance(author, int):
+        return author, None
+    process, *info = json.loads(author)
+    return process, TransactionInfo(*info)
+
+
 def _change_of(row: Row) -> Change:
-    revision, _, stored, data, metadata, created, modified = row[:7]
-    key = name_of(stored)
-    old_metadata, cause = row[8], row[12]
-    old = None if old_metadata is None else entry_of(key, row[7:12])
+    at, stored, data, metadata, created, modified = row[:6]
+    old_data, old_metadata, old_modified, old_revision, old_created, cause = row[6:12]
+    key, old = name_of(stored), None
+    if old_metadata is not None:
+        if old_data is None:
+            old_data = data
+        if old_created is None:
+            old_created = created
+        old = entry_of(key, old_data, old_metadata, old_created, old_modified, old_revision)
     if metadata is None:
         return deletion(key, old, cause)
-    return key, old, entry_of(key, (data, metadata, created, modified, revision))
+    return key, old, entry_of(key, data, metadata, created, modified, at >> _BITS)
 
 
 def changed_keys(connection: sqlite3.Connection, after: int) -> list[str]:
     """Return the keys that were changed after a revision."""
-    rows = connection.execute(CHANGED_KEYS, (after,)).fetchall()
+    rows = connection.execute(CHANGED_KEYS, ((after + 1) << _BITS,)).fetchall()
     return [name_of(key) for (key,) in rows]

@@ -12,11 +12,11 @@ from functools import partial
 
 from latchstore.engine.owned import Block, OwnedEngine
 from latchstore.engine.owner import Claim
+from latchstore.sqlite import log
 from latchstore.sqlite.publication import Decided, FilePublication
 from latchstore.sqlite.reading import ReadingEngine
 from latchstore.sqlite.rows import stored_key
 from latchstore.sqlite.running import run
-from latchstore.sqlite.statements import LOGGED
 from latchstore.sqlite.writer_lock import Hold, WriterLock
 
 
@@ -76,6 +76,6 @@ class OwnedFile(ReadingEngine, OwnedEngine):
 def _has_made(decided: Decided, connection: sqlite3.Connection) -> bool:
     """Tell whether a commit was made: by now another process may have made one of the same revision."""
     key, _, new = decided.changes[0]
-    wanted = (stored_key(key), None if new is None else new.modified, os.getpid())
-    found: tuple[object, ...] | None = connection.execute(LOGGED, (decided.revision,)).fetchone()
-    return found == wanted
+    wanted = stored_key(key), None if new is None else new.modified
+    found = log.first_of(connection, decided.revision)
+    return found is not None and found == (*wanted, os.getpid())

@@ -56,7 +56,7 @@ class ReadingEngine(Engine):
 
     def entry(self, key: str) -> Entry | None:
         row = self._row(ENTRY, key if key.isascii() else stored_key(key))
-        return None if row is None else entry_of(key, row)
+        return None if row is None else entry_of(key, *row)
 
     def data(self, key: str) -> bytes | None:
         """Return the data of a key that is ASCII, or None; only bytes are data."""
@@ -133,4 +133,4 @@ def _rows_at_once(connection: sqlite3.Connection, keys: Sequence[str]) -> list[R
     """Return the rows of keys at one instant."""
     if len(keys) > AT_ONE_INSTANT:
         connection.execute("BEGIN")
-    return list(rows_of(connection, keys))
+    return rows_of(connection, keys)

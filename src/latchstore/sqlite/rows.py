@@ -6,7 +6,7 @@ Thread safety: functions of their arguments.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from latchstore.contract.encoding import decode_metadata
@@ -14,6 +14,9 @@ from latchstore.contract.values import Entry, ReferenceEntry
 from latchstore.sqlite.statements import ENTRIES, SIZES
 
 Row = Sequence[Any]
+
+#: The row of an entry that is not there: this object itself.
+NOTHING: Row = (None,) * 7
 Key = str | bytes
 
 
@@ -33,9 +36,17 @@ def name_of(key: Key) -> str:
     return key if type(key) is str else key.decode("utf-8", "surrogatepass")  # type: ignore[union-attr]
 
 
-def entry_of(key: str, row: Row) -> Entry:
-    """Return the entry of a row with `statements.COLUMNS`."""
-    data, metadata, created, modified, revision = row
+def entry_of(
+    key: str,
+    data: object,
+    metadata: str,
+    created: float,
+    modified: float,
+    revision: int,
+    stored: object = None,
+    number: object = None,
+) -> Entry:
+    """Return the entry of a key with `statements.COLUMNS`, or with `statements.ROW`."""
     entry = Entry() if metadata == "{}" else decode_metadata(metadata, key)
     if type(data) is bytes:
         entry.content = data
@@ -49,21 +60,24 @@ def entry_of(key: str, row: Row) -> Entry:
 
 
 def pairs_of(rows: Iterable[Row]) -> list[tuple[str, Entry]]:
-    """Return keys and entries of rows with a key and `statements.COLUMNS`."""
-    return [(name := name_of(row[0]), entry_of(name, row[1:])) for row in rows]
+    """Return keys and entries of rows with `statements.ROW`."""
+    # hot path: most keys are text.
+    return [(key := row[5] if type(row[5]) is str else name_of(row[5]), entry_of(key, *row)) for row in rows]
 
 
-def rows_of(connection: sqlite3.Connection, keys: Sequence[str]) -> Iterator[Row]:
-    """Go through the rows of keys that are there, in any order: of one instant if the keys are few.
+def rows_of(connection: sqlite3.Connection, keys: Sequence[str]) -> list[Row]:
+    """Return the rows of keys that are there, in any order: of one instant if the keys are few.
 
     Else it is for the caller to have a transaction.
     """
+    rows: list[Row] = []
     for start in range(0, len(keys), AT_ONE_INSTANT):
         # hot path: most keys are ASCII, and are stored as they are.
         some = [key if key.isascii() else stored_key(key) for key in keys[start : start + AT_ONE_INSTANT]]
         size = next(size for size in SIZES if size >= len(some))
         some += [some[-1]] * (size - len(some))
-        yield from connection.execute(ENTRIES[size], some).fetchall()
+        rows += connection.execute(ENTRIES[size], some).fetchall()
+    return rows
 
 
 #: How many keys `rows_of` reads at one instant.

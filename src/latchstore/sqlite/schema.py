@@ -1,10 +1,9 @@
 """The tables of the file: those that `DictMemoryStore.save` writes, and those that only this room reads.
 
-``log`` has a row for each change of each commit: the key, what it has since then (NULL: it was deleted), what
-it had before (NULL: it was not there), and why it was evicted; then the transaction's number within its
-process, notes, thread and process. ``items`` has a row for each value of a metadata item that has an index:
-its place in the order of values, ``rank`` and ``value``, and the key. ``indexed`` has one row:
-the indexes, as JSON. A file on which there was a cache has the tables and triggers of ``books.py`` as well.
+``log`` has a row for each change of each commit, see ``log.py``. ``items`` has a row for each value of a
+metadata item that has an index: its place in the order of values, ``rank`` and ``value``, and the key.
+``indexed`` has one row: the indexes, as JSON. A file on which there was a cache has the tables and triggers
+of ``books.py`` as well.
 
 Thread safety: functions of a connection that nobody else uses.
 """
@@ -20,11 +19,10 @@ from latchstore.sqlite import books
 from latchstore.sqlite.rows import name_of
 
 _LOG = (
-    "CREATE TABLE log (revision INTEGER NOT NULL, number INTEGER NOT NULL, key NOT NULL, "
+    "CREATE TABLE log (id INTEGER PRIMARY KEY, key NOT NULL, "
     "data, metadata TEXT, created REAL, modified REAL, "
-    "old_data, old_metadata TEXT, old_created REAL, old_modified REAL, old_revision INTEGER, "
-    "cause TEXT, transaction_number INTEGER, notes TEXT, thread TEXT, process INTEGER, "
-    "PRIMARY KEY (revision, number)) WITHOUT ROWID"
+    "old_data, old_metadata TEXT, old_modified REAL, old_revision INTEGER, "
+    "old_created REAL, cause TEXT, author)"
 )
 _ITEMS = (
     "CREATE TABLE items (name NOT NULL, rank INTEGER NOT NULL, value, key NOT NULL, "

@@ -6,11 +6,12 @@ Thread safety: texts.
 
 from __future__ import annotations
 
-#: The columns that an entry is made of, in their order.
+#: The columns that an entry is made of; and with them the key and the number of the row.
 COLUMNS = "data, metadata, created, modified, revision"
+ROW = f"{COLUMNS}, key, rowid"
 
 #: The same where nobody reads the data.
-WITHOUT_DATA = "NULL, metadata, created, modified, revision"
+WITHOUT_DATA = "NULL, metadata, created, modified, revision, entries.key, entries.rowid"
 
 REVISION = "SELECT revision FROM about"
 REVISION_AND_COUNT = "SELECT revision, entries FROM about"
@@ -19,47 +20,42 @@ KEYS = "SELECT key FROM entries"
 REVISIONS = "SELECT key, revision FROM entries"
 DATA = "SELECT data FROM entries WHERE key = ?"
 ENTRY = f"SELECT {COLUMNS} FROM entries WHERE key = ?"
-CANDIDATES = f"SELECT key, {WITHOUT_DATA} FROM entries"
+CANDIDATES = f"SELECT {WITHOUT_DATA} FROM entries"
 ORDERED_BY_FACT = CANDIDATES
-ORDERED_BY_ITEM = (
-    "SELECT entries.key, NULL, metadata, created, modified, revision "
-    "FROM items CROSS JOIN entries ON entries.key = items.key"
-)
+ORDERED_BY_ITEM = f"SELECT {WITHOUT_DATA} FROM items CROSS JOIN entries ON entries.key = items.key"
 
 #: So many rows after one.
-PAGE = f"SELECT rowid, key, {COLUMNS} FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?"
+PAGE = f"SELECT {ROW} FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?"
 
-#: The revision of the last commit and the indexes, with the entry of a key if there is one.
+#: The row of a key if there is one, the revision of the last commit, and the indexes.
 BEFORE = (
-    "SELECT about.revision, names, entries.rowid, data, metadata, created, modified, entries.revision "
+    "SELECT data, metadata, created, modified, entries.revision, key, entries.rowid, about.revision, names "
     "FROM about, indexed LEFT JOIN entries ON key = ?"
 )
 BEFORE_MANY = "SELECT revision, names FROM about, indexed"
-INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)"
-UPDATE = "UPDATE entries SET data = ?, metadata = ?, created = ?, modified = ?, revision = ? WHERE key = ?"
-DELETE = "DELETE FROM entries WHERE key = ?"
+INSERT = f"INSERT INTO entries ({COLUMNS}, key) VALUES (?, ?, ?, ?, ?, ?)"
+UPDATE = "UPDATE entries SET data = ?, metadata = ?, created = ?, modified = ?, revision = ? WHERE rowid = ?"
+DELETE = "DELETE FROM entries WHERE rowid = ?"
 ADVANCE = "UPDATE about SET revision = ?, entries = entries + ?"
 
 #: How many keys one statement takes; each of these is prepared once.
 SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 900)
 
 #: The entries of so many keys.
-ENTRIES = {
-    size: f"SELECT key, {COLUMNS} FROM entries WHERE key IN ({', '.join('?' * size)})" for size in SIZES
-}
+ENTRIES = {size: f"SELECT {ROW} FROM entries WHERE key IN ({', '.join('?' * size)})" for size in SIZES}
 
-#: The first change of a commit, with what the log has of the transaction.
-ADD_TO_LOG = f"INSERT INTO log VALUES ({', '.join('?' * 17)})"
-#: The same for the other changes of a commit.
+#: A change, with all that the log has of it.
+ADD_TO_LOG = f"INSERT INTO log VALUES ({', '.join('?' * 13)})"
+#: The same without the last columns, which are NULL for most changes: each value takes time.
 ADD_MORE_TO_LOG = (
-    "INSERT INTO log (revision, number, key, data, metadata, created, modified, old_data, old_metadata, "
-    f"old_created, old_modified, old_revision, cause) VALUES ({', '.join('?' * 13)})"
+    "INSERT INTO log (id, key, data, metadata, created, modified, "
+    f"old_data, old_metadata, old_modified, old_revision) VALUES ({', '.join('?' * 10)})"
 )
-READ_LOG = "SELECT * FROM log WHERE revision > ? AND revision <= ? ORDER BY revision, number"
-LOGGED = "SELECT key, modified, process FROM log WHERE revision = ? AND number = 0"
-TRIM_LOG = "DELETE FROM log WHERE revision <= ?"
-OLDEST = "SELECT min(revision) FROM log"
-CHANGED_KEYS = "SELECT DISTINCT key FROM log WHERE revision > ?"
+READ_LOG = "SELECT * FROM log WHERE id >= ? AND id < ? ORDER BY id"
+LOGGED = "SELECT key, modified, author FROM log WHERE id = ?"
+TRIM_LOG = "DELETE FROM log WHERE id < ?"
+OLDEST = "SELECT min(id) FROM log"
+CHANGED_KEYS = "SELECT DISTINCT key FROM log WHERE id >= ?"
 
 INDEXED = "SELECT names FROM indexed"
 SET_INDEXED = "UPDATE indexed SET names = ?"

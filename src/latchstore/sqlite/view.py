@@ -59,11 +59,11 @@ class SqliteView(View):
 
     def entry(self, key: str) -> Entry | None:
         rows = self._rows(ENTRY, (stored_key(key),))
-        return entry_of(key, rows[0]) if rows else None
+        return entry_of(key, *rows[0]) if rows else None
 
     def entries_of(self, keys: list[str]) -> dict[str, Entry]:
         """Return the entries of those keys that are there."""
-        return dict(pairs_of(self._read(lambda connection: list(rows_of(connection, keys)))))
+        return dict(pairs_of(self._read(lambda connection: rows_of(connection, keys))))
 
     def count(self) -> int:
         ((count,),) = self._rows(COUNT)
@@ -75,8 +75,8 @@ class SqliteView(View):
             rows = self._rows(PAGE, (last, _ROWS))
             if not rows:
                 return
-            last = rows[-1][0]
-            yield from pairs_of([row[1:] for row in rows])
+            last = rows[-1][-1]
+            yield from pairs_of(rows)
 
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
         return self._read(lambda connection: queries.candidates(connection, terms))

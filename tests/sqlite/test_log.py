@@ -1,0 +1,87 @@
+"""What the log keeps of a change: all that an event has, for a watch that goes on after a revision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fcntl")
+
+from latchstore import EventManager, SqliteStore
+from tests.schedules import TIMEOUT
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore(tmp_path / "store", EventManager(), durability="off") as store:
+        yield store
+
+
+def logged(store: SqliteStore, count: int) -> list[Any]:
+    """Return the events of the last commits after the first one."""
+    with store.watch(since=1) as changes:
+        return [changes.get(TIMEOUT) for _ in range(count)]
+
+
+def test_a_key_that_was_deleted_and_set_again_by_one_commit(store: SqliteStore) -> None:
+    store.set("k", (b"1", {"n": 1}))
+    before = store.get("k")
+    with store.transaction():
+        store.delete("k")
+        store.set("k", (b"2", {"n": 2}))
+    (event,) = logged(store, 1)
+    assert (event.action, event.revision) == ("update", 2)
+    assert event.value.created == store.get("k").created > event.previous.created == before.created
+    assert event.previous.modified == before.modified
+    assert (event.previous.revision, event.value.revision) == (1, 2)
+    assert (event.previous.metadata, event.value.metadata) == ({"n": 1}, {"n": 2})
+
+
+def test_a_change_of_metadata_alone(store: SqliteStore) -> None:
+    store.set("k", (b"data", {"n": 1}))
+    store.update_metadata("k", {"n": 2})
+    (event,) = logged(store, 1)
+    assert event.previous.data.read() == event.value.data.read() == b"data"
+    assert (event.previous.metadata, event.value.metadata) == ({"n": 1}, {"n": 2})
+    assert event.previous.created == event.value.created
+
+
+def test_a_deletion_and_an_eviction_beside_others(store: SqliteStore) -> None:
+    store.multiset(["a", "b", "c"], [(b"1", {"n": n}) for n in range(3)])
+    created = [store.get(key).created for key in "abc"]
+    with store.transaction("both"):
+        store.set("a", (b"2", {}))
+        store.delete("b")
+        store.evict("c", "idle")
+    events = logged(store, 3)
+    assert [event.key for event in events] == ["a", "b", "c"]
+    assert [event.action for event in events] == ["update", "delete", "evict"]
+    assert [event.previous.created for event in events] == created
+    assert [event.previous.metadata for event in events] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert events[2].cause == "idle"
+
+
+@pytest.mark.parametrize("notes", ["moving", "", "'\"\\\n", "\ud800", "ä\udc80€"])
+def test_the_transaction_is_that_of_its_notes(store: SqliteStore, notes: str) -> None:
+    store.set("k", (b"1", {}))
+    with store.transaction(notes):
+        store.multiset(["a", "b"], [(b"1", {})] * 2)
+    store.set("k", (b"2", {}))
+    first, second, last = logged(store, 3)
+    assert first.transaction == second.transaction
+    assert first.transaction.notes == notes
+    assert last.transaction is None
+
+
+def test_keys_that_are_no_text(store: SqliteStore) -> None:
+    store.set("\ud800", (b"1", {"n": 1}))
+    store.set("\ud800", (b"2", {"n": 2}))
+    with store.transaction():
+        store.delete("\ud800")
+        store.set("ä", (b"", {}))
+    events = logged(store, 3)
+    assert [event.key for event in events] == ["\ud800", "\ud800", "ä"]
+    assert events[0].previous.data.read() == b"1"

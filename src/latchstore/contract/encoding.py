@@ -79,6 +79,21 @@ def encode_metadata(key: str, entry: Entry) -> str:
     return f"{{{text}}}"
 
 
+def check_metadata(key: str, entry: Entry) -> None:
+    """Raise what `encode_metadata` raises."""
+    for value in entry.values():
+        kind = type(value)
+        # hot path: what can be stored whatever it is.
+        if kind not in _ALWAYS and (kind is not int or value.bit_length() > _BITS):
+            encode_metadata(key, entry)
+            return
+
+
+#: Types of which every value can be stored, and the bits of an int that ``str`` takes in any case.
+_ALWAYS = frozenset({str, bytes, float, bool, type(None)})
+_BITS = 1_000
+
+
 def _string(value: str) -> str:
     text = quoted(value)
     if "\\ud" in text and _PAIR.search(value):

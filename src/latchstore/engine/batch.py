@@ -34,11 +34,12 @@ class WriteBatch:
         The revision that the commit will have.
     """
 
-    __slots__ = ("_base", "_edits", "_engine", "_known", "_rollbacks", "_undo", "revision", "rooms")
+    __slots__ = ("_base", "_check", "_edits", "_engine", "_known", "_rollbacks", "_undo", "revision", "rooms")
 
     def __init__(self, engine: Engine, revision: int) -> None:
         self._engine = engine
         self._base: Callable[[str], Entry | None] = engine.entry
+        self._check = engine.check_edit
         self.revision: int = revision
         # By key, in the order in which the keys were first edited.
         self._edits: dict[str, Edit] = {}
@@ -67,7 +68,11 @@ class WriteBatch:
         ------
         KeyError, RevisionMismatchError
             If it needs what is not there; nothing was added.
+        TypeError, ValueError
+            If the engine cannot keep what it has; nothing was added.
         """
+        if self._check is not None:
+            self._check(key, edit)
         edits, known = self._edits, self._known
         if key not in edits:
             # hot path: most keys of a transaction are edited once, and not looked at.

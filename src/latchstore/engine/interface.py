@@ -110,6 +110,9 @@ class Engine(ABC):
         Where the routes of blocks are put that were freed without an end; the engine ends them.
     reads_wait : bool
         Whether a read may wait, for a disk or a server: then a task of asyncio has another thread read.
+    check_edit : callable or None
+        Called with each key and edit that a transaction is given, with no lock held; raises TypeError or
+        ValueError if the engine cannot keep what it has. None: the engine keeps whatever can be copied.
     """
 
     reads_wait: ClassVar[bool] = True
@@ -118,6 +121,7 @@ class Engine(ABC):
     timeout: float
     routes: Routes
     abandoned: deque[Route]
+    check_edit: Callable[[str, Edit], None] | None = None
 
     # -- reading what is committed ----------------------------------------------------------------
 

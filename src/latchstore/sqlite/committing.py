@@ -10,9 +10,9 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from latchstore.contract.encoding import encode_metadata
-from latchstore.contract.values import Change, deletion
-from latchstore.engine.edits import Edit, cause_of_edit
+from latchstore.contract.encoding import check_metadata, encode_metadata
+from latchstore.contract.values import Change, Entry, deletion
+from latchstore.engine.edits import Edit, cause_of_edit, parts_of
 from latchstore.engine.index_list import indexes_of
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite import items, log
@@ -43,6 +43,14 @@ class Work(NamedTuple):
     changes: list[Change]
     rows: list[tuple[Key, Row, Row]]
     names: tuple[str, ...]
+
+
+def check_edit(key: str, edit: Edit) -> None:
+    """Raise TypeError or ValueError if an edit has metadata that cannot be stored; names key and item."""
+    for part in parts_of(edit):
+        metadata = part if isinstance(part, Entry) else getattr(part, "metadata", None)
+        if metadata:
+            check_metadata(key, metadata)
 
 
 def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) -> Work:

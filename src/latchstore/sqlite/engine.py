@@ -34,7 +34,7 @@ from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
 from latchstore.sqlite import items
 from latchstore.sqlite.bounds import Bound, make_room
-from latchstore.sqlite.committing import decide, write
+from latchstore.sqlite.committing import check_edit, decide, write
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.first_values import IndexedValues
 from latchstore.sqlite.owned import OwnedFile
@@ -88,6 +88,7 @@ class SqliteEngine(OwnedFile):
         self.writer: WriterLock = WriterLock(path)
         self.publication: FilePublication = FilePublication(self.connections, publisher)
         self.follower: Follower = Follower(self, Interval(interval))
+        self.check_edit = check_edit
         self.renew_locks()
 
     # -- committing -------------------------------------------------------------------------------
@@ -102,6 +103,8 @@ class SqliteEngine(OwnedFile):
     ) -> bool:
         if claim is not None:
             return self._commit_of(claim, claim, edits, check, timeout)
+        for key, edit in edits:
+            check_edit(key, edit)  # before it waits for others
         blocks = [Block()]
         claim = Claim(blocks[0], self.abandoned, purpose)
         try:

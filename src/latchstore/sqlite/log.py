@@ -4,8 +4,8 @@ A change is a row: the key; what it has since then, NULL if it was deleted; what
 not there; why it was evicted. The rows of a commit follow one another: the ``id`` is the commit's revision
 and, in the last `_BITS` bits, the place of the change in the commit. ``created`` is of what the key has, or
 had; ``old_created`` only where that is another, as the key was deleted and set again by one commit.
-``old_data`` is NULL if a commit has left the data as it was. The first row of a commit has the ``author``: the
-number of the process, or ``[process, number, notes, thread]`` of a transaction, as JSON.
+``old_data`` is NULL if a commit has left the data as it was. The first row of a commit has the ``author``:
+the number of the process, or ``[process, number, notes, thread]`` of a transaction, as JSON.
 
 Thread safety: functions of a connection that nobody else uses.
 """

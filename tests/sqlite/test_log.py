@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 
 pytest.importorskip("fcntl")
 
-from latchstore import EventManager, SqliteStore
+from latchstore import EventManager, SqliteStore, StoreFormatError, StoreUpdateEvent
 from tests.schedules import TIMEOUT
 
 
@@ -85,3 +89,53 @@ def test_keys_that_are_no_text(store: SqliteStore) -> None:
     events = logged(store, 3)
     assert [event.key for event in events] == ["\ud800", "\ud800", "ä"]
     assert events[0].previous.data.read() == b"1"
+
+
+class TestEntriesOfTheLog:
+    """An event of the log has its values decoded when somebody reads them."""
+
+    @pytest.fixture
+    def event(self, store: SqliteStore, tmp_path: Path) -> Any:
+        """Return the event of an update that another store of the file has made."""
+        manager, events = EventManager(), list[Any]()
+        manager.connect(StoreUpdateEvent, events.append)
+        with SqliteStore(tmp_path / "store", manager, durability="off", poll_interval=TIMEOUT) as other:
+            store.set("k", (b"1", {"n": 1, "of": "before"}))
+            other.flush()
+            store.set("k", (b"22", {"n": 2}))
+            with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as connection:
+                connection.execute(
+                    "UPDATE log SET old_metadata = replace(old_metadata, '1', ?)", (self.text,)
+                )
+            other.flush()
+        (event,) = events
+        return event
+
+    text = "1"
+
+    def test_values(self, event: Any) -> None:
+        assert event.metadata == event.value.metadata == {"n": 2}
+        assert event.previous.metadata == {"n": 1, "of": "before"}
+        assert (event.value.size, event.value.revision) == (2, 2)
+        assert (event.previous.data.read(), event.previous.revision) == (b"1", 1)
+        assert "2 bytes, 1 metadata items" in repr(event.value)
+
+    def test_a_copy_for_another_process(self, event: Any) -> None:
+        copied = pickle.loads(pickle.dumps(event))
+        assert copied.value.metadata == {"n": 2}
+        assert copied.previous.metadata == {"n": 1, "of": "before"}
+        assert copied.previous.data.read() == b"1"
+        assert copy.copy(event).previous.created == event.previous.created
+
+
+class TestDamagedEntriesOfTheLog(TestEntriesOfTheLog):
+    text = "[1"
+
+    def test_values(self, event: Any) -> None:
+        assert event.value.metadata == {"n": 2}
+        with pytest.raises(StoreFormatError, match="'k'"):
+            _ = event.previous.metadata
+
+    def test_a_copy_for_another_process(self, event: Any) -> None:
+        with pytest.raises(StoreFormatError, match="'k'"):
+            pickle.dumps(event)

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf, nextafter
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
@@ -191,11 +191,13 @@ class ReferenceEntry(NestedEntry):
         return ReferenceEntry(self.key, self.content, self.size, items)
 
 
+E = TypeVar("E")
+
 #: A change of one key: the key, its entry before (None: it is new) and after (None: it is deleted).
 Change = tuple[str, Entry | None, Entry | None]
 
 
-class Eviction(tuple[str, Entry | None, None]):
+class Eviction(tuple[str, Any, None]):
     """A change that deletes a key for a reason of a cache's.
 
     Attributes
@@ -206,7 +208,7 @@ class Eviction(tuple[str, Entry | None, None]):
     cause: str
 
 
-def deletion(key: str, old: Entry | None, cause: str | None) -> Change:
+def deletion(key: str, old: E, cause: str | None) -> tuple[str, E, None]:
     """Return the change that deletes a key, with the cause if there is one."""
     if cause is None:
         return key, old, None
@@ -215,7 +217,7 @@ def deletion(key: str, old: Entry | None, cause: str | None) -> Change:
     return eviction
 
 
-def cause_of(change: Change) -> str | None:
+def cause_of(change: tuple[str, object, object]) -> str | None:
     """Return why a key was evicted; None if it was not."""
     return change.cause if type(change) is Eviction else None
 

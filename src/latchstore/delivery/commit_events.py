@@ -22,7 +22,8 @@ from latchstore.contract.events import (
     StoreSetEvent,
     StoreUpdateEvent,
 )
-from latchstore.contract.values import Change, StoredValue, cause_of
+from latchstore.contract.late_values import LateChange, late_of
+from latchstore.contract.values import Change, Entry, StoredValue, cause_of
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from latchstore.delivery.emission import Emission, ForeignEmission
 from latchstore.delivery.event_manager import EventManager
@@ -36,7 +37,7 @@ _new_object = object.__new__
 MODIFICATION_EVENTS = frozenset({StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent, StoreEvictEvent})
 
 
-def event_class_of(change: Change) -> type[StoreModificationEvent]:
+def event_class_of(change: Change | LateChange) -> type[StoreModificationEvent]:
     """Return the class of the event for a change."""
     _, old, new = change
     if new is None:
@@ -46,7 +47,7 @@ def event_class_of(change: Change) -> type[StoreModificationEvent]:
 
 def event_of(
     cls: type[StoreModificationEvent],
-    change: Change,
+    change: Change | LateChange,
     source: object,
     revision: int,
     transaction: object | None,
@@ -57,7 +58,7 @@ def event_of(
     ----------
     cls : type
         From `event_class_of`.
-    change : Change
+    change : Change or LateChange
     source : object
         The store.
     revision : int
@@ -71,8 +72,8 @@ def event_of(
     event.__dict__ = {
         "source": source,
         "key": change[0],
-        "value": None if new is None else StoredValue(new),
-        "previous": None if old is None else StoredValue(old),
+        "value": None if new is None else StoredValue(new) if isinstance(new, Entry) else new,
+        "previous": None if old is None else StoredValue(old) if isinstance(old, Entry) else old,
         "revision": revision,
         "transaction": transaction,
     }
@@ -206,7 +207,7 @@ class CommitDelivery(EmittedDelivery):
         self._emission = None
         self._manager = manager
         self._source = source
-        self._changes = changes
+        self._changes = late_of(changes)
         self._transaction = transaction
 
     def event(self, position: int) -> StoreModificationEvent | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from latchstore.contract.errors import StoreClosedError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.events import StoreTransactionEndEvent, StoreTransactionStartEvent
+from latchstore.contract.late_values import late_of
 from latchstore.contract.values import Change
 from latchstore.delivery.change_buffer import Commit
 from latchstore.delivery.change_feed import ChangeFeed
@@ -116,7 +117,9 @@ class Publisher:
         ):
             event = StoreTransactionEndEvent(self._source(), transaction=info, state="done")
             deliveries.append(EventDelivery(self._manager, event))
-        if has_listeners(MODIFICATION_EVENTS) and any(map(has_listeners, map(event_class_of, changes))):
+        if has_listeners(MODIFICATION_EVENTS) and any(
+            map(has_listeners, map(event_class_of, late_of(changes)))
+        ):
             deliveries.append(CommitDelivery(self._manager, self._source(), changes, revision, info))
         return deliveries
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from latchstore.contract.encoding import check_metadata, encode_metadata
+from latchstore.contract.late_values import LateChange, LateChanges, LateValue
 from latchstore.contract.values import Change, Entry, deletion
-from latchstore.engine.edits import Edit, cause_of_edit, parts_of
+from latchstore.engine.edits import Delete, Edit, cause_of_edit, parts_of
 from latchstore.engine.index_list import indexes_of
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite import items, log
@@ -30,7 +32,7 @@ class Work(NamedTuple):
     ----------
     revision : int
         Of the commit.
-    changes : list of Change
+    changes : sequence of Change
     rows : list
         For each change the key as it is stored, `statements.ROW` before, and `statements.COLUMNS` after with
         what the entry is written by: the number of its row, or the key of a new one; `NOTHING` if there is
@@ -40,13 +42,16 @@ class Work(NamedTuple):
     """
 
     revision: int
-    changes: list[Change]
+    changes: Sequence[Change]
     rows: list[tuple[Key, Row, Row]]
     names: tuple[str, ...]
 
 
 def check_edit(key: str, edit: Edit) -> None:
     """Raise TypeError or ValueError if an edit has metadata that cannot be stored; names key and item."""
+    if type(edit) is Entry:
+        check_metadata(key, edit)  # hot path: most edits that have metadata
+        return
     for part in parts_of(edit):
         metadata = part if isinstance(part, Entry) else getattr(part, "metadata", None)
         if metadata:
@@ -57,14 +62,22 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
     """Return what edits come to, or raise what one of them does."""
     last, indexed, before = _before(connection, edits)
     revision, now = last + 1, time.time()
-    changes: list[Change] = []
+    changes: list[Change | LateChange] = []
     rows: list[tuple[Key, Row, Row]] = []
     for key, edit in edits:
         stored = key if key.isascii() else stored_key(key)
         held = before.get(stored, NOTHING)
-        # hot path: an entry is made of the row for the edits that read it, and for the change.
-        old = None if held is NOTHING else entry_of(key, *held)
-        new = edit.revise(key, old, revision, now)
+        old: Entry | LateValue | None
+        if held is NOTHING:
+            old = None
+            new = edit.revise(key, None, revision, now)
+        elif held[1] != "{}" and (type(edit) is Entry or type(edit) is Delete):
+            # hot path: these ask for no metadata, and nobody may ever.
+            old = LateValue(partial(entry_of, key, *held))
+            new = edit.revise(key, entry_of(key, held[0], "{}", *held[2:]), revision, now)
+        else:
+            old = entry_of(key, *held)
+            new = edit.revise(key, old, revision, now)
         row = NOTHING
         if new is not None:
             changes.append((key, old, new))
@@ -78,7 +91,7 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
         rows.append((stored, held, row))
     if len(rows) > log.MOST_CHANGES:
         raise ValueError(f"a commit may change {log.MOST_CHANGES:,} keys, and this one has {len(rows):,}")
-    return Work(revision, changes, rows, indexes_of(indexed).names)
+    return Work(revision, LateChanges(changes), rows, indexes_of(indexed).names)
 
 
 def _before(

@@ -21,7 +21,8 @@ from itertools import chain, count, groupby
 from json.encoder import encode_basestring_ascii as quoted
 from typing import NamedTuple
 
-from latchstore.contract.values import Change, cause_of, deletion
+from latchstore.contract.late_values import LateChange, LateChanges, LateValue, late_of
+from latchstore.contract.values import Change, Entry, cause_of, deletion
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite.rows import NOTHING, Key, Row, entry_of, name_of
 from latchstore.sqlite.statements import (
@@ -51,14 +52,14 @@ class Logged(NamedTuple):
     Attributes
     ----------
     revision : int
-    changes : list of Change
+    changes : sequence of Change
     transaction : TransactionInfo or None
     process : int
         The identifier of the process that has made it.
     """
 
     revision: int
-    changes: list[Change]
+    changes: Sequence[Change]
     transaction: TransactionInfo | None
     process: int
 
@@ -95,7 +96,7 @@ def add(
         number, notes, thread = transaction
         author = f"[{author}, {number}, {quoted(notes)}, {quoted(thread)}]"
     plain: list[Row] = []
-    for at, change, (key, old, new) in zip(count(revision << _BITS), changes, rows, strict=False):
+    for at, change, (key, old, new) in zip(count(revision << _BITS), late_of(changes), rows, strict=False):
         created, old_data, old_created, cause = new[2], old[0], None, None
         if new is NOTHING:
             created, cause = old[2], cause_of(change)
@@ -162,7 +163,7 @@ def _revision_of(row: Row) -> int:
 
 def _commit_of(revision: int, rows: list[Row]) -> Logged:
     process, info = _author_of(rows[0][12])
-    return Logged(revision, [_change_of(row) for row in rows], info, process)
+    return Logged(revision, LateChanges([_change_of(row) for row in rows]), info, process)
 
 
 def _author_of(author: int | str) -> tuple[int, TransactionInfo | None]:
@@ -172,19 +173,31 @@ def _author_of(author: int | str) -> tuple[int, TransactionInfo | None]:
     return process, TransactionInfo(*info)
 
 
-def _change_of(row: Row) -> Change:
-    at, stored, data, metadata, created, modified = row[:6]
-    old_data, old_metadata, old_modified, old_revision, old_created, cause = row[6:12]
-    key, old = name_of(stored), None
-    if old_metadata is not None:
-        if old_data is None:
-            old_data = data
-        if old_created is None:
-            old_created = created
-        old = entry_of(key, old_data, old_metadata, old_created, old_modified, old_revision)
-    if metadata is None:
-        return deletion(key, old, cause)
-    return key, old, entry_of(key, data, metadata, created, modified, at >> _BITS)
+def _change_of(row: Row) -> LateChange:
+    stored = row[1]
+    key = stored if type(stored) is str else name_of(stored)
+    old = None if row[7] is None else LateValue(partial(_old_of, key, row))
+    if row[3] is None:
+        return deletion(key, old, row[11])
+    return key, old, LateValue(partial(_new_of, key, row))
+
+
+def _new_of(key: str, row: Row) -> Entry:
+    data, metadata, created, modified = row[2:6]
+    return entry_of(key, data, metadata, created, modified, row[0] >> _BITS)
+
+
+def _old_of(key: str, row: Row) -> Entry:
+    data, _, created = row[2:5]
+    old_data, old_metadata, old_modified, old_revision, old_created = row[6:11]
+    return entry_of(
+        key,
+        data if old_data is None else old_data,
+        old_metadata,
+        created if old_created is None else old_created,
+        old_modified,
+        old_revision,
+    )
 
 
 def changed_keys(connection: sqlite3.Connection, after: int) -> list[str]:

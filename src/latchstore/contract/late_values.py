@@ -1,0 +1,88 @@
+"""Changes whose entries are made of what was stored when somebody looks at them: few do.
+
+Thread safety: an entry that two threads make at the same time is the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import overload
+
+from latchstore.contract.values import Change, Entry, StoredValue, cause_of, deletion
+
+
+class LateValue(StoredValue):
+    """A value whose entry is made when it is first read.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the entry; the same each time.
+    """
+
+    __slots__ = ("_made",)
+
+    def __init__(self, make: Callable[[], Entry]) -> None:
+        self._made: Entry | Callable[[], Entry] = make
+        self._stream = None
+
+    @property
+    def _entry(self) -> Entry:  # type: ignore[override]
+        made = self._made
+        if not isinstance(made, Entry):
+            self._made = made = made()
+        return made
+
+    def __reduce__(self) -> tuple[type[StoredValue], tuple[Entry]]:
+        return StoredValue, (self._entry,)
+
+
+#: A change with values in place of entries that are not made yet; of an eviction it is an `Eviction`.
+LateChange = tuple[str, Entry | LateValue | None, Entry | LateValue | None]
+
+
+def _made(entry: Entry | LateValue | None) -> Entry | None:
+    return entry._entry if type(entry) is LateValue else entry  # type: ignore[return-value]
+
+
+class LateChanges(Sequence[Change]):
+    """The changes of a commit, with entries that are made as they are read.
+
+    Parameters
+    ----------
+    late : sequence of LateChange
+
+    Attributes
+    ----------
+    late : sequence of LateChange
+    """
+
+    __slots__ = ("late",)
+
+    def __init__(self, late: Sequence[LateChange]) -> None:
+        self.late: Sequence[LateChange] = late
+
+    def __len__(self) -> int:
+        return len(self.late)
+
+    @overload
+    def __getitem__(self, position: int) -> Change: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Change]: ...
+    def __getitem__(self, position: int | slice) -> Change | Sequence[Change]:
+        if isinstance(position, slice):
+            return LateChanges(self.late[position])
+        key, old, new = change = self.late[position]
+        if new is None:
+            return deletion(key, _made(old), cause_of(change))
+        return key, _made(old), _made(new)
+
+
+def late_of(changes: Sequence[Change]) -> Sequence[Change | LateChange]:
+    """Return changes as they are, without making entries."""
+    return changes.late if type(changes) is LateChanges else changes
+
+
+def keys_of(changes: Sequence[Change]) -> list[str]:
+    """Return the keys that were changed, without making entries."""
+    return [change[0] for change in late_of(changes)]

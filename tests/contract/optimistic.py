@@ -221,6 +221,22 @@ class ConflictContract(OptimisticContract):
         assert self.conflict(store, body, lambda other: other.from_bytes("image", b"new")) == ()
         assert store.exists("mark")
 
+    def test_a_read_of_many_keys_some_of_which_the_block_has_written(self, store: TransactionalStore) -> None:
+        """What it has set is no read of what others have; data alone leaves the metadata to be read."""
+
+        def body(tx: AbstractStore) -> None:
+            tx.set("doc/1", (b"mine", {}))
+            tx.set_data("image", b"mine")
+            assert [value.data.read() for value in tx.multiget(["doc/2", "doc/1"])] == [b"two", b"mine"]
+
+        def partly(tx: AbstractStore) -> None:
+            body(tx)
+            tx.multiget_metadata(["doc/1", "image"])
+
+        assert self.conflict(store, body, CHANGES["set"]) == ()
+        assert self.conflict(store, body, lambda other: other.from_bytes("image", b"theirs")) == ()
+        assert self.conflict(store, partly, lambda other: other.from_bytes("image", b"other")) == ("image",)
+
     @pytest.mark.parametrize("miss", MISSES)
     def test_conflict_on_a_miss(self, store: TransactionalStore, miss: str) -> None:
         def body(tx: AbstractStore) -> None:

@@ -34,11 +34,24 @@ class WriteBatch:
         The revision that the commit will have.
     """
 
-    __slots__ = ("_base", "_check", "_edits", "_engine", "_known", "_rollbacks", "_undo", "revision", "rooms")
+    __slots__ = (
+        "_base",
+        "_base_of",
+        "_check",
+        "_edits",
+        "_engine",
+        "_known",
+        "_rollbacks",
+        "_undo",
+        "revision",
+        "rooms",
+    )
 
     def __init__(self, engine: Engine, revision: int) -> None:
         self._engine = engine
+        # What there is beneath the batch.
         self._base: Callable[[str], Entry | None] = engine.entry
+        self._base_of: Callable[[list[str]], dict[str, Entry | None]] = engine.entries_of
         self._check = engine.check_edit
         self.revision: int = revision
         # By key, in the order in which the keys were first edited.
@@ -60,6 +73,13 @@ class WriteBatch:
         if key not in known:
             known[key] = self._edits[key].revise(key, self._base(key), self.revision, time.time())
         return known[key]
+
+    def entries_of(self, keys: list[str]) -> dict[str, Entry | None]:
+        """Return the entries of several keys as the transaction sees them."""
+        edits = self._edits
+        unwritten = [key for key in keys if key not in edits]
+        found = self._base_of(unwritten) if unwritten else {}
+        return {key: self.current(key) if key in edits else found[key] for key in keys}
 
     def put(self, key: str, edit: Edit) -> None:
         """Add an edit.
@@ -250,6 +270,7 @@ class OptimisticBatch(WriteBatch):
     def __init__(self, engine: Engine, view: View, purpose: str) -> None:
         super().__init__(engine, view.revision + 1)
         self._base = view.entry
+        self._base_of = view.entries_of
         self._view = view
         self._purpose = purpose
         # Keys that were read, missing ones as well; and queries.
@@ -262,6 +283,10 @@ class OptimisticBatch(WriteBatch):
         if key not in self._edits or key in self._partial:
             self._read.add(key)
         return super().current(key)
+
+    def entries_of(self, keys: list[str]) -> dict[str, Entry | None]:
+        self._read.update([key for key in keys if key not in self._edits])
+        return super().entries_of(keys)
 
     def put(self, key: str, edit: Edit) -> None:
         if key not in self._edits:

@@ -18,6 +18,7 @@ from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
 from latchstore.engine.edits import Edit
+from latchstore.engine.entry_reader import all_there
 from latchstore.engine.entry_store import EntryStore
 from latchstore.engine.tasks import MODULES
 
@@ -50,7 +51,7 @@ class BatchStore(EntryStore):
         return entry
 
     def _entries_of(self, keys: list[str]) -> list[Entry]:
-        return [self._entry(key) for key in keys]
+        return all_there(self._open_batch().entries_of(keys), keys)
 
     def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._candidates({})

@@ -8,7 +8,7 @@ they take is ever held while it runs.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from latchstore.contract.arguments import DEFAULT_BUFFER_SIZE, checked_keys, checked_select
@@ -130,6 +130,14 @@ class EntryReader(AbstractReadOnlyStore):
 
     def __len__(self) -> int:
         return sum(1 for _ in self._items())
+
+
+def all_there(found: Mapping[str, Entry | None], keys: Sequence[str]) -> list[Entry]:
+    """Return the entries of keys, in their order; KeyError for the first that has none."""
+    entries = list(found.values()) if len(found) == len(keys) else [found[key] for key in keys]
+    if None in entries:
+        raise KeyError(keys[entries.index(None)])
+    return entries  # type: ignore[return-value]
 
 
 def _metadata(entry: Entry, names: tuple[str, ...] | None) -> dict[str, Any]:

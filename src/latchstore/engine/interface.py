@@ -43,6 +43,10 @@ class View(ABC):
     def entry(self, key: str) -> Entry | None:
         """Return the entry of a key, or None. Raises SnapshotClosedError if the view is closed."""
 
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        """Return the entries of several keys. Raises SnapshotClosedError if the view is closed."""
+        return {key: self.entry(key) for key in keys}
+
     @abstractmethod
     def items(self) -> Iterable[tuple[str, Entry]]:
         """Return all keys and entries, to iterate over once. Raises SnapshotClosedError."""

@@ -15,7 +15,7 @@ from latchstore.contract.errors import SnapshotClosedError
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
-from latchstore.engine.entry_reader import EntryReader
+from latchstore.engine.entry_reader import EntryReader, all_there
 from latchstore.engine.interface import View
 from latchstore.engine.selection import found
 
@@ -48,7 +48,7 @@ class Snapshot(EntryReader):
         return entry
 
     def _entries_of(self, keys: list[str]) -> list[Entry]:
-        return [self._entry(key) for key in keys]
+        return all_there(self._view.entries_of(keys), keys)
 
     def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._view.items()

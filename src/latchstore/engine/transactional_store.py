@@ -29,6 +29,7 @@ from latchstore.delivery.watch import Watch, wait_until
 from latchstore.engine.attempts import Attempts
 from latchstore.engine.delivered_store import DeliveredStore
 from latchstore.engine.edits import Edit, by_key
+from latchstore.engine.entry_reader import all_there
 from latchstore.engine.selection import found
 from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.transaction import Transaction
@@ -62,11 +63,7 @@ class TransactionalStore(DeliveredStore):
         transaction = self._engine.routes.current()
         if transaction is not None:
             return transaction._entries_of(keys)
-        found = self._engine.entries_of(keys)
-        entries = list(found.values()) if len(found) == len(keys) else [found[key] for key in keys]
-        if None in entries:
-            raise KeyError(keys[entries.index(None)])
-        return entries  # type: ignore[return-value]
+        return all_there(self._engine.entries_of(keys), keys)
 
     def _items(self) -> Iterable[tuple[str, Entry]]:
         return self._candidates({})

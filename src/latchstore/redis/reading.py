@@ -46,10 +46,9 @@ class ReadingEngine(Engine):
         if len(keys) > PAGE_SIZE:
             view = self.view()
             try:
-                found = view.entries_of(keys)
+                return view.entries_of(keys)
             finally:
                 view.close()
-            return {key: found.get(key) for key in keys}
         *_, entries = self.server.run(READ, *NO_PLACE, *map(stored_key, keys))
         return {key: entry_of(key, flat) if flat else None for key, flat in zip(keys, entries, strict=True)}
 

@@ -107,9 +107,8 @@ class RedisView(View):
             return entry_of(key, old) if old else None
         return entry_of(key, flat) if flat else None
 
-    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Return the entries of those keys that are there."""
-        found: dict[str, Entry] = {}
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        found: dict[str, Entry | None] = dict.fromkeys(keys)
         for start in range(0, len(keys), PAGE_SIZE):
             some = keys[start : start + PAGE_SIZE]
             stored = list(map(stored_key, some))

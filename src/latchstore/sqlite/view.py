@@ -61,9 +61,9 @@ class SqliteView(View):
         rows = self._rows(ENTRY, (stored_key(key),))
         return entry_of(key, *rows[0]) if rows else None
 
-    def entries_of(self, keys: list[str]) -> dict[str, Entry]:
-        """Return the entries of those keys that are there."""
-        return dict(pairs_of(self._read(lambda connection: rows_of(connection, keys))))
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        found = dict(pairs_of(self._read(lambda connection: rows_of(connection, keys))))
+        return {key: found.get(key) for key in keys}
 
     def count(self) -> int:
         ((count,),) = self._rows(COUNT)
@@ -87,7 +87,7 @@ class SqliteView(View):
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
         keys, after = run(self._connections, "validating", self._changed_since)
         before = self.entries_of(keys)
-        return {key: (before.get(key), after.get(key)) for key in keys}
+        return {key: (old, after.get(key)) for key, old in before.items()}
 
     def _changed_since(self, now: sqlite3.Connection) -> tuple[list[str], dict[str, Entry]]:
         """Return the keys that were changed after the view, and their entries of now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.contract.isolation import IsolationContract
-from tests.memory_stores import MemoryStores
+from tests.memory_stores import IndexedMemoryStores
 
 
-class TestIsolation(MemoryStores, IsolationContract): ...
+class TestIsolation(IndexedMemoryStores, IsolationContract): ...

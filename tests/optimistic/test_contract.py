@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.contract.optimistic import ConflictContract, OptimisticWritingContract
-from tests.memory_stores import MemoryStores
+from tests.memory_stores import IndexedMemoryStores
 
 
-class TestConflicts(MemoryStores, ConflictContract): ...
+class TestConflicts(IndexedMemoryStores, ConflictContract): ...
 
 
-class TestWriting(MemoryStores, OptimisticWritingContract): ...
+class TestWriting(IndexedMemoryStores, OptimisticWritingContract): ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.contract.ordered_isolation import OrderedIsolationContract
-from tests.memory_stores import MemoryStores
+from tests.memory_stores import IndexedMemoryStores
 
 
-class TestOrderedIsolation(MemoryStores, OrderedIsolationContract): ...
+class TestOrderedIsolation(IndexedMemoryStores, OrderedIsolationContract): ...

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.contract.snapshots import ManySnapshotsContract, SnapshotContract
-from tests.memory_stores import MemoryStores
+from tests.memory_stores import IndexedMemoryStores, MemoryStores
 
 
-class TestSnapshots(MemoryStores, SnapshotContract): ...
+class TestSnapshots(IndexedMemoryStores, SnapshotContract): ...
 
 
 class TestManySnapshots(MemoryStores, ManySnapshotsContract): ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -14,14 +16,25 @@ INDEXES = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "create
 
 
 class SqliteStores(StoreContract):
-    """The store of each test: without indexes, and with some."""
+    """The store of each test, where indexes make no difference: it has some."""
 
     any_metadata = False
+    indexes: tuple[str | Ordered, ...] = INDEXES
 
-    @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"])
-    def store(
-        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[SqliteStore]:
-        path = tmp_path_factory.mktemp("store") / "file"
-        with SqliteStore(path, EventManager(), indexes=request.param, durability="off") as store:
+    @pytest.fixture
+    def store(self) -> Iterator[SqliteStore]:
+        # Each folder of pytest's is looked for among all that it has made.
+        options: dict[str, Any] = {"indexes": self.indexes, "durability": "off"}
+        with (
+            TemporaryDirectory() as folder,
+            SqliteStore(f"{folder}/file", EventManager(), **options) as store,
+        ):
             yield store
+
+
+class IndexedSqliteStores(SqliteStores):
+    """Where they do (answers, and writes that keep them up to date): none, and some."""
+
+    @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"], autouse=True)
+    def _indexes(self, request: pytest.FixtureRequest) -> None:
+        self.indexes = request.param

@@ -19,95 +19,12 @@ from latchstore import (
     EventManager,
     StoreModificationEvent,
     StoreSetEvent,
-    TransactionClosedError,
     WatchClosedError,
 )
 from latchstore.engine.inspection import dispatcher_of, feed_of
 from tests.fork.children import TIMEOUT, end_in_time, in_child, needs_fork, new_store, report_and_exit
 
 pytestmark = needs_fork
-
-
-def test_a_child_has_no_open_transaction_of_another_thread() -> None:
-    store = new_store()
-    store.from_bytes("k", b"before")
-    opened, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with store.transaction("held"):
-            store.from_bytes("k", b"not committed")
-            opened.set()
-            assert go_on.wait(TIMEOUT)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert opened.wait(TIMEOUT)
-
-    def check() -> None:
-        assert store.to_bytes("k") == b"before"
-        store.from_bytes("k", b"child")
-        assert store.to_bytes("k") == b"child"
-
-    told = in_child(check)
-    go_on.set()
-    holder.join(TIMEOUT)
-    assert told == ""
-    assert store.to_bytes("k") == b"not committed"
-
-
-@pytest.mark.parametrize("optimistic", [False, True])
-def test_a_block_in_which_a_child_is_forked_goes_on_in_the_parent_alone(optimistic: bool) -> None:
-    store = new_store()
-    with store.transaction("outer", optimistic=optimistic) as outer, store.transaction("inner") as inner:
-        inner.from_bytes("k", b"parent")
-
-        def check() -> None:
-            for tx in (outer, inner):
-                with pytest.raises(TransactionClosedError, match="forked, and goes on in the parent alone"):
-                    tx.from_bytes("k", b"child")
-                with pytest.raises(TransactionClosedError, match="forked"):
-                    tx.__exit__(None, None, None)
-            assert not store.exists("k")
-            store.from_bytes("k", b"child")
-            with store.transaction():
-                assert store.to_bytes("k") == b"child"
-
-        assert in_child(check) == ""
-    assert store.to_bytes("k") == b"parent"
-
-
-def test_events_that_wait_in_the_parent_are_not_heard_in_a_child() -> None:
-    store = new_store()
-    heard: list[str] = []
-    begun, go_on = threading.Event(), threading.Event()
-
-    def listen(event: Any) -> None:
-        begun.set()
-        assert go_on.wait(TIMEOUT)
-        heard.append(event.key)
-
-    store.event_manager.connect(StoreSetEvent, listen)
-    watch = store.watch()
-    for number in range(3):
-        store.from_bytes(f"k{number}", b"")
-    assert begun.wait(TIMEOUT)
-
-    def check() -> None:
-        go_on.set()
-        assert len(watch) == 0
-        store.flush(TIMEOUT)
-        assert heard == []
-        store.from_bytes("child", b"")
-        store.flush(TIMEOUT)
-        assert heard == ["child"]
-        assert watch.get(0).key == "child"  # type: ignore[union-attr]
-
-    told = in_child(check)
-    go_on.set()
-    store.flush(TIMEOUT)
-    assert told == ""
-    assert heard == ["k0", "k1", "k2"]
-    assert len(watch) == 3
 
 
 def test_a_listener_may_fork() -> None:
@@ -123,30 +40,6 @@ def test_a_listener_may_fork() -> None:
     store.flush(TIMEOUT)
     assert told == [""]
     assert not store.exists("child")
-
-
-def test_a_child_may_have_a_child() -> None:
-    store = new_store()
-    heard: list[str] = []
-    store.event_manager.connect(StoreSetEvent, lambda event: heard.append(event.key))
-
-    def be_child() -> None:
-        store.from_bytes("child", b"")
-        store.flush(TIMEOUT)
-        assert in_child(be_grandchild) == ""
-        store.from_bytes("child again", b"")
-        store.flush(TIMEOUT)
-        assert heard == ["parent", "child", "child again"]
-
-    def be_grandchild() -> None:
-        store.from_bytes("grandchild", b"")
-        store.flush(TIMEOUT)
-        assert heard == ["parent", "child", "grandchild"]
-
-    store.from_bytes("parent", b"")
-    store.flush(TIMEOUT)
-    assert in_child(be_child) == ""
-    assert heard == ["parent"]
 
 
 def test_a_child_that_returns_into_the_listener_that_forked_it() -> None:

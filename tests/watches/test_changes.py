@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +18,7 @@ from latchstore import (
     Watch,
 )
 from latchstore.delivery.change_feed import ChangeFeed
-from tests.watches.reading import TIMEOUT, commit_of, new_buffer, new_store, read_all, taken_from
+from tests.watches.reading import commit_of, new_buffer, new_store, read_all, taken_from
 
 # -- what is given --------------------------------------------------------------------------------
 
@@ -106,30 +103,6 @@ def test_a_commit_that_is_published_again_is_given_once() -> None:
     assert [record.revision for record in taken_from(late)] == [4]
     with pytest.raises(CompactedError):
         feed.past(1, 4)
-
-
-def test_watches_opened_while_others_write_have_every_commit_once(pool: ThreadPoolExecutor) -> None:
-    store = new_store(history=100_000)
-    barrier = threading.Barrier(4)
-
-    def write(number: int) -> None:
-        barrier.wait(TIMEOUT)
-        for _ in range(500):
-            store.from_bytes(f"k{number}", b"")
-
-    writing = [pool.submit(write, number) for number in range(3)]
-    barrier.wait(TIMEOUT)
-    opened: list[tuple[int, Watch]] = []
-    chance = random.Random(1)
-    while not all(each.done() for each in writing):
-        revision = store.info()["revision"]
-        since = chance.choice([0, revision // 2, revision])
-        opened.append((since, store.watch(since=since)))
-        if len(opened) > 200:
-            opened.pop(chance.randrange(200))[1].close()
-    store.close()
-    for since, changes in opened:
-        assert [change.revision for change in changes] == list(range(since + 1, 1_501))
 
 
 # -- replay ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latchstore import DictMemoryStore, EventManager
 from latchstore.contract.glob_pattern import matching_keys
 
-PROFILE = settings(max_examples=800)
+PROFILE = settings(max_examples=300)
 
 # Few characters, so that patterns do match; then all that are special to patterns or to `re`.
 patterns = st.one_of(st.text(alphabet="ab*?", max_size=5), st.text(alphabet="abAB*?[]!-^./\\\n", max_size=7))

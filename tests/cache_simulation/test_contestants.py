@@ -139,7 +139,7 @@ class TestPolicies:
         assert hits_of("s3-fifo", requested, 100) > 5_000
         assert hits_of(OPTIMUM, requested, 100) > 9_000
 
-    @pytest.mark.parametrize("alpha", [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4])
+    @pytest.mark.parametrize("alpha", [0.5, 0.8, 1.0, 1.4])
     def test_sieve_and_s3_fifo_are_not_below_lru_on_zipfian_traces(self, alpha: float) -> None:
         with Recording(zipfian(alpha, 5_000, 25_000, seed=1)) as trace:
             for percent in (0.1, 0.3, 1, 3, 10, 30):

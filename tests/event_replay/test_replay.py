@@ -78,7 +78,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 #: Commits of the replay of everything; LATCHSTORE_COMMITS=100000 is a long run.
-COMMITS = int(os.environ.get("LATCHSTORE_COMMITS", "20000"))
+COMMITS = int(os.environ.get("LATCHSTORE_COMMITS", "8000"))
 
 ANYTHING = (ValueError, SystemExit, KeyboardInterrupt, GeneratorExit)
 

@@ -22,7 +22,7 @@ STRIDE = int(os.environ.get("LATCHSTORE_STRIKE_EVERY", "50"))
 SHORT = 10
 
 #: Operations with many more are struck at so many of their places, unless at each.
-MOST = 20
+MOST = 10
 
 #: What is raised.
 KINDS = (KeyboardInterrupt, SystemExit, MemoryError, RecursionError)
@@ -134,10 +134,10 @@ def with_frames_left(left: int, call: Callable[[], object]) -> None:
 
 
 def recurse(name: str, other: ThreadPoolExecutor, stride: int = 1) -> Count:
-    """Run an operation at every depth near the recursion limit, each time with a new store."""
+    """Run an operation at every `stride`-th depth near the recursion limit, each time with a new store."""
     outcomes_of(name)
     count = Count()
-    for left in range(1, FRAMES, stride):
+    for left in range(1 + zlib.crc32(name.encode()) % stride, FRAMES, stride):
         subject = subject_for(name)
         if _has_room(left, name, subject):
             subject.store.close(TIMEOUT)

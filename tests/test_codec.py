@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -21,6 +22,17 @@ from tests.mapped import store_of
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+#: What MessagePack does.
+PLAIN_WITH_BYTES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(0, 99) | st.binary(), inner),
 )
 
 Make = Callable[[str | Codec], StoreMapping]
@@ -61,6 +73,25 @@ class TestRoundTrip:
 
     def test_json_is_compact_text_that_others_can_read(self) -> None:
         assert CODECS["json"].encode({"é": [1, 2]}) == '{"é":[1,2]}'.encode()
+
+    @given(PLAIN_WITH_BYTES)
+    def test_msgpack(self, value: Any) -> None:
+        pytest.importorskip("msgpack", reason="needs latchstore[redis]")
+        codec = checked_codec("msgpack")
+        back = codec.decode(codec.encode(value))
+        assert back == value
+        assert type(back) is type(value)
+
+    def test_msgpack_takes_halves_of_surrogate_pairs(self) -> None:
+        pytest.importorskip("msgpack", reason="needs latchstore[redis]")
+        codec = checked_codec("msgpack")
+        assert codec.decode(codec.encode("\ud800 of a file's name")) == "\ud800 of a file's name"
+
+    @makes
+    def test_msgpack_that_is_not_installed(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "msgpack", None)
+        with pytest.raises(ImportError, match=r"pip install 'latchstore\[redis\]'"):
+            make("msgpack")
 
     @given(PLAIN)
     def test_pickle(self, value: Any) -> None:

@@ -72,7 +72,7 @@ class Cache(CacheLoader[V]):
     codec : str or Codec, optional
         ``"reference"`` keeps the objects themselves, so it takes locks, connections and open files as well;
         it is the default without a `store`. Others say how objects become bytes, and copies of them again:
-        ``"pickle"``, ``"json"``, ``"raw"`` (bytes as they are), or one's own. With a `store` the default
+        ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or one's own. With a `store` the default
         takes and returns bytes, and refuses all else: to unpickle what others wrote runs what they please. On
         a SqliteStore it is ``"json"``, and ``"pickle"`` is a UserWarning.
     sizeof : callable, optional

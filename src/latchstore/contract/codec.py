@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -56,6 +57,35 @@ class JSONCodec:
         return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
+class MsgpackCodec:
+    """What JSON has, and bytes; the keys of dicts may be numbers, bytes, bools and None as well.
+
+    An int has 64 bits. It takes less room than JSON, and less time. Needs ``latchstore[redis]``, or msgpack.
+    """
+
+    def __init__(self) -> None:
+        # Not loaded for other codecs.
+        try:
+            import msgpack
+        except ImportError as error:
+            raise ImportError(
+                "codec 'msgpack' needs msgpack, which is not installed: pip install 'latchstore[redis]'"
+            ) from error
+        self._pack: Any = functools.partial(msgpack.packb, unicode_errors="surrogatepass")
+        self._unpack: Any = functools.partial(
+            msgpack.unpackb, unicode_errors="surrogatepass", strict_map_key=False
+        )
+
+    def encode(self, value: Any) -> bytes:
+        """Return the object in MessagePack."""
+        data: bytes = self._pack(value)
+        return data
+
+    def decode(self, data: bytes) -> Any:
+        """Return the object."""
+        return self._unpack(data)
+
+
 class RawCodec:
     """Bytes as they are."""
 
@@ -97,21 +127,25 @@ class UnnamedCodec(RawCodec):
             ) from None
 
 
-#: The codecs that go by a name.
+#: The codecs that go by a name. "msgpack" is another one, if it is installed.
 CODECS: dict[str, Codec] = {"pickle": PickleCodec(), "json": JSONCodec(), "raw": RawCodec()}
 
 
 def checked_codec(codec: str | Codec[V]) -> Codec[V]:
-    """Return the codec, which may be named; ValueError or TypeError if it is none."""
+    """Return the codec, which may be named; ValueError or TypeError if it is none.
+
+    ImportError, which names what is to be installed, if it is "msgpack" and that is not there.
+    """
     if isinstance(codec, str):
         if codec == "reference":
             raise ValueError(
                 "codec 'reference' keeps objects as they are, which a Cache can, and what reads bytes cannot"
             )
+        if codec == "msgpack":
+            return MsgpackCodec()
         if codec not in CODECS:
-            raise ValueError(
-                f"codec must be one of {', '.join(map(repr, CODECS))} or an object, got {codec!r}"
-            )
+            names = ", ".join(map(repr, (*CODECS, "msgpack")))
+            raise ValueError(f"codec must be one of {names} or an object, got {codec!r}")
         return CODECS[codec]
     if not isinstance(codec, Codec) or isinstance(codec, type):
         raise TypeError(f"codec must have the methods encode and decode, got {describe(codec)}")

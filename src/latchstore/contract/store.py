@@ -381,8 +381,8 @@ class AbstractReadOnlyStore(ABC):
         Parameters
         ----------
         codec : str or Codec, optional
-            ``"pickle"``, ``"json"``, ``"raw"`` (bytes), or an object with ``encode`` and ``decode``; if None
-            the store's `default_codec`.
+            ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
+            ``decode``; if None the store's `default_codec`.
         """
         from latchstore.contract.mapping import StoreView  # loaded when used: see latchstore/__init__.py
 

@@ -84,8 +84,8 @@ class WorkQueue(Generic[V]):
     name : str
         Of the queue; without a slash. The key of a job in the store is the name, a slash, and the job's key.
     codec : str or Codec
-        How payloads become bytes: ``"json"``, ``"pickle"``, ``"raw"``, or one's own. With pickle, to claim a
-        job of a file that somebody else has written runs what they please.
+        How payloads become bytes: ``"json"``, ``"msgpack"``, ``"pickle"``, ``"raw"``, or one's own. With
+        pickle, to claim a job of a file that somebody else has written runs what they please.
     max_attempts : int
         How often a job is claimed before it becomes a dead letter.
     backoff : callable, optional

@@ -45,9 +45,9 @@ class StoreView(Generic[V], Mapping[str, V]):
     store : AbstractReadOnlyStore
     codec : str or Codec, optional
         ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
-        ``decode``; not ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``: pickle,
-        but bytes as they are of a store that was loaded from a file, as to unpickle runs what others may have
-        written.
+        ``decode``; not ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``:
+        pickle, but bytes as they are of a store that was loaded from a file, as to unpickle runs what others
+        may have written.
     """
 
     _mapped: ReadableStore
@@ -102,9 +102,9 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
     store : AbstractStore
     codec : str or Codec, optional
         ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
-        ``decode``; not ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``: pickle,
-        but bytes as they are of a store that was loaded from a file, as to unpickle runs what others may have
-        written.
+        ``decode``; not ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``:
+        pickle, but bytes as they are of a store that was loaded from a file, as to unpickle runs what others
+        may have written.
     """
 
     _mapped: MappedStore

@@ -27,6 +27,11 @@ class StoreAccess:
     def __init__(self, store: TransactionalStore) -> None:
         self._store = store
 
+    @property
+    def kind(self) -> str:
+        """What kind of store it is, for messages."""
+        return type(self._store).__name__
+
     def entry(self, key: str) -> Entry | None:
         """Return the entry of a key as the calling thread sees it, or None."""
         try:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from math import inf
 
-from latchstore.contract.errors import EntryTooLargeError
 from latchstore.contract.values import Change, Entry, cause_of, deletion
 from latchstore.engine.entry_facts import IDLE, WEIGHT
 from latchstore.engine.limits import Limits
+from latchstore.engine.shared_bound import ProcessBound
 from latchstore.sqlite import books
 from latchstore.sqlite.committing import Work
 from latchstore.sqlite.leases import Leases
@@ -26,8 +25,8 @@ from latchstore.sqlite.rows import NOTHING, Key, Row, name_of, pairs_of, rows_of
 _SWEPT_BY_THE_WAY = 16
 
 
-class Bound:
-    """The limits that one cache of this process has, for the commits of this process.
+class Bound(ProcessBound):
+    """The limits that one cache of this process has on a file.
 
     Parameters
     ----------
@@ -41,60 +40,27 @@ class Bound:
     now : float or None
         The reading of the clock that the commit which is about to be made brings along: it evicts a few of
         what has expired by then.
-    hits : dict
-        Keys that were used since the last commit, each with the time if that matters.
     """
 
     def __init__(self, limits: Limits, number: int, leases: Leases) -> None:
-        self.number: int = number
+        super().__init__(limits, number)
         self.now: float | None = None
-        self.hits: dict[str, float | None] = {}
-        self.max_bytes: int | None = limits.max_bytes
-        self._max_entries: float = inf if limits.max_entries is None else limits.max_entries
-        self._most_weight: float = inf if limits.max_bytes is None else limits.max_bytes
         self._prefix = limits.prefix
         self._idle = limits.idle
-        self._witness = limits.witness
         self._leases = leases
         self._written_at: float | None = None
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether anything is evicted for want of room."""
-        return self._max_entries < inf or self._most_weight < inf
-
-    def is_exceeded(self, entries: int, weight: int) -> bool:
-        """Tell whether this is too much."""
-        return entries > self._max_entries or weight > self._most_weight
 
     def weigh(self, key: str, entry: Entry, metadata: str) -> int:
         """Return what an entry weighs; EntryTooLargeError if that is more than all may."""
         weight = books.weight_of(stored_key(key), entry.size, metadata, entry.get(WEIGHT))
-        if weight > self._most_weight:
-            raise EntryTooLargeError(
-                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self.max_bytes}"
-            )
+        self.refuse_heavy(key, weight)
         return weight
 
     def note_hits(self, connection: sqlite3.Connection) -> None:
         """Note what was used since the last time."""
-        taken = []
-        for _ in range(len(self.hits)):
-            try:
-                key, time = self.hits.popitem()
-            except KeyError:
-                break  # another thread was quicker
-            taken.append((stored_key(key), time))
+        taken = [(stored_key(key), time) for key, time in self.take_hits()]
         if taken:
             books.note_hits(connection, self.number, taken)
-
-    def note_written(self, keys: Sequence[str]) -> None:
-        """Have the loads of this process noted that a commit overtakes, or would if there were the keys.
-
-        Once, before the commit is made: whoever claims a load after this needs a lease, which waits for it.
-        """
-        if self._witness.awaited:
-            self._witness.note_written(keys)
 
     # -- in a commit ------------------------------------------------------------------------------
 

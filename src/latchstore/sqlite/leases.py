@@ -14,15 +14,15 @@ Thread safety: all methods may be called by any thread.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from latchstore.delivery.waiting import Waiters
+from latchstore.engine.processes import is_running, this_process
+from latchstore.engine.processes import name_of as name_of_process
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.rows import name_of, stored_key
 from latchstore.sqlite.running import note, run
@@ -67,14 +67,14 @@ class Leases:
             Keys, each with the tags that its entry will have.
         """
         rows = [(key, stored_key(key), json.dumps(sorted(tags))) for key, tags in wanted]
-        me, now = _this_process(), time.time()
+        me, now = this_process(), time.time()
 
         def taken(connection: sqlite3.Connection) -> dict[str, int]:
             tokens: dict[str, int] = {}
             connection.execute(_CLEAN, (now,))
             for key, stored, tags in rows:
                 found = connection.execute(_FIND, (stored,)).fetchone()
-                if found is None or not _is_running(found[1]):
+                if found is None or not is_running(found[1]):
                     cursor = connection.execute(_TAKE, (stored, tags, me, now + SECONDS))
                     tokens[key] = int(cursor.lastrowid or 0)
             return tokens
@@ -85,14 +85,14 @@ class Leases:
         """Tell whether the lease with this token is the one that counts."""
         found = self._find(key)
         # A forked child of a loader has the token as well, and no lease.
-        return found is not None and found[:2] == (token, _this_process())
+        return found is not None and found[:2] == (token, this_process())
 
     def holder(self, key: str) -> str | None:
         """Name the process that has the lease of a key; None if nobody has, or it has ended."""
         found = self._find(key)
-        if found is None or found[2] <= time.time() or not _is_running(found[1]):
+        if found is None or found[2] <= time.time() or not is_running(found[1]):
             return None
-        return f"process {found[1].partition(' ')[0]}"
+        return name_of_process(found[1])
 
     def _find(self, key: str) -> tuple[int, str, float] | None:
         parameters = (stored_key(key),)
@@ -107,7 +107,7 @@ class Leases:
 
     def end(self, held: Mapping[str, int]) -> None:
         """End leases, of keys with their tokens, that have not ended yet."""
-        me = _this_process()
+        me = this_process()
         rows = [(token, me) for key, token in held.items() if self.is_held(key, token)]
         if rows:
             note(self._connections, "ending a lease", lambda each: each.executemany(_END_OWN, rows))
@@ -153,50 +153,3 @@ def _covered(connection: sqlite3.Connection, revoked: Collection[Covers]) -> lis
 
 def _end_all(connection: sqlite3.Connection, revoked: Collection[Covers]) -> None:
     connection.executemany(_END, _covered(connection, revoked))
-
-
-# -- processes ----------------------------------------------------------------------------------------
-
-
-def _this_process() -> str:
-    """Return what tells this process from all others: its number, when it began, and its namespace."""
-    return _described(os.getpid())
-
-
-@functools.lru_cache(maxsize=1)
-def _described(process: int) -> str:
-    return f"{process} {_beginning_of(process) or 0} {_namespace()}"
-
-
-def _namespace() -> str:
-    """Return what numbers of processes are unique in; empty where that is the machine."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _beginning_of(process: int) -> int | None:
-    """Return when a process began, in ticks since the boot; None if it has ended or cannot be seen."""
-    try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            state, *fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if state in (b"Z", b"X") else int(fields[18])
-
-
-def _is_running(text: str) -> bool:
-    """Tell whether a process is running, as far as can be seen."""
-    number, beginning, *namespace = text.split(" ", 2)
-    if namespace != [_namespace()]:
-        return True
-    if beginning != "0":
-        return str(_beginning_of(int(number))) == beginning
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # it is another user's
-    return True

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from latchstore import (
     RedisStore,
     StoreModificationEvent,
     StoreTransactionEndEvent,
+    TransactionInfo,
 )
 from latchstore.redis import log
 from latchstore.redis.scripts import FOLLOW
@@ -109,9 +111,14 @@ class TestWhatIsRead:
     def test_what_nobody_reads_is_not_decoded(
         self, store: RedisStore, beside: RedisStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        decoded = []
+        decoded: list[bytes] = []
         unpack = log.raw_changes
-        monkeypatch.setattr(log, "raw_changes", lambda packed: decoded.append(packed) or unpack(packed))
+
+        def noted(packed: bytes) -> Iterator[tuple[Any, ...]]:
+            decoded.append(packed)
+            return unpack(packed)
+
+        monkeypatch.setattr(log, "raw_changes", noted)
         ends = listen(store, StoreTransactionEndEvent)
         beside.from_bytes("a", b"")
         with store.transaction():
@@ -127,9 +134,10 @@ class TestWhatIsRead:
     def test_a_process_that_was_stopped_for_too_long(self, redis_server: Server, namespace: str) -> None:
         """Its listeners were busy: what the log has no more is a gap to watches, nothing to listeners."""
         going_on = threading.Event()
-        heard: list[int | None] = []
+        heard: list[int] = []
 
         def listener(event: StoreModificationEvent) -> None:
+            assert event.revision is not None
             heard.append(event.revision)
             assert going_on.wait(TIMEOUT)
 
@@ -174,6 +182,6 @@ def test_transactions_of_other_processes_are_named(store: RedisStore, namespace:
     assert in_child(child) == ""
     store.flush()
     (event,) = heard
-    assert event.transaction is not None
+    assert isinstance(event.transaction, TransactionInfo)
     assert event.transaction.notes == "in the child"
     assert event.transaction.thread == f"MainThread of process {store.to_bytes('a').decode()}"

@@ -16,11 +16,11 @@ from latchstore import EventManager, EventsLost, OutcomeUnknownError, RedisStore
 from tests.contract.stores import TIMEOUT
 from tests.redis.servers import Server, preferred
 
-KILLS = int(os.environ.get("LATCHSTORE_SERVER_KILLS", "4"))
+KILLS = int(os.environ.get("LATCHSTORE_SERVER_KILLS", "3"))
 WRITERS = 3
 
 #: The most commits that are acknowledged before the server is killed.
-COMMITS = 60
+COMMITS = 40
 
 
 class Writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -20,7 +21,7 @@ def open_store(redis_server: Server, namespace: str) -> Iterator[Callable[..., R
     """What opens a store that is closed at the end of the test."""
     stores: list[RedisStore] = []
 
-    def open_store(**options: float) -> RedisStore:
+    def open_store(**options: Any) -> RedisStore:
         store = RedisStore(redis_server.url, EventManager(), namespace=namespace, **options)
         stores.append(store)
         return store

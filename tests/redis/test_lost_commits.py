@@ -186,7 +186,7 @@ class TestFailover:
                 with redis.Redis(port=primary.port) as client:
                     client.set("unrelated", b"")
                     assert client.wait(1, round(TIMEOUT * 1000)) == 1
-                assert replica.ask("REPLICAOF NO ONE") == b"+OK\r\n"
+                assert replica.ask("REPLICAOF NO ONE") == "+OK"
                 for number in range(3, 7):
                     store.from_bytes(f"k{number}", b"")
                 store.flush()

@@ -28,6 +28,7 @@ from latchstore.contract.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
     RevisionMismatchError,
+    StoreError,
     TransactionConflictError,
 )
 from latchstore.contract.ordering import Item, Ordered
@@ -84,8 +85,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
 
     Attributes
     ----------
-    lease : Lease or None
-        Of the owner, if it is an exclusive transaction.
+    leases : dict of Claim to Lease
+        Of the owner, if it has one or asks for it, and of blocks that exceptions have left.
     """
 
     publication: ServerPublication
@@ -99,7 +100,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._history = history
         self.publisher = publisher
         self.is_closed: bool = False
-        self.lease: Lease | None = None
+        self.leases: dict[Claim, Lease] = {}
         # Transactions whose commit was sent, and which have not ended: rule 4.
         self._sent: dict[Claim, Sent] = {}
         # What optimistic transactions read.
@@ -123,7 +124,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         return view
 
     def acquire(self, claim: Claim, timeout: float) -> Hold:
-        self.lease = lease = Lease(self.server, self._seconds, claim)
+        # Before it is asked for: an exception may strike when the server has given it.
+        self.leases[claim] = lease = Lease(self.server, self._seconds, claim)
         lease.acquire(timeout)
         self.renewal.start()
         return lease
@@ -131,18 +133,25 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     def end(self, claim: Claim) -> None:
         if claim.ended:
             return
-        if self.owner.claims.get(OWNER) is claim:
-            self._release()  # not in a section: it asks the server
+        lease = self.leases.get(claim)
+        if lease is not None:
+            self._give_back(claim, lease)  # not in a section: it asks the server
         super().end(claim)
 
-    def _release(self) -> Lease | None:
-        lease = self.lease
-        if lease is not None:
+    def _give_back(self, claim: Claim, lease: Lease) -> None:
+        try:
             lease.release()
-            self.lease = None
-        return lease
+        except (OSError, StoreError) as error:
+            lease.drop()
+            logger.warning(
+                "%s: its lease cannot be given back, and ends by itself in %g s: %s",
+                claim.purpose,
+                self._seconds,
+                error,
+            )
 
     def end_claim(self, claim: Claim) -> None:
+        self.leases.pop(claim, None)
         self._views.pop(claim, None)
         super().end_claim(claim)
         self._sent.pop(claim, None)
@@ -199,15 +208,13 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         return self._commit_waiting(edits, purpose, claim, check, timeout)
 
     def _commit_exclusive(self, edits: Collection[tuple[str, Edit]], claim: Claim) -> bool:
-        lease = self.lease
-        assert lease is not None
+        lease = self.leases[claim]
         if edits:
             answer = self._send(edits, claim.purpose, claim, lease.token)
             if answer[0] != b"LEASE":
                 lease.drop()
-                self.lease = None
         else:
-            self._release()
+            lease.release()
             answer = (b"LEASE",) if lease.is_over else (b"SAME", b"%d" % self.revision)
         if answer[0] == b"LEASE":
             raise self._lease_was_over(claim.purpose)
@@ -378,8 +385,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         try:
             try:
                 self.become_owner(claim, None)
-                assert self.lease is not None
-                function(self.lease.token)
+                function(self.leases[claim].token)
             except LeaseIsOverError:
                 raise self._lease_was_over(purpose) from None
             finally:
@@ -412,7 +418,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.follower.renew_in_child()
         self._pause.renew_in_child()
         self.renewal.renew_in_child()
-        self.lease = None
+        self.leases.clear()
         self._views.clear()
         self._sent.clear()
         self.renew_locks()

@@ -5,7 +5,7 @@
 2. It does not decide: a commit carries its token, and the server refuses it if the lease is another's by now.
 3. The token is known before it is asked for, so what an exception has broken off is given back as well.
 
-Thread safety: an engine has one lease at a time, its owner's.
+Thread safety: an engine uses one lease at a time, its owner's.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Renewal:
     Parameters
     ----------
     engine : object
-        Has `lease`, and `end_abandoned`.
+        Has `leases`, and `end_abandoned`.
     seconds : float
         Of a lease.
     """
@@ -215,10 +215,10 @@ def _renew(reference: weakref.ref[Any], running: list[Bell], bell: Bell, interva
             try:
                 if engine.abandoned:
                     engine.end_abandoned()
-                lease = engine.lease
-                if lease is None:
+                if not engine.leases:
                     return
-                lease.renew()
+                for lease in list(engine.leases.values()):
+                    lease.renew()
             except Exception:
                 logger.exception("a lease cannot be renewed; trying again")
             del engine

@@ -59,7 +59,7 @@ def fill(store: RedisStore, count: int) -> None:
         )
 
 
-INDEXES = ["kind", Ordered("n"), Ordered("created"), Ordered("revision")]
+INDEXES: list[str | Ordered] = ["kind", Ordered("n"), Ordered("created"), Ordered("revision")]
 
 QUERIES: dict[str, Callable[[RedisStore], Iterator[Any]]] = {
     "ordered": lambda store: store.query(order_by="n", limit=5),

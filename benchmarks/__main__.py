@@ -41,6 +41,7 @@ QUESTIONS = (
     "sqlite",
     "redis",
     "backends",
+    "aio",
 )
 
 HERE = Path(__file__).parent

@@ -132,27 +132,27 @@ def not_broken(
     return make
 
 
-@not_broken("optimistic,transactions,indexes,events")
+@not_broken("optimistic,indexes")
 def unbroken() -> None:
     """Nothing is broken."""
 
 
-@not_broken("resuming,list-append", faults="kill")
+@not_broken("resuming", faults="kill")
 def killed() -> None:
     """Processes are killed."""
 
 
-@not_broken("registers,list-append", faults="forks")
+@not_broken("registers", faults="forks")
 def forked() -> None:
     """Processes fork."""
 
 
-@not_broken("list-append,compare-and-set,events", lost=0.01)
+@not_broken("list-append,events", lost=0.01)
 def replies_lost() -> None:
     """One of a hundred replies is lost."""
 
 
-@not_broken("list-append,bank", lease=0.001)
+@not_broken("list-append", lease=0.001)
 def leases_that_end() -> None:
     """Exclusive transactions take longer than their leases."""
     _never_renewed()

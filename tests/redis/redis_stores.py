@@ -1,4 +1,4 @@
-"""A `RedisStore` for the contract's tests, with and without indexes."""
+"""A `RedisStore` for the contract's tests, on each server, with and without indexes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,31 @@ from tests.redis.servers import Server
 INDEXES = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")))
 
 
-@pytest.mark.each_server
 class RedisStores(StoreContract):
-    """The store of each test: without indexes, and with some."""
+    """The store of each test, where neither the server nor indexes make a difference: it has some."""
 
     any_metadata = False
+    indexes: tuple[str | Ordered, ...] = INDEXES
 
-    @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"])
-    def store(
-        self, request: pytest.FixtureRequest, redis_server: Server, namespace: str
-    ) -> Iterator[RedisStore]:
-        with RedisStore(
-            redis_server.url, EventManager(), namespace=namespace, indexes=request.param
-        ) as store:
+    @pytest.fixture
+    def store(self, redis_server: Server, namespace: str) -> Iterator[RedisStore]:
+        with RedisStore(redis_server.url, EventManager(), namespace=namespace, indexes=self.indexes) as store:
             yield store
+
+
+@pytest.mark.each_server
+class ServedRedisStores(RedisStores):
+    """Where a server has to do what is tested: Redis for a store with indexes, Valkey for one without."""
+
+    @pytest.fixture(autouse=True)
+    def _indexes(self, redis_server: Server) -> None:
+        self.indexes = INDEXES if redis_server.kind == "redis" else ()
+
+
+@pytest.mark.each_server
+class IndexedRedisStores(RedisStores):
+    """Where the indexes are what is tested: each server for stores with and without."""
+
+    @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"], autouse=True)
+    def _indexes(self, request: pytest.FixtureRequest) -> None:
+        self.indexes = request.param

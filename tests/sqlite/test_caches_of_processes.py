@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from latchstore import Cache, LoadTimeoutError, SqliteStore
+from latchstore import Cache, LoadTimeoutError, RecursiveLoadError, SqliteStore
 from latchstore.cache.inspection import check, check_idle
 from tests.cache.clocks import Clock, worst_of
 from tests.cache.conftest import waits
@@ -113,6 +114,14 @@ def refresh_slowly(call: Call, cache: Cache[Any], key: str, value: Any) -> Any:
         return value
 
     return cache.get_or_load(key, loader)
+
+
+def load_two(call: Call, cache: Cache[Any], first: str, then: str) -> Any:
+    def loader(key: str) -> Any:
+        call.pause()
+        return cache.get_or_load(then, lambda key: f"{key} of the other")
+
+    return cache.get_or_load(first, loader)
 
 
 class TestBound:
@@ -254,6 +263,47 @@ class TestLoads:
             killed.kill()
         assert cache.get_or_load("key", lambda key: "here", timeout=20) == "here"
         assert cache["key"] == "here"
+
+    def test_loaders_that_wait_for_one_another(self, cache: Cache[Any], other: CacheProcess) -> None:
+        """The last to wait gets an error that names both keys, and so the other one goes on."""
+
+        def loader(key: str) -> Any:
+            other.begin(load_two, "y", "x")
+            other.await_pause()
+            other.go_on()
+            return cache.get_or_load("y", lambda key: f"{key} of ours")
+
+        found: list[Any] = []
+        calls: list[Callable[[], Any]] = [lambda: cache.get_or_load("x", loader), other.result]
+        for call in calls:
+            try:
+                found.append(call())
+            except RecursiveLoadError as error:
+                found.append(str(error))
+        process = "is being loaded by process {}, which waits for what this thread loads: ".format
+        assert found in (
+            [f"key 'y' {process(other.pid)}'y' -> 'x'", "x of the other"],
+            ["y of ours", f"key 'x' {process(os.getpid())}'x' -> 'y'"],
+        )
+        cache.clear()
+        assert cache.get_or_load("y", lambda key: "again") == "again"
+
+    def test_who_waits_for_a_loader_that_waits_for_another_key(
+        self, cache: Cache[Any], other: CacheProcess, third: CacheProcess
+    ) -> None:
+        """A line of those who wait is no circle."""
+        other.begin(load_slowly, "z", "last")
+        other.await_pause()
+        third.begin(load_two, "y", "z")
+        third.await_pause()
+        third.go_on()
+
+        def loader(key: str) -> Any:
+            other.go_on()
+            return cache.get_or_load("y", lambda key: "ours")
+
+        assert cache.get_or_load("x", loader) == "last"
+        assert (other.result(), third.result()) == ("last", "last")
 
     def test_a_load_that_fails_is_tried_by_the_next(self, cache: Cache[Any], other: CacheProcess) -> None:
         other.begin(fail_slowly, "key")

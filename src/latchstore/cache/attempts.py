@@ -368,6 +368,8 @@ def wait_for_process(leases: Leases, key: str, deadline: float | None) -> None:
     ------
     LoadTimeoutError
         If one is still loading it then.
+    RecursiveLoadError
+        If one is, and waits for a load of this thread.
     """
     begun = clock()
     if not leases.wait(key, math.inf if deadline is None else max(0.0, deadline - begun)):

@@ -112,7 +112,8 @@ class Cache(CacheLoader[V]):
     * `get_or_load` and the others load a missing key once for all processes, if that takes less than
       30 seconds; then the next may load it as well, and what the first one loads is not kept. The key of a
       process that was killed is loaded by the next at once. A failure, with a `negative_ttl` as well, and
-      what is not kept are those of one process. Circles of loaders are seen within a process only.
+      what is not kept are those of one process. Loaders of several processes that wait for one another get
+      a RecursiveLoadError, which names the keys and a process.
     * ``stats()`` counts the evictions of all processes, all else of this one. Evictions that a transaction
       needs are made by its commit, and not to be seen before. `sweep` leaves out what is being loaded.
 

@@ -86,7 +86,10 @@ class Leases(Protocol):
         """Name the process that has the lease of a key, or return None."""
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so."""
+        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so.
+
+        RecursiveLoadError if that would never come, as whoever has it waits for a load of this thread.
+        """
 
     def end(self, held: Mapping[str, int]) -> None:
         """End leases, of keys with their tokens, that have not ended yet."""

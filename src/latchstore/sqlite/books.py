@@ -40,7 +40,7 @@ TABLES = {
     "evictions": "CREATE TABLE evictions (bound INTEGER NOT NULL, cause TEXT NOT NULL, "
     "number INTEGER NOT NULL, PRIMARY KEY (bound, cause)) WITHOUT ROWID",
     "loads": "CREATE TABLE loads (token INTEGER PRIMARY KEY AUTOINCREMENT, key NOT NULL UNIQUE, "
-    "tags TEXT NOT NULL, process TEXT NOT NULL, until REAL NOT NULL)",
+    "tags TEXT NOT NULL, process TEXT NOT NULL, thread INTEGER NOT NULL, until REAL NOT NULL, awaits)",
 }
 _INDEXES = (
     "CREATE INDEX nodes_expires ON nodes (bound, expires) WHERE expires IS NOT NULL",

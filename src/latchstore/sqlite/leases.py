@@ -7,7 +7,9 @@
 3. A lease ends when what was loaded is stored or its load has failed, when its process has ended, and
    `SECONDS` after it was taken: by whoever asks for the key next. Processes of another process namespace, as
    in containers, cannot be seen: of these only time tells.
-4. Who waits for the lease of another process looks now and then.
+4. Who waits for the lease of another process looks now and then. A thread that has leases itself notes in
+   their rows for which key it waits, and then follows who waits for whom: of the threads of a circle the last
+   to note that it waits sees it.
 
 Thread safety: all methods may be called by any thread.
 """
@@ -20,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from latchstore.contract.errors import RecursiveLoadError
 from latchstore.delivery.waiting import Waiters
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
@@ -35,7 +38,10 @@ _LOOK_AGAIN = 0.005
 
 _CLEAN = "DELETE FROM loads WHERE until <= ?"
 _FIND = "SELECT token, process, until FROM loads WHERE key = ?"
-_TAKE = "INSERT OR REPLACE INTO loads (key, tags, process, until) VALUES (?, ?, ?, ?)"
+_TAKE = "INSERT OR REPLACE INTO loads (key, tags, process, thread, until) VALUES (?, ?, ?, ?, ?)"
+_HAS_SOME = "SELECT 1 FROM loads WHERE process = ? AND thread = ? LIMIT 1"
+_AWAIT = "UPDATE loads SET awaits = ? WHERE process = ? AND thread = ?"
+_AWAITED_BY = "SELECT process, thread, awaits FROM loads WHERE key = ? AND until > ?"
 _END = "DELETE FROM loads WHERE token = ?"
 _END_OWN = "DELETE FROM loads WHERE token = ? AND process = ?"
 _END_KEY = "DELETE FROM loads WHERE key = ?"
@@ -75,7 +81,8 @@ class Leases:
             for key, stored, tags in rows:
                 found = connection.execute(_FIND, (stored,)).fetchone()
                 if found is None or not is_running(found[1]):
-                    cursor = connection.execute(_TAKE, (stored, tags, me, now + SECONDS))
+                    row = (stored, tags, me, threading.get_ident(), now + SECONDS)
+                    cursor = connection.execute(_TAKE, row)
                     tokens[key] = int(cursor.lastrowid or 0)
             return tokens
 
@@ -102,7 +109,25 @@ class Leases:
         return found
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so."""
+        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so.
+
+        Raises
+        ------
+        RecursiveLoadError
+            If whoever has it waits for a load of this thread.
+        """
+        me = (this_process(), threading.get_ident())
+        if not run(self._connections, "reading", lambda each: each.execute(_HAS_SOME, me).fetchone()):
+            return self._wait(key, seconds)
+        try:
+            note(self._connections, "waiting", lambda each: each.execute(_AWAIT, (stored_key(key), *me)))
+            run(self._connections, "reading", lambda each: _refuse_circle(each, key, me))
+            return self._wait(key, seconds)
+        finally:
+            # What strikes this leaves a note that is out of date, until the load of this thread ends.
+            note(self._connections, "waiting", lambda each: each.execute(_AWAIT, (None, *me)))
+
+    def _wait(self, key: str, seconds: float) -> bool:
         return Waiters().wait(lambda: self.holder(key) is None, seconds, yields=0, look_again=_LOOK_AGAIN)
 
     def end(self, held: Mapping[str, int]) -> None:
@@ -149,6 +174,25 @@ def _covered(connection: sqlite3.Connection, revoked: Collection[Covers]) -> lis
         if any(covers(key, of_load) for covers in revoked):
             found.append((token,))
     return found
+
+
+def _refuse_circle(connection: sqlite3.Connection, key: str, me: tuple[str, int]) -> None:
+    """Raise RecursiveLoadError if the thread that loads a key waits for one that `me` loads."""
+    connection.execute("BEGIN")
+    path: list[str] = []
+    awaited, holder = stored_key(key), ""
+    while awaited is not None and name_of(awaited) not in path:  # else others are in a circle, who find it
+        path.append(name_of(awaited))
+        found = connection.execute(_AWAITED_BY, (awaited, time.time())).fetchone()
+        if found is None:
+            return
+        process, thread, awaited = found
+        holder = holder or process.partition(" ")[0]
+        if (process, thread) == me:
+            raise RecursiveLoadError(
+                f"key {key!r} is being loaded by process {holder}, which waits for what this thread loads: "
+                + " -> ".join(map(repr, path))
+            )
 
 
 def _end_all(connection: sqlite3.Connection, revoked: Collection[Covers]) -> None:

@@ -6,6 +6,7 @@ Thread safety: functions of their arguments. No code of users' own runs but what
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from latchstore.contract.values import Entry
@@ -43,14 +44,24 @@ def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]
     arguments: list[Any] = [0]
     count = 0
     for key, edit in edits:
-        count += _add(arguments, key, stored_key(key), edit, names)
+        if type(edit) is Entry:  # hot path: what most commits have
+            fields = _item_fields(key, edit, names) if edit else ()
+            arguments += (b"E", key.encode("utf-8", "surrogatepass"), edit.content, len(fields) // 2, *fields)
+            count += 1
+        else:
+            count += _add(arguments, key, stored_key(key), edit, names)
     arguments[0] = count
     return arguments
 
 
 def deletes_only(edits: Collection[tuple[str, Edit]]) -> bool:
     """Tell whether edits only delete, so that they are made even if the server has no memory left."""
-    return not isinstance(edits, FirstEntry) and all(_deletes(edit) for _, edit in edits)
+    if isinstance(edits, FirstEntry):
+        return False
+    for _, edit in edits:  # noqa: SIM110 (hot path: the first one tells, and `all` needs a generator)
+        if not _deletes(edit):
+            return False
+    return True
 
 
 def _deletes(edit: Edit) -> bool:
@@ -86,11 +97,16 @@ def _item_fields(key: str, metadata: Mapping[str, Any], names: Names) -> list[by
     """Return the fields of the metadata, and of its positions in indexes."""
     fields: list[bytes] = []
     for name, value in metadata.items():
-        stored = stored_key(name)
-        fields += (b"m" + stored, encode_item(key, name, value))
+        fields += (_item_field(name), encode_item(key, name, value))
         if name in names:
-            fields += (b"p" + stored, stored_position(value))
+            fields += (b"p" + stored_key(name), stored_position(value))
     return fields
+
+
+@lru_cache(1_000)
+def _item_field(name: str) -> bytes:
+    """Return the field of a metadata item."""
+    return b"m" + stored_key(name)
 
 
 def _set_data(key: str, stored: bytes, edit: SetData, names: Names) -> tuple[Any, ...]:

@@ -45,6 +45,10 @@ _SINGLE = frozenset({str, float, bool, bytes, type(None)})
 # A packer of its own for each value: finalizers and signal handlers may write in the middle of one.
 _pack: Callable[[Any], bytes] = partial(msgpack.packb, unicode_errors="surrogatepass")
 
+#: What MessagePack writes of ints below 128, and before texts of less than 32 bytes.
+_SMALL: list[bytes] = [bytes((number,)) for number in range(128)]
+_SHORT: list[bytes] = [bytes((0xA0 | length,)) for length in range(32)]
+
 #: Arrays come as lists, and maps as tuples of pairs.
 _unpack: Callable[[bytes], Any] = partial(
     msgpack.unpackb, unicode_errors="surrogatepass", strict_map_key=False, object_pairs_hook=tuple
@@ -64,8 +68,13 @@ def encode_item(key: str, name: str, value: Any) -> bytes:
     ValueError
         If it is nested too deeply, or is an int with too many digits for ``str``; names key and item.
     """
+    # hot path: most values are of these types, and most numbers and texts are short.
+    if type(value) is str and len(value) < 32 and value.isascii():
+        return _SHORT[len(value)] + value.encode()
+    if type(value) is int and 0 <= value < 128:
+        return _SMALL[value]
     if type(value) in _SINGLE:
-        return _pack(value)  # hot path: most values are of such a type
+        return _pack(value)
     try:
         return _packed(value, DEPTH)
     except UnstorableError as error:

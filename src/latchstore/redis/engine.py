@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from latchstore.contract.errors import (
@@ -103,6 +104,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.leases: dict[Claim, Lease] = {}
         # Transactions whose commit was sent, and which have not ended: rule 4.
         self._sent: dict[Claim, Sent] = {}
+        # Commits that are under way, but for those of exclusive transactions.
+        self._writing: dict[object, None] = {}
         # What optimistic transactions read.
         self._views: dict[Claim, RedisView] = {}
         self.routes: Routes = Routes()
@@ -114,6 +117,16 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.follower: Follower = Follower(self, self._pause)
         self.renewal: Renewal = Renewal(self, lease)
         self.renew_locks()
+
+    @property
+    def revision(self) -> int:  # type: ignore[override]
+        """The revision of the last commit of anybody."""
+        lease = self.lease
+        if lease is not None and lease.place is not None:
+            owner = self.owner.claims.get(OWNER)
+            if owner is not None and owner.ident == get_ident():
+                return int(lease.place.revision)  # nobody else commits while this thread has the lease
+        return super().revision
 
     # -- transactions -----------------------------------------------------------------------------
 
@@ -199,6 +212,24 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         timeout = self.timeout if timeout is None else timeout
         if self.abandoned:
             self.end_abandoned()
+        writer, writing = object(), self._writing
+        writing[writer] = None  # before the look: `close` sets it, and then waits for all who write
+        try:
+            if self.is_closed:
+                self.publisher.refuse(purpose)
+            return self._commit_shared(edits, purpose, claim, check, timeout)
+        finally:
+            writing.pop(writer, None)
+
+    def _commit_shared(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        purpose: str,
+        claim: Claim | None,
+        check: Callable[[], None] | None,
+        timeout: float,
+    ) -> bool:
+        """Make a commit while others may make theirs."""
         if claim is None and check is None and OWNER not in self.owner.claims:
             answer = self._send(edits, purpose, None)
             if answer[0] != b"LOCKED":
@@ -257,11 +288,14 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         check: Callable[[], None] | None,
         timeout: float,
     ) -> bool:
-        if self.is_closed:
-            self.publisher.refuse(purpose)
         pauses = Pauses(timeout)
+        view = None if transaction is None else self._views.get(transaction)
+        # What a transaction has read stands if nobody has committed since: then there is nothing to check.
+        place = NO_PLACE if view is None else view.place
+        is_checked = check is None or bool(view is not None and edits)
         while True:
-            place = NO_PLACE if check is None else self._checked(check, transaction)
+            if check is not None and not is_checked:
+                place = self._checked(check, view)
             if not edits:
                 return self._made((b"SAME", place[0] or b"%d" % self.revision), transaction)
             answer = self._send(edits, purpose, transaction, b"", place)
@@ -273,14 +307,14 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 pauses.sleep()
             elif answer[0] != b"MOVED":
                 return self._made(answer, transaction)
-            elif transaction is not None and transaction in self._views:
+            elif view is not None and not is_checked:
                 # A check looks no further if the last commit has the number of the view's: which another one
                 # has as well if the server has lost that.
-                self._views[transaction].changed()
+                view.changed()
+            is_checked = check is None
 
-    def _checked(self, check: Callable[[], None], transaction: Claim | None) -> Place:
+    def _checked(self, check: Callable[[], None], view: RedisView | None) -> Place:
         """Make a check; return the commit after which it was made, and before the next one."""
-        view = None if transaction is None else self._views.get(transaction)
         if view is not None:
             view.validated = view.place
             check()
@@ -399,6 +433,14 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         indexes = self.indexes.load().indexes
         return {"keys": self.count(), "revision": self.revision, "indexes": list(indexes.listed)}
 
+    def close(self, timeout: float | None) -> None:
+        super().close(timeout)
+        pauses = Pauses(-1 if timeout is None else timeout)
+        while self._writing:
+            if pauses.are_over:
+                raise LockTimeoutError(f"close: a commit has not ended in {timeout:g} s")
+            pauses.sleep()
+
     def reopen(self) -> None:
         self.is_closed = False
         self.follow()
@@ -420,6 +462,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.renewal.renew_in_child()
         self.leases.clear()
         self._views.clear()
+        self._writing.clear()
         self._sent.clear()
         self.renew_locks()
 

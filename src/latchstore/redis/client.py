@@ -41,9 +41,6 @@ _OWN_OPTIONS = {
 #: Seconds, where the user has given none: a server that was stopped must not hang a call for ever.
 _TIMEOUTS = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0}
 
-#: The oldest server whose scripts can be refused before they write, for want of memory.
-_OLDEST = (7, 0)
-
 #: How often is sent what may be done again, until its reply comes: where one reply of a hundred is lost, all
 #: calls come through. After a timeout it is sent once more.
 _MOST_TIMES = 5
@@ -252,29 +249,6 @@ class Server:
             )
         return StoreError(f"{self.name}: {error}")
 
-    # -- the server itself ------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Refuse a server that would not keep the store's promises.
-
-        Raises
-        ------
-        StoreError
-            If it is too old, is a replica, or evicts keys when it is full.
-        """
-        facts = _facts_of(self.call(b"INFO", b"server", b"replication", b"memory"))
-        version = facts.get("valkey_version") or facts.get("redis_version", "0")
-        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
-            raise StoreError(f"{self.name} is of version {version}; a store needs 7.0 or later")
-        if facts.get("role") == "slave":
-            raise StoreError(f"{self.name} is a replica, which cannot be written; connect to its primary")
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise StoreError(
-                f"{self.name} evicts keys when its memory is full (maxmemory-policy {policy}), and so would "
-                "lose parts of commits; set it by: CONFIG SET maxmemory-policy noeviction"
-            )
-
     # -- its end ----------------------------------------------------------------------------------
 
     def drop_idle(self) -> None:
@@ -296,9 +270,3 @@ def _refuse_own(options: Mapping[str, Any]) -> None:
     for name, reason in _OWN_OPTIONS.items():
         if name in options:
             raise TypeError(f"{name} cannot be set: {reason}")
-
-
-def _facts_of(info: bytes) -> dict[str, str]:
-    """Return the facts of INFO."""
-    lines = info.decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)

@@ -22,6 +22,7 @@ from latchstore.engine.publishing import Publisher
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.redis.client import Server
 from latchstore.redis.engine import RedisEngine
+from latchstore.redis.opening import open_namespace
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -60,6 +61,8 @@ class RedisStore(TransactionalStore):
     ------
     StoreError
         If the server is older than 7.0, is a replica, or would evict keys when its memory is full.
+    StoreFormatError
+        If a later version has written the namespace.
     ConnectionError
         If it cannot be reached.
     """
@@ -86,7 +89,7 @@ class RedisStore(TransactionalStore):
         wanted = checked_indexes(indexes)
         kept = checked_count(history, "history", 1)
         server = Server(url, _checked_namespace(namespace), client_options)
-        server.check()
+        open_namespace(server)
 
         def make_engine(publisher: Publisher) -> RedisEngine:
             self._redis = RedisEngine(server, timeout, seconds, kept, publisher)

@@ -19,6 +19,7 @@ from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, number
 from latchstore.engine.limits import Limits, Node
+from latchstore.engine.observing import CommitObserver
 
 
 class Totals(NamedTuple):
@@ -141,6 +142,9 @@ class BoundedStore(ABC):
     outer : BoundedStore or None
         That of the cache of which this one's keys are a namespace: a use is one of that as well, and what has
         expired there has expired.
+    routes : collection of int
+        The identifiers of the threads that are in transactions, as they are when it is looked at; for those
+        that `observe`.
     leases : Leases or None
         What a load needs beside its turn among the threads of this process; None if no other process shares
         the store.
@@ -155,6 +159,7 @@ class BoundedStore(ABC):
     nodes: Mapping[str, Node] = MappingProxyType({})
     detours: Detour = EveryThread()
     hits: deque[Node] | None = None
+    routes: Collection[int] = ()
     clock: Callable[[], float]
     idle: float | None
     current_transaction: Callable[[], OpenTransaction | None]
@@ -259,6 +264,22 @@ class BoundedStore(ABC):
     @abstractmethod
     def sweep(self) -> int:
         """Evict what has expired, at a cost of what that is; return how many entries that were."""
+
+    def observe(self, observer: CommitObserver) -> None:
+        """Have an observer notified of the commits of all processes, until `unobserve`.
+
+        Raises
+        ------
+        TypeError
+            If no other process shares the store.
+        """
+        raise TypeError(
+            "near is for a cache on a store that processes share, as a SqliteStore: all others have their "
+            "entries in the memory of this process already"
+        )
+
+    def unobserve(self, observer: CommitObserver) -> None:  # noqa: B027 (those that cannot observe)
+        """Have an observer notified no more; takes no lock."""
 
     @abstractmethod
     def totals(self) -> Totals:

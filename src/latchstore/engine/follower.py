@@ -44,12 +44,12 @@ class Pause(Protocol):
 
 
 class Interval(NamedTuple):
-    """A pause of some time."""
+    """A pause of some time, which is asked for each time."""
 
-    seconds: float
+    seconds: Callable[[], float]
 
     def sleep(self, bell: Bell) -> bool:
-        return bell.sleep(self.seconds)
+        return bell.sleep(self.seconds())
 
     def interrupt(self) -> None:
         """Do nothing: the bell has ended it."""

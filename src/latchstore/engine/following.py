@@ -15,6 +15,7 @@ from latchstore.contract.errors import LockTimeoutError, StoreError
 from latchstore.delivery.change_buffer import Published
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import Engine
+from latchstore.engine.observing import CommitObserver
 from latchstore.engine.publication import Publication
 from latchstore.engine.publishing import Publisher
 
@@ -60,7 +61,8 @@ class FollowingEngine(Engine):
     def _between_commits(self, function: Callable[[int], T]) -> T:
         publication = self.publication
         result = function(self._caught_up())
-        publication.following = publication.following or self.publisher.feed.active
+        if self.publisher.feed.active:
+            publication.begin_after_seen()
         return result
 
     def _caught_up(self) -> int:
@@ -82,7 +84,7 @@ class FollowingEngine(Engine):
         return self.publication.past(since, revision)
 
     def follow(self) -> None:
-        if self.is_closed or not self.publisher.is_followed:
+        if self.is_closed or not self.publication.is_followed:
             return
         try:
             self.publication.during(self.publication.begin)
@@ -91,6 +93,15 @@ class FollowingEngine(Engine):
             return  # a finalizer or a signal handler in a section: the next call that looks begins
         except Exception:
             logger.exception("commits of other processes are not followed")
+
+    def observe(self, observer: CommitObserver) -> None:
+        """Notify an observer of all commits from now on."""
+        self.publication.during(self.publication.observe, observer)
+        self.follow()
+
+    def unobserve(self, observer: CommitObserver) -> None:
+        """Notify an observer no more; takes no lock."""
+        self.publication.observers.discard(observer)
 
     def look(self) -> bool:
         """Publish what others have committed; return whether anybody listens. The follower's."""

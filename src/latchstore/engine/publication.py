@@ -7,9 +7,11 @@ For engines whose entries other processes change as well, and that have a log of
    publication is made good by the next one who looks: a follower, a flush, a new watch, a commit.
 2. What is queued of a commit in the log is kept in `_queued` until `seen` has passed it: after an exception
    the same is queued again, and is delivered once.
-3. While nobody listens and no watch is open, the commits of others are passed over, and `seen` need not be up
-   to date. `following` is set, at the revision of that moment, in the section in which somebody begins to.
-   So nobody is told of what was committed before.
+3. While nobody listens, no watch is open and nothing observes, the commits of others are passed over, and
+   `seen` need not be up to date. `following` is set, at the revision of that moment, in the section in which
+   somebody begins to. So nobody is told of what was committed before.
+4. Observers (``observing.py``) are notified of a commit before it is queued for anybody, and of the time of
+   a look at the log when all that it has found is published.
 
 Thread safety: all is done in the section of the latch. No user code runs in it; what is dropped there is
 freed outside.
@@ -25,7 +27,8 @@ from latchstore.contract.errors import CompactedError
 from latchstore.contract.values import Change
 from latchstore.delivery.change_buffer import Commit
 from latchstore.delivery.dispatcher import Delivery
-from latchstore.delivery.waiting import Latch
+from latchstore.delivery.waiting import Latch, clock
+from latchstore.engine.observing import CommitObserver, Observers
 from latchstore.engine.owner import TransactionInfo
 from latchstore.engine.publishing import Author, LoggedAuthor, Publisher
 
@@ -85,12 +88,14 @@ class Publication:
     seen : int
     following : bool
         Whether the commits of others are published.
+    observers : Observers
     """
 
     def __init__(self, log: CommitLog, publisher: Publisher) -> None:
         self.log: CommitLog = log
         self.publisher: Publisher = publisher
         self.seen: int = 0
+        self.observers: Observers = Observers()
         self.renew_in_child()
 
     def renew_in_child(self) -> None:
@@ -101,6 +106,12 @@ class Publication:
         self.following: bool = False
         # What of the log was queued last: rule 2.
         self._queued: Queued | None = None
+        self.observers.renew_in_child()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether anybody listens to what is committed, watches or observes it."""
+        return self.publisher.is_followed or bool(self.observers)
 
     def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Call a function of ours in the section; free what was dropped in it, and have listeners called.
@@ -122,19 +133,33 @@ class Publication:
         """Publish what others commit from now on."""
         if not self.following:
             self.seen = self.log.last()
+            self.begin_after_seen()
+
+    def begin_after_seen(self) -> None:
+        """Publish what others have committed after `seen`, from now on."""
+        if not self.following:
+            self.observers.lost()
             self.following = True
+
+    def observe(self, observer: CommitObserver) -> None:
+        """Notify an observer of what is published from now on."""
+        observer.lost()
+        self.observers.add(observer)
 
     def end_unless_followed(self) -> bool:
         """Publish what others commit no more if nobody listens; return whether that is so."""
-        if not self.publisher.is_followed:
+        if not self.is_followed:
             self.following = False
         return not self.following
 
     def catch_up(self, most: int | None = None) -> int:
         """Publish what is committed, `most` commits at the most; return the revision of the last one."""
+        begun = clock()
         revision = self.log.last()
         if revision > self.seen:
             self.publish_until(revision if most is None else min(revision, self.seen + most))
+        if self.following and self.seen >= revision:
+            self.observers.proved(begun)
         return self.seen
 
     def publish_until(self, revision: int) -> None:
@@ -154,7 +179,18 @@ class Publication:
         if self._queued is None or self._queued[0] != revision:
             self._queued = self.queued_of(commit)
         _, author, deliveries = self._queued
-        self.publisher.publish(commit.changes, revision, author, deliveries)
+        self.publish_changes(commit.changes, revision, author, deliveries)
+
+    def publish_changes(
+        self,
+        changes: Sequence[Change],
+        revision: int,
+        author: Author | None,
+        deliveries: Sequence[Delivery],
+    ) -> None:
+        """Publish the commit that comes after `seen`, whoever has made it. May be done again."""
+        self.observers.changed(change[0] for change in changes)
+        self.publisher.publish(changes, revision, author, deliveries)
         self.seen = revision
 
     def queued_of(self, commit: Logged) -> Queued:
@@ -173,6 +209,7 @@ class Publication:
             self.log.name,
             until - self.seen,
         )
+        self.observers.lost()
         self.publisher.lose(self.seen + 1, until)
         self.seen = until
 

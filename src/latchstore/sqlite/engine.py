@@ -87,7 +87,8 @@ class SqliteEngine(OwnedFile):
         run(self.connections, OPENING, lambda connection: prepare(connection, path))
         self.writer: WriterLock = WriterLock(path)
         self.publication: FilePublication = FilePublication(self.connections, publisher)
-        self.follower: Follower = Follower(self, Interval(interval))
+        pause = Interval(partial(self.publication.observers.interval, interval))
+        self.follower: Follower = Follower(self, pause)
         self.check_edit = check_edit
         self.renew_locks()
 

@@ -97,8 +97,7 @@ class FilePublication(Publication):
         if self.seen < revision - 1:
             self.publish_until(revision - 1)
         if self.seen < revision:
-            self.publisher.publish(changes, revision, transaction, deliveries)
-            self.seen = revision
+            self.publish_changes(changes, revision, transaction, deliveries)
 
     def queued_of(self, commit: Logged) -> Queued:
         decided = self.journal

@@ -70,7 +70,7 @@ from latchstore.engine.snapshot import Snapshot
 from latchstore.engine.transaction import Transaction, TransactionInfo
 
 if _typing.TYPE_CHECKING:
-    from latchstore.cache import Cache, EvictionPolicy, Node
+    from latchstore.cache import Cache, EvictionPolicy, NearCache, Node
     from latchstore.contract.codec import Codec
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
@@ -112,6 +112,7 @@ __all__ = [
     "LeaseLostError",
     "LoadTimeoutError",
     "LockTimeoutError",
+    "NearCache",
     "Node",
     "Ordered",
     "OutcomeUnknownError",
@@ -176,6 +177,7 @@ _LOADED_WHEN_USED = {
     "DeadLetter": "latchstore.queue",
     "EvictionPolicy": "latchstore.cache",
     "Job": "latchstore.queue",
+    "NearCache": "latchstore.cache",
     "Node": "latchstore.cache",
     "RedisStore": "latchstore.redis",
     "Seconds": "latchstore.contract.seconds",

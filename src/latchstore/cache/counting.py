@@ -19,6 +19,8 @@ class Counts:
     Attributes
     ----------
     hits, misses, loads, load_failures : int
+        Hits without those of a near cache.
+    near_hits : int
     load_seconds : float
         What the loads, and those that failed, have taken.
     undecodable : int
@@ -27,10 +29,20 @@ class Counts:
         Expired values that were returned, as loads had failed.
     """
 
-    __slots__ = ("hits", "load_failures", "load_seconds", "loads", "misses", "stale_served", "undecodable")
+    __slots__ = (
+        "hits",
+        "load_failures",
+        "load_seconds",
+        "loads",
+        "misses",
+        "near_hits",
+        "stale_served",
+        "undecodable",
+    )
 
     def __init__(self) -> None:
         self.hits: int = 0
+        self.near_hits: int = 0
         self.misses: int = 0
         self.loads: int = 0
         self.load_failures: int = 0
@@ -41,6 +53,7 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Add what another has counted."""
         self.hits += other.hits
+        self.near_hits += other.near_hits
         self.misses += other.misses
         self.loads += other.loads
         self.load_failures += other.load_failures

@@ -24,6 +24,7 @@ from latchstore.cache.attempts import (
 )
 from latchstore.cache.failures import bare_copy, kept_failure
 from latchstore.cache.loading import MISSING, Load, Outcome, Run
+from latchstore.cache.near import Copy
 from latchstore.cache.options import LoadManyOptions, LoadOptions, Options, checked_options
 from latchstore.cache.writing import CacheWriter
 from latchstore.contract.arguments import (
@@ -35,6 +36,7 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
+from latchstore.contract.values import Entry
 from latchstore.engine.bounded import OpenTransaction
 
 #: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
@@ -126,7 +128,7 @@ class CacheLoader(CacheWriter[V]):
         except CodecError as error:
             return self._missed(error)
         # hot path: an entry without metadata is not refreshed.
-        if found is not MISSING and self._entries.get(key, True) and self._is_due(key):
+        if found is not MISSING and self._entries.get(key, True) and self._seems_due(key):
             return Stale(found)
         return found
 
@@ -138,10 +140,19 @@ class CacheLoader(CacheWriter[V]):
         counts.misses += 1
         return MISSING
 
+    def _seems_due(self, key: str) -> bool:
+        """Tell whether a key that was found is to be loaded again, as `_is_due`; a copy may tell that not."""
+        copy = self._entries.get(key)
+        return not (type(copy) is Copy and not self._refreshes(key, copy.entry)) and self._is_due(key)
+
     def _is_due(self, key: str) -> bool:
         """Tell whether a key that is there is to be loaded again."""
-        entry = self._bounded.entry(key)
-        time = None if entry is None else self._bounded.refresh_at(key, entry)
+        entry = self._entry(key)
+        return entry is not None and self._refreshes(key, entry)
+
+    def _refreshes(self, key: str, entry: Entry) -> bool:
+        """Tell whether it is time to load an entry again."""
+        time = self._bounded.refresh_at(key, entry)
         return time is not None and time <= self._bounded.now()
 
     def _decode(self, key: str, content: Any, noted: bool = False) -> Any:
@@ -187,9 +198,14 @@ class CacheLoader(CacheWriter[V]):
             return LoadInside(shelf, key, options, transaction.optimistic)
         return LoadOutside(shelf, key, options)
 
+    def _live_content(self, key: str) -> Any:
+        """Return what the entry of a key has, `MISSING` if it is missing or expired; that is a use."""
+        entry = self._live_entry(key)
+        return MISSING if entry is None else entry.content
+
     def _expired_content(self, key: str, seconds: float) -> Any:
         """Return content that has expired no longer ago than that, or not yet; else `MISSING`."""
-        entry = self._bounded.entry(key)
+        entry = self._entry(key)
         if entry is None or self._bounded.is_expired(key, entry, self._bounded.now() - seconds):
             return MISSING
         return entry.content
@@ -215,7 +231,7 @@ class CacheLoader(CacheWriter[V]):
             logger.debug("%s: returned and not kept", str(error))
 
     def _revision(self, key: str) -> int:
-        entry = self._bounded.entry(key)
+        entry = self._entry(key)
         return 0 if entry is None else entry.revision
 
     def _store_loaded(self, load: Load, content: Any, options: Options, begun_at: int) -> Any:
@@ -260,7 +276,7 @@ class CacheLoader(CacheWriter[V]):
 
     def _postpone(self, key: str, options: Options) -> None:
         """Have a refresh that has failed tried again later, and not at each hit."""
-        entry = self._bounded.entry(key)
+        entry = self._entry(key)
         if entry is not None:
             later = self._bounded.now() + (options.refresh_after or _TRY_AGAIN)
             self._bounded.put_off_refresh(key, entry, later)

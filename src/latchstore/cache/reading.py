@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -21,6 +21,7 @@ from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
 from latchstore.cache.loading import MISSING, LoadTable
 from latchstore.cache.naming import Naming
+from latchstore.cache.near import UNSHARED, Copies, Copy, NearCache
 from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_clock
 from latchstore.cache.policies import EvictionPolicy, checked_policy
 from latchstore.contract.arguments import (
@@ -78,7 +79,10 @@ class CacheReader(StoreMapping[V]):
         codec: str | Codec[V] | None = None,
         sizeof: Callable[[Any], int] | None = None,
         clock: Callable[[], float] | None = None,
+        near: NearCache | None = None,
     ) -> None:
+        if near is not None and not isinstance(near, NearCache):
+            raise TypeError(f"near must be a NearCache or None, got {describe(near)}")
         if store is not None and not isinstance(store, AbstractStore):
             raise TypeError(f"store must be an AbstractStore or None, got {describe(store)}")
         self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
@@ -124,8 +128,16 @@ class CacheReader(StoreMapping[V]):
                 f"codec='reference' keeps objects in the memory of this process, which a "
                 f"{type(self.store).__name__} cannot; name another codec"
             )
+        self._near: Copies | None = None if parent is None else parent._near
+        # Those that threads have not counted for themselves.
+        self._near_hits = 0
+        if near is not None:
+            self._near = Copies(near)
+            self._bounded.observe(self._near)
         # hot path: what each hit looks at.
-        self._entries = self._bounded.entries
+        self._entries: Mapping[str, Any] = self._bounded.entries
+        if self._near is not None:
+            self._entries = self._near.copies
         self._nodes = self._bounded.nodes
         self._detours = self._bounded.detours
         self._hits = self._bounded.hits
@@ -170,8 +182,25 @@ class CacheReader(StoreMapping[V]):
         content = entry.content
         return content if self._is_raw and type(content) is bytes else self._decoded(key, content)
 
-    def _use(self, key: str, entry: Entry, default: Any) -> Any:
+    def _use(self, key: str, entry: Any, default: Any) -> Any:
         """Return the value of an entry that may have expired, or of which every hit counts."""
+        if type(entry) is Copy:
+            near, bounded = self._near, self._bounded
+            if near is None or (bounded.routes and get_ident() in bounded.routes):
+                return self._look(key, default)
+            now = near.tick()
+            # hot path: one call, of the clock, if the use of the entry was noted a moment ago.
+            is_served = now < near.fresh_until and now < entry.until and entry.noted is bounded
+            # That it is there is looked at last: rule 1 of near.py. If there is none any more, `get` looks.
+            if not (is_served or near.serves(entry, bounded)) or self._entries[key] is not entry:
+                return self._look(key, default)
+            entry.visited = True
+            # Not in between calls: `_HAS_GIL`.
+            if _HAS_GIL:
+                self._near_hits += 1
+            else:
+                self._counts.mine.near_hits += 1
+            return entry.decode(self._decoded) if entry.value is UNSHARED else entry.value
         detour = self._detours.detour
         if not _HAS_GIL or (detour is not None and get_ident() in detour):
             return self._look(key, default)
@@ -233,15 +262,15 @@ class CacheReader(StoreMapping[V]):
             counts.hits += 1
         return entry
 
+    def _entry(self, key: str) -> Entry | None:
+        """Return the entry of a key as the calling thread sees it in the store, expired or not."""
+        near = self._near
+        return self._bounded.entry(key) if near is None else near.read(key, self._bounded)
+
     def _live_entry(self, key: str) -> Entry | None:
         """Return the entry of a key, None if it is missing or expired; that is a use."""
-        entry = self._bounded.entry(key)
+        entry = self._entry(key)
         return entry if entry is not None and self._bounded.use(key, entry) else None
-
-    def _live_content(self, key: str) -> Any:
-        """Return what the entry of a key has, `MISSING` if it is missing or expired; that is a use."""
-        entry = self._live_entry(key)
-        return MISSING if entry is None else entry.content
 
     def get_many(self, keys: Iterable[str]) -> dict[str, V]:
         """Return the values of those keys that are there and have not expired."""
@@ -279,7 +308,7 @@ class CacheReader(StoreMapping[V]):
             If it is missing or expired.
         """
         stored = self._naming.stored(key)
-        entry = self._bounded.entry(stored)
+        entry = self._entry(stored)
         if entry is None or self._bounded.is_expired(stored, entry):
             raise KeyError(key)
         deadline = number(entry.get(EXPIRES))
@@ -303,18 +332,21 @@ class CacheReader(StoreMapping[V]):
         Returns
         -------
         stats : dict
-            ``hits``, ``misses``, ``hit_ratio`` (None before the first read), ``loads``, ``load_failures``,
-            ``load_seconds`` (what both have taken), ``mean_load_seconds`` (None before the first),
+            ``hits``, ``near_hits`` (those of them that a near cache has served), ``misses``, ``hit_ratio``
+            (None before the first read), ``loads``, ``load_failures``, ``load_seconds`` (what both have
+            taken), ``mean_load_seconds`` (None before the first),
             ``undecodable`` (entries that were loaded again, as they could not be decoded), ``stale_served``
             (expired values that were returned, as loads had failed), ``evictions`` (a dict: how many by
             cause), ``entries``, ``bytes`` (what they weigh).
         """
         counts, totals = self._register.total(), self._bounded.totals()
-        hits = counts.hits + totals.hits
+        near_hits = self._near_hits + counts.near_hits
+        hits = counts.hits + near_hits + totals.hits
         reads = hits + counts.misses
         attempts = counts.loads + counts.load_failures
         return {
             "hits": hits,
+            "near_hits": near_hits,
             "misses": counts.misses,
             "hit_ratio": hits / reads if reads else None,
             "loads": counts.loads,
@@ -342,6 +374,9 @@ class CacheReader(StoreMapping[V]):
         if self._owns_store:
             self.store.close(timeout)
         else:
+            if self._near is not None and self._parent is None:
+                self._bounded.unobserve(self._near)
+                self._near.close()
             self._bounded.close()
 
     def __enter__(self) -> Self:

@@ -82,6 +82,9 @@ class Cache(CacheLoader[V]):
         Returns seconds; ``time.monotonic``, looked up at each call, if it is not given, and on a SqliteStore
         ``time.time``, which is that of all processes. If it tells less than
         it did when the store was saved, as after a boot, what is loaded with a time of its own is dropped.
+    near : NearCache, optional
+        On a store that processes share: `get`, ``[]``, `get_many`, the loads and memoized functions return
+        copies in the memory of this process, no older than that allows; all else reads the store.
 
     Attributes
     ----------
@@ -114,6 +117,11 @@ class Cache(CacheLoader[V]):
       process that was killed is loaded by the next at once. A failure, with a `negative_ttl` as well, and
       what is not kept are those of one process. Loaders of several processes that wait for one another get
       a RecursiveLoadError, which names the keys and a process.
+    * With `near` a read may return what the key had some milliseconds ago, but never less than its thread has
+      read or written before, by this cache; what this process commits is seen at once, and so is what others
+      have committed when a listener or a watch of this process is told. Copies expire as their entries do. A
+      hit counts as a use within a second, or an eighth of the idle time. What cannot be changed (str, bytes,
+      numbers, None, flat tuples and frozensets of those) is decoded once, all else for each caller.
     * ``stats()`` counts the evictions of all processes, all else of this one. Evictions that a transaction
       needs are made by its commit, and not to be seen before. `sweep` leaves out what is being loaded.
 
@@ -256,7 +264,7 @@ class Namespace(Cache[V]):
             found = self.get(key, MISSING)
         except CodecError as error:
             return self._missed(error)
-        return Stale(found) if found is not MISSING and self._is_due(self._naming.stored(key)) else found
+        return Stale(found) if found is not MISSING and self._seems_due(self._naming.stored(key)) else found
 
     def _attempt(self, key: str, found: Any, options: Options) -> Attempt:
         return super()._attempt(self._naming.stored(key), found, options)

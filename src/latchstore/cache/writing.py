@@ -183,7 +183,7 @@ class CacheWriter(CacheReader[V]):
         checked = checked_options(SetOptions, options, self._defaults).of_set(value)
         content = self._encoded(key, value)
         while True:
-            entry = self._bounded.entry(key)
+            entry = self._entry(key)
             if entry is not None and self._bounded.use(key, entry):
                 return False
             try:
@@ -237,7 +237,7 @@ class CacheWriter(CacheReader[V]):
         check_callable(function, "function")
         checked = checked_options(SetOptions, options, self._defaults)
         while True:
-            before = self._bounded.entry(key)
+            before = self._entry(key)
             live = before is not None and self._bounded.use(key, before)
             if not live and default is MISSING:
                 raise KeyError(shown)
@@ -250,7 +250,7 @@ class CacheWriter(CacheReader[V]):
             # In a transaction all that it has written has one revision; but each write makes an entry of its
             # own.
             if self._bounded.current_transaction() is not None:
-                there = self._bounded.entry(key)
+                there = self._entry(key)
                 if there is not before and (before is None or not self._bounded.is_same(there, before)):
                     continue
             try:
@@ -309,7 +309,7 @@ class CacheWriter(CacheReader[V]):
             self._loads.outdate(key)
         try:
             while True:
-                entry = self._bounded.entry(key)
+                entry = self._entry(key)
                 there = entry is not None and not self._bounded.is_expired(key, entry)
                 edit: Edit = _DELETE if entry is None else IfRevision(_DELETE, entry.revision)
                 try:
@@ -340,7 +340,7 @@ class CacheWriter(CacheReader[V]):
 
     def _is_there(self, key: str, found: Entry) -> bool:
         """Tell whether an entry that was found is the one that is there."""
-        return self._bounded.is_same(self._bounded.entry(key), found)
+        return self._bounded.is_same(self._entry(key), found)
 
     def _add(self, key: str, value: V) -> bool:
         return self.add(key, value)

@@ -19,7 +19,7 @@ from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, number
 from latchstore.engine.limits import Limits, Node
-from latchstore.engine.observing import CommitObserver
+from latchstore.engine.observing import CommitObserver, Observable
 
 
 class Totals(NamedTuple):
@@ -142,6 +142,8 @@ class BoundedStore(ABC):
     outer : BoundedStore or None
         That of the cache of which this one's keys are a namespace: a use is one of that as well, and what has
         expired there has expired.
+    shared : Observable or None
+        Notifies of the commits of all processes; None if no other one shares the store.
     routes : collection of int
         The identifiers of the threads that are in transactions, as they are when it is looked at; for those
         that `observe`.
@@ -159,6 +161,7 @@ class BoundedStore(ABC):
     nodes: Mapping[str, Node] = MappingProxyType({})
     detours: Detour = EveryThread()
     hits: deque[Node] | None = None
+    shared: Observable | None = None
     routes: Collection[int] = ()
     clock: Callable[[], float]
     idle: float | None
@@ -273,13 +276,17 @@ class BoundedStore(ABC):
         TypeError
             If no other process shares the store.
         """
-        raise TypeError(
-            "near is for a cache on a store that processes share, as a SqliteStore: all others have their "
-            "entries in the memory of this process already"
-        )
+        if self.shared is None:
+            raise TypeError(
+                "near is for a cache on a store that processes share, as a SqliteStore: all others have "
+                "their entries in the memory of this process already"
+            )
+        self.shared.observe(observer)
 
-    def unobserve(self, observer: CommitObserver) -> None:  # noqa: B027 (those that cannot observe)
+    def unobserve(self, observer: CommitObserver) -> None:
         """Have an observer notified no more; takes no lock."""
+        if self.shared is not None:
+            self.shared.unobserve(observer)
 
     @abstractmethod
     def totals(self) -> Totals:

@@ -40,6 +40,16 @@ class CommitObserver(Protocol):
         """Begin with nothing, in a forked child, before any other call."""
 
 
+class Observable(Protocol):
+    """What notifies observers of commits."""
+
+    def observe(self, observer: CommitObserver) -> None:
+        """Notify an observer of all commits from now on."""
+
+    def unobserve(self, observer: CommitObserver) -> None:
+        """Notify an observer no more; takes no lock."""
+
+
 class Observers:
     """Those of one publication."""
 

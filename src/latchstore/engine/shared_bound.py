@@ -11,7 +11,7 @@ the dict.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import inf
 from typing import Generic, Self, TypeVar
 
@@ -20,7 +20,7 @@ from latchstore.contract.values import Entry
 from latchstore.engine.bounded import BoundedStore, OpenTransaction, Totals
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, REFRESH, number, stale_of
-from latchstore.engine.interface import Engine
+from latchstore.engine.following import FollowingEngine
 from latchstore.engine.limits import Limits, Node
 from latchstore.engine.store_access import StoreAccess
 
@@ -99,7 +99,7 @@ class SharedBound(BoundedStore, Generic[B]):
     Parameters
     ----------
     access : StoreAccess
-    engine : Engine
+    engine : FollowingEngine
     limits : Limits
     bounds : list
         Where the bounds of this process are that its commits keep to.
@@ -116,7 +116,7 @@ class SharedBound(BoundedStore, Generic[B]):
     _bound: B
 
     def __init__(
-        self, access: StoreAccess, engine: Engine, limits: Limits, bounds: list[B], place: str
+        self, access: StoreAccess, engine: FollowingEngine, limits: Limits, bounds: list[B], place: str
     ) -> None:
         if getattr(limits.make_policy, "name", None) != "sieve":
             raise ValueError(
@@ -124,8 +124,8 @@ class SharedBound(BoundedStore, Generic[B]):
                 f"which the {place} has; {_name_of(limits.make_policy)} is kept in memory"
             )
         self._access = access
-        self._routes = engine.routes
-        self._shared = engine
+        self.routes: Collection[int] = engine.routes
+        self._shared = self.shared = engine
         self._bounds = bounds
         self.idle: float | None = limits.idle
         self.clock: Callable[[], float] = limits.clock
@@ -201,7 +201,7 @@ class SharedBound(BoundedStore, Generic[B]):
         return self._totals()[0]
 
     def entry(self, key: str) -> Entry | None:
-        return self._access.entry(key) if self._routes else self._shared.entry(key)
+        return self._access.entry(key) if self.routes else self._shared.entry(key)
 
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
         if entry is None or entry is found:

@@ -22,6 +22,7 @@ from tests.contract.files import ToFileContract
 from tests.contract.forking import ForkContract
 from tests.contract.isolation import IsolationContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
+from tests.contract.near import NearContract
 from tests.contract.nothing_is_lost import NothingIsLostContract
 from tests.contract.optimistic import ConflictContract, OptimisticWritingContract
 from tests.contract.ordered_isolation import OrderedIsolationContract
@@ -141,7 +142,7 @@ class TestFork(SqliteStores, ForkContract):
     shares = True
 
 
-class TestSharing(SharingContract):
+class TwoStores:
     """Two stores over one file, which are to each other what those of two processes are."""
 
     @pytest.fixture
@@ -153,3 +154,9 @@ class TestSharing(SharingContract):
     def beside(self, store: SqliteStore, tmp_path: Path) -> Iterator[SqliteStore]:
         with SqliteStore(tmp_path / "file", EventManager(), durability="off") as beside:
             yield beside
+
+
+class TestSharing(TwoStores, SharingContract): ...
+
+
+class TestNear(TwoStores, NearContract): ...

@@ -10,6 +10,7 @@ from typing import Any
 from latchstore.cache.counting import CountRegister
 from latchstore.cache.failures import Failures
 from latchstore.cache.loading import LoadTable
+from latchstore.cache.near import Copies
 from latchstore.cache.shared import Cache
 from latchstore.engine import inspection
 from latchstore.engine.bounded import BoundedStore
@@ -36,9 +37,17 @@ def register_of(cache: Cache[Any]) -> CountRegister:
     return cache._register
 
 
+def copies_of(cache: Cache[Any]) -> Copies:
+    """Return the copies of a near cache."""
+    assert cache._near is not None, "the cache was made without near"
+    return cache._near
+
+
 def check(cache: Cache[Any]) -> None:
     """Raise AssertionError if a cache's books are not what its store has; while nobody writes."""
     cache._bounded.check()
+    if cache._near is not None:
+        cache._near.check()
     if isinstance(cache.store, DictMemoryStore):
         inspection.check(cache.store)
 

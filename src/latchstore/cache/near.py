@@ -235,6 +235,14 @@ class Copies:
             else:
                 copies.pop(copy.key, None)
 
+    def check(self) -> None:
+        """Raise AssertionError if the books do not match the copies; for tests, while nobody reads."""
+        assert len(self.copies) <= self._most, "there are too many copies"
+        assert not self._reads, f"reads are left: {list(self._reads)}"
+        ordered = {id(copy) for copy in self._order}
+        assert all(id(copy) in ordered for copy in self.copies.values()), "a copy is never dropped"
+        assert all(copy.until > -inf for copy in self.copies.values()), "a copy is not promoted"
+
     # -- observing --------------------------------------------------------------------------------
 
     def changed(self, keys: Iterable[str]) -> None:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 from latchstore import AbstractStore
-from latchstore.contract.values import Change
+from latchstore.cache.near import Copies, Copy
+from latchstore.contract.values import Change, Entry
+from latchstore.engine.bounded import BoundedStore
+from latchstore.engine.observing import Observers
 from latchstore.sqlite import committing, items, log
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.publication import FilePublication
@@ -189,3 +193,46 @@ def resume_off_by_one() -> None:
     @replaces(FilePublication, "past")
     def past(original: Any, self: Any, since: int, revision: int) -> Any:
         return original(self, since + 1, revision)
+
+
+# -- near caches ------------------------------------------------------------------------------------------
+
+
+@sqlite_mutant("near")
+def near_cache_filled_unguarded() -> None:
+    """A near cache keeps what was read, whatever was committed or read meanwhile."""
+
+    @replaces(Copies, "read")
+    def read(original: Any, self: Any, key: str, bounded: BoundedStore) -> Entry | None:
+        if bounded.current_transaction() is not None:
+            return original(self, key, bounded)
+        entry = bounded.entry(key)
+        # Is no mistake alone, but others have longer to come in between.
+        for _ in range(5):
+            bounded.entry(key)
+        if entry is not None:
+            self.copies[key] = copy = Copy(key, entry)
+            copy.until = 0.0
+        return entry
+
+
+@sqlite_mutant("near", faults="pause")
+def near_cache_that_serves_beside_a_silent_log() -> None:
+    """A near cache serves what it has, however long ago the log was looked at."""
+
+    @replaces(Copies, "proved")
+    def proved(original: Any, self: Copies, time: float) -> None:
+        self.fresh_until = inf
+
+
+@sqlite_mutant("near")
+def own_writes_not_dropped() -> None:
+    """A commit leaves the copies in its own process alone."""
+
+    @replaces(FilePublication, "publish")
+    def publish(original: Any, self: FilePublication, decided: Any) -> None:
+        observers, self.observers = self.observers, Observers()
+        try:
+            original(self, decided)
+        finally:
+            self.observers = observers

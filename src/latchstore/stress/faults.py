@@ -8,6 +8,7 @@ Thread safety: each fault is made for one run; its methods are called by threads
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import gc
 import io
@@ -29,6 +30,21 @@ except ImportError:  # not on Windows
 from latchstore.contract.errors import LockTimeoutError, StoreError
 from latchstore.contract.events import StoreModificationEvent
 from latchstore.contract.store import AbstractStore
+
+
+def _sleep_with_gil() -> Callable[[int], object] | None:
+    """Return what sleeps for some microseconds and keeps the GIL; None if there is no such thing."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return None
+    try:
+        usleep: Callable[[int], object] = ctypes.PyDLL(None).usleep
+    except (AttributeError, OSError, TypeError):  # not on Windows
+        return None
+    return usleep
+
+
+#: Called with microseconds.
+sleep_with_gil = _sleep_with_gil()
 
 #: What begins the keys of faults.
 PREFIX = "fault/"
@@ -341,6 +357,24 @@ class FullDisk(Fault):
         return True
 
 
+class Pause(Fault):
+    """Moments in which no thread runs, as while an extension written in C keeps the GIL.
+
+    All threads stand still together, those of the store as well, and any of them may be the first to go on.
+    """
+
+    name = "pause"
+    controlled = False
+
+    def disturb(self, store: AbstractStore, workers: Workers) -> bool:
+        if sleep_with_gil is None:
+            return False
+        self.note(self.name)
+        sleep_with_gil(int(1_000_000 * self.chance.choice((0.02, 0.1, 0.4))))
+        time.sleep(self.chance.uniform(0.01, 0.1))
+        return True
+
+
 class Forks(Fault):
     """Processes that are forked at any moment, and use their copy of the store."""
 
@@ -422,6 +456,7 @@ FAULTS: dict[str, type[Fault]] = {
         Collector,
         Kill,
         FullDisk,
+        Pause,
         Forks,
     )
 }

@@ -26,6 +26,7 @@ from latchstore.stress.workloads.files import Files
 from latchstore.stress.workloads.indexes import Indexes
 from latchstore.stress.workloads.list_append import ListAppend
 from latchstore.stress.workloads.mappings import Mappings
+from latchstore.stress.workloads.near import Near
 from latchstore.stress.workloads.optimistic import Optimistic
 from latchstore.stress.workloads.phantoms import Phantoms
 from latchstore.stress.workloads.queues import QueueWorkload
@@ -84,5 +85,6 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     YcsbE.name: YcsbE,
     YcsbF.name: YcsbF,
     CacheWorkload.name: CacheWorkload,
+    Near.name: Near,
     QueueWorkload.name: QueueWorkload,
 }

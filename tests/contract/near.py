@@ -155,12 +155,24 @@ class NearContract(StoreContract):
         def listener(event: StoreModificationEvent) -> None:
             seen.append(cache.get("k"))
 
-        look(store)
         store.event_manager.connect(StoreModificationEvent, listener)
         assert cache["k"] == 1
         theirs["k"] = 2
         look(store)
         assert seen == [2]
+
+    def test_listeners_are_told_nothing_of_before(
+        self, store: TransactionalStore, cache: Cache[Any], theirs: Cache[Any]
+    ) -> None:
+        """Though a near cache reads the log, and has not read so far."""
+        told: list[str] = []
+        cache["own"] = theirs["theirs"] = 1
+        store.event_manager.connect(StoreModificationEvent, lambda event: told.append(event.key))
+        with store.watch() as watch:
+            cache["own, heard"], theirs["theirs, heard"] = 1, 1
+            look(store)
+            assert told == ["own, heard", "theirs, heard"]
+            assert [watch.get(0).key, watch.get(0).key] == told
 
     def test_nothing_is_kept_that_was_read_before_a_change(
         self, store: TransactionalStore, cache: Cache[Any], theirs: Cache[Any]

@@ -205,7 +205,7 @@ def near_cache_filled_unguarded() -> None:
     @replaces(Copies, "read")
     def read(original: Any, self: Any, key: str, bounded: BoundedStore) -> Entry | None:
         if bounded.current_transaction() is not None:
-            return original(self, key, bounded)
+            return original(self, key, bounded)  # type: ignore[no-any-return]
         entry = bounded.entry(key)
         # Is no mistake alone, but others have longer to come in between.
         for _ in range(5):

@@ -62,7 +62,7 @@ class FollowingEngine(Engine):
         publication = self.publication
         result = function(self._caught_up())
         if self.publisher.feed.active:
-            publication.begin_after_seen()
+            publication.publish_after_seen()
         return result
 
     def _caught_up(self) -> int:
@@ -113,6 +113,7 @@ class FollowingEngine(Engine):
         if self.publication.end_unless_followed():
             self.follower.forget()
             return False
+        self.publication.begin()  # nothing happens, but if somebody listens and `follow` could not begin
         if not self.publisher.dispatcher.crowded:
             self.publication.catch_up(AT_A_TIME)
         return True

@@ -9,7 +9,8 @@ For engines whose entries other processes change as well, and that have a log of
    the same is queued again, and is delivered once.
 3. While nobody listens, no watch is open and nothing observes, the commits of others are passed over, and
    `seen` need not be up to date. `following` is set, at the revision of that moment, in the section in which
-   somebody begins to. So nobody is told of what was committed before.
+   somebody begins to; and likewise `publishes`, which is not for observers. So nobody is told of what was
+   committed before.
 4. Observers (``observing.py``) are notified of a commit before it is queued for anybody, and of the time of
    a look at the log when all that it has found is published.
 
@@ -87,6 +88,8 @@ class Publication:
     ----------
     seen : int
     following : bool
+        Whether the log is read, for observers at the least.
+    publishes : bool
         Whether the commits of others are published.
     observers : Observers
     """
@@ -104,6 +107,7 @@ class Publication:
         # are made in it as well if that is how an engine keeps its own apart from others.
         self._latch = Latch()
         self.following: bool = False
+        self.publishes: bool = False
         # What of the log was queued last: rule 2.
         self._queued: Queued | None = None
         self.observers.renew_in_child()
@@ -130,16 +134,24 @@ class Publication:
     # -- in the section ---------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Publish what others commit from now on."""
-        if not self.following:
-            self.seen = self.log.last()
-            self.begin_after_seen()
+        """Read the log from the last commit on, and publish what others commit if anybody listens."""
+        is_followed = self.publisher.is_followed
+        if not self.following or (is_followed and not self.publishes):
+            self.stand_at_last()
+            self.observers.lost()
+            self.following = True
+            self.publishes = is_followed
 
-    def begin_after_seen(self) -> None:
+    def stand_at_last(self) -> None:
+        """Take all that is committed to have been published."""
+        self.seen = self.log.last()
+
+    def publish_after_seen(self) -> None:
         """Publish what others have committed after `seen`, from now on."""
         if not self.following:
             self.observers.lost()
             self.following = True
+        self.publishes = True
 
     def observe(self, observer: CommitObserver) -> None:
         """Notify an observer of what is published from now on."""
@@ -147,9 +159,10 @@ class Publication:
         self.observers.add(observer)
 
     def end_unless_followed(self) -> bool:
-        """Publish what others commit no more if nobody listens; return whether that is so."""
-        if not self.is_followed:
-            self.following = False
+        """Read the log no more if nobody needs that; return whether that is so."""
+        if not self.publisher.is_followed:
+            self.publishes = False
+            self.following = self.following and bool(self.observers)
         return not self.following
 
     def catch_up(self, most: int | None = None) -> int:
@@ -176,6 +189,10 @@ class Publication:
         revision = commit.revision
         if revision > self.seen + 1:
             self.lose(revision - 1)
+        if not self.publishes:
+            self.observers.changed(change[0] for change in commit.changes)
+            self.seen = revision
+            return
         if self._queued is None or self._queued[0] != revision:
             self._queued = self.queued_of(commit)
         _, author, deliveries = self._queued

@@ -113,7 +113,12 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.server_clock: ServerClock = ServerClock(server)
         self.sessions: Sessions = Sessions()
         self.publication = publication = ServerPublication(ServerLog(server), publisher)
-        self._pause = LogPause(server, lambda: publication.seen, lambda: publisher.dispatcher.crowded)
+        self._pause = LogPause(
+            server,
+            lambda: publication.seen,
+            lambda: publisher.dispatcher.crowded,
+            publication.observers.interval,
+        )
         self.follower: Follower = Follower(self, self._pause)
         self.renewal: Renewal = Renewal(self, lease)
         self.renew_locks()
@@ -352,6 +357,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 revision = int(answer[1])
                 if transaction is not None:
                     transaction.revision = revision  # first: from here on nobody need ask
+                self.publication.observers.changed(key for key, _ in edits)
                 self.publication.committed(sent.identity, revision)
                 break
             if transaction is not None:

@@ -19,7 +19,7 @@ import redis
 from latchstore.delivery.waiting import LOOK_AGAIN, Bell
 from latchstore.redis.client import Server
 
-#: Seconds after which the thread looks though the server has not answered.
+#: Seconds after which the thread looks at the latest.
 _LONGEST = 1.0
 
 #: Seconds that the answer may take beyond that, else the connection is given up.
@@ -36,14 +36,23 @@ class LogPause:
         Returns the revision up to which the log was read.
     is_behind : callable
         Tells whether the log is not read on for now.
+    interval : callable
+        Called with the seconds after which the thread looks at the latest; returns them, or fewer.
     """
 
-    __slots__ = ("_is_behind", "_open", "_seen", "_server")
+    __slots__ = ("_interval", "_is_behind", "_open", "_seen", "_server")
 
-    def __init__(self, server: Server, seen: Callable[[], int], is_behind: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        seen: Callable[[], int],
+        is_behind: Callable[[], bool],
+        interval: Callable[[float], float],
+    ) -> None:
         self._server = server
         self._seen = seen
         self._is_behind = is_behind
+        self._interval = interval
         self.renew_in_child()
 
     def renew_in_child(self) -> None:
@@ -77,7 +86,7 @@ class LogPause:
         connection.send_command(
             b"XREAD",
             b"BLOCK",
-            int(_LONGEST * 1_000),
+            max(1, int(self._interval(_LONGEST) * 1_000)),  # 0 is for ever
             b"COUNT",
             1,
             b"STREAMS",

@@ -18,6 +18,7 @@ from collections import deque
 from itertools import chain
 from secrets import token_hex
 
+from latchstore.delivery.waiting import clock
 from latchstore.engine.owner import Claim
 from latchstore.engine.publication import Logged, Publication
 from latchstore.engine.publishing import Author, Publisher
@@ -52,10 +53,10 @@ class ServerPublication(Publication):
     def committed(self, commit: bytes, revision: int) -> None:
         """Publish a commit of this process that was made, and forget it. Never raises an error.
 
-        If the log cannot be read now, that is left to whoever reads it next.
+        If the log cannot be read now, that is left to whoever reads it next; or if nobody listens or watches.
         """
         try:
-            if self.following:
+            if self.following and self.publishes:
                 self.during(self._catch_up_to, revision)
         except Exception:
             logger.debug("%s: commit %d is published later", self.log.name, revision, exc_info=True)
@@ -64,10 +65,8 @@ class ServerPublication(Publication):
 
     # -- in the section ---------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        if not self.following:
-            self._stand_at(self.log.place())
-            self.following = True
+    def stand_at_last(self) -> None:
+        self._stand_at(self.log.place())
 
     def _catch_up_to(self, revision: int) -> None:
         if self.seen < revision:
@@ -75,9 +74,9 @@ class ServerPublication(Publication):
 
     def catch_up(self, most: int | None = None) -> int:
         if not self.following:
-            self._stand_at(self.log.place())
+            self.stand_at_last()
             return self.seen
-        until = None
+        begun, until = clock(), None
         while True:
             ahead = self.log.after(self._place()) if most is None else self.log.after(self._place(), most)
             if ahead.is_lost:
@@ -89,6 +88,8 @@ class ServerPublication(Publication):
                 self.lose(ahead.last.revision)  # somebody has deleted the log
             if until is None:
                 until = ahead.last.revision
+            if self.seen >= until:
+                self.observers.proved(begun)
             if self.seen >= until or most is not None:
                 return self.seen
 
@@ -101,7 +102,8 @@ class ServerPublication(Publication):
             super().publish_logged(commit)
             self.own.pop(commit.id, None)
             return
-        # It stands for commits that the server has lost, and that this process has not seen.
+        # It stands for commits that the server has lost, and that this process has not seen: not here.
+        self.observers.lost()
         if commit.before > self.seen:
             self.lose(commit.before)
         self.seen = commit.revision
@@ -131,5 +133,6 @@ class ServerPublication(Publication):
             self.seen - first + 1,
             last.revision,
         )
+        self.observers.lost()
         self.publisher.lose(first, last.revision)
         self._stand_at(last)

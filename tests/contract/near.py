@@ -172,7 +172,8 @@ class NearContract(StoreContract):
             cache["own, heard"], theirs["theirs, heard"] = 1, 1
             look(store)
             assert told == ["own, heard", "theirs, heard"]
-            assert [watch.get(0).key, watch.get(0).key] == told
+            seen: list[Any] = [watch.get(0), watch.get(0)]
+            assert [event.key for event in seen] == told
 
     def test_nothing_is_kept_that_was_read_before_a_change(
         self, store: TransactionalStore, cache: Cache[Any], theirs: Cache[Any]

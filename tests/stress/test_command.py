@@ -191,7 +191,7 @@ def test_what_a_store_cannot_do_is_left_out(
     monkeypatch.setattr(type(WORKLOADS["snapshots"]()), "supports", lambda self, store: False)
     assert stress("--schedule", "native", "--ops", "300", "--length", "75") == 0
     captured = capsys.readouterr()
-    assert captured.err == "left out, as the store cannot do what they need: snapshots\n"
+    assert captured.err == "left out, as the store cannot do what they need: snapshots, near\n"
     assert "snapshots:" not in captured.out
     assert stress("--workload", "snapshots") == 2
     assert "cannot do what these workloads need: snapshots" in capsys.readouterr().err

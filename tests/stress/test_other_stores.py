@@ -72,6 +72,7 @@ def test_what_needs_events_or_snapshots_is_left_out() -> None:
         "indexes",
         "files",
         "cache",
+        "near",
         "queue",
     }
     assert supported(OneLock) == WORKLOADS.keys() - left_out

@@ -35,7 +35,13 @@ def test_a_mutant_is_found(mutant: SqliteMutant) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("workload", "faults"),
-    [("optimistic", ""), ("events,indexes", ""), ("resuming", "kill"), ("registers", "forks")],
+    [
+        ("optimistic", ""),
+        ("events,indexes", ""),
+        ("resuming", "kill"),
+        ("registers", "forks"),
+        ("near", "pause,kill"),
+    ],
 )
 def test_what_is_not_broken_is_not_found(workload: str, faults: str) -> None:
     found = find_by_processes(unbroken.factory, workload, faults, OPERATIONS)

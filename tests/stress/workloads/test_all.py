@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latchstore import DictMemoryStore, EventManager
+from latchstore import AbstractStore, DictMemoryStore, EventManager, SqliteStore
 from latchstore.stress.history import History, Operation, Outcome
 from latchstore.stress.native import run_native
 from latchstore.stress.verdict import VALID
@@ -25,11 +26,15 @@ from tests.stress.workloads.benches import our_store
 def test_our_store_passes(name: str, tmp_path: Path) -> None:
     workload = WORKLOADS[name]()
     assert workload.name == name
-    store = store_for(workload, functools.partial(DictMemoryStore, EventManager()))
+    make: Callable[..., AbstractStore] = functools.partial(DictMemoryStore, EventManager())
+    if name == "near":
+        make = functools.partial(SqliteStore, tmp_path / "store", EventManager(), durability="off")
+    store = store_for(workload, make)
     assert workload.supports(store)
     assert not list(store.query_keys()), "asking leaves no trace"
     operations = 100 if name == "files" else 500  # each opens and syncs a file
     history = run_native(store, [workload], threads=4, operations=operations, seed=7, switch_interval=1e-6)
+    store.close()
     history.write(tmp_path / "history.jsonl")
     verdicts = WORKLOADS[name]().verdicts(History.read(tmp_path / "history.jsonl"))
     assert verdicts
@@ -47,8 +52,8 @@ def test_a_mapping_can_read_what_is_there_from_the_beginning() -> None:
     assert {operation.outcome for operation in history.operations} == {"ok"}
 
 
-#: They look at all that a store holds, or need one that is made with options.
-_ALONE = {"cache", "files", "mappings", "resuming", "sizes"}
+#: They look at all that a store holds, or need one that is made with options or shared.
+_ALONE = {"cache", "files", "mappings", "near", "resuming", "sizes"}
 
 
 def test_all_together() -> None:

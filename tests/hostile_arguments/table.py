@@ -13,6 +13,7 @@ from latchstore import (
     Cache,
     DictMemoryStore,
     EventManager,
+    NearCache,
     Snapshot,
     StoreEvent,
     StoreSetEvent,
@@ -395,6 +396,13 @@ CACHE_CALLS: dict[str, dict[str, Kind]] = {
 
 
 CACHE_CONSTRUCTOR: dict[str, tuple[Offer, ...]] = {
+    "near": (
+        good("None", None),
+        bad("7", 7),
+        bad("a class", NearCache),
+        bad("of memory", NearCache()),
+        RAISING,
+    ),
     "store": (good("None", None), bad("7", 7), bad("a dict", {}), bad("a class", DictMemoryStore), RAISING),
     "max_entries": (*WEIGHTS, bad("0", 0))[2:],
     "max_bytes": (*WEIGHTS, bad("0", 0))[2:],

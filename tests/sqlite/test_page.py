@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "between-processes.md"
 
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     # The processes that it starts are to find the package where this one does.
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(os.path.abspath, filter(None, path))))

@@ -181,3 +181,31 @@ class TestPackage:
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
         assert "pip install 'latchstore[redis]'" in done.stdout, done.stderr
+
+
+class TestBlocksWithoutAnEnd:
+    def test_one_that_nobody_has_any_more_keeps_no_process_out(
+        self, redis_server: Server, namespace: str, store: RedisStore
+    ) -> None:
+        with RedisStore(redis_server.url, EventManager(), namespace=namespace, lease=0.3) as left:
+            block = left.transaction("left")
+            block.__enter__()
+            block.from_bytes("a", b"left")
+            del block
+            store.from_bytes("a", b"written")
+            assert left.to_bytes("a") == b"written"
+
+    def test_one_whose_server_is_gone_keeps_no_thread_out(self, redis_server: Server) -> None:
+        with Server(redis_server.kind) as server:
+            store = RedisStore(server.url, EventManager(), namespace="a", lock_timeout=5)
+            block = store.transaction()
+            block.__enter__()
+            block.from_bytes("a", b"1")
+            server.kill()
+            with pytest.raises((ConnectionError, StoreError)):
+                block.__exit__(None, None, None)
+            server.start()
+            store.from_bytes("a", b"2")
+            with store.transaction():
+                assert store.to_bytes("a") == b"2"
+            store.close()

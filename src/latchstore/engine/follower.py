@@ -63,11 +63,14 @@ class Follower:
     followed : Followed
         Referred to weakly.
     pause : Pause
+    name : str
+        Of the thread.
     """
 
-    __slots__ = ("_bell", "_pause", "_reference", "_starting", "_thread")
+    __slots__ = ("_bell", "_name", "_pause", "_reference", "_starting", "_thread")
 
-    def __init__(self, followed: Followed, pause: Pause) -> None:
+    def __init__(self, followed: Followed, pause: Pause, name: str = "latchstore-follower") -> None:
+        self._name = name
         self._pause = pause
         self._reference = weakref.ref(followed)
         self.renew_in_child()
@@ -96,7 +99,7 @@ class Follower:
             return
         self._bell = bell = Bell()
         run = partial(_run, self._reference, bell, self._pause)
-        self._thread = thread = DeliveryThread(run, "latchstore-follower")
+        self._thread = thread = DeliveryThread(run, self._name)
         thread.start()
 
     def forget(self) -> None:
@@ -128,7 +131,7 @@ def _run(reference: Callable[[], Followed | None], bell: Bell, pause: Pause) -> 
                 # What the system cannot do now says all; anything else is a mistake of ours.
                 details = None if isinstance(error, OSError) else error
                 logger.error(
-                    "commits of other processes cannot be read; trying again: %r", error, exc_info=details
+                    "%s failed, and tries again: %r", threading.current_thread().name, error, exc_info=details
                 )
             failed = True
             if bell.sleep(LOOK_AGAIN):

@@ -29,7 +29,6 @@ from latchstore.contract.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
     RevisionMismatchError,
-    StoreError,
     TransactionConflictError,
 )
 from latchstore.contract.ordering import Item, Ordered
@@ -55,7 +54,7 @@ from latchstore.redis.edits import arguments_of, deletes_only
 from latchstore.redis.entries import name_of
 from latchstore.redis.first_values import IndexedValues
 from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
-from latchstore.redis.lease import Lease, Pauses, Renewal, described
+from latchstore.redis.lease import Leases, Pauses, described
 from latchstore.redis.log import Changes, ServerLog, packed_author
 from latchstore.redis.pause import LogPause
 from latchstore.redis.publication import ServerPublication
@@ -86,7 +85,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
 
     Attributes
     ----------
-    leases : dict of Claim to Lease
+    leases : Leases
         Of the owner, if it has one or asks for it, and of blocks that exceptions have left.
     """
 
@@ -97,11 +96,10 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     ) -> None:
         self.server = server
         self.timeout = timeout
-        self._seconds = lease
         self._history = history
         self.publisher = publisher
         self.is_closed: bool = False
-        self.leases: dict[Claim, Lease] = {}
+        self.leases: Leases = Leases(server, lease)
         # Transactions whose commit was sent, and which have not ended: rule 4.
         self._sent: dict[Claim, Sent] = {}
         # Commits that are under way, but for those of exclusive transactions.
@@ -120,16 +118,15 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             publication.observers.interval,
         )
         self.follower: Follower = Follower(self, self._pause)
-        self.renewal: Renewal = Renewal(self, lease)
         self.renew_locks()
 
     @property
     def revision(self) -> int:  # type: ignore[override]
         """The revision of the last commit of anybody."""
-        lease = self.lease
-        if lease is not None and lease.place is not None:
-            owner = self.owner.claims.get(OWNER)
-            if owner is not None and owner.ident == get_ident():
+        owner = self.owner.claims.get(OWNER)
+        if owner is not None and owner.ident == get_ident():
+            lease = self.leases.get(owner)
+            if lease is not None and lease.place is not None:
                 return int(lease.place.revision)  # nobody else commits while this thread has the lease
         return super().revision
 
@@ -142,31 +139,15 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         return view
 
     def acquire(self, claim: Claim, timeout: float) -> Hold:
-        # Before it is asked for: an exception may strike when the server has given it.
-        self.leases[claim] = lease = Lease(self.server, self._seconds, claim)
-        lease.acquire(timeout)
-        self.renewal.start()
-        return lease
+        return self.leases.take(claim, timeout)
 
     def end(self, claim: Claim) -> None:
         if claim.ended:
             return
         lease = self.leases.get(claim)
         if lease is not None:
-            self._give_back(claim, lease)  # not in a section: it asks the server
+            lease.release()  # not in a section: it asks the server
         super().end(claim)
-
-    def _give_back(self, claim: Claim, lease: Lease) -> None:
-        try:
-            lease.release()
-        except (OSError, StoreError) as error:
-            lease.drop()
-            logger.warning(
-                "%s: its lease cannot be given back, and ends by itself in %g s: %s",
-                claim.purpose,
-                self._seconds,
-                error,
-            )
 
     def end_claim(self, claim: Claim) -> None:
         self.leases.pop(claim, None)
@@ -245,20 +226,20 @@ class RedisEngine(ReadingEngine, OwnedEngine):
 
     def _commit_exclusive(self, edits: Collection[tuple[str, Edit]], claim: Claim) -> bool:
         lease = self.leases[claim]
+        assert lease.place is not None
         if edits:
             answer = self._send(edits, claim.purpose, claim, lease.token)
             if answer[0] != b"LEASE":
-                lease.drop()
+                lease.drop()  # the commit has ended it
         else:
-            lease.release()
-            answer = (b"LEASE",) if lease.is_over else (b"SAME", b"%d" % self.revision)
+            answer = (b"SAME", lease.place.revision) if lease.give_back() else (b"LEASE",)
         if answer[0] == b"LEASE":
             raise self._lease_was_over(claim.purpose)
         return self._made(answer, claim)
 
     def _lease_was_over(self, purpose: str) -> TransactionConflictError:
         return TransactionConflictError(
-            f"{purpose}: its lease of {self._seconds:g} s was over before its end, and others may have "
+            f"{purpose}: its lease of {self.leases.seconds:g} s was over before its end, and others may have "
             "written; nothing was changed"
         )
 
@@ -454,7 +435,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     def give_up(self) -> None:
         """Close what a closed store keeps open; reads open it again for their own time."""
         self.follower.stop()
-        self.renewal.stop()
+        self.leases.stop()
         self.publication.following = False
         self.server.drop_idle()
 
@@ -465,8 +446,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.routes.clear()
         self.follower.renew_in_child()
         self._pause.renew_in_child()
-        self.renewal.renew_in_child()
-        self.leases.clear()
+        self.leases.renew_in_child()
         self._views.clear()
         self._writing.clear()
         self._sent.clear()

@@ -1,11 +1,12 @@
 """The lease of the one writer: what keeps other processes out while an exclusive transaction is open.
 
-1. The server has the token of who has it, for some seconds. A thread of the engine renews it while the block
-   is open; if the process stops, it ends by itself.
+1. The server has the token of who has it, for some seconds. A thread renews it while the block is open; if
+   the process stops, it ends by itself. If the block was freed without an end, the thread gives it back.
 2. It does not decide: a commit carries its token, and the server refuses it if the lease is another's by now.
-3. The token is known before it is asked for, so what an exception has broken off is given back as well.
+3. The token is known before it is asked for, so what an exception has broken off is given back as well. One
+   that cannot be given back ends by itself.
 
-Thread safety: an engine uses one lease at a time, its owner's.
+Thread safety: an engine uses one lease at a time, its owner's. `Leases` is changed by single operations.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import secrets
 import socket
 import sys
 import time
-import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from latchstore.contract.errors import LockTimeoutError
-from latchstore.delivery.threads import DeliveryThread
-from latchstore.delivery.waiting import Bell, clock, thread_name
+from latchstore.contract.errors import LockTimeoutError, StoreError
+from latchstore.delivery.waiting import clock, thread_name
+from latchstore.engine.follower import Follower, Interval
 from latchstore.engine.owner import Claim
 from latchstore.redis.client import Server
 from latchstore.redis.scripts import LEASE
@@ -94,8 +94,6 @@ class Lease:
     token : bytes
     place : Place or None
         None before it is taken.
-    is_over : bool
-        Whether the server has had no such lease any more when it was asked last.
     drop : callable
         Takes it to be given back, as the server has done so.
     """
@@ -107,7 +105,7 @@ class Lease:
         self._thread = thread_name(claim.thread)
         self.token: bytes = secrets.token_hex(16).encode()
         self.place: Place | None = None
-        self.is_over: bool = False
+        self._route = claim.route
         # Empty when it was given back.
         self._held = [None]
         self.drop: Callable[[], None] = self._held.clear
@@ -140,18 +138,30 @@ class Lease:
         return text.encode("utf-8", "replace")
 
     def renew(self) -> None:
-        """Have it last as long again from now on."""
-        if self._held and self.place is not None:
-            self.is_over = not self._server.run(LEASE, b"renew", self.token, self._milliseconds)
+        """Have it last as long again from now on; give it back if nobody has its block any more."""
+        if self._route is None or self._route() is None:
+            self.release()
+        elif self._held and self.place is not None:
+            self._server.run(LEASE, b"renew", self.token, self._milliseconds)
 
-    def release(self) -> None:
-        """Give it back; nothing happens if that was done."""
-        if not self._held:
-            return
+    def give_back(self) -> bool:
+        """Give it back; return whether it was there yet."""
         # One that was not taken may be on its way to the server yet.
         mark = (b"1",) if self.place is None else ()
-        self.is_over = not self._server.run(LEASE, b"give", self.token, *mark)
-        self.drop()
+        try:
+            return bool(self._server.run(LEASE, b"give", self.token, *mark))
+        finally:
+            self.drop()
+
+    def release(self) -> None:
+        """Give it back, or leave it to end by itself; nothing happens if that was done."""
+        if self._held:
+            try:
+                self.give_back()
+            except (OSError, StoreError) as error:
+                logger.warning(
+                    "%s: its lease ends by itself, it cannot be given back: %s", self._purpose, error
+                )
 
 
 def described(stored: bytes) -> str:
@@ -165,62 +175,53 @@ def described(stored: bytes) -> str:
     return f"held for {held:.3f} s by process {process} of {host}, thread {thread!r} ({purpose})"
 
 
-class Renewal:
-    """The thread that renews the lease of an engine while it has one.
+class Leases(dict[Claim, Lease]):
+    """The lease of the owner, if it has one or asks for it, and those of blocks that exceptions have left.
 
-    It refers to the engine weakly. It ends when it has found no lease for a round, and is started again with
-    the next one. A forked child begins without it.
+    A thread renews them.
 
     Parameters
     ----------
-    engine : object
-        Has `leases`, and `end_abandoned`.
+    server : Server
     seconds : float
         Of a lease.
+
+    Attributes
+    ----------
+    seconds : float
     """
 
-    def __init__(self, engine: Any, seconds: float) -> None:
-        self._reference: weakref.ref[Any] = weakref.ref(engine)
-        self._interval = seconds / 3
-        self.renew_in_child()
+    __slots__ = ("__weakref__", "_renewal", "_server", "seconds")
+
+    def __init__(self, server: Server, seconds: float) -> None:
+        self._server = server
+        self.seconds: float = seconds
+        self._renewal = Follower(self, Interval(seconds / 3), "latchstore-lease")
 
     def renew_in_child(self) -> None:
-        """Begin without a thread."""
-        self._running: list[Bell] = []
+        """Begin with none, in a forked child."""
+        self.clear()
+        self._renewal.renew_in_child()
 
-    def start(self) -> None:
-        """Start the thread unless it runs."""
-        if self._running or sys.is_finalizing():
-            return
-        bell, running = Bell(), self._running
-        running.append(bell)
-        if running[0] is bell:
-            DeliveryThread(
-                lambda: _renew(self._reference, running, bell, self._interval), "latchstore-lease"
-            ).start()
+    def take(self, claim: Claim, timeout: float) -> Lease:
+        """Wait until nobody else has the lease; LockTimeoutError as `Lease.acquire`."""
+        # Before it is asked for: an exception may strike when the server has given it.
+        self[claim] = lease = Lease(self._server, self.seconds, claim)
+        lease.acquire(timeout)
+        self._renewal.start()
+        return lease
+
+    def look(self) -> bool:
+        """Renew them; return whether there are any. Called by the thread."""
+        for lease in list(self.values()):
+            lease.renew()
+        if self:
+            return True
+        self._renewal.forget()
+        if self:  # who has taken one has found the thread
+            self._renewal.start()
+        return False
 
     def stop(self) -> None:
         """End the thread."""
-        running, self._running = self._running, []
-        for bell in running:
-            bell.ring()
-
-
-def _renew(reference: weakref.ref[Any], running: list[Bell], bell: Bell, interval: float) -> None:
-    try:
-        while not bell.sleep(interval):
-            engine = reference()
-            if engine is None:
-                return
-            try:
-                if engine.abandoned:
-                    engine.end_abandoned()
-                if not engine.leases:
-                    return
-                for lease in list(engine.leases.values()):
-                    lease.renew()
-            except Exception:
-                logger.exception("a lease cannot be renewed; trying again")
-            del engine
-    finally:
-        running.clear()
+        self._renewal.stop()

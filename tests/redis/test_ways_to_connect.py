@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +91,23 @@ def replicated(redis_server: Server) -> Iterator[tuple[Server, Server, Server]]:
 
 
 @pytest.fixture(scope="module")
-def cluster(redis_server: Server) -> Iterator[tuple[Server, Server]]:
-    """A cluster of two nodes, each with half of the slots."""
-    buses = [str(free_port()) for _ in range(2)]
+def cluster(redis_server: Server) -> Iterator[tuple[Server, Server, Server]]:
+    """A cluster of two nodes, each with half of the slots, and a replica of the second one."""
+    buses = [str(free_port()) for _ in range(3)]
     made = [
         Server(redis_server.kind, "--cluster-enabled", "yes", "--cluster-port", bus, tcp=True)
         for bus in buses
     ]
-    with made[0] as low, made[1] as high:
+    with made[0] as low, made[1] as high, made[2] as replica:
         assert low.ask("CLUSTER ADDSLOTSRANGE 0 8191") == "+OK"
         assert high.ask("CLUSTER ADDSLOTSRANGE 8192 16383") == "+OK"
-        assert low.ask(f"CLUSTER MEET 127.0.0.1 {high.port} {buses[1]}") == "+OK"
-        for each in (low, high):
+        for other, bus in ((high, buses[1]), (replica, buses[2])):
+            assert low.ask(f"CLUSTER MEET 127.0.0.1 {other.port} {bus}") == "+OK"
+        for each in made:
             each.wait_for("CLUSTER INFO", "cluster_state:ok")
-        yield low, high
+        replica.wait_for(f"CLUSTER REPLICATE {high.ask('CLUSTER MYID')}", "OK")
+        replica.wait_for("INFO replication", "master_link_status:up")
+        yield low, high, replica
 
 
 class TestTls:
@@ -166,13 +170,29 @@ class TestSentinel:
 
 
 class TestCluster:
-    def test_a_store_is_on_one_node(self, cluster: tuple[Server, Server]) -> None:
-        low, high = cluster
-        client: Any = redis.RedisCluster(host="127.0.0.1", port=low.port)
-        try:
+    def test_a_store_is_on_one_node_and_goes_on_with_its_replica(
+        self, cluster: tuple[Server, Server, Server]
+    ) -> None:
+        low, high, replica = cluster
+        with closing(redis.RedisCluster(host="127.0.0.1", port=low.port)) as client:
+            keyslot: Any = client.keyslot
             for namespace in ("tried", "bar"):
-                assert (client.keyslot(f"{{{namespace}}}") < 8192) == (namespace == "bar")
+                assert (keyslot(f"{{{namespace}}}") < 8192) == (namespace == "bar")
                 check(*two(client, namespace))
-        finally:
-            client.close()
-        assert (low.ask("ZCARD {bar}:keys"), high.ask("ZCARD {tried}:keys")) == (":2", ":2")
+            assert (low.ask("ZCARD {bar}:keys"), high.ask("ZCARD {tried}:keys")) == (":2", ":2")
+            with two(client)[0] as store, two(client)[0] as idle, store.watch("after") as changes:
+                assert idle.to_bytes("watched") == b"1"
+                high.wait_for("WAIT 1 0", ":1")
+                # The primary becomes the replica of its replica: what is sent to it is answered with MOVED.
+                assert replica.ask("CLUSTER FAILOVER TAKEOVER") == "+OK"
+                high.wait_for("INFO replication", "role:slave")
+                store.set("after", (b"3", {}))
+                assert idle.to_bytes("after") == b"3"
+                assert getattr(changes.get(PATIENCE), "key", None) == "after"
+                replica.wait_for("WAIT 1 0", ":1")
+                # And back, but now the other one is gone at once.
+                assert high.ask("CLUSTER FAILOVER TAKEOVER") == "+OK"
+                replica.kill()
+                assert idle.to_bytes("after") == b"3"
+                store.set("after", (b"4", {}))
+                assert getattr(changes.get(PATIENCE), "key", None) == "after"

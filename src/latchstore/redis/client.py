@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -166,14 +167,33 @@ class Server:
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 if not left or isinstance(error, _NOT_REPEATED):
                     raise Disconnected(error, False) from error
+                self._locate()
         return connection
 
-    def _once(self, connection: Any, command: tuple[Any, ...]) -> Any:
+    def _locate(self) -> None:
+        """Look anew where the slot is, in a cluster."""
+        client: Any = self._client
+        if isinstance(client, redis.RedisCluster):
+            # If no node answers, what it was told before stays.
+            with suppress(redis.RedisError):
+                client.nodes_manager.initialize()
+            with suppress(redis.RedisError):
+                self.name = self._name()
+
+    def _once(self, connection: Any, command: tuple[Any, ...], moves: int = _MOST_TIMES) -> Any:
         sent = False
         try:
             connection.send_packed_command((hiredis.pack_command(command),))
             sent = True  # all of it: the server does nothing with a part
             reply = connection.read_response(disconnect_on_error=True)
+        except redis.exceptions.MovedError:
+            # The slot is another node's by now, and nothing was done.
+            connection.disconnect()
+            self.drop_idle()
+            self._locate()
+            if not moves:
+                raise
+            return self._once(self._connected(), command, moves - 1)
         except redis.ResponseError:
             self.give(connection)  # it is whole: the reply was read
             raise

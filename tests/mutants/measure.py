@@ -38,7 +38,7 @@ from tests.mutants.mutant import Mutant
 SEEDS = 20
 
 #: How many seeds those over processes are looked for from, and operations until one is given up.
-PROCESS_SEEDS, PROCESS_OPERATIONS = 5, 5_000
+PROCESS_SEEDS, PROCESS_OPERATIONS = 3, 5_000
 
 #: Schedules of the mutant's workload after which it is given up.
 SCHEDULES = 200
@@ -162,7 +162,8 @@ def _process_row(store: str, mutant: Any) -> str:
     found = sorted(each["operations"] for each in runs if is_found(each))
     workload = f"{mutant.workload}, with {mutant.faults}" if mutant.faults else mutant.workload
     numbers = f"{statistics.median(found):,.0f} | {found[-1]:,}" if found else " | "
-    return f"| {store}: {mutant.name} | {mutant.what} | {workload} | {len(found)} | {numbers} |"
+    share = f"{len(found)} of {len(runs)}"
+    return f"| {store}: {mutant.name} | {mutant.what} | {workload} | {share} | {numbers} |"
 
 
 def _write_process_rows(names: list[str]) -> None:

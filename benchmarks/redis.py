@@ -13,12 +13,13 @@ import json
 import statistics
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Answer, Figure, Ratio, Subject, Timing, interleaved, markdown, ratio_table
 from benchmarks.processes import DATA, KEYS, MANY, events_of_another_process, jobs_in_a_second
 from latchstore import EventManager, WorkQueue
-from tests.redis.servers import Server, preferred, program
+from tests.redis.servers import Server, preferred, program, version
 
 if TYPE_CHECKING:
     from latchstore import RedisStore
@@ -288,7 +289,9 @@ def run(quick: bool = False) -> Answer:
         Figure.of("until an event is heard", [each.delay for each in heard], "ms"),
         *(Figure.of(f"{name}, {workers} workers", each, "jobs/s") for (name, workers), each in rates.items()),
     ]
+    versions = ", ".join(f"{each} {metadata.version(each)}" for each in ("redis", "hiredis"))
     said = (
+        f"{kind}-server {'.'.join(map(str, version(program(kind))))}, {versions}. "
         f"{pace:,.0f} events of another process are heard in a second; one is heard {delay:.2f} ms after its "
         "commit has begun, median."
     )

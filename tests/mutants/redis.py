@@ -16,7 +16,7 @@ from typing import Any
 
 from latchstore import RedisStore
 from latchstore.redis import committing
-from latchstore.redis.lease import Lease, Renewal
+from latchstore.redis.lease import Lease
 from latchstore.redis.publication import ServerPublication
 from latchstore.redis.reading import ReadingEngine
 from latchstore.redis.scripts import Script
@@ -108,8 +108,8 @@ def _in_commit(old: str, new: str) -> None:
 def _never_renewed() -> None:
     """Have leases end by their time."""
 
-    @replaces(Renewal, "start")
-    def start(original: Any, self: Any) -> None:
+    @replaces(Lease, "renew")
+    def renew(original: Any, self: Any) -> None:
         pass
 
 
@@ -178,10 +178,10 @@ def no_fencing() -> None:
     _in_commit("if a[3] ~= '' then", "if a[3] ~= '' and not lease then\nelseif a[3] ~= '' then")
     _in_commit("string.sub(lease, 1, #a[3]) ~= a[3]", "false")
 
-    @replaces(Lease, "release")
-    def release(original: Any, self: Any) -> None:
+    @replaces(Lease, "give_back")
+    def give_back(original: Any, self: Any) -> bool:
         original(self)
-        self.is_over = False
+        return True
 
 
 @redis_mutant("transactions")

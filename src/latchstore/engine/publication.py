@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import CompactedError
+from latchstore.contract.late_values import keys_of
 from latchstore.contract.values import Change
 from latchstore.delivery.change_buffer import Commit
 from latchstore.delivery.dispatcher import Delivery
@@ -190,7 +191,7 @@ class Publication:
         if revision > self.seen + 1:
             self.lose(revision - 1)
         if not self.publishes:
-            self.observers.changed(change[0] for change in commit.changes)
+            self._notify(commit.changes)
             self.seen = revision
             return
         if self._queued is None or self._queued[0] != revision:
@@ -206,9 +207,13 @@ class Publication:
         deliveries: Sequence[Delivery],
     ) -> None:
         """Publish the commit that comes after `seen`, whoever has made it. May be done again."""
-        self.observers.changed(change[0] for change in changes)
+        self._notify(changes)
         self.publisher.publish(changes, revision, author, deliveries)
         self.seen = revision
+
+    def _notify(self, changes: Sequence[Change]) -> None:
+        if self.observers:
+            self.observers.changed(keys_of(changes))
 
     def queued_of(self, commit: Logged) -> Queued:
         """Return what is queued of a commit in the log."""

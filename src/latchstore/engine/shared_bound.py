@@ -125,7 +125,7 @@ class SharedBound(BoundedStore, Generic[B]):
             )
         self._access = access
         self.routes: Collection[int] = engine.routes
-        self._shared = self.shared = engine
+        self.shared: FollowingEngine = engine
         self._bounds = bounds
         self.idle: float | None = limits.idle
         self.clock: Callable[[], float] = limits.clock
@@ -201,13 +201,13 @@ class SharedBound(BoundedStore, Generic[B]):
         return self._totals()[0]
 
     def entry(self, key: str) -> Entry | None:
-        return self._access.entry(key) if self.routes else self._shared.entry(key)
+        return self._access.entry(key) if self.routes else self.shared.entry(key)
 
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
         if entry is None or entry is found:
             return entry is found
         # What a transaction has written has a revision that no commit has yet.
-        return entry.revision == found.revision <= self._shared.revision
+        return entry.revision == found.revision <= self.shared.revision
 
     def items(self) -> Sequence[tuple[str, Entry]]:
         return self._access.items()

@@ -14,7 +14,7 @@ from latchstore.engine.transactional_store import TransactionalStore
 INDEXES = ("name", "number", "list", "kind", "shared")
 
 #: What some of the stores keep in order, beside a hashed index on one of them.
-ORDERED = (
+ORDERED: tuple[str | Ordered, ...] = (
     "kind",
     *map(Ordered, ("name", "number", "list", "it", "due", "key", "created", "modified", "revision")),
 )

@@ -11,7 +11,10 @@ from tests.contract.stores import StoreContract
 from tests.redis.servers import Server
 
 #: Some of the metadata items that the contract's tests ask for, and what is known of every entry.
-INDEXES = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")))
+INDEXES: tuple[str | Ordered, ...] = (
+    "kind",
+    *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")),
+)
 
 
 class RedisStores(StoreContract):

@@ -12,7 +12,10 @@ from latchstore import EventManager, Ordered, SqliteStore
 from tests.contract.stores import StoreContract
 
 #: Some of the metadata items that the contract's tests ask for, and what is known of every entry.
-INDEXES = ("kind", *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")))
+INDEXES: tuple[str | Ordered, ...] = (
+    "kind",
+    *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")),
+)
 
 
 class SqliteStores(StoreContract):

@@ -102,7 +102,7 @@ class TestFullDisk:
         self, store: SqliteStore, other: OtherProcess, path: Path
     ) -> None:
         other.limit(200_000)
-        other.begin("large")
+        other.begin_block("large")
         other.call("from_bytes", "a", b"x" * 1_000_000)
         with pytest.raises(OSError, match=re.escape(str(path))):
             other.commit()

@@ -109,7 +109,7 @@ class TestEvents:
         ends: list[object] = []
         for kind in (StoreTransactionStartEvent, StoreTransactionEndEvent):
             store.event_manager.connect(kind, ends.append)
-        other.begin("move")
+        other.begin_block("move")
         other.call("from_bytes", "a", b"1")
         other.call("from_bytes", "b", b"1")
         other.commit()
@@ -181,7 +181,7 @@ class TestWatches:
 class TestWriters:
     def test_a_block_keeps_the_writers_of_others_waiting(self, path: Path, other: OtherProcess) -> None:
         with SqliteStore(path, EventManager(), durability="off", lock_timeout=0.2) as store:
-            other.begin("long")
+            other.begin_block("long")
             other.call("from_bytes", "a", b"1")
             assert list(store.query_keys()) == []
             with pytest.raises(LockTimeoutError):
@@ -191,7 +191,7 @@ class TestWriters:
             assert sorted(store.query_keys()) == ["a", "b"]
 
     def test_a_writer_goes_on_when_the_block_has_ended(self, store: SqliteStore, other: OtherProcess) -> None:
-        other.begin("short")
+        other.begin_block("short")
         writer = threading.Thread(target=lambda: store.from_bytes("b", b"1"))
         writer.start()
         other.call("from_bytes", "a", b"1")
@@ -234,7 +234,7 @@ class TestWriters:
         with OtherProcess() as victim:
             victim.open(path)
             victim.call("from_bytes", "a", b"1")
-            victim.begin("never ends")
+            victim.begin_block("never ends")
             victim.call("from_bytes", "b", b"1")
             victim.kill()
             store.from_bytes("c", b"1")

@@ -236,14 +236,16 @@ class StoreEvictEvent(StoreDeleteEvent):
 
 
 class EventsLost(StoreEvent):
-    """A watch was read too slowly and has dropped changes; it is given by the watch and never emitted.
+    """Changes that a watch has not got, or that are so no more; it is given by the watch and never emitted.
 
-    What was missed can be read from the store, in a snapshot whose revision is at least `last_revision`.
+    The watch was read too slowly and has dropped them, or the log does not have them any more, or a server
+    has lost commits, some of which the watch may have given before. What the store holds now can be read from
+    it, in a snapshot whose revision is at least `last_revision`.
 
     Attributes
     ----------
     first_revision, last_revision : int
-        The first and the last commit of which changes were dropped.
+        The first and the last commit whose changes are missing.
     """
 
     first_revision: int

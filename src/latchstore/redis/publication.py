@@ -114,6 +114,8 @@ class ServerPublication(Publication):
 
     def _stand_at(self, place: Place) -> None:
         self._known.append(place)
+        # Another commit may get the number of the one that was queued last.
+        self._queued = None
         self.seen = place.revision
 
     def _place(self) -> Place:

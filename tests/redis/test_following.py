@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from latchstore import (
+    CompactedError,
     EventManager,
     EventsLost,
     RedisStore,
@@ -169,6 +170,24 @@ class TestWhatIsRead:
             assert heard == sorted(set(heard))
             assert len(heard) < commits
             assert heard[-1] == commits
+
+
+def test_a_history_that_does_not_reach_back(store: RedisStore, beside: RedisStore) -> None:
+    """The server keeps ten commits at the least, and some more."""
+    for number in range(500):
+        beside.from_bytes(f"k{number % 10}", b"x" * 100)
+    with pytest.raises(CompactedError) as caught:
+        store.watch(since=1)
+    oldest = caught.value.oldest_revision
+    assert 100 < oldest <= 491
+    for since in (oldest - 1, 490):
+        with store.watch(since=since) as watch:
+            for revision in range(since + 1, 501):
+                event = watch.get(TIMEOUT)
+                assert isinstance(event, StoreModificationEvent)
+                assert event.revision == revision
+    with pytest.raises(CompactedError):
+        store.watch(since=oldest - 2)
 
 
 @needs_fork

@@ -1,4 +1,4 @@
-"""Another process that has a queue on the same file, and does what it is told: a line of Python each time."""
+"""Another process with a queue on the same entries, which does what it is told: a line of Python each time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latchstore import EventManager, Job, SqliteStore, WorkQueue
+from latchstore import EventManager, Job, RedisStore, SqliteStore, WorkQueue
+
+#: Where a store is: the path of a file, or the URL of a server and a namespace.
+Place = tuple[str, ...]
+
+
+def opened(place: Place) -> SqliteStore | RedisStore:
+    """Return the store that is at a place."""
+    if len(place) == 1:
+        return SqliteStore(place[0], EventManager(), durability="off")
+    url, namespace = place
+    return RedisStore(url, EventManager(), namespace=namespace)
 
 
 class OtherProcess:
@@ -20,9 +31,9 @@ class OtherProcess:
     JSON has it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Place) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.queue.other_process", str(path)],
+            [sys.executable, "-m", "tests.queue.other_process", *place],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -49,8 +60,8 @@ class OtherProcess:
 
 
 @contextmanager
-def other_process(path: Path) -> Iterator[OtherProcess]:
-    other = OtherProcess(path)
+def other_process(place: Place) -> Iterator[OtherProcess]:
+    other = OtherProcess(place)
     try:
         yield other
     finally:
@@ -58,9 +69,9 @@ def other_process(path: Path) -> Iterator[OtherProcess]:
 
 
 @contextmanager
-def other_processes(path: Path, count: int) -> Iterator[list[OtherProcess]]:
+def other_processes(place: Place, count: int) -> Iterator[list[OtherProcess]]:
     """Begin with all of them having opened the store."""
-    others = [OtherProcess(path) for _ in range(count)]
+    others = [OtherProcess(place) for _ in range(count)]
     try:
         for other in others:
             other.ask("None")
@@ -79,8 +90,8 @@ def work(queue: WorkQueue[Any], lease: float = 60.0) -> list[tuple[Any, int]]:
     return done
 
 
-def main(path: str) -> None:
-    with SqliteStore(path, EventManager(), durability="off") as store:
+def main(place: Place) -> None:
+    with opened(place) as store:
         queue: WorkQueue[Any] = WorkQueue(store, "jobs", max_attempts=10, backoff=lambda attempts: 0.0)
         jobs: list[Job[Any]] = []
         names = {"store": store, "queue": queue, "jobs": jobs, "work": work}
@@ -93,4 +104,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(tuple(sys.argv[1:]))

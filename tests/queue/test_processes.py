@@ -1,4 +1,4 @@
-"""One queue of several processes, on one file."""
+"""One queue of several processes, on one file, and on one server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from latchstore import (
-    EventManager,
     EventsLost,
     LeaseLostError,
+    RedisStore,
     SqliteStore,
     StoreDeleteEvent,
     StoreModificationEvent,
@@ -23,8 +23,10 @@ from latchstore import (
 )
 from latchstore.engine.inspection import feed_of
 from tests.fork.children import in_child, needs_fork
-from tests.queue.other_process import OtherProcess, other_process, other_processes, work
+from tests.queue.other_process import OtherProcess, Place, opened, other_process, other_processes, work
 from tests.queue.parts import TIMEOUT, all_claimed, claimed, counts
+
+Store = SqliteStore | RedisStore
 
 JOBS = 1_000
 
@@ -32,33 +34,35 @@ JOBS = 1_000
 FEWER = 300
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store"
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return (str(tmp_path / "store"),)
+    return request.getfixturevalue("redis_server").url, request.getfixturevalue("namespace")
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    with SqliteStore(path, EventManager(), durability="off") as store:
+def store(place: Place) -> Iterator[Store]:
+    with opened(place) as store:
         yield store
 
 
 @pytest.fixture
-def queue(store: SqliteStore) -> WorkQueue[Any]:
+def queue(store: Store) -> WorkQueue[Any]:
     return WorkQueue(store, "jobs", max_attempts=10, backoff=lambda attempts: 0.0)
 
 
 @pytest.fixture
-def other(path: Path, store: SqliteStore) -> Iterator[OtherProcess]:
-    with other_process(path) as process:
+def other(place: Place, store: Store) -> Iterator[OtherProcess]:
+    with other_process(place) as process:
         yield process
 
 
-def test_each_job_is_done_once(path: Path, store: SqliteStore, queue: WorkQueue[Any]) -> None:
+def test_each_job_is_done_once(place: Place, store: Store, queue: WorkQueue[Any]) -> None:
     with store.transaction():
         for number in range(JOBS):
             queue.put(number)
-    with other_processes(path, 2) as others:
+    with other_processes(place, 2) as others:
         for other in others:
             other.tell("work(queue)")
         done = [(payload, attempts) for payload, attempts in work(queue)]
@@ -68,8 +72,8 @@ def test_each_job_is_done_once(path: Path, store: SqliteStore, queue: WorkQueue[
     assert len(store) == 0
 
 
-def test_jobs_are_done_while_others_are_put(path: Path, queue: WorkQueue[Any]) -> None:
-    with other_processes(path, 2) as (putting, working):
+def test_jobs_are_done_while_others_are_put(place: Place, queue: WorkQueue[Any]) -> None:
+    with other_processes(place, 2) as (putting, working):
         putting.tell("[queue.put(number) for number in range(200)] and None")
         working.tell("[queue.claim(20).ack() for number in range(100)] and None")
         done = []
@@ -127,7 +131,7 @@ def test_a_process_that_is_killed_loses_its_job_to_others(queue: WorkQueue[Any],
 
 
 def test_no_job_is_lost_with_processes_that_are_killed(
-    path: Path, store: SqliteStore, queue: WorkQueue[Any]
+    place: Place, store: Store, queue: WorkQueue[Any]
 ) -> None:
     with store.transaction():
         for number in range(FEWER):
@@ -140,7 +144,7 @@ def test_no_job_is_lost_with_processes_that_are_killed(
         ended[change.key] += isinstance(change, StoreDeleteEvent)
 
     for _ in range(3):
-        with other_process(path) as other:
+        with other_process(place) as other:
             other.tell("work(queue, 0.3)")
             for _ in range(51):  # and then it is killed: in the middle of a job, of a claim or of an end
                 note(changes.get(TIMEOUT))
@@ -213,7 +217,7 @@ def test_keys_are_told_apart_though_clocks_stand_still(
 
 
 @needs_fork
-def test_a_forked_child_shares_the_jobs(queue: WorkQueue[Any], store: SqliteStore) -> None:
+def test_a_forked_child_shares_the_jobs(queue: WorkQueue[Any], store: Store) -> None:
     queue.put("of the parent")
     queue.put("of the child")
     job = claimed(queue)
@@ -230,7 +234,7 @@ def test_a_forked_child_shares_the_jobs(queue: WorkQueue[Any], store: SqliteStor
 
 @needs_fork
 @pytest.mark.usefixtures("no_second_look")
-def test_a_claim_that_waits_is_woken_across_a_fork(queue: WorkQueue[Any], store: SqliteStore) -> None:
+def test_a_claim_that_waits_is_woken_across_a_fork(queue: WorkQueue[Any], store: Store) -> None:
     with ThreadPoolExecutor(1) as executor:
         claim = executor.submit(queue.claim, TIMEOUT)
         moment = threading.Event()

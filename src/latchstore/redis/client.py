@@ -271,6 +271,15 @@ class Server:
 
     # -- its end ----------------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """Disconnect the connections that nobody uses, and those that are used when they are given back."""
+        self.give = _disconnect
+        self.drop_idle()
+
+    def reopen(self) -> None:
+        """Keep connections again."""
+        self.give = self._idle.append
+
     def drop_idle(self) -> None:
         """Disconnect the connections that nobody uses."""
         idle = self._idle
@@ -284,6 +293,10 @@ class Server:
         """Leave the parent's connections to it, in a forked child."""
         self._idle = []
         self.give = self._idle.append
+
+
+def _disconnect(connection: Any) -> None:
+    connection.disconnect()
 
 
 def _refuse_own(options: Mapping[str, Any]) -> None:

@@ -429,6 +429,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             pauses.sleep()
 
     def reopen(self) -> None:
+        self.server.reopen()
         self.is_closed = False
         self.follow()
 
@@ -437,7 +438,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.follower.stop()
         self.leases.stop()
         self.publication.following = False
-        self.server.drop_idle()
+        self.server.close()
 
     def renew_in_child(self) -> None:
         self.server.renew_in_child()

@@ -20,6 +20,7 @@ from latchstore.engine.bounded import BoundedStore
 from latchstore.engine.observing import Observers
 from latchstore.sqlite import committing, items, log
 from latchstore.sqlite.connections import Connections
+from latchstore.sqlite.leases import Leases
 from latchstore.sqlite.publication import FilePublication
 from latchstore.sqlite.reading import ReadingEngine
 from latchstore.sqlite.statements import ADD_ITEM
@@ -236,3 +237,15 @@ def own_writes_not_dropped() -> None:
             original(self, decided)
         finally:
             self.observers = observers
+
+
+# -- caches -----------------------------------------------------------------------------------------------
+
+
+@sqlite_mutant("loading")
+def lease_not_checked() -> None:
+    """A cache keeps what it has loaded though its lease has ended meanwhile."""
+
+    @replaces(Leases, "is_held")
+    def is_held(original: Any, self: Any, key: str, token: int) -> bool:
+        return True

@@ -73,6 +73,7 @@ def test_what_needs_events_or_snapshots_is_left_out() -> None:
         "files",
         "cache",
         "near",
+        "loading",
         "queue",
     }
     assert supported(OneLock) == WORKLOADS.keys() - left_out

@@ -108,12 +108,16 @@ class BoundedFile(SharedBound[Bound]):
             check = functools.partial(each._ask, now, check)
         try:
             self._access.commit(edits, purpose, check)
+            return
         except KeyError:
             # A key that is missing may be being loaded: from before this.
             keys = [key for key, _ in edits]
             self._bound.note_written(keys)
             self._file_leases.overtake(keys)
-            raise
+            if all(self.entry(key) is None for key in keys):
+                raise
+        # It may have been stored in between. From here on it is not: the lease has ended.
+        self._access.commit(edits, purpose, check)
 
     def _ask(self, now: float, check: Callable[[], None] | None) -> None:
         """Have the commit that is about to be made evict some of what has expired; for its `check`."""

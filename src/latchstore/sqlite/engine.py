@@ -6,8 +6,8 @@
    other commit for its own time. In this process that is one ``dict.setdefault``; then the owner takes the
    lock of the process (``writer_lock.py``). So at most one thread of all processes is between taking and
    giving up that lock, and what it reads is what it changes.
-3. A commit is one transaction of SQLite's: entries, items of the indexes, log and revision. While a block of
-   the user's runs, no transaction of SQLite's is open but for the views of those who read.
+3. A commit is one transaction of SQLite's: its check, entries, items of the indexes, log and revision. While
+   a block of the user's runs, no transaction of SQLite's is open but for the views of those who read.
 4. The commit is noted in the `journal` of the publication before its COMMIT, and forgotten when it is
    published. After an exception in between, the log tells whether it was made: `resolve` goes on from there,
    and is done by the thread that was struck, or by the next one that ends the block or becomes the owner.
@@ -129,19 +129,30 @@ class SqliteEngine(OwnedFile):
                 self.become_owner(claim, timeout)
                 if self.is_closed:
                     self.publisher.refuse(claim.purpose)
-            if check is not None:
-                check()
-            if edits:
-                return self._commit(edits, claim, transaction)
+            if check is not None or edits:
+                return self._commit(edits, claim, transaction, check)
             return self._end_unchanged(claim, transaction)
         except BaseException:
             self.resolve(claim)
             raise
 
-    def _commit(self, edits: Collection[tuple[str, Edit]], claim: Claim, transaction: Claim | None) -> bool:
+    def _commit(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        claim: Claim,
+        transaction: Claim | None,
+        check: Callable[[], None] | None,
+    ) -> bool:
         connection = take(self.connections, claim.purpose)
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if check is not None:
+                # Here, as who ends a lease need not be the owner (`running.note`). It reads by connections of
+                # its own, for which nothing changes before the COMMIT, and may decide what the edits are.
+                check()
+                if not edits:
+                    connection.rollback()
+                    return self._end_unchanged(claim, transaction)
             work = decide(connection, edits)
             bounds = tuple(self.bounds)
             if bounds:

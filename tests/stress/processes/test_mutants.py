@@ -41,6 +41,7 @@ def test_a_mutant_is_found(mutant: SqliteMutant) -> None:
         ("resuming", "kill"),
         ("registers", "forks"),
         ("near", "pause,kill"),
+        ("loading", "kill"),
     ],
 )
 def test_what_is_not_broken_is_not_found(workload: str, faults: str) -> None:

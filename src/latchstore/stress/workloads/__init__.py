@@ -25,6 +25,7 @@ from latchstore.stress.workloads.events import Events
 from latchstore.stress.workloads.files import Files
 from latchstore.stress.workloads.indexes import Indexes
 from latchstore.stress.workloads.list_append import ListAppend
+from latchstore.stress.workloads.loading import Loading
 from latchstore.stress.workloads.mappings import Mappings
 from latchstore.stress.workloads.near import Near
 from latchstore.stress.workloads.optimistic import Optimistic
@@ -86,5 +87,6 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     YcsbF.name: YcsbF,
     CacheWorkload.name: CacheWorkload,
     Near.name: Near,
+    Loading.name: Loading,
     QueueWorkload.name: QueueWorkload,
 }

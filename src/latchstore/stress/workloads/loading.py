@@ -1,0 +1,124 @@
+"""Caches of one store, of several processes as well, over rows of the store that writers change.
+
+A writer sets the row of a key, and then deletes what the caches have of it. A load reads the row, and takes
+its time. So a load that begins when a writer has returned must not give what the row had before: neither what
+a cache has kept, nor what a load gives that had read the row before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from latchstore.cache import Cache
+from latchstore.contract.store import AbstractStore
+from latchstore.stress.history import History, Operation
+from latchstore.stress.verdict import VALID, Verdict, all_of
+from latchstore.stress.workloads.action import Action, PlainWorkload, chance_of, operations_of, text_of
+
+_NAME = "loading"
+_KEYS = (f"{_NAME}/a", f"{_NAME}/b")
+
+#: Seconds for which a loader that has read the row lets others run.
+_PAUSES = (0.0, 0.000_5, 0.003)
+
+
+def _row_of(key: str) -> str:
+    return f"{key}/row"
+
+
+class _Call:
+    """A write or a load of a key."""
+
+    __slots__ = ("_workload", "argument", "key", "name")
+
+    def __init__(self, workload: Loading, name: str, key: str, argument: Any) -> None:
+        self.name = name
+        self.key = key
+        self.argument = argument
+        self._workload = workload
+
+    def run(self, store: AbstractStore) -> str | None:
+        """Return what was loaded, or found in the cache; None for a write, and for no row."""
+        cache = self._workload.cache
+        if self.name == "write":
+            store.from_bytes(_row_of(self.key), self.argument.encode())
+            cache.delete(self.key)
+            return None
+
+        def loader(key: str) -> str | None:
+            row = text_of(store, _row_of(key))
+            time.sleep(self.argument)
+            return row
+
+        found: str | None = cache.get_or_load(self.key, loader)
+        return found
+
+
+class Loading(PlainWorkload):
+    """Caches load rows of the store while others change them: nobody gets what was there before."""
+
+    name = _NAME
+
+    def __init__(self) -> None:
+        self._cache: Cache[Any] | None = None
+
+    @property
+    def cache(self) -> Cache[Any]:
+        """That of this process."""
+        assert self._cache is not None, "prepare or attach was called"
+        return self._cache
+
+    def supports(self, store: AbstractStore) -> bool:
+        """Tell whether there can be a cache on the store."""
+        try:
+            Cache(store, codec="json").close()
+        except TypeError:
+            return False
+        return True
+
+    def prepare(self, store: AbstractStore) -> None:
+        """Make the cache."""
+        self.attach(store, None)
+
+    def attach(self, store: AbstractStore, handed: Any) -> None:
+        """Make the cache of this process."""
+        self._cache = Cache(store, codec="json")
+
+    def actions(self, thread: int, seed: int) -> Iterator[Action]:
+        """Return loads, and a write after each few."""
+        chance = chance_of(self.name, seed, thread)
+        count = 0
+        while True:
+            count += 1
+            key = chance.choice(_KEYS)
+            if chance.random() < 0.2:
+                yield _Call(self, "write", key, f"{thread}.{count}")
+            else:
+                yield _Call(self, "load", key, chance.choice(_PAUSES))
+
+    def verdicts(self, history: History) -> dict[str, Verdict]:
+        """Look for loads that have given what was there before."""
+        operations = operations_of(self.name, history)
+        return {self.name: all_of(_check([each for each in operations if each.key == key]) for key in _KEYS)}
+
+
+def _check(operations: Sequence[Operation]) -> Verdict:
+    """Check the operations on one key."""
+    writes = [each for each in operations if each.name == "write" and each.outcome != "fail"]
+    by_value: Mapping[Any, Operation] = {each.argument: each for each in writes}
+    for load in operations:
+        if load.name != "load" or load.outcome != "ok":
+            continue
+        written = by_value.get(load.result)
+        if load.result is not None and (written is None or load.precedes(written)):
+            return Verdict("invalid", f"{load.call} gave {load.result!r}, which nobody has written", (load,))
+        for later in writes:
+            if later.precedes(load) and (written is None or written.precedes(later)):
+                return Verdict(
+                    "invalid",
+                    f"{load.call} gave {load.result!r}, which was no longer there when it began",
+                    (load, later, *([] if written is None else [written])),
+                )
+    return VALID

@@ -12,7 +12,7 @@ from hypothesis import settings
 from tests.redis import servers
 
 # The suite's modules are imported by test modules and not collected, so pytest has to be told.
-pytest.register_assert_rewrite("tests.contract")
+pytest.register_assert_rewrite("tests.contract", "tests.shared_caches")
 
 # How long one example takes says nothing on a machine that does other things, too. The same examples each
 # time, everywhere: what a machine of its own finds by chance nobody else can repeat. To look for more:

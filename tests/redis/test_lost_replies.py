@@ -225,9 +225,9 @@ class TestNever:
         session.number += 1
         sent = Sent(session)
         edits = arguments_of([("n", SetData(b"late"))], ())
-        arguments = (*arguments_before_edits(sent, b"", NO_PLACE, b"0", 100, b""), *edits)
+        arguments = (*arguments_before_edits(sent, b"", NO_PLACE, b"0", 100, b"", b""), *edits)
         assert outcome(client, sent, 0, "late") == 0
-        answer = send(client, sent, False, arguments, 0, "late")
+        answer = send(client, sent, COMMIT, arguments, 0, "late")
         assert answer[0] not in (b"OK", b"SAME")
         assert outcome(client, sent, 0, "late") == 0
         assert near.to_bytes("n") == b"0"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from latchstore import EventManager, SqliteStore
+from tests.shared_caches.cache_process import Place
 from tests.sqlite.other_process import OtherProcess
+from tests.sqlite.sqlite_stores import open_file
 
 
 @pytest.fixture
@@ -22,6 +25,12 @@ def store(path: Path) -> Iterator[SqliteStore]:
     """An empty store."""
     with SqliteStore(path, EventManager(), durability="off") as store:
         yield store
+
+
+@pytest.fixture
+def place(path: Path) -> Place:
+    """What opens the store of a test in any process."""
+    return partial(open_file, path)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,6 +17,11 @@ INDEXES: tuple[str | Ordered, ...] = (
     "kind",
     *map(Ordered, ("name", "number", "list", "it", "key", "created", "modified", "revision")),
 )
+
+
+def open_file(path: Path) -> SqliteStore:
+    """Open the store of a file."""
+    return SqliteStore(path, EventManager(), durability="off")
 
 
 class SqliteStores(StoreContract):

@@ -37,7 +37,7 @@ from latchstore.contract.arguments import (
 from latchstore.contract.codec import V
 from latchstore.contract.errors import CodecError, EntryTooLargeError
 from latchstore.contract.values import Entry
-from latchstore.engine.bounded import OpenTransaction
+from latchstore.engine.bounded import Fenced, OpenTransaction
 
 #: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
 #: default: so the type is not lost where V is Any, and is V where the loader keeps to that.
@@ -259,12 +259,18 @@ class CacheLoader(CacheWriter[V]):
     def _put_loaded(self, load: Load, content: Any, options: Options, revisions: tuple[int, ...]) -> None:
         """Keep what was loaded if the key has one of some revisions; else raise _KeptOutError."""
 
-        def check() -> None:
-            if load.kept_out or self._revision(load.key) not in revisions:
+        def check_before() -> None:
+            if load.kept_out:
+                raise _KeptOutError
+
+        def check_there() -> None:
+            if self._revision(load.key) not in revisions:
                 raise _KeptOutError
             if load.token is not None and not self._has_lease(load.key, load.token):
                 raise _KeptOutError
 
+        fence = None if load.token is None else (load.key, load.token)
+        check = Fenced(check_before, check_there, fence, _KeptOutError())
         inside = self._bounded.current_transaction() is not None
         if inside:
             check()  # nobody else commits before this does, or it is in conflict

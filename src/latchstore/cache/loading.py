@@ -211,12 +211,16 @@ class LoadedInside:
         self._entry = entry
         self._load = load
 
-    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+    def plain(self) -> Entry:
+        """Return the entry that is set, for engines that send their edits; raise if it is outdated."""
         if self._load.outdated:
+            key = self._load.key
             raise TransactionConflictError(f"key {key!r} was set or deleted while it was loaded", (key,))
         # The transaction may have looked at another one that this has made.
-        entry = self._entry.with_items(self._entry.plain, self._entry)
-        return entry.revise(key, current, revision, now)
+        return self._entry.with_items(self._entry.plain, self._entry)
+
+    def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
+        return self.plain().revise(key, current, revision, now)
 
 
 class _Inside(threading.local):

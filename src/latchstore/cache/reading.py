@@ -420,7 +420,7 @@ def _codec_of(codec: str | Codec | None, owns_store: bool, traits: Traits | None
     if traits is not None and isinstance(codec, str) and codec in traits.trusting:
         warnings.warn(
             f"codec={codec!r} on a store that processes share runs whatever code its entries name: whoever "
-            "can write the file can run code in every process that reads it; 'json' and 'raw' run none",
+            f"can {traits.access} can run code in every process that reads it; 'json' and 'raw' run none",
             UserWarning,
             stacklevel=3,
         )

@@ -108,6 +108,38 @@ class Leases(Protocol):
         """Note that this thread's transaction has ended."""
 
 
+class Fenced:
+    """The `check` of a commit that stores what was loaded, with all that a store needs to make it itself.
+
+    Parameters
+    ----------
+    before : callable
+        Raises if the commit is known to come too late.
+    at_commit : callable
+        Raises if it does, under the lock.
+    fence : tuple of str and int or None
+        The key and the token of the lease, without which nothing is stored. A store whose commits look for it
+        need not call `at_commit`; it raises `error`.
+    error : Exception
+    """
+
+    def __init__(
+        self,
+        before: Callable[[], None],
+        at_commit: Callable[[], None],
+        fence: tuple[str, int] | None,
+        error: Exception,
+    ) -> None:
+        self.before: Callable[[], None] = before
+        self.fence: tuple[str, int] | None = fence
+        self.error: Exception = error
+        self._at_commit = at_commit
+
+    def __call__(self) -> None:
+        self.before()
+        self._at_commit()
+
+
 class OpenTransaction(Protocol):
     """What a cache needs of an open transaction."""
 
@@ -318,11 +350,14 @@ class Traits(NamedTuple):
         The codec, if none is named.
     trusting : frozenset of str
         Codecs that run what others have written: named, they are warned of.
+    access : str
+        What they can do who have written it, for the warning.
     """
 
     clock: Callable[[], float]
     codec: str
     trusting: frozenset[str]
+    access: str
 
 
 def bounded(store: object, limits: Limits) -> BoundedStore:

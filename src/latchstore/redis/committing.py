@@ -23,7 +23,14 @@ from latchstore.contract.errors import OutcomeUnknownError
 from latchstore.delivery.waiting import clock
 from latchstore.redis.client import Disconnected, Server
 from latchstore.redis.lease import Pauses
-from latchstore.redis.scripts import COMMIT, COMMIT_DELETING, RESOLVE
+from latchstore.redis.scripts import (
+    COMMIT,
+    COMMIT_CACHED,
+    COMMIT_CACHED_DELETING,
+    COMMIT_DELETING,
+    RESOLVE,
+    Script,
+)
 from latchstore.redis.sessions import Session
 from latchstore.redis.view import Place
 
@@ -59,7 +66,13 @@ class Sent:
 
 
 def arguments_before_edits(
-    sent: Sent, token: bytes, place: Place, version: bytes, history: int, author: bytes
+    sent: Sent,
+    token: bytes,
+    place: Place,
+    version: bytes,
+    history: int,
+    author: bytes,
+    caches: bytes,
 ) -> tuple[Any, ...]:
     """Return what the commit script takes before the edits.
 
@@ -74,19 +87,37 @@ def arguments_before_edits(
         Of the list of indexes.
     history : int
     author : bytes
+    caches : bytes
+        What those of this process bring along.
     """
-    return sent.session, sent.number, token, *place, version, history, 0, repr(time.time()), author, b""
+    now = repr(time.time())
+    return sent.session, sent.number, token, *place, version, history, 0, now, author, caches
 
 
-def send(
-    server: Server, sent: Sent, deletes: bool, arguments: Sequence[Any], timeout: float, purpose: str
-) -> Sequence[Any]:
-    """Send a commit once, and return what the server answers, or `NEVER`.
+def script_of(deletes: bool, has_caches: bool) -> Script:
+    """Return the script of a commit.
 
     Parameters
     ----------
     deletes : bool
         Whether all of its edits only delete.
+    has_caches : bool
+        Whether a cache was ever opened on the namespace, as far as is known here.
+    """
+    if has_caches:
+        return COMMIT_CACHED_DELETING if deletes else COMMIT_CACHED
+    return COMMIT_DELETING if deletes else COMMIT
+
+
+def send(
+    server: Server, sent: Sent, script: Script, arguments: Sequence[Any], timeout: float, purpose: str
+) -> Sequence[Any]:
+    """Send a commit once, and return what the server answers, or `NEVER`.
+
+    Parameters
+    ----------
+    script : Script
+        From `script_of`.
     timeout : float
         Seconds in which the answer has to be had if it is lost; negative for ever.
 
@@ -97,7 +128,6 @@ def send(
     ConnectionError
         If the server cannot be reached, so that nothing was sent.
     """
-    script = COMMIT_DELETING if deletes else COMMIT
     try:
         try:
             answer: Sequence[Any] = server.once_script(script, *arguments)

@@ -84,9 +84,11 @@ def _add(arguments: list[Any], key: str, stored: bytes, edit: Edit, names: Names
         return 1
     if type(edit) is Combined:
         return sum([_add(arguments, key, stored, each, names) for each in edit.edits])
-    assert isinstance(edit, (IfRevision, IfItems)), edit
     if isinstance(edit, IfRevision):
         arguments += (b"R", stored, edit.expected)
+    elif not isinstance(edit, IfItems):
+        # One of another room's, which is one of these if it can be made at all.
+        return _add(arguments, key, stored, edit.plain(), names)  # type: ignore[attr-defined]
     else:
         fields = _item_fields(key, dict(edit.items), ())
         arguments += (b"I", stored, len(fields) // 2, *fields)

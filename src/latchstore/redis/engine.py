@@ -48,8 +48,9 @@ from latchstore.engine.owned import Block, Hold, OwnedEngine
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
+from latchstore.redis.bounds import CacheCall, Caches
 from latchstore.redis.client import Server
-from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, send
+from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, script_of, send
 from latchstore.redis.edits import arguments_of, deletes_only
 from latchstore.redis.entries import name_of
 from latchstore.redis.first_values import IndexedValues
@@ -87,6 +88,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     ----------
     leases : Leases
         Of the owner, if it has one or asks for it, and of blocks that exceptions have left.
+    caches : Caches
+        Of this process; each of its commits keeps to their limits.
+    server_clock : ServerClock
     """
 
     publication: ServerPublication
@@ -109,6 +113,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.routes: Routes = Routes()
         self.indexes: ServerIndexes = ServerIndexes(server)
         self.server_clock: ServerClock = ServerClock(server)
+        self.caches: Caches = Caches(server)
         self.sessions: Sessions = Sessions()
         self.publication = publication = ServerPublication(ServerLog(server), publisher)
         self._pause = LogPause(
@@ -216,8 +221,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         timeout: float,
     ) -> bool:
         """Make a commit while others may make theirs."""
-        if claim is None and check is None and OWNER not in self.owner.claims:
-            answer = self._send(edits, purpose, None)
+        call = check if isinstance(check, CacheCall) else None
+        if claim is None and check is call and OWNER not in self.owner.claims:
+            if call is not None:
+                call()
+            answer = self._send(edits, purpose, None, call=call)
             if answer[0] != b"LOCKED":
                 return self._made(answer, None)
         if isinstance(edits, FirstEntry):
@@ -275,16 +283,19 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         timeout: float,
     ) -> bool:
         pauses = Pauses(timeout)
+        call = check if isinstance(check, CacheCall) else None
         view = None if transaction is None else self._views.get(transaction)
         # What a transaction has read stands if nobody has committed since: then there is nothing to check.
         place = NO_PLACE if view is None else view.place
-        is_checked = check is None or bool(view is not None and edits)
+        is_checked = check is None or call is not None or bool(view is not None and edits)
         while True:
+            if call is not None:
+                call()
             if check is not None and not is_checked:
                 place = self._checked(check, view)
-            if not edits:
+            if not edits and call is None:
                 return self._made((b"SAME", place[0] or b"%d" % self.revision), transaction)
-            answer = self._send(edits, purpose, transaction, b"", place)
+            answer = self._send(edits, purpose, transaction, b"", place, call)
             if answer[0] == b"LOCKED":
                 if pauses.are_over:
                     raise LockTimeoutError(
@@ -316,9 +327,36 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         transaction: Claim | None,
         token: bytes = b"",
         place: Place = NO_PLACE,
+        call: CacheCall | None = None,
     ) -> Sequence[Any]:
         """Send a commit; return what the script answers, or raise what one of the edits does."""
-        known, deletes = self.indexes.known, deletes_only(edits)
+        while True:
+            brought = self.caches.brought(edits, call)
+            try:
+                answer = self._answer(edits, purpose, transaction, token, place, brought.argument)
+            except BaseException:
+                brought.put_back()
+                raise
+            brought.note(answer, call)
+            if answer[0] not in (b"CACHE", b"CACHES"):
+                break
+            self.caches.refuse(answer)
+        _raise_refusal(answer)
+        if isinstance(edits, FirstEntry) and answer[0] == b"OK":
+            edits.made(*self._first_change(answer))
+        return answer
+
+    def _answer(
+        self,
+        edits: Collection[tuple[str, Edit]],
+        purpose: str,
+        transaction: Claim | None,
+        token: bytes,
+        place: Place,
+        caches: bytes,
+    ) -> Sequence[Any]:
+        """Send a commit, until it is answered; return what the script answers."""
+        known, script = self.indexes.known, script_of(deletes_only(edits), self.caches.are_there)
         edit_arguments = arguments_of(edits, known.indexes.names)
         author = b"" if transaction is None else packed_author(transaction.info)
         session = self.sessions.take()
@@ -329,11 +367,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 # Both before it is sent: whoever finds it in the log, or broken off, knows whose it is.
                 self.publication.own[sent.identity] = transaction
                 self._sent[transaction] = sent
-            arguments = (
-                *arguments_before_edits(sent, token, place, known.version, self._history, author),
-                *edit_arguments,
-            )
-            answer = send(self.server, sent, deletes, arguments, self.timeout, purpose)
+            before = arguments_before_edits(sent, token, place, known.version, self._history, author, caches)
+            arguments = (*before, *edit_arguments)
+            answer = send(self.server, sent, script, arguments, self.timeout, purpose)
             if answer[0] == b"OK":
                 revision = int(answer[1])
                 if transaction is not None:
@@ -349,9 +385,6 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             elif answer[0] != NEVER:
                 break
         self.sessions.give(session)  # not in a `finally`: nobody uses one again whose commit was broken off
-        _raise_refusal(answer)
-        if isinstance(edits, FirstEntry) and answer[0] == b"OK":
-            edits.made(*self._first_change(answer))
         return answer
 
     def _first_change(self, answer: Sequence[Any]) -> Change:

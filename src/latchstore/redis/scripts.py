@@ -41,9 +41,14 @@ def script(*names: str, flags: str = "") -> Script:
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-#: A commit; and one that frees memory, which is made even if there is none left.
+#: A commit, while no cache was ever opened on the namespace; and one that frees memory, which is made even if
+#: there is none left.
 COMMIT = script("positions.lua", "claim.lua", "plain.lua", "commit.lua")
 COMMIT_DELETING = script("positions.lua", "claim.lua", "plain.lua", "commit.lua", flags="allow-oom")
+
+#: The same when there are caches.
+COMMIT_CACHED = script("positions.lua", "claim.lua", "caches.lua", "commit.lua")
+COMMIT_CACHED_DELETING = script("positions.lua", "claim.lua", "caches.lua", "commit.lua", flags="allow-oom")
 
 READ = script("log.lua", "read.lua", flags="no-writes")
 PAGE = script("log.lua", "page.lua", flags="no-writes")
@@ -59,3 +64,7 @@ EPOCH = script("epoch.lua", flags="allow-oom")
 LEASE = script("lease.lua", flags="allow-oom")
 OPEN = script("open.lua", flags="allow-oom")
 RESOLVE = script("resolve.lua", flags="allow-oom")
+
+BOOKS = script("caches.lua", "books.lua")
+# So must be the lease of a load.
+RELEASE = script("caches.lua", "books.lua", flags="allow-oom")

@@ -1,4 +1,4 @@
-"""The clock of the server, by which leases of jobs are reckoned: one for all machines.
+"""The clock of the server, by which leases of jobs and deadlines of caches are counted, on all machines.
 
 Thread safety: what was measured last is replaced by one assignment.
 """
@@ -35,10 +35,14 @@ class ServerClock:
         self._measured = (now, (begun + clock()) / 2)
         return now
 
-    def offset(self) -> float:
-        """Return by how many seconds it is ahead of ``time.time()``; asked for every ten seconds."""
+    def __call__(self) -> float:
+        """Return the time, asked for every ten seconds; so a hit of a cache need not ask."""
         measured, then = self._measured
         if clock() - then > _HOLDS:
             self.now()
             measured, then = self._measured
-        return measured + (clock() - then) - time.time()
+        return measured + (clock() - then)
+
+    def offset(self) -> float:
+        """Return by how many seconds it is ahead of ``time.time()``."""
+        return self() - time.time()

@@ -18,7 +18,10 @@ from latchstore.contract.arguments import (
 from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
+from latchstore.engine.bounded import BoundedStore, Traits
+from latchstore.engine.limits import Limits
 from latchstore.engine.publishing import Publisher
+from latchstore.engine.store_access import StoreAccess
 from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.redis.client import Server
 from latchstore.redis.engine import RedisEngine
@@ -150,6 +153,19 @@ class RedisStore(TransactionalStore):
         name = checked_index(name, "name")
         self._redis.routes.refuse("remove_index")
         self._redis.remove_index(name)
+
+    # -- caches -----------------------------------------------------------------------------------
+
+    @property
+    def _cache_traits(self) -> Traits:
+        return Traits(self._redis.server_clock, "json", frozenset({"pickle"}), "write to the server")
+
+    def _keep_within(self, limits: Limits) -> BoundedStore:
+        """Return what keeps the store within the limits of a cache."""
+        # Loaded late: stores without a cache do not need it.
+        from latchstore.redis.bounded_server import BoundedServer
+
+        return BoundedServer(StoreAccess(self), self._redis, limits)
 
     # -- reading single keys ----------------------------------------------------------------------
 

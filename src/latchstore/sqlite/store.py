@@ -223,7 +223,7 @@ class SqliteStore(TransactionalStore):
 
     # -- caches -----------------------------------------------------------------------------------
 
-    _cache_traits = Traits(wall_clock, "json", frozenset({"pickle"}))
+    _cache_traits = Traits(wall_clock, "json", frozenset({"pickle"}), "write the file")
 
     def _keep_within(self, limits: Limits) -> BoundedStore:
         """Return what keeps the store within the limits of a cache."""

@@ -1,0 +1,233 @@
+"""The limits of the caches of this process on a server, and what its commits bring along for them.
+
+The engine asks `Caches` for each commit that it sends. The books are in ``books.py``, with their rules.
+
+Thread safety: `Caches.bounds` and `Caches.revoked` are changed by single operations of the containers. A
+`CacheCall` belongs to one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from threading import get_ident
+from typing import Any, NamedTuple
+
+import msgpack
+
+from latchstore.contract.errors import EntryTooLargeError
+from latchstore.engine.edits import Edit, cause_of_edit
+from latchstore.engine.limits import Limits
+from latchstore.engine.processes import this_process
+from latchstore.engine.shared_bound import ProcessBound
+from latchstore.redis import books
+from latchstore.redis.client import Server
+from latchstore.redis.entries import name_of, stored_key
+from latchstore.redis.scripts import BOOKS
+
+#: Called with a key and the tags of its load; tells whether the load is to be kept out.
+Covers = Callable[[str, frozenset[str]], object]
+
+# Lua takes bytes of any kind for strings.
+_pack: Callable[[Any], bytes] = partial(msgpack.packb, use_bin_type=False)
+
+
+class Bound(ProcessBound):
+    """The limits that one cache of this process has on a server.
+
+    Parameters
+    ----------
+    limits : Limits
+    server : Server
+    """
+
+    def __init__(self, limits: Limits, server: Server) -> None:
+        super().__init__(limits, 0)
+        self._server = server
+        self._prefix = stored_key(limits.prefix)
+        self._idle = limits.idle
+        self.open()
+
+    def open(self) -> None:
+        """Have the books kept."""
+        self.number = books.open_bound(self._server, self._prefix, self._idle)
+
+    def put_back(self, hits: Sequence[tuple[str, float | None]]) -> None:
+        """Have hits noted another time."""
+        for key, time in hits:
+            self.hits.setdefault(key, time)
+
+
+class LateError(Exception):
+    """The lease of a load has ended before what it brings was stored; nothing was changed."""
+
+
+class CacheCall:
+    """What a cache brings along for the commit that it makes, as the `check` of that.
+
+    Parameters
+    ----------
+    nows : dict
+        By the number of a bound, of which the commit evicts some of what has expired: the reading of the
+        clock, or true for the server's.
+    before : callable, optional
+        Called before the commit is sent; raises if it must not be.
+    fence : tuple of str and int, optional
+        A key and the token of its lease, without which nothing is done.
+    most : dict
+        By the number of a bound, how much is evicted at the most: ``sweep`` and ``trim``.
+
+    Attributes
+    ----------
+    expired : int
+        How many entries were evicted that had expired.
+    has_more : bool
+        Whether more is to be evicted than was.
+    """
+
+    def __init__(
+        self,
+        nows: dict[int, float | bool],
+        before: Callable[[], None] | None = None,
+        fence: tuple[str, int] | None = None,
+        most: dict[int, dict[str, int]] | None = None,
+    ) -> None:
+        self.nows: dict[int, float | bool] = nows
+        self._before = before
+        self.fence: tuple[str, int] | None = fence
+        self.most: dict[int, dict[str, int]] = most or {}
+        self.expired: int = 0
+        self.has_more: bool = False
+
+    def __call__(self) -> None:
+        if self._before is not None:
+            self._before()
+
+    def note(self, extra: bytes | None) -> None:
+        """Note what the script has told beside its answer.
+
+        Nothing if that was lost: then what may be left of it is done by another commit.
+        """
+        if extra:
+            self.expired, more = msgpack.unpackb(extra)
+            self.has_more = bool(more)
+        else:
+            self.has_more = bool(self.most)
+
+
+class Brought(NamedTuple):
+    """What a commit brings along.
+
+    Attributes
+    ----------
+    argument : bytes
+        For the script.
+    hits : list
+        Bounds, each with hits that are in it.
+    """
+
+    argument: bytes
+    hits: list[tuple[Bound, list[tuple[str, float | None]]]]
+
+    def note(self, answer: Sequence[Any], call: CacheCall | None) -> None:
+        """Note what has been answered."""
+        if answer[0] not in (b"OK", b"SAME"):
+            self.put_back()
+        elif call is not None:
+            call.note(answer[3])
+
+    def put_back(self) -> None:
+        """Have the hits noted by another commit, as this one was not made."""
+        for bound, hits in self.hits:
+            bound.put_back(hits)
+
+
+_NOTHING = Brought(b"", [])
+
+
+class Caches:
+    """The caches of this process on a server.
+
+    Attributes
+    ----------
+    are_there : bool
+        Whether there are books, as far as is known: commits keep them by a script that has more to it.
+    bounds : list of Bound
+        Each commit of this process keeps to them.
+    revoked : dict
+        Of each thread whose transaction is open: the loads whose leases its commit is to end.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.are_there: bool = False
+        self.bounds: list[Bound] = []
+        self.revoked: dict[int, list[Covers]] = {}
+
+    def brought(self, edits: Collection[tuple[str, Edit]], call: CacheCall | None) -> Brought:
+        """Return what a commit is to bring along, and note the loads of this process that it overtakes."""
+        bounds = tuple(self.bounds)
+        if not bounds and call is None and not self.revoked:
+            return _NOTHING  # hot path: there is no cache
+        # Not the key that is loaded: it may be sent again, and its own commit does not overtake a load.
+        loaded = call.fence[0] if call is not None and call.fence is not None else None
+        written = [key for key, edit in edits if key != loaded and cause_of_edit(edit) is None]
+        hits = []
+        asked: dict[str, Any] = {"me": this_process(), "bounds": [], "fences": [], "revoked": []}
+        for bound in bounds:
+            bound.note_written(written)
+            used = bound.take_hits()
+            hits.append((bound, used))
+            asked["bounds"].append(_limits_of(bound, used, call))
+        if call is not None and call.fence is not None:
+            key, token = call.fence
+            asked["fences"] = [stored_key(key), token]
+        revoked = self.revoked.get(get_ident())
+        if revoked:
+            asked["last"], tokens = self.covered(revoked)
+            asked["revoked"] = [token for _, token in tokens]
+        return Brought(_pack(asked), hits)
+
+    def covered(self, revoked: Collection[Covers]) -> tuple[int, list[tuple[bytes, int]]]:
+        """Return the last token that was given, and keys and tokens of the leases that are revoked."""
+        last, *flat = self._server.run(BOOKS, b"loads")
+        found = []
+        for stored, token, tags in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+            key, of_load = name_of(stored), frozenset(map(name_of, msgpack.unpackb(tags, raw=True)))
+            if any(covers(key, of_load) for covers in revoked):
+                found.append((stored, token))
+        return last, found
+
+    def refuse(self, answer: Sequence[Any]) -> None:
+        """Raise what a refusal of the script's stands for, unless the commit can be sent again.
+
+        If books are gone they are made again.
+        """
+        if answer[0] == b"CACHES":
+            self.are_there = True
+            return
+        kind = answer[1]
+        if kind == b"LATE":
+            raise LateError(name_of(answer[2]))
+        if kind == b"HEAVY":
+            key, weight, most = name_of(answer[2]), int(answer[3]), int(answer[4])
+            raise EntryTooLargeError(
+                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={most}"
+            )
+        for bound in self.bounds:
+            bound.open()
+
+
+def _limits_of(
+    bound: Bound, used: Sequence[tuple[str, float | None]], call: CacheCall | None
+) -> dict[str, Any]:
+    limits: dict[str, Any] = {"id": bound.number, "hits": books.flat_hits(used, False)}
+    if bound.max_entries is not None:
+        limits["max_entries"] = bound.max_entries
+    if bound.max_bytes is not None:
+        limits["max_bytes"] = bound.max_bytes
+    if call is not None:
+        if bound.number in call.nows:
+            limits["now"] = call.nows[bound.number]
+        limits.update(call.most.get(bound.number, {}))
+    return limits

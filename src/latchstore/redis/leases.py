@@ -1,0 +1,146 @@
+"""Leases: of all machines one loads a missing key, and what it loads counts while it has the lease.
+
+1. A lease is a field of ``{ns}:l``. Its token is larger than that of every lease before, and the commit that
+   stores what was loaded has the server look for it (fencing).
+2. Who sets or deletes the key, or tries to delete it though it is not there, ends the lease by the same
+   script (``caches.lua``). So a load that began before is not stored after, whatever process made the change.
+3. A lease ends when what was loaded is stored or its load has failed; `SECONDS` after it was taken, by the
+   server's clock; and when its process has ended, where that can be seen: by processes of the same machine.
+4. Who waits for the lease of another process looks now and then, the longer it has waited the less often.
+
+Thread safety: all methods may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from threading import get_ident
+from typing import Any, TypeVar
+
+import msgpack
+
+from latchstore.delivery.waiting import Bell
+from latchstore.engine.processes import is_running, this_process
+from latchstore.engine.processes import name_of as name_of_process
+from latchstore.redis.books import AT_ONCE
+from latchstore.redis.bounds import Caches, Covers
+from latchstore.redis.client import Server
+from latchstore.redis.entries import stored_key
+from latchstore.redis.scripts import BOOKS, RELEASE
+
+T = TypeVar("T")
+
+#: After so many seconds a lease ends, though its process may be loading yet.
+SECONDS = 30.0
+
+#: How long a thread that waits does not look: an eighth of the time that it has waited, in these limits.
+_SHORTEST, _LONGEST = 0.002, 0.25
+
+
+class ServerLeases:
+    """The leases of a namespace, for one cache of this process.
+
+    Parameters
+    ----------
+    server : Server
+    caches : Caches
+    """
+
+    def __init__(self, server: Server, caches: Caches) -> None:
+        self._server = server
+        self._caches = caches
+
+    def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
+        """Take the leases of those keys that nobody else has; return the tokens.
+
+        Parameters
+        ----------
+        wanted : collection of str and iterable of str
+            Keys, each with the tags that its entry will have.
+        """
+        tokens: dict[str, int] = {}
+        for page in _pages(list(wanted)):
+            held = self._take(page, b"", tokens)
+            for process in set(held.values()):
+                if not is_running(process):
+                    left = [each for each in page if held.get(each[0]) == process]
+                    self._take(left, process.encode(), tokens)
+        return tokens
+
+    def _take(
+        self, wanted: Sequence[tuple[str, Iterable[str]]], dead: bytes, tokens: dict[str, int]
+    ) -> dict[str, str]:
+        """Take leases that are free, or those of a dead process; return who has the others."""
+        flat: list[bytes] = []
+        for key, tags in wanted:
+            flat += (stored_key(key), msgpack.packb([stored_key(tag) for tag in sorted(tags)]))
+        answers = self._server.run(
+            BOOKS, b"take", this_process(), SECONDS, secrets.token_bytes(12), dead, *flat
+        )
+        held: dict[str, str] = {}
+        for (key, _), answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, int):
+                tokens[key] = answer
+            else:
+                held[key] = answer.decode()
+        return held
+
+    def is_held(self, key: str, token: int) -> bool:
+        """Tell whether the lease with this token is the one that counts."""
+        found = self._find(key)
+        # A forked child of a loader has the token as well, and no lease.
+        return found is not None and (found[0], found[1].decode()) == (token, this_process())
+
+    def holder(self, key: str) -> str | None:
+        """Name the process that has the lease of a key; None if nobody has, or it has ended."""
+        found = self._find(key)
+        if found is None or not found[2]:
+            return None
+        process = found[1].decode()
+        return name_of_process(process) if is_running(process) else None
+
+    def _find(self, key: str) -> tuple[int, bytes, int] | None:
+        """Return token and process of a lease, and whether its time is not over; None if there is none."""
+        found: Any = self._server.run(BOOKS, b"lease", stored_key(key))
+        return None if found is None else tuple(found)
+
+    def wait(self, key: str, seconds: float) -> bool:
+        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so."""
+        bell, waited = Bell(), 0.0
+        while self.holder(key) is not None:
+            pause = min(max(_SHORTEST, waited / 8), _LONGEST, seconds - waited)
+            if pause <= 0:
+                return False
+            bell.sleep(pause)
+            waited += pause
+        return True
+
+    def end(self, held: Mapping[str, int]) -> None:
+        """End leases, of keys with their tokens, that have not ended yet."""
+        self._release(this_process(), [(stored_key(key), token) for key, token in held.items()])
+
+    def _release(self, process: str, held: Sequence[tuple[bytes, int]]) -> None:
+        for page in _pages(held):
+            self._server.run(RELEASE, b"release", process, *[each for pair in page for each in pair])
+
+    def revoke(self, covers: Covers) -> None:
+        """End leases now, and with the commit of this thread's transaction those that were taken meanwhile.
+
+        Parameters
+        ----------
+        covers : callable
+            Function of ours.
+        """
+        self._caches.revoked.setdefault(get_ident(), []).append(covers)
+        _, covered = self._caches.covered([covers])
+        self._release("", covered)
+
+    def forget(self) -> None:
+        """Note that this thread's transaction has ended."""
+        self._caches.revoked.pop(get_ident(), None)
+
+
+def _pages(each: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(each), AT_ONCE):
+        yield each[start : start + AT_ONCE]

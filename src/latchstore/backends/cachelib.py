@@ -34,8 +34,10 @@ class LatchstoreCache(BaseCache):
     cache : Cache, optional
         Where the values are, instead of a new cache with the other options; its codec is ``"raw"``.
     path : str or os.PathLike, optional
-        A file in which a new cache is, for all processes that are given it; with none it is in memory. The
-        serializer unpickles what is there: whoever can write the file can run code in these processes.
+        A file in which a new cache is, or the URL of a Redis or Valkey server, for all processes that are
+        given it, as ``redis://host:6379/0?namespace=pages``; with none it is in memory. The serializer
+        unpickles what is there: whoever can write the file, or to the server, can run code in these
+        processes.
     **options
         Of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for `latchstore.Cache`.
 

@@ -1,6 +1,6 @@
 """A cache for Django: ``"BACKEND": "latchstore.backends.django.LatchstoreCache"``.
 
-``LatchstoreFileCache`` is the same for several processes.
+``LatchstoreSharedCache`` is the same for several processes.
 
 Thread safety: Django makes a backend for every thread, all of which use the one cache of their location.
 Objects are pickled and unpickled, and what is given as a callable is called, with no lock held.
@@ -34,8 +34,8 @@ _OPTIONS = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY", "max_bytes", "idle", "pol
 #: The caches of this process by location, each with the bounds it was made with.
 _caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
 
-#: Those in files, by their paths.
-_file_caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
+#: Those in files and on servers, by paths and URLs.
+_shared_caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
 
 
 class LatchstoreCache(BaseCache):
@@ -291,24 +291,28 @@ class LatchstoreCache(BaseCache):
         return seconds
 
 
-class LatchstoreFileCache(LatchstoreCache):
-    """The same in a file, LOCATION, for all processes that have it.
+class LatchstoreSharedCache(LatchstoreCache):
+    """The same in a file, or on a Redis or Valkey server, for all processes that have the LOCATION.
 
     ``add``, ``incr`` and the others are atomic among all of these, and ``get_or_set`` calls its callable once
-    for all of them. Values are pickled: whoever can write the file can run code in these processes.
+    for all of them. Values are pickled: whoever can write the file, or to the server, can run code in these
+    processes.
 
     Parameters
     ----------
     location : str
-        The path of the file.
+        The path of the file, or a URL as ``redis://host:6379/0?namespace=pages``.
     params : dict
         As for `LatchstoreCache`.
     """
 
     def _cache_at(self, location: str, bounds: dict[str, Any]) -> Cache:
         if not location:
-            raise ImproperlyConfigured("LOCATION of a latchstore file cache must be the path of a file")
-        return _cache_at(os.path.abspath(location), bounds, _file_caches, storing.cache_in)
+            raise ImproperlyConfigured(
+                "LOCATION of a shared latchstore cache must be the path of a file, or the URL of a server"
+            )
+        place = location if storing.is_url(location) else os.path.abspath(location)
+        return _cache_at(place, bounds, _shared_caches, storing.cache_in)
 
 
 def _in_memory(location: str, **bounds: Any) -> Cache:

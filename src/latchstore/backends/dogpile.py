@@ -40,10 +40,10 @@ class LatchstoreBackend(BytesBackend):
     ----------
     arguments : mapping
         ``cache``: where the values are. Or what a new cache is made with: ``max_entries``, ``max_bytes``,
-        ``idle``, ``policy``; ``path``: a file in which it is, for all processes that are given it. With
-        either, ``ttl``: seconds after which values go; the region's expiration_time, after which they are
-        created again, leaves them there. Others are ignored, unless
-        they look like one of these.
+        ``idle``, ``policy``; ``path``: a file in which it is, or the URL of a Redis or Valkey server, for all
+        processes that are given it, as ``redis://host:6379/0?namespace=pages``. With either, ``ttl``: seconds
+        after which values go; the region's expiration_time, after which they are created again, leaves them
+        there. Others are ignored, unless they look like one of these.
 
     Attributes
     ----------

@@ -16,8 +16,9 @@ from latchstore.backends import cachelib
 class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):
     """The cache of a Flask app: made with CACHE_THRESHOLD, CACHE_DEFAULT_TIMEOUT and CACHE_OPTIONS.
 
-    CACHE_OPTIONS may have ``max_bytes``, ``idle`` and ``policy``, and ``path``: a file, so that all workers
-    share one cache; or ``cache``: a `latchstore.Cache`, so that several apps of a process can share one.
+    CACHE_OPTIONS may have ``max_bytes``, ``idle`` and ``policy``, and ``path``: a file, or the URL of a Redis
+    or Valkey server, so that all workers share one cache; or ``cache``: a `latchstore.Cache`, so that several
+    apps of a process can share one.
     """
 
     @classmethod

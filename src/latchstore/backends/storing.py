@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import describe
@@ -38,16 +39,50 @@ def checked_cache(cache: Cache) -> Cache:
     return cache
 
 
-def cache_in(path: str | os.PathLike[str], **options: Any) -> Cache:
-    """Return a cache on a store in a file, which all processes that are given the path share.
+#: What URLs of servers begin with.
+_URLS = ("redis://", "rediss://", "unix://")
 
-    A loss of power may take the last changes with it, which a cache can bear, and spares each of them the
-    wait for the disk.
+#: The namespace of a cache on a server whose URL names none.
+_NAMESPACE = "latchstore"
+
+
+def is_url(place: str | os.PathLike[str]) -> bool:
+    """Tell whether a place is the URL of a server, and no path."""
+    return isinstance(place, str) and place.startswith(_URLS)
+
+
+def cache_in(path: str | os.PathLike[str], **options: Any) -> Cache:
+    """Return a cache on a store in a file or on a server, which all processes that are given it share.
+
+    A loss of power may take the last changes of a file with it, which a cache can bear, and spares each of
+    them the wait for the disk.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Of a file; or the URL of a Redis or Valkey server, as `RedisStore` takes it, with the namespace as one
+        of its parameters: ``redis://host:6379/0?namespace=pages``, ``latchstore`` if it is not there.
+    **options
+        Of the `Cache`.
     """
     # Not loaded for caches in memory.
+    if is_url(path):
+        from latchstore.redis import RedisStore
+
+        url, namespace = _parts_of(str(path))
+        return Cache(RedisStore(url, EventManager(), namespace=namespace), codec="raw", **options)
     from latchstore.sqlite import SqliteStore
 
     return Cache(SqliteStore(path, EventManager(), durability="normal"), codec="raw", **options)
+
+
+def _parts_of(url: str) -> tuple[str, str]:
+    """Return a URL without the namespace, and that."""
+    place, _, query = url.partition("?")
+    named = parse_qsl(query, keep_blank_values=True)
+    namespace = dict(named).get("namespace", _NAMESPACE)
+    others = urlencode([each for each in named if each[0] != "namespace"])
+    return f"{place}?{others}" if others else place, namespace
 
 
 class _ChangedError(Exception):

@@ -3,7 +3,7 @@
 There is no server beside it: each process opens the same two files. Try it from a checkout:
 
     python -m pip install 'latchstore[flask]' gunicorn
-    export FLASK_FOLDER=/tmp/shop && mkdir -p $FLASK_FOLDER
+    export FLASK_PLACE=/tmp/shop && mkdir -p $FLASK_PLACE
     gunicorn --chdir examples --workers 4 'flask_shared:create_app()' &
     flask --app examples/flask_shared.py work &
 
@@ -18,18 +18,30 @@ There is no server beside it: each process opens the same two files. Try it from
 - The change and the job to tell of it are one commit: there is a mail for each price, and for no other.
 - A process that is killed takes nothing with it but what it was at: a page is made by another one, and a job
   whose worker was killed is done when its lease is over.
+
+For workers on more than one machine the same is kept by a Redis or Valkey server: FLASK_PLACE is its URL, as
+redis://host:6379/0, `pip install 'latchstore[redis]'`, and the last line of `open_store` becomes
+
+    return latchstore.RedisStore(place, EventManager(), namespace=name, indexes=indexes)
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, jsonify, request
 
-from latchstore import Cache, EventManager, Job, SqliteStore, WorkQueue
+import latchstore
+from latchstore import Cache, EventManager, Job, WorkQueue
+
+
+def open_store(place: str, name: str, indexes: Sequence[str] = ()) -> Any:
+    """Open a store that processes share."""
+    return latchstore.SqliteStore(Path(place) / name, EventManager(), indexes=indexes)
 
 
 class Shop:
@@ -37,18 +49,17 @@ class Shop:
 
     Parameters
     ----------
-    folder : str or Path
-        Where the files are, on a disk of this machine.
+    place : str
+        Where the stores are: a folder on a disk of this machine.
     seconds : float
         How long it takes to make a page.
     """
 
-    def __init__(self, folder: str | Path, seconds: float) -> None:
-        # Products, mails and jobs outlive a loss of power.
-        self.store = SqliteStore(Path(folder) / "shop", EventManager(), indexes=["kind"])
+    def __init__(self, place: str, seconds: float) -> None:
+        self.store = open_store(place, "shop", ["kind"])
         self.queue: WorkQueue[dict[str, Any]] = WorkQueue(self.store, "mails")
-        # Pages can be made again. They have a file of their own, as a full cache evicts whatever is there.
-        pages = SqliteStore(Path(folder) / "pages", EventManager(), durability="off")
+        # Pages have a store of their own, as a full cache evicts whatever is there.
+        pages = open_store(place, "pages")
         self.pages: Cache[dict[str, Any]] = Cache(pages, codec="json", max_entries=10_000, ttl=600)
         self._seconds = seconds
 
@@ -83,8 +94,8 @@ class Shop:
 def create_app() -> Flask:
     """Return the application; gunicorn calls it, before or after it has forked its workers."""
     app = Flask(__name__)
-    app.config.from_prefixed_env()  # FLASK_FOLDER, FLASK_SECONDS
-    shop = Shop(app.config["FOLDER"], app.config.get("SECONDS", 1.0))
+    app.config.from_prefixed_env()  # FLASK_PLACE, FLASK_SECONDS
+    shop = Shop(app.config["PLACE"], app.config.get("SECONDS", 1.0))
 
     @app.get("/products/<name>")
     def show(name: str) -> Response:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPConnection
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.redis.servers import Server
 
 pytest.importorskip("flask", reason="needs latchstore[flask]")
 pytest.importorskip("gunicorn")
@@ -33,8 +35,9 @@ CLIENTS = 16
 class Shop:
     """The application, served by some processes."""
 
-    def __init__(self, folder: Path, ends: ExitStack, *options: str) -> None:
-        self._environment = {**os.environ, "FLASK_FOLDER": str(folder), "FLASK_SECONDS": "0.5"}
+    def __init__(self, examples: Path, place: str, folder: Path, ends: ExitStack, *options: str) -> None:
+        self._environment = {**os.environ, "FLASK_PLACE": place, "FLASK_SECONDS": "0.5"}
+        self._examples = examples
         self._ends = ends
         # How often each worker has made a page.
         self._loads: Counter[int] = Counter()
@@ -50,7 +53,7 @@ class Shop:
     def start(self, *command: str, listening: int | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            cwd=EXAMPLES,
+            cwd=self._examples,
             env=self._environment,
             pass_fds=() if listening is None else [listening],
             stdout=subprocess.PIPE,
@@ -90,10 +93,33 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-@pytest.fixture(params=[(), ("--preload",)], ids=["made in each worker", "made before the fork"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+def on_a_server(example: Path, folder: Path) -> None:
+    """Write the example with the one line that it names replaced by the other one."""
+    lines = example.read_text().splitlines()
+    (other,) = [line for line in lines if line.startswith("    return latchstore.RedisStore(")]
+    (place,) = [
+        number for number, line in enumerate(lines) if line.startswith("    return latchstore.Sqlite")
+    ]
+    lines[place] = other
+    (folder / example.name).write_text("\n".join(lines))
+
+
+@pytest.fixture
+def stores(where: str, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Where the example is, and its stores."""
+    if where == "files":
+        yield EXAMPLES, str(tmp_path)
+        return
+    pytest.importorskip("latchstore.redis", reason="needs latchstore[redis]")
+    on_a_server(EXAMPLES / "flask_shared.py", tmp_path)
+    with Server(where) as server:
+        yield tmp_path, server.url
+
+
+@pytest.fixture
+def shop(options: Sequence[str], stores: tuple[Path, str], tmp_path: Path) -> Iterator[Shop]:
     with ExitStack() as ends:
-        yield Shop(tmp_path, ends, *request.param)
+        yield Shop(*stores, tmp_path, ends, *options)
 
 
 def one_page(pages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,6 +142,15 @@ def wait_for_all_workers(shop: Shop) -> None:
     raise AssertionError(f"only {len(seen)} workers have served a page")
 
 
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [
+        pytest.param("files", (), id="made in each worker"),
+        pytest.param("files", ("--preload",), id="made before the fork"),
+        pytest.param("redis", (), id="redis, made in each worker"),
+        pytest.param("valkey", ("--preload",), id="valkey, made before the fork"),
+    ],
+)
 def test_workers_share_pages_and_jobs(shop: Shop) -> None:
     wait_for_all_workers(shop)
     shop.ask("PUT", "/products/pen", {"price": 3})

@@ -10,7 +10,7 @@ the dict.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from math import inf
 from typing import Generic, Self, TypeVar
@@ -90,6 +90,42 @@ class ProcessBound:
             self._witness.note_written(keys)
 
 
+class Books(ABC):
+    """What is known of the entries of a bound, outside this process."""
+
+    @abstractmethod
+    def totals(self) -> tuple[int, int]:
+        """Return how many entries there are, and what they weigh."""
+
+    @abstractmethod
+    def evictions(self) -> dict[str, int]:
+        """Return how many entries were evicted by all processes, by cause."""
+
+    @abstractmethod
+    def may_expire(self) -> bool:
+        """Tell whether there is anything that may expire."""
+
+    @abstractmethod
+    def last_use(self, key: str, revision: int) -> float | None:
+        """Return when an entry of this revision was last used, as far as that was noted; None: it was not."""
+
+    @abstractmethod
+    def note_hits(self) -> None:
+        """Note what this process has used; raise a StoreError or OSError if that would be to wait."""
+
+    @abstractmethod
+    def weight_of(self, key: str, entry: Entry) -> int:
+        """Return what an entry weighs that a transaction has written."""
+
+    @abstractmethod
+    def expired(self, now: float) -> list[tuple[str, str]]:
+        """Return some of what has expired and is not being loaded, each with the cause."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise AssertionError if they do not match the entries."""
+
+
 B = TypeVar("B", bound=ProcessBound)
 
 
@@ -110,10 +146,16 @@ class SharedBound(BoundedStore, Generic[B]):
     ------
     ValueError
         If the policy is another one than SIEVE.
+
+    Attributes
+    ----------
+    access : StoreAccess
+    bound : ProcessBound
     """
 
     outer: Self | None = None
-    _bound: B
+    bound: B
+    _books: Books
 
     def __init__(
         self, access: StoreAccess, engine: FollowingEngine, limits: Limits, bounds: list[B], place: str
@@ -123,7 +165,7 @@ class SharedBound(BoundedStore, Generic[B]):
                 f"policy must be 'sieve' on a {access.kind}: processes share the order of eviction, "
                 f"which the {place} has; {_name_of(limits.make_policy)} is kept in memory"
             )
-        self._access = access
+        self.access = access
         self.routes: Collection[int] = engine.routes
         self.shared: FollowingEngine = engine
         self._bounds = bounds
@@ -139,69 +181,39 @@ class SharedBound(BoundedStore, Generic[B]):
         # What all processes have evicted before this cache was made.
         self._evictions: dict[str, int] = {}
 
-    def _begin(self, bound: B) -> None:
+    def begin(self, bound: B, books: Books) -> None:
         """Keep to a bound from now on."""
-        self._bound = bound
-        self._evictions = self._read_evictions()
+        self.bound, self._books = bound, books
+        self._evictions = self._books.evictions()
         self._open()
 
     def _open(self) -> None:
         """Have this process keep to the bound, and evict what is too much already."""
-        if self._bound not in self._bounds:
-            self._bounds.append(self._bound)
-        if self.current_transaction() is None and self._bound.is_exceeded(*self._totals()):
-            self._trim()
+        if self.bound not in self._bounds:
+            self._bounds.append(self.bound)
+        if self.current_transaction() is None and self.bound.is_exceeded(*self._books.totals()):
+            self.trim()
 
-    def _open_again(self) -> None:
+    def open_again(self) -> None:
         """Keep to the bound again, after `close`."""
-        if self._bound not in self._bounds:
+        if self.bound not in self._bounds:
             self._open()
 
     def __del__(self) -> None:
-        if hasattr(self, "_bound"):
+        if hasattr(self, "bound"):
             self.close()
 
-    # -- what the books have ----------------------------------------------------------------------
-
     @abstractmethod
-    def _totals(self) -> tuple[int, int]:
-        """Return how many entries there are, and what they weigh."""
-
-    @abstractmethod
-    def _read_evictions(self) -> dict[str, int]:
-        """Return how many entries were evicted by all processes, by cause."""
-
-    @abstractmethod
-    def _has_deadlines(self) -> bool:
-        """Tell whether anything in the bound may expire."""
-
-    @abstractmethod
-    def _noted_use(self, key: str, revision: int) -> float | None:
-        """Return when an entry of this revision was last used, as far as that was noted; None: it was not."""
-
-    @abstractmethod
-    def _write_hits(self) -> None:
-        """Note what was used, unless that would be to wait: then raise LockTimeoutError or OSError."""
-
-    @abstractmethod
-    def _weights(self, key: str, entry: Entry) -> int:
-        """Return what an entry of a transaction weighs."""
-
-    @abstractmethod
-    def _trim(self) -> None:
+    def trim(self) -> None:
         """Evict what is too much."""
-
-    @abstractmethod
-    def _expired_now(self, now: float) -> list[tuple[str, str]]:
-        """Return some of what has expired and is not being loaded, each with the cause."""
 
     # -- reading ----------------------------------------------------------------------------------
 
     def count(self) -> int:
-        return self._totals()[0]
+        return self._books.totals()[0]
 
     def entry(self, key: str) -> Entry | None:
-        return self._access.entry(key) if self.routes else self.shared.entry(key)
+        return self.access.entry(key) if self.routes else self.shared.entry(key)
 
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
         if entry is None or entry is found:
@@ -210,11 +222,11 @@ class SharedBound(BoundedStore, Generic[B]):
         return entry.revision == found.revision <= self.shared.revision
 
     def items(self) -> Sequence[tuple[str, Entry]]:
-        return self._access.items()
+        return self.access.items()
 
     def last_use(self, key: str, entry: Entry) -> float:
-        noted = self._noted_use(key, entry.revision)
-        here = self._bound.hits.get(key)
+        noted = self._books.last_use(key, entry.revision)
+        here = self.bound.hits.get(key)
         times = [time for time in (noted, here) if time is not None]
         return max(times) if times else inf
 
@@ -232,7 +244,7 @@ class SharedBound(BoundedStore, Generic[B]):
                 return False
         if self.outer is not None and not self.outer.use(key, entry):
             return False
-        bound = self._bound
+        bound = self.bound
         if idle:
             bound.hits[key] = now
         elif bound.is_limited:
@@ -248,20 +260,20 @@ class SharedBound(BoundedStore, Generic[B]):
         if now is not None:
             self._noted_at = now
         try:
-            self._write_hits()
+            self._books.note_hits()
         except (StoreError, OSError):
             # The next commit notes them, or this, when there are more: not each hit is to try. They tell no
             # more than what is evicted first.
-            self._most_hits = 2 * len(self._bound.hits)
+            self._most_hits = 2 * len(self.bound.hits)
             if self._most_hits > 8 * _MANY_HITS:
-                self._bound.hits.clear()
+                self.bound.hits.clear()
                 self._most_hits = _MANY_HITS
         else:
             self._most_hits = _MANY_HITS
 
     @property
     def may_expire(self) -> bool:
-        return self._has_deadlines() or (self.outer is not None and self.outer.may_expire)
+        return self._books.may_expire() or (self.outer is not None and self.outer.may_expire)
 
     def refresh_at(self, key: str, entry: Entry) -> float | None:
         time = number(entry.get(REFRESH)) if entry else None
@@ -280,58 +292,58 @@ class SharedBound(BoundedStore, Generic[B]):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def _chain(self) -> Iterator[Self]:
+    def chain(self) -> Iterator[Self]:
         """Return this, and those of which its keys are a namespace."""
         each: Self | None = self
         while each is not None:
             yield each
             each = each.outer
 
-    def _write_inside(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
+    def write_inside(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
         """Add edits to a transaction; its commit evicts what they need, but what is too heavy is refused."""
-        bounds = [each._bound for each in self._chain() if each._bound.max_bytes is not None]
+        bounds = [each.bound for each in self.chain() if each.bound.max_bytes is not None]
         if not bounds:
-            self._access.write(edits, purpose)
+            self.access.write(edits, purpose)
             return
-        with self._access.transaction(purpose):
-            self._access.write(edits, purpose)
-            for key, _ in edits:
-                entry = self._access.entry(key)
-                if entry is not None:
-                    weight = self._weights(key, entry)
-                    for bound in bounds:
-                        bound.refuse_heavy(key, weight)
+        with self.access.transaction(purpose):
+            self.access.write(edits, purpose)
+            self._refuse_heavy(edits, bounds)
 
-    def _evict_expired(self, now: float) -> tuple[int, int]:
+    def _refuse_heavy(self, edits: Sequence[tuple[str, Edit]], bounds: Sequence[B]) -> None:
+        """Raise EntryTooLargeError if one of the entries that a transaction has written is too much."""
+        for key, _ in edits:
+            entry = self.access.entry(key)
+            if entry is not None:
+                weight = self._books.weight_of(key, entry)
+                for bound in bounds:
+                    bound.refuse_heavy(key, weight)
+
+    def evict_expired(self, now: float) -> tuple[int, int]:
         """Evict some of what has expired, in a transaction; return how many were found, and evicted."""
-        found, evicted = self._expired_now(now), 0
+        found, evicted = self._books.expired(now), 0
         for key, cause in found:
             entry = self.entry(key)
             if entry is not None and self.is_expired(key, entry, now - stale_of(entry)):
-                self._access.evict(key, cause)
+                self.access.evict(key, cause)
                 evicted += 1
         return len(found), evicted
 
     # -- facts ------------------------------------------------------------------------------------
 
     def totals(self) -> Totals:
-        entries, weight = self._totals()
+        entries, weight = self._books.totals()
         evictions = {"size": 0, "expired": 0, "idle": 0}
-        for cause, count in self._read_evictions().items():
+        for cause, count in self._books.evictions().items():
             evictions[cause] = count - self._evictions.get(cause, 0)
         return Totals(entries, weight, evictions, 0)
 
     def check(self) -> None:
-        self._check_books()
-        assert self._bound not in self._bounds or not self._bound.is_exceeded(*self._totals())
-
-    @abstractmethod
-    def _check_books(self) -> None:
-        """Raise AssertionError if the books do not match the entries."""
+        self._books.check()
+        assert self.bound not in self._bounds or not self.bound.is_exceeded(*self._books.totals())
 
     def close(self) -> None:
         try:
-            self._bounds.remove(self._bound)
+            self._bounds.remove(self.bound)
         except ValueError:
             return  # it was closed before
 

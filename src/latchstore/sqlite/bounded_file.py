@@ -15,17 +15,69 @@ from latchstore.engine.bounded import Leases
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import WEIGHT
 from latchstore.engine.limits import Limits
-from latchstore.engine.shared_bound import SharedBound
+from latchstore.engine.shared_bound import Books, SharedBound
 from latchstore.engine.store_access import StoreAccess
 from latchstore.sqlite import books
 from latchstore.sqlite.bounds import Bound
+from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.engine import SqliteEngine
 from latchstore.sqlite.leases import Leases as LeasesOfFile
 from latchstore.sqlite.rows import Key, name_of, stored_key
 from latchstore.sqlite.running import note, run
 
 #: How many entries one commit of a sweep evicts, so that other writers get their turn.
-_SWEPT_AT_ONCE = 1_000
+SWEPT_AT_ONCE = 1_000
+
+
+class FileBooks(Books):
+    """The books of a bound in a file.
+
+    Parameters
+    ----------
+    connections : Connections
+    bound : Bound
+    """
+
+    def __init__(self, connections: Connections, bound: Bound) -> None:
+        self._connections = connections
+        self._bound = bound
+
+    def totals(self) -> tuple[int, int]:
+        state = run(self._connections, "reading", lambda each: books.state_of(each, self._bound.number))
+        return state.entries, state.weight
+
+    def evictions(self) -> dict[str, int]:
+        return run(self._connections, "reading", lambda each: books.evictions_of(each, self._bound.number))
+
+    def may_expire(self) -> bool:
+        return run(self._connections, "reading", lambda each: books.may_expire(each, self._bound.number))
+
+    def last_use(self, key: str, revision: int) -> float | None:
+        number, stored = self._bound.number, stored_key(key)
+        return run(self._connections, "reading", lambda each: books.last_use(each, number, stored, revision))
+
+    def note_hits(self) -> None:
+        note(self._connections, "noting hits", self._bound.note_hits, wait=False)
+
+    def weight_of(self, key: str, entry: Entry) -> int:
+        return books.weight_of(stored_key(key), entry.size, encode_metadata(key, entry), entry.get(WEIGHT))
+
+    def expired(self, now: float) -> list[tuple[str, str]]:
+        return note(self._connections, "sweep", functools.partial(self._look_for_expired, now=now))
+
+    def _look_for_expired(self, connection: sqlite3.Connection, now: float) -> list[tuple[str, str]]:
+        self._bound.note_hits(connection)
+        loading = books.loading(connection)
+        limit = SWEPT_AT_ONCE + len(loading)
+        rows = books.expired(connection, self._bound.number, now, limit, thorough=True)
+        return [(name_of(stored), cause) for stored, _, cause in rows if stored not in loading]
+
+    def check(self) -> None:
+        def look(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN")
+            books.check(connection, self._bound.number)
+
+        run(self._connections, "checking", look)
 
 
 class BoundedFile(SharedBound[Bound]):
@@ -54,39 +106,18 @@ class BoundedFile(SharedBound[Bound]):
         number = note(
             engine.connections, "opening a cache", lambda each: books.open_bound(each, prefix, limits.idle)
         )
-        self._begin(Bound(limits, number, self._file_leases))
+        bound = Bound(limits, number, self._file_leases)
+        self.begin(bound, FileBooks(engine.connections, bound))
 
-    # -- what the books have ----------------------------------------------------------------------
-
-    def _totals(self) -> tuple[int, int]:
-        state = run(self._connections, "reading", lambda each: books.state_of(each, self._bound.number))
-        return state.entries, state.weight
-
-    def _read_evictions(self) -> dict[str, int]:
-        return run(self._connections, "reading", lambda each: books.evictions_of(each, self._bound.number))
-
-    def _has_deadlines(self) -> bool:
-        return run(self._connections, "reading", lambda each: books.may_expire(each, self._bound.number))
-
-    def _noted_use(self, key: str, revision: int) -> float | None:
-        number, stored = self._bound.number, stored_key(key)
-        return run(self._connections, "reading", lambda each: books.last_use(each, number, stored, revision))
-
-    def _write_hits(self) -> None:
-        note(self._connections, "noting hits", self._bound.note_hits, wait=False)
-
-    def _weights(self, key: str, entry: Entry) -> int:
-        return books.weight_of(stored_key(key), entry.size, encode_metadata(key, entry), entry.get(WEIGHT))
-
-    def _trim(self) -> None:
-        with self._access.transaction("trim"):
+    def trim(self) -> None:
+        with self.access.transaction("trim"):
             # One: the commit evicts what else there has to be.
             first = note(self._connections, "trim", self._choose)
             if first is not None:
-                self._access.evict(name_of(first[0]), "size")
+                self.access.evict(name_of(first[0]), "size")
 
     def _choose(self, connection: sqlite3.Connection) -> tuple[Key, int] | None:
-        return books.Sieve(connection, self._bound.number, 0, set()).choose()
+        return books.Sieve(connection, self.bound.number, 0, set()).choose()
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -98,58 +129,39 @@ class BoundedFile(SharedBound[Bound]):
         now: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        self._open_again()
+        self.open_again()
         if self.current_transaction() is not None:
-            self._write_inside(edits, purpose)
+            self.write_inside(edits, purpose)
             return
         if now is None:
             now = self.now()
-        for each in self._chain():
+        for each in self.chain():
             check = functools.partial(each._ask, now, check)
         try:
-            self._access.commit(edits, purpose, check)
+            self.access.commit(edits, purpose, check)
             return
         except KeyError:
             # A key that is missing may be being loaded: from before this.
             keys = [key for key, _ in edits]
-            self._bound.note_written(keys)
+            self.bound.note_written(keys)
             self._file_leases.overtake(keys)
             if all(self.entry(key) is None for key in keys):
                 raise
         # It may have been stored in between. From here on it is not: the lease has ended.
-        self._access.commit(edits, purpose, check)
+        self.access.commit(edits, purpose, check)
 
     def _ask(self, now: float, check: Callable[[], None] | None) -> None:
         """Have the commit that is about to be made evict some of what has expired; for its `check`."""
         if check is not None:
             check()
-        self._bound.now = now
+        self.bound.now = now
 
     def sweep(self) -> int:
-        self._open_again()
+        self.open_again()
         now, swept = self.now(), 0
         while True:
-            with self._access.transaction("sweep"):
-                found, evicted = self._evict_expired(now)
+            with self.access.transaction("sweep"):
+                found, evicted = self.evict_expired(now)
             swept += evicted
-            if found < _SWEPT_AT_ONCE or self.current_transaction() is not None:
+            if found < SWEPT_AT_ONCE or self.current_transaction() is not None:
                 return swept
-
-    def _expired_now(self, now: float) -> list[tuple[str, str]]:
-        return note(self._connections, "sweep", functools.partial(self._look_for_expired, now=now))
-
-    def _look_for_expired(self, connection: sqlite3.Connection, now: float) -> list[tuple[str, str]]:
-        self._bound.note_hits(connection)
-        loading = books.loading(connection)
-        limit = _SWEPT_AT_ONCE + len(loading)
-        rows = books.expired(connection, self._bound.number, now, limit, thorough=True)
-        return [(name_of(stored), cause) for stored, _, cause in rows if stored not in loading]
-
-    # -- tests ------------------------------------------------------------------------------------
-
-    def _check_books(self) -> None:
-        def look(connection: sqlite3.Connection) -> None:
-            connection.execute("BEGIN")
-            books.check(connection, self._bound.number)
-
-        run(self._connections, "checking", look)

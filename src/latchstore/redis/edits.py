@@ -44,9 +44,10 @@ def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]
     arguments: list[Any] = [0]
     count = 0
     for key, edit in edits:
-        if type(edit) is Entry:  # hot path: what most commits have
-            fields = _item_fields(key, edit, names) if edit else ()
-            arguments += (b"E", key.encode("utf-8", "surrogatepass"), edit.content, len(fields) // 2, *fields)
+        if type(edit) is Entry and not names:  # hot path: what most commits have
+            arguments += (b"E", key.encode("utf-8", "surrogatepass"), edit.content, len(edit))
+            for name, value in edit.items():
+                arguments += (_item_field(name), encode_item(key, name, value))
             count += 1
         else:
             count += _add(arguments, key, stored_key(key), edit, names)

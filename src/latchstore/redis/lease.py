@@ -196,7 +196,7 @@ class Leases(dict[Claim, Lease]):
     def __init__(self, server: Server, seconds: float) -> None:
         self._server = server
         self.seconds: float = seconds
-        self._renewal = Follower(self, Interval(seconds / 3), "latchstore-lease")
+        self._renewal = Follower(self, Interval(lambda: seconds / 3), "latchstore-lease")
 
     def renew_in_child(self) -> None:
         """Begin with none, in a forked child."""

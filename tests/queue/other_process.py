@@ -1,4 +1,4 @@
-"""Another process with a queue on the same entries, which does what it is told: a line of Python each time."""
+"""Another process with a queue on the same entries, which does what it is told, line by line."""
 
 from __future__ import annotations
 

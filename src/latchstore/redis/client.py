@@ -200,6 +200,9 @@ class Server:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             connection.disconnect()
             raise Disconnected(error, sent and not isinstance(error, _REFUSALS)) from error
+        except BaseException:
+            connection.disconnect()  # struck: at once, and not when the collector finds it
+            raise
         self.give(connection)
         return reply
 

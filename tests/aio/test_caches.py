@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
+from latchstore import Cache, EventManager, LoadTimeoutError, NearCache, RecursiveLoadError, SqliteStore
 from latchstore.aio import AsyncCache
 from latchstore.cache.inspection import check
 from tests.aio.conftest import TIMEOUT, Run
@@ -387,6 +388,28 @@ def test_memoized_coroutine_functions(run: Run, cache: Cache[Any]) -> None:
         assert calls[-2:] == ["a", "b"]
 
     run(main())
+
+
+def test_a_near_hit_awaits_nothing(tmp_path: Path) -> None:
+    """It is in the memory of the process, though the store is a file."""
+    with SqliteStore(tmp_path / "store", EventManager(), durability="off") as store:
+        cache = Cache[int](store, max_entries=10, near=NearCache(staleness=5))
+
+        async def main() -> None:
+            values = AsyncCache(cache)
+            await values.set("k", 1)
+            while cache.stats()["near_hits"] == 0:
+                assert await values.get("k") == 1
+                assert await values.get_or_load("k", Loader()) == 1
+            for coroutine in (values.get("k"), values.get_or_load("k", Loader())):
+                with pytest.raises(StopIteration) as end:
+                    coroutine.send(None)
+                assert end.value.value == 1
+            await values.delete("k")
+            assert await values.get("k") is None
+
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+        cache.close()
 
 
 def test_methods(run: Run, cache: Cache[Any]) -> None:

@@ -11,7 +11,15 @@ from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from latchstore.aio.calls import Calls
-from latchstore.cache.async_loading import AsyncMemoized, is_fresh, load_async, loads_of, memoized
+from latchstore.cache.async_loading import (
+    AsyncMemoized,
+    is_fresh,
+    load_async,
+    loads_of,
+    memoized,
+    near_value,
+)
+from latchstore.cache.loading import MISSING
 from latchstore.cache.options import LoadOptions, MemoizeOptions, SetOptions, checked_options
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import check_callable, checked_key, describe
@@ -80,6 +88,8 @@ class AsyncCache(Generic[V]):
         """Return the value of a key, or the default if it is missing or expired, as ``cache.get``."""
         if self._at_once:
             return self._get(key, default)
+        if type(key) is str and (value := near_value(self._cache, key)) is not MISSING:
+            return value
         return await self._calls.call_here(lambda: self._get(key, default))
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, V]:
@@ -137,13 +147,20 @@ class AsyncCache(Generic[V]):
         """
         find = self._loads.find
         # hot path: what a hit does not need is not looked at.
-        found = find(key) if self._at_once else await self._calls.call_here(lambda: find(key))
+        found = find(key) if self._at_once else await self._found(key)
         if is_fresh(found):
             return found
         check_callable(loader, "loader")
         checked = checked_options(LoadOptions, options, self._loads.defaults)
         load = partial(loader, checked_key(key))
         return await load_async(self._loads, self._calls, key, found, load, checked)
+
+    async def _found(self, key: str) -> Any:
+        """Find the value of a key, in another thread if no near cache serves it."""
+        find = self._loads.find
+        if type(key) is str and (value := near_value(self._cache, key)) is not MISSING:
+            return value
+        return await self._calls.call_here(lambda: find(key))
 
     @overload
     def memoize(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncMemoized[P, R]: ...

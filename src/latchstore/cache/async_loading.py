@@ -32,12 +32,14 @@ from latchstore.cache.attempts import (
 from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import LONG, MISSING, STRUCK, Load, LoadTable, Outcome, Run
 from latchstore.cache.memoizing import CacheInfo, FunctionKeys, ResultCache, Results
+from latchstore.cache.near import UNSHARED
 from latchstore.cache.options import Options
 from latchstore.contract.arguments import describe
 from latchstore.contract.errors import LoadTimeoutError
 from latchstore.delivery.async_waiting import wait_async
 from latchstore.delivery.waiting import clock
 from latchstore.engine.bounded import Leases
+from latchstore.engine.entry_facts import REFRESH
 
 P = ParamSpec("P")
 # Of a method without its instance.
@@ -99,6 +101,22 @@ class Loads(NamedTuple):
 def loads_of(cache: CacheLoader[Any]) -> Loads:
     """Return what a cache has for loads of tasks."""
     return Loads(cache._find, cache._attempt, cache._loads, cache._bounded.leases, cache._defaults)
+
+
+def near_value(cache: CacheLoader[Any], key: str) -> Any:
+    """Return the value of a key if a near cache may serve it at once; else `MISSING`."""
+    near, bounded = cache._near, cache._bounded
+    copy = None if near is None else near.copies.get(cache._naming.stored(key))
+    if near is None or copy is None or bounded.current_transaction() is not None:
+        return MISSING
+    now = near.tick()
+    is_served = now < near.fresh_until and now < copy.until and copy.noted is bounded
+    # The last look is whether it is still there: rule 1 of near.py.
+    if not is_served or REFRESH in copy.entry or near.copies.get(copy.key) is not copy:
+        return MISSING
+    copy.visited = True
+    cache._counts.mine.near_hits += 1
+    return copy.decode(cache._decoded) if copy.value is UNSHARED else copy.value
 
 
 async def get_or_load_async(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import FrameType
 
 import pytest
 
@@ -12,6 +14,7 @@ from latchstore import (
     EventManager,
     OutcomeUnknownError,
     RedisStore,
+    StoreModificationEvent,
     StoreTransactionEndEvent,
 )
 from latchstore.engine.edits import SetData
@@ -21,6 +24,7 @@ from latchstore.redis.edits import arguments_of
 from latchstore.redis.scripts import COMMIT, LEASE, READ, RESOLVE, Script
 from latchstore.redis.sessions import Sessions
 from latchstore.redis.view import NO_PLACE
+from tests.contract.listeners import listen
 from tests.contract.stores import TIMEOUT
 from tests.redis.proxy import Judge, Proxy, Reply, share
 from tests.redis.servers import Server
@@ -211,6 +215,54 @@ class TestUnknown:
             store.from_bytes("n", b"2")
             assert store.to_bytes("n") == b"2"
             store.close()
+
+
+class Struck(BaseException):
+    """What a signal raises."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals of threads")
+class TestStruckWhileWaiting:
+    """A signal whose handler raises while the answer to a commit has not come."""
+
+    @pytest.fixture
+    def strike(self) -> Iterator[Callable[[], None]]:
+        """What sends such a signal to the thread of the test."""
+
+        def raise_it(number: int, frame: FrameType | None) -> None:
+            raise Struck
+
+        before = signal.signal(signal.SIGUSR1, raise_it)
+        yield partial(signal.pthread_kill, threading.get_ident(), signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, before)
+
+    @ADDS
+    def test_the_answer_is_nobodys_and_the_commit_is_made_once(
+        self, near: RedisStore, far: RedisStore, proxy: Proxy, add: Add, strike: Callable[[], None]
+    ) -> None:
+        ends = listen(far, StoreTransactionEndEvent)
+        changes = listen(far, StoreModificationEvent)
+        struck: list[bytes] = []
+
+        def judge(request: bytes) -> Reply:
+            if not is_of(request, COMMIT) or struck:
+                return Reply.PASSED
+            struck.append(request)
+            strike()
+            return Reply.HELD
+
+        proxy.judge = judge
+        with pytest.raises(Struck):
+            add(far)
+        proxy.release()
+        assert [far.to_bytes("n"), near.to_bytes("n")] == [b"1", b"1"]
+        far.flush()
+        assert [event.state for event in ends] == ["done"] * (add is not add_one)
+        add(far)
+        assert near.to_bytes("n") == b"2"
+        far.flush()
+        assert [event.state for event in ends] == ["done", "done"] * (add is not add_one)
+        assert [event.key for event in changes] == ["n", "n"]
 
 
 class TestNever:

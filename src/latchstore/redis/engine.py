@@ -342,8 +342,6 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 break
             self.caches.refuse(answer)
         _raise_refusal(answer)
-        if isinstance(edits, FirstEntry) and answer[0] == b"OK":
-            edits.made(*self._first_change(answer))
         return answer
 
     def _answer(
@@ -374,6 +372,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 revision = int(answer[1])
                 if transaction is not None:
                     transaction.revision = revision  # first: from here on nobody need ask
+                if isinstance(edits, FirstEntry):
+                    edits.made(*self._first_change(answer))  # which has no key before
                 self.publication.observers.changed(key for key, _ in edits)
                 self.publication.committed(sent.identity, revision)
                 break

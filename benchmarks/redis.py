@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Answer, Figure, Ratio, Subject, Timing, interleaved, markdown, ratio_table
 from benchmarks.processes import DATA, KEYS, MANY, events_of_another_process, jobs_in_a_second
-from latchstore import EventManager, WorkQueue
+from latchstore import Cache, EventManager, NearCache, WorkQueue
 from tests.redis.servers import Server, preferred, program, version
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ WORKERS = 2
 OURS = "RedisStore"
 RAW = "redis-py"
 LOGGED = "redis-py, with a log"
+NEAR = "near copy"
+MEMORY = "Cache in memory"
 HUEY = "huey's storage"
 LMOVE = "LMOVE by redis-py"
 
@@ -158,6 +160,30 @@ def _single_calls(url: str, rounds: int) -> dict[str, dict[str, Timing]]:
     return result
 
 
+# -- near copies ---------------------------------------------------------------------------------------
+
+
+def _near_hits(url: str, rounds: int) -> dict[str, Timing]:
+    """Return the times of a hit of a near copy, and of a cache in memory."""
+    # So long that a busy machine makes no read of a hit.
+    near = NearCache(max_entries=len(KEYS), staleness=60)
+    caches: dict[str, Cache[str]] = {NEAR: Cache(_store(url, "near"), near=near), MEMORY: Cache()}
+    for cache in caches.values():
+        for key in KEYS:
+            cache.set(key, "x" * 100)
+            cache.get(key)
+    times = interleaved(
+        {
+            name: Subject("for key in keys: get(key)", len(KEYS), keys=KEYS, get=cache.get)
+            for name, cache in caches.items()
+        },
+        rounds,
+    )
+    for cache in caches.values():
+        cache.close()
+    return times
+
+
 # -- queues -------------------------------------------------------------------------------------------
 
 
@@ -250,6 +276,7 @@ def run(quick: bool = False) -> Answer:
     pools = tuple((name, workers) for name in _QUEUES for workers in (1, WORKERS)[: 1 if quick else 2])
     with Server(kind) as server:
         calls = _single_calls(server.url, rounds)
+        hits = _near_hits(server.url, rounds)
         heard = [
             events_of_another_process(partial(_store, server.url, f"events-{turn}"), transactions, singles)
             for turn in range(few)
@@ -265,6 +292,7 @@ def run(quick: bool = False) -> Answer:
         ratio("to_bytes", RAW, 1.1),
         ratio("set", RAW, 2.0),
         ratio("transaction", LOGGED, 1.5),
+        Ratio.of(f"hit of a {NEAR} / {MEMORY}", hits[NEAR].rounds, hits[MEMORY].rounds, "ns", 3.0),
     ]
     table = markdown(
         ["microseconds for a key", *_SUBJECTS],
@@ -285,6 +313,7 @@ def run(quick: bool = False) -> Answer:
             for what, times in calls.items()
             for name, timing in times.items()
         ),
+        *(Figure.of(f"hit, {name}", timing.rounds, "ns") for name, timing in hits.items()),
         Figure.of("events heard of another process", [each.in_a_second for each in heard], "events/s"),
         Figure.of("until an event is heard", [each.delay for each in heard], "ms"),
         *(Figure.of(f"{name}, {workers} workers", each, "jobs/s") for (name, workers), each in rates.items()),

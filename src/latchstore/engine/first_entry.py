@@ -80,8 +80,8 @@ class FirstEntry(Collection[tuple[str, Edit]]):
     def __init__(self, store: TransactionalStore, values: FirstValues) -> None:
         self._store = store
         self._values = values
-        # The key, in the section of the commit.
-        self._found: str = ""
+        # The key; None until it is found, in the section of the commit.
+        self._found: str | None = None
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         """Return the new entry, as any edit does: in the section of a commit, by builtin code alone."""
@@ -131,7 +131,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
 
     def made(self, key: str, old: Entry | None, new: Entry | None) -> None:
         """Take note of what the engine has committed."""
-        raise NotImplementedError
+        self._found = key
 
     def commit_there(self, purpose: str) -> None:
         """Edit the first entry in a range, which the engine finds.
@@ -174,7 +174,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         return 1
 
     def __iter__(self) -> Iterator[tuple[str, Edit]]:
-        return iter(((self._found, self),))
+        return iter(()) if self._found is None else iter(((self._found, self),))
 
     def __contains__(self, item: object) -> bool:
         return item == (self._found, self)

@@ -104,7 +104,7 @@ class _Claim(FirstEntry, Generic[V]):
 
     def __init__(self, settings: Settings[V], values: FirstValues, now: float | None, lease: float) -> None:
         # hot path: without the constructor above.
-        self._store, self._values, self.key = settings.store, values, None
+        self._store, self._values, self._found, self.key = settings.store, values, None, None
         self._settings = settings
         self._seconds, self._now = lease, now
         if now is not None:
@@ -134,6 +134,7 @@ class _Claim(FirstEntry, Generic[V]):
         return Leasing(places.PLACE, places.ATTEMPTS, ready, due, self._seconds, self._now)
 
     def made(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        super().made(key, old, new)
         assert old is not None and new is not None  # noqa: PT018
         self.entry = old
         self.items = {name: new[name] for name in (places.PLACE, places.ATTEMPTS)}

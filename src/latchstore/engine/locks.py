@@ -11,9 +11,10 @@ order  lock             what it guards                                       hel
                         cache's threads (``delivery/waiting.py``)
 ====== ================ ==================================================== ======================
 
-A lock is only taken while holding locks above it in this table. The right to commit that an exclusive
-transaction has for its whole block, user code included, is no lock: it is a field under the table lock, the
-owner (``owner.py``).
+These are the locks of the engine in memory; ``sqlite/engine.py`` has those of a store in a file. A lock is
+only taken while holding locks above it in this table. The right to commit that an exclusive transaction has
+for its whole block, user code included, is no lock: it is a field under the table lock, the owner
+(``owner.py``).
 
 Thread safety:
 

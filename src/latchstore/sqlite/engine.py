@@ -13,8 +13,21 @@
    and is done by the thread that was struck, or by the next one that ends the block or becomes the owner.
 5. What an exception has left (a block without its end) is ended as in ``owner.py``.
 
-Thread safety: as above. Locks are taken in this order: owner, lock of the process, section of the
-publication, SQLite's own. Connections belong to one thread at a time.
+Thread safety: as above. Connections belong to one thread at a time, and reads take no lock. Locks are taken
+in this order, each only while holding those above it:
+
+====== ============================== ===========================================================
+order  lock                           held for
+====== ============================== ===========================================================
+1      owner (no lock: a claim), and  a commit, or a transaction's block with the user's code
+       the lock of all processes
+2      SQLite's own, for writers      a commit, from its check to its COMMIT; what is noted beside
+                                      the entries (``running.note``), which needs no owner
+3      section of the publication     COMMIT and publishing, or reading the log and publishing that
+4      latch for the end of a claim,  microseconds
+       buffers of watches; the lock   one statement of a view, which a check may read
+       of a pinned connection
+====== ============================== ===========================================================
 """
 
 from __future__ import annotations

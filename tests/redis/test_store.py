@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 
-from latchstore import EventManager, Ordered, RedisStore, StoreError, StoreFormatError
+from latchstore import (
+    EventManager,
+    FlushTimeoutError,
+    Ordered,
+    RedisStore,
+    StoreClosedError,
+    StoreError,
+    StoreFormatError,
+    StoreSetEvent,
+)
+from latchstore.redis.scripts import COMMIT
+from tests.contract.listeners import listen
+from tests.contract.stores import TIMEOUT
+from tests.redis.proxy import Proxy, Reply
 from tests.redis.servers import Server
 
 
@@ -126,6 +141,34 @@ class TestWithoutMemory:
             server.ask("CONFIG SET maxmemory 0")
             store.from_bytes("d", b"")
             assert store.info()["revision"] == revision + 3
+
+
+class TestClosing:
+    def test_a_commit_that_is_under_way_is_waited_for(self, redis_server: Server, namespace: str) -> None:
+        sent = threading.Event()
+
+        def judge(request: bytes) -> Reply:
+            if COMMIT.digest not in request:
+                return Reply.PASSED
+            sent.set()
+            return Reply.HELD
+
+        with (
+            Proxy(redis_server.socket, judge) as proxy,
+            RedisStore(proxy.url, EventManager(), namespace=namespace, socket_timeout=30) as store,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            heard = listen(store, StoreSetEvent)
+            committing = pool.submit(store.from_bytes, "a", b"")
+            assert sent.wait(TIMEOUT)
+            with pytest.raises(FlushTimeoutError, match="a commit has not ended"):
+                store.close(timeout=0)
+            with pytest.raises(StoreClosedError):
+                store.from_bytes("b", b"")
+            proxy.release()
+            store.close()
+            committing.result(TIMEOUT)
+            assert [event.key for event in heard] == ["a"]
 
 
 class TestScripts:

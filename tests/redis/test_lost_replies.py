@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from latchstore.redis.view import NO_PLACE
 from tests.contract.listeners import listen
 from tests.contract.stores import TIMEOUT
 from tests.redis.proxy import Judge, Proxy, Reply, share
-from tests.redis.servers import Server
+from tests.redis.servers import Server, preferred
 from tests.schedules import run_threads
 
 pytestmark = pytest.mark.each_server
@@ -198,7 +199,7 @@ class TestUnknown:
 
     def test_a_server_that_is_gone(self) -> None:
         """A command that cannot be sent has had no effect; what was sent may have."""
-        with Server("redis") as server:
+        with Server(preferred()) as server:
             store = RedisStore(server.url, EventManager(), namespace="n", lock_timeout=0.1)
             store.from_bytes("n", b"0")
             server.kill()
@@ -215,6 +216,30 @@ class TestUnknown:
             store.from_bytes("n", b"2")
             assert store.to_bytes("n") == b"2"
             store.close()
+
+    def test_a_server_that_stands_still(self) -> None:
+        """No call waits for ever; what was sent may be done when the server goes on."""
+        with (
+            Server(preferred()) as server,
+            RedisStore(
+                server.url, EventManager(), namespace="n", lock_timeout=0.1, socket_timeout=0.2
+            ) as store,
+        ):
+            store.from_bytes("n", b"0")
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(OutcomeUnknownError, match="from_bytes"):
+                    store.from_bytes("n", b"1")
+                for add in (add_one, add_one_in_a_block, add_one_unlocked):
+                    with pytest.raises(TimeoutError):
+                        add(store)
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            before = int(store.to_bytes("n"))
+            assert before in (0, 1)
+            for add in (add_one, add_one_in_a_block, add_one_unlocked):
+                add(store)
+            assert int(store.to_bytes("n")) == before + 3
 
 
 class Struck(BaseException):

@@ -236,11 +236,9 @@ class StoreEvictEvent(StoreDeleteEvent):
 
 
 class EventsLost(StoreEvent):
-    """Changes that a watch has not got, or that are so no more; it is given by the watch and never emitted.
+    """A watch was read too slowly, the log has changes no more, or a server has lost commits; never emitted.
 
-    The watch was read too slowly and has dropped them, or the log does not have them any more, or a server
-    has lost commits, some of which the watch may have given before. What the store holds now can be read from
-    it, in a snapshot whose revision is at least `last_revision`.
+    What the store holds can be read in a snapshot whose revision is at least `last_revision`.
 
     Attributes
     ----------

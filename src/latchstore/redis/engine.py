@@ -28,19 +28,13 @@ from typing import Any
 from latchstore.contract.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
-    RevisionMismatchError,
     TransactionConflictError,
 )
 from latchstore.contract.ordering import Item, Ordered
 from latchstore.contract.values import Change
 from latchstore.delivery.dispatcher import Delivery
-from latchstore.engine.edits import Edit, OtherItemsError
-from latchstore.engine.first_entry import (
-    FirstEntry,
-    IndexIsMissingError,
-    InTheWayError,
-    NothingFoundError,
-)
+from latchstore.engine.edits import Edit
+from latchstore.engine.first_entry import FirstEntry
 from latchstore.engine.first_values import FirstValues
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import View
@@ -52,7 +46,6 @@ from latchstore.redis.bounds import CacheCall, Caches
 from latchstore.redis.client import Server
 from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, script_of, send
 from latchstore.redis.edits import arguments_of, deletes_only
-from latchstore.redis.entries import name_of
 from latchstore.redis.first_values import IndexedValues
 from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
 from latchstore.redis.lease import Leases, Pauses, described
@@ -60,14 +53,12 @@ from latchstore.redis.log import Changes, ServerLog, packed_author
 from latchstore.redis.pause import LogPause
 from latchstore.redis.publication import ServerPublication
 from latchstore.redis.reading import ReadingEngine
+from latchstore.redis.refusals import raise_refusal
 from latchstore.redis.server_clock import ServerClock
 from latchstore.redis.sessions import Sessions
 from latchstore.redis.view import NO_PLACE, Place, RedisView
 
 logger: logging.Logger = logging.getLogger("latchstore")
-
-#: How often a check is made for nothing before it is made under the lease.
-_MOST_CHECKS = 5
 
 
 class RedisEngine(ReadingEngine, OwnedEngine):
@@ -341,7 +332,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             if answer[0] not in (b"CACHE", b"CACHES"):
                 break
             self.caches.refuse(answer)
-        _raise_refusal(answer)
+        raise_refusal(answer)
         return answer
 
     def _answer(
@@ -485,24 +476,3 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._writing.clear()
         self._sent.clear()
         self.renew_locks()
-
-
-#: What is raised if a commit does not find its entry.
-_NOT_FOUND: dict[bytes, type[Exception]] = {
-    b"DUE": InTheWayError,
-    b"NONE": NothingFoundError,
-    b"UNINDEXED": IndexIsMissingError,
-}
-
-
-def _raise_refusal(answer: Sequence[Any]) -> None:
-    """Raise what an edit raises that cannot be made."""
-    kind = answer[0]
-    if kind == b"KEY":
-        raise KeyError(name_of(answer[1]))
-    if kind == b"REVISION":
-        raise RevisionMismatchError(name_of(answer[1]), int(answer[2]), int(answer[3]))
-    if kind in _NOT_FOUND:
-        raise _NOT_FOUND[kind]
-    if kind == b"ITEMS":
-        raise OtherItemsError(name_of(answer[1]))

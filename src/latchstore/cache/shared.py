@@ -51,8 +51,8 @@ class Cache(CacheLoader[V]):
     ----------
     store : AbstractStore, optional
         Where the entries are; a DictMemoryStore of its own if None. It must keep bounds in its own commits,
-        as a DictMemoryStore and a SqliteStore do; others are refused. All that the store holds belongs to the
-        cache, whoever writes it; of several caches on one store the narrowest bound holds.
+        as DictMemoryStore, SqliteStore and RedisStore do; others are refused. All that the store holds
+        belongs to the cache, whoever writes it; of several caches on one store the narrowest bound holds.
     max_entries : int, optional
         How many entries there may be.
     max_bytes : int, optional
@@ -68,20 +68,21 @@ class Cache(CacheLoader[V]):
         sets, from the first time on that the cache looks at it.
     policy : str or callable
         Which entry is evicted when the cache is full: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes
-        an EvictionPolicy. On a SqliteStore ``"sieve"`` alone, as processes share the order.
+        an EvictionPolicy. On a SqliteStore or RedisStore ``"sieve"`` alone, as processes share the order.
     codec : str or Codec, optional
         ``"reference"`` keeps the objects themselves, so it takes locks, connections and open files as well;
         it is the default without a `store`. Others say how objects become bytes, and copies of them again:
         ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or one's own. With a `store` the default
         takes and returns bytes, and refuses all else: to unpickle what others wrote runs what they please. On
-        a SqliteStore it is ``"json"``, and ``"pickle"`` is a UserWarning.
+        a SqliteStore or RedisStore it is ``"json"``, and ``"pickle"`` is a UserWarning.
     sizeof : callable, optional
         With ``"reference"``: called with each value that is set without a `weight`, with no lock held;
         returns what it weighs, an int. Without it bytes weigh their length, all else 1.
     clock : callable
-        Returns seconds; ``time.monotonic``, looked up at each call, if it is not given, and on a SqliteStore
-        ``time.time``, which is that of all processes. If it tells less than
-        it did when the store was saved, as after a boot, what is loaded with a time of its own is dropped.
+        Returns seconds; ``time.monotonic``, looked up at each call, if it is not given. On a SqliteStore
+        it is ``time.time``, which is that of all processes; on a RedisStore the clock of the server, which is
+        that of all machines. If it tells less than it did when the store was saved, as after a boot, what is
+        loaded with a time of its own is dropped.
     near : NearCache, optional
         On a store that processes share: `get`, ``[]``, `get_many`, the loads and memoized functions return
         copies in the memory of this process, no older than that allows; all else reads the store.
@@ -105,18 +106,21 @@ class Cache(CacheLoader[V]):
     The cache never returns an expired entry, in a transaction neither. The store, its snapshots, queries and
     watches show it until it is evicted: by later commits of the cache, a few by each, or by `sweep`.
 
-    Processes share a cache on a `SqliteStore`: each opens the file, and makes its own `Cache` on it.
+    Processes share a cache on a `SqliteStore`, and machines one on a `RedisStore`: each process opens the
+    store, and makes its own `Cache` on it.
 
     * Each process keeps to the bound of its own cache, in all of its commits; the order of eviction, and what
-      each entry weighs (data, key, metadata as text, and the overhead above), are in the file. What a process
-      without a cache writes is evicted by the next commit of one with a cache.
+      each entry weighs (data, key, metadata as they are written, and the overhead above), are in the file or
+      on the server. What a process without a cache writes is evicted by the next commit of one with a cache.
     * A hit is a read. It is noted for the policy, and for `idle`, by the next commit of its process, or
       within an eighth of the idle time. Of the idle times that processes have given the last one counts.
     * `get_or_load` and the others load a missing key once for all processes, if that takes less than
       30 seconds; then the next may load it as well, and what the first one loads is not kept. The key of a
-      process that was killed is loaded by the next at once. A failure, with a `negative_ttl` as well, and
-      what is not kept are those of one process. Loaders of several processes that wait for one another get
-      a RecursiveLoadError, which names the keys and a process.
+      process that was killed is loaded by the next process of its machine at once, by those of others after
+      the 30 seconds. A failure, with a `negative_ttl` as well, and
+      what is not kept are those of one process. On a SqliteStore loaders of several
+      processes that wait for one another get a RecursiveLoadError, which names the keys and a process; on a
+      RedisStore they wait until a lease is over: give them a `timeout`.
     * With `near` a read may return what the key had some milliseconds ago, but never less than its thread has
       read or written before, by this cache; what this process commits is seen at once, and so is what others
       have committed when a listener or a watch of this process is told. Copies expire as their entries do. A

@@ -194,12 +194,7 @@ class LoadedInside:
     """An edit: what a load in an optimistic transaction has given, unless the load is outdated at the commit.
 
     A key that others have set or deleted may be missing again, as it was: then its revision tells nothing.
-
-    Parameters
-    ----------
-    entry : Entry
-    load : Load
-        Lives as long as this, and is noted by that in the `LoadTable`.
+    The load lives as long as this, and is noted by that in the `LoadTable`.
     """
 
     __slots__ = ("_entry", "_load")
@@ -214,8 +209,8 @@ class LoadedInside:
     def plain(self) -> Entry:
         """Return the entry that is set, for engines that send their edits; raise if it is outdated."""
         if self._load.outdated:
-            key = self._load.key
-            raise TransactionConflictError(f"key {key!r} was set or deleted while it was loaded", (key,))
+            text = f"key {self._load.key!r} was set or deleted while it was loaded"
+            raise TransactionConflictError(text, (self._load.key,))
         # The transaction may have looked at another one that this has made.
         return self._entry.with_items(self._entry.plain, self._entry)
 

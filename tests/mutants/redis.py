@@ -22,6 +22,7 @@ from latchstore.redis.reading import ReadingEngine
 from latchstore.redis.scripts import Script
 from latchstore.redis.sessions import Sessions
 from latchstore.redis.view import RedisView
+from tests.mutants import near
 from tests.mutants.mutant import replaces
 from tests.redis.shared_stores import ServerStores, Where
 
@@ -111,6 +112,21 @@ def _never_renewed() -> None:
     @replaces(Lease, "renew")
     def renew(original: Any, self: Any) -> None:
         pass
+
+
+# -- near caches ------------------------------------------------------------------------------------------
+
+
+@redis_mutant("near")
+def near_cache_filled_unguarded() -> None:
+    """A near cache keeps what was read, whatever was committed or read meanwhile."""
+    near.fill_unguarded()
+
+
+@redis_mutant("near", faults="pause")
+def near_cache_that_serves_beside_a_silent_log() -> None:
+    """A near cache serves what it has, however long ago the log was looked at."""
+    near.serve_beside_a_silent_log()
 
 
 # -- not broken -------------------------------------------------------------------------------------------

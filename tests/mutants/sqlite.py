@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
 from typing import Any
 
 from latchstore import AbstractStore
-from latchstore.cache.near import Copies, Copy
-from latchstore.contract.values import Change, Entry
-from latchstore.engine.bounded import BoundedStore
+from latchstore.contract.values import Change
 from latchstore.engine.observing import Observers
 from latchstore.sqlite import committing, items, log
 from latchstore.sqlite.connections import Connections
@@ -28,6 +25,7 @@ from latchstore.sqlite.store import SqliteStore
 from latchstore.sqlite.view import SqliteView
 from latchstore.sqlite.writer_lock import WriterLock
 from latchstore.stress.processes.shared import FileStores
+from tests.mutants import near
 from tests.mutants.mutant import replaces
 
 
@@ -203,27 +201,14 @@ def resume_off_by_one() -> None:
 def near_cache_filled_unguarded() -> None:
     """A near cache keeps what was read, whatever was committed or read meanwhile."""
 
-    @replaces(Copies, "read")
-    def read(original: Any, self: Any, key: str, bounded: BoundedStore) -> Entry | None:
-        if bounded.current_transaction() is not None:
-            return original(self, key, bounded)  # type: ignore[no-any-return]
-        entry = bounded.entry(key)
-        # Is no mistake alone, but others have longer to come in between.
-        for _ in range(5):
-            bounded.entry(key)
-        if entry is not None:
-            self.copies[key] = copy = Copy(key, entry)
-            copy.until = 0.0
-        return entry
+    near.fill_unguarded()
 
 
 @sqlite_mutant("near", faults="pause")
 def near_cache_that_serves_beside_a_silent_log() -> None:
     """A near cache serves what it has, however long ago the log was looked at."""
 
-    @replaces(Copies, "proved")
-    def proved(original: Any, self: Copies, time: float) -> None:
-        self.fresh_until = inf
+    near.serve_beside_a_silent_log()
 
 
 @sqlite_mutant("near")

@@ -21,6 +21,7 @@ from tests.contract.files import ToFileContract
 from tests.contract.forking import ForkContract
 from tests.contract.isolation import IsolationContract
 from tests.contract.many_keys import ManyKeysReadingContract, ManyKeysWritingContract
+from tests.contract.near import NearContract
 from tests.contract.nothing_is_lost import NothingIsLostContract
 from tests.contract.optimistic import ConflictContract, OptimisticWritingContract
 from tests.contract.ordered_isolation import OrderedIsolationContract
@@ -142,7 +143,7 @@ class TestFork(ServedRedisStores, ForkContract):
 
 
 @pytest.mark.each_server
-class TestSharing(SharingContract):
+class TwoStores:
     """Two stores over one namespace, which are to each other what those of two processes are."""
 
     @pytest.fixture
@@ -154,3 +155,9 @@ class TestSharing(SharingContract):
     def beside(self, store: RedisStore, redis_server: Server, namespace: str) -> Iterator[RedisStore]:
         with RedisStore(redis_server.url, EventManager(), namespace=namespace) as beside:
             yield beside
+
+
+class TestSharing(TwoStores, SharingContract): ...
+
+
+class TestNear(TwoStores, NearContract): ...

@@ -154,16 +154,13 @@ class Copies:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def serves(self, copy: Copy, bounded: BoundedStore) -> bool:
-        """Tell whether a copy that was found may be returned by a cache with this bound; notes its use.
+    def serves(self, copy: Copy, bounded: BoundedStore, now: float) -> bool:
+        """Tell whether a copy may be returned that is fresh by `tick`, by a cache with this bound.
 
-        When it is first hit, and then again after a while.
+        Its use is noted when it is first hit, and then again after a while.
         """
-        now = self.tick()
-        if now >= self.fresh_until:
-            return False
         deadline = copy.deadline
-        if deadline is not None and deadline <= bounded.now():
+        if deadline is not None and deadline <= bounded.clock():
             return False
         return (now < copy.noted_until and copy.noted is bounded) or self._note_use(copy, bounded)
 

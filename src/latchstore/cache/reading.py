@@ -129,6 +129,7 @@ class CacheReader(StoreMapping[V]):
                 f"{type(self.store).__name__} cannot; name another codec"
             )
         self._near: Copies | None = None if parent is None else parent._near
+        self._routes = self._bounded.routes
         # Those that threads have not counted for themselves.
         self._near_hits = 0
         if near is not None:
@@ -185,22 +186,27 @@ class CacheReader(StoreMapping[V]):
     def _use(self, key: str, entry: Any, default: Any) -> Any:
         """Return the value of an entry that may have expired, or of which every hit counts."""
         if type(entry) is Copy:
-            near, bounded = self._near, self._bounded
-            if near is None or (bounded.routes and get_ident() in bounded.routes):
-                return self._look(key, default)
-            now = near.tick()
             # hot path: one call, of the clock, if the use of the entry was noted a moment ago.
-            is_served = now < near.fresh_until and now < entry.until and entry.noted is bounded
-            # That it is there is looked at last: rule 1 of near.py. If there is none any more, `get` looks.
-            if not (is_served or near.serves(entry, bounded)) or self._entries[key] is not entry:
-                return self._look(key, default)
-            entry.visited = True
-            # Not in between calls: `_HAS_GIL`.
-            if _HAS_GIL:
-                self._near_hits += 1
-            else:
-                self._counts.mine.near_hits += 1
-            return entry.decode(self._decoded) if entry.value is UNSHARED else entry.value
+            near: Any = self._near
+            now = near.tick()
+            # That it is there is looked at last: rule 1 of near.py. If not, `get` looks in the store.
+            if (
+                now < near.fresh_until
+                and (not self._routes or get_ident() not in self._routes)
+                and (
+                    (now < entry.until and entry.noted is self._bounded)
+                    or near.serves(entry, self._bounded, now)
+                )
+                and self._entries[key] is entry
+            ):
+                entry.visited = True
+                if _HAS_GIL:
+                    self._near_hits += 1  # no call comes between
+                else:
+                    self._counts.mine.near_hits += 1
+                value = entry.value
+                return value if value is not UNSHARED else entry.decode(self._decoded)
+            return self._look(key, default)
         detour = self._detours.detour
         if not _HAS_GIL or (detour is not None and get_ident() in detour):
             return self._look(key, default)

@@ -87,7 +87,7 @@ QUEUE_CONSTRUCTOR: dict[str, Kind] = {
     ),
     "max_attempts": Kind((*COUNTS, bad("None", None))),
     "backoff": Kind((good("one", lambda attempts: 1.0), bad("7", 7), bad("None", None), RAISING)),
-    "clock": Kind((good("one", lambda: 1e9), bad("7", 7), bad("None", None), RAISING)),
+    "clock": Kind((good("one", lambda: 1e9), bad("7", 7), good("None", None), RAISING)),
 }
 
 QUEUE_CALLS: dict[str, dict[str, Kind]] = {

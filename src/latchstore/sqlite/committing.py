@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from latchstore.contract.encoding import check_metadata, encode_metadata
 from latchstore.contract.late_values import LateChange, LateChanges, LateValue
 from latchstore.contract.values import Change, Entry, deletion
-from latchstore.engine.edits import Delete, Edit, cause_of_edit, parts_of
+from latchstore.engine.edits import Delete, Edit, SetData, cause_of_edit, parts_of
 from latchstore.engine.index_list import indexes_of
 from latchstore.engine.owner import TransactionInfo
 from latchstore.sqlite import items, log
@@ -49,8 +49,10 @@ class Work(NamedTuple):
 
 def check_edit(key: str, edit: Edit) -> None:
     """Raise TypeError or ValueError if an edit has metadata that cannot be stored; names key and item."""
-    if type(edit) is Entry:
-        check_metadata(key, edit)  # hot path: most edits that have metadata
+    kind = type(edit)
+    if kind is Entry or kind is SetData:  # hot path: most edits are one of these
+        if kind is Entry and edit:
+            check_metadata(key, edit)  # type: ignore[arg-type]
         return
     for part in parts_of(edit):
         metadata = part if isinstance(part, Entry) else getattr(part, "metadata", None)

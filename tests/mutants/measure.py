@@ -17,15 +17,21 @@ no store may raise has failed by itself, and does not count.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from latchstore.__main__ import main as run_command
 from latchstore.stress.controlled import Laboratory
 from latchstore.stress.faults import FAULTS, FaultError
 from latchstore.stress.search import Found, Settings, search
@@ -33,6 +39,9 @@ from latchstore.stress.strategies import seed_of
 from latchstore.stress.workloads import WORKLOADS
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Mutant
+
+#: What one process imports for all in which a mutant is looked for.
+PRELOADED = ["latchstore.stress.command", "tests.mutants.catalogue"]
 
 #: How many seeds each mutant is looked for from.
 SEEDS = 20
@@ -72,10 +81,25 @@ def _is_finding(problem: dict[str, Any]) -> bool:
 
 
 def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> dict[str, Any]:
-    """Run the command on a factory, ``"module:name"``; return what it prints as JSON."""
+    """Run the command on a factory, ``"module:name"``, in a fork; return what it prints as JSON."""
     given = ["--schedule", "random", "--workload", workload, "--threads", str(THREADS)]
     given += words or ["--ops", str(OPERATIONS)]
-    return _run(factory, faults, seed, given)
+    command = _command(factory, faults, seed, given)
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(PRELOADED)
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_print_to, args=(theirs, command), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(TIMEOUT):
+            raise TimeoutError(command)
+        return _read(command, ours.recv())
+    finally:
+        ours.close()
+        child.kill()
+        child.join()
 
 
 def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
@@ -92,12 +116,30 @@ def find_by_processes(
     return _run(factory, faults, seed, words)
 
 
+def _print_to(pipe: Connection, command: list[str]) -> None:
+    """Send what the command prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            run_command(command)
+        except BaseException:
+            printed.write(traceback.format_exc())
+    pipe.send(printed.getvalue())
+
+
 def _run(factory: str, faults: str, seed: int, words: list[str]) -> dict[str, Any]:
+    command = _command(factory, faults, seed, words)
+    return _read(command, _printed("latchstore", *command))
+
+
+def _command(factory: str, faults: str, seed: int, words: list[str]) -> list[str]:
     command = ["stress", "--json", "--no-shrink", "--store", factory, "--seed", str(seed), *words]
-    command += ["--faults", faults] if faults else []
-    text = _printed("latchstore", *command)
+    return [*command, "--faults", faults] if faults else command
+
+
+def _read(command: list[str], text: str) -> dict[str, Any]:
     if not text.startswith("{"):
-        raise RuntimeError(f"{factory}, seed {seed}: {text[-2_000:]}")
+        raise RuntimeError(f"{' '.join(command)}: {text[-2_000:]}")
     found: dict[str, Any] = json.loads(text)
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, LoadTimeoutError, RecursiveLoadError
+from latchstore.cache import load as loads
 from latchstore.cache import loading
 from latchstore.cache.inspection import loads_of
 from tests.builds import WITHOUT_GIL
@@ -190,7 +191,7 @@ def test_a_loader_that_takes_long_is_waited_for_with_a_warning(
     ways, looks = Ways(pool), threading.Semaphore(0)
     look = loading.LoadTable.refuse_hidden_circle
 
-    def looking(self: loading.LoadTable, load: loading.Load) -> None:
+    def looking(self: loading.LoadTable, load: loads.Load) -> None:
         look(self, load)
         looks.release()
 
@@ -233,7 +234,7 @@ def test_a_load_whose_end_is_struck(
         go_on.set()
         with pytest.raises(KeyboardInterrupt):
             first.result(TIMEOUT)
-        assert waiting.result(TIMEOUT) == loading.Outcome(loading.MISSING, None)
+        assert waiting.result(TIMEOUT) == loads.Outcome(loads.MISSING, None)
     assert loads_of(cache).running("key") is not None
     assert cache.get_or_load("key", lambda key: "loaded") == cache["key"] == "loaded"
 

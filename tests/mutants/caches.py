@@ -9,8 +9,9 @@ import sys
 import threading
 from typing import Any
 
+from latchstore.cache.load import Load
 from latchstore.cache.loader import CacheLoader
-from latchstore.cache.loading import Load, LoadedInside, LoadTable
+from latchstore.cache.loading import LoadedInside, LoadTable
 from latchstore.cache.reading import CacheReader
 from latchstore.cache.writing import CacheWriter
 from latchstore.engine.bounded_table import BoundedTable

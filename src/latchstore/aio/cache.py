@@ -19,7 +19,7 @@ from latchstore.cache.async_loading import (
     memoized,
     near_value,
 )
-from latchstore.cache.loading import MISSING
+from latchstore.cache.load import MISSING
 from latchstore.cache.options import LoadOptions, MemoizeOptions, SetOptions, checked_options
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import check_callable, checked_key, describe

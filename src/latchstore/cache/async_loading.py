@@ -29,8 +29,9 @@ from latchstore.cache.attempts import (
     Steps,
     wait_for_process,
 )
+from latchstore.cache.load import MISSING, Load, Outcome, Run
 from latchstore.cache.loader import CacheLoader
-from latchstore.cache.loading import LONG, MISSING, STRUCK, Load, LoadTable, Outcome, Run
+from latchstore.cache.loading import LONG, STRUCK, LoadTable
 from latchstore.cache.memoizing import CacheInfo, FunctionKeys, ResultCache, Results
 from latchstore.cache.near import UNSHARED
 from latchstore.cache.options import Options

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from latchstore.cache.counting import ThreadCounts
 from latchstore.cache.failures import Failures, bare_copy, kept_failure
-from latchstore.cache.loading import MISSING, Load, LoadTable, Outcome, Run
+from latchstore.cache.load import MISSING, Load, Outcome, Run
+from latchstore.cache.loading import LoadTable
 from latchstore.cache.options import Options
 from latchstore.contract.errors import LoadTimeoutError
 from latchstore.delivery.waiting import clock

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType, GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-from latchstore.cache.loading import Load
+from latchstore.cache.load import Load
 from latchstore.contract.arguments import describe
 
 logger: logging.Logger = logging.getLogger("latchstore")

@@ -23,7 +23,7 @@ from latchstore.cache.attempts import (
     wait_for_process,
 )
 from latchstore.cache.failures import bare_copy, kept_failure
-from latchstore.cache.loading import MISSING, Load, Outcome, Run
+from latchstore.cache.load import MISSING, Load, Outcome, Run
 from latchstore.cache.near import Copy
 from latchstore.cache.options import LoadManyOptions, LoadOptions, Options, checked_options
 from latchstore.cache.writing import CacheWriter

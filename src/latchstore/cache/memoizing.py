@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, overl
 from latchstore.cache.argument_keys import numbers, text_of, text_of_instance
 from latchstore.cache.attempts import Attempt, Stale
 from latchstore.cache.counting import CountRegister, ThreadCounts
-from latchstore.cache.loading import MISSING
+from latchstore.cache.load import MISSING
 from latchstore.cache.options import Options, checked_tags
 from latchstore.contract.arguments import describe
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from latchstore.cache.counting import CountRegister, ThreadCounts
 from latchstore.cache.failures import Failures
-from latchstore.cache.loading import MISSING, LoadTable
+from latchstore.cache.load import MISSING
+from latchstore.cache.loading import LoadTable
 from latchstore.cache.naming import Naming
 from latchstore.cache.near import UNSHARED, Copies, Copy, NearCache
 from latchstore.cache.options import DEFAULT_OPTIONS, Options, checked_clock

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from latchstore.cache.attempts import Attempt, Stale
+from latchstore.cache.load import MISSING
 from latchstore.cache.loader import CacheLoader
-from latchstore.cache.loading import MISSING
 from latchstore.cache.memoizing import Memoized, Results
 from latchstore.cache.naming import Naming
 from latchstore.cache.options import (

@@ -11,7 +11,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from latchstore.cache.loading import MISSING, Load, LoadedInside, Removal
+from latchstore.cache.load import MISSING, Load
+from latchstore.cache.loading import LoadedInside, Removal
 from latchstore.cache.options import DEFAULT_OPTIONS, TAGS, Options, SetOptions, checked_options
 from latchstore.cache.reading import CacheReader
 from latchstore.contract.arguments import (

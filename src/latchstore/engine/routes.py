@@ -112,7 +112,10 @@ class Routes(dict[int, "Route | TaskRoutes"]):
         has this one, and ends it: then its calls go to the other one again.
         """
         claim = route.claim
-        found = self.innermost(claim) if claim.ident in self else None
+        if claim.task is None and claim.ident not in self:
+            self[claim.ident] = route  # hot path
+            return
+        found = self.innermost(claim)
         if found is not None:
             other: Transaction | None = found()  # type: ignore[assignment]
             if other is not None and other._thread is None:
@@ -121,13 +124,18 @@ class Routes(dict[int, "Route | TaskRoutes"]):
 
     def forget(self, claim: Claim) -> None:
         """Take away the route of a transaction that has ended, wherever its innermost block is."""
-        if claim.ident in self:
-            route = self.innermost(claim)
+        ident = claim.ident
+        if ident in self:
+            found = self[ident]
+            route = found.get(claim.task) if isinstance(found, TaskRoutes) else found
             if route is None or route.claim is not claim:
                 return
             while route is not None and route.claim is claim:
                 route = route.outer
-            self.place(claim, route)
+            if route is None and type(found) is not TaskRoutes:
+                del self[ident]  # hot path
+            else:
+                self.place(claim, route)
 
     def blocks(self) -> Iterator[object]:
         """Return the innermost open block of each thread and task."""

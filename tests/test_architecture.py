@@ -82,6 +82,13 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse(source_of(module))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _trees() -> Iterator[None]:
+    """Let go of the trees at the end: other tests call the collector, which would look through them."""
+    yield
+    tree_of.cache_clear()
+
+
 def module_of(name: str) -> str:
     """Return the module of ours that an imported name is, or is in."""
     parts = name.split(".")[1:]

@@ -98,14 +98,14 @@ class OwnedEngine(FollowingEngine):
     def become_owner(self, claim: Claim, timeout: float | None, of_all: bool = True) -> None:
         """Wait until nobody writes; `of_all`: nor in another process."""
         timeout = self.timeout if timeout is None else timeout
-        left = self._wait_for_turn(claim, timeout)
+        left = self.wait_for_turn(claim, timeout)
         self.resolve()
         if of_all:
             # The block has the lock, and nothing else, no local variable either: a block that is freed
             # without an end has it no more, whether or not anybody calls this engine again.
             block_of(claim).hold = self.acquire(claim, left)
 
-    def _wait_for_turn(self, claim: Claim, timeout: float) -> float:
+    def wait_for_turn(self, claim: Claim, timeout: float) -> float:
         """Wait until nobody writes in this process; return the seconds that are left."""
         left, owner, turns = timeout, self.owner, self._turns
         turn, stay = None, list[None]()

@@ -258,7 +258,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         try:
             try:
                 # The turn of this process: then it is others alone that are waited for.
-                left = self._wait_for_turn(claim, timeout)
+                left = self.wait_for_turn(claim, timeout)
                 return self._commit_checked(edits, purpose, transaction, check, left)
             finally:
                 self.end(claim)

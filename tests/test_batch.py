@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -36,11 +36,16 @@ def fresh(data: bytes, **metadata: Any) -> Entry:
 class Base(dict[str, Entry]):
     """What a batch needs of an engine, over a dict that nobody else changes."""
 
+    check_edit = None
+
     def __init__(self) -> None:
         super().__init__({"a": entry(b"a", n=1), "b": entry(b"b", n=2)})
 
     def entry(self, key: str) -> Entry | None:
         return self.get(key)
+
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
+        return {key: self.entry(key) for key in keys}
 
     def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
         return list(self.items())

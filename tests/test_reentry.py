@@ -123,6 +123,8 @@ LEFT_OUT = {
     "check": "looks into everything, and is for tests",
     "__reduce__": "names a function, and touches no store",
     "__reduce_ex__": "raises that it cannot be pickled",
+    "__aenter__": "raises that it is for `AsyncStore`",
+    "__aexit__": "likewise",
     "__get__": "makes a method of a function when it is looked up",
     "__set_name__": "is called when a class is defined",
 }

@@ -38,6 +38,7 @@ def evictions(cache: Cache) -> dict[str, int]:
 def test_nothing_yet(cache: Cache) -> None:
     assert cache.stats() == {
         "hits": 0,
+        "near_hits": 0,
         "misses": 0,
         "hit_ratio": None,
         "loads": 0,

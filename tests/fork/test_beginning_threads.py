@@ -76,7 +76,7 @@ for call in fork, frames_of_threads:
         for thread in waiting:
             thread.join()
 assert len(collected) == 48
-print("done")
+print("done", flush=True)
 os._exit(0)
 """
 

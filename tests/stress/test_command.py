@@ -80,9 +80,10 @@ def test_a_right_store_is_valid(capsys: pytest.CaptureFixture[str], schedule: st
 def test_all_workloads_have_rounds_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert stress("--schedule", "native", "--ops", "1500", "--length", "100", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found["verdicts"]) == list(WORKLOADS)
-    shares = {workload().share for workload in WORKLOADS.values()}
-    assert len(shares) == len(WORKLOADS) - 5, "those of YCSB have one together"
+    names = [name for name in WORKLOADS if name != "near"]  # for stores that processes share
+    assert list(found["verdicts"]) == names
+    shares = {WORKLOADS[name]().share for name in names}
+    assert len(shares) == len(names) - 5, "those of YCSB have one together"
     assert found["operations"] == 400 * len(shares), "each share has a store, and a round, of its own"
 
 

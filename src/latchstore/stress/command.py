@@ -28,6 +28,7 @@ from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
 from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
+from latchstore.stress.scope import Scope
 from latchstore.stress.tracebacks import origin_of, summary_of
 from latchstore.stress.words import outcome_text
 from latchstore.stress.workloads import WORKLOADS, Workload, supported_by
@@ -217,6 +218,8 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
     faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
     # Before it is told which workloads are left out: an error is the only line.
     check_faults([FAULTS[name] for name in faults], schedule, arguments.processes)
+    within = [name.strip() for name in arguments.within.split(",") if name.strip()]
+    _check_modules(within)
     all_workloads = arguments.workload == "all"
     names = list(WORKLOADS) if all_workloads else _names(arguments.workload, WORKLOADS, "--workload")
     workloads = [WORKLOADS[name]() for name in names]
@@ -246,10 +249,17 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         arguments.switch_interval,
         arguments.preemptions,
         not arguments.no_shrink,
-        [name.strip() for name in arguments.within.split(",") if name.strip()],
+        within,
         arguments.processes,
         arguments.timeout,
     )
+
+
+def _check_modules(names: list[str]) -> None:
+    try:
+        Scope(modules=names)
+    except ImportError as error:
+        raise PlanError(f"--within: {error}") from error
 
 
 def _threads_of(schedule: str, processes: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from latchstore import (
     RedisStore,
     StoreModificationEvent,
     StoreTransactionEndEvent,
+    TransactionConflictError,
     TransactionInfo,
 )
 from latchstore.redis import log
@@ -188,6 +190,45 @@ def test_a_history_that_does_not_reach_back(store: RedisStore, beside: RedisStor
                 assert event.revision == revision
     with pytest.raises(CompactedError):
         store.watch(since=oldest - 2)
+
+
+def test_a_snapshot_to_which_the_history_does_not_reach_back(store: RedisStore, beside: RedisStore) -> None:
+    store.from_bytes("a", b"1")
+    with store.snapshot() as snapshot:
+        for number in range(500):
+            beside.from_bytes(f"k{number % 10}", b"x" * 100)
+        reads: list[Callable[[], object]] = [
+            lambda: snapshot.to_bytes("a"),
+            lambda: list(snapshot.multiget(["a"])),
+            lambda: list(snapshot.query_keys()),
+            lambda: list(snapshot.query(kind="a")),
+        ]
+        for read in reads:
+            with pytest.raises(CompactedError, match=r"snapshot of revision 1>: .* revision \d+; .* history"):
+                read()
+        with pytest.raises(CompactedError) as caught:
+            snapshot.to_bytes("a")
+        with pytest.raises(CompactedError) as watched:
+            store.watch(since=snapshot.revision)
+    error = caught.value
+    assert (error.since, error.oldest_revision) == (1, watched.value.oldest_revision)
+    assert error.had_no_effect
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.since, copy.oldest_revision, str(copy)) == (1, error.oldest_revision, str(error))
+
+
+def test_an_optimistic_transaction_to_which_it_does_not_reach_back(
+    store: RedisStore, beside: RedisStore
+) -> None:
+    store.from_bytes("a", b"1")
+    with (  # noqa: PT012
+        pytest.raises(TransactionConflictError, match="history"),
+        store.transaction(optimistic=True),
+    ):
+        store.from_bytes("a", store.to_bytes("a") + b"2")
+        for number in range(500):
+            beside.from_bytes(f"k{number % 10}", b"x" * 100)
+    assert store.to_bytes("a") == b"1"
 
 
 @needs_fork

@@ -106,26 +106,30 @@ class WatchClosedError(_RefusedError):
 
 
 class CompactedError(_RefusedError):
-    """``watch(since=...)`` named changes that the store's history does not have, or has no more.
+    """Changes were asked for that the store's history does not have, or has no more.
+
+    By ``watch(since=...)``; or by reading a snapshot, where the history is what undoes later changes.
 
     Attributes
     ----------
     since : int
-        The revision that was asked for.
+        The revision that was asked for: that of the snapshot, if it was one.
     oldest_revision : int
         The oldest revision whose changes can still be had; that of the next commit if there are none.
     """
 
-    def __init__(self, since: int, oldest_revision: int) -> None:
+    def __init__(self, since: int, oldest_revision: int, asked: str | None = None) -> None:
         super().__init__(
-            f"since={since}: the history begins with revision {oldest_revision}; read the store in a "
-            "snapshot and watch from the snapshot's revision on"
+            f"{f'since={since}' if asked is None else asked}: the history begins with revision "
+            f"{oldest_revision}; read the store in a new snapshot and watch from the snapshot's revision on, "
+            "or give it a larger history="
         )
         self.since = since
         self.oldest_revision = oldest_revision
+        self._asked = asked
 
     def __reduce__(self) -> tuple[type[CompactedError], tuple[object, ...]]:
-        return type(self), (self.since, self.oldest_revision)
+        return type(self), (self.since, self.oldest_revision, self._asked)
 
 
 class TransactionError(StoreError):

@@ -3,7 +3,8 @@
 -- ARGV 1 and 2 are revision and id of a commit up to which a view knows the log, or '' for no view. `since`
 -- returns what the answer begins with: status, revision and id of the last commit, and what the log has after
 -- the view's commit. The status is OK; MORE if there is too much for one answer, so that nothing else is in it;
--- COMPACTED if the log does not reach back; LOST if the server does not have the view's commit any more.
+-- COMPACTED if the log does not reach back, with the first revision that it has as well; LOST if the server does
+-- not have the view's commit any more.
 local ns, a = KEYS[1], ARGV
 local call = redis.call
 
@@ -23,9 +24,9 @@ local function since(revision, id)
     table.remove(found, 1)
   elseif first and first[2][8] and tonumber(first[2][8]) < tonumber(revision) then
     return {'LOST', last, last_id, {}}  -- it stands for commits that the server has lost: epoch.lua
-  elseif not first or tonumber(string.match(first[1], '^%d+')) > tonumber(revision) + 1 then
-    return {'COMPACTED', last, last_id, {}}
   end
+  local oldest = first and string.match(first[1], '^%d+') or string.format('%.0f', last + 1)
+  if tonumber(oldest) > tonumber(revision) + 1 then return {'COMPACTED', last, last_id, {}, oldest} end
   local reached = found[#found]
   if reached[1] ~= last .. '-0' then
     return {'MORE', string.match(reached[1], '^%d+'), reached[2][2], found}

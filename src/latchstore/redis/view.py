@@ -5,7 +5,7 @@
    it had then, in `_undo`. So what is read is of the instant of the view, and an idle one costs nothing.
 2. `_undo` may know of more changes than a read has seen: an entry that is in it is the view's, and any other
    has not changed since. So threads may read at the same time, and large reads go by pages.
-3. If the log does not reach back any more, the view cannot be read on.
+3. If the log does not reach back any more, the view cannot be read on (`CompactedError`).
 
 Thread safety: `_undo` is filled by single operations of the dict, in the order of the log, each key once;
 `_reached` moves on after that.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from latchstore.contract.errors import StoreError, TransactionConflictError
+from latchstore.contract.errors import CompactedError, StoreError, TransactionConflictError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.interface import View
@@ -80,7 +80,7 @@ class RedisView(View):
                 if status == b"OK":
                     return found[0]
             else:
-                raise self._lost(status)
+                raise self._lost(status, *found)
 
     def undo_now(self) -> dict[bytes, Any]:
         """Return the entries of the view of all keys that were changed since, as the log has them."""
@@ -89,15 +89,11 @@ class RedisView(View):
             raise self.closed_error()
         return undo
 
-    def _lost(self, status: bytes) -> Exception:
+    def _lost(self, status: bytes, oldest: bytes = b"") -> StoreError:
+        name = f"<snapshot of revision {self.revision}>"
         if status == b"COMPACTED":
-            return StoreError(
-                f"<snapshot of revision {self.revision}> cannot be read any more: the log does not reach back"
-                " to it; the store's history tells how many commits that has"
-            )
-        return StoreError(
-            f"{self._server.name} has lost commits: <snapshot of revision {self.revision}> is gone"
-        )
+            return CompactedError(self.revision, int(oldest), name)
+        return StoreError(f"{self._server.name} has lost commits: {name} is gone")
 
     def entry(self, key: str) -> Entry | None:
         undo, stored = self.undo_now(), stored_key(key)
@@ -184,9 +180,9 @@ class RedisView(View):
         last: dict[bytes, Any] = {}
         place, status = self.place, b"MORE"
         while status == b"MORE":
-            status, revision, commit, log, *_ = self._server.run(READ, *place)
+            status, revision, commit, log, *found = self._server.run(READ, *place)
             if status not in (b"OK", b"MORE"):
-                raise TransactionConflictError(str(self._lost(status)))
+                raise TransactionConflictError(str(self._lost(status, *found)))
             for _, fields in log:
                 for key, old, new, cause in raw_changes(_changes_in(fields)):
                     first.setdefault(key, old)

@@ -165,7 +165,7 @@ def outcome(server: Server, sent: Sent, timeout: float, purpose: str) -> int:
         if error is None:
             return revision
         passed = clock() - begun
-        if pauses.are_over or 0 <= timeout <= passed or passed > _REMEMBERED:
+        if pauses.are_over or passed > _REMEMBERED:
             raise OutcomeUnknownError(
                 f"{purpose}: the connection to {server.name} broke after the commit was sent, and in "
                 f"{passed:.3f} s the server could not be asked whether it was made: it may have been"

@@ -4,7 +4,7 @@
 2. A commit is one script (``commit.lua``): it looks whether the commit may be made, and makes all of it. A
    commit without conditions on what was read is sent at once, whoever else is at it; a check of an optimistic
    transaction is made at the client, of one revision, and the server refuses the commit if that is the last
-   one no more: then the check is made again.
+   one no more: then the check is made again, after some times under the lease.
 3. An exclusive transaction is the owner in this process (``owner.py``), and has the lease of the server
    (``lease.py``), which refuses all other commits meanwhile. The commit carries the token of the lease.
 4. A commit has an identity, its session and a number in that (``sessions.py``). If its call is broken off, by
@@ -38,7 +38,7 @@ from latchstore.engine.first_entry import FirstEntry
 from latchstore.engine.first_values import FirstValues
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import View
-from latchstore.engine.owned import Block, Hold, OwnedEngine
+from latchstore.engine.owned import Block, Hold, OwnedEngine, block_of
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -59,6 +59,9 @@ from latchstore.redis.sessions import Sessions
 from latchstore.redis.view import NO_PLACE, Place, RedisView
 
 logger: logging.Logger = logging.getLogger("latchstore")
+
+#: How often a commit is checked again, as others were first, before it keeps them out by the lease.
+_MOST_CHECKS = 5
 
 
 class RedisEngine(ReadingEngine, OwnedEngine):
@@ -250,16 +253,28 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         check: Callable[[], None] | None,
         timeout: float,
     ) -> bool:
-        """Make a commit that has to wait for others, or that has a check."""
-        if transaction is not None and OWNER not in self.owner.claims:
-            return self._commit_checked(edits, purpose, transaction, check, timeout)
+        """Make a commit that has to wait for others, or that has a check.
+
+        If others are always first, it takes the lease, as an exclusive transaction does.
+        """
+        pauses, made = Pauses(timeout), None
+        commit = partial(self._commit_checked, edits, purpose, transaction, check, pauses)
+        is_at_once = transaction is not None and OWNER not in self.owner.claims
+        if is_at_once and (made := commit()) is not None:
+            return made
         blocks = [Block()]
         claim = Claim(blocks[0], self.abandoned, purpose)
         try:
             try:
                 # The turn of this process: then it is others alone that are waited for.
-                left = self.wait_for_turn(claim, timeout)
-                return self._commit_checked(edits, purpose, transaction, check, left)
+                self.wait_for_turn(claim, pauses.left)
+                if not is_at_once:
+                    made = commit()
+                if made is None:
+                    block_of(claim).hold = self.acquire(claim, pauses.left)
+                    made = commit(self.leases[claim].token)
+                assert made is not None
+                return made
             finally:
                 self.end(claim)
         finally:
@@ -271,9 +286,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         purpose: str,
         transaction: Claim | None,
         check: Callable[[], None] | None,
-        timeout: float,
-    ) -> bool:
-        pauses = Pauses(timeout)
+        pauses: Pauses,
+        token: bytes = b"",
+    ) -> bool | None:
+        """Make a commit, with its check; None if without a lease others were first again and again."""
+        moved = 0
         call = check if isinstance(check, CacheCall) else None
         view = None if transaction is None else self._views.get(transaction)
         # What a transaction has read stands if nobody has committed since: then there is nothing to check.
@@ -286,15 +303,19 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 place = self._checked(check, view)
             if not edits and call is None:
                 return self._made((b"SAME", place[0] or b"%d" % self.revision), transaction)
-            answer = self._send(edits, purpose, transaction, b"", place, call)
+            answer = self._send(edits, purpose, transaction, token, place, call)
             if answer[0] == b"LOCKED":
                 if pauses.are_over:
                     raise LockTimeoutError(
-                        f"{purpose}: no write lock in {timeout:g} s, {described(answer[1])}"
+                        f"{purpose}: no write lock in {pauses.timeout:g} s, {described(answer[1])}"
                     )
                 pauses.sleep()
+            elif answer[0] == b"LEASE":
+                raise self._lease_was_over(purpose)
             elif answer[0] != b"MOVED":
                 return self._made(answer, transaction)
+            elif (moved := moved + 1) == _MOST_CHECKS and not token:
+                return None
             elif view is not None and not is_checked:
                 # A check looks no further if the last commit has the number of the view's: which another one
                 # has as well if the server has lost that.

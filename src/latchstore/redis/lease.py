@@ -41,19 +41,25 @@ class Pauses:
 
     Parameters
     ----------
-    left : float
-        Seconds that may be waited; negative for ever.
+    timeout : float
+        Seconds that may pass from now on, in pauses or otherwise; negative for ever.
 
     Attributes
     ----------
-    left : float
+    timeout : float
     """
 
-    __slots__ = ("_next", "left")
+    __slots__ = ("_begun", "_next", "timeout")
 
-    def __init__(self, left: float) -> None:
-        self.left: float = left
+    def __init__(self, timeout: float) -> None:
+        self.timeout: float = timeout
+        self._begun = clock()
         self._next = _FIRST_PAUSE
+
+    @property
+    def left(self) -> float:
+        """How many of the seconds are left; negative for ever."""
+        return self.timeout if self.timeout < 0 else max(0.0, self.timeout - (clock() - self._begun))
 
     @property
     def are_over(self) -> bool:
@@ -63,12 +69,8 @@ class Pauses:
     def sleep(self) -> None:
         """Sleep for the next one."""
         seconds = self._next * random.uniform(0.5, 1)  # noqa: S311 (so that those who wait do not meet again)
-        if self.left >= 0:
-            seconds = min(seconds, self.left)
-        begun = clock()
-        time.sleep(seconds)
-        if self.left >= 0:
-            self.left = max(0.0, self.left - max(seconds, clock() - begun))
+        left = self.left
+        time.sleep(seconds if left < 0 else min(seconds, left))
         self._next = min(2 * self._next, _LONGEST_PAUSE)
 
 

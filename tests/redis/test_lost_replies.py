@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
@@ -141,6 +142,36 @@ class TestOnce:
             assert proxy.held == 1
             proxy.release()
             assert [far.to_bytes("n"), far.to_bytes("n")] == [b"1", b"1"]
+
+    @pytest.mark.parametrize("add", [add_one, add_one_in_a_block])
+    @pytest.mark.parametrize("late", [0, 2 * 86_400], ids=["in time", "two days late"])
+    def test_a_store_that_is_opened_meanwhile(
+        self,
+        near: RedisStore,
+        far: RedisStore,
+        proxy: Proxy,
+        redis_server: Server,
+        namespace: str,
+        monkeypatch: pytest.MonkeyPatch,
+        add: Add,
+        late: float,
+    ) -> None:
+        """It forgets what old sessions were answered, but not this one's, whatever the clocks are."""
+        revision, actual = near.info()["revision"], time.time
+        monkeypatch.setattr(time, "time", lambda: actual() - late)
+        left = [Reply.LOST, Reply.LOST]
+
+        def judge(request: bytes) -> Reply:
+            if left and is_of(request, COMMIT, RESOLVE):
+                with RedisStore(redis_server.url, EventManager(), namespace=namespace):
+                    return left.pop()
+            return Reply.PASSED
+
+        proxy.judge = judge
+        add(far)
+        assert not left
+        assert near.to_bytes("n") == b"1"
+        assert near.info()["revision"] == revision + 1
 
     def test_reads_are_made_again(self, near: RedisStore, far: RedisStore, proxy: Proxy) -> None:
         far.to_bytes("n")

@@ -285,6 +285,8 @@ if a[3] ~= '' then call('DEL', ns .. ':w') end
 if n == 0 then return {'SAME', last, '', extra or ''} end
 if a[6] ~= '0' then reindex() end
 local packed, id, text = cmsgpack.pack(log), a[1] .. ':' .. a[2], string.format('%.0f', revision)
+-- By the clock of the server, as open.lua forgets sessions by that.
+local answered = a[2] .. ' ' .. text .. ' ' .. call('TIME')[1]
 call('XADD', ns .. ':log', 'MAXLEN', '~', a[7], text .. '-0', 'i', id, 'a', a[10], 'c', packed)
-call('HSET', ns .. ':about', 'revision', text, 'id', id, 's:' .. a[1], a[2] .. ' ' .. text .. ' ' .. a[9])
+call('HSET', ns .. ':about', 'revision', text, 'id', id, 's:' .. a[1], answered)
 return {'OK', text, (a[8] == '1' or a[13] == 'C') and packed or '', extra or ''}

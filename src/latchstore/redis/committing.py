@@ -175,6 +175,6 @@ def outcome(server: Server, sent: Sent, timeout: float, purpose: str) -> int:
 
 def _try(server: Server, sent: Sent) -> tuple[int, Exception | None]:
     try:
-        return int(server.once_script(RESOLVE, sent.session, sent.number, repr(time.time()))), None
+        return int(server.once_script(RESOLVE, sent.session, sent.number)), None
     except (Disconnected, redis.RedisError) as error:
         return 0, error  # a server that starts, or becomes the primary, refuses for a while

@@ -1,5 +1,5 @@
--- What has become of a commit. ARGV: 1 session, 2 number in it, 3 seconds since the epoch. Answers its revision;
--- or 0, and then it is never made: a command that is still on its way finds its number answered.
+-- What has become of a commit. ARGV: 1 session, 2 number in it. Answers its revision; or 0, and then it is never
+-- made: a command that is still on its way finds its number answered.
 local about, field = KEYS[1] .. ':about', 's:' .. ARGV[1]
 local held = redis.call('HGET', about, field)
 if held then
@@ -9,5 +9,5 @@ if held then
     return redis.error_reply('ERR a later number of the session is answered')
   end
 end
-redis.call('HSET', about, field, ARGV[2] .. ' 0 ' .. ARGV[3])
+redis.call('HSET', about, field, ARGV[2] .. ' 0 ' .. redis.call('TIME')[1])
 return 0

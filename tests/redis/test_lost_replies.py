@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 
@@ -227,6 +230,59 @@ class TestUnknown:
         assert near.to_bytes("n") == b"3"
         far.flush()
         assert ends == ["done", "done"]
+
+    @pytest.mark.parametrize("follows", [True, False])
+    def test_one_that_was_not_made_is_forgotten(
+        self, near: RedisStore, far: RedisStore, proxy: Proxy, follows: bool
+    ) -> None:
+        """Its thread is not kept when the log has another commit of its revision, or nobody reads the log."""
+        ends = listen(far, StoreTransactionEndEvent) if follows else []
+        raised: list[str] = []
+
+        def block() -> None:
+            try:
+                with far.transaction("adding", optimistic=True):
+                    add_one(far)
+                    near.from_bytes("other", b"")
+                    proxy.judge = losing(10**6, COMMIT, RESOLVE)
+            except OutcomeUnknownError as error:
+                raised.append(str(error))
+
+        thread = threading.Thread(target=block)
+        thread.start()
+        thread.join(TIMEOUT)
+        assert len(raised) == 1
+        proxy.judge = losing(0)
+        near.from_bytes("another", b"")
+        far.flush()
+        reference = weakref.ref(thread)
+        del thread
+        gc.collect()
+        assert reference() is None
+        assert near.to_bytes("n") == b"0"
+        assert not ends
+
+    def test_what_was_not_sent_is_known(
+        self, caplog: pytest.LogCaptureFixture, redis_server: Server, namespace: str
+    ) -> None:
+        """A transaction whose commit could not be sent has failed, and its end is an event."""
+        with (
+            Proxy(redis_server.socket) as proxy,
+            RedisStore(proxy.url, EventManager(), namespace=namespace) as far,
+        ):
+            ends = listen(far, StoreTransactionEndEvent)
+            with pytest.raises(ConnectionError), far.transaction("adding", optimistic=True):  # noqa: PT012
+                far.from_bytes("n", b"1")
+                proxy.socket.rename(proxy.socket.with_name("away"))
+                proxy.judge = lambda request: Reply.LOST
+                with suppress(ConnectionError):
+                    far.exists("n-1")
+            proxy.judge = losing(0)
+            proxy.socket.with_name("away").rename(proxy.socket)
+            far.flush()
+            assert [end.state for end in ends] == ["failed"]
+            assert "may have been" not in caplog.text
+            assert not far.exists("n")
 
     def test_a_server_that_is_gone(self) -> None:
         """A command that cannot be sent has had no effect; what was sent may have."""

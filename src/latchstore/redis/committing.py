@@ -48,6 +48,8 @@ class Sent:
     ----------
     session : Session
         Whose number is that of the commit.
+    revision : int
+        The one that it will have if it is made; 0 if that is not known.
 
     Attributes
     ----------
@@ -55,11 +57,13 @@ class Sent:
     number : int
     identity : bytes
         What the log has of it.
+    revision : int
     """
 
-    __slots__ = ("identity", "number", "session")
+    __slots__ = ("identity", "number", "revision", "session")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, revision: int = 0) -> None:
+        self.revision: int = revision
         self.session: bytes = session.name
         self.number: int = session.number
         self.identity: bytes = b"%b:%d" % (session.name, session.number)

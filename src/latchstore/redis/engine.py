@@ -28,10 +28,10 @@ from typing import Any
 from latchstore.contract.errors import (
     LockTimeoutError,
     OutcomeUnknownError,
+    StoreError,
     TransactionConflictError,
 )
 from latchstore.contract.ordering import Item, Ordered
-from latchstore.contract.values import Change
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit
 from latchstore.engine.first_entry import FirstEntry
@@ -46,10 +46,10 @@ from latchstore.redis.bounds import CacheCall, Caches
 from latchstore.redis.client import Server
 from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, script_of, send
 from latchstore.redis.edits import arguments_of, deletes_only
-from latchstore.redis.first_values import IndexedValues
+from latchstore.redis.first_values import IndexedValues, first_change
 from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
 from latchstore.redis.lease import Leases, Pauses, described
-from latchstore.redis.log import Changes, ServerLog, packed_author
+from latchstore.redis.log import ServerLog, packed_author
 from latchstore.redis.pause import LogPause
 from latchstore.redis.publication import ServerPublication
 from latchstore.redis.reading import ReadingEngine
@@ -165,7 +165,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         try:
             revision = outcome(self.server, sent, 0, claim.purpose)
         except OutcomeUnknownError as error:
-            logger.warning("%s", error)
+            logger.warning("%s", str(error))  # not the error, which handlers may keep, and its frames
+            self.publication.give_up(sent.identity, sent.revision)
             self.end_claim(claim)
             return
         if revision:
@@ -372,20 +373,25 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         session = self.sessions.take()
         while True:
             session.number += 1
-            sent = Sent(session)
+            sent = Sent(session, self._next_of(transaction, place))
             if transaction is not None:
                 # Both before it is sent: whoever finds it in the log, or broken off, knows whose it is.
                 self.publication.own[sent.identity] = transaction
                 self._sent[transaction] = sent
             before = arguments_before_edits(sent, token, place, known.version, self._history, author, caches)
             arguments = (*before, *edit_arguments)
-            answer = send(self.server, sent, script, arguments, self.timeout, purpose)
+            try:
+                answer = send(self.server, sent, script, arguments, self.timeout, purpose)
+            except (OSError, StoreError) as error:
+                if transaction is not None and not isinstance(error, OutcomeUnknownError):
+                    self._not_made(transaction)
+                raise
             if answer[0] == b"OK":
                 revision = int(answer[1])
                 if transaction is not None:
                     transaction.revision = revision  # first: from here on nobody need ask
                 if isinstance(edits, FirstEntry):
-                    edits.made(*self._first_change(answer))  # which has no key before
+                    edits.made(*first_change(self.publication.log, answer))  # which has no key before
                 self.publication.observers.changed(key for key, _ in edits)
                 self.publication.committed(sent.identity, revision)
                 break
@@ -399,19 +405,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.sessions.give(session)  # not in a `finally`: nobody uses one again whose commit was broken off
         return answer
 
-    def _first_change(self, answer: Sequence[Any]) -> Change:
-        """Return the first change of a commit that was made."""
-        _, revision, packed, *_ = answer
-        if packed:
-            return Changes(packed)[0]
-        found: list[Change] = []
-        until = int(revision)
-        self.publication.log.replay(until - 1, until, lambda commit: found.extend(commit.changes))
-        if not found:
-            raise OutcomeUnknownError(
-                f"the answer to commit {until} was lost, and the log does not have it any more"
-            )
-        return found[0]
+    def _next_of(self, transaction: Claim | None, place: Place) -> int:
+        """Return the revision of a commit of a transaction, if it is made; 0 for one that is none."""
+        lease = None if transaction is None else self.leases.get(transaction)
+        last = place if lease is None or lease.place is None else lease.place
+        return int(last[0] or -1) + 1
 
     def _made(self, answer: Sequence[Any], transaction: Claim | None) -> bool:
         """Go on from a commit that was made, or has changed nothing."""

@@ -1,19 +1,39 @@
 """The first values of some ranges of a metadata item, for work queues: found by the index on it.
 
-Thread safety: `look` is one script. A commit of a `FirstEntry` finds its entry itself (``claim.lua``).
+Thread safety: `look` is one script, and `first_change` a function of its arguments. A commit of a
+`FirstEntry` finds its entry itself (``claim.lua``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from latchstore.contract.errors import OutcomeUnknownError
 from latchstore.contract.ranges import Prefix
+from latchstore.contract.values import Change
 from latchstore.engine.first_values import FirstValues, Item
 from latchstore.redis.client import Server
 from latchstore.redis.entries import name_of, stored_key
 from latchstore.redis.indexes import ServerIndexes
+from latchstore.redis.log import Changes, ServerLog
 from latchstore.redis.positions import MemberSpan, member_spans, text_and_key
 from latchstore.redis.scripts import FIRST
+
+
+def first_change(log: ServerLog, answer: Sequence[Any]) -> Change:
+    """Return the first change of a commit, from the answer to it, or from the log if that was lost."""
+    _, revision, packed, *_ = answer
+    if packed:
+        return Changes(packed)[0]
+    found: list[Change] = []
+    until = int(revision)
+    log.replay(until - 1, until, lambda commit: found.extend(commit.changes))
+    if not found:
+        raise OutcomeUnknownError(
+            f"the answer to commit {until} was lost, and the log does not have it any more"
+        )
+    return found[0]
 
 
 class IndexedValues(FirstValues):

@@ -2,7 +2,8 @@
 
 1. Commits are made outside the section, by any number of threads at a time, and are all read from the log.
    The transactions of this engine are in `own` before they are sent, by the identity of their commit: their
-   beginning and end are events here.
+   beginning and end are events here. One of which nobody can tell what has become of it is waited for until
+   the log has another commit of the revision that it would have.
 2. The server may lose commits: one that was started anew without its last commits, a replica that has become
    the primary. So the identity of the commit that was published last is compared whenever the log is read.
    If the server has it no more, watches are told of a gap, listeners nothing, and the revisions of the server
@@ -47,6 +48,8 @@ class ServerPublication(Publication):
     def renew_in_child(self) -> None:
         super().renew_in_child()
         self.own: dict[bytes, Claim] = {}
+        # Of those, commits of which nobody could tell, with the revisions that they have if they were made.
+        self._unknown: dict[bytes, int] = {}
         # The last commits that were published. The newest one may not be `seen` yet.
         self._known: deque[Place] = deque(maxlen=_KNOWN)
 
@@ -60,6 +63,13 @@ class ServerPublication(Publication):
                 self.during(self._catch_up_to, revision)
         except Exception:
             logger.debug("%s: commit %d is published later", self.log.name, revision, exc_info=True)
+        else:
+            self.own.pop(commit, None)
+
+    def give_up(self, commit: bytes, revision: int) -> None:
+        """Wait for the end of a commit, of which nobody can tell, only until the log has come so far."""
+        if self.following:
+            self._unknown[commit] = revision
         else:
             self.own.pop(commit, None)
 
@@ -101,6 +111,7 @@ class ServerPublication(Publication):
         if commit.before == commit.revision - 1:
             super().publish_logged(commit)
             self.own.pop(commit.id, None)
+            self._let_go()
             return
         # It stands for commits that the server has lost, and that this process has not seen: not here.
         self.observers.lost()
@@ -117,6 +128,14 @@ class ServerPublication(Publication):
         # Another commit may get the number of the one that was queued last.
         self._queued = None
         self.seen = place.revision
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget the commits that the log would have by now: they were not made, and never will be."""
+        for commit, revision in list(self._unknown.items()):
+            if revision <= self.seen:
+                self._unknown.pop(commit, None)
+                self.own.pop(commit, None)
 
     def _place(self) -> Place:
         """Return where the commit is that was published last."""

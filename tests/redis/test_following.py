@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +29,9 @@ from tests.contract.stores import TIMEOUT
 from tests.fork.children import in_child, needs_fork
 from tests.redis.proxy import Proxy, Reply
 from tests.redis.servers import Server
+
+#: More than one page.
+MANY = 1_500
 
 
 @pytest.fixture
@@ -215,6 +218,52 @@ def test_a_snapshot_to_which_the_history_does_not_reach_back(store: RedisStore, 
     assert error.had_no_effect
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.since, copy.oldest_revision, str(copy)) == (1, error.oldest_revision, str(error))
+
+
+#: Reads of several pages, without a snapshot.
+LONG: dict[str, Callable[[RedisStore], Iterable[Any]]] = {
+    "keys": lambda store: store.query_keys(),
+    "candidates": lambda store: store.query_keys(kind="a"),
+    "prefix": lambda store: store.glob("k*"),
+    "several": lambda store: store.multiget_metadata([f"k{number:04d}" for number in range(MANY)]),
+}
+
+
+@pytest.mark.parametrize("read", LONG.values(), ids=LONG)
+@pytest.mark.parametrize("times", [2, 100])
+def test_a_long_read_begins_again(
+    redis_server: Server,
+    namespace: str,
+    beside: RedisStore,
+    read: Callable[[RedisStore], Iterable[Any]],
+    times: int,
+) -> None:
+    """Others commit more between two pages than the history has, some times or always."""
+    keys = [f"k{number:04d}" for number in range(MANY)]
+    with (
+        Proxy(redis_server.socket) as proxy,
+        RedisStore(proxy.url, EventManager(), namespace=namespace) as store,
+    ):
+        beside.multiset(keys, [(b"", {"kind": "a"})] * MANY)
+        expected = len(list(read(store)))
+        asked = 0
+
+        def judge(request: bytes) -> Reply:
+            nonlocal asked
+            if b"EVALSHA" in request:
+                asked += 1
+                if asked <= times:
+                    for _ in range(300):
+                        beside.from_bytes("k0000", b"")
+            return Reply.PASSED
+
+        proxy.judge = judge
+        if times == 2:
+            assert len(list(read(store))) == expected == MANY
+        else:
+            with pytest.raises(CompactedError, match="history"):
+                list(read(store))
+        assert 2 < asked < 20
 
 
 def test_an_optimistic_transaction_to_which_it_does_not_reach_back(

@@ -5,8 +5,10 @@ Thread safety: rule 1 of ``engine.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
+from latchstore.contract.errors import CompactedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.interface import Engine
@@ -17,6 +19,11 @@ from latchstore.redis.indexes import ServerIndexes
 from latchstore.redis.scripts import READ
 from latchstore.redis.server_clock import ServerClock
 from latchstore.redis.view import NO_PLACE, PAGE_SIZE, RedisView
+
+T = TypeVar("T")
+
+#: How often a read of many pages is begun.
+_MOST_TIMES = 5
 
 
 class ReadingEngine(Engine):
@@ -44,22 +51,28 @@ class ReadingEngine(Engine):
 
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
         if len(keys) > PAGE_SIZE:
-            view = self.view()
-            try:
-                return view.entries_of(keys)
-            finally:
-                view.close()
+            return self._of_one_instant(lambda view: view.entries_of(keys))
         *_, entries = self.server.run(READ, *NO_PLACE, *map(stored_key, keys))
         return {key: entry_of(key, flat) if flat else None for key, flat in zip(keys, entries, strict=True)}
 
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
-        return self._of_first_read().candidates(terms)
+        return self._of_one_instant(lambda view: view.candidates(terms))
 
     def select(self, request: Request, overlay: Overlay) -> Selected | None:
-        return self._of_first_read().select(request, overlay)
+        return self._of_one_instant(lambda view: view.select(request, overlay))
 
-    def _of_first_read(self) -> RedisView:
-        return RedisView(self.server, self.indexes, is_of_first_read=True)
+    def _of_one_instant(self, read: Callable[[RedisView], T]) -> T:
+        """Call a function of ours that reads all of a view, whose instant is that of its first read.
+
+        It begins again if the log does not reach back to that any more before it has ended.
+        """
+        for left in reversed(range(_MOST_TIMES)):
+            try:
+                return read(RedisView(self.server, self.indexes, is_of_first_read=True))
+            except CompactedError:
+                if not left:
+                    raise
+        raise AssertionError("the last time returns or raises")
 
     def clock(self) -> float:
         return self.server_clock.now()
@@ -68,11 +81,7 @@ class ReadingEngine(Engine):
         return self.server_clock.offset()
 
     def keys(self) -> list[str]:
-        view = self.view()
-        try:
-            return list(view.keys())
-        finally:
-            view.close()
+        return self._of_one_instant(lambda view: list(view.keys()))
 
     def count(self) -> int:
         count: int = self.server.call(b"ZCARD", self.server.tag + b":keys")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 
 from latchstore import (
     CompactedError,
@@ -21,14 +24,15 @@ from latchstore import (
     StoreTransactionEndEvent,
     TransactionConflictError,
     TransactionInfo,
+    Watch,
 )
 from latchstore.redis import log
 from latchstore.redis.scripts import FOLLOW
 from tests.contract.listeners import listen
 from tests.contract.stores import TIMEOUT
 from tests.fork.children import in_child, needs_fork
-from tests.redis.proxy import Proxy, Reply
-from tests.redis.servers import Server
+from tests.redis.proxy import Judge, Proxy, Reply
+from tests.redis.servers import Server, preferred
 
 #: More than one page.
 MANY = 1_500
@@ -87,6 +91,95 @@ class TestTheThread:
                 event = watch.get(TIMEOUT)
                 assert isinstance(event, StoreModificationEvent)
                 assert event.key == f"k{number}"
+
+
+class TestLostConnections:
+    @pytest.fixture
+    def proxy(self, redis_server: Server) -> Iterator[Proxy]:
+        with Proxy(redis_server.socket) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def far(self, proxy: Proxy, namespace: str) -> Iterator[RedisStore]:
+        """A store beyond the proxy."""
+        with RedisStore(proxy.url, EventManager(), namespace=namespace) as store:
+            yield store
+
+    @staticmethod
+    def read(watch: Watch, beside: RedisStore, key: str) -> None:
+        """Commit, and read it."""
+        beside.from_bytes(key, b"")
+        event = watch.get(TIMEOUT)
+        assert isinstance(event, StoreModificationEvent)
+        assert event.key == key
+
+    def test_one_line_is_logged(
+        self, proxy: Proxy, far: RedisStore, beside: RedisStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """However many connections are lost one after the other until one works."""
+        watch = far.watch()
+        self.read(watch, beside, "first")
+        for number in range(1, 4):
+            lost = [Reply.LOST] * number
+            proxy.judge = losing_reads(lost)
+            beside.from_bytes("lost", b"")
+            assert isinstance(watch.get(TIMEOUT), StoreModificationEvent)
+            while lost:
+                self.read(watch, beside, "again")
+            logged = len(caplog.records)
+            while len(caplog.records) == logged:
+                self.read(watch, beside, "a")
+            assert len(caplog.records) == number
+        for record in caplog.records:
+            assert record.levelname == "WARNING"
+            assert record.exc_info is None
+            assert re.fullmatch(r".*: the connection .* was lost for \d+\.\d{3} s: .+", record.getMessage())
+
+    def test_a_server_that_is_away(self, caplog: pytest.LogCaptureFixture) -> None:
+        """No line has a traceback, and the last one tells how long it was."""
+        with (
+            Server(preferred(), "--appendonly", "yes", "--appendfsync", "always") as server,
+            RedisStore(server.url, EventManager(), namespace="n") as store,
+        ):
+            watch = store.watch()
+            self.read(watch, store, "first")
+            server.kill()
+            while not caplog.records:
+                with suppress(ConnectionError):
+                    store.exists("a")
+            server.start()
+            while "was lost for" not in caplog.messages[-1]:
+                self.read(watch, store, "a")
+            assert 1 <= len(caplog.records) <= 2
+            assert not any(record.exc_info for record in caplog.records)
+
+    def test_a_command_that_is_refused(
+        self, redis_server: Server, namespace: str, store: RedisStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Without XREAD the thread looks now and then."""
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-xread")
+            try:
+                with (
+                    RedisStore(
+                        redis_server.url,
+                        EventManager(),
+                        namespace=namespace,
+                        username="app",
+                        password="secret",
+                    ) as refused,
+                    refused.watch() as watch,
+                ):
+                    for number in range(8):
+                        self.read(watch, store, f"k{number}")
+            finally:
+                client.execute_command("ACL", "DELUSER", "app")
+        assert not any(record.exc_info for record in caplog.records)
+
+
+def losing_reads(lost: list[Reply]) -> Judge:
+    """Return a judge of the answers to XREAD, one after the other."""
+    return lambda request: lost.pop() if lost and b"XREAD" in request else Reply.PASSED
 
 
 class TestWhatIsRead:

@@ -4,26 +4,76 @@
    have been started anew, and have lost commits. So it does after a second in any case.
 2. While listeners are behind, the log keeps what is to come; then a look would change nothing, and XREAD
    would return at once, so the thread sleeps for a moment instead.
-3. `interrupt` shuts the connection down, which ends the wait of the thread at once.
+3. A connection that is lost is replaced at once, and if that does not help, after pauses that grow. A line is
+   logged when the next XREAD was answered, or if none is for some seconds though the server can be reached.
+4. `interrupt` shuts the connection down, which ends the wait of the thread at once.
 
 Thread safety: `sleep` is called by one thread; `interrupt` by any, and by finalizers.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import redis
 
-from latchstore.delivery.waiting import LOOK_AGAIN, Bell
+from latchstore.delivery.waiting import LOOK_AGAIN, Bell, clock
 from latchstore.redis.client import Server
+
+logger: logging.Logger = logging.getLogger("latchstore")
+
+#: Seconds before the second new connection, if the first one is lost as well, and at most before any.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
 #: Seconds after which the thread looks at the latest.
 _LONGEST = 1.0
 
 #: Seconds that the answer may take beyond that, else the connection is given up.
 _PATIENCE = 5.0
+
+
+class Loss:
+    """The loss of the connection, and of those that were made in its place, until one works.
+
+    Parameters
+    ----------
+    why : str
+
+    Attributes
+    ----------
+    until : float
+        When the last connection was made, in seconds of `clock`.
+    """
+
+    __slots__ = ("_next", "_since", "_told", "_why", "until")
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+        self._since = self.until = clock()
+        self._next = 0.0
+        self._told = False
+
+    def pause(self) -> float:
+        """Return the seconds before the next connection: none at first."""
+        pause, self._next = self._next, min(max(_FIRST_PAUSE, 2 * self._next), _LONGEST_PAUSE)
+        return pause
+
+    def tell(self, server: str) -> None:
+        """Log that it is over."""
+        seconds = self.until - self._since
+        logger.warning(
+            "%s: the connection that waits for commits was lost for %.3f s: %s", server, seconds, self._why
+        )
+
+    def tell_in_time(self, server: str) -> None:
+        """Log that it lasts, once and if it has lasted for some seconds."""
+        if not self._told and clock() - self._since > _PATIENCE:
+            self._told = True
+            logger.warning(
+                "%s: commits of others cannot be waited for, only looked for: %s", server, self._why
+            )
 
 
 class LogPause:
@@ -40,7 +90,7 @@ class LogPause:
         Called with the seconds after which the thread looks at the latest; returns them, or fewer.
     """
 
-    __slots__ = ("_interval", "_is_behind", "_open", "_seen", "_server")
+    __slots__ = ("_interval", "_is_behind", "_loss", "_open", "_seen", "_server")
 
     def __init__(
         self,
@@ -59,30 +109,57 @@ class LogPause:
         """Leave the connection to the parent."""
         # The connection of the thread that has the bell.
         self._open: tuple[Bell, Any] | None = None
+        self._loss: Loss | None = None
 
     def sleep(self, bell: Bell) -> bool:
         if self._is_behind():
             return bell.sleep(LOOK_AGAIN)
         if bell.is_rung():
             return True
-        try:
-            self._wait(bell)
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
-            self._open = None  # the look tells whether the server is away
-        except Exception:
-            self._open = None
-            if not bell.is_rung():  # else it is what a connection raises that was shut down meanwhile
-                raise
-        return bell.is_rung()
-
-    def _wait(self, bell: Bell) -> None:
         is_open = self._open
         if is_open is None or is_open[0] is not bell:
+            return self._connect(bell)
+        try:
+            self._wait(is_open[1])
+            return bell.is_rung()
+        except (redis.RedisError, OSError) as error:
+            self._open = None
+            if bell.is_rung():
+                return True
+            self._lose(error)
+            assert self._loss is not None
+            self._loss.tell_in_time(self._server.name)
+            return self._connect(bell)
+        except Exception:
+            self._open = None
+            if bell.is_rung():
+                return True  # it is what a connection raises that was shut down meanwhile
+            raise
+
+    def _connect(self, bell: Bell) -> bool:
+        """Make a new connection, after a pause if one was lost; return whether the bell was rung."""
+        until = clock() + _LONGEST
+        while True:
+            if self._loss is not None and bell.sleep(self._loss.pause()):
+                return True
             connection = self._server.connect(socket_timeout=_LONGEST + _PATIENCE)
-            connection.connect()
+            try:
+                connection.connect()
+            except (redis.RedisError, OSError) as error:
+                self._lose(error)
+                if clock() > until:
+                    return bell.is_rung()  # the look tells that the server is away
+                continue
             self._open = bell, connection  # rule 1
-            return
-        connection = is_open[1]
+            if self._loss is not None:
+                self._loss.until = clock()
+            return bell.is_rung()
+
+    def _lose(self, error: Exception) -> None:
+        if self._loss is None:
+            self._loss = Loss(str(error))
+
+    def _wait(self, connection: Any) -> None:
         connection.send_command(
             b"XREAD",
             b"BLOCK",
@@ -94,6 +171,9 @@ class LogPause:
             b"%d-0" % self._seen(),
         )
         connection.read_response()
+        loss, self._loss = self._loss, None
+        if loss is not None:
+            loss.tell(self._server.name)
 
     def interrupt(self) -> None:
         is_open, self._open = self._open, None

@@ -21,6 +21,7 @@ from latchstore import (
     RedisStore,
     StoreModificationEvent,
     StoreTransactionEndEvent,
+    WorkQueue,
 )
 from latchstore.engine.edits import SetData
 from latchstore.redis.client import Server as Client
@@ -375,6 +376,30 @@ class TestStruckWhileWaiting:
         far.flush()
         assert [event.state for event in ends] == ["done", "done"] * (add is not add_one)
         assert [event.key for event in changes] == ["n", "n"]
+
+    def test_a_job_that_was_claimed_is_given_back(
+        self, near: RedisStore, far: RedisStore, proxy: Proxy, strike: Callable[[], None]
+    ) -> None:
+        """Though its worker has not got the answer; nobody waits for the end of the lease."""
+        queue, beside = WorkQueue[str](far, "jobs"), WorkQueue[str](near, "jobs")
+        beside.put("a")
+        beside.put("b")
+        struck: list[bytes] = []
+
+        def judge(request: bytes) -> Reply:
+            if not is_of(request, COMMIT) or struck:
+                return Reply.PASSED
+            struck.append(request)
+            strike()
+            return Reply.HELD
+
+        proxy.judge = judge
+        with pytest.raises(Struck):
+            queue.claim(0)
+        assert struck
+        proxy.release()
+        jobs = [beside.claim(0), beside.claim(0)]
+        assert sorted(job.payload for job in jobs if job is not None) == ["a", "b"]
 
 
 class TestNever:

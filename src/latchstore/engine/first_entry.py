@@ -70,9 +70,15 @@ class FirstEntry(Collection[tuple[str, Edit]]):
     ----------
     store : TransactionalStore
     values : FirstValues
+
+    Attributes
+    ----------
+    look_back : callable or None
+        Assigned by an engine that finds the entry, before it commits. Called with this object if an exception
+        has struck before `made` was called: has `made` called if the commit was made.
     """
 
-    __slots__ = ("_found", "_store", "_values")
+    __slots__ = ("_found", "_store", "_values", "look_back")
 
     blind = False
     whole = False
@@ -82,6 +88,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         self._values = values
         # The key; None until it is found, in the section of the commit.
         self._found: str | None = None
+        self.look_back: Callable[[FirstEntry], object] | None = None
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         """Return the new entry, as any edit does: in the section of a commit, by builtin code alone."""

@@ -105,6 +105,7 @@ class _Claim(FirstEntry, Generic[V]):
     def __init__(self, settings: Settings[V], values: FirstValues, now: float | None, lease: float) -> None:
         # hot path: without the constructor above.
         self._store, self._values, self._found, self.key = settings.store, values, None, None
+        self.look_back = None
         self._settings = settings
         self._seconds, self._now = lease, now
         if now is not None:
@@ -148,11 +149,13 @@ class _Claim(FirstEntry, Generic[V]):
 
     def give_back(self) -> None:
         """Give the job back, if a call that has failed has claimed one."""
-        if self.key is not None:
-            try:
+        try:
+            if self.key is None and self.look_back is not None:
+                self.look_back(self)
+            if self.key is not None:
                 self.job().release()
-            except StoreError:
-                return  # it was not claimed, or will be ready when its lease is over
+        except (StoreError, OSError):
+            return  # it was not claimed, or will be ready when its lease is over
 
 
 class Claims(Generic[V]):

@@ -46,7 +46,7 @@ from latchstore.redis.bounds import CacheCall, Caches
 from latchstore.redis.client import Server
 from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, outcome, script_of, send
 from latchstore.redis.edits import arguments_of, deletes_only
-from latchstore.redis.first_values import IndexedValues, first_change
+from latchstore.redis.first_values import IndexedValues, first_change, look_back
 from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
 from latchstore.redis.lease import Leases, Pauses, described
 from latchstore.redis.log import ServerLog, packed_author
@@ -380,6 +380,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 self._sent[transaction] = sent
             before = arguments_before_edits(sent, token, place, known.version, self._history, author, caches)
             arguments = (*before, *edit_arguments)
+            if isinstance(edits, FirstEntry):
+                edits.look_back = partial(look_back, self.server, self.publication.log, sent)
             try:
                 answer = send(self.server, sent, script, arguments, self.timeout, purpose)
             except (OSError, StoreError) as error:

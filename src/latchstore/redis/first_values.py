@@ -1,7 +1,7 @@
 """The first values of some ranges of a metadata item, for work queues: found by the index on it.
 
-Thread safety: `look` is one script, and `first_change` a function of its arguments. A commit of a
-`FirstEntry` finds its entry itself (``claim.lua``).
+Thread safety: `look` is one script, other functions are of their arguments. A commit of a `FirstEntry` finds
+its entry itself (``claim.lua``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 from latchstore.contract.errors import OutcomeUnknownError
 from latchstore.contract.ranges import Prefix
 from latchstore.contract.values import Change
+from latchstore.engine.first_entry import FirstEntry
 from latchstore.engine.first_values import FirstValues, Item
 from latchstore.redis.client import Server
+from latchstore.redis.committing import Sent, outcome
 from latchstore.redis.entries import name_of, stored_key
 from latchstore.redis.indexes import ServerIndexes
 from latchstore.redis.log import Changes, ServerLog
@@ -34,6 +36,19 @@ def first_change(log: ServerLog, answer: Sequence[Any]) -> Change:
             f"the answer to commit {until} was lost, and the log does not have it any more"
         )
     return found[0]
+
+
+def look_back(server: Server, log: ServerLog, sent: Sent, edit: FirstEntry) -> None:
+    """Have an edit take note of its commit if that was made; else it never will be.
+
+    Raises
+    ------
+    OutcomeUnknownError
+        If nobody can tell.
+    """
+    revision = outcome(server, sent, 0, "claim")
+    if revision:
+        edit.made(*first_change(log, (b"OK", b"%d" % revision, b"")))
 
 
 class IndexedValues(FirstValues):

@@ -202,3 +202,27 @@ class TestFailover:
                 assert [event.revision for event in heard] == [*range(1, 8), 9]
                 assert sorted(store.query_keys()) == ["k0", "k1", "k2", "k9"]
                 assert "has lost 4 commits" in caplog.text
+
+    def test_the_old_primary_is_a_replica(self, tmp_path: Path) -> None:
+        """It refuses commits, on connections that are whole: the next one goes to the new primary."""
+        socket = tmp_path / "socket"
+        with (
+            Server(preferred(), tcp=True) as primary,
+            Server(preferred(), "--replicaof", "127.0.0.1", str(primary.port), tcp=True) as replica,
+        ):
+            socket.symlink_to(primary.socket)
+            with opened(f"unix://{socket}") as store, opened(f"unix://{socket}") as idle:
+                store.from_bytes("a", b"1")
+                idle.from_bytes("b", b"1")
+                primary.wait_for("WAIT 1 0", ":1")
+                assert replica.ask("REPLICAOF NO ONE") == "+OK"
+                assert primary.ask(f"REPLICAOF 127.0.0.1 {replica.port}") == "+OK"
+                with pytest.raises(OSError, match="is a replica"):
+                    store.from_bytes("a", b"2")
+                socket.unlink()
+                socket.symlink_to(replica.socket)
+                store.from_bytes("a", b"2")
+                with idle.transaction():
+                    assert idle.to_bytes("a") == b"2"
+                    idle.from_bytes("b", b"2")
+                assert store.to_bytes("b") == b"2"

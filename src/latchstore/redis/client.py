@@ -194,6 +194,11 @@ class Server:
             if not moves:
                 raise
             return self._once(self._connected(), command, moves - 1)
+        except redis.ReadOnlyError as error:
+            # It was the primary, and nothing was done: by a new connection the name may lead to the new one.
+            connection.disconnect()
+            self.drop_idle()
+            raise Disconnected(error, False) from error
         except redis.ResponseError:
             self.give(connection)  # it is whole: the reply was read
             raise

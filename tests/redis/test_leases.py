@@ -13,7 +13,7 @@ import redis
 from latchstore import EventManager, LockTimeoutError, RedisStore, TransactionConflictError
 from tests.contract.stores import TIMEOUT
 from tests.fork.children import needs_fork
-from tests.redis.servers import Server
+from tests.redis.servers import Server, preferred
 
 
 @pytest.fixture
@@ -131,3 +131,27 @@ def test_a_lease_is_renewed_while_the_block_is_open(
             last = left
     assert store.to_bytes("a") == b""
     assert not client.exists(key)
+
+
+def test_a_renewal_that_fails_is_tried_again_soon() -> None:
+    """Twice by the third part of the lease's time it would be too late."""
+    with (
+        Server(preferred()) as server,
+        redis.Redis.from_url(server.url) as client,
+        RedisStore(server.url, EventManager(), namespace="n", lease=3) as store,
+    ):
+
+        def figures(command: str) -> Any:
+            return client.info("commandstats")[f"cmdstat_{command}"]
+
+        with store.transaction():
+            store.from_bytes("a", b"")
+            client.execute_command("ACL", "SETUSER", "default", "-evalsha")
+            while figures("evalsha")["rejected_calls"] < 2:
+                pass
+            client.execute_command("ACL", "SETUSER", "default", "+evalsha")
+            last = client.pttl("{n}:w")
+            while (left := client.pttl("{n}:w")) <= last:
+                assert left > 0
+                last = left
+        assert store.to_bytes("a") == b""

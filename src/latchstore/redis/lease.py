@@ -33,6 +33,9 @@ logger: logging.Logger = logging.getLogger("latchstore")
 #: Seconds between two looks at whether others have ended, first and longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
 
+#: How often a lease is renewed while it lasts, and how often if that has failed.
+_IN_TIME, _SOON = 3, 30
+
 _SEPARATOR = "\0"
 
 
@@ -193,16 +196,20 @@ class Leases(dict[Claim, Lease]):
     seconds : float
     """
 
-    __slots__ = ("__weakref__", "_renewal", "_server", "seconds")
+    __slots__ = ("__weakref__", "_late", "_renewal", "_server", "seconds")
 
     def __init__(self, server: Server, seconds: float) -> None:
         self._server = server
         self.seconds: float = seconds
-        self._renewal = Follower(self, Interval(lambda: seconds / 3), "latchstore-lease")
+        # Not empty if they could not be renewed: then that is tried again soon.
+        self._late = late = list[None]()
+        interval = Interval(lambda: seconds / (_SOON if late else _IN_TIME))
+        self._renewal = Follower(self, interval, "latchstore-lease")
 
     def renew_in_child(self) -> None:
         """Begin with none, in a forked child."""
         self.clear()
+        self._late.clear()
         self._renewal.renew_in_child()
 
     def take(self, claim: Claim, timeout: float) -> Lease:
@@ -215,8 +222,10 @@ class Leases(dict[Claim, Lease]):
 
     def look(self) -> bool:
         """Renew them; return whether there are any. Called by the thread."""
+        self._late[:] = [None]
         for lease in list(self.values()):
             lease.renew()
+        self._late.clear()
         if self:
             return True
         self._renewal.forget()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 
 import pytest
 
 from latchstore import (
     Cache,
+    DictMemoryStore,
+    EventManager,
     LockTimeoutError,
     TransactionClosedError,
     TransactionConflictError,
@@ -17,6 +20,7 @@ from latchstore import (
     WrongThreadError,
 )
 from latchstore.aio import AsyncCache, AsyncStore, AsyncTransaction
+from latchstore.engine.inspection import check
 from latchstore.engine.transactional_store import TransactionalStore
 from tests.aio.conftest import TIMEOUT, Run
 
@@ -389,6 +393,29 @@ def test_a_block_that_is_dropped_is_rolled_back(run: Run, store: TransactionalSt
     loop.close()
     assert not store.exists("k")
     store.from_bytes("k", b"")
+
+
+def test_a_block_of_a_loop_that_is_gone() -> None:
+    """Nothing of the store keeps its task alive, so both are freed, and the block is rolled back."""
+    store = DictMemoryStore(EventManager())
+    entered: list[bool] = []
+
+    async def write() -> None:
+        async with AsyncStore(store).transaction() as tx:
+            await tx.from_bytes("k", b"")
+            entered.append(True)
+            await asyncio.Event().wait()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(write())
+    while not entered:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del task, loop
+    gc.collect()
+    store.from_bytes("after", b"")
+    check(store)
+    assert list(store.query_keys()) == ["after"]
 
 
 def test_inside_a_block_of_the_thread(run: Run, store: TransactionalStore) -> None:

@@ -176,7 +176,7 @@ class BoundedStore(ABC):
         expired there has expired.
     shared : Observable or None
         Notifies of the commits of all processes; None if no other one shares the store.
-    routes : collection of int
+    routes : collection
         The identifiers of the threads that are in transactions, as they are when it is looked at; for those
         that `observe`.
     leases : Leases or None
@@ -194,7 +194,7 @@ class BoundedStore(ABC):
     detours: Detour = EveryThread()
     hits: deque[Node] | None = None
     shared: Observable | None = None
-    routes: Collection[int] = ()
+    routes: Collection[object] = ()
     clock: Callable[[], float]
     idle: float | None
     current_transaction: Callable[[], OpenTransaction | None]

@@ -73,8 +73,9 @@ class Claim:
     ----------
     thread : Thread
         Where it runs.
-    ident : int
-        The thread's identifier.
+    ident : int or weak reference
+        For whom the calls are that go to the block: the thread's identifier; or, if it belongs to a task of
+        asyncio, that task, which is not kept alive by this: it may have the block open when its loop is gone.
     purpose : str
         What it is for, for error messages.
     notes : str or None
@@ -93,9 +94,6 @@ class Claim:
         Whether it was committed or rolled back.
     here : bool
         Whether its end is an event of this store object: it is.
-    task : object or None
-        The task of asyncio to which the block belongs, of those that share the thread; None if it belongs to
-        the thread.
     """
 
     here: ClassVar[bool] = True
@@ -112,7 +110,6 @@ class Claim:
         "route",
         "since",
         "start",
-        "task",
         "thread",
     )
 
@@ -120,10 +117,9 @@ class Claim:
         self, block: object, abandoned: deque[Route], purpose: str, notes: str | None = None
     ) -> None:
         self.thread: Thread = this_thread.thread
-        self.ident: int = get_ident()
+        self.ident: int | weakref.ref[object] = get_ident()
         self.purpose: str = purpose
         self.notes: str | None = notes
-        self.task: object | None = None
         self.since: float = 0.0
         self.revision: int | None = None
         self.start: Delivery | None = None

@@ -166,7 +166,7 @@ class SharedBound(BoundedStore, Generic[B]):
                 f"which the {place} has; {_name_of(limits.make_policy)} is kept in memory"
             )
         self.access = access
-        self.routes: Collection[int] = engine.routes
+        self.routes: Collection[object] = engine.routes
         self.shared: FollowingEngine = engine
         self._bounds = bounds
         self.idle: float | None = limits.idle

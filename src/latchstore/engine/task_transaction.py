@@ -7,6 +7,7 @@ that (`run_for`). Other tasks of the same thread do not find it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from threading import Thread, get_ident
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.batch import WriteBatch
 from latchstore.engine.owner import Claim
-from latchstore.engine.tasks import current_task
+from latchstore.engine.tasks import current_task, task_reference
 from latchstore.engine.transaction import Host, Transaction, call_all
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ class TaskTransaction(Transaction):
         As for `Transaction`.
     """
 
-    __slots__ = ("_callbacks", "_home", "_home_ident", "_owner", "_working")
+    __slots__ = ("_callbacks", "_home", "_home_ident", "_owner", "_reference", "_working")
 
     def __init__(self, store: Host, notes: str, timeout: float | None) -> None:
         super().__init__(store, notes, timeout, optimistic=True)
         self._owner: object = current_task()
+        reference = task_reference()
+        assert reference is not None
+        self._reference: weakref.ref[object] = reference
         self._home: Thread = this_thread.thread
         self._home_ident: int = get_ident()
         # The identifier of the thread that works for the task, or 0.
@@ -52,7 +56,7 @@ class TaskTransaction(Transaction):
 
     def _make_claim(self, purpose: str) -> Claim:
         claim = super()._make_claim(purpose)
-        claim.thread, claim.ident, claim.task = self._home, self._home_ident, self._owner
+        claim.thread, claim.ident = self._home, self._reference
         assert claim.info is not None  # made now, with the name of the loop's thread
         return claim
 
@@ -113,7 +117,7 @@ def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
     """Call a function in this thread as if in the task of a transaction, which awaits that, or has ended."""
     routes, ident = transaction._engine.routes, get_ident()
     claim, is_home = transaction._claim, ident == transaction._home_ident
-    route = None if claim is None else routes.innermost(claim)
+    route = None if claim is None else routes.get(claim.ident)
     working: list[TaskTransaction] = [transaction]
     block: object = None if route is None else route()
     while isinstance(block, Transaction):

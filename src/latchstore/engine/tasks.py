@@ -38,6 +38,12 @@ def current_task() -> object | None:
     return _greenlet() if "greenlet" in MODULES else None
 
 
+def task_reference() -> weakref.ref[object] | None:
+    """Return a weak reference to the task of asyncio that runs in this thread, always the same; or None."""
+    task = _asyncio_task() if "asyncio" in MODULES else None
+    return None if task is None else weakref.ref(task)
+
+
 def _asyncio_task() -> object | None:
     global _running_loop
     if _running_loop is None:

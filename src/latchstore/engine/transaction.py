@@ -290,11 +290,7 @@ class Transaction(BatchStore):
     def _check_innermost(self) -> None:
         # Not by way of the transaction itself, which the collector may be about to free.
         route, routes = self._route, self._engine.routes
-        if (
-            route is not None
-            and routes.get(route.claim.ident) is not route  # hot path
-            and routes.innermost(route.claim) is not route
-        ):
+        if route is not None and routes.get(route.claim.ident) is not route:
             raise TransactionClosedError(f"{self!r} cannot end before {routes.current()!r} inside it")
 
     def _end(self, committing: bool) -> None:
@@ -324,9 +320,6 @@ class Transaction(BatchStore):
         if route is not None:
             routes, claim = self._engine.routes, route.claim
             innermost = routes.get(claim.ident)
-            if innermost is not route:
-                # hot path: not looked for by a call, as it is the one that ends.
-                innermost = routes.innermost(claim)
             if innermost is not route:
                 self._end_inner_blocks(innermost)
             # The outermost block's is taken away by the engine, with the commit or after it.

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from latchstore.delivery.async_waiting import running_loop
 from latchstore.engine.task_transaction import TaskTransaction, reads_wait, run_for
-from latchstore.engine.tasks import working_for
+from latchstore.engine.tasks import task_reference, working_for
 from latchstore.engine.transactional_store import TransactionalStore
 
 T = TypeVar("T")
@@ -50,13 +51,13 @@ async def call_in_thread(function: Callable[[], T]) -> T:
 
 
 def _submitted(function: Callable[[], T]) -> asyncio.Future[T]:
-    return asyncio.get_running_loop().run_in_executor(_threads(), _context().run, function)
+    return running_loop().run_in_executor(_threads(), _context().run, function)
 
 
 def _context() -> contextvars.Context:
     """Return that of the task, for a thread that works for it."""
     context = contextvars.copy_context()
-    context.run(working_for.set, working_for.get() or asyncio.current_task())
+    context.run(working_for.set, working_for.get() or task_reference())
     return context
 
 
@@ -126,7 +127,7 @@ class Calls:
     async def call_loader(self, function: Callable[[], T]) -> T:
         """Call a function of the user's in a thread of the loop's own pool."""
         transaction = self._store.current_transaction()
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if transaction is None:
             return await loop.run_in_executor(None, contextvars.copy_context().run, function)
         if not isinstance(transaction, TaskTransaction):

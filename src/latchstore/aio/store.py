@@ -12,7 +12,6 @@ Thread safety: an `AsyncStore` may be used in any number of loops, and the store
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
@@ -29,6 +28,7 @@ from latchstore.contract.errors import (
     WaitTimeoutError,
     WatchClosedError,
 )
+from latchstore.delivery.async_waiting import running_loop
 from latchstore.delivery.loop_listeners import wait_for_listeners
 from latchstore.engine.transactional_store import TransactionalStore
 
@@ -266,7 +266,7 @@ async def _wait_until(
     predicate: Callable[[], Awaitable[T]], changes: AsyncWatch, timeout: float | None, what: str
 ) -> T:
     """Await `predicate` now and after each change until its result is true; return that."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     deadline = None if timeout is None else loop.time() + timeout
     while True:
         result = await predicate()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -14,6 +15,7 @@ from latchstore.aio.calls import call_for, call_to_its_end
 from latchstore.aio.methods import AsyncMethods
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import TransactionClosedError, TransactionConflictError, TransactionError
+from latchstore.delivery.async_waiting import running_loop
 from latchstore.engine.attempts import Attempts
 from latchstore.engine.task_transaction import (
     TaskTransaction,
@@ -57,7 +59,7 @@ class AsyncTransaction(AsyncMethods):
     async def __aenter__(self) -> Self:
         if self._transaction is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
-        if asyncio.current_task() is None:
+        if asyncio.current_task(running_loop()) is None:
             raise TransactionError("a transaction that awaits needs a task of asyncio, and none runs here")
         store = self._store
         outer = transaction_of_task(store)
@@ -71,9 +73,9 @@ class AsyncTransaction(AsyncMethods):
             else:
                 await call_for(outer, transaction.__enter__)
         except BaseException as error:
-            # The task may have been cancelled when the block had begun.
+            # The task may have been cancelled, or closed with its loop, when the block had begun.
             if transaction.is_connected():
-                transaction.__exit__(type(error), error, error.__traceback__)
+                run_for(transaction, partial(transaction.__exit__, type(error), error, error.__traceback__))
             raise
         return self
 
@@ -238,6 +240,7 @@ async def each_attempt(
     attempts: Attempts, make: Callable[[], AsyncTransaction]
 ) -> AsyncIterator[AsyncAttempt]:
     """Make attempts until one is committed."""
+    running_loop()  # raises now if there is none: nothing is left open
     number = 0
     while not attempts.finished:
         number += 1

@@ -5,14 +5,13 @@ Thread safety: used in one event loop; the watch beneath is filled and closed by
 
 from __future__ import annotations
 
-import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import WaitTimeoutError, WatchClosedError
 from latchstore.contract.events import EventsLost, StoreModificationEvent
-from latchstore.delivery.async_waiting import wait_async
+from latchstore.delivery.async_waiting import running_loop, wait_async
 from latchstore.delivery.watch import Watch, may_be_read, waiters_of
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class AsyncWatch:
             If the watch was closed, or the store was and all changes have been read.
         """
         timeout = checked_timeout(timeout)
-        watch, loop = self._watch, asyncio.get_running_loop()
+        watch, loop = self._watch, running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while True:
             try:

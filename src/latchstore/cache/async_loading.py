@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from glob import escape
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -27,17 +26,16 @@ from latchstore.cache.attempts import (
     LoadInside,
     Stale,
     Steps,
-    wait_for_process,
+    load_timeout,
 )
-from latchstore.cache.load import MISSING, Load, Outcome, Run
+from latchstore.cache.load import MISSING, Load, Outcome, Run, loading
 from latchstore.cache.loader import CacheLoader
 from latchstore.cache.loading import LONG, STRUCK, LoadTable
 from latchstore.cache.memoizing import CacheInfo, FunctionKeys, ResultCache, Results
 from latchstore.cache.near import UNSHARED
 from latchstore.cache.options import Options
 from latchstore.contract.arguments import describe
-from latchstore.contract.errors import LoadTimeoutError
-from latchstore.delivery.async_waiting import wait_async
+from latchstore.delivery.async_waiting import running_loop, wait_async
 from latchstore.delivery.waiting import clock
 from latchstore.engine.bounded import Leases
 from latchstore.engine.entry_facts import REFRESH
@@ -52,8 +50,8 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: The load whose loader runs in this context, that of tasks which a loader has started included.
-_loading: contextvars.ContextVar[Load | None] = contextvars.ContextVar("latchstore_loading", default=None)
+#: Seconds between two looks whether another process still loads a key: a tenth of the time that has passed.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 
 
 class Pass(Protocol):
@@ -169,20 +167,20 @@ async def load_async(
 ) -> Any:
     """Do what `get_or_load_async` does when no fresh value was found, but `MISSING` or a `Stale` one."""
     attempt = await how.call_here(lambda: loads.attempt(key, found, checked))
-    attempt.run = attempt.load.run = LoopRun(asyncio.get_running_loop())
-    outer = _loading.get()
+    attempt.run = LoopRun(running_loop())
+    attempt.load.belong_to(attempt.run)
+    ending, outer = _Ending(attempt), loading.get()
     try:
-        is_to_load = await _begin(loads, how, attempt, outer)
+        is_to_load = await _begin(loads, how, attempt, ending, outer)
     except BaseException:
-        _end(attempt)
+        ending.end()
         raise
     counted(not is_to_load)
     if not is_to_load:
-        _end(attempt)
         return attempt.value
     if isinstance(attempt, LoadInside):
-        return await _load(how, attempt, loader, _Ending(attempt))
-    return await _load_in_task(how, attempt, loader, outer)
+        return await _load(how, attempt, loader, ending)
+    return await _load_in_task(loads.table, how, attempt, loader, ending, outer)
 
 
 class LoopRun(Run):
@@ -209,64 +207,101 @@ class LoopRun(Run):
 
 
 class _Ending:
-    """Ends an attempt when it is freed: with a coroutine that was never begun, or dropped with its loop."""
+    """The end of an attempt: in the thread that takes its last step, and else when this is freed.
+
+    It is freed with a coroutine that was never begun, or that is dropped with its loop.
+    """
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
+        self._has_ended = False
+
+    def end(self) -> None:
+        """End it, unless it has ended."""
+        if not self._has_ended:
+            self._has_ended = self._attempt.run.over = True
+            self._attempt.end()
+
+    def step(self, steps: Steps, outcome: Outcome | None) -> tuple[ForLoad | ForProcess | None, bool]:
+        """Take a step of its beginning; return what is to be awaited then, or None and the result."""
+        try:
+            return steps.send(outcome), False
+        except StopIteration as end:
+            if not end.value:
+                self.end()
+            return None, bool(end.value)
+        finally:
+            if self._attempt.run.over:
+                # The task was cancelled, or its loop closed, while another thread took this step: whatever
+                # that has taken is given back.
+                self._attempt.end()
+
+    def loaded(self, value: Any) -> None:
+        """Keep what was loaded, and end it."""
+        try:
+            self._attempt.loaded(value)
+        finally:
+            self.end()
+
+    def failed(self, error: Exception) -> bool:
+        """Take a failure, and end it; return whether it is to be raised."""
+        try:
+            return self._attempt.failed(error)
+        finally:
+            self.end()
 
     def __del__(self) -> None:
-        _end(self._attempt)
+        self.end()
 
 
-def _end(attempt: Attempt) -> None:
-    attempt.run.over = True
-    attempt.end()
-
-
-async def _begin(loads: Loads, how: Pass, attempt: Attempt, outer: Load | None) -> bool:
+async def _begin(loads: Loads, how: Pass, attempt: Attempt, ending: _Ending, outer: Load | None) -> bool:
     """Take the steps of an attempt's beginning; await what they wait for."""
     steps = attempt.steps()
     outcome: Outcome | None = None
     while True:
-        wait, result = await how.call_here(functools.partial(_step, steps, outcome))
+        wait, result = await how.call_here(functools.partial(ending.step, steps, outcome))
         if wait is None:
             return result
         if isinstance(wait, ForLoad):
             outcome = await _await_other(loads.table, wait.load, wait.deadline, outer)
         else:
             assert loads.leases is not None
-            await how.call(functools.partial(wait_for_process, loads.leases, *wait))
+            await _await_process(loads.leases, how, wait)
 
 
-def _step(steps: Steps, outcome: Outcome | None) -> tuple[ForLoad | ForProcess | None, bool]:
-    """Return what is to be awaited; or None, and the result."""
-    try:
-        return steps.send(outcome), False
-    except StopIteration as end:
-        return None, bool(end.value)
+async def _await_process(leases: Leases, how: Pass, wait: ForProcess) -> None:
+    """Await the end of another process's load, by looks: no thread is to wait for what may last.
+
+    It would be missing to the calls of other tasks, and keep this process from ending.
+    """
+    begun = clock()
+    while (holder := await how.call(functools.partial(leases.holder, wait.key))) is not None:
+        waited = clock() - begun
+        if wait.deadline is not None and clock() >= wait.deadline:
+            raise load_timeout(wait.key, waited, holder)
+        await asyncio.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, waited / 10)))
 
 
 async def _load(how: Pass, attempt: Attempt, loader: Callable[[], Any], ending: _Ending) -> Any:
     """Run a loader, and keep what it returns."""
-    before = _loading.set(attempt.load)
+    before = loading.set(attempt.load)
     try:
         try:
             value = await _result_of(how, loader)
         except Exception as error:
             failure = error
-            if await how.call_here(lambda: attempt.failed(failure)):
+            if await how.call_here(lambda: ending.failed(failure)):
                 raise
         except BaseException as error:
             attempt.failed(error)
             raise
         else:
-            await how.call(lambda: attempt.loaded(value))
+            await how.call(lambda: ending.loaded(value))
         return attempt.value
     finally:
-        _end(attempt)
+        ending.end()
         with contextlib.suppress(ValueError):  # it is freed elsewhere, with its loop
-            _loading.reset(before)
-        del ending
+            loading.reset(before)
 
 
 async def _result_of(how: Pass, loader: Callable[[], Any]) -> Any:
@@ -283,13 +318,21 @@ def is_async(function: object) -> bool:
     )
 
 
-async def _load_in_task(how: Pass, attempt: Attempt, loader: Callable[[], Any], outer: Load | None) -> Any:
+async def _load_in_task(
+    table: LoadTable,
+    how: Pass,
+    attempt: Attempt,
+    loader: Callable[[], Any],
+    ending: _Ending,
+    outer: Load | None,
+) -> Any:
     """Have another task run a loader, and await that: it goes on as long as anybody does."""
     load = attempt.load
-    task = asyncio.get_running_loop().create_task(_load(how, attempt, loader, _Ending(attempt)))
-    task.add_done_callback(_ask_for_exception)
+    task = asyncio.get_running_loop().create_task(_load(how, attempt, loader, ending))
+    task.add_done_callback(functools.partial(_note_end, ending))
+    del ending
     try:
-        with _awaiting(outer, load):
+        with table.awaiting(outer, load):
             return await asyncio.shield(task)
     except asyncio.CancelledError:
         if not task.done():
@@ -298,8 +341,12 @@ async def _load_in_task(how: Pass, attempt: Attempt, loader: Callable[[], Any], 
         raise
 
 
-def _ask_for_exception(task: asyncio.Task[Any]) -> None:
-    """Have asyncio not log that nobody has asked: those who wait for the load are told by its outcome."""
+def _note_end(ending: _Ending, task: asyncio.Task[Any]) -> None:
+    """End an attempt whose task was cancelled before it began; have asyncio not log an unretrieved exception.
+
+    Those who wait for the load are told by its outcome.
+    """
+    ending.end()
     if not task.cancelled():
         task.exception()
 
@@ -316,10 +363,8 @@ def _cancel_unless_awaited(load: Load) -> None:
 async def _await_other(table: LoadTable, load: Load, deadline: float | None, outer: Load | None) -> Outcome:
     """Await a load that another task or thread has begun; errors as `LoadTable.wait_if_current`."""
     overtaken, begun = load.overtaken, clock()
-    if outer is not None:
-        table.refuse_circle(outer, load)
     try:
-        with _awaiting(outer, load):
+        with table.awaiting(outer, load):
             await _await_end(load, begun, deadline)
     except asyncio.CancelledError:
         _cancel_unless_awaited(load)
@@ -345,9 +390,7 @@ def _note_long_wait(load: Load, begun: float, deadline: float | None) -> None:
     """Raise LoadTimeoutError if it is time, or warn of a wait that is long."""
     waited = clock() - begun
     if deadline is not None and clock() >= deadline:
-        raise LoadTimeoutError(
-            f"key {load.key!r} is still being loaded after {waited:.2f} s: by {load.describe()}"
-        )
+        raise load_timeout(load.key, waited, load.describe())
     if waited >= LONG and not load.warned:
         load.warned = True
         logger.warning(
@@ -356,21 +399,6 @@ def _note_long_wait(load: Load, begun: float, deadline: float | None) -> None:
             waited,
             load.describe(),
         )
-
-
-@contextlib.contextmanager
-def _awaiting(outer: Load | None, load: Load) -> Iterator[None]:
-    """Note that the loader of one load awaits another one, so that no circle closes."""
-    if outer is None:
-        yield
-        return
-    outer.awaits = (*outer.awaits, load)
-    try:
-        yield
-    finally:
-        rest = list(outer.awaits)
-        rest.remove(load)
-        outer.awaits = tuple(rest)
 
 
 # -- functions whose results are kept -------------------------------------------------------------

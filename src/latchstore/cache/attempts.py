@@ -223,8 +223,11 @@ class LoadOutside(Attempt):
         while True:
             error = shelf.failures.kept(load.key)
             if error is None:
+                before = shelf.loads.running(load.key)
                 running = shelf.loads.claim(load)
                 if running is load:
+                    if before is not None:
+                        end_leases(shelf.leases, [before])  # a loop was closed in the middle of it
                     break
                 note_if_overtaken(shelf.leases, running)
                 outcome: Outcome = yield ForLoad(running, self._deadline)
@@ -374,10 +377,12 @@ def wait_for_process(leases: Leases, key: str, deadline: float | None) -> None:
     """
     begun = clock()
     if not leases.wait(key, math.inf if deadline is None else max(0.0, deadline - begun)):
-        raise LoadTimeoutError(
-            f"key {key!r} is still being loaded after {clock() - begun:.2f} s: "
-            f"by {leases.holder(key) or 'another process'}"
-        )
+        raise load_timeout(key, clock() - begun, leases.holder(key) or "another process")
+
+
+def load_timeout(key: str, waited: float, who: str) -> LoadTimeoutError:
+    """Return the error of a caller that has waited for another one's load."""
+    return LoadTimeoutError(f"key {key!r} is still being loaded after {waited:.2f} s: by {who}")
 
 
 def end_leases(leases: Leases | None, loads: Iterable[Load]) -> None:

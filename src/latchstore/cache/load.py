@@ -6,10 +6,11 @@ Thread safety: rules 2 and 3 of ``loading.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from latchstore.delivery.waiting import Waiters, clock, this_thread, thread_name
-from latchstore.engine.tasks import current_task, task_name, working_for
+from latchstore.engine.tasks import current_task, task_name, task_reference, working_for
 
 #: What stands for no value, and for no content of an entry.
 MISSING: Any = object()
@@ -35,8 +36,16 @@ class Outcome(NamedTuple):
 
 
 def caller() -> object:
-    """Return the task that calls, or the thread if it is none."""
-    return working_for.get() or current_task() or this_thread.thread
+    """Return the task that calls, or the thread if it is none.
+
+    That of asyncio is referred to weakly: what it has begun when its loop is closed ends when it is freed.
+    """
+    return working_for.get() or task_reference() or current_task() or this_thread.thread
+
+
+#: The load whose loader runs in this context: that of tasks which a coroutine function has started included,
+#: and of threads that work for one.
+loading: ContextVar[Load | None] = ContextVar("latchstore_loading", default=None)
 
 
 class Run:
@@ -76,8 +85,8 @@ class Load:
         None while it runs.
     caller : object
         The task that has begun it, or the thread if it was none.
-    awaits : sequence of Load
-        What its loader awaits, if that is a task's.
+    awaits : list of Load
+        What its loader waits for, if a task has begun it; of each change one operation.
     orphan : callable or None
         Returns the task that runs its loader, as long as there is one, if that which has begun it was
         cancelled; None otherwise.
@@ -116,12 +125,16 @@ class Load:
         self.token: int | None = None
         self.outcome: Outcome | None = None
         self.caller: object = caller()
-        self.awaits: tuple[Load, ...] = ()
+        self.awaits: list[Load] = []
         self.orphan: Callable[[], Any] | None = None
         self._thread = this_thread.thread
         self._since = clock()
         self.waiters: Waiters = Waiters()
         self.warned: bool = False
+
+    def belong_to(self, run: Run) -> None:
+        """Have it be loaded by a call in this thread, which is not always the one that has made it."""
+        self.run, self._thread = run, this_thread.thread
 
     def is_over(self) -> bool:
         """Tell whether nothing more will come of it."""

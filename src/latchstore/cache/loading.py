@@ -13,15 +13,16 @@ Thread safety:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
-from latchstore.cache.load import MISSING, Load, Outcome, caller
+from latchstore.cache.load import MISSING, Load, Outcome, caller, loading
 from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
 from latchstore.contract.values import Entry
@@ -95,13 +96,6 @@ class LoadedInside:
         return self.plain().revise(key, current, revision, now)
 
 
-class _Inside(threading.local):
-    """What this thread is loading in transactions, by caller and key."""
-
-    def __init__(self) -> None:
-        self.loads: dict[tuple[object, str], Load] = {}
-
-
 #: For which load each thread waits, of whatever cache, so that no circle of waiting threads closes.
 _waiting: dict[threading.Thread, Load] = {}
 
@@ -118,13 +112,15 @@ class LoadTable:
         self._removals: dict[weakref.ref[Removal], None] = {}
         # In optimistic transactions, that run or whose results are not committed yet.
         self._uncommitted: dict[weakref.ref[Load], None] = {}
-        self._inside = _Inside()
+        # In transactions, by caller and key: a task's may be in another thread with each step.
+        self._inside: dict[tuple[object, str], Load] = {}
         self._waiting = _waiting
 
     def check_idle(self) -> None:
         """Raise AssertionError if anything is left of a load or a removal; for tests, while nobody loads."""
         assert not self._loads, f"loads are left: {list(self._loads)}"
         assert not _alive(self._removals), "a removal is left"
+        assert all(load.run.over for load in self._inside.values()), f"loads are left: {self._inside}"
         assert not self._waiting, f"threads wait: {self._waiting}"
 
     def renew(self) -> None:
@@ -135,6 +131,7 @@ class LoadTable:
             if load._thread is not me:
                 del self._loads[key]
         removals, loads = _alive(self._removals), _alive(self._uncommitted)
+        self._inside = {place: load for place, load in self._inside.items() if load._thread is me}
         self._removals = {weakref.ref(each): None for each in removals if each.thread is me}
         self._uncommitted = {weakref.ref(each): None for each in loads if each._thread is me}
         self._waiting.clear()
@@ -184,7 +181,7 @@ class LoadTable:
             del self._loads[load.key]
 
     def begin_inside(self, loads: Collection[Load], optimistic: bool) -> None:
-        """Note that this thread loads keys in a transaction, until their run is over.
+        """Note that the caller loads keys in a transaction, until their run is over.
 
         From an exclusive one other threads cannot come between a load and its commit.
 
@@ -193,7 +190,8 @@ class LoadTable:
         RecursiveLoadError
             If it is loading one of them already.
         """
-        before, me = self._loads_inside(), caller()
+        self.end_inside()
+        before, me = self._inside, caller()
         for load in loads:
             running = self._loads.get(load.key)
             own = running is not None and running.caller is me and not running.is_over()
@@ -204,19 +202,17 @@ class LoadTable:
             # Looked at after that: see `claim`. What the transaction itself removes it may load again.
             others = [each for each in _alive(self._removals) if each.caller is not load.caller]
             load.kept_out = load.outdated = any(removal.covers(load) for removal in others)
-        self._inside.loads = {**before, **{(me, load.key): load for load in loads}}
+        before.update({(me, load.key): load for load in loads})
 
     def end_inside(self) -> None:
-        """Forget this thread's loads whose run is over."""
-        self._inside.loads = self._loads_inside()
-
-    def _loads_inside(self) -> dict[tuple[object, str], Load]:
-        """Return what this thread loads in a transaction; what was struck at its end may still be noted."""
-        return {key: load for key, load in self._inside.loads.items() if not load.run.over}
+        """Forget loads in transactions whose run is over, those included that were struck at their end."""
+        for place, load in list(self._inside.items()):
+            if load.run.over and self._inside.get(place) is load:
+                self._inside.pop(place, None)
 
     def overtake(self, key: str) -> None:
         """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
-        for load in (self._loads.get(key), self._inside.loads.get((caller(), key))):
+        for load in (self._loads.get(key), self._inside.get((caller(), key))):
             if load is not None:
                 load.kept_out = load.overtaken = True
 
@@ -242,7 +238,7 @@ class LoadTable:
                 load.kept_out = load.overtaken = True
 
     def _overtake_all(self, removal: Removal) -> None:
-        inside = [load for load in self._inside.loads.values() if load.caller is removal.caller]
+        inside = [load for load in list(self._inside.values()) if load.caller is removal.caller]
         for load in [*self._loads.values(), *inside]:
             if removal.covers(load):
                 load.kept_out = load.overtaken = True
@@ -282,15 +278,36 @@ class LoadTable:
         return STRUCK if overtaken else outcome
 
     def _wait(self, load: Load, deadline: float | None) -> Outcome:
-        me = this_thread.thread
+        me, outer = this_thread.thread, loading.get()
         try:
             self._waiting[me] = load
             self.refuse_circle(me, load)
-            self._await_end(load, deadline)
+            if outer is None:
+                self._await_end(load, deadline)
+            else:
+                # A function that a task's load calls in this thread.
+                with self.awaiting(outer, load):
+                    self._await_end(load, deadline)
         finally:
             self._waiting.pop(me, None)
         outcome = load.outcome
         return STRUCK if outcome is None else outcome
+
+    @contextlib.contextmanager
+    def awaiting(self, outer: Load | None, load: Load) -> Iterator[None]:
+        """Note that the loader of a task's load waits for another one, unless that closes a circle.
+
+        An exception may strike its end. What is left then is a load that will be over.
+        """
+        if outer is None:
+            yield
+            return
+        outer.awaits.append(load)
+        try:
+            self.refuse_circle(outer, load)
+            yield
+        finally:
+            outer.awaits.remove(load)
 
     def _await_end(self, load: Load, deadline: float | None) -> None:
         """Sleep until a load is over; now and then look whether it ever can be."""
@@ -357,7 +374,7 @@ class LoadTable:
             waited_for = self._waiting.get(last._thread)
             for each in (*last.awaits, *(() if waited_for is None else (waited_for,))):
                 # Else it is about to go on, or in a circle of others, who find it themselves.
-                if each.outcome is None and each not in seen:
+                if not each.is_over() and each not in seen:
                     seen.add(each)
                     ways.append((*way, each))
 

@@ -15,34 +15,56 @@ from latchstore.delivery.waiting import Bell, Waiters
 LOOK_AGAIN = 1.0
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of asyncio that runs in this thread.
+
+    Raises
+    ------
+    RuntimeError
+        If none does, as in a task of trio.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "latchstore.aio is for tasks of asyncio (of anyio: with its asyncio backend), "
+            "and no event loop of asyncio runs in this thread"
+        ) from None
+
+
 class LoopBell(Bell):
     """Ends the sleep of one task of the loop that runs where it is made."""
 
-    __slots__ = ("_loop", "_rung")
+    __slots__ = ("_is_rung", "_loop", "_wake")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._rung = asyncio.Event()
+        self._loop = running_loop()
+        self._wake = asyncio.Event()
+        # Set before the loop is told: a task that is cancelled meanwhile finds that it was rung.
+        self._is_rung = False
         self.release: Callable[[], None] = self.ring
 
     def ring(self) -> None:
+        self._is_rung = True
         try:
-            self._loop.call_soon_threadsafe(self._rung.set)
+            self._loop.call_soon_threadsafe(self._wake.set)
         except RuntimeError:
             return  # the loop was closed, and the task with it
 
     def is_rung(self) -> bool:
-        return self._rung.is_set()
+        return self._is_rung
 
     async def sleep_async(self, seconds: float) -> bool:
         """Sleep until it is rung, for so many seconds at the most; return whether it was rung."""
-        handle = self._loop.call_later(seconds, self._rung.set)
+        timer = self._loop.call_later(seconds, self._wake.set)
         try:
-            await self._rung.wait()
+            await self._wake.wait()
         finally:
-            handle.cancel()
-        self._rung.clear()
-        return self._loop.time() < handle.when()
+            timer.cancel()
+        was_rung = self._is_rung
+        self._is_rung = False
+        self._wake.clear()
+        return was_rung
 
 
 async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: float | None) -> bool:
@@ -59,7 +81,7 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
     """
     if ready():
         return True
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     deadline = None if timeout is None else loop.time() + timeout
     bell, answered = LoopBell(), False
     try:

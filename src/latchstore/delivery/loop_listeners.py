@@ -47,7 +47,7 @@ class LoopListener:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise TypeError(
-                f"{name} is a coroutine function: connect it where its event loop runs, in a coroutine"
+                f"{name} is a coroutine function: connect it where its event loop runs, in a task of asyncio"
             ) from None
         self._function: Callable[..., Coroutine[Any, Any, object]] = function
         self.__module__, _, self.__qualname__ = name.rpartition(".")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Routes(dict[object, Route]):
-    """The route of each thread that is in a transaction, by its identifier, and of each task, by reference."""
+    """The routes of the threads that are in transactions, by identifier, and of tasks, by reference."""
 
     __slots__ = ()
 
@@ -110,5 +110,5 @@ class RoutesOfTasks(Routes):
         return self._innermost((None if task is None else self.get(task)) or self.get(get_ident()))
 
     def __contains__(self, ident: object) -> bool:
-        """Tell whether the calling thread, whose identifier this is, or the task that runs in it has a route."""
+        """Tell whether the calling thread, of this identifier, or the task that runs in it has a route."""
         return ident in self.keys() or task_reference() in self.keys()

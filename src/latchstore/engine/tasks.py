@@ -20,7 +20,7 @@ MODULES: dict[str, Any] = sys.modules
 _running_loop: Callable[[], object] | None = None
 
 
-#: The task for which this thread works while that awaits it, if it does.
+#: A reference to the task for which this thread works while that awaits it, if it does.
 working_for: ContextVar[object | None] = ContextVar("latchstore_working_for", default=None)
 
 

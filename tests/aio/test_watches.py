@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
 from latchstore import (
     DictMemoryStore,
     EventManager,
+    FlushTimeoutError,
     StoreClosedError,
     StoreSetEvent,
     WaitTimeoutError,
     WatchClosedError,
 )
 from latchstore.aio import AsyncStore
+from latchstore.delivery import async_waiting
 from latchstore.engine.transactional_store import TransactionalStore
 from tests.aio.conftest import TIMEOUT, Run
 
@@ -271,5 +275,177 @@ def test_async_with_closes_the_store(run: Run, store: TransactionalStore) -> Non
             await tasks.delete("k")
         with pytest.raises(StoreClosedError):
             store.from_bytes("k", b"")
+
+    run(main())
+
+
+def test_two_listeners_that_flush(run: Run, store: TransactionalStore) -> None:
+    """Neither waits for the other one."""
+
+    async def main() -> None:
+        tasks, both, heard = AsyncStore(store), asyncio.Barrier(2), list[str]()
+
+        async def first(event: StoreSetEvent) -> None:
+            await both.wait()
+            await tasks.flush()
+            heard.append("first")
+
+        async def second(event: StoreSetEvent) -> None:
+            await both.wait()
+            await asyncio.create_task(tasks.flush())
+            heard.append("second")
+
+        store.event_manager.connect(StoreSetEvent, first)
+        store.event_manager.connect(StoreSetEvent, second)
+        store.from_bytes("k", b"")
+        await tasks.flush()
+        assert sorted(heard) == ["first", "second"]
+        store.event_manager.disconnect(StoreSetEvent, first)
+        store.event_manager.disconnect(StoreSetEvent, second)
+
+    run(main())
+
+
+def test_a_flush_that_takes_too_long(run: Run, store: TransactionalStore) -> None:
+    """The error names the coroutine function."""
+
+    async def main() -> None:
+        tasks, go = AsyncStore(store), asyncio.Event()
+
+        async def listen(event: StoreSetEvent) -> None:
+            await go.wait()
+
+        store.event_manager.connect(StoreSetEvent, listen)
+        store.from_bytes("k", b"")
+        with pytest.raises(FlushTimeoutError, match=r"listen has not been awaited for 1 events") as error:
+            await tasks.flush(0.05)
+        assert error.value.pending == 1
+        go.set()
+        await tasks.flush()
+        store.event_manager.disconnect(StoreSetEvent, listen)
+
+    run(main())
+
+
+def test_what_a_listener_awaits_is_cancelled(
+    run: Run, store: TransactionalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It fails on that event, and is called for the next."""
+
+    async def main() -> None:
+        heard: list[str] = []
+
+        async def listen(event: StoreSetEvent) -> None:
+            heard.append(event.key)
+            if event.key == "a":
+                future = asyncio.get_running_loop().create_future()
+                future.cancel()
+                await future
+
+        store.event_manager.connect(StoreSetEvent, listen)
+        store.from_bytes("a", b"")
+        store.from_bytes("b", b"")
+        while heard != ["a", "b"]:
+            await asyncio.sleep(0.001)
+        store.event_manager.disconnect(StoreSetEvent, listen)
+
+    run(main())
+    assert ["failed on" in record.message for record in caplog.records] == [True]
+
+
+class Calling:
+    """An object that can be called, and a class method."""
+
+    heard: ClassVar[list[str]] = []
+
+    async def __call__(self, event: StoreSetEvent) -> None:
+        """Note an event."""
+        await asyncio.sleep(0)
+        self.heard.append(f"object {event.key}")
+
+    @classmethod
+    async def listen(cls, event: StoreSetEvent) -> None:
+        """Note an event."""
+        await asyncio.sleep(0)
+        cls.heard.append(f"class {event.key}")
+
+    async def named(self, name: str, event: StoreSetEvent) -> None:
+        """Note an event."""
+        await asyncio.sleep(0)
+        self.heard.append(f"{name} {event.key}")
+
+
+def test_listeners_of_each_kind(run: Run, store: TransactionalStore) -> None:
+    """A partial, an object that can be called, a class method; what was committed before a disconnect."""
+    Calling.heard.clear()
+
+    async def main() -> None:
+        tasks, manager = AsyncStore(store), store.event_manager
+        listeners: list[Callable[[StoreSetEvent], object]]
+        listeners = [functools.partial(Calling().named, "partial"), Calling(), Calling.listen]
+        for listener in listeners:
+            manager.connect(StoreSetEvent, listener)
+        store.from_bytes("k", b"")
+        store.flush()
+        for listener in listeners:
+            manager.disconnect(StoreSetEvent, listener)
+        store.from_bytes("later", b"")
+        await tasks.flush()
+        assert sorted(Calling.heard) == ["class k", "object k", "partial k"]
+
+    run(main())
+
+
+def test_connected_again_from_another_loop() -> None:
+    """What the closed loop does not hear of is no reason to disconnect it there."""
+    store = DictMemoryStore(EventManager())
+    heard: list[str] = []
+    held, go = threading.Event(), threading.Event()
+
+    async def listen(event: StoreSetEvent) -> None:
+        heard.append(event.key)
+
+    def hold(event: StoreSetEvent) -> None:
+        held.set()
+        assert go.wait(TIMEOUT)
+
+    async def first() -> None:
+        store.event_manager.connect(StoreSetEvent, hold, {"key": "a"}, priority=1)
+        store.event_manager.connect(StoreSetEvent, listen)
+        store.from_bytes("a", b"")
+        assert held.wait(TIMEOUT)
+        store.event_manager.disconnect(StoreSetEvent, listen)
+
+    async def second() -> None:
+        store.event_manager.connect(StoreSetEvent, listen)
+        go.set()
+        store.flush()
+        store.from_bytes("b", b"")
+        await AsyncStore(store).flush()
+        assert heard == ["b"]
+
+    asyncio.run(first())
+    asyncio.run(second())
+    store.close()
+
+
+def test_a_reader_that_is_cancelled_right_when_it_is_rung(
+    run: Run, store: TransactionalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is woken in its place: it need not look by itself."""
+    monkeypatch.setattr(async_waiting, "LOOK_AGAIN", 10 * TIMEOUT)
+
+    async def main() -> None:
+        changes = AsyncStore(store).watch()
+        first = asyncio.create_task(changes.get())
+        second = asyncio.create_task(changes.get())
+        await asyncio.sleep(0)
+        first.cancel()
+        store.from_bytes("k", b"")
+        change = await second
+        assert isinstance(change, StoreSetEvent)
+        assert change.key == "k"
+        assert first.cancelled()
+        changes.close()
 
     run(main())

@@ -234,17 +234,20 @@ class AsyncStore(AsyncMethods):
     async def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
         """Wait until the events of all commits so far have been delivered, as ``store.flush``.
 
-        Listeners that are coroutine functions connected in this loop have been awaited as well, for as long
-        as they take.
+        Listeners that are coroutine functions connected in this loop have been awaited as well. If it is
+        called by one of them, or by a task that one has started, it does not wait for them.
         """
         self._refuse_in_transaction("flush")
+        deadline = _deadline(checked_timeout(timeout))
         await call_in_thread(lambda: self._store.flush(timeout, revision))
-        await wait_for_listeners()
+        await wait_for_listeners(deadline)
 
     async def close(self, timeout: Seconds | None = 30.0) -> None:
-        """Close the store, as ``store.close``."""
+        """Close the store, as ``store.close``; wait for coroutine functions as `flush` does."""
         self._refuse_in_transaction("close")
+        deadline = _deadline(checked_timeout(timeout))
         await call_in_thread(lambda: self._store.close(timeout))
+        await wait_for_listeners(deadline)
 
     async def __aenter__(self) -> Self:
         self._store.__enter__()
@@ -256,18 +259,26 @@ class AsyncStore(AsyncMethods):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind is GeneratorExit:
+            # The coroutine is closed, as its loop was, and cannot await any more.
+            self._store.__exit__(kind, error, traceback)
+            return
         await call_in_thread(lambda: self._store.__exit__(kind, error, traceback))
+        await wait_for_listeners(_deadline(30.0))
 
     def __repr__(self) -> str:
         return f"<AsyncStore of {self._store!r}>"
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else running_loop().time() + timeout
 
 
 async def _wait_until(
     predicate: Callable[[], Awaitable[T]], changes: AsyncWatch, timeout: float | None, what: str
 ) -> T:
     """Await `predicate` now and after each change until its result is true; return that."""
-    loop = running_loop()
-    deadline = None if timeout is None else loop.time() + timeout
+    loop, deadline = running_loop(), _deadline(timeout)
     while True:
         result = await predicate()
         if result:

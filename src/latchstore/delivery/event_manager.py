@@ -236,17 +236,14 @@ class EventManager(BaseEventManager):
 
         identity = connection.identity
 
-        def drop() -> None:
-            self._change(
-                lambda table: (
-                    table
-                    if (found := table.connection(cls, identity)) is None
-                    else table.without(cls, [found])
-                )
-            )
+        def without(table: Table) -> Table:
+            found = table.connection(cls, identity)
+            # It may have been connected again, from another loop.
+            return table if found is None or found.function is not listener else table.without(cls, [found])
 
         function: Callable[..., Any] = connection.function
-        connection.function = LoopListener(function, listener_name(func), drop)
+        listener = LoopListener(function, listener_name(func), lambda: self._change(without))
+        connection.function = listener
 
     def _change(self, change: Callable[[Table], Table]) -> None:
         """Publish what `change` makes of the table, and take the dead out of it on the way.

@@ -14,7 +14,10 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
+
+from latchstore.contract.errors import FlushTimeoutError
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -55,6 +58,8 @@ class LoopListener:
         self._drop = drop
         self._calls: deque[_Call] = deque()
         self._task: asyncio.Task[None] | None = None
+        # Also true while an eager task has not been returned yet.
+        self._is_running = False
         _listeners.setdefault(self._loop, weakref.WeakSet()).add(self)
 
     def __call__(self, *arguments: Any) -> None:
@@ -73,38 +78,76 @@ class LoopListener:
             self._drop()
 
     def _begin(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._is_running and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._run())
 
     async def _run(self) -> None:
-        while self._calls:
-            arguments = self._calls.popleft()
-            try:
-                await self._function(*arguments)
-            except Exception:
-                logger.exception("Listener %s failed on %r", self._name, arguments[-1])
-            del arguments
+        self._is_running = True
+        _calling.set(self)
+        try:
+            while self._calls:
+                await self._call(self._calls.popleft())
+        finally:
+            self._is_running = False
+
+    async def _call(self, arguments: _Call) -> None:
+        try:
+            await self._function(*arguments)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it is this task that is cancelled, not something that the listener awaits
+            logger.exception("Listener %s failed on %r", self._name, arguments[-1])
 
     def is_idle(self) -> bool:
         """Tell whether the loop has nothing to do for it."""
-        return not self._calls and (self._task is None or self._task.done())
+        return not self._calls and not self._is_running and (self._task is None or self._task.done())
 
-    async def wait(self) -> None:
-        """Wait until it has been called for all that was handed over; in the loop's thread."""
+    async def wait(self, deadline: float | None) -> None:
+        """Wait until it has been called for all that was handed over; in the loop's thread.
+
+        Raises
+        ------
+        FlushTimeoutError
+            If that is not so at a time of the loop.
+        """
         while not self.is_idle():
             self._begin()
-            if self._task is not None and self._task is not asyncio.current_task():
-                await asyncio.wait((self._task,))
-            else:
-                return  # it is this listener that waits
+            left = None if deadline is None else max(0.0, deadline - self._loop.time())
+            if left == 0:
+                pending = len(self._calls) + self._is_running
+                raise FlushTimeoutError(
+                    f"coroutine function {self._name} has not been awaited for {pending} events in time",
+                    pending,
+                    self._name,
+                )
+            assert self._task is not None
+            await asyncio.wait((self._task,), timeout=left)
 
+
+#: The listener that is called in this context, that of tasks which it has started included.
+_calling: ContextVar[LoopListener | None] = ContextVar("latchstore_calling", default=None)
 
 # Those of each loop that is alive. Changed in the thread of the loop.
 _listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakSet[LoopListener]]
 _listeners = weakref.WeakKeyDictionary()
 
 
-async def wait_for_listeners() -> None:
-    """Wait until the coroutine functions that listen in this loop have been called for all handed over."""
-    for listener in list(_listeners.get(asyncio.get_running_loop(), ())):
-        await listener.wait()
+async def wait_for_listeners(deadline: float | None) -> None:
+    """Wait until the coroutine functions that listen in this loop have been called for all handed over.
+
+    One that calls it itself waits for none: they might wait for each other.
+
+    Parameters
+    ----------
+    deadline : float or None
+        A time of the loop; None for as long as it takes.
+
+    Raises
+    ------
+    FlushTimeoutError
+        If one takes longer.
+    """
+    if _calling.get() is None:
+        for listener in list(_listeners.get(asyncio.get_running_loop(), ())):
+            await listener.wait(deadline)

@@ -133,9 +133,9 @@ _FORGET = "DELETE FROM nodes WHERE bound = ?"
 
 _STATE = (
     "SELECT entries, weight, hand, "
-    "EXISTS (SELECT 1 FROM nodes WHERE bound = ?1 AND expires <= ?2) OR EXISTS "
-    f"(SELECT 1 FROM nodes WHERE bound = ?1 AND idle IS NOT NULL AND {_IDLE_UNTIL} <= ?2) "
-    "FROM bounds WHERE id = ?1"
+    "EXISTS (SELECT 1 FROM nodes WHERE bound = id AND expires <= ?) OR EXISTS "
+    f"(SELECT 1 FROM nodes WHERE bound = id AND idle IS NOT NULL AND {_IDLE_UNTIL} <= ?) "
+    "FROM bounds WHERE id = ?"
 )
 _NEXT = (
     "SELECT sequence, key, weight, visited FROM nodes WHERE bound = ? AND sequence > ? "
@@ -145,7 +145,7 @@ _TAKE_BACK = "UPDATE nodes SET visited = 0 WHERE bound = ? AND sequence = ?"
 # From the new end the hand goes back to the old one, though the commit is about to add to the new one.
 _SET_HAND = (
     "UPDATE bounds SET hand = CASE WHEN EXISTS "
-    "(SELECT 1 FROM nodes WHERE bound = id AND sequence > ?1) THEN ?1 ELSE 0 END WHERE id = ?2"
+    "(SELECT 1 FROM nodes WHERE bound = id AND sequence > ?) THEN ? ELSE 0 END WHERE id = ?"
 )
 _EXPIRED = "SELECT key, weight FROM nodes WHERE bound = ? AND expires <= ? LIMIT ?"
 _IDLE_EXPIRED = (
@@ -163,8 +163,8 @@ _EVICTED = (
 _EVICTIONS = "SELECT cause, number FROM evictions WHERE bound = ?"
 _LOADING = "SELECT key FROM loads"
 _MAY_EXPIRE = (
-    "SELECT EXISTS (SELECT 1 FROM nodes WHERE bound = ?1 AND expires IS NOT NULL) OR EXISTS "
-    f"(SELECT 1 FROM nodes WHERE bound = ?1 AND idle IS NOT NULL AND {_IDLE_UNTIL} < 1e301)"
+    "SELECT EXISTS (SELECT 1 FROM nodes WHERE bound = ? AND expires IS NOT NULL) OR EXISTS "
+    f"(SELECT 1 FROM nodes WHERE bound = ? AND idle IS NOT NULL AND {_IDLE_UNTIL} < 1e301)"
 )
 _LAST_USE = (
     "SELECT used FROM nodes JOIN entries ON entries.key = nodes.key "
@@ -217,7 +217,7 @@ def open_bound(connection: sqlite3.Connection, prefix: bytes, idle: float | None
 
 def state_of(connection: sqlite3.Connection, bound: int, now: float | None = None) -> State:
     """Return what a bound has; with a reading of the clock, whether anything has expired by then."""
-    return State(*connection.execute(_STATE, (bound, now)).fetchone())
+    return State(*connection.execute(_STATE, (now, now, bound)).fetchone())
 
 
 def check(connection: sqlite3.Connection, bound: int) -> None:
@@ -235,7 +235,7 @@ def evictions_of(connection: sqlite3.Connection, bound: int) -> dict[str, int]:
 
 def may_expire(connection: sqlite3.Connection, bound: int) -> bool:
     """Tell whether there is anything that may expire."""
-    return bool(connection.execute(_MAY_EXPIRE, (bound,)).fetchone()[0])
+    return bool(connection.execute(_MAY_EXPIRE, (bound, bound)).fetchone()[0])
 
 
 def last_use(connection: sqlite3.Connection, bound: int, key: Key, revision: int) -> float | None:
@@ -347,7 +347,7 @@ class Sieve:
 
     def end(self) -> None:
         """Note where the hand has stopped."""
-        self._connection.execute(_SET_HAND, (self.hand, self._bound))
+        self._connection.execute(_SET_HAND, (self.hand, self.hand, self._bound))
 
 
 def weight_of(key: Key, size: int, metadata: str, weight: object) -> int:

@@ -172,6 +172,14 @@ class Server:
                 raise ServerFailedError(f"it has ended with {self._process.returncode}:\n{self.log()}")
         raise ServerFailedError(f"no answer to {command} has {pattern!r}:\n{self.log()}")
 
+    def wait_for_replica(self, key: str = "unrelated") -> None:
+        """Write a key, and wait until a replica has that and all that was written before."""
+        import redis  # what does without replicas does without it
+
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            client.set(key, b"")
+            assert client.wait(1, round(PATIENCE * 1000)) == 1
+
     def stop(self) -> None:
         """Have it end by itself; what it is told to keep is written."""
         if self._process is not None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from latchstore import (
     CompactedError,
@@ -183,9 +182,7 @@ class TestFailover:
                 heard = listen(store, StoreModificationEvent)
                 for number in range(3):
                     store.from_bytes(f"k{number}", b"")
-                with redis.Redis(port=primary.port) as client:
-                    client.set("unrelated", b"")
-                    assert client.wait(1, round(TIMEOUT * 1000)) == 1
+                primary.wait_for_replica()
                 assert replica.ask("REPLICAOF NO ONE") == "+OK"
                 for number in range(3, 7):
                     store.from_bytes(f"k{number}", b"")
@@ -214,7 +211,7 @@ class TestFailover:
             with opened(f"unix://{socket}") as store, opened(f"unix://{socket}") as idle:
                 store.from_bytes("a", b"1")
                 idle.from_bytes("b", b"1")
-                primary.wait_for("WAIT 1 0", ":1")
+                primary.wait_for_replica()
                 assert replica.ask("REPLICAOF NO ONE") == "+OK"
                 assert primary.ask(f"REPLICAOF 127.0.0.1 {replica.port}") == "+OK"
                 with pytest.raises(OSError, match="is a replica"):

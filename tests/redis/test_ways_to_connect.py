@@ -13,8 +13,8 @@ import redis
 import trustme
 from redis.sentinel import Sentinel
 
-from latchstore import AuthorizationError, EventManager, RedisStore, StoreSetEvent
-from tests.redis.servers import PATIENCE, Server, free_port
+from latchstore import AuthorizationError, EventManager, EventsLost, RedisStore, StoreSetEvent
+from tests.redis.servers import PATIENCE, Server, free_port, preferred
 
 PAGE = Path(__file__).parents[2] / "docs" / "between-machines.md"
 
@@ -159,7 +159,7 @@ class TestSentinel:
         check(*two(client))
         with RedisStore(client, EventManager(), namespace="tried") as store, store.watch("after") as changes:
             revision = store.info()["revision"]
-            primary.wait_for("WAIT 1 0", ":1")
+            primary.wait_for_replica()
             primary.kill()
             sentinel.wait_for("INFO sentinel", f":{replica.port},")
             store.set("after", (b"3", {}))
@@ -182,17 +182,39 @@ class TestCluster:
             assert (low.ask("ZCARD {bar}:keys"), high.ask("ZCARD {tried}:keys")) == (":2", ":2")
             with two(client)[0] as store, two(client)[0] as idle, store.watch("after") as changes:
                 assert idle.to_bytes("watched") == b"1"
-                high.wait_for("WAIT 1 0", ":1")
+                high.wait_for_replica("{tried}unrelated")
                 # The primary becomes the replica of its replica: what is sent to it is answered with MOVED.
                 assert replica.ask("CLUSTER FAILOVER TAKEOVER") == "+OK"
                 high.wait_for("INFO replication", "role:slave")
                 store.set("after", (b"3", {}))
                 assert idle.to_bytes("after") == b"3"
                 assert getattr(changes.get(PATIENCE), "key", None) == "after"
-                replica.wait_for("WAIT 1 0", ":1")
+                replica.wait_for_replica("{tried}unrelated")
                 # And back, but now the other one is gone at once.
                 assert high.ask("CLUSTER FAILOVER TAKEOVER") == "+OK"
                 replica.kill()
                 assert idle.to_bytes("after") == b"3"
                 store.set("after", (b"4", {}))
                 assert getattr(changes.get(PATIENCE), "key", None) == "after"
+
+    def test_a_cluster_that_is_away(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Its errors are those of any other server that is away."""
+        bus = str(free_port())
+        with Server(preferred(), "--cluster-enabled", "yes", "--cluster-port", bus, tcp=True) as node:
+            assert node.ask("CLUSTER ADDSLOTSRANGE 0 16383") == "+OK"
+            node.wait_for("CLUSTER INFO", "cluster_state:ok")
+            client = redis.RedisCluster(host="127.0.0.1", port=node.port)
+            with closing(client), two(client)[0] as store, store.watch("after") as changes:
+                store.from_bytes("a", b"1")
+                node.kill()
+                for _ in range(2):
+                    with pytest.raises(ConnectionError):
+                        store.to_bytes("a")
+                    with pytest.raises(ConnectionError):
+                        store.from_bytes("a", b"2")
+                node.start()
+                node.wait_for("CLUSTER INFO", "cluster_state:ok")
+                assert isinstance(changes.get(PATIENCE), EventsLost)  # it keeps nothing on disk
+                store.from_bytes("after", b"3")
+                assert getattr(changes.get(PATIENCE), "key", None) == "after"
+        assert not any(record.exc_info for record in caplog.records)

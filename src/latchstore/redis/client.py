@@ -50,6 +50,9 @@ _MOST_TIMES = 5
 _NOT_REPEATED = (redis.TimeoutError, redis.AuthenticationError)
 
 
+#: What redis-py raises if no node of a cluster can be reached, or none has the slot: no `redis.RedisError`.
+NO_CLUSTER = redis.exceptions.RedisClusterException
+
 #: Connection errors of redis-py's that are replies: the server has done nothing.
 _REFUSALS = (redis.BusyLoadingError, redis.AuthenticationError)
 
@@ -160,11 +163,11 @@ class Server:
     def _connected(self) -> Any:
         """Return a new connection, after what it begins with: passwords, the number of the database."""
         for left in reversed(range(_MOST_TIMES)):
-            connection = self.connect()
             try:
+                connection = self.connect()
                 connection.connect()
                 break
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except (redis.ConnectionError, redis.TimeoutError, NO_CLUSTER) as error:
                 if not left or isinstance(error, _NOT_REPEATED):
                     raise Disconnected(error, False) from error
                 self._locate()
@@ -175,9 +178,9 @@ class Server:
         client: Any = self._client
         if isinstance(client, redis.RedisCluster):
             # If no node answers, what it was told before stays.
-            with suppress(redis.RedisError):
+            with suppress(redis.RedisError, NO_CLUSTER):
                 client.nodes_manager.initialize()
-            with suppress(redis.RedisError):
+            with suppress(redis.RedisError, NO_CLUSTER):
                 self.name = self._name()
 
     def _once(self, connection: Any, command: tuple[Any, ...], moves: int = _MOST_TIMES) -> Any:
@@ -267,7 +270,7 @@ class Server:
             return AuthorizationError(f"{self.name}: {error}")
         if isinstance(error, redis.TimeoutError):
             return TimeoutError(f"{self.name}: {error}")
-        if isinstance(error, redis.ConnectionError):
+        if isinstance(error, (redis.ConnectionError, NO_CLUSTER, redis.exceptions.ClusterDownError)):
             return ConnectionError(f"{self.name}: {error}")
         if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
             return OSError(errno.ENOMEM, f"the server has no memory left (maxmemory): {error}", self.name)

@@ -20,7 +20,7 @@ from typing import Any
 import redis
 
 from latchstore.delivery.waiting import LOOK_AGAIN, Bell, clock
-from latchstore.redis.client import Server
+from latchstore.redis.client import NO_CLUSTER, Server
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
@@ -123,7 +123,7 @@ class LogPause:
             self._wait(is_open[1])
             return bell.is_rung()
         except (redis.RedisError, OSError) as error:
-            self._open = None
+            self.interrupt()
             if bell.is_rung():
                 return True
             self._lose(error)
@@ -131,7 +131,7 @@ class LogPause:
             self._loss.tell_in_time(self._server.name)
             return self._connect(bell)
         except Exception:
-            self._open = None
+            self.interrupt()
             if bell.is_rung():
                 return True  # it is what a connection raises that was shut down meanwhile
             raise
@@ -142,18 +142,21 @@ class LogPause:
         while True:
             if self._loss is not None and bell.sleep(self._loss.pause()):
                 return True
-            connection = self._server.connect(socket_timeout=_LONGEST + _PATIENCE)
             try:
+                connection = self._server.connect(socket_timeout=_LONGEST + _PATIENCE)
                 connection.connect()
-            except (redis.RedisError, OSError) as error:
+            except (redis.RedisError, NO_CLUSTER, OSError) as error:
                 self._lose(error)
                 if clock() > until:
                     return bell.is_rung()  # the look tells that the server is away
                 continue
             self._open = bell, connection  # rule 1
+            if bell.is_rung():
+                self.interrupt()  # perhaps nobody has, as it was not there
+                return True
             if self._loss is not None:
                 self._loss.until = clock()
-            return bell.is_rung()
+            return False
 
     def _lose(self, error: Exception) -> None:
         if self._loss is None:

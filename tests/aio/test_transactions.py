@@ -466,3 +466,29 @@ def test_wrong_arguments(run: Run, store: TransactionalStore) -> None:
         AsyncStore(store).transaction(1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tries must be at least 1"):
         AsyncStore(store).attempts(tries=0)
+
+
+def test_blocks_of_threads_that_work_for_the_task(run: Run, store: TransactionalStore) -> None:
+    """A plain loader, and a method of a cache, have blocks of their own inside that of the task."""
+    cache = Cache[int](store, codec="json")
+
+    def load(key: str) -> int:
+        with store.transaction("kept"):
+            store.from_bytes("kept", b"")
+        with contextlib.suppress(OnPurposeError), store.transaction("rolled back"):
+            store.from_bytes("rolled back", b"")
+            raise OnPurposeError
+        return 1
+
+    async def main() -> None:
+        values = AsyncCache(cache)
+        async with AsyncStore(store).transaction() as tx:
+            await values.set("tagged", 1, tags=["t"])
+            assert await values.invalidate_tag("t") == 1
+            assert await values.get_or_load("loaded", load) == 1
+            await values.set("cleared", 1)
+            assert await values.delete_glob("clear*") == 1
+            assert sorted(await tx.query_keys()) == ["kept", "loaded"]
+        assert sorted(await AsyncStore(store).query_keys()) == ["kept", "loaded"]
+
+    run(main())

@@ -51,7 +51,7 @@ class TaskTransaction(Transaction):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._task = self._owner
+        self._thread, self._task = self._home, self._owner
         return self
 
     def _make_claim(self, purpose: str) -> Claim:

@@ -199,7 +199,8 @@ class Transaction(BatchStore):
         self._route = route = Route(self)
         route.claim, route.outer = claim, outer._route
         route.batch, route.savepoint = batch, self._savepoint
-        self._thread = claim.thread
+        # That of the claim, or one that works for the claim's task.
+        self._thread = this_thread.thread
         self._batch = batch
         self._engine.routes.place(claim, route)
 

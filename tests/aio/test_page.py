@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,29 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "asyncio.md"
 
 
+def _examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def _framework(example: str) -> str | None:
+    found = re.search(r"^from (starlette|django)", example, flags=re.MULTILINE)
+    return None if found is None else found[1]
+
+
 def test_the_page() -> None:
-    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    examples = [each for each in _examples() if not _framework(each)]
     assert len(examples) == 4
     names: dict[str, Any] = {"__name__": "page"}
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), names)
+
+
+@pytest.mark.parametrize("name", ["starlette", "django"])
+def test_frameworks(name: str) -> None:
+    """In a process of its own, as Django is configured once."""
+    pytest.importorskip(name)
+    (example,) = [each for each in _examples() if _framework(each) == name]
+    subprocess.run([sys.executable, "-c", example], check=True, timeout=60)
 
 
 def test_the_service() -> None:

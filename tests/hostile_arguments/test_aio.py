@@ -1,4 +1,4 @@
-"""Wrong and hostile arguments of what is awaited: as test_store.py and test_cache.py say of the plain methods.
+"""Wrong and hostile arguments of what is awaited: as test_store.py has it for the plain methods.
 
 The arguments are those of the plain methods, of the same tables.
 """

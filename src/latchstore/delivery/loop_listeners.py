@@ -85,10 +85,13 @@ class LoopListener:
         self._is_running = True
         _calling.set(self)
         try:
-            while self._calls:
-                await self._call(self._calls.popleft())
+            await self._call_all()
         finally:
             self._is_running = False
+
+    async def _call_all(self) -> None:
+        while self._calls:
+            await self._call(self._calls.popleft())
 
     async def _call(self, arguments: _Call) -> None:
         try:

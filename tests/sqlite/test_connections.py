@@ -114,6 +114,17 @@ def test_what_is_pinned_and_forgotten_is_given_back(connections: Connections) ->
     assert [connection.in_transaction for connection in connections.idle] == [False]
 
 
+def test_what_is_pinned_may_be_freed_after_its_connection(connections: Connections) -> None:
+    """As by the collector, which closes connections wherever they are in a circle."""
+    pinned = Pinned(connections)
+    connection = pinned.connection
+    assert connection is not None
+    connection.close()
+    pinned.close()
+    assert not pinned.is_open
+    assert connection not in connections.idle
+
+
 def test_closing_does_not_wait_for_who_reads(connections: Connections) -> None:
     pinned = Pinned(connections)
     pinned.run(begin)

@@ -16,11 +16,9 @@
    fork. Whoever has waited for a while goes on nevertheless, as a thread with a connection may wait for it.
    The last look before a fork is at an instant, and nobody changes what it finds: who opens or closes a
    connection is among the `_busy` before it looks whether there is a fork.
-5. If the fork has waited in vain, or the thread that forks is itself in the middle of a call, the child
-   refuses the file.
+5. If the fork has waited in vain, or its thread is in the middle of a call, the child refuses the file.
 
-Thread safety: as above. There is no lock but those of the pinned connections, which a fork takes without
-waiting.
+Thread safety: as above. There are no locks but those of pinned ones, which a fork takes without waiting.
 """
 
 from __future__ import annotations
@@ -126,6 +124,8 @@ class Pinned:
                 self._held[0].rollback()
                 (connection,), self._held = self._held, ()
                 self._connections.give(connection)
+        except sqlite3.ProgrammingError:
+            self._held = ()  # both were in a circle, and the collector has closed the connection first
         finally:
             try:  # noqa: SIM105 (as in TryLatch.attempt)
                 self.lock.release()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from latchstore import Cache, EventManager, LoadTimeoutError, NearCache, RecursiveLoadError, SqliteStore
-from latchstore.aio import AsyncCache
+from latchstore.aio import AsyncCache, AsyncStore
 from latchstore.cache.inspection import check
 from tests.aio.conftest import TIMEOUT, Run
 
@@ -388,6 +388,36 @@ def test_memoized_coroutine_functions(run: Run, cache: Cache[Any]) -> None:
         assert calls[-2:] == ["a", "b"]
 
     run(main())
+
+
+def test_a_load_of_others_is_not_kept_if_a_block_invalidates_it(tmp_path: Path) -> None:
+    """Though threads of the pool have invalidated it, and committed: two of them, as they come."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(key: str) -> str:
+        begun.set()
+        assert go.wait(TIMEOUT)
+        return "of before"
+
+    def open_store() -> SqliteStore:
+        return SqliteStore(tmp_path / "store", EventManager(), durability="off")
+
+    async def main(store: SqliteStore, other: Cache[str]) -> None:
+        values = AsyncCache(Cache[str](store, codec="json"))
+        thread = threading.Thread(target=lambda: other.get_or_load("k", slow, tags=["t"]))
+        async with AsyncStore(store).transaction() as tx:
+            await tx.from_bytes("row", b"changed")
+            await values.invalidate_tag("t")
+            thread.start()
+            await until(begun.is_set)
+            # Other threads of the pool are free first.
+            await asyncio.gather(*(asyncio.create_task(values.get(f"{number}")) for number in range(8)))
+        go.set()
+        await until(lambda: not thread.is_alive())
+        assert await values.get("k") is None
+
+    with open_store() as store, open_store() as others:
+        asyncio.run(asyncio.wait_for(main(store, Cache[str](others, codec="json")), TIMEOUT))
 
 
 def test_a_near_hit_awaits_nothing(tmp_path: Path) -> None:

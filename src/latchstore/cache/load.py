@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from latchstore.delivery.waiting import Waiters, clock, this_thread, thread_name
-from latchstore.engine.tasks import current_task, task_name, task_reference, working_for
+from latchstore.engine.tasks import caller, task_name
 
 #: What stands for no value, and for no content of an entry.
 MISSING: Any = object()
@@ -33,14 +33,6 @@ class Outcome(NamedTuple):
     content: Any
     error: BaseException | None
     absent: bool = False
-
-
-def caller() -> object:
-    """Return the task that calls, or the thread if it is none.
-
-    That of asyncio is referred to weakly: what it has begun when its loop is closed ends when it is freed.
-    """
-    return working_for.get() or task_reference() or current_task() or this_thread.thread
 
 
 #: The load whose loader runs in this context: that of tasks which a coroutine function has started included,

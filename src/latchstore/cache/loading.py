@@ -22,11 +22,12 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
-from latchstore.cache.load import MISSING, Load, Outcome, caller, loading
+from latchstore.cache.load import MISSING, Load, Outcome, loading
 from latchstore.cache.waits import place_of, waits_for_this_thread
 from latchstore.contract.errors import LoadTimeoutError, RecursiveLoadError, TransactionConflictError
 from latchstore.contract.values import Entry
 from latchstore.delivery.waiting import Latch, Waiters, clock, this_thread, thread_name
+from latchstore.engine.tasks import caller
 
 logger: logging.Logger = logging.getLogger("latchstore")
 

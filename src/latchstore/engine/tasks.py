@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+from latchstore.delivery.waiting import this_thread
+
 #: hot path: the one dict that `sys.modules` is.
 MODULES: dict[str, Any] = sys.modules
 
@@ -42,6 +44,14 @@ def task_reference() -> weakref.ref[object] | None:
     """Return a weak reference to the task of asyncio that runs in this thread, always the same; or None."""
     task = _asyncio_task() if "asyncio" in MODULES else None
     return None if task is None else weakref.ref(task)
+
+
+def caller() -> object:
+    """Return the task that calls, or the thread if it is none.
+
+    That of asyncio is referred to weakly: what it has begun when its loop is closed ends when it is freed.
+    """
+    return working_for.get() or task_reference() or current_task() or this_thread.thread
 
 
 def _asyncio_task() -> object | None:

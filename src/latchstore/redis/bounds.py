@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import msgpack
@@ -20,6 +19,7 @@ from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.limits import Limits
 from latchstore.engine.processes import this_process
 from latchstore.engine.shared_bound import ProcessBound
+from latchstore.engine.tasks import caller
 from latchstore.redis import books
 from latchstore.redis.client import Server
 from latchstore.redis.entries import name_of, stored_key
@@ -162,7 +162,7 @@ class Caches:
         self._server = server
         self.are_there: bool = False
         self.bounds: list[Bound] = []
-        self.revoked: dict[int, list[Covers]] = {}
+        self.revoked: dict[object, list[Covers]] = {}
 
     def brought(self, edits: Collection[tuple[str, Edit]], call: CacheCall | None) -> Brought:
         """Return what a commit is to bring along, and note the loads of this process that it overtakes."""
@@ -182,7 +182,7 @@ class Caches:
         if call is not None and call.fence is not None:
             key, token = call.fence
             asked["fences"] = [stored_key(key), token]
-        revoked = self.revoked.get(get_ident())
+        revoked = self.revoked.get(caller())
         if revoked:
             asked["last"], tokens = self.covered(revoked)
             asked["revoked"] = [token for _, token in tokens]

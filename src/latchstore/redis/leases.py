@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from threading import get_ident
 from typing import Any, TypeVar
 
 import msgpack
@@ -23,6 +22,7 @@ import msgpack
 from latchstore.delivery.waiting import Bell
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
+from latchstore.engine.tasks import caller
 from latchstore.redis.books import AT_ONCE
 from latchstore.redis.bounds import Caches, Covers
 from latchstore.redis.client import Server
@@ -132,13 +132,13 @@ class ServerLeases:
         covers : callable
             Function of ours.
         """
-        self._caches.revoked.setdefault(get_ident(), []).append(covers)
+        self._caches.revoked.setdefault(caller(), []).append(covers)
         _, covered = self._caches.covered([covers])
         self._release("", covered)
 
     def forget(self) -> None:
         """Note that this thread's transaction has ended."""
-        self._caches.revoked.pop(get_ident(), None)
+        self._caches.revoked.pop(caller(), None)
 
 
 def _pages(each: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -26,6 +26,7 @@ from latchstore.contract.errors import RecursiveLoadError
 from latchstore.delivery.waiting import Waiters
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
+from latchstore.engine.tasks import caller
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.rows import name_of, stored_key
 from latchstore.sqlite.running import note, run
@@ -61,8 +62,8 @@ class Leases:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        # Of the thread whose transaction is open: the leases that its commit is to end.
-        self._revoked: dict[int, list[Covers]] = {}
+        # Of the thread, or task, whose transaction is open: the leases that its commit is to end.
+        self._revoked: dict[object, list[Covers]] = {}
 
     def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
         """Take the leases of those keys that nobody else has; return the tokens.
@@ -151,17 +152,17 @@ class Leases:
         covers : callable
             Function of ours.
         """
-        self._revoked.setdefault(threading.get_ident(), []).append(covers)
+        self._revoked.setdefault(caller(), []).append(covers)
         if run(self._connections, "reading", lambda each: _covered(each, [covers])):
             note(self._connections, "deleting", lambda each: _end_all(each, [covers]))
 
     def forget(self) -> None:
         """Note that this thread's transaction has ended."""
-        self._revoked.pop(threading.get_ident(), None)
+        self._revoked.pop(caller(), None)
 
     def end_in_commit(self, connection: sqlite3.Connection) -> None:
         """End in a commit what this thread's transaction has revoked."""
-        revoked = self._revoked.get(threading.get_ident())
+        revoked = self._revoked.get(caller())
         if revoked:
             _end_all(connection, revoked)
 

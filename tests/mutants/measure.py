@@ -111,7 +111,9 @@ def find_by_processes(
     factory: str, workload: str, faults: str, operations: int, seed: int = 0
 ) -> dict[str, Any]:
     """Run rounds of two processes of two threads until one fails; return what the command prints as JSON."""
-    words = ["--processes", "2", "--threads", "2", "--length", "250", "--workload", workload]
+    # What comes too late is seen in rounds that last longer than that.
+    length = "1500" if workload == "near" else "250"
+    words = ["--processes", "2", "--threads", "2", "--length", length, "--workload", workload]
     words += ["--ops", str(operations)]
     return _run(factory, faults, seed, words)
 

@@ -11,6 +11,7 @@ from typing import Any
 from latchstore.cache.near import Copies, Copy
 from latchstore.contract.values import Entry
 from latchstore.engine.bounded import BoundedStore
+from latchstore.engine.observing import Observers
 from tests.mutants.mutant import replaces
 
 
@@ -37,3 +38,8 @@ def serve_beside_a_silent_log() -> None:
     @replaces(Copies, "proved")
     def proved(original: Any, self: Copies, time: float) -> None:
         self.fresh_until = inf
+
+    # Is no mistake alone: what may be too old is read in the store then.
+    @replaces(Observers, "interval")
+    def interval(original: Any, self: Observers, default: float) -> float:
+        return 0.1

@@ -29,7 +29,14 @@ class Routes(dict[object, Route]):
     def current(self) -> Transaction | None:
         """Return the innermost open transaction of the calling thread, or of the task that runs in it."""
         ident = get_ident()
-        return None if ident not in self else self._innermost(self.get(ident))
+        if ident not in self:
+            return None
+        route = self[ident]
+        # hot path: without a call, as the block that is found is open as a rule.
+        transaction: Transaction | None = route()  # type: ignore[assignment]
+        if transaction is None or transaction._left or transaction._thread is not this_thread.thread:
+            return self._innermost(route)
+        return transaction
 
     def _innermost(self, route: Route | None) -> Transaction | None:
         while route is not None:

@@ -28,7 +28,9 @@ LONG = int(os.environ.get("LATCHSTORE_PROCESS_OPERATIONS", "0"))
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", SQLITE_MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_found(mutant: SqliteMutant) -> None:
-    found = find_by_processes(mutant.factory, mutant.workload, mutant.faults, GIVEN_UP)
+    # What is too late by some milliseconds is not seen in each round.
+    given_up = 3 * GIVEN_UP if mutant.workload == "near" else GIVEN_UP
+    found = find_by_processes(mutant.factory, mutant.workload, mutant.faults, given_up)
     assert is_found(found), (found["verdicts"], found["problems"])
 
 

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from benchmarks.measure import Answer, Chart, Figure, Ratio, exponent, markdown, ratio_table
 from latchstore import DictMemoryStore, EventManager, WorkQueue
+from latchstore.engine.transactional_store import TransactionalStore
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 THREADS = 4
@@ -52,10 +53,16 @@ class Jobs(Protocol):
 
 
 class OurJobs:
-    """Ours."""
+    """Ours.
 
-    def __init__(self) -> None:
-        self._store = DictMemoryStore(EventManager())
+    Parameters
+    ----------
+    store : DictMemoryStore, SqliteStore or RedisStore, optional
+        One in memory by default.
+    """
+
+    def __init__(self, store: TransactionalStore | None = None) -> None:
+        self._store = DictMemoryStore(EventManager()) if store is None else store
         self._queue: WorkQueue[int] = WorkQueue(self._store, "jobs")
 
     def put_all(self, count: int) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Answer, Figure, Ratio, Subject, Timing, interleaved, markdown, ratio_table
 from benchmarks.processes import DATA, KEYS, MANY, events_of_another_process, jobs_in_a_second
-from latchstore import Cache, EventManager, NearCache, WorkQueue
+from benchmarks.queues import OurJobs
+from latchstore import Cache, EventManager, NearCache
 from tests.redis.servers import Server, preferred, program, version
 
 if TYPE_CHECKING:
@@ -187,25 +188,8 @@ def _near_hits(url: str, rounds: int) -> dict[str, Timing]:
 # -- queues -------------------------------------------------------------------------------------------
 
 
-class OurJobs:
-    """Ours."""
-
-    def __init__(self, url: str, namespace: str) -> None:
-        self._store = _store(url, namespace)
-        self._queue: WorkQueue[int] = WorkQueue(self._store, "jobs")
-
-    def put_all(self, count: int) -> None:
-        with self._store.transaction():
-            for number in range(count):
-                self._queue.put(number)
-
-    def work(self) -> bool:
-        job = self._queue.claim(timeout=0)
-        if job is None:
-            return False
-        _ = job.payload
-        job.ack()
-        return True
+def _our_jobs(url: str, namespace: str) -> OurJobs:
+    return OurJobs(_store(url, namespace))
 
 
 class HueyJobs:
@@ -247,7 +231,7 @@ class MovedJobs:
         return True
 
 
-_QUEUES: Mapping[str, Any] = {OURS: OurJobs, LMOVE: MovedJobs, HUEY: HueyJobs}
+_QUEUES: Mapping[str, Any] = {OURS: _our_jobs, LMOVE: MovedJobs, HUEY: HueyJobs}
 
 
 def _queues(

@@ -32,8 +32,8 @@ from benchmarks.processes import (
     result_of,
     started,
 )
-from benchmarks.queues import PersistJobs
-from latchstore import EventManager, SqliteStore, WorkQueue
+from benchmarks.queues import OurJobs, PersistJobs
+from latchstore import EventManager, SqliteStore
 
 READERS = 4
 WORKERS = 2
@@ -207,25 +207,8 @@ def _events(folder: Path, transactions: int, singles: int) -> tuple[float, float
 # -- queues -------------------------------------------------------------------------------------------
 
 
-class OurJobs:
-    """Ours."""
-
-    def __init__(self, path: Path) -> None:
-        self._store = SqliteStore(path, EventManager())
-        self._queue: WorkQueue[int] = WorkQueue(self._store, "jobs")
-
-    def put_all(self, count: int) -> None:
-        with self._store.transaction():
-            for number in range(count):
-                self._queue.put(number)
-
-    def work(self) -> bool:
-        job = self._queue.claim(timeout=0)
-        if job is None:
-            return False
-        _ = job.payload
-        job.ack()
-        return True
+def _our_jobs(path: Path) -> OurJobs:
+    return OurJobs(SqliteStore(path, EventManager()))
 
 
 class HueyJobs:
@@ -248,7 +231,7 @@ class HueyJobs:
         return True
 
 
-_QUEUES: Mapping[str, Any] = {OURS: OurJobs, PERSIST: PersistJobs, HUEY: HueyJobs}
+_QUEUES: Mapping[str, Any] = {OURS: _our_jobs, PERSIST: PersistJobs, HUEY: HueyJobs}
 
 
 def _jobs_in_a_second(name: str, path: Path, workers: int, count: int) -> float | None:

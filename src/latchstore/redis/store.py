@@ -17,12 +17,12 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
-from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
+from latchstore.contract.ordering import Ordered, checked_indexes
 from latchstore.engine.bounded import BoundedStore, Traits
 from latchstore.engine.limits import Limits
 from latchstore.engine.publishing import Publisher
+from latchstore.engine.shared_store import SharedIndexes, SharedStore
 from latchstore.engine.store_access import StoreAccess
-from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.redis.client import Server
 from latchstore.redis.engine import RedisEngine
 from latchstore.redis.opening import open_namespace
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
 
 
-class RedisStore(TransactionalStore):
+class RedisStore(SharedStore):
     """A key-value store on a Redis or Valkey server that any number of processes and machines share.
 
     Parameters
@@ -117,42 +117,9 @@ class RedisStore(TransactionalStore):
         super()._renew_in_child()
         self._redis.follow()
 
-    # -- indexes ----------------------------------------------------------------------------------
-
-    def add_index(self, name: str | Ordered) -> None:
-        """Keep an index on a metadata item from now on, in all processes; nothing happens if there is one.
-
-        Takes time in proportion to the number of keys; writers wait meanwhile, readers do not.
-
-        Parameters
-        ----------
-        name : str or Ordered
-            The metadata item. ``Ordered("created")`` and other facts of all entries have indexes as well.
-
-        Raises
-        ------
-        LockTimeoutError
-            If another writer does not finish in time.
-        TransactionError
-            If it is called inside a transaction of this thread.
-        """
-        name = checked_index(name, "name")
-        self._redis.routes.refuse("add_index")
-        self._redis.add_indexes([name])
-
-    def remove_index(self, name: str | Ordered) -> None:
-        """Drop the index on a metadata item, for all processes; queries for it look at all entries again.
-
-        Raises
-        ------
-        KeyError
-            If there is no such index.
-        LockTimeoutError, TransactionError
-            As `add_index`.
-        """
-        name = checked_index(name, "name")
-        self._redis.routes.refuse("remove_index")
-        self._redis.remove_index(name)
+    @property
+    def _indexes(self) -> SharedIndexes:
+        return self._redis
 
     # -- caches -----------------------------------------------------------------------------------
 

@@ -19,13 +19,13 @@ from latchstore.contract.arguments import (
 )
 from latchstore.contract.codec import UnnamedCodec
 from latchstore.contract.event_manager import BaseEventManager
-from latchstore.contract.ordering import Ordered, checked_index, checked_indexes
+from latchstore.contract.ordering import Ordered, checked_indexes
 from latchstore.engine.bounded import BoundedStore, Traits
 from latchstore.engine.limits import Limits
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.saving import write_file
+from latchstore.engine.shared_store import SharedIndexes, SharedStore
 from latchstore.engine.store_access import StoreAccess
-from latchstore.engine.transactional_store import TransactionalStore
 from latchstore.sqlite.engine import SqliteEngine
 from latchstore.sqlite.file_checks import checked_file
 
@@ -40,7 +40,7 @@ def wall_clock() -> float:
     return time.time()
 
 
-class SqliteStore(TransactionalStore):
+class SqliteStore(SharedStore):
     """A key-value store in a SQLite file that any number of threads and processes of a machine share.
 
     Parameters
@@ -184,42 +184,9 @@ class SqliteStore(TransactionalStore):
             raise
         return store
 
-    # -- indexes ----------------------------------------------------------------------------------
-
-    def add_index(self, name: str | Ordered) -> None:
-        """Keep an index on a metadata item from now on, in all processes; nothing happens if there is one.
-
-        Takes time in proportion to the number of keys; writers wait meanwhile, readers do not.
-
-        Parameters
-        ----------
-        name : str or Ordered
-            The metadata item. ``Ordered("created")`` and other facts of all entries have indexes as well.
-
-        Raises
-        ------
-        LockTimeoutError
-            If another writer does not finish in time.
-        TransactionError
-            If it is called inside a transaction of this thread.
-        """
-        name = checked_index(name, "name")
-        self._sqlite.routes.refuse("add_index")
-        self._sqlite.add_indexes([name])
-
-    def remove_index(self, name: str | Ordered) -> None:
-        """Drop the index on a metadata item, for all processes; queries for it scan again.
-
-        Raises
-        ------
-        KeyError
-            If there is no such index.
-        LockTimeoutError, TransactionError
-            As `add_index`.
-        """
-        name = checked_index(name, "name")
-        self._sqlite.routes.refuse("remove_index")
-        self._sqlite.remove_index(name)
+    @property
+    def _indexes(self) -> SharedIndexes:
+        return self._sqlite
 
     # -- caches -----------------------------------------------------------------------------------
 

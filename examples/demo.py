@@ -44,7 +44,7 @@ What to read next:
   python -m inspect latchstore.examples.demo   this program
   README.md                                    what you can rely on, the API
   DESIGN.md                                    how that is kept, and why so
-  docs/reading-the-source.md                   where to begin in the source
+  docs/explanation/reading-the-source.md       where to begin in the source
   python -m latchstore stress                  proofs, also for stores of yours"""
 
 

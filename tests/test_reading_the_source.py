@@ -1,4 +1,4 @@
-"""docs/reading-the-source.md lists what calls pass; here they are traced and compared."""
+"""docs/explanation/reading-the-source.md lists what calls pass; here they are traced and compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import latchstore
 from latchstore import Cache, DictMemoryStore, EventManager, StoreSetEvent
 
 PACKAGE = Path(latchstore.__file__).parent
-PAGE = Path(__file__).parent.parent / "docs" / "reading-the-source.md"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "reading-the-source.md"
 
 #: From top to bottom.
 ROOMS = ("cache", "engine", "delivery", "contract")

@@ -15,16 +15,7 @@ PAGES = (
     "README.md",
     "DESIGN.md",
     "CONTRIBUTING.md",
-    "docs/reading-the-source.md",
-    "docs/proving-your-class.md",
-    "docs/checking-histories.md",
-    "docs/work-queues.md",
-    "docs/writing-a-store.md",
-    "docs/writing-an-engine.md",
-    "docs/queries.md",
-    "docs/between-processes.md",
-    "docs/between-machines.md",
-    "docs/stress-over-processes.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
 
@@ -49,7 +40,7 @@ def test_every_other_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_examples_of_the_page_on_queries() -> None:
-    results = doctest.testfile(str(ROOT / "docs/queries.md"), module_relative=False)
+    results = doctest.testfile(str(ROOT / "docs/how-to/queries.md"), module_relative=False)
     assert results.attempted > 5
     assert results.failed == 0
 

@@ -60,7 +60,7 @@ def test_a_queue_hands_out_work(store: DictMemoryStore) -> None:
 
 
 def test_work_is_claimed_by_one_thread_with_a_store_alone() -> None:
-    """The last recipe of docs/work-queues.md, by several threads."""
+    """The last recipe of docs/how-to/work-queues.md, by several threads."""
     store = DictMemoryStore(EventManager(), indexes=[Ordered("new")])
     for number in range(100):
         store.set(f"job {number}", (b"", {"new": number}))

@@ -1,4 +1,4 @@
-"""The store of docs/writing-a-store.md keeps the contract, but for what the page tells that it lacks."""
+"""The store of docs/how-to/writing-a-store.md keeps the contract, except where the page names a lack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.contract.reading import ReadingContract, ValueContract
 from tests.contract.transactions import TransactionContract
 from tests.contract.writing import WritingContract
 
-PAGE = Path(__file__).parents[1] / "docs" / "writing-a-store.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "writing-a-store.md"
 
 
 @pytest.fixture(scope="module")

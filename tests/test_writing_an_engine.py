@@ -1,4 +1,4 @@
-"""The engine of docs/writing-an-engine.md keeps the contract of stores with transactions, all of it."""
+"""The engine of docs/how-to/writing-an-engine.md keeps all of the contract of stores with transactions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.contract.waiting import WaitForContract
 from tests.contract.watches import FullBufferContract, WatchContract
 from tests.contract.writing import WritingContract
 
-PAGE = Path(__file__).parents[1] / "docs" / "writing-an-engine.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "writing-an-engine.md"
 
 
 @pytest.fixture(scope="module")

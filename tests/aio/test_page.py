@@ -1,4 +1,4 @@
-"""The examples of docs/asyncio.md and of FastAPI run."""
+"""The examples of docs/how-to/asyncio.md and of FastAPI run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "asyncio.md"
+PAGE = ROOT / "docs" / "how-to" / "asyncio.md"
 
 
 def _examples() -> list[str]:

@@ -1,4 +1,4 @@
-"""The examples of docs/work-queues.md run, in order, and so does that of the docstring."""
+"""The examples of docs/how-to/work-queues.md run, in order, and so does that of the docstring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "work-queues.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "work-queues.md"
 
 
 def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The examples of docs/between-machines.md run, in order."""
+"""The examples of docs/how-to/between-machines.md run, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.redis.servers import Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "between-machines.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "between-machines.md"
 
 
 def test_the_page(emptied_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

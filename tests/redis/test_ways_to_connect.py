@@ -16,7 +16,7 @@ from redis.sentinel import Sentinel
 from latchstore import AuthorizationError, EventManager, EventsLost, RedisStore, StoreSetEvent
 from tests.redis.servers import PATIENCE, Server, free_port, preferred
 
-PAGE = Path(__file__).parents[2] / "docs" / "between-machines.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "between-machines.md"
 
 
 def check(*stores: RedisStore) -> None:

@@ -1,4 +1,4 @@
-"""The examples of docs/between-processes.md run, in order."""
+"""The examples of docs/how-to/between-processes.md run, in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "between-processes.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "between-processes.md"
 
 
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The examples of docs/checking-histories.md do what the page tells of them."""
+"""The examples of docs/how-to/checking-histories.md do what the page tells of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from latchstore.__main__ import main
 
-PAGE = (Path(__file__).parents[2] / "docs" / "checking-histories.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "checking-histories.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -3,7 +3,7 @@
 `AbstractReadOnlyStore` has the reading half, `AbstractStore` the whole. Each method's promise stands
 here once and implementations inherit it. A store must define the abstract methods; the rest have
 an implementation here that is right for any store whose abstract methods are: each of them makes one call
-of an abstract method, or several in a `transaction`. docs/writing-a-store.md has a store of 60 lines.
+of an abstract method, or several in a `transaction`. docs/how-to/writing-a-store.md has a store of 60 lines.
 
 Terms that hold throughout:
 

@@ -1,8 +1,8 @@
 """The stress harness: records what threads do to an object, and proves from that whether it was correct.
 
-`Test` is for any class, see docs/proving-your-class.md; ``python -m latchstore stress --test module:Class``
-runs one, and pytest does. ``python -m latchstore stress`` without it puts a store under stress, as does
-`linearizable_store` in a test. README.md beside this file tells what is checked and what was found.
+`Test` is for any class, see docs/how-to/testing-a-class.md; ``python -m latchstore stress --test
+module:Class`` runs one, and pytest does. ``python -m latchstore stress`` alone puts a store under stress, as
+does `linearizable_store` in a test. README.md beside this file tells what is checked and what was found.
 
 It is a program, which the store does not load; it may import all other rooms, but for other programs. Begin
 with ``testing`` for classes, and with ``check.py`` for stores, which goes from a factory to a verdict;

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Exit codes: 0 all valid, 1 one is invalid, 2 one cannot be read, or wrong usage, 3 one is unknown. "
-        "The formats and how to write a model: docs/checking-histories.md."
+        "The formats and how to write a model: docs/how-to/checking-histories.md."
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="lines of a Jepsen log, EDN, or our own")
     parser.add_argument(

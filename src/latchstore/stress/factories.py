@@ -62,7 +62,7 @@ def shared_stores(factory: Factory, name: str) -> SharedStores:
         return factory.stores
     raise PlanError(
         f"store {name!r} cannot be used by several processes: it needs create, attach and destroy, see "
-        "docs/stress-over-processes.md"
+        "docs/how-to/stress-over-processes.md"
     )
 
 

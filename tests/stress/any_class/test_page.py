@@ -1,4 +1,4 @@
-"""The examples of docs/proving-your-class.md do what the page tells of them."""
+"""The examples of docs/how-to/testing-a-class.md do what the page tells of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-PAGE = Path(__file__).parents[3] / "docs" / "proving-your-class.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "testing-a-class.md"
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -1,4 +1,4 @@
-"""A small store over a file that several processes use, written from docs/writing-a-store.md."""
+"""A small store over a file that several processes use, written from docs/how-to/writing-a-store.md."""
 
 from __future__ import annotations
 

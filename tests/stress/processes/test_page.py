@@ -1,4 +1,4 @@
-"""The example of docs/stress-over-processes.md runs."""
+"""The example of docs/how-to/stress-over-processes.md runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from latchstore.__main__ import main
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to"
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -10,10 +11,8 @@ from unittest.mock import ANY
 
 import pytest
 
-from latchstore.contract.events import (
-    BaseEvent,
-    StoreSetEvent,
-)
+from latchstore import Above, In
+from latchstore.contract.events import BaseEvent, StoreDeleteEvent, StoreEvictEvent, StoreSetEvent
 from latchstore.delivery.event_manager import EventManager
 from tests.event_manager.listeners import Calls, Counter, Owner
 
@@ -33,19 +32,81 @@ class TestFilters:
             ({"source.name": "here"}, True),
             ({"source.name": "there"}, False),
             ({"source.place.name": "here"}, False),
-            ({"missing": None}, False),
+            ({"value": None}, True),
             ({"key.missing": None}, False),
-            ({"key": 5}, False),
-            ({"key": None}, False),
             ({"key.real": "a"}, False),
+            ({"metadata.state": "done"}, True),
+            ({"metadata.state": "new"}, False),
+            ({"metadata.missing": None}, False),
+            ({"metadata.queue.place": 3}, True),
+            ({"metadata.owner.name": "ann"}, True),
+            ({"metadata.owner.name.missing": "ann"}, False),
+            ({"metadata.visits": Above(3)}, True),
+            ({"metadata.visits": Above(4)}, False),
+            ({"metadata": {"state": "done"}}, False),
+            ({"key": "?"}, True),
+            ({"key": "[b-z]"}, False),
+            ({"key": "a*"}, True),
+            ({"key": "*", "metadata.state": In(["done", "failed"])}, True),
         ],
     )
     def test_attributes_must_equal_the_values(
         self, manager: EventManager, calls: Calls, filter: Mapping[str, object], matches: bool
     ) -> None:
         manager.connect(StoreSetEvent, calls.listener("a"), filter)
-        manager.emit(StoreSetEvent(SimpleNamespace(name="here"), key="a", revision=3))
+        metadata = {"state": "done", "queue.place": 3, "owner": {"name": "ann"}, "visits": 4}
+        event = StoreSetEvent(SimpleNamespace(name="here"), key="a", revision=3, metadata=metadata)
+        manager.emit(event)
         assert calls == ["a"] * matches
+
+    @pytest.mark.parametrize(
+        ("filter", "message"),
+        [
+            ({"metadatta.state": "done"}, "no attribute 'metadatta'.*did you mean 'metadata'"),
+            ({"colour": "red"}, "no attribute 'colour'.*it has action, key, .*metadata"),
+            ({"": 1}, "the path '' has an empty part"),
+            ({"metadata..state": 1}, "'metadata..state' has an empty part"),
+            ({"key": 5}, "'key' must be a str or a pattern, got int 5"),
+            ({"key": None}, "'key' must be a str or a pattern, got NoneType None"),
+            ({"key": "a?" * 6_000}, "'key' must have at most 10000 characters"),
+            ({"action": "delete"}, "has the action 'delete', but one of set, update"),
+            ({"metadata": "done"}, "'metadata' is a dict, got str 'done'; name an item of it"),
+            (
+                {"metadata.state": lambda state: state == "done"},
+                "'metadata.state' must be a value or a condition",
+            ),
+            ({"value.metadata.state": int}, "'value.metadata.state' must be a value or a condition"),
+        ],
+    )
+    def test_one_that_matches_nothing_is_refused(
+        self, manager: EventManager, calls: Calls, filter: Mapping[str, object], message: str
+    ) -> None:
+        with pytest.raises((TypeError, ValueError), match=message):
+            manager.connect(StoreSetEvent, calls.listener("a"), filter)
+        assert manager.get_listeners(StoreSetEvent) == []
+
+    def test_attributes_of_subclasses_are_known(self, manager: EventManager, calls: Calls) -> None:
+        manager.connect(StoreDeleteEvent, calls.listener("a"), {"cause": "size", "action": "evict"})
+        manager.emit(StoreDeleteEvent(key="a"))
+        assert calls == []
+        manager.emit(StoreEvictEvent(key="a", cause="size"))
+        assert calls == ["a"]
+
+    def test_classes_of_users_have_any_attribute(self, manager: EventManager, calls: Calls) -> None:
+        class Painted(BaseEvent):
+            pass
+
+        manager.connect(Painted, calls.listener("a"), {"colour": "red"})
+        manager.connect(BaseEvent, calls.listener("b"), {"colour": "red"})
+        manager.emit(Painted(colour="red"))
+        assert calls == ["a", "b"]
+
+    def test_a_key_with_wildcards_is_escaped(self, manager: EventManager, calls: Calls) -> None:
+        manager.connect(StoreSetEvent, calls.listener("a"), {"key": glob.escape("a[1]*")})
+        manager.emit(StoreSetEvent(key="a1"))
+        assert calls == []
+        manager.emit(StoreSetEvent(key="a[1]*"))
+        assert calls == ["a"]
 
     def test_is_copied(self, manager: EventManager, calls: Calls) -> None:
         filter = {"key": "a"}
@@ -93,7 +154,7 @@ class TestFilters:
         manager.emit(StoreSetEvent(Counter(source), key="a"))
         assert calls == ["counter", "counter", "owner"]
 
-    @pytest.mark.parametrize("path", ["colour", "key.colour", "source.colour"])
+    @pytest.mark.parametrize("path", ["transaction.colour", "key.colour", "source.colour"])
     def test_missing_attribute_does_not_even_match_what_equals_everything(
         self, manager: EventManager, calls: Calls, path: str
     ) -> None:

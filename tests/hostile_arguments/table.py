@@ -216,7 +216,10 @@ FUNCTIONS = (
 FILTERS = (
     good("None", None),
     good("a key", {"key": "new"}),
-    good("a path", {"source.name..": 1, "": 2}),
+    good("a path", {"source.name": 1, "metadata.a.b": 2}),
+    bad("an empty path", {"": 2}),
+    bad("no such attribute", {"colour": "red"}),
+    bad("a function", {"metadata.state": len}),
     Offer("an odd key", lambda store: {"key": OddString("new")}, True),
     Offer("a raising value", lambda store: {"metadata": Raising()}, True),
     Offer("a calling value", lambda store: {"key": Calling(store)}, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import suppress
 from typing import Any
 
@@ -81,9 +82,12 @@ def test_without_a_history_only_the_present_can_be_asked_for() -> None:
     with store.watch(since=1) as changes:
         store.from_bytes("k", b"")
         assert read_all(changes) == [(2, "k")]
-    with pytest.raises(CompactedError) as caught:
+    with pytest.raises(
+        CompactedError, match=r"no history \(history=0\).* give the store a history="
+    ) as caught:
         store.watch(since=0)
     assert caught.value.oldest_revision == 3
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_a_commit_that_is_published_again_is_given_once() -> None:

@@ -118,18 +118,23 @@ class CompactedError(_RefusedError):
         The oldest revision whose changes can still be had; that of the next commit if there are none.
     """
 
-    def __init__(self, since: int, oldest_revision: int, asked: str | None = None) -> None:
+    def __init__(self, since: int, oldest_revision: int, asked: str | None = None, off: bool = False) -> None:
+        name = f"since={since}" if asked is None else asked
+        if off:
+            had, advice = "the store keeps no history (history=0)", "give the store a history=, in commits"
+        else:
+            had, advice = f"the history begins with revision {oldest_revision}", "give it a larger history="
         super().__init__(
-            f"{f'since={since}' if asked is None else asked}: the history begins with revision "
-            f"{oldest_revision}; read the store in a new snapshot and watch from the snapshot's revision on, "
-            "or give it a larger history="
+            f"{name}: {had}; read the store in a new snapshot and watch from the snapshot's revision on, "
+            f"or {advice}"
         )
         self.since = since
         self.oldest_revision = oldest_revision
         self._asked = asked
+        self._off = off
 
     def __reduce__(self) -> tuple[type[CompactedError], tuple[object, ...]]:
-        return type(self), (self.since, self.oldest_revision, self._asked)
+        return type(self), (self.since, self.oldest_revision, self._asked, self._off)
 
 
 class TransactionError(StoreError):

@@ -46,10 +46,13 @@ class BaseEventManager(ABC):
             when its object goes, so does the connection. Any other callable is held strongly, and
             so is a method of an object that cannot be weakly referenced.
         filter : mapping of str to object, optional
-            Which events are meant: dotted paths of attributes, such as ``"source.name"``, and the
-            values that these must equal. A missing attribute equals nothing. The values are held
-            strongly. Filters on ``"key"`` and ``"source"`` are looked up, so that listeners with
-            another key or source cost an emit nothing.
+            Dotted paths, and the value or `Condition` that each must match for `func` to be called. A path
+            leads through attributes and the items of mappings: ``{"metadata.state": "done"}``,
+            ``{"source.name": "jobs"}``. An event that lacks the attribute or the item does not match. A
+            ``"key"`` with ``*``, ``?`` or ``[`` is a pattern as in `AbstractStore.glob`; `glob.escape` of
+            the standard library makes one that matches such a key itself. The values are held strongly.
+            Filters on one key or on ``"source"`` are looked up, so that listeners with another key or source
+            cost an emit nothing.
         priority : int, optional
             Listeners with a higher priority are called earlier, those with the same priority in
             the order of connection.
@@ -57,7 +60,11 @@ class BaseEventManager(ABC):
         Raises
         ------
         TypeError
-            If an argument is not of the type above.
+            If an argument is not of the type above, or a value of `filter` can never be matched: a key that
+            is no string, a function as a metadata item.
+        ValueError
+            If a path of `filter` begins with an attribute that no event of class `cls` has, has an empty
+            part, or names an action of other classes.
         """
 
     @abstractmethod

@@ -78,6 +78,11 @@ def checked_pattern(pattern: str, argument: str = "pattern") -> str:
     return pattern
 
 
+def has_wildcards(pattern: str) -> bool:
+    """Return whether a pattern has one of the characters that make it match more than the key equal to it."""
+    return _SPECIAL.search(pattern) is not None
+
+
 def escaped(key: str) -> str:
     """Return a pattern that matches one key alone, whatever characters it has."""
     return _SPECIAL.sub(r"[\g<0>]", key)

@@ -153,7 +153,7 @@ class ChangeFeed:
         """
         oldest = self._oldest(revision)
         if since < oldest - 1:
-            raise CompactedError(since, oldest)
+            raise CompactedError(since, oldest, off=not self._limit)
         return [commit for commit in self._history if commit.revision > since]
 
     def add(self, buffer: ChangeBuffer, revision: int) -> None:

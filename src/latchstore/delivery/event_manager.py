@@ -43,13 +43,12 @@ from latchstore.contract.event_manager import (
 )
 from latchstore.contract.events import BaseEvent
 from latchstore.delivery.emission import Emission, listener_name
+from latchstore.delivery.filters import Conditions, checked_filter
 from latchstore.delivery.registry import (
-    Conditions,
     Connection,
     EventInfo,
     Receiver,
     Table,
-    conditions_of,
     identity_of,
     listeners_of,
 )
@@ -83,7 +82,7 @@ class EventManager(BaseEventManager):
         check_event_class(cls)
         if not callable(func):
             raise TypeError(f"func must be callable, not {func!r}")
-        conditions = conditions_of(filter)
+        conditions = checked_filter(cls, filter)
         if not isinstance(priority, int):
             raise TypeError(f"priority must be an int, not {priority!r}")
         if self._vetoes("connect", self.connect, (cls, func, filter, priority)):

@@ -6,48 +6,20 @@ what follows from it. A change builds the next table, sharing what stays the sam
 
 from __future__ import annotations
 
-import logging
 import operator
 import weakref
 from bisect import bisect, bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Any
 
 from latchstore.contract.event_manager import Listener, check_event_class
 from latchstore.contract.events import BaseEvent
-
-logger: logging.Logger = logging.getLogger("latchstore")
+from latchstore.delivery.filters import KEY, MISSING, SOURCE, Conditions, attribute, passes
 
 # What makes two callables the same listener; built of ids and names, so that to hash and compare
 # it runs no user code.
 Identity = tuple[int | str, ...]
-Conditions = tuple[tuple[tuple[str, ...], object], ...]
-
-
-class _Missing:
-    """The type of the value of an attribute that is not there."""
-
-
-_MISSING = _Missing()
-_KEY = ("key",)
-_SOURCE = ("source",)
-
-
-def _attribute(event: BaseEvent, path: tuple[str, ...]) -> object:
-    """Return what a path of attributes leads to, or `_MISSING`."""
-    value: object = event
-    try:
-        for name in path:
-            value = getattr(value, name)
-    except AttributeError:
-        return _MISSING
-    except MemoryError:
-        raise  # nothing is known of the attribute
-    except Exception:
-        logger.debug("Cannot read %s of %s", ".".join(path), type(event), exc_info=True)
-        return _MISSING
-    return value
 
 
 def _compares_by_identity(value: object) -> bool:
@@ -102,21 +74,8 @@ class Connection:
         return None if instance is None else MethodType(self.original, instance)
 
     def matches(self, event: BaseEvent) -> bool:
-        """Tell whether an event passes the filter."""
-        for path, value in self.conditions:
-            attribute = _attribute(event, path)
-            if attribute is _MISSING:
-                return False
-            try:
-                matched = bool(attribute == value)
-            except MemoryError:
-                raise  # as in _attribute
-            except Exception:
-                logger.debug("Cannot compare %s in a filter", ".".join(path), exc_info=True)
-                return False
-            if not matched:
-                return False
-        return True
+        """Return whether an event passes the filter."""
+        return passes(event, self.conditions)
 
 
 _order = operator.attrgetter("order")
@@ -132,9 +91,9 @@ def _place(conditions: Conditions) -> tuple[int, object]:
     """Return in which index, and under which value, a connection with these conditions stands."""
     values = dict(conditions)
     # Only exact strings: a subclass might compare in its own way.
-    if type(key := values.get(_KEY)) is str:
+    if type(key := values.get(KEY)) is str:
         return _BY_KEY, key
-    if _SOURCE in values and _compares_by_identity(source := values[_SOURCE]):
+    if SOURCE in values and _compares_by_identity(source := values[SOURCE]):
         # The conditions keep the source alive, so its id stays its own.
         return _BY_SOURCE, id(source)
     return _ANY, None
@@ -231,14 +190,14 @@ class EventInfo:
         anything, by_key, by_source = self._indexes
         candidates = list(anything.get(None, ()))
         if by_key:
-            key = _attribute(event, _KEY)
+            key = attribute(event, KEY)
             if type(key) is str:
                 candidates += by_key.get(key, ())
-            elif key is not _MISSING:
+            elif key is not MISSING:
                 # Whatever this is, it may equal a string in its own way.
                 candidates += (each for bucket in by_key.values() for each in bucket)
         if by_source:
-            source = _attribute(event, _SOURCE)
+            source = attribute(event, SOURCE)
             if _compares_by_identity(source):
                 candidates += by_source.get(id(source), ())
             else:
@@ -406,19 +365,6 @@ def identity_of(func: Callable[..., object]) -> Identity:
     if type(func) is BuiltinMethodType or type(func) is MethodWrapperType:
         return id(func.__self__), func.__name__
     return (id(func),)
-
-
-def conditions_of(filter: Mapping[str, object] | None) -> Conditions:
-    """Return a copy of a filter, checked, with its paths split."""
-    if filter is None:
-        return ()
-    if not isinstance(filter, Mapping):
-        raise TypeError(f"filter must be a mapping, not {filter!r}")
-    items = list(filter.items())
-    for path, _ in items:
-        if not isinstance(path, str):
-            raise TypeError(f"filter must have attribute paths (str) as keys, not {path!r}")
-    return tuple((tuple(path.split(".")), value) for path, value in items)
 
 
 def listeners_of(connections: Iterable[Connection]) -> list[Listener]:

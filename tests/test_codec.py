@@ -177,7 +177,7 @@ class TestErrors:
             def encode(self, value: Any) -> Any:
                 return "text"
 
-        with pytest.raises(CodecError, match=r"'key'.*what encode returns"):
+        with pytest.raises(CodecError, match=r"'key'.*the result of encode"):
             encoded(Text(), "key", date(2026, 1, 1))
 
     def test_what_a_codec_returns_becomes_bytes(self) -> None:

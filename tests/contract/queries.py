@@ -242,7 +242,7 @@ class QueryContract(StoreContract):
             ({"order_by": 5}, TypeError, "order_by must be 'key', .*, got int 5"),
             ({"order_by": ["a"]}, TypeError, "order_by must be 'key', .*, got list"),
             ({"order_by": "a", "descending": 1}, TypeError, "descending must be a bool, got int 1"),
-            ({"descending": True}, ValueError, "descending must come with order_by"),
+            ({"descending": True}, ValueError, "descending=True needs order_by"),
         ],
     )
     def test_bad_arguments(

@@ -426,7 +426,7 @@ class TestDefault:
 
     @pytest.mark.parametrize("manager", [None, 5, SimpleNamespace(emit=print), EventManager])
     def test_must_be_of_a_type_with_emit(self, manager: Any) -> None:
-        with pytest.raises(TypeError, match=r"^manager must have an emit method, got "):
+        with pytest.raises(TypeError, match=r"^manager must have a method emit, got "):
             set_event_manager(manager)
 
     def test_threads_that_come_first_at_once_get_the_same(self) -> None:

@@ -163,7 +163,7 @@ def test_a_load_of_what_is_no_regular_file_neither_waits_nor_opens_it(
     os.mkfifo(pipe)
     monkeypatch.setattr(os, "open", refuse)
     for each in (pipe, Path(os.devnull), Path("/dev/zero")):
-        with pytest.raises(OSError, match="is no regular file"):
+        with pytest.raises(OSError, match="is not a regular file"):
             load(each)
 
 

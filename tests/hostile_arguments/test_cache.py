@@ -311,7 +311,7 @@ def test_what_a_codec_returns(other: ThreadPoolExecutor, returned: Any) -> None:
             cache["key"] = 1
             assert cache["key"] == b"1"
         else:
-            with pytest.raises(CodecError, match=r"'key'.*what encode returns"):
+            with pytest.raises(CodecError, match=r"'key'.*the result of encode"):
                 cache["key"] = 1
             assert len(cache) == 0
         check(cache)

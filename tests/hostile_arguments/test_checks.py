@@ -217,8 +217,8 @@ def test_progress_is_told_after_each_block() -> None:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (Stream(b"a", 3), TypeError, "d must yield bytes when read, got int 3"),
-        (Stream(b"a", None), BlockingIOError, "d is a non-blocking stream that has nothing to read yet"),
+        (Stream(b"a", 3), TypeError, "d.read() must return bytes, got int 3"),
+        (Stream(b"a", None), BlockingIOError, "d is a non-blocking stream without data to read"),
         (Stream(b"a", OSError("disk")), OSError, "disk"),
     ],
     ids=["numbers", "non-blocking", "fails"],
@@ -229,7 +229,7 @@ def test_bad_streams(data: Any, error: type[Exception], message: str) -> None:
 
 
 def test_an_empty_text_stream_yields_no_bytes() -> None:
-    with pytest.raises(TypeError, match=r"^data must yield bytes when read, got str ''$"):
+    with pytest.raises(TypeError, match=r"^data\.read\(\) must return bytes, got str ''"):
         read_all(io.StringIO(""), 10)  # type: ignore[arg-type]
 
 

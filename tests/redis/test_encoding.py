@@ -65,7 +65,7 @@ def test_uuid_and_decimal_come_back() -> None:
 @pytest.mark.parametrize("value", UNSTORABLE, ids=lambda value: type(value).__name__)
 def test_other_types_are_refused(value: object) -> None:
     with pytest.raises(
-        TypeError, match=r"key 'the key': the metadata item 'the item' .* what can be are str"
+        TypeError, match=r"key 'the key': the metadata item 'the item' .* storable are str"
     ):
         encode_item("the key", "the item", value)
 
@@ -151,5 +151,5 @@ HOSTILE = [
 
 @pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_was_not_written_is_refused(data: Any) -> None:
-    with pytest.raises(StoreFormatError, match="the metadata item 'the item' of 'the key' cannot be: "):
+    with pytest.raises(StoreFormatError, match="the metadata item 'the item' of key 'the key' is damaged: "):
         decode_item(data, "the key", "the item")

@@ -313,7 +313,7 @@ def test_permissions_and_links_stay(path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_what_is_no_file_is_not_replaced(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         new_store().save(path)
     assert path.is_fifo()
     assert os.listdir(path.parent) == [path.name]

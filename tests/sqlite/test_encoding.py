@@ -81,7 +81,7 @@ def test_decimals_do_not_depend_on_the_context() -> None:
 @pytest.mark.parametrize("value", UNSTORABLE, ids=lambda value: type(value).__name__)
 def test_other_types_are_refused(value: object) -> None:
     with pytest.raises(
-        TypeError, match=r"key 'the key': the metadata item 'the item' .* what can be are str"
+        TypeError, match=r"key 'the key': the metadata item 'the item' .* storable are str"
     ):
         encode_metadata("the key", Entry({"fine": 1, "the item": value}))
 
@@ -164,7 +164,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_was_not_written_is_refused(text: object) -> None:
-    with pytest.raises(StoreFormatError, match="the metadata of 'the key' cannot be: "):
+    with pytest.raises(StoreFormatError, match="the metadata of key 'the key' is damaged: "):
         decode_metadata(text, "the key")
 
 

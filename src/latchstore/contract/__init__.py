@@ -1,5 +1,5 @@
-"""The contract: what a store promises, and everything that the signatures of its methods name.
+"""The contract of a store: its abstract class and every type that the signatures of its methods name.
 
-Values, events, errors, checks of arguments, codecs and the mapping view. It imports nothing else of the
-package. Begin with ``store.py``, which has the methods, and go on with ``values.py``.
+This room holds values, events, errors, argument checks, codecs and the mapping view. It imports nothing
+else of the package. Begin with ``store.py``, which has the methods, and go on with ``values.py``.
 """

@@ -1,6 +1,6 @@
-"""Checks of what callers hand in: each error names the argument and what it got.
+"""Argument checks: each error names the argument and the value that was passed.
 
-These run the caller's code (streams, iterables, ``__index__``), so none of them is called under a lock.
+The checks run the caller's code (streams, iterables, ``__index__``), so none is called under a lock.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 #: Bytes read from a stream at a time by default: 1 MiB, as in the specification.
 DEFAULT_BUFFER_SIZE = 1048576
 
-#: The largest number of seconds that is not as good as for ever.
+#: The largest number of seconds that counts as finite.
 _LONGEST = sys.float_info.max
 
-#: What `describe` shows of a value at the most, in characters.
+#: The number of characters that `describe` shows of a value.
 _SHOWN = 60
 
 
 class Readable(Protocol):
-    """A binary stream, as far as the store needs one."""
+    """A binary stream with the one method that the store calls."""
 
     def read(self, size: int = ..., /) -> bytes: ...
 
 
 def describe(value: object) -> str:
-    """Name a value's type and show a little of it, for error messages; a broken repr does no harm."""
+    """Return a value's type and the beginning of its repr, for error messages; a failing repr is left out."""
     try:
         text = repr(value)
     except Exception:
@@ -49,7 +49,7 @@ def exact_string(text: str) -> str:
 
 
 def exact_integer(number: int) -> int:
-    """Return `number` as a plain ``int``, for the same reason."""
+    """Return `number` as a plain ``int``, so that no method of a subclass runs later."""
     return number if type(number) is int else int.__int__(number)
 
 
@@ -57,7 +57,7 @@ _ONLY_STR = frozenset({str})
 
 
 def checked_key(key: str, argument: str = "key") -> str:
-    """Return the key as a plain string; TypeError if it is none."""
+    """Return the key as a plain string; raise TypeError if it is not a string."""
     if type(key) is str:
         return key
     if isinstance(key, str):
@@ -66,17 +66,17 @@ def checked_key(key: str, argument: str = "key") -> str:
 
 
 def check_callable(function: object, argument: str) -> None:
-    """Raise TypeError if something cannot be called."""
+    """Raise TypeError if `function` is not callable."""
     if not callable(function):
         raise TypeError(f"{argument} must be callable, got {describe(function)}")
 
 
-#: That code is of a coroutine function (``inspect.CO_COROUTINE``, which is not loaded for it).
+#: The code flag of coroutine functions, ``inspect.CO_COROUTINE``; importing inspect would be slow.
 _CO_COROUTINE = 0x80
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Tell whether a function, method, partial or callable object is a coroutine function."""
+    """Return whether a function, method, partial or callable object is a coroutine function."""
     while isinstance(function, functools.partial):
         function = function.func
     function = getattr(function, "__func__", function)
@@ -87,9 +87,10 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:
-    """Return `items` if it can be iterated over and is no string, which is one by accident only."""
+    """Return an iterator over `items`; raise TypeError if it is not iterable, or is a string or bytes."""
     if isinstance(items, (str, bytes, bytearray)):
-        raise TypeError(f"{argument} must be an iterable of its items, got {describe(items)}")
+        advice = f": did you mean [{describe(exact_string(items))[4:]}]?" if isinstance(items, str) else ""
+        raise TypeError(f"{argument} must be an iterable of items, got {describe(items)}{advice}")
     try:
         return iter(items)
     except TypeError:
@@ -97,7 +98,7 @@ def checked_iterable(items: Iterable[Any], argument: str) -> Iterable[Any]:
 
 
 def checked_keys(keys: Iterable[str], argument: str = "keys") -> list[str]:
-    """Return the keys as a list of plain strings; TypeError if one is none."""
+    """Return the keys as a list of plain strings; raise TypeError if one is not a string."""
     found = list(checked_iterable(keys, argument))
     if not _ONLY_STR.issuperset(map(type, found)):
         found = [checked_key(key, f"{argument}[{position}]") for position, key in enumerate(found)]
@@ -123,7 +124,7 @@ def checked_buffer_size(buffer_size: int) -> int:
 
 
 def checked_count(count: int, argument: str, least: int) -> int:
-    """Return the count; it must be an integer that is not below `least`, and no larger than things can be."""
+    """Return the count; it must be an integer from `least` to ``sys.maxsize``."""
     if not isinstance(count, int) or isinstance(count, bool):
         raise TypeError(f"{argument} must be an int, got {describe(count)}")
     count = exact_integer(count)
@@ -135,12 +136,12 @@ def checked_count(count: int, argument: str, least: int) -> int:
 
 
 def given(**arguments: Any) -> dict[str, Any]:
-    """Return the arguments that are not None: a store that lacks the others is not given them."""
+    """Return the arguments that are not None, so that a store that lacks an option need not accept it."""
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 def checked_timeout(timeout: Seconds | None, argument: str = "timeout") -> float | None:
-    """Return the timeout in seconds; None waits for ever, zero does not wait, infinity is allowed."""
+    """Return the timeout in seconds: None waits forever, zero does not wait, infinity is allowed."""
     if timeout is None:
         return None
     number = exact_seconds(timeout, argument)
@@ -150,7 +151,7 @@ def checked_timeout(timeout: Seconds | None, argument: str = "timeout") -> float
 
 
 def checked_seconds(seconds: Seconds | None, argument: str) -> float | None:
-    """Return a positive number of seconds; None for infinity as well, and for what is as good as that."""
+    """Return a positive number of seconds; None stands for infinity and numbers beyond a float's range."""
     if seconds is None:
         return None
     number = exact_seconds(seconds, argument)
@@ -160,12 +161,12 @@ def checked_seconds(seconds: Seconds | None, argument: str) -> float | None:
 
 
 def exact_seconds(seconds: object, argument: str) -> float:
-    """Return a number of seconds without what a subclass makes of it: it is reckoned with under locks."""
+    """Return a number of seconds as a plain number: under locks, no code of a subclass may run."""
     if isinstance(seconds, float):
         return float.__float__(seconds)
     if isinstance(seconds, int) and not isinstance(seconds, bool):
         return int.__int__(seconds)
-    # Not imported here, as that takes long: who has a timedelta has imported it.
+    # hot path: datetime is slow to import, and a caller that passes a timedelta has imported it.
     timedelta = getattr(sys.modules.get("datetime"), "timedelta", None)
     if timedelta is not None and isinstance(seconds, timedelta):
         number: float = timedelta.total_seconds(seconds)
@@ -174,12 +175,12 @@ def exact_seconds(seconds: object, argument: str) -> float:
 
 
 def checked_revision(if_revision: int | None) -> int | None:
-    """Return the revision that a key is expected to have: None for any, 0 for no such key."""
+    """Return the revision that a key must have: None for any, 0 for a key that must not exist."""
     if if_revision is None:
         return None
     if not isinstance(if_revision, int) or isinstance(if_revision, bool):
         raise TypeError(f"if_revision must be an int or None, got {describe(if_revision)}")
-    if_revision = exact_integer(if_revision)  # it is compared under the writer mutex
+    if_revision = exact_integer(if_revision)  # the table compares it under the writer mutex
     if if_revision < 0:
         raise ValueError(f"if_revision must not be negative, got {if_revision}")
     return if_revision
@@ -200,7 +201,7 @@ def checked_path(path: str | os.PathLike[str], argument: str = "path") -> str:
     except TypeError:
         raise TypeError(f"{argument} must be a str or os.PathLike, got {describe(path)}") from None
     if "\0" in text:
-        raise ValueError(f"{argument} must have no NUL in it, got {describe(text)}")
+        raise ValueError(f"{argument} must not contain NUL characters, got {describe(text)}")
     return text
 
 
@@ -225,16 +226,16 @@ def read_all(
     Parameters
     ----------
     data : binary stream or bytes-like
-        A ``BytesIO`` at its start gives up its bytes without a copy.
+        A ``BytesIO`` at its start returns its bytes without a copy.
     progress : callable, optional
         Called as ``progress(step=bytes_so_far)`` after each block.
 
     Raises
     ------
     TypeError
-        If `data` has no ``read``, or reading it gives anything but bytes.
-    BlockingIOError
-        If it is a non-blocking stream with nothing to read yet.
+            If `data` has no ``read`` method, or ``read`` returns anything but bytes.
+        BlockingIOError
+            If `data` is a non-blocking stream without data to read.
     """
     if isinstance(data, (bytes, bytearray, memoryview)):
         return as_bytes(data, argument)
@@ -245,7 +246,7 @@ def read_all(
         return data.read()
     blocks = []
     done = 0
-    buffer_size = min(buffer_size, sys.maxsize)  # streams take no larger one
+    buffer_size = min(buffer_size, sys.maxsize)  # streams accept no larger size
     while True:
         block = _checked_block(read(buffer_size), argument)
         done += len(block)
@@ -261,7 +262,7 @@ def _checked_block(block: object, argument: str) -> bytes:
     if type(block) is bytes:
         return block
     if block is None:
-        raise BlockingIOError(f"{argument} is a non-blocking stream that has nothing to read yet")
+        raise BlockingIOError(f"{argument} is a non-blocking stream without data to read: use a blocking one")
     if isinstance(block, (bytes, bytearray, memoryview)):
         return as_bytes(block, argument)
-    raise TypeError(f"{argument} must yield bytes when read, got {describe(block)}")
+    raise TypeError(f"{argument}.read() must return bytes, got {describe(block)}: open it in binary mode")

@@ -1,4 +1,4 @@
-"""How Python objects become the bytes that a store holds, and come back."""
+"""Codecs: they encode Python objects as the bytes that a store holds, and decode them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from latchstore.contract.arguments import as_bytes, describe
 from latchstore.contract.errors import CodecError
 
 if TYPE_CHECKING:
-    # Type checkers have the module always, and its TypeVars have a default, as typing's have from 3.13 on.
+    # Type checkers always find typing_extensions, whose TypeVars have a default, as typing's do from 3.13.
     from typing_extensions import TypeVar
 
     V = TypeVar("V", default=Any)
 else:
     from typing import TypeVar
 
-    #: The type of the values of a codec, a mapping or a cache; Any where none is given.
+    #: The type of the values of a codec, a mapping or a cache; Any if none is given.
     V = TypeVar("V")
 
 
 @runtime_checkable
 class Codec(Protocol[V]):
-    """What makes bytes of an object, and the object again. Any number of threads may use it."""
+    """Encodes objects as bytes and decodes them. Threads call it at the same time, without a lock."""
 
     def encode(self, value: V) -> bytes:
-        """Return the object as bytes."""
+        """Return the bytes of an object."""
 
     def decode(self, data: bytes) -> V:
         """Return a new object that is equal to the one that was encoded."""
 
 
 class PickleCodec:
-    """Any object that can be pickled. Decoding can run any code: load no files that others wrote."""
+    """Encodes objects with pickle. Decoding can run any code: never load a file that you do not trust."""
 
     def encode(self, value: Any) -> bytes:
         """Return the object, pickled with the newest protocol."""
@@ -42,11 +42,11 @@ class PickleCodec:
 
     def decode(self, data: bytes) -> Any:
         """Return the object."""
-        return pickle.loads(data)  # noqa: S301 (the data is what this process has put there)
+        return pickle.loads(data)  # noqa: S301 (the documentation of the class has the warning)
 
 
 class JSONCodec:
-    """What JSON has: str, int, float, bool, None, lists, dicts with str keys; tuples come back as lists."""
+    """Encodes str, int, float, bool, None, lists and dicts with str keys; tuples are decoded as lists."""
 
     def encode(self, value: Any) -> bytes:
         """Return the object as UTF-8 text."""
@@ -58,13 +58,14 @@ class JSONCodec:
 
 
 class MsgpackCodec:
-    """What JSON has, and bytes; the keys of dicts may be numbers, bytes, bools and None as well.
+    """Encodes what JSON has and bytes; dict keys may also be numbers, bytes, bools and None.
 
-    An int has 64 bits. It takes less room than JSON, and less time. Needs ``latchstore[redis]``, or msgpack.
+    Integers have at most 64 bits. The result is smaller than JSON and faster to encode and decode. Needs the
+    package msgpack, which ``latchstore[redis]`` installs.
     """
 
     def __init__(self) -> None:
-        # Not loaded for other codecs.
+        # Imported here, so that other codecs do not need it.
         try:
             import msgpack
         except ImportError as error:
@@ -87,7 +88,7 @@ class MsgpackCodec:
 
 
 class RawCodec:
-    """Bytes as they are."""
+    """Stores bytes unchanged."""
 
     def encode(self, value: Any) -> bytes:
         """Return the bytes of any bytes-like object."""
@@ -99,12 +100,15 @@ class RawCodec:
 
 
 class ReferenceCodec:
-    """No codec: a `Cache` keeps the object itself, which is shared, and nothing is encoded or decoded."""
+    """The codec of a `Cache` that keeps the objects themselves, shared and not encoded."""
 
     def encode(self, value: Any) -> bytes:
-        """Raise TypeError, unless it is bytes."""
+        """Return bytes unchanged; raise TypeError for any other object."""
         if type(value) is not bytes:
-            raise TypeError("codec='reference' makes no bytes of objects")
+            raise TypeError(
+                f"codec='reference' does not encode objects, got {describe(value)}: pass bytes or choose "
+                "codec='pickle' or 'json'"
+            )
         return value
 
     def decode(self, data: bytes) -> bytes:
@@ -113,33 +117,40 @@ class ReferenceCodec:
 
 
 class UnnamedCodec(RawCodec):
-    """Bytes as they are, as no codec was named for what may have been written by anybody."""
+    """Stores bytes unchanged and refuses objects: the codec of data from elsewhere if none was named."""
 
     def encode(self, value: Any) -> bytes:
-        """Return the bytes of a bytes-like object; TypeError for all else."""
+        """Return the bytes of a bytes-like object; raise TypeError for any other object."""
         try:
             return super().encode(value)
         except TypeError:
             raise TypeError(
-                "no codec was named, so bytes alone are taken: a cache that was given its store, and a "
-                "mapping of a store that was loaded from a file, have none of their own; name one, as "
-                "codec='pickle' or 'json', or for a cache codec='reference', which keeps objects as they are"
+                f"no codec was named, so values must be bytes, got {describe(value)}: a cache with store= "
+                "and a mapping of a loaded store have no default codec; name one, such as codec='pickle' or "
+                "'json', or for a cache codec='reference', which keeps the objects themselves"
             ) from None
 
 
-#: The codecs that go by a name. "msgpack" is another one, if it is installed.
+#: The codecs that have a name; "msgpack" has one too and is made when it is asked for.
 CODECS: dict[str, Codec] = {"pickle": PickleCodec(), "json": JSONCodec(), "raw": RawCodec()}
 
 
 def checked_codec(codec: str | Codec[V]) -> Codec[V]:
-    """Return the codec, which may be named; ValueError or TypeError if it is none.
+    """Return a codec, given itself or its name.
 
-    ImportError, which names what is to be installed, if it is "msgpack" and that is not there.
+    Raises
+    ------
+    ValueError
+        If no codec has the name, or it is ``"reference"``.
+    TypeError
+        If `codec` has no ``encode`` or ``decode``.
+    ImportError
+        If it is ``"msgpack"`` and that is not installed; names what to install.
     """
     if isinstance(codec, str):
         if codec == "reference":
             raise ValueError(
-                "codec 'reference' keeps objects as they are, which a Cache can, and what reads bytes cannot"
+                "codec 'reference' is for a Cache, which keeps the objects: choose 'pickle' or 'json'"
             )
         if codec == "msgpack":
             return MsgpackCodec()
@@ -153,18 +164,18 @@ def checked_codec(codec: str | Codec[V]) -> Codec[V]:
 
 
 def encoded(codec: Codec[V], key: str, value: V) -> bytes:
-    """Return the value as bytes; CodecError, which names the key, if that fails."""
+    """Return the bytes of a value; raise CodecError, which names the key, if encoding fails."""
     try:
         data = codec.encode(value)
-        return data if type(data) is bytes else as_bytes(data, "what encode returns")
+        return data if type(data) is bytes else as_bytes(data, "the result of encode")
     except MemoryError:
-        raise  # it is not about the value
+        raise  # not the value's fault
     except Exception as error:
         raise CodecError(key, f"cannot be encoded: {describe(value)}: {error}") from error
 
 
 def decoded(codec: Codec[V], key: str, data: bytes) -> V:
-    """Return the value; CodecError, which names the key, if that fails."""
+    """Return the decoded value; raise CodecError, which names the key, if decoding fails."""
     try:
         return codec.decode(data)
     except MemoryError:

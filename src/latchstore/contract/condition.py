@@ -1,6 +1,6 @@
-"""What a term of a query may be besides a plain value.
+"""The base classes of conditions, which stand in a query in the place of a plain value.
 
-Thread safety: conditions never change. `Condition.matches` of users' own runs with no lock held.
+Thread safety: conditions are immutable. `Condition.matches` of a user's class runs with no lock held.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 
 def equal(held: Any, wanted: Any) -> bool:
-    """Compare two values, whose own ``==`` may run; false if they cannot be compared.
+    """Compare two values by ``==``, which may run user code; return False if they cannot be compared.
 
-    That is if ``==`` raises something, or gives what has a length and is no truth value, as that of an array
-    does: one such value is to fail no query for all others.
+    That is the case if ``==`` raises, or returns something that has a length and no truth value, as arrays
+    do: one such value must not make the query fail for all the others.
     """
     try:
         answer = held == wanted
         return not hasattr(type(answer), "__len__") and bool(answer)
     except (MemoryError, RecursionError):
-        raise  # nothing is known of the values: this thread has no room
+        raise  # the thread is out of memory or stack; that decides nothing about the values
     except Exception:
         logger.debug("a %s cannot be compared with a %s", type(held), type(wanted), exc_info=True)
         return False
 
 
 class Condition(ABC):
-    """A term of a query that is more than a value to be equal to.
+    """A term of a query that is more than a value to compare with.
 
-    `Above`, `Below`, `Between`, `Contains`, `In` and `Prefix` are conditions. One of your own is a subclass
-    with `matches`; no index answers it. A condition never changes: others may share it.
+    `Above`, `Below`, `Between`, `Contains`, `In` and `Prefix` are conditions. For your own, subclass it and
+    define `matches`; no index is used for those. Conditions are immutable, so threads may share them.
 
     Examples
     --------
@@ -50,25 +50,25 @@ class Condition(ABC):
 
     @abstractmethod
     def matches(self, value: Any) -> bool:
-        """Tell whether the value of a metadata item is meant.
+        """Return whether the value of a metadata item matches.
 
-        It is called for each entry that has the item, in the thread that reads the answer, with no lock held.
-        What it raises counts as no match.
+        Called for each entry that has the item, in the thread that reads the result, with no lock held. An
+        exception counts as no match.
 
         Parameters
         ----------
         value : object
-            The value; a copy, if it can be changed.
+            The value; a copy if it is mutable.
         """
 
 
 class FrozenCondition(Condition):
-    """A condition that is made of arguments, and equal to one of the same class with the same arguments."""
+    """A condition that is equal to one of the same class with the same arguments."""
 
     __slots__ = ()
 
-    #: The names of the arguments, which are attributes; positional, and then keywords with what they are
-    #: if they are not given.
+    #: The names of the arguments, which are attributes: the positional ones, and the keywords with their
+    #: defaults.
     _positional: ClassVar[tuple[str, ...]] = ()
     _keywords: ClassVar[dict[str, Any]] = {}
 
@@ -80,10 +80,10 @@ class FrozenCondition(Condition):
         return tuple(getattr(self, name) for name in (*self._positional, *self._keywords))
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} cannot be changed: make another one")
+        raise AttributeError(f"{type(self).__name__} is immutable, so {name} cannot be set: make another one")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{type(self).__name__} cannot be changed: make another one")
+        raise AttributeError(f"{type(self).__name__} is immutable, so {name} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

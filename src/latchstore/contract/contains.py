@@ -1,4 +1,4 @@
-"""Terms of a query that match by what is in a collection: the entry's, or the term's own."""
+"""Conditions on membership: `Contains` looks in the entry's collection, `In` in its own."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from latchstore.contract.condition import Condition, FrozenCondition, equal
 
 
 class Contains(Condition):
-    """Equal to every tuple, list, set and frozenset that has the item in it; for queries.
+    """Matches every tuple, list, set and frozenset that contains the item; for queries.
 
-    ``store.query(tags=Contains("new"))`` finds the entries whose metadata item ``tags`` is a collection with
-    ``"new"`` among its items. An index on ``tags`` answers it, where the collections are tuples or
-    frozensets.
+    ``store.query(tags=Contains("new"))`` returns the entries whose metadata item ``tags`` is a collection
+    that contains ``"new"``. An index on ``tags`` is used where the collections are tuples or frozensets.
 
     Parameters
     ----------
     item : object
-        What is looked for, by identity or ``==`` as ``in`` does.
+        The item, compared by identity or ``==`` as by ``in``.
 
     Examples
     --------
@@ -48,12 +47,12 @@ class Contains(Condition):
         except (MemoryError, RecursionError):
             raise
         except Exception:
-            # `in` of a set needs the hash of the item, which may have none, and `in` fails with an item that
+            # `in` of a set needs the hash of the item, which may be unhashable, and it fails with items that
             # cannot be compared; then `==` decides.
             return any(self.item is each or equal(each, self.item) for each in other)
 
     def __hash__(self) -> int:
-        # Equal to collections of any hash: so it is not found in a dict by way of one of these.
+        # It equals collections with any hash, so a dict lookup by one of those does not find it.
         return hash((Contains, self.item))
 
     def __repr__(self) -> str:
@@ -61,14 +60,14 @@ class Contains(Condition):
 
 
 class In(FrozenCondition):
-    """Matches what is equal to one of the values.
+    """Matches values that are equal to one of the given values.
 
-    An index on the item answers it, where all the values are of builtin types.
+    An index on the item is used if all the values are of builtin types.
 
     Parameters
     ----------
     values : iterable
-        Each as it could be a term itself.
+        The values; each may be a condition as well.
 
     Examples
     --------

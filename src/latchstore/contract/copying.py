@@ -1,7 +1,7 @@
-"""Copies: of metadata on their way in, and of events for other processes.
+"""Deep copies of metadata on their way in, and copies of events for pickling.
 
-Thread safety: the functions keep nothing. They run the ``__deepcopy__`` of users' objects, so they are called
-with no lock held.
+Thread safety: the functions have no state. They run the ``__deepcopy__`` of users' objects, so they are
+called with no lock held.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ T = TypeVar("T")
 
 
 def copied_items(items: Mapping[str, Any], argument: str, key: str | None) -> dict[str, Any]:
-    """Return a deep copy of metadata; what two items share, their copies share.
+    """Return a deep copy of metadata; objects that two items share are shared by the copies.
 
     Parameters
     ----------
     items : mapping
     argument : str
-        What errors name it by.
-    key : str or None
-        The key that it is for, which they name as well.
+            The name of the argument, for errors.
+        key : str or None
+            The key of the metadata, for errors.
 
     Raises
     ------
     TypeError
-        If an item cannot be copied; names it.
-    ValueError
-        If it is nested too deeply for that.
+            If an item cannot be copied; names the key and the item.
+        ValueError
+            If an item is nested too deeply; names the key and the item.
     """
     copied: dict[str, Any] = {}
     memo: dict[int, Any] = {}
@@ -37,7 +37,7 @@ def copied_items(items: Mapping[str, Any], argument: str, key: str | None) -> di
         try:
             copied[name] = copy.deepcopy(item, memo)
         except MemoryError:
-            raise  # that is no fault of the item's
+            raise  # not the item's fault
         except Exception as error:
             where = (
                 f"{argument}: item {name!r}" if key is None else f"{argument} for key {key!r}: item {name!r}"
@@ -49,7 +49,7 @@ def copied_items(items: Mapping[str, Any], argument: str, key: str | None) -> di
 
 
 def _shown(error: Exception) -> str:
-    """Show an error, whose own ``__str__`` may fail as well."""
+    """Return the text of an error, whose own ``__str__`` may fail."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -57,12 +57,12 @@ def _shown(error: Exception) -> str:
 
 
 def without_source(event: Any) -> dict[str, Any]:
-    """Return what is pickled of an event: its source is an object of this process."""
+    """Return the attributes of an event to pickle: all but its source, an object of this process."""
     return {**event.__dict__, "source": None}
 
 
 def copied_event(event: T) -> T:
-    """Return a shallow copy of an event, in this process, where its source is the same."""
+    """Return a shallow copy of an event with the same source."""
     copied = type(event).__new__(type(event))
     copied.__dict__ = dict(event.__dict__)
     return copied

@@ -1,17 +1,17 @@
-"""Metadata as JSON text, strictly: what is written comes back with its types, and nothing else is written.
+"""Encode metadata as strict JSON text that keeps types.
 
-What plain JSON brings back as it is stands as it is: str, int, finite float, bool, None, lists, and dicts
-with str keys. All else is an object with one member, whose name is a tag that begins with ``$``: a tuple is
-``{"$tuple": [1, 2]}``, bytes are ``{"$bytes": "aGk="}``. A dict with a key that begins so, or that is no
-str, is ``{"$dict": [[key, value], ...]}``, which leaves no object of two meanings. The metadata itself is an
-object whose names may be any; it is written as a ``$dict`` if it has that one name alone, or a name that JSON
-would change. A str of which JSON would join two lone surrogates is ``{"$str": [part, ...]}``.
+Values that plain JSON keeps are written as such: str, int, finite float, bool, None, lists, and dicts with
+str keys. Any other value is an object with one member, whose name is a tag that begins with ``$``: a tuple is
+``{"$tuple": [1, 2]}``, bytes are ``{"$bytes": "aGk="}``. A dict with a key that begins with ``$`` or is not a
+str is ``{"$dict": [[key, value], ...]}``, so no object is ambiguous. The metadata itself is an object with
+any names; it is written as a ``$dict`` if ``$dict`` is its only name, or if JSON would change a name. A str
+in which JSON would join two lone surrogates is ``{"$str": [part, ...]}``.
 
-Only exact types are written, and read by their constructors: nothing is imported or called by a name in the
-text. A name twice, an unknown tag, a tag with another body than is written, nan and inf are refused.
+Only exact types are written. They are read by their constructors: nothing is imported or called by a name in
+the text. Duplicate names, unknown tags, tags whose body is not in the form written here, nan and inf raise.
 
-Thread safety: functions of their arguments. No code of the user's own runs but the hash and ``==`` of what is
-in sets and dicts, which is of the types above.
+Thread safety: the functions have no state. They run no user code: the hashes and ``==`` of items of sets and
+dicts are those of the types above.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from latchstore.contract.storable import (
 )
 from latchstore.contract.values import ATOMIC_TYPES, Entry, NestedEntry, is_immutable
 
-#: Brackets of the text for each level of values, at the most.
+#: The most brackets that the text has for each level of nesting.
 _BRACKETS = 3
 
-#: Two code points that JSON joins to one.
+#: Two surrogates that JSON would join to one character.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BETWEEN_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
@@ -57,7 +57,7 @@ def encode_metadata(key: str, entry: Entry) -> str:
     Raises
     ------
     TypeError
-        If a value is of a type that cannot be stored; names key, item and the types that can be.
+        If a value has a type that cannot be stored; names key, item and the types that can be.
     ValueError
         If a value is nested too deeply, or is an int with too many digits for ``str``; names key and item.
     """
@@ -80,16 +80,16 @@ def encode_metadata(key: str, entry: Entry) -> str:
 
 
 def check_metadata(key: str, entry: Entry) -> None:
-    """Raise what `encode_metadata` raises."""
+    """Raise the errors that `encode_metadata` would raise."""
     for value in entry.values():
         kind = type(value)
-        # hot path: what can be stored whatever it is.
+        # hot path: most values are of types whose values can all be stored.
         if kind not in _ALWAYS and (kind is not int or value.bit_length() > _BITS):
             encode_metadata(key, entry)
             return
 
 
-#: Types of which every value can be stored, and the bits of an int that ``str`` takes in any case.
+#: Types of which every value can be stored, and the bits of an int that ``str`` always accepts.
 _ALWAYS = frozenset({str, bytes, float, bool, type(None)})
 _BITS = 1_000
 
@@ -105,7 +105,7 @@ def _real(value: float) -> str:
     return float.__repr__(value) if math.isfinite(value) else _tag("float", f'"{value!r}"')
 
 
-#: How values are written that have no others in them. Exact types.
+#: Writers of values that contain no others, by exact type.
 _SINGLE: dict[type, Callable[[Any], str]] = {
     str: _string,
     int: int.__repr__,
@@ -157,11 +157,11 @@ def _dict(items: dict[Any, Any], depth: int) -> str:
 
 
 def _in_order(values: Iterable[Any], depth: int) -> str:
-    """Return the items of a set in an order that depends on nothing but them."""
+    """Return the items of a set in an order that depends on the items only."""
     return _list(sorted([_text(value, depth) for value in values]))
 
 
-#: How a value with others in it is written, and how deep these may be nested yet.
+#: Writers of values that contain others, by exact type; the integer is the nesting that is still allowed.
 _NESTED: dict[type, Callable[[Any, int], str]] = {
     list: _items,
     dict: _dict,
@@ -175,41 +175,41 @@ _NESTED: dict[type, Callable[[Any, int], str]] = {
 
 
 def decode_metadata(text: object, key: str = "", *, tags: bool = True) -> Entry:
-    """Return an entry, without data and times, with the metadata that a text has.
+    """Return an entry, without data and times, that has the metadata in `text`.
 
     Parameters
     ----------
     text : str
     key : str
-        The key that it is of, for the error.
+        The key of the entry, for errors.
     tags : bool
-        Whether there are tags: not in the first format, where an object is a dict whatever its names are.
+        Whether tags are decoded. The first file format has none: there every object is a dict.
 
     Raises
     ------
     StoreFormatError
-        If it is not what `encode_metadata` could have written, up to spaces and the order of members.
+        If `encode_metadata` cannot have written `text`, apart from spaces and the order of members.
     """
     if text == "{}":
         return Entry()  # hot path: most entries have no metadata
     plain = True
     try:
         if type(text) is not str:
-            raise TypeError(f"it is {describe(text)} and no text")
+            raise TypeError(f"it is {describe(text)}, not text")
         items = _parsed(text)
         if tags and len(items) == 1 and "$dict" in items:
             items, plain = _tagged(items, DEPTH + 1), False
             if not all(type(name) is str for name in items):
-                raise TypeError("a name is no text")
+                raise TypeError("a name is not a string")
         elif not _EXACT.issuperset(map(type, items.values())):
             plain = False
             _decode_values(items, tags)
     except RecursionError:
         if str(text).count("[") + str(text).count("{") <= _BRACKETS * DEPTH:
-            raise  # the fault of the caller's stack
-        raise StoreFormatError(f"the metadata of {key!r} cannot be: it is nested too deeply") from None
+            raise  # the caller's stack was deep already
+        raise StoreFormatError(f"the metadata of key {key!r} is damaged: it is nested too deeply") from None
     except DAMAGE as error:
-        raise StoreFormatError(f"the metadata of {key!r} cannot be: {error}") from error
+        raise StoreFormatError(f"the metadata of key {key!r} is damaged: {error}") from error
     return Entry(items) if plain or all(map(is_immutable, items.values())) else NestedEntry(items)
 
 
@@ -219,17 +219,17 @@ def _decode_values(items: dict[str, Any], tags: bool) -> None:
             items[name] = _value(value, tags, DEPTH)
 
 
-#: What JSON brings back and needs no second look.
+#: The types that JSON decodes exactly.
 _EXACT = ATOMIC_TYPES - {float}
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """Refuse nan and inf, which JSON does not have."""
-    raise ValueError(f"it has {name}")
+    """Raise for nan and inf, which are not JSON."""
+    raise ValueError(f"it contains {name}")
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=distinct, parse_constant=_refuse_constant)
-# hot path: `decode` takes three times as long.
+# hot path: the scanner is faster than `decode`.
 _scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_decoder)  # type: ignore[arg-type]
 
 
@@ -239,14 +239,14 @@ def _parsed(text: str) -> dict[str, Any]:
     except StopIteration:
         end = -1
     if end != len(text):
-        items = _decoder.decode(text)  # others may have written spaces around it
+        items = _decoder.decode(text)  # other programs may have written spaces around it
     if type(items) is not dict:
-        raise TypeError(f"it is {describe(items)} and no object")
+        raise TypeError(f"it is {describe(items)}, not an object")
     return items
 
 
 def _value(value: Any, tags: bool, depth: int) -> Any:
-    """Return what a value of JSON stands for."""
+    """Return the value that a JSON value stands for."""
     kind = type(value)
     if kind is float:
         if not math.isfinite(value):
@@ -263,9 +263,9 @@ def _value(value: Any, tags: bool, depth: int) -> Any:
 
 
 def _tagged(value: dict[str, Any], depth: int) -> Any:
-    """Return what an object with a tag stands for."""
+    """Return the value that an object with a tag stands for."""
     if len(value) != 1:
-        raise ValueError(f"an object with a tag has {len(value)} members")
+        raise ValueError(f"an object with a tag has {len(value)} members, not one")
     ((tag, body),) = value.items()
     nested = _READ_NESTED.get(tag)
     if nested is not None:
@@ -277,7 +277,7 @@ def _tagged(value: dict[str, Any], depth: int) -> Any:
         raise ValueError(f"the tag {describe(tag)} is unknown")
     found = reader(_value(body, True, DEPTH))
     if _text(found, DEPTH) != f'{{"{tag}": {json.dumps(body)}}}':
-        raise ValueError(f"{describe(body)} is not as {tag} is written")
+        raise ValueError(f"{describe(body)} is not in the form that {tag} is written in")
     return found
 
 

@@ -1,7 +1,7 @@
-"""The errors of latchstore: one tree, each class documents when it is raised.
+"""The errors of latchstore, one tree; each class documents when it is raised.
 
-Wrong arguments are ``TypeError`` and ``ValueError``, a missing key is ``KeyError``, as everywhere in
-Python; what stands here is what only a store can get wrong.
+Wrong arguments raise ``TypeError`` and ``ValueError``, a missing key raises ``KeyError``, as elsewhere in
+Python. The classes here are for failures that only a store can have.
 """
 
 from __future__ import annotations
@@ -10,52 +10,52 @@ from typing import ClassVar, Self
 
 
 class StoreError(RuntimeError):
-    """The base of every error that a store raises of its own accord.
+    """The base class of all errors that stores define.
 
     Attributes
     ----------
     had_no_effect : bool
-        Of the class: whether the call that raised it has changed nothing and never will, so that it may be
-        made again. False: nobody knows, as when a commit was sent and its answer was lost. A class of your
-        own is False unless it says otherwise.
+        Of the class: whether the failed call is certain to have changed nothing, now and later, so that it is
+        safe to repeat. False if the outcome is unknown, as when the reply to a commit was lost. Subclasses of
+        your own inherit False.
     """
 
     had_no_effect: ClassVar[bool] = False
 
 
 class _RefusedError(StoreError):
-    """The call was refused before it changed anything."""
+    """The base class of errors of calls that were refused before they changed anything."""
 
     had_no_effect: ClassVar[bool] = True
 
 
 class AuthorizationError(_RefusedError):
-    """The credentials given to ``connect`` do not open this store (never raised by DictMemoryStore)."""
+    """The credentials given to ``connect`` were rejected (never raised by DictMemoryStore)."""
 
 
 class StoreClosedError(_RefusedError):
-    """A change was attempted on a store that ``close()`` has shut; ``connect()`` opens it again."""
+    """A write was attempted on a store that ``close()`` has closed; ``connect()`` opens it again."""
 
 
 class LockTimeoutError(_RefusedError, TimeoutError):
-    """A lock did not come free in time; the message names who holds it, why and for how long."""
+    """A lock was not released in time; the message names its holder, the purpose and the seconds."""
 
 
 class OutcomeUnknownError(StoreError):
-    """The connection to a server broke after a commit was sent, and the server could not be asked about it.
+    """The connection broke after a commit was sent, and the server could not be asked for its outcome.
 
-    The commit may have been made, or may yet be made; it is never made twice. Read what it was to change, or
-    do something that may be done twice.
+    The commit may have been applied or may still be applied, but at most once. Read the keys that it was to
+    change, or repeat it if it is idempotent.
     """
 
 
 class FlushTimeoutError(StoreError, TimeoutError):
-    """Events were still waiting for their listeners when the time given to ``flush`` or ``close`` ended.
+    """Events were still pending when the timeout of ``flush`` or ``close`` expired.
 
     Attributes
     ----------
     pending : int
-        How many events had not been heard.
+        The number of events that were not delivered.
     listener : str or None
         The name of the listener that was running, if one was.
     """
@@ -70,12 +70,12 @@ class FlushTimeoutError(StoreError, TimeoutError):
 
 
 class BackpressureError(_RefusedError, TimeoutError):
-    """A writer was not let in, as ``max_pending_events`` were waiting for a listener; nothing was changed.
+    """A writer timed out because ``max_pending_events`` events were pending; nothing was changed.
 
     Attributes
     ----------
     pending : int
-        How many events were waiting.
+        The number of pending events.
     listener : str or None
         The name of the listener that was running, if one was.
     """
@@ -90,32 +90,33 @@ class BackpressureError(_RefusedError, TimeoutError):
 
 
 class StoreFormatError(_RefusedError, ValueError):
-    """A file that is to be loaded is damaged, is no store's, or has a format that is not known here."""
+    """A file to load is damaged, was not written by a store, or has an unknown format."""
 
 
 class DispatcherThreadError(StoreError):
-    """``flush`` or ``close`` was called by a listener, which would wait for itself."""
+    """A listener called ``flush`` or ``close``, which would wait for that listener."""
 
 
 class WaitTimeoutError(_RefusedError, TimeoutError):
-    """What ``wait_for``, ``wait_for_key`` or a watch's ``get`` waited for has not happened in time."""
+    """The change that ``wait_for``, ``wait_for_key`` or a watch's ``get`` waits for did not come in time."""
 
 
 class WatchClosedError(_RefusedError):
-    """A change was read from a watch after it, or its store, was closed."""
+    """A watch was read after it, or its store, was closed."""
 
 
 class CompactedError(_RefusedError):
-    """Changes were asked for that the store's history does not have, or has no more.
+    """The store's history does not contain the requested changes, or no longer does.
 
-    By ``watch(since=...)``; or by reading a snapshot, where the history is what undoes later changes.
+    Raised by ``watch(since=...)``, and by snapshots of stores where the history is needed to undo later
+    commits.
 
     Attributes
     ----------
     since : int
-        The revision that was asked for: that of the snapshot, if it was one.
+        The requested revision; that of the snapshot, if a snapshot was read.
     oldest_revision : int
-        The oldest revision whose changes can still be had; that of the next commit if there are none.
+        The oldest revision whose changes are available; that of the next commit if there are none.
     """
 
     def __init__(self, since: int, oldest_revision: int, asked: str | None = None, off: bool = False) -> None:
@@ -138,11 +139,11 @@ class CompactedError(_RefusedError):
 
 
 class TransactionError(StoreError):
-    """The base of what can go wrong with a transaction."""
+    """The base class of errors of transactions."""
 
 
 class TransactionClosedError(_RefusedError, TransactionError):
-    """A transaction was used before its block began, after it ended, or entered a second time."""
+    """A transaction was used before its block began or after it ended, or was entered a second time."""
 
 
 class WrongThreadError(_RefusedError, TransactionError):
@@ -150,14 +151,14 @@ class WrongThreadError(_RefusedError, TransactionError):
 
 
 class TransactionConflictError(_RefusedError, TransactionError):
-    """What an optimistic transaction has read was changed by another before it could commit.
+    """Keys that an optimistic transaction had read were changed by another commit before it committed.
 
     Attributes
     ----------
     keys : tuple of str
-        The keys that were changed, or came or went where the transaction had looked.
+        The keys that were changed, created or deleted, out of those that the transaction had read.
     tries : int
-        How many times the transaction was tried.
+        The number of tries of the transaction.
     """
 
     def __init__(self, message: str, keys: tuple[str, ...] = (), tries: int = 1) -> None:
@@ -170,15 +171,15 @@ class TransactionConflictError(_RefusedError, TransactionError):
 
 
 class RevisionMismatchError(_RefusedError):
-    """A write with ``if_revision`` met another revision; nothing was changed.
+    """A write with ``if_revision`` found another revision; nothing was changed.
 
     Attributes
     ----------
     key : str
     expected : int
-        The revision that was asked for; 0 for a key that must not exist.
+        The revision that was passed; 0 for a key that must not exist.
     actual : int
-        The revision of the key; 0 if there is none.
+        The revision of the key; 0 if it does not exist.
     """
 
     def __init__(self, key: str, expected: int, actual: int) -> None:
@@ -198,7 +199,7 @@ class SnapshotClosedError(_RefusedError):
 
 
 class _ValueOfKeyError(_RefusedError):
-    """Something is wrong with the value of a key."""
+    """The base class of errors about the value of one key."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(f"key {key!r} {message}")
@@ -210,7 +211,7 @@ class _ValueOfKeyError(_RefusedError):
 
 
 class CodecError(_ValueOfKeyError, ValueError):
-    """A value could not be made bytes, or bytes could not be made a value again; the cause has the reason.
+    """A value could not be encoded or decoded; ``__cause__`` is the codec's error.
 
     Attributes
     ----------
@@ -219,7 +220,7 @@ class CodecError(_ValueOfKeyError, ValueError):
 
 
 class KeptByReferenceError(_ValueOfKeyError, TypeError):
-    """There are no bytes of an object that a cache keeps by reference.
+    """The value's bytes were requested, but its cache keeps objects by reference and has none.
 
     Attributes
     ----------
@@ -228,40 +229,38 @@ class KeptByReferenceError(_ValueOfKeyError, TypeError):
 
 
 class EntryTooLargeError(_RefusedError, ValueError):
-    """A value weighs more than the whole cache may; nothing was changed."""
+    """The weight of a value is more than the maximum of the whole cache; nothing was changed."""
 
 
 class LoadTimeoutError(_RefusedError, TimeoutError):
-    """Another thread was still loading a key when the time to wait for it was over; it goes on loading."""
+    """Another thread was still loading a key when the timeout expired; it continues to load."""
 
 
 class RecursiveLoadError(_RefusedError):
-    """Waiting for the load of a key would never end, as that load waits for this thread."""
+    """Waiting for the load of a key would deadlock, since that load waits for this thread."""
 
 
 class QueueClosedError(_RefusedError):
-    """A job was put into a work queue that was closed."""
+    """A job was put into a closed work queue."""
 
 
 class JobExistsError(_RefusedError):
-    """A job was put with a key that a job of the queue has; nothing was changed.
+    """A job was put under a key that exists in the queue; nothing was changed.
 
     Attributes
     ----------
     queue : str
     key : str
     state : str or None
-        That of the job which is there: ``"ready"``, ``"delayed"``, ``"leased"`` or ``"dead"``; None if what
-        is there is no job.
+        The state of the existing job: ``"ready"``, ``"delayed"``, ``"leased"`` or ``"dead"``; None if the
+        entry is not a job.
     """
 
     def __init__(self, queue: str, key: str, state: str | None) -> None:
-        is_there = f"a job of that key is {state}" if state else "the store has an entry there that is no job"
-        advice = (
-            "if_exists='keep' leaves it, 'replace' puts the new one in its place"
-            if state
-            else "use another key"
+        is_there = (
+            f"a job with that key exists and is {state}" if state else "the store has another entry there"
         )
+        advice = "pass if_exists='keep' or if_exists='replace'" if state else "use another key"
         super().__init__(f"queue {queue!r}, job {key!r}: {is_there}; {advice}")
         self.queue = queue
         self.key = key
@@ -272,16 +271,16 @@ class JobExistsError(_RefusedError):
 
 
 class LeaseLostError(_RefusedError):
-    """A worker was to end a job that is not its own any more; nothing was changed.
+    """A worker tried to end a job that it no longer holds; nothing was changed.
 
-    Its lease had run out and the job was given to another worker, or the job was ended, replaced or deleted.
+    The lease had expired and another worker had claimed the job, or the job was ended, replaced or deleted.
 
     Attributes
     ----------
     queue : str
     key : str
     attempts : int
-        Which attempt at the job this one was.
+        The number of this attempt at the job.
     """
 
     def __init__(self, queue: str, key: str, attempts: int, why: str) -> None:

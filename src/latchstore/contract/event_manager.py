@@ -1,4 +1,4 @@
-"""What a store needs of an event manager, and which one is the default of this process.
+"""The interface of event managers, and the default event manager of this process.
 
 Thread safety: the default is set once, under a lock, and read without it.
 """
@@ -22,7 +22,7 @@ Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
 
 
 class BaseEventManager(ABC):
-    """What a store needs of an event manager, and what it promises to listeners."""
+    """The interface of an event manager: what stores call, and the guarantees for listeners."""
 
     @abstractmethod
     def connect(
@@ -32,7 +32,7 @@ class BaseEventManager(ABC):
         filter: Mapping[str, object] | None = None,
         priority: int = 0,
     ) -> None:
-        """Have `func` called with every event of class `cls` or of a subclass.
+        """Connect `func`, which is then called with every event of class `cls` or of a subclass.
 
         Connecting the same function again to the same class replaces its filter and priority and
         puts it behind the others of its priority.
@@ -43,8 +43,8 @@ class BaseEventManager(ABC):
             A subclass of `BaseEvent`.
         func : callable
             Called with the event as the only argument. A bound method is held by a weak reference:
-            when its object goes, so does the connection. Any other callable is held strongly, and
-            so is a method of an object that cannot be weakly referenced.
+            the connection ends with its object. Any other callable is held strongly, and so is a
+            method of an object that cannot be weakly referenced.
         filter : mapping of str to object, optional
             Dotted paths, and the value or `Condition` that each must match for `func` to be called. A path
             leads through attributes and the items of mappings: ``{"metadata.state": "done"}``,
@@ -69,9 +69,9 @@ class BaseEventManager(ABC):
 
     @abstractmethod
     def disconnect(self, cls: type[Event], func: Callable[[Event], object]) -> None:
-        """Call `func` no more with events of class `cls`.
+        """Stop calling `func` with events of class `cls`.
 
-        An emit that has begun before still calls it.
+        An emit that has already begun still calls it.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class BaseEventManager(ABC):
 
     @abstractmethod
     def is_enabled(self, cls: type[BaseEvent]) -> bool:
-        """Tell whether neither `cls` nor any of its bases is disabled.
+        """Return whether neither `cls` nor any of its bases is disabled.
 
         Parameters
         ----------
@@ -151,20 +151,20 @@ class BaseEventManager(ABC):
         """
 
     def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        """Tell whether an event of exactly this class could reach any listener now.
+        """Return whether an event of exactly this class could reach any listener now.
 
-        Filters are not considered. Whoever is to emit may skip it, and need not even build the
-        event, when the answer is no. A manager that cannot find out returns true, as this default does.
+        Filters are not considered. If the result is false, the caller may skip the emit and need not build
+        the event. A manager that cannot find out returns true, as this default does.
 
         Parameters
         ----------
         cls : type or frozenset of type
-            A subclass of `BaseEvent`, or several, of which one is enough.
+            A subclass of `BaseEvent`, or several: true if any of them has a listener.
         """
         return True
 
     def register(self, cls: type[BaseEvent]) -> None:
-        """Make a class known before anybody listens to it. `connect` and `disable` do so anyway.
+        """Register a class before it has listeners. `connect` and `disable` register it themselves.
 
         Parameters
         ----------
@@ -174,12 +174,12 @@ class BaseEventManager(ABC):
         Raises
         ------
         ValueError
-            If the class is known already.
+            If the class is registered already.
         """
         raise NotImplementedError(f"{type(self).__name__} has no register()")
 
     def get_event(self, cls: type[BaseEvent] | None = None) -> Any:
-        """Return what is known of one event class, or of all.
+        """Return information on one event class, or on all.
 
         Parameters
         ----------
@@ -189,12 +189,12 @@ class BaseEventManager(ABC):
         Returns
         -------
         EventInfo or dict of type to EventInfo
-            For `cls`; without it a new dictionary of all known classes.
+            For `cls`; without it a new dictionary of all registered classes.
 
         Raises
         ------
         KeyError
-            If the class is not known.
+            If the class is not registered.
         """
         raise NotImplementedError(f"{type(self).__name__} has no get_event()")
 
@@ -208,15 +208,15 @@ class BaseEventManager(ABC):
         Parameters
         ----------
         event_or_class : BaseEvent or type
-            An event: the listeners whose filters it matches. A class: its listeners, whatever
+            An event: the listeners whose filters match it. A class: its listeners, whatever
             their filters.
         cls : type, optional
-            The class whose listeners are meant, if not the class of the event.
+            The class whose listeners are returned, if not the class of the event.
         """
         raise NotImplementedError(f"{type(self).__name__} has no get_listeners()")
 
     def get_event_hierarchy(self, cls: type[BaseEvent]) -> tuple[type, ...]:
-        """Return the classes whose listeners hear an event of class `cls`.
+        """Return the classes whose listeners are called with an event of class `cls`.
 
         Parameters
         ----------
@@ -233,7 +233,7 @@ class BaseEventManager(ABC):
         return order[: order.index(BaseEvent) + 1]
 
     def set_trace(self, func: Trace | None) -> None:
-        """Have a function called before each action of this manager; it may veto the action.
+        """Set a function that is called before each action of this manager and may veto it.
 
         Parameters
         ----------
@@ -261,11 +261,11 @@ def check_event_class(cls: object) -> None:
 # The default of this process. Assigned under `_default_lock`, read without it.
 _event_manager: BaseEventManager | None = None
 
-# Guards the first assignment of `_event_manager`: of two threads that make a default, both get the same.
+# Guards the first assignment of `_event_manager`: two threads that make a default get the same one.
 # Nothing is called while it is held.
 _default_lock = for_with(threading.Lock())
 
-# Makes the default; the room that has the event manager sets it (`set_default_class`).
+# Makes the default. The room that has the event manager sets it (`set_default_class`).
 _default_class: Callable[[], BaseEventManager] | None = None
 
 
@@ -280,7 +280,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_default_class(make: Callable[[], BaseEventManager]) -> None:
-    """Set what `get_event_manager` makes the default with; called once, when the package is imported."""
+    """Set the factory that `get_event_manager` calls; done once, when the package is imported."""
     global _default_class
     _default_class = make
 
@@ -290,7 +290,7 @@ def get_event_manager() -> BaseEventManager:
     if _event_manager is None:
         assert _default_class is not None, "importing latchstore sets it"
         _set_default(_default_class())
-    # Whoever came first; once set it stays.
+    # The manager of the first thread; once set it stays.
     assert _event_manager is not None
     return _event_manager
 
@@ -306,19 +306,22 @@ def set_event_manager(manager: BaseEventManager) -> None:
     Raises
     ------
     ValueError
-        If there is one already, set or made by `get_event_manager`. Those who have connected to it
+        If there is one already, set or made by `get_event_manager`. The listeners connected to it
         would lose their events.
     TypeError
         If the type of `manager` has no ``emit`` method.
     """
     if not callable(getattr(type(manager), "emit", None)):
-        raise TypeError(f"manager must have an emit method, got {manager!r}")
+        raise TypeError(f"manager must have a method emit, got {manager!r}")
     if not _set_default(manager):
-        raise ValueError("The event manager of this process has already been set")
+        raise ValueError(
+            "the event manager of this process is already set: call set_event_manager() before the first "
+            "store or get_event_manager() makes one, or pass the manager to each store"
+        )
 
 
 def _set_default(manager: BaseEventManager) -> bool:
-    """Make `manager` the default if there is none; return whether that was so."""
+    """Make `manager` the default if there is none, and return whether it was made so."""
     global _event_manager
     with _default_lock:
         if _event_manager is not None:

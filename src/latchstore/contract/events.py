@@ -1,8 +1,7 @@
-"""What can happen in a store, and how far a long operation has come.
+"""The events of stores, and the progress events of long operations.
 
-Every event is an instance of :class:`BaseEvent`. Its plain instance attributes have the facts, its class
-is the kind of thing that has happened. Listeners connect to a class and get its subclasses as well, see
-:mod:`latchstore.delivery.event_manager`.
+Every event is an instance of :class:`BaseEvent`. Its class is the kind of event, its instance
+attributes are the facts. A listener of a class is called for its subclasses as well.
 """
 
 from __future__ import annotations
@@ -45,19 +44,19 @@ __all__ = [
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-# What a repr shows, in this order. Data and metadata are left out, as they may be large or secret.
+# The attributes that a repr shows, in order. Data and metadata may be large or secret, so they are left out.
 _SHOWN_IN_REPR = ("key", "action", "cause", "revision", "state", "first_revision", "last_revision")
 
 
 class HasMetadata(Protocol):
-    """What an event needs of a value: metadata, as a fresh copy on every read."""
+    """A value, of which an event needs the metadata, a fresh copy on each read."""
 
     @property
     def metadata(self) -> dict[str, Any]: ...
 
 
 class Emitter(Protocol):
-    """What a progress manager needs of an event manager."""
+    """An event manager, of which a progress manager needs `emit`."""
 
     def emit(self, event: BaseEvent, /) -> object: ...
 
@@ -68,7 +67,7 @@ class BaseEvent:
     Parameters
     ----------
     source : object, optional
-        The object in which it happened.
+        The object in which the event happened.
     **attributes
         Each becomes an instance attribute of the event.
     """
@@ -79,11 +78,11 @@ class BaseEvent:
     def __init__(self, /, source: Any = None, **attributes: Any) -> None:
         attributes["source"] = source
         attributes["_handled"] = False
-        # hot path: the dict of the keywords is new, and nobody else's, so it need not be copied.
+        # hot path: the dict of the keywords is new and unshared, so it is not copied.
         self.__dict__ = attributes
 
     def mark_as_handled(self) -> None:
-        """Keep this event from the listeners that come after the current one."""
+        """Skip the listeners that come after the current one."""
         self._handled = True
 
     def pre_emit(self) -> None:
@@ -106,12 +105,12 @@ is_handled: Callable[[BaseEvent], bool] = attrgetter("_handled")
 
 
 class StoreEvent(BaseEvent):
-    """Something that has happened in a key-value store.
+    """An event of a key-value store.
 
     Attributes
     ----------
     source : AbstractReadOnlyStore
-        The store; None in a pickled copy, which is made if what the values have in them can be pickled.
+        The store; None in a pickled copy. An event can be pickled if its values can.
     revision : int or None
         The revision of the commit that made the event; None if no commit made it.
     transaction : object or None
@@ -126,7 +125,7 @@ class StoreEvent(BaseEvent):
 
 
 class StoreTransactionEvent(StoreEvent):
-    """A transaction of this process has begun or ended; of others, the changes alone have events."""
+    """A transaction of this process has begun or ended; other processes' commits have change events only."""
 
 
 class StoreTransactionStartEvent(StoreTransactionEvent):
@@ -146,7 +145,7 @@ class StoreTransactionEndEvent(StoreTransactionEvent):
 
 
 class StoreKeyEvent(StoreEvent):
-    """Something that has to do with one key.
+    """An event that concerns one key.
 
     Attributes
     ----------
@@ -154,8 +153,8 @@ class StoreKeyEvent(StoreEvent):
         The key.
     metadata : dict
         The metadata of the key. All listeners of the event share this one dictionary, which
-        never aliases the store. If it was not given to the constructor it is made at the first
-        read, so an event whose metadata nobody reads costs no copy.
+        never aliases the store. If it was not passed to the constructor, it is copied at the first
+        read, so an event whose metadata is not read costs no copy.
     """
 
     key: str
@@ -165,7 +164,7 @@ class StoreKeyEvent(StoreEvent):
     def metadata(self) -> dict[str, Any]:
         attributes = self.__dict__
         if "metadata" not in attributes:
-            # Two threads may both get here; setdefault lets the first copy win for both.
+            # Two threads may both get here; setdefault makes the first copy the one for both.
             attributes.setdefault("metadata", self._copy_metadata())
         metadata: dict[str, Any] = attributes["metadata"]
         return metadata
@@ -192,7 +191,7 @@ class StoreModificationEvent(StoreKeyEvent):
 
     Notes
     -----
-    Metadata that was not given is taken from `value`, or else, as after a delete, from `previous`.
+    Metadata that was not passed is taken from `value`, or else, as after a delete, from `previous`.
     """
 
     action: str
@@ -205,7 +204,7 @@ class StoreModificationEvent(StoreKeyEvent):
 
 
 class StoreSetEvent(StoreModificationEvent):
-    """A key has been set; of one that was there it is a :class:`StoreUpdateEvent`."""
+    """A key has been set; the event of an existing key is the subclass :class:`StoreUpdateEvent`."""
 
     action = "set"
 
@@ -217,13 +216,13 @@ class StoreUpdateEvent(StoreSetEvent):
 
 
 class StoreDeleteEvent(StoreModificationEvent):
-    """A key has been deleted; the metadata is what it had last."""
+    """A key has been deleted; `metadata` is the last metadata that it had."""
 
     action = "delete"
 
 
 class StoreEvictEvent(StoreDeleteEvent):
-    """A key has been deleted by a cache, which had no room for it or keeps it no longer.
+    """A key has been evicted by a cache, to make room or because it expired.
 
     Attributes
     ----------
@@ -236,9 +235,10 @@ class StoreEvictEvent(StoreDeleteEvent):
 
 
 class EventsLost(StoreEvent):
-    """A watch was read too slowly, the log has changes no more, or a server has lost commits; never emitted.
+    """Changes are missing from a watch; never emitted.
 
-    What the store holds can be read in a snapshot whose revision is at least `last_revision`.
+    The watch was read too slowly, the log no longer has the changes, or a server lost commits. To recover,
+    read the store in a snapshot whose revision is at least `last_revision`.
 
     Attributes
     ----------
@@ -251,14 +251,14 @@ class EventsLost(StoreEvent):
 
 
 class ProgressEvent(BaseEvent):
-    """News of a long operation; its pickled copy has no source.
+    """The progress of a long operation; a pickled copy has no source.
 
     Attributes
     ----------
     operation_id : object
-        What the events of one operation have in common, and no other operation has.
+        Identifies the operation: its events have the same id, those of other operations do not.
     message : str
-        What is being done, for people to read.
+        A description for people.
     """
 
     operation_id: Any
@@ -274,7 +274,7 @@ class ProgressStartEvent(ProgressEvent):
     Attributes
     ----------
     steps : int
-        How many steps it will take, -1 if that is unknown.
+        The number of steps; -1 if it is unknown.
     """
 
     steps: int
@@ -305,7 +305,7 @@ class ProgressEndEvent(ProgressEvent):
 
 
 class StoreProgressEvent(ProgressEvent, StoreKeyEvent):
-    """News of a long operation on one key of a store."""
+    """The progress of a long operation on one key of a store."""
 
 
 class StoreProgressStartEvent(ProgressStartEvent, StoreProgressEvent):
@@ -324,7 +324,7 @@ _operation_ids = itertools.count(1)
 
 
 class ProgressManager:
-    """Tell listeners how a long operation gets on.
+    """Emits the progress events of a long operation.
 
     As a context manager it emits the start event on entry and the end event on exit, whatever
     happens between; each call emits a step event::
@@ -334,28 +334,28 @@ class ProgressManager:
                 ...
                 progress(f"Copied part {step}")
 
-    `start`, `step` and `end` do the same one by one. An end event sent by hand inside the block is
-    the only one: leaving the block then emits nothing more.
+    `start`, `step` and `end` emit the same events one by one. If the block calls `end` itself, leaving
+    the block emits nothing more.
 
     Parameters
     ----------
     event_manager : Emitter
-        Where the events go: anything with an ``emit(event)`` method.
+        Emits the events: any object with a method ``emit(event)``.
     source : object, optional
         The source of the events; by default this progress manager.
     operation_id : object, optional
-        What marks the events of this operation; by default an integer, unique in this process.
+        Identifies the operation; by default an integer, unique in this process.
     message : str, optional
-        The message of every event that is not given its own.
+        The default message of every event.
     steps : int, optional
-        How many steps there will be, -1 if that is unknown.
+        The number of steps; -1 if it is unknown.
     **attributes
         Further attributes of every event.
 
     Attributes
     ----------
     StartEventType, StepEventType, EndEventType : type
-        The event classes. Subclasses may name others.
+        The event classes; subclasses may use others.
     """
 
     StartEventType: ClassVar[type[ProgressStartEvent]] = ProgressStartEvent
@@ -373,7 +373,7 @@ class ProgressManager:
     ) -> None:
         self.event_manager = event_manager
         self.source: Any = self if source is None else source
-        # A counter and not uuid4, which costs more than many an operation does.
+        # A counter, since uuid4 costs more than many operations do.
         self.operation_id: Any = next(_operation_ids) if operation_id is None else operation_id
         self.message = message
         self.steps = steps
@@ -437,7 +437,7 @@ class ProgressManager:
             If the operation has not been started, or has ended.
         """
         self._require_running("end")
-        # Before the event goes out: an emit that fails must not lead to a second end event.
+        # Before the emit: if it fails, there must be no second end event.
         self._running = False
         self._emit(
             self.EndEventType,
@@ -447,7 +447,7 @@ class ProgressManager:
         )
 
     def __call__(self, message: str | None = None, step: int | None = None, **extra: Any) -> None:
-        """Emit a step event, and before the first one a start event if there was none."""
+        """Emit a step event; emit a start event first if the operation has not been started."""
         if not self._running:
             self.start()
         self.step(message, step, **extra)
@@ -471,12 +471,12 @@ class ProgressManager:
         try:
             self.end(str(exception), "exception")
         except Exception:
-            # The exception that ended the operation matters more than this one.
-            logger.exception("Could not emit the end event of operation %r", self.operation_id)
+            # The exception that ended the operation is raised; this one is only logged.
+            logger.exception("the end event of operation %r could not be emitted", self.operation_id)
 
     def _require_running(self, method: str) -> None:
         if not self._running:
-            raise RuntimeError(f"{type(self).__name__}.{method}() needs a running operation")
+            raise RuntimeError(f"{type(self).__name__}.{method}() needs a started operation: call start()")
 
     def _emit(self, event_type: type[ProgressEvent], /, *, extra: dict[str, Any], **own: Any) -> None:
         merged = {
@@ -490,7 +490,7 @@ class ProgressManager:
 
 
 class StoreProgressManager(ProgressManager):
-    """Tell listeners how a long operation on one key of a store gets on.
+    """Emits the progress events of a long operation on one key of a store.
 
     The same as :class:`ProgressManager`; give it the attributes ``key`` and ``metadata``.
     """

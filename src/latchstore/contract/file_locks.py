@@ -1,15 +1,15 @@
-"""Reading and closing files without a loss of the locks that this process has on them.
+"""Read and close files without losing the locks that this process has on them.
 
-POSIX takes all of a process's locks on a file away when the process closes *any* descriptor of it, also one
-that had nothing to do with the locks. SQLite's connections lock this way, and so does ``fcntl.lockf``. So:
+POSIX drops all locks of a process on a file when the process closes *any* descriptor of that file, even one
+that has nothing to do with the locks. SQLite's connections and ``fcntl.lockf`` use such locks. Therefore:
 
-1. A file is closed by `release` alone. While somebody has such a lock on it, its descriptor is kept instead,
-   for the next who opens the file, and is closed when the locks are gone. There is one for each file that
-   is read while it is locked, and for each thread that reads it at the same time.
-2. Where the system cannot tell of locks (all but Linux, whose OFD locks can), descriptors are closed at once.
-3. A lock that is taken between the question and the close is lost: no system has an answer to that.
+1. Only `release` closes a file. While the file is locked, its descriptor is kept for the next thread that
+   opens the file, and closed when the locks are gone. There is one kept descriptor for each locked file
+   that was read, and for each thread that reads it at the same time.
+2. Where the system cannot report locks (all but Linux with its OFD locks), descriptors are closed at once.
+3. A lock that is acquired between the check and the close is lost: no system has a way to prevent that.
 
-Thread safety: any number of threads may read and release; `_kept` is changed by single operations of a dict.
+Thread safety: any number of threads may read and release; `_kept` is changed by single dict operations.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ except ImportError:  # Windows
 #: ``struct flock``: type, whence, start, length, pid (0: the lock is the descriptor's, not the process's).
 _LOCK = "hhqqi4x"
 
-#: The bytes that SQLite locks: shared by who reads a file, for itself alone by who changes it.
+#: The bytes that SQLite locks: shared by readers of a file, exclusive for its writer.
 _SHARED_FIRST = 0x40000002
 _SHARED_SIZE = 510
 
-#: How often, and after how many seconds, a file that is being changed is looked at again.
+#: The number of reads that are tried, and the seconds between them, while a file is being changed.
 _TRIES = 20
 _PAUSE = 0.05
 
 _HEADER = 100
 
-#: How the name of the file ends that lies beside that of a `SqliteStore`, and is the lock of its writer.
+#: The suffix of the file beside that of a `SqliteStore` that is its writer lock.
 WRITER_LOCK = "-writer"
 
 
 class OpenFile(FileIO):
-    """A file that is closed when nobody holds it any more, should `release` have been broken off."""
+    """A file that closes itself when it is no longer referenced, in case `release` was interrupted."""
 
-    __del__ = FileIO.close  # written in C, so that nothing can break it off
+    __del__ = FileIO.close  # written in C, so it cannot be interrupted
 
 
-#: Files that cannot be closed yet, each with its device and inode.
+#: Files that must not be closed yet, each with its device and inode.
 _kept: dict[OpenFile, tuple[int, int]] = {}
 
 
 def read_regular(path: str, size: int = -1) -> bytes:
-    """Return what a regular file holds, or its first bytes.
+    """Return the content of a regular file, or its first `size` bytes.
 
     Raises
     ------
     OSError
-        If it is no regular file, or cannot be read.
+        If it is not a regular file, or cannot be read.
     """
     file = _open(path)
     try:
@@ -71,18 +71,18 @@ def read_regular(path: str, size: int = -1) -> bytes:
 
 
 def read_database(path: str, check_header: Callable[[bytes, int], None]) -> bytes:
-    """Return what the file of a SQLite database holds, of one instant: nobody changes it meanwhile.
+    """Return the content of a SQLite database file at one instant, with writers locked out.
 
     Parameters
     ----------
     path : str
     check_header : callable
-        Called with its first hundred bytes and its size before the rest is read; may raise.
+        Called with the first hundred bytes and the size of the file before the rest is read; may raise.
 
     Raises
     ------
     OSError
-        If it is being changed (EBUSY), also after a second of trying; if it cannot be read.
+        EBUSY if the file was still being changed after a second of trying; any error of the read.
     """
     for _ in range(_TRIES):
         file = _open(path)
@@ -102,15 +102,15 @@ def read_database(path: str, check_header: Callable[[bytes, int], None]) -> byte
 
 
 def is_shared(path: str) -> bool:
-    """Tell whether a file is, or was, that of a `SqliteStore`, which other processes may have open."""
+    """Return whether a file is, or was, that of a `SqliteStore`, which other processes may have open."""
     return os.path.lexists(os.path.realpath(path) + WRITER_LOCK)
 
 
 def check_unshared(path: str) -> None:
-    """Raise OSError if a file is open as a `SqliteStore`: to replace it would lose commits.
+    """Raise OSError if a file is open as a `SqliteStore`, since replacing it would lose commits.
 
-    Those who have it open would go on with the old file, and what they have committed and not yet copied from
-    the log into it would be gone with the log.
+    The processes that have it open would continue with the old file, and commits in the log that are not yet
+    copied into it would be lost with the log.
     """
     if not (os.path.isfile(path) and is_shared(path)):
         return
@@ -125,12 +125,12 @@ def check_unshared(path: str) -> None:
 
 
 def release(file: OpenFile) -> None:
-    """Give up SQLite's lock, and close a file, now or when that takes no locks away any more."""
+    """Release SQLite's lock and close the file, now or as soon as that drops no other lock."""
     if file.closed:
         return
     _lock(file, "F_UNLCK")
     for other in list(_kept):
-        # Taken out first, so that no other thread uses what is closed.
+        # Removed first, so that no other thread uses it once it is closed.
         identity = _kept.pop(other, None)
         if identity is not None:
             _close(other, identity)
@@ -146,7 +146,7 @@ def _close(file: OpenFile, identity: tuple[int, int]) -> None:
 
 
 def _open(path: str) -> OpenFile:
-    """Open a regular file for reading, or use one that was kept."""
+    """Open a regular file for reading, or reuse a kept descriptor."""
     status = os.stat(path)
     check_regular(status, path)
     for kept, identity in list(_kept.items()):
@@ -163,27 +163,27 @@ def _open(path: str) -> OpenFile:
 
 
 def _opener(path: str, flags: int) -> int:
-    # Should something else have come into the file's place, opening that neither waits nor makes it the
+    # If another kind of file has taken the path meanwhile, opening neither blocks nor makes it the
     # terminal of this process.
     return os.open(path, flags | flag("O_NONBLOCK") | flag("O_NOCTTY"))
 
 
 def flag(name: str) -> int:
-    """Return a flag of ``os.open``; 0 where the system has none of that name."""
+    """Return a flag of ``os.open``; 0 where the system does not define it."""
     value: int = getattr(os, name, 0)
     return value
 
 
 def check_regular(status: os.stat_result, path: str) -> None:
-    """Raise OSError if something is no regular file."""
+    """Raise OSError if a file is not a regular file."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", path)
+        raise OSError(errno.EINVAL, "is not a regular file", path)
 
 
 def _lock(file: OpenFile, kind: str) -> bool:
-    """Take SQLite's lock of a reader, or give it back; return False if somebody is changing the file."""
+    """Acquire or release SQLite's reader lock; return False if the file is being changed."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
         return True
     wanted = struct.pack(_LOCK, getattr(fcntl, kind), os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
@@ -192,12 +192,12 @@ def _lock(file: OpenFile, kind: str) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        pass  # a file system without locks: nobody has one
+        pass  # a file system without locks
     return True
 
 
 def _is_locked(file: OpenFile) -> bool:
-    """Tell whether anybody has a POSIX lock on a file, this process or another."""
+    """Return whether any process, including this one, has a POSIX lock on a file."""
     if not hasattr(fcntl, "F_OFD_GETLK"):
         return False
     everything = struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)

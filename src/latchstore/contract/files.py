@@ -1,21 +1,22 @@
-"""A file that is replaced whole: the new one is there, or the old one as it was, whatever happens meanwhile.
+"""Replace files atomically: afterwards either the complete new file or the unchanged old one is there.
 
 The new file is written beside the old one, as ``NAME.<16 hexadecimal digits>.unfinished``, flushed to the
 disk and renamed. Rules:
 
-1. The unfinished file is always a new one (``O_EXCL``, ``O_NOFOLLOW``) with a name that nobody can guess, so
-   what others have put there (a pipe, a link, a device) is never opened. A name that would be longer than the
-   file system takes is cut.
-2. From its first moment nobody may read it who may not read the old file. If its group is not yet that of the
-   old file, the group may do nothing until it is. Its owner may read and write it until it is whole.
-3. Owner and group are kept where the system lets this process set them, the mode always. Without the owner
-   set-user-id and set-group-id go.
-4. Its first byte is locked (``lockf``) by the process that writes it, whose end, however it comes, ends the
-   lock: children have no part in it. So an unfinished file that nobody has locked was left by a process that
-   was killed, and the next replacement of the same file removes it. A process does not ask for locks on
-   files that it writes itself (`_being_written`), since to ask would end them.
-5. What SQLite has left beside the old file (``-wal``, ``-shm``, ``-journal``) would be applied to the new
-   one, so it is removed when the new file is there. It is known by its first bytes, not by its name alone.
+1. The unfinished file is always created new (``O_EXCL``, ``O_NOFOLLOW``) under an unguessable name, so a
+   pipe, link or device that others have put there is never opened. A name that would be too long for the file
+   system is shortened.
+2. From its creation, only users who may read the old file can read it. Until its group is that of the old
+   file, the group has no permissions. Its owner may read and write it until it is complete.
+3. Owner and group are kept where the system lets this process set them, the mode always. If the owner
+   cannot be kept, set-user-id and set-group-id are cleared.
+4. The writing process locks its first byte (``lockf``). The lock ends with the process, however it ends;
+   children do not inherit it. So an unfinished file that is not locked was left by a killed process, and the
+   next replacement of the same file removes it. A process never tests the locks of files that it writes
+   itself (`_being_written`), since the test would release them.
+5. SQLite would apply files that it has left beside the old file (``-wal``, ``-shm``, ``-journal``) to the new
+   one, so they are removed once the new file is in place. They are recognized by their first bytes, not by
+   their names alone.
 
 Thread safety: any number of threads and processes may replace a file at the same time; the last to finish
 wins.
@@ -38,17 +39,17 @@ from latchstore.contract.file_locks import OpenFile, check_regular, flag, read_r
 
 try:
     import fcntl
-except ImportError:  # Windows, where leftovers stay
+except ImportError:  # Windows, where leftovers are not removed
     fcntl = None  # type: ignore[assignment]
 
-#: What the name of an unfinished file has beside that of the file.
+#: The suffix of an unfinished file.
 _MARK = re.compile(r"\.[0-9a-f]{16}\.unfinished")
 _MARK_LENGTH = len(".0123456789abcdef.unfinished")
 
-#: The longest name where the system does not tell.
+#: The longest name of a file, where the system does not report it.
 _LONGEST_NAME = 255
 
-#: The first bytes of SQLite's files beside a database; that of the last one depends on the machine.
+#: The first bytes of SQLite's files beside a database; those of the last one depend on the machine.
 SIDE_FILES: dict[str, tuple[bytes, ...]] = {
     "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
     "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
@@ -56,12 +57,12 @@ SIDE_FILES: dict[str, tuple[bytes, ...]] = {
 }
 
 
-#: Errors that come from what is to be written: a network, a lock.
+#: Errors of what is written, such as a network stream or a lock, not of the file.
 _OTHERS = (ConnectionError, TimeoutError)
 
 
 class Closable(Protocol):
-    """What has to be open until the file has its name."""
+    """An object that must stay open until the file is renamed."""
 
     def close(self) -> object: ...
 
@@ -81,13 +82,13 @@ class Unfinished(OpenFile):
 #: The unfinished files of this process, by name.
 _being_written: weakref.WeakValueDictionary[str, Unfinished] = weakref.WeakValueDictionary()
 
-#: The names of those that are about to be there.
+#: The names of unfinished files that are about to be created.
 _being_made: set[str] = set()
 
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Have errors of the system name this path: what is read and written has others, or none."""
+    """Make system errors name this path: the files that are read and written have other names or none."""
     try:
         yield
     except OSError as error:
@@ -97,19 +98,19 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def replace_file(path: str, write: Callable[[Unfinished], Closable | None]) -> None:
-    """Replace a file, or what a link leads to, or make a new one.
+    """Replace a file, or the target of a link, or create it.
 
     Parameters
     ----------
     path : str
     write : callable
-        Writes the new file, which is open and empty, or another file of the same name. What it returns is
-        closed when the file has been renamed.
+        Writes the new file, which is open and empty, or another file of the same name. Its result is closed
+        after the rename.
 
     Raises
     ------
     OSError
-        If the file cannot be written, or is no regular one; its ``filename`` is `path`. The old one is there.
+        If the file cannot be written, or is not a regular file; ``filename`` is `path`. The old file is kept.
     """
     target = resolved(path)
     with _naming(path):
@@ -129,7 +130,7 @@ def replace_file(path: str, write: Callable[[Unfinished], Closable | None]) -> N
 
 
 def copy_to_file(stream: BinaryIO, path: str, buffer_size: int) -> None:
-    """Replace a file by what a stream has; what is no regular file is written to as it is."""
+    """Replace a file by the content of a stream; a file that is not regular is written to directly."""
     target = resolved(path)
     if os.path.exists(target) and not os.path.isfile(target):
         with _naming(path), open(target, "wb") as file:
@@ -143,13 +144,13 @@ def copy_to_file(stream: BinaryIO, path: str, buffer_size: int) -> None:
 
 
 def _copy(stream: BinaryIO, write: Callable[[bytes], object], buffer_size: int) -> None:
-    # By itself: Python lets what is raised at the end of a loop past the ``with`` around it.
+    # A function of its own: an exception raised at the end of a loop escapes a ``with`` around it.
     while block := stream.read(buffer_size):
         write(block)
 
 
 def content_of(path: str, buffer_size: int) -> bytes:
-    """Return what a file holds; a pipe or device is read to its end, in blocks."""
+    """Return the content of a file; a pipe or device is read to its end, in blocks."""
     with _naming(path):
         if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
             with open(path, "rb", buffering=0) as file:
@@ -158,12 +159,12 @@ def content_of(path: str, buffer_size: int) -> bytes:
 
 
 def resolved(path: str) -> str:
-    """Return the path of a file that is to be written, with no links in it.
+    """Return the path of a file to write, with links resolved.
 
     Raises
     ------
     OSError
-        If it can be no file's, as it ends in a slash for instance.
+        If the path cannot be that of a file, for instance because it ends in a slash.
     """
     if not path:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -173,14 +174,14 @@ def resolved(path: str) -> str:
 
 
 def write_all(file: Unfinished, data: bytes) -> None:
-    """Write bytes to a file, all of them."""
+    """Write all of the bytes to a file."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
 
 
 def is_side_file(path: str, beginnings: tuple[bytes, ...]) -> bool:
-    """Tell whether a file is one of SQLite's beside a database, with something in it."""
+    """Return whether a file is one of SQLite's side files of a database, and not empty."""
     try:
         return read_regular(path, 8).startswith(beginnings)
     except OSError:
@@ -203,11 +204,11 @@ def _write_and_rename(
     held: Closable | None = None
     try:
         mode = _take_ownership(file, old)
-        # Open until the rename: to close any other descriptor of the file would end its lock.
+        # It stays open until the rename: closing any other descriptor of the file would release its lock.
         held = write(file)
         os.fsync(file.fileno())
         _set_mode(file, mode)
-        if fcntl is None:  # Windows does not rename a file that is open
+        if fcntl is None:  # Windows does not rename open files
             if held is not None:
                 held.close()
             file.close()
@@ -222,7 +223,7 @@ def _write_and_rename(
 
 
 def _begin(target: str, old: os.stat_result | None) -> Unfinished:
-    """Make an empty file beside the target, since it could not be renamed from elsewhere, and lock it."""
+    """Create an empty file beside the target, where it can be renamed from, and lock it."""
     stem = _stem(target)
     mode = _first_mode(target, old)
 
@@ -231,7 +232,7 @@ def _begin(target: str, old: os.stat_result | None) -> Unfinished:
 
     while True:
         name = f"{stem}.{os.urandom(8).hex()}.unfinished"
-        # Before it is there: another thread may remove leftovers, and locks keep out other processes only.
+        # Added before the file exists: another thread may remove leftovers, and locks exclude processes only.
         _being_made.add(name)
         try:
             file = Unfinished(name, "xb+", opener=create)
@@ -244,13 +245,13 @@ def _begin(target: str, old: os.stat_result | None) -> Unfinished:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
         except (BlockingIOError, PermissionError):
-            file.close()  # who removes leftovers was quicker, and removes this one
+            file.close()  # a process that removes leftovers has locked it, and removes it
             continue
         except OSError:
-            return file  # no locks on this file system, where nobody removes anything
+            return file  # a file system without locks, where leftovers are not removed
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # it has been removed before it was locked
+        file.close()  # it was removed before it was locked
 
 
 def _unlock(file: Unfinished) -> None:
@@ -260,7 +261,7 @@ def _unlock(file: Unfinished) -> None:
 
 
 def _stem(target: str) -> str:
-    """Return the path of the target with a name that is short enough for the mark to be added to it."""
+    """Return the path of the target with its name shortened so that the suffix fits."""
     directory, name = os.path.split(target)
     try:
         longest = os.pathconf(directory, "PC_NAME_MAX")
@@ -272,7 +273,7 @@ def _stem(target: str) -> str:
 
 
 def _first_mode(target: str, old: os.stat_result | None) -> int:
-    """Return the mode that an unfinished file is made with."""
+    """Return the mode that an unfinished file is created with."""
     if old is None:
         return 0o666
     if os.name != "posix":
@@ -283,12 +284,12 @@ def _first_mode(target: str, old: os.stat_result | None) -> int:
 
 
 def _take_ownership(file: Unfinished, old: os.stat_result | None) -> int:
-    """Give the new file the owner of the old one, and its mode, as far as that is allowed.
+    """Give the new file the owner and mode of the old one, as far as permitted.
 
     Returns
     -------
     mode : int
-        What the mode has to be when the file is renamed.
+        The mode that the file must have when it is renamed.
     """
     new = os.fstat(file.fileno())
     mode = stat.S_IMODE(new.st_mode if old is None else old.st_mode)
@@ -313,7 +314,7 @@ def _set_mode(file: Unfinished, mode: int) -> None:
 
 
 def _remove_leftovers(target: str) -> None:
-    """Remove the unfinished files of this target that killed processes have left."""
+    """Remove the unfinished files of this target that killed processes left behind."""
     if fcntl is None:
         return
     stem = _stem(target)
@@ -321,13 +322,13 @@ def _remove_leftovers(target: str) -> None:
     try:
         names = os.listdir(directory)
     except OSError:
-        return  # it cannot be listed; whether it can be written to will be seen
+        return  # the directory cannot be listed; writing to it may still succeed
     for name in names:
         if not name.startswith(beginning) or not _MARK.fullmatch(name, len(beginning)):
             continue
         path = os.path.join(directory, name)
         if path in _being_made:
-            continue  # to be asked first: a file goes from there to the other ones
+            continue  # checked first, since a file moves from `_being_made` to `_being_written`
         own = _being_written.get(path)
         if own is None or own.pid != os.getpid():
             with suppress(OSError):  # being written, another user's, or just finished
@@ -336,7 +337,7 @@ def _remove_leftovers(target: str) -> None:
 
 def _remove_leftover(path: str) -> None:
     if not stat.S_ISREG(os.lstat(path).st_mode):
-        return  # none of ours
+        return  # not one of ours
     file = OpenFile(path, opener=_open_leftover)
     try:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
@@ -357,11 +358,11 @@ def _remove_side_files(target: str) -> None:
 
 
 def _flush_directory(path: str) -> None:
-    """Have the new name on the disk as well."""
+    """Flush the directory, so that the new name is on the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
-        return  # Windows does not let a directory be opened
+        return  # Windows cannot open directories
     try:
         os.fsync(descriptor)
     finally:

@@ -1,10 +1,9 @@
-"""The frames of all threads, by a call that cannot hang the process.
+"""The frames of all threads, read in a way that cannot hang the process.
 
-``sys._current_frames`` of CPython 3.11.0 to 3.11.11 holds the interpreter's list of threads locked while it
-makes frame objects. That may begin a round of the collector, a callback of which lets other threads run. One
-of them that starts a thread, ends, or sets an exception in another waits for the list and has the GIL, for
-which the first one waits: the process stands still. https://github.com/python/cpython/issues/106883 is about
-that.
+``sys._current_frames`` of CPython 3.11.0 to 3.11.11 holds the lock of the interpreter's thread list while it
+creates frame objects. That may start the garbage collector, whose callbacks let other threads run. A thread
+that then starts a thread, ends, or sets an exception in another thread waits for the list while it holds the
+GIL, for which the first thread waits: a deadlock. See https://github.com/python/cpython/issues/106883.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ def frames_of_threads() -> dict[int, FrameType]:
     if not COLLECTS_MEANWHILE or not gc.isenabled():
         return sys._current_frames()
     try:
-        # One call written in C: while the collector is off, no other thread runs and nothing is raised from
+        # One call written in C: while the collector is off, no other thread runs and no exception comes from
         # outside.
         frames: dict[int, FrameType] = tuple(map(call, _WITHOUT_COLLECTOR))[1]
-    except BaseException:  # of memory, or of an audit hook
+    except BaseException:  # a MemoryError, or an error of an audit hook
         gc.enable()
         raise
     return frames

@@ -1,6 +1,6 @@
-"""Changes whose entries are made of what was stored when somebody looks at them: few do.
+"""Changes whose entries are decoded lazily, since few are ever read.
 
-Thread safety: an entry that two threads make at the same time is the same for both.
+Thread safety: if two threads decode an entry at the same time, their results are equal.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from latchstore.contract.values import Change, Entry, StoredValue, cause_of, del
 
 
 class LateValue(StoredValue):
-    """A value whose entry is made when it is first read.
+    """A value whose entry is decoded when it is first read.
 
     Parameters
     ----------
     make : callable
-        Returns the entry; the same each time.
+        Returns the entry; an equal one each time.
     """
 
     __slots__ = ("_made",)
@@ -37,7 +37,7 @@ class LateValue(StoredValue):
         return StoredValue, (self._entry,)
 
 
-#: A change with values in place of entries that are not made yet; of an eviction it is an `Eviction`.
+#: A change with `LateValue` where an entry is not decoded yet; that of an eviction is an `Eviction`.
 LateChange = tuple[str, Entry | LateValue | None, Entry | LateValue | None]
 
 
@@ -46,7 +46,7 @@ def _made(entry: Entry | LateValue | None) -> Entry | None:
 
 
 class LateChanges(Sequence[Change]):
-    """The changes of a commit, with entries that are made as they are read.
+    """The changes of a commit, with entries that are decoded when they are read.
 
     Parameters
     ----------
@@ -79,10 +79,10 @@ class LateChanges(Sequence[Change]):
 
 
 def late_of(changes: Sequence[Change]) -> Sequence[Change | LateChange]:
-    """Return changes as they are, without making entries."""
+    """Return the changes without decoding entries."""
     return changes.late if type(changes) is LateChanges else changes
 
 
 def keys_of(changes: Sequence[Change]) -> list[str]:
-    """Return the keys that were changed, without making entries."""
+    """Return the keys that were changed, without decoding entries."""
     return [change[0] for change in late_of(changes)]

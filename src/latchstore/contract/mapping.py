@@ -1,4 +1,4 @@
-"""A store as a mapping of Python objects."""
+"""Mappings of Python objects over a store, encoded and decoded by a codec."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MISSING: Any = object()
 
 
 class ReadableStore(Protocol):
-    """What a mapping needs of a store that it reads."""
+    """The methods of a store that a read-only mapping calls."""
 
     def to_bytes(self, key: str) -> bytes: ...
 
@@ -25,7 +25,7 @@ class ReadableStore(Protocol):
 
 
 class MappedStore(ReadableStore, Protocol):
-    """What a mapping needs of a store that it also writes to."""
+    """The methods of a store that a mutable mapping calls."""
 
     def from_bytes(self, key: str, data: bytes) -> None: ...
 
@@ -35,19 +35,19 @@ class MappedStore(ReadableStore, Protocol):
 
 
 class StoreView(Generic[V], Mapping[str, V]):
-    """A read-only store, such as a snapshot, as a mapping; its method ``mapping(codec=...)`` makes it.
+    """A read-only store, such as a snapshot, as a mapping; returned by its method ``mapping(codec=...)``.
 
-    Iterating shows the keys of one instant. What is read is a new object each time: to change it changes
-    nothing here.
+    Iterating yields the keys of one instant. Each read returns a new object: changing it does not change the
+    store.
 
     Parameters
     ----------
     store : AbstractReadOnlyStore
     codec : str or Codec, optional
         ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
-        ``decode``; not ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``:
-        pickle, but bytes as they are of a store that was loaded from a file, as to unpickle runs what others
-        may have written.
+        ``decode``; not ``"reference"``, which only a `Cache` supports. If None, the store's
+        ``default_codec``: pickle, or for a store that was loaded from a file bytes only, since unpickling
+        runs code from the file.
     """
 
     _mapped: ReadableStore
@@ -55,13 +55,13 @@ class StoreView(Generic[V], Mapping[str, V]):
     def __init__(self, store: ReadableStore, codec: str | Codec[V] | None = None) -> None:
         self._mapped = store
         if codec is None:
-            # Stores of the API elsewhere have none.
+            # Stores of other packages have no default_codec.
             codec = getattr(store, "default_codec", "pickle")
         self._codec: Codec[V] = checked_codec(codec)
 
     @property
     def codec(self) -> Codec[V]:
-        """What makes bytes of values, and values of bytes."""
+        """The codec of the values."""
         return self._codec
 
     def __getitem__(self, key: str) -> V:
@@ -74,15 +74,15 @@ class StoreView(Generic[V], Mapping[str, V]):
         return self._mapped.query_keys()
 
     def __len__(self) -> int:
-        # Stores of the API elsewhere have no length.
+        # Stores of other packages may have no length.
         return len(self._mapped) if isinstance(self._mapped, Sized) else sum(1 for _ in self)
 
     def items(self) -> ItemsView[str, V]:
-        """Return a view of keys and values; keys that go while it is iterated over are left out."""
+        """Return a view of keys and values; iterating it skips keys that are deleted meanwhile."""
         return _Items(self)
 
     def values(self) -> ValuesView[V]:
-        """Return a view of the values; those of keys that go while it is iterated over are left out."""
+        """Return a view of the values; iterating it skips keys that are deleted meanwhile."""
         return _Values(self)
 
     def __repr__(self) -> str:
@@ -90,21 +90,20 @@ class StoreView(Generic[V], Mapping[str, V]):
 
 
 class StoreMapping(StoreView[V], MutableMapping[str, V]):
-    """A store as a mapping that can be changed; ``store.mapping(codec=...)`` makes it.
+    """A store as a mutable mapping; returned by ``store.mapping(codec=...)``.
 
-    Each method takes effect at one instant, also those of several steps (``pop``, ``setdefault``, ``update``,
-    ``clear``), which are transactions. Iterating shows the keys of one instant. What is read is a new object
-    each time: to change it changes nothing here. The codec is called with no lock held.
-    An empty one is false, as any mapping is.
+    Each method takes effect at one instant. Those of several steps (``pop``, ``setdefault``, ``update``,
+    ``clear``) are transactions. Iterating yields the keys of one instant. Each read returns a new object:
+    changing it does not change the store. The codec is called with no lock held. An empty mapping is false.
 
     Parameters
     ----------
     store : AbstractStore
     codec : str or Codec, optional
         ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
-        ``decode``; not ``"reference"``, which only a `Cache` has. If None, the store's ``default_codec``:
-        pickle, but bytes as they are of a store that was loaded from a file, as to unpickle runs what others
-        may have written.
+        ``decode``; not ``"reference"``, which only a `Cache` supports. If None, the store's
+        ``default_codec``: pickle, or for a store that was loaded from a file bytes only, since unpickling
+        runs code from the file.
     """
 
     _mapped: MappedStore
@@ -127,11 +126,11 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
             return None
 
     def _read(self, key: str) -> Any:
-        """Return what there is of a key, here its data; None if it is missing."""
+        """Return the undecoded data of a key; None if it is missing."""
         return self._live_data(key)
 
     def _value_of(self, key: str, found: Any) -> Any:
-        """Return the value of a key, of which `_read` has found this."""
+        """Return the value of a key from the result of `_read`."""
         return decoded(self._codec, key, found)
 
     def _remove(self, key: str) -> None:
@@ -147,7 +146,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
             return True
 
     def _take(self, key: str, found: Any, notes: str) -> bool:
-        """Remove a key if it is as it was found, and was decoded with no lock held; return whether."""
+        """Remove a key if it still has the data that was read, and return whether it was removed."""
         with self._mapped.transaction(notes):
             if self._live_data(key) != found:
                 return False
@@ -164,7 +163,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
     def pop(self, key: str, default: T) -> V | T: ...
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
-        """Remove a key and return its value; the default, or KeyError without one, if it is missing."""
+        """Remove a key and return its value; if it is missing, return the default or raise KeyError."""
         key = checked_key(key)
         while (found := self._read(key)) is not None:
             value = self._value_of(key, found)
@@ -175,8 +174,8 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
         return default
 
     def popitem(self) -> tuple[str, V]:
-        """Remove a key and return it with its value; KeyError if there is none."""
-        # Begun again while others take what it has found: only what is empty at one instant is empty.
+        """Remove a key and return it with its value; raise KeyError if the store is empty."""
+        # Begun again if other threads remove the keys: the store must be seen empty at one instant.
         while keys := list(self):
             for key in keys:
                 found = self._read(key)
@@ -184,7 +183,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
                     value = self._value_of(key, found)
                     if self._take(key, found, "popitem"):
                         return key, value
-        raise KeyError("there is no key to remove")
+        raise KeyError("popitem(): the store is empty")
 
     @overload
     def setdefault(self: StoreMapping[T | None], key: str, default: None = None) -> T | None: ...
@@ -193,7 +192,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
     def setdefault(self, key: str, default: V) -> V: ...
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, which is set to the default if it is missing."""
+        """Return the value of a key; if it is missing, set it to the default first."""
         key = checked_key(key)
         while True:
             found = self._read(key)
@@ -206,7 +205,7 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
         self, other: Mapping[str, V] | Iterable[tuple[str, V]] = (), /, **more: V
     ) -> None:
         """Set many keys in one transaction."""
-        # Gone through and encoded before, as that may run anybody's code, and take long.
+        # Iterated and encoded before the transaction, since that runs user code and may take long.
         items = [
             (checked_key(key), encoded(self._codec, key, value)) for key, value in dict(other, **more).items()
         ]
@@ -221,11 +220,11 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
                 try:
                     del self[key]
                 except KeyError:
-                    continue  # by a signal handler or a finalizer, whose calls are a part of the block
+                    continue  # deleted by a signal handler or finalizer, whose calls belong to the block
 
 
 class _Items(ItemsView[str, V]):
-    """Keys and values of a mapping that others change meanwhile."""
+    """Keys and values of a mapping that other threads may change meanwhile."""
 
     _mapping: StoreView[V]
 
@@ -237,7 +236,7 @@ class _Items(ItemsView[str, V]):
 
 
 class _Values(ValuesView[V]):
-    """Values of a mapping that others change meanwhile."""
+    """Values of a mapping that other threads may change meanwhile."""
 
     _mapping: StoreView[V]
 

@@ -1,7 +1,7 @@
-"""Whether an entry has the metadata that a query, a filter or a watch names.
+"""Decide whether an entry matches the terms of a query, a filter or a watch.
 
-Thread safety: the functions keep nothing. `matching` and `matches` run the ``==`` of users' values, so they
-are called with no lock held; `may_match` and `verdict` run builtin code alone and may be called under one.
+Thread safety: the functions have no state. `matching` and `matches` run the ``==`` of users' values, so they
+are called with no lock held. `may_match` and `verdict` run builtin code only and may be called under a lock.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 _ABSENT = object()
 
-#: Conditions that run builtin code alone, whatever the value is.
+#: Conditions that run builtin code only, for any value.
 RANGES = frozenset({Above, Below, Between, Prefix})
 
 
 def checked_terms(where: Mapping[str, Any] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the terms of a query, with plain strings for names, as they are looked up under a lock.
+    """Return the terms of a query, with plain strings as names, since they are looked up under a lock.
 
     Raises
     ------
     TypeError
-        If `where` is no mapping of strings, an item is named twice, or a term is a function or a class: it
-        would equal nothing.
+        If `where` is not a mapping with str keys, an item is named twice, or a term is a function or a class,
+        which no value equals.
     """
     terms = kwargs
     if where is not None:
@@ -69,7 +69,7 @@ def check_term(name: str, wanted: Any) -> None:
 
 
 def matching(found: Iterable[tuple[str, Entry]], terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-    """Leave out what does not match. Runs the ``==`` of the values, so no lock is held."""
+    """Return the pairs that match the terms. Runs the ``==`` of the values, so no lock may be held."""
     for name, wanted in terms.items():
         found = _matching_one(found, name, wanted)
     return found
@@ -82,7 +82,7 @@ def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) ->
             for key, entry in found
             if (
                 entry.get(name, _ABSENT) == wanted
-                if type(entry) is Entry  # all that it holds is immutable
+                if type(entry) is Entry  # all its items are immutable
                 else name in entry and _holds(entry[name], wanted)
             )
         )
@@ -90,7 +90,7 @@ def _matching_one(found: Iterable[tuple[str, Entry]], name: str, wanted: Any) ->
 
 
 def _holds(held: Any, wanted: Any) -> bool:
-    """Tell whether a value is what a term means; users' code never gets hold of what the store holds."""
+    """Return whether a value matches a term; user code gets a copy of a mutable value, never the value."""
     if type(wanted) in RANGES:
         return bool(wanted.matches(held))
     try:
@@ -99,26 +99,26 @@ def _holds(held: Any, wanted: Any) -> bool:
             return bool(wanted.matches(value))
         return equal(value, wanted)
     except (MemoryError, RecursionError):
-        raise  # as in `equal`
+        raise  # see `equal`
     except Exception:
         logger.debug("a %s cannot be compared with %s", type(held), type(wanted), exc_info=True)
         return False
 
 
 def matches(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    """Tell whether an entry is there and has all the values. Runs their ``==``, so no lock is held."""
+    """Return whether an entry exists and matches all terms. Runs their ``==``, so no lock may be held."""
     return entry is not None and all(
         name in entry and _holds(entry[name], wanted) for name, wanted in terms.items()
     )
 
 
 def may_match(entry: Entry | None, terms: Mapping[str, Any]) -> bool:
-    """Return false if an entry does not match; true also if only code of users' own could decide it."""
+    """Return False if an entry does not match; True also if only user code could decide."""
     return verdict(entry, terms) is not False
 
 
 def verdict(entry: Entry | None, terms: Mapping[str, Any]) -> bool | None:
-    """Tell whether an entry matches; None if only code of users' own could decide it."""
+    """Return whether an entry matches; None if only user code could decide."""
     if entry is None:
         return False
     known: bool | None = True

@@ -1,23 +1,23 @@
-"""The order of entries: by a fact of theirs or by a metadata item, over values of any types.
+"""The order of entries, by a fact or by a metadata item, for values of any types.
 
 Values of different types have one total order:
 
 1. None
-2. NaN, which is no number that others could be compared with
+2. NaN, which cannot be compared with other numbers
 3. numbers: ``bool``, ``int``, ``float``
 4. ``str``, by code points
 5. ``bytes``
 6. ``date``
 7. ``datetime`` without a time zone
-8. ``datetime`` with one, by instants: of ``datetime.timezone`` and ``zoneinfo``
+8. ``datetime`` with a time zone (``datetime.timezone`` or ``zoneinfo``), by instants
 9. ``timedelta``
-10. ``tuple``, item by item, each in this order, a shorter one before a longer one that begins with it
+10. ``tuple``, item by item, each in this order; a prefix comes before a longer tuple
 11. all other values, which are equal in this order
 
-Instances of subclasses (``StrEnum``, ``IntEnum``, ``numpy.float64``, ``pandas.Timestamp``) stand where the
-value of the class above does. Entries of equal values are ordered by their keys.
+Instances of subclasses (``StrEnum``, ``IntEnum``, ``numpy.float64``, ``pandas.Timestamp``) are ordered as
+their values of the builtin class. Entries with equal values are ordered by their keys.
 
-Thread safety: functions of what never changes. Builtin code runs alone, never a method of the user's own, so
+Thread safety: the functions have no state. They run builtin code only, never a method of a user's class, so
 they may be called under a lock.
 """
 
@@ -30,20 +30,20 @@ from typing import Any, NamedTuple
 from latchstore.contract.arguments import checked_iterable, checked_key, describe, exact_string
 from latchstore.contract.values import Entry
 
-#: Where a value stands: the rank of its type, and what is compared among those of the rank.
+#: The sort key of a value: the rank of its type, and an object to compare with those of the same rank.
 Position = tuple[int, Any]
 
 NONE, NAN, NUMBER, TEXT, BYTES, DATE, NAIVE, AWARE, DURATION, TUPLE, OTHER, ABSENT = range(12)
 
-#: Where all values stand that have no order of their own.
+#: The position of all values that have no order.
 UNORDERED: Position = (OTHER, 0)
 
-#: How deep tuples are compared; deeper ones have no order of their own.
+#: The depth to which tuples are compared; a deeper tuple has no order.
 _DEPTH = 8
 
 
 def position_of(value: Any, depth: int = 0) -> Position:
-    """Return where a value stands in the order of values."""
+    """Return the position of a value in the order of values."""
     kind = type(value)
     if kind is float:
         return (NUMBER, value) if value == value else (NAN, 0)
@@ -63,8 +63,8 @@ def position_of(value: Any, depth: int = 0) -> Position:
 
 
 def _position_of_subclass(value: Any, kind: type, depth: int) -> Position:
-    # ``issubclass`` of the type and not ``isinstance``, which may ask the object for its ``__class__``; and
-    # methods of the builtin class, not of the object.
+    # ``issubclass`` of the type, since ``isinstance`` may read ``__class__`` of the object; and methods of
+    # the builtin class, not of the object.
     if issubclass(kind, str):
         return TEXT, exact_string(str.__str__(value))
     if issubclass(kind, int):
@@ -75,8 +75,8 @@ def _position_of_subclass(value: Any, kind: type, depth: int) -> Position:
         return BYTES, bytes.__getitem__(value, slice(None))
     if issubclass(kind, tuple) and depth < _DEPTH:
         return TUPLE, tuple([position_of(item, depth + 1) for item in tuple.__iter__(value)])
-    # Not imported here, as that takes long: who has such a value has imported it. The module in C has the
-    # classes that a test may have replaced in the other.
+    # hot path: datetime is slow to import, and a caller with such a value has imported it. The C module has
+    # the original classes where a test has replaced those of datetime.
     module = sys.modules.get("_datetime")
     return UNORDERED if module is None else _position_of_time(value, kind, module)
 
@@ -89,7 +89,7 @@ def _position_of_time(value: Any, kind: type, module: Any) -> Position:
         if zone is None:
             return NAIVE, naive
         if type(zone) not in (module.timezone, getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)):
-            return UNORDERED  # to ask it would run its own code
+            return UNORDERED  # computing the offset would run the zone's own code
         return AWARE, naive - datetime.min - naive.replace(tzinfo=zone).utcoffset()
     if issubclass(kind, date):
         return DATE, date.fromordinal(date.toordinal(value))
@@ -99,7 +99,7 @@ def _position_of_time(value: Any, kind: type, module: Any) -> Position:
 
 
 class Item:
-    """A metadata item by its name, for ``order_by`` and `Ordered`, where the name is that of a fact as well.
+    """Names a metadata item, for ``order_by`` and `Ordered`, whose name may be that of a fact.
 
     Parameters
     ----------
@@ -132,16 +132,16 @@ class Item:
 
 
 class Ordered:
-    """An index in order, for ``DictMemoryStore(indexes=["kind", Ordered("due")])`` and `add_index`.
+    """An ordered index, for ``DictMemoryStore(indexes=["kind", Ordered("due")])`` and `add_index`.
 
-    A query with a limit that is ordered by the same costs what it returns, and so does one whose term on the
-    item is a range or a prefix; with ``Ordered("key")`` a glob that begins with plain characters. Needs
-    sortedcontainers: ``python -m pip install 'latchstore[ordered]'``.
+    With it, the cost of a query depends on the size of its result only: of a query with a limit in the same
+    order, of one with a range or a prefix on the item, and with ``Ordered("key")`` of a glob that begins with
+    plain characters. Needs sortedcontainers: ``python -m pip install 'latchstore[ordered]'``.
 
     Parameters
     ----------
     by : str or Item
-        As `order_by` of a query.
+        As ``order_by`` of a query.
 
     Examples
     --------
@@ -156,7 +156,7 @@ class Ordered:
 
     def __init__(self, by: OrderBy) -> None:
         order = order_of(by, "by")
-        #: What was given, a plain string if it is one.
+        #: The argument, as a plain string or an `Item`.
         self.by: OrderBy = Item(order.name) if type(by) is Item else order.name
         self.order: Order = order
 
@@ -171,13 +171,13 @@ class Ordered:
 
 
 def checked_indexes(indexes: Iterable[str | Ordered]) -> list[str | Ordered]:
-    """Return the indexes that a store is to keep; TypeError if one of them is none."""
+    """Return the indexes for a store to keep; raise TypeError if one is neither a str nor an Ordered."""
     found = enumerate(checked_iterable(indexes, "indexes"))
     return [checked_index(each, f"indexes[{position}]") for position, each in found]
 
 
 def checked_index(index: str | Ordered, argument: str) -> str | Ordered:
-    """Return what a store is to keep an index on; TypeError if it is nothing of that kind."""
+    """Return an index for a store to keep; raise TypeError if it is neither a str nor an Ordered."""
     if type(index) is Ordered:
         return index
     if isinstance(index, str):
@@ -185,15 +185,15 @@ def checked_index(index: str | Ordered, argument: str) -> str | Ordered:
     raise TypeError(f"{argument} must be a str or an Ordered, got {describe(index)}")
 
 
-#: What `order_by` takes: the name of a fact or of a metadata item.
+#: The type of ``order_by``: the name of a fact or of a metadata item.
 OrderBy = str | Item
 
-#: What every entry has, metadata or not.
+#: The names of the facts that every entry has.
 FACTS = ("key", "created", "modified", "revision")
 
 
 class Order(NamedTuple):
-    """What entries are ordered by.
+    """The order of a query or an index.
 
     Attributes
     ----------
@@ -206,24 +206,24 @@ class Order(NamedTuple):
     name: str
 
     def position(self, key: str, entry: Any) -> Position:
-        """Return where an entry stands; ``(ABSENT, 0)`` if it has no such item."""
+        """Return the position of an entry; ``(ABSENT, 0)`` if it lacks the item."""
         name = self.name
         if self.is_fact:
             return (TEXT, key) if name == "key" else position_of(getattr(entry, name))
         return position_of(entry[name]) if name in entry else (ABSENT, 0)
 
     def place(self, key: str, entry: Entry) -> Place:
-        """Return where an entry stands, told from all others by its key."""
+        """Return the position of an entry with its key, which makes it unique."""
         rank, value = self.position(key, entry)
         return rank, value, key
 
 
-#: Where an entry stands among all others: its position and its key.
+#: The place of an entry among all others: its position and its key.
 Place = tuple[int, Any, str]
 
 
 def order_of(by: OrderBy, argument: str = "order_by") -> Order:
-    """Return what is meant by a name; TypeError if it is none."""
+    """Return the order that a name or an Item stands for; raise TypeError for anything else."""
     if type(by) is Item:
         return Order(False, by.name)
     if not isinstance(by, str):
@@ -236,7 +236,7 @@ def order_of(by: OrderBy, argument: str = "order_by") -> Order:
 
 
 def is_at_or_before(place: Place, edge: Place, descending: bool) -> bool:
-    """Tell whether a place comes at another one or before it, entries without the item coming last."""
+    """Return whether a place is at or before an edge; entries without the item come last."""
     if place[0] == ABSENT or edge[0] == ABSENT or not descending:
         return place <= edge
     return place >= edge

@@ -1,10 +1,10 @@
-"""Terms of a query that match a range of values: from one to another, or all that begin with a prefix.
+"""Conditions that match a range of values: `Above`, `Below`, `Between` and `Prefix`.
 
-Ranges are those of the order of values (``ordering.py``), each within one type: numbers, ``str``, ``bytes``,
-``date``, ``datetime`` without and with a time zone, ``timedelta``, ``tuple``. A value of another type than
-the bounds does not match, nor does NaN.
+Ranges follow the order of values (``ordering.py``), within one type: numbers, ``str``, ``bytes``, ``date``,
+``datetime`` without and with a time zone, ``timedelta``, ``tuple``. A value of another type than the bounds
+does not match; NaN never does.
 
-Thread safety: conditions never change, and no code of the user's own runs: they may be asked under a lock.
+Thread safety: conditions are immutable and run no user code, so they may be evaluated under a lock.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _ORDERED = "a number, str, bytes, date, datetime, timedelta or tuple"
 
 
 class Range(FrozenCondition):
-    """What lies between two positions of one rank; either may be open.
+    """Values between two positions of one rank; either end may be open.
 
     Attributes
     ----------
     lower, upper : Position or None
         None if that end is open.
     with_lower, with_upper : bool
-        Whether the position itself belongs to it.
+        Whether the position itself is included.
     rank : int
     """
 
@@ -49,7 +49,7 @@ class Range(FrozenCondition):
 
 
 class Above(Range):
-    """Matches what is greater than a value, in the order of values of the same type.
+    """Matches values greater than `low`, in the order of values of the same type.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Above(Range):
 
 
 class Below(Range):
-    """Matches what is less than a value, in the order of values of the same type.
+    """Matches values less than `high`, in the order of values of the same type.
 
     Parameters
     ----------
@@ -113,13 +113,13 @@ class Below(Range):
 
 
 class Between(Range):
-    """Matches what is at least `low` and less than `high`, in the order of values of the same type.
+    """Matches values of at least `low` and less than `high`, in the order of values of the same type.
 
     Parameters
     ----------
     low, high : object
-        Two numbers, two str, two bytes, and so on: both of one of the types that `Above` takes. Nothing
-        matches if `high` is less than `low`.
+        Two values of one type that `Above` accepts, such as two numbers. Nothing matches if `high` is less
+        than `low`.
     inclusive : bool
         Whether `high` itself matches; `low` always does.
 
@@ -146,14 +146,14 @@ class Between(Range):
         lower, upper = _bound(low, "low"), _bound(high, "high")
         if lower[0] != upper[0]:
             raise TypeError(
-                f"low and high must be of one type of values, got {describe(low)} and {describe(high)}"
+                f"low and high must be of the same type, got {describe(low)} and {describe(high)}"
             )
         self._freeze(low=low, high=high, inclusive=bool(inclusive), rank=lower[0])
         self._freeze(lower=lower, with_lower=True, upper=upper, with_upper=self.inclusive)
 
 
 class Prefix(Range):
-    """Matches every str, or bytes, that begins with one.
+    """Matches every str, or bytes, that begins with `prefix`.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class Prefix(Range):
 
 
 def _after_prefix(position: Position) -> Position | None:
-    """Return the first position after all that begin with a prefix; None if nothing of its type is there."""
+    """Return the first position after all values with a prefix; None if there is none of the same type."""
     rank, prefix = position
     greatest: Any = chr(0x10FFFF) if rank == TEXT else b"\xff"
     left = prefix.rstrip(greatest)

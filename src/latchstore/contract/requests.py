@@ -1,6 +1,6 @@
-"""What a query asks for: terms, the order of the answer, and how much of it.
+"""The arguments of a query, checked: terms, order and limit.
 
-Thread safety: requests never change, and belong to one call. `chosen` runs the ``==`` of users' values, so it
+Thread safety: requests are immutable and belong to one call. `chosen` runs the ``==`` of users' values, so it
 is called with no lock held.
 """
 
@@ -19,23 +19,23 @@ from latchstore.contract.values import Entry, Value, entry_from_metadata
 
 
 class Request(NamedTuple):
-    """What a query asks for.
+    """The checked arguments of a query.
 
     Attributes
     ----------
     terms : dict
-        Metadata items and what they must be.
+        Names of metadata items and their terms.
     order : Order or None
-        What the answer is ordered by; None for any order.
+        The order of the result; None for any order.
     descending : bool
     limit : int or None
-        How many entries are given at the most.
+        The most entries to return.
     pattern : str or None
-        What the keys must match.
+        The glob that the keys must match.
     prefix : str
-        What all keys begin with that match it; empty if there is no pattern.
+        The prefix of all keys that match the pattern; empty if there is no pattern.
     matches : callable or None
-        Returns what is true for a key that matches the pattern.
+        Returns a true object for a key that matches the pattern.
     """
 
     terms: Mapping[str, Any]
@@ -48,12 +48,12 @@ class Request(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the answer is all that matches, in any order."""
+        """Whether the result is every match, in any order."""
         return self.order is None and self.limit is None and not self.prefix
 
     @property
     def is_all_keys(self) -> bool:
-        """Whether the answer is all keys, or all that match a pattern, in any order."""
+        """Whether the result is all keys, or all that match a pattern, in any order."""
         return self.order is None and self.limit is None and not self.terms
 
 
@@ -64,12 +64,12 @@ def request_of(
     descending: bool,
     limit: int | None,
 ) -> Request:
-    """Return what the arguments of a query ask for.
+    """Return the checked arguments of a query.
 
     Raises
     ------
     TypeError, ValueError
-        If one of them is wrong; names it.
+        If an argument is wrong; names it.
     """
     terms = checked_terms(where, kwargs)
     if order_by is None and limit is None and descending is False:
@@ -77,7 +77,7 @@ def request_of(
     if not isinstance(descending, bool):
         raise TypeError(f"descending must be a bool, got {describe(descending)}")
     if descending and order_by is None:
-        raise ValueError("descending must come with order_by: without it there is no order to turn round")
+        raise ValueError("descending=True needs order_by, such as order_by='key'")
     return Request(
         terms,
         None if order_by is None else order_of(order_by),
@@ -87,14 +87,14 @@ def request_of(
 
 
 def request_for_glob(pattern: str, order_by: OrderBy | None, descending: bool, limit: int | None) -> Request:
-    """Return what the arguments of a glob ask for; errors as for `request_of`."""
+    """Return the checked arguments of a glob; raises as `request_of` does."""
     pattern = checked_pattern(pattern)
     request = request_of(None, {}, order_by, descending, limit)
     return request._replace(pattern=pattern, prefix=prefix_of(pattern), matches=matcher(pattern))
 
 
 def chosen(found: Iterable[tuple[str, Entry]], request: Request) -> Iterable[tuple[str, Entry]]:
-    """Return what a query gives, of keys and entries among which are all that match, in any order."""
+    """Return the result of a query from keys and entries that include all matches, in any order."""
     order, limit, matches = request.order, request.limit, request.matches
     if matches is not None:
         found = [pair for pair in found if matches(pair[0])]
@@ -107,7 +107,7 @@ def chosen(found: Iterable[tuple[str, Entry]], request: Request) -> Iterable[tup
 def answer(
     values: Iterable[tuple[str, Value]], request: Request, select: Iterable[str] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return what `query` gives, of all keys and values of one instant; for stores that keep values.
+    """Return the result of `query` from all keys and values of one instant; for stores that hold values.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def _ordered(
     if limit is None:
         present = sorted(placed, reverse=descending)
     else:
-        # Places differ by their keys, so no entry is ever compared with another.
+        # The keys make places unique, so entries themselves are never compared.
         present = (heapq.nlargest if descending else heapq.nsmallest)(limit, placed)
     result = [(key, entry) for _, _, key, entry in present]
     left = None if limit is None else limit - len(result)

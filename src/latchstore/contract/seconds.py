@@ -1,6 +1,6 @@
-"""How long something takes, as callers give it. A module of its own, as `datetime` takes long to load.
+"""The type of durations that callers pass. A module of its own, since `datetime` is slow to import.
 
-Thread safety: a type.
+Thread safety: it has no state.
 """
 
 from __future__ import annotations

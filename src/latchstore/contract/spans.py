@@ -1,9 +1,9 @@
-"""Where values are, in the order of values, that match a term of a query.
+"""Translate a term of a query to spans of positions that an ordered index can look up.
 
-An index in that order finds them between two positions, or at a few. `spans_of` may return more than match,
-and never less: what an index has found is compared with the term.
+`spans_of` returns all positions of values that match, and may return others: the caller compares each entry
+that the index returns with the term.
 
-Thread safety: functions of what never changes. No code of the user's own runs.
+Thread safety: the functions have no state and run no user code.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from latchstore.contract.contains import Contains, In
 from latchstore.contract.ordering import TUPLE, UNORDERED, Position, position_of
 from latchstore.contract.ranges import Above, Below, Between, Prefix, Range
 
-#: How many positions of a tuple are looked for at the most, and how deep it may be for that.
+#: The most positions that are looked up for a tuple, and its greatest depth for that.
 _FEW = 16
 _DEEP = 4
 
 
 class Span(NamedTuple):
-    """Positions of one rank, between two of them.
+    """The positions of one rank between two of them.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Span(NamedTuple):
     lower, upper : Position or None
         None if that end is open.
     with_lower, with_upper : bool
-        Whether the position itself belongs to it.
+        Whether the position itself is included.
     """
 
     rank: int
@@ -43,7 +43,7 @@ class Span(NamedTuple):
 
 
 def spans_of(term: object) -> list[Span] | None:
-    """Return where all values are that match a term of a query; there may be others that do not.
+    """Return spans that contain all values that match a term; they may contain others.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def spans_of(term: object) -> list[Span] | None:
     Returns
     -------
     spans : list of Span or None
-        None if they may be anywhere. They may overlap.
+        None if the values may be anywhere. Spans may overlap.
     """
     if type(term) in _RANGES:
         return _spans_of_range(cast(Range, term))
@@ -78,7 +78,7 @@ def _spans_of_range(term: Range) -> list[Span]:
 
 
 def _spans_of_value(value: Any, depth: int = 0) -> list[Span] | None:
-    """Return where values are that may be equal to one; None if it has a ``==`` of its own."""
+    """Return spans of the values that may equal one; None if it has its own ``==``."""
     kind = type(value)
     if kind in _AS_IT_IS:
         return [_at(position_of(value))]
@@ -93,13 +93,13 @@ def _spans_of_value(value: Any, depth: int = 0) -> list[Span] | None:
     return [_ANY_TUPLE, _at(UNORDERED)] if kind is Contains else None
 
 
-#: Types whose values are equal to those of the same type and position, and to nothing else that is stored.
+#: Types whose values equal stored values of the same type and position only.
 _AS_IT_IS = frozenset({str, bytes, date, timedelta, type(None)})
 
 #: Types whose values are equal across types.
 _NUMBERS = frozenset({bool, int, float, complex})
 
-#: Types whose values have no order, so that all of them are at one position.
+#: Types whose values have no order, so they all share one position.
 _WITHOUT_ORDER = frozenset({list, dict, set, frozenset, time})
 
 _ANY_TUPLE = Span(TUPLE)
@@ -110,7 +110,7 @@ def _at(position: Position) -> Span:
 
 
 def _equal_numbers(value: Any) -> Iterator[Position]:
-    """Return where numbers are that may be equal to one: complex ones and decimals have no order."""
+    """Return the positions of numbers that may equal one; complex numbers and decimals have no order."""
     yield UNORDERED
     for number in _plain_numbers(value):
         if number == value:
@@ -119,27 +119,27 @@ def _equal_numbers(value: Any) -> Iterator[Position]:
 
 
 def _plain_numbers(value: Any) -> Iterable[int | float]:
-    """Return ints and floats one of which may be equal to a number."""
+    """Return ints and floats of which one may equal a number."""
     if type(value) is complex:
         return (value.real,)
     if type(value) in _NUMBERS:
         return (value,)
     if not value.is_finite():
         return () if value.is_nan() else (float(value),)
-    # Beyond that it is no float, and as an int it might take all memory.
+    # A larger number does not fit into a float, and as an int might exhaust the memory.
     return (float(value), int(value)) if value.adjusted() < 400 else ()
 
 
 def _spans_of_datetime(value: datetime) -> list[Span] | None:
-    """Of one time zone datetimes are equal whatever their fold is, and it decides on the instant."""
+    """Return spans of a datetime: its equals may differ in fold, and the fold decides the instant."""
     positions = {position_of(value.replace(fold=fold)) for fold in (0, 1)}
     if UNORDERED in positions:
-        return None  # a time zone of which only the user's own code knows the offset
+        return None  # the offset of the time zone is known to user code only
     return [_at(position) for position in sorted(positions)]
 
 
 def _spans_of_tuple(value: tuple[Any, ...], depth: int) -> list[Span]:
-    """Return where tuples are whose items are each at one of the positions that are equal to the item's."""
+    """Return the positions of tuples whose items are equal to those of a tuple."""
     choices: list[list[Position]] = []
     count = 1
     for item in value:

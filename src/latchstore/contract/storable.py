@@ -1,10 +1,10 @@
-"""Values that metadata outside this process may have, and those of them that are written by their parts.
+"""The types of metadata that can be stored outside this process, and how values are taken apart for that.
 
-Every encoding takes the same types: what it has by itself as it is, and the rest by a name and by parts,
-which are ``str``, ``int``, ``float``, None and lists of these. Only exact types are taken, and made again by
-their constructors: nothing is imported or called by a name that was read.
+Every encoding accepts the same types. A value that an encoding has no form for is written as a name and
+parts, which are ``str``, ``int``, ``float``, None and lists of these. Only exact types are accepted, and they
+are rebuilt by their constructors: nothing is imported or called by a name that was read.
 
-Thread safety: functions of their arguments. No code of the user's own runs.
+Thread safety: the functions have no state and run no user code.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 
 from latchstore.contract.arguments import describe
 
-#: How deep values in metadata may be nested: few enough for any stack.
+#: The greatest depth to which metadata may be nested, small enough for any stack.
 DEPTH = 100
 
-#: What the error of a value of another type ends with.
+#: The end of the error for a value of another type.
 STORABLE = (
-    "what can be are str, bytes, int, float, complex, bool, None, Decimal, UUID, date, time, datetime (with "
+    "storable are str, bytes, int, float, complex, bool, None, Decimal, UUID, date, time, datetime (with "
     "timezone, ZoneInfo or none), timedelta, and tuples, lists, dicts, sets and frozensets of these; "
     "no subclasses"
 )
 
-#: What is raised by constructors that are given what they have not written.
+#: The errors that constructors raise for damaged parts.
 DAMAGE = (ValueError, TypeError, ArithmeticError, LookupError, OSError)
 
 
 class UnstorableError(Exception):
-    """A value is of no type that can be stored; the message names the value."""
+    """A value has a type that cannot be stored; the message names the value."""
 
     def of_item(self, key: str, name: str) -> TypeError:
         """Return the error for the user, which names key and item."""
@@ -41,7 +41,7 @@ class UnstorableError(Exception):
 
 
 def too_deep() -> ValueError:
-    """Return the error of a value that is nested too deeply."""
+    """Return the error for a value that is nested too deeply."""
     return ValueError(f"it is nested more than {DEPTH} deep")
 
 
@@ -49,15 +49,15 @@ def too_deep() -> ValueError:
 
 
 def parts_of(value: Any) -> tuple[str, Any]:
-    """Return the name of a value's type, and its parts; UnstorableError if it has none."""
+    """Return the name of a value's type, and its parts; raise UnstorableError for other types."""
     kind = type(value)
     found = _PARTS.get(kind)
     if found is not None:
         name, parts = found
         return name, parts(value)
-    # Of a class whose module is not imported here, as that takes long: who has one has imported it.
+    # hot path: the modules are slow to import, and a caller with such a value has imported its module.
     if kind is getattr(sys.modules.get("decimal"), "Decimal", None):
-        # The context of the thread decides between "e" and "E".
+        # The context of the thread decides whether str has "e" or "E".
         return "decimal", str(value).replace("e", "E")
     if kind is getattr(sys.modules.get("uuid"), "UUID", None):
         return "uuid", str(value)
@@ -75,7 +75,7 @@ def _of_moment(value: datetime | time) -> Any:
 
 
 def _of_zone(zone: tzinfo | None) -> Any:
-    """Return what stands for a time zone: a ZoneInfo's key, or an offset and perhaps a name."""
+    """Return the part for a time zone: a ZoneInfo's key, or an offset and optionally a name."""
     if zone is None:
         return None
     if type(zone) is timezone:
@@ -83,7 +83,7 @@ def _of_zone(zone: tzinfo | None) -> Any:
         return [_of_timedelta(offset), *name]
     if type(zone) is getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None) and zone.key is not None:  # type: ignore[attr-defined]
         return zone.key  # type: ignore[attr-defined]
-    raise UnstorableError(f"a time zone that is no timezone and no ZoneInfo with a key: {describe(zone)}")
+    raise UnstorableError(f"a time zone other than a timezone or a ZoneInfo with a key: {describe(zone)}")
 
 
 _PARTS: dict[type, tuple[str, Callable[[Any], Any]]] = {
@@ -99,27 +99,27 @@ _PARTS: dict[type, tuple[str, Callable[[Any], Any]]] = {
 
 
 def checked(kind: type, part: Any) -> Any:
-    """Return what was read if it is of a type; TypeError if not."""
+    """Return a part if it has the type; raise TypeError otherwise."""
     if type(part) is not kind:
-        raise TypeError(f"{describe(part)} is no {kind.__name__}")
+        raise TypeError(f"{describe(part)} is not of type {kind.__name__}")
     return part
 
 
 def distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict; refuse a name that is there twice, which no dict comes to."""
+    """Return pairs as a dict; raise ValueError for a duplicate name, which a dict cannot have."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is duplicated")
     return found
 
 
 def set_of(kind: type) -> Callable[[list[Any]], Any]:
-    """Return what makes a set or frozenset of items, none of which may be there twice."""
+    """Return a function that builds a set or frozenset and raises ValueError for duplicate items."""
 
     def read(items: list[Any]) -> Any:
         found = kind(items)
         if len(found) != len(items):
-            raise ValueError("an item of a set is there twice")
+            raise ValueError("an item of a set is duplicated")
         return found
 
     return read
@@ -144,7 +144,7 @@ def _zone(zone: Any) -> tzinfo | None:
     if zone is None:
         return None
     if type(zone) is str:
-        from zoneinfo import ZoneInfo  # here, as few have one, and it takes long
+        from zoneinfo import ZoneInfo  # slow to import and rarely needed
 
         return ZoneInfo(zone)
     offset, *name = checked(list, zone)
@@ -157,19 +157,19 @@ def _timedelta(parts: Any) -> timedelta:
 
 
 def _decimal(parts: Any) -> Any:
-    from decimal import Decimal  # here, as few have one
+    from decimal import Decimal  # rarely needed
 
     return Decimal(checked(str, parts))
 
 
 def _uuid(parts: Any) -> Any:
-    from uuid import UUID  # here, as few have one
+    from uuid import UUID  # rarely needed
 
     return UUID(checked(str, parts))
 
 
-#: What makes a value of its parts, by the name of its type. It may take what is never written: who reads
-#: compares `parts_of` the value with what was read.
+#: Functions that rebuild a value from its parts, by the name of its type. They may accept parts that are
+#: never written, so the caller compares `parts_of` the value with the parts that it read.
 READERS: dict[str, Callable[[Any], Any]] = {
     "complex": _complex,
     "date": lambda parts: date.fromisoformat(checked(str, parts)),

@@ -1,24 +1,25 @@
-"""What a key-value store promises: the contract, which every store of this package keeps.
+"""The contract of a key-value store, which every store of this package implements.
 
-`AbstractReadOnlyStore` has the reading half, `AbstractStore` the whole. Each method's promise stands
-here once and implementations inherit it. A store must define the abstract methods; the rest have
-an implementation here that is right for any store whose abstract methods are: each of them makes one call
-of an abstract method, or several in a `transaction`. docs/how-to/writing-a-store.md has a store of 60 lines.
+`AbstractReadOnlyStore` has the methods that read, `AbstractStore` all of them. Each method is documented here
+once, and implementations inherit the docstring. A store must define the abstract methods. The others
+have an implementation here that is correct for any store with correct abstract methods: each makes one
+call of an abstract method, or several in a `transaction`. docs/how-to/writing-a-store.md has a store of 60
+lines.
 
-Terms that hold throughout:
+Terms used throughout:
 
 - A *key* is a string. A *stream* is a readable binary file object. *Metadata* is a dictionary with
-  string keys; it is copied in depth on its way in and out, so nobody shares it with the store.
-- Which values metadata may have depends on where a store keeps it. One in memory (`DictMemoryStore`)
-  takes whatever can be copied. One that writes it to a file (`SqliteStore`) takes the types that its
-  encoding brings back equal and of the same type, and no others. What a store does not take is refused
-  with a TypeError that names key and item, and nothing changes.
-- `buffer_size` is how many bytes are read at a time from a stream that is handed in: a positive
-  integer, 1 MiB by default. Where nothing is read from a stream it is checked and then ignored;
-  `to_bytes` does not even check it.
+  string keys; it is deeply copied on its way in and out, so it is never shared with the store.
+- The values that metadata may have depend on the store. A store in memory (`DictMemoryStore`) accepts
+  every value that can be copied. A store that writes to a file (`SqliteStore`) accepts only types that its
+  encoding restores exactly: equal and of the same type. For any other value the call raises a TypeError
+  that names key and item, and changes nothing.
+- `buffer_size` is the number of bytes read at a time from a stream that the caller passes: a positive
+  integer, 1 MiB by default. Methods that read no stream check it and ignore it; `to_bytes` does not check
+  it.
 - Wrong arguments raise TypeError or ValueError that name the argument, before anything changes.
-- All methods may be called by any thread at any time unless documented otherwise. Each takes effect at
-  one instant between its call and its return.
+- Any thread may call any method at any time unless documented otherwise. Each call takes effect at
+  one instant between its start and its return.
 """
 
 from __future__ import annotations
@@ -54,26 +55,26 @@ if TYPE_CHECKING:
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
 
-#: What `set` takes: a value, or a pair of a stream and metadata.
+#: The types that `set` accepts: a value, or a pair of a stream and metadata.
 SettableValue = Value | tuple[Readable | bytes | bytearray | memoryview, Mapping[str, Any]]
 
 T = TypeVar("T")
 
 
 class AbstractReadOnlyStore(ABC):
-    """The reading half of the key-value store API.
+    """The methods of the key-value store API that read.
 
     Parameters
     ----------
     event_manager : BaseEventManager, optional
-        Where the store's events go; the process-wide default if None.
+        Delivers the store's events; the process-wide default if None.
 
     Attributes
     ----------
     event_manager : BaseEventManager
     default_codec : str or Codec
-        That of ``mapping()`` if none is named: ``"pickle"``, but bytes as they are of a store that was loaded
-        from a file, as that may be somebody else's.
+        The codec of ``mapping()`` if none is named: ``"pickle"``; bytes only for a store that was loaded
+        from a file, which may come from somebody else.
     """
 
     event_manager: BaseEventManager
@@ -91,38 +92,38 @@ class AbstractReadOnlyStore(ABC):
         Parameters
         ----------
         credentials : object, optional
-            Whatever the store needs; a store in memory needs nothing and ignores it.
+            Depends on the store; a store in memory ignores it.
 
         Raises
         ------
         AuthorizationError
-            If the credentials do not open the store.
+            If the store rejects the credentials.
         """
 
     @abstractmethod
     def disconnect(self) -> None:
-        """Disconnect from the store; doing it twice is harmless."""
+        """Disconnect from the store; repeated calls do nothing."""
 
     @abstractmethod
     def is_connected(self) -> bool:
-        """Tell whether the store is connected."""
+        """Return whether the store is connected."""
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
         """Return facts about the store; at least ``readonly``, a bool."""
 
     def close(self, timeout: Seconds | None = 30.0) -> None:
-        """Disconnect, and give up what the store holds open; doing it twice is harmless.
+        """Disconnect and release all resources; repeated calls do nothing.
 
         Parameters
         ----------
         timeout : Seconds or None
-            Seconds that closing may take; None for as long as it needs.
+            The most seconds that closing may take; None for no limit.
         """
         self.disconnect()
 
     def __enter__(self) -> Self:
-        """Connect."""
+        """Connect to the store."""
         self.connect()
         return self
 
@@ -132,7 +133,7 @@ class AbstractReadOnlyStore(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close."""
+        """Close the store."""
         self.close()
 
     # -- one key ----------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class AbstractReadOnlyStore(ABC):
     def get(self, key: str) -> Value:
         """Return the data and metadata of a key as a value, which unpacks as that pair.
 
-        The value is of one moment: a later change of the key does not change it.
+        The value is a snapshot: later changes of the key do not change it.
 
         Raises
         ------
@@ -165,7 +166,7 @@ class AbstractReadOnlyStore(ABC):
         Parameters
         ----------
         start, end : int or None
-            The bounds, as of a slice: None is the start or the end, negative counts from the end.
+            The bounds, as of a slice: None is the start or the end, negative numbers count from the end.
 
         Raises
         ------
@@ -185,14 +186,14 @@ class AbstractReadOnlyStore(ABC):
         Raises
         ------
         KeyError
-            If the key is not in the store, or a selected name not in its metadata.
+            If the key is not in the store, or a selected name is not in its metadata.
         """
         names = checked_select(select)
         metadata = self.get(key).metadata
         return metadata if names is None else {name: metadata[name] for name in names}
 
     def exists(self, key: str) -> bool:
-        """Tell whether the key is in the store."""
+        """Return whether the key is in the store."""
         try:
             self.get(key)
         except KeyError:
@@ -200,7 +201,7 @@ class AbstractReadOnlyStore(ABC):
         return True
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether the key is in the store."""
+        """Return whether the key is in the store."""
         return self.exists(key)
 
     def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
@@ -217,15 +218,15 @@ class AbstractReadOnlyStore(ABC):
     def to_file(self, key: str, path: str | os.PathLike[str], buffer_size: int = DEFAULT_BUFFER_SIZE) -> None:
         """Write the data of a key to a file.
 
-        The data is written to an unfinished file in the same directory, which then replaces the target
-        in one step: if anything fails, an old file at `path` is still there, whole. The mode of an old file
-        is kept, its owner where that is allowed; a symbolic link is followed. What is no regular file (a
-        pipe, a device) is written to directly.
+        The data is written to a temporary file in the same directory, which then replaces the target in one
+        step: if anything fails, an old file at `path` is unchanged. The mode of an old file is kept, its
+        owner where permitted; a symbolic link is followed. A file that is not regular (a pipe, a device) is
+        written to directly.
 
         Raises
         ------
         KeyError
-            If the key is not in the store; no file is touched.
+            If the key is not in the store; the file is not changed.
         OSError
             If the file cannot be written; its ``filename`` is the path.
         """
@@ -238,7 +239,7 @@ class AbstractReadOnlyStore(ABC):
 
     @abstractmethod
     def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
-        """Return the values of many keys, in order, all as they are at one instant of the call.
+        """Return the values of many keys, in the order of `keys`, all of one instant of the call.
 
         Raises
         ------
@@ -247,7 +248,7 @@ class AbstractReadOnlyStore(ABC):
         """
 
     def multiget_data(self, keys: Iterable[str]) -> Iterator[BinaryIO]:
-        """Return the data of many keys as streams, in order, all of one instant of the call.
+        """Return the data of many keys as streams, in the order of `keys`, all of one instant of the call.
 
         Raises
         ------
@@ -259,7 +260,7 @@ class AbstractReadOnlyStore(ABC):
     def multiget_metadata(
         self, keys: Iterable[str], select: Iterable[str] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Return the metadata of many keys, in order, all of one instant of the call.
+        """Return the metadata of many keys, in the order of `keys`, all of one instant of the call.
 
         Parameters
         ----------
@@ -285,41 +286,40 @@ class AbstractReadOnlyStore(ABC):
         limit: int | None = None,
         **kwargs: Any,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Return key and metadata of every key whose metadata items are all as the terms have it.
+        """Return key and metadata of every entry whose metadata matches all terms.
 
-        The answer is that of one instant of the call, whatever happens while it is read. A key
-        matches when each named item is there and as its term: ``==`` to a value, or what a condition
-        (`Above`, `Below`, `Between`, `Prefix`, `In`, `Contains`) matches. An item that is missing matches
-        nothing, None included; what cannot be compared does not match. Without terms every key matches.
+        The result is of one instant of the call, also if the store changes while it is iterated. An entry
+        matches if it has each named item and each matches its term: it equals the value, or the condition
+        (`Above`, `Below`, `Between`, `Prefix`, `In`, `Contains`) matches it. A missing item matches no
+        term, None included; values that cannot be compared do not match. Without terms every entry matches.
 
         Parameters
         ----------
         select : iterable of str, optional
             The names of the items to return; all if None. A name that is missing is left out.
         where : mapping of str to object, optional
-            Names of metadata items and their terms, for names that no keyword can have, or that are those of
-            other parameters.
+            Names of metadata items and their terms, for names that cannot be keywords or are names of
+            parameters.
         order_by : str or Item, optional
-            What the answer is ordered by: ``"key"``, ``"created"``, ``"modified"``, ``"revision"``, or any
-            other name of a metadata item; ``Item("key")`` is an item of any name. By default there is no
-            order. Values of several types are ordered by type: None, NaN, numbers, str, bytes, date, datetime
-            without and with a time zone, timedelta, tuple (item by item), all others. Entries of equal values
-            are ordered by key; those that lack the item come last.
+            The order of the result: ``"key"``, ``"created"``, ``"modified"``, ``"revision"``, or the name of
+            a metadata item; ``Item("key")`` stands for an item of any name. By default the order is
+            unspecified. Values of different types are ordered by type: None, NaN, numbers, str, bytes, date,
+            datetime without and with a time zone, timedelta, tuple (item by item), all others. Entries with
+            equal values are ordered by key; entries without the item come last.
         descending : bool
-            Whether the order is turned round. Entries that lack the item are last all the same, in the order
-            of their keys.
+            Whether to reverse the order. Entries without the item still come last, in the order of their
+            keys.
         limit : int, optional
-            How many entries are given at the most; all if None.
+            The most entries to return; all if None.
         **kwargs
             Names of metadata items and their terms.
 
         Raises
         ------
         TypeError
-            If an argument is of a wrong type, or a term is neither a value nor a condition but a function or
-            a class.
+            If an argument is of a wrong type, or a term is a function or a class.
         ValueError
-            If `limit` is negative, or `descending` comes without `order_by`.
+            If `limit` is negative, or `descending` is true without `order_by`.
         """
 
     def query_keys(
@@ -331,14 +331,14 @@ class AbstractReadOnlyStore(ABC):
         limit: int | None = None,
         **kwargs: Any,
     ) -> Iterator[str]:
-        """Return the keys that `query` would; cheaper, since no metadata is copied.
+        """Return the keys that `query` returns; cheaper, since it copies no metadata.
 
         Parameters
         ----------
         where, order_by, descending, limit, **kwargs
             As for `query`.
         """
-        request_of(where, kwargs, order_by, descending, limit)  # bad arguments raise here
+        request_of(where, kwargs, order_by, descending, limit)  # raises for wrong arguments
         options = given(where=where, order_by=order_by, descending=descending or None, limit=limit)
         found = self.query((), **options, **kwargs)
         return iter([key for key, _ in found])
@@ -351,20 +351,20 @@ class AbstractReadOnlyStore(ABC):
         descending: bool = False,
         limit: int | None = None,
     ) -> Iterator[str]:
-        """Return the keys that match a glob-style pattern, as they are at one instant of the call.
+        """Return the keys that match a glob pattern at one instant of the call.
 
         Parameters
         ----------
         pattern : str
-            ``*`` stands for any characters, ``?`` for one, ``[ab]`` for one of these, ``[!ab]`` for
-            one not of these. Upper and lower case differ, ``/`` is a character like any other.
+            ``*`` matches any characters, ``?`` one character, ``[ab]`` one of these, ``[!ab]`` one that is
+            none of these. Matching is case-sensitive; ``/`` is an ordinary character.
         order_by, descending, limit
             As for `query`.
 
         Raises
         ------
         ValueError
-            If it has more than 10,000 characters, unless ``*`` at its ends is all that stands for others.
+            If `pattern` is longer than 10,000 characters and has ``?``, ``[`` or an inner ``*``.
         """
         pattern = checked_pattern(pattern)
         limit = request_of(None, {}, order_by, descending, limit).limit
@@ -372,19 +372,19 @@ class AbstractReadOnlyStore(ABC):
         return iter(matching_keys(pattern, keys)[:limit])
 
     def __len__(self) -> int:
-        """Return how many keys the store has at one instant of the call."""
+        """Return the number of keys at one instant of the call."""
         return sum(1 for _ in self.query_keys())
 
     def mapping(self, codec: str | Codec[V] | None = None) -> StoreView[V]:
-        """Return a view of the store as a mapping of Python objects; of one that can be written to, mutable.
+        """Return a mapping of Python objects over the store; it is mutable if the store is writable.
 
         Parameters
         ----------
         codec : str or Codec, optional
             ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or an object with ``encode`` and
-            ``decode``; if None the store's `default_codec`.
+            ``decode``; the store's `default_codec` if None.
         """
-        from latchstore.contract.mapping import StoreView  # loaded when used: see latchstore/__init__.py
+        from latchstore.contract.mapping import StoreView  # imported when used: see latchstore/__init__.py
 
         return StoreView(self, codec)
 
@@ -392,14 +392,13 @@ class AbstractReadOnlyStore(ABC):
 class AbstractStore(AbstractReadOnlyStore):
     """The whole key-value store API: reading, writing, transactions.
 
-    Writing emits events once the change is committed: StoreSetEvent for a new key, StoreUpdateEvent (a
-    kind of StoreSetEvent) for one that was there, StoreDeleteEvent; each with the key and the metadata.
-    Reading streams in emits StoreProgressStartEvent, StoreProgressStepEvent and StoreProgressEndEvent,
-    if anybody listens.
+    Each committed change emits an event: StoreSetEvent for a new key, StoreUpdateEvent (a subclass of
+    StoreSetEvent) for an existing one, StoreDeleteEvent; each has the key and the metadata. Reading a stream
+    emits StoreProgressStartEvent, StoreProgressStepEvent and StoreProgressEndEvent if they have listeners.
 
-    The methods that write one key take `if_revision`: the revision that the key must have now, 0 for a key
-    that must not exist, None for whatever there is. With another revision they raise
-    RevisionMismatchError, which has both, and change nothing.
+    The methods that write one key take `if_revision`: the revision that the key must have, 0 for a key that
+    must not exist, None for any. If the revision differs, they raise RevisionMismatchError, which has both
+    revisions, and change nothing.
     """
 
     # -- one key ----------------------------------------------------------------------------------
@@ -413,12 +412,12 @@ class AbstractStore(AbstractReadOnlyStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        """Store data and metadata under a key, in place of what was there.
+        """Store data and metadata under a key, replacing what it had.
 
         Parameters
         ----------
         value : Value or pair
-            What `get` returns, of this or another store, or a pair of a stream (or bytes) and a
+            A result of `get`, of this or another store, or a pair of a stream (or bytes) and a
             metadata dictionary. The stream is read to its end before anything changes.
 
         Events
@@ -441,16 +440,16 @@ class AbstractStore(AbstractReadOnlyStore):
         Events
         ------
         StoreDeleteEvent
-            When the change is committed; its metadata is that which the key had.
+            When the change is committed; `metadata` is the last metadata of the key.
         """
 
     def evict(self, key: str, cause: str = "size", *, if_revision: int | None = None) -> None:
-        """Remove a key as `delete` does, for a reason of a cache's.
+        """Remove a key as `delete` does, but with an eviction event.
 
         Parameters
         ----------
         cause : str
-            ``"size"``, ``"expired"`` or ``"idle"``; for those who listen.
+            ``"size"``, ``"expired"`` or ``"idle"``; passed on in the event.
 
         Raises
         ------
@@ -460,7 +459,7 @@ class AbstractStore(AbstractReadOnlyStore):
         Events
         ------
         StoreEvictEvent
-            When the change is committed. It is a StoreDeleteEvent; a store without causes emits that.
+            When the change is committed; a subclass of StoreDeleteEvent, which stores without causes emit.
         """
         checked_key(cause, "cause")
         condition = {} if if_revision is None else {"if_revision": if_revision}
@@ -475,7 +474,7 @@ class AbstractStore(AbstractReadOnlyStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        """Replace the data of a key and leave its metadata; a new key has none.
+        """Replace the data of a key and keep its metadata; a new key has no metadata.
 
         Parameters
         ----------
@@ -492,7 +491,7 @@ class AbstractStore(AbstractReadOnlyStore):
 
     @abstractmethod
     def set_metadata(self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None) -> None:
-        """Replace the metadata of a key and leave its data; a new key has empty data.
+        """Replace the metadata of a key and keep its data; a new key has empty data.
 
         Events
         ------
@@ -504,7 +503,7 @@ class AbstractStore(AbstractReadOnlyStore):
     def update_metadata(
         self, key: str, metadata: Mapping[str, Any], *, if_revision: int | None = None
     ) -> None:
-        """Update the metadata of a key: items given are set, others stay.
+        """Update the metadata of a key: set the given items and keep the others.
 
         Raises
         ------
@@ -525,17 +524,17 @@ class AbstractStore(AbstractReadOnlyStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        """Replace the data of a key by any bytes-like object and leave its metadata.
+        """Replace the data of a key by a bytes-like object and keep its metadata.
 
-        A ``bytes`` object is kept as it is by a store in memory; anything else is copied, and by a store that
-        keeps its data elsewhere everything is.
+        A store in memory keeps a ``bytes`` object itself and copies other objects; other stores copy all of
+        them.
 
         Events
         ------
         StoreSetEvent
             When the change is committed.
         """
-        # Passed on only if given: many stores of this API have no conditions.
+        # Passed on only if given: many stores of this API lack it.
         condition = {} if if_revision is None else {"if_revision": if_revision}
         self.set_data(key, as_bytes(data), buffer_size, **condition)
 
@@ -547,9 +546,9 @@ class AbstractStore(AbstractReadOnlyStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        """Replace the data of a key by what a file holds and leave its metadata.
+        """Replace the data of a key by the content of a file and keep its metadata.
 
-        On Linux, locks that this process has on the file stay (POSIX takes them away when it is closed).
+        On Linux, this process keeps its locks on the file, which POSIX would drop when the file is closed.
 
         Raises
         ------
@@ -567,7 +566,7 @@ class AbstractStore(AbstractReadOnlyStore):
 
     # -- many keys, in one transaction ------------------------------------------------------------
 
-    # What the caller hands in is gone through before the transaction, which keeps others out.
+    # Arguments are iterated before the transaction, which blocks other writers.
 
     def multiget(self, keys: Iterable[str]) -> Iterator[Value]:
         wanted = checked_keys(keys)
@@ -580,13 +579,13 @@ class AbstractStore(AbstractReadOnlyStore):
         values: Iterable[SettableValue],
         buffer_size: int = DEFAULT_BUFFER_SIZE,
     ) -> None:
-        """Store many values under many keys, in one transaction: all of them, or none.
+        """Store many values under many keys in one transaction, all or none.
 
         Parameters
         ----------
         keys : iterable of str
         values : iterable of Value or pair
-            As for `set`. Like ``zip``, stops at the end of the shorter of the two.
+            As for `set`. Like ``zip``, stops at the end of the shorter iterable.
 
         Events
         ------
@@ -607,13 +606,13 @@ class AbstractStore(AbstractReadOnlyStore):
         datas: Iterable[Readable | bytes | bytearray | memoryview],
         buffer_size: int = DEFAULT_BUFFER_SIZE,
     ) -> None:
-        """Replace the data of many keys, in one transaction; as `set_data` for each.
+        """Replace the data of many keys in one transaction; as `set_data` for each.
 
         Parameters
         ----------
         keys : iterable of str
         datas : iterable of stream or bytes
-            Like ``zip``, stops at the end of the shorter of the two.
+            Like ``zip``, stops at the end of the shorter iterable.
 
         Events
         ------
@@ -629,13 +628,13 @@ class AbstractStore(AbstractReadOnlyStore):
                 self.set_data(key, data, buffer_size)
 
     def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the metadata of many keys, in one transaction; as `set_metadata` for each.
+        """Replace the metadata of many keys in one transaction; as `set_metadata` for each.
 
         Parameters
         ----------
         keys : iterable of str
         metadatas : iterable of mapping
-            Like ``zip``, stops at the end of the shorter of the two.
+            Like ``zip``, stops at the end of the shorter iterable.
 
         Events
         ------
@@ -648,13 +647,13 @@ class AbstractStore(AbstractReadOnlyStore):
                 self.set_metadata(key, metadata)
 
     def multiupdate_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
-        """Update the metadata of many keys, in one transaction; as `update_metadata` for each.
+        """Update the metadata of many keys in one transaction; as `update_metadata` for each.
 
         Parameters
         ----------
         keys : iterable of str
         metadatas : iterable of mapping
-            Like ``zip``, stops at the end of the shorter of the two.
+            Like ``zip``, stops at the end of the shorter iterable.
 
         Raises
         ------
@@ -674,51 +673,51 @@ class AbstractStore(AbstractReadOnlyStore):
     # -- transactions and events ------------------------------------------------------------------
 
     def mapping(self, codec: str | Codec[V] | None = None) -> StoreMapping[V]:
-        from latchstore.contract.mapping import StoreMapping  # loaded when used: see latchstore/__init__.py
+        from latchstore.contract.mapping import StoreMapping  # imported when used: see latchstore/__init__.py
 
         return StoreMapping(self, codec)
 
     @abstractmethod
     def transaction(self, notes: str = "") -> AbstractContextManager[Any]:
-        """Return a context manager that makes all changes of its block one commit, or none.
+        """Return a context manager whose block is a transaction: all its changes are one commit.
 
-        The block's thread sees its own changes, no other thread sees any before the commit. An
-        exception that leaves the block rolls all of it back. A block inside a block of the same
-        thread joins it; if the inner one fails, its own changes alone are taken back.
+        The block's thread reads its own changes; other threads see none before the commit. An exception
+        that leaves the block rolls it back. A nested block of the same thread joins the transaction; if
+        the nested block fails, only its changes are rolled back.
 
         Parameters
         ----------
         notes : str
-            What the transaction is about; shown in error messages and events.
+            A description of the transaction, shown in error messages and events.
 
         Events
         ------
         StoreTransactionStartEvent
             When the outermost block is entered.
         StoreTransactionEndEvent
-            When it is left, with the state "done", followed by one event per changed key; or with
-            the state "failed", followed by nothing.
+            When it is left, with the state "done", followed by one event for each changed key; or with
+            the state "failed" and no others.
         """
 
     def flush(self, timeout: Seconds | None = 30.0) -> None:
-        """Wait until all events of what was committed before the call have been heard.
+        """Wait until the events of all commits before the call have been delivered.
 
         Parameters
         ----------
         timeout : Seconds or None
-            Seconds; None for as long as it takes.
+            The most seconds to wait; None for no limit.
 
         Raises
         ------
         FlushTimeoutError
-            If that takes longer.
+            If the timeout expires.
         DispatcherThreadError
-            If a listener calls it, which would wait for itself.
+            If a listener calls it, since it would wait for itself.
         """
 
 
 def _pairs(keys: Iterable[str], others: Iterable[T], argument: str) -> list[tuple[str, T]]:
-    """Go through both as ``zip`` does: the contract is to stop at the end of the shorter one."""
+    """Return the pairs as ``zip`` does: by contract they end with the shorter iterable."""
     return list(zip(checked_iterable(keys, "keys"), checked_iterable(others, argument)))  # noqa: B905
 
 

@@ -1,13 +1,13 @@
-"""What the store holds for a key, and what it hands out.
+"""Entries, which a store holds, and values, which it returns.
 
 Thread safety:
 
-1. An `Entry` is built by one thread, published by one assignment and never changed after that. Any
-   number of threads may read it without a lock. The object of a `ReferenceEntry` is not ours: it may change.
-2. Metadata that goes out is always a copy: a plain ``dict.copy`` where every item is immutable, a deep
-   copy where one is not. Metadata that comes in is copied the same way by `entry_from_metadata`.
-3. A `Value` belongs to the caller that got it. Its one stream has a position, so two threads that share
-   a value take turns; the data and metadata behind it cannot change.
+1. An `Entry` is built by one thread, published by one assignment and never changed afterwards. Any number of
+   threads may read it without a lock. The object of a `ReferenceEntry` belongs to users and may change.
+2. Metadata that is returned is always a copy: a plain ``dict.copy`` if every item is immutable, a deep
+   copy otherwise. Metadata that is passed in is copied the same way by `entry_from_metadata`.
+3. A `Value` belongs to the caller that got it. Its one stream has a position, so two threads must not read
+   it at the same time; the data and metadata behind it never change.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from latchstore.contract.arguments import (
 from latchstore.contract.copying import copied_items
 from latchstore.contract.errors import KeptByReferenceError
 
-#: Types whose instances nobody can change. Exact types only: a subclass may carry attributes.
+#: Types whose instances are immutable. Exact types only: a subclass may have attributes.
 ATOMIC_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 _ONLY_STR = frozenset({str})
 
 
 def is_immutable(value: object) -> bool:
-    """Return whether nobody can change `value`: an atomic type, or a tuple or frozenset of such.
+    """Return whether `value` is immutable: of an atomic type, or a tuple or frozenset of such values.
 
-    Only builtin code runs here, never a method of the value's own, so it may be called under a lock.
+    It runs builtin code only, never a method of the value, so it may be called under a lock.
     """
     kind = type(value)
     if kind in ATOMIC_TYPES:
@@ -53,18 +53,18 @@ def is_immutable(value: object) -> bool:
 
 
 class Entry(dict[str, Any]):
-    """One key's data, times, revision and metadata; the metadata items are the entry's own items.
+    """The data, times, revision and metadata of one key; the metadata items are the entry's own items.
 
-    Being the metadata dictionary itself, and not holding one, saves an object per key: 40 bytes of
-    about 400 for two items and 64 bytes of data on CPython 3.11 (``benchmarks/memory.py``). The price
-    is that an entry without metadata is false: test ``entry is None``, never ``if entry``.
+    The entry is the metadata dictionary itself instead of holding one, which saves an object per key
+    (``benchmarks/memory.py``). Therefore an entry without metadata is false: test ``entry is None``, never
+    ``if entry``.
 
     Attributes
     ----------
     content : object
-        What the key has: bytes, but for a `ReferenceEntry`.
+        The value of the key: bytes, or the object of a `ReferenceEntry`.
     data : bytes
-        The same; KeptByReferenceError if it is not bytes.
+        The same; raises KeptByReferenceError if it is not bytes.
     created, modified : float
         Seconds since the epoch.
     revision : int
@@ -79,21 +79,21 @@ class Entry(dict[str, Any]):
     modified: float
     revision: int
 
-    #: The class of an entry with the same items that has bytes.
+    #: The class for an entry that has the same items and bytes.
     plain: ClassVar[type[Entry]]
 
-    #: A copy of the metadata that shares nothing changeable with the entry. hot path: every item
-    #: here is immutable, so the copy made in C is deep enough.
+    #: A copy of the metadata that shares no mutable object with the entry. hot path: every item here is
+    #: immutable, so the shallow copy in C is deep enough.
     isolated_metadata: ClassVar[Callable[[Entry], dict[str, Any]]] = dict.copy
 
-    # An entry is an edit as well (edits.Edit): one that leaves nothing of what there is.
+    # An entry is also an edit (edits.Edit), which replaces the whole entry.
     blind: ClassVar[bool] = True
     whole: ClassVar[bool] = True
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        """Give the entry, which has data and metadata, times and revision, to replace `current`.
+        """Set times and revision of this new entry, which replaces `current`, and return it.
 
-        `created` stays what it was, and `modified` moves on even if the clock stood still or was set back.
+        `created` is kept; `modified` increases even if the clock stood still or was set back.
         """
         if current is None:
             self.created = now
@@ -106,12 +106,12 @@ class Entry(dict[str, Any]):
         return self
 
     def selected_metadata(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return an isolated copy of the items in `names`; names that are missing are left out."""
+        """Return an isolated copy of the items in `names`; missing names are left out."""
         return {name: self[name] for name in names if name in self}
 
     @property
     def size(self) -> int:
-        """The length of the data in bytes; what a reference weighs."""
+        """The length of the data in bytes; the weight of an object kept by reference."""
         return len(self.data)
 
     def with_items(self, plain: type[Entry], items: Mapping[str, Any]) -> Entry:
@@ -120,22 +120,22 @@ class Entry(dict[str, Any]):
         Parameters
         ----------
         plain : type
-            The class of an entry that has such items and bytes.
+            The class for an entry that has such items and bytes.
         items : mapping
-            They are shared: nothing that an entry holds is ever changed or handed out.
+            Shared, not copied: an entry's items are never changed or returned.
         """
         entry = plain(items)
         entry.content = self.content
         return entry
 
 
-# hot path: one slot by two names, so that what is bytes is read by either as fast.
+# hot path: one slot under two names, so that bytes are read by either equally fast.
 Entry.data = Entry.content
 Entry.plain = Entry
 
 
 class NestedEntry(Entry):
-    """An entry with an item that could be changed in place, so that each copy must be a deep one."""
+    """An entry with a mutable item, so that each copy of the metadata is deep."""
 
     __slots__ = ()
 
@@ -150,7 +150,7 @@ NestedEntry.plain = NestedEntry
 
 
 class ReferenceEntry(NestedEntry):
-    """An entry with an object that is kept as it is, and shared with all who read it.
+    """An entry with an object that is kept itself, and shared with all its readers.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ class ReferenceEntry(NestedEntry):
         The key of the entry, for errors.
     content : object
     size : int
-        What the object weighs.
+        The weight of the object.
     items : mapping, optional
-        The metadata, which is shared.
+        The metadata; shared, not copied.
     """
 
     __slots__ = ("key", "size")
@@ -180,11 +180,11 @@ class ReferenceEntry(NestedEntry):
         content = self.content
         if type(content) is bytes:
             return content
-        # Not its repr, which is code of the user's own.
+        # The message has no repr of the object, which would run user code.
         raise KeptByReferenceError(
             self.key,
-            f"has no bytes: a cache keeps a {type(content).__name__} there by reference; read it by way of "
-            "that cache, or as the content of its value, or make the cache with codec='pickle'",
+            f"has no bytes: a cache keeps its {type(content).__name__} by reference; read it through that "
+            "cache or as the content of its value, or make the cache with codec='pickle'",
         )
 
     def with_items(self, plain: type[Entry], items: Mapping[str, Any]) -> Entry:
@@ -198,7 +198,7 @@ Change = tuple[str, Entry | None, Entry | None]
 
 
 class Eviction(tuple[str, Any, None]):
-    """A change that deletes a key for a reason of a cache's.
+    """A change by which a cache removes a key.
 
     Attributes
     ----------
@@ -218,28 +218,28 @@ def deletion(key: str, old: E, cause: str | None) -> tuple[str, E, None]:
 
 
 def cause_of(change: tuple[str, object, object]) -> str | None:
-    """Return why a key was evicted; None if it was not."""
+    """Return the cause of an eviction; None for any other change."""
     return change.cause if type(change) is Eviction else None
 
 
 def entry_from_metadata(
     metadata: Mapping[str, Any], argument: str = "metadata", part: str = "", key: str | None = None
 ) -> Entry:
-    """Build an entry, still without data and times, whose items are an isolated copy of `metadata`.
+    """Build an entry, without data and times, whose items are an isolated copy of `metadata`.
 
-    Errors name it by `argument` and `part`, which are two so that nobody else pays for putting them together,
-    and by the `key` that it is for.
+    Errors name the metadata by `argument` and `part` and by its `key`. hot path: two strings, which are
+    joined for an error only.
 
     Runs the caller's code (mapping methods, ``__deepcopy__``), so it is never called under a lock.
 
     Raises
     ------
     TypeError
-        If `metadata` is no mapping, one of its keys is no string, or an item cannot be copied.
+        If `metadata` is not a mapping, one of its keys is not a string, or an item cannot be copied.
     ValueError
         If an item is nested too deeply to be copied.
     """
-    # hot path: the type first, as isinstance against an abstract class is slow.
+    # hot path: the exact type first, as isinstance with an abstract class is slow.
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         raise TypeError(f"{argument}{part} must be a mapping with str keys, got {describe(metadata)}")
     entry = Entry(metadata)
@@ -250,14 +250,14 @@ def entry_from_metadata(
 
 
 def _checked_entry(entry: Entry, argument: str, key: str | None) -> Entry:
-    """Deal with an entry that has other keys than plain strings, or other values than atomic ones."""
+    """Check and copy an entry that has keys other than plain strings, or values that are not atomic."""
     if not _ONLY_STR.issuperset(map(type, entry)):
         entry = _with_exact_keys(entry, argument)
     try:
         if all(map(is_immutable, entry.values())):
             return entry
     except RecursionError:
-        pass  # nor can it be copied, which names the item
+        pass  # copying it fails as well, with an error that names the item
     return NestedEntry(copied_items(entry, argument, key))
 
 
@@ -270,17 +270,17 @@ def _with_exact_keys(entry: Entry, argument: str) -> Entry:
 
 
 def with_metadata_of(entry: Entry | None) -> Entry:
-    """Return a new entry for bytes, without those and times, that shares the items of `entry`.
+    """Return a new entry, without content and times, that shares the items of `entry`.
 
-    Sharing is sound since nothing that an entry holds is ever changed or handed out.
+    Sharing is safe, since an entry's items are never changed or returned.
     """
     return Entry() if entry is None else entry.plain(entry)
 
 
 def merged_metadata(entry: Entry, changes: Entry) -> Entry:
-    """Return a new entry, without times, that has the items of `entry`, overwritten by those of `changes`."""
+    """Return a new entry, without times, with the items of `entry` updated by those of `changes`."""
     if type(entry) is Entry and all(map(is_immutable, changes.values())):
-        new = entry.with_items(Entry, entry)  # hot path: what is in such an entry is immutable
+        new = entry.with_items(Entry, entry)  # hot path: all items of such an entry are immutable
         new.update(changes)
         return new
     merged = dict(entry)
@@ -290,10 +290,10 @@ def merged_metadata(entry: Entry, changes: Entry) -> Entry:
 
 
 class Value(ABC):
-    """What ``store.get(key)`` returns: data as one stream, a copy of the metadata, and the facts.
+    """The result of ``store.get(key)``: the data as a stream, a copy of the metadata, and the facts.
 
-    A value unpacks as the pair ``data, metadata``, is accepted by ``store.set``, and as a context
-    manager gives its stream and closes it.
+    A value unpacks as the pair ``data, metadata``, and ``store.set`` accepts it. As a context manager it
+    returns its stream and closes it.
     """
 
     __slots__ = ()
@@ -301,47 +301,47 @@ class Value(ABC):
     @property
     @abstractmethod
     def data(self) -> BinaryIO:
-        """The value's one readable binary stream; it is a context manager that closes itself.
+        """The value's only readable binary stream, which is a context manager.
 
-        KeptByReferenceError if the value is an object that a cache keeps by reference.
+        Raises KeptByReferenceError if the value is an object that a cache keeps by reference.
         """
 
     @property
     def content(self) -> Any:
-        """The object that a cache keeps by reference, which is shared; of all other values the bytes."""
+        """The object that a cache keeps by reference, shared with it; the bytes of any other value."""
         with self.range() as stream:
             return stream.read()
 
     @property
     @abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """A copy of the metadata, isolated in depth; a fresh one at each access."""
+        """A deep copy of the metadata, a new one at each access."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """The length of the data in bytes; of an object that is kept by reference what it weighs."""
+        """The length of the data in bytes; the weight of an object kept by reference."""
 
     @property
     @abstractmethod
     def created(self) -> float:
-        """When the key came into being, in seconds since the epoch; overwriting leaves it."""
+        """The time when the key was created, in seconds since the epoch; overwriting keeps it."""
 
     @property
     @abstractmethod
     def modified(self) -> float:
-        """When data or metadata last changed, in seconds since the epoch."""
+        """The time when data or metadata last changed, in seconds since the epoch."""
 
     @property
     def revision(self) -> int | None:
-        """The revision of the commit that last changed the key; None for a value in no store."""
+        """The revision of the commit that last changed the key; None for a value that is in no store."""
         return None
 
     @abstractmethod
     def range(self, start: int | None = None, end: int | None = None) -> BinaryIO:
         """Return a new stream over the bytes from `start` up to but not including `end`.
 
-        The bounds are those of a slice: None is the start or the end, negative counts from the end.
+        The bounds are those of a slice: None is the start or the end, negative numbers count from the end.
         """
 
     def iterdata(
@@ -349,7 +349,7 @@ class Value(ABC):
         buffer_size: int = DEFAULT_BUFFER_SIZE,
         progress: Callable[..., object] | None = None,
     ) -> Iterator[bytes]:
-        """Iterate over what is left of the stream in blocks of at most `buffer_size` bytes.
+        """Iterate over the rest of the stream in blocks of at most `buffer_size` bytes.
 
         Parameters
         ----------
@@ -384,7 +384,7 @@ class Value(ABC):
 
 def _blocks(stream: BinaryIO, buffer_size: int, progress: Callable[..., object] | None) -> Iterator[bytes]:
     done = 0
-    buffer_size = min(buffer_size, sys.maxsize)  # streams take no larger one
+    buffer_size = min(buffer_size, sys.maxsize)  # streams accept no larger size
     while block := stream.read(buffer_size):
         done += len(block)
         if progress is not None:
@@ -398,9 +398,9 @@ class StringValue(Value):
     Parameters
     ----------
     data : bytes-like
-        Copied unless it is a ``bytes`` object, which nobody can change.
+        Copied unless it is a ``bytes`` object, which is immutable.
     metadata : mapping of str to object, optional
-        Copied in depth; empty if None.
+        Deeply copied; empty if None.
     created, modified : float, optional
         Seconds since the epoch; now if None.
 
@@ -432,8 +432,8 @@ class StringValue(Value):
 
     @property
     def data(self) -> BinaryIO:
-        # BytesIO shares the bytes object it is given until somebody writes to the stream, so this
-        # copies nothing and cannot change what the store holds.
+        # BytesIO shares the bytes object until the stream is written to, so this neither copies anything
+        # nor can change what the store holds.
         stream = self._stream
         if stream is None:
             stream = self._stream = io.BytesIO(self._entry.data)
@@ -468,7 +468,7 @@ class StringValue(Value):
 
     @property
     def untouched(self) -> bool:
-        """Whether the stream was not taken yet, so that all of it is still to be read."""
+        """Whether the stream has not been returned yet, so all of it is still unread."""
         return self._stream is None
 
     @property
@@ -477,7 +477,7 @@ class StringValue(Value):
         return self._entry.data
 
     def shared_metadata(self) -> Entry:
-        """Return the metadata as the value itself has it; for stores, which change it as little."""
+        """Return the metadata itself, not a copy; for stores, which do not change it."""
         return self._entry
 
     def __repr__(self) -> str:
@@ -489,7 +489,7 @@ class StringValue(Value):
 
 
 class StoredValue(StringValue):
-    """A value over an entry of a store; it stays as it was read, whatever is written later."""
+    """A value over an entry of a store; later writes do not change it."""
 
     __slots__ = ()
 

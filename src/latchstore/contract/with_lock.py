@@ -1,11 +1,11 @@
-"""Locks for ``with`` that no exception from outside leaves taken, on CPython 3.14 as on all others.
+"""Locks that ``with`` never leaves acquired, whatever is raised from outside, on CPython 3.14 as elsewhere.
 
-CPython looks for signals, exceptions of other threads and work of the collector where a call returns, where a
-Python function is entered and at backward jumps. On 3.11 to 3.13 the beginning of a ``with`` is none of
-these. On 3.14 it is a call like any other: after a lock written in C was taken, and before the block begins,
-a signal handler may raise, and the lock stays taken for ever; or it may want the same lock, and wait for its
-own thread. https://github.com/python/cpython/issues/148874 is about that; 3.15 is free of it. Locks of the
-store are made by `for_with`, which puts a `WithLock` in between on 3.14.
+CPython checks for signals, exceptions from other threads and pending collections where a call returns, where
+a Python function is entered and at backward jumps. On 3.11 to 3.13 the start of a ``with`` is none of these.
+On 3.14 it is a call: after a lock written in C was acquired, and before the block begins, a signal handler
+may raise, so the lock stays acquired forever; or it may acquire the same lock, and wait for its own thread.
+See https://github.com/python/cpython/issues/148874, fixed in 3.15. `for_with` makes the locks of the store:
+on 3.14 it wraps them in a `WithLock`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 L = TypeVar("L")
 
-#: Whether the beginning of a ``with`` is a place where this Python raises.
+#: Whether the start of a ``with`` is a place where this Python raises.
 WITH_IS_A_CALL = sys.version_info[:2] == (3, 14)
 
 
 class WithLock:
-    """A lock written in C, taken by an iteration in place of a call.
+    """A lock written in C, acquired by an iteration instead of a call.
 
-    ``__enter__`` is Python, and can be struck where it is entered, before it has taken anything, and nowhere
-    else: CPython looks for nothing when an iterator written in C returns an item, nor when a Python function
-    returns. ``__exit__`` is the lock's own, written in C.
+    ``__enter__`` is written in Python, so it can be interrupted where it is entered, before it has acquired
+    anything, and nowhere else: CPython checks neither when an iterator written in C returns an item nor when
+    x is the lock's own, written in C.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class WithLock:
 
 
 def for_with(lock: L) -> L:
-    """Return a lock that ``with`` never leaves taken: the given one, or on 3.14 a `WithLock` of it.
+    """Return a lock that ``with`` never leaves acquired: `lock`, or on 3.14 a `WithLock` around it.
 
     Parameters
     ----------

@@ -161,7 +161,7 @@ def decode_item(data: bytes, key: str = "", name: str = "") -> Any:
             return value  # hot path: most values are of such a type
         return _value(value, DEPTH)
     except DAMAGE as error:
-        raise StoreFormatError(f"the metadata item {name!r} of {key!r} cannot be: {error}") from error
+        raise StoreFormatError(f"the metadata item {name!r} of key {key!r} is damaged: {error}") from error
 
 
 #: What is read and needs no second look.

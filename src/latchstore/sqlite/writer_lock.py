@@ -169,7 +169,7 @@ class WriterLock:
                 self._create()
         named = os.lstat(self._path)
         if not stat.S_ISREG(named.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", self._path)
+            raise OSError(errno.EINVAL, "is not a regular file", self._path)
         live = self._live
         live.add(weakref.ref(file, live.discard))
         return file

@@ -123,7 +123,7 @@ class _Deliverer(ListenerCalls):
         return len(self._timers)
 
     def on_dispatcher_thread(self) -> bool:
-        """Tell whether the calling thread delivers: whether a listener is calling."""
+        """Return whether the calling thread delivers: whether a listener is calling."""
         ident, started = get_ident(), self._started
         if ident in self._post:
             return True
@@ -262,7 +262,7 @@ class _Deliverer(ListenerCalls):
             self._make_room()
 
     def _is_abandoned(self) -> bool:
-        """Tell whether the store is gone."""
+        """Return whether the store is gone."""
         return self._store is not None and self._store() is None
 
     def _note_heard(self, queue: DeliveryQueue, revision: int) -> None:

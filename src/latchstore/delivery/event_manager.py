@@ -180,7 +180,7 @@ class EventManager(BaseEventManager):
         return reachable or type(self).emit is not _EMIT or "emit" in self.__dict__
 
     def emits_itself(self) -> bool:
-        """Tell whether `emit` is the one of this class, and neither overridden nor patched."""
+        """Return whether `emit` is the one of this class, and neither overridden nor patched."""
         return type(self).emit is _EMIT and "emit" not in self.__dict__
 
     def register(self, cls: type[BaseEvent]) -> None:

@@ -103,7 +103,7 @@ class LoopListener:
             logger.exception("Listener %s failed on %r", self._name, arguments[-1])
 
     def is_idle(self) -> bool:
-        """Tell whether the loop has nothing to do for it."""
+        """Return whether the loop has nothing to do for it."""
         return not self._calls and not self._is_running and (self._task is None or self._task.done())
 
     async def wait(self, deadline: float | None) -> None:

@@ -23,7 +23,7 @@ Identity = tuple[int | str, ...]
 
 
 def _compares_by_identity(value: object) -> bool:
-    """Tell whether the type of `value` leaves `==` to mean `is`."""
+    """Return whether the type of `value` leaves `==` to mean `is`."""
     return type(value).__eq__ is object.__eq__
 
 
@@ -294,7 +294,7 @@ class Table:
         return route
 
     def find_reachable(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        """Tell whether an event of this class, or of one of these, could reach a listener that is alive."""
+        """Return whether an event of this class, or of one of these, could reach a listener that is alive."""
         classes = cls if isinstance(cls, frozenset) else (cls,)
         found = self.reachable[cls] = True in [self._new_route(each).reachable for each in classes]
         return found

@@ -102,7 +102,7 @@ this_thread: _ThisThread = _ThisThread()
 
 
 def is_patched_later() -> bool:
-    """Tell whether gevent or eventlet have replaced what `threading` has after we had taken it from there.
+    """Return whether gevent or eventlet have replaced what `threading` has after we had taken it from there.
 
     Then the greenlets of a thread are one thread to us, and each wait of one keeps all of them from running.
     """
@@ -160,7 +160,7 @@ class Bell:
             return  # it was rung before
 
     def is_rung(self) -> bool:
-        """Tell whether it was rung, and no sleep has ended by that."""
+        """Return whether it was rung, and no sleep has ended by that."""
         return not self._lock.locked()
 
     def sleep(self, seconds: float) -> bool:
@@ -269,7 +269,7 @@ class Latch:
         self._holder = 0
 
     def locked(self) -> bool:
-        """Tell whether a thread is in a section."""
+        """Return whether a thread is in a section."""
         return self._lock.locked()
 
     def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:

@@ -168,7 +168,7 @@ def waiters_of(watch: Watch) -> Waiters:
 
 
 def may_be_read(watch: Watch) -> bool:
-    """Tell whether ``get(0)`` returns a change that no filter passes over, or raises WatchClosedError."""
+    """Return whether ``get(0)`` returns a change that no filter passes over, or raises WatchClosedError."""
     buffer = watch._buffer
     return buffer.closed or buffer.ended or len(watch) > 0
 

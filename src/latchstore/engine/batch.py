@@ -166,7 +166,7 @@ class WriteBatch:
         return self._rollbacks, self.savepoint()
 
     def has_edit(self, key: str) -> bool:
-        """Tell whether the key was written in the batch."""
+        """Return whether the key was written in the batch."""
         return key in self._edits
 
     def seen(self, key: str) -> Entry | None:
@@ -226,7 +226,7 @@ class Query(NamedTuple):
     edge: Place | None = None
 
     def has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
-        """Tell whether the answer may be another one by a change. Runs builtin code alone."""
+        """Return whether the answer may be another one by a change. Runs builtin code alone."""
         matches = self.request.matches
         if (self.only_keys and not self._depends_on_items and (old is None) == (new is None)) or (
             matches is not None and not matches(key)

@@ -99,7 +99,7 @@ class BatchStore(EntryStore):
         """Do nothing: a transaction is connected while its block runs."""
 
     def is_connected(self) -> bool:
-        """Tell whether the block is running."""
+        """Return whether the block is running."""
         return self._batch is not None
 
     def flush(self, timeout: Seconds | None = 30.0) -> None:

@@ -81,7 +81,7 @@ class Leases(Protocol):
         """
 
     def is_held(self, key: str, token: int) -> bool:
-        """Tell whether a lease that was taken has not ended yet."""
+        """Return whether a lease that was taken has not ended yet."""
 
     def holder(self, key: str) -> str | None:
         """Name the process that has the lease of a key, or return None."""
@@ -212,7 +212,7 @@ class BoundedStore(ABC):
         return len(self.nodes)
 
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
-        """Tell whether an entry is the one that was found before, and was not written again since."""
+        """Return whether an entry is the one that was found before, and was not written again since."""
         return entry is found
 
     @abstractmethod
@@ -220,7 +220,7 @@ class BoundedStore(ABC):
         """Return all keys and entries of one instant, as the calling thread sees them."""
 
     def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
-        """Tell whether an entry has expired; by the clock if no reading of it is given."""
+        """Return whether an entry has expired; by the clock if no reading of it is given."""
         if self.outer is not None and self.outer.is_expired(key, entry, now):
             return True
         deadline = number(entry.get(EXPIRES)) if entry else None

@@ -166,7 +166,7 @@ class BoundedTable(BoundedStore):
             store._deliver()
 
     def _needs_time(self) -> bool:
-        """Tell whether a commit is to have a reading of the clock."""
+        """Return whether a commit is to have a reading of the clock."""
         own = self.idle is not None or self._bound.may_expire
         return own or (self.outer is not None and self.outer._needs_time())
 

@@ -424,7 +424,7 @@ class Bound:
         return weight
 
     def is_exceeded(self, entries: int, weight: int) -> bool:
-        """Tell whether so much more than there is would be too much."""
+        """Return whether so much more than there is would be too much."""
         return len(self.nodes) + entries > self._max_entries or self._weight + weight > self._max_bytes
 
     def victim(self, entries: dict[str, Entry], spared: Callable[[str], object]) -> str | None:

@@ -68,7 +68,7 @@ class Lockable(Protocol):
         ...
 
     def locked(self) -> bool:
-        """Tell whether the handle has this side."""
+        """Return whether the handle has this side."""
         ...
 
 
@@ -180,7 +180,7 @@ class ReadHandle(_Handle):
         self._lock.readers.pop(self, None)
 
     def locked(self) -> bool:
-        """Tell whether the handle has the read side."""
+        """Return whether the handle has the read side."""
         return self in self._lock.readers
 
 
@@ -217,7 +217,7 @@ class WriteHandle(_Handle):
             self._lock.mutex.release()
 
     def locked(self) -> bool:
-        """Tell whether the handle has the write side."""
+        """Return whether the handle has the write side."""
         return self._held
 
 
@@ -340,11 +340,11 @@ class TableLock:
         return self._lock.gen_rlock()
 
     def reads(self) -> bool:
-        """Tell whether this thread is reading several keys now."""
+        """Return whether this thread is reading several keys now."""
         return get_ident() in list(self.own.readers.values())
 
     def is_used(self) -> bool:
-        """Tell whether a thread is in a section now, be it of the writer or of a reader."""
+        """Return whether a thread is in a section now, be it of the writer or of a reader."""
         return bool(self.own.holder or any(list(self.own.readers.values())))
 
     def give_up(self, purpose: str, seconds: float | None = None) -> NoReturn:

@@ -102,7 +102,7 @@ class MetadataIndex:
             del self._buckets[value]
 
     def _shares_bucket(self, value: Any, other: Any) -> bool:
-        """Tell whether the dict takes both for the same: equal, or the same NaN."""
+        """Return whether the dict takes both for the same: equal, or the same NaN."""
         if other is _ABSENT or not is_immutable(other):
             return False
         return value is other or bool(value == other)

@@ -91,7 +91,7 @@ _EXACT = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def has_builtin_equality(value: Any) -> bool:
-    """Tell whether a value equals others only where it stands in the order, by code of CPython's own.
+    """Return whether a value equals others only where it stands in the order, by code of CPython's own.
 
     Times with a zone do not: two of one zone are equal if they read the same, at different instants as well.
     """

@@ -213,7 +213,7 @@ class Ownership:
         return left if left < 0 else max(0.0, left - seconds)
 
     def is_to_be_waited_for(self, purpose: str, left: float, timeout: float) -> bool:
-        """Tell whether there is an owner that may end yet; parameters and errors as for `wait`."""
+        """Return whether there is an owner that may end yet; parameters and errors as for `wait`."""
         owner = self.claim
         if owner is None:
             return False  # it has ended since it was found: whoever waits now would wait for the next one
@@ -239,7 +239,7 @@ class Ownership:
 
 
 def _was_left(owner: Claim) -> bool:
-    """Tell whether exceptions have struck the end of a block of this thread again and again, so it has none.
+    """Return whether exceptions have interrupted the end of a block of this thread, so it has not ended.
 
     Somebody holds the block yet. It is neither open nor being entered or left on the stack of this thread; if
     it is being left, a signal handler or a finalizer calls in the middle of that.

@@ -15,7 +15,7 @@ def this_process() -> str:
 
 
 def is_running(process: str) -> bool:
-    """Tell whether a process is running that `this_process` has described; true if it cannot be seen."""
+    """Return whether a process is running that `this_process` has described; true if it cannot be seen."""
     number, beginning, place = process.split(" ", 2)
     if place != _place():
         return True

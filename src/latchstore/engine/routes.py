@@ -117,5 +117,5 @@ class RoutesOfTasks(Routes):
         return self._innermost((None if task is None else self.get(task)) or self.get(get_ident()))
 
     def __contains__(self, ident: object) -> bool:
-        """Tell whether the calling thread, of this identifier, or the task that runs in it has a route."""
+        """Return whether the calling thread, of this identifier, or the task that runs in it has a route."""
         return ident in self.keys() or task_reference() in self.keys()

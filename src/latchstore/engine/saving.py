@@ -216,7 +216,7 @@ def _saveable(entry: Entry) -> bytes | str | int | float:
 
 
 def is_saveable(content: object) -> bool:
-    """Tell whether this is an object that is kept by reference and can be saved. Exact types only."""
+    """Return whether this is an object that is kept by reference and can be saved. Exact types only."""
     if type(content) is str:
         try:
             content.encode()

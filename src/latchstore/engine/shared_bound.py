@@ -61,7 +61,7 @@ class ProcessBound:
         return self._most_entries < inf or self._most_weight < inf
 
     def is_exceeded(self, entries: int, weight: int) -> bool:
-        """Tell whether this is too much."""
+        """Return whether this is too much."""
         return entries > self._most_entries or weight > self._most_weight
 
     def refuse_heavy(self, key: str, weight: int) -> None:
@@ -103,7 +103,7 @@ class Books(ABC):
 
     @abstractmethod
     def may_expire(self) -> bool:
-        """Tell whether there is anything that may expire."""
+        """Return whether there is anything that may expire."""
 
     @abstractmethod
     def last_use(self, key: str, revision: int) -> float | None:

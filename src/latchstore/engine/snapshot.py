@@ -69,7 +69,7 @@ class Snapshot(EntryReader):
         """Do nothing: a snapshot is connected until it is closed."""
 
     def is_connected(self) -> bool:
-        """Tell whether the snapshot is open."""
+        """Return whether the snapshot is open."""
         return self._view.is_open
 
     def close(self, timeout: Seconds | None = 30.0) -> None:

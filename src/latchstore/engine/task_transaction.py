@@ -138,10 +138,10 @@ def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
 
 
 def reads_wait(store: TransactionalStore) -> bool:
-    """Tell whether a read of a store may wait, for a disk or a server."""
+    """Return whether a read of a store may wait, for a disk or a server."""
     return store._engine.reads_wait
 
 
 def beginnings_wait(store: TransactionalStore) -> bool:
-    """Tell whether the beginning of a transaction may wait: for the same, or for room for events."""
+    """Return whether the beginning of a transaction may wait: for the same, or for room for events."""
     return store._engine.reads_wait or store._dispatcher.crowded

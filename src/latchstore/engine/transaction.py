@@ -393,7 +393,7 @@ class Transaction(BatchStore):
             call_all(functions)
 
     def _belongs_to_this_thread(self) -> bool:
-        """Tell whether the calling thread is the one that entered the block."""
+        """Return whether the calling thread is the one that entered the block."""
         return self._thread is this_thread.thread
 
     def _open_batch(self) -> WriteBatch:

@@ -73,7 +73,7 @@ class Turns:
         return turn
 
     def may_try(self, turn: Turn | None) -> bool:
-        """Tell whether a thread, which may have a turn, may try to become the owner."""
+        """Return whether a thread, which may have a turn, may try to become the owner."""
         if not self._turns:
             return True  # hot path: mostly nobody waits
         first = self._first()

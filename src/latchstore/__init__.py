@@ -170,7 +170,7 @@ __all__ = [
     "set_event_manager",
 ]
 
-#: What is loaded at its first use, and from where: a quarter of the time of an import (benchmarks/README.md).
+#: Names imported at their first use, and their modules: a quarter of the import time (benchmarks/README.md).
 _LOADED_WHEN_USED = {
     "Cache": "latchstore.cache",
     "Codec": "latchstore.contract.codec",

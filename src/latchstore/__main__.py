@@ -1,7 +1,7 @@
 """The command line: ``python -m latchstore COMMAND``, or ``latchstore COMMAND`` once installed.
 
-Each command lives in a module of its own, which is imported only when the command is used. The module
-has two functions: ``add_arguments(parser)`` and ``run(arguments)``, which returns the exit code.
+Each command has a module of its own, which is imported only when the command is used. The module has two
+functions: ``add_arguments(parser)`` and ``run(arguments)``, which returns the exit code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latchstore.programs import COMMANDS
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """The parser of one command, whose options are added by the command's module when it is used."""
+    """The parser of one command; the command's module adds the options when the command is used."""
 
     module_name = ""
 
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="latchstore",
         description="A thread-safe in-memory key-value store for Python.",
-        epilog="'latchstore COMMAND --help' tells more about a command.",
+        epilog="'latchstore COMMAND --help' shows the options of a command.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"latchstore {__version__}")
@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     exit_code : int
-        What the command returns; 2 if none was named.
+        The exit code of the command; 2 if no command was given.
 
     Raises
     ------
     SystemExit
-        With code 2 if the arguments are wrong, with code 0 after ``--help`` and ``--version``.
+        With code 2 if the arguments are invalid, with code 0 after ``--help`` and ``--version``.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)

@@ -1,6 +1,6 @@
-"""What caches have done, for Prometheus; needs prometheus-client: ``latchstore[prometheus]``.
+"""Statistics of caches for Prometheus; needs prometheus-client: ``latchstore[prometheus]``.
 
-Thread safety: a scrape reads the counts as ``Cache.stats`` does, and takes no lock that a hit takes.
+Thread safety: a scrape reads the counts as ``Cache.stats`` does, and acquires no lock that a hit acquires.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from prometheus_client.registry import Collector
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import describe
 
-#: The counters of a cache: the end of the name, what it counts, and its key in ``stats()``.
+#: The counters of a cache: the end of the metric's name, its help text, and its key in ``stats()``.
 _COUNTERS: tuple[tuple[str, str, str], ...] = (
     ("hits", "Reads that found a value.", "hits"),
-    ("misses", "Reads that found none.", "misses"),
-    ("loads", "Values that were loaded.", "loads"),
+    ("misses", "Reads that found no value.", "misses"),
+    ("loads", "Loads that returned a value.", "loads"),
     ("load_failures", "Loads that raised an exception.", "load_failures"),
-    ("load_seconds", "Seconds that loads have taken, those that failed, too.", "load_seconds"),
+    ("load_seconds", "Duration of all loads in seconds, failed ones included.", "load_seconds"),
 )
 _GAUGES: tuple[tuple[str, str, Callable[[Cache, dict[str, Any]], int | None]], ...] = (
-    ("entries", "How many entries there are.", lambda cache, stats: stats["entries"]),
-    ("size_bytes", "What the entries weigh.", lambda cache, stats: stats["bytes"]),
-    ("max_entries", "How many entries there may be.", lambda cache, stats: cache.max_entries),
-    ("max_size_bytes", "What the entries may weigh.", lambda cache, stats: cache.max_bytes),
+    ("entries", "Number of entries.", lambda cache, stats: stats["entries"]),
+    ("size_bytes", "Total weight of the entries in bytes.", lambda cache, stats: stats["bytes"]),
+    ("max_entries", "Maximum number of entries.", lambda cache, stats: cache.max_entries),
+    ("max_size_bytes", "Maximum total weight of the entries in bytes.", lambda cache, stats: cache.max_bytes),
 )
 
 
@@ -35,18 +35,18 @@ class PrometheusCollector(Collector):
 
     The metrics are counters (``latchstore_cache_hits_total``, ``_misses_total``, ``_loads_total``,
     ``_load_failures_total``, ``_load_seconds_total``, and ``_evictions_total`` by ``cause``) and gauges
-    (``latchstore_cache_entries``, ``_size_bytes``, and for bounds that there are ``_max_entries`` and
-    ``_max_size_bytes``). All have a label ``name``, none has a key of the cache in it. The collector keeps
-    its caches alive until it is unregistered.
+    (``latchstore_cache_entries``, ``_size_bytes``, and for bounds that are set ``_max_entries`` and
+    ``_max_size_bytes``). All have a label ``name``; no label has a key of the cache. The collector keeps its
+    caches alive until it is unregistered.
 
     Parameters
     ----------
     cache : Cache
     name : str
-        The label of its metrics.
+        Value of the label ``name``.
     prefix : str
-        What the names of the metrics begin with. A registry takes two collectors only if they differ in
-        this; to have several caches distinguished by their label, `add` them to one collector.
+        Prefix of the names of the metrics. A registry accepts two collectors only if their prefixes differ.
+        To export several caches with different labels, `add` them to one collector.
 
     Examples
     --------
@@ -70,21 +70,21 @@ class PrometheusCollector(Collector):
         Raises
         ------
         ValueError
-            If there is another one with that name already.
+            If the collector has a cache with that name already.
         """
         if not isinstance(cache, Cache):
             raise TypeError(f"cache must be a Cache, got {describe(cache)}")
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {describe(name)}")
         if self._caches.setdefault(name, cache) is not cache:
-            raise ValueError(f"there is a cache with the name {name!r} already")
+            raise ValueError(f"name must be unique, but there is a cache named {name!r} already")
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics without their values: what a registry compares with other collectors'."""
+        """Return the metrics without values, which a registry compares with those of other collectors."""
         return [*self._counters(), self._evictions(), *self._gauges()]
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics as they are now."""
+        """Return the metrics with their present values."""
         counters, evictions, gauges = self._counters(), self._evictions(), self._gauges()
         for name, cache in list(self._caches.items()):
             stats = cache.stats()
@@ -105,7 +105,7 @@ class PrometheusCollector(Collector):
 
     def _evictions(self) -> CounterMetricFamily:
         return CounterMetricFamily(
-            f"{self._prefix}_evictions", "Entries that had to go, by cause.", labels=["name", "cause"]
+            f"{self._prefix}_evictions", "Evicted entries, by cause.", labels=["name", "cause"]
         )
 
     def _gauges(self) -> list[GaugeMetricFamily]:

@@ -1,7 +1,7 @@
-"""Numbers of which a few come often, and most seldom: the law of Zipf.
+"""Random numbers with a Zipf distribution: a few numbers are frequent, most are rare.
 
-Drawn from a table of the sums of all chances by bisection, which is exact for any exponent. It takes eight
-bytes a number.
+A draw bisects a table of cumulative probabilities, which is exact for any exponent. The table has eight bytes
+per number.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Zipfian:
     ----------
     size : int
     theta : float
-        How uneven it is: number n comes in proportion to 1 / (n + 1) ** theta. All come equally often at 0;
-        YCSB has 0.99.
+        Skew of the distribution: the frequency of n is proportional to 1 / (n + 1) ** theta. At 0 all numbers
+        are equally frequent; YCSB uses 0.99.
     """
 
     def __init__(self, size: int, theta: float = 0.99) -> None:
@@ -30,15 +30,15 @@ class Zipfian:
         if not 0 <= theta < math.inf:
             raise ValueError(f"theta must be at least 0 and finite, got {theta}")
         self._size = size
-        # Not 1 / rank**theta, which overflows where this goes to 0.
+        # Not 1 / rank**theta, which overflows where this underflows to 0.
         self._sums = array("d", accumulate(float(rank) ** -theta for rank in range(1, size + 1)))
         self._total = self._sums[-1]
 
     def draw(self, chance: random.Random) -> int:
-        """Return a number."""
-        # The last one is the limit: the product may be rounded up to the total.
+        """Return a random number."""
+        # The upper limit of the search is the last number, as the product may be rounded up to the total.
         return bisect(self._sums, chance.random() * self._total, 0, self._size - 1)
 
     def draw_many(self, chance: random.Random, count: int) -> list[int]:
-        """Return as many numbers, the same as `draw` would return one by one, but faster."""
+        """Return `count` random numbers: those of as many calls of `draw`, but faster."""
         return chance.choices(range(self._size), cum_weights=self._sums, k=count)

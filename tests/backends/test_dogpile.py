@@ -61,7 +61,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("name", ["codec", "clock", "store"])
     def test_what_a_region_cannot_choose_is_refused(self, name: str) -> None:
-        with pytest.raises(TypeError, match=f"no argument '{name}'; make the cache yourself"):
+        with pytest.raises(TypeError, match=f"no argument '{name}'; to set it, make the cache"):
             region(**{name: "pickle"})
 
     def test_a_cache_and_options_for_another_are_refused(self) -> None:

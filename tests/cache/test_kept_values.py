@@ -194,7 +194,7 @@ class TestTtlOfTheValue:
     def test_what_is_no_time_is_a_failure(
         self, cache: Cache, way: Callable[..., Any], seconds: Any, error: type[Exception]
     ) -> None:
-        with pytest.raises(error, match="what ttl returns must be"):
+        with pytest.raises(error, match="the result of ttl must be"):
             way(cache, load, ttl=lambda value: seconds)
         assert cache.stats()["load_failures"] == 1
         assert "key" not in cache
@@ -214,7 +214,7 @@ class TestTtlOfTheValue:
             lambda: cache.set_many({"g": "1", "h": ""}, ttl=len),
             lambda: cache.add("i", "", ttl=len),
         ):
-            with pytest.raises(ValueError, match="what ttl returns must be positive"):
+            with pytest.raises(ValueError, match="the result of ttl must be positive"):
                 put()
         assert sorted(cache) == list("abcde")
 

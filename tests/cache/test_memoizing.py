@@ -120,7 +120,7 @@ class TestFunctions:
         def other(value: int) -> int:
             return value
 
-        with pytest.raises(TypeError, match="what key returns must be a plain value"):
+        with pytest.raises(TypeError, match="the result of key must be a plain value"):
             other(1)
 
     def test_functions_of_one_name_are_told_apart(self, cache: Cache) -> None:
@@ -239,11 +239,11 @@ class TestFunctions:
             yield 1
 
         for function in (coroutine, generator):
-            with pytest.raises(TypeError, match="used once"):
+            with pytest.raises(TypeError, match="only once"):
                 cache.memoize()(function)
         kept: list[Any] = [classmethod(len), staticmethod(len)]  # type: ignore[arg-type]
         for decorated in kept:
-            with pytest.raises(TypeError, match="must stand below @"):
+            with pytest.raises(TypeError, match="must be placed below @"):
                 cache.memoize()(decorated)
         for other in (3, int):
             with pytest.raises(TypeError, match="takes a function or method"):

@@ -265,7 +265,7 @@ class TestOptions:
         assert cache.namespace("users") is users
         other = cache.namespace("other", ttl=5.0)
         assert cache.namespace("other") is cache.namespace("other", ttl=5.0) is other
-        with pytest.raises(ValueError, match=r"'other' was made with other options: \{'ttl': 5\.0\}"):
+        with pytest.raises(ValueError, match=r"'other' exists already, with other options: \{'ttl': 5\.0\}"):
             cache.namespace("other", ttl=6.0)
         made = []
         run_threads([lambda: made.append(cache.namespace("new"))] * 8)
@@ -284,7 +284,7 @@ class TestOptions:
 
     def test_an_option_that_there_is_not(self, cache: Cache) -> None:
         for _ in range(2):  # before and after there is a namespace of the name
-            with pytest.raises(TypeError, match=r"^'tttl' is no option; there are idle, .*, ttl$"):
+            with pytest.raises(TypeError, match=r"^'tttl' is no option; choose from idle, .*, ttl$"):
                 cache.namespace("new", tttl=60)  # type: ignore[call-arg]
             cache.namespace("new")
 

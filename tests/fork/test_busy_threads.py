@@ -416,5 +416,5 @@ def test_process_pools(method: str) -> None:
     ids=["pickle", "copy", "deepcopy"],
 )
 def test_a_store_is_not_pickled(duplicate: Callable[[object], object]) -> None:
-    with pytest.raises(TypeError, match=r"save\(path\) writes what it holds, load\(path\) reads it back"):
+    with pytest.raises(TypeError, match=r"cache\.store\.save\(path\) writes its entries to a file"):
         duplicate(new_store())

@@ -37,7 +37,7 @@ def test_a_lease_that_runs_out_gives_the_job_to_another(queue: WorkQueue[Any], c
     job = claimed(queue)
     assert (job.key, job.attempts) == ("k", 2)
     for call in (late.ack, late.retry, late.fail, late.release, late.extend):
-        with pytest.raises(LeaseLostError, match="'jobs', job 'k', attempt 1: its lease had run out") as lost:
+        with pytest.raises(LeaseLostError, match="'jobs', job 'k', attempt 1: its lease expired") as lost:
             call()
         assert (lost.value.queue, lost.value.key, lost.value.attempts) == ("jobs", "k", 1)
     job.ack()
@@ -76,7 +76,7 @@ def test_a_job_is_ended_once(queue: WorkQueue[Any]) -> None:
     queue.put(1)
     job = claimed(queue)
     job.ack()
-    with pytest.raises(LeaseLostError, match="has acked it before"):
+    with pytest.raises(LeaseLostError, match="has acked it already"):
         job.fail()
 
 
@@ -148,7 +148,7 @@ def test_leases_that_run_out_make_a_dead_letter_as_well(queue: WorkQueue[Any], c
         clock.now += 60
     assert queue.claim(0) is None
     (letter,) = queue.dead_letters()
-    assert letter.reason == "the lease of attempt 3 of 3 ran out"
+    assert letter.reason == "the lease of attempt 3 of 3 expired"
     with pytest.raises(LeaseLostError, match="dead letter"):
         job.ack()
 
@@ -308,7 +308,7 @@ def test_a_wrong_lease(queue: WorkQueue[Any], lease: Any) -> None:
 def test_a_backoff_that_is_wrong_is_named(store: AnyStore) -> None:
     queue: WorkQueue[Any] = WorkQueue(store, "jobs", backoff=lambda attempts: -1.0)
     queue.put(1)
-    with pytest.raises(ValueError, match="what backoff returns must be"):
+    with pytest.raises(ValueError, match="the result of backoff must be"):
         claimed(queue).retry()
 
 

@@ -247,7 +247,7 @@ class CodecsContract(CacheContract):
         cache.close()
 
     def test_references_are_refused(self, store: Any) -> None:
-        with pytest.raises(TypeError, match="keeps objects in the memory of this process"):
+        with pytest.raises(TypeError, match="stores objects in the memory of this process"):
             Cache(store, codec="reference")
         store.from_bytes("key", b"1")  # nothing is left of it
 

@@ -1,9 +1,9 @@
-"""Caches of web frameworks and libraries that keep what they hold in a `latchstore.Cache`.
+"""Cache backends of web frameworks and libraries that store their values in a `latchstore.Cache`.
 
-`django`, `dogpile`, `cachelib` and `flask_caching` are each for the library of that name, which has to be
-installed: ``latchstore[django]``, ``latchstore[dogpile]``, ``latchstore[flask]``. README.md has how to
-configure them. `storing` is what they share.
+`django`, `dogpile`, `cachelib` and `flask_caching` are each for the library of that name, which must be
+installed: ``latchstore[django]``, ``latchstore[dogpile]``, ``latchstore[flask]``. README.md shows how to
+configure them. `storing` has the code that they share.
 
-They import from the cache and what is below it, and each from its own library alone. Begin with
-``storing.py``; ``dogpile.py`` is the shortest of the others.
+They import the cache and the packages below it, and each its own library. Begin with ``storing.py``;
+``dogpile.py`` is the shortest of the others.
 """

@@ -1,4 +1,4 @@
-"""A cache for cachelib, which Flask-Caching and Flask-Session are built on.
+"""A cache for cachelib, which Flask-Caching and Flask-Session use.
 
 Thread safety: that of the cache. The serializer is called with no lock held.
 """
@@ -18,35 +18,36 @@ from latchstore.cache.shared import Cache
 
 
 class LatchstoreCache(BaseCache):
-    """A cachelib cache that keeps what it holds in a `latchstore.Cache`.
+    """A cachelib cache that stores its values in a `latchstore.Cache`.
 
-    ``add``, ``inc`` and ``dec`` are atomic, ``set_many`` and ``delete_many`` one commit each. ``inc`` and
-    ``dec`` leave what is left of a key's time as it is.
+    ``add``, ``inc`` and ``dec`` are atomic; ``set_many`` and ``delete_many`` are one commit each. ``inc`` and
+    ``dec`` keep a key's time of expiry.
 
     Parameters
     ----------
     threshold : int or None
-        How many entries there may be; 0 is 500, as for cachelib's SimpleCache; None for no bound.
+        Maximum number of entries; 0 means 500, as in cachelib's SimpleCache; None means no bound.
     default_timeout : int or timedelta
-        Seconds that values are kept for, 0 for ever.
+        Seconds until values expire, 0 for never.
     ignore_delete_many_errors : bool
-        Is accepted: deleting does not fail.
+        Accepted for compatibility; deleting does not fail.
     cache : Cache, optional
-        Where the values are, instead of a new cache with the other options; its codec is ``"raw"``.
+        Cache of the values, instead of a new one with the other options; its codec must be ``"raw"``.
     path : str or os.PathLike, optional
-        A file in which a new cache is, or the URL of a Redis or Valkey server, for all processes that are
-        given it, as ``redis://host:6379/0?namespace=pages``; with none it is in memory. The serializer
-        unpickles what is there: whoever can write the file, or to the server, can run code in these
-        processes.
+        Place of a new cache that all processes with the same path share: a file, or the URL of a Redis or
+        Valkey server, as ``redis://host:6379/0?namespace=pages``. Without it the new cache is in memory. The
+        serializer unpickles the stored data: anyone who can write to the file or the server can run code in
+        these processes.
     **options
-        Of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for `latchstore.Cache`.
+        Options of the new cache: ``max_bytes``, ``idle``, ``policy`` and ``clock``, as for
+        `latchstore.Cache`.
 
     Attributes
     ----------
     cache : Cache
-        Holds the serialized values.
+        The serialized values.
     serializer : BaseSerializer
-        Makes bytes of objects; pickles them unless it is replaced.
+        Converts objects to bytes; by default it pickles them.
     """
 
     serializer: BaseSerializer = SimpleSerializer()
@@ -69,7 +70,7 @@ class LatchstoreCache(BaseCache):
         elif cache is None:
             cache = Cache(max_entries=threshold, codec="raw", **options)
         elif path is not None:
-            raise TypeError("a cache that is given has its own store: give it or a path")
+            raise TypeError("give either cache or path, not both: a given cache has its own store")
         self.cache: Cache = storing.checked_cache(cache)
 
     def get(self, key: str) -> Any:
@@ -117,5 +118,5 @@ class LatchstoreCache(BaseCache):
         return self.inc(key, -delta)
 
     def _seconds(self, timeout: int | timedelta | None) -> float | None:
-        """Return for how many seconds a value is to be kept; None for ever."""
+        """Return the seconds until a value expires; None for never."""
         return self._normalize_timeout(timeout) or None

@@ -2,8 +2,8 @@
 
 ``LatchstoreSharedCache`` is the same for several processes.
 
-Thread safety: Django makes a backend for every thread, all of which use the one cache of their location.
-Objects are pickled and unpickled, and what is given as a callable is called, with no lock held.
+Thread safety: Django makes a backend for every thread; all use the one cache of their location. Pickling,
+unpickling and callables given as values run with no lock held.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from latchstore.contract.errors import LockTimeoutError, RecursiveLoadError
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
-#: How many entries there may be without a setting: Django's own number.
+#: Default maximum number of entries, which is also Django's.
 _DEFAULT_ENTRIES = 300
 
-#: What OPTIONS may have. CULL_FREQUENCY has no effect, as no more goes than there has to.
+#: The names allowed in OPTIONS. CULL_FREQUENCY has no effect, as no more entries are evicted than necessary.
 _OPTIONS = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY", "max_bytes", "idle", "policy"})
 
-#: The caches of this process by location, each with the bounds it was made with.
+#: The caches of this process by location, each with its bounds.
 _caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
 
-#: Those in files and on servers, by paths and URLs.
+#: The caches in files and on servers, by path or URL.
 _shared_caches: dict[str, tuple[Cache, dict[str, Any]]] = {}
 
 
 class LatchstoreCache(BaseCache):
-    """A backend of Django's cache framework; all with the same LOCATION share one cache of the process.
+    """A backend of Django's cache framework; backends with the same LOCATION share one cache of the process.
 
-    Single calls are atomic: of many threads that ``add`` a key one succeeds, no ``incr`` is lost, and
-    ``set_many``, ``delete_many``, ``incr_version`` and ``clear`` are one commit each. ``get_or_set`` with a
-    callable calls it once for any number of threads; the others wait for its result, or its exception. The
-    methods for coroutines work in the thread of the event loop, unless they would wait there.
+    Single calls are atomic: if many threads ``add`` a key, one succeeds; no ``incr`` is lost; ``set_many``,
+    ``delete_many``, ``incr_version`` and ``clear`` are one commit each. ``get_or_set`` with a callable calls
+    it once for any number of threads; the others wait for its result or its exception. The methods for
+    coroutines run in the thread of the event loop, unless they would block there.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ class LatchstoreCache(BaseCache):
     Attributes
     ----------
     cache : Cache
-        Holds the pickled values by the keys that ``make_key`` returns.
+        The pickled values, by the keys that ``make_key`` returns.
 
     Raises
     ------
     ImproperlyConfigured
-        If OPTIONS cannot be right, or differ from those of another cache at the same location.
+        If OPTIONS are invalid, or differ from those of another cache at the same location.
     """
 
     pickle_protocol = pickle.HIGHEST_PROTOCOL
@@ -76,31 +76,31 @@ class LatchstoreCache(BaseCache):
         return _cache_at(location, bounds, _caches, _in_memory)
 
     def _bounds(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what makes the cache."""
+        """Return the options of the cache."""
         options = dict(params.get("OPTIONS", {}))
         if unknown := set(options) - _OPTIONS:
             raise ImproperlyConfigured(
-                f"OPTIONS of a latchstore cache may be {', '.join(sorted(_OPTIONS))}; "
-                f"got {', '.join(sorted(map(str, unknown)))}"
+                f"unknown OPTIONS {', '.join(sorted(map(str, unknown)))} of a latchstore cache; "
+                f"choose from {', '.join(sorted(_OPTIONS))}"
             )
         options.pop("CULL_FREQUENCY", None)
         entries = options.pop("MAX_ENTRIES", None if "max_bytes" in options else _DEFAULT_ENTRIES)
         return {"max_entries": entries, **options}
 
     def validate_key(self, key: str) -> None:
-        # hot path: Django runs a generator and a regular expression; most keys are plainly without fault.
+        # hot path: Django runs a generator and a regular expression; most keys are valid at first sight.
         plain = key.isascii() and key.isprintable() and " " not in key
         if not plain or len(key) > MEMCACHE_MAX_KEY_LENGTH:
             super().validate_key(key)
 
-    # -- what Django asks for ---------------------------------------------------------------------
+    # -- methods of BaseCache ---------------------------------------------------------------------
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         data = self.cache.get(self.make_and_validate_key(key, version=version))
-        return default if data is None else pickle.loads(data)  # noqa: S301 (this process has pickled it)
+        return default if data is None else pickle.loads(data)  # noqa: S301 (pickled by this process)
 
     def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
-        # hot path: as `_pickled` and `_seconds`.
+        # hot path: like `_pickled` and `_seconds`.
         key = self.make_and_validate_key(key, version=version)
         data = pickle.dumps(value, self.pickle_protocol)
         seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
@@ -157,7 +157,7 @@ class LatchstoreCache(BaseCache):
     ) -> Any:
         seconds = self._seconds(timeout)
         if seconds is not None and seconds <= 0:
-            # Nothing is kept, so there is nothing to share either.
+            # The value would not be stored, so there is no load to share.
             return super().get_or_set(key, default, timeout, version)
 
         def load(_: str) -> bytes:
@@ -167,7 +167,7 @@ class LatchstoreCache(BaseCache):
         try:
             data = self.cache.get_or_load(full_key, load, ttl=storing.ttl_of(seconds))
         except RecursiveLoadError:
-            # The callable asks for its own key, which Django allows: it has to come to an end by itself.
+            # The callable requests its own key, which Django allows: the recursion must end by itself.
             return super().get_or_set(key, default, timeout, version)
         return pickle.loads(data)  # noqa: S301
 
@@ -181,8 +181,8 @@ class LatchstoreCache(BaseCache):
 
     # -- the same for coroutines ------------------------------------------------------------------
 
-    # Reads wait for nobody, so they are made in the thread of the event loop. Writes are made there as well,
-    # unless another thread has an exclusive transaction open: then another thread waits for it.
+    # Reads never block, so they run in the thread of the event loop. Writes run there as well, unless another
+    # thread has an exclusive transaction open: then another thread waits for it.
 
     async def aget(self, key: str, default: Any = None, version: int | None = None) -> Any:
         return self.get(key, default, version)
@@ -251,9 +251,9 @@ class LatchstoreCache(BaseCache):
     async def aget_or_set(
         self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        """Return a key's value; if it is missing, keep the default, or what it returns.
+        """Return a key's value; if it is missing, set the default, or the result of the default.
 
-        A coroutine function is awaited. Another callable is called in a thread, once for all that ask.
+        A coroutine function is awaited. Another callable is called in a thread, once for all callers.
         """
         found = self.get(key, self._missing_key, version)
         if found is not self._missing_key:
@@ -267,7 +267,7 @@ class LatchstoreCache(BaseCache):
     async def _written(
         self, function: Callable[[Cache, *Arguments], Result], *arguments: *Arguments
     ) -> Result:
-        """Call a function of ours that writes to the cache, in this thread if nothing is waited for."""
+        """Call a function that writes to the cache, in this thread unless it would block."""
         transaction: Any = self.cache.store.transaction
         try:
             with transaction(function.__name__, timeout=0):
@@ -278,7 +278,7 @@ class LatchstoreCache(BaseCache):
     def _prepared(
         self, data: Mapping[str, Any], version: int | None
     ) -> tuple[dict[str, str], dict[str, bytes]]:
-        """Return the cache's keys by Django's, and the pickled values by the cache's keys."""
+        """Return the cache's keys by Django's keys, and the pickled values by the cache's keys."""
         full_keys = {key: self.make_and_validate_key(key, version=version) for key in data}
         return full_keys, {full_keys[key]: self._pickled(value) for key, value in data.items()}
 
@@ -286,17 +286,17 @@ class LatchstoreCache(BaseCache):
         return pickle.dumps(value, self.pickle_protocol)
 
     def _seconds(self, timeout: Any) -> float | None:
-        """Return for how many seconds a value is to be kept; None for ever."""
+        """Return the seconds until a value expires; None for never."""
         seconds: float | None = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         return seconds
 
 
 class LatchstoreSharedCache(LatchstoreCache):
-    """The same in a file, or on a Redis or Valkey server, for all processes that have the LOCATION.
+    """The same in a file, or on a Redis or Valkey server, for all processes with the same LOCATION.
 
-    ``add``, ``incr`` and the others are atomic among all of these, and ``get_or_set`` calls its callable once
-    for all of them. Values are pickled: whoever can write the file, or to the server, can run code in these
-    processes.
+    ``add``, ``incr`` and the others are atomic across these processes, and ``get_or_set`` calls its callable
+    once for all of them. Values are pickled: anyone who can write to the file or the server can run code in
+    these processes.
 
     Parameters
     ----------
@@ -325,14 +325,14 @@ def _cache_at(
     caches: dict[str, tuple[Cache, dict[str, Any]]],
     make: Callable[..., Cache],
 ) -> Cache:
-    """Return the cache of a location, made at the first call."""
+    """Return the cache of a location; the first call makes it."""
     known = caches.get(location)
     if known is None:
         try:
             made = make(location, **bounds)
         except (TypeError, ValueError) as error:
             raise ImproperlyConfigured(f"OPTIONS of a latchstore cache: {error}") from error
-        # Of two threads that are the first one is; what the other has made is dropped, never used.
+        # If two threads make one, the first is used; the other is dropped unused.
         known = caches.setdefault(location, (made, bounds))
         if known[0] is not made:
             made.close()
@@ -340,6 +340,6 @@ def _cache_at(
     if made_with != bounds:
         raise ImproperlyConfigured(
             f"there is a latchstore cache at LOCATION {location!r} already, with other OPTIONS: "
-            f"{made_with}, not {bounds}; give this one a LOCATION of its own"
+            f"{made_with}, not {bounds}; use another LOCATION for this one"
         )
     return cache

@@ -1,7 +1,7 @@
 """A backend of dogpile.cache: ``make_region().configure("latchstore.memory")``.
 
 Thread safety: that of the cache. The region serializes and deserializes with no lock held. The mutexes are
-not among the locks of locking.py: dogpile takes one around a creator function, which may do anything.
+not in the lock order of locks.py: dogpile holds one while it calls a creator function, which may do anything.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from dogpile.util import NameRegistry
 from latchstore.backends import storing
 from latchstore.cache.shared import Cache
 
-#: What of a region's arguments is for the cache.
+#: Arguments of a region that are options of the cache.
 _OPTIONS = ("max_entries", "max_bytes", "idle", "policy", "path")
 
-#: All arguments there are, and those of a `Cache` that a region cannot choose.
+#: All known arguments, and options of `Cache` that a region cannot choose.
 _KNOWN = (*_OPTIONS, "cache", "ttl")
 _FIXED = frozenset({"store", "codec", "sizeof", "clock"})
 
-#: From how much likeness on, of 1, a name is taken for a misspelt one.
+#: Similarity, from 0 to 1, above which an unknown name counts as a misspelling.
 _ALIKE = 0.65
 
 
 class LatchstoreBackend(BytesBackend):
-    """Keeps the values of a dogpile.cache region in a `latchstore.Cache`.
+    """Stores the values of a dogpile.cache region in a `latchstore.Cache`.
 
-    Regions that are given the same cache also share its mutexes: of all their threads one at a time creates
-    the value of a key. Of several processes that share a file one thread of each may.
+    Regions with the same cache also share its mutexes: of all their threads, only one at a time creates the
+    value of a key. Of several processes that share a file, one thread of each may.
 
     Parameters
     ----------
     arguments : mapping
-        ``cache``: where the values are. Or what a new cache is made with: ``max_entries``, ``max_bytes``,
-        ``idle``, ``policy``; ``path``: a file in which it is, or the URL of a Redis or Valkey server, for all
-        processes that are given it, as ``redis://host:6379/0?namespace=pages``. With either, ``ttl``: seconds
-        after which values go; the region's expiration_time, after which they are created again, leaves them
-        there. Others are ignored, unless they look like one of these.
+        ``cache``: a cache for the values. Otherwise options of a new cache: ``max_entries``, ``max_bytes``,
+        ``idle``, ``policy``; and ``path``, a file or the URL of a Redis or Valkey server, as
+        ``redis://host:6379/0?namespace=pages``, for a cache that all processes with the same path share. With
+        either, ``ttl``: seconds after which values are removed; after the region's expiration_time they are
+        created again, but not removed. Other arguments are ignored, unless they look like a misspelling.
 
     Attributes
     ----------
     cache : Cache
-        Holds the serialized values.
+        The serialized values.
 
     Raises
     ------
     TypeError
-        If an argument is misspelt, or a cache is given and options for another one.
+        If an argument is misspelt, or both a cache and options of a new one are given.
     ValueError
-        If the cache that is given has another codec than ``"raw"``.
+        If the given cache has another codec than ``"raw"``.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class LatchstoreBackend(BytesBackend):
         if given is None:
             given = storing.cache_in(**options) if "path" in options else Cache(codec="raw", **options)
         elif options:
-            raise TypeError(f"a cache that is given has its own {', '.join(options)}: give one or the other")
+            raise TypeError(f"give either cache or {', '.join(options)}, not both")
         self.cache: Cache = storing.checked_cache(given)
         self._ttl: float | None = arguments.get("ttl")
         self._mutexes = _mutexes_of(given)
@@ -94,7 +94,7 @@ class LatchstoreBackend(BytesBackend):
 
 
 def _refuse_misspelt(arguments: Mapping[str, Any]) -> None:
-    """Raise TypeError if an argument looks like one of ours and is none; others are let through."""
+    """Raise TypeError for an argument that looks like a misspelling; ignore other unknown ones."""
     for name in arguments:
         if name in _KNOWN:
             continue
@@ -103,13 +103,13 @@ def _refuse_misspelt(arguments: Mapping[str, Any]) -> None:
             raise TypeError(f"latchstore.memory has no argument {name!r}; did you mean {meant[0]!r}?")
         if name in _FIXED:
             raise TypeError(
-                f"latchstore.memory has no argument {name!r}; make the cache yourself, "
-                f"with codec='raw', and give it as arguments={{'cache': cache}}"
+                f"latchstore.memory has no argument {name!r}; to set it, make the cache yourself with "
+                f"codec='raw', and pass it as arguments={{'cache': cache}}"
             )
 
 
 class KeyMutex(CacheMutex):
-    """What the thread holds that creates the value of a key; another thread may give it back.
+    """The mutex of a thread that creates the value of a key; another thread may release it.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class KeyMutex(CacheMutex):
 
     def __init__(self, key: str) -> None:
         self._key = key
-        # Guards nothing of ours: it is dogpile's, which holds it while it calls a creator function.
+        # Guards no state of this package: dogpile holds it while it calls a creator function.
         self._lock = threading.Lock()
         self._holder: int | None = None
         _mutexes.add(self)
@@ -137,7 +137,7 @@ class KeyMutex(CacheMutex):
         return self._lock.locked()
 
     def renew_in_child(self) -> None:
-        """Be free in a forked child, unless it is the forking thread that holds it."""
+        """Release the mutex in a forked child, unless the forking thread holds it."""
         if self._holder != threading.get_ident():
             self._lock, self._holder = threading.Lock(), None
 
@@ -145,15 +145,15 @@ class KeyMutex(CacheMutex):
         return f"<KeyMutex of {self._key!r}{', held' if self.locked() else ''}>"
 
 
-#: Every mutex alive, for children that this process forks.
+#: All live mutexes, for forked children.
 _mutexes: weakref.WeakSet[KeyMutex] = weakref.WeakSet()
 
-#: The mutexes of each cache, by its identity, as caches are equal by what they hold.
+#: The mutexes of each cache, by the cache's identity, as caches compare equal by their contents.
 _registries: dict[int, NameRegistry] = {}
 
 
 def _mutexes_of(cache: Cache) -> NameRegistry:
-    """Return the registry of a cache's mutexes, which has one for a key for as long as somebody uses it."""
+    """Return the registry of a cache's mutexes, which keeps a mutex for as long as a thread uses it."""
     identity = id(cache)
     registry = NameRegistry(KeyMutex)
     known = _registries.setdefault(identity, registry)

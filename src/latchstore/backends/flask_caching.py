@@ -14,16 +14,16 @@ from latchstore.backends import cachelib
 
 
 class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):
-    """The cache of a Flask app: made with CACHE_THRESHOLD, CACHE_DEFAULT_TIMEOUT and CACHE_OPTIONS.
+    """The cache of a Flask app, configured by CACHE_THRESHOLD, CACHE_DEFAULT_TIMEOUT and CACHE_OPTIONS.
 
     CACHE_OPTIONS may have ``max_bytes``, ``idle`` and ``policy``, and ``path``: a file, or the URL of a Redis
     or Valkey server, so that all workers share one cache; or ``cache``: a `latchstore.Cache`, so that several
-    apps of a process can share one.
+    apps of a process share one.
     """
 
     @classmethod
     def factory(
         cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]
     ) -> LatchstoreCache:
-        """Return the cache of an app; Flask-Caching calls this."""
+        """Return the cache of an app; called by Flask-Caching."""
         return cls(*args, **{"threshold": config["CACHE_THRESHOLD"], **kwargs})

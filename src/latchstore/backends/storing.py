@@ -1,7 +1,7 @@
-"""What the backends share: the frameworks' ways with timeouts, and with values that are too heavy.
+"""Code that the backends share: the frameworks' rules for timeouts, and for values that are too large.
 
-Thread safety: that of the cache. All values are bytes here: each backend makes them of objects, and objects
-of them, outside every lock.
+Thread safety: that of the cache. All values are bytes here; each backend converts objects to bytes and back
+with no lock held.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from latchstore.delivery.event_manager import EventManager
 
 
 def checked_cache(cache: Cache) -> Cache:
-    """Return a cache that a backend was given, if it takes bytes as they are.
+    """Return a cache given to a backend, if its codec is ``"raw"``.
 
     Raises
     ------
     TypeError
-        If it is no `Cache`.
+        If it is not a `Cache`.
     ValueError
-        If it has another codec: bytes would be encoded once more, or not at all.
+        If it has another codec, which would encode the bytes again, or refuse them.
     """
     if not isinstance(cache, Cache):
         raise TypeError(f"cache must be a latchstore.Cache, got {describe(cache)}")
     if not isinstance(cache.codec, RawCodec):
         raise ValueError(
-            f"cache must have the codec 'raw', as the framework makes bytes of values itself, "
+            f"cache must have the codec 'raw', as the framework encodes values itself, "
             f"got {describe(cache.codec)}; make it with Cache(codec='raw')"
         )
     return cache
 
 
-#: What URLs of servers begin with.
+#: Prefixes of the URLs of servers.
 _URLS = ("redis://", "rediss://", "unix://")
 
-#: The namespace of a cache on a server whose URL names none.
+#: Default namespace of a cache on a server.
 _NAMESPACE = "latchstore"
 
 
 def is_url(place: str | os.PathLike[str]) -> bool:
-    """Tell whether a place is the URL of a server, and no path."""
+    """Return whether a place is the URL of a server, not a path."""
     return isinstance(place, str) and place.startswith(_URLS)
 
 
 def cache_in(path: str | os.PathLike[str], **options: Any) -> Cache:
-    """Return a cache on a store in a file or on a server, which all processes that are given it share.
+    """Return a cache on a store in a file or on a server, shared by all processes that are given its path.
 
-    A loss of power may take the last changes of a file with it, which a cache can bear, and spares each of
-    them the wait for the disk.
+    A power failure may lose the last changes of a file, which is acceptable for a cache; in return, no change
+    waits for the disk.
 
     Parameters
     ----------
     path : str or os.PathLike
-        Of a file; or the URL of a Redis or Valkey server, as `RedisStore` takes it, with the namespace as one
-        of its parameters: ``redis://host:6379/0?namespace=pages``, ``latchstore`` if it is not there.
+        Path of a file; or URL of a Redis or Valkey server, as for `RedisStore`, with the namespace as a query
+        parameter: ``redis://host:6379/0?namespace=pages``. The default namespace is ``latchstore``.
     **options
-        Of the `Cache`.
+        Options of the `Cache`.
     """
-    # Not loaded for caches in memory.
+    # Imported here, as caches in memory do not need it.
     if is_url(path):
         from latchstore.redis import RedisStore
 
@@ -77,7 +77,7 @@ def cache_in(path: str | os.PathLike[str], **options: Any) -> Cache:
 
 
 def _parts_of(url: str) -> tuple[str, str]:
-    """Return a URL without the namespace, and that."""
+    """Return a URL without its namespace parameter, and the namespace."""
     place, _, query = url.partition("?")
     named = parse_qsl(query, keep_blank_values=True)
     namespace = dict(named).get("namespace", _NAMESPACE)
@@ -86,11 +86,11 @@ def _parts_of(url: str) -> tuple[str, str]:
 
 
 class _ChangedError(Exception):
-    """There is other data under the key by now."""
+    """The key's data has changed meanwhile."""
 
 
 def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
-    """Put data under a key; return whether it is kept.
+    """Set the data of a key; return whether it is stored.
 
     Parameters
     ----------
@@ -98,14 +98,14 @@ def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
     key : str
     data : bytes
     seconds : float or None
-        After which it expires; None for never. If there are none left the key is removed, which is what
-        setting it for no time comes to.
+        Seconds until it expires; None for never. If not positive, the key is removed, as after a set that has
+        expired at once.
 
     Returns
     -------
     kept : bool
-        False if it weighs more than the whole cache may. The key is removed then: the frameworks take a
-        cache that does not keep what it is given, but none that goes on giving what was there before.
+        False if the entry weighs more than the whole cache may. The key is removed then: frameworks accept a
+        cache that does not store a value, but not one that returns the old value.
     """
     if seconds is not None and seconds <= 0:
         cache.delete(key)
@@ -119,12 +119,12 @@ def store(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
 
 
 def store_many(cache: Cache, data: Mapping[str, bytes], seconds: float | None) -> set[str]:
-    """Put data under many keys in one commit; return the keys that are not kept."""
+    """Set the data of many keys in one commit; return the keys that are not stored."""
     if seconds is None or seconds > 0:
         try:
             cache.set_many(data, ttl=ttl_of(seconds))
         except EntryTooLargeError:
-            pass  # all but that one are to be kept
+            pass  # all others are to be stored
         else:
             return set()
     with cache.store.transaction("store many"):
@@ -136,7 +136,7 @@ def _store_each(cache: Cache, data: Mapping[str, bytes], seconds: float | None) 
 
 
 def add(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
-    """Put data under a key that is missing; return whether it was, and the data is kept."""
+    """Set the data of a missing key; return whether it was missing and the data is stored."""
     if seconds is not None and seconds <= 0:
         return key not in cache
     try:
@@ -146,7 +146,7 @@ def add(cache: Cache, key: str, data: bytes, seconds: float | None) -> bool:
 
 
 def touch(cache: Cache, key: str, seconds: float | None) -> bool:
-    """Have a key expire so many seconds from now; return whether it is there."""
+    """Let a key expire this many seconds from now; return whether the key exists."""
     if seconds is not None and seconds <= 0:
         return cache.delete(key)
     return cache.touch(key, ttl_of(seconds))
@@ -160,7 +160,7 @@ def delete_many(cache: Cache, keys: Iterable[str]) -> None:
 
 
 def move(cache: Cache, key: str, new_key: str, seconds: float | None) -> bool:
-    """Put the data of a key under another one, in one commit; return whether there was any."""
+    """Move the data of a key to another key in one commit; return whether there was any."""
     with cache.store.transaction("move"):
         data = cache.get(key)
         if data is None:
@@ -171,7 +171,7 @@ def move(cache: Cache, key: str, new_key: str, seconds: float | None) -> bool:
 
 
 def replace(cache: Cache, key: str, old: bytes, new: bytes) -> bool:
-    """Put data in the place of other data, with what is left of its time; return whether that was there."""
+    """Replace old data by new data, with the same time of expiry; return whether the old data was there."""
 
     def exchanged(data: bytes) -> bytes:
         if data != old:
@@ -186,5 +186,5 @@ def replace(cache: Cache, key: str, old: bytes, new: bytes) -> bool:
 
 
 def ttl_of(seconds: float | None) -> float:
-    """Return the same for a cache, which takes None for its own default."""
+    """Return the seconds as a ttl of a cache, for which None is its own default."""
     return math.inf if seconds is None else seconds

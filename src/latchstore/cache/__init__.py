@@ -1,11 +1,12 @@
-"""A shared cache on a store that keeps its bound: expiring, and loaded by one thread at a time.
+"""A shared cache on a store that enforces its bound: entries expire, and one thread loads a missing key.
 
-It imports from the engine and what is below it. Begin with ``shared.py``, which has `Cache`; it stands on
-``loader.py``, ``writing.py`` and ``reading.py``. The bound itself is in ``engine/bounds.py``, which entry it
-evicts in ``policies.py``. Loads: ``loading.py`` has those that run, ``attempts.py`` the steps of one call,
-``failures.py`` what is kept of a failure, ``waits.py`` which thread waits for which. Memoized functions:
-``memoizing.py``, and ``argument_keys.py`` for the keys of calls. ``near.py`` has the copies of a shared
-cache's entries in one process, ``options.py`` how an entry is to be kept, ``counting.py`` the statistics.
+This package imports the engine and the packages below it. Begin with ``shared.py``, which has `Cache`; its
+base classes are in ``loader.py``, ``writing.py`` and ``reading.py``. ``engine/bounds.py`` enforces the bound,
+``policies.py`` picks the entries to evict. Loads: ``loading.py`` has the running loads, ``attempts.py`` the
+steps of one call, ``failures.py`` the failures that are kept, ``waits.py`` which thread waits for which.
+Memoized functions: ``memoizing.py``, and ``argument_keys.py`` for the keys of calls. ``near.py`` has the
+copies of a shared cache's entries in one process, ``options.py`` the options of entries, ``counting.py`` the
+statistics.
 """
 
 from latchstore.cache.near import NearCache

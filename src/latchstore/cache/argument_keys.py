@@ -1,10 +1,9 @@
-"""Arguments as text: the keys of calls of memoized functions.
+"""Text for the arguments of calls: the keys of memoized functions.
 
-Different arguments have different texts, and a text is never that of another argument, in this process or in
-another one. Objects that are told by their identity have a number: an address is used again, and a name may
-be that of another object tomorrow.
+Different arguments have different texts, in this process and across processes. An object that is identified
+by its identity gets a number, as an address is reused, and a name may belong to another object later.
 
-Thread safety: an object gets one number, under a latch; nothing of the object's own is called under it.
+Thread safety: a latch ensures that an object gets one number; no code of the object's own runs under it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any
 from latchstore.contract.arguments import describe
 from latchstore.delivery.waiting import Latch
 
-#: Whose repr says all that there is to them.
+#: Classes whose repr identifies the value completely.
 _PLAIN = {str, bytes, int, float, complex, bool, type(None)}
 
-#: More of these, by the module that has them; those that are met are added to `_PLAIN`. Not imported here, as
-#: only those of modules that are imported can be met.
+#: More such classes, by the module that defines them; `_PLAIN` collects those that occur. They are not
+#: imported here, as a value can only be of a class whose module is imported already.
 _PLAIN_OF_MODULES = {
     "datetime": ("date", "timedelta", "timezone"),
     "decimal": ("Decimal",),
@@ -35,18 +34,18 @@ _PLAIN_OF_MODULES = {
 
 
 def text_of(value: object, what: str) -> str:
-    """Say all of a plain value, so that different ones are told apart, also 1, 1.0 and True.
+    """Return a text that identifies a plain value, and distinguishes also 1, 1.0 and True.
 
     Parameters
     ----------
     value : object
     what : str
-        What it is, for the error.
+        Names the value in the error message.
 
     Raises
     ------
     TypeError
-        If it is no plain value.
+        If the value is not plain.
     """
     kind = type(value)
     if kind in _PLAIN or _is_plain_kind(kind):
@@ -55,7 +54,7 @@ def text_of(value: object, what: str) -> str:
     if text is not None:
         return text
     if isinstance(value, Enum):
-        # Flags may be of several members, or of none, and have no name then.
+        # A combination of flags, or of none, has no name.
         return f"{_text_of_class(kind)}.{value.value if isinstance(value, Flag) else value.name}"
     if isinstance(value, type):
         return _text_of_class(value)
@@ -72,7 +71,7 @@ def text_of(value: object, what: str) -> str:
 
 
 def text_of_instance(value: object, name: str) -> str:
-    """Tell the instance of a method: by its identity, unless it is a plain value."""
+    """Return a text for the instance of a method: its identity, unless it is a plain value."""
     if type(value) in _PLAIN:
         return repr(value)
     try:
@@ -83,13 +82,13 @@ def text_of_instance(value: object, name: str) -> str:
         return text_of(value, name)
     except TypeError:
         raise TypeError(
-            f"{name} must allow weak references to be told from others, or be a plain value, got "
+            f"{name} must allow weak references to be identified, or be a plain value, got "
             f"{describe(value)}; give memoize a key="
         ) from None
 
 
 def _text_of_parts(kind: type, value: Any, what: str) -> str | None:
-    """Return the text of a collection; None if it is none."""
+    """Return the text of a collection; None if the value is not a collection."""
     if kind is tuple or kind is list:
         items = ", ".join([text_of(item, what) for item in value])
         return f"({items},)" if kind is tuple else f"[{items}]"
@@ -110,12 +109,12 @@ def _is_plain_kind(kind: type) -> bool:
 
 
 def _is_class_of(module: str, name: str, kind: type) -> bool:
-    """Tell whether a class is the one that a module has under a name, and no other of that name."""
+    """Return whether a class is the one that a module has under this name."""
     return getattr(sys.modules.get(module), name, None) is kind
 
 
 def _text_of_zone(zone: Any, what: str) -> str:
-    """Tell a time zone: by its name or difference, if that is all there is to it; else by its identity."""
+    """Return a text for a time zone: its name or offset if that identifies it, else its identity."""
     kind = type(zone)
     if _is_class_of("zoneinfo", "ZoneInfo", kind) and zone.key is not None:
         return f"ZoneInfo({zone.key!r})"
@@ -123,9 +122,9 @@ def _text_of_zone(zone: Any, what: str) -> str:
 
 
 def _compared_fields(kind: type) -> list[str] | None:
-    """Return the names of the fields that say which of a class's equal instances is meant.
+    """Return the names of the fields that distinguish instances of a class.
 
-    None unless it is a frozen dataclass itself: what is derived from one may be anything.
+    None unless the class itself is a frozen dataclass: a subclass may add any state.
     """
     own = vars(kind)
     parameters = own.get("__dataclass_params__")
@@ -141,23 +140,23 @@ def _text_of_class(cls: type) -> str:
 
 
 class _Numbers:
-    """Numbers of objects, which no other object ever has: not in this process, nor in another one."""
+    """Numbers of objects, unique across objects and processes."""
 
     def __init__(self) -> None:
-        # An entry goes when its object does; should one of a new object at the same address go with it, that
-        # gets another number, which costs a load and no more.
+        # An entry is removed when its object is freed. If that removes the entry of a new object at the same
+        # address, the new object gets another number, which costs one load.
         self.known: dict[int, tuple[weakref.ref[object], str]] = {}
         self._count = itertools.count(1)
         self.renew()
 
     def renew(self) -> None:
-        """Begin to number like another process, in a forked child; what has a number keeps it."""
+        """Start a new numbering, in a forked child; known objects keep their numbers."""
         self._process = os.urandom(5).hex()
-        # Guards that an object gets one number, and `next` of the count. Held for a few operations on dicts.
+        # Guards that an object gets one number, and the count's `next`. Held for a few dict operations.
         self._latch = Latch()
 
     def new(self) -> str:
-        """Return a number that nothing has."""
+        """Return a number that no object has."""
         return self._latch.during(self._next)
 
     def _next(self) -> str:
@@ -179,7 +178,7 @@ class _Numbers:
         return known
 
     def _forget(self, address: int, gone: weakref.ref[object]) -> None:
-        # Wherever the collector runs: so it takes no lock.
+        # Runs wherever the garbage collector runs, so it takes no lock.
         known = self.known.get(address)
         if known is not None and known[0] is gone:
             self.known.pop(address, None)

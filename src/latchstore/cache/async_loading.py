@@ -1,10 +1,10 @@
-"""Loads for tasks of asyncio, in one flight with those of threads.
+"""Loads for asyncio tasks; tasks and threads share one load of a key.
 
-A task that is to load a key has another task run the loader, and awaits that: so the load goes on when the
-first is cancelled, as long as anybody waits for it. All others, tasks of any loop and threads, wait for the
-load as ``loading.py`` has it.
+A task that begins a load runs the loader in another task and awaits it, so the load continues when the first
+task is cancelled, as long as any caller waits for it. All others, tasks of any loop and threads, wait for the
+load as in ``loading.py``.
 
-Thread safety: that of ``loading.py``. What may wait for a lock, a disk or a server is done by a `Pass`.
+Thread safety: that of ``loading.py``. A `Pass` makes the calls that may wait for a lock, a disk or a server.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from latchstore.engine.bounded import Leases
 from latchstore.engine.entry_facts import REFRESH
 
 P = ParamSpec("P")
-# Of a method without its instance.
+# The parameters of a method without its instance.
 Q = ParamSpec("Q")
 S = TypeVar("S")
 C = TypeVar("C", contravariant=True)
@@ -50,44 +50,44 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds between two looks whether another process still loads a key: a tenth of the time that has passed.
+#: Seconds between two checks whether another process still loads a key: a tenth of the time waited so far.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 
 
 class Pass(Protocol):
-    """How functions are called for a task: those of a cache, and the caller's own.
+    """Calls functions on behalf of a task: the cache's own and the caller's.
 
     Attributes
     ----------
     reads_at_once : bool
-        Whether reads wait for nobody, so that they are simply called.
+        Whether reads never wait, so that they are called directly.
     """
 
     reads_at_once: bool
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Call a function of ours that may wait."""
+        """Call a function of the cache that may wait."""
 
     async def call_here(self, function: Callable[[], T]) -> T:
-        """Call a function of ours that waits only if reads of the store do."""
+        """Call a function of the cache that waits only if reads of the store wait."""
 
     async def call_loader(self, function: Callable[[], T]) -> T:
-        """Call a function of the caller's, in another thread."""
+        """Call a function of the caller in another thread."""
 
 
 class Loads(NamedTuple):
-    """What a cache has for loads of tasks.
+    """The parts of a cache that loads of tasks use.
 
     Attributes
     ----------
     find : callable
         Called with a key; returns its value, a `Stale` one, or `MISSING`.
     attempt : callable
-        Called with key, what `find` has returned, and options; returns an Attempt.
+        Called with the key, the result of `find`, and options; returns an Attempt.
     table : LoadTable
     leases : Leases or None
     defaults : Options
-        Those of the cache.
+        The cache's defaults.
     """
 
     find: Callable[[str], Any]
@@ -98,19 +98,19 @@ class Loads(NamedTuple):
 
 
 def loads_of(cache: CacheLoader[Any]) -> Loads:
-    """Return what a cache has for loads of tasks."""
+    """Return the parts of a cache that loads of tasks use."""
     return Loads(cache._find, cache._attempt, cache._loads, cache._bounded.leases, cache._defaults)
 
 
 def near_value(cache: CacheLoader[Any], key: str) -> Any:
-    """Return the value of a key if a near cache may serve it at once; else `MISSING`."""
+    """Return the value of a key if a near cache may serve it without waiting; else `MISSING`."""
     near, bounded = cache._near, cache._bounded
     copy = None if near is None else near.copies.get(cache._naming.stored(key))
     if near is None or copy is None or bounded.current_transaction() is not None:
         return MISSING
     now = near.tick()
     is_served = now < near.fresh_until and now < copy.until and copy.noted is bounded
-    # The last look is whether it is still there: rule 1 of near.py.
+    # Check last that the copy is still there: rule 1 of near.py.
     if not is_served or REFRESH in copy.entry or near.copies.get(copy.key) is not copy:
         return MISSING
     copy.visited = True
@@ -126,7 +126,7 @@ async def get_or_load_async(
     options: Callable[[], Options],
     counted: Callable[[bool], object] = bool,
 ) -> Any:
-    """Return the value of a key; load it if it is missing, once however many tasks and threads ask for it.
+    """Return the value of a key; load it once if it is missing, for all tasks and threads that request it.
 
     Parameters
     ----------
@@ -134,11 +134,11 @@ async def get_or_load_async(
     how : Pass
     key : str
     loader : callable
-        Called without arguments; a function, or a coroutine function.
+        Called without arguments; a function or a coroutine function.
     options : callable
-        Returns the options, when they are needed.
+        Returns the options; called only when they are needed.
     counted : callable
-        Called with whether the value was there, or another has loaded it.
+        Called with True for a hit or another caller's load, with False if this caller loads.
     """
     if how.reads_at_once:
         # hot path: a hit of a cache in memory awaits nothing.
@@ -152,7 +152,7 @@ async def get_or_load_async(
 
 
 def is_fresh(found: Any) -> bool:
-    """Tell whether what was found is a value that need not be loaded."""
+    """Return whether a value was found that need not be loaded."""
     return found is not MISSING and type(found) is not Stale
 
 
@@ -165,7 +165,7 @@ async def load_async(
     checked: Options,
     counted: Callable[[bool], object] = bool,
 ) -> Any:
-    """Do what `get_or_load_async` does when no fresh value was found, but `MISSING` or a `Stale` one."""
+    """Do what `get_or_load_async` does after a miss: `found` is `MISSING` or a `Stale` value."""
     attempt = await how.call_here(lambda: loads.attempt(key, found, checked))
     attempt.run = LoopRun(running_loop())
     attempt.load.belong_to(attempt.run)
@@ -184,7 +184,7 @@ async def load_async(
 
 
 class LoopRun(Run):
-    """A call that loads keys in an event loop: it is over as well when that was closed in the middle."""
+    """A call that loads keys in an event loop; closing the loop ends it as well."""
 
     __slots__ = ("_is_over", "_loop")
 
@@ -201,15 +201,15 @@ class LoopRun(Run):
         self._is_over = value
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop; does nothing if that is closed."""
+        """Call a function in the loop; does nothing if the loop is closed."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function)
 
 
 class _Ending:
-    """The end of an attempt: in the thread that takes its last step, and else when this is freed.
+    """Ends an attempt: in the thread that takes its last step, or when this object is freed.
 
-    It is freed with a coroutine that was never begun, or that is dropped with its loop.
+    It is freed with a coroutine that was never started, or that is dropped with its loop.
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -217,13 +217,13 @@ class _Ending:
         self._has_ended = False
 
     def end(self) -> None:
-        """End it, unless it has ended."""
+        """End the attempt, unless it has ended."""
         if not self._has_ended:
             self._has_ended = self._attempt.run.over = True
             self._attempt.end()
 
     def step(self, steps: Steps, outcome: Outcome | None) -> tuple[ForLoad | ForProcess | None, bool]:
-        """Take a step of its beginning; return what is to be awaited then, or None and the result."""
+        """Take a step of the beginning; return what to await next, or None and the result."""
         try:
             return steps.send(outcome), False
         except StopIteration as end:
@@ -232,19 +232,19 @@ class _Ending:
             return None, bool(end.value)
         finally:
             if self._attempt.run.over:
-                # The task was cancelled, or its loop closed, while another thread took this step: whatever
-                # that has taken is given back.
+                # The task was cancelled, or its loop closed, while another thread took this step: release
+                # whatever the step has acquired.
                 self._attempt.end()
 
     def loaded(self, value: Any) -> None:
-        """Keep what was loaded, and end it."""
+        """Keep the loaded value, and end the attempt."""
         try:
             self._attempt.loaded(value)
         finally:
             self.end()
 
     def failed(self, error: Exception) -> bool:
-        """Take a failure, and end it; return whether it is to be raised."""
+        """Record a failure, and end the attempt; return whether the caller raises it."""
         try:
             return self._attempt.failed(error)
         finally:
@@ -255,7 +255,7 @@ class _Ending:
 
 
 async def _begin(loads: Loads, how: Pass, attempt: Attempt, ending: _Ending, outer: Load | None) -> bool:
-    """Take the steps of an attempt's beginning; await what they wait for."""
+    """Take the steps that begin an attempt; await what they wait for."""
     steps = attempt.steps()
     outcome: Outcome | None = None
     while True:
@@ -270,9 +270,9 @@ async def _begin(loads: Loads, how: Pass, attempt: Attempt, ending: _Ending, out
 
 
 async def _await_process(leases: Leases, how: Pass, wait: ForProcess) -> None:
-    """Await the end of another process's load, by looks: no thread is to wait for what may last.
+    """Await the end of another process's load by polling, so that no thread blocks for a long time.
 
-    It would be missing to the calls of other tasks, and keep this process from ending.
+    A blocked thread would be missing to the calls of other tasks, and keep this process from exiting.
     """
     begun = clock()
     while (holder := await how.call(functools.partial(leases.holder, wait.key))) is not None:
@@ -283,7 +283,7 @@ async def _await_process(leases: Leases, how: Pass, wait: ForProcess) -> None:
 
 
 async def _load(how: Pass, attempt: Attempt, loader: Callable[[], Any], ending: _Ending) -> Any:
-    """Run a loader, and keep what it returns."""
+    """Run a loader, and keep its result."""
     before = loading.set(attempt.load)
     try:
         try:
@@ -310,7 +310,7 @@ async def _result_of(how: Pass, loader: Callable[[], Any]) -> Any:
 
 
 def is_async(function: object) -> bool:
-    """Tell whether a function is a coroutine function, as far as that can be told before it is called."""
+    """Return whether a function is a coroutine function, as far as that is known before the call."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
@@ -326,7 +326,7 @@ async def _load_in_task(
     ending: _Ending,
     outer: Load | None,
 ) -> Any:
-    """Have another task run a loader, and await that: it goes on as long as anybody does."""
+    """Run a loader in another task and await it; the load continues as long as any caller awaits it."""
     load = attempt.load
     task = asyncio.get_running_loop().create_task(_load(how, attempt, loader, ending))
     task.add_done_callback(functools.partial(_note_end, ending))
@@ -342,9 +342,9 @@ async def _load_in_task(
 
 
 def _note_end(ending: _Ending, task: asyncio.Task[Any]) -> None:
-    """End an attempt whose task was cancelled before it began; have asyncio not log an unretrieved exception.
+    """End an attempt whose task was cancelled before it began; keep asyncio from logging its exception.
 
-    Those who wait for the load are told by its outcome.
+    The outcome of the load notifies its waiters.
     """
     ending.end()
     if not task.cancelled():
@@ -352,7 +352,7 @@ def _note_end(ending: _Ending, task: asyncio.Task[Any]) -> None:
 
 
 def _cancel_unless_awaited(load: Load) -> None:
-    """Cancel the loader of a load if whoever has begun it was cancelled, and nobody else waits for it."""
+    """Cancel a load's loader if the task that began the load was cancelled, and no caller waits for it."""
     if load.orphan is None or load.waiters.bells or not isinstance(load.run, LoopRun):
         return
     task = load.orphan()
@@ -361,7 +361,7 @@ def _cancel_unless_awaited(load: Load) -> None:
 
 
 async def _await_other(table: LoadTable, load: Load, deadline: float | None, outer: Load | None) -> Outcome:
-    """Await a load that another task or thread has begun; errors as `LoadTable.wait_if_current`."""
+    """Await a load that another task or thread has begun; errors as in `LoadTable.wait_if_current`."""
     overtaken, begun = load.overtaken, clock()
     try:
         with table.awaiting(outer, load):
@@ -378,7 +378,7 @@ async def _await_end(load: Load, begun: float, deadline: float | None) -> None:
 
 
 def _next_look(load: Load, begun: float, deadline: float | None) -> float | None:
-    """Return the seconds until the wait is over, or is long enough for a warning."""
+    """Return the seconds until the deadline, or until the wait is long enough for a warning."""
     now = clock()
     until = [] if deadline is None else [deadline]
     if not load.warned:
@@ -387,7 +387,7 @@ def _next_look(load: Load, begun: float, deadline: float | None) -> float | None
 
 
 def _note_long_wait(load: Load, begun: float, deadline: float | None) -> None:
-    """Raise LoadTimeoutError if it is time, or warn of a wait that is long."""
+    """Raise LoadTimeoutError after the deadline; log a warning after a long wait."""
     waited = clock() - begun
     if deadline is not None and clock() >= deadline:
         raise load_timeout(load.key, waited, load.describe())
@@ -405,16 +405,16 @@ def _note_long_wait(load: Load, begun: float, deadline: float | None) -> None:
 
 
 class _Taking(Protocol[C, Q, R]):
-    """A coroutine function that is called with an instance first."""
+    """A coroutine function whose first parameter is an instance."""
 
     def __call__(self, first: C, /, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, R]: ...
 
 
 class AsyncMemoized(Protocol[P, R]):
-    """A coroutine function whose results are kept; ``AsyncCache.memoize`` makes it.
+    """A coroutine function whose results are cached; ``AsyncCache.memoize`` makes it.
 
-    It is a function, so frameworks and classes take it as one. Of a method, its attributes take the instance
-    as the first argument.
+    It is a function, so frameworks and classes treat it as one. The attributes of a memoized method take the
+    instance as the first argument.
     """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
@@ -431,14 +431,14 @@ class AsyncMemoized(Protocol[P, R]):
         """Return the key of a call's result."""
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call; return whether there was one."""
+        """Remove the result of a call; return whether there was one."""
         ...
 
     def cache_info(self) -> CacheInfo:
-        """Return how often calls have found their result; it goes through the keys of the whole cache."""
+        """Return the hits and misses of the function; scans the keys of the whole cache."""
 
     async def cache_clear(self) -> None:
-        """Forget all results of the function, and the counts."""
+        """Remove all results of the function, and reset the counts."""
 
 
 def memoized(
@@ -448,11 +448,11 @@ def memoized(
     options: Options,
     function: Callable[P, Coroutine[Any, Any, R]],
 ) -> AsyncMemoized[P, R]:
-    """Return a coroutine function that keeps the results of another one."""
+    """Return a coroutine function that caches the results of another one."""
     if not is_async(function):
         raise TypeError(
             f"AsyncCache.memoize takes a coroutine function, got {describe(function)}; "
-            "Cache.memoize takes plain functions"
+            "use Cache.memoize for plain functions"
         )
     own = FunctionKeys(Results(cache, loads.find, loads.attempt, options), function)
 

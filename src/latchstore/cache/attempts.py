@@ -1,10 +1,11 @@
-"""Attempts to give a caller the value of a key, by loading it or by waiting for another thread's load.
+"""Attempts: how one caller gets the value of a key, by loading it or by waiting for another load.
 
-The caller runs the loader itself, so that few frames are between a memoized function and the function:
-`CacheLoader.get_or_load` has the steps, the last of which is to set ``run.over`` (rule 3 of ``loading.py``).
+The caller runs the loader itself, so that few frames are between a memoized function and the wrapped
+function: `CacheLoader.get_or_load` has the steps, the last of which sets ``run.over`` (rule 3 of
+``loading.py``).
 
-Thread safety: an attempt is used by one thread. What threads share are the loads, the failures and the
-entries, which it reaches by its `Shelf`.
+Thread safety: one thread uses an attempt. Threads share the loads, the failures and the entries, which an
+attempt reaches through its `Shelf`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class Stale:
-    """A value that is to be loaded again while others get it."""
+    """An old value that other callers get while it is loaded again."""
 
     __slots__ = ("value",)
 
@@ -39,32 +40,32 @@ class Stale:
 
 
 class Shelf(NamedTuple):
-    """What attempts use of a cache: its loads, failures and counts, and functions that it has for them.
+    """The parts of a cache that attempts use: loads, failures, counts, and functions.
 
-    The content of a key is what its entry has: data, or with the codec "reference" the object itself.
+    The content of a key is what its entry holds: data, or with the codec "reference" the object itself.
 
     Attributes
     ----------
     live_content, revision : callable
-        Called with a key; return its content, `MISSING` if it is missing or expired, and its revision, 0
-        likewise.
+        Called with a key. The first returns its content, `MISSING` if it is missing or expired; the second
+        its revision, 0 if it is missing or expired.
     expired_content : callable
-        Called with a key and seconds; returns content that has expired no longer ago than that, or not yet;
-        else `MISSING`.
+        Called with a key and seconds; returns content that is live or expired at most that long ago, else
+        `MISSING`.
     decode, encode : callable
-        Called with key and content, or value; `decode` returns `MISSING` if that fails, and notes it unless a
-        third argument is true.
+        Called with key and content, or key and value. `decode` returns `MISSING` if decoding fails, and logs
+        the failure unless a third argument is true.
     store, refresh : callable
-        Called with load, content, options and the revision at which the load began. `store` sets the key,
-        unless it was set or deleted since, and returns the content that somebody else has set, or `MISSING`;
-        `refresh` replaces the entry of that revision, and returns whether it has.
+        Called with load, content, options and the revision at which the load began. `store` sets the key
+        unless it was set or deleted since then, and returns the content that another writer has set, or
+        `MISSING`. `refresh` replaces the entry of that revision, and returns whether it did.
     put : callable
-        Called with load, content and options: as `store`, in a transaction of the caller.
+        Called with load, content and options: like `store`, but in the caller's transaction.
     is_due, postpone : callable
-        Called with a key, and with options as well: tell whether it is to be loaded again; have that done
-        later.
+        Called with a key; `postpone` with options as well. `is_due` returns whether to load the key again,
+        `postpone` delays the next refresh.
     leases : Leases or None
-        What a load outside transactions needs as well, if other processes share the store.
+        The leases of loads outside transactions, if other processes share the store.
     """
 
     live_content: Callable[[str], Any]
@@ -84,25 +85,25 @@ class Shelf(NamedTuple):
 
 
 class ForLoad(NamedTuple):
-    """What an attempt waits for: another caller's load, up to a time in monotonic seconds."""
+    """A wait for another caller's load, up to a time in monotonic seconds."""
 
     load: Load
     deadline: float | None
 
 
 class ForProcess(NamedTuple):
-    """What an attempt waits for: another process that has the lease of a key."""
+    """A wait for another process that holds the lease of a key."""
 
     key: str
     deadline: float | None
 
 
-#: The steps of a beginning: each is a wait, and is sent the outcome of a `ForLoad`.
+#: The steps of a beginning: each yields a wait, and receives the outcome of a `ForLoad`.
 Steps = Generator[ForLoad | ForProcess, Any, bool]
 
 
 class Attempt:
-    """What all attempts have in common; the subclasses say when to load, and what becomes of the value.
+    """Base class of attempts; subclasses decide when to load, and what to do with the value.
 
     Attributes
     ----------
@@ -110,7 +111,7 @@ class Attempt:
         The caller sets ``run.over`` when the attempt is over.
     load : Load
     value : object
-        What the caller is to return.
+        The value that the caller returns.
     """
 
     def __init__(self, shelf: Shelf, key: str, options: Options) -> None:
@@ -123,30 +124,30 @@ class Attempt:
         self._begun = 0.0
 
     def begin(self) -> bool:
-        """Return whether the caller is to load the value; else it is there, or this raises why it is not."""
+        """Return True if the caller is to load, False if `value` is set; raise if neither is possible."""
         self._begun_at = self._shelf.revision(self.load.key)
         self._begun = time.perf_counter()
         return True
 
     def steps(self) -> Steps:
-        """Do what `begin` does, but have the caller wait."""
+        """Do what `begin` does, but yield each wait to the caller."""
         return self.begin()
         yield
 
     def loaded(self, value: Any) -> None:
-        """Take what the loader has returned."""
+        """Handle the loader's result."""
         try:
             if type(value) is CoroutineType:
                 value.close()
                 raise TypeError(
-                    f"the loader of key {self.load.key!r} has returned a coroutine, which is used once: "
-                    "await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)"
+                    f"the loader of key {self.load.key!r} returned a coroutine, which can be awaited once: "
+                    "use await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)"
                 )
             options = self._options.of(value)
             content = self._shelf.encode(self.load.key, value)
         except Exception as error:
-            # What the caller's functions and the codec raise is the loader's failure: it has not loaded
-            # anything that can be kept.
+            # An exception of the caller's functions or of the codec counts as a failure of the loader: there
+            # is no value that can be kept.
             if self.failed(error):
                 raise
             return
@@ -154,23 +155,23 @@ class Attempt:
         self._keep(value, content, options)
 
     def _keep(self, value: Any, content: Any, options: Options | None) -> None:
-        """Keep what was loaded, unless there are no options; have the caller and the waiters get it."""
+        """Store the loaded value, unless options are None; set the result for the caller and the waiters."""
         raise NotImplementedError
 
     def failed(self, error: BaseException) -> bool:
-        """Take what the loader has raised; return whether the caller is to raise it."""
+        """Handle the loader's exception; return whether the caller raises it."""
         return self._replaced(error) is MISSING
 
     def _replaced(self, error: BaseException) -> Any:
-        """Have the caller return an expired value in the place of a failure, if there is one for that."""
+        """Return an expired value in place of a failure, if one is recent enough."""
         self._count(False)
         content = self._take_expired() if _is_failure(error) else MISSING
         if content is not MISSING:
-            _log_served(f"loading key {self.load.key!r} failed, the expired value is returned", error)
+            _log_served(f"loading key {self.load.key!r} failed, the expired value is returned instead", error)
         return content
 
     def _take_expired(self) -> Any:
-        """Have the caller return the expired value, if that may serve; return its content."""
+        """Set the expired value as the result, if it is recent enough; return its content."""
         seconds = self._options.stale_on_error
         content = MISSING if seconds is None else self._shelf.expired_content(self.load.key, seconds)
         if not self._take(MISSING, content):
@@ -179,7 +180,7 @@ class Attempt:
         return content
 
     def end(self) -> None:
-        """Wake those who wait for this load."""
+        """Wake the waiters of this load."""
         self._shelf.loads.end((self.load,))
 
     def _count(self, success: bool) -> None:
@@ -191,14 +192,14 @@ class Attempt:
             counts.load_failures += 1
 
     def _take(self, value: Any, content: Any, *noted: bool) -> bool:
-        """Have the caller return what this content stands for, if it stands for anything; else the value."""
+        """Set the value of this content as the result; if the content is `MISSING`, the given value."""
         found = MISSING if content is MISSING else self._shelf.decode(self.load.key, content, *noted)
         self.value = value if found is MISSING else found
         return found is not MISSING
 
 
 class LoadOutside(Attempt):
-    """Loads a key that is missing, or waits for the thread that does."""
+    """Loads a missing key, or waits for the thread that loads it."""
 
     def __init__(self, shelf: Shelf, key: str, options: Options) -> None:
         super().__init__(shelf, key, options)
@@ -227,7 +228,7 @@ class LoadOutside(Attempt):
                 running = shelf.loads.claim(load)
                 if running is load:
                     if before is not None:
-                        end_leases(shelf.leases, [before])  # a loop was closed in the middle of it
+                        end_leases(shelf.leases, [before])  # its loop was closed while it ran
                     break
                 note_if_overtaken(shelf.leases, running)
                 outcome: Outcome = yield ForLoad(running, self._deadline)
@@ -249,7 +250,7 @@ class LoadOutside(Attempt):
                 return super().begin()
 
     def _take_lease(self, leases: Leases) -> bool:
-        """Take the lease of the key; False if another process has it."""
+        """Acquire the lease of the key; return False if another process holds it."""
         load = self.load
         held = leases.take([(load.key, load.tags)])
         load.token = held.get(load.key)
@@ -279,7 +280,7 @@ class LoadOutside(Attempt):
         return content is MISSING
 
     def _give_up(self, error: BaseException) -> None:
-        """Have the waiters raise the error as well, unless it has struck this thread only."""
+        """Raise the error in the waiters as well, unless it was injected into this thread only."""
         kept = kept_failure(self.load.key, error) if _is_failure(error) else None
         if kept is not None:
             if self._options.negative_ttl is not None:
@@ -288,7 +289,7 @@ class LoadOutside(Attempt):
 
 
 class LoadInside(Attempt):
-    """Loads a key in a transaction: other threads may be waiting for that, so it waits for none."""
+    """Loads a key in a transaction; never waits for other threads, which may wait for the transaction."""
 
     def __init__(self, shelf: Shelf, key: str, options: Options, optimistic: bool) -> None:
         super().__init__(shelf, key, options)
@@ -306,7 +307,7 @@ class LoadInside(Attempt):
 
 
 class Refresh(Attempt):
-    """Loads a key again, if no other thread does; the old value serves meanwhile, and if that fails."""
+    """Loads a key again, unless another thread does; callers get the old value meanwhile."""
 
     def __init__(self, shelf: Shelf, key: str, options: Options, old: Any, may_load: bool) -> None:
         super().__init__(shelf, key, options)
@@ -354,13 +355,13 @@ class Refresh(Attempt):
         return False
 
     def _keep_old(self, error: BaseException) -> None:
-        # Those who ask get the old value, so nobody else is told. Not tried again at each hit.
+        # Callers get the old value, so the failure is only logged. It is not tried again at each hit.
         self._shelf.postpone(self.load.key, self._options)
-        _log_served(f"refreshing key {self.load.key!r} failed, the old value is kept", error)
+        _log_served(f"refreshing key {self.load.key!r} failed, the old value is returned instead", error)
 
 
 def note_if_overtaken(leases: Leases | None, load: Load) -> None:
-    """Note of another thread's load that it is overtaken, if another process has set or deleted the key."""
+    """Mark another thread's load as overtaken, if another process has set or deleted the key."""
     if leases is not None and load.token is not None and not leases.is_held(load.key, load.token):
         load.kept_out = load.overtaken = True
 
@@ -371,9 +372,9 @@ def wait_for_process(leases: Leases, key: str, deadline: float | None) -> None:
     Raises
     ------
     LoadTimeoutError
-        If one is still loading it then.
+        If another process is still loading it then.
     RecursiveLoadError
-        If one is, and waits for a load of this thread.
+        If that process waits for a load of this thread.
     """
     begun = clock()
     if not leases.wait(key, math.inf if deadline is None else max(0.0, deadline - begun)):
@@ -381,23 +382,23 @@ def wait_for_process(leases: Leases, key: str, deadline: float | None) -> None:
 
 
 def load_timeout(key: str, waited: float, who: str) -> LoadTimeoutError:
-    """Return the error of a caller that has waited for another one's load."""
+    """Return the error of a caller that has waited for another caller's load."""
     return LoadTimeoutError(f"key {key!r} is still being loaded after {waited:.2f} s: by {who}")
 
 
 def end_leases(leases: Leases | None, loads: Iterable[Load]) -> None:
-    """End what leases loads have."""
+    """Release the leases of loads."""
     if leases is not None:
         leases.end({load.key: load.token for load in loads if load.token is not None})
 
 
 def _is_failure(error: BaseException) -> TypeGuard[Exception]:
-    """Tell whether it is one of the loader's, and has not struck this thread only."""
+    """Return whether an exception is a failure of the loader, not one injected into this thread."""
     return isinstance(error, Exception) and not isinstance(error, MemoryError)
 
 
 def _log_served(text: str, error: BaseException) -> None:
-    """Log a failure in whose place an old value is returned."""
+    """Log a failure that is hidden by an old value."""
     logger.warning(text, exc_info=(type(error), error, error.__traceback__))
-    # A log that keeps the record is to keep no transaction, whose block may have been left open.
+    # A log that stores the record must keep no transaction alive: a frame may hold an open block.
     traceback.clear_frames(error.__traceback__)

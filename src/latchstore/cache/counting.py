@@ -1,7 +1,7 @@
-"""Counts that every thread keeps for itself, and that are summed when somebody asks.
+"""Statistics of a cache: each thread counts for itself, and a reader sums the counts.
 
-Thread safety: a thread writes its own counts alone, with no lock. Whoever asks reads them at any time, and
-may be a call behind. The counts of threads that have ended are added up under a latch.
+Thread safety: a thread writes only its own counts, without a lock. A reader may run at any time, and may miss
+the call in progress. The counts of ended threads are added up under a latch.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from latchstore.delivery.waiting import Latch
 
 
 class Counts:
-    """What one thread has done, or all have.
+    """The counts of one thread, or of all.
 
     Attributes
     ----------
     hits, misses, loads, load_failures : int
-        Hits without those of a near cache.
+        Hits exclude those of a near cache.
     near_hits : int
     load_seconds : float
-        What the loads, and those that failed, have taken.
+        Duration of all loads, failed ones included.
     undecodable : int
-        Entries that were loaded again, as they could not be decoded.
+        Entries that could not be decoded, and were loaded again.
     stale_served : int
-        Expired values that were returned, as loads had failed.
+        Expired values that were returned after a failed load.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Counts:
         self.stale_served: int = 0
 
     def add(self, other: Counts) -> None:
-        """Add what another has counted."""
+        """Add the counts of another object."""
         self.hits += other.hits
         self.near_hits += other.near_hits
         self.misses += other.misses
@@ -63,7 +63,7 @@ class Counts:
 
 
 class ThreadCounts(threading.local):
-    """The counts of the calling thread, and of all.
+    """The counts of the calling thread.
 
     Attributes
     ----------
@@ -72,12 +72,12 @@ class ThreadCounts(threading.local):
     """
 
     def __init__(self, register: CountRegister) -> None:
-        # Called once a thread, when it first asks.
+        # Called once per thread, at its first access.
         self.mine: Counts = register.new_counts()
 
 
 class CountRegister:
-    """Has the counts of all threads.
+    """The counts of all threads.
 
     Attributes
     ----------
@@ -86,18 +86,18 @@ class CountRegister:
     """
 
     def __init__(self) -> None:
-        # Guards what follows; held to add a thread's counts, and to sum them.
+        # Guards `_all`; held to add a thread's counts, and to sum them.
         self.latch: Latch = Latch()
-        # The counts of threads, and the sum of those that have ended: one assignment changes both.
+        # The counts of running threads, and the sum of ended ones: one assignment replaces both.
         self._all: tuple[list[tuple[weakref.ref[threading.Thread], Counts]], Counts] = [], Counts()
         _registers[id(self)] = self
 
     def __len__(self) -> int:
-        """Return of how many threads the counts are kept one by one."""
+        """Return the number of threads whose counts are kept separately."""
         return len(self._all[0])
 
     def renew(self) -> None:
-        """Go on with a free latch, in a forked child."""
+        """Replace the latch by a free one, in a forked child."""
         self.latch = Latch()
 
     def new_counts(self) -> Counts:
@@ -107,7 +107,7 @@ class CountRegister:
         return counts
 
     def _add(self, thread: threading.Thread, counts: Counts) -> None:
-        """Note a thread's counts, and add up those of threads that have ended."""
+        """Register a thread's counts, and sum those of ended threads."""
         of_threads, of_ended = self._all
         ended = Counts()
         ended.add(of_ended)
@@ -133,7 +133,7 @@ class CountRegister:
         return total
 
 
-# All that are alive, for children that this process forks.
+# All live registers, for forked children.
 _registers: weakref.WeakValueDictionary[int, CountRegister] = weakref.WeakValueDictionary()
 
 

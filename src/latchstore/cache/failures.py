@@ -1,11 +1,10 @@
-"""Failures of loaders: what is kept of them for those who wait, and for a while (``negative_ttl``).
+"""Failures of loaders: copies for the waiters of a load, kept for a while with ``negative_ttl``.
 
-What is kept is a copy of the exception without its traceback and context, which would keep alive all that the
-caller had in its local variables. Each call that gets the failure raises a copy of its own, as raising an
-exception changes it.
+A kept failure is a copy of the exception without traceback and context, which would keep the caller's local
+variables alive. Each call that gets the failure raises a copy of its own, as raising an exception changes it.
 
-Thread safety: a `Failures` is changed by single operations of a dict. Copying runs code of the exception's
-class, so it is done with no lock held.
+Thread safety: single operations of a dict change a `Failures`. Copying runs code of the exception's class, so
+no lock is held.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 E = TypeVar("E", bound=BaseException)
 
-#: How many failures are kept at the most.
+#: The maximum number of failures that are kept.
 _MANY = 1_000
 
-#: Py_TPFLAGS_HEAPTYPE: not set for classes that are written in C.
+#: Py_TPFLAGS_HEAPTYPE: not set for classes written in C.
 _HEAP_TYPE = 1 << 9
 
 #: Members that every exception has, and AttributeError's reference to the object that lacks the attribute.
@@ -36,36 +35,36 @@ _NOT_COPIED = frozenset(
 _UNSET = object()
 _LACKING = vars(AttributeError).get("obj")
 
-#: Sets an attribute though the class itself allows none, as that of a frozen dataclass.
+#: Sets an attribute even if the class allows none, as a frozen dataclass.
 _set = object.__setattr__
 
-#: The methods by which a class says itself how it is copied.
+#: The methods by which a class defines how it is copied.
 _COPYING = frozenset(
     ("__copy__", "__getnewargs__", "__getnewargs_ex__", "__getstate__", "__reduce__", "__reduce_ex__")
 )
 
 
 def bare_copy(error: E) -> E:
-    """Return a copy of an exception, and of those in it, that has no traceback and no context.
+    """Return a copy of an exception, and of the exceptions in it, without traceback and context.
 
-    It has the cause, copied likewise. ``__init__`` is not called, as few of them take ``args`` back.
+    The cause is copied likewise. ``__init__`` is not called, as it often does not accept ``args``.
 
     Raises
     ------
     Exception
-        If it cannot be copied.
+        If the exception cannot be copied.
     """
     return _copied(error, {})
 
 
 def kept_failure(key: str, error: Exception) -> Exception | None:
-    """Return what is kept of a failure of a key's loader; None, and a warning, if it cannot be copied."""
+    """Return a copy of a failure to keep; None, and a logged warning, if it cannot be copied."""
     try:
         return bare_copy(error)
     except Exception as problem:
-        # Text alone: a log that keeps the record is to keep no frames, which may have a transaction.
+        # Log text only: a log that stores the record must keep no frames, which may hold a transaction.
         logger.warning(
-            "the failure of key %r is not passed on, as a %s cannot be copied: %s",
+            "the failure of loading key %r is not passed to other callers, as its %s cannot be copied: %s",
             key,
             type(error).__qualname__,
             describe(problem),
@@ -87,14 +86,14 @@ def _copied(error: E, memo: dict[int, Any]) -> E:
 
 
 def _by_its_class(error: E, memo: dict[int, Any]) -> E | None:
-    """Return the copy that the class itself makes, if it says how; None else, or if that fails."""
+    """Return a copy made by the class itself; None if the class defines no copying, or that fails."""
     kind = type(error)
     if not any(cls.__flags__ & _HEAP_TYPE and _COPYING & vars(cls).keys() for cls in kind.__mro__):
         return None
     try:
         twin = copy.copy(error)
     except Exception:
-        return None  # it is made of its parts
+        return None  # `_by_its_parts` copies it
     if type(twin) is not kind or twin is error:
         return None
     memo[id(error)] = memo[id(twin)] = twin
@@ -109,7 +108,7 @@ def _by_its_class(error: E, memo: dict[int, Any]) -> E | None:
 
 
 def _by_its_parts(error: E, memo: dict[int, Any]) -> E:
-    """Return a copy that has the same arguments, attributes and members."""
+    """Return a copy with the same arguments, attributes and members."""
     kind: Any = type(error)
     if isinstance(error, BaseExceptionGroup):
         inner = [_copied(each, memo) for each in error.exceptions]
@@ -129,28 +128,28 @@ def _by_its_parts(error: E, memo: dict[int, Any]) -> E:
 
 
 def _made(kind: type[E], args: tuple[Any, ...]) -> E:
-    """Return a new exception; of several bases that are written in C the one that fits makes it."""
+    """Return a new exception; of several base classes written in C, the one that accepts it creates it."""
     bases = [cls for cls in kind.__mro__ if not cls.__flags__ & _HEAP_TYPE and issubclass(cls, BaseException)]
     for base in bases[:-1]:
         try:
             return base.__new__(kind, *args)
         except TypeError:
-            continue  # "is not safe, use another one's"
+            continue  # "... is not safe, use ...": another base class must create it
     return bases[-1].__new__(kind, *args)
 
 
 def _copy_member(member: Any, error: BaseException, twin: BaseException, memo: dict[int, Any]) -> None:
-    """Copy what is neither in the arguments nor in the dict: slots, and the members of classes in C."""
+    """Copy a member outside of arguments and dict: a slot, or a member of a class written in C."""
     try:
         value = member.__get__(error)
-        if getattr(twin, member.__name__, _UNSET) is not value:  # or what is not set would be set to None
+        if getattr(twin, member.__name__, _UNSET) is not value:  # keep unset members unset
             member.__set__(twin, _bare(value, memo))
     except (AttributeError, TypeError):
-        return  # it is not set, or it is derived from the others
+        return  # unset, or derived from other members
 
 
 def _bare(value: Any, memo: dict[int, Any]) -> Any:
-    """Return a value with bare copies of the exceptions in it; its lists and dicts are its own."""
+    """Return a value with bare copies of the exceptions in it, in new lists and dicts."""
     if isinstance(value, BaseException):
         return _copied(value, memo)
     if isinstance(value, (TracebackType, FrameType)):
@@ -177,7 +176,7 @@ class Failure(NamedTuple):
 
 
 class Failures(dict[str, Failure]):
-    """The failures that are raised again for a while, instead of loading again, by their keys.
+    """The failures that are raised again for a while instead of loading, by key.
 
     Parameters
     ----------
@@ -190,13 +189,13 @@ class Failures(dict[str, Failure]):
         self._clock = clock
 
     def note(self, load: Load, error: Exception, seconds: float) -> None:
-        """Keep the failure of a load; its error is a bare copy."""
+        """Keep the failure of a load; `error` is a bare copy."""
         now = self._clock()
         if len(self) >= _MANY:
             self._make_room(now)
         self[load.key] = Failure(error, now + seconds, load.tags)
         if load.kept_out:
-            # Looked at after it is noted, as who deletes a key first marks its load: one of the two sees it.
+            # Check after noting: a delete marks the load first, so one of the two sees the other.
             self.pop(load.key, None)
 
     def _make_room(self, now: float) -> None:
@@ -206,7 +205,7 @@ class Failures(dict[str, Failure]):
             self.pop(key, None)
 
     def kept(self, key: str) -> BaseException | None:
-        """Return the failure of a key of which a copy is still to be raised; None if there is none."""
+        """Return the failure of a key that is still to be raised; None if there is none."""
         failure = self.get(key)
         if failure is not None:
             if self._clock() < failure.until:
@@ -215,7 +214,7 @@ class Failures(dict[str, Failure]):
         return None
 
     def forget(self, covers: Callable[[str, frozenset[str]], object]) -> None:
-        """Forget the failures of which a function, called with key and tags, returns something true."""
+        """Remove the failures for which a function, called with key and tags, returns true."""
         for key, failure in list(self.items()):
             if covers(key, failure.tags):
                 self.pop(key, None)

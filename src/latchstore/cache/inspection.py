@@ -1,6 +1,6 @@
-"""The test hook of a cache: its parts, and whether they agree; as `latchstore.engine.inspection` for a store.
+"""Test hook of a cache: returns its parts and checks them, as `latchstore.engine.inspection` for a store.
 
-Thread safety: what may be done with a part, and when, is written in its own module.
+Thread safety: each part's own module has its rules.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from latchstore.engine.memory import DictMemoryStore
 
 
 def bounded_of(cache: Cache[Any]) -> BoundedStore:
-    """Return what keeps the bound of a cache in its store."""
+    """Return the bound of a cache in its store."""
     return cache._bounded
 
 
 def loads_of(cache: Cache[Any]) -> LoadTable:
-    """Return the loads that run."""
+    """Return the running loads."""
     return cache._loads
 
 
 def failures_of(cache: Cache[Any]) -> Failures:
-    """Return the failures that are kept."""
+    """Return the kept failures."""
     return cache._failures
 
 
@@ -44,7 +44,7 @@ def copies_of(cache: Cache[Any]) -> Copies:
 
 
 def check(cache: Cache[Any]) -> None:
-    """Raise AssertionError if a cache's books are not what its store has; while nobody writes."""
+    """Raise AssertionError if a cache's books do not match its store; call it while nobody writes."""
     cache._bounded.check()
     if cache._near is not None:
         cache._near.check()
@@ -53,6 +53,6 @@ def check(cache: Cache[Any]) -> None:
 
 
 def check_idle(cache: Cache[Any]) -> None:
-    """Raise AssertionError as `check` does, or if anything is left of a load; while nobody uses it."""
+    """Raise AssertionError as `check` does, or if a load is left; call it while nobody uses the cache."""
     check(cache)
     cache._loads.check_idle()

@@ -1,4 +1,4 @@
-"""A load of one key: who runs it, who waits for it, and how it has ended.
+"""A load of one key: the call that runs it, the waiters, and the outcome.
 
 Thread safety: rules 2 and 3 of ``loading.py``.
 """
@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 from latchstore.delivery.waiting import Waiters, clock, this_thread, thread_name
 from latchstore.engine.tasks import caller, task_name
 
-#: What stands for no value, and for no content of an entry.
+#: Stands for "no value", and for "no content" of an entry.
 MISSING: Any = object()
 
 
 class Outcome(NamedTuple):
-    """How a load has ended.
+    """The result of a load.
 
     Attributes
     ----------
     content : object
-        What was loaded, as the entry has it; `MISSING` if there is nothing: a load of many keys did not have
-        this one, or it failed.
+        The loaded content, as the entry holds it; `MISSING` if there is none: a load of many keys did not
+        return this key, or the load failed.
     error : BaseException or None
-        What it failed with, without frames and context; each waiter raises a copy of its own.
+        The failure, without frames and context; each waiter raises a copy of its own.
     absent : bool
-        Whether the load of many keys has found that there is none of this one.
+        Whether a load of many keys returned nothing for this key.
     """
 
     content: Any
@@ -35,8 +35,8 @@ class Outcome(NamedTuple):
     absent: bool = False
 
 
-#: The load whose loader runs in this context: that of tasks which a coroutine function has started included,
-#: and of threads that work for one.
+#: The load whose loader runs in this context; tasks that a coroutine function starts inherit it, and so do
+#: threads that work for a task.
 loading: ContextVar[Load | None] = ContextVar("latchstore_loading", default=None)
 
 
@@ -46,7 +46,7 @@ class Run:
     Attributes
     ----------
     over : bool
-        Whether the call has ended, however that came: with it all of its loads have.
+        Whether the call has ended, in whatever way; its loads have ended with it.
     """
 
     __slots__ = ("over",)
@@ -63,29 +63,29 @@ class Load:
     key : str
     run : Run
     tags : frozenset of str
-        What the loaded entry is to be invalidated by.
+        The tags of the loaded entry.
     overtaken : bool
-        Whether the key was set or deleted since the load began, which counts more than its result.
+        Whether the key was set or deleted since the load began; that takes precedence over its result.
     kept_out : bool
-        Whether its result must not be stored: it is overtaken, or a transaction that is still open will.
+        Whether the result must not be stored: the load is overtaken, or an open transaction will overtake it.
     outdated : bool
-        Of a load in an optimistic transaction: whether another thread was about to set or delete the key
-        since it began.
+        Only for a load in an optimistic transaction: whether another thread was about to set or delete the
+        key since the load began.
     token : int or None
-        Of its lease, if it needs one.
+        The token of its lease, if it needs one.
     outcome : Outcome or None
-        None while it runs.
+        None while the load runs.
     caller : object
-        The task that has begun it, or the thread if it was none.
+        The task that began the load, or the thread if no task did.
     awaits : list of Load
-        What its loader waits for, if a task has begun it; of each change one operation.
+        The loads that its loader waits for, if a task began it; each change is one operation.
     orphan : callable or None
-        Returns the task that runs its loader, as long as there is one, if that which has begun it was
+        Returns the task that runs the loader, while there is one, if the task that began the load was
         cancelled; None otherwise.
     waiters : Waiters
-        Rung when it is over.
+        Notified when the load is over.
     warned : bool
-        Whether a waiter has logged that it takes long.
+        Whether a waiter has logged that the load takes long.
     """
 
     __slots__ = (
@@ -125,15 +125,15 @@ class Load:
         self.warned: bool = False
 
     def belong_to(self, run: Run) -> None:
-        """Have it be loaded by a call in this thread, which is not always the one that has made it."""
+        """Assign the load to a call in this thread, which may not be the one that made it."""
         self.run, self._thread = run, this_thread.thread
 
     def is_over(self) -> bool:
-        """Tell whether nothing more will come of it."""
+        """Return whether the load has ended."""
         return self.outcome is not None or self.run.over
 
     def describe(self) -> str:
-        """Name who loads it, and for how long."""
+        """Return a text with the loading thread or task and the duration so far."""
         who = f"thread {thread_name(self._thread)!r}"
         if self.caller is not self._thread:
             who = f"{task_name(self.caller)} of {who}"

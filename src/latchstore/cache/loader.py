@@ -1,4 +1,4 @@
-"""The loading of a cache.
+"""The loading part of a cache.
 
 Thread safety: that of ``loading.py``. Codecs and loaders are called with no lock held, unless the caller has
 opened a transaction around the call.
@@ -39,71 +39,71 @@ from latchstore.contract.errors import CodecError, EntryTooLargeError
 from latchstore.contract.values import Entry
 from latchstore.engine.bounded import Fenced, OpenTransaction
 
-#: What a loader returns. What comes back is that or what the cache has, ``V | R``, as of ``dict.get`` with a
-#: default: so the type is not lost where V is Any, and is V where the loader keeps to that.
+#: The result type of a loader. The caller gets ``V | R``, like ``dict.get`` with a default: the type is kept
+#: where V is Any, and is V if the loader returns V.
 R = TypeVar("R")
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds after which a refresh that has failed is tried again, if `refresh_after` does not say.
+#: Seconds after which a failed refresh is tried again, unless `refresh_after` is given.
 _TRY_AGAIN = 1.0
 
 
 class _KeptOutError(Exception):
-    """Ends the commit of a load whose result must not be stored any more."""
+    """Ends the commit of a load whose result must not be stored."""
 
 
 class CacheLoader(CacheWriter[V]):
     """The part of a `Cache` that loads."""
 
     def get_or_load(self, key: str, loader: Callable[[str], R], **options: Unpack[LoadOptions]) -> V | R:
-        """Return the value of a key; load it if it is missing, once however many threads ask for it.
+        """Return the value of a key; load it once if it is missing, for all threads that request it.
 
         Parameters
         ----------
         key : str
         loader : callable
-            Called with the key, with no lock held; returns the value. It may use the cache, but not wait for
-            this key again.
+            Called with the key, with no lock held; returns the value. It may use the cache, but must not wait
+            for the same key.
         ttl, idle, refresh_after, weight, tags, metadata
-            As for `set`; but what a ttl that is called finds to have expired is not kept.
+            As for `set`; a loaded value whose ttl, returned by a callable, has expired already is not stored.
         keep : callable, optional
-            Called with what was loaded, with no lock held; unless it returns something true, the value is
-            returned, also to those who wait, and not kept. An old value that is to be refreshed stays then.
+            Called with the loaded value, with no lock held. Unless it returns true, the value is returned to
+            the caller and the waiters but not stored; an old value being refreshed stays.
         negative_ttl : Seconds, optional
-            For which a copy of a failure is raised instead of loading again; not at all if None.
+            How long a copy of a failure is raised instead of loading again; None: load at each call.
         stale_on_error : Seconds, optional
-            If a load fails, an expired value is returned that expired no longer ago than this, and the
-            failure logged, counted, and not raised. What is loaded is kept for that much longer, though
-            nothing else shows it; what was deleted or evicted is gone. With a `negative_ttl` it is loaded
-            again after that, else at the next call.
+            If a load fails, return a value that expired at most this long ago; the failure is logged and
+            counted, not raised. Loaded entries are kept for that much longer, visible to nothing else;
+            deleted or evicted ones are not. The next call loads again, with a `negative_ttl` the first call
+            after that.
         timeout : Seconds, optional
-            To wait for another thread's load, which goes on then; as long as it takes if None.
+            How long to wait for another thread's load, which then continues; None: without limit.
 
         Returns
         -------
         value : object
-            To the thread that has loaded it what the loader has returned; to the others the same object, or a
-            copy if the cache has a codec. A value that is too heavy for the cache is returned, and not kept.
-            If the key was set meanwhile it is what was set; if it was deleted, what was loaded is not kept.
+            The thread that loads gets the loader's result; the others get the same object, or a copy if the
+            cache has a codec. A value too heavy for the cache is returned but not stored. If the key was set
+            meanwhile, the set value is returned; if it was deleted, the loaded value is not stored.
 
         Raises
         ------
         Exception
-            Whatever the loader raises, or `keep` or `ttl` does; those who have waited for it get a copy,
-            without its frames. If there is an old value that is to be refreshed, that is returned and the
-            failure logged; it is tried again after `refresh_after`, or a second.
+            Whatever the loader, `keep` or `ttl` raises; waiters get a copy without its frames. If an old
+            value is being refreshed, it is returned and the failure logged; the refresh is tried again after
+            `refresh_after`, or one second.
         LoadTimeoutError
             If another thread's load takes longer than `timeout`.
         RecursiveLoadError
-            If the loader, or one that waits for it, asks for the same key; also by way of a future or a
-            thread that it waits for, which cannot be seen without the GIL. After five seconds of waiting in
-            any other way a warning is logged.
+            If the loader requests the same key, directly, through another load, or through a future or thread
+            that it waits for (the latter two are detected only with the GIL). Any other wait of more than
+            five seconds logs a warning.
         """
         found = self._find(key)
         if found is not MISSING and type(found) is not Stale:
             return found  # type: ignore[no-any-return]
-        # Looked at only when they are needed, as most calls are hits.
+        # hot path: most calls are hits, so options are checked only here.
         key = checked_key(key)
         check_loader(loader)
         attempt = self._attempt(key, found, checked_options(LoadOptions, options, self._defaults))
@@ -122,18 +122,18 @@ class CacheLoader(CacheWriter[V]):
             attempt.end()
 
     def _find(self, key: str) -> Any:
-        """Return the value of a key, `MISSING` if none can be decoded, a `Stale` if it is to be refreshed."""
+        """Return the value of a key, `MISSING` if none can be decoded, a `Stale` if it needs a refresh."""
         try:
             found = self.get(key, MISSING)
         except CodecError as error:
             return self._missed(error)
-        # hot path: an entry without metadata is not refreshed.
+        # hot path: an entry without metadata is never refreshed.
         if found is not MISSING and self._entries.get(key, True) and self._seems_due(key):
             return Stale(found)
         return found
 
     def _missed(self, error: CodecError) -> Any:
-        """Count as a miss what `get` has counted as a hit, and could not decode."""
+        """Count a miss instead of the hit that `get` counted before decoding failed."""
         self._note_undecodable(error)
         counts = self._counts.mine
         counts.hits -= 1
@@ -141,24 +141,24 @@ class CacheLoader(CacheWriter[V]):
         return MISSING
 
     def _seems_due(self, key: str) -> bool:
-        """Tell whether a key that was found is to be loaded again, as `_is_due`; a copy may tell that not."""
+        """Return whether a found key needs a refresh, as `_is_due`; a near copy may not show it."""
         copy = self._entries.get(key)
         return not (type(copy) is Copy and not self._refreshes(key, copy.entry)) and self._is_due(key)
 
     def _is_due(self, key: str) -> bool:
-        """Tell whether a key that is there is to be loaded again."""
+        """Return whether a key that exists needs a refresh."""
         entry = self._entry(key)
         return entry is not None and self._refreshes(key, entry)
 
     def _refreshes(self, key: str, entry: Entry) -> bool:
-        """Tell whether it is time to load an entry again."""
+        """Return whether an entry's refresh time has come."""
         time = self._bounded.refresh_at(key, entry)
         return time is not None and time <= self._bounded.now()
 
     def _decode(self, key: str, content: Any, noted: bool = False) -> Any:
-        """Return a value; `MISSING` if it cannot be decoded, so that it is loaded again.
+        """Return a value; `MISSING` if decoding fails, so that the key is loaded again.
 
-        That is noted, unless it has been when the key was first looked for.
+        The failure is logged, unless the first lookup of the key has logged it.
         """
         try:
             return self._decoded(key, content)
@@ -169,11 +169,11 @@ class CacheLoader(CacheWriter[V]):
 
     def _note_undecodable(self, error: CodecError) -> None:
         self._counts.mine.undecodable += 1
-        # Not the error's own text, which shows the data; and no exception, which would keep frames.
+        # Not the error's own text, which shows the data, and no exception, which would keep frames.
         logger.warning("key %r cannot be decoded and is loaded again: %s", error.key, _reason_of(error))
 
     def _attempt(self, key: str, found: Any, options: Options) -> Attempt:
-        """Return an attempt to load a key, of which `_find` has found this much."""
+        """Return an attempt to load a key; `found` is the result of `_find`."""
         shelf = Shelf(
             self._live_content,
             self._expired_content,
@@ -199,19 +199,19 @@ class CacheLoader(CacheWriter[V]):
         return LoadOutside(shelf, key, options)
 
     def _live_content(self, key: str) -> Any:
-        """Return what the entry of a key has, `MISSING` if it is missing or expired; that is a use."""
+        """Return the content of a key, `MISSING` if it is missing or expired; this counts as a use."""
         entry = self._live_entry(key)
         return MISSING if entry is None else entry.content
 
     def _expired_content(self, key: str, seconds: float) -> Any:
-        """Return content that has expired no longer ago than that, or not yet; else `MISSING`."""
+        """Return content that is live or expired at most that long ago; else `MISSING`."""
         entry = self._entry(key)
         if entry is None or self._bounded.is_expired(key, entry, self._bounded.now() - seconds):
             return MISSING
         return entry.content
 
     def _put_inside(self, load: Load, content: Any, options: Options) -> Any:
-        """Set what was loaded in a transaction; return what the loader itself has set, or `MISSING`."""
+        """Set the loaded value in a transaction; return content that the loader has set, or `MISSING`."""
         if load.kept_out:
             return self._live_content(load.key)
         self._put_if_it_fits(load.key, content, options, load=load)
@@ -228,19 +228,19 @@ class CacheLoader(CacheWriter[V]):
         try:
             self._put(key, content, options, check, load=load)
         except EntryTooLargeError as error:
-            logger.debug("%s: returned and not kept", str(error))
+            logger.debug("%s: the value is returned but not stored", str(error))
 
     def _revision(self, key: str) -> int:
         entry = self._entry(key)
         return 0 if entry is None else entry.revision
 
     def _store_loaded(self, load: Load, content: Any, options: Options, begun_at: int) -> Any:
-        """Keep what was loaded, unless the key was set or deleted meanwhile; return what was set.
+        """Store the loaded value, unless the key was set or deleted meanwhile; return the set content.
 
-        1. A key that is there with another revision was set. One that is not there was deleted, unless the
-           load began with none, or with one that had expired and was swept since.
-        2. The commit that sets or deletes a key which is being loaded marks the load, and the commit of the
-           load looks for that: of the two one comes after the other.
+        1. A key with another revision was set. A missing key was deleted, unless the load began without an
+           entry, or with an expired one that was swept since.
+        2. The commit that sets or deletes a key being loaded marks the load, and the commit of the load
+           checks the mark: one of the two comes after the other.
         """
         try:
             self._put_loaded(load, content, options, (0, begun_at))
@@ -249,7 +249,7 @@ class CacheLoader(CacheWriter[V]):
         return MISSING
 
     def _store_refreshed(self, load: Load, content: Any, options: Options, begun_at: int) -> bool:
-        """Put what was loaded in the place of the old value; return whether that was still there."""
+        """Replace the old value by the loaded one; return whether the old value was still there."""
         try:
             self._put_loaded(load, content, options, (begun_at,))
         except _KeptOutError:
@@ -257,7 +257,7 @@ class CacheLoader(CacheWriter[V]):
         return True
 
     def _put_loaded(self, load: Load, content: Any, options: Options, revisions: tuple[int, ...]) -> None:
-        """Keep what was loaded if the key has one of some revisions; else raise _KeptOutError."""
+        """Store the loaded value if the key has one of these revisions; else raise _KeptOutError."""
 
         def check_before() -> None:
             if load.kept_out:
@@ -273,7 +273,7 @@ class CacheLoader(CacheWriter[V]):
         check = Fenced(check_before, check_there, fence, _KeptOutError())
         inside = self._bounded.current_transaction() is not None
         if inside:
-            check()  # nobody else commits before this does, or it is in conflict
+            check()  # no other commit comes before this one, or this one conflicts
         self._put_if_it_fits(load.key, content, options, check, load if inside else None)
 
     def _has_lease(self, key: str, token: int) -> bool:
@@ -281,7 +281,7 @@ class CacheLoader(CacheWriter[V]):
         return leases is None or leases.is_held(key, token)
 
     def _postpone(self, key: str, options: Options) -> None:
-        """Have a refresh that has failed tried again later, and not at each hit."""
+        """Delay the retry of a failed refresh, so that it does not run at each hit."""
         entry = self._entry(key)
         if entry is not None:
             later = self._bounded.now() + (options.refresh_after or _TRY_AGAIN)
@@ -293,23 +293,23 @@ class CacheLoader(CacheWriter[V]):
         loader: Callable[[list[str]], Mapping[str, R]],
         **options: Unpack[LoadManyOptions],
     ) -> dict[str, V | R]:
-        """Return the values of many keys; load those that are missing in one call.
+        """Return the values of many keys; load the missing ones in one call.
 
         Parameters
         ----------
         keys : iterable of str
         loader : callable
-            Called with the list of keys that are missing and that no other thread is loading; returns a
-            mapping of those that there are.
+            Called with the list of keys that are missing and not being loaded by another thread; returns a
+            mapping that has the keys it found.
         timeout : Seconds, optional
-            To wait for the loads of other threads, together.
+            How long to wait for the loads of other threads, in total.
         ttl, idle, refresh_after, weight, tags, metadata, keep
             As for `get_or_load`.
 
         Returns
         -------
         values : dict
-            Without the keys that the loader did not have.
+            Lacks the keys for which the loader returned nothing.
         """
         wanted = list(dict.fromkeys([self._naming.stored(key) for key in checked_keys(keys)]))
         check_loader(loader)
@@ -323,7 +323,7 @@ class CacheLoader(CacheWriter[V]):
             run = Run()
             loads = [Load(key, run, checked.tags) for key in missing]
             try:
-                # All of ours are loaded before any other is waited for: so no circle can close here.
+                # This call's loads end before it waits for others, so it cannot close a circle of waits.
                 done = self._claim_and_load_many(loads, loader, checked, transaction, found)
             finally:
                 run.over = True
@@ -335,7 +335,7 @@ class CacheLoader(CacheWriter[V]):
         return {self._naming.shown(key): found[key] for key in wanted if key in found}
 
     def _present(self, key: str) -> Any:
-        """Return the value of a key, also if it is to be refreshed; `MISSING` if there is none."""
+        """Return the value of a key, even if it needs a refresh; `MISSING` if there is none."""
         found = self._find(self._naming.shown(key))
         return found.value if type(found) is Stale else found
 
@@ -347,7 +347,7 @@ class CacheLoader(CacheWriter[V]):
         transaction: OpenTransaction | None,
         found: dict[str, Any],
     ) -> list[str]:
-        """Load those keys that no other thread is loading; return which they were."""
+        """Load the keys that no other thread is loading; return them."""
         if transaction is not None:
             mine = loads
             self._loads.begin_inside(mine, transaction.optimistic)
@@ -357,7 +357,7 @@ class CacheLoader(CacheWriter[V]):
         return [load.key for load in mine]
 
     def _leased(self, loads: list[Load]) -> list[Load]:
-        """Return those loads that no other process has the lease of."""
+        """Return the loads whose lease no other process holds."""
         leases = self._bounded.leases
         if leases is None:
             return loads
@@ -367,7 +367,7 @@ class CacheLoader(CacheWriter[V]):
         return [load for load in loads if load.token is not None]
 
     def _wait_for_other(self, key: str, found: dict[str, Any], deadline: float | None) -> bool:
-        """Wait for another thread's load of a key; return whether that has settled it."""
+        """Wait for another thread's load of a key; return whether the key is settled."""
         load, leases = self._loads.running(key), self._bounded.leases
         if load is None:
             value = self._present(key)
@@ -403,7 +403,7 @@ class CacheLoader(CacheWriter[V]):
             if missing:
                 self._load_missing(missing, loader, options, values, contents)
         except MemoryError:
-            raise  # no failure of the loader's: those who wait try
+            raise  # not a failure of the loader: the waiters try themselves
         except Exception as error:
             kept = kept_failure(loads[0].key, error) if loads else None
             for load in loads:
@@ -417,7 +417,7 @@ class CacheLoader(CacheWriter[V]):
     def _still_missing(
         self, loads: list[Load], values: dict[str, Any], contents: dict[str, Any]
     ) -> list[Load]:
-        """Note what is there by now, and return the other loads."""
+        """Add the keys that were set meanwhile to the result, and return the other loads."""
         for load in loads:
             already = self._live_content(load.key)
             value = MISSING if already is MISSING else self._decode(load.key, already, noted=True)
@@ -454,7 +454,7 @@ class CacheLoader(CacheWriter[V]):
     def _loaded_many(
         self, keys: list[str], loader: Callable[[list[str]], Mapping[str, Any]], options: Options
     ) -> tuple[Mapping[str, Any], dict[str, Options | None]]:
-        """Return what the loader does, and for each key that it has found how it is to be kept, if it is."""
+        """Return the loader's result, and the options of each key to be stored."""
         counts = self._counts.mine
         begun = time.perf_counter()
         try:
@@ -473,28 +473,28 @@ class CacheLoader(CacheWriter[V]):
 
 
 def check_loader(loader: object) -> None:
-    """Raise TypeError if a loader cannot be called by a thread."""
+    """Raise TypeError if a loader is not callable, or is a coroutine function."""
     check_callable(loader, "loader")
     if is_coroutine_function(loader):
         raise TypeError(
-            f"loader must return a value, not a coroutine, got {describe(loader)}: "
+            f"loader must return a value, not a coroutine, got {describe(loader)}: use "
             "await latchstore.aio.AsyncCache(cache).get_or_load(key, loader)"
         )
 
 
 def _kept_as(options: Options, keys: list[str], loaded: Mapping[str, Any]) -> dict[str, Options | None]:
-    """Return how each value that was loaded is to be kept; None: not at all."""
+    """Return the options of each loaded value; None for a value that is not stored."""
     return {key: options.of(loaded[key]) for key in keys if key in loaded}
 
 
 def _outcome_of_many(content: Any, error: BaseException | None) -> Outcome:
-    """Return how the load of one of many keys has ended."""
+    """Return the outcome for one of many keys."""
     if content is not MISSING:
         return Outcome(content, None)
     return Outcome(MISSING, error, absent=error is None)
 
 
 def _reason_of(error: CodecError) -> str:
-    """Return why something could not be decoded, without showing the data that the error shows."""
+    """Return why decoding failed, without the data that the error's text has."""
     cause = error.__cause__
     return "another cache keeps an object there by reference" if cause is None else describe(cause)

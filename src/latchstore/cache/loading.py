@@ -1,14 +1,14 @@
-"""One load of a key at a time, however many threads want it.
+"""Runs at most one load of a key at a time; other threads wait for it.
 
 Thread safety:
 
-1. A key's load stands in a dict while it runs. The thread that puts it there (``setdefault`` is atomic) runs
-   it; all others wait for it, with no lock held.
-2. A load has one outcome, set by the thread that runs it, by one assignment.
+1. A running load is in a dict, by its key. The thread that adds it (``setdefault`` is atomic) runs it; all
+   others wait for it, with no lock held.
+2. A load has one outcome; the thread that runs it sets it by one assignment.
 3. A load ends with its `Run`: ``run.over`` is assigned first in a ``finally``, so no exception comes before.
-   What follows there (taking the load out of the dict, waking the waiters) may be struck: a load that is over
-   and still in the dict is taken out by the next thread that asks for the key, and waiters look by themselves
-   every `LOOK_AGAIN` seconds.
+   An exception may interrupt the steps after it (remove the load from the dict, wake the waiters): the next
+   thread that requests the key removes a load that is over, and waiters check by themselves every
+   `LOOK_AGAIN` seconds.
 """
 
 from __future__ import annotations
@@ -33,28 +33,29 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 T = TypeVar("T")
 
-#: Seconds after which a waiter looks for the first time whether the load waits for it, and until the second
-#: time; each later pause is twice as long.
+#: Seconds until a waiter first checks whether the load waits for it, and until the second check; each later
+#: pause is twice as long.
 FIRST_PAUSE, SECOND_PAUSE = 1.0, 4.0
 
-#: Seconds of waiting after which a warning names the load.
+#: Seconds of waiting after which a warning is logged.
 LONG = 5.0
 
 
-#: The outcome of a load that something has struck that is no failure of the loader's: another thread tries.
+#: The outcome of a load that an injected exception ended, not a failure of the loader: another thread tries.
 STRUCK = Outcome(MISSING, None)
 
 
 class Removal:
-    """That some keys are deleted by a transaction that is open.
+    """A deletion of keys by a transaction that is open.
 
-    Nothing but the functions that the transaction is to call at its end refers to it: if it is freed before,
+    Only the transaction's callbacks refer to it. If it is freed earlier, an exception has interrupted the
+    transaction's ``__exit__``, and nothing was deleted.
     an exception has struck the transaction's ``__exit__``, and nothing was deleted.
 
     Parameters
     ----------
     covers : callable
-        Called with a key and the tags of its load; tells whether the key is one of them.
+        Called with a key and the tags of its load; returns whether the key is deleted.
     """
 
     __slots__ = ("__weakref__", "_covers", "caller", "thread")
@@ -65,15 +66,15 @@ class Removal:
         self.caller: object = caller()
 
     def covers(self, load: Load) -> bool:
-        """Tell whether a load's key is one of them."""
+        """Return whether the load's key is deleted."""
         return bool(self._covers(load.key, load.tags))
 
 
 class LoadedInside:
-    """An edit: what a load in an optimistic transaction has given, unless the load is outdated at the commit.
+    """An edit: sets the result of a load in an optimistic transaction; the commit fails if it is outdated.
 
-    A key that others have set or deleted may be missing again, as it was: then its revision tells nothing.
-    The load lives as long as this, and is noted by that in the `LoadTable`.
+    The revision alone proves nothing: a key that others have set and deleted is missing again, as before.
+    This edit keeps the load alive, and the `LoadTable` notes the load that long.
     """
 
     __slots__ = ("_entry", "_load")
@@ -86,46 +87,46 @@ class LoadedInside:
         self._load = load
 
     def plain(self) -> Entry:
-        """Return the entry that is set, for engines that send their edits; raise if it is outdated."""
+        """Return the entry that is set, for engines that send their edits; raise if the load is outdated."""
         if self._load.outdated:
             text = f"key {self._load.key!r} was set or deleted while it was loaded"
             raise TransactionConflictError(text, (self._load.key,))
-        # The transaction may have looked at another one that this has made.
+        # The transaction may have read another entry object, which this edit made earlier.
         return self._entry.with_items(self._entry.plain, self._entry)
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
         return self.plain().revise(key, current, revision, now)
 
 
-#: For which load each thread waits, of whatever cache, so that no circle of waiting threads closes.
+#: The load that each thread waits for, in any cache; used to detect circles of waiting threads.
 _waiting: dict[threading.Thread, Load] = {}
 
 
 class LoadTable:
-    """The loads that run."""
+    """The running loads of a cache."""
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
-        # Guards that a load takes itself out of the dict, and not another one of the same key. Held for a
-        # look and a deletion.
+        # Guards that a load removes itself from the dict, not another load of the same key. Held for a lookup
+        # and a deletion.
         self._latch = Latch()
-        # Of transactions that are open.
+        # Deletions of open transactions.
         self._removals: dict[weakref.ref[Removal], None] = {}
-        # In optimistic transactions, that run or whose results are not committed yet.
+        # Loads in optimistic transactions that run, or whose results are not committed yet.
         self._uncommitted: dict[weakref.ref[Load], None] = {}
-        # In transactions, by caller and key: a task's may be in another thread with each step.
+        # Loads in transactions, by caller and key: a task may continue in another thread at each step.
         self._inside: dict[tuple[object, str], Load] = {}
         self._waiting = _waiting
 
     def check_idle(self) -> None:
-        """Raise AssertionError if anything is left of a load or a removal; for tests, while nobody loads."""
+        """Raise AssertionError if a load or a removal is left; for tests, while nobody loads."""
         assert not self._loads, f"loads are left: {list(self._loads)}"
         assert not _alive(self._removals), "a removal is left"
         assert all(load.run.over for load in self._inside.values()), f"loads are left: {self._inside}"
         assert not self._waiting, f"threads wait: {self._waiting}"
 
     def renew(self) -> None:
-        """Forget what runs in other threads of the parent, in a forked child; a loader that forks goes on."""
+        """Forget loads of the parent's other threads, in a forked child; a loader that forks continues."""
         me = this_thread.thread
         self._latch = Latch()
         for key, load in list(self._loads.items()):
@@ -144,31 +145,31 @@ class LoadTable:
 
     @property
     def awaited(self) -> dict[str, Load]:
-        """The loads that run, by key: always the same dict, for those who commit."""
+        """The running loads, by key: always the same dict, for commits."""
         return self._loads
 
     def claim(self, load: Load) -> Load:
-        """Return the load of the key that runs; the one that is given, if none did."""
+        """Return the running load of the key; the given one if there was none."""
         load._since = clock()
         while (running := self._loads.setdefault(load.key, load)) is not load and running.is_over():
             self._latch.during(self._take_out, running)
         if running is load and self._removals:
-            # Looked at after the claim, as they are noted before loads are looked for: none is missed.
+            # Check after the claim: a removal is noted before it marks loads, so none is missed.
             load.kept_out = load.kept_out or any(removal.covers(load) for removal in _alive(self._removals))
         return running
 
     def running(self, key: str) -> Load | None:
-        """Return the load of the key that runs, or None."""
+        """Return the running load of the key, or None."""
         return self._loads.get(key)
 
     def finish(self, load: Load, outcome: Outcome) -> None:
-        """Set the outcome of a load and wake those who wait for it; the first outcome stands."""
+        """Set the outcome of a load and wake its waiters; the first outcome stands."""
         if load.outcome is None:
             load.outcome = outcome
         self._end(load)
 
     def end(self, loads: Iterable[Load]) -> None:
-        """Take loads whose run is over out of the table, and wake those who wait for them."""
+        """Remove loads whose run is over from the table, and wake their waiters."""
         for load in loads:
             self._end(load)
 
@@ -184,12 +185,12 @@ class LoadTable:
     def begin_inside(self, loads: Collection[Load], optimistic: bool) -> None:
         """Note that the caller loads keys in a transaction, until their run is over.
 
-        From an exclusive one other threads cannot come between a load and its commit.
+        In an exclusive transaction, no other thread can commit between a load and its commit.
 
         Raises
         ------
         RecursiveLoadError
-            If it is loading one of them already.
+            If the caller is loading one of them already.
         """
         self.end_inside()
         before, me = self._inside, caller()
@@ -197,30 +198,30 @@ class LoadTable:
             running = self._loads.get(load.key)
             own = running is not None and running.caller is me and not running.is_over()
             if own or (me, load.key) in before:
-                raise RecursiveLoadError(f"key {load.key!r} is being loaded by this thread")
+                raise RecursiveLoadError(f"key {load.key!r} is being loaded by this thread already")
         for load in loads if optimistic else ():
             self._uncommitted[weakref.ref(load)] = None
-            # Looked at after that: see `claim`. What the transaction itself removes it may load again.
+            # Check after noting: see `claim`. The transaction may load again what it removes itself.
             others = [each for each in _alive(self._removals) if each.caller is not load.caller]
             load.kept_out = load.outdated = any(removal.covers(load) for removal in others)
         before.update({(me, load.key): load for load in loads})
 
     def end_inside(self) -> None:
-        """Forget loads in transactions whose run is over, those included that were struck at their end."""
+        """Remove loads in transactions whose run is over, including interrupted ones."""
         for place, load in list(self._inside.items()):
             if load.run.over and self._inside.get(place) is load:
                 self._inside.pop(place, None)
 
     def overtake(self, key: str) -> None:
-        """Note that a key was set or deleted; the caller keeps the load from storing meanwhile."""
+        """Note that a key was set or deleted; the caller prevents the load from storing meanwhile."""
         for load in (self._loads.get(key), self._inside.get((caller(), key))):
             if load is not None:
                 load.kept_out = load.overtaken = True
 
     def outdate(self, key: str) -> None:
-        """Note that this thread is about to set or delete a key, which others may be loading in transactions.
+        """Note that this thread is about to set or delete a key, which others may load in transactions.
 
-        Noted before the commit: a transaction that commits in between does so before this thread.
+        Called before the commit: a transaction that commits in between comes before this thread's commit.
         """
         me = caller()
         for load in _alive(self._uncommitted):
@@ -228,10 +229,10 @@ class LoadTable:
                 load.kept_out = load.outdated = True
 
     def note_written(self, keys: Iterable[str]) -> None:
-        """Note that keys are set or deleted by a commit, in its section: before that is seen and after it.
+        """Note that a commit sets or deletes keys; called in its section, before it is visible and after.
 
-        A load that is claimed before the second time may have read what was there before. One that is claimed
-        later reads what the commit has left.
+        A load claimed before the second call may have read the state before the commit. A load claimed later
+        reads the state after it.
         """
         for key in keys:
             load = self._loads.get(key)
@@ -248,14 +249,15 @@ class LoadTable:
                 load.kept_out = load.outdated = True
 
     def begin_removal(self, removal: Removal) -> None:
-        """Overtake the loads that run, and keep out those that begin before `end_removal`."""
+        """Overtake the running loads, and keep out those that begin before `end_removal`."""
         self._removals[weakref.ref(removal)] = None
         self._overtake_all(removal)
 
     def end_removal(self, removal: Removal, committed: bool) -> None:
-        """Note that the transaction has ended; if it has changed something, what still runs is too old.
+        """Note that the transaction has ended; if it committed, loads that still run are too old.
 
-        It is no more looked for than that: who asks after the commit must not get what began before it.
+        They leave the table: a caller after the commit must not get the result of a load that began before
+        it.
         """
         if committed:
             self._overtake_all(removal)
@@ -264,15 +266,15 @@ class LoadTable:
     def wait_if_current(self, load: Load, deadline: float | None) -> Outcome:
         """Wait for another thread's load until a time, in monotonic seconds; return its outcome.
 
-        If the key was deleted or set since that load began, its value is older than the call that waits: then
-        the outcome says nothing, and the caller looks again.
+        If the key was set or deleted since that load began, its value is older than the waiting call: the
+        outcome is discarded, and the caller looks again.
 
         Raises
         ------
         LoadTimeoutError
-            If it takes longer.
+            If the load takes longer.
         RecursiveLoadError
-            If that load is this thread's own, or waits for it.
+            If the load is this thread's own, or waits for it.
         """
         overtaken = load.overtaken
         outcome = self._wait(load, deadline)
@@ -298,7 +300,7 @@ class LoadTable:
     def awaiting(self, outer: Load | None, load: Load) -> Iterator[None]:
         """Note that the loader of a task's load waits for another one, unless that closes a circle.
 
-        An exception may strike its end. What is left then is a load that will be over.
+        An exception may interrupt its end. Then a load is left that will be over.
         """
         if outer is None:
             yield
@@ -311,13 +313,13 @@ class LoadTable:
             outer.awaits.remove(load)
 
     def _await_end(self, load: Load, deadline: float | None) -> None:
-        """Sleep until a load is over; now and then look whether it ever can be."""
+        """Sleep until a load is over; check at times whether it can end at all."""
         seconds = math.inf if deadline is None else max(0.0, deadline - clock())
         waited, pause = 0.0, FIRST_PAUSE
         while not load.waiters.wait(load.is_over, min(pause, seconds - waited)):
             waited += pause
             if waited >= seconds or sys.is_finalizing():
-                # Hundredths: some of the time had passed when this wait began.
+                # Hundredths: part of the time had passed when this wait began.
                 raise LoadTimeoutError(
                     f"key {load.key!r} is still being loaded after {round(min(waited, seconds), 2):g} s: "
                     f"by {load.describe()}"
@@ -336,7 +338,7 @@ class LoadTable:
             pause = max(SECOND_PAUSE, 2 * pause)
 
     def refuse_hidden_circle(self, load: Load) -> None:
-        """Raise RecursiveLoadError if the load's thread waits for this one in another way than for a load."""
+        """Raise RecursiveLoadError if the load's thread waits for this one by a future or a join."""
         loaders = {
             thread.ident: waited_for._thread.ident
             for thread, waited_for in list(self._waiting.items())
@@ -350,12 +352,12 @@ class LoadTable:
             )
 
     def refuse_circle(self, me: object, load: Load) -> None:
-        """Follow who waits for whom. Of those who wait in a circle the last to note that it waits sees it.
+        """Follow the waits. Of threads that wait in a circle, the last one to register its wait finds it.
 
         Parameters
         ----------
         me : Thread or Load
-            The thread that is to wait for a load, or the load of a task whose loader is.
+            The thread that is about to wait, or the load of a task whose loader is.
         load : Load
 
         Raises
@@ -374,14 +376,14 @@ class LoadTable:
                 )
             waited_for = self._waiting.get(last._thread)
             for each in (*last.awaits, *(() if waited_for is None else (waited_for,))):
-                # Else it is about to go on, or in a circle of others, who find it themselves.
+                # Otherwise it is about to continue, or is in a circle of others, which they detect.
                 if not each.is_over() and each not in seen:
                     seen.add(each)
                     ways.append((*way, each))
 
 
 def _alive(references: dict[weakref.ref[T], None]) -> list[T]:
-    """Return what is referred to; forget what was freed."""
+    """Return the live objects; remove dead references."""
     found = []
     for reference in list(references):
         each = reference()

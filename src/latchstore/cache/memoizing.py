@@ -1,9 +1,9 @@
 """Functions whose results a cache keeps.
 
-A memoized function is told from all others by a number of its own, never by its name. It is used as a
-function: called, bound to instances and classes, copied (it stays itself), pickled (by its name).
+A memoized function is identified by a number of its own, never by its name. It behaves like a function: it
+can be called, bound to instances and classes, copied (the copy is itself) and pickled (by name).
 
-Thread safety: what a memoized function has does not change; its counts are kept by each thread for itself.
+Thread safety: the attributes of a memoized function do not change; each thread counts for itself.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from latchstore.contract.arguments import describe
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
-# Of a method without its instance; those of the class itself stand for the whole function.
+# The parameters of a method without its instance; those of the class itself are for the whole function.
 Q = ParamSpec("Q")
 S = TypeVar("S")
 C = TypeVar("C", contravariant=True)
 
-#: Longer keys are shortened to a digest of what they say, in characters.
+#: The length of a key, in characters, above which a digest replaces its text.
 _LONGEST_KEY = 250
 
-#: How many frames of decorators, `Cache.memoize` and others, may be between a class body and `Memoized`.
+#: The maximum number of decorator frames between a class body and `Memoized`.
 _DECORATORS = 6
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class ResultCache(Protocol):
-    """What a memoized function needs of a cache."""
+    """The parts of a cache that a memoized function uses."""
 
     @property
     def max_entries(self) -> int | None: ...
@@ -56,15 +56,15 @@ class ResultCache(Protocol):
 
 
 class Results(NamedTuple):
-    """Where and how results are kept.
+    """Where and how results are stored.
 
     Attributes
     ----------
     cache : ResultCache
     find : callable
-        Called with a key; returns its value, a `Stale` one, or `MISSING`.
+        Called with a key; returns its value, a `Stale` value, or `MISSING`.
     attempt : callable
-        Called with key, what `find` has returned, and options; returns an Attempt.
+        Called with the key, the result of `find`, and options; returns an Attempt.
     options : Options
     """
 
@@ -74,7 +74,7 @@ class Results(NamedTuple):
     options: Options
 
     def options_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Options:
-        """Return how the result of a call is kept."""
+        """Return the options of a call's result."""
         options = self.options
         if options.tags_of is None:
             return options
@@ -82,16 +82,16 @@ class Results(NamedTuple):
 
 
 class CacheInfo(NamedTuple):
-    """What ``cache_info()`` returns, as that of ``functools.lru_cache``.
+    """The result of ``cache_info()``, like that of ``functools.lru_cache``.
 
     Attributes
     ----------
     hits, misses : int
-        Calls that found their result, and that called the function.
+        Calls that found a result, and calls that ran the function.
     maxsize : int or None
-        How many entries the cache may have, of all its functions together.
+        The maximum number of entries of the whole cache.
     currsize : int
-        How many results of this function it has.
+        The number of results of this function in the cache.
     """
 
     hits: int
@@ -101,7 +101,7 @@ class CacheInfo(NamedTuple):
 
 
 class FunctionKeys:
-    """What a memoized function shares with its bound methods: how calls become keys, and the counts."""
+    """The parts that a memoized function shares with its bound methods: key making and counts."""
 
     def __init__(self, results: Results, function: Callable[..., Any]) -> None:
         self.results: Results = results
@@ -110,12 +110,12 @@ class FunctionKeys:
         self.name: str = (
             f"{self.title}{numbers.new()}" if results.options.name is None else results.options.name
         )
-        #: Whether it is bound to an instance, as functions are, and callable objects are not.
+        #: Whether access through an instance binds it: true for functions, false for callable objects.
         self.binds = hasattr(type(function), "__get__") and not isinstance(function, MethodType)
-        #: Whether its first argument is an instance, whatever it is called.
+        #: Whether its first argument is an instance, whatever its name.
         self.is_method = False
         self._signature: inspect.Signature | None = None
-        with contextlib.suppress(ValueError, TypeError):  # some that are written in C have none
+        with contextlib.suppress(ValueError, TypeError):  # some functions written in C have no signature
             self._signature = inspect.signature(function)
         parameters = [] if self._signature is None else list(self._signature.parameters.values())
         self._names = [parameter.name for parameter in parameters]
@@ -125,14 +125,14 @@ class FunctionKeys:
         self.reset()
 
     def reset(self) -> None:
-        """Begin to count."""
+        """Reset the counts."""
         self.register = CountRegister()
         self.counts = ThreadCounts(self.register)
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of a call."""
         if self.results.options.key is not None:
-            text = text_of(self.results.options.key(*args, **kwargs), "what key returns")
+            text = text_of(self.results.options.key(*args, **kwargs), "the result of key")
         elif self._signature is None:
             text = text_of((args, kwargs), f"an argument of {self.title}")
         else:
@@ -147,7 +147,7 @@ class FunctionKeys:
         self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterable[tuple[int, str, Any]]:
         if self._all_positional and not kwargs and self._required <= len(args) <= len(self._names):
-            # hot path: most calls are like that, and binding takes longer than all the rest
+            # hot path: most calls have this form, and binding takes longer than the rest of a hit
             values = args + self._defaults[len(args) :]
             return zip(range(len(values)), self._names, values, strict=True)
         bound = signature.bind(*args, **kwargs)
@@ -160,17 +160,17 @@ class FunctionKeys:
         return f"{name}={text_of(value, f'argument {name!r} of {self.title}')}"
 
     def info(self) -> CacheInfo:
-        """Return the counts; goes through the keys of the whole cache."""
+        """Return the counts; scans the keys of the whole cache."""
         counts, cache = self.register.total(), self.results.cache
         return CacheInfo(counts.hits, counts.misses, cache.max_entries, sum(map(self.is_result, cache)))
 
     def is_result(self, key: str) -> bool:
-        """Tell whether a key is that of a result of this function."""
+        """Return whether a key is that of a result of this function."""
         return key.startswith(f"{self.name}(")
 
 
 class _Remembering(Generic[P, R]):
-    """A function whose results are kept, or a method of one instance, which is its first argument."""
+    """A memoized function, or a memoized method with its instance as the first argument."""
 
     __slots__ = ("_first", "_own")
 
@@ -178,8 +178,8 @@ class _Remembering(Generic[P, R]):
     _first: tuple[object, ...]
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        # Recursion: this is the one frame between the caller and the function. So the steps of `get_or_load`
-        # stand here once more.
+        # Recursion: this is the only frame between the caller and the function, so the steps of `get_or_load`
+        # are repeated here.
         own = self._own
         arguments = (*self._first, *args)
         key = own.key_of(arguments, kwargs)
@@ -211,35 +211,35 @@ class _Remembering(Generic[P, R]):
         Raises
         ------
         TypeError
-            If an argument is no plain value, and no `key` was given.
+            If an argument is not a plain value and no `key` was given.
         """
         return self._own.key_of((*self._first, *args), kwargs)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call; return whether there was one."""
+        """Remove the result of a call; return whether there was one."""
         return self._own.results.cache.delete(self._own.key_of((*self._first, *args), kwargs))
 
     def cache_info(self) -> CacheInfo:
-        """Return how often calls have found their result; of a method, all instances together.
+        """Return the hits and misses; for a method, those of all instances.
 
-        It goes through the keys of the whole cache.
+        Scans the keys of the whole cache.
         """
         return self._own.info()
 
     def cache_clear(self) -> None:
-        """Forget all results of the function, and the counts; calls that run do not bring theirs back."""
+        """Remove all results of the function, and reset the counts; running calls store no results."""
         self._own.results.cache.delete_glob(f"{escape(self._own.name)}(*")
         self._own.reset()
 
 
 class _Taking(Protocol[C, Q, R]):
-    """What is called with something first, to which it can be bound."""
+    """A callable with a first parameter to which it can be bound."""
 
     def __call__(self, first: C, /, *args: Q.args, **kwargs: Q.kwargs) -> R: ...
 
 
 class Memoized(_Remembering[P, R]):
-    """A function whose results are kept in a cache, by its arguments; ``Cache.memoize`` makes it."""
+    """A function whose results are cached by its arguments; ``Cache.memoize`` makes it."""
 
     __slots__ = ("__dict__", "__weakref__")
 
@@ -254,8 +254,8 @@ class Memoized(_Remembering[P, R]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._own.is_method = self._own.binds
 
-    # Type checkers do not see @classmethod and @staticmethod over a Memoized, so the first parameter decides:
-    # one that takes the owner or an instance is bound, and any other is not.
+    # Type checkers do not see @classmethod and @staticmethod over a Memoized, so the type of the first
+    # parameter decides: the owner or an instance is bound, anything else is not.
     @overload
     def __get__(self: _Taking[type[T], Q, S], instance: T | None, owner: type[T]) -> BoundMemoized[Q, S]: ...
 
@@ -272,7 +272,7 @@ class Memoized(_Remembering[P, R]):
         return BoundMemoized(self, instance) if self._own.binds and instance is not None else self
 
     def __reduce__(self) -> str:
-        # So it is pickled by its name, and its copy is itself.
+        # Pickled by name; a copy is the object itself.
         return self.__qualname__
 
     def __repr__(self) -> str:
@@ -280,7 +280,7 @@ class Memoized(_Remembering[P, R]):
 
 
 class BoundMemoized(_Remembering[P, R]):
-    """A memoized method, of one instance or class; other attributes are those of the memoized function."""
+    """A memoized method bound to an instance or class; other attributes are those of the function."""
 
     __slots__ = ("__func__", "__weakref__")
 
@@ -320,23 +320,23 @@ class BoundMemoized(_Remembering[P, R]):
 
 
 class _MemoizedClassMethod(classmethod):  # type: ignore[type-arg]
-    """``@classmethod`` over a memoized function, whose `invalidate` and so on know the class."""
+    """``@classmethod`` over a memoized function; its `invalidate` and other methods get the class."""
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return BoundMemoized(self.__func__, type(instance) if owner is None else owner)  # type: ignore[arg-type]
 
 
 class _ClassBodyWatch:
-    """Stands in the body of a class until that is made, and then puts our class methods in their places.
+    """Is in the namespace of a class body until the class is made; then wraps memoized class methods.
 
-    From Python 3.13 on ``classmethod`` binds what it is given by a plain bound method, whose attributes know
-    nothing of the class; and nothing tells a function that it is given to ``classmethod``.
+    From Python 3.13 on, ``classmethod`` binds its function by a plain bound method, whose attributes do not
+    have the class; and a function gets no notice that ``classmethod`` wraps it.
     """
 
     NAME = "_latchstore_class_methods"
 
     def __get__(self, instance: object, owner: type | None = None) -> _ClassBodyWatch:
-        return self  # as it is a descriptor, it is no member of an enum
+        return self  # a descriptor does not become a member of an enum
 
     def __set_name__(self, owner: type, name: str) -> None:
         type.__delattr__(owner, name)
@@ -346,7 +346,7 @@ class _ClassBodyWatch:
 
 
 def _watch_class_body(function: object) -> None:
-    """Be told when the class is made in whose body a function is being decorated, if it is."""
+    """Get notified when the class is made in whose body a function is being decorated, if there is one."""
     if sys.version_info < (3, 13) or not isinstance(function, FunctionType):
         return
     body, _, name = function.__qualname__.rpartition(".")
@@ -358,7 +358,7 @@ def _watch_class_body(function: object) -> None:
             return
         namespace = frame.f_locals
         if isinstance(namespace, dict) and namespace.get("__qualname__") == body:
-            # As of a dict: that of an enum, say, has a __setitem__ of its own.
+            # dict's own method: the namespace of an enum, for one, overrides __setitem__.
             dict.setdefault(namespace, _ClassBodyWatch.NAME, _ClassBodyWatch())
             return
         frame = frame.f_back
@@ -370,17 +370,17 @@ def _qualname_of(function: Any) -> str:
 
 
 def _refuse_unfit(function: object) -> None:
-    """Raise TypeError if a function's results cannot be kept."""
+    """Raise TypeError if a function's results cannot be cached."""
     if isinstance(function, (classmethod, staticmethod)):
         kind = type(function).__name__
-        raise TypeError(f"memoize must stand below @{kind}, got a {kind} object")
+        raise TypeError(f"memoize must be placed below @{kind}, got a {kind} object")
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"memoize takes a function or method, got {describe(function)}")
     call = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
         raise TypeError(
-            f"{_qualname_of(function)} is a coroutine function, whose results are used once: "
-            "latchstore.aio.AsyncCache(cache).memoize keeps what they come to"
+            f"{_qualname_of(function)} is a coroutine function, whose coroutines can be awaited only once: "
+            "use latchstore.aio.AsyncCache(cache).memoize, which caches their results"
         )
     if any(
         is_used_once(each)
@@ -388,5 +388,6 @@ def _refuse_unfit(function: object) -> None:
         for is_used_once in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
     ):
         raise TypeError(
-            f"{_qualname_of(function)} returns something that can be used once: it cannot be kept"
+            f"{_qualname_of(function)} is a generator function, whose results can be iterated only once: "
+            "they cannot be cached"
         )

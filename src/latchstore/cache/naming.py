@@ -1,9 +1,9 @@
-"""How a cache's keys are called in its store: those of a namespace have a prefix there.
+"""Names of a cache's keys in its store: keys of a namespace have a prefix there.
 
-Public methods of a cache, `_find`, `_attempt` and what its mapping calls get keys as the caller has them. All
-others get them as the store has them.
+Public methods of a cache, `_find`, `_attempt` and the mapping's hooks take keys as the caller uses them. All
+other functions take them as they are in the store.
 
-Thread safety: a `Naming` does not change.
+Thread safety: a `Naming` is immutable.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from latchstore.contract.arguments import checked_key
 
 
 class Naming:
-    """Keys as callers have them, and as the store has them.
+    """Converts between the keys of callers and the keys of the store.
 
     Parameters
     ----------
     prefix : str
-        What the keys begin with in the store.
+        The prefix of the keys in the store.
     """
 
     __slots__ = ("prefix",)
@@ -28,13 +28,13 @@ class Naming:
         self.prefix: str = prefix
 
     def stored(self, key: str, argument: str = "key") -> str:
-        """Return a key as the store has it; TypeError if it is none."""
+        """Return the store's name of a key; TypeError if it is not a valid key."""
         return self.prefix + checked_key(key, argument)
 
     def shown(self, key: str) -> str:
-        """Return a key of the store as the caller has it."""
+        """Return the caller's name of a key of the store."""
         return key.removeprefix(self.prefix)
 
     def own(self, keys: Iterable[str]) -> list[str]:
-        """Return those keys of the store that are the cache's."""
+        """Return those keys of the store that belong to the cache."""
         return [key for key in keys if key.startswith(self.prefix)] if self.prefix else list(keys)

@@ -1,18 +1,18 @@
 """A near cache: copies of a shared cache's entries, in the memory of one process.
 
-1. A copy is what its key had at an instant that is no longer ago than the staleness that is allowed. For that
-   it is dropped by each commit that changes its key (`Copies.changed`), and served only while what was
-   committed before `fresh_until`, less the staleness, is known to be dropped (`Copies.proved`). So first
-   `fresh_until` is looked at, and then whether the copy is still there: it may have been found long before.
-2. A thread never gets an older value of a key than it has read or written before. A copy is served once it
-   was *promoted*. A read of a key in the store ends all reads of that key that have begun before it has
-   ended: their copies are promoted no more. So does a commit that changes the key, and it drops the copy.
-3. A read finds, or puts there, what stands for the reads of its key that have begun (`_reads`), and puts its
-   copy among the others before it takes that away, which promotes the copy. To take it away is one call in
-   C, and so is dropping a copy. So no copy is served whose key was changed since its read began, whichever
-   of the two comes first.
+1. A copy has the value that its key had within the allowed staleness. To that end each commit that changes a
+   key drops its copy (`Copies.changed`), and a copy is served only until `fresh_until`: all commits up to
+   that time less the staleness are known to have dropped their copies (`Copies.proved`). So a hit compares
+   `fresh_until` first, and checks then whether the copy is still there: it may have been found long before.
+2. A thread never gets an older value of a key than it has read or written before. A copy is served only after
+   it was *promoted*. A read of a key in the store ends all reads of that key that began before it ended:
+   their copies are not promoted any more. So does a commit that changes the key, and it drops the copy.
+3. A read finds or adds a token for the reads of its key in progress (`_reads`), and adds its copy to the
+   others before it removes the token, which promotes the copy. Removing the token is one call in C, and so
+   is dropping a copy. So a copy whose key was changed since its read began is never served, in whichever
+   order the two happen.
 
-Thread safety: no locks. All state is changed by single operations of dicts and a deque.
+Thread safety: no locks. Single operations of dicts and a deque change all state.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ from latchstore.engine.entry_facts import EXPIRES, IDLE, number
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
 
-#: What stands for a value that is not to be shared.
+#: Stands for a value that must not be shared.
 UNSHARED: Any = object()
 
-#: The seconds after which a hit is noted as a use at the latest, and the share of an idle time likewise.
+#: The seconds after which a hit is recorded as a use at the latest, and the fraction of an idle time
+#: likewise.
 _USE_NOTED_AFTER, _SHARE = 1.0, 0.125
 
-#: How many looks at the log there are to be within the staleness that is allowed, and the least time between
-#: two of them.
+#: The number of polls of the log within the allowed staleness, and the least time between two polls, in
+#: seconds.
 _LOOKS, _LEAST_INTERVAL = 4, 0.000_5
 
-#: hot path: quicker than `clock`. In a tuple, as tests that freeze time replace what modules have by a name.
+#: hot path: faster than `clock`. In a tuple, as tests that freeze time replace module attributes by name.
 _TICK = (perf_counter,)
 
-#: Of which objects all callers may get the same one.
+#: Types of which all callers may get the same object.
 _ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None)})
 _ATOMIC_COLLECTIONS = frozenset({tuple, frozenset})
 
 
 class NearCache:
-    """How a `Cache` on a store that processes share keeps copies of entries in the memory of its process.
+    """Near caching: a `Cache` on a store that processes share keeps copies of entries in its own process.
 
     Parameters
     ----------
     max_entries : int
-        How many entries there may be copies of.
+        Maximum number of copies.
     staleness : Seconds
-        How old a value may be: ``get`` returns what the key has, or has had less than so many seconds
-        before.
+        Maximum age of a value: ``get`` returns the value that the key has, or had less than this many seconds
+        ago.
 
     Examples
     --------
@@ -89,16 +90,16 @@ class Copy:
     key : str
     entry : Entry
     deadline : float or None
-        When it expires, by the cache's clock.
+        Time of its expiry, by the cache's clock.
     value : object
-        What its content is decoded to, if all may share it; `UNSHARED` if it is to be decoded again.
+        The decoded value, if all callers may share it; `UNSHARED` if each hit decodes it again.
     until : float
-        Up to when, by `Copies.tick`, it is served without another look at it; minus infinity before it is
+        Time, by `Copies.tick`, until which it is served without another check; minus infinity until it is
         promoted.
     noted, noted_until : BoundedStore or None, and float
-        What its use was noted in, and up to when that is enough.
+        The bound in which its use was recorded, and the time until which that suffices.
     visited : bool
-        Whether it was hit since it was last spared.
+        Whether it was hit since the last round of eviction.
     """
 
     __slots__ = ("deadline", "entry", "key", "noted", "noted_until", "until", "value", "visited")
@@ -114,7 +115,7 @@ class Copy:
         self.visited: bool = False
 
     def decode(self, decoded: Callable[[str, Any], Any]) -> Any:
-        """Return the value, by a function of key and content; for each caller anew if it can be changed."""
+        """Return the decoded value; each caller gets a new one if it is mutable."""
         value = decoded(self.key, self.entry.content)
         if _is_shareable(value):
             self.value = value
@@ -122,7 +123,7 @@ class Copy:
 
 
 class Copies:
-    """The copies that one cache, and its namespaces, have; an observer of the store's commits.
+    """The copies of one cache and its namespaces; an observer of the store's commits.
 
     Parameters
     ----------
@@ -131,11 +132,11 @@ class Copies:
     Attributes
     ----------
     copies : dict
-        Key to `Copy`; always the same object.
+        Maps a key to its `Copy`; always the same dict.
     tick : callable
-        The clock of the times of this and its copies.
+        The clock of `fresh_until` and of the copies' times.
     fresh_until : float
-        Up to when copies may be served.
+        Time until which copies may be served.
     interval : float
     """
 
@@ -146,18 +147,18 @@ class Copies:
         self.copies: dict[str, Copy] = {}
         (self.tick,) = _TICK
         self.fresh_until: float = -inf
-        # What stands for the reads of a key that have begun: rule 3.
+        # A token for the reads of a key that are in progress: rule 3.
         self._reads: dict[str, object] = {}
-        # The copies, and some that were dropped, the oldest first.
+        # The copies, and some dropped ones, oldest first.
         self._order: deque[Copy] = deque()
         self._closed = False
 
     # -- reading ----------------------------------------------------------------------------------
 
     def serves(self, copy: Copy, bounded: BoundedStore, now: float) -> bool:
-        """Tell whether a copy may be returned that is fresh by `tick`, by a cache with this bound.
+        """Return whether a cache with this bound may return a copy that is fresh by `tick`.
 
-        Its use is noted when it is first hit, and then again after a while.
+        Records the use of the entry at the first hit, and again after a while.
         """
         deadline = copy.deadline
         if deadline is not None and deadline <= bounded.clock():
@@ -165,7 +166,7 @@ class Copies:
         return (now < copy.noted_until and copy.noted is bounded) or self._note_use(copy, bounded)
 
     def _note_use(self, copy: Copy, bounded: BoundedStore) -> bool:
-        """Have the store note that the entry is used; return whether it may be, and has not expired."""
+        """Record a use of the entry in the store; return whether it may be served and has not expired."""
         if copy.until == -inf or not bounded.use(copy.key, copy.entry):
             return False
         copy.noted = bounded
@@ -179,7 +180,7 @@ class Copies:
         if self._closed:
             return bounded.entry(key)
         if bounded.current_transaction() is not None:
-            # It may be what nobody else sees; or newer than the copy.
+            # A transaction's own entry, which nobody else sees, or a newer one than the copy.
             entry = bounded.entry(key)
             self.changed((key,))
             return entry
@@ -196,14 +197,14 @@ class Copies:
         return entry
 
     def _end_others(self, key: str, entry: Entry | None) -> None:
-        """End the reads of a key that have begun before this entry was read: they may have an older one."""
+        """End the reads of a key that began before this entry was read: they may have an older one."""
         self._reads.pop(key, None)
         copy = self.copies.get(key)
         if copy is not None and (entry is None or copy.entry.revision != entry.revision):
             self.copies.pop(key, None)
 
     def _keep(self, copy: Copy, read: object) -> None:
-        """Keep a copy, and promote it unless its key was changed since its read began."""
+        """Add a copy; promote it unless its key was changed since its read began."""
         key = copy.key
         self._order.append(copy)
         self.copies[key] = copy
@@ -216,7 +217,7 @@ class Copies:
     def _make_room(self) -> None:
         """Drop the oldest copies that were not hit, if there are too many."""
         order, copies = self._order, self.copies
-        # Each is spared once in a round; others may be hit meanwhile.
+        # Each copy is spared once per round; others may be hit meanwhile.
         for _ in range(2 * len(order)):
             if len(copies) <= self._most and len(order) <= 2 * self._most:
                 return
@@ -225,7 +226,7 @@ class Copies:
             except IndexError:
                 return
             if copies.get(copy.key) is not copy:
-                continue  # it was dropped
+                continue  # dropped already
             if copy.visited:
                 copy.visited = False
                 order.append(copy)
@@ -253,12 +254,12 @@ class Copies:
         self._order.clear()
 
     def proved(self, time: float) -> None:
-        # In this order: if something comes in between, the time seems to be longer ago than it is.
+        # This order: an interruption in between makes the time seem longer ago, which is safe.
         now = self.tick()
         self.fresh_until = max(self.fresh_until, now - (clock() - time) + self._staleness)
 
     def close(self) -> None:
-        """Keep no copies any more; the cache has ended to have this notified of commits."""
+        """Drop all copies and keep none from now on; the cache has unsubscribed from commits."""
         self._closed = True
         self.renew_in_child()
 
@@ -268,7 +269,7 @@ class Copies:
 
 
 def _idle_of(entry: Entry, bounded: BoundedStore) -> float:
-    """Return the shortest of the idle times of an entry; infinity if there is none."""
+    """Return the shortest idle time of an entry; infinity if there is none."""
     shortest = inf
     each: BoundedStore | None = bounded
     while each is not None:
@@ -279,7 +280,7 @@ def _idle_of(entry: Entry, bounded: BoundedStore) -> float:
 
 
 def _is_shareable(value: object) -> bool:
-    """Tell whether nobody can change an object."""
+    """Return whether an object is immutable."""
     kind = type(value)
     if kind in _ATOMS:
         return True

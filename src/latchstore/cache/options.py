@@ -1,7 +1,7 @@
-"""How an entry of a cache is to be kept, and how its metadata says so.
+"""Options of a cache's entries, and the metadata items that store them.
 
-Thread safety: options do not change. Checking them, and `Options.of`, may run code of the caller's, so it is
-done with no lock held.
+Thread safety: options are immutable. Checking them, and `Options.of`, may run code of the caller, so no lock
+is held.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from latchstore.cache.policies import EvictionPolicy
     from latchstore.contract.seconds import Seconds
 
-#: The metadata item that a cache writes beside those of ``entry_facts.py``.
+#: The metadata item that a cache writes in addition to those of ``entry_facts.py``.
 TAGS = "cache_tags"
 
 
@@ -87,12 +87,12 @@ class NamespaceOptions(TypedDict, total=False):
 
 
 class Options(NamedTuple):
-    """How an entry is to be kept, checked; each as in `Cache.memoize`.
+    """Checked options of an entry; each as in `Cache.memoize`.
 
     Attributes
     ----------
     ttl : float or None
-        None: it does not expire.
+        None: the entry does not expire.
     ttl_of : callable or None
         Returns the ttl of a value, None for `ttl`.
     tags_of : callable or None
@@ -115,27 +115,27 @@ class Options(NamedTuple):
     name: str | None = None
 
     def of(self, value: Any) -> Options | None:
-        """Return how a value that was loaded is to be kept; None if it is not."""
+        """Return the options for a loaded value; None if it is not to be stored."""
         if self.keep is not None and not self.keep(value):
             return None
         if self.ttl_of is None or (seconds := self.ttl_of(value)) is None:
             return self
-        seconds = exact_seconds(seconds, "what ttl returns")
-        return None if seconds <= 0 else self._replace(ttl=checked_seconds(seconds, "what ttl returns"))
+        seconds = exact_seconds(seconds, "the result of ttl")
+        return None if seconds <= 0 else self._replace(ttl=checked_seconds(seconds, "the result of ttl"))
 
     def of_set(self, value: Any) -> Options:
-        """Return how a value that is set is to be kept; ValueError if its ttl is not positive."""
+        """Return the options for a value that is set; ValueError if its ttl is not positive."""
         options = self.of(value)
         if options is None:
-            raise ValueError("what ttl returns must be positive for a value that is set")
+            raise ValueError("the result of ttl must be positive for a value that is set")
         return options
 
     def deadline(self) -> float | None:
-        """Return until when to wait for others from now on, in monotonic seconds."""
+        """Return the deadline for waits that begin now, in monotonic seconds."""
         return None if self.timeout is None else clock() + self.timeout
 
     def entry(self, now: float) -> Entry:
-        """Return a new entry that has its metadata, and nothing else."""
+        """Return a new entry with its metadata only."""
         entry = Entry() if self.metadata is None else Entry(self.metadata)
         if self.ttl is not None:
             entry[EXPIRES] = now + self.ttl
@@ -146,28 +146,28 @@ class Options(NamedTuple):
         if self.weight is not None:
             entry[WEIGHT] = self.weight
         if self.tags:
-            entry[TAGS] = list(self.tags)  # which can be saved, as a tuple cannot
+            entry[TAGS] = list(self.tags)  # a list can be saved, a tuple cannot
         if self.stale_on_error is not None:
             entry[STALE] = self.stale_on_error
-        # hot path: what has numbers of ours alone needs no check.
+        # hot path: metadata with only our own numbers needs no check.
         return entry_from_metadata(entry) if self.tags or self.metadata else entry
 
 
 _FIELDS = tuple(Options.__annotations__)
 
-#: Those of an entry of which nothing is said; told by identity, as most are like that.
+#: Options of an entry without any; compared by identity, as most entries have them.
 DEFAULT_OPTIONS = Options()
 
 
 def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) -> Options:
-    """Return options checked; TypeError or ValueError names what is wrong.
+    """Return checked options; TypeError or ValueError names the wrong option.
 
     Parameters
     ----------
     kind : type
-        The TypedDict that has their names.
+        The TypedDict that defines the option names.
     options : mapping
-        What is None in it is as in `defaults`.
+        Options to check; None stands for the value in `defaults`.
     defaults : Options
     """
     if not options:
@@ -183,36 +183,36 @@ def checked_options(kind: Any, options: Mapping[str, Any], defaults: Options) ->
             checked[f"{name}_of"] = value
         else:
             checked[name] = _CHECKS[name](value, name)
-    # hot path: as `_replace`, in one call in C.
+    # hot path: like `_replace`, in one call in C.
     return Options(*map(checked.get, _FIELDS, defaults)) if checked else defaults
 
 
 def check_names(kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise TypeError if a name is none of the TypedDict `kind`."""
+    """Raise TypeError for a name that the TypedDict `kind` lacks."""
     if not kind.__optional_keys__.issuperset(options):
         unknown = min(options.keys() - kind.__optional_keys__)
-        raise TypeError(f"{unknown!r} is no option; there are {', '.join(sorted(kind.__optional_keys__))}")
+        raise TypeError(f"{unknown!r} is no option; choose from {', '.join(sorted(kind.__optional_keys__))}")
 
 
 @functools.lru_cache
 def _options_of_ttl(ttl: float) -> Options:
-    """Return those of which only the ttl is said, of which most caches have few."""
+    """Return options with only a ttl; most caches use few different ones."""
     seconds = checked_seconds(ttl, "ttl")
     return DEFAULT_OPTIONS if seconds is None else Options(seconds)
 
 
 def _checked_idle(seconds: Any, name: str) -> float:
-    # Infinity is kept: it says that the cache's own is not meant.
+    # Infinity is kept: it overrides the idle time of the cache.
     return checked_seconds(seconds, name) or math.inf
 
 
 def _checked_stale(seconds: Any, name: str) -> float:
-    # A finite number, as it is to stand in the metadata.
+    # A finite number, as it is stored in the metadata.
     return checked_seconds(seconds, name) or sys.float_info.max
 
 
 def checked_tags(tags: Iterable[str], name: str = "tags") -> tuple[str, ...]:
-    """Return tags in order; TypeError if one is no string."""
+    """Return the tags in order; TypeError if one is not a string."""
     return tuple(sorted(set(checked_keys(tags, name))))
 
 
@@ -227,7 +227,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "refresh_after": checked_seconds,
     "weight": lambda weight, name: checked_count(weight, name, 0),
     "tags": checked_tags,
-    # A copy: what follows runs none of the caller's code.
+    # A copy: what follows runs no code of the caller.
     "metadata": lambda metadata, name: entry_from_metadata(metadata),
     "keep": _checked_callable,
     "timeout": checked_timeout,
@@ -239,7 +239,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 
 
 def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
-    """Return the clock; TypeError or ValueError if it tells no time now, as it is not looked at later."""
+    """Return the clock; TypeError or ValueError if it returns no finite number now; not checked later."""
     check_callable(clock, "clock")
     now = clock()
     if not isinstance(now, (int, float)) or isinstance(now, bool):

@@ -1,7 +1,7 @@
 """Which entry is evicted when a cache is full: SIEVE, S3-FIFO and LRU.
 
-Thread safety: all methods are called under the table lock, `on_hit` as well. A hit itself takes no lock: it
-raises the node's `hits`, and where a policy has an `on_hit`, puts the node where the next commit finds it.
+Thread safety: all methods are called under the table lock, also `on_hit`. A hit takes no lock: it increments
+the node's `hits`, and if the policy has `on_hit`, queues the node for the next commit.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ __all__ = ["LRU", "POLICIES", "S3FIFO", "EvictionPolicy", "Node", "Sieve", "chec
 
 
 class EvictionPolicy(ABC):
-    """An order in which entries are evicted; a subclass of one's own is given to ``Cache(policy=...)``.
+    """An order of eviction; pass a subclass of your own to ``Cache(policy=...)``.
 
-    All methods are called under the table lock, so they must be quick and must not call the store. Each entry
-    has one `Node`, from when it comes until it goes.
+    All methods are called under the table lock, so they must be fast and must not call the store. Each entry
+    has one `Node` for as long as it exists.
 
     Attributes
     ----------
     on_hit : callable or None
-        Called with the node for each hit, by the next commit, in the order of the hits; of very many hits
-        between two commits only for the last. None if `visited` tells the policy enough.
+        Called by the next commit with the node of each hit, in the order of the hits; of a very large number
+        of hits between two commits, only with the last ones. None if `visited` is enough for the policy.
     """
 
     on_hit: Callable[[Node], None] | None = None
 
     @abstractmethod
     def add(self, node: Node) -> None:
-        """Take in a node that is new, or that was chosen and stays all the same."""
+        """Add a node that is new, or that was chosen but not evicted."""
 
     @abstractmethod
     def remove(self, node: Node) -> None:
-        """Forget a node; nothing happens if it is not here."""
+        """Remove a node; does nothing if the policy does not have it."""
 
     @abstractmethod
     def choose(self) -> Node | None:
-        """Take out the node that is to go next, and return it; None if there is none."""
+        """Remove and return the next node to evict; None if there is none."""
 
 
 class Sieve(EvictionPolicy):
-    """SIEVE: a queue, and a hand that goes from its old end to its new one and evicts what was not visited.
+    """SIEVE: a queue, and a hand that moves from its old end to its new one and evicts unvisited entries.
 
     Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is Simpler than LRU: an Efficient Turn-Key Eviction
     Algorithm for Web Caches", NSDI 2024, algorithm 1. A hit sets one flag and moves nothing, so reads need no
     lock.
     """
 
-    #: Stores that keep the order in a file keep this one.
+    #: Stores that persist the order of eviction support this policy.
     name = "sieve"
 
     def __init__(self) -> None:
         self._newest: Node | None = None
         self._oldest: Node | None = None
-        # Where the hand stopped: the next to be looked at; None for the oldest.
+        # The position of the hand: the next node to look at; None for the oldest.
         self._hand: Node | None = None
 
     def add(self, node: Node) -> None:
@@ -104,11 +104,12 @@ class Sieve(EvictionPolicy):
 
 
 class S3FIFO(EvictionPolicy):
-    """S3-FIFO: a small queue for what is new, a main one for what was used again, and a memory of what went.
+    """S3-FIFO: a small queue for new entries, a main queue for reused ones, a ghost queue of evicted keys.
 
     Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm
-    1. The small queue has a tenth of the entries, the main one the rest, and the memory as many keys as the
-    main queue may have entries; not as it has, or a cache in which nothing was promoted would never learn.
+    1. The small queue has a tenth of the entries, the main queue the rest. The ghost queue has as many keys
+    as the main queue may hold at most, not as it holds now: otherwise a cache that promoted nothing never
+    would.
     """
 
     _SMALL_SHARE = 10
@@ -117,7 +118,7 @@ class S3FIFO(EvictionPolicy):
     def __init__(self) -> None:
         self._small: OrderedDict[str, Node] = OrderedDict()
         self._main: OrderedDict[str, Node] = OrderedDict()
-        # Keys that have gone from the small queue, the longest gone first.
+        # Keys evicted from the small queue, oldest eviction first.
         self._gone: OrderedDict[str, None] = OrderedDict()
         self.on_hit: Callable[[Node], None] | None = self._count_visit
 
@@ -198,23 +199,23 @@ class LRU(EvictionPolicy):
         return self._order.popitem(last=False)[1]
 
 
-#: The policies by their names.
+#: The policies by name.
 POLICIES: dict[str, Callable[[], EvictionPolicy]] = {"sieve": Sieve, "s3-fifo": S3FIFO, "lru": LRU}
 
 
 def checked_policy(policy: str | Callable[[], EvictionPolicy]) -> Callable[[], EvictionPolicy]:
-    """Return what makes the policy, which may be named; ValueError or TypeError if it is none."""
+    """Return the factory of the policy, given by name or itself; ValueError or TypeError if it is invalid."""
     if isinstance(policy, str):
         if policy not in POLICIES:
             raise ValueError(f"policy must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}")
         return POLICIES[policy]
     if not callable(policy):
-        raise TypeError(f"policy must be a name or make an EvictionPolicy, got {describe(policy)}")
+        raise TypeError(f"policy must be a name or a callable for an EvictionPolicy, got {describe(policy)}")
     return functools.partial(_made_policy, policy)
 
 
 def _made_policy(make: Callable[[], EvictionPolicy]) -> EvictionPolicy:
     policy = make()
     if not isinstance(policy, EvictionPolicy):
-        raise TypeError(f"policy must make an EvictionPolicy, got {describe(policy)}")
+        raise TypeError(f"policy must return an EvictionPolicy when called, got {describe(policy)}")
     return policy

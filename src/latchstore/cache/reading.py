@@ -1,8 +1,8 @@
-"""What a cache holds, and its reading.
+"""The reading part of a cache.
 
-Thread safety: a hit is a read of the entry without a lock (rule 4 of ``engine/table.py``), a look at the
-metadata that came with it in the same entry, and one field of a node (rule 3 of ``engine/bounds.py``).
-Codecs and the clock are called with no lock held, unless the caller has opened a transaction around the call.
+Thread safety: a hit reads the entry without a lock (rule 4 of ``engine/table.py``), checks the metadata in
+the same entry, and writes one field of a node (rule 3 of ``engine/bounds.py``). Codecs and the clock are
+called with no lock held, unless the caller has opened a transaction around the call.
 """
 
 from __future__ import annotations
@@ -50,21 +50,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Whether no other thread runs between the bytecodes of a hit, so that its node can count it.
+#: Whether no other thread runs between the bytecodes of a hit, so that the hit can increment its node's
+#: count.
 _HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def monotonic() -> float:
-    """Return what ``time.monotonic`` returns, which a test may have replaced meanwhile."""
+    """Return ``time.monotonic()``, looked up at each call, as tests replace it."""
     return time.monotonic()
 
 
 class CacheReader(StoreMapping[V]):
-    """The part of a `Cache` that writes nothing; the parameters are those of `Cache`."""
+    """The part of a `Cache` that writes nothing; parameters as for `Cache`."""
 
     _codec: Codec[Any]  # of the mapping
 
-    # Of a namespace: the cache that it is a part of.
+    # Only for a namespace: the cache that it is a part of.
     _parent: CacheReader[Any] | None = None
     _naming = Naming("")
 
@@ -89,7 +90,7 @@ class CacheReader(StoreMapping[V]):
         self._max_entries = None if max_entries is None else checked_count(max_entries, "max_entries", 1)
         self._max_bytes = None if max_bytes is None else checked_count(max_bytes, "max_bytes", 1)
         ttl = checked_seconds(ttl, "ttl")
-        # Of an entry of which nothing else is said.
+        # The options of an entry without any of its own.
         self._defaults = DEFAULT_OPTIONS if ttl is None else Options(ttl)
         self._owns_store = store is None
         self.store: AbstractStore = DictMemoryStore(EventManager()) if store is None else store
@@ -97,7 +98,7 @@ class CacheReader(StoreMapping[V]):
         if clock is None:
             clock = monotonic if traits is None else traits.clock
         super().__init__(self.store, _codec_of(codec, self._owns_store, traits))
-        # hot path: asked for at each hit.
+        # hot path: read at each hit.
         self._shares = type(self._codec) is ReferenceCodec
         self._is_raw = type(self._codec) in (RawCodec, UnnamedCodec)
         self._sizeof = sizeof
@@ -105,14 +106,14 @@ class CacheReader(StoreMapping[V]):
             check_callable(sizeof, "sizeof")
             if not self._shares:
                 raise TypeError(
-                    "sizeof is for codec='reference': what a codec encodes weighs as much as its bytes"
+                    "sizeof is for codec='reference' only: encoded values weigh the length of their bytes"
                 )
         parent = self._parent
-        # A key has one load, whoever asks for it, and that does not outlive a `clear` of the parent.
+        # One load per key in all namespaces, which a `clear` of the parent overtakes as well.
         self._loads: LoadTable = LoadTable() if parent is None else parent._loads
         self._failures: Failures = Failures(clock) if parent is None else parent._failures
         self._policy = policy
-        # Made by `Cache.namespace`, by name.
+        # By name; `Cache.namespace` adds them.
         self._namespaces: dict[str, Any] = {}
         limits = Limits(
             self._max_entries,
@@ -126,17 +127,17 @@ class CacheReader(StoreMapping[V]):
         self._bounded = bounded(self.store, limits)
         if self._shares and not self._bounded.keeps_references:
             raise TypeError(
-                f"codec='reference' keeps objects in the memory of this process, which a "
+                f"codec='reference' stores objects in the memory of this process, which a "
                 f"{type(self.store).__name__} cannot; name another codec"
             )
         self._near: Copies | None = None if parent is None else parent._near
         self._routes = self._bounded.routes
-        # Those that threads have not counted for themselves.
+        # Hits that no thread has counted for itself.
         self._near_hits = 0
         if near is not None:
             self._near = Copies(near)
             self._bounded.observe(self._near)
-        # hot path: what each hit looks at.
+        # hot path: each hit reads these.
         self._entries: Mapping[str, Any] = self._bounded.entries
         if self._near is not None:
             self._entries = self._near.copies
@@ -144,7 +145,7 @@ class CacheReader(StoreMapping[V]):
         self._detours = self._bounded.detours
         self._hits = self._bounded.hits
         self._idles = limits.idle is not None
-        # Whose detour a hit asks for: every thread's if a hit is more than setting one field.
+        # The detours that a hit checks: those of every thread if a hit does more than set one field.
         plain = not self._idles and self._hits is None and _HAS_GIL
         self._hit_detours = self._detours if plain else EveryThread()
         self._register = CountRegister()
@@ -166,9 +167,9 @@ class CacheReader(StoreMapping[V]):
         Raises
         ------
         CodecError
-            If the data cannot be decoded; it names the key.
+            If the data cannot be decoded; the error names the key.
         """
-        # hot path: an entry without metadata does not expire. The order is that of rule 4 of table.py.
+        # hot path: an entry without metadata does not expire. Order: rule 4 of table.py.
         try:
             entry = self._entries[key]
             detour = self._hit_detours.detour
@@ -178,19 +179,19 @@ class CacheReader(StoreMapping[V]):
         except (KeyError, TypeError):
             return self._look(key, default)
         node.hits += 1
-        # hot path: two reads of an attribute that is of different classes, each specialised by CPython.
+        # hot path: two reads of the attribute, so that CPython specialises each for one class.
         if self._shares:
             return entry.content
         content = entry.content
         return content if self._is_raw and type(content) is bytes else self._decoded(key, content)
 
     def _use(self, key: str, entry: Any, default: Any) -> Any:
-        """Return the value of an entry that may have expired, or of which every hit counts."""
+        """Return the value of an entry that may have expired, or whose hits must be recorded."""
         if type(entry) is Copy:
-            # hot path: one call, of the clock, if the use of the entry was noted a moment ago.
+            # hot path: only the clock is called if a use of the entry was recorded a moment ago.
             near: Any = self._near
             now = near.tick()
-            # That it is there is looked at last: rule 1 of near.py. If not, `get` looks in the store.
+            # Check last that the copy is still there: rule 1 of near.py. If it is not, `get` reads the store.
             if (
                 now < near.fresh_until
                 and (not self._routes or get_ident() not in self._routes)
@@ -202,7 +203,7 @@ class CacheReader(StoreMapping[V]):
             ):
                 entry.visited = True
                 if _HAS_GIL:
-                    self._near_hits += 1  # no call comes between
+                    self._near_hits += 1  # no call comes between read and write
                 else:
                     self._counts.mine.near_hits += 1
                 value = entry.value
@@ -214,7 +215,7 @@ class CacheReader(StoreMapping[V]):
         if (entry or self._idles) and not self._bounded.begin_use(entry, self._nodes[key]):
             self._counts.mine.misses += 1
             return default
-        # Not before: no call may come between this and the count.
+        # Only now: no call may come between this read and the count.
         node = self._nodes[key]
         node.hits += 1
         if self._hits is not None:
@@ -225,9 +226,9 @@ class CacheReader(StoreMapping[V]):
         return self._decoded(key, content)
 
     def _look(self, key: str, default: Any) -> Any:
-        """Do what `get` does, with all that may have to be looked at."""
+        """Do what `get` does, with every check that may be needed."""
         if type(key) is str and key not in self._entries:
-            # hot path: most that come here are misses. The detour is looked at after the entry, as in `get`.
+            # hot path: most calls are misses. The detour is read after the entry, as in `get`.
             detour = self._detours.detour
             if detour is None or get_ident() not in detour:
                 self._counts.mine.misses += 1
@@ -239,13 +240,13 @@ class CacheReader(StoreMapping[V]):
         return self._decoded(self._naming.stored(key), found.content)
 
     def _decoded(self, key: str, content: Any) -> Any:
-        """Return the value that an entry's content stands for; CodecError if that cannot be decoded."""
+        """Return the value of an entry's content; CodecError if it cannot be decoded."""
         if self._shares:
             return content
         if type(content) is not bytes:
             raise CodecError(
                 key,
-                f"cannot be decoded: another cache keeps a {type(content).__name__} there by reference, with "
+                f"cannot be decoded: another cache has a {type(content).__name__} there by reference, with "
                 "codec='reference'",
             )
         return content if self._is_raw else decoded(self._codec, key, content)
@@ -260,7 +261,7 @@ class CacheReader(StoreMapping[V]):
         return self._asked(self._naming.stored(key))
 
     def _asked(self, key: str) -> Entry | None:
-        """Return the entry of a key that somebody has asked for; None if it is missing or expired."""
+        """Return the entry of a requested key; None if it is missing or expired."""
         entry = self._live_entry(key)
         counts = self._counts.mine
         if entry is None:
@@ -275,17 +276,17 @@ class CacheReader(StoreMapping[V]):
         return self._bounded.entry(key) if near is None else near.read(key, self._bounded)
 
     def _live_entry(self, key: str) -> Entry | None:
-        """Return the entry of a key, None if it is missing or expired; that is a use."""
+        """Return the entry of a key, None if it is missing or expired; this counts as a use."""
         entry = self._entry(key)
         return entry if entry is not None and self._bounded.use(key, entry) else None
 
     def get_many(self, keys: Iterable[str]) -> dict[str, V]:
-        """Return the values of those keys that are there and have not expired."""
+        """Return the values of those keys that exist and have not expired."""
         found = {key: self.get(key, MISSING) for key in checked_keys(keys)}
         return {key: value for key, value in found.items() if value is not MISSING}
 
     def __bool__(self) -> bool:
-        """Return True, also of an empty cache, so that ``cache or default`` is the cache."""
+        """Return True, also for an empty cache, so that ``cache or default`` is the cache."""
         return True
 
     def __contains__(self, key: object) -> bool:
@@ -298,7 +299,7 @@ class CacheReader(StoreMapping[V]):
         return len(self._live_keys())
 
     def _live_keys(self) -> list[str]:
-        """Return the keys of one instant, without those that have expired."""
+        """Return the keys of one instant, without expired ones."""
         if not self._bounded.may_expire and self._bounded.current_transaction() is None:
             keys = list(self.store.query_keys())
         else:
@@ -307,7 +308,7 @@ class CacheReader(StoreMapping[V]):
         return list(map(self._naming.shown, self._naming.own(keys))) if self._naming.prefix else keys
 
     def remaining(self, key: str) -> float | None:
-        """Return for how many seconds a key will be kept yet; None if it does not expire.
+        """Return the seconds until a key expires; None if it does not expire.
 
         Raises
         ------
@@ -325,26 +326,25 @@ class CacheReader(StoreMapping[V]):
 
     @property
     def max_entries(self) -> int | None:
-        """How many entries there may be; None if there is no bound."""
+        """Maximum number of entries; None if there is no bound."""
         return self._max_entries
 
     @property
     def max_bytes(self) -> int | None:
-        """What they may weigh together; None if there is no bound."""
+        """Maximum total weight of the entries in bytes; None if there is no bound."""
         return self._max_bytes
 
     def stats(self) -> dict[str, Any]:
-        """Return what the cache has done since it was made.
+        """Return statistics since the cache was made.
 
         Returns
         -------
         stats : dict
-            ``hits``, ``near_hits`` (those of them that a near cache has served), ``misses``, ``hit_ratio``
-            (None before the first read), ``loads``, ``load_failures``, ``load_seconds`` (what both have
-            taken), ``mean_load_seconds`` (None before the first),
-            ``undecodable`` (entries that were loaded again, as they could not be decoded), ``stale_served``
-            (expired values that were returned, as loads had failed), ``evictions`` (a dict: how many by
-            cause), ``entries``, ``bytes`` (what they weigh).
+            ``hits``, ``near_hits`` (hits that a near cache has served), ``misses``, ``hit_ratio`` (None
+            before the first read), ``loads``, ``load_failures``, ``load_seconds`` (duration of all loads,
+            failed ones included), ``mean_load_seconds`` (None before the first), ``undecodable`` (entries
+            that could not be decoded and were loaded again), ``stale_served`` (expired values returned after
+            a failed load), ``evictions`` (a dict: number by cause), ``entries``, ``bytes`` (total weight).
         """
         counts, totals = self._register.total(), self._bounded.totals()
         near_hits = self._near_hits + counts.near_hits
@@ -368,14 +368,14 @@ class CacheReader(StoreMapping[V]):
         }
 
     def close(self, timeout: Seconds | None = 30.0) -> None:
-        """Close the store, if it is the cache's own; else keep it within the bound no more.
+        """Close the store if the cache made it; otherwise stop enforcing the bound on the store.
 
-        A cache on a store of others that is used again after that keeps to its bound again.
+        A cache on a given store that is used again after that enforces its bound again.
 
         Parameters
         ----------
         timeout : Seconds or None
-            Seconds that closing the store may take.
+            Maximum seconds for closing the store.
         """
         timeout = checked_timeout(timeout)
         if self._owns_store:
@@ -399,8 +399,8 @@ class CacheReader(StoreMapping[V]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "a cache cannot be pickled or copied: save(path) of its store writes what it holds, load(path) "
-            "reads it back"
+            "a cache cannot be pickled or copied: cache.store.save(path) writes its entries to a file, "
+            "cache.store.load(path) reads them back"
         )
 
     def __repr__(self) -> str:
@@ -419,22 +419,22 @@ class CacheReader(StoreMapping[V]):
 
 
 def _codec_of(codec: str | Codec | None, owns_store: bool, traits: Traits | None) -> str | Codec:
-    """Return the codec of a cache; of one on a store of others there is none that is not named."""
+    """Return the codec of a cache; a cache on a given store without a named one has none."""
     if codec is None:
         if traits is not None:
             return traits.codec
         return ReferenceCodec() if owns_store else UnnamedCodec()
     if traits is not None and isinstance(codec, str) and codec in traits.trusting:
         warnings.warn(
-            f"codec={codec!r} on a store that processes share runs whatever code its entries name: whoever "
-            f"can {traits.access} can run code in every process that reads it; 'json' and 'raw' run none",
+            f"codec={codec!r} on a store that processes share runs arbitrary code from its entries: anyone "
+            f"who can {traits.access} can run code in every process that reads it; use 'json' or 'raw'",
             UserWarning,
             stacklevel=3,
         )
     return ReferenceCodec() if isinstance(codec, str) and codec == "reference" else codec
 
 
-# Every cache alive, for children that this process forks; by identity, as caches are equal by what they hold.
+# All live caches, for forked children; by identity, as caches compare equal by their contents.
 _caches: weakref.WeakValueDictionary[int, CacheReader[Any]] = weakref.WeakValueDictionary()
 
 

@@ -1,8 +1,8 @@
-"""`Cache`: a bounded, expiring cache that threads share, on a store that keeps the bound in its commits.
+"""`Cache`: a bounded, expiring cache that threads share, on a store that enforces the bound in its commits.
 
 Reading is in ``reading.py``, writing in ``writing.py``, loading in ``loader.py``.
 
-Thread safety: that of those.
+Thread safety: see those modules.
 """
 
 from __future__ import annotations
@@ -34,100 +34,105 @@ R = TypeVar("R")
 
 
 class Cache(CacheLoader[V]):
-    """A cache of Python objects, by string keys, that any number of threads share.
+    """A cache of Python objects with string keys, shared by any number of threads.
 
-    A value is kept as it is and shared with every caller, as by ``functools.lru_cache`` and cachetools:
-    ``cache[key] is value``, and who changes it changes it for all. With ``codec="pickle"`` each caller gets
-    a copy of its own. On a store that is given a codec is to be named, or values are bytes.
+    A value is stored by reference and shared with every caller, as by ``functools.lru_cache`` and cachetools:
+    ``cache[key] is value``, and a caller who mutates it mutates it for all. With ``codec="pickle"`` each
+    caller gets a copy of its own. On a given store, name a codec; otherwise values are bytes.
 
-    It is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. What it holds are entries
-    of a store, so they can be watched, listened to, read in snapshots and changed in transactions. Without a
-    bound it grows for ever.
+    A cache is a mapping: ``cache[key] = value``, ``cache.get(key)``, ``del cache[key]``. Its entries are
+    entries of a store, so they can be watched, listened to, read in snapshots and changed in transactions.
+    Without a bound it grows without limit.
 
-    ``Cache[User]`` is one whose values are users, for type checkers; a `Cache` alone is a ``Cache[Any]``. A
-    cache is true, also while it is empty, so that ``cache or default`` is the cache.
+    For type checkers, ``Cache[User]`` has values of type User; a plain `Cache` is a ``Cache[Any]``. A cache
+    is always true, even when it is empty, so that ``cache or default`` is the cache.
 
     Parameters
     ----------
     store : AbstractStore, optional
-        Where the entries are; a DictMemoryStore of its own if None. It must keep bounds in its own commits,
-        as DictMemoryStore, SqliteStore and RedisStore do; others are refused. All that the store holds
-        belongs to the cache, whoever writes it; of several caches on one store the narrowest bound holds.
+        The store of the entries; a new DictMemoryStore if None. It must enforce bounds in its own commits, as
+        DictMemoryStore, SqliteStore and RedisStore do; other stores are refused. All entries of the store
+        belong to the cache, whoever writes them; if several caches use one store, the narrowest bound
+        applies.
     max_entries : int, optional
-        How many entries there may be.
+        Maximum number of entries.
     max_bytes : int, optional
-        How much they may weigh together, which is about the memory that they take: for each the length of
-        key and data, and of the metadata's names and values, and some 440 bytes of the cache's own, 680 with
-        metadata (a ttl is in them); or the `weight` given with it alone. In place of data an object that is
-        kept by reference counts what `sizeof` returns, or 1. The store itself refuses an entry that weighs
-        more alone.
+        Maximum total weight of the entries, which is about the memory that they use. An entry weighs the
+        length of its key, data, and metadata names and values, plus an overhead of about 440 bytes, or 680
+        with metadata (a ttl is metadata); or the `weight` with which it is set. For an object stored by
+        reference, the result of `sizeof`, or 1, replaces the length of data. A single entry that weighs more
+        is refused.
     ttl : Seconds, optional
-        Seconds after which an entry expires, unless it is set with a ttl of its own; None or infinity: never.
+        Seconds after which an entry expires, unless it is set with its own ttl; None or infinity: never.
     idle : Seconds, optional
-        Seconds without a hit after which an entry expires; for what others write, and what a transaction
-        sets, from the first time on that the cache looks at it.
+        Seconds without a hit after which an entry expires; for entries of other writers and of transactions,
+        counted from when the cache first reads them.
     policy : str or callable
-        Which entry is evicted when the cache is full: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or what makes
-        an EvictionPolicy. On a SqliteStore or RedisStore ``"sieve"`` alone, as processes share the order.
+        The eviction policy: ``"sieve"``, ``"s3-fifo"`` or ``"lru"``, or a callable that returns an
+        EvictionPolicy. On a SqliteStore or RedisStore only ``"sieve"``, as processes share the order.
     codec : str or Codec, optional
-        ``"reference"`` keeps the objects themselves, so it takes locks, connections and open files as well;
-        it is the default without a `store`. Others say how objects become bytes, and copies of them again:
-        ``"pickle"``, ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or one's own. With a `store` the default
-        takes and returns bytes, and refuses all else: to unpickle what others wrote runs what they please. On
-        a SqliteStore or RedisStore it is ``"json"``, and ``"pickle"`` is a UserWarning.
+        ``"reference"`` stores the objects themselves, so also locks, connections and open files; it is the
+        default without a `store`. Other codecs convert objects to bytes, and bytes to copies: ``"pickle"``,
+        ``"json"``, ``"msgpack"``, ``"raw"`` (bytes), or a codec of your own. With a DictMemoryStore as
+        `store` the default takes and returns bytes and refuses other types, as unpickling data of other
+        writers can run arbitrary code. On a SqliteStore or RedisStore it is ``"json"``, and ``"pickle"`` is a
+        UserWarning.
     sizeof : callable, optional
-        With ``"reference"``: called with each value that is set without a `weight`, with no lock held;
-        returns what it weighs, an int. Without it bytes weigh their length, all else 1.
+        With ``"reference"``: called, with no lock held, with each value that is set without a `weight`;
+        returns its weight, an int. Without it bytes weigh their length, other objects 1.
     clock : callable
-        Returns seconds; ``time.monotonic``, looked up at each call, if it is not given. On a SqliteStore
-        it is ``time.time``, which is that of all processes; on a RedisStore the clock of the server, which is
-        that of all machines. If it tells less than it did when the store was saved, as after a boot, what is
-        loaded with a time of its own is dropped.
+        Returns seconds; by default ``time.monotonic``, looked up at each call. On a SqliteStore it is
+        ``time.time``, which all processes share; on a RedisStore the clock of the server, which all machines
+        share. If it returns less than it did when the store was saved, as after a reboot, loaded entries that
+        expire are dropped.
     near : NearCache, optional
-        On a store that processes share: `get`, ``[]``, `get_many`, the loads and memoized functions return
-        copies in the memory of this process, no older than that allows; all else reads the store.
+        For a store that processes share: `get`, ``[]``, `get_many`, loads and memoized functions return
+        copies in the memory of this process, no older than `near` allows; all other methods read the store.
 
     Attributes
     ----------
     store : AbstractStore
+    The store of the entries.
+    Notes ----- Each commit enforces the bound: a commit that would exceed it evicts entries as well, with a
+    StoreEvictEvent that has the cause, and never a key that it writes unless there is no other. A transaction
+    shows its own evictions, and a rollback undoes them. An entry that an exclusive transaction has read or
+    written stays until the transaction ends. For an optimistic transaction, an eviction is a conflicting
+    change like any other.
 
-    Notes
-    -----
-    The bound holds at each commit: one that would exceed it evicts in the same commit, with a StoreEvictEvent
-    that tells the cause, never a key that it writes itself if there is another one. A transaction shows what
-    it evicts, and a rollback brings it back. An entry that an exclusive transaction has read or written stays
-    until that ends; for an optimistic one eviction is a change like any other, so it conflicts.
+    Events, watches, snapshots and transactions have an object stored by reference as the ``content`` of their
+    values. Methods that read bytes (``store.to_bytes``, ``to_file``, ``mapping``) raise KeptByReferenceError,
+    which names the key; so does ``store.save``, except for strings, 64-bit integers and finite floats. Code
+    that runs when an object is freed, such as ``__del__``, runs with no lock held.
 
-    Events, watches, snapshots and transactions carry an object that is kept by reference as the ``content``
-    of their values. What reads bytes (``store.to_bytes``, ``to_file``, ``mapping``) raises
-    KeptByReferenceError, which names the key; so does ``store.save``, but for strings, integers of 64 bits
-    and finite floats. What objects do as they are freed, in ``__del__`` say, they do with no lock held.
+    The cache never returns an expired entry, in transactions as well. The store, its snapshots, queries and
+    watches show it until it is evicted: by later commits of the cache, a few entries each, or by `sweep`.
 
-    The cache never returns an expired entry, in a transaction neither. The store, its snapshots, queries and
-    watches show it until it is evicted: by later commits of the cache, a few by each, or by `sweep`.
+    Processes share a cache on a `SqliteStore`, and machines share one on a `RedisStore`: each process opens
+    the store and makes its own `Cache` on it.
 
-    Processes share a cache on a `SqliteStore`, and machines one on a `RedisStore`: each process opens the
-    store, and makes its own `Cache` on it.
-
-    * Each process keeps to the bound of its own cache, in all of its commits; the order of eviction, and what
-      each entry weighs (data, key, metadata as they are written, and the overhead above), are in the file or
-      on the server. What a process without a cache writes is evicted by the next commit of one with a cache.
-    * A hit is a read. It is noted for the policy, and for `idle`, by the next commit of its process, or
-      within an eighth of the idle time. Of the idle times that processes have given the last one counts.
-    * `get_or_load` and the others load a missing key once for all processes, if that takes less than
-      30 seconds; then the next may load it as well, and what the first one loads is not kept. The key of a
-      process that was killed is loaded by the next process of its machine at once, by those of others after
-      the 30 seconds. A failure, with a `negative_ttl` as well, and
-      what is not kept are those of one process. On a SqliteStore loaders of several
-      processes that wait for one another get a RecursiveLoadError, which names the keys and a process; on a
-      RedisStore they wait until a lease is over: give them a `timeout`.
-    * With `near` a read may return what the key had some milliseconds ago, but never less than its thread has
-      read or written before, by this cache; what this process commits is seen at once, and so is what others
-      have committed when a listener or a watch of this process is told. Copies expire as their entries do. A
-      hit counts as a use within a second, or an eighth of the idle time. What cannot be changed (str, bytes,
-      numbers, None, flat tuples and frozensets of those) is decoded once, all else for each caller.
-    * ``stats()`` counts the evictions of all processes, all else of this one. Evictions that a transaction
-      needs are made by its commit, and not to be seen before. `sweep` leaves out what is being loaded.
+    * Each process enforces the bound of its own cache in all of its commits. The order of eviction and the
+      weight of each entry (data, key, metadata as they are written, and the overhead above) are in the file
+      or on the server. Entries that a process without a cache writes are evicted by the next commit of a
+      process with one.
+    * A hit is a read. The next commit of its process records it for the policy and for `idle`, or a commit of
+      its own within an eighth of the idle time. Of different idle times that processes give, the last one
+      applies.
+    * `get_or_load` and the others load a missing key once for all processes, if the load takes less than 30
+      seconds. After that another process may load the key as well, and the result of the first load is not
+      stored. If a process is killed while it loads, the next process of its machine loads at once, processes
+      of other machines after the 30 seconds. Each process keeps its own failures (also with a `negative_ttl`)
+      and values that are not stored. Loaders of several processes that wait for each other get a
+      RecursiveLoadError on a SqliteStore, which names the keys and a process. On a RedisStore they wait until
+      a lease expires: give them a `timeout`.
+    * With `near` a read may return a value that is some milliseconds old, but never an older one than its
+      thread has read or written before with this cache. Commits of this process are visible at once; so are
+      commits of others once a listener or a watch of this process is notified. Copies expire like their
+      entries. A hit is recorded as a use within a second, or an eighth of the idle time. Immutable values
+      (str, bytes, numbers, None, flat tuples and frozensets of those) are decoded once, others for each
+      caller.
+    * ``stats()`` counts the evictions of all processes, but everything else of this process only. A
+      transaction evicts in its commit, so its evictions are not visible before. `sweep` spares keys that are
+      being loaded.
 
     Examples
     --------
@@ -140,25 +145,25 @@ class Cache(CacheLoader[V]):
     """
 
     def namespace(self, name: str, **options: Unpack[NamespaceOptions]) -> Cache[V]:
-        """Return a cache of the keys that begin with a name and a colon, without these, in the same store.
+        """Return a cache of the keys that begin with a name and a colon, in the same store.
 
-        Whatever it does is about these keys alone: `clear`, `delete_glob`, `invalidate_tag`, iterating,
-        `stats`. It has the cache's codec and clock, and limits of its own beside the cache's, which hold for
-        all keys together. It is made once for each name, and kept as long as the cache; each costs every
-        commit of the store some time, so there are to be few: of kinds of things, not one for each user.
+        Its methods affect these keys only: `clear`, `delete_glob`, `invalidate_tag`, iteration, `stats`. It
+        has the cache's codec and clock, and may have narrower limits of its own; the cache's limits apply to
+        all keys together. Each name has one namespace, which lives as long as the cache. Each namespace adds
+        some time to every commit of the store, so make few: one per kind of object, not one per user.
 
         Parameters
         ----------
         name : str
-            Without a colon. A namespace has namespaces.
+            Without a colon. Namespaces can be nested.
         ttl, idle, max_entries, max_bytes, policy
-            As for `Cache`; the cache's own ttl and policy if None. Where a cache and its namespace both say
-            `idle`, the shorter time holds.
+            As for `Cache`; the cache's own ttl and policy if None. If both the cache and its namespace have
+            an `idle` time, the shorter one applies.
 
         Raises
         ------
         TypeError, ValueError
-            If an option is wrong, the name is empty or has a colon, or the namespace was made with other
+            If an option is invalid, the name is empty or has a colon, or the namespace was made with other
             options.
 
         Examples
@@ -172,17 +177,18 @@ class Cache(CacheLoader[V]):
         """
         name = checked_key(name, "name")
         if not name or ":" in name:
-            raise ValueError(f"name must be a word without a colon, got {describe(name)}")
+            raise ValueError(f"name must be a non-empty string without a colon, got {describe(name)}")
         check_names(NamespaceOptions, options)
         made: Namespace[V] | None = self._namespaces.get(name)
         if made is None:
-            # Not under a lock: a policy of the user's is made. Of two that are made at once one is kept.
+            # Not under a lock, as this may call the user's policy. If two threads make one, one of them is
+            # kept.
             fresh = Namespace(self, name, options)
             made = self._namespaces.setdefault(name, fresh)
             if made is not fresh:
                 fresh.close()
         if options and options != made.made_with:
-            raise ValueError(f"namespace {name!r} was made with other options: {made.made_with!r}")
+            raise ValueError(f"namespace {name!r} exists already, with other options: {made.made_with!r}")
         return made
 
     @overload
@@ -192,34 +198,34 @@ class Cache(CacheLoader[V]):
     def memoize(self, /, **options: Unpack[MemoizeOptions]) -> Callable[[Callable[P, R]], Memoized[P, R]]: ...
 
     def memoize(self, function: Any = MISSING, /, **options: Unpack[MemoizeOptions]) -> Any:
-        """Keep what a function or method returns, by its arguments: ``@cache.memoize``, or with options.
+        """Cache the results of a function or method by its arguments: ``@cache.memoize``, or with options.
 
-        What is returned is called, bound, copied and pickled as the function is. It has
-        ``invalidate(*args)``, which forgets the result of a call, ``cache_key(*args)``, and ``cache_info()``
-        and ``cache_clear()`` like those of ``functools.lru_cache``.
+        The result is called, bound, copied and pickled like the function. It has ``invalidate(*args)``, which
+        removes the result of a call, ``cache_key(*args)``, and ``cache_info()`` and ``cache_clear()`` like
+        those of ``functools.lru_cache``.
 
-        Results are those of this decorated function: another one of the same name, or the same one
-        decorated again, has its own. Those in a store that is saved, or that processes share, are found
-        by another process only with a `name`.
+        Results belong to this decorated function: another function of the same name, or the same function
+        decorated again, has its own. Results in a store that is saved, or that processes share, are found by
+        other processes only with a `name`.
 
         Parameters
         ----------
         key : callable, optional
-            Called with the arguments, returns what tells one call from another. Without it all arguments must
-            be plain values: strings, numbers, bytes, None, enums, dates, UUID, Decimal, Path, classes, and
-            tuples, lists, dicts, sets and frozen dataclasses of those. The instance of a method is told from
-            others by its identity.
+            Called with the arguments, returns a plain value that identifies the call. Without it all
+            arguments must be plain values: strings, numbers, bytes, None, enums, dates, UUID, Decimal, Path,
+            classes, and tuples, lists, dicts, sets and frozen dataclasses of those. The instance of a method
+            is identified by its identity.
         tags : iterable of str, or callable
-            What results can be invalidated by; a callable gets the arguments.
+            Tags by which results can be invalidated; a callable gets the arguments.
         name : str, optional
-            What its keys begin with; no other function of the cache may have it.
+            Prefix of the function's keys; unique among the functions of the cache.
         ttl, idle, refresh_after, weight, metadata, keep, negative_ttl, stale_on_error, timeout
             As for `get_or_load`.
 
         Raises
         ------
         TypeError, ValueError
-            If an option is wrong, or the function is one whose results cannot be kept.
+            If an option is invalid, or the results of the function cannot be cached.
         """
         checked = checked_options(MemoizeOptions, options, self._defaults)
         decorate = functools.partial(Memoized, Results(self, self._find, self._attempt, checked))
@@ -229,12 +235,12 @@ class Cache(CacheLoader[V]):
 class Namespace(Cache[V]):
     """A part of a cache: the keys that begin with a name and a colon. `Cache.namespace` makes it.
 
-    Loads and failures are the cache's, under the keys of the store; so are keys in the errors of these.
+    It shares the loads and failures of the cache, under the store's keys; errors name those keys as well.
 
     Attributes
     ----------
     made_with : mapping
-        Its options.
+        The options it was made with.
     """
 
     def __init__(self, parent: Cache[V], name: str, options: NamespaceOptions) -> None:
@@ -254,7 +260,7 @@ class Namespace(Cache[V]):
         given: SetOptions = {"ttl": options.get("ttl")}
         self._defaults = checked_options(SetOptions, given, parent._defaults)
         self._bounded.outer = parent._bounded
-        # A hit is one of the parent's as well, so it is more than setting a field.
+        # A hit also counts for the parent, so it does more than set a field.
         self._detours = self._hit_detours = EveryThread()
 
     def get(self, key: str, default: Any = None) -> Any:

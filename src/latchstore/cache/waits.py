@@ -1,8 +1,8 @@
-"""For what a thread waits, as far as its stack shows it.
+"""Detects what a thread waits for, as far as its stack shows it.
 
-A loader that hands work to another thread and waits for that may wait for a thread that waits for the load.
-Two ways of waiting prove it: for a future whose call this thread runs, and for this thread's end. Nothing
-else proves it: a lock or a queue may be served by any thread. Without the GIL nothing is looked at.
+A loader that hands work to another thread and waits for it may wait for a thread that waits for the load. Two
+kinds of wait prove a circle: waiting for a future whose call this thread runs, and joining this thread. Other
+waits prove nothing, as any thread may release a lock or fill a queue. Without the GIL nothing is checked.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from typing import Any
 
 from latchstore.contract.frames import frames_of_threads
 
-#: Where frames of waiting threads are: those of a wait are the innermost of the stack.
+#: The modules of the innermost frames of a waiting thread.
 _POOLS = "concurrent.futures.thread"
 _WAITING = ("threading", "concurrent.futures._base", _POOLS)
 
 
 def place_of(thread: threading.Thread) -> str:
-    """Return where a thread is, for messages."""
+    """Return where a thread is, for error messages."""
     frame = None if thread.ident is None else frames_of_threads().get(thread.ident)
     return "no longer running" if frame is None else _place(frame)
 
 
 def waits_for_this_thread(first: int | None, loaders: Mapping[int | None, int | None]) -> str | None:
-    """Tell where a thread waits, if that wait cannot end before this thread goes on; else None.
+    """Return where a thread waits, if that wait cannot end before this thread continues; else None.
 
     Parameters
     ----------
     first : int or None
         The identifier of the thread.
-    loaders : mapping
+    Maps a thread that waits for a load to the thread that runs the load, by identifier.
         Identifiers of threads that wait for a load, with that of the thread which runs the load.
     """
     has_gil = getattr(sys, "_is_gil_enabled", None)
     if has_gil is not None and not has_gil():
-        return None  # the stacks of threads that run must not be read without the GIL
+        return None  # stacks of running threads must not be read without the GIL
     frames = frames_of_threads()
     try:
         return _way_back(first, loaders, frames)
     finally:
-        frames.clear()  # it has this frame, which has it
+        frames.clear()  # it contains this frame, which refers to it
 
 
 def _way_back(
     first: int | None, loaders: Mapping[int | None, int | None], frames: Mapping[int, FrameType]
 ) -> str | None:
-    """Follow who waits for whom; return where the thread is that waits for this one."""
+    """Follow the waits; return the place of the thread that waits for this one."""
     me = threading.get_ident()
     seen: set[int] = set()
     waiting = [first]
@@ -66,7 +66,7 @@ def _way_back(
 
 
 def _awaited(frame: FrameType, frames: Mapping[int, FrameType]) -> Iterator[int | None]:
-    """Find the threads whose work a thread waits for."""
+    """Yield the threads whose work a thread waits for."""
     for inner in _stack(frame):
         if inner.f_globals.get("__name__") not in _WAITING:
             return
@@ -81,7 +81,7 @@ def _awaited(frame: FrameType, frames: Mapping[int, FrameType]) -> Iterator[int 
 
 
 def _running(future: Any, frames: Mapping[int, FrameType]) -> Iterator[int]:
-    """Find the thread that runs the call of a future."""
+    """Yield the thread that runs the call of a future."""
     for ident, frame in frames.items():
         for inner in _stack(frame):
             runs_one = inner.f_code.co_name == "run" and inner.f_globals.get("__name__") == _POOLS
@@ -96,7 +96,7 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _place(frame: FrameType) -> str:
-    """Name the innermost frame that is not one of the waiting itself."""
+    """Return the innermost frame outside the waiting code."""
     for inner in _stack(frame):
         if inner.f_globals.get("__name__") not in _WAITING:
             return f"in {inner.f_code.co_qualname}, {inner.f_code.co_filename}:{inner.f_lineno}"

@@ -1,8 +1,8 @@
-"""The writing of a cache, and its invalidation.
+"""The writing part of a cache, and its invalidation.
 
-Thread safety: each write is one conditional commit of the store, with the evictions that it needs. Of a load
-of the key that runs the commit itself notes that it is overtaken (`LoadTable.note_written`), under the table
-lock. What a transaction is to delete it notes when that is asked for (`Removal`).
+Thread safety: each write is one conditional commit of the store, which includes the evictions. The commit
+itself marks a running load of the key as overtaken (`LoadTable.note_written`), under the table lock. A
+deletion in a transaction is noted when it is requested (`Removal`).
 """
 
 from __future__ import annotations
@@ -39,50 +39,50 @@ _DELETE = Delete()
 
 
 class CacheWriter(CacheReader[V]):
-    """The part of a `Cache` that loads nothing."""
+    """The part of a `Cache` that does not load."""
 
-    # Of the tags that entries have.
+    # Whether the store has an index on the tags of entries.
     _has_tag_index = False
 
     def __setitem__(self, key: str, value: V) -> None:
         self.set(key, value)
 
     def set(self, key: str, value: V, **options: Unpack[SetOptions]) -> None:
-        """Put a value under a key; the same commit evicts others if the cache is full.
+        """Set the value of a key; the same commit evicts others if the cache is full.
 
         Parameters
         ----------
         key : str
         value : object
-            What the codec can encode; with ``"reference"`` anything, which is shared.
+            Any object that the codec can encode; with ``"reference"`` any object, which is then shared.
         ttl : Seconds or callable, optional
-            After which it expires: a number of seconds or a timedelta; the cache's own if None, infinity for
-            never. Or what is called with the value and returns that, with no lock held.
+            Seconds or a timedelta after which the entry expires; the cache's own if None, infinity for never.
+            Or a callable that gets the value and returns that, called with no lock held.
         idle : Seconds, optional
-            Time without a hit after which it expires; the cache's own if None.
+            Time without a hit after which the entry expires; the cache's own if None.
         refresh_after : Seconds, optional
-            After which `get_or_load` loads it again, while others get the old value.
+            Time after which `get_or_load` loads the key again, while other callers get the old value.
         weight : int, optional
-            What it counts, in bytes; by default what it holds, or for a reference what `sizeof` returns.
+            Weight in bytes; by default the length of its parts, or for a reference the result of `sizeof`.
         tags : iterable of str, optional
-            What it can be invalidated by.
+            Tags by which the entry can be invalidated.
         metadata : mapping, optional
-            More for the entry's metadata.
+            Further items for the entry's metadata.
 
         Raises
         ------
         EntryTooLargeError
-            If it weighs more than the whole cache may.
+            If the entry weighs more than the whole cache may.
         CodecError
-            If it cannot be encoded.
+            If the value cannot be encoded.
         """
         if type(key) is not str:
             key = checked_key(key)
-        # hot path: most are set without options.
+        # hot path: most entries are set without options.
         checked = checked_options(SetOptions, options, self._defaults) if options else self._defaults
         content = value if self._shares else self._encoded(key, value)
         if checked is DEFAULT_OPTIONS:
-            # hot path: what `_entry_of` does for an entry of which nothing is said.
+            # hot path: like `_entry_of`, for an entry without options.
             entry, now = self._with_content(key, content), None
         else:
             if checked.ttl_of is not None:
@@ -91,8 +91,8 @@ class CacheWriter(CacheReader[V]):
         self._write(((key, entry),), "set", now)
 
     def _encoded(self, key: str, value: Any) -> Any:
-        """Return what the entry of a value is to have as its content."""
-        # hot path: what stays as it is.
+        """Return the content of a value's entry."""
+        # hot path: values that need no encoding.
         if self._shares or (self._is_raw and type(value) is bytes):
             return value
         return encoded(self._codec, key, value)
@@ -108,7 +108,7 @@ class CacheWriter(CacheReader[V]):
     ) -> None:
         """Set the content of a key, if the check does not raise and the key has the expected revision.
 
-        In a transaction it may be the result of a load.
+        In a transaction the content may be the result of a load.
         """
         entry, now = self._entry_of(key, content, options)
         edit: Edit = entry if load is None else LoadedInside(entry, load)
@@ -117,7 +117,7 @@ class CacheWriter(CacheReader[V]):
         self._write(((key, edit),), "set", now, check)
 
     def _entry_of(self, key: str, content: Any, options: Options) -> tuple[Entry, float | None]:
-        """Return a new entry, and the reading of the clock that it was made at."""
+        """Return a new entry, and the clock reading at which it was made."""
         if options is DEFAULT_OPTIONS:
             return self._with_content(key, content), None
         if options.tags:
@@ -126,14 +126,14 @@ class CacheWriter(CacheReader[V]):
         return self._with_content(key, content, options.entry(now)), now
 
     def _with_content(self, key: str, content: Any, items: Entry | None = None) -> Entry:
-        """Return a new entry with a content, which may be `items` itself, or shares them.
+        """Return a new entry with a content; it may be `items` itself, or share its metadata.
 
-        Calls `sizeof`, with no lock held. Without it bytes are data as those of others, and weigh as much.
+        Calls `sizeof`, with no lock held. Without `sizeof`, bytes weigh as much as data of other writers.
         """
         if self._shares and (type(content) is not bytes or self._sizeof is not None):
             size = 1
             if self._sizeof is not None and (items is None or WEIGHT not in items):
-                size = checked_count(self._sizeof(content), "what sizeof returns", 0)
+                size = checked_count(self._sizeof(content), "the result of sizeof", 0)
             return ReferenceEntry(key, content, size, items)
         entry = Entry() if items is None else items
         entry.content = content
@@ -146,7 +146,7 @@ class CacheWriter(CacheReader[V]):
         now: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        # hot path: there is a detour if any transaction is open.
+        # hot path: there is a detour only if a transaction is open.
         if self._detours.detour is not None:
             inside = self._bounded.current_transaction() is not None
             for key, _ in edits:
@@ -163,7 +163,7 @@ class CacheWriter(CacheReader[V]):
         if not isinstance(values, Mapping):
             raise TypeError(f"values must be a mapping of keys to values, got {describe(values)}")
         checked = checked_options(SetOptions, options, self._defaults)
-        # Encoded before, as that may run anybody's code, and take long.
+        # Encoded first, as encoding may run arbitrary code and take long.
         contents = [
             (self._naming.stored(key, "a key of values"), self._encoded(key, value), checked.of_set(value))
             for key, value in values.items()
@@ -179,7 +179,7 @@ class CacheWriter(CacheReader[V]):
         self.set_many(dict(other, **more))
 
     def add(self, key: str, value: V, **options: Unpack[SetOptions]) -> bool:
-        """Set a key if it is missing or expired; return whether it was. Options as for `set`."""
+        """Set a key if it is missing or expired; return whether it was set. Options as for `set`."""
         key = self._naming.stored(key)
         checked = checked_options(SetOptions, options, self._defaults).of_set(value)
         content = self._encoded(key, value)
@@ -209,30 +209,30 @@ class CacheWriter(CacheReader[V]):
         default: Any = MISSING,
         **options: Unpack[SetOptions],
     ) -> Any:
-        """Put what a function makes of a key's value in its place; no other change comes in between.
+        """Replace a key's value by the result of a function of it, atomically.
 
-        The entry keeps its tags and what is left of its time.
+        The entry keeps its tags and its time of expiry.
 
         Parameters
         ----------
         key : str
         function : callable
-            Called with the value, with no lock held; returns the new one. It is called again if the entry was
-            changed meanwhile.
+            Called with the value, with no lock held; returns the new value. It is called again if another
+            writer has changed the entry meanwhile.
         default : object, optional
-            What the function gets if the key is missing or expired.
+            Passed to the function if the key is missing or expired.
         **options
-            Of an entry that was missing; as for `set`.
+            Options of a new entry, as for `set`.
 
         Returns
         -------
         value : object
-            What the function has returned.
+            The result of the function.
 
         Raises
         ------
         KeyError
-            If the key is missing or expired, and there is no default.
+            If the key is missing or expired, and no default is given.
         """
         shown, key = key, self._naming.stored(key)
         check_callable(function, "function")
@@ -248,8 +248,7 @@ class CacheWriter(CacheReader[V]):
                 entry, now = self._with_content(key, content, with_metadata_of(before)), None
             else:
                 entry, now = self._entry_of(key, content, checked.of_set(value))
-            # In a transaction all that it has written has one revision; but each write makes an entry of its
-            # own.
+            # All writes of a transaction have the same revision, but each makes a new entry object.
             if self._bounded.current_transaction() is not None:
                 there = self._entry(key)
                 if there is not before and (before is None or not self._bounded.is_same(there, before)):
@@ -261,7 +260,7 @@ class CacheWriter(CacheReader[V]):
             return value
 
     def touch(self, key: str, ttl: Seconds | None = None) -> bool:
-        """Have a key expire `ttl` seconds from now, the cache's own if None; return whether it is there."""
+        """Let a key expire `ttl` seconds from now, the cache's own if None; return whether the key exists."""
         key = self._naming.stored(key)
         ttl = self._defaults.ttl if ttl is None else checked_seconds(ttl, "ttl")
         while (before := self._live_entry(key)) is not None:
@@ -279,7 +278,7 @@ class CacheWriter(CacheReader[V]):
         return False
 
     def _index_tags(self, options: Options) -> None:
-        """Have the store keep an index on tags, if there is a use for it."""
+        """Make an index on tags in the store, if one is useful."""
         if self._has_tag_index or not options.tags or self._bounded.current_transaction() is not None:
             return
         add_index = getattr(self.store, "add_index", None)
@@ -288,20 +287,20 @@ class CacheWriter(CacheReader[V]):
         self._has_tag_index = True
 
     def sweep(self) -> int:
-        """Evict what has expired or was idle for too long; return how many entries that were.
+        """Evict entries that have expired or were idle for too long; return their number.
 
-        It costs in proportion to what has expired, and to what would have if it had not been set or touched
-        again. No thread does it: without a call, what has expired is evicted by later commits of the cache,
-        a few entries by each, and takes memory until then.
+        The cost is proportional to the number of expired entries, plus those whose time of expiry has since
+        been extended. No thread calls it: without a call, later commits of the cache evict expired entries, a
+        few each, and they use memory until then.
         """
         return self._bounded.sweep()
 
     # -- invalidating -----------------------------------------------------------------------------
 
     def delete(self, key: str) -> bool:
-        """Remove a key; return whether it was there, and had not expired.
+        """Remove a key; return whether it existed and had not expired.
 
-        A load of the key that is under way does not put it back.
+        A running load of the key does not store its result.
         """
         key = self._naming.stored(key)
         if self._bounded.current_transaction() is not None:
@@ -332,7 +331,7 @@ class CacheWriter(CacheReader[V]):
 
     def _take(self, key: str, found: Entry, notes: str) -> bool:
         with self.store.transaction(notes):
-            # The entry itself, and never what is in it, which may be anybody's to compare.
+            # Compare the entry by identity, as comparing its content may run arbitrary code.
             stored = self._naming.stored(key)
             if not self._is_there(stored, found) or self._bounded.is_expired(stored, found):
                 return False
@@ -340,18 +339,18 @@ class CacheWriter(CacheReader[V]):
             return True
 
     def _is_there(self, key: str, found: Entry) -> bool:
-        """Tell whether an entry that was found is the one that is there."""
+        """Return whether the key still has the entry that was found."""
         return self._bounded.is_same(self._entry(key), found)
 
     def _add(self, key: str, value: V) -> bool:
         return self.add(key, value)
 
     def clear(self) -> None:
-        """Remove all keys in one transaction; loads that are under way do not put theirs back."""
+        """Remove all keys in one transaction; running loads do not store their results."""
         self._delete_all("clear", lambda key, tags: True, self.store.query_keys)
 
     def invalidate_tag(self, tag: str) -> int:
-        """Remove all entries that were set with a tag, in one transaction; return how many."""
+        """Remove all entries with a tag in one transaction; return their number."""
         tag = checked_key(tag, "tag")
         find = functools.partial(self.store.query_keys, where={TAGS: Contains(tag)})
         return self._delete_all(f"invalidate tag {tag!r}", lambda key, tags: tag in tags, find)
@@ -359,7 +358,7 @@ class CacheWriter(CacheReader[V]):
     def delete_glob(self, pattern: str) -> int:
         """Remove all keys that match a pattern, as for ``store.glob``, in one transaction; return how many.
 
-        Loads that are under way do not put theirs back.
+        Running loads do not store their results.
         """
         stored = checked_pattern(escaped(self._naming.prefix) + checked_pattern(pattern))
         matches, find = matcher(stored), functools.partial(self.store.glob, stored)
@@ -371,10 +370,10 @@ class CacheWriter(CacheReader[V]):
         is_meant: Callable[[str, frozenset[str]], object],
         find: Callable[[], Iterable[str]],
     ) -> int:
-        """Remove those keys of the cache that `find` returns, in one transaction; return how many.
+        """Remove those keys of the cache that `find` returns, in one transaction; return their number.
 
-        Loads of which `is_meant`, called with key and tags, returns something true do not put theirs back;
-        failures likewise are forgotten.
+        Loads for which `is_meant`, called with key and tags, returns true do not store their results, and
+        failures likewise are removed.
         """
         prefix = self._naming.prefix
 
@@ -390,7 +389,7 @@ class CacheWriter(CacheReader[V]):
         return len(keys)
 
     def _overtake(self, covers: Callable[[str, frozenset[str]], object]) -> None:
-        """Keep loads from storing what is deleted: those that run, and that begin before it is committed."""
+        """Keep loads from storing deleted keys: running loads, and those that begin before the commit."""
         removal, leases = Removal(covers), self._bounded.leases
         transaction = self._bounded.current_transaction()
         if transaction is None:

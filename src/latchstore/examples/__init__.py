@@ -1,9 +1,9 @@
-"""Programs that show the store; ``python -m latchstore demo`` runs one of them.
+"""Example programs; ``python -m latchstore demo`` runs one of them.
 
-They stand in the folder ``examples`` of the source, beside ``src``. A wheel has those that commands run in
-this package (pyproject.toml), a checkout and an editable install take them from where they are.
+Their source is in the folder ``examples`` beside ``src``. A wheel has those that commands run in this package
+(pyproject.toml); a checkout and an editable install use the folder.
 
-They import what a user would: the public names. Begin with ``demo.py``.
+They import public names only. Begin with ``demo.py``.
 """
 
 from pathlib import Path

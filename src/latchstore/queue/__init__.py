@@ -1,10 +1,10 @@
 """Work queues for pools of threads, whose jobs are entries of the user's own store.
 
-It imports from the engine and what is below it; the store does not load it. Begin with ``work_queue.py``,
-which has `WorkQueue`: putting, closing, statistics. ``claiming.py`` has how a job is found, leased and waited
-for, ``job.py`` what a worker does with one, ``dead_letter.py`` the jobs that have failed for good,
-``pool.py`` the threads of `WorkQueue.run`. How the state of a job is written into its metadata is in
-``places.py``; what all of these share of one queue in ``settings.py``.
+This package imports the engine and the packages below it; the store does not import it. Begin with
+``work_queue.py``, which has `WorkQueue`: putting, closing, statistics. ``claiming.py`` finds, leases and
+waits for jobs, ``job.py`` has a claimed job, ``dead_letter.py`` the jobs that have failed for good,
+``pool.py`` the threads of `WorkQueue.run`. ``places.py`` defines how metadata stores the state of a job,
+``settings.py`` what all parts of a queue share.
 """
 
 from latchstore.queue.dead_letter import DeadLetter

@@ -1,21 +1,20 @@
-"""How the next job is found, leased and waited for.
+"""Finds the next job, leases it, and waits for one.
 
 Thread safety:
 
 1. A claim is one commit, which finds the first ready job at its own instant and writes the lease
-   (``engine/first_entry.py``): the engine knows the first of the ready and of the due ones. It commits
-   nothing if the time of a due job has come: such jobs are made ready first, each by a commit of its own. So
-   jobs are claimed in the order of the queue, without a lock of the queue's, and a worker that dies, or a
-   process that is killed, keeps nobody waiting.
-2. Inside a transaction a claim queries the first job, looks at it, and writes the lease on the condition that
-   nobody has changed the job since. If somebody has, it begins again; each time it has to, another worker has
-   got a job.
-3. Who is to wait puts its bell among the signal's waiters first, then tries to claim, and then sleeps
-   (``delivery/commit_signal.py``); no longer than until the next job becomes ready by itself. A commit that
-   makes jobs ready wakes one sleeper for each; one that delays a job wakes all, as each has to know how long
-   to sleep.
-4. A worker that was woken and is struck by an exception wakes another one in its place, if it can; else
-   others find the job when they look by themselves.
+   (``engine/first_entry.py``): the engine has the first of the ready and of the due jobs. It commits nothing
+   if the time of a due job has come: such jobs are made ready first, each by a commit of its own. So jobs are
+   claimed in the order of the queue, without a lock of the queue, and a worker that dies, or a process that
+   is killed, blocks nobody.
+2. Inside a transaction a claim queries the first job, reads it, and writes the lease on the condition that
+   the job has not changed since. If it has, the claim starts again; each time another worker has got a job.
+3. A waiter adds its bell to the signal's waiters first, then tries to claim, and then sleeps
+   (``delivery/commit_signal.py``), at most until the next delayed or leased job becomes ready. A commit that
+   makes jobs ready wakes one sleeper for each; a commit that delays a job wakes all, as each must compute
+   anew how long to sleep.
+4. A worker that was woken and then interrupted by an exception wakes another one in its place, if it can;
+   otherwise others find the job at their next periodic check.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ from latchstore.queue import places
 from latchstore.queue.job import Job
 from latchstore.queue.settings import Settings
 
-#: How often a claim makes jobs ready whose time has come, before it goes the slow way.
+#: How often a claim makes due jobs ready before it falls back to a query.
 _TRIES = 3
 
-#: More sleepers than there are.
+#: More than the number of sleepers.
 _ALL = 1 << 30
 
 
 class _Interest:
-    """Which commits are to wake those who wait for a job of a queue; called under the table lock.
+    """Decides which commits wake the waiters of a queue; called under the table lock.
 
     Attributes
     ----------
     drainers : dict
-        Who waits for the last job to end, and is to be woken by each that does: a closed queue, and pools
-        that work until it is empty. Changed by single operations of the dict.
+        Waiters that each ended job wakes: those of a closed queue, and pools that work until it is empty.
+        Changed by single operations of the dict.
     """
 
     __slots__ = ("_begins", "_name", "_ready_begins", "drainers")
@@ -69,7 +68,7 @@ class _Interest:
         self._ready_begins = f"{name}/ready/"
 
     def sleepers_for(self, change: Change) -> int:
-        """Return how many sleepers a change is to wake: rule 3. Runs builtin code alone."""
+        """Return the number of sleepers that a change wakes: rule 3. Runs builtin code only."""
         key, _, new = change
         if not key.startswith(self._begins):
             return 0
@@ -84,16 +83,16 @@ class _Interest:
 
 
 class _Claim(FirstEntry, Generic[V]):
-    """One claim, of a job that is found when it is committed.
+    """A claim; its commit finds the job.
 
     Attributes
     ----------
     key : str or None
-        Of the job; None before it is found.
+        Of the job; None before the commit has found it.
     entry : Entry
-        As it was before it was claimed.
+        The job's entry before the claim.
     items : dict
-        The metadata items that the job gets.
+        The metadata items that the claim writes.
     """
 
     __slots__ = ("_now", "_place_begins", "_seconds", "_settings", "_until", "entry", "items", "key")
@@ -103,7 +102,7 @@ class _Claim(FirstEntry, Generic[V]):
     key: str | None
 
     def __init__(self, settings: Settings[V], values: FirstValues, now: float | None, lease: float) -> None:
-        # hot path: without the constructor above.
+        # hot path: the base class's constructor is not called.
         self._store, self._values, self._found, self.key = settings.store, values, None, None
         self.look_back = None
         self._settings = settings
@@ -113,7 +112,7 @@ class _Claim(FirstEntry, Generic[V]):
             self._place_begins = places.leased(settings.name, until, "")
 
     def lease(self, entry: Entry) -> Entry:
-        """Take note of the job as it is; return the metadata items that it gets."""
+        """Record the job's entry; return the metadata items that the claim writes."""
         attempts = entry[places.ATTEMPTS] + 1 if places.ATTEMPTS in entry else 1
         place: str = entry[places.PLACE]
         self.entry = entry
@@ -143,23 +142,23 @@ class _Claim(FirstEntry, Generic[V]):
         self.key = key
 
     def job(self) -> Job[V]:
-        """Return the job that was claimed."""
+        """Return the claimed job."""
         assert self.key is not None
         return Job(self._settings, self.key, self.entry, self.items, self._until)
 
     def give_back(self) -> None:
-        """Give the job back, if a call that has failed has claimed one."""
+        """Release the job if a failed call has claimed one."""
         try:
             if self.key is None and self.look_back is not None:
                 self.look_back(self)
             if self.key is not None:
                 self.job().release()
         except (StoreError, OSError):
-            return  # it was not claimed, or will be ready when its lease is over
+            return  # not claimed, or ready again when its lease is over
 
 
 class Claims(Generic[V]):
-    """Finds, leases and waits for the jobs of one queue.
+    """Finds and leases the jobs of one queue, and waits for them.
 
     Parameters
     ----------
@@ -168,7 +167,7 @@ class Claims(Generic[V]):
     Attributes
     ----------
     drainers : dict
-        Who waits for the last job to end.
+        Waiters for the end of the last job.
     """
 
     def __init__(self, settings: Settings[V]) -> None:
@@ -181,18 +180,18 @@ class Claims(Generic[V]):
         both = (self._due_begins, self._ready_begins)
         self._values = first_values(settings.store, name, places.PLACE, both)
         self._is_found_there = self._values.is_found_by_commit
-        # Those that are due and those that are ready stand side by side; "0" follows "/".
+        # The places of due and ready jobs are adjacent; "0" follows "/".
         self._unfinished = {places.PLACE: Between(f"{name}/due/", f"{name}/ready0")}
         self._interest = _Interest(name)
         self.drainers: dict[object, None] = self._interest.drainers
         self._signal = self._new_signal()
-        # The signal that the store gives its commits to.
+        # The signal that the store notifies of its commits.
         self._followed: CommitSignal | None = None
 
     # -- at once ----------------------------------------------------------------------------------
 
     def attempt(self, lease: float) -> Job[V] | None:
-        """Claim the first job that is ready; None if there is none."""
+        """Claim the first ready job; None if there is none."""
         settings, due_begins, is_found_there = self._settings, self._due_begins, self._is_found_there
         for _ in range(_TRIES):
             now = None if is_found_there and settings.goes_by_store else settings.clock()
@@ -201,7 +200,7 @@ class Claims(Generic[V]):
                 if now is None or is_found_there:
                     claim.commit_there("claim")
                 else:
-                    # All that are due now come before it: "0" follows "/".
+                    # The places of all jobs that are due now come before this one: "0" follows "/".
                     until_now = f"{places.time_of(due_begins, now)}0"
                     claim.commit(self._ready_begins, (due_begins, until_now), "claim")
                 return claim.job()
@@ -230,7 +229,7 @@ class Claims(Generic[V]):
                 return claim.job()
 
     def _first_by_query(self, where: dict[str, Any]) -> tuple[str, Entry] | None:
-        """Return the first job of a range, as it was at the instant of a query of this thread."""
+        """Return the first job of a range, at the instant of a query of this thread."""
         store = self._settings.store
         while True:
             first = next(store.query((places.PLACE,), order_by=places.PLACE, limit=1, where=where), None)
@@ -241,7 +240,7 @@ class Claims(Generic[V]):
                 return first[0], entry
 
     def _unchanged(self, key: str, items: dict[str, Any]) -> Entry | None:
-        """Return the entry of a job that one has found; None if the job was claimed or moved since."""
+        """Return the entry of a found job; None if the job was claimed or moved since."""
         try:
             entry: Entry = entry_of(self._settings.store, key)
         except KeyError:
@@ -249,7 +248,7 @@ class Claims(Generic[V]):
         return entry if all(entry.get(name) == item for name, item in items.items()) else None
 
     def _update(self, key: str, items: dict[str, Any], entry: Entry) -> bool:
-        """Set metadata items of a job that is as it was looked at; return whether it was."""
+        """Set metadata items of a job on the condition that it has not changed; return whether it had not."""
         try:
             self._settings.store.update_metadata(key, items, if_revision=entry.revision)
         except (RevisionMismatchError, KeyError):
@@ -257,12 +256,12 @@ class Claims(Generic[V]):
         return True
 
     def promote(self) -> int | None:
-        """Make jobs ready whose delay or lease is over.
+        """Make jobs ready whose delay or lease has ended.
 
         Returns
         -------
         due : int or None
-            When the next one is to be made ready, in microseconds since the epoch.
+            The time at which the next one becomes ready, in microseconds since the epoch.
         """
         settings = self._settings
         now = places.microseconds(settings.clock())
@@ -277,7 +276,7 @@ class Claims(Generic[V]):
         return None
 
     def _first_due(self) -> Item | None:
-        """Return the place of the first job that is due, and its key, as this thread sees it."""
+        """Return the place of the first due job, and its key, as this thread sees it."""
         if self._settings.store.current_transaction() is None:
             return self._values.look((self._due_begins,))[0]
         first = self._first_by_query(self._due)
@@ -288,16 +287,16 @@ class Claims(Generic[V]):
         if place.state == "leased" and attempts >= settings.max_attempts:
             return {
                 places.PLACE: places.dead(settings.name, settings.clock(), place.rank),
-                places.REASON: f"the lease of attempt {attempts} of {settings.max_attempts} ran out",
+                places.REASON: f"the lease of attempt {attempts} of {settings.max_attempts} expired",
             }
         return {places.PLACE: places.ready(settings.name, place.rank)}
 
     def is_empty(self) -> bool:
-        """Tell whether no job is left but dead letters."""
+        """Return whether only dead letters are left."""
         return self._values.look((self._due_begins, self._ready_begins)) == [None, None]
 
     def last_unfinished(self) -> str | None:
-        """Return the store's key of the job that would be claimed last; None if none is unfinished."""
+        """Return the store's key of the unfinished job that would be claimed last; None if there is none."""
         if self.is_empty():
             return None
         keys = self._settings.store.query_keys(
@@ -308,20 +307,20 @@ class Claims(Generic[V]):
     # -- waiting ----------------------------------------------------------------------------------
 
     def wait(self, lease: float, timeout: float | None, is_over: Callable[[], object]) -> Job[V] | None:
-        """Claim a job, and wait until there is one.
+        """Claim a job; wait until there is one.
 
         Parameters
         ----------
         lease : float
         timeout : float or None
-            Seconds; None for as long as it takes.
+            Seconds; None for no limit.
         is_over : callable
-            Tells whether waiting has no sense any more.
+            Returns whether to stop waiting.
 
         Returns
         -------
         job : Job or None
-            None if the time is over, or `is_over` returns true.
+            None after the timeout, or when `is_over` returns true.
 
         Raises
         ------
@@ -358,26 +357,26 @@ class Claims(Generic[V]):
         return job
 
     def wake_all(self) -> None:
-        """Have all who wait look again."""
+        """Make all waiters look again."""
         self._signal.waiters.ring_all()
 
     def _refuse_in_transaction(self) -> None:
         transaction = self._settings.store.current_transaction()
         if transaction is not None:
             raise TransactionError(
-                f"claim() cannot wait inside {transaction!r}, which keeps others from putting a job; "
-                "timeout=0 takes what there is"
+                f"claim() cannot wait inside {transaction!r}, as it keeps others from putting a job; "
+                "use timeout=0 to claim only what is ready"
             )
 
     def _seconds_until(self, due: int | None, left: float | None) -> float:
-        """Return how long to sleep at the most; negative for ever."""
+        """Return the maximum seconds to sleep; negative for no limit."""
         if due is None:
             return -1.0 if left is None else left
         until_due = max(0.0, due / 1_000_000 - self._settings.clock()) + 0.000_001
         return until_due if left is None else min(left, until_due)
 
     def _following(self) -> CommitSignal:
-        """Return the signal, which commits are offered to from the first wait on."""
+        """Return the signal; the store notifies it of commits from the first wait on."""
         signal = self._signal
         if signal.ended:
             signal = self._signal = self._new_signal()

@@ -1,7 +1,7 @@
-"""Jobs that have failed for good: kept until somebody requeues or discards them.
+"""Jobs that have failed for good; they are kept until they are requeued or discarded.
 
-Thread safety: as ``job.py``; requeueing and discarding commit on the condition of the revision that was
-looked at.
+Thread safety: as ``job.py``; requeueing and discarding commit on the condition that the job still has the
+revision that was read.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from latchstore.queue.settings import Settings
 
 
 class DeadLetter(Generic[V]):
-    """A job that has failed for good, as it was when one looked; `WorkQueue.dead_letters` gives them.
+    """A job that has failed for good, as it was when it was read; returned by `WorkQueue.dead_letters`.
 
     Attributes
     ----------
     key : str
     attempts : int
-        How often it was claimed.
+        Number of claims.
     reason : str
-        Why it failed.
+        Reason of the last failure.
     failed : float
-        When, in seconds since the epoch.
+        Time of the failure, in seconds since the epoch.
     metadata : dict
-        What was given to `WorkQueue.put`.
+        The metadata given to `WorkQueue.put`.
     priority : int
     """
 
@@ -48,22 +48,22 @@ class DeadLetter(Generic[V]):
 
     @property
     def payload(self) -> V:
-        """What was put, decoded anew each time. CodecError if it cannot be decoded."""
+        """The payload, decoded anew at each access. CodecError if it cannot be decoded."""
         return decoded(self._settings.codec, self._settings.key_of(self.key), self._data)
 
     def requeue(self) -> bool:
-        """Put the job at the end of the line again, as if it had never been claimed.
+        """Put the job at the end of the queue again, with no attempts counted.
 
         Returns
         -------
         done : bool
-            False if it is no dead letter any more.
+            False if it is not a dead letter any more.
         """
         settings = self._settings
         store, key = settings.store, settings.key_of(self.key)
 
         def requeue(revision: int, items: dict[str, Any]) -> None:
-            # A new number: no worker of an earlier attempt can take the job to be its own.
+            # A new number: no worker of an earlier attempt can mistake the job for its own.
             rank = places.rank_of(self.priority, self._settings.next_number())
             new = {**places.own_items(items), places.PLACE: places.ready(settings.name, rank)}
             store.set_metadata(key, new, if_revision=revision)
@@ -76,13 +76,13 @@ class DeadLetter(Generic[V]):
         Returns
         -------
         done : bool
-            False if it is no dead letter any more.
+            False if it is not a dead letter any more.
         """
         store, key = self._settings.store, self._settings.key_of(self.key)
         return self._change(lambda revision, items: store.delete(key, if_revision=revision))
 
     def _change(self, commit: Callable[[int, dict[str, Any]], None]) -> bool:
-        """Commit a change, if the job is still the dead letter that was looked at."""
+        """Commit a change, if the job is still the dead letter that was read."""
         settings = self._settings
         while True:
             try:
@@ -95,7 +95,7 @@ class DeadLetter(Generic[V]):
             except KeyError:
                 return False
             except RevisionMismatchError:
-                continue  # its metadata was changed since
+                continue  # its metadata has changed since
             return True
 
     def __repr__(self) -> str:

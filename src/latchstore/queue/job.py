@@ -1,16 +1,16 @@
-"""A job that a worker has claimed, and how it ends.
+"""A claimed job, and the ways it ends.
 
 Thread safety:
 
-1. A claim is known by two items of the job's metadata: its rank, which no other job has, and the number of
-   attempts, which each claim raises. Each change of a job is one commit, on the condition that its place and
-   the attempts are those that this worker has written. If they are not, one looks: with another rank or other
-   attempts the job is another worker's, or another job; else its place alone was changed, and the commit is
-   made on the condition of that. So of two workers that take a job to be theirs one is refused, and what
-   users write into the metadata meanwhile is no loss of the lease.
-2. A lease that has run out is lost when the job is claimed again, and not before: who ends it until then has
-   done the work of that attempt, and nobody else has.
-3. No lock is held; codec, clock and backoff are called outside of all.
+1. Two items of the job's metadata identify a claim: the rank, which is unique, and the number of attempts,
+   which each claim increments. Each change of a job is one commit, on the condition that place and attempts
+   are those that this worker has written. If they are not, the job is read: with another rank or another
+   number of attempts it is another worker's, or another job; otherwise only its place has changed, and the
+   commit is made on the condition of the new place. So if two workers both hold a job, one of them is
+   refused, and other changes of the metadata by users do not lose the lease.
+2. An expired lease is lost only when the job is claimed again: a worker that ends the job before that has
+   done the work of that attempt, and no other worker has.
+3. No lock is held; codec, clock and backoff are called without any lock.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Exceptions of whoever runs the worker, which say nothing about the job.
+#: Exceptions that concern the worker's thread, not the job.
 _INTERRUPTS = (KeyboardInterrupt, GeneratorExit)
 
 _DELETE = Delete()
 
-#: What the payload is before it has been decoded.
+#: The payload before it has been decoded.
 _UNKNOWN: Any = object()
 
-#: How many characters of a reason are kept.
+#: The number of characters of a reason that are stored.
 _LONGEST_REASON = 1_000
 
 
 class Job(Generic[V]):
     """A job that a worker has claimed; `WorkQueue.claim` makes it.
 
-    As a context manager it ends with its block: it is acknowledged if the block succeeds. If an exception
-    leaves the block, that is passed on, and the job is tried again after a pause, or becomes a dead letter if
-    it was the last attempt. An interrupt (KeyboardInterrupt, GeneratorExit) gives it back at once.
+    As a context manager, the job ends with its block: it is acknowledged if the block succeeds. If the block
+    raises an exception, the exception propagates, and the job is tried again after a pause, or becomes a dead
+    letter after the last attempt. An interrupt (KeyboardInterrupt, GeneratorExit) releases it at once.
 
-    A job that is ended inside a transaction of the store ends with that transaction: `ack` is committed
-    together with what the transaction has written, or neither of them is.
+    Inside a transaction of the store, the end of a job is part of that transaction: `ack` is committed
+    together with the transaction's writes, or neither is.
 
     Attributes
     ----------
     attempts : int
-        How often it was claimed, this time included.
+        Number of claims, this one included.
     leased_until : float
-        When the lease ends, in seconds since the epoch.
+        End of the lease, in seconds since the epoch.
     """
 
     __slots__ = (
@@ -80,19 +80,19 @@ class Job(Generic[V]):
     ) -> None:
         self._settings = settings
         self._full_key = full_key
-        # As it was before it was claimed.
+        # The entry before the claim.
         self._entry = entry
         self._place: str = items[places.PLACE]
         self._payload: V = _UNKNOWN
         self._metadata: dict[str, Any] | None = None
-        # How this claim has ended; None as long as it has not.
+        # How this claim has ended; None until then.
         self._outcome: str | None = None
         self.attempts: int = items[places.ATTEMPTS]
         self.leased_until: float = until
 
     @property
     def key(self) -> str:
-        """The key in the queue; in the store it begins with the name of the queue and a slash."""
+        """Key in the queue; its key in the store is the name of the queue, a slash, and this key."""
         return self._settings.job_key_of(self._full_key)
 
     @property
@@ -101,12 +101,12 @@ class Job(Generic[V]):
 
     @property
     def payload(self) -> V:
-        """What was put; decoded when it is first asked for.
+        """The payload; decoded at the first access.
 
         Raises
         ------
         CodecError
-            If it cannot be decoded; in a block of the job an exception like any other.
+            If it cannot be decoded; in the job's block it counts as an exception of the block.
         """
         if self._payload is _UNKNOWN:
             self._payload = decoded(self._settings.codec, self._full_key, self._entry.content)
@@ -114,14 +114,14 @@ class Job(Generic[V]):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What was given to `WorkQueue.put`, or written to the metadata since."""
+        """The metadata given to `WorkQueue.put`, or written since."""
         if self._metadata is None:
             self._metadata = places.own_items(self._entry.isolated_metadata())
         return self._metadata
 
     @property
     def priority(self) -> int:
-        """The priority that the job was put with."""
+        """The priority given to `WorkQueue.put`."""
         return places.Place("", "", 0, self._rank).priority
 
     @property
@@ -132,36 +132,36 @@ class Job(Generic[V]):
     # -- how a job ends ---------------------------------------------------------------------------
 
     def ack(self) -> None:
-        """Acknowledge the job: it is done, and removed from the store.
+        """Acknowledge the job: it is done, and is removed from the store.
 
         Raises
         ------
         LeaseLostError
-            If the lease has run out and another worker has claimed the job since, or if it was ended before,
-            replaced or deleted.
+            If the lease has expired and another worker has claimed the job since, or if the job was ended,
+            replaced or deleted before.
         """
         self._commit("acked", _DELETE)
 
     def retry(self, delay: Seconds | None = None, reason: str = "") -> bool:
-        """Have the job tried again; after the last attempt it becomes a dead letter.
+        """Let the job be tried again; after the last attempt it becomes a dead letter.
 
         Parameters
         ----------
         delay : Seconds, optional
-            Seconds before it can be claimed; by default what the queue's `backoff` returns. The job keeps its
-            place among those of its priority.
+            Seconds before it can be claimed; by default the result of the queue's `backoff`. The job keeps
+            its position among those of its priority.
         reason : str
-            Why this attempt failed.
+            Reason for the failure of this attempt.
 
         Returns
         -------
         again : bool
-            False if it has become a dead letter.
+            False if it became a dead letter.
 
         Raises
         ------
         LeaseLostError
-            As `ack`.
+            As for `ack`.
         """
         settings = self._settings
         pause = None if delay is None else checked_delay(delay, "delay")
@@ -179,29 +179,29 @@ class Job(Generic[V]):
         Parameters
         ----------
         reason : str
-            Why; its first 1,000 characters are kept.
+            Reason for the failure; the first 1,000 characters are stored.
 
         Raises
         ------
         LeaseLostError
-            As `ack`.
+            As for `ack`.
         """
         settings = self._settings
         place = places.dead(settings.name, settings.clock(), self._rank)
         self._put_items("failed", {places.PLACE: place, places.REASON: _checked_reason(reason)})
 
     def release(self) -> None:
-        """Give the job back at once, whatever the number of attempts.
+        """Make the job claimable at once, without counting the attempts.
 
         Raises
         ------
         LeaseLostError
-            As `ack`.
+            As for `ack`.
         """
         self._back_to_queue("released", 0.0, "")
 
     def extend(self, lease: Seconds = 60) -> None:
-        """Have the lease end later: so many seconds from now.
+        """Extend the lease: it ends this many seconds from now.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class Job(Generic[V]):
         Raises
         ------
         LeaseLostError
-            As `ack`.
+            As for `ack`.
         """
         settings = self._settings
         until = settings.clock() + checked_lease(lease)
@@ -233,9 +233,9 @@ class Job(Generic[V]):
         self._commit(outcome, MergeMetadata(Entry(items)))
 
     def _commit(self, outcome: str | None, edit: Edit) -> None:
-        """Commit a change of the job, if it is still this worker's: rule 1."""
+        """Commit a change of the job on the condition that this worker still holds it: rule 1."""
         if self._outcome is not None:
-            raise self._lost(f"this worker has {self._outcome} it before")
+            raise self._lost(f"this worker has {self._outcome} it already")
         store, key, place = self._settings.store, self._full_key, self._place
         while True:
             expected = ((places.PLACE, place), (places.ATTEMPTS, self.attempts))
@@ -251,22 +251,24 @@ class Job(Generic[V]):
             transaction.on_rollback(self._read_lease if outcome is None else self._reopen)
 
     def _place_now(self) -> str:
-        """Return the place of the job, if it is still this worker's."""
+        """Return the place of the job, if this worker still holds it."""
         settings = self._settings
         try:
             metadata = settings.store.get_metadata(self._full_key)
         except KeyError:
-            raise self._lost("it is not in the store any more: acknowledged by another, or deleted") from None
+            raise self._lost(
+                "it is not in the store any more: another worker acknowledged it, or it was deleted"
+            ) from None
         place = places.place_of(metadata, settings.name)
         if place is None or places.rank_in(place) != self._rank:
-            raise self._lost("it was replaced, or requeued, and is another job now")
+            raise self._lost("it was replaced or requeued, so its key belongs to another job now")
         if metadata.get(places.ATTEMPTS) != self.attempts:
             raise self._lost(
-                "its lease had run out, and another worker has claimed it; a longer lease, or extend() while "
-                "the work goes on, would have kept it"
+                "its lease expired, and another worker has claimed it; use a longer lease, or call extend() "
+                "while the work goes on"
             )
         if places.parsed(place).state == "dead":
-            raise self._lost("its lease had run out after the last attempt, and it is a dead letter")
+            raise self._lost("its lease expired after the last attempt, so it is a dead letter")
         return place
 
     def _lost(self, why: str) -> LeaseLostError:
@@ -303,15 +305,15 @@ class Job(Generic[V]):
         try:
             self.end_after(error)
         except LeaseLostError as lost:
-            logger.info("%s; its block was left by %s", lost, describe(error))
+            logger.info("%s; its block raised %s", lost, describe(error))
 
     def end_after(self, error: BaseException) -> None:
-        """End the job as its block does when an exception leaves that; nothing happens if it has ended.
+        """End the job as its block does after an exception; does nothing if the job has ended.
 
         Raises
         ------
         LeaseLostError
-            As `ack`.
+            As for `ack`.
         """
         if self._outcome is not None:
             return

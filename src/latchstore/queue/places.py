@@ -1,19 +1,19 @@
-"""Where a job stands in its queue: one metadata item, whose order is the order of the queue.
+"""The place of a job in its queue: one metadata item, whose order is the order of the queue.
 
-The item `PLACE` of a job is a string. Its parts are separated by slashes, which no name of a queue has:
+The item `PLACE` of a job is a string. Slashes separate its parts; a queue's name has no slash:
 
 =========================================== ======================================================
-``{queue}/dead/{time}/{rank}``              a dead letter, since that time
-``{queue}/due/{time}/delayed/{rank}``       not to be claimed before that time
-``{queue}/due/{time}/leased/{rank}``        claimed by a worker, whose lease ends then
+``{queue}/dead/{time}/{rank}``              a dead letter since that time
+``{queue}/due/{time}/delayed/{rank}``       cannot be claimed before that time
+``{queue}/due/{time}/leased/{rank}``        claimed by a worker; the lease ends at that time
 ``{queue}/ready/{rank}``                    can be claimed
 =========================================== ======================================================
 
-Times are microseconds since the epoch, with leading zeros. The rank is the priority, the highest one first,
-and then the number of the job, which grows from job to job. So the first of the ready ones is the next job,
-the first of the due ones the next that becomes ready, and all but dead letters stand side by side.
+Times are microseconds since the epoch, with leading zeros. The rank is the priority, highest first, followed
+by the number of the job, which increases from job to job. So the first ready place is the next job, the first
+due place is the job that becomes ready next, and all places other than those of dead letters are adjacent.
 
-Thread safety: nothing here keeps anything.
+Thread safety: this module has no state.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from typing import Any, NamedTuple
 
 from latchstore.contract.arguments import describe
 
-#: What the names of the metadata items of a queue begin with. A user's own must not.
+#: Prefix of the names of a queue's metadata items; reserved for them.
 PREFIX = "queue."
 
-#: Where the job stands.
+#: The place of a job.
 PLACE = "queue.place"
 
-#: How often it was claimed; missing before the first time.
+#: Number of claims; missing before the first.
 ATTEMPTS = "queue.attempts"
 
-#: Why the last attempt failed; missing before the first failure.
+#: Reason of the last failure; missing before the first.
 REASON = "queue.reason"
 
 #: The highest priority; the lowest is its negative.
 HIGHEST_PRIORITY = 10**9
 
-#: The latest time that is told from others, in microseconds: in some thousand years.
+#: The latest representable time, in microseconds: in some thousand years.
 _LATEST = 10**17
 
-#: From when to when a time in microseconds has sixteen digits, with a second at either end: 2001 to 2286.
+#: The range of seconds whose microseconds have sixteen digits, less a second at either end: 2001 to 2286.
 _FIRST, _LAST = 10**9 + 1, 10**10 - 1
 
 
 class Place(NamedTuple):
-    """What `PLACE` holds, taken apart.
+    """A `PLACE` string, parsed.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Place(NamedTuple):
     state : str
         ``"ready"``, ``"delayed"``, ``"leased"`` or ``"dead"``.
     time : int
-        Microseconds since the epoch; 0 if it is ready.
+        Microseconds since the epoch; 0 for a ready job.
     rank : str
     """
 
@@ -70,12 +70,12 @@ class Place(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The number of the job: nanoseconds since the epoch when it was put, or a little more."""
+        """The number of the job: nanoseconds since the epoch at the put, or slightly more."""
         return int(self.rank.partition("-")[2])
 
 
 def parsed(place: str) -> Place:
-    """Take a place apart."""
+    """Parse a place."""
     queue, state, *rest = place.split("/")
     if state == "ready":
         return Place(queue, state, 0, rest[0])
@@ -90,40 +90,40 @@ def rank_of(priority: int, number: int) -> str:
 
 
 def rank_in(place: str) -> str:
-    """Return the rank of the job that has a place."""
+    """Return the rank in a place."""
     return place[place.rindex("/") + 1 :]
 
 
 def microseconds(seconds: float) -> int:
-    """Return a time as places have it."""
+    """Return a time in the unit of places."""
     return min(max(int(seconds * 1_000_000), 0), _LATEST)
 
 
 def time_of(begins: str, seconds: float) -> str:
-    """Return the part of a place that ends with a time."""
-    # hot path: those of our time have sixteen digits, and take no format.
+    """Return the beginning of a place, with a time at its end."""
+    # hot path: present times have sixteen digits and need no formatting.
     if _FIRST <= seconds < _LAST:
         return f"{begins}0000{int(seconds * 1_000_000)}"
     return f"{begins}{microseconds(seconds):020d}"
 
 
 def ready(queue: str, rank: str) -> str:
-    """Return the place of a job that can be claimed."""
+    """Return the place of a ready job."""
     return f"{queue}/ready/{rank}"
 
 
 def due(queue: str) -> str:
-    """Return what the places begin with of jobs that become ready at a time."""
+    """Return the prefix of the places of delayed and leased jobs."""
     return f"{queue}/due/"
 
 
 def delayed(queue: str, until: float, rank: str) -> str:
-    """Return the place of a job that is not to be claimed before a time."""
+    """Return the place of a job that cannot be claimed before a time."""
     return f"{queue}/due/{microseconds(until):020d}/delayed/{rank}"
 
 
 def leased(queue: str, until: float, rank: str) -> str:
-    """Return the place of a job that a worker has until a time."""
+    """Return the place of a job that a worker holds until a time."""
     return f"{time_of(f'{queue}/due/', until)}/leased/{rank}"
 
 
@@ -133,7 +133,7 @@ def dead(queue: str, since: float, rank: str) -> str:
 
 
 def place_of(metadata: Mapping[str, Any] | None, queue: str) -> str | None:
-    """Return the place that a job of a queue has; None if this is none. Runs builtin code alone."""
+    """Return the place of a queue's job; None for anything else. Runs builtin code only."""
     if metadata is None or PLACE not in metadata:
         return None
     place = metadata[PLACE]
@@ -141,7 +141,7 @@ def place_of(metadata: Mapping[str, Any] | None, queue: str) -> str | None:
 
 
 def own_items(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata that is the user's."""
+    """Return the user's part of the metadata."""
     return {name: item for name, item in metadata.items() if not name.startswith(PREFIX)}
 
 
@@ -151,9 +151,9 @@ def checked_items(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If it is no mapping with strings for keys.
+        If it is not a mapping with str keys.
     ValueError
-        If it has an item of ours.
+        If an item's name has the queue's prefix.
     """
     if metadata is None:
         return {}
@@ -162,5 +162,5 @@ def checked_items(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     items = dict(metadata)
     for name in items:
         if isinstance(name, str) and name.startswith(PREFIX):
-            raise ValueError(f"metadata must have no item whose name begins with {PREFIX!r}, got {name!r}")
+            raise ValueError(f"metadata must not have names that begin with {PREFIX!r}, got {name!r}")
     return items

@@ -1,12 +1,12 @@
-"""The threads that work on the jobs of a queue, for `WorkQueue.run`.
+"""The threads of `WorkQueue.run`.
 
 Thread safety:
 
-1. Each worker claims a job, works on it and ends it; what the others do it sees in the store alone. It counts
-   what it has done in counters of its own, which are read by others and written by itself.
-2. The last that a worker does is to append itself to the pool's `ended`, by one call in C, and to ring. The
-   thread that runs the pool looks each second all the same, for one that an exception has struck before that.
-3. `stopping` is set once; then those that wait for a job are woken.
+1. Each worker claims a job, works on it and ends it; it sees the effects of other workers in the store only.
+   It writes counters of its own, which other threads read.
+2. A worker's last step is to append itself to the pool's `ended`, by one call in C, and to ring the bell. The
+   thread that runs the pool also checks every second for a worker that an exception interrupted before that.
+3. `stopping` is set once; then workers that wait for a job are woken.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from latchstore.queue.job import Job
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds after which the pool looks at its workers, and at its progress bar.
+#: Seconds between two checks of the workers, and between updates of the progress bar.
 _LOOK_AGAIN = 1.0
 _DRAW_AGAIN = 0.1
 
 
 class Worked(NamedTuple):
-    """What the threads of a pool have done.
+    """Counts of what the threads of a pool have done.
 
     Attributes
     ----------
     acked : int
-        Jobs that are done.
+        Jobs that were acknowledged.
     retried : int
-        Attempts that have failed, of jobs that are tried again.
+        Failed attempts of jobs that are tried again.
     dead : int
-        Jobs that have become dead letters.
+        Jobs that became dead letters.
     lost : int
         Attempts whose lease was lost.
     """
@@ -51,7 +51,7 @@ class Worked(NamedTuple):
     lost: int = 0
 
 
-#: How the outcome of a job is counted.
+#: The counter of each outcome.
 _COUNTED = {"acked": "acked", "retried": "retried", "released": "retried", "failed": "dead", None: "lost"}
 
 
@@ -64,17 +64,17 @@ class Pool(Generic[V]):
     function : callable
     lease : float
     is_over : callable
-        Tells whether no more jobs come.
+        Returns whether no more jobs will come.
     name : str
-        Of the queue, for the names of the threads and the progress bar.
+        The queue's name, for the names of the threads and the progress bar.
 
     Attributes
     ----------
     stopping : bool
-        Whether no further job is to be begun.
+        Whether workers must not begin another job.
     ended : deque of Worker
     bell : Bell
-        Rung when one has ended.
+        Rung when a worker has ended.
     """
 
     def __init__(
@@ -93,20 +93,20 @@ class Pool(Generic[V]):
         self._lease = lease
         self._is_over = is_over
         self._name = name
-        # All that there were, those that have ended included.
+        # All workers, including ended ones.
         self._workers: list[Worker[V]] = []
         self._running: list[Worker[V]] = []
 
     def run(self, threads: int, count_jobs: Callable[[], int], progress: bool | None) -> Worked:
-        """Run workers until no more jobs come; return what they have done.
+        """Run workers until no more jobs come; return their counts.
 
         Parameters
         ----------
         threads : int
         count_jobs : callable
-            Returns how many jobs there are, for the progress bar.
+            Returns the number of jobs, for the progress bar.
         progress : bool or None
-            Whether to show one; if None, if that is possible.
+            Whether to show a progress bar; None: if one can be shown.
         """
         bar = _bar(self._name, count_jobs, progress)
         drainers = self._claims.drainers
@@ -128,11 +128,11 @@ class Pool(Generic[V]):
 
     @property
     def worked(self) -> Worked:
-        """What the workers have done so far."""
+        """The counts so far."""
         return Worked(*map(sum, zip(*[worker.counts for worker in self._workers], strict=True)))
 
     def next_job(self) -> Job[V] | None:
-        """Claim the next job for a worker; None if it is to end."""
+        """Claim the next job for a worker; None if the worker must end."""
         return None if self.stopping else self._claims.wait(self._lease, None, self._is_to_end)
 
     def _is_to_end(self) -> bool:
@@ -145,7 +145,7 @@ class Pool(Generic[V]):
         self._running.append(worker)
 
     def _look_after(self, bar: Any) -> None:
-        """Wait until all workers have ended; replace those that have died, unless the pool stops."""
+        """Wait until all workers have ended; replace those that died, unless the pool is stopping."""
         while self._running:
             if self.bell.sleep(_LOOK_AGAIN if bar is None else _DRAW_AGAIN):
                 while self.ended:
@@ -158,14 +158,14 @@ class Pool(Generic[V]):
 
     def _after_end(self, worker: Worker[V]) -> None:
         if worker not in self._running:
-            return  # it was found by a look
+            return  # a periodic check has found it
         self._running.remove(worker)
         error = worker.error
         if worker.is_done or self.stopping:
             return
         if isinstance(error, Exception):
-            raise error  # no job can be claimed: the store was closed, say
-        logger.warning("a worker of queue %r has died, and is replaced: %r", self._name, error)
+            raise error  # no job can be claimed, for example as the store was closed
+        logger.warning("a worker of queue %r died and is replaced: %r", self._name, error)
         self._start()
 
 
@@ -175,15 +175,15 @@ class Worker(DeliveryThread, Generic[V]):
     Attributes
     ----------
     counts : list of int
-        In the order of `Worked`.
+        In the order of the fields of `Worked`.
     is_done : bool
-        Whether it has ended because no more jobs come.
+        Whether it ended because no more jobs come.
     error : BaseException or None
-        What has ended it otherwise.
+        Any other reason why it ended.
     """
 
     def __init__(self, pool: Pool[V], function: Callable[[Job[V]], object], name: str) -> None:
-        super().__init__(self.run, name)  # whose start ends even if the thread is struck as it begins
+        super().__init__(self.run, name)  # its start returns even if an exception interrupts the thread
         self.counts: list[int] = [0] * len(Worked._fields)
         self.is_done: bool = False
         self.error: BaseException | None = None
@@ -213,7 +213,7 @@ class Worker(DeliveryThread, Generic[V]):
             if isinstance(error, LeaseLostError) and job.outcome is None:
                 logger.warning("%s", error)
             else:
-                logger.exception("%r has failed", job)
+                logger.exception("%r failed", job)
         self._count(_COUNTED[job.outcome])
 
     def _count(self, what: str) -> None:
@@ -221,7 +221,7 @@ class Worker(DeliveryThread, Generic[V]):
 
 
 def _bar(name: str, count_jobs: Callable[[], int], progress: bool | None) -> Any:
-    """Return a progress bar; None if none is wanted, or, if that was left open, none can be seen."""
+    """Return a progress bar; None if `progress` is false, or None and there is no terminal or no tqdm."""
     if progress is False:
         return None
     try:
@@ -232,7 +232,7 @@ def _bar(name: str, count_jobs: Callable[[], int], progress: bool | None) -> Any
         raise ImportError("progress=True needs tqdm: python -m pip install 'latchstore[progress]'") from error
     bar = tqdm(total=0, desc=name, unit="job", disable=None if progress is None else False)
     if bar.disable:
-        return None  # the standard error is no terminal
+        return None  # standard error is not a terminal
     bar.total = count_jobs()
     return bar
 
@@ -240,5 +240,5 @@ def _bar(name: str, count_jobs: Callable[[], int], progress: bool | None) -> Any
 def _draw(bar: Any, worked: Worked) -> None:
     done = worked.acked + worked.dead
     if done > bar.total:
-        bar.total = done  # jobs were put meanwhile
+        bar.total = done  # more jobs were put meanwhile
     bar.update(done - bar.n)

@@ -1,6 +1,6 @@
-"""What the parts of one queue share: where its jobs are, and how they are kept.
+"""The settings that all parts of a queue share.
 
-Thread safety: nothing of it changes but the last number that was allotted, in a section of its own.
+Thread safety: settings are immutable, except for the last number allotted, which a latch guards.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from latchstore.engine.transactional_store import TransactionalStore
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
 
-#: Seconds of the first pause before a job is tried again, and of the longest.
+#: Seconds of the first pause before a retry, and of the longest.
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 600.0
 
 _NANOSECONDS = 10**9
 
-#: The longest lease or delay that is reckoned with, in seconds: some thousand years.
+#: The longest lease or delay, in seconds: some thousand years.
 _LONGEST = 1e11
 
 
 class _Numbers:
-    """Allots the numbers of jobs: the time in nanoseconds, or one more than the last.
+    """Allots job numbers: the time in nanoseconds, or the last number plus one.
 
     Attributes
     ----------
     tag : str
-        By which the keys of this process are told from those of others, which may allot the same number.
+        Distinguishes the keys of this process from those of others, which may allot the same number.
     """
 
     def __init__(self) -> None:
         self._last = 0
         self.tag: str = os.urandom(4).hex()
-        # Held while one number is allotted; no other lock is taken meanwhile.
+        # Guards the last number; held while one is allotted, and no other lock is acquired meanwhile.
         self._latch = Latch()
 
     def next(self, offset: float) -> int:
-        """Return a number that is larger than all that this process has allotted."""
+        """Return a larger number than all that this process has allotted."""
         return self._latch.during(self._next, time.time_ns() + int(offset * _NANOSECONDS))
 
     def _next(self, now: int) -> int:
@@ -54,7 +54,7 @@ class _Numbers:
         return number
 
     def renew(self) -> None:
-        """Go on with a free section and a tag of its own, in a forked child."""
+        """Continue with a free latch and a new tag, in a forked child."""
         self._latch = Latch()
         self.tag = os.urandom(4).hex()
 
@@ -66,19 +66,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def key_for(number: int) -> str:
-    """Return the key of a new job that is given none: a hexadecimal number, which grows in each process."""
+    """Return a default key for a new job: a hexadecimal number, which increases in each process."""
     return f"{number:x}{_numbers.tag}"
 
 
 def seconds_since(number: int, now: float) -> float:
-    """Return how long ago a number was allotted."""
+    """Return the seconds since a number was allotted."""
     return max(0.0, now - number / _NANOSECONDS)
 
 
 def exponential_backoff(attempts: int) -> float:
-    """Return seconds to wait before a job is tried again: some 1, 2, 4 ... 600, each up to a half less.
+    """Return the seconds before a retry: about 1, 2, 4 ... 600, reduced at random by up to one half.
 
-    The random part keeps jobs that have failed together from failing together again (Marc Brooker,
+    The random part keeps jobs that failed together from being retried together (Marc Brooker,
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
     """
     longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts - 1, 16))
@@ -87,7 +87,7 @@ def exponential_backoff(attempts: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Settings(Generic[V]):
-    """What a `WorkQueue` was made with.
+    """The settings of a `WorkQueue`.
 
     Attributes
     ----------
@@ -101,9 +101,9 @@ class Settings(Generic[V]):
     clock : callable
         Returns seconds since the epoch.
     offset : callable
-        Returns by how many seconds the clock of the store is ahead of this machine's.
+        Returns the seconds by which the store's clock is ahead of this machine's.
     goes_by_store : bool
-        Whether the clock is that of the store, which the store's commits may look at by themselves.
+        Whether the clock is the store's, which the store's commits can read by themselves.
     """
 
     store: TransactionalStore
@@ -124,16 +124,16 @@ class Settings(Generic[V]):
         return f"{self.name}/{key}"
 
     def job_key_of(self, key: str) -> str:
-        """Return the key of a job whose key in the store this is."""
+        """Return the key of a job from its key in the store."""
         return key[len(self.name) + 1 :]
 
     def pause_after(self, attempts: int) -> float:
         """Return the seconds before a job is tried again."""
-        return checked_delay(self.backoff(attempts), "what backoff returns")
+        return checked_delay(self.backoff(attempts), "the result of backoff")
 
 
 def checked_lease(lease: Seconds) -> float:
-    """Return the seconds of a lease; they must be positive, and not endless."""
+    """Return the seconds of a lease; ValueError unless they are positive and finite."""
     seconds = checked_delay(lease, "lease")
     if not seconds > 0:
         raise ValueError(f"lease must be positive, got {seconds:g} seconds")
@@ -141,7 +141,7 @@ def checked_lease(lease: Seconds) -> float:
 
 
 def checked_delay(delay: Seconds, argument: str) -> float:
-    """Return the seconds of a delay; they must not be negative, nor endless."""
+    """Return the seconds of a delay; ValueError if they are negative or infinite."""
     seconds = exact_seconds(delay, argument)
     if not 0 <= seconds <= _LONGEST:
         raise ValueError(f"{argument} must be from 0 to {_LONGEST:g} seconds, got {seconds:g}")

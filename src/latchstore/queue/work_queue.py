@@ -1,12 +1,12 @@
-"""`WorkQueue`: jobs in a store, for a pool of workers.
+"""`WorkQueue`: jobs for a pool of workers, kept in a store.
 
 Thread safety:
 
-1. All that a queue knows of its jobs is in the store, in their metadata (``places.py``). Several queues of
-   one name, on one store, are one queue, apart from being closed.
-2. Each change of a job is one commit, on the condition of the revision that was looked at. What an exception
-   strikes is done or not done.
-3. The flags of closing are only ever set, in this order: first the flag, then those who wait are woken.
+1. The state of a queue's jobs is in the store, in their metadata (``places.py``). Several `WorkQueue` objects
+   with one name on one store are one queue, except for being closed.
+2. Each change of a job is one commit, on the condition that the job still has the revision that was read. A
+   change that an exception interrupts is either done or not done.
+3. Closing sets its flags first and wakes the waiters then; flags are never cleared.
 """
 
 from __future__ import annotations
@@ -54,62 +54,60 @@ from latchstore.queue.settings import (
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
 
-#: Seconds that a worker has a job for.
+#: Default seconds of a lease.
 _LEASE = 60
 
 _WHEN_THERE = ("refuse", "keep", "replace")
 
-#: What `WorkQueue.stats` calls the states.
+#: The names of the states in `WorkQueue.stats`.
 _COUNTED = {"ready": "waiting", "delayed": "delayed", "leased": "leased", "dead": "dead"}
 
 
 class WorkQueue(Generic[V]):
-    """Jobs for a pool of workers, which are entries of a store.
+    """Jobs for a pool of workers, stored as entries of a store.
 
-    A worker claims the first job that is ready, first in first out within a priority, and has it for the time
-    of a lease. It ends the job by `Job.ack`, or the job is tried again: when the worker asks for that, when
-    its block is left by an exception, and when the lease runs out, as the worker may have died. After
-    `max_attempts` it becomes a dead letter. So a job is done once while leases hold, and at least once if
-    they do not: let a job take less than its lease, or `Job.extend` it.
+    A worker claims the first ready job, first in first out within a priority, and holds it for the time of a
+    lease. `Job.ack` ends the job. It is tried again if the worker requests that, if its block raises an
+    exception, or if the lease ends, as the worker may have died. After `max_attempts` it becomes a dead
+    letter. So a job runs once while leases last, and at least once otherwise: keep jobs shorter than their
+    lease, or call `Job.extend`.
 
-    What is put inside a transaction of the store is part of that: the job is there if the data that it is
-    about is.
+    A put inside a transaction of the store is part of the transaction: the job is committed together with the
+    data that it concerns, or neither is.
 
     Parameters
     ----------
     store : DictMemoryStore, SqliteStore or RedisStore
-        Where the jobs are. It gets an index by which the first job is found, so a queue is not made inside a
-        transaction. Queues of one name on a `SqliteStore` are one queue of all processes, and on a
-        `RedisStore` of all machines.
+        The store of the jobs. It gets an index for finding the first job, so a queue cannot be made inside a
+        transaction. Queues with one name are one queue for all processes on a `SqliteStore`, and for all
+        machines on a `RedisStore`.
     name : str
-        Of the queue; without a slash. The key of a job in the store is the name, a slash, and the job's key.
+        Name of the queue, without a slash. A job's key in the store is the name, a slash, and the job's key.
     codec : str or Codec
-        How payloads become bytes: ``"json"``, ``"msgpack"``, ``"pickle"``, ``"raw"``, or one's own. With
-        pickle, to claim a job of a file that somebody else has written runs what they please.
+        Codec of the payloads: ``"json"``, ``"msgpack"``, ``"pickle"``, ``"raw"``, or your own. With pickle,
+        claiming a job can run arbitrary code of anyone who can write to the store.
     max_attempts : int
-        How often a job is claimed before it becomes a dead letter.
+        Number of claims after which a failing job becomes a dead letter.
     backoff : callable, optional
         Called with the number of attempts, returns the seconds before the next one. By default about 1, 2, 4
-        and so on, 600 at the most, of which a random part is taken away.
+        and so on up to 600, each reduced by a random part.
     clock : callable, optional
-        Returns seconds since the epoch, by which delays and leases are reckoned. If it is not given, that is
-        ``time.time``, looked up at each call, and with a `RedisStore` the clock of the server: one for all
-        machines, whatever their own ones show. Timeouts do not depend on it.
+        Returns seconds since the epoch, for delays and leases. By default ``time.time``, looked up at each
+        call, or with a `RedisStore` the clock of the server, which all machines share. Timeouts do not use
+        it.
 
     Attributes
     ----------
     store : DictMemoryStore, SqliteStore or RedisStore
     name : str
 
-    Notes
-    -----
-    Several queues of one name on one store share their jobs. Listeners and watches of the store see jobs as
-    they see all entries: ``store.watch(f"{name}/*")`` gives each step of each job, ``queue.place`` in the
-    metadata tells its state. Jobs are saved and loaded with the store, with their leases. A bounded `Cache`
-    on the same store would evict jobs: give it another one.
+    Notes ----- Listeners and watches of the store see jobs like all entries: ``store.watch(f"{name}/*")``
+    returns each step of each job, and ``queue.place`` in the metadata has its state. Jobs are saved and
+    loaded with the store, with their leases. A bounded `Cache` on the same store would evict jobs: give it a
+    store of its own.
 
-    Names of metadata items that begin with ``queue.`` are the queue's: ``queue.place``, ``queue.attempts``
-    and ``queue.reason``, the reason of the last failure.
+    Names of metadata items that begin with ``queue.`` are reserved for the queue: ``queue.place``,
+    ``queue.attempts`` and ``queue.reason``, the reason of the last failure.
 
     Examples
     --------
@@ -139,7 +137,7 @@ class WorkQueue(Generic[V]):
             )
         name = checked_key(name, "name")
         if not name or "/" in name:
-            raise ValueError(f"name must not be empty and have no slash, got {name!r}")
+            raise ValueError(f"name must be a non-empty string without a slash, got {name!r}")
         check_callable(backoff, "backoff")
         if clock is not None:
             check_callable(clock, "clock")
@@ -172,25 +170,25 @@ class WorkQueue(Generic[V]):
         metadata: Mapping[str, Any] | None = None,
         if_exists: str = "refuse",
     ) -> str:
-        """Put a job at the end of the line; inside a transaction of this thread, as a part of that.
+        """Put a job at the end of the queue; inside a transaction of this thread, as part of it.
 
         Parameters
         ----------
         payload : object
-            What the job is about; the queue's codec makes bytes of it.
+            Data of the job; the queue's codec encodes it.
         key : str, optional
-            Of the job in its queue, by which a second job about the same thing is kept out; by default a new
-            one.
+            Key of the job in its queue, unique there; by default a new one. Use it to prevent a second job
+            for the same purpose.
         priority : int
-            Jobs of a higher one are claimed first.
+            Jobs of a higher priority are claimed first.
         delay : Seconds
             Seconds before it can be claimed.
         metadata : mapping, optional
-            Metadata items for the job's entry, to be found by queries and by the worker.
+            Metadata items of the job's entry, for queries and for the worker.
         if_exists : str
-            What happens if the queue has a job of that key, dead letters included: ``"refuse"`` raises
-            JobExistsError, ``"keep"`` leaves that job and drops this one, ``"replace"`` puts this one in its
-            place; a worker that has claimed the old one cannot end it then.
+            What to do if the queue has a job of that key, dead letters included: ``"refuse"`` raises
+            JobExistsError, ``"keep"`` keeps that job and drops this one, ``"replace"`` replaces that job by
+            this one; a worker that has claimed the old job cannot end it then.
 
         Returns
         -------
@@ -199,14 +197,14 @@ class WorkQueue(Generic[V]):
         Raises
         ------
         JobExistsError
-            If there is a job of that key, and it is to be refused.
+            If there is a job of that key, and `if_exists` is ``"refuse"``.
         CodecError
             If the payload cannot be encoded.
         QueueClosedError
             If the queue was closed.
         """
         if self._closed:
-            raise QueueClosedError(f"queue {self.name!r} was closed, and takes no more jobs")
+            raise QueueClosedError(f"queue {self.name!r} is closed, so it takes no more jobs")
         settings = self._settings
         if if_exists not in _WHEN_THERE:
             raise ValueError(
@@ -249,29 +247,29 @@ class WorkQueue(Generic[V]):
     # -- claiming ---------------------------------------------------------------------------------
 
     def claim(self, timeout: Seconds | None = None, lease: Seconds = _LEASE) -> Job[V] | None:
-        """Claim the first job that is ready; wait for one if there is none.
+        """Claim the first ready job; wait for one if there is none.
 
         Parameters
         ----------
         timeout : Seconds, optional
-            Seconds to wait; as long as it takes if None. 0 takes what there is.
+            Seconds to wait; None for no limit, 0 for no wait.
         lease : Seconds
-            Seconds for which no other worker gets the job.
+            Seconds for which no other worker can claim the job.
 
         Returns
         -------
         job : Job or None
-            None if there was none in time, and as soon as the queue is closed and its last job has ended.
+            None after the timeout, and once the queue is closed and its last job has ended.
 
         Raises
         ------
         TransactionError
-            If it may wait and is called inside a transaction of this thread, which keeps others from putting
-            a job. With ``timeout=0`` it is a part of the transaction.
+            If it may wait and this thread is in a transaction, which keeps others from putting a job. With
+            ``timeout=0`` the claim is part of the transaction.
         StoreClosedError
             If the store is closed.
         """
-        # hot path: what is usual needs no check.
+        # hot path: the default needs no check.
         held = 60.0 if lease is _LEASE else checked_lease(lease)
         if timeout == 0 and type(timeout) is int:
             return self._claims.attempt(held)
@@ -294,12 +292,12 @@ class WorkQueue(Generic[V]):
         until_empty: bool = True,
         progress: bool | None = None,
     ) -> Worked:
-        """Work on jobs with some threads: call a function with each job.
+        """Call a function with each job, in several threads.
 
-        A job whose call returns is acknowledged. What the call raises is logged, and the job is tried again
-        after a pause, or becomes a dead letter. A thread that dies is replaced. Ctrl-C has each thread end
-        the job that it is at, and no other one is begun; then KeyboardInterrupt is raised. A second Ctrl-C
-        does not wait for them.
+        A job whose call returns is acknowledged. If the call raises an exception, the exception is logged,
+        and the job is tried again after a pause, or becomes a dead letter. A thread that dies is replaced. On
+        Ctrl-C, each thread finishes its current job and begins no other; then KeyboardInterrupt is raised. A
+        second Ctrl-C does not wait for them.
 
         Parameters
         ----------
@@ -309,24 +307,24 @@ class WorkQueue(Generic[V]):
         lease : Seconds
             As for `claim`.
         until_empty : bool
-            Whether to return when no job is left but dead letters, those that wait for another attempt
-            included. Otherwise when the queue is closed, and empty as well.
+            Whether to return when only dead letters are left, and no job waits for another attempt. Otherwise
+            it returns when the queue is closed and empty.
         progress : bool, optional
-            Whether to show a progress bar, by tqdm. By default if standard error is a terminal and tqdm is
+            Whether to show a progress bar (tqdm). By default, if standard error is a terminal and tqdm is
             installed.
 
         Returns
         -------
         worked : Worked
-            How many jobs these threads have acknowledged, have had tried again, have made dead letters, and
-            had lost the lease of.
+            How many jobs these threads have acknowledged, had tried again, made dead letters, and lost the
+            lease of.
 
         Raises
         ------
         ImportError
-            If a progress bar is asked for, and tqdm is not installed.
+            If `progress` is true and tqdm is not installed.
         TransactionError
-            If it is called inside a transaction of this thread.
+            If this thread is in a transaction.
         """
         check_callable(function, "function")
         count = checked_count(threads, "threads", 1)
@@ -341,15 +339,15 @@ class WorkQueue(Generic[V]):
     # -- closing and waiting ----------------------------------------------------------------------
 
     def close(self, immediate: bool = False) -> None:
-        """Take no more jobs; closing twice is harmless.
+        """Close the queue for new jobs; closing twice is harmless.
 
-        Workers go on until no job is left but dead letters; then iterations end, and `claim` returns None.
-        Other queues of the same name are not closed.
+        Workers continue until only dead letters are left; then iterations end, and `claim` returns None.
+        Other queue objects with the same name are not closed.
 
         Parameters
         ----------
         immediate : bool
-            Whether iterations and waiting claims end at once. What is left stays in the store.
+            Whether iterations and waiting claims end at once. Remaining jobs stay in the store.
         """
         self._claims.drainers["closed"] = None
         self._closed = True
@@ -358,7 +356,7 @@ class WorkQueue(Generic[V]):
 
     @property
     def closed(self) -> bool:
-        """Whether the queue was closed."""
+        """Whether the queue is closed."""
         return self._closed
 
     def __enter__(self) -> Self:
@@ -370,23 +368,23 @@ class WorkQueue(Generic[V]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the queue; at once if an exception leaves the block."""
+        """Close the queue; immediately if the block raises an exception."""
         self.close(immediate=kind is not None)
 
     def join(self, timeout: Seconds | None = None) -> None:
-        """Wait until no job is left but dead letters.
+        """Wait until only dead letters are left.
 
         Parameters
         ----------
         timeout : Seconds, optional
-            Seconds; as long as it takes if None.
+            Seconds; None for no limit.
 
         Raises
         ------
         WaitTimeoutError
-            If jobs are left then; it tells how many.
+            If jobs are left after the timeout; the error has their number.
         TransactionError
-            If it is called inside a transaction of this thread.
+            If this thread is in a transaction.
         WatchClosedError
             If the store is closed meanwhile.
         """
@@ -406,7 +404,7 @@ class WorkQueue(Generic[V]):
                     ) from None
                 except WatchClosedError:
                     raise WatchClosedError(
-                        f"the store was closed while the jobs of queue {self.name!r} were waited for"
+                        f"the store was closed while join() waited for the jobs of queue {self.name!r}"
                     ) from None
 
     def _is_unfinished(self, key: str) -> bool:
@@ -424,17 +422,17 @@ class WorkQueue(Generic[V]):
     # -- looking ----------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Return how many jobs there are, at one instant.
+        """Return the number of jobs by state, at one instant.
 
-        It takes time in proportion to the keys of the store; with an ordered index, which
-        ``store.add_index(Ordered("queue.place"))`` makes, to the jobs of the queue.
+        It takes time in proportion to the number of keys of the store; with an ordered index
+        (``store.add_index(Ordered("queue.place"))``), in proportion to the jobs of the queue.
 
         Returns
         -------
         stats : dict
             ``waiting`` (ready to be claimed), ``delayed``, ``leased``, ``dead`` (dead letters), and
-            ``oldest_waiting`` (the seconds since the first of the waiting ones was put, or None). A job whose
-            delay or lease has just ended is counted as waiting from the next claim on.
+            ``oldest_waiting`` (seconds since the oldest waiting job was put, or None). A job whose delay or
+            lease has ended counts as waiting from the next claim on.
         """
         stats: dict[str, Any] = dict.fromkeys(_COUNTED.values(), 0)
         oldest: int | None = None
@@ -453,9 +451,9 @@ class WorkQueue(Generic[V]):
         return (places.parsed(items[places.PLACE]) for _, items in found)
 
     def dead_letters(self) -> Iterator[DeadLetter[V]]:
-        """Return the jobs that have failed for good, those that failed first coming first.
+        """Return the jobs that have failed for good, earliest failure first.
 
-        It takes the time that `stats` does; with the index in proportion to the dead letters.
+        It takes as much time as `stats`; with the index, time in proportion to the dead letters.
         """
         found = self.store.query_keys(
             order_by=places.PLACE, where={places.PLACE: Prefix(f"{self.name}/dead/")}
@@ -470,7 +468,7 @@ class WorkQueue(Generic[V]):
                 yield DeadLetter(self._settings, self._settings.job_key_of(key), value)
 
     def requeue_all(self) -> int:
-        """Put all dead letters at the end of the line again; return how many there were."""
+        """Put all dead letters at the end of the queue again; return how many."""
         return sum(letter.requeue() for letter in self.dead_letters())
 
     def __repr__(self) -> str:

@@ -236,7 +236,7 @@ class TestWeight:
     )
     def test_what_is_no_size(self, size: Any, error: type[Exception]) -> None:
         with Cache(sizeof=lambda value: size) as cache:
-            with pytest.raises(error, match="what sizeof returns must be"):
+            with pytest.raises(error, match="the result of sizeof must be"):
                 cache["key"] = 1
             assert "key" not in cache
 

@@ -283,11 +283,12 @@ class TestRooms:
         own: dict[str, set[str]] = {}
         for module in MODULES:
             own.setdefault(room_of(module), set()).update(defined_names(tree_of(module)))
+        of_others = {room: ours - names for room, names in own.items()}
         foreign = {
             (module, node.attr)
             for module in MODULES
             for node in ast.walk(tree_of(module))
-            if isinstance(node, ast.Attribute) and node.attr in ours - own[room_of(module)]
+            if isinstance(node, ast.Attribute) and node.attr in of_others[room_of(module)]
         }
         assert foreign <= SAME_NAMES
 

@@ -137,6 +137,18 @@ class TestServer:
                 assert other["key"] == 1
                 assert cache.sweep() == other.sweep() == 0
 
+    def test_a_closed_cache_is_cleared_on_a_server_from_which_all_was_removed(
+        self, redis_server: Server, store: RedisStore
+    ) -> None:
+        with Cache(store) as cache:
+            cache["key"] = 1
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.flushall()
+        with store.transaction():
+            cache.clear()
+            store.from_bytes("key", b"1")
+        assert len(store) == 1
+
     def test_what_is_there_is_booked_and_evicted_in_pages(self, store: RedisStore) -> None:
         keys = [f"{number:04}" for number in range(2_500)]
         store.multiset_data(keys, [b"1"] * len(keys))

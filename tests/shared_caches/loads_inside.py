@@ -12,6 +12,7 @@ import pytest
 
 from latchstore import Cache, TransactionConflictError
 from tests.cache.transactions.blocks import elsewhere, kinds
+from tests.fork.children import in_child, needs_fork
 from tests.schedules import Actor
 
 
@@ -117,6 +118,21 @@ class LoadsInsideContract:
             cache.delete("c")
             assert load(cache, many) == "old"
         assert cache["c"] == "old"
+
+    @needs_fork
+    def test_in_a_child_that_is_forked_in_a_block_which_has_removed_the_key(
+        self, store: Any, cache: Cache
+    ) -> None:
+        """The block goes on in the parent alone, and so does its removal."""
+
+        def be_child() -> None:
+            assert load(cache, False) == "old"
+            assert cache["c"] == "old"
+
+        with store.transaction(optimistic=True) as block:
+            cache.clear()
+            assert in_child(be_child) == ""
+            block.doom()  # what the child has loaded may be the parent's as well: a conflict
 
     @kinds
     @loads

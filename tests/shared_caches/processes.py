@@ -311,6 +311,64 @@ class LoadsContract(ProcessesContract):
         assert other.result() == "old"
         assert "key" not in cache
 
+    @pytest.mark.parametrize(
+        ("remove", "optimistic"),
+        [
+            (lambda cache: cache.delete("key"), False),
+            (lambda cache: cache.clear(), True),
+            (lambda cache: cache.invalidate_tag("tag"), False),
+            (lambda cache: cache.delete_glob("k*"), True),
+        ],
+        ids=["delete", "clear, optimistic", "tag", "glob, optimistic"],
+    )
+    def test_a_transaction_that_has_nothing_else_to_change_counts_as_well(
+        self,
+        store: Any,
+        cache: Cache[Any],
+        other: CacheProcess,
+        remove: Callable[[Cache[Any]], object],
+        optimistic: bool,
+    ) -> None:
+        """What it makes old is not in the store."""
+        cache.set("tagged", 1, tags=["tag"])  # there is an index of tags, for which no block is waited for
+        del cache["tagged"]
+        with store.transaction(optimistic=optimistic):
+            remove(cache)
+            other.begin(load_slowly, "key", "old")
+            other.await_pause()
+        other.go_on()
+        assert other.result() == "old"
+        assert "key" not in cache
+
+    def test_a_removal_outside_of_a_savepoint_counts_if_one_inside_is_taken_back(
+        self, store: Any, cache: Cache[Any], other: CacheProcess
+    ) -> None:
+        cache.set("tagged", 1, tags=["tag"])
+        with store.transaction():
+            cache.invalidate_tag("tag")
+            with store.transaction() as inside:
+                cache.delete("another")
+                inside.doom()
+            other.begin(load_slowly, "key", "old")
+            other.await_pause()
+        other.go_on()
+        assert other.result() == "old"
+        assert "key" not in cache
+
+    def test_a_removal_that_is_rolled_back_does_not_count(
+        self, store: Any, cache: Cache[Any], other: CacheProcess
+    ) -> None:
+        cache.set("tagged", 1, tags=["tag"])
+        with store.transaction() as block:
+            cache.clear()
+            other.begin(load_slowly, "key", "loaded")
+            other.await_pause()
+            block.doom()
+        cache["more"] = 1  # a commit of the same thread's
+        other.go_on()
+        assert other.result() == "loaded"
+        assert cache["key"] == "loaded"
+
     def test_what_was_set_meanwhile_counts_more(self, cache: Cache[Any], other: CacheProcess) -> None:
         other.begin(load_slowly, "key", "old")
         other.await_pause()

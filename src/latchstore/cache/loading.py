@@ -58,11 +58,10 @@ class Removal:
         Called with a key and the tags of its load; returns whether the key is deleted.
     """
 
-    __slots__ = ("__weakref__", "_covers", "caller", "thread")
+    __slots__ = ("__weakref__", "_covers", "caller")
 
     def __init__(self, covers: Callable[[str, frozenset[str]], object]) -> None:
         self._covers = covers
-        self.thread: threading.Thread = this_thread.thread
         self.caller: object = caller()
 
     def covers(self, load: Load) -> bool:
@@ -132,10 +131,9 @@ class LoadTable:
         for key, load in list(self._loads.items()):
             if load._thread is not me:
                 del self._loads[key]
-        removals, loads = _alive(self._removals), _alive(self._uncommitted)
         self._inside = {place: load for place, load in self._inside.items() if load._thread is me}
-        self._removals = {weakref.ref(each): None for each in removals if each.thread is me}
-        self._uncommitted = {weakref.ref(each): None for each in loads if each._thread is me}
+        # The transactions are the parent's.
+        self._removals, self._uncommitted = {}, {}
         self._waiting.clear()
         for load in self._loads.values():
             load.waiters = Waiters()

@@ -29,6 +29,7 @@ from latchstore.contract.glob_pattern import checked_pattern, escaped, matcher
 from latchstore.contract.values import Entry, ReferenceEntry, with_metadata_of
 from latchstore.engine.edits import Delete, Edit, IfRevision, SetMetadata
 from latchstore.engine.entry_facts import EXPIRES, WEIGHT
+from latchstore.engine.revocations import Revocation
 
 if TYPE_CHECKING:
     from latchstore.contract.seconds import Seconds
@@ -401,9 +402,10 @@ class CacheWriter(CacheReader[V]):
         transaction.on_rollback(functools.partial(self._loads.end_removal, removal, False))
         self._loads.begin_removal(removal)
         if leases is not None:
-            transaction.on_commit(leases.forget)
-            transaction.on_rollback(leases.forget)
-            leases.revoke(covers)
+            revocation = Revocation(covers)
+            transaction.on_commit(functools.partial(leases.forget, revocation))
+            transaction.on_rollback(functools.partial(leases.forget, revocation))
+            leases.revoke(revocation)
 
 
 def _revision_of(entry: Entry | None) -> int:

@@ -20,6 +20,7 @@ from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, number
 from latchstore.engine.limits import Limits, Node
 from latchstore.engine.observing import CommitObserver, Observable
+from latchstore.engine.revocations import Revocation
 
 
 class Totals(NamedTuple):
@@ -95,17 +96,11 @@ class Leases(Protocol):
     def end(self, held: Mapping[str, int]) -> None:
         """End leases, of keys with their tokens, that have not ended yet."""
 
-    def revoke(self, covers: Callable[[str, frozenset[str]], object]) -> None:
-        """End leases now, and with the commit of this thread's transaction those that were taken meanwhile.
+    def revoke(self, revocation: Revocation) -> None:
+        """End leases now, and with the commit of the caller's transaction those that were taken meanwhile."""
 
-        Parameters
-        ----------
-        covers : callable
-            Called with a key and the tags of its load, maybe under locks; tells whether it is one of them.
-        """
-
-    def forget(self) -> None:
-        """Note that this thread's transaction has ended."""
+    def forget(self, revocation: Revocation) -> None:
+        """End none any more, as the transaction has ended, or what it has revoked was rolled back."""
 
 
 class Fenced:

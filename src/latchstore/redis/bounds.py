@@ -2,8 +2,7 @@
 
 The engine asks `Caches` for each commit that it sends. The books are in ``books.py``, with their rules.
 
-Thread safety: `Caches.bounds` and `Caches.revoked` are changed by single operations of the containers. A
-`CacheCall` belongs to one call.
+Thread safety: `Caches.bounds` is changed by single operations of the list. A `CacheCall` belongs to one call.
 """
 
 from __future__ import annotations
@@ -18,15 +17,12 @@ from latchstore.contract.errors import EntryTooLargeError
 from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.limits import Limits
 from latchstore.engine.processes import this_process
+from latchstore.engine.revocations import Covers, Revocations
 from latchstore.engine.shared_bound import ProcessBound
-from latchstore.engine.tasks import caller
 from latchstore.redis import books
 from latchstore.redis.client import Server
 from latchstore.redis.entries import name_of, stored_key
 from latchstore.redis.scripts import BOOKS
-
-#: Called with a key and the tags of its load; tells whether the load is to be kept out.
-Covers = Callable[[str, frozenset[str]], object]
 
 # Lua takes bytes of any kind for strings.
 _pack: Callable[[Any], bytes] = partial(msgpack.packb, use_bin_type=False)
@@ -154,20 +150,21 @@ class Caches:
         Whether there are books, as far as is known: commits keep them by a script that has more to it.
     bounds : list of Bound
         Each commit of this process keeps to them.
-    revoked : dict
-        Of each thread whose transaction is open: the loads whose leases its commit is to end.
+    revocations : Revocations
+        The leases that the open transactions of this process are to end.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self.are_there: bool = False
         self.bounds: list[Bound] = []
-        self.revoked: dict[object, list[Covers]] = {}
+        self.revocations: Revocations = Revocations()
 
     def brought(self, edits: Collection[tuple[str, Edit]], call: CacheCall | None) -> Brought:
         """Return what a commit is to bring along, and note the loads of this process that it overtakes."""
         bounds = tuple(self.bounds)
-        if not bounds and call is None and not self.revoked:
+        revoked = self.revocations.of_caller()
+        if not bounds and call is None and not revoked:
             return _NOTHING  # hot path: there is no cache
         # Not the key that is loaded: it may be sent again, and its own commit does not overtake a load.
         loaded = call.fence[0] if call is not None and call.fence is not None else None
@@ -182,7 +179,6 @@ class Caches:
         if call is not None and call.fence is not None:
             key, token = call.fence
             asked["fences"] = [stored_key(key), token]
-        revoked = self.revoked.get(caller())
         if revoked:
             asked["last"], tokens = self.covered(revoked)
             asked["revoked"] = [token for _, token in tokens]

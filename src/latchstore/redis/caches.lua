@@ -347,11 +347,7 @@ do
   end
 
   function caches(ns, about, argument, order, state, touch)
-    if not about or about == '' then
-      if argument ~= '' then return {'CACHE', 'BOUNDS'} end
-      return nil
-    end
-    local bounds, by_id, nows, extra = unpacked(about), {}, {}, ''
+    local bounds, by_id, nows, extra = about and unpacked(about) or {}, {}, {}, ''
     for _, bound in ipairs(bounds) do by_id[bound[1]] = bound end
     if argument ~= '' then
       local given, refused = unpacked(argument), nil

@@ -230,7 +230,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     def _commit_exclusive(self, edits: Collection[tuple[str, Edit]], claim: Claim) -> bool:
         lease = self.leases[claim]
         assert lease.place is not None
-        if edits:
+        if edits or self.caches.revocations.of_caller():
             answer = self._send(edits, claim.purpose, claim, lease.token)
             if answer[0] != b"LEASE":
                 lease.drop()  # the commit has ended it
@@ -302,7 +302,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 call()
             if check is not None and not is_checked:
                 place = self._checked(check, view)
-            if not edits and call is None:
+            if not edits and call is None and not self.caches.revocations.of_caller():
                 return self._made((b"SAME", place[0] or b"%d" % self.revision), transaction)
             answer = self._send(edits, purpose, transaction, token, place, call)
             if answer[0] == b"LOCKED":
@@ -493,6 +493,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.follower.renew_in_child()
         self._pause.renew_in_child()
         self.leases.renew_in_child()
+        self.caches.revocations.renew_in_child()
         self._views.clear()
         self._writing.clear()
         self._sent.clear()

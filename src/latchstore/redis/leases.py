@@ -22,9 +22,9 @@ import msgpack
 from latchstore.delivery.waiting import Bell
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
-from latchstore.engine.tasks import caller
+from latchstore.engine.revocations import Revocation
 from latchstore.redis.books import AT_ONCE
-from latchstore.redis.bounds import Caches, Covers
+from latchstore.redis.bounds import Caches
 from latchstore.redis.client import Server
 from latchstore.redis.entries import stored_key
 from latchstore.redis.scripts import BOOKS, RELEASE
@@ -124,21 +124,15 @@ class ServerLeases:
         for page in _pages(held):
             self._server.run(RELEASE, b"release", process, *[each for pair in page for each in pair])
 
-    def revoke(self, covers: Covers) -> None:
-        """End leases now, and with the commit of this thread's transaction those that were taken meanwhile.
-
-        Parameters
-        ----------
-        covers : callable
-            Function of ours.
-        """
-        self._caches.revoked.setdefault(caller(), []).append(covers)
-        _, covered = self._caches.covered([covers])
+    def revoke(self, revocation: Revocation) -> None:
+        """End leases now, and with the commit of the caller's transaction those that were taken meanwhile."""
+        self._caches.revocations.add(revocation)
+        _, covered = self._caches.covered([revocation.covers])
         self._release("", covered)
 
-    def forget(self) -> None:
-        """Note that this thread's transaction has ended."""
-        self._caches.revoked.pop(caller(), None)
+    def forget(self, revocation: Revocation) -> None:
+        """End none any more, as the transaction has ended, or what it has revoked was rolled back."""
+        self._caches.revocations.discard(revocation)
 
 
 def _pages(each: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -21,7 +21,6 @@ from latchstore.sqlite import books
 from latchstore.sqlite.bounds import Bound
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.engine import SqliteEngine
-from latchstore.sqlite.leases import Leases as LeasesOfFile
 from latchstore.sqlite.rows import Key, name_of, stored_key
 from latchstore.sqlite.running import note, run
 
@@ -95,18 +94,16 @@ class BoundedFile(SharedBound[Bound]):
         If the policy is another one than SIEVE.
     """
 
-    leases: Leases
-
     def __init__(self, access: StoreAccess, engine: SqliteEngine, limits: Limits) -> None:
         super().__init__(access, engine, limits, engine.bounds, "file")
         self._connections = engine.connections
-        self._file_leases = LeasesOfFile(engine.connections)
-        self.leases = self._file_leases
+        self.leases: Leases = engine.leases
+        self._file_leases = engine.leases
         prefix = limits.prefix.encode("utf-8", "surrogatepass")
         number = note(
             engine.connections, "opening a cache", lambda each: books.open_bound(each, prefix, limits.idle)
         )
-        bound = Bound(limits, number, self._file_leases)
+        bound = Bound(limits, number)
         self.begin(bound, FileBooks(engine.connections, bound))
 
     def trim(self) -> None:

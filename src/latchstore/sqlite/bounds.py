@@ -18,7 +18,6 @@ from latchstore.engine.limits import Limits
 from latchstore.engine.shared_bound import ProcessBound
 from latchstore.sqlite import books
 from latchstore.sqlite.committing import Work
-from latchstore.sqlite.leases import Leases
 from latchstore.sqlite.rows import NOTHING, Key, Row, name_of, pairs_of, rows_of, stored_key
 
 #: How many expired entries a commit evicts that writes something else.
@@ -33,7 +32,6 @@ class Bound(ProcessBound):
     limits : Limits
     number : int
         Of the bound in the file.
-    leases : Leases
 
     Attributes
     ----------
@@ -42,12 +40,11 @@ class Bound(ProcessBound):
         what has expired by then.
     """
 
-    def __init__(self, limits: Limits, number: int, leases: Leases) -> None:
+    def __init__(self, limits: Limits, number: int) -> None:
         super().__init__(limits, number)
         self.now: float | None = None
         self._prefix = limits.prefix
         self._idle = limits.idle
-        self._leases = leases
         self._written_at: float | None = None
 
     def weigh(self, key: str, entry: Entry, metadata: str) -> int:
@@ -136,7 +133,6 @@ class Bound(ProcessBound):
             books.note_evictions(connection, self.number, causes)
         if written and self._written_at is not None:
             books.note_written(connection, self.number, written, self._written_at)
-        self._leases.end_in_commit(connection)
 
 
 def make_room(connection: sqlite3.Connection, bounds: Sequence[Bound], work: Work) -> Work:

@@ -50,6 +50,7 @@ from latchstore.sqlite.bounds import Bound, make_room
 from latchstore.sqlite.committing import check_edit, decide, write
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.first_values import IndexedValues
+from latchstore.sqlite.leases import Leases
 from latchstore.sqlite.owned import OwnedFile
 from latchstore.sqlite.publication import Decided, FilePublication
 from latchstore.sqlite.running import OPENING, failure_of, run, take
@@ -77,6 +78,8 @@ class SqliteEngine(OwnedFile):
     ----------
     bounds : list of Bound
         The limits of the caches of this process; each of its commits keeps to them.
+    leases : Leases
+        Of the loads of these caches.
     """
 
     def __init__(
@@ -93,10 +96,11 @@ class SqliteEngine(OwnedFile):
         self._history = history
         self.publisher = publisher
         self.is_closed: bool = False
+        self.connections: Connections = Connections(path, synchronous, timeout)
         # Changed by single operations of the list.
         self.bounds: list[Bound] = []
+        self.leases: Leases = Leases(self.connections)
         self.routes: Routes = Routes()
-        self.connections: Connections = Connections(path, synchronous, timeout)
         run(self.connections, OPENING, lambda connection: prepare(connection, path))
         self.writer: WriterLock = WriterLock(path)
         self.publication: FilePublication = FilePublication(self.connections, publisher)
@@ -177,6 +181,7 @@ class SqliteEngine(OwnedFile):
             write(connection, work, None if transaction is None else transaction.info, self._history)
             for bound in bounds:
                 bound.note_commit(connection, changes)
+            self.leases.end_in_commit(connection)
             deliveries: Sequence[Delivery] = ()
             if self.publisher.has_listeners(COMMIT_EVENTS):
                 deliveries = self.publisher.deliveries_of(changes, revision, transaction)
@@ -196,6 +201,7 @@ class SqliteEngine(OwnedFile):
 
     def _end_unchanged(self, claim: Claim, transaction: Claim | None) -> bool:
         """End a block that has changed nothing."""
+        self.leases.end_without_commit()
         revision = self.revision
         deliveries: Sequence[Delivery] = ()
         if transaction is not None and self.publisher.has_listeners(COMMIT_EVENTS):
@@ -238,6 +244,7 @@ class SqliteEngine(OwnedFile):
 
     def renew_in_child(self) -> None:
         self.connections.renew_in_child()
+        self.leases.renew_in_child()
         self.writer.renew_in_child()
         self.publication.renew_in_child()
         self.routes.clear()

@@ -20,13 +20,13 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from latchstore.contract.errors import RecursiveLoadError
 from latchstore.delivery.waiting import Waiters
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
-from latchstore.engine.tasks import caller
+from latchstore.engine.revocations import Covers, Revocation, Revocations
 from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.rows import name_of, stored_key
 from latchstore.sqlite.running import note, run
@@ -48,12 +48,9 @@ _END_OWN = "DELETE FROM loads WHERE token = ? AND process = ?"
 _END_KEY = "DELETE FROM loads WHERE key = ?"
 _ALL = "SELECT token, key, tags FROM loads"
 
-#: Called with a key and the tags of its load; tells whether the load is to be kept out.
-Covers = Callable[[str, frozenset[str]], object]
-
 
 class Leases:
-    """The leases of a file, for one cache of this process.
+    """The leases of a file, for the caches of this process.
 
     Parameters
     ----------
@@ -62,8 +59,7 @@ class Leases:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        # Of the thread, or task, whose transaction is open: the leases that its commit is to end.
-        self._revoked: dict[object, list[Covers]] = {}
+        self._revocations = Revocations()
 
     def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
         """Take the leases of those keys that nobody else has; return the tokens.
@@ -144,27 +140,34 @@ class Leases:
         if stored:
             note(self._connections, "deleting", lambda each: each.executemany(_END_KEY, stored))
 
-    def revoke(self, covers: Covers) -> None:
-        """End leases now, and with the commit of this thread's transaction those that were taken meanwhile.
+    def revoke(self, revocation: Revocation) -> None:
+        """End leases now, and with the commit of the caller's transaction those that were taken meanwhile."""
+        self._revocations.add(revocation)
+        self._end_now([revocation.covers])
 
-        Parameters
-        ----------
-        covers : callable
-            Function of ours.
-        """
-        self._revoked.setdefault(caller(), []).append(covers)
-        if run(self._connections, "reading", lambda each: _covered(each, [covers])):
-            note(self._connections, "deleting", lambda each: _end_all(each, [covers]))
-
-    def forget(self) -> None:
-        """Note that this thread's transaction has ended."""
-        self._revoked.pop(caller(), None)
+    def forget(self, revocation: Revocation) -> None:
+        """End none any more, as the transaction has ended, or what it has revoked was rolled back."""
+        self._revocations.discard(revocation)
 
     def end_in_commit(self, connection: sqlite3.Connection) -> None:
-        """End in a commit what this thread's transaction has revoked."""
-        revoked = self._revoked.get(caller())
+        """End in a commit what the caller's transaction has revoked."""
+        revoked = self._revocations.of_caller()
         if revoked:
             _end_all(connection, revoked)
+
+    def end_without_commit(self) -> None:
+        """End what the caller's transaction has revoked, if it has nothing to commit."""
+        revoked = self._revocations.of_caller()
+        if revoked:
+            self._end_now(revoked)
+
+    def _end_now(self, revoked: Collection[Covers]) -> None:
+        if run(self._connections, "reading", lambda each: _covered(each, revoked)):
+            note(self._connections, "deleting", lambda each: _end_all(each, revoked))
+
+    def renew_in_child(self) -> None:
+        """Revoke nothing, in a forked child."""
+        self._revocations.renew_in_child()
 
 
 def _covered(connection: sqlite3.Connection, revoked: Collection[Covers]) -> list[tuple[int]]:

@@ -6,6 +6,7 @@ So a schedule of several threads is a list of lines in one function, and runs th
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -93,3 +94,12 @@ def in_another_thread(step: Callable[[], R]) -> R:
     """Run a step in a new thread, wait for it, and return or raise what it does."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(step).result(TIMEOUT)
+
+
+def eventually(look: Callable[[], R]) -> R:
+    """Look again and again, while other threads run, until what is found is true; return that."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"still {found!r} after {TIMEOUT:g} s"
+        time.sleep(0)
+    return found

@@ -12,6 +12,7 @@ from tests.hostile_arguments.table import TABLE
 #: Attributes, and methods without arguments.
 WITHOUT_ARGUMENTS: dict[type, set[str]] = {
     DictMemoryStore: {
+        "activity",
         "current_transaction",
         "default_codec",
         "disconnect",

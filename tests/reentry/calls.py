@@ -134,6 +134,7 @@ STORE_READS: dict[str, Call] = {
     "len": lambda caller: len(caller.subject.store),
     "info": lambda caller: caller.subject.store.info(),
     "stats": lambda caller: caller.subject.store.stats(),
+    "activity": lambda caller: caller.subject.store.activity(),
     "repr": lambda caller: repr(caller.subject.store),
     "is_connected": lambda caller: caller.subject.store.is_connected(),
     "current_transaction": lambda caller: caller.subject.store.current_transaction(),

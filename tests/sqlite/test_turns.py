@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from latchstore import EventManager, LockTimeoutError, SqliteStore
+from latchstore.engine.owned import Block
+from latchstore.engine.owner import Claim
 from latchstore.engine.turns import Turns
 from tests.sqlite.other_process import TIMEOUT
+
+#: What those wait for whose turns are looked at.
+CLAIM = Claim(Block(), deque(), "a write")
 
 
 class TestTurns:
     def test_who_came_first_may_try(self) -> None:
         turns = Turns()
-        first, second = turns.join([]), turns.join([])
+        first, second = turns.join([], CLAIM), turns.join([], CLAIM)
         first.since -= 1
         assert [turns.may_try(each) for each in (None, first, second)] == [False, True, False]
 
     def test_others_may_go_before_for_a_moment(self) -> None:
         turns = Turns()
-        first = turns.join([])
+        first = turns.join([], CLAIM)
         first.since += 1_000
         assert turns.may_try(None)
 
@@ -29,7 +35,7 @@ class TestTurns:
         """Though somebody holds it: a traceback that is kept, say."""
         turns = Turns()
         left: list[None] = []
-        first, second = turns.join(left), turns.join([])
+        first, second = turns.join(left, CLAIM), turns.join([], CLAIM)
         first.since -= 1
         assert not turns.may_try(second)
         left.clear()
@@ -39,7 +45,7 @@ class TestTurns:
         assert second.sleep(TIMEOUT) > 0
 
     def test_sleeping(self) -> None:
-        turn = Turns().join([])
+        turn = Turns().join([], CLAIM)
         assert turn.sleep(0.0) == 0
         assert turn.sleep(-1) == -1
 

@@ -8,13 +8,35 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from latchstore.contract.errors import FlushTimeoutError
-from latchstore.contract.events import BaseEvent
+from latchstore.contract.events import BaseEvent, StoreKeyEvent
 from latchstore.delivery.deliveries import Delivery
 
 #: A call of a listener: what is called, with which event, and since when.
 Call = tuple[Callable[..., object], BaseEvent, float]
+
+#: How many names of listeners are told apart, as there may be any number of closures; and that of all others.
+MOST_NAMES = 500
+OTHERS = "(others)"
+
+
+class CallTimes(NamedTuple):
+    """The calls of the listeners of one name.
+
+    Attributes
+    ----------
+    calls, errors : int
+        How many there were, and how many of them have raised something.
+    seconds, longest : float
+        How long they took together, and the longest one.
+    """
+
+    calls: int
+    errors: int
+    seconds: float
+    longest: float
 
 
 class ListenerCalls(ABC):
@@ -38,6 +60,8 @@ class ListenerCalls(ABC):
         How many calls of listeners have raised something.
     slowest : tuple of str or None, and float
         The listener that has taken longest in one call, and how long, in seconds.
+    times : dict of str to CallTimes, or None
+        The times of each listener by its name; None until `count_times` is called.
     """
 
     def __init__(self, listener_name: Callable[[object], str]) -> None:
@@ -47,6 +71,7 @@ class ListenerCalls(ABC):
         self.delivered = 0
         self.listener_errors: int = 0
         self.slowest: tuple[str | None, float] = (None, 0.0)
+        self.times: dict[str, CallTimes] | None = None
 
     @property
     @abstractmethod
@@ -61,12 +86,40 @@ class ListenerCalls(ABC):
             self.listener_errors += 1
         if calling is not None and now - calling[2] > self.slowest[1]:
             self.slowest = (self._listener_name(calling[0]), now - calling[2])
+        if calling is not None and self.times is not None:
+            self._count(self.times, self._listener_name(calling[0]), now - calling[2], failed)
         return now
+
+    def count_times(self) -> dict[str, CallTimes]:
+        """Count the times of each listener from the first call of this method on; return those so far."""
+        if self.times is None:
+            self.times = {}
+        return dict(self.times)
+
+    @staticmethod
+    def _count(times: dict[str, CallTimes], name: str, seconds: float, failed: bool) -> None:
+        if name not in times and len(times) >= MOST_NAMES:
+            name = OTHERS
+        calls, errors, total, longest = times.get(name, (0, 0, 0.0, 0.0))
+        times[name] = CallTimes(calls + 1, errors + failed, total + seconds, max(longest, seconds))
 
     def listener(self) -> str | None:
         """Return the name of the listener that is being called."""
         calling = self.calling
         return None if calling is None else self._listener_name(calling[0])
+
+    def call_in_progress(self) -> dict[str, Any] | None:
+        """Return the listener that is being called, with what, and for how many seconds."""
+        calling = self.calling
+        if calling is None:
+            return None
+        listener, event, since = calling
+        return {
+            "name": self._listener_name(listener),
+            "event": type(event).__name__,
+            "key": event.key if isinstance(event, StoreKeyEvent) else None,
+            "seconds": max(0.0, time.monotonic() - since),
+        }
 
     def describe(self) -> str:
         """Return what is being heard, by whom, for how long, and how much is waiting."""

@@ -269,6 +269,38 @@ class DeliveredStore(EntryStore):
             "watches": self._feed.watches,
         }
 
+    def activity(self) -> dict[str, Any]:
+        """Return what goes on in the store at this moment: who writes, who waits for that, who is called.
+
+        It waits for no writer, and keeps none waiting. The calls of listeners are timed from the first call
+        of this method on.
+
+        Returns
+        -------
+        activity : dict
+            ``writer``: the one that keeps other writers out, or None; a dict with ``thread``, ``purpose``,
+            ``seconds``, ``process`` (its number) and ``host`` (of a `RedisStore`, else None). That of another
+            process is found on a `RedisStore`, and on a `SqliteStore` where the system is Linux.
+            ``waiting``: the threads of this process that wait to write, each with ``thread``, ``purpose`` and
+            ``seconds``. ``waiting_for_listeners``: how many wait as too many events are pending.
+            ``transactions``: those open in this process, each with ``number``, ``notes``, ``thread``,
+            ``seconds`` and ``optimistic``. ``listener``: the one that is being called, with ``name``,
+            ``event`` (the name of its class), ``key`` (None if the event has none) and ``seconds``; or None.
+            ``listeners``: all that were called, those that took longest first, each with ``name``, ``calls``,
+            ``errors``, ``seconds`` (together) and ``longest``.
+        """
+        dispatcher, engine = self._dispatcher, self._engine
+        writer, waiting = engine.activity()
+        times = sorted(dispatcher.count_times().items(), key=lambda item: -item[1].seconds)
+        return {
+            "writer": None if writer is None else writer._asdict(),
+            "waiting": [each._asdict() for each in waiting],
+            "waiting_for_listeners": len(dispatcher.room.bells),
+            "transactions": [each._asdict() for each in engine.routes.transactions()],
+            "listener": dispatcher.call_in_progress(),
+            "listeners": [{"name": name, **each._asdict()} for name, each in times],
+        }
+
     # -- what transactions need: `Host` ------------------------------------------------------------
 
     def _check_door(self, purpose: str, timeout: float | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.engine.interface import Engine
 from latchstore.engine.locks import AnyReadWriteLock, TableLock
-from latchstore.engine.owner import OWNER, Claim, Ownership, Route
+from latchstore.engine.owner import OWNER, Activity, Claim, Ownership, Route
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.routes import Routes
 
@@ -118,6 +118,9 @@ class GuardedEngine(Engine):
     def latches(self) -> Latches:
         """The lock and the owner of this moment."""
         return Latches(self._lock, self.owner)
+
+    def activity(self) -> Activity:
+        return self.owner.activity()
 
     @abstractmethod
     def finish(self) -> None:

@@ -21,7 +21,7 @@ from latchstore.contract.values import Entry
 from latchstore.delivery.change_buffer import Published
 from latchstore.engine.edits import Edit
 from latchstore.engine.first_values import FirstValues, QueriedValues
-from latchstore.engine.owner import Claim, Route
+from latchstore.engine.owner import Activity, Claim, Route
 from latchstore.engine.routes import Routes
 from latchstore.engine.selection import Overlay, Selected
 
@@ -252,6 +252,10 @@ class Engine(ABC):
     def facts(self) -> dict[str, Any]:
         """Return what ``store.info()`` has of the engine, of one instant: ``keys``, ``revision`` at least."""
         return {"keys": self.count(), "revision": self.revision}
+
+    def activity(self) -> Activity:
+        """Return who writes at this moment, and who waits for that; waits for no lock."""
+        return Activity()
 
     # -- following --------------------------------------------------------------------------------
 

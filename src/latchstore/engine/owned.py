@@ -21,7 +21,7 @@ from latchstore.contract.events import StoreTransactionStartEvent
 from latchstore.delivery.waiting import Latch
 from latchstore.engine.following import FollowingEngine
 from latchstore.engine.interface import View
-from latchstore.engine.owner import OWNER, Claim, Ownership, Route
+from latchstore.engine.owner import OWNER, Activity, Claim, Ownership, Route, Writer, writer_of
 from latchstore.engine.turns import Turns
 
 
@@ -117,7 +117,7 @@ class OwnedEngine(FollowingEngine):
                 if turns.may_try(turn) and owner.claims.setdefault(OWNER, claim) is claim:
                     return left
                 if turn is None:
-                    turn = turns.join(stay)
+                    turn = turns.join(stay, claim)
                 elif owner.is_to_be_waited_for(claim.purpose, left, timeout) or not turns.may_try(turn):
                     if left == 0:
                         raise LockTimeoutError(
@@ -168,6 +168,20 @@ class OwnedEngine(FollowingEngine):
         """Take away what a block has that was committed or rolled back."""
         self._ending.during(self._take_away, claim)
         self._turns.ring()
+
+    def activity(self) -> Activity:
+        return Activity(self._writer(), self._turns.waiting())
+
+    def _writer(self) -> Writer | None:
+        """Return who writes, in this process or another."""
+        claim = self.owner.claim
+        if claim is not None and getattr(block_of(claim), "hold", None) is not None:
+            return writer_of(claim)
+        return self.writer_elsewhere()
+
+    def writer_elsewhere(self) -> Writer | None:
+        """Return who writes in another process, if that can be told without keeping anybody from writing."""
+        return None
 
     def _take_away(self, claim: Claim) -> None:
         claims = self.owner.claims

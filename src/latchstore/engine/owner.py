@@ -17,10 +17,12 @@ Thread safety:
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from threading import Thread, get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -163,6 +165,49 @@ class Route(weakref.ref[object]):
     savepoint: int
 
 
+class Writer(NamedTuple):
+    """Who alone may write at a moment.
+
+    Attributes
+    ----------
+    thread, purpose : str
+        The name of its thread, and what it writes for.
+    seconds : float
+        For how long it has been the writer.
+    process : int
+        The process that it runs in.
+    host : str or None
+        The machine, if that may be another one.
+    """
+
+    thread: str
+    purpose: str
+    seconds: float
+    process: int
+    host: str | None = None
+
+
+class Waiting(NamedTuple):
+    """A thread of this process that waits to write: its name, what for, and for how many seconds."""
+
+    thread: str
+    purpose: str
+    seconds: float
+
+
+class Activity(NamedTuple):
+    """Who writes, and who waits for that."""
+
+    writer: Writer | None = None
+    waiting: Sequence[Waiting] = ()
+
+
+def writer_of(claim: Claim) -> Writer:
+    """Return the writer that an owner's claim is of."""
+    held = max(0.0, time.time() - claim.since)
+    return Writer(thread_name(claim.thread), claim.purpose, held, os.getpid())
+
+
 class Ownership:
     """Who may commit, and who waits for that.
 
@@ -172,11 +217,13 @@ class Ownership:
         The owner's claim under `OWNER`; empty if anybody may commit.
     """
 
-    __slots__ = ("abandoned", "claims", "waiters")
+    __slots__ = ("_waiting", "abandoned", "claims", "waiters")
 
     def __init__(self) -> None:
         self.claims: dict[str, Claim] = {}
         self.waiters: Waiters = Waiters()
+        # What the threads wait for that sleep now, and since when, by identifier.
+        self._waiting: dict[int, tuple[Thread, str, float]] = {}
         # Routes of blocks that were freed without an end: rule 2.
         self.abandoned: deque[Route] = deque()
 
@@ -208,9 +255,23 @@ class Ownership:
             return left
         begun = clock()
         seconds = LOOK_AGAIN if left < 0 else min(left, LOOK_AGAIN)
-        if self.waiters.wait(lambda: self.claim is not owner or self.abandoned, seconds, yields=YIELDS):
-            seconds = clock() - begun
+        waiting, ident = self._waiting, get_ident()
+        try:
+            waiting[ident] = (this_thread.thread, purpose, begun - max(0.0, timeout - left))
+            if self.waiters.wait(lambda: self.claim is not owner or self.abandoned, seconds, yields=YIELDS):
+                seconds = clock() - begun
+        finally:
+            waiting.pop(ident, None)
         return left if left < 0 else max(0.0, left - seconds)
+
+    def activity(self) -> Activity:
+        """Return the owner, and who waits for it; takes no lock."""
+        owner, now = self.claim, clock()
+        waiting = [
+            Waiting(thread_name(thread), purpose, max(0.0, now - since))
+            for thread, purpose, since in tuple(self._waiting.values())
+        ]
+        return Activity(None if owner is None else writer_of(owner), waiting)
 
     def is_to_be_waited_for(self, purpose: str, left: float, timeout: float) -> bool:
         """Return whether there is an owner that may end yet; parameters and errors as for `wait`."""

@@ -8,9 +8,10 @@ block is taken away when its thread next calls the store.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from latchstore.contract.errors import TransactionError
 from latchstore.delivery.waiting import this_thread
@@ -19,6 +20,25 @@ from latchstore.engine.tasks import task_reference
 
 if TYPE_CHECKING:
     from latchstore.engine.transaction import Transaction
+
+
+class OpenTransaction(NamedTuple):
+    """A transaction whose block runs.
+
+    Attributes
+    ----------
+    number, notes, thread : int, str, str
+        As `TransactionInfo` has them.
+    seconds : float
+        How long it has been open.
+    optimistic : bool
+    """
+
+    number: int
+    notes: str
+    thread: str
+    seconds: float
+    optimistic: bool
 
 
 class Routes(dict[object, Route]):
@@ -96,6 +116,17 @@ class Routes(dict[object, Route]):
             del self[claim.ident]  # hot path: no call
         else:
             self[claim.ident] = route
+
+    def transactions(self) -> list[OpenTransaction]:
+        """Return the transactions that are open, in the order in which they were entered; takes no lock."""
+        now = time.time()
+        found = {}
+        for route in list(self.values()):
+            claim, block = route.claim, route()
+            if block is not None and claim.info is not None and not claim.ended:
+                optimistic = bool(getattr(block, "optimistic", False))
+                found[claim] = OpenTransaction(*claim.info, max(0.0, now - claim.since), optimistic)
+        return sorted(found.values())
 
     def blocks(self) -> Iterator[object]:
         """Return the innermost open block of each thread and task."""

@@ -18,6 +18,7 @@ Thread safety:
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -176,6 +177,8 @@ class Transaction(BatchStore):
         route = claim.route
         assert route is not None
         store._check_door(purpose, self._timeout)
+        if self.optimistic:
+            claim.since = time.time()  # nothing keeps it waiting: it is open from now on
         view = engine.begin(claim, not self.optimistic, self._timeout)
         if claim.start is not None:
             store._deliver()

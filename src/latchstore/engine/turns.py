@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from latchstore.delivery.waiting import LOOK_AGAIN, Bell, clock
+from latchstore.delivery.waiting import LOOK_AGAIN, Bell, clock, thread_name
+from latchstore.engine.owner import Claim, Waiting
 
 #: Seconds that others may go before a thread that waits.
 _PATIENCE = 0.002
@@ -27,19 +28,23 @@ class Turn:
     ----------
     stay : list
         Its thread clears it when it waits no more.
+    claim : Claim
 
     Attributes
     ----------
+    claim : Claim
+        What its thread waits for.
     bell : Bell
         Rung when it may try.
     since : float
         When it came, in seconds of `clock`.
     """
 
-    __slots__ = ("_stay", "bell", "since")
+    __slots__ = ("_stay", "bell", "claim", "since")
 
-    def __init__(self, stay: list[None]) -> None:
+    def __init__(self, stay: list[None], claim: Claim) -> None:
         self._stay = stay
+        self.claim: Claim = claim
         self.bell: Bell = Bell()
         self.since: float = clock()
 
@@ -65,9 +70,9 @@ class Turns:
     def __init__(self) -> None:
         self._turns: deque[Turn] = deque()
 
-    def join(self, stay: list[None]) -> Turn:
+    def join(self, stay: list[None], claim: Claim) -> Turn:
         """Return a place at the end, which lasts until the list is cleared."""
-        turn = Turn(stay)
+        turn = Turn(stay, claim)
         stay.append(None)
         self._turns.append(turn)
         return turn
@@ -85,6 +90,15 @@ class Turns:
             first = self._first()
             if first is not None:
                 first.bell.ring()
+
+    def waiting(self) -> list[Waiting]:
+        """Return who waits, and for how long; takes no lock."""
+        now = clock()
+        return [
+            Waiting(thread_name(turn.claim.thread), turn.claim.purpose, max(0.0, now - turn.since))
+            for turn in tuple(self._turns)
+            if not turn.is_over
+        ]
 
     def _first(self) -> Turn | None:
         turns = self._turns

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from latchstore.contract.errors import LockTimeoutError, StoreError
 from latchstore.delivery.waiting import clock, thread_name
 from latchstore.engine.follower import Follower, Interval
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import Claim, Writer
 from latchstore.redis.client import Server
 from latchstore.redis.scripts import LEASE
 
@@ -169,14 +169,22 @@ class Lease:
                 )
 
 
-def described(stored: bytes) -> str:
-    """Name the holder of a lease, from what the server has of it."""
+def holder_of(stored: bytes) -> Writer | None:
+    """Return who holds a lease, from what the server has of it; None if that tells nothing."""
     text = stored.partition(b" ")[2].decode("utf-8", "replace")
     try:
         host, process, since, thread, purpose = text.split(_SEPARATOR)
-        held = max(0.0, time.time() - float(since))
+        return Writer(thread, purpose, max(0.0, time.time() - float(since)), int(process), host)
     except ValueError:
+        return None
+
+
+def described(stored: bytes) -> str:
+    """Name the holder of a lease, from what the server has of it."""
+    holder = holder_of(stored)
+    if holder is None:
         return "held by another process"
+    thread, purpose, held, process, host = holder
     return f"held for {held:.3f} s by process {process} of {host}, thread {thread!r} ({purpose})"
 
 

@@ -12,10 +12,12 @@ from latchstore.contract.errors import CompactedError
 from latchstore.contract.requests import Request
 from latchstore.contract.values import Entry
 from latchstore.engine.interface import Engine
+from latchstore.engine.owner import Writer
 from latchstore.engine.selection import Overlay, Selected
 from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, stored_key
 from latchstore.redis.indexes import ServerIndexes
+from latchstore.redis.lease import holder_of
 from latchstore.redis.scripts import READ
 from latchstore.redis.server_clock import ServerClock
 from latchstore.redis.view import NO_PLACE, PAGE_SIZE, RedisView
@@ -73,6 +75,10 @@ class ReadingEngine(Engine):
                 if not left:
                     raise
         raise AssertionError("the last time returns or raises")
+
+    def writer_elsewhere(self) -> Writer | None:
+        found: bytes | None = self.server.call(b"GET", self.server.tag + b":w")
+        return None if found is None else holder_of(found)
 
     def clock(self) -> float:
         return self.server_clock.now()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from latchstore.engine.owned import Block, OwnedEngine
-from latchstore.engine.owner import Claim
+from latchstore.engine.owner import Claim, Writer
 from latchstore.sqlite import log
 from latchstore.sqlite.publication import Decided, FilePublication
 from latchstore.sqlite.reading import ReadingEngine
@@ -34,6 +34,9 @@ class OwnedFile(ReadingEngine, OwnedEngine):
 
     def acquire(self, claim: Claim, timeout: float) -> Hold:
         return self.writer.acquire(claim.purpose, timeout)
+
+    def writer_elsewhere(self) -> Writer | None:
+        return self.writer.holder_elsewhere()
 
     def finish(self, decided: Decided) -> None:
         """Publish a commit that was made, and end its block; in the section. May be done again."""

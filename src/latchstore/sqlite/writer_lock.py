@@ -37,6 +37,7 @@ from threading import get_ident
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.file_locks import WRITER_LOCK, OpenFile
 from latchstore.delivery.waiting import this_thread
+from latchstore.engine.owner import Writer
 
 #: Seconds between two looks at the lock, first and longest.
 _FIRST_PAUSE = 0.000_1
@@ -243,13 +244,25 @@ class WriterLock:
 
     def _describe(self, file: _LockFile) -> str:
         """Name the holder, from what it has written down."""
-        record = os.pread(file.descriptor, _RECORD, 0)
-        if len(record) < _RECORD or not record.startswith(_MARK):
+        holder = _holder_in(os.pread(file.descriptor, _RECORD, 0))
+        if holder is None:
             return "held by another process"  # which has only just made the file
-        _, process, since = _FACTS.unpack_from(record)
-        thread, purpose, *_ = record[_FACTS.size :].decode("utf-8", "replace").split("\0")
-        held = max(0.0, time.time() - since)
+        thread, purpose, held, process, _ = holder
         return f"held for {held:.3f} s by process {process}, thread {thread!r} ({purpose})"
+
+    def holder_elsewhere(self) -> Writer | None:
+        """Return which other process holds the lock, where the system lists its locks (Linux); else None.
+
+        The lock is not tried: that would keep others out for a moment, and one that does not wait fails then.
+        """
+        with suppress(OSError):
+            with open(self._path, "rb", buffering=0) as file:
+                holder = _holder_in(file.read(_RECORD))
+                inode = os.fstat(file.fileno()).st_ino
+            if holder is not None and holder.process != os.getpid():
+                with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+                    return holder if any(_is_held(line, holder.process, inode) for line in locks) else None
+        return None
 
     # -- forks ------------------------------------------------------------------------------------
 
@@ -260,6 +273,21 @@ class WriterLock:
             file = reference()
             if file is not None:
                 file.close()
+
+
+def _holder_in(record: bytes) -> Writer | None:
+    """Return who has written down that it holds the lock."""
+    if len(record) < _RECORD or not record.startswith(_MARK):
+        return None
+    _, process, since = _FACTS.unpack_from(record)
+    thread, purpose, *_ = record[_FACTS.size :].decode("utf-8", "replace").split("\0")
+    return Writer(thread, purpose, max(0.0, time.time() - since), process)
+
+
+def _is_held(line: str, process: int, inode: int) -> bool:
+    """Tell whether a line of ``/proc/locks`` is about such a lock, and not about a wait for it."""
+    words = line.split()  # number, kind, ADVISORY, READ or WRITE, process, device and inode, range
+    return words[1:2] == ["FLOCK"] and words[4] == str(process) and words[5].endswith(f":{inode}")
 
 
 @lru_cache(64)

@@ -64,9 +64,7 @@ def test_uuid_and_decimal_come_back() -> None:
 
 @pytest.mark.parametrize("value", UNSTORABLE, ids=lambda value: type(value).__name__)
 def test_other_types_are_refused(value: object) -> None:
-    with pytest.raises(
-        TypeError, match=r"key 'the key': the metadata item 'the item' .* storable are str"
-    ):
+    with pytest.raises(TypeError, match=r"key 'the key': the metadata item 'the item' .* storable are str"):
         encode_item("the key", "the item", value)
 
 

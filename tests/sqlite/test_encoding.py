@@ -80,9 +80,7 @@ def test_decimals_do_not_depend_on_the_context() -> None:
 
 @pytest.mark.parametrize("value", UNSTORABLE, ids=lambda value: type(value).__name__)
 def test_other_types_are_refused(value: object) -> None:
-    with pytest.raises(
-        TypeError, match=r"key 'the key': the metadata item 'the item' .* storable are str"
-    ):
+    with pytest.raises(TypeError, match=r"key 'the key': the metadata item 'the item' .* storable are str"):
         encode_metadata("the key", Entry({"fine": 1, "the item": value}))
 
 

@@ -99,3 +99,33 @@ def test_bad(linearizable_store):
 
 def test_the_marker_is_declared(tmp_path: Path) -> None:
     assert "@pytest.mark.stress(" in run(tmp_path, "", "--markers").stdout
+
+
+def test_a_run_that_does_not_use_the_harness_loads_nothing_of_latchstore(tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text(
+        """
+import sys
+
+def test_modules():
+    assert [name for name in sys.modules if name.partition(".")[0] == "latchstore"] == []
+"""
+    )
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "test_other.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_assertions_of_latchstore_are_not_rewritten(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+from latchstore import EventManager
+
+def test_loaders(linearizable_store):
+    import latchstore.stress.search
+    loaders = {type(module.__spec__.loader).__name__
+               for name, module in __import__("sys").modules.items() if name.startswith("latchstore.")}
+    assert loaders == {"SourceFileLoader"}
+""",
+    )
+    assert done.returncode == 0, done.stdout

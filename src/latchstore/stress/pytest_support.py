@@ -1,36 +1,26 @@
-"""The pytest plugin: classes derived from `Test`, ``@pytest.mark.stress(...)``, and ``linearizable_store``.
+"""What the pytest plugin does once a test uses the harness: items for `Test` classes, and the fixture.
 
-It is found by pytest once latchstore is installed, and imports the harness only when a test uses it.
+The plugin itself is ``latchstore_pytest.py`` beside the package, which every run of pytest loads.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-_MARKER = (
-    "stress(workloads=(), schedule='mixed', threads=3, operations=1_000, length=None, seed=0, faults=()): "
-    "how the fixture linearizable_store puts a store under stress; the arguments are those of "
-    "latchstore.stress.check.linearizable_store."
-)
+from latchstore.stress.check import StressError, linearizable_store
+from latchstore.stress.testing.case import Test
+from latchstore.stress.testing.exploration import TestFailedError
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
-    config.addinivalue_line("markers", _MARKER)
-
-
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: Any) -> pytest.Item | None:
-    """Collect a class that is derived from `latchstore.stress.Test` and has a `make` of its own."""
-    case = sys.modules.get("latchstore.stress.testing.case")
-    if case is None or not (isinstance(obj, type) and issubclass(obj, case.Test)):
+def item_of(collector: pytest.Collector, name: str, kind: Any) -> pytest.Item | None:
+    """Return an item for a class that is derived from `Test` and has a `make` of its own; else None."""
+    if not (isinstance(kind, type) and issubclass(kind, Test)):
         return None
-    kind: Any = obj
-    if kind.make is case.Test.make or not vars(kind).get("__test__", True):
+    if kind.make is Test.make or not vars(kind).get("__test__", True):
         return None
     item: pytest.Item = _TestItem.from_parent(collector, name=name, kind=kind)
     return item
@@ -49,8 +39,6 @@ class _TestItem(pytest.Item):
         self.kind.run().check()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        from latchstore.stress.testing.exploration import TestFailedError
-
         if isinstance(excinfo.value, TestFailedError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
@@ -63,13 +51,8 @@ class _TestItem(pytest.Item):
         return self.path, line, self.name
 
 
-@pytest.fixture
-def linearizable_store(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Return a function that puts the stores of a factory under stress, and fails the test if one is wrong.
-
-    The test's marker ``stress`` says how; so do arguments of the function by name, which count more. The
-    message of a failure ends with the command that shows it again.
-    """
+def checker(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Return the function that the fixture ``linearizable_store`` of a test is."""
     marker = request.node.get_closest_marker("stress")
     if marker is not None and marker.args:
         raise pytest.UsageError(f"the marker stress takes arguments by name only, got {marker.args!r}")
@@ -77,8 +60,6 @@ def linearizable_store(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
     def check(factory: Callable[..., Any], **options: Any) -> Any:
         __tracebackhide__ = True
-        from latchstore.stress.check import StressError, linearizable_store
-
         try:
             return linearizable_store(factory, **{**marked, **options})
         except StressError as error:

@@ -112,7 +112,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("options", "told"),
         [
-            ({"MAX_ENTRY": 1}, "MAX_ENTRY$"),
+            ({"MAX_ENTRY": 1}, "unknown OPTIONS MAX_ENTRY of"),
             ({"MAX_ENTRIES": 0}, "max_entries must be at least 1, got 0"),
             ({"MAX_ENTRIES": "many"}, "max_entries must be an int"),
             ({"policy": "random"}, "policy must be one of"),

@@ -65,7 +65,7 @@ class TestArguments:
             region(**{name: "pickle"})
 
     def test_a_cache_and_options_for_another_are_refused(self) -> None:
-        with pytest.raises(TypeError, match="has its own max_entries"):
+        with pytest.raises(TypeError, match="either cache or max_entries"):
             region(cache=Cache(codec="raw"), max_entries=1)
 
     def test_a_cache_with_another_codec_is_refused(self) -> None:

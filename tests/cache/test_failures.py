@@ -347,10 +347,7 @@ class TestEachHasItsOwn:
             await_waiters(waits, 1)
         assert loading.future.exception(TIMEOUT) is error
         assert one.result(TIMEOUT) == "loaded"
-        assert (
-            "is not passed to other callers, as its LookupError cannot be copied cannot be copied"
-            in caplog.text
-        )
+        assert "is not passed to other callers, as its LookupError cannot be copied" in caplog.text
         assert not has_exceptions(caplog.records)
         while error.__cause__ is not None:  # freed one by one
             inner, error.__cause__ = error.__cause__, None

@@ -170,8 +170,8 @@ def test_wrong_arguments(
     [
         ({"store": {}}, TypeError, "store must be a DictMemoryStore"),
         ({"name": 1}, TypeError, "name must be a str"),
-        ({"name": ""}, ValueError, "name must not be empty"),
-        ({"name": "a/b"}, ValueError, "no slash"),
+        ({"name": ""}, ValueError, "name must be a non-empty string"),
+        ({"name": "a/b"}, ValueError, "without a slash"),
         ({"codec": "yaml"}, ValueError, "codec must be one of"),
         ({"max_attempts": 0}, ValueError, "max_attempts must be at least 1"),
         ({"backoff": 1}, TypeError, "backoff must be callable"),
@@ -188,7 +188,7 @@ def test_a_closed_queue_takes_no_jobs(queue: WorkQueue[Any]) -> None:
     queue.put(1)
     queue.close()
     queue.close()
-    with pytest.raises(QueueClosedError, match="'jobs' was closed"):
+    with pytest.raises(QueueClosedError, match="'jobs' is closed"):
         queue.put(2)
     assert queue.closed
     assert "closed work queue 'jobs'" in repr(queue)

@@ -67,7 +67,7 @@ class TestStaleValues:
         operations = history(("set", {}, of(0), 0, 5), (*remove, 10, 20), ("get", {}, of(0), begin, 40))
         verdict = self.verdict(operations)
         assert (verdict.answer == "invalid") == stale
-        assert not stale or "which was there before (thread 1: " in verdict.reason
+        assert not stale or "which is older than (thread 1: " in verdict.reason
 
     def test_what_is_set_while_it_is_removed(self) -> None:
         operations = history(
@@ -97,7 +97,7 @@ class TestStaleValues:
         assert "refused or rolled back" in self.verdict(operations).reason
 
     def test_what_nobody_has_written(self) -> None:
-        assert "which nobody has put there" in self.verdict(history(("get", {}, of(7), 0, 5))).reason
+        assert "which no call has set or loaded" in self.verdict(history(("get", {}, of(7), 0, 5))).reason
 
     def test_what_nobody_knows_the_end_of(self) -> None:
         operations = history(

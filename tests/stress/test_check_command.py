@@ -142,7 +142,7 @@ def test_values_of_edn() -> None:
         "symbol",
         "new\nline",
     ]
-    with pytest.raises(EdnError, match=r'line 2: \'"open\' is no EDN'):
+    with pytest.raises(EdnError, match=r'line 2: \'"open\' is not EDN'):
         list(read_edn('1\n"open'))
 
 
@@ -243,8 +243,8 @@ def test_a_model_of_ones_own(models: Path, model: str, value: int, code: int) ->
     [
         ("some_models_of_mine:Broken", "the model cannot be applied: RuntimeError('no idea')"),
         ("some_models_of_mine:nothing", "must have an attribute 'initial' and a method 'step'"),
-        ("some_models_of_mine:missing", "cannot be loaded: AttributeError"),
-        ("no_such_module_of_mine:Model", "cannot be loaded: ModuleNotFoundError"),
+        ("some_models_of_mine:missing", "cannot be imported: AttributeError"),
+        ("no_such_module_of_mine:Model", "cannot be imported: ModuleNotFoundError"),
         ("counter", "must be one of register, cas, kv, or module:Name, got 'counter'"),
         ("register", "the model cannot be applied: ValueError(\"a register has no operation 'add'\")"),
         ("cas", "a register has no operation 'add'"),

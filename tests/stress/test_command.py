@@ -138,19 +138,22 @@ def test_what_cannot_be_judged_does_not_pass(
         (["--store", "no.such:Store"], "cannot import 'no.such'"),
         (["--store", "latchstore:Nix"], "has no 'Nix'"),
         (["--store", f"{THIS}:NOT_CALLABLE"], "is not callable, got int"),
-        (["--store", f"{THIS}:no_store"], "must make an AbstractStore, got builtins.dict"),
+        (["--store", f"{THIS}:no_store"], "must return an AbstractStore, got builtins.dict"),
         (["--store", f"{THIS}:NeedsArguments"], "no store can be made"),
-        (["--workload", "nix"], "--workload must be some of registers, "),
-        (["--faults", "nix"], "--faults must be some of exceptions, "),
+        (["--workload", "nix"], "--workload must be one or more of registers, "),
+        (["--faults", "nix"], "--faults must be one or more of exceptions, "),
         (
             ["--faults", "exceptions", "--schedule", "native"],
             "fault 'exceptions' does not work with --schedule native",
         ),
         (["--faults", "forks", "--schedule", "pct"], "fault 'forks' does not work with --schedule pct"),
-        (["--faults", "exceptions,async"], "no schedule has all of these faults: exceptions, async"),
+        (
+            ["--faults", "exceptions,async"],
+            "no schedule supports all of these faults at once: exceptions, async",
+        ),
         (["--within", "no.such"], "--within: No module named 'no'"),
         (["--seconds", "0"], "--seconds must be above 0, got 0"),
-        (["--seconds", "1", "--ops", "1"], "say one of the two"),
+        (["--seconds", "1", "--ops", "1"], "either --seconds or --ops"),
         (["--switch-interval", "-1"], "--switch-interval must be above 0, got -1"),
     ],
 )
@@ -192,10 +195,10 @@ def test_what_a_store_cannot_do_is_left_out(
     monkeypatch.setattr(type(WORKLOADS["snapshots"]()), "supports", lambda self, store: False)
     assert stress("--schedule", "native", "--ops", "300", "--length", "75") == 0
     captured = capsys.readouterr()
-    assert captured.err == "left out, as the store cannot do what they need: snapshots, near\n"
+    assert captured.err == "skipped, as the store does not support them: snapshots, near\n"
     assert "snapshots:" not in captured.out
     assert stress("--workload", "snapshots") == 2
-    assert "cannot do what these workloads need: snapshots" in capsys.readouterr().err
+    assert "does not support these workloads: snapshots" in capsys.readouterr().err
 
 
 def test_json_has_everything(capsys: pytest.CaptureFixture[str]) -> None:

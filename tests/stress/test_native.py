@@ -173,5 +173,5 @@ class ImpatientAsynchronous(Asynchronous):
 def test_a_store_that_keeps_a_lock_is_found_and_the_run_ends() -> None:
     fault = ImpatientAsynchronous(0, lambda name: None)
     store = KeepsALock(**fault.options)
-    with pytest.raises(WorkerError, match="kept a lock"):
+    with pytest.raises(WorkerError, match="left a lock held"):
         run_native(store, [Registers()], threads=2, operations=10**9, faults=[fault])

@@ -79,9 +79,9 @@ def test_none(linearizable_store):
     ("marker", "message"),
     [
         ("stress('bank')", "takes arguments by name only"),
-        ("stress(workloads=['nix'])", "workloads must be of registers, "),
-        ("stress(faults=['nix'])", "faults must be of "),
-        ("stress(schedule='nix')", "schedule must be of mixed, "),
+        ("stress(workloads=['nix'])", "workloads must be one of registers, "),
+        ("stress(faults=['nix'])", "faults must be one of "),
+        ("stress(schedule='nix')", "schedule must be one of mixed, "),
     ],
 )
 def test_bad_markers_are_told(tmp_path: Path, marker: str, message: str) -> None:

@@ -1,13 +1,13 @@
-"""The stress harness: records what threads do to an object, and proves from that whether it was correct.
+"""The stress harness: records what threads do to an object, and checks the record for errors of the object.
 
 `Test` is for any class, see docs/how-to/testing-a-class.md; ``python -m latchstore stress --test
-module:Class`` runs one, and pytest does. ``python -m latchstore stress`` alone puts a store under stress, as
-does `linearizable_store` in a test. README.md beside this file tells what is checked and what was found.
+module:Class`` and pytest run one. ``python -m latchstore stress`` without it tests a store, as does
+`linearizable_store` in a test. README.md beside this file lists the checks and what they have found.
 
-It is a program, which the store does not load; it may import all other rooms, but for other programs. Begin
-with ``testing`` for classes, and with ``check.py`` for stores, which goes from a factory to a verdict;
-``workloads`` has what threads do to a store, ``recording.py`` what is noted of it, ``linearizability.py`` and
-the other checkers what is proved, ``controlled.py`` and ``scheduler.py`` how one thread at a time is run.
+The store does not import this program; it may import all other packages except other programs. Begin with
+``testing`` for classes, and with ``check.py`` for stores, which goes from a factory to a verdict.
+``workloads`` has the operations on a store, ``recording.py`` writes the history, ``linearizability.py`` and
+the other checkers check it, ``controlled.py`` and ``scheduler.py`` run one thread at a time.
 """
 
 import importlib as _importlib
@@ -37,7 +37,7 @@ __all__ = [
     "operation",
 ]
 
-#: What is loaded at its first use, so that pytest, which loads the plugin, does not load the harness.
+#: Names imported at their first use, so that pytest, which loads the plugin, does not import the harness.
 _LOADED_WHEN_USED = {
     "REFUSED": "models",
     "UNKNOWN": "models",

@@ -1,15 +1,15 @@
-"""Whether a cache over a database has given what it may give, and has never held more than it may.
+"""Checks the results of a cache over a database, and its bound.
 
-Every value that a call writes or loads has a name that is given once, ``"0.3/1"``, which begins with the
-token of the call. So of each value that was read it is known where it comes from, and since when.
+Every value that a call writes or loads has a unique name, ``"0.3/1"``, which begins with the token of the
+call. So the origin and the age of each value that was read are known.
 
-A value that was loaded is as old as the moment at which its load had read the database, and one that was set
-or modified is as old as that call. A call that begins when another one has returned which removes or replaces
-what a key has (a *barrier*) must not get a value that is older than the barrier: one that was settled before
-the barrier began.
+A loaded value is as old as the moment at which its load had read the database; a value that was set or
+modified is as old as that call. A *barrier* is a call that removes or replaces the value of a key. A call
+that begins after a barrier has returned must not get a value older than the barrier: one that was settled
+before it began.
 
-Times are those of the history; the readings of the clock by which entries expire are bounds on what the clock
-can have been, as it is advanced by calls of the history.
+Times are those of the history. Calls of the history advance the clock by which entries expire, so readings of
+it are bounds on its value at a time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from latchstore.stress.history import Operation
 from latchstore.stress.verdict import VALID, Verdict, all_of
 
-#: Calls whose result is a value, or None.
+#: Calls that return a value or None.
 _READS = frozenset({"get", "get_or_load", "call memoized"})
 
-#: Calls after which a key has another value, or none.
+#: Calls that replace or remove the value of a key.
 _BARRIERS = frozenset({"set", "modify"})
 
 
@@ -44,7 +44,7 @@ class _Load(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call of the cache, alone or as a step of a transaction, which has the time and the outcome."""
+    """One call of the cache, alone or as a step of a transaction, whose time and outcome it has."""
 
     name: str
     key: str
@@ -55,18 +55,18 @@ class _Call:
 
     @property
     def removed(self) -> Sequence[str]:
-        """The keys that have another value, or none, after it."""
+        """The keys whose value the call replaces or removes."""
         return (self.key,) if self.name in _BARRIERS else self.argument.get("keys", ())
 
     @property
     def end(self) -> float:
-        """When it was over; never, as far as anybody knows, if it was broken off."""
+        """When the call was over; infinity if it was interrupted."""
         end = self.operation.end
         return inf if end is None or self.operation.outcome == "info" else end
 
     @property
     def value_read(self) -> list[Any] | None:
-        """The value that it has found or loaded."""
+        """The value that the call found or loaded."""
         if self.operation.outcome != "ok":
             return None
         found = self.result if self.name in _READS else self.result[0] if self.name == "modify" else None
@@ -74,7 +74,7 @@ class _Call:
 
 
 def _calls_of(operation: Operation) -> Iterator[_Call]:
-    """Return the calls that an operation consists of."""
+    """Return the calls of an operation."""
     steps = operation.argument.get("steps")
     if steps is None:
         yield _Call(operation.name, str(operation.key), operation.argument, operation.result, operation, 0)
@@ -85,33 +85,33 @@ def _calls_of(operation: Operation) -> Iterator[_Call]:
 
 
 class _Barriers:
-    """The calls that remove or replace what one key has."""
+    """The calls that remove or replace the value of one key."""
 
     def __init__(self, calls: Iterable[_Call]) -> None:
         done = sorted((each for each in calls if each.operation.outcome == "ok"), key=lambda each: each.end)
         self._ends = [each.end for each in done]
-        # Of those that had returned when a call began the one counts that began last.
+        # Of the barriers that had returned when a call began, the one that began last matters.
         self._latest: list[_Call] = []
         for each in done:
             before = self._latest[-1] if self._latest else each
             self._latest.append(max(before, each, key=lambda call: call.operation.begin))
 
     def before(self, time: int) -> _Call | None:
-        """Return the barrier, of those that had returned by then, that began last."""
+        """Return the barrier that began last, of those that had returned by a time."""
         count = bisect_left(self._ends, time)
         return self._latest[count - 1] if count else None
 
 
 class CacheLog:
-    """What threads have done with a cache, and the loads that there were.
+    """The calls of all threads on a cache, and the loads.
 
     Parameters
     ----------
     operations : iterable of Operation
     loads : iterable of lists
-        Of each load: key, name of the value, begin, when it had read, end, whether it was in a transaction.
+        For each load: key, name of the value, begin, time after reading, end, whether in a transaction.
     start : float
-        What the clock is before it is advanced by a second for the first time.
+        Value of the clock before it is first advanced by a second.
     """
 
     def __init__(
@@ -145,18 +145,19 @@ class CacheLog:
     # -- stale values -----------------------------------------------------------------------------
 
     def no_stale_value(self) -> Verdict:
-        """No call gives a value that was removed or replaced before it began, or that was rolled back."""
+        """No call returns a value that was removed or replaced before it began, or that was rolled back."""
         return all_of(self._check_age(call, value) for call, value in self._reads())
 
     def _check_age(self, call: _Call, value: list[Any]) -> Verdict:
         name = value[0]
         source = self._source(name)
         if source is None or source.key != call.key:
-            return _invalid(f"({call.operation}) gave {value}, which nobody has put there", call)
+            return _invalid(f"({call.operation}) returned {value}, which no call has set or loaded", call)
         own = source.operation is call.operation
         if source.operation.outcome == "fail" and not own and self._is_part_of(source, name):
             return _invalid(
-                f"({call.operation}) gave {value} of ({source.operation}), which was refused or rolled back",
+                f"({call.operation}) returned {value} of ({source.operation}), which was refused or rolled "
+                "back",
                 call,
                 source,
             )
@@ -164,14 +165,14 @@ class CacheLog:
         if removal is not None:
             if own and source.place >= removal.place:
                 return VALID
-            gave = f"step {call.place + 1} of ({call.operation}) gave {value}"
+            gave = f"step {call.place + 1} of ({call.operation}) returned {value}"
             return _invalid(f"{gave}, which its own step {removal.place + 1} had removed or replaced", call)
         barriers = self._barriers.get(call.key)
         barrier = None if barriers is None else barriers.before(call.operation.begin)
         if barrier is None or self._settled(name, source) >= barrier.operation.begin:
             return VALID
         return _invalid(
-            f"({call.operation}) gave {value}, which was there before ({barrier.operation}); that had "
+            f"({call.operation}) returned {value}, which is older than ({barrier.operation}); that had "
             "returned before the call began",
             call,
             barrier,
@@ -179,21 +180,21 @@ class CacheLog:
         )
 
     def _source(self, name: str) -> _Call | None:
-        """Return the call that has written or loaded a value."""
+        """Return the call that wrote or loaded a value."""
         return self._by_token.get(name.partition("/")[0])
 
     def _is_part_of(self, source: _Call, name: str) -> bool:
-        """Tell whether a value goes with the call: what was loaded outside of transactions others may get."""
+        """Return whether a value is undone with its call: a value loaded outside of transactions is not."""
         load = self._loads.get(name)
         return load is None or load.inside
 
     def _settled(self, name: str, source: _Call) -> float:
-        """Return when a value was as old as it is."""
+        """Return the time that counts as the age of a value."""
         load = self._loads.get(name)
         return source.end if load is None else load.read
 
     def _own_barrier(self, call: _Call) -> _Call | None:
-        """Return the last step before this one, of the same transaction, that removes what the key has."""
+        """Return the last step before this one, in the same transaction, that removes the key's value."""
         steps = call.operation.argument.get("steps", ())
         for _, _, argument in reversed(steps[: call.place]):
             step = self._by_token[argument["token"]]
@@ -204,7 +205,7 @@ class CacheLog:
     # -- time -------------------------------------------------------------------------------------
 
     def nothing_expired(self) -> Verdict:
-        """No call gives a value that had expired before it began."""
+        """No call returns a value that had expired before the call began."""
         return all_of(self._check_time(call, value) for call, value in self._reads())
 
     def _check_time(self, call: _Call, value: list[Any]) -> Verdict:
@@ -214,16 +215,16 @@ class CacheLog:
             return VALID
         source = self._source(value[0])
         return _invalid(
-            f"({call.operation}) gave {value}, which had expired at {deadline:g}, and the clock was at "
-            f"{least:g} when it began",
+            f"({call.operation}) returned {value}, which had expired at {deadline:g}; the clock was at "
+            f"{least:g} when the call began",
             call,
             *(() if source is None else (source,)),
         )
 
     def _deadline(self, name: str, reader: _Call) -> float:
-        """Return when a value expires that was read, at the latest."""
+        """Return the latest time at which a value that was read expires."""
         source = self._source(name)
-        # What modifies a value leaves it its time.
+        # `modify` keeps the time of expiry.
         while source is not None and source.name == "modify" and source.result and source.result[0]:
             source = self._source(source.result[0][0])
         if source is None or (source.name == "modify" and source.result is None):
@@ -239,7 +240,7 @@ class CacheLog:
         return deadline
 
     def _latest_clock(self, time: float) -> float:
-        """Return what the clock can have been at a time at the most."""
+        """Return the highest possible value of the clock at a time."""
         return inf if time == inf else self._start + bisect_right(self._advances_begun, time)
 
     # -- loads, changes and the bound -------------------------------------------------------------
@@ -273,12 +274,12 @@ class CacheLog:
         return VALID
 
     def bound(self, changes: Sequence[Sequence[Any]], most_entries: int, most_bytes: int) -> Verdict:
-        """No commit has left more than there may be.
+        """No commit leaves more entries or bytes than the bound.
 
         Parameters
         ----------
         changes : sequence of lists
-            In the order of commits: revision, key, and what the entry weighs, None if there is none any more.
+            In the order of commits: revision, key, and the entry's weight, None if it was removed.
         most_entries, most_bytes : int
         """
         held: dict[str, int] = {}
@@ -293,8 +294,8 @@ class CacheLog:
             if len(held) > most_entries or weighs > most_bytes:
                 return Verdict(
                     "invalid",
-                    f"revision {revision} left {len(held)} entries of {weighs} bytes, where {most_entries} "
-                    f"entries of {most_bytes} bytes may be: {held}",
+                    f"revision {revision} left {len(held)} entries of {weighs} bytes, above the bound of "
+                    f"{most_entries} entries and {most_bytes} bytes: {held}",
                 )
         return VALID
 

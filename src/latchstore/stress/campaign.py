@@ -1,4 +1,4 @@
-"""A whole run of the harness, as it was ordered: rounds on native threads, or a search for a schedule.
+"""A whole run of the harness, as planned: rounds on native threads, or a search for a schedule.
 
 Thread safety: one run at a time in a process.
 """
@@ -36,26 +36,27 @@ from latchstore.stress.tracebacks import raised
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload, shares, store_for
 
-#: The store that is put under stress if none is named.
+#: The default store.
 OUR_STORE = "latchstore:DictMemoryStore"
 
 ScheduleKind = Literal["mixed", "native", "random", "whole", "pct", "exhaustive"]
 SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "whole", "pct", "exhaustive")
 
-#: The part of a mixed run that controlled schedules have; native threads have the rest, and find little where
-#: a GIL lets one run at a time.
+#: The fraction of a mixed run for controlled schedules; native threads have the rest, and find little where a
+#: GIL lets one run at a time.
 _CONTROLLED = 0.8 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 0.9
 
-#: The part of its time in which a round on native threads begins operations; the rest is for checking them.
+#: The fraction of its time in which a round on native threads begins operations; the rest is for checking
+#: them.
 _BEGINNING = 0.8
 
-#: Operations of one round on native threads, all threads together.
+#: Operations of one round on native threads, over all threads.
 _ROUND = 20_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was ordered.
+    """The settings of a run.
 
     Attributes
     ----------
@@ -64,29 +65,29 @@ class Plan:
     workloads : sequence of Workload
     threads : int
     seconds : float or None
-        How long the run goes on; None: until `operations` are done.
+        Duration of the run; None: until `operations` are done.
     operations : int or None
-        How many operations, of all threads; the run ends after the round or the schedule in which they are.
-        On native threads it does not end before each workload had a round.
+        Number of operations over all threads; the run ends after the round or schedule that reaches it. On
+        native threads it does not end before each workload had a round.
     seed : int
     schedule : str
         ``"mixed"`` (whole, random and PCT in turn, then native), ``"native"``, ``"random"``, ``"whole"``,
         ``"pct"`` or ``"exhaustive"``.
     length : int or None
-        How many operations each thread does in one round or schedule; None: see `Settings`.
+        Number of operations of each thread in one round or schedule; None: see `Settings`.
     faults : sequence of classes
     switch_interval : float
-        Seconds; of native threads.
+        In seconds; for native threads.
     preemptions : int
-        Of exhaustive schedules.
+        For exhaustive schedules.
     shrink : bool
-        Whether a schedule that fails is made small.
+        Whether a failing schedule is reduced.
     modules : sequence of str
-        Names of the modules within which threads change; the packages of the store if there is none.
+        Names of the modules in which threads may switch; if empty, the packages of the store.
     processes : int
-        How many processes have so many threads each; more than one only of native schedules.
+        Number of processes, each with `threads` threads; more than one only with native schedules.
     timeout : float
-        Seconds after which a round of threads of the system is given up.
+        Seconds after which a round of native threads is abandoned.
     """
 
     workloads: Sequence[Workload]
@@ -107,14 +108,14 @@ class Plan:
 
     @property
     def length_of_a_round(self) -> int:
-        """How many operations each thread does in one round on native threads."""
+        """Number of operations of each thread in one round on native threads."""
         if self.length is not None:
             return self.length
         total = _ROUND if self.operations is None else min(_ROUND, self.operations)
         return -(-total // (self.threads * self.processes))
 
     def command(self, *, seed: int, workloads: Sequence[str], length: int) -> str:
-        """Return the command that runs one round or schedule again."""
+        """Return the command that repeats one round or schedule."""
         words = ["python", "-m", "latchstore", "stress"]
         order = os.environ.get("PYTHONHASHSEED", "random")
         if order.isdecimal():
@@ -141,7 +142,7 @@ class Plan:
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """The progress of a run."""
 
     seconds: float = 0.0
     operations: int = 0
@@ -150,7 +151,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result, and what was counted on the way to it."""
+    """A result, and counts of the run."""
 
     result: Result
     operations: int
@@ -159,7 +160,7 @@ class Outcome:
 
 
 def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
-    """Do what was ordered.
+    """Run a plan.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     factory : callable
         As `store_factory` returns it.
     progress : callable
-        Called now and then.
+        Called from time to time.
     """
     check_faults(plan.faults, plan.schedule, plan.processes)
     checked_factory(factory, plan.faults)
@@ -178,8 +179,8 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     return _run_search(plan, plan.schedule, factory, progress)
 
 
-#: What each kind of schedule has: threads under control, threads of the system. With several processes it is
-#: threads of the system in each of them.
+#: The kinds of threads that each kind of schedule has: controlled threads, threads of the system. With
+#: several processes, each has threads of the system.
 _PARTS: dict[str, set[str]] = {
     "native": {"native"},
     "mixed": {"native", "controlled"},
@@ -192,18 +193,20 @@ def _parts_for(fault: type[Fault]) -> set[str]:
 
 
 def check_faults(faults: Sequence[type[Fault]], schedule: ScheduleKind, processes: int = 1) -> None:
-    """Raise PlanError if a kind of schedule cannot have one of the faults, or not all of them at once."""
+    """Raise PlanError if a kind of schedule does not support one of the faults, or not all at once."""
     parts = {"processes"} if processes > 1 else _PARTS[schedule]
     for fault in faults:
         if not (_parts_for(fault) & parts):
             where = f"--schedule {schedule}" if processes == 1 else f"--processes {processes}"
             raise PlanError(f"fault {fault.name!r} does not work with {where}")
     if not parts.intersection(*map(_parts_for, faults)):
-        raise PlanError(f"no schedule has all of these faults: {', '.join(each.name for each in faults)}")
+        raise PlanError(
+            f"no schedule supports all of these faults at once: {', '.join(each.name for each in faults)}"
+        )
 
 
 def _run_mixed(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
-    """Run schedules, and then threads of the system, unless a schedule has failed."""
+    """Run schedules, and then threads of the system, unless a schedule fails."""
     parts: set[str] = set.intersection(_PARTS["mixed"], *map(_parts_for, plan.faults))
     if len(parts) == 1:
         only: ScheduleKind = "native" if "native" in parts else "random"
@@ -227,7 +230,7 @@ def _part_of(plan: Plan, part: float) -> Plan:
 
 
 def _together(first: Outcome, second: Outcome, seconds: float) -> Outcome:
-    """Return the outcome of two runs of which the first has found nothing."""
+    """Return the outcome of two runs of which the first found nothing."""
     one, other = first.result, second.result
     met = Counter(one.met or {})
     met.update(other.met or {})
@@ -253,7 +256,7 @@ def _together(first: Outcome, second: Outcome, seconds: float) -> Outcome:
 
 
 class _Clock:
-    """Whether a run has gone on long enough."""
+    """Decides when a run has lasted long enough."""
 
     def __init__(self, plan: Plan, progress: Callable[[Progress], None]) -> None:
         self._plan = plan
@@ -262,12 +265,12 @@ class _Clock:
         self.state = Progress()
 
     def left(self) -> float:
-        """Return the seconds that are left; infinite if the run has no limit of time."""
+        """Return the remaining seconds; infinity if the run has no time limit."""
         seconds = self._plan.seconds
         return inf if seconds is None else max(0.0, self._begun + seconds - time.monotonic())
 
     def after(self, operations: int) -> bool:
-        """Count a round, and tell whether it was the last."""
+        """Count a round; return whether it was the last."""
         state = self.state
         state.operations += operations
         state.rounds += 1
@@ -321,7 +324,7 @@ def _run_search(plan: Plan, mode: Mode, factory: Factory, progress: Callable[[Pr
         laboratory.scope.switched_within(),
     )
     if not found.run.failed:
-        # Every schedule was checked, and found valid; one verdict for each workload says so.
+        # Every schedule was checked and valid; report one verdict for each workload.
         verdicts = {
             each.name: found.verdicts[each.name] for each in plan.workloads if each.name in found.verdicts
         }
@@ -349,7 +352,7 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
         for edge in order.edges():
             edges.setdefault((edge.held, edge.taken), edge)
         if _gil_enabled() != gil:
-            problems.append(Problem("gil", "the interpreter has turned its GIL on during the run"))
+            problems.append(Problem("gil", "the interpreter enabled its GIL during the run"))
         now = {} if problems else _verdicts(workloads, history)
         verdicts = worst_of(verdicts, now)
         figures.add(history.operations)
@@ -378,7 +381,7 @@ def _run_native(plan: Plan, factory: Factory, progress: Callable[[Progress], Non
 
 
 def _operations_of_a_round(plan: Plan, rounds: int) -> int:
-    """Return how many operations each thread does in a round, if each share has one of its own."""
+    """Return the number of operations of each thread in a round, with one round for each share."""
     if plan.length is not None or plan.operations is None:
         return plan.length_of_a_round
     return -(-plan.length_of_a_round // rounds)
@@ -387,7 +390,7 @@ def _operations_of_a_round(plan: Plan, rounds: int) -> int:
 def _native_round(
     plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int, seconds: float
 ) -> tuple[History, list[Problem], list[Mark], LockOrder]:
-    """Run one store for a while, so that it is checked in about so many seconds."""
+    """Run one store for a while, so that running and checking take about this many seconds."""
     order = LockOrder()
     marks: list[Mark] = []
     faults = [
@@ -429,8 +432,8 @@ def _native_round(
 def _round_of_processes(
     plan: Plan, workloads: Sequence[Workload], factory: Factory, seed: int, seconds: float
 ) -> tuple[History, list[Problem], list[Mark], LockOrder]:
-    """Run one store in several processes for a while, so that it is checked in about so many seconds."""
-    # Loaded when used: nobody else needs multiprocessing.
+    """Run one store in several processes, so that running and checking take about this many seconds."""
+    # Imported when used: nothing else needs multiprocessing.
     from latchstore.stress.processes.round import ProcessRound
 
     run = ProcessRound(

@@ -1,4 +1,4 @@
-"""Checking a store in a test: what `linearizable_store` of the pytest plugin calls."""
+"""Checks a store in a test: `linearizable_store` of the pytest plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latchstore.stress.workloads import WORKLOADS, Workload, supported_by
 
 
 class StressError(AssertionError):
-    """A store has not passed; the message has the verdicts and the command that shows it again.
+    """A store has failed; the message has the verdicts and the command that reproduces the failure.
 
     Attributes
     ----------
@@ -37,24 +37,24 @@ def linearizable_store(
     seed: int = 0,
     faults: Iterable[str] = (),
 ) -> Outcome:
-    """Put a store under stress, and raise if it does not prove right.
+    """Test a store under concurrent load, and raise if it is not proved correct.
 
     Parameters
     ----------
     factory : callable
-        Makes an `AbstractStore`: a class, or a function without arguments.
+        Returns a new `AbstractStore`: a class, or a function without arguments.
     workloads : iterable of str
-        Their names; all that the store can do if there is none.
+        Names of workloads; if empty, all that the store supports.
     schedule : str
         ``"mixed"`` (whole, random and PCT in turn, then native), ``"native"``, ``"random"``, ``"whole"``,
         ``"pct"`` or ``"exhaustive"``.
     threads, operations : int
-        How many threads, and how many operations all in all.
+        Number of threads, and number of operations over all threads.
     length : int, optional
-        How many operations each thread does in one schedule, or round.
+        Number of operations of each thread in one schedule or round.
     seed : int
     faults : iterable of str
-        Their names.
+        Names of faults.
 
     Returns
     -------
@@ -63,11 +63,11 @@ def linearizable_store(
     Raises
     ------
     StressError
-        If the store has done wrong, or nobody can tell.
+        If the store violates a guarantee, or the result is unknown.
     PlanError
-        If no store can be made, or a name is not known.
+        If no store can be made, or a name is unknown.
     ValueError
-        If an argument is none of those above.
+        If an argument is invalid.
     """
     faults = tuple(faults)
     for name, value, known in (
@@ -77,7 +77,7 @@ def linearizable_store(
     ):
         for each in value:
             if each not in known:
-                raise ValueError(f"{name} must be of {', '.join(known)}, got {each!r}")
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {each!r}")
     make = factory_of(factory, name_of(factory))
     chosen = [WORKLOADS[name]() for name in workloads or WORKLOADS]
     plan = Plan(
@@ -93,7 +93,7 @@ def linearizable_store(
     )
     outcome = carry_out(plan, make, lambda progress: None)
     if outcome.result.answer != "valid":
-        # What is wrong comes first: pytest's summary shows one line.
+        # The problem comes first, as pytest's summary shows one line.
         raise StressError(f"{first_fault(outcome.result)}\n\n{outcome_text(outcome)}", outcome)
     return outcome
 
@@ -104,7 +104,7 @@ def _can_be_run(workload: Workload, factory: Factory, faults: Iterable[str]) -> 
 
 
 def name_of(factory: Callable[..., Any]) -> str:
-    """Return a factory's name as ``--store`` takes it."""
+    """Return a factory's name in the form of ``--store``."""
     module = getattr(factory, "__module__", "")
     name = getattr(factory, "__qualname__", repr(factory))
     ours = f"{DictMemoryStore.__module__}:{DictMemoryStore.__qualname__}"

@@ -1,4 +1,4 @@
-"""The command ``check``: histories that others have recorded are checked against a model."""
+"""The command ``check``: checks recorded histories against a model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.models import Model
 from latchstore.stress.verdict import Verdict
 
-#: The exit codes; that of a file that cannot be read is above all, an invalid history above an unknown one.
+#: The exit codes; unreadable takes precedence over invalid, and invalid over unknown.
 VALID, INVALID, UNREADABLE, UNKNOWN = 0, 1, 2, 3
 _EXIT_CODES = {"valid": VALID, "invalid": INVALID, "unknown": UNKNOWN}
 
-#: Seconds that a file may take.
+#: The default time limit per file, in seconds.
 _SECONDS = 60.0
 
-#: What makes the model of a history.
+#: Makes the model of a history.
 ModelFactory = Callable[[History], Model[Any, Any, Any]]
 
 MODELS: dict[str, ModelFactory] = {
@@ -35,34 +35,36 @@ MODELS: dict[str, ModelFactory] = {
 
 
 class ModelError(ValueError):
-    """There is no such model; the message says why."""
+    """There is no such model; the message has the reason."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options."""
     parser.description = (
-        "Check recorded histories, of other programs as well, for linearizability: whether there is an order "
-        "of the operations, each between its call and its return, that a model allows."
+        "Check recorded histories, of this or other programs, for linearizability: whether there is an "
+        "order of the operations, each between its call and its return, that a model allows."
     )
     parser.epilog = (
         "Exit codes: 0 all valid, 1 one is invalid, 2 one cannot be read, or wrong usage, 3 one is unknown. "
         "The formats and how to write a model: docs/how-to/checking-histories.md."
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="lines of a Jepsen log, EDN, or our own")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="a Jepsen log, EDN, or a history of latchstore"
+    )
     parser.add_argument(
         "--model",
         required=True,
         metavar="MODEL",
-        help=f"one of {', '.join(MODELS)}; or module:Name, a model or a class of one",
+        help=f"one of {', '.join(MODELS)}; or module:Name of a model or its class",
     )
     parser.add_argument(
         "--seconds",
         type=_seconds,
         default=_SECONDS,
         metavar="N",
-        help="how long one file may take before it is unknown; default: %(default)g",
+        help="time limit per file, after which the verdict is unknown; default: %(default)g",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,16 +102,16 @@ def check_file(path: str, model: str, seconds: float | None = None) -> Verdict:
     path : str
         A file in one of the formats of `latchstore.stress.files`.
     model : str
-        As ``--model`` takes it.
+        In the form of ``--model``.
     seconds : float, optional
-        How long it may take before it is unknown; no limit if None.
+        Time limit, after which the verdict is unknown; None: no limit.
 
     Raises
     ------
     HistoryError
-        If the file is no history, or the model knows no such operations.
+        If the file is not a history, or the model does not have its operations.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     ModelError
         If there is no such model.
     """
@@ -132,12 +134,12 @@ def _model_factory(name: str) -> ModelFactory:
     if not colon or not module_name or not attribute:
         raise ModelError(f"--model must be one of {', '.join(MODELS)}, or module:Name, got {name!r}")
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as ``python -m`` does: a module in the current directory is found
+        sys.path.insert(0, "")  # like ``python -m``: import from the current directory as well
     try:
         found: Any = getattr(importlib.import_module(module_name), attribute)
         model = found() if isinstance(found, type) else found
     except Exception as error:
-        raise ModelError(f"--model {name!r} cannot be loaded: {error!r}") from error
+        raise ModelError(f"--model {name!r} cannot be imported: {error!r}") from error
     if not hasattr(model, "initial") or not callable(getattr(model, "step", None)):
         raise ModelError(f"--model {name!r} must have an attribute 'initial' and a method 'step'")
     return lambda history: model

@@ -1,4 +1,4 @@
-"""The command ``stress``: a store is put under stress, and what it answered is checked.
+"""The command ``stress``: runs threads against a store, records the results and checks them.
 
 Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown.
 """
@@ -36,70 +36,76 @@ from latchstore.stress.workloads import WORKLOADS, Workload, supported_by
 EXIT_CODES = {"valid": 0, "invalid": 1, "unknown": 3}
 BAD_USAGE = 2
 
-#: What is raised because of how the command or a test was written.
+#: Errors caused by the arguments of the command or by the test.
 _USAGE = (TypeError, ValueError, NotImplementedError, ModuleNotFoundError, OSError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``stress``."""
+    """Add the options of ``stress``."""
     names = ", ".join(WORKLOADS)
     parser.description = (
-        "Have threads use a store while everything is written down, and prove from what they saw that the "
-        "store was correct, or that it was not. By default all workloads run for ten seconds: in schedules "
-        "of one thread at a time, and then on native threads."
+        "Run threads against a store, record every operation, and check from the records whether the store "
+        "was correct. By default all workloads run for ten seconds: first in schedules of one thread at a "
+        "time, then on native threads."
     )
     parser.epilog = "Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown."
     parser.add_argument(
         "--test",
         metavar="MODULE:CLASS",
-        help="run a test derived from latchstore.stress.Test, of any class; with it go --seconds, "
-        "--schedules, --seed, --report, --junit, --history and --json",
+        help="run a subclass of latchstore.stress.Test, for any class; allows --seconds, --schedules, "
+        "--seed, --report, --junit, --history and --json",
     )
-    parser.add_argument("--schedules", type=_positive, metavar="N", help="of --test: how many at the most")
+    parser.add_argument(
+        "--schedules", type=_positive, metavar="N", help="with --test: maximum number of schedules"
+    )
     parser.add_argument(
         "--store",
         default=OUR_STORE,
         metavar="MODULE:CLASS",
-        help="a class or a function that makes stores, or what tells how processes share one; sqlite is "
-        "latchstore.SqliteStore in a file of its own; default: %(default)s",
+        help="class or function that makes stores, or SharedStores for several processes; sqlite is "
+        "latchstore.SqliteStore in a temporary file; default: %(default)s",
     )
     parser.add_argument(
-        "--workload", default="all", metavar="NAMES", help=f"a list with commas, or all (default): {names}"
+        "--workload", default="all", metavar="NAMES", help=f"comma-separated list, or all (default): {names}"
     )
     parser.add_argument(
         "--processes",
         type=_positive,
         default=1,
         metavar="N",
-        help="so many processes, on one store that says how they share it, with native threads each",
+        help="number of processes with native threads, on one store that they can share",
     )
     parser.add_argument(
-        "--threads", type=_positive, help="default: 3, of native 4, of exhaustive and of each process 2"
+        "--threads",
+        type=_positive,
+        help="number of threads; default: 3, native 4, exhaustive and each process 2",
     )
-    parser.add_argument("--seconds", type=float, help="how long; default: 10 without --ops")
-    parser.add_argument("--ops", type=_positive, metavar="N", help="how many operations, all in all")
+    parser.add_argument("--seconds", type=float, help="duration; default: 10 without --ops")
+    parser.add_argument("--ops", type=_positive, metavar="N", help="number of operations over all threads")
     parser.add_argument(
         "--length",
         type=_positive,
         metavar="N",
-        help="operations of a thread in one round or schedule; default: of a schedule 4 to 20, more of short "
-        "ones; of exhaustive 2",
+        help="operations of each thread in one round or schedule; default: 4 to 20 in a schedule, more if "
+        "they are short, 2 with exhaustive",
     )
-    parser.add_argument("--seed", type=int, help="default: 0, or what the test has")
+    parser.add_argument(
+        "--seed", type=int, help="seed of all random choices; default: 0, or that of the test"
+    )
     parser.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        help="random, pct: one thread at a time, changed at bytecodes, at random or by priorities. whole: "
-        "likewise, and while a thread stops in the middle of an operation others do whole ones. native: "
-        "threads of the system, which switch when they like. mixed: all four (default, of processes "
-        "native). exhaustive: all "
-        "schedules of one thread at a time with a bounded number of preemptions",
+        help="random, pct: one thread at a time, switched between bytecodes, at random or by priorities. "
+        "whole: likewise, but while a thread pauses in an operation, others complete whole operations. "
+        "native: threads of the system, switched by the interpreter. mixed: all four (default; with "
+        "processes: native). exhaustive: all schedules of one thread at a time with a bounded number of "
+        "preemptions",
     )
     parser.add_argument(
         "--within",
         default="",
         metavar="MODULES",
-        help="a list with commas: threads change within the code of these modules and packages; default: the "
+        help="comma-separated list of modules and packages in whose code threads may switch; default: the "
         "top-level packages of the store's classes",
     )
     parser.add_argument(
@@ -107,34 +113,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_not_negative,
         default=1,
         metavar="N",
-        help="of exhaustive; default: %(default)s",
+        help="maximum number of preemptions, with exhaustive; default: %(default)s",
     )
     parser.add_argument(
         "--no-shrink",
         action="store_true",
-        help="leave a schedule that fails as it was found: saves time",
+        help="do not reduce a failing schedule: saves time",
     )
     parser.add_argument(
         "--switch-interval",
         type=float,
         default=1e-6,
         metavar="SECONDS",
-        help="of native; default: %(default)s",
+        help="switch interval of the interpreter, with native; default: %(default)s",
     )
     parser.add_argument(
-        "--faults", default="", metavar="NAMES", help=f"a list with commas, of: {', '.join(FAULTS)}"
+        "--faults", default="", metavar="NAMES", help=f"comma-separated list of: {', '.join(FAULTS)}"
     )
     parser.add_argument(
         "--timeout",
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="of native and of processes: after that a round counts as hanging; default: %(default)g",
+        help="time after which a round counts as hanging, with native; default: %(default)g",
     )
-    parser.add_argument("--report", metavar="FILE.html", help="write a report for a browser")
-    parser.add_argument("--history", metavar="FILE", help="write the last history, or the one that failed")
+    parser.add_argument("--report", metavar="FILE.html", help="write a report as an HTML page")
+    parser.add_argument("--history", metavar="FILE", help="write the last history, or the failing one")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--junit", metavar="FILE.xml", help="write the verdicts for a build server")
+    parser.add_argument("--junit", metavar="FILE.xml", help="write the verdicts as JUnit XML")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -144,12 +150,12 @@ def run(arguments: argparse.Namespace) -> int:
             check_installed()
         return _run_test(arguments) if arguments.test else _run_store(arguments)
     except BrokenPipeError:
-        raise  # nobody reads on
+        raise  # standard output was closed
     except Exception as error:
         where = origin_of(error)
         if not where and not isinstance(error, _USAGE):
             raise  # a defect of the harness
-        # One of the class under test, or of what makes it.
+        # An error of the class under test, or of its factory.
         told = f"{summary_of(error)} (at {where})" if where else error
         print(f"latchstore stress: error: {told}", file=sys.stderr)
         return BAD_USAGE
@@ -173,7 +179,7 @@ def _run_test(arguments: argparse.Namespace) -> int:
 
     kind = named_object(arguments.test, "test")
     if not (isinstance(kind, type) and issubclass(kind, Test)):
-        raise PlanError(f"test {arguments.test!r} must be derived from latchstore.stress.Test")
+        raise PlanError(f"test {arguments.test!r} must be a subclass of latchstore.stress.Test")
     with _Screen(quiet=arguments.json) as screen:
         report = kind.run(
             seconds=arguments.seconds,
@@ -186,7 +192,7 @@ def _run_test(arguments: argparse.Namespace) -> int:
 
 
 def _told(arguments: argparse.Namespace, text: str, result: Result) -> int:
-    """Print a text, write the files that were asked for, and return the exit code."""
+    """Print a text, write the requested files, and return the exit code."""
     print(visible(text))
     if arguments.history:
         result.history.write(arguments.history)
@@ -203,7 +209,7 @@ def _told(arguments: argparse.Namespace, text: str, result: Result) -> int:
 def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) -> Plan:
     schedule: ScheduleKind = arguments.schedule or ("native" if arguments.processes > 1 else "mixed")
     if arguments.processes > 1 and schedule != "native":
-        raise PlanError(f"--processes {arguments.processes} cannot have --schedule {schedule}, only native")
+        raise PlanError(f"--processes {arguments.processes} requires --schedule native, got {schedule}")
     seconds = arguments.seconds
     if seconds is None and arguments.ops is None and schedule != "exhaustive":
         seconds = 10.0
@@ -214,9 +220,9 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
     if not arguments.timeout > 0:
         raise PlanError(f"--timeout must be above 0, got {arguments.timeout:g}")
     if seconds is not None and arguments.ops is not None:
-        raise PlanError("--seconds and --ops: say one of the two")
+        raise PlanError("give either --seconds or --ops, not both")
     faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
-    # Before it is told which workloads are left out: an error is the only line.
+    # Before the note on skipped workloads: an error is the only line.
     check_faults([FAULTS[name] for name in faults], schedule, arguments.processes)
     within = [name.strip() for name in arguments.within.split(",") if name.strip()]
     _check_modules(within)
@@ -225,14 +231,12 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
     workloads = [WORKLOADS[name]() for name in names]
     left_out = [workload.name for workload in workloads if not supported(workload)]
     if left_out and not all_workloads:
-        raise PlanError(
-            f"store {arguments.store!r} cannot do what these workloads need: {', '.join(left_out)}"
-        )
+        raise PlanError(f"store {arguments.store!r} does not support these workloads: {', '.join(left_out)}")
     if left_out:
-        print(f"left out, as the store cannot do what they need: {', '.join(left_out)}", file=sys.stderr)
+        print(f"skipped, as the store does not support them: {', '.join(left_out)}", file=sys.stderr)
         workloads = [workload for workload in workloads if workload.name not in left_out]
     if not workloads:
-        raise PlanError(f"store {arguments.store!r} can do what no workload needs")
+        raise PlanError(f"store {arguments.store!r} supports no workload")
     if arguments.processes > 1:
         workloads = _between_processes(workloads, all_workloads)
     workloads = _bearing(workloads, faults, all_workloads)
@@ -263,30 +267,28 @@ def _check_modules(names: list[str]) -> None:
 
 
 def _threads_of(schedule: str, processes: int) -> int:
-    """Return how many threads there are if nobody says."""
+    """Return the default number of threads."""
     return 2 if processes > 1 else {"native": 4, "exhaustive": 2}.get(schedule, 3)
 
 
 def _between_processes(workloads: list[Workload], all_workloads: bool) -> list[Workload]:
-    """Return the workloads that threads of several processes can do."""
+    """Return the workloads that several processes can run."""
     left_out = [each.name for each in workloads if not each.between_processes]
     if left_out and not all_workloads:
-        raise PlanError(f"several processes cannot do these workloads: {', '.join(left_out)}")
+        raise PlanError(f"several processes cannot run these workloads: {', '.join(left_out)}")
     if left_out:
-        print(f"left out, as several processes cannot do them: {', '.join(left_out)}", file=sys.stderr)
+        print(f"skipped, as several processes cannot run them: {', '.join(left_out)}", file=sys.stderr)
     return [each for each in workloads if each.between_processes]
 
 
 def _bearing(workloads: list[Workload], faults: Sequence[str], all_workloads: bool) -> list[Workload]:
-    """Return the workloads that can be run with the faults."""
+    """Return the workloads that support the faults."""
     left_out = [each.name for each in workloads if set(each.left_out_with).intersection(faults)]
     if not left_out:
         return workloads
     if not all_workloads:
-        raise PlanError(
-            f"these workloads cannot be run with --faults {','.join(faults)}: {', '.join(left_out)}"
-        )
-    print(f"left out, as they cannot be run with these faults: {', '.join(left_out)}", file=sys.stderr)
+        raise PlanError(f"these workloads do not support --faults {','.join(faults)}: {', '.join(left_out)}")
+    print(f"skipped, as they do not support these faults: {', '.join(left_out)}", file=sys.stderr)
     return [each for each in workloads if each.name not in left_out]
 
 
@@ -294,7 +296,7 @@ def _names(text: str, known: Mapping[str, object], option: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
-            raise PlanError(f"{option} must be some of {', '.join(known)}, got {name!r}")
+            raise PlanError(f"{option} must be one or more of {', '.join(known)}, got {name!r}")
     return list(dict.fromkeys(names))
 
 
@@ -317,7 +319,7 @@ def _at_least(text: str, least: int) -> int:
 
 
 class _Screen:
-    """One line on stderr that tells how far it is, if that is a terminal."""
+    """A progress line on standard error, if that is a terminal."""
 
     def __init__(self, quiet: bool) -> None:
         self._shown = not quiet and sys.stderr.isatty()
@@ -330,7 +332,7 @@ class _Screen:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def show(self, state: Progress) -> None:
-        """Draw the line anew."""
+        """Redraw the line."""
         if self._shown:
             rate = state.operations / state.seconds if state.seconds else 0
             text = f"{state.seconds:6.1f} s  {state.operations:,} operations checked  {rate:,.0f}/s"

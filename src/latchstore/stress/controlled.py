@@ -1,6 +1,6 @@
-"""Running a workload under the scheduler, once.
+"""Runs a workload under the scheduler, once.
 
-Thread safety: one run at a time in a process, as the standard library's locks are replaced meanwhile.
+Thread safety: one run at a time in a process, as it replaces the standard library's locks.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from latchstore.stress.tracebacks import raised
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Action, RolledBackError, Workload, outcome_of, prepare, store_for
 
-#: How often each fault that acts by itself does so in one run.
+#: How often each independent fault acts in one run.
 _DISTURBANCES = 3
 
-#: At about how many places of an operation CPython may raise an exception from outside.
+#: Approximate number of points in an operation where CPython may raise an exception from outside.
 _CHECKS = 100
 
 
 @dataclass(frozen=True)
 class Program:
-    """What the threads of a run do.
+    """The actions of the threads of a run.
 
     Attributes
     ----------
     workload : Workload
     seed : int
     kept : tuple of tuples
-        For each thread, which of its first actions it does.
+        For each thread, the indexes of its actions that it runs.
     """
 
     workload: Workload
@@ -49,11 +49,11 @@ class Program:
 
     @classmethod
     def of(cls, workload: Workload, seed: int, threads: int, operations: int) -> Program:
-        """Return the program in which each thread does its first actions."""
+        """Return the program in which each thread runs its first actions."""
         return cls(workload, seed, tuple(tuple(range(operations)) for _ in range(threads)))
 
     def actions(self, thread: int) -> list[Action]:
-        """Return the actions of a thread, made anew."""
+        """Return the actions of a thread, newly made."""
         kept = self.kept[thread]
         source = self.workload.actions(thread, self.seed)
         made = [next(source) for _ in range(max(kept, default=-1) + 1)]
@@ -61,11 +61,11 @@ class Program:
 
     @property
     def size(self) -> int:
-        """How many actions there are in all."""
+        """Number of actions of all threads."""
         return sum(map(len, self.kept))
 
     def beginnings(self) -> Iterator[Program]:
-        """Return the program with the first actions of all threads, then of each; the fewest first."""
+        """Yield the program with the first actions of all threads, then of each; the fewest first."""
         kept = self.kept
         for length in range(1, max(map(len, kept))):
             yield replace(self, kept=tuple(actions[:length] for actions in kept))
@@ -74,12 +74,12 @@ class Program:
                 yield replace(self, kept=(*kept[:thread], actions[:length], *kept[thread + 1 :]))
 
     def smaller(self) -> Iterator[Program]:
-        """Return the program without one of its threads, then without one of its actions."""
+        """Yield the program without one of its threads, then without one of its actions."""
         kept = self.kept
         if len(kept) > 1:
             for thread in range(len(kept)):
                 if kept[thread]:
-                    # The others keep their numbers, as what they do depends on them.
+                    # Threads keep their numbers, as their actions depend on them.
                     yield replace(self, kept=(*kept[:thread], (), *kept[thread + 1 :]))
         for thread, actions in enumerate(kept):
             for place in range(len(actions)):
@@ -90,7 +90,7 @@ class Program:
 
 @dataclass
 class Run:
-    """What one run has given."""
+    """The results of one run."""
 
     history: History
     turns: list[Turn]
@@ -103,26 +103,26 @@ class Run:
 
     @property
     def blocked(self) -> bool:
-        """Whether a thread has waited for what is not under control, so the store was not tried."""
+        """Whether a thread waited for something outside control, so the run proves nothing."""
         return any(problem.kind == "blocked" for problem in self.problems)
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong."""
+        """Whether the run found a problem."""
         return bool(self.problems) or any(each.answer == "invalid" for each in self.verdicts.values())
 
 
 class Laboratory:
-    """Makes runs of stores of one kind.
+    """Runs workloads on stores of one kind.
 
     Parameters
     ----------
     factory : callable
         Makes a new store for each run.
     faults : sequence of classes
-        What goes wrong in each run. Their `options` are handed to the factory.
+        Faults of each run. Their `options` are passed to the factory.
     modules : iterable of str
-        Names of the modules within which threads change; by default the packages of the store.
+        Names of the modules in which threads may switch; by default the packages of the store.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Laboratory:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Replace what makes threads wait."""
+        """Replace the blocking functions of the standard library."""
         with under_control(self.scope), quick_collections():
             yield
 
@@ -151,7 +151,7 @@ class Laboratory:
         program : Program
         strategy : Strategy
         recording : bool
-            Whether to write down the steps.
+            Whether to record the steps.
         """
         self._runs += 1
         if self._runs % 20 == 0:
@@ -175,7 +175,7 @@ class Laboratory:
 
 
 def scope_of(factory: object, make: Callable[[], AbstractStore], modules: Iterable[str] = ()) -> Scope:
-    """Return the code under test of stores: by the factory, and by the class of a store that it makes."""
+    """Return the code under test, from the factory and from the class of a store that it makes."""
     scope = Scope(factory, AbstractStore, modules=modules)
     store = make()
     scope.add(type(store))
@@ -186,7 +186,7 @@ def scope_of(factory: object, make: Callable[[], AbstractStore], modules: Iterab
 
 
 class _Cast:
-    """The threads of one run, and what they write down."""
+    """The threads of one run, and their records."""
 
     def __init__(
         self, program: Program, factory: Callable[[], AbstractStore], faults: Sequence[type[Fault]]
@@ -197,13 +197,13 @@ class _Cast:
         self._faults = [fault(program.seed, self._note) for fault in faults]
         self._written: list[list[Operation]] = [[] for _ in program.kept]
         self._open: list[tuple[Action, int] | None] = [None for _ in program.kept]
-        # After how many places for exceptions one is put in, if that fault is switched on.
+        # Number of points until an exception is injected, if that fault is enabled.
         self._checks_left = 0
         self._stage: Stage
         self._store: AbstractStore
 
     def make(self, stage: Stage) -> list[Body]:
-        """Make the store; return what its threads do."""
+        """Make the store; return the bodies of its threads."""
         program = self._program
         self._stage = stage
         self._store = store = store_for(program.workload, self._factory)
@@ -220,7 +220,7 @@ class _Cast:
         ]
 
     def finish(self) -> object:
-        """Look what is left."""
+        """Read the final state."""
         store = self._store
         for fault in self._faults:
             fault.finish(store)
@@ -241,16 +241,16 @@ class _Cast:
                 if not fault.disturb(store, self):
                     return
         except StoreError:
-            return  # refused, as all others may be
+            return  # refused, as any operation may be
         except Exception:
             self._stage.fail(raised("crash", f"fault {fault.name}"))
 
     def interrupt(self, error: type[BaseException]) -> bool:
-        """Do nothing: exceptions come at places of their own here, see `_plan_exception`."""
+        """Do nothing: here exceptions are injected at points of their own, see `_plan_exception`."""
         return False
 
     def _plan_exception(self) -> None:
-        """Have one worker be broken off once, where CPython may raise, if that fault is switched on."""
+        """Choose one point where a worker is interrupted, if that fault is enabled."""
         for fault in self._faults:
             if isinstance(fault, Exceptions):
                 self._checks_left = fault.check_of_error(self._program.size * _CHECKS)
@@ -268,7 +268,7 @@ class _Cast:
         self.marks.append(Mark(int(self._stage.scheduler.clock() * 10**9), name, self._worker()))
 
     def _worker(self) -> int | None:
-        """Return the number of the worker that the calling thread is; None if it is none."""
+        """Return the number of the calling worker thread; None for other threads."""
         number = self._stage.number()
         return number if number is not None and number < len(self._written) else None
 
@@ -309,7 +309,7 @@ class _Cast:
         )
 
     def operations(self) -> Iterator[Operation]:
-        """Return what was written down, and what was broken off."""
+        """Return the recorded operations, interrupted ones included."""
         for number, written in enumerate(self._written):
             yield from written
             broken_off = self._open[number]

@@ -1,12 +1,12 @@
-"""Locks, queues, threads and clocks that do as the scheduler says, in the place of the system's.
+"""Locks, queues, threads and clocks that the scheduler controls, in place of the system's.
 
-For the time of a search the names of the standard library that make threads wait are replaced in all modules
-that are loaded; in those under test also where they are attributes of classes or defaults of parameters, and
-the locks that these modules have made before (``standing.py``). Threads that are not controlled get real
-locks, whatever name they use. Conditions, events, semaphores, barriers, timers, queues and executors are
-written in Python upon these, so the scheduler controls them without more.
+During a search, the blocking functions of the standard library are replaced by name in all imported modules;
+in the modules under test also where they are attributes of classes or defaults of parameters, together with
+locks that these modules made before (``standing.py``). Threads that are not controlled get real locks under
+any name. Conditions, events, semaphores, barriers, timers, queues and executors are written in Python on top
+of these, so the scheduler controls them as well.
 
-Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
+Thread safety: as in ``scheduler.py``: the thread that has the turn may access everything.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from latchstore.stress.tasks import Task, current_task
 _Lock = _thread.allocate_lock
 _SimpleQueue = queue.SimpleQueue
 
-#: Who has a lock that was taken by a thread that is not controlled, before or after a run.
+#: The holder of a lock acquired by a thread that is not controlled, before or after a run.
 OUTSIDE = Task(cast("Scheduler", None), -1, "outside of the run")
 
 
 class _Real(threading.local):
-    """Whether this thread is at work inside ``threading`` itself, whose locks stay real."""
+    """Whether this thread runs code of ``threading`` itself, whose locks stay real."""
 
     wanted = False
 
@@ -46,7 +46,7 @@ _real = _Real()
 
 
 def _note(task: Task, lock: NamedLock, blocking: bool = True) -> list[NamedLock]:
-    # A lock that is only tried for is never waited for, so nothing has to be taken before it.
+    # A lock acquired without blocking is never waited for, so it needs no place in the lock order.
     if blocking:
         task.scheduler.lock_order.note(f"thread {task.shown}", task.in_order, lock)
     task.in_order.append(lock)
@@ -59,19 +59,19 @@ def _begin(lock: NamedLock) -> list[NamedLock] | None:
 
 
 class CooperativeLock:
-    """In the place of ``threading.Lock``.
+    """Replaces ``threading.Lock``.
 
     Attributes
     ----------
     holder : Task or None
-        Who has it.
+        The task that holds it.
     label : str
         Where it was made.
     owner : object
-        The reader/writer lock that it is a part of, else itself.
+        The reader/writer lock that it is a part of, otherwise itself.
     for_waiting : bool
-        Whether it is one of those by which a Condition or our own code waits: nobody is to blame for holding
-        it.
+        Whether a Condition or code of this package uses it to wait: then its holder is not responsible for
+        the wait.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class CooperativeLock:
         self.for_waiting = for_waiting
         self.label = label
         self.owner: object = self if owner is None else owner
-        # Of the parts of a reader/writer lock its handles note what there is to note.
+        # The handles of a reader/writer lock record its lock order, so its parts do not.
         self._noted = not for_waiting and not (owner and note_handles(owner, self.label, _begin))
         if task is not None and not for_waiting:
             task.scheduler.locks.append(self)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take it, or let others run until it is free."""
+        """Acquire the lock; let others run until it is free."""
         task = current_task()
         if task is None:
             return self._acquire_outside(blocking and timeout < 0)
@@ -108,7 +108,7 @@ class CooperativeLock:
         return True
 
     def release(self) -> None:
-        """Give it back; any thread may."""
+        """Release the lock; any thread may."""
         holder, self.holder = self.holder, None
         if holder is None:
             raise RuntimeError("release unlocked lock")
@@ -123,7 +123,7 @@ class CooperativeLock:
             task.scheduler.point(task)
 
     def locked(self) -> bool:
-        """Tell whether somebody has it."""
+        """Return whether the lock is held."""
         return self.holder is not None
 
     __enter__ = acquire
@@ -132,26 +132,24 @@ class CooperativeLock:
         self.release()
 
     def forget(self) -> None:
-        """Be free, whoever had it: the run of that task is over."""
+        """Become free, whoever held the lock: the run of that task is over."""
         self.holder = None
 
     def _at_fork_reinit(self) -> None:
         self.forget()
 
     def _acquire_outside(self, must: bool) -> bool:
-        """Take it before or after the run, when the threads of the run stand still."""
+        """Acquire the lock before or after the run, while the threads of the run are stopped."""
         if self.holder is None:
             self.holder = OUTSIDE
             return True
         if must:
-            raise RuntimeError(
-                f"the lock made at {self.label} is held by {self.holder!r}, which stands still"
-            )
+            raise RuntimeError(f"the lock made at {self.label} is held by {self.holder!r}, which has stopped")
         return False
 
 
 class CooperativeRLock(CooperativeLock):
-    """In the place of ``threading.RLock``."""
+    """Replaces ``threading.RLock``."""
 
     def __init__(self, task: Task | None, label: str) -> None:
         super().__init__(task, label)
@@ -177,7 +175,7 @@ class CooperativeRLock(CooperativeLock):
         super().forget()
         self._count = 0
 
-    # What a Condition asks of such a lock.
+    # The methods that a Condition requires.
 
     def _is_owned(self) -> bool:
         return self.holder is (current_task() or OUTSIDE)
@@ -196,7 +194,7 @@ class CooperativeRLock(CooperativeLock):
 
 
 class CooperativeQueue:
-    """In the place of ``queue.SimpleQueue``."""
+    """Replaces ``queue.SimpleQueue``."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
@@ -205,7 +203,7 @@ class CooperativeQueue:
         return "an item in a queue"
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Append an item; never waits."""
+        """Append an item; never blocks."""
         self._items.append(item)
         task = current_task()
         if task is not None:
@@ -215,7 +213,7 @@ class CooperativeQueue:
     put_nowait = put
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take the first item, or let others run until there is one."""
+        """Remove the first item; let others run until there is one."""
         if block and timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         task = current_task()
@@ -232,15 +230,15 @@ class CooperativeQueue:
         return self._items.popleft()
 
     def get_nowait(self) -> Any:
-        """Take the first item, if there is one."""
+        """Remove the first item, if there is one."""
         return self.get(False)
 
     def empty(self) -> bool:
-        """Tell whether there is no item."""
+        """Return whether the queue is empty."""
         return not self._items
 
     def qsize(self) -> int:
-        """Return how many items there are."""
+        """Return the number of items."""
         return len(self._items)
 
 
@@ -252,28 +250,28 @@ def _controlled() -> Task | None:
 
 
 class _Kind(type):
-    """What is put in the place of a class, or of a function that makes objects.
+    """Metaclass of the replacement of a class, or of a function that makes objects.
 
-    It is a class, so it is not bound as a method where a class has it as an attribute, and stands in
-    annotations; calling it makes a real object in threads that are not controlled.
+    The replacement is a class, so it is not bound as a method when it is a class attribute, and it works in
+    annotations. In threads that are not controlled, a call makes a real object.
     """
 
     kinds: tuple[type, ...] = ()
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
         task = _controlled()
-        # The frame of the code that asks for the object.
+        # The frame of the code that makes the object.
         return cls.real(*args, **options) if task is None else cls.make(task, sys._getframe(1))
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, cls.kinds)
 
     def real(cls, *args: Any, **options: Any) -> Any:
-        """Make a real one."""
+        """Make a real object."""
         raise NotImplementedError
 
     def make(cls, task: Task, frame: FrameType) -> Any:
-        """Make a cooperative one."""
+        """Make a cooperative object."""
         raise NotImplementedError
 
 
@@ -311,15 +309,15 @@ class _SimpleQueueKind(_Kind):
 
 
 class Lock(metaclass=_LockKind):
-    """In the place of the class ``threading.Lock``."""
+    """Replaces the class ``threading.Lock``."""
 
 
 class RLock(metaclass=_RLockKind):
-    """In the place of ``threading.RLock``."""
+    """Replaces ``threading.RLock``."""
 
 
 class SimpleQueue(metaclass=_SimpleQueueKind):
-    """In the place of the class ``queue.SimpleQueue``."""
+    """Replaces the class ``queue.SimpleQueue``."""
 
     __class_getitem__: Any = classmethod(GenericAlias)
 
@@ -376,10 +374,10 @@ def _thread_start(thread: threading.Thread) -> None:
     if caller is None or started.is_set():
         _start(thread)
         return
-    # The new thread sets it before it is controlled, so it must be one of the system's.
+    # The new thread sets it before it is controlled, so it must be a real event.
     with _real_locks():
         thread._started = threading.Event()  # type: ignore[attr-defined]
-    started.set()  # that of a class of the store may hold a lock until then
+    started.set()  # a subclass in the store may hold a lock until then
     task = caller.scheduler.adopt(thread.name)
     body = thread.run
     thread.run = lambda: caller.scheduler.control(task, body)  # type: ignore[method-assign]
@@ -388,7 +386,7 @@ def _thread_start(thread: threading.Thread) -> None:
         with _real_locks():
             _start(thread)
     except RuntimeError:
-        task.done = True  # the system has no more threads, so nobody is to give it the turn
+        task.done = True  # the system can start no thread, so no thread will pass the turn on
         raise
     caller.scheduler.point(caller)
 
@@ -406,7 +404,7 @@ def _thread_join(thread: threading.Thread, timeout: float | None = None) -> None
 
 
 def _replacements() -> list[tuple[object, object]]:
-    """Return what is replaced: each original, and what is put in its place."""
+    """Return each original and its replacement."""
     return [
         (_Lock, Lock),
         (threading.Lock, Lock),
@@ -424,12 +422,12 @@ def _replacements() -> list[tuple[object, object]]:
     ]
 
 
-#: Stand-ins for locks that were there before the runs.
+#: Replacements of locks that existed before the runs.
 _standing: list[CooperativeLock] = []
 
 
 def _stand_in(lock: Any, name: str) -> Any:
-    """Return what is put in the place of a lock or queue that the code under test has made before."""
+    """Return the replacement of a lock or queue that the code under test has made before."""
     if isinstance(lock, _SimpleQueue):
         return CooperativeQueue() if lock.empty() else None
     if repr(lock).startswith("<locked"):
@@ -440,14 +438,14 @@ def _stand_in(lock: Any, name: str) -> Any:
 
 
 def _real_one(stand_in: Any, name: str) -> Any:
-    """Return what is put in the place of a stand-in that a module has made while it was loaded."""
+    """Return the real object for a replacement that a module made while it was imported."""
     if isinstance(stand_in, CooperativeQueue):
         return _SimpleQueue()
     return _thread.RLock() if isinstance(stand_in, CooperativeRLock) else _thread.allocate_lock()
 
 
 def begin_run(scheduler: Scheduler) -> None:
-    """Let go of locks that are older than the run, which one that was broken off may have kept."""
+    """Free locks that are older than the run, as an interrupted run may have left them held."""
     for lock in _standing:
         lock.forget()
     scheduler.locks.extend(_standing)
@@ -455,7 +453,7 @@ def begin_run(scheduler: Scheduler) -> None:
 
 @contextmanager
 def cooperative(modules: Iterable[ModuleType]) -> Iterator[None]:
-    """Replace what makes threads wait: names in all modules, and the locks of the modules under test."""
+    """Replace blocking names in all modules, and the locks of the modules under test."""
     under_test = list(modules)
     thread = threading.Thread
     patches = (
@@ -471,7 +469,7 @@ def cooperative(modules: Iterable[ModuleType]) -> Iterator[None]:
             yield
         finally:
             _standing.clear()
-            # What was loaded meanwhile has made stand-ins from the beginning.
+            # Modules imported meanwhile have made cooperative objects; make them real.
             replace_standing(change.newly_loaded(), _real_one, CooperativeLock | CooperativeQueue)
             for step in reversed(undo):
                 step()

@@ -1,10 +1,10 @@
-"""A reader of EDN, as far as recorded histories have it: https://github.com/edn-format/edn.
+"""A reader for EDN as recorded histories use it: https://github.com/edn-format/edn.
 
-Maps are dicts, whose keys are without the colon if they are keywords; vectors, lists and sets are lists; tags
-are passed over.
+Maps become dicts, with keyword keys without the colon; vectors, lists and sets become lists; tags are
+ignored.
 
-No library: edn_format 0.8.0 takes twice as long for the key-value logs of Porcupine, does not tell in which
-line a record is, and stands on PLY, which has no more releases.
+No library: edn_format 0.8.0 takes twice as long for the key-value logs of Porcupine, does not return the line
+of a record, and depends on PLY, which has no more releases.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 
 class EdnError(ValueError):
-    """A text is no EDN; the message begins with where."""
+    """A text is not EDN; the message begins with the position."""
 
 
 class Keyword(str):
-    """A name with a colon before it; the colon is left out."""
+    """A keyword, without its colon."""
 
     __slots__ = ()
 
 
 class Map(dict[Any, Any]):
-    """A map, with the line that it ends in."""
+    """A map, with the number of its last line."""
 
     __slots__ = ("line",)
 
@@ -48,20 +48,20 @@ _NAMES = {"nil": None, "true": True, "false": False}
 
 
 def read_edn(text: str) -> Iterator[Any]:
-    """Return each value of a text.
+    """Yield each value of a text.
 
     Raises
     ------
     EdnError
-        If it is no EDN.
+        If the text is not EDN.
     """
-    # What was opened and is not closed: its sign, its line, its values.
+    # Open brackets: the bracket, its line, its values.
     stack: list[tuple[str, int, list[Any]]] = []
     line, place = 1, 0
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None:
-            raise EdnError(f", line {line}: {text[place : place + 20]!r} is no EDN")
+            raise EdnError(f", line {line}: {text[place : place + 20]!r} is not EDN")
         place = token.end()
         word = token.group()
         match token.lastgroup:
@@ -106,7 +106,7 @@ def _string(word: str, line: int) -> str:
     try:
         text: str = json.loads(word, strict=False)
     except ValueError as error:
-        raise EdnError(f", line {line}: {word[:60]} is no string: {error}") from error
+        raise EdnError(f", line {line}: {word[:60]} is not a string: {error}") from error
     return text
 
 

@@ -1,7 +1,7 @@
-"""Whether the events of a store told the truth, by the guarantees that etcd gives of its watches.
+"""Checks the events of a store, by the guarantees of etcd's watches.
 
-Each check takes what one listener, or one watch, has heard, in the order in which it did, and says what is
-wrong. A run must have had one listener from its beginning to its end, after a flush.
+Each check takes the events that one listener or watch received, in that order, and returns a description of
+the first violation. A run must have had one listener from its beginning to its end, after a flush.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from latchstore.stress.verdict import VALID, Verdict
 
 @dataclass(frozen=True, slots=True)
 class HeardEvent:
-    """One event, as a listener has written it down when it heard it.
+    """One event, as a listener recorded it.
 
     Attributes
     ----------
     revision : int
     key : str
     value, previous : hashable
-        What the key has after the change and had before; None for no key.
+        The value of the key after the change and before; None for a missing key.
     transaction : hashable
-        Which transaction made it; None if there was none.
+        The transaction that made it; None if there was none.
     """
 
     revision: int
@@ -38,41 +38,41 @@ class HeardEvent:
 
 
 def ordered(heard: Sequence[HeardEvent]) -> str | None:
-    """Events come in the order of commits: revisions never step back."""
+    """Events come in the order of commits: revisions never decrease."""
     for event, following in pairwise(heard):
         if following.revision < event.revision:
-            return f"({following}) was heard after ({event})"
+            return f"({following}) came after ({event})"
     return None
 
 
 def unique(heard: Sequence[HeardEvent]) -> str | None:
-    """No commit tells of a key twice."""
+    """No commit has two events for a key."""
     known: set[tuple[int, str]] = set()
     for event in heard:
         if (event.revision, event.key) in known:
-            return f"({event}) was heard for the second time"
+            return f"({event}) came a second time"
         known.add((event.revision, event.key))
     return None
 
 
 def atomic(heard: Sequence[HeardEvent]) -> str | None:
-    """No event of another commit stands between two of one commit."""
+    """Events of different commits do not interleave."""
     finished: set[int] = set()
     for event, following in pairwise(heard):
         if following.revision != event.revision:
             finished.add(event.revision)
             if following.revision in finished:
-                return f"({following}) belongs to a commit that others have followed"
+                return f"({following}) came after events of later commits"
     return None
 
 
 def none_lost(heard: Sequence[HeardEvent], commits: Mapping[int, Collection[str]]) -> str | None:
-    """Every change of every commit was heard, and nothing else.
+    """Every change of every commit has an event, and there are no others.
 
     Parameters
     ----------
     commits : mapping
-        The revision of each commit, and the keys that it has changed.
+        Maps the revision of each commit to the keys that it has changed.
     """
     told: dict[int, set[str]] = {}
     for event in heard:
@@ -80,21 +80,21 @@ def none_lost(heard: Sequence[HeardEvent], commits: Mapping[int, Collection[str]
     for revision, keys in commits.items():
         missing = set(keys) - told.get(revision, set())
         if missing:
-            return f"revision {revision} has changed {sorted(missing)}, which nobody heard"
+            return f"revision {revision} changed {sorted(missing)}, but no event came for them"
     for revision, keys in told.items():
         surplus = keys - set(commits.get(revision, ()))
         if surplus:
-            return f"revision {revision} was heard to change {sorted(surplus)}, which it did not"
+            return f"revision {revision} did not change {sorted(surplus)}, but events came for them"
     return None
 
 
 def none_rolled_back(heard: Iterable[HeardEvent], rolled_back: Collection[Hashable]) -> str | None:
-    """Nothing that was rolled back was heard.
+    """No event is of a transaction that was rolled back.
 
     Parameters
     ----------
     rolled_back : collection
-        The transactions that were.
+        The transactions that were rolled back.
     """
     for event in heard:
         if event.transaction is not None and event.transaction in rolled_back:
@@ -103,12 +103,12 @@ def none_rolled_back(heard: Iterable[HeardEvent], rolled_back: Collection[Hashab
 
 
 def right_previous(heard: Iterable[HeardEvent], initial: Mapping[str, Hashable]) -> str | None:
-    """Each event says what the event of the key before it has left."""
+    """Each event's previous value is what the event before it left in the key."""
     state = dict(initial)
     for event in heard:
         before = state.get(event.key)
         if event.previous != before:
-            return f"({event}) says so, where the last event of the key has left {before!r}"
+            return f"({event}) should have the previous value {before!r} of the key's last event"
         state[event.key] = event.value
     return None
 
@@ -116,7 +116,7 @@ def right_previous(heard: Iterable[HeardEvent], initial: Mapping[str, Hashable])
 def rebuilds(
     heard: Iterable[HeardEvent], initial: Mapping[str, Hashable], final: Mapping[str, Hashable]
 ) -> str | None:
-    """Replayed, the events lead from what the store had at the beginning to what it has at the end."""
+    """Replaying the events on the initial state gives the final state."""
     state = dict(initial)
     for event in heard:
         if event.value is None:
@@ -125,7 +125,7 @@ def rebuilds(
             state[event.key] = event.value
     for key in sorted(state.keys() | final.keys()):
         if state.get(key) != final.get(key):
-            return f"{key!r} is {state.get(key)!r} by the events, and {final.get(key)!r} in the store"
+            return f"{key!r} is {state.get(key)!r} by the events, but {final.get(key)!r} in the store"
     return None
 
 
@@ -136,7 +136,7 @@ def check_events(
     initial: Mapping[str, Hashable],
     final: Mapping[str, Hashable],
 ) -> Verdict:
-    """Make all checks; the first that objects gives the verdict."""
+    """Make all checks; the first violation gives the verdict."""
     checks: dict[str, Callable[[], str | None]] = {
         "ordered": lambda: ordered(heard),
         "unique": lambda: unique(heard),

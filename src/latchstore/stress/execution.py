@@ -1,4 +1,4 @@
-"""Running callables as controlled threads: what stands between the scheduler and those who have some.
+"""Runs callables as controlled threads: the layer between the scheduler and its users.
 
 ::
 
@@ -6,10 +6,11 @@
     with under_control(scope):
         execution = run_schedule(lambda stage: [put, get], AtRandom(Random(7)), scope, seed=7)
 
-It knows nothing of stores: a body is any callable without arguments. `controlled.py` runs workloads by it.
+It does not depend on stores: a body is any callable without arguments. `controlled.py` uses it to run
+workloads.
 
-Thread safety: one schedule at a time in a process, as the standard library's locks are replaced meanwhile.
-What belongs to a run is touched by whoever has the turn.
+Thread safety: one schedule at a time in a process, as it replaces the standard library's locks. The thread
+that has the turn may access the state of a run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from latchstore.stress.standstill import Blocked
 from latchstore.stress.tasks import TaskExit, Turn, current_task
 from latchstore.stress.tracebacks import raised
 
-#: Seconds of real time after which a schedule is given up.
+#: Seconds of real time after which a schedule is abandoned.
 TIMEOUT = 60.0
 
 Body = Callable[[], object]
@@ -40,7 +41,7 @@ Body = Callable[[], object]
 
 @dataclass
 class Ended:
-    """How a body has ended: with a value, or with an error."""
+    """The end of a body: a value or an error."""
 
     value: object = None
     error: Exception | None = None
@@ -48,29 +49,29 @@ class Ended:
 
 @dataclass
 class Execution:
-    """What one schedule has given.
+    """The results of one schedule.
 
     Attributes
     ----------
     ended : list of Ended or None
-        Of each body; None if it has not come to its end, as the run was broken off before.
+        For each body; None if the run ended before the body did.
     problems : list of Problem
-        ``"deadlock"``: no thread could go on, or threads wait for each other's locks. ``"hang"``: they go on
-        for ever. ``"blocked"``: one waits in earnest, for something that is not under control. ``"crash"``:
-        `make` or `finish` has raised something. ``"lock order"``: locks were taken in a circle.
+        ``"deadlock"``: no thread can continue, or threads wait for each other's locks. ``"hang"``: threads
+        run without end. ``"blocked"``: a thread waits for something outside control. ``"crash"``: `make` or
+        `finish` raised an exception. ``"lock order"``: locks were acquired in a circle.
     blocked : list of Blocked
-        The threads that had not ended when a deadlock, a hang or a real wait was found: what each holds, what
-        it waits for, who has that, and where it is; bodies have their numbers.
+        The threads that had not ended when a deadlock, a hang or a real wait was found: what each holds and
+        waits for, who holds that, and where it is; bodies by their numbers.
     turns : list of Turn
-        To be replayed: ``Replay(schedule_of(execution.turns))``.
+        For replaying: ``Replay(schedule_of(execution.turns))``.
     points : int
-        How many there were.
+        Number of points.
     steps : list of Step
-        Who was where (file and line) when it lost its turn; if `recording` was set. Their threads are the
-        numbers of the bodies; threads that the code under test has started follow.
+        Where each thread was (file and line) when it lost its turn, if `recording` was set. Threads have the
+        numbers of the bodies; threads that the code under test started have the following numbers.
     lock_edges : list of LockEdge
     finished : object
-        What `finish` has returned.
+        The result of `finish`.
     """
 
     ended: list[Ended | None]
@@ -84,7 +85,7 @@ class Execution:
 
 
 class Stage:
-    """What bodies, and those who make them, may ask of the run that they are in.
+    """The interface of a run to its bodies, and to the function that makes them.
 
     Attributes
     ----------
@@ -93,37 +94,37 @@ class Stage:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        # The numbers of the bodies, by the numbers of their tasks.
+        # The numbers of the bodies, by task number.
         self._numbers: dict[int, int] = {}
         self.ended: list[Ended | None] = []
 
     def tick(self) -> int:
-        """Return a time later than all before, nanoseconds on the clock of the run.
+        """Return a time later than all before, in nanoseconds on the clock of the run.
 
-        A body that calls it before and after each of its calls has written down which calls overlapped.
+        A body that calls it before and after each of its calls records which calls overlap.
         """
         return self.scheduler.tick()
 
     def begin_operation(self, name: str) -> None:
-        """Note that the calling body begins an operation, so that a strategy can interrupt each of them."""
+        """Note that the calling body begins an operation, so that a strategy can interrupt each operation."""
         task = current_task()
         if task is not None:
             self.scheduler.begin_operation(task, name)
 
     def end_operation(self) -> None:
-        """Note that the calling body has ended an operation: threads may change before the next."""
+        """Note that the calling body has ended an operation: threads may switch before the next."""
         task = current_task()
         if task is not None:
             self.scheduler.end_operation(task)
 
     def number(self) -> int | None:
-        """Return the number of the body that the calling thread runs; None for all other threads."""
+        """Return the number of the body that the calling thread runs; None for other threads."""
         task = current_task()
         return None if task is None else self._numbers.get(task.number)
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Have no other thread come in, unless the calling one has to wait: for a look at invariants."""
+        """Keep other threads from running, unless the calling thread blocks: for checks of invariants."""
         with self.scheduler.undisturbed():
             yield
 
@@ -141,7 +142,7 @@ class Stage:
         for number, thread in enumerate(threads):
             self._numbers[len(self.scheduler.tasks)] = number
             thread.start()
-        # People count the bodies first, and then the threads that others have started.
+        # Bodies get the first numbers, then the threads that they have started.
         others = (task for task in self.scheduler.tasks if task.number not in self._numbers)
         for shown, task in enumerate(others, len(bodies)):
             task.shown = shown
@@ -163,9 +164,9 @@ class Stage:
 
 @contextmanager
 def under_control(scope: Scope) -> Iterator[None]:
-    """Replace what makes threads wait, and keep the garbage collector from running when it likes.
+    """Replace blocking functions, and disable automatic garbage collection.
 
-    The locks that the code under test has made when it was loaded are replaced as well, and put back later.
+    Locks that the code under test made when it was imported are replaced as well, and restored later.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -181,9 +182,9 @@ def under_control(scope: Scope) -> Iterator[None]:
 
 @contextmanager
 def quick_collections() -> Iterator[None]:
-    """Have collections pass over what there is already, as most of the time went into them."""
+    """Exclude existing objects from garbage collection, which would otherwise take most of the time."""
     if gc.get_freeze_count():
-        yield  # somebody else has frozen objects, and may not want them back
+        yield  # other code has frozen objects, which must stay frozen
         return
     gc.freeze()
     try:
@@ -208,35 +209,34 @@ def run_schedule(
     Parameters
     ----------
     make : callable
-        Makes what is under test, and returns the bodies: each is run by a thread of its own. It runs as a
-        thread of the run itself, so the locks that are made in it are cooperative; no other thread runs
-        meanwhile.
+        Makes the object under test, and returns the bodies, each for a thread of its own. It runs as a thread
+        of the run itself, so the locks that it makes are cooperative; no other thread runs meanwhile.
     strategy : Strategy
-        Who gets the turn, and when: `AtRandom`, `Priorities` or `Replay`.
+        Decides which thread gets the turn, and when: `AtRandom`, `Priorities` or `Replay`.
     scope : Scope
-        The code within which threads change.
+        The code in which threads may switch.
     finish : callable, optional
-        Called when all bodies have ended, as `make`; what it returns is `Execution.finished`.
+        Called when all bodies have ended, like `make`; its result is `Execution.finished`.
     seed : object
-        What the global generator of ``random`` begins with, so that the code under test draws the same again.
+        Seed of the global generator of ``random``, so that the code under test draws the same numbers again.
     recording : bool
-        Whether to write down the steps for people to read.
+        Whether to record the steps, for reports.
     limit : int
         Points after which the run counts as hanging.
     timeout : float
-        Seconds of real time after which it does.
+        Seconds of real time after which the run counts as hanging.
 
     Returns
     -------
     execution : Execution
-        An error of a body is in `Execution.ended`, and no problem by itself.
+        An exception of a body is in `Execution.ended`; it is not a problem by itself.
     """
     scheduler = Scheduler(strategy, scope.traced, limit=limit, recording=recording)
     stage = Stage(scheduler)
     execution = Execution([])
 
     def play() -> None:
-        scheduler.has_helpers = True  # what `make` starts is no body
+        scheduler.has_helpers = True  # threads that `make` starts are not bodies
         try:
             stage.perform(make(stage))
             if finish is not None:

@@ -1,4 +1,4 @@
-"""What makes the stores of a run: a class, a function, or what several processes share; found by its name.
+"""Finds the factory of a run's stores by name: a class, a function, or `SharedStores` for several processes.
 
 Thread safety: used by one thread.
 """
@@ -22,7 +22,7 @@ from latchstore.stress.processes.shared import (
     takes_event_manager,
 )
 
-#: What stands for `SqliteStore`, in a file of the harness's own.
+#: The name for `SqliteStore` in a temporary file.
 SQLITE = "sqlite"
 
 _SQLITE_STORE = "latchstore:SqliteStore"
@@ -31,33 +31,33 @@ Factory = Callable[..., AbstractStore]
 
 
 class PlanError(ValueError):
-    """A run was ordered that cannot be; one line says why."""
+    """A run cannot be made as planned; the message has one line."""
 
 
 def store_factory(name: str) -> Factory:
-    """Return what makes a store that is named as ``"module:Class"``, or ``"sqlite"``.
+    """Return the factory named as ``"module:Class"`` or ``"sqlite"``.
 
     Raises
     ------
     PlanError
-        If there is no such thing, or it makes no store.
+        If it does not exist, or does not make a store.
     """
     factory = named_object(_SQLITE_STORE if name == SQLITE else name, "store")
     return factory_of(factory, name)
 
 
 def shared_stores(factory: Factory, name: str) -> SharedStores:
-    """Return how several processes use what a factory makes.
+    """Return how several processes use the stores of a factory.
 
     Raises
     ------
     PlanError
-        If nothing says how.
+        If the factory does not define that.
     """
     if isinstance(factory, PrivateStores):
         try:
             pickle.dumps(factory.stores)
-        except Exception as error:  # whatever its class raises
+        except Exception as error:  # pickling may raise any exception
             raise PlanError(f"store {name!r} cannot be sent to other processes: {error!r}") from error
         return factory.stores
     raise PlanError(
@@ -67,18 +67,18 @@ def shared_stores(factory: Factory, name: str) -> SharedStores:
 
 
 def named_object(name: str, what: str) -> Any:
-    """Return what is named as ``"module:Class"``.
+    """Return the object named as ``"module:Class"``.
 
     Raises
     ------
     PlanError
-        If there is no such thing; `what` says what it is.
+        If there is none; `what` is its description for the message.
     """
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise PlanError(f"{what} must be named as module:Class, got {name!r}")
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as ``python -m`` does: a module in the current directory is found
+        sys.path.insert(0, "")  # like ``python -m``: import from the current directory as well
     try:
         found = importlib.import_module(module_name)
         for part in attribute.split("."):
@@ -91,7 +91,7 @@ def named_object(name: str, what: str) -> Any:
 
 
 def factory_of(factory: object, name: str) -> Factory:
-    """Return what makes stores by a class, a function or `SharedStores`, whose name is for messages."""
+    """Return a checked factory, from a class, a function or `SharedStores`; the name is for messages."""
     if is_shared(factory):
         return PrivateStores(factory)
     if _is_sqlite(factory):
@@ -102,7 +102,7 @@ def factory_of(factory: object, name: str) -> Factory:
 
 
 def _is_sqlite(factory: object) -> TypeGuard[type[AbstractStore]]:
-    """Tell whether something is `SqliteStore` or derives from it, without loading SQLite for others."""
+    """Return whether a class is `SqliteStore` or derived from it, without importing SQLite for others."""
     return isinstance(factory, type) and any(
         each.__name__ == "SqliteStore" and each.__module__.startswith("latchstore.")
         for each in factory.__mro__
@@ -110,30 +110,30 @@ def _is_sqlite(factory: object) -> TypeGuard[type[AbstractStore]]:
 
 
 class _Factory:
-    """Makes stores; each has an event manager of its own if it takes one."""
+    """Makes stores, each with its own event manager if it accepts one."""
 
     def __init__(self, factory: Callable[..., object], name: str) -> None:
         self._factory = factory
         self._name = name
-        # What Scope looks for the code under test by.
+        # Scope finds the code under test by this attribute.
         self.__wrapped__ = factory
         self._takes_event_manager = takes_event_manager(factory)
 
     def __call__(self, **options: object) -> AbstractStore:
         if self._takes_event_manager:
-            # One of its own, or stores of a run would share listeners by that of the process.
+            # Its own one, as stores with that of the process would share listeners.
             options["event_manager"] = EventManager()
         store = self._factory(**options)
         if not isinstance(store, AbstractStore):
             raise PlanError(
-                f"store {self._name!r} must make an AbstractStore, got {type(store).__module__}."
+                f"store {self._name!r} must return an AbstractStore, got {type(store).__module__}."
                 f"{type(store).__qualname__}"
             )
         return store
 
 
 def checked_factory(factory: Factory, faults: Sequence[type[Fault]]) -> None:
-    """Raise PlanError if no store can be made, or not with the options that the faults need."""
+    """Raise PlanError if no store can be made, with the options of the faults and without."""
     for options in ({}, *(dict(fault.options) for fault in faults)):
         try:
             store = factory(**options)

@@ -1,9 +1,9 @@
-"""Faults that a run can put in: what a store must bear without a wrong answer.
+"""Faults that a run can inject; a store must stay correct under them.
 
-Faults write under keys that begin with ``fault/``, which no workload looks at. What an operation of a
-workload does wrong because of a fault counts as wrong; that the store refuses an operation does not.
+Faults write keys that begin with ``fault/``, which no workload reads. A wrong result of a workload's
+operation counts as a violation even if a fault caused it; a refused operation does not.
 
-Thread safety: each fault is made for one run; its methods are called by threads of the run.
+Thread safety: each fault is made for one run; threads of the run call its methods.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from latchstore.contract.store import AbstractStore
 
 
 def _sleep_with_gil() -> Callable[[int], object] | None:
-    """Return what sleeps for some microseconds and keeps the GIL; None if there is no such thing."""
+    """Return a function that sleeps some microseconds and keeps the GIL; None if there is none."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return None
     try:
@@ -46,51 +46,51 @@ def _sleep_with_gil() -> Callable[[int], object] | None:
 #: Called with microseconds.
 sleep_with_gil = _sleep_with_gil()
 
-#: What begins the keys of faults.
+#: Prefix of the keys of faults.
 PREFIX = "fault/"
 
-#: How often a store may refuse the first key.
+#: Maximum number of attempts to write the first key.
 _TRIES = 100
 
 
 class InjectedError(BaseException):
-    """Put in by the harness: what it has broken off may or may not have had its effect."""
+    """Injected by the harness: the interrupted operation may or may not have had its effect."""
 
 
 class FaultError(Exception):
-    """A fault has shown something wrong that no history tells of."""
+    """A fault has found a violation that no history shows."""
 
 
 class Workers(Protocol):
-    """The threads of a run, as faults see them."""
+    """The threads of a run, as faults use them."""
 
     def interrupt(self, error: type[BaseException]) -> bool:
-        """Raise something in one of the threads, wherever it is; tell whether there was one."""
+        """Raise an exception in one of the threads, wherever it is; return whether there was one."""
 
 
 class Fault:
-    """Something that goes wrong around a store.
+    """A source of failures around a store.
 
     Parameters
     ----------
     seed : int
     note : callable
-        Called with the name of the fault whenever it is put in.
+        Called with the name of the fault whenever it acts.
     """
 
-    #: How it is switched on.
+    #: Its name in ``--faults``.
     name: ClassVar[str]
-    #: Whether it works on threads of the system, and on threads under a scheduler.
+    #: Whether it supports threads of the system, and controlled threads.
     native: ClassVar[bool] = True
     controlled: ClassVar[bool] = True
-    #: Whether native threads may have locks that write down their order. Those are written in Python, so an
-    #: exception from outside may leave them taken, which leaves the system's own free.
+    #: Whether native threads may have locks that record their order. Those are written in Python, so an
+    #: exception from outside may leave them held, which it cannot with the system's own.
     recorded: ClassVar[bool] = True
-    #: Whether it works in each of several processes.
+    #: Whether it supports several processes.
     processes: ClassVar[bool] = True
-    #: Arguments that the store is made with.
+    #: Arguments for making the store.
     options: ClassVar[Mapping[str, Any]] = {}
-    #: Errors that are no StoreErrors and that it has a store raise.
+    #: Errors other than StoreErrors that operations may raise under it.
     errors: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self, seed: int, note: Callable[[str], None]) -> None:
@@ -98,23 +98,23 @@ class Fault:
         self.note = note
 
     def prepare(self, store: AbstractStore) -> None:
-        """Get ready, before any thread of the run has started."""
+        """Prepare, before any thread of the run has started."""
 
     def before_action(self, store: AbstractStore, key: str | None) -> None:
-        """Be called by a thread of the workload before it acts on a key."""
+        """Act in a thread of the workload, before it acts on a key."""
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
-        """Be called again and again by a thread of its own; return whether to go on."""
+        """Act in a thread of its own, called repeatedly; return whether to continue."""
         return False
 
     def finish(self, store: AbstractStore) -> None:
-        """Take back what would disturb the last look at the store."""
+        """Undo what would disturb the final read of the store."""
 
 
 def _put(store: AbstractStore, name: str) -> None:
-    """Put a key that a fault writes there from the beginning, so that it changes no number of keys later.
+    """Set a key that a fault writes, so that later writes do not change the number of keys.
 
-    The store may refuse it for a moment, as other faults have it do.
+    Other faults may make the store refuse it for a moment.
     """
     for _ in range(_TRIES):
         try:
@@ -125,26 +125,26 @@ def _put(store: AbstractStore, name: str) -> None:
 
 
 class Exceptions(Fault):
-    """Exceptions where CPython may raise them, which leave it open whether the operation had its effect."""
+    """Exceptions where CPython may raise them; whether the operation had its effect is open."""
 
     name = "exceptions"
     native = False
     processes = False
 
     def check_of_error(self, checks: int) -> int:
-        """Return at which of the places of the run where exceptions may come this one does."""
+        """Return the number of the point at which the exception is raised."""
         return self.chance.randrange(1, max(2, checks))
 
 
 class Asynchronous(Fault):
-    """Exceptions that one thread sets in another (PyThreadState_SetAsyncExc)."""
+    """Exceptions that one thread raises in another (PyThreadState_SetAsyncExc)."""
 
     name = "async"
     controlled = False
     recorded = False
-    #: No operation of a workload holds a lock for so many seconds, unless it is kept for good.
+    #: Operations of workloads hold a lock for less than this many seconds.
     options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 2.0}
-    #: Seconds after which a lock counts as kept for good; a machine may be slow.
+    #: Seconds after which a lock counts as held for good; a machine may be slow.
     patience: float = 30.0
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
@@ -158,26 +158,26 @@ class Asynchronous(Fault):
         try:
             _put(store, self.name)
         except LockTimeoutError:
-            return  # a store that refuses everything for longer is found by `disturb`
+            return  # `disturb` finds a store that refuses everything for longer
 
     def finish(self, store: AbstractStore) -> None:
         self._expect_free_locks(store)
 
     def _expect_free_locks(self, store: AbstractStore) -> None:
-        # Together with `Timeouts` the store waits for no lock, so it is asked until the time is over.
+        # With `Timeouts` the store waits for no lock, so try until the time is over.
         end = time.monotonic() + self.patience
         while True:
             try:
                 return store.from_bytes(f"{PREFIX}async", b"")
             except LockTimeoutError as error:
-                # A store that refuses all there is would pass every checker.
+                # A store that refuses every operation would pass every checker.
                 if time.monotonic() >= end:
-                    raise FaultError("a thread that was broken off has kept a lock") from error
+                    raise FaultError("an interrupted thread has left a lock held") from error
                 time.sleep(0.001)
 
 
 class _BrokenStream(io.RawIOBase):
-    """Gives something that nobody may ever see, and fails then."""
+    """Returns data that must never become visible, and then fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,12 +189,12 @@ class _BrokenStream(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         self._reads += 1
         if self._reads > 1:
-            raise OSError("the stream broke off")
+            raise OSError("the stream failed")
         return b"broken off"
 
 
 class Streams(Fault):
-    """Streams that fail halfway: what they gave before must not be seen."""
+    """Streams that fail halfway: the data before the failure must not become visible."""
 
     name = "streams"
 
@@ -206,11 +206,11 @@ class Streams(Fault):
             store.set_data(key, _BrokenStream())
         except (OSError, StoreError):
             return
-        raise FaultError(f"set_data({key!r}) of a stream that fails has raised nothing")
+        raise FaultError(f"set_data({key!r}) with a failing stream raised no error")
 
 
 class Listeners(Fault):
-    """Listeners that raise, that take long, and that use the store themselves."""
+    """Listeners that raise, that are slow, and that use the store themselves."""
 
     name = "listeners"
 
@@ -234,14 +234,14 @@ class Listeners(Fault):
                 with store.transaction("listener"):
                     store.from_bytes(f"{PREFIX}listener", event.key.encode())
 
-        # They live as long as the store.
+        # Keeps them alive as long as the store.
         self._listeners = (raising, slow, reentrant)
         for listener in self._listeners:
             store.event_manager.connect(StoreModificationEvent, listener)
 
 
 class FullQueue(Fault):
-    """An event queue that is full at once: writers wait or are refused."""
+    """An event queue that is always full: writers wait or are refused."""
 
     name = "queue"
     options: ClassVar[Mapping[str, Any]] = {"max_pending_events": 2}
@@ -257,25 +257,25 @@ class FullQueue(Fault):
 
 
 class Timeouts(Fault):
-    """Locks that are not waited for: operations are refused."""
+    """A lock timeout of zero: operations are refused instead of waiting."""
 
     name = "timeouts"
     options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 0.0}
 
 
 class Closing(Fault):
-    """The store is closed and opened again while others write."""
+    """Closing and reopening the store while others write."""
 
     name = "close"
-    # Nobody promises what a store that is closed in one process tells of what others commit meanwhile.
+    # A store that is closed in one process has no guarantees about commits of other processes meanwhile.
     processes = False
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         self.note(self.name)
         store.close()
         store.connect()
-        # While it is closed, native threads are quickly refused a great many operations: with short breaks
-        # alone there is hardly one that is made.
+        # Native threads get a great many refusals while the store is closed: with short breaks only, hardly
+        # an operation would succeed.
         time.sleep(self.chance.choice((0.001, 0.02)))
         return True
 
@@ -315,13 +315,13 @@ class _Garbage:
             self._store.exists(f"{PREFIX}gc")
             self._store.from_bytes(f"{PREFIX}gc", b"")
         except StoreError:
-            return  # in the middle of a commit of its own thread: it is told so, and does not wait
+            return  # in the middle of a commit of its own thread, where the store refuses instead of waiting
 
 
 class Kill(Fault):
-    """Processes that are killed (SIGKILL) in the middle of an operation, each replaced by another one.
+    """Killing a process (SIGKILL) in the middle of an operation, and starting another one.
 
-    The parent of the processes does it, see ``processes/team.py``.
+    The parent of the processes does that, see ``processes/team.py``.
     """
 
     name = "kill"
@@ -330,17 +330,17 @@ class Kill(Fault):
 
 
 class FullDisk(Fault):
-    """A limit on the size of files (RLIMIT_FSIZE), as if the disk were full for some milliseconds.
+    """A limit on the size of files (RLIMIT_FSIZE), like a full disk, for some milliseconds.
 
-    Writes behind the limit fail with EFBIG; Python ignores the signal SIGXFSZ, which would end the process.
-    Each process has a limit of its own.
+    Writes beyond the limit fail with EFBIG; Python ignores the signal SIGXFSZ, which would end the process.
+    Each process has its own limit.
     """
 
     name = "disk-full"
     controlled = False
-    #: Nobody knows whether what could not be written was written after all.
+    #: A failed write may or may not have taken effect.
     errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
-    #: What files are limited to, at the most.
+    #: The maximum limit, in bytes.
     _most = 2**18
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
@@ -358,9 +358,9 @@ class FullDisk(Fault):
 
 
 class Pause(Fault):
-    """Moments in which no thread runs, as while an extension written in C keeps the GIL.
+    """Pauses of all threads, as when an extension written in C keeps the GIL.
 
-    All threads stand still together, those of the store as well, and any of them may be the first to go on.
+    All threads stop together, those of the store as well, and any of them may continue first.
     """
 
     name = "pause"
@@ -376,11 +376,11 @@ class Pause(Fault):
 
 
 class Forks(Fault):
-    """Processes that are forked at any moment, and use their copy of the store."""
+    """Forking the process at any moment; the child uses its copy of the store."""
 
     name = "forks"
     controlled = False
-    #: Seconds after which a child is killed; its own alarm is set only after what runs in it at the fork.
+    #: Seconds after which a child is killed; its own alarm is set only after the fork handlers have run.
     patience: float = 30.0
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
@@ -388,7 +388,7 @@ class Forks(Fault):
             return False
         self.note("fork")
         with warnings.catch_warnings():
-            # Python 3.12 warns of what is tested here.
+            # Python 3.12 warns about forking with threads, which is intended here.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if not child:
@@ -411,7 +411,7 @@ class Forks(Fault):
             if ended:
                 return status
             time.sleep(0.002)
-        os.kill(child, signal.SIGABRT)  # faulthandler writes where it is
+        os.kill(child, signal.SIGABRT)  # faulthandler prints its stack
         os.waitpid(child, 0)
         return None
 
@@ -425,19 +425,19 @@ class Forks(Fault):
             faulthandler.disable()
 
     def _be_the_child(self, store: AbstractStore) -> None:
-        """Use the store and end; a store that blocks is ended by the alarm."""
+        """Use the store and exit; an alarm ends a store that blocks."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(5)
         code = 1
         try:
-            store.connect()  # another fault may have closed it
+            store.connect()  # another fault may have closed the store
             store.from_bytes(f"{PREFIX}child", b"")
             try:
                 code = 0 if store.to_bytes(f"{PREFIX}child") == b"" else 1
             except KeyError:
-                code = 0  # a cache may have evicted it, or its time is over
+                code = 0  # a cache may have evicted it, or it has expired
         except BaseException:
-            # Not by sys.stderr, whose lock another thread may have had when the process was forked.
+            # Not through sys.stderr, whose lock another thread may have held at the fork.
             os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)

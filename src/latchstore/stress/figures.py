@@ -1,6 +1,6 @@
-"""How often each operation was done, how fast, and how long it took: the table of a run.
+"""The table of a run: counts, rates and latencies of each operation.
 
-Thread safety: filled by one thread.
+Thread safety: one thread fills it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from latchstore.stress.history import History, Operation
 
-#: Latencies are counted in buckets of the next lower power of two, cut into so many parts: 3 % exact.
+#: Latency buckets: each power of two is divided into this many parts, for a precision of 3 %.
 _PARTS = 32
 
 
@@ -23,12 +23,12 @@ class OperationFigures:
     ----------
     name : str
     count : int
-        How many were begun.
+        Number of operations that began.
     per_second : float
     p50, p99, p999, slowest : float
-        Seconds from the beginning to the end; 0 if none has ended.
+        Latency in seconds; 0 if no operation has ended.
     errors : int
-        How many were refused, rolled back or broken off.
+        Number of operations that were refused, rolled back or interrupted.
     """
 
     name: str
@@ -42,7 +42,7 @@ class OperationFigures:
 
 
 class _Latencies:
-    """A histogram of nanoseconds, of a size that does not depend on how many there are."""
+    """A histogram of nanoseconds, of constant size."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -65,7 +65,7 @@ class _Latencies:
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def percentile(self, part: float) -> float:
-        """Return the seconds in which a part of the operations had ended."""
+        """Return the latency below which a fraction of the operations ended, in seconds."""
         left = part * self._ended
         for bucket in sorted(self._buckets):
             left -= self._buckets[bucket]
@@ -75,7 +75,7 @@ class _Latencies:
 
 
 class Figures:
-    """Collects the table over the histories of a run."""
+    """Collects the table from the histories of a run."""
 
     def __init__(self) -> None:
         self._operations: dict[str, _Latencies] = {}
@@ -83,7 +83,7 @@ class Figures:
         self.met: Counter[tuple[str, str]] = Counter()
 
     def add(self, operations: Iterable[Operation]) -> None:
-        """Count the operations of a history."""
+        """Add the operations of a history."""
         operations = list(operations)
         self.met.update(_overlapping(operations))
         known = self._operations
@@ -94,7 +94,7 @@ class Figures:
             latencies.add(operation)
 
     def rows(self, seconds: float) -> list[OperationFigures]:
-        """Return the table, for a run of so many seconds."""
+        """Return the table, for a run of this many seconds."""
         return [
             OperationFigures(
                 name,
@@ -116,9 +116,9 @@ def together(
     first_seconds: float,
     second_seconds: float,
 ) -> list[OperationFigures]:
-    """Return the rows of two runs as one table: the counts of both, the times of the second.
+    """Return the rows of two runs as one table: the counts of both, the latencies of the second.
 
-    The second was on threads of the system: the clock of controlled schedules counts bytecodes.
+    The second run used threads of the system: the clock of controlled schedules counts bytecodes.
     """
     counted = {row.name: row for row in first}
     rows = {row.name: row for row in second}
@@ -134,8 +134,8 @@ def together(
 
 
 def _overlapping(operations: Iterable[Operation]) -> Iterator[tuple[str, str]]:
-    """Yield the names of each two operations of different threads that overlapped."""
-    # What each thread has begun last: an operation that is broken off lasts until its thread begins another.
+    """Yield the names of each two operations of different threads that overlap."""
+    # The last operation of each thread: an interrupted one lasts until its thread begins another.
     under_way: dict[int, Operation] = {}
     for operation in sorted(operations, key=lambda each: each.begin):
         for thread, other in under_way.items():

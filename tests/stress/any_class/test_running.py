@@ -129,7 +129,10 @@ def test_the_command_line(directory: Path) -> None:
         ("test_counters", "test must be named as module:Class, got 'test_counters'"),
         ("missing:Test", "test 'missing:Test': cannot import 'missing'"),
         ("test_counters:Missing", "module 'test_counters' has no 'Missing'"),
-        ("test_counters:Counter", "test 'test_counters:Counter' must be derived from latchstore.stress.Test"),
+        (
+            "test_counters:Counter",
+            "test 'test_counters:Counter' must be a subclass of latchstore.stress.Test",
+        ),
         ("test_counters:Abstract", "Abstract.make() must return the object under test"),
         ("test_counters:WrongTest", "WrongTest.threads must be at least 2, got 1"),
         (

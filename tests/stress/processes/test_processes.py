@@ -159,7 +159,7 @@ def test_what_says_how_to_attach_is_used_by_threads_as_well(capsys: pytest.Captu
         (["--processes", "2"], "'latchstore:DictMemoryStore' cannot be used by several processes"),
         (
             ["--processes", "2", "--schedule", "pct", "--store", FILES],
-            "cannot have --schedule pct, only native",
+            "requires --schedule native, got pct",
         ),
         (["--faults", "kill"], "fault 'kill' does not work with --schedule mixed"),
         (["--faults", "disk-full", "--schedule", "pct"], "'disk-full' does not work with --schedule pct"),

@@ -142,7 +142,7 @@ def test_operations_that_only_the_model_knows(history: list[Operation], valid: b
 
 def test_an_invalid_verdict_names_the_operations() -> None:
     register = check_register(INVALID_HISTORIES["a value that nobody wrote"])
-    assert register.reason == "thread 0: get('k') -> 7: nobody wrote that"
+    assert register.reason == "thread 0: get('k') -> 7: no operation wrote that value"
     assert register.operations == (INVALID_HISTORIES["a value that nobody wrote"][1],)
     zones = check_register(INVALID_HISTORIES["stale read"])
     assert set(zones.operations) == set(INVALID_HISTORIES["stale read"])
@@ -241,7 +241,7 @@ def test_a_search_that_takes_too_many_steps_does_not_know() -> None:
 
 
 def test_an_operation_that_no_model_knows_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'jump' is no operation on a key"):
+    with pytest.raises(ValueError, match="'jump' is not an operation on a key"):
         check_linearizable([op("jump", 0, 1)], KeyModel())
 
 

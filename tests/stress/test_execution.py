@@ -410,6 +410,8 @@ def test_a_lost_wake_up_is_found() -> None:
     found = [execute(make, at_random(seed)) for seed in range(20)]
     assert any(not each.problems for each in found)
     execution = next(each for each in found if each.problems)
-    assert execution.problems[0].text.startswith("no thread can go on: nobody is left to wake up threads 0\n")
+    assert execution.problems[0].text.startswith(
+        "no thread can continue: no thread is left to wake up threads 0\n"
+    )
     (waiting,) = [each for each in execution.blocked if each.task == 0]
     assert waiting.waits_for == "a condition"

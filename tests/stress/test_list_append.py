@@ -83,10 +83,10 @@ def _applied(
 
 
 ANOMALIES = {
-    "internal: transaction 1 read [] of 'x', where its own actions before make the list to end": at_once(
+    "internal: transaction 1 read [] of 'x', but its own earlier actions make the list to end": at_once(
         [append("x", 1), read("x")]
     ),
-    "internal: transaction 1 read [2] of 'x', where its own actions before make the list [2, 1]": at_once(
+    "internal: transaction 1 read [2] of 'x', but its own earlier actions make the list [2, 1]": at_once(
         [read("x", 2), append("x", 1), read("x", 2)], [append("x", 2)]
     ),
     "internal: transaction 1 read [1] of 'x' before it appended 1": at_once([read("x", 1), append("x", 1)]),

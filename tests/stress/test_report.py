@@ -84,7 +84,7 @@ def result(**more: Any) -> Result:
 
 def test_a_page_is_whole_and_loads_nothing() -> None:
     text = text_of(report_html(result()))
-    assert "valid: nothing wrong was found" in text
+    assert "valid: no problem was found" in text
     assert "python -m latchstore stress --seed 1" in text
     assert "3.11.7" in text
     assert "secret" not in text
@@ -138,7 +138,7 @@ def test_what_an_order_explains_is_marked_and_what_it_does_not() -> None:
     assert first.begin <= first.point < first.end
     assert (second.number, second.told) == (0, True)
     text = text_of(report_html(found))
-    assert "thread 1: get('k') would give something else, but it gave None" in text
+    assert "thread 1: get('k') would return something else, but it gave None" in text
     assert "state after it" in text
 
 

@@ -1,8 +1,8 @@
-"""The models of histories that other programs have recorded: a register, and a store of texts.
+"""Models for histories of other programs: a register, and a key-value store of texts.
 
-Their operations are named as in files of Jepsen and of Porcupine, see `latchstore.stress.files`.
+Their operations have the names of Jepsen's and Porcupine's files, see `latchstore.stress.files`.
 
-Thread safety: a model is used by one search at a time.
+Thread safety: one search at a time uses a model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latchstore.stress.models import REFUSED, UNKNOWN
 
 
 class Register:
-    """A value that is read and written; each key is one, if there are keys. Its first value is None.
+    """A value that is read and written; with keys, one value per key. The initial value is None.
 
     ========= ============ =========================
     operation argument     answer
@@ -30,7 +30,7 @@ class Register:
     initial: Hashable = None
 
     def step(self, state: Hashable, operation: Invocation, answer: Any) -> Hashable:
-        """Return the value after the operation, if its answer is what the value before allows.
+        """Return the value after the operation, or `REFUSED` if its answer does not fit the value before.
 
         Raises
         ------
@@ -49,12 +49,12 @@ class Register:
         return operation.key
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether the value is left as it is."""
+        """Return whether the operation leaves the value unchanged."""
         return operation.name == "read"
 
 
 class CompareAndSetRegister(Register):
-    """A `Register` that has one more operation.
+    """A `Register` with one more operation.
 
     ========= ======================= =====================================================
     operation argument                answer
@@ -65,7 +65,7 @@ class CompareAndSetRegister(Register):
     """
 
     def step(self, state: Hashable, operation: Invocation, answer: Any) -> Hashable:
-        """Return the value after the operation, if its answer is what the value before allows."""
+        """Return the value after the operation, or `REFUSED` if its answer does not fit the value before."""
         if operation.name != "cas":
             return super().step(state, operation, answer)
         expected, new = operation.argument
@@ -75,12 +75,12 @@ class CompareAndSetRegister(Register):
         return new if found else state
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether the value is left as it is."""
+        """Return whether the operation leaves the value unchanged."""
         return operation.name == "read" or (operation.name == "cas" and answer is False)
 
 
 class KeyValue:
-    """Texts by their keys; a key that was never written has an empty text.
+    """Texts by key; a key that was never written has an empty text.
 
     ========= ================== ===================
     operation argument           answer
@@ -93,9 +93,9 @@ class KeyValue:
     Parameters
     ----------
     operations : iterable of Invocation, optional
-        All that are going to be checked. If nothing that is written to a key begins with something else that
-        is, a text shows what it was made of. Then the search leaves an order as soon as a text has come about
-        that can never become the one that somebody got, and need not try all orders of the appends till then.
+        All operations of the check. If no text written to a key begins with another such text, a text shows
+        of which writes it consists. Then the search abandons an order as soon as it has a text that cannot
+        become the answer of any get, and need not try all orders of the appends until then.
     """
 
     initial = ""
@@ -105,23 +105,23 @@ class KeyValue:
         for operation in operations:
             if operation.name in ("put", "append") and isinstance(operation.argument, str):
                 written.setdefault(operation.key, []).append(operation)
-        # Of keys whose texts show what they were made of: what is put, and whether nothing else is like it.
+        # For keys whose texts show the writes: the texts that are put, and whether each is unique.
         self._put: dict[str | None, dict[str, bool]] = {}
         for key, members in written.items():
             count = Counter(each.argument for each in members)
             if _is_prefix_code(count):
                 puts = (each.argument for each in members if each.name == "put")
                 self._put[key] = {text: count[text] == 1 for text in puts}
-        # Of a key and a text: what was put before all else of it was appended, "" if nothing was.
+        # By key and text: the put text that it begins with, "" if there is none.
         self._beginnings: dict[tuple[str | None, str], str] = {}
 
     def step(self, state: str, operation: Invocation, answer: Any) -> Any:
-        """Return the text after the operation, if its answer is what the text before allows.
+        """Return the text after the operation, or `REFUSED` if its answer does not fit the text before.
 
         Raises
         ------
         ValueError
-            If it is none of the operations above.
+            If the operation is not listed above.
         """
         match operation.name:
             case "get":
@@ -138,11 +138,11 @@ class KeyValue:
         return operation.key
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether the text is left as it is."""
+        """Return whether the operation leaves the text unchanged."""
         return operation.name == "get"
 
     def may_answer(self, state: str, operation: Invocation, answer: Any) -> bool:
-        """Tell whether a get may have an answer, now or after others."""
+        """Return whether a get may return an answer, now or after other operations."""
         key = operation.key
         if operation.name != "get" or answer is UNKNOWN or answer.startswith(state) or key not in self._put:
             return True
@@ -150,13 +150,13 @@ class KeyValue:
         if begun is None:
             begun = next((text for text in self._put[key] if answer.startswith(text)), "")
             self._beginnings[key, answer] = begun
-        # What is put begins anew, so an answer that begins with it may still come, unless it was put already;
-        # a text that nothing was put before is gone once it has gone on in another way.
+        # A put starts a new text, so an answer that begins with a text not put yet is still possible. Once a
+        # text has continued differently, an answer that begins with no put text is not.
         return bool(begun) and not (self._put[key][begun] and state.startswith(begun))
 
 
 def _is_prefix_code(texts: Iterable[str]) -> bool:
-    """Tell whether none of the texts begins with another one, so that what is joined can be taken apart."""
-    # Those that begin with a text come right after it.
+    """Return whether no text begins with another one, so that a concatenation can be split uniquely."""
+    # Texts that begin with a text follow it in the sorted order.
     ordered = sorted(texts)
     return all(ordered) and not any(after.startswith(text) for text, after in pairwise(ordered))

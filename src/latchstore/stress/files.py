@@ -1,24 +1,24 @@
-"""Reading histories that other programs have recorded: Jepsen's and Knossos's, Porcupine's, and our own.
+"""Reads recorded histories in the formats of Jepsen and Knossos, of Porcupine, and of latchstore.
 
-Three kinds of files are told apart by their first line that has anything in it:
+The first non-empty line determines the format:
 
-- *lines of a log*, ``INFO  jepsen.util - 3 :invoke :cas [1 2]``: a process, a type, a function and a value,
-  after anything else;
-- *EDN*, ``{:process 3, :type :invoke, :f :cas, :value [1 2]}``, with a ``:key`` if there are several: maps,
-  one after the other or in one vector or list;
-- *our own*, JSON lines with a header, see `latchstore.stress.history`.
+- *lines of a log*, ``INFO  jepsen.util - 3 :invoke :cas [1 2]``: any prefix, then a process, a type, a
+  function and a value;
+- *EDN*, ``{:process 3, :type :invoke, :f :cas, :value [1 2]}``, with a ``:key`` if there are several: maps in
+  sequence, or in one vector or list;
+- *latchstore*, JSON lines with a header, see `latchstore.stress.history`.
 
-The order of the records is the order in time. A process does one operation at a time, from ``invoke`` to:
+The order of the records is the order in time. A process runs one operation at a time, from ``invoke`` to:
 
 ======== ===============================================================================================
-``ok``   it returned. Its answer is the ``:answer`` in EDN, or else its value; a ``write``, ``put`` or
+``ok``   it returned. Its answer is the ``:answer`` in EDN, otherwise its value; a ``write``, ``put`` or
          ``append`` has none, and that of a ``cas`` is True
-``fail`` it had no effect, so it is passed over. In logs a ``cas`` that fails and repeats its value has
-         compared, and found another value: its answer is False
-``info`` nobody knows; it may have taken effect, at any time after it began. So for those without an end
+``fail`` it had no effect, so it is ignored. In logs, a ``cas`` that fails and repeats its value has
+         compared and found another value: its answer is False
+``info`` unknown: it may have taken effect at any time after it began, like those without an end
 ======== ===============================================================================================
 
-Processes that are no number, such as ``:nemesis``, are passed over.
+Records whose process is not a number, such as ``:nemesis``, are ignored.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from typing import Any
 from latchstore.stress.edn import EdnError, Keyword, Map, read_edn
 from latchstore.stress.history import History, HistoryError, Operation, Outcome
 
-#: A line of a log; what its value is in EDN.
+#: A line of a log; its value is EDN.
 _LOG_LINE = re.compile(r"(?:^|\s)(:?[\w-]+)\s+:(invoke|ok|fail|info)\s+:([\w-]+)(?:\s+(.*))?$")
 
 _TYPES = ("invoke", "ok", "fail", "info")
 
-#: Operations that repeat their value at the end, which is not their answer.
+#: Operations that repeat their value at the end; it is not their answer.
 _WRITES = frozenset({"write", "put", "append"})
 
 #: Operations whose value at the beginning is not their argument.
@@ -46,7 +46,7 @@ _READS = frozenset({"read", "get"})
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One line: a process has begun something, or has ended it."""
+    """One record: the beginning or the end of an operation."""
 
     line: int
     process: Any
@@ -68,14 +68,14 @@ def read_history(path: str | os.PathLike[str]) -> History:
     Returns
     -------
     history : History
-        The times of its operations are the numbers of the records, but of our own files.
+        The times of its operations are the numbers of the records, except in the format of latchstore.
 
     Raises
     ------
     HistoryError
-        If it is none of them, or a broken one; the message names the file and the line.
+        If the file has none of these formats, or is damaged; the message has the file and the line.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     name = os.fspath(path)
     try:
@@ -102,7 +102,9 @@ def _log_records(text: str) -> Iterator[_Record]:
             continue
         found = _LOG_LINE.search(line.strip())
         if found is None:
-            raise HistoryError(f", line {number}: no process, type and function in {line.strip()[:60]!r}")
+            raise HistoryError(
+                f", line {number}: expected process, type and function, got {line.strip()[:60]!r}"
+            )
         process, kind, name, value = found.groups()
         try:
             values = list(read_edn(value or "nil"))
@@ -115,17 +117,17 @@ def _log_records(text: str) -> Iterator[_Record]:
 def _edn_records(text: str) -> Iterator[_Record]:
     for value in _flat(read_edn(text)):
         if not isinstance(value, Map):
-            raise HistoryError(f": a map was expected, got {value!r}")
+            raise HistoryError(f": expected a map, got {value!r}")
         kind, name = value.get("type"), value.get("f")
         if kind not in _TYPES or not isinstance(name, str) or "process" not in value:
-            raise HistoryError(f", line {value.line}: no :process, :type and :f in {value!r}")
+            raise HistoryError(f", line {value.line}: expected :process, :type and :f, got {value!r}")
         told = value.get("value")
         answer = value.get("answer", told)
         yield _Record(value.line, value["process"], str(kind), str(name), value.get("key"), told, answer)
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """Return values, and those in a vector or a list one by one."""
+    """Yield values, and the items of vectors and lists."""
     for value in values:
         if isinstance(value, list):
             yield from value
@@ -135,31 +137,37 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 @dataclass
 class _Pairs:
-    """Puts beginnings and ends together."""
+    """Matches beginnings with ends."""
 
     in_logs: bool
     _open: dict[Any, tuple[int, _Record]] = field(default_factory=dict)
 
     def operations(self, records: Iterable[_Record]) -> Iterator[Operation]:
-        """Return the operations that are whole, then those that have no end."""
+        """Yield complete operations first, then those without an end."""
         for time, record in enumerate(records):
             if isinstance(record.process, Keyword) or not isinstance(record.process, int):
                 continue
             if record.type == "invoke":
                 if record.process in self._open:
-                    raise HistoryError(f", line {record.line}: process {record.process} is at work already")
+                    raise HistoryError(
+                        f", line {record.line}: process {record.process} has begun an operation already"
+                    )
                 self._open[record.process] = time, record
                 continue
             begun = self._open.pop(record.process, None)
             if begun is None:
-                raise HistoryError(f", line {record.line}: process {record.process} has begun nothing")
+                raise HistoryError(
+                    f", line {record.line}: process {record.process} has not begun an operation"
+                )
             yield self._operation(*begun, record, time)
         for begin, invoke in self._open.values():
             yield self._operation(begin, invoke, None, None)
 
     def _operation(self, begin: int, invoke: _Record, end: _Record | None, time: int | None) -> Operation:
         if end is not None and end.name != invoke.name:
-            raise HistoryError(f", line {end.line}: {end.name!r} ends what has begun as {invoke.name!r}")
+            raise HistoryError(
+                f", line {end.line}: {end.name!r} ends an operation that began as {invoke.name!r}"
+            )
         read = invoke.name in _READS
         outcome: Outcome = "info"
         result: Any = None

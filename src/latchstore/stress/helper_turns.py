@@ -1,11 +1,11 @@
-"""Turns of helpers: threads that the code under test has started by itself, and that may poll for ever.
+"""Turns of helpers: threads that the code under test has started by itself.
 
-A *helper*, a thread that the code under test has started by itself, may poll as long as its store is there:
-without ever waiting, or by waits that are not under control, such as a read of a socket with a timeout. So
-it gives its turn away before and after the bodies as well. If it waits in earnest, it is set aside, others go
-on, and it waits for its turn when it comes back. From then on a run depends on real time.
+A *helper* may poll as long as its store exists: without ever waiting, or by waits outside control, such as
+reading a socket with a timeout. So it also passes its turn on before and after the bodies. If it blocks
+outside control, it is set aside: others continue, and it waits for its turn when it returns. From then on a
+run depends on real time.
 
-Thread safety: as in ``scheduler.py``, and as told of `HelperTurns.set_aside`.
+Thread safety: as in ``scheduler.py``, and as documented at `HelperTurns.set_aside`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from latchstore.stress.tasks import Task, TaskExit
 if TYPE_CHECKING:
     from latchstore.stress.scheduler import Strategy
 
-#: Points without a wait after which a helper sleeps, and seconds of the clock of a run for which it does.
-#: More points than a thread needs for what it has waited for, such as to call a listener: one that slept in
-#: the middle of that would meet no writer in the middle of a commit.
+#: Points without a wait after which a helper sleeps, and the length of that sleep in seconds of the run's
+#: clock. More points than a thread needs for one piece of work, such as calling a listener: if it slept in
+#: the middle of that, it would meet no writer in the middle of a commit.
 _HELPER_TURN, _HELPER_SLEEP = 2_000, 1e-3
 
-#: Looks at a helper after which it is set aside.
+#: Checks of a waiting helper after which it is set aside.
 LOOKS_AT_HELPER = 1
 
-#: Seconds of real time for which threads that cannot go on wait for helpers that are set aside, and in which
-#: steps.
+#: Seconds of real time for which threads that cannot continue wait for helpers that are set aside, and the
+#: step of that wait.
 LONGEST_ASIDE, STEP_ASIDE = 1.0, 0.001
 
-#: What a helper waits for that is set aside.
-_IN_EARNEST = "what is not under control"
+#: What a helper that was set aside waits for, in reports.
+_IN_EARNEST = "something outside control"
 
 
 class HelperTurns:
-    """What a scheduler does about helpers, and how it finds who is next."""
+    """The scheduler's handling of helpers, and its choice of the next task."""
 
     free: bool
     pinned: int
@@ -52,7 +52,7 @@ class HelperTurns:
     _strategy: Strategy
 
     def point_of_helper(self, task: Task) -> None:
-        """Let others go on if a helper has had many points, even if nobody is asked who is next."""
+        """Let others continue if a helper has had many points, even where the strategy is not consulted."""
         if task.abandoned:
             self.refuse_once(task)
             return
@@ -65,18 +65,18 @@ class HelperTurns:
             self.sleep(task, _HELPER_SLEEP)
 
     def refuse_once(self, task: Task) -> None:
-        """End a helper whose run is over; what it does to end is done undisturbed."""
+        """End a helper whose run is over; its clean-up runs undisturbed."""
         task.refused += 1
         if task.refused == 1:
             raise TaskExit
 
     def can_set_aside(self, task: Task) -> bool:
-        """Tell whether another thread can go on, now or in time, while a helper waits."""
+        """Return whether another thread can continue, now or later, while a helper waits."""
         others = [each for each in self.tasks if each is not task]
         return not self._ending and any(each.ready or each.deadline is not None for each in others)
 
     def set_aside(self, task: Task) -> None:
-        """Let others go on while a helper waits in earnest; called by the thread that watches the run."""
+        """Let others continue while a helper blocks outside control; called by the watching thread."""
         task.aside = True
         task.waiting = _IN_EARNEST
         self._end_turn(task)
@@ -90,25 +90,25 @@ class HelperTurns:
         chosen.gate.release()
 
     def come_back(self, task: Task) -> None:
-        """Have a helper that was set aside wait for its turn."""
+        """Make a helper that was set aside wait for its turn."""
         task.aside = False
         task.waiting = None
         task.gate.acquire()
         self._refuse_if_ending(task)
 
-    # -- who is next ------------------------------------------------------------------------------
+    # -- the next task ------------------------------------------------------------------------------
 
     def _ask_at(self, point: float) -> None:
-        """Have the strategy asked at a point, and threads that come back from being set aside at any."""
+        """Let the strategy choose at a point; at every point while a thread is set aside."""
         self._due = point
         self.next_choice = -1 if any(each.aside for each in self.tasks) else point
 
     def begin_operation(self, task: Task, name: str) -> None:
-        """Tell the strategy of an operation, that may want another end of the turn."""
+        """Notify the strategy of the begin of an operation; it may change the end of the turn."""
         self._end_turn_at(self._strategy.operation_began(task, name, self.now))
 
     def end_operation(self, task: Task) -> None:
-        """Tell the strategy of the end of an operation, which is a point: the next one has not begun yet."""
+        """Notify the strategy of the end of an operation, a point at which the next one has not begun yet."""
         self._end_turn_at(self._strategy.operation_ended(task, self.now))
         self.point(task)
 
@@ -117,11 +117,11 @@ class HelperTurns:
             self._ask_at(min(end, self._limit + 1))
 
     def _chosen_of(self, ready: Sequence[Task]) -> Task:
-        """Return who is next when the running task cannot go on."""
+        """Return the next task when the running one cannot continue."""
         if self.free:
             self._ask_at(inf)
             return ready[0]
-        self.pinned += 1  # what the strategy calls may be under test
+        self.pinned += 1  # the strategy may call code under test
         chosen = self._strategy.choose(None, ready)
         self.pinned -= 1
         self._ask_at(min(self._strategy.next_choice(self.now), self._limit + 1))

@@ -1,10 +1,10 @@
-"""What threads asked of a store and what they got, as one list of operations and as a file of JSON lines.
+"""Histories: the operations of threads and their results, as a list and as a file of JSON lines.
 
-A file begins with a header. Each operation is one record ``invoke`` when it begins and one more when it
-ends: ``ok``, ``fail`` (it had no effect) or ``info`` (nobody knows). An operation without an end counts as
-``info``: it may take effect at any time after it began, or never.
+A file begins with a header. Each operation has one record ``invoke`` when it begins and one when it ends:
+``ok``, ``fail`` (it had no effect) or ``info`` (unknown). An operation without an end counts as ``info``: it
+may take effect at any time after it began, or never.
 
-Thread safety: an `Operation` never changes; a `History` is built when the threads have ended.
+Thread safety: an `Operation` is immutable; a `History` is built after the threads have ended.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from latchstore import __version__
 
 FORMAT = 1
 
-#: The numbers of the threads that make calls before and after the others.
+#: Thread numbers of calls before and after the run of the other threads.
 BEFORE = -1
 AFTER = -2
 
-#: How an operation ended.
+#: The end of an operation.
 Outcome = Literal["ok", "fail", "info"]
 _OUTCOMES = ("ok", "fail", "info")
 
 
 class HistoryError(ValueError):
-    """A file is no history, or a broken one; the message names the line."""
+    """A file is not a history, or is damaged; the message has the line."""
 
 
 class Invocation(NamedTuple):
-    """What was called, without who called it, when, and what came of it: what models take.
+    """A call without its thread, times and result: the argument of models.
 
     Attributes
     ----------
     name : str
-        What was called, such as ``"set"``.
+        The operation, such as ``"set"``.
     key : str or None
-        The key, if it has to do with one.
+        The key, if the operation has one.
     argument : object
-        What was handed in, as JSON has it.
+        The argument, as JSON represents it.
     """
 
     name: str
@@ -59,21 +59,21 @@ class Operation:
     Attributes
     ----------
     thread : int
-        The number of the thread, from 0; `BEFORE` or `AFTER` while no thread runs.
+        The number of the thread, from 0; `BEFORE` or `AFTER` outside the run of the threads.
     name : str
-        What was called, such as ``"set"``.
+        The operation, such as ``"set"``.
     key : str or None
-        The key, if it has to do with one.
+        The key, if the operation has one.
     argument, result : object
-        What was handed in and out, as JSON knows it.
+        The argument and the result, as JSON represents them.
     begin, end : int
-        Nanoseconds on the monotonic clock; the end is None if it never returned.
+        Nanoseconds on the monotonic clock; the end is None if the call never returned.
     outcome : str
         ``"ok"``, ``"fail"`` or ``"info"``.
     transaction : int or None
-        The number of the transaction that it was part of.
+        The number of the transaction that it belongs to.
     revision : int or None
-        The revision of its commit, where it is known.
+        The revision of its commit, if known.
     """
 
     thread: int
@@ -89,11 +89,11 @@ class Operation:
 
     @property
     def invocation(self) -> Invocation:
-        """What was called."""
+        """The call alone."""
         return Invocation(self.name, self.key, self.argument)
 
     def precedes(self, other: Operation) -> bool:
-        """Tell whether this operation had ended before the other began."""
+        """Return whether this operation had ended before the other began."""
         return self.end is not None and self.outcome != "info" and self.end < other.begin
 
     @property
@@ -105,12 +105,12 @@ class Operation:
 
     @property
     def answer(self) -> str:
-        """The answer; how the operation ended if it has none."""
+        """The result; how the operation ended if it has none."""
         return repr(self.result) if self.outcome == "ok" else self.outcome
 
     @property
     def who(self) -> str:
-        """The thread; ``"before"`` and ``"after"`` are while no thread runs."""
+        """The thread; ``"before"`` and ``"after"`` outside the run of the threads."""
         return {BEFORE: "before", AFTER: "after"}.get(self.thread, f"thread {self.thread}")
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ class Operation:
 
 
 def environment() -> dict[str, Any]:
-    """Return the facts about this interpreter that a header has."""
+    """Return the facts about this interpreter for a header."""
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -141,7 +141,7 @@ class History:
     ----------
     operations : iterable of Operation
     header : dict
-        Facts about the run, such as its seed; JSON must know them.
+        Facts about the run, such as its seed; must be valid JSON.
     """
 
     operations: tuple[Operation, ...]
@@ -153,7 +153,7 @@ class History:
         object.__setattr__(self, "header", dict(header or {}))
 
     def by_key(self) -> dict[str, list[Operation]]:
-        """Return the operations on each key; those on none are left out."""
+        """Return the operations by key, without those that have no key."""
         keys: dict[str, list[Operation]] = {}
         for operation in self.operations:
             if operation.key is not None:
@@ -173,28 +173,28 @@ class History:
             records.append((operation.begin, 0, invoke_record(number, operation)))
             if operation.end is not None:
                 records.append((operation.end, 1, return_record(number, operation)))
-        # At one time beginnings come first: such operations overlap.
+        # At equal times beginnings come first: such operations overlap.
         records.sort(key=lambda record: record[:2])
         for _, _, record in records:
             yield json.dumps(record)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> History:
-        """Read a file that `write` has written, or one that broke off.
+        """Read a file that `write` has written, complete or truncated.
 
         Raises
         ------
         HistoryError
-            If it is none; the message names the file and the line.
+            If the file is not a history; the message has the file and the line.
         """
         with open(path, encoding="utf-8") as file:
             return cls.parse(file, os.fspath(path))
 
     @classmethod
     def parse(cls, lines: Iterable[str | bytes], name: str) -> History:
-        """Read lines as `read` does, of a file of that name.
+        """Parse lines as `read` does; `name` is the name of the file.
 
-        Records of several threads may come in any order, but each beginning before its end.
+        Records of several threads may come in any order, as long as each beginning precedes its end.
         """
         header: dict[str, Any] | None = None
         begun: dict[int, dict[str, Any]] = {}

@@ -1,6 +1,6 @@
-"""What the threads of a schedule did, one after the other, as people read it: calls, accesses, switches.
+"""The steps of a schedule in a readable form: calls, accesses, switches of threads.
 
-Thread safety: the functions keep nothing.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from latchstore.stress.history import Operation
 from latchstore.stress.result import Access, Step
 
-#: Rows of one turn that are shown at its beginning and its end if it has many.
+#: Rows at the beginning and end of a long turn that are shown.
 _SHOWN = 4
 
-#: Accesses of other threads that are named for one interruption.
+#: Accesses of other threads that are listed per interruption.
 _NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """A place at which a thread had to stop, and what others did until it went on.
+    """A place where a thread was interrupted, and the accesses of others until it continued.
 
     Attributes
     ----------
     step : Step
     before : Access or None
-        What it did last.
+        Its last access before.
     meanwhile : tuple of tuples
-        The number of another thread, and an access that may have changed something, or may have seen
-        what this one had changed.
+        Numbers of other threads, with accesses that may have changed something, or may have seen changes of
+        the interrupted thread.
     """
 
     step: Step
@@ -39,7 +39,7 @@ class Interruption:
 
 
 def interruptions(steps: Sequence[Step]) -> list[Interruption]:
-    """Return where threads had to stop in the middle of something: where to look for a race."""
+    """Return where threads were interrupted in the middle of an operation: candidates for a race."""
     outside = any(not each.ours for step in steps for each in step.accesses)
 
     def seen(step: Step) -> list[Access]:
@@ -55,7 +55,7 @@ def interruptions(steps: Sequence[Step]) -> list[Interruption]:
         changes = [(o.thread, access) for o in between for access in seen(o) if _may_change(access)]
         before = seen(step)
         if not changes:
-            # Others may have looked at what it is half through with.
+            # Others may have read a state that this thread has half changed.
             before = [each for each in before if _may_change(each)]
             changes = [(other.thread, access) for other in between for access in seen(other) if before]
         if changes:
@@ -64,7 +64,7 @@ def interruptions(steps: Sequence[Step]) -> list[Interruption]:
 
 
 def _may_change(access: Access) -> bool:
-    """Tell whether an access is more than a look: ``items.pop()`` may be, and ``len(items)`` is not."""
+    """Return whether an access may write: ``items.pop()`` may, ``len(items)`` does not."""
     return access.does in ("writes", "deletes") or (
         access.does == "calls" and "." in access.text.partition("(")[0]
     )
@@ -72,7 +72,7 @@ def _may_change(access: Access) -> bool:
 
 @dataclass(slots=True)
 class Row:
-    """What one thread did, in one cell of a table with a column for each thread.
+    """One cell of a table with a column for each thread: a step of one thread.
 
     Attributes
     ----------
@@ -80,14 +80,14 @@ class Row:
     kind : str
         ``"begins"``, ``"returns"``, ``"does"`` or ``"waits"``.
     text : str
-        The call, the answer, or what was waited for.
+        The call, the answer, or the object waited for.
     where : str
-        Of accesses and waits: file, line and function.
+        For accesses and waits: file, line and function.
     accesses : list of Access
     switched : bool
-        Whether another thread had the row before.
+        Whether the row before is of another thread.
     folded : bool
-        Whether it is left out until somebody asks for it.
+        Whether the row is collapsed at first.
     """
 
     thread: int
@@ -100,9 +100,9 @@ class Row:
 
 
 def rows(operations: Iterable[Operation], steps: Sequence[Step]) -> list[Row]:
-    """Return calls, accesses and waits by their times.
+    """Return calls, accesses and waits in the order of time.
 
-    What is inside this package is folded if there is other code, and so is the middle of a long turn.
+    Rows inside this package are folded if there is other code, and so is the middle of a long turn.
     """
     events: list[tuple[int, Row]] = []
     for operation in operations:
@@ -114,7 +114,7 @@ def rows(operations: Iterable[Operation], steps: Sequence[Step]) -> list[Row]:
             events.append((access.time, Row(step.thread, "does", where=access.where, accesses=[access])))
         if "  (waits for" in step.text:
             events.append((step.time, Row(step.thread, "waits", step.text, step.where)))
-    # Stable: what was done at the time of a beginning or an end came after that, in the order of the steps.
+    # A stable sort: an access at the time of a begin or an end came after it, in the order of the steps.
     events.sort(key=lambda event: event[0])
     found: list[Row] = []
     for _, row in events:
@@ -156,6 +156,6 @@ def _turns(found: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def folds(found: Iterable[Row]) -> list[tuple[bool, list[Row]]]:
-    """Return the rows in groups of one thread: those that are folded, those that are not, in turn."""
+    """Return the rows in groups of one thread, alternating between folded and shown ones."""
     groups = itertools.groupby(found, lambda row: (row.folded, row.thread))
     return [(folded, list(group)) for (folded, _), group in groups]

@@ -1,4 +1,4 @@
-"""The verdicts of a run as JUnit's XML, which build servers read."""
+"""Writes the verdicts of a run as JUnit XML, for build servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latchstore.stress.result import Result
 
 
 def write_junit(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write a test case for each checker of each workload, and one for what else may go wrong."""
+    """Write a test case for each checker of each workload, and one for all other problems."""
     suite = ElementTree.Element("testsuite", name="latchstore stress", time=f"{result.seconds:.3f}")
     for workload, checks in result.verdicts.items():
         for check, verdict in checks.items():
@@ -29,5 +29,5 @@ def write_junit(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def _add(case: ElementTree.Element, kind: str, message: str, text: str) -> None:
-    # The library escapes what is markup, and writes all else as it is, though no parser takes some of it.
+    # The library escapes markup only, but parsers reject some other characters.
     ElementTree.SubElement(case, kind, message=message).text = visible(text)

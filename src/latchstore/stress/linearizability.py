@@ -1,27 +1,27 @@
-"""Whether calls have an order that keeps to real time and is one that a model allows.
+"""Checks whether calls have an order that respects real time and that a model allows.
 
 The search is that of Wing and Gong, "Testing and verifying concurrent objects" (Journal of Parallel and
 Distributed Computing 17, 1993, pages 164 to 182, section 4): take a call that no other call must precede,
-see whether the model allows its answer, go on with the rest, and put it back if the rest has no order. The
-search stops at the first order that it finds. What makes it fast enough is from Lowe, "Testing for
-linearizability" (Concurrency and Computation: Practice and Experience 29(4), 2017, section 3): pairs of the
-set of calls that were taken and the state that they led to are memorized, and a pair that was reached before
-is not entered again. Calls are divided into parts that are checked one by one (Horn and Kroening, "Faster
-linearizability checking via P-compositionality", FORTE 2015, section 3), if the model names the part of each.
+check whether the model allows its answer, continue with the rest, and put the call back if the rest has no
+order. The search stops at the first order. Its speed comes from Lowe, "Testing for linearizability"
+(Concurrency and Computation: Practice and Experience 29(4), 2017, section 3): pairs of the set of calls taken
+and the state reached are memorized, and no pair is entered twice. If the model divides the calls into parts,
+each part is checked by itself (Horn and Kroening, "Faster linearizability checking via P-compositionality",
+FORTE 2015, section 3).
 
-Some things are added, none of which changes an answer:
+Four additions, none of which changes an answer:
 
-- A call that leaves every state as it is, and whose answer the state at hand allows, is taken at once and
+- A call that leaves every state unchanged, and whose answer the present state allows, is taken at once and
   never put back: any order of the rest that has it later can have it here.
-- Pending calls that ask for the same are interchangeable, so they are taken in the order of their beginnings.
-- A place is left at once if the model knows that a call which is still to be taken cannot have its answer.
-- A pair is not entered either if it was reached with fewer pending calls: these may all be left out.
+- Pending calls with equal operations are interchangeable, so they are taken in the order of their beginnings.
+- A place is abandoned if the model excludes that a remaining call can still have its answer.
+- A pair is not entered either if it was reached with fewer pending calls: these may all be omitted.
 
 Rules of the search:
 
-1. ``_after`` and ``_before`` link the calls that are still to be taken, in the order of their beginnings.
-2. Only calls that return must be taken. The search has succeeded when none of them is left.
-3. A frame holds the place that its calls have led to, and the calls that may follow and were not tried yet.
+1. ``_after`` and ``_before`` link the remaining calls, in the order of their beginnings.
+2. Only calls that returned must be taken. The search succeeds when none of them is left.
+3. A frame has the place that its calls lead to, and the next calls that were not tried yet.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from latchstore.stress.history import Operation
 from latchstore.stress.models import REFUSED, UNKNOWN, HasOutlook, HasParts, HasReads, Model
 from latchstore.stress.verdict import VALID, Answer, Explanation, Verdict
 
-#: Steps of a model that a search may take before its answer is "unknown".
+#: Steps of a model after which the answer is "unknown".
 BUDGET = 1_000_000
 
-#: Calls of an order whose states are shown.
+#: The maximum length of an order whose states are shown.
 _SHOWN = 100
 
-#: How many steps a part is searched before it is another one's turn, and the clock is looked at.
+#: Steps of search before the next part is searched and the clock is read: at first, and at most.
 _FIRST_TURN, _LONGEST_TURN = 500, 8_000
 
 Asked = TypeVar("Asked")
@@ -56,17 +56,17 @@ class Call(Generic[Asked]):
     Attributes
     ----------
     thread : hashable
-        The thread or process. The search does not look at it.
+        The thread or process; the search ignores it.
     operation : object
-        What was called, with its arguments: what the model's `step` takes. Pending calls whose operations
-        are equal count as interchangeable.
+        The called operation with its arguments, the argument of the model's `step`. Pending calls with equal
+        operations count as interchangeable.
     answer : object
-        What was returned, or what the caller makes of an exception; `UNKNOWN` if nobody knows.
+        The result, or a value for an exception; `UNKNOWN` if it is not known.
     begin : int or float
-        When it was called, on any clock.
+        Time of the call, on any clock.
     end : int or float or None
-        When it returned, on the same clock; None if it is *pending*: nobody saw it return, so it may have
-        taken effect at any time since, or never.
+        Time of the return, on the same clock; None if it is *pending*: it may have taken effect at any time
+        since the call, or never.
     """
 
     thread: Hashable
@@ -78,23 +78,23 @@ class Call(Generic[Asked]):
 
 @dataclass(frozen=True)
 class Linearization(Generic[Asked]):
-    """What a search has found.
+    """The result of a search.
 
     Attributes
     ----------
     answer : str
         ``"valid"``: there is an order. ``"invalid"``: there is none. ``"unknown"``: a limit was reached.
     order : tuple of Call
-        An order that explains all calls which returned, with the pending ones that it needs. Unless the
-        answer is ``"valid"``: of the orders that the model allowed, that with the most calls that returned.
+        An order that explains all calls that returned, with the pending ones that it needs. If the answer is
+        not ``"valid"``: of the orders that the model allowed, the one with the most calls that returned.
     state : object
         The state after that order.
     refused : tuple of Call
-        Those that could have been the next in real time, and that the model refused in that state or that
-        led to no longer order; first the one that cannot wait: it was the first to return, or the model has
-        an outlook and refuses it from there on.
+        Calls that could be next in real time, but which the model refuses in that state or which lead to no
+        longer order. The first is the one that cannot wait: it returned first, or the model has an outlook
+        and excludes its answer from there on.
     steps : int
-        How many steps of the model were taken.
+        Number of model steps.
     """
 
     answer: Answer
@@ -111,19 +111,19 @@ def linearize(
     steps: int | None = None,
     seconds: float | None = None,
 ) -> Linearization[Asked]:
-    """Search an order of calls that a model allows, and that agrees with their order in real time.
+    """Search for an order of calls that a model allows and that agrees with their order in real time.
 
     Parameters
     ----------
     calls : iterable of Call
-        In any order. Those that certainly had no effect are to be left out.
+        In any order, without those that had no effect for certain.
     model : Model
-        Its states may be of any type: hashable ones are found by their hash, others compared by ``==``. Its
-        parts are not looked at, see `linearize_parts`.
+        Its states may be of any type: hashable ones are found by hash, others compared by ``==``. Its parts
+        are ignored, see `linearize_parts`.
     steps : int, optional
-        How many steps of the model the search may take; no limit if None.
+        Maximum number of model steps; None: no limit.
     seconds : float, optional
-        How long the search may take, looked at every few thousand steps; no limit if None.
+        Time limit, checked every few thousand steps; None: no limit.
 
     Returns
     -------
@@ -139,17 +139,17 @@ def linearize_parts(
     steps: int | None = None,
     seconds: float | None = None,
 ) -> Iterator[tuple[Hashable, Linearization[Asked]]]:
-    """Search an order for each part that the model names; all calls have one if and only if each part has.
+    """Search for an order of each part that the model names; all calls have one if and only if each part has.
 
     Parameters
     ----------
     calls, model, steps, seconds
-        As of `linearize`; the limits are for all parts together.
+        As for `linearize`; the limits are for all parts together.
 
     Yields
     ------
     part : hashable
-        What the model's `part` returned; None if it has no parts.
+        The result of the model's `part`; None if it has no parts.
     linearization : Linearization
     """
     parts: dict[Hashable, list[Call[Asked]]] = {}
@@ -168,7 +168,7 @@ def _searched(
     steps: int | None,
     seconds: float | None,
 ) -> Iterator[tuple[Hashable, Linearization[Asked]]]:
-    """Search all parts in turn, a little longer each time: one that has no order may be found soon."""
+    """Search all parts in turn, a little longer each time: a part without an order may be found soon."""
     deadline = None if seconds is None else time.monotonic() + seconds
     searches = {part: _Search(calls, model) for part, calls in parts.items()}
     left = inf if steps is None else steps
@@ -196,13 +196,13 @@ def check_linearizable(
     Parameters
     ----------
     operations : iterable of Operation
-        Those that failed are passed over. The model's `step` takes the `Invocation` of each.
+        Failed ones are ignored. The model's `step` gets the `Invocation` of each.
     model : Model
-        If it names parts, each is checked for itself.
+        If it names parts, each is checked by itself.
     budget : int, optional
-        How many steps the search may take; no limit if None.
+        Maximum number of steps; None: no limit.
     seconds : float, optional
-        How long it may take; no limit if None.
+        Time limit; None: no limit.
     """
     recorded: dict[int, Operation] = {}
     calls: list[Call[Any]] = []
@@ -223,7 +223,7 @@ def check_linearizable(
 
 
 def call_of(operation: Operation) -> Call[Any]:
-    """Return the call that an operation of a history is; nothing is known of the end of an "info" one."""
+    """Return the call for an operation of a history; an "info" operation is pending."""
     if operation.outcome == "ok":
         end = operation.end
         return Call(operation.thread, operation.invocation, operation.result, operation.begin, end)
@@ -236,10 +236,10 @@ def _explained(
     recorded: dict[int, Operation],
     model: Model[Any, Any, Any],
 ) -> Verdict:
-    """Say what could not be put into any order."""
+    """Return a verdict with the longest order, and the call that does not fit."""
     stuck = recorded[id(found.refused[0])]
     taken = {id(call) for call in found.order}
-    # Those that are in the order were explained; they matter if they were under way at the same time.
+    # Operations in the order were explained; they are listed only if they ran at the same time.
     near = sorted(calls, key=lambda call: id(call) in taken)
     around = [
         other
@@ -249,14 +249,14 @@ def _explained(
     beside = f"; at the same time: {'; '.join(map(str, around[:8]))}" if around else ""
     reason = f"no order of these operations explains {stuck}{beside}"
     order = tuple(recorded[id(call)] for call in found.order)
-    # Of more calls than people read nobody asks for each state, and long histories are cut to short ones.
+    # A reader does not look at the states of very many calls; long histories are reduced first.
     states = states_of(found.order, model) if len(order) <= _SHOWN else ()
     explanation = Explanation(order, states, stuck, "", stuck.answer)
     return Verdict("invalid", reason, (stuck, *around), explanation=explanation)
 
 
 def states_of(order: Iterable[Call[Any]], model: Model[Any, Any, Any]) -> tuple[str, ...]:
-    """Return for people the state of a model at the beginning, and after each call of an order."""
+    """Return the model's state at the beginning and after each call of an order, as text."""
     states = [model.initial]
     for call in order:
         states.append(model.step(states[-1], call.operation, call.answer))
@@ -267,32 +267,32 @@ def states_of(order: Iterable[Call[Any]], model: Model[Any, Any, Any]) -> tuple[
 
 
 class _Frame:
-    """A place of the search, and what may follow."""
+    """A place of the search, and the next calls."""
 
     __slots__ = ("ahead", "done", "moves", "state", "taken", "used")
 
     def __init__(self, taken: int, done: int, ahead: int, used: int, state: Any, moves: list[int]) -> None:
-        # The call that has led here; -1 at the beginning.
+        # The call that led here; -1 at the beginning.
         self.taken = taken
-        # How many calls are all taken, in the order of their beginnings; a bit set of those beyond them.
+        # The number of calls taken without a gap, in the order of beginnings; a bit set of those beyond.
         self.done = done
         self.ahead = ahead
-        # A bit set of the pending calls that were taken.
+        # A bit set of the pending calls taken.
         self.used = used
         self.state = state
-        # The calls that may follow, the last first.
+        # The next calls, in reverse order.
         self.moves = moves
 
 
 class _Reached:
-    """The places that were entered: for each set of calls and state, the sets of pending calls."""
+    """The places entered: for each set of calls and state, the sets of pending calls."""
 
     def __init__(self) -> None:
         self._hashed: dict[tuple[int, int, Hashable], list[int]] = {}
         self._compared: dict[tuple[int, int], list[tuple[Any, int]]] = {}
 
     def enter(self, done: int, ahead: int, used: int, state: Any) -> bool:
-        """Note a place; return False if it was entered with the same pending calls or fewer."""
+        """Record a place; return False if it was entered with the same or fewer pending calls."""
         try:
             known = self._hashed.setdefault((done, ahead, state), [])
         except TypeError:
@@ -313,7 +313,7 @@ class _Reached:
 
 
 class _Search(Generic[Asked]):
-    """One search. In `_calls` those that return come first, each kind in the order of beginnings."""
+    """One search. In `_calls` those that returned come first, each kind in the order of beginnings."""
 
     def __init__(
         self,
@@ -345,12 +345,12 @@ class _Search(Generic[Asked]):
         self.steps = 0
         self._reached = _Reached()
         self._stack = [_Frame(-1, 0, 0, 0, model.initial, self._moves(0))]
-        # The order with the most calls that return, its state, what could not follow; how many they are.
+        # The order with the most returned calls, its state, the calls that could not follow; their number.
         self._longest: tuple[tuple[int, ...], Any, tuple[int, ...]] = ((), model.initial, ())
         self._most = -1
 
     def run(self, steps: float) -> Answer | None:
-        """Search for so many steps; return None if there is no answer yet."""
+        """Search for a number of steps; return None if there is no answer yet."""
         stack, step, count = self._stack, self._step, self._count
         operations, answers, enter = self._operations, self._answered, self._reached.enter
         last = self.steps + steps
@@ -378,7 +378,7 @@ class _Search(Generic[Asked]):
                     done += 1
                     ahead >>= 1
                 if self._reads[move]:
-                    moves.clear()  # nothing else has to be tried here
+                    moves.clear()  # nothing else needs to be tried here
             else:
                 used |= 1 << move - count
             if enter(done, ahead, used, state):
@@ -390,7 +390,7 @@ class _Search(Generic[Asked]):
         return "valid"
 
     def _moves(self, used: int) -> list[int]:
-        """Return the calls that may follow: no other call that is still to be taken must precede them."""
+        """Return the calls that may be next: no other remaining call must precede them."""
         after, begins, ends, reads, count = self._after, self._begins, self._ends, self._reads, self._count
         first_end: float = inf
         changing: list[int] = []
@@ -408,12 +408,12 @@ class _Search(Generic[Asked]):
             and begins[count + number] <= first_end
             and (twin is None or used >> twin & 1)
         ]
-        # That which returned first has mostly taken effect first.
+        # The call that returned first usually took effect first.
         changing.sort(key=ends.__getitem__, reverse=True)
         return [*reversed(pending), *changing, *reading]
 
     def _hopeless(self, state: Any, moves: Iterable[int]) -> bool:
-        """Tell whether one of the calls cannot have its answer any more, whatever else is done before."""
+        """Return whether one of the calls cannot have its answer any more, whatever comes before it."""
         may_answer = self._may_answer
         return may_answer is not None and not all(
             may_answer(state, self._operations[each], self._answered[each])
@@ -422,18 +422,18 @@ class _Search(Generic[Asked]):
         )
 
     def _take(self, move: int) -> None:
-        """Take a call off the list of those that are still to be taken."""
+        """Remove a call from the list of remaining calls."""
         if move < self._count:
             after, before = self._after[move], self._before[move]
             self._after[before], self._before[after] = after, before
 
     def _put_back(self, move: int) -> None:
-        """Undo the latest `_take` that was not undone."""
+        """Undo the latest `_take` that is not undone."""
         if move < self._count:
             self._after[self._before[move]] = self._before[self._after[move]] = move
 
     def _note_longest(self) -> None:
-        """Note the order that the search is at, if it is longer than those before."""
+        """Record the present order, if it is longer than those before."""
         frame = self._stack[-1]
         size = frame.done + frame.ahead.bit_count()
         if size <= self._most:
@@ -445,7 +445,7 @@ class _Search(Generic[Asked]):
         self._longest = taken, frame.state, tuple(following)
 
     def result(self, answer: Answer) -> Linearization[Asked]:
-        """Return what was found, with an order: the longest one if none is right."""
+        """Return the result, with an order: the longest one if none is complete."""
         if answer == "valid":
             self._longest = tuple(each.taken for each in self._stack[1:]), self._stack[-1].state, ()
         elif answer == "unknown":
@@ -461,7 +461,7 @@ class _Search(Generic[Asked]):
 
 
 def _twins(pending: Sequence[Call[Any]]) -> list[int | None]:
-    """Return for each pending call the number of the one before it that asks for the same, if any."""
+    """Return for each pending call the number of the previous one with an equal operation, if any."""
     twins: list[int | None] = []
     for number, call in enumerate(pending):
         equal = (

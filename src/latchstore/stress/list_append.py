@@ -1,17 +1,17 @@
-"""Whether transactions that append to lists and read them were strictly serializable; if not, how not.
+"""Checks transactions that append to lists and read them for strict serializability, and names the anomaly.
 
 The analysis is that of Kingsbury and Alvaro, "Elle: Inferring Isolation Anomalies from Experimental
-Observations" (PVLDB 14(3), 2020, sections 4 to 6). Each value is appended once to a key, so a list that was
-read says which transactions had written it, in which order. From that follow the dependencies between them:
+Observations" (PVLDB 14(3), 2020, sections 4 to 6). Each value is appended once to a key, so a list shows
+which transactions had written it, and in which order. That gives the dependencies between two transactions:
 
-- *ww*: one appended a value, the other the next one;
-- *wr*: one appended the last value that the other read;
-- *rw*: one read a list, the other appended the value that comes next;
-- *rt*: one had ended before the other began.
+- *ww*: the first appended a value, the second the next value;
+- *wr*: the first appended the last value that the second read;
+- *rw*: the first read a list, the second appended the value that comes next;
+- *rt*: the first had ended before the second began.
 
-An order of the transactions that explains everything exists if and only if these have no cycle. What kind of
-edges a cycle has says which anomaly it is (Adya, "Weak Consistency", MIT 1999): G0 has only ww, G1c also wr,
-G-single one rw, G2 several. With an rt edge in it, each transaction may be right for itself, but not in time.
+An order of the transactions that explains everything exists if and only if these dependencies have no cycle.
+The kinds of edges in a cycle determine the anomaly (Adya, "Weak Consistency", MIT 1999): G0 has only ww, G1c
+also wr, G-single one rw, G2 several. A cycle with an rt edge is an anomaly in real time only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Edge = Literal["ww", "wr", "rw", "rt"]
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """A value was put at the end of a key's list."""
+    """A value was appended to a key's list."""
 
     key: str
     value: int
@@ -39,7 +39,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A key's list was read; an absent key is an empty list."""
+    """A key's list was read; a missing key is an empty list."""
 
     key: str
     values: tuple[int, ...]
@@ -47,19 +47,19 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class ListTransaction:
-    """One transaction: what it did, in order, and how it ended.
+    """One transaction: its actions in order, and how it ended.
 
     Attributes
     ----------
     number : int
-        Names it in messages.
+        Identifies it in messages.
     actions : tuple of Append or Read
     begin, end : int
-        Nanoseconds on the monotonic clock; the end is None if nobody saw it.
+        Nanoseconds on the monotonic clock; the end is None if it is not known.
     outcome : str
-        ``"ok"``: committed. ``"fail"``: rolled back. ``"info"``: nobody knows.
+        ``"ok"``: committed. ``"fail"``: rolled back. ``"info"``: unknown.
     operation : Operation or None
-        What the history says of it.
+        Its operation in the history.
     """
 
     number: int
@@ -76,27 +76,27 @@ def check_list_append(transactions: Iterable[ListTransaction]) -> Verdict:
     Returns
     -------
     verdict : Verdict
-        "invalid" with the name of the anomaly and the story of it; "unknown" if a value was appended to a
-        key twice, from which nothing can be told.
+        "invalid" with the name and a description of the anomaly; "unknown" if a value was appended to a key
+        twice, as then nothing follows.
     """
     return _Analysis(transactions).verdict()
 
 
-#: Why one transaction is before another: the kind of edge, the key, and the value that was appended to it and
-#: the one after it, where they matter. Told in words only if it is part of a cycle, as there are many.
+#: Why one transaction precedes another: the kind of edge, the key, the value appended to it and the next
+#: value, where they matter. Converted to text only in a cycle, as there are many.
 _Reason = tuple[Edge, str, int, int]
 _Graph = dict[int, dict[int, _Reason]]
 
-#: What a read is, if it is a bad one: the name of the anomaly, why, and who else has to do with it.
+#: A read that must not be: the name of the anomaly, the reason, and another transaction that is involved.
 _BadRead = tuple[str, str] | tuple[str, str, ListTransaction]
 
-#: The edges of what was read and written, beside those of time.
+#: The edges from reads and writes, as opposed to time.
 _OF_DATA = frozenset({"ww", "wr", "rw"})
 _IN_TIME: _Reason = ("rt", "", 0, 0)
 
 
 def _told(reason: _Reason) -> str:
-    """Say why, as what the first of the two has done."""
+    """Return a reason as text, whose subject is the first transaction."""
     kind, key, value, following = reason
     match kind:
         case "ww":
@@ -115,14 +115,14 @@ def _invalid(reason: str, *transactions: ListTransaction, cycle: tuple[CycleEdge
 
 
 def _last_append(transaction: ListTransaction, key: str) -> int:
-    """Return the last value that a transaction has appended to a key."""
+    """Return the last value that a transaction appended to a key."""
     return next(
         each.value for each in reversed(transaction.actions) if each.key == key and isinstance(each, Append)
     )
 
 
 def _future_read(transaction: ListTransaction) -> Verdict | None:
-    """Find a read of what the transaction itself appended after it."""
+    """Find a read of a value that the transaction itself appended later."""
     later: dict[str, set[int]] = {}
     for action in reversed(transaction.actions):
         if isinstance(action, Append):
@@ -137,22 +137,22 @@ def _future_read(transaction: ListTransaction) -> Verdict | None:
 
 
 class _Analysis:
-    """All that is known of the transactions, and the graph of their dependencies."""
+    """The transactions, and the graph of their dependencies."""
 
     def __init__(self, transactions: Iterable[ListTransaction]) -> None:
         self.transactions = sorted(transactions, key=lambda transaction: transaction.begin)
         self.by_number = {each.number: each for each in self.transactions}
-        # Who appended a value to a key.
+        # The transaction that appended a value to a key.
         self.writers: dict[tuple[str, int], ListTransaction] = {}
-        # The longest list that was read of each key: the order of its values.
+        # The longest list read of each key: the order of its values.
         self.orders: dict[str, tuple[int, ...]] = {}
-        # Who has read it.
+        # The transaction that read it.
         self.readers: dict[str, ListTransaction] = {}
-        # From a transaction to another, by their numbers, and why.
+        # Edges between transactions by number, with the reason.
         self.edges: _Graph = {}
 
     def verdict(self) -> Verdict:
-        """Look for anomalies, the plainest first."""
+        """Look for anomalies, the simplest first."""
         twice = self._note_writers()
         if twice is not None:
             return Verdict("unknown", twice)
@@ -185,7 +185,7 @@ class _Analysis:
         return (transaction for transaction in self.transactions if transaction.outcome == "ok")
 
     def _internal_problem(self) -> Verdict | None:
-        """Find a read that disagrees with what its own transaction had done or read before."""
+        """Find a read that contradicts earlier actions of its own transaction."""
         for transaction in self._committed():
             if len({action.key for action in transaction.actions}) == len(transaction.actions):
                 continue
@@ -213,14 +213,14 @@ class _Analysis:
                     right = list(mine if expected is None else expected)
                     return _invalid(
                         f"internal: transaction {transaction.number} read {list(action.values)} of {key!r}, "
-                        f"where its own actions before make {should} {right}",
+                        f"but its own earlier actions make {should} {right}",
                         transaction,
                     )
                 known[key] = action.values
         return None
 
     def _read_problem(self) -> Verdict | None:
-        """Find what nobody should have seen; take the longest list of each key for its order."""
+        """Find a value that must not be visible; take the longest list of each key as its order."""
         incompatible: Verdict | None = None
         for transaction in self._committed():
             for action in transaction.actions:
@@ -229,7 +229,7 @@ class _Analysis:
                 key, values = action.key, action.values
                 order = self.orders.get(key, ())
                 problem = None
-                # Lists grow: what was seen of a key before need not be looked at again.
+                # Lists grow, so the part that was checked before is skipped.
                 if values != order[: len(values)]:
                     longer = values[: len(order)] == order
                     problem = self._bad_value_in(action, len(order) if longer else 0)
@@ -250,7 +250,7 @@ class _Analysis:
         return incompatible
 
     def _append_problem(self) -> Verdict | None:
-        """Find values of one transaction that have come into a list in another order, or not all of them."""
+        """Find values of one transaction that a list has in another order, or only in part."""
         for key, order in self.orders.items():
             found: dict[int, list[int]] = {}
             for value in order:
@@ -263,20 +263,20 @@ class _Analysis:
                     reader = self.readers[key]
                     return _invalid(
                         f"incompatible order: transaction {reader.number} read {list(order)} of {key!r}, to "
-                        f"which transaction {number} has appended {appended}, in this order",
+                        f"which transaction {number} appended {appended}, in this order",
                         reader,
                         writer,
                     )
         return None
 
     def _bad_value_in(self, read: Read, start: int) -> _BadRead | None:
-        """Find one in a list, from a position on."""
+        """Find a wrong value in a list, from a position on."""
         if len(set(read.values)) < len(read.values):
-            return "duplicate", "which has a value twice"
+            return "duplicate", "which contains a value twice"
         for value in read.values[start:]:
             writer = self.writers.get((read.key, value))
             if writer is None:
-                return "garbage", f"but nobody appended {value}"
+                return "garbage", f"but no transaction appended {value}"
             if writer.outcome == "fail":
                 why = f"but transaction {writer.number}, which appended {value}, was rolled back"
                 return "G1a (aborted read)", why, writer
@@ -291,14 +291,14 @@ class _Analysis:
         last = _last_append(writer, read.key)
         if last == read.values[-1]:
             return None
-        why = f"the middle of transaction {writer.number}, which went on to append {last}"
+        why = f"an intermediate state of transaction {writer.number}, which later appended {last}"
         return "G1b (intermediate read)", why, writer
 
     # -- the graph --------------------------------------------------------------------------------
 
     def _add(self, before: ListTransaction, after: ListTransaction, reason: _Reason) -> None:
         if before is not after and before.outcome != "fail" != after.outcome:
-            # The first reason stays: those that say more are added first.
+            # The first reason stays: more specific ones are added first.
             self.edges.setdefault(before.number, {}).setdefault(after.number, reason)
 
     def _note_dependencies(self) -> None:
@@ -317,9 +317,9 @@ class _Analysis:
                     self._add(transaction, writers[key, value], ("rw", key, 0, value))
 
     def _unread(self) -> dict[str, list[int]]:
-        """Return what was appended to keys and seen by nobody, so came after all that was seen."""
+        """Return values that were appended but not read: they come after all that were read."""
         seen = {key: set(order) for key, order in self.orders.items()}
-        # Nobody saw the end of some of these, but something that they appended: they were committed.
+        # Some of these transactions have no known end, but a value of theirs was read: they were committed.
         committed = {self.writers[key, value].number for key, order in self.orders.items() for value in order}
         unread: dict[str, list[int]] = {}
         for (key, value), writer in self.writers.items():
@@ -332,11 +332,11 @@ class _Analysis:
         return unread
 
     def _note_time(self) -> None:
-        """Add edges from those that had ended to those that began then, but for what follows from others."""
+        """Add edges from ended transactions to later ones, except those that follow from others."""
         ended = sorted(
             (each for each in self._committed() if each.end is not None), key=lambda each: each.end or 0
         )
-        # Those that have ended and are not known to be before another one that has.
+        # Ended transactions that do not precede another ended one, as far as known.
         frontier: list[ListTransaction] = []
         position = 0
         for transaction in self.transactions:
@@ -353,7 +353,7 @@ class _Analysis:
     # -- cycles -----------------------------------------------------------------------------------
 
     def _anomaly(self, graph: _Graph) -> Verdict | None:
-        """Name the anomaly of a cycle, if there is one, the one with the least surprising edges first."""
+        """Return the anomaly of a cycle, if there is one; cycles with the least surprising edges first."""
         cycle = _shortest_cycle(graph)
         if cycle is None:
             return None
@@ -370,7 +370,7 @@ class _Analysis:
         return self._story("G2 (write skew)", cycle)
 
     def _story(self, name: str, cycle: Sequence[int]) -> Verdict:
-        """Tell a cycle, edge by edge."""
+        """Describe a cycle, edge by edge."""
         edges = []
         for number, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
             reason = self.edges[number][following]
@@ -385,7 +385,7 @@ class _Analysis:
 
 
 def _first_reads(transaction: ListTransaction) -> Iterator[Read]:
-    """Return the reads that show what others have done: the first of each key, before appends of its own."""
+    """Return the reads that show effects of others: the first of each key, before appends of its own."""
     touched: set[str] = set()
     for action in transaction.actions:
         if isinstance(action, Read) and action.key not in touched:
@@ -394,7 +394,7 @@ def _first_reads(transaction: ListTransaction) -> Iterator[Read]:
 
 
 def _within(graph: _Graph, component: set[int]) -> _Graph:
-    """Return the part of a graph that has some transactions only."""
+    """Return the subgraph of some transactions."""
     return {
         each: {to: reason for to, reason in graph[each].items() if to in component}
         for each in component
@@ -410,7 +410,7 @@ def _only(graph: _Graph, kinds: Set[str]) -> _Graph:
 
 
 def _path(graph: _Graph, start: int, goal: int) -> list[int] | None:
-    """Return the shortest path, or None; from a transaction to itself it is the shortest cycle."""
+    """Return the shortest path, or None; from a transaction to itself, the shortest cycle."""
     came_from: dict[int, int] = {}
     queue = deque([start])
     while queue:
@@ -431,7 +431,7 @@ def _shortest_cycle(graph: _Graph) -> list[int] | None:
     best: list[int] | None = None
     for component in _components(graph):
         inside = _within(graph, component)
-        # One of them is on some cycle; the shortest through any of a few is short enough to read.
+        # One of them is on a cycle; the shortest cycle through a few of them is short enough to read.
         for start in sorted(component)[:50]:
             cycle = _path(inside, start, start)
             if cycle is not None and (best is None or len(cycle) < len(best)):

@@ -1,10 +1,10 @@
-"""Which locks were taken while which were held: a cycle in that can deadlock, even if it never did.
+"""Records which locks were acquired while others were held: a cycle can deadlock, even if it never did.
 
 The idea is that of the lock-order graphs of Havelund, "Using runtime analysis to guide model checking of Java
-programs" (SPIN 2000, section 2.1), kept by the identity of the locks.
+programs" (SPIN 2000, section 2.1), with locks by identity.
 
-Thread safety: `LockOrder.note` may be called by many threads; it looks before it writes, and what it writes
-is one item of a dict.
+Thread safety: many threads may call `LockOrder.note`; it reads before it writes, and a write sets one item of
+a dict.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from latchstore.engine.locks import ReadWriteLock
 from latchstore.stress.result import LockEdge, Problem
 
-#: Modules whose frames say nothing about where a lock is made or taken: they are about locks themselves.
+#: Modules whose frames are skipped when a lock's place is determined, as they implement locks.
 _INNER = (
     "threading",
     "queue",
@@ -32,15 +32,15 @@ _INNER = (
 
 
 class NamedLock(Protocol):
-    """A lock that knows where it was made.
+    """A lock with the place where it was made.
 
     Attributes
     ----------
     label : str
-        Where.
+        The place.
     owner : object
-        The reader/writer lock that it is, or is a part of, else itself: the parts of one do not count
-        among themselves, as only their library knows what they mean.
+        The reader/writer lock that it is, or is a part of, otherwise itself. The order of parts of one lock
+        does not count, as only their library defines it.
     """
 
     @property
@@ -51,14 +51,14 @@ class NamedLock(Protocol):
 
 
 def frame_outside(frame: FrameType | None) -> FrameType | None:
-    """Return the first frame, from a frame outwards, that is not of the machinery."""
+    """Return the first frame, from a frame outwards, outside the lock implementations."""
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_INNER):
         frame = frame.f_back
     return frame
 
 
 def place_of(frame: FrameType | None) -> str:
-    """Name the place that a frame is at."""
+    """Return a text for the place of a frame."""
     if frame is None:
         return "nowhere known"
     code = frame.f_code
@@ -66,12 +66,12 @@ def place_of(frame: FrameType | None) -> str:
 
 
 def maker_of(frame: FrameType) -> tuple[object | None, str]:
-    """Return the reader/writer lock that a new lock is made for, if any, and the place where it is made.
+    """Return the reader/writer lock that a new lock is a part of, if any, and the place where it is made.
 
     Parameters
     ----------
     frame : FrameType
-        That of the code that asks for a lock.
+        The frame of the code that makes the lock.
     """
     owner = frame.f_locals.get("self")
     outside = place_of(frame_outside(frame))
@@ -81,7 +81,7 @@ def maker_of(frame: FrameType) -> tuple[object | None, str]:
 
 
 class WholeLock:
-    """A reader/writer lock, as one lock of the graph."""
+    """A reader/writer lock, as one node of the graph."""
 
     def __init__(self, owner: object, label: str) -> None:
         self.owner = owner
@@ -89,10 +89,10 @@ class WholeLock:
 
 
 class NotingHandle:
-    """A handle of a reader/writer lock that notes when a thread has the lock, for reading or writing.
+    """A handle of a reader/writer lock that records when a thread holds the lock, for reading or writing.
 
-    The parts of such a lock do not tell: the first reader takes one, which the last reader gives back, so
-    that a thread may seem to hold it long after it has read.
+    The parts of such a lock do not show that: the first reader acquires a part that the last reader releases,
+    so a thread may seem to hold it long after its read.
     """
 
     def __init__(self, handle: Any, lock: WholeLock, begin: Callable[[NamedLock], list[NamedLock] | None]):
@@ -105,14 +105,14 @@ class NotingHandle:
         return getattr(self._handle, name)
 
     def acquire(self, *args: Any, **options: Any) -> Any:
-        """Take it as the handle does, and note it."""
+        """Acquire the lock through the handle, and record it."""
         taken = self._handle.acquire(*args, **options)
         if taken:
             self._held = self._begin(self._lock)
         return taken
 
     def release(self) -> None:
-        """Give it back, as the handle does."""
+        """Release the lock through the handle."""
         held, self._held = self._held, None
         if held is not None and self._lock in held:
             held.remove(self._lock)
@@ -127,9 +127,10 @@ class NotingHandle:
 
 
 class NotingReaders(dict[object, int]):
-    """The readers of a `ReadWriteLock`: whoever puts itself there takes the lock, for reading.
+    """The readers of a `ReadWriteLock`: adding itself acquires the lock for reading.
 
-    Not so if there is a reader of thread 0: then readers take a foreign lock, and are here to be found only.
+    Except if there is a reader of thread 0: then readers acquire a foreign lock, and are listed for lookup
+    only.
     """
 
     def __init__(self, lock: WholeLock, begin: Callable[[NamedLock], list[NamedLock] | None]) -> None:
@@ -147,7 +148,7 @@ class NotingReaders(dict[object, int]):
             self._held[reader] = held
 
     def pop(self, reader: object, *default: Any) -> Any:
-        """Take a reader away, and note it."""
+        """Remove a reader, and record it."""
         held = self._held.pop(reader, None)
         if held is not None and self._lock in held:
             held.remove(self._lock)
@@ -155,23 +156,23 @@ class NotingReaders(dict[object, int]):
 
 
 def note_handles(owner: Any, label: str, begin: Callable[[NamedLock], list[NamedLock] | None]) -> bool:
-    """Have a reader/writer lock note what its handles do; one of our own, what its readers do.
+    """Make a reader/writer lock record its handles; a lock of this package, its readers.
 
     Parameters
     ----------
     owner : object
         The lock, with ``gen_rlock`` and ``gen_wlock``.
     label : str
-        Where it is made.
+        The place where it is made.
     begin : callable
-        Called with the lock when the calling thread has taken it; notes it in the graph and among the
-        locks of that thread, and returns these, or None.
+        Called with the lock when the calling thread has acquired it; records it in the graph and in the
+        thread's list of held locks, and returns that list, or None.
 
     Returns
     -------
     noted : bool
-        False if the parts of the lock have to do: it cannot be changed, or its writers have nothing but the
-        mutex.
+        False if only the parts of the lock can be recorded: it cannot be changed, or its writers have only
+        the mutex.
     """
     if isinstance(owner, ReadWriteLock):
         if not isinstance(owner.readers, NotingReaders):
@@ -194,16 +195,16 @@ def _noting(
 
 
 class LockOrder:
-    """The graph of one run."""
+    """The lock-order graph of one run."""
 
     def __init__(self) -> None:
-        # From a lock to another that was taken while it was held. The owners are kept alive, so that no
-        # identity is given away twice.
+        # Edges from a lock to a lock acquired while it was held. They keep the owners alive, so that no
+        # identity is reused.
         self._edges: dict[tuple[int, int], LockEdge] = {}
         self._owners: dict[int, object] = {}
 
     def note(self, thread: str, held: Iterable[NamedLock], taken: NamedLock) -> None:
-        """Note that a thread which holds some locks has taken another."""
+        """Record that a thread which holds some locks has acquired another."""
         owner = taken.owner
         for other in held:
             before = other.owner
@@ -219,7 +220,7 @@ class LockOrder:
         return iter(self._edges.values())
 
     def problem(self) -> Problem | None:
-        """Return a cycle, if there is one."""
+        """Return a problem if there is a cycle."""
         following: dict[int, list[int]] = {}
         for before, after in self._edges:
             following.setdefault(before, []).append(after)
@@ -233,12 +234,12 @@ class LockOrder:
                         for before, after in zip(cycle, cycle[1:] + cycle[:1], strict=True)
                     )
                 ]
-                return Problem("lock order", "locks are taken in a circle:\n" + "\n".join(told))
+                return Problem("lock order", "locks are acquired in a cycle:\n" + "\n".join(told))
         return None
 
 
 def _cycle_through(following: dict[int, list[int]], start: int) -> list[int] | None:
-    """Return a way from a lock back to itself, or None."""
+    """Return a path from a lock back to itself, or None."""
     came_from: dict[int, int] = {}
     places = [start]
     while places:

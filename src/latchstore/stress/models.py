@@ -1,10 +1,9 @@
-"""What one thread alone would get: the models that histories are checked against.
+"""Models: sequential specifications that histories are checked against.
 
-A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Three more methods
-are used if a model has them: ``part`` (see `HasParts`), ``is_read`` (`HasReads`), ``may_answer``
-(`HasOutlook`).
+A model is any object with an attribute ``initial`` and a method ``step``, see `Model`. Three more methods are
+optional: ``part`` (see `HasParts`), ``is_read`` (`HasReads`), ``may_answer`` (`HasOutlook`).
 
-Thread safety: a model holds no state of its own; states are handed in and returned.
+Thread safety: a model has no state of its own; states are arguments and results.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from latchstore.stress.history import Invocation
 
 
 class Mark(Enum):
-    """What stands for an answer or a state that there is not."""
+    """Stands for an answer or a state that does not exist."""
 
     UNKNOWN = "unknown"
     REFUSED = "refused"
 
 
-#: The answer of a call of which nobody knows what it returned: whatever it was is allowed.
+#: The answer of a call whose result is unknown: any result is allowed.
 UNKNOWN: Final = Mark.UNKNOWN
 
-#: What `Model.step` returns instead of a state, if the operation cannot have had that answer in that state.
+#: Returned by `Model.step` instead of a state, if the operation cannot have that answer in that state.
 REFUSED: Final = Mark.REFUSED
 
 State = TypeVar("State")
@@ -35,15 +34,15 @@ Answered = TypeVar("Answered", contravariant=True)
 
 
 class Model(Protocol[State, Asked, Answered]):
-    """What one thread alone would get.
+    """A sequential specification.
 
-    A state may be of any type. It is never changed: `step` returns another one. Hashable states, equal
-    by value, make the search fast; others are compared by ``==`` one by one.
+    A state may be of any type. It is never mutated: `step` returns a new one. Hashable states, compared by
+    value, make the search fast; others are compared by ``==`` one by one.
 
     Attributes
     ----------
     initial : object
-        The state at the beginning.
+        The initial state.
     """
 
     @property
@@ -52,48 +51,48 @@ class Model(Protocol[State, Asked, Answered]):
     def step(
         self, state: State, operation: Asked, answer: Answered | Literal[Mark.UNKNOWN]
     ) -> State | Literal[Mark.REFUSED]:
-        """Return the state after an operation, or `REFUSED` if it cannot have had that answer.
+        """Return the state after an operation, or `REFUSED` if it cannot have that answer.
 
         Parameters
         ----------
         state : object
-            The state before it.
+            The state before the operation.
         operation : object
-            What was called: of histories an `Invocation`, with ``name``, ``key`` and ``argument``.
+            The call; for histories an `Invocation`, with ``name``, ``key`` and ``argument``.
         answer : object
-            What it returned; `UNKNOWN` if nobody knows: then it was whatever that state allows.
+            The result; `UNKNOWN` if it is not known: then any result that the state allows.
         """
 
 
 @runtime_checkable
 class HasParts(Protocol):
-    """A model whose operations are on parts that have nothing to do with each other, such as keys.
+    """A model whose operations act on independent parts, such as keys.
 
-    Each part is checked by itself, from the state `Model.initial` on, which takes less time by orders.
+    Each part is checked by itself, starting from `Model.initial`, which is faster by orders of magnitude.
     """
 
     def part(self, operation: Any) -> Hashable:
-        """Return the part that an operation is on."""
+        """Return the part that an operation acts on."""
 
 
 @runtime_checkable
 class HasReads(Protocol):
-    """A model that knows which operations leave every state as it is. Searches are shorter by that."""
+    """A model that identifies operations which leave every state unchanged, which shortens searches."""
 
     def is_read(self, operation: Any, answer: Any) -> bool:
-        """Tell whether an operation with that answer leaves every state that allows the answer as it is."""
+        """Return whether an operation leaves every state that allows its answer unchanged."""
 
 
 @runtime_checkable
 class HasOutlook(Protocol):
-    """A model that knows which answers are out of reach. Searches are shorter by that."""
+    """A model that identifies impossible answers, which shortens searches."""
 
     def may_answer(self, state: Any, operation: Any, answer: Any) -> bool:
-        """Tell whether an operation may have an answer now, or after others; True if that is not known."""
+        """Return whether an operation may have an answer now or after others; True if unknown."""
 
 
 class KeyModel:
-    """One key of a store. Its state is the value, None if there is no key.
+    """One key of a store. Its state is the value, None if the key is missing.
 
     ========= ================================= ======================================
     operation argument                          answer
@@ -109,26 +108,26 @@ class KeyModel:
     Parameters
     ----------
     initial : hashable
-        The value at the beginning.
+        The initial value.
     """
 
     def __init__(self, initial: Hashable = None) -> None:
         self.initial = initial
 
     def step(self, state: Hashable, operation: Invocation, answer: Any) -> Hashable:
-        """Return the state after the operation, if its answer is what the state before allows.
+        """Return the state after the operation, or `REFUSED` if its answer does not fit the state before.
 
         Raises
         ------
         ValueError
-            If it is none of the operations above.
+            If the operation is not listed above.
         """
         result, after = _applied(operation.name, operation.argument, state)
         known = answer is not UNKNOWN and operation.name != "set"
         return REFUSED if known and answer != result else after
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether the key is left as it is."""
+        """Return whether the operation leaves the key unchanged."""
         return operation.name in ("get", "exists") or (
             operation.name in ("delete", "swap") and answer is not UNKNOWN and not answer
         )
@@ -138,13 +137,13 @@ class StoreModel:
     """Several keys. Its state is the set of pairs of a key and its value.
 
     The argument of an operation is a list of steps, each the name, the key and the argument of an operation
-    of `KeyModel`; its answer is the list of their results. All of its steps happen at once.
+    of `KeyModel`; its answer is the list of their results. Its steps are one atomic operation.
     """
 
     initial: Hashable = frozenset()
 
     def step(self, state: Hashable, operation: Invocation, answer: Any) -> Hashable:
-        """Return the state after the operation, if its results are what the state before allows."""
+        """Return the state after the operation, or `REFUSED` if its results do not fit the state before."""
         assert isinstance(state, frozenset)
         values: dict[str, Hashable] = dict(state)
         results = replayed(values, operation.argument)
@@ -153,12 +152,12 @@ class StoreModel:
         return frozenset(values.items())
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether all keys are left as they are."""
+        """Return whether the operation leaves all keys unchanged."""
         return all(name in ("get", "exists") for name, _, _ in operation.argument)
 
 
 def replayed(values: dict[str, Hashable], steps: Sequence[Any]) -> list[object]:
-    """Do the steps of an operation to the values of keys; return the results."""
+    """Apply the steps of an operation to the values of keys; return the results."""
     results: list[object] = []
     for name, key, argument in steps:
         result, after = _applied(name, argument, values.get(key))
@@ -171,7 +170,7 @@ def replayed(values: dict[str, Hashable], steps: Sequence[Any]) -> list[object]:
 
 
 def _applied(name: str, argument: Any, state: Hashable) -> tuple[object, Hashable]:
-    """Return what an operation gives, and the state that it leaves."""
+    """Return the result of an operation, and the state after it."""
     match name:
         case "set":
             return None, argument
@@ -185,4 +184,4 @@ def _applied(name: str, argument: Any, state: Hashable) -> tuple[object, Hashabl
             expected, new = argument
             return state == expected, new if state == expected else state
         case _:
-            raise ValueError(f"{name!r} is no operation on a key")
+            raise ValueError(f"{name!r} is not an operation on a key")

@@ -1,7 +1,7 @@
-"""Running workloads on threads of the operating system, which switch when they like.
+"""Runs workloads on threads of the operating system.
 
-Thread safety: each thread writes down its operations in a list of its own; they are put together when all
-threads have ended.
+Thread safety: each thread records its operations in a list of its own; the lists are joined after all threads
+have ended.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from latchstore.stress.faults import Fault, InjectedError
 from latchstore.stress.history import History, Operation, Outcome, environment
 from latchstore.stress.workloads import Action, RolledBackError, Workload, outcome_of, prepare
 
-#: Seconds after which an exception that one thread sets in another has come, or has been dropped.
+#: Seconds after which an exception set in another thread has been raised or dropped.
 _DROPPED_AFTER = 1.0
 
 
 class WorkerError(Exception):
-    """A thread of a run has met an error that no store may raise there.
+    """A thread of a run got an error that the store must not raise.
 
     Attributes
     ----------
     history : History
-        What was written down until then; an operation that has not ended is of unknown outcome.
+        The history until then; an operation without an end has an unknown outcome.
     """
 
     def __init__(self, message: str, history: History | None = None) -> None:
@@ -47,17 +47,17 @@ class HangError(WorkerError):
 
 
 class Log(Protocol):
-    """Is told of each operation as it begins and ends, by the thread that does it."""
+    """Notified of the begin and end of each operation, by its thread."""
 
     def begun(self, thread: int, action: Action, begin: int) -> None:
-        """Be told before an action is run."""
+        """Record an action before it runs."""
 
     def ended(self, operation: Operation) -> None:
-        """Be told of an operation whose end is known; others stay begun."""
+        """Record an operation whose end is known; others stay begun."""
 
 
 class _NoLog:
-    """What is written down stays in the process."""
+    """A log that discards its records."""
 
     def begun(self, thread: int, action: Action, begin: int) -> None:
         pass
@@ -78,29 +78,29 @@ def run_native(
     faults: Sequence[Fault] = (),
     seconds: float | None = None,
 ) -> History:
-    """Have threads do what the workloads say, all from one moment on, and write it down.
+    """Run workloads in threads that start at the same moment, and record their operations.
 
     Parameters
     ----------
     store : AbstractStore
     workloads : sequence of Workload
-        Each thread does one action of each, in turn.
+        Each thread runs one action of each, in turn.
     threads, operations : int
-        How many threads, and how many operations each of them does.
+        Number of threads, and number of operations of each.
     seed : int
     switch_interval : float, optional
-        Seconds after which the interpreter has threads take turns, for the time of the run.
+        Switch interval of the interpreter during the run, in seconds.
     timeout : float
-        Seconds that the run may take. When they are over, the stacks of all threads are written to stderr.
+        Time limit. After it the stacks of all threads are written to stderr.
     faults : sequence of Fault
-        What goes wrong meanwhile.
+        Faults of the run.
     seconds : float, optional
-        After that no operation is begun, even if there are some left.
+        Seconds after which no operation begins, even if there are some left.
 
     Raises
     ------
     WorkerError
-        If a thread met an error that is no StoreError, and that no fault leads to.
+        If a thread got an error that is not a StoreError and that no fault explains.
     HangError
         If the threads do not end in time.
     """
@@ -137,19 +137,19 @@ class Crew:
     workloads : sequence of Workload
     faults : sequence of Fault
     lengths : sequence of int
-        How many operations each thread does.
+        Number of operations of each thread.
     seed : int
     first : int
         The number of the first thread.
     stride : int, optional
-        How many threads there can be in all; by default those of the crew.
+        Maximum number of threads in total; by default those of the crew.
     log : Log, optional
-        What is told of each operation.
+        Notified of each operation.
 
     Attributes
     ----------
     written : list of lists of Operation
-        Those of each thread.
+        The operations of each thread.
     """
 
     def __init__(
@@ -169,23 +169,23 @@ class Crew:
         self._first = first
         self._stride = stride or threads
         self._log: Log = log or _NoLog()
-        # Of an error that a fault leads to nobody knows what it has left.
+        # The effect of an operation that fails with an error of a fault is unknown.
         expected = (each for fault in faults for each in fault.errors)
         self._expected: tuple[type[Exception], ...] = (RolledBackError, StoreError, *expected)
         self._workloads = workloads
         self._faults = faults
         self._seed = seed
         self.written: list[list[Operation]] = [[] for _ in range(threads)]
-        # What each thread is doing: its action, and since when.
+        # The present action of each thread, and its begin.
         self._open: list[tuple[Action, int] | None] = [None] * threads
-        # How many actions each thread has yet to do.
+        # The number of actions that each thread has left.
         self._left = list(lengths)
-        # Whether each thread has an exception from outside to deal with.
+        # Whether an exception from outside is pending in each thread.
         self._interrupted = [False] * threads
         self._chance = random.Random(seed)  # noqa: S311 (nothing secret)
         self._errors: list[BaseException] = []
         self._over = False
-        # The time after which no operation is begun.
+        # The time after which no operation begins.
         self._last_begin = inf
         self._barrier = threading.Barrier(threads + len(faults))
         self._workers = [
@@ -198,7 +198,7 @@ class Crew:
         ]
 
     def operations(self) -> Iterator[Operation]:
-        """Return what was written down, and what is still under way."""
+        """Return the recorded operations, and those in progress."""
         for thread, (written, begun) in enumerate(zip(self.written, self._open, strict=True), self._first):
             yield from written
             if begun is not None and not (written and written[-1].begin == begun[1]):
@@ -215,7 +215,7 @@ class Crew:
         self._over = True
         _join(self._disturbers, deadline)
         if self._errors:
-            raise WorkerError(f"a thread of the run met {self._errors[0]!r}") from self._errors[0]
+            raise WorkerError(f"a thread of the run raised {self._errors[0]!r}") from self._errors[0]
         stuck = [thread.name for thread in (*self._workers, *self._disturbers) if thread.is_alive()]
         if stuck:
             faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
@@ -226,14 +226,14 @@ class Crew:
         turns = self._turns(source)
         self._barrier.wait()
         while self._has_left(number) or self._interrupted[number]:
-            # An injected exception may come anywhere, between two operations too; only one at a time.
-            # A run that has met an error is over: a store that has kept a lock would go on for hours.
+            # An injected exception may come anywhere, also between two operations; only one at a time. A run
+            # ends at its first error: with a store that has left a lock held it would continue for hours.
             try:
                 self._do_all(turns, number)
                 self._await_exception(number)
             except StopIteration:
-                # An exception from outside has ended what gives the actions. Those of a thread that is not
-                # there come next, as each value is to be written once.
+                # An exception from outside has ended the source of actions. Continue with those of a thread
+                # that does not exist, as each value must be written once.
                 source += self._stride
                 turns = self._turns(source)
             except InjectedError:
@@ -255,7 +255,7 @@ class Crew:
             self._do(next(next(turns)), number)
 
     def _await_exception(self, number: int) -> None:
-        """Wait for the exception from outside, if there is one; it may have been dropped by a finalizer."""
+        """Wait for the pending exception from outside; a finalizer may have swallowed it."""
         deadline = time.monotonic() + _DROPPED_AFTER
         while self._interrupted[number]:
             time.sleep(0)
@@ -264,14 +264,14 @@ class Crew:
                 self._interrupted[number] = False
 
     def _do(self, action: Action, number: int) -> None:
-        """Do one action and write it down."""
+        """Run one action and record it."""
         store = self._store
         for fault in self._faults:
             fault.before_action(store, action.key)
         outcome: Outcome = "ok"
         result = None
         begin = time.monotonic_ns()
-        # Known before it runs, as an exception from outside may come before it can be written down.
+        # Recorded before it runs, as an exception from outside may come before it can be recorded.
         self._open[number] = (action, begin)
         self._log.begun(self._first + number, action, begin)
         end: int | None = None
@@ -288,14 +288,14 @@ class Crew:
         self._open[number] = None
 
     def _note_broken_off(self, number: int) -> None:
-        """Write down the operation that an exception from outside has ended: nobody knows how."""
+        """Record the operation that an exception from outside has ended, with an unknown outcome."""
         begun, self._open[number] = self._open[number], None
         written = self.written[number]
         if begun is not None and not (written and written[-1].begin == begun[1]):
             written.append(_operation(self._first + number, begun[0], None, begun[1], None, "info"))
 
     def interrupt(self, error: type[BaseException]) -> bool:
-        """Raise something in one of the workers that are busy, unless it has not dealt with the last."""
+        """Raise an exception in a busy worker, unless its last one is still pending."""
         for number in self._chance.sample(range(len(self._workers)), len(self._workers)):
             ident = self._workers[number].ident
             if self._open[number] is not None and not self._interrupted[number] and ident is not None:
@@ -313,13 +313,13 @@ class Crew:
             self._barrier.wait()
             self._go_on_disturbing(fault)
         except self._expected:
-            return  # refused, as all others may be
+            return  # refused, as any operation may be
         except BaseException as error:
             self._errors.append(error)
 
 
 def _set_exception(ident: int, error: type[BaseException] | None) -> None:
-    """Raise something in a thread as soon as it can be; None takes back what it has not met yet."""
+    """Raise an exception in a thread as soon as possible; None cancels a pending one."""
     exception = None if error is None else ctypes.py_object(error)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), exception)
 
@@ -347,7 +347,7 @@ def _join(threads: Sequence[threading.Thread], deadline: float) -> None:
 
 @contextmanager
 def switching_after(seconds: float | None) -> Iterator[None]:
-    """Have the interpreter change threads after so many seconds, if they are given."""
+    """Set the switch interval of the interpreter, if it is given."""
     before = sys.getswitchinterval()
     if seconds is not None:
         sys.setswitchinterval(seconds)

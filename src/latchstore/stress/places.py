@@ -1,6 +1,6 @@
-"""Places in bytecode: where threads may change, and where an exception from outside may come.
+"""Places in bytecode where threads may switch, and where an exception from outside may be raised.
 
-Thread safety: nothing here changes but caches, by single operations of a dict.
+Thread safety: only caches change, by single operations of a dict.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dis
 import itertools
 from types import CodeType
 
-#: Bytecodes before which another thread may come in. The rest touch nothing but the thread's own stack.
+#: Bytecodes before which another thread may run. All others access the thread's own stack only.
 _POINTS = (
     "ATTR",
     "SUBSCR",
@@ -31,7 +31,7 @@ _points: dict[CodeType, frozenset[int]] = {}
 
 
 def points_of(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the bytecodes of a code object at which threads may change."""
+    """Return the offsets of the bytecodes of a code object at which threads may switch."""
     found = _points.get(code)
     if found is None:
         found = _points[code] = frozenset(
@@ -46,11 +46,11 @@ _checks: dict[CodeType, frozenset[int]] = {}
 
 
 def checks_of(code: CodeType) -> frozenset[int]:
-    """Return the offsets before which an exception from outside may come.
+    """Return the offsets before which an exception from outside may be raised.
 
-    CPython raises such exceptions (signals, ``PyThreadState_SetAsyncExc``) on entry of a function, at jumps
-    backward, and at the end of a call. The last has the place of the call itself, but a trace function can
-    only raise before the next instruction. So that is one of them if both are in the same ``try`` or
+    CPython raises such exceptions (signals, ``PyThreadState_SetAsyncExc``) at the entry of a function, at
+    backward jumps, and at the end of a call. The last is located at the call itself, but a trace function can
+    only raise before the next instruction. So that instruction counts if both are in the same ``try`` or
     ``with``.
     """
     found = _checks.get(code)

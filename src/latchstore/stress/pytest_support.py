@@ -1,6 +1,6 @@
-"""What the pytest plugin does once a test uses the harness: items for `Test` classes, and the fixture.
+"""The part of the pytest plugin that imports the harness: items for `Test` classes, and the fixture.
 
-The plugin itself is ``latchstore_pytest.py`` beside the package, which every run of pytest loads.
+The plugin itself is ``latchstore_pytest.py`` beside the package, which every run of pytest imports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latchstore.stress.testing.exploration import TestFailedError
 
 
 def item_of(collector: pytest.Collector, name: str, kind: Any) -> pytest.Item | None:
-    """Return an item for a class that is derived from `Test` and has a `make` of its own; else None."""
+    """Return an item for a subclass of `Test` that defines `make`; None for anything else."""
     if not (isinstance(kind, type) and issubclass(kind, Test)):
         return None
     if kind.make is Test.make or not vars(kind).get("__test__", True):
@@ -52,7 +52,7 @@ class _TestItem(pytest.Item):
 
 
 def checker(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Return the function that the fixture ``linearizable_store`` of a test is."""
+    """Return the value of a test's fixture ``linearizable_store``."""
     marker = request.node.get_closest_marker("stress")
     if marker is not None and marker.args:
         raise pytest.UsageError(f"the marker stress takes arguments by name only, got {marker.args!r}")
@@ -64,7 +64,7 @@ def checker(request: pytest.FixtureRequest) -> Callable[..., Any]:
             return linearizable_store(factory, **{**marked, **options})
         except StressError as error:
             message = str(error)
-        # Outside of the except clause, or pytest would print the message of both.
+        # Outside of the except clause, so that pytest does not print both messages.
         return pytest.fail(message, pytrace=False)
 
     return check

@@ -1,9 +1,9 @@
-"""What must be true of a work queue: nothing lost, nothing done twice while leases hold, all in order.
+"""Checks a work queue: no job is lost, none is done twice while leases last, and claims are in order.
 
-The conditions are necessary ones, each about a few operations, so long histories are checked as well. Where
-nobody knows what became of an operation, whatever may have become of it is allowed.
+The conditions are necessary ones, each about a few operations, so the check is fast for long histories. If
+the outcome of an operation is unknown, any possible outcome is allowed.
 
-Thread safety: a log is used by one thread.
+Thread safety: one thread uses a log.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from latchstore.stress.history import Operation
 from latchstore.stress.verdict import VALID, Verdict
 
-#: What stands for the end of what never returned.
+#: The end of an operation that never returned.
 _FOREVER = float("inf")
 
 
 class _OfJob(NamedTuple):
-    """An operation that was about a job, at one attempt."""
+    """An operation on a job, at one attempt."""
 
     token: str
     attempts: int
@@ -39,16 +39,16 @@ class QueueLog:
     operations : sequence of Operation
         ``put...`` with token and priority as argument and the number as result; ``claim`` with token and
         attempts as result, or None; ``ack...``, ``retry`` and ``extend`` with token, attempts, and ``"done"``
-        or ``"lost"`` as result; ``tick``, with which all leases run out; ``die``.
+        or ``"lost"`` as result; ``tick``, after which all leases have expired; ``die``.
     initial : mapping
-        The priority and the number of each job that was there before, by token.
+        Priority and number of each job that existed before, by token.
     """
 
     def __init__(self, operations: Sequence[Operation], initial: Mapping[str, Sequence[int]]) -> None:
         self._initial = initial
         self._puts = [each for each in operations if each.name.startswith("put")]
         self._ticks = [each for each in operations if each.name == "tick"]
-        # Those of which nobody knows which job they were about.
+        # Claims whose job is unknown.
         self._unknown_claims = [
             each for each in operations if each.name == "claim" and each.outcome == "info"
         ]
@@ -81,7 +81,7 @@ class QueueLog:
     # -- nothing lost -----------------------------------------------------------------------------
 
     def nothing_lost(self, left: Sequence[str], dead: Sequence[str]) -> Verdict:
-        """Check that each job that was put is acknowledged or left, once; and none that was rolled back."""
+        """Check that each job is acknowledged or left exactly once, unless its put was rolled back."""
         acked: dict[str, Operation] = {}
         for end in self._acked():
             if end.token in acked:
@@ -114,17 +114,19 @@ class QueueLog:
         for claim in self._claims:
             if claim.token in undone:
                 put = undone[claim.token]
-                reason = f"({claim.operation}) has got what ({put}) has rolled back"
+                reason = f"({claim.operation}) got the job of ({put}), which was rolled back"
                 return Verdict("invalid", reason, (put, claim.operation))
         for token in there:
             if token in undone:
-                return Verdict("invalid", f"job {token!r} is left, and was rolled back", (undone[token],))
+                return Verdict(
+                    "invalid", f"job {token!r} is left, although its put was rolled back", (undone[token],)
+                )
         return VALID
 
     # -- leases -----------------------------------------------------------------------------------
 
     def leases_are_kept(self) -> Verdict:
-        """Check that one worker at a time has a job, and that who has lost it changes nothing."""
+        """Check that one worker at a time has a job, and that a worker who lost it changes nothing."""
         by_token: dict[str, list[_OfJob]] = {}
         for claim in self._claims:
             by_token.setdefault(claim.token, []).append(claim)
@@ -140,9 +142,9 @@ class QueueLog:
             for claim in later_claims:
                 both = claim.operation, end.operation
                 if claim.operation.precedes(end.operation):
-                    return Verdict("invalid", f"({both[1]}) was done after ({both[0]})", both)
+                    return Verdict("invalid", f"({both[1]}) came after ({both[0]})", both)
                 if end.operation.name.startswith("ack") and end.operation.precedes(claim.operation):
-                    return Verdict("invalid", f"({both[0]}) has got what ({both[1]}) had ended", both)
+                    return Verdict("invalid", f"({both[0]}) got the job that ({both[1]}) had ended", both)
         return self._none_lost_for_nothing(by_token)
 
     def _wrong_pair(self, earlier: _OfJob, later: _OfJob) -> str | None:
@@ -155,21 +157,21 @@ class QueueLog:
         reasons += [each.operation for each in self._done if each.token == earlier.token]
         if any(each.begin < end and _end_of(each) > begin for each in reasons):
             return None
-        return "the lease held, and nobody gave the job back"
+        return "the lease was valid, and the job was not released"
 
     def _none_lost_for_nothing(self, by_token: Mapping[str, Sequence[_OfJob]]) -> Verdict:
         for end in self._lost:
             others = [each.operation for each in by_token.get(end.token, ()) if each.attempts > end.attempts]
             others += [*self._unknown_claims, *self._unknown_ends]
             if not any(other.begin < _end_of(end.operation) for other in others):
-                reason = f"({end.operation}) was refused, and nobody else has claimed the job"
+                reason = f"({end.operation}) was refused, but no other worker claimed the job"
                 return Verdict("invalid", reason, (end.operation,))
         return VALID
 
     # -- order ------------------------------------------------------------------------------------
 
     def order_is_kept(self) -> Verdict:
-        """Check that no claim passed over a job that was there and that nobody has claimed before."""
+        """Check that no claim skipped a job that was ready and not claimed before."""
         ranks = {token: (-priority, number) for token, (priority, number) in self._initial.items()}
         since: dict[str, Operation | None] = dict.fromkeys(self._initial)
         for put in self._puts:
@@ -195,6 +197,6 @@ class QueueLog:
                     and first_claim.get(other, _FOREVER) > end
                     and (token is None or rank < ranks[token])
                 ):
-                    reason = f"({operation}) has passed over job {other!r}, which was ready"
+                    reason = f"({operation}) skipped job {other!r}, which was ready"
                     return Verdict("invalid", reason, (operation, *((source,) if source else ())))
         return VALID

@@ -1,10 +1,10 @@
-"""Threads that wait in earnest, for something that the scheduler does not control: found, and described.
+"""Detects and describes threads that block on something outside the scheduler's control.
 
-Only one thread of a run is to be at work. If it is in the same call for a second, and has used no processor
-time meanwhile, it waits; the scheduler then ends the run, as nobody else would.
+Only one thread of a run executes at a time. If it stays in the same call for a second and uses no processor
+time, it is blocked; the scheduler then ends the run, as nothing else would.
 
-Thread safety: called by a thread that is not of the run. It looks at frames of threads that stand still, and
-evaluates nothing but names, attributes and items of builtin containers.
+Thread safety: called by a thread outside the run. It reads frames of threads that are stopped, and evaluates
+only names, attributes and items of builtin containers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from types import FrameType, MemberDescriptorType, ModuleType
 from latchstore.contract.frames import frames_of_threads
 from latchstore.stress.lock_order import frame_outside, place_of
 
-#: Seconds between two looks at a run.
+#: Seconds between two checks of a run.
 LOOK_EVERY = 0.15
 
-#: Looks after which a thread that is still in the same call is taken to wait.
+#: Checks after which a thread that is still in the same call counts as blocked.
 _LOOKS = 5
 
-#: Seconds of processor time that a thread may use meanwhile: none, but for the precision of the clock.
+#: Seconds of processor time that a blocked thread may use: the precision of the clock.
 _IDLE = 0.02
 
 _SCHEDULER = "latchstore.stress.scheduler"
@@ -39,14 +39,14 @@ _NOTHING = object()
 
 
 class RealWaitWatch:
-    """Looks at the thread that has the turn, again and again."""
+    """Checks the thread that has the turn, repeatedly."""
 
     def __init__(self) -> None:
         self._last: tuple[object, ...] = ()
         self._looks = 0
 
     def is_blocked(self, ident: int, native: int, now: int, looks: int = _LOOKS) -> bool:
-        """Tell whether a thread has been in the same call for so many looks, at the same point of the run."""
+        """Return whether a thread was in the same call for this many checks, at the same point of the run."""
         frame = frames_of_threads().get(ident)
         asleep = _sleep_of(ident, native)
         if frame is None or asleep is None or frame.f_globals.get("__name__") == _SCHEDULER:
@@ -59,10 +59,10 @@ class RealWaitWatch:
 
 
 def _sleep_of(ident: int, native: int) -> object:
-    """Return what tells this sleep of a thread from others of it; None if it is awake.
+    """Return an identifier of a thread's present sleep; None if it is awake.
 
-    A thread that waits for a processor, of which there may be too few, is awake. One that waits for the GIL
-    wakes up every few milliseconds.
+    A thread that waits for a free processor is awake. A thread that waits for the GIL wakes up every few
+    milliseconds.
     """
     try:
         status = Path(f"/proc/self/task/{native}/status").read_text(encoding="ascii", errors="replace")
@@ -75,7 +75,7 @@ def _sleep_of(ident: int, native: int) -> object:
 
 
 def _processor_time(ident: int) -> object:
-    """Return the time that a thread has been at work; None where the system does not tell."""
+    """Return the processor time of a thread; None where the system does not provide it."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return None
     try:
@@ -85,34 +85,34 @@ def _processor_time(ident: int) -> object:
 
 
 def describe_wait(name: str, ident: int, others: Mapping[str, int | None]) -> str:
-    """Say what a thread waits for, where, and who has it.
+    """Return a text: what a thread waits for, where, and which thread holds it.
 
     Parameters
     ----------
     name, ident : str and int
         Of the thread.
     others : mapping
-        The identifiers of the other threads of the run, by their names.
+        Identifiers of the other threads of the run, by name.
     """
     frames = frames_of_threads()
     frame = frame_outside(frames.get(ident))
     if frame is None:
-        return f"{name} waits for something that is not under control"
+        return f"{name} waits for something outside control"
     text, lock = next(_candidates(frame), ("", None))
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     place = f"{place_of(frame)}: {line}"
     if lock is None:
-        return f"{name} waits in a call that is not under control, at {place}"
+        return f"{name} waits in a call outside control, at {place}"
     holder = _holder(lock, {each: frames.get(other or 0) for each, other in others.items()}, others)
     return (
-        f"{name} waits for a real {type(lock).__name__}, {_name_of(lock) or text}, at {place}\n"
-        f"held by {holder or 'a thread that is not known'}; threads change only in the code under test, and "
-        "the lock of this code is not cooperative: name its module as one to switch within"
+        f"{name} waits for a real {type(lock).__name__}, {_name_of(lock) or text}, at {place}\nheld by "
+        f"{holder or 'an unknown thread'}; threads switch only in the code under test, and the lock of this "
+        "code is not cooperative: add its module to the modules under test"
     )
 
 
 def _candidates(frame: FrameType) -> Iterator[tuple[str, object]]:
-    """Yield the source and the object of what a frame may wait for, the most probable first."""
+    """Yield the source and the object that a frame may wait for, the most probable first."""
     text = _text_at(frame)
     expressions = [text] if text else []
     for node in _withs(frame):
@@ -127,7 +127,7 @@ def _candidates(frame: FrameType) -> Iterator[tuple[str, object]]:
 
 
 def _text_at(frame: FrameType) -> str:
-    """Return the source of the expression that a frame is in."""
+    """Return the source of the expression at which a frame is."""
     positions = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
     if positions is None or None in positions or positions[0] != positions[1]:
         return ""
@@ -137,7 +137,7 @@ def _text_at(frame: FrameType) -> str:
 
 
 def _receiver(text: str, frame: FrameType) -> object:
-    """Return the object whose method an expression calls, or else that it names."""
+    """Return the object whose method an expression calls, otherwise the object that it names."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
@@ -149,7 +149,7 @@ def _receiver(text: str, frame: FrameType) -> object:
 
 
 def _value(node: ast.expr, frame: FrameType) -> object:
-    """Return the value of a name, or of an attribute of one, without running code."""
+    """Return the value of a name, or of an attribute, without running code."""
     if isinstance(node, ast.Name):
         for names in (frame.f_locals, frame.f_globals):
             if node.id in names:
@@ -169,7 +169,7 @@ def _value(node: ast.expr, frame: FrameType) -> object:
 
 
 def _name_of(lock: object) -> str | None:
-    """Return the global name that a module has for a lock."""
+    """Return the global name of a lock in a module."""
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
             for name, value in list(vars(module).items()):
@@ -181,7 +181,7 @@ def _name_of(lock: object) -> str | None:
 def _holder(
     lock: object, frames: Mapping[str, FrameType | None], idents: Mapping[str, int | None]
 ) -> str | None:
-    """Return who has a lock, and where: by its representation, or by the ``with`` that a thread is in."""
+    """Return the thread that holds a lock, and where: from its repr, or from a thread's ``with``."""
     owner = re.search(r"owner=(\d+)", repr(lock)) if type(lock).__module__ == "_thread" else None
     for name, frame in frames.items():
         if owner is not None and idents[name] == int(owner[1]):
@@ -196,7 +196,7 @@ def _holder(
 
 
 def _withs_around(frame: FrameType) -> Iterator[ast.With]:
-    """Yield the ``with`` statements that a frame has entered, and not left."""
+    """Yield the ``with`` statements that a frame has entered and not left."""
     entered = [
         each.offset
         for each in dis.get_instructions(frame.f_code)
@@ -210,7 +210,7 @@ def _withs_around(frame: FrameType) -> Iterator[ast.With]:
 
 
 def _withs(frame: FrameType) -> Iterator[ast.With]:
-    """Yield the ``with`` statements of the function of a frame, and of those after it in its file."""
+    """Yield the ``with`` statements of a frame's function, and of later functions in its file."""
     try:
         tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename)))
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""The command ``recheck``: a history that was written to a file is checked again."""
+"""The command ``recheck``: checks a recorded history again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latchstore.stress.workloads import WORKLOADS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options."""
     parser.description = "Check a history that 'latchstore stress --history FILE' has written."
     parser.epilog = "Exit codes: 0 all valid, 1 a violation, 2 no such history, 3 unknown."
     parser.add_argument("file", metavar="FILE")
@@ -35,21 +35,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_again(path: str | os.PathLike[str]) -> Mapping[str, Mapping[str, Verdict]]:
-    """Check a history by the workloads that its header names.
+    """Check a history with the workloads that its header names.
 
     Returns
     -------
     verdicts : mapping
-        By the name of the workload and the name of the checker.
+        By the names of workload and checker.
 
     Raises
     ------
     HistoryError
-        If it is none, or names a workload that is not known.
+        If the file is not a history, or names an unknown workload.
     """
     history = History.read(path)
     names = history.header.get("workloads") or []
     if not names or any(name not in WORKLOADS for name in names):
         known = ", ".join(WORKLOADS)
-        raise HistoryError(f"{os.fspath(path)}: its workloads must be some of {known}, got {names!r}")
+        raise HistoryError(
+            f"{os.fspath(path)}: the workloads of its header must be among {known}, got {names!r}"
+        )
     return {name: WORKLOADS[name]().verdicts(history) for name in names}

@@ -1,7 +1,7 @@
-"""What people read of a schedule: where each thread lost its turn, and what it read and wrote before.
+"""Records a schedule for reports: where each thread lost its turn, and its reads and writes before that.
 
-Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything. What code objects do is
-kept by single operations of a dict.
+Thread safety: as in ``scheduler.py``: the thread that has the turn may access everything. Single operations
+of a dict cache the actions of code objects.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from latchstore.stress.result import Access, Step
 if TYPE_CHECKING:
     from latchstore.stress.tasks import Task
 
-#: Characters of the source of an access.
+#: Maximum characters of an access's source.
 _LONGEST = 100
 
 _OURS = str(Path(__file__).parents[1])
 
-#: What bytecodes do, by parts of their names; the first that fits counts.
+#: The actions of bytecodes, by parts of their names; the first match counts.
 _DOES = (
     ("STORE_", "writes"),
     ("DELETE_", "deletes"),
@@ -40,15 +40,15 @@ _DOES = (
 
 
 class StepRecorder:
-    """Writes down the steps of one run.
+    """Records the steps of one run.
 
     Parameters
     ----------
     frame_of : callable
         Returns the innermost frame of a task in the code under test.
     last_tick : callable
-        Returns the last time that an operation began or ended. It moves no clock: a run that is written down
-        is to be the same as one that is not.
+        Returns the last time at which an operation began or ended. It does not advance the clock: a recorded
+        run must be the same as one without recording.
     """
 
     def __init__(self, frame_of: Callable[[Task], FrameType | None], last_tick: Callable[[], int]) -> None:
@@ -58,7 +58,7 @@ class StepRecorder:
         self.steps: list[Step] = []
 
     def note(self, frame: FrameType) -> None:
-        """Note what the bytecode that is run next does."""
+        """Record the action of the bytecode that runs next."""
         action = _actions_of(frame.f_code).get(frame.f_lasti)
         if action is None:
             return
@@ -70,15 +70,15 @@ class StepRecorder:
         self._accesses.append(access)
 
     def enter(self) -> None:
-        """Leave out the call that has led into code under test, as what is done there follows."""
+        """Drop the call that has led into code under test, as the actions of that code follow."""
         if self._accesses and self._accesses[-1].does == "calls":
             self._accesses.pop()
 
     def end_turn(self, task: Task) -> None:
-        """Write down the turn of a task that gives it away."""
+        """Record the turn of a task that passes it on."""
         accesses, self._accesses = tuple(self._accesses), []
         if task.number == 0:
-            return  # it only waits for the others
+            return  # it only waits for other threads
         time, frame = self._last_tick(), self._frame_of(task)
         if frame is None:
             self.steps.append(Step(task.shown, "", "ends" if task.done else "begins", time, accesses))
@@ -92,12 +92,12 @@ class StepRecorder:
 
 
 def is_ours(code: CodeType) -> bool:
-    """Tell whether code is of this package."""
+    """Return whether code is of this package."""
     return code.co_filename.startswith(_OURS)
 
 
 def _is_part(last: Access, access: Access) -> bool:
-    """Tell whether an access is of an expression that the next one has as a part, or is noted twice."""
+    """Return whether an access is of a part of the next one's expression, or the same one again."""
     if (last.does, last.text) == (access.does, access.text):
         return True
     longer = len(access.text) > len(last.text) or access.does == "enters"
@@ -108,7 +108,7 @@ _actions: dict[CodeType, dict[int, tuple[str, str]]] = {}
 
 
 def _actions_of(code: CodeType) -> dict[int, tuple[str, str]]:
-    """Return by offsets what the bytecodes do that may touch what threads share, and the source of it."""
+    """Return by offset the actions of bytecodes that may touch shared state, with their source."""
     found = _actions.get(code)
     if found is None:
         found = {}
@@ -123,13 +123,13 @@ def _actions_of(code: CodeType) -> dict[int, tuple[str, str]]:
                 continue
             text = _source_of(code, instruction.positions)
             if does == "calls" and (text.startswith("with ") or not text.endswith(")")):
-                does = "leaves"  # at the end of a with statement, whose place it has
+                does = "leaves"  # the end of a with statement, which has the same position
             if does in ("enters", "leaves") or instruction.opname == "FOR_ITER":
-                # On Python 3.11 that is the whole statement, of which the first line is kept.
+                # On Python 3.11 the position is that of the whole statement; only its first line is kept.
                 text = _first_line(code, instruction.positions).removeprefix("with ")
                 text = text.partition(": ")[0].rstrip(":")
             text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-            # A comprehension is no access; what is in it is.
+            # A comprehension is not an access, but expressions in it are.
             if text and not (text[0] in "([{" and (does == "calls" or instruction.opname == "FOR_ITER")):
                 found[instruction.offset] = does, text
         _actions[code] = found

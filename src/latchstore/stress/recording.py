@@ -1,7 +1,7 @@
-"""Locks of the system that write down in which order they are taken.
+"""Locks of the system that record the order in which they are acquired.
 
-Thread safety: what a thread holds is a list of its own; a lock that another thread gives back is taken off
-the list of the one that took it, by one list operation.
+Thread safety: each thread has its own list of held locks. If another thread releases a lock, one list
+operation removes it from the list of the thread that acquired it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Lock = _thread.allocate_lock
 
 
 class _Held(threading.local):
-    """The locks that this thread has."""
+    """The locks that this thread holds."""
 
     def __init__(self) -> None:
         self.locks: list[NamedLock] = []
@@ -30,12 +30,12 @@ _held = _Held()
 
 
 def held_now() -> list[NamedLock]:
-    """Return the locks that the calling thread has, as far as they are recorded."""
+    """Return the recorded locks that the calling thread holds."""
     return list(_held.locks)
 
 
 class RecordingLock:
-    """In the place of ``threading.Lock``: the same, with a note in a `LockOrder`."""
+    """Replaces ``threading.Lock``: the same, with a record in a `LockOrder`."""
 
     def __init__(self, order: LockOrder) -> None:
         self._order = order
@@ -44,7 +44,7 @@ class RecordingLock:
         self.label: str
         owner, self.label = maker_of(sys._getframe(2))
         self.owner: object = self if owner is None else owner
-        # Of the parts of a reader/writer lock its handles note what there is to note.
+        # The handles of a reader/writer lock record its lock order, so its parts do not.
         self._noted = not (owner and note_handles(owner, self.label, self.begin))
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -56,23 +56,23 @@ class RecordingLock:
         return True
 
     def begin(self, lock: NamedLock, blocking: bool = True) -> list[NamedLock]:
-        """Note that the calling thread has a lock; return the list that it is to be taken off."""
+        """Record that the calling thread holds a lock; return the list from which to remove it later."""
         held = _held.locks
-        # A lock that is only tried for is never waited for, so nothing has to be taken before it.
+        # A lock acquired without blocking is never waited for, so it needs no place in the lock order.
         if held and blocking:
             self._order.note(threading.current_thread().name, held, lock)
         held.append(lock)
         return held
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         held, self._list = self._list, None
         if held is not None and self in held:
             held.remove(self)
         self._lock.release()
 
     def locked(self) -> bool:
-        """Tell whether somebody has it."""
+        """Return whether the lock is held."""
         return self._lock.locked()
 
     __enter__ = acquire
@@ -82,9 +82,9 @@ class RecordingLock:
 
 
 def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[object]:
-    """Have locks that are made meanwhile by the code under test write down their order.
+    """Make locks created meanwhile by the code under test record their order.
 
-    Locks that may be taken twice by a thread (RLock) are left as they are.
+    Reentrant locks (RLock) are unchanged.
     """
 
     def lock() -> RecordingLock | _thread.LockType:
@@ -93,10 +93,10 @@ def recorded(scope: Scope, order: LockOrder) -> AbstractContextManager[object]:
         if maker is None or not scope.traced(maker.f_code):
             return _Lock()
         if isinstance(caller.f_locals.get("self"), Bell):
-            return _Lock()  # taken means that nobody has rung: it is waited for, and never held
+            return _Lock()  # held means "not notified yet": threads wait for it, but none holds it
         return RecordingLock(order)
 
-    # By the last of them a Condition waits for being notified, which is no order of locks.
+    # A Condition waits on this kind of lock for a notification, which is not part of the lock order.
     patches = [(threading, "_allocate_lock", _Lock)]
     replacements = [
         (_Lock, lock),

@@ -1,10 +1,10 @@
-"""Making the history of a failure on native threads small: what is left still proves the failure.
+"""Reduces the history of a failure on native threads: the remaining part still proves the failure.
 
-A beginning of a history (what had not ended by then is pending) is wrong only if the whole is; so is one with
-fewer keys, where a checker looks at each key by itself, and one with fewer reads: an order of the whole
-explains each of these. So each cut that is still found invalid is a proof.
+A prefix of a history (with unfinished operations pending) is wrong only if the whole is. So is a part with
+fewer keys, if the checker checks each key by itself, and one with fewer reads: an order of the whole history
+explains each of these. So each part that is still invalid is a proof.
 
-Thread safety: called when the threads of the run have ended.
+Thread safety: called after the threads of the run have ended.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from latchstore.stress.history import History, Operation
 from latchstore.stress.verdict import Verdict
 from latchstore.stress.workloads import Workload
 
-#: Seconds after which a history is left as small as it is by then.
+#: Seconds after which the reduction stops.
 SECONDS = 5.0
 
-#: Operations that only look: a history without some of them is right if the whole is.
+#: Read-only operations: a history without some of them is correct if the whole is.
 _READS = ("get", "exists", "get_metadata", "get pair", "read")
 
-#: Operations that a history may have for its reads to be taken away one by one.
+#: The maximum number of operations for which reads are removed one by one.
 _MOST = 400
 
 
 def smallest(
     history: History, workloads: Sequence[Workload], verdicts: Mapping[str, Mapping[str, Verdict]]
 ) -> History:
-    """Return a part of a history by which the first checker that has failed fails as well.
+    """Return a part of a history for which the first failed checker still fails.
 
     Parameters
     ----------
     history : History
     workloads : sequence of Workload
     verdicts : mapping
-        Of the history, by workload and checker.
+        Those of the history, by workload and checker.
 
     Returns
     -------
     history : History
-        The same one if none has failed, or if no part will do.
+        The same one if no checker failed, or if no part fails.
     """
     for workload in workloads:
         for check, verdict in verdicts[workload.name].items():
@@ -52,7 +52,7 @@ def smallest(
 
 
 class _Reduction:
-    """The parts of one history that are tried."""
+    """Tries parts of one history."""
 
     def __init__(self, history: History, workload: Workload, check: str) -> None:
         self._workload = workload
@@ -62,7 +62,7 @@ class _Reduction:
         self._deadline = time.monotonic() + SECONDS
 
     def reduced(self, verdict: Verdict) -> History:
-        """Return the smallest part that was found."""
+        """Return the smallest part found."""
         self._keep(lambda each: each.key is not None and each.key.startswith(f"{self._workload.name}/"))
         keys = {each.key for each in verdict.operations if each.key is not None}
         if keys:
@@ -80,13 +80,13 @@ class _Reduction:
         return verdict is not None and verdict.answer == "invalid"
 
     def _keep(self, wanted: Callable[[Operation], bool]) -> None:
-        """Keep some of the operations if these fail."""
+        """Keep a part of the operations if the checker fails for it."""
         fewer = [each for each in self._operations if wanted(each)]
         if len(fewer) < len(self._operations) and self._fails(fewer):
             self._operations = fewer
 
     def _cut_end(self) -> None:
-        """Cut the history after the first moment by which it fails."""
+        """Cut the history after the first moment at which it fails."""
         low, high = 0, len(self._operations)
         while high - low > 1:
             middle = (low + high) // 2
@@ -99,7 +99,7 @@ class _Reduction:
 
 
 def _until(operations: Sequence[Operation], count: int) -> list[Operation]:
-    """Return the first operations; those that had not ended when the next one began are pending."""
+    """Return the first operations; those unfinished when the next one began are pending."""
     if count >= len(operations):
         return list(operations)
     moment = operations[count].begin

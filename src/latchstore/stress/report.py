@@ -1,10 +1,10 @@
-"""The report of a run: one HTML file that needs nothing else, filled in by Jinja2, which is an extra.
+"""The report of a run: one self-contained HTML file, rendered by Jinja2, which is an extra.
 
-The calls are drawn as Porcupine draws histories: a lane for each thread, a bar for each call with its answer,
-the instants at which they took effect in the order that explains most. What the threads did is a table with a
-column for each thread, as Lincheck prints it.
+Calls are drawn as Porcupine draws histories: a lane for each thread, a bar for each call with its answer, and
+the instants at which they took effect in the longest order found. The steps of the threads are a table with a
+column for each thread, as in Lincheck.
 
-Thread safety: the functions keep nothing.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from latchstore.stress.result import Mark, Result
 from latchstore.stress.verdict import Explanation, Verdict
 from latchstore.stress.words import SEQUENTIAL, breaks, duration
 
-#: Calls that are drawn; of more, those around what cannot be explained.
+#: Maximum number of calls that are drawn: if there are more, those around the problem.
 _MOST = 60
 
-#: Faults that are drawn among the calls.
+#: Maximum number of faults that are drawn among the calls.
 _MARKS = 20
 
-#: Parts of the run that throughput and latency are told of.
+#: Number of intervals for throughput and latency.
 _BINS = 50
 
 
@@ -39,7 +39,7 @@ def write_report(result: Result, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ModuleNotFoundError
-        If Jinja2 is not installed; the message names the extra.
+        If Jinja2 is not installed; the message has the extra to install.
     """
     text = report_html(result)
     with open(path, "w", encoding="utf-8") as file:
@@ -47,12 +47,12 @@ def write_report(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def check_installed() -> None:
-    """Raise `ModuleNotFoundError` if no report can be written; the message names the extra."""
+    """Raise `ModuleNotFoundError` if no report can be written; the message has the extra to install."""
     try:
         import jinja2  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "reports need Jinja2: python -m pip install 'latchstore[report]'", name=error.name
+            "reports need Jinja2: run python -m pip install 'latchstore[report]'", name=error.name
         ) from error
 
 
@@ -65,7 +65,7 @@ def report_html(result: Result) -> str:
         loader=jinja2.PackageLoader("latchstore.stress", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        # Texts of the code under test may have what no file of HTML may.
+        # Texts of the code under test may have characters that HTML excludes.
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
     explanation = result.explanation
@@ -99,7 +99,7 @@ def _headline(result: Result) -> str:
         for check, verdict in checks.items():
             if verdict.answer == result.answer != "valid":
                 return f"{verdict.answer}: {workload}, {check}"
-    return f"{result.answer}: nothing wrong was found"
+    return f"{result.answer}: no problem was found"
 
 
 def _bad_verdicts(result: Result) -> list[Verdict]:
@@ -122,11 +122,11 @@ class Bar:
     begin, end : int
         Columns of the grid.
     told : bool
-        Whether it is what a verdict is about.
+        Whether a verdict is about it.
     point, number : int
-        The column of the instant at which it took effect, and its place in the order; 0 if it has none.
+        The column of the instant at which it took effect, and its position in the order; 0 if it has none.
     state : str
-        After it.
+        The state after it.
     """
 
     operation: Operation
@@ -140,9 +140,9 @@ class Bar:
 
 
 def timeline(operations: Sequence[Operation], result: Result) -> Mapping[str, Any]:
-    """Return calls, instants and faults as places of a grid whose columns are what happened, one by one.
+    """Return calls, instants and faults as positions in a grid with one column per event.
 
-    So bars are as wide as their texts need, and overlap if and only if the calls did.
+    So bars are as wide as their texts, and overlap if and only if the calls did.
     """
     shown = {id(each) for each in operations}
     told = {id(each) for each in _told(result)}
@@ -189,7 +189,7 @@ def timeline(operations: Sequence[Operation], result: Result) -> Mapping[str, An
 def _points(
     operations: Sequence[Operation], explanation: Explanation | None
 ) -> list[tuple[float, Operation]]:
-    """Return an instant for each call of the order that explains most, each within its call."""
+    """Return an instant for each call of the longest order, within its call."""
     if explanation is None or len(explanation.order) > len(operations):
         return []
     found: list[tuple[float, Operation]] = []
@@ -201,7 +201,7 @@ def _points(
 
 
 def _told(result: Result) -> list[Operation]:
-    """Return what cannot be explained: one call if an order explains others, else all that verdicts name."""
+    """Return the unexplained calls: one if an order explains the others, else all that verdicts name."""
     explanation = result.explanation
     if explanation is not None:
         return [] if explanation.stuck is None else [explanation.stuck]
@@ -209,7 +209,7 @@ def _told(result: Result) -> list[Operation]:
 
 
 def _around(result: Result) -> tuple[Operation, ...]:
-    """Return as many operations as can be drawn, those around the first that a verdict tells of."""
+    """Return as many operations as can be drawn, around the first that a verdict names."""
     operations = result.history.operations
     if len(operations) <= _MOST:
         return operations
@@ -228,7 +228,7 @@ def _near(marks: Sequence[Mark], operations: Sequence[Operation]) -> list[Mark]:
 
 
 def _lanes(operations: Sequence[Operation], others: Sequence[int] = ()) -> dict[int, str]:
-    """Return the names of threads by their numbers, in the order of the lanes."""
+    """Return the names of threads by number, in the order of the lanes."""
     who = {number: f"thread {number}" for number in others} | {each.thread: each.who for each in operations}
     return {number: who[number] for number in sorted(who, key=lambda n: (n == AFTER, n))}
 
@@ -237,7 +237,7 @@ def _lanes(operations: Sequence[Operation], others: Sequence[int] = ()) -> dict[
 
 
 def _rates(result: Result) -> Mapping[str, Any] | None:
-    """Return how many operations ended, and how long they took, in each part of the run."""
+    """Return the number of operations that ended in each interval, and their latencies."""
     done = [each for each in result.history.operations if each.end is not None]
     if len(done) <= _MOST:
         return None

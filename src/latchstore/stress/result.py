@@ -1,6 +1,6 @@
-"""What a run of the harness has found: all that the command prints and the report draws.
+"""The result of a run of the harness: everything that the command prints and the report shows.
 
-Thread safety: made when the threads of the run have ended; never changes.
+Thread safety: made after the threads of the run have ended; immutable.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Literal
 from latchstore.stress.history import History
 from latchstore.stress.verdict import Answer, Explanation, Verdict
 
-#: What can go wrong besides the answers of the store.
+#: The kinds of problems other than wrong answers of the store.
 ProblemKind = Literal["deadlock", "hang", "crash", "lock order", "gil", "blocked", "invariant", "validation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that no store may do, whatever it answers.
+    """A problem other than a wrong answer.
 
     Attributes
     ----------
     kind : str
         ``"deadlock"``: threads wait for each other. ``"hang"``: they do not end. ``"crash"``: an error that
-        no store may raise. ``"lock order"``: locks were taken in orders that can deadlock. ``"gil"``: a
-        free-threaded interpreter turned its GIL on during the run. ``"blocked"``: a thread waits for
-        something that the scheduler does not control, so nothing is known of the code under test.
-        ``"invariant"``, ``"validation"``: those of a `Test` do not hold.
+        no store may raise. ``"lock order"``: locks were acquired in orders that can deadlock. ``"gil"``: a
+        free-threaded interpreter enabled its GIL during the run. ``"blocked"``: a thread waits for something
+        outside the scheduler's control, so the run proves nothing. ``"invariant"``, ``"validation"``: those
+        of a `Test` do not hold.
     text : str
-        The whole story, of several lines perhaps; a deadlock's is a table of who holds what.
+        The description, which may have several lines; for a deadlock a table of held locks and waits.
     """
 
     kind: ProblemKind
@@ -39,20 +39,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a thread did to something that others may share, at one bytecode of the code under test.
+    """An access of a thread to possibly shared state, at one bytecode of the code under test.
 
     Attributes
     ----------
     time : int
-        When an operation last began or ended before it, on the clock of the run.
+        Time of the last begin or end of an operation before it, on the clock of the run.
     where : str
-        Such as ``"memory.py:512 in _write_one"``.
+        For example ``"memory.py:512 in _write_one"``.
     does : str
         ``"reads"``, ``"writes"``, ``"deletes"``, ``"calls"``, ``"enters"`` or ``"leaves"``.
     text : str
-        The source of what it was done to, such as ``"self.items"``.
+        The source of the accessed expression, such as ``"self.items"``.
     ours : bool
-        Whether it is code of this package.
+        Whether the code is of this package.
     """
 
     time: int
@@ -67,20 +67,20 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one thread did in a controlled schedule before another one got its turn.
+    """One turn of a thread in a controlled schedule.
 
     Attributes
     ----------
     thread : int
-        The number of the thread; those that the store has started follow those of the workload.
+        The number of the thread; threads that the store started follow those of the workload.
     where : str
-        Where it was when it had to stop, such as ``"memory.py:512 in _write_one"``.
+        Where it lost its turn, such as ``"memory.py:512 in _write_one"``.
     text : str
-        The line of source there, or what it waited for.
+        The line of source there, or the object that it waited for.
     time : int
-        When an operation last began or ended before it had to stop, on the clock of the run.
+        Time of the last begin or end of an operation before it lost its turn, on the clock of the run.
     accesses : tuple of Access
-        What it did in its turn.
+        The accesses of its turn.
     ours : bool
         Whether it was in code of this package.
     """
@@ -95,16 +95,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class LockEdge:
-    """A lock was taken while another was held.
+    """A lock was acquired while another was held.
 
     Attributes
     ----------
     held, taken : str
-        The locks, named by where they were made.
+        The locks, by the place where they were made.
     thread : str
         The first thread that did so.
     where : str
-        Where it did.
+        The place where it did.
     """
 
     held: str
@@ -115,7 +115,7 @@ class LockEdge:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A fault that was put in, at a time in nanoseconds on the monotonic clock."""
+    """An injected fault, with its time in nanoseconds on the monotonic clock."""
 
     time: int
     name: str
@@ -124,32 +124,32 @@ class Mark:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has found.
+    """The result of a run.
 
     Attributes
     ----------
     command : str
-        What replays it in a shell.
+        The shell command that repeats it.
     history : History
-        Of the whole run, or, of controlled schedules, of the one that failed or was the last; shrunk.
+        Of the whole run; with controlled schedules, of the reduced failing one, or of the last one.
     verdicts : mapping
-        By the name of the workload and the name of the checker.
+        By the names of workload and checker.
     problems : tuple of Problem
     steps : tuple of Step
-        The interleaving, of a controlled schedule.
+        The interleaving of a controlled schedule.
     lock_edges : tuple of LockEdge
     marks : tuple of Mark
     seconds : float
-        How long the run took.
+        Duration of the run.
     schedules : int
-        How many schedules were run; 1 in native mode.
+        Number of schedules; 1 in native mode.
     met : mapping or None
-        How often two operations overlapped, by their names; None if nobody has looked. If none ever did,
-        nothing is known of what threads do to each other, and the answer is "unknown".
+        How often two operations overlapped, by their names; None if that was not counted. If none overlapped,
+        nothing is proved about concurrent use, and the answer is "unknown".
     switched_within : tuple of str
-        The modules in whose code controlled threads were; none if threads of the system ran alone.
+        The modules in whose code controlled threads were; empty if only threads of the system ran.
     final_state : str
-        That of the object, for people; empty if nobody has looked.
+        The final state of the object, for reports; empty if it was not read.
     """
 
     command: str
@@ -167,7 +167,7 @@ class Result:
 
     @property
     def answer(self) -> Answer:
-        """The worst of all answers; a problem of the store is as bad as an invalid history."""
+        """The worst of all answers; a problem counts like an invalid history."""
         answers = {verdict.answer for each in self.verdicts.values() for verdict in each.values()}
         if "invalid" in answers or any(problem.kind != "blocked" for problem in self.problems):
             return "invalid"
@@ -177,13 +177,13 @@ class Result:
 
     @property
     def explanation(self) -> Explanation | None:
-        """How far an order explains the answers, if a checker has tried orders and found none."""
+        """The longest order that explains the answers, if a checker searched for an order and found none."""
         found = (each.explanation for checks in self.verdicts.values() for each in checks.values())
         return next((each for each in found if each is not None), None)
 
     @property
     def is_sequential(self) -> bool:
-        """Whether it failed without any two calls at one time: so one thread alone gets that as well."""
+        """Whether it failed without overlapping calls, so that a single thread gets the failure as well."""
         operations = self.history.operations
         lasting = any(
             one.end is None or other.begin < one.end for one, other in itertools.pairwise(operations)

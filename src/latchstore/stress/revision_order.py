@@ -1,11 +1,11 @@
-"""Whether commits took effect in the order of their revisions, and everything fits it in real time.
+"""Checks whether commits took effect in the order of their revisions, and whether reads fit that order.
 
-A store that numbers its commits says in which order they took effect. So nothing has to be searched: the
-commits are replayed in that order, which gives the times, counted in commits, at which each key had each
-value. Then each operation is put as early as it can be: a commit at its revision, a read between two commits
-at which all that it saw was there, and none before an operation that had ended when it began. If there is no
-such place for one of them, no order is right; if there is for all, this is one. The operations are looked at
-in the order of their beginnings, so the check takes n log n steps, and no memory of states.
+Revisions give the order of the commits, so no search is needed. The commits are replayed in that order, which
+gives the times, counted in commits, at which each key had each value. Then each operation is placed as early
+as possible: a commit at its revision, a read between two commits where all that it read was current, and none
+before an operation that had ended when it began. If an operation has no such place, no order is correct; if
+all have one, this is a correct order. Operations are placed in the order of their beginnings, so the check
+takes n log n steps and stores no states.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from latchstore.stress.history import Operation
 from latchstore.stress.models import replayed
 from latchstore.stress.verdict import VALID, Verdict
 
-#: When a key had a value: from a place to before another one. Places count commits, in order: that with the
-#: number n takes place n; all else is between two of them.
+#: The interval in which a key had a value, from one place to before another. Places count commits in order:
+#: the commit with number n has place n; everything else is between two of them.
 _Window = tuple[float, float]
 
 
 def changes(operation: Operation) -> bool:
-    """Tell whether an operation of several steps has changed a key, so must have a revision."""
+    """Return whether an operation of several steps changed a key, and so must have a revision."""
     return operation.outcome == "ok" and any(
         name == "set" or (name in ("delete", "swap") and result)
         for (name, _, _), result in zip(operation.argument, operation.result, strict=True)
@@ -33,21 +33,21 @@ def changes(operation: Operation) -> bool:
 
 
 def check_revision_order(operations: Iterable[Operation]) -> Verdict:
-    """Check operations in the words of `StoreModel`, those that changed something with their revision.
+    """Check operations in the form of `StoreModel`; those that changed something have a revision.
 
     Returns
     -------
     verdict : Verdict
-        "unknown" if a change has no revision, or nobody saw the end of one.
+        "unknown" if a change has no revision, or its end is not known.
     """
     certain: list[Operation] = []
     for operation in operations:
         if operation.outcome == "info":
             if any(name not in ("get", "exists") for name, _, _ in operation.argument):
-                return Verdict("unknown", f"({operation}) has no revision, as nobody saw its end")
+                return Verdict("unknown", f"({operation}) has no revision, as its end is unknown")
         elif operation.outcome == "ok":
             if changes(operation) and operation.revision is None:
-                return Verdict("unknown", f"({operation}) does not say its revision")
+                return Verdict("unknown", f"({operation}) has no revision")
             certain.append(operation)
     commits = sorted((each for each in certain if changes(each)), key=lambda each: each.revision or 0)
     timeline = _Timeline()
@@ -56,19 +56,19 @@ def check_revision_order(operations: Iterable[Operation]) -> Verdict:
 
 
 class _Timeline:
-    """What each key had, from which place to which."""
+    """The value of each key over the places."""
 
     def __init__(self) -> None:
         self._values: dict[str, Hashable] = {}
-        # Of a key and its value, and of a key and whether it is there: the windows, in order.
+        # Intervals in order, by key and value, and by key and existence.
         self._windows: dict[tuple[str, str, Hashable], list[_Window]] = {}
         self._since: dict[str, float] = {}
 
     def replay(self, commits: Sequence[Operation]) -> Verdict | None:
-        """Do the commits in order; return a verdict if one of them saw something else."""
+        """Replay the commits in order; return a verdict if one of them read something else."""
         for place, commit in enumerate(commits, 1):
             if place > 1 and commits[place - 2].revision == commit.revision:
-                reason = f"({commits[place - 2]}) and ({commit}) have both revision {commit.revision}"
+                reason = f"({commits[place - 2]}) and ({commit}) both have revision {commit.revision}"
                 return Verdict("invalid", reason, (commits[place - 2], commit))
             before = dict(self._values)
             results = replayed(self._values, commit.argument)
@@ -94,7 +94,7 @@ class _Timeline:
             windows.append(window)
 
     def place(self, read: Operation, earliest: float) -> float | None:
-        """Return the first place, from one on, at which all that an operation saw was there."""
+        """Return the first place, from a given one on, where all that an operation read was current."""
         place = earliest
         waiting = True
         while waiting:
@@ -110,13 +110,13 @@ class _Timeline:
     def _place_of(self, name: str, key: str, result: Hashable, place: float) -> float | None:
         windows = self._windows.get((key, name, result))
         if windows is None:
-            # A key that nobody has changed is never there; that of others is in the windows.
+            # A key that was never changed is missing throughout; other keys have intervals.
             never = result is None if name == "get" else not result
             return place if never and key not in self._since else None
         number = bisect_right(windows, place, key=lambda window: window[1])
         if number < len(windows):
             return max(place, windows[number][0])
-        # The last window of an absent key has no end, as no value has taken its place.
+        # The last interval of a missing key has no end, as no value follows.
         absent = (result is None or result is False) and key not in self._values
         return max(place, self._since.get(key, 0)) if absent else None
 
@@ -124,10 +124,10 @@ class _Timeline:
 def _check_places(
     operations: Iterable[Operation], commits: Sequence[Operation], timeline: _Timeline
 ) -> Verdict:
-    """Put each operation as early as it can be."""
+    """Place each operation as early as possible."""
     number_of = {id(commit): place for place, commit in enumerate(commits, 1)}
     ended: list[tuple[int, int, float, Operation]] = []
-    # The latest place among the operations that had ended, and whose it is.
+    # The latest place of operations that had ended, and the operation there.
     bound: float = 0
     last: Operation | None = None
     for count, operation in enumerate(sorted(operations, key=lambda each: each.begin)):
@@ -139,11 +139,11 @@ def _check_places(
         if found is None:
             found = timeline.place(operation, bound)
         elif found <= bound:
-            # What ended before it began is at its place already: a read that comes after it, or later.
+            # An operation that had ended before it began is placed already: it is not placed before that.
             found = None
         if found is None:
             after = "" if last is None else f" and comes after ({last}), which had ended before it began"
-            reason = f"({operation}) fits nowhere in the order of the revisions{after}"
+            reason = f"({operation}) has no place in the order of the revisions{after}"
             told = tuple(each for each in (operation, last) if each is not None)
             return Verdict("invalid", reason, told)
         if operation.end is not None:

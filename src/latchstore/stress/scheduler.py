@@ -1,20 +1,20 @@
-"""Threads that run one at a time, and change only where a strategy says so: a schedule that can be replayed.
+"""Threads that run one at a time and switch only where a strategy decides: a schedule that can be replayed.
 
-Each thread of a run is a `Task`. The threads are real ones, but all wait at a gate of their own except the
-one whose turn it is. While a task runs, the trace function of its thread is called before each bytecode
-(``sys.settrace`` with opcode events); those at which threads can meet, such as loading an attribute or
-calling something, are *points*. At a point the strategy may give the turn to another task. A task that has
-to wait for a lock, a queue or another thread gives up its turn by itself (``cooperative.py``).
+Each thread of a run is a `Task`. The threads are real, but each waits at a gate of its own unless it has the
+turn. While a task runs, the trace function of its thread is called before each bytecode (``sys.settrace``
+with opcode events). Bytecodes at which threads can interact, such as loading an attribute or calling a
+function, are *points*. At a point the strategy may pass the turn to another task. A task that must wait for a
+lock, a queue or another thread passes its turn on by itself (``cooperative.py``).
 
-The clock of a run counts points, a microsecond each, and jumps ahead when everybody waits for something with
-a timeout; no wait but a sleep times out before that. So nothing depends on how fast the machine is: the same
-strategy gives the same run.
+The clock of a run counts points, a microsecond each, and jumps ahead when all tasks wait with a timeout; only
+sleeps time out before that. So a run does not depend on the speed of the machine: the same strategy gives the
+same run.
 
-A thread may wait by polling: it looks, sleeps for a moment, and looks again. Each sleep in a row lets others
-run for longer, so that looks which find nothing new do not fill the schedule.
+A thread may wait by polling: it checks, sleeps for a moment, and checks again. Each consecutive sleep lets
+others run for longer, so that checks without a result do not fill the schedule.
 
-Thread safety: whoever has the turn may touch everything here; giving the turn away by the gates' locks
-publishes it.
+Thread safety: the thread that has the turn may access everything here; passing the turn through the gates'
+locks publishes the changes.
 """
 
 from __future__ import annotations
@@ -47,43 +47,43 @@ from latchstore.stress.standstill import (
 from latchstore.stress.tasks import TASKS, Task, TaskExit, Turn
 from latchstore.stress.tracing import Tracer
 
-#: Seconds of the clock of a run that a point takes.
+#: The duration of a point, in seconds of the run's clock.
 _POINT = 1e-6
 
 #: Points after which a run counts as hanging.
 LIMIT = 300_000
 
-#: Points that a sleep lets others run for at the least: the first in a row one, each further one twice as
-#: many, until it is so many.
+#: The minimum points of others that a sleep allows: one for the first of consecutive sleeps, twice as many
+#: for each further one, up to this number.
 _LONGEST_NAP = 64
 
-#: Points between two sleeps that are in a row.
+#: Points between two sleeps that count as consecutive.
 _BETWEEN_NAPS = 100
 
-#: How often the clock may jump to the deadline of each thread that has one, and nothing comes of it.
+#: How often the clock may jump to the deadline of each waiting thread without any effect.
 _FRUITLESS_JUMPS = 100
 
-#: How often a thread that is told to end may go on all the same.
+#: How often a thread that was told to end may continue.
 _PATIENCE = 50
 
 
 class Strategy(Protocol):
-    """Who gets the turn, and when."""
+    """Decides which thread gets the turn, and when."""
 
     def choose(self, running: Task | None, ready: Sequence[Task]) -> Task:
-        """Return one of the tasks that are ready; `running` is among them, or None if it cannot go on."""
+        """Return one of the ready tasks; `running` is among them, or None if it cannot continue."""
 
     def next_choice(self, now: int) -> float:
-        """Return the point at which the strategy wants to be asked again, even if all can go on."""
+        """Return the next point at which the strategy chooses, even if the running task can continue."""
 
     def operation_began(self, task: Task, name: str, now: int) -> float | None:
-        """Return another end of the turn, as the task that has it begins an operation; None: the same."""
+        """Return another end of the turn, as its task begins an operation; None: unchanged."""
 
     def operation_ended(self, task: Task, now: int) -> float | None:
-        """Return another end of the turn, as the task that has it has ended one; None: the same."""
+        """Return another end of the turn, as its task has ended an operation; None: unchanged."""
 
     def started(self, task: Task) -> None:
-        """Be told of a new task."""
+        """Get notified of a new task."""
 
 
 class Scheduler(HelperTurns):
@@ -93,11 +93,11 @@ class Scheduler(HelperTurns):
     ----------
     strategy : Strategy
     traced : callable
-        Whether a code object is of the code under test, and threads may change inside it.
+        Returns whether a code object is under test, so that threads may switch inside it.
     limit : int
         Points after which the run counts as hanging.
     recording : bool
-        Whether to write down the steps for people to read, which takes time.
+        Whether to record the steps for reports, which takes time.
     """
 
     def __init__(
@@ -111,24 +111,24 @@ class Scheduler(HelperTurns):
         self._traced = traced
         self.tracer: Tracer = Tracer(self, traced)
         self._limit = limit
-        #: Writes down the steps; None if nobody will read them.
+        #: Records the steps; None if there is no report.
         self.recorder: StepRecorder | None = (
             StepRecorder(self.frame_of, lambda: self._ticked) if recording else None
         )
         self._running: Task | None = None
         self._ending = False
         self.free: bool = True
-        #: Whether threads that are started from now on are helpers.
+        #: Whether threads started from now on are helpers.
         self.has_helpers: bool = False
-        #: How many sections are under way in which a task keeps its turn, such as imports.
+        #: Number of open sections in which a task keeps its turn, such as imports.
         self.pinned: int = 0
-        #: The point at which the strategy is to be asked; read by the trace function at each of them.
+        #: The next point at which the strategy chooses; the trace function reads it at each point.
         self.next_choice: float = inf
-        # The same, but for threads that are set aside: while there is one, all points are asked about.
+        # The same, ignoring threads that are set aside: while there is one, every point is a choice.
         self._due: float = inf
-        # Set when the last task has ended; a lock, as Event is one of those that are made cooperative.
+        # Released when the last task has ended; a raw lock, as Event is made cooperative.
         self._finished = _thread.allocate_lock()
-        # Taken for good: who waits for it for some time sleeps in earnest.
+        # Always held: acquiring it with a timeout is a real sleep.
         self._pause = _thread.allocate_lock()
         self._pause.acquire()
         self._jumped = 0.0
@@ -140,23 +140,23 @@ class Scheduler(HelperTurns):
         self.lock_order: LockOrder = LockOrder()
         self.locks: list[Any] = []
         self.turns: list[Turn] = []
-        #: The threads that had not ended when `table` was last called: when the run failed.
+        #: The threads that had not ended at the last call of `table`: when the run failed.
         self.blocked: list[Blocked] = []
-        #: Called where CPython may raise an exception from outside, if it is set: puts in faults.
+        #: If set, called where CPython may raise an exception from outside; injects faults.
         self.at_check: Callable[[Task], None] | None = None
 
     # -- the run ----------------------------------------------------------------------------------
 
     def run(self, body: Callable[[], None], timeout: float = 60.0) -> bool:
-        """Run a body as the first task, and all threads that it starts; return whether it came to an end.
+        """Run a body as the first task, with all threads that it starts; return whether it ended.
 
         Parameters
         ----------
         body : callable
-            Runs without being interrupted until `release` is called.
+            Runs without switches until `release` is called.
         timeout : float
-            Seconds of real time after which the run is given up. A thread that waits in earnest, for
-            something that is not under control, is given up much sooner.
+            Seconds of real time after which the run is abandoned. A thread that blocks outside control is
+            abandoned much sooner.
         """
         task = self.adopt("main")
         thread = threading.Thread(target=self.control, args=(task, body), daemon=True)
@@ -170,7 +170,7 @@ class Scheduler(HelperTurns):
         return ended
 
     def _watch(self, timeout: float) -> bool:
-        """Wait for the end; end the run if a thread waits in earnest."""
+        """Wait for the end; end the run if a thread blocks outside control."""
         watch = RealWaitWatch()
         for _ in range(max(1, int(timeout / LOOK_EVERY))):
             if self._finished.acquire(timeout=LOOK_EVERY):
@@ -195,13 +195,13 @@ class Scheduler(HelperTurns):
         return False
 
     def _abandon(self, task: Task, timeout: float) -> bool:
-        """End the run without a task that cannot be told to; return whether all others have ended."""
+        """End the run without a task that cannot be ended; return whether all others have ended."""
         task.abandoned = True
         self._ending = True
         self.next_choice = -1
         logging.disable(logging.CRITICAL)
-        # If it goes on, it ends at its next point. To set an exception in it (PyThreadState_SetAsyncExc)
-        # would have all threads that are traced hang on Python 3.11, until that one goes on.
+        # If it continues, it ends at its next point. Setting an exception in it (PyThreadState_SetAsyncExc)
+        # would make all traced threads hang on Python 3.11 until it continues.
         left = self._left()
         if left:
             self._running = left[0]
@@ -217,19 +217,19 @@ class Scheduler(HelperTurns):
         return [each for each in self.tasks if not (each.done or each.abandoned)]
 
     def release(self) -> None:
-        """Let the strategy have its say from now on."""
+        """Let the strategy choose from now on."""
         self.free = False
         self._turn_began = self.now
         self._ask_at(self._strategy.next_choice(self.now))
 
     def hold(self) -> None:
-        """Have tasks change only where they must."""
+        """Let tasks switch only where they must."""
         self.free = True
         self._ask_at(inf)
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Have no other task come in, unless the calling one has to wait."""
+        """Keep other tasks from running, unless the calling one blocks."""
         self.pinned += 1
         try:
             yield
@@ -237,7 +237,7 @@ class Scheduler(HelperTurns):
             self.pinned -= 1
 
     def adopt(self, name: str) -> Task:
-        """Make a task for a thread that is about to start, which is to call `control`."""
+        """Make a task for a thread that is about to start and will call `control`."""
         task = Task(self, len(self.tasks), name)
         task.helper = self.has_helpers
         self.tasks.append(task)
@@ -264,23 +264,23 @@ class Scheduler(HelperTurns):
             self._leave(task)
 
     def _leave(self, task: Task) -> None:
-        """Give the turn away for good."""
+        """Pass the turn on for good."""
         if task.abandoned:
-            return  # the others have been told to end
+            return  # the other tasks were told to end
         if task.number == 0:
             self._ending = True
             for each in self.tasks:
-                each.abandoned = each.abandoned or each.aside  # they end at their next point
+                each.abandoned = each.abandoned or each.aside  # such tasks end at their next point
         self._note_change()
         self.wake(task)
         left = self._left()
         if self._ending and left:
-            # What is broken off now says so in logs, which is no news.
+            # Suppress logs of operations that are interrupted now.
             logging.disable(logging.CRITICAL)
         if not left:
             self._finished.release()
         elif self._ending:
-            # One after the other is told to end.
+            # The tasks are told to end one after the other.
             self._hand_over(task, left[0], wait=False)
         else:
             try:
@@ -292,13 +292,13 @@ class Scheduler(HelperTurns):
     # -- turns ------------------------------------------------------------------------------------
 
     def point(self, task: Task) -> None:
-        """Let the strategy give the turn to another task, if it wants to now."""
+        """Let the strategy pass the turn to another task, if this is a point of choice."""
         self.now += 1
         if self.now >= self.next_choice:
             self.ask(task)
 
     def ask(self, task: Task) -> None:
-        """Let the strategy give the turn to another task, at a point at which it wants to be asked."""
+        """Let the strategy pass the turn to another task, at a point of choice."""
         if task.abandoned and not task.helper:
             raise TaskExit
         if task.abandoned:
@@ -319,7 +319,7 @@ class Scheduler(HelperTurns):
             self._hand_over(task, chosen)
 
     def wait(self, task: Task, what: object, timeout: float | None) -> bool:
-        """Wait until `wake` is called for something; return whether that was in time."""
+        """Wait until `wake` is called for an object; return whether that was before the timeout."""
         if task.aside:
             self.come_back(task)
         self._refuse_if_ending(task)
@@ -340,7 +340,7 @@ class Scheduler(HelperTurns):
         return not task.timed_out
 
     def sleep(self, task: Task, seconds: float) -> None:
-        """Let others run for some time, and for longer if the task does nothing but sleep."""
+        """Let others run for some time, and for longer if the task only sleeps."""
         in_a_row = self.now - task.awake <= _BETWEEN_NAPS
         task.nap = min(2 * task.nap, _LONGEST_NAP) if in_a_row and task.nap else 1
         task.asleep = True
@@ -351,7 +351,7 @@ class Scheduler(HelperTurns):
         task.awake = self.now
 
     def wake(self, what: object) -> None:
-        """Let all who wait for something go on."""
+        """Let all tasks that wait for an object continue."""
         for each in self.tasks:
             if each.waiting is what:
                 each.waiting = None
@@ -367,17 +367,17 @@ class Scheduler(HelperTurns):
         return self.now * _POINT + self._jumped
 
     def tick(self) -> int:
-        """Return a time later than all before, nanoseconds on the clock of the run."""
+        """Return a time later than all before, in nanoseconds on the clock of the run."""
         self._ticked = max(self._ticked + 1, int(self.clock() * 10**9))
         return self._ticked
 
     @property
     def steps(self) -> list[Step]:
-        """What was written down for people to read; nothing unless the run is recorded."""
+        """The recorded steps; empty without recording."""
         return [] if self.recorder is None else self.recorder.steps
 
     def _choose_other(self, task: Task) -> Task:
-        """Return who is next when a task cannot go on; time passes if nobody can."""
+        """Return the next task when one cannot continue; advance the clock if none can."""
         ready = [each for each in self.tasks if each.ready]
         asides = int(LONGEST_ASIDE / STEP_ASIDE)
         while not ready:
@@ -393,16 +393,16 @@ class Scheduler(HelperTurns):
     def _pass_time(self, task: Task) -> None:
         """Jump to the first deadline.
 
-        It is a deadlock if there is none, or if locks cannot come free. A thread that waits with a timeout
-        again and again, and no other thread goes on because of that, waits for one of the others that have a
-        deadline; if all of them are like that, it is a deadlock as well.
+        It is a deadlock if there is none, or if locks can never be released. A thread that waits with a
+        timeout repeatedly, without letting another thread continue, depends on another one that has a
+        deadline; if that holds for all of them, it is a deadlock as well.
         """
         stuck = stuck_on_locks(self.tasks)
         deadlines = {each: each.deadline for each in self.tasks if each.deadline is not None}
         first = [deadline for each, deadline in deadlines.items() if each.jumps < _FRUITLESS_JUMPS]
         if deadlines and not first:
             numbers = ", ".join(str(each.shown) for each in deadlines)
-            stuck = stuck or f"threads wait again and again for what no thread does: {numbers}"
+            stuck = stuck or f"threads wait repeatedly for something that no thread does: {numbers}"
         if stuck or not first:
             self.fail(Problem("deadlock", f"{stuck or nobody_wakes(self.tasks)}\n{self.table()}"))
         self._jumped += max(0.0, min(first) - self.clock())
@@ -433,7 +433,7 @@ class Scheduler(HelperTurns):
             return
         task.refused += 1
         if task.refused > _PATIENCE:
-            # It will not end. The thread is left where it is, and the others are told to end.
+            # It will not end. The thread is abandoned, and the others are told to end.
             task.done = True
             self._leave(task)
             task.gate.acquire()
@@ -442,30 +442,30 @@ class Scheduler(HelperTurns):
     # -- what goes wrong --------------------------------------------------------------------------
 
     def fail(self, problem: Problem) -> None:
-        """End the run with a problem; called by whoever has the turn."""
+        """End the run with a problem; called by the thread that has the turn."""
         if self.problem is None:
             self.problem = problem
         if not self._ending:
             self._ending = True
-            # What is broken off now says so in logs, which is no news.
+            # Suppress logs of operations that are interrupted now.
             logging.disable(logging.CRITICAL)
         raise TaskExit
 
     def table(self) -> str:
-        """Return who holds what and waits for what, as a table; note it for `blocked`."""
+        """Return a table of held locks and waits; store it in `blocked`."""
         self.blocked = [blocked_of(task, self.frame_of(task)) for task in self.tasks if not task.done]
         return table_of(self.blocked)
 
     def kept_locks(self) -> Problem | None:
-        """Return a problem if a lock is still held by a thread that has ended."""
+        """Return a problem if an ended thread still holds a lock."""
         for lock in self.locks:
             holder = lock.holder
             if holder is not None and holder.done and not lock.for_waiting:
-                text = f"thread {holder.shown} has ended and not given back the lock made at {lock.label}"
+                text = f"thread {holder.shown} ended without releasing the lock made at {lock.label}"
                 return Problem("deadlock", text)
         return None
 
-    # -- what people read -------------------------------------------------------------------------
+    # -- reports -------------------------------------------------------------------------
 
     def frame_of(self, task: Task) -> FrameType | None:
         """Return the innermost frame of a task in the code under test."""

@@ -1,6 +1,6 @@
-"""Which code is under test: where threads may change, and whose locks are made cooperative.
+"""Determines the code under test: where threads may switch, and whose locks become cooperative.
 
-Thread safety: nothing here changes but caches, by single operations of a dict.
+Thread safety: only caches change, by single operations of a dict.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from latchstore.programs import PROGRAMS
 
 _PACKAGE = Path(__file__).parent.parent
 
-#: Parts of this package that are not the store, and what a scheduler calls itself.
+#: Parts of this package that are not the store, and functions that the scheduler itself calls.
 _NOT_UNDER_TEST = (
     *(str(_PACKAGE / name) for name in PROGRAMS),
     str(_PACKAGE / "contract" / "frames.py"),
 )
 
-#: Modules of the standard library whose classes others inherit from, and that are never under test by that:
-#: threads do not change in them, or the harness itself stands on them.
+#: Modules of the standard library that never become code under test by inheritance: threads do not switch in
+#: them, or the harness itself uses them.
 _NEVER_INHERITED = frozenset(
     {
         "abc",
@@ -49,16 +49,16 @@ _LIBRARIES = tuple(
 class Scope:
     """The files of the code under test.
 
-    By default they are those of the top-level packages of the subjects: of the module of a function, and of
-    the modules of a class and of those that it inherits from. A subject whose module is in no package brings
-    the modules that lie beside it, those of the standard library and of ``site-packages`` apart.
+    By default these are the top-level packages of the subjects: of the module of a function, and of the
+    modules of a class and its base classes. A subject whose module is not in a package adds the modules of
+    the same folder, except for the standard library and ``site-packages``.
 
     Parameters
     ----------
     *subjects : object
-        Classes, functions, or objects whose classes count.
+        Classes, functions, or objects, which stand for their classes.
     modules : iterable of str
-        Names of modules and packages to take instead.
+        Names of modules and packages to use instead.
 
     Raises
     ------
@@ -79,7 +79,7 @@ class Scope:
             self.add(subject)
 
     def add(self, subject: object) -> None:
-        """Take the packages of a class, a function or an object, unless modules were named."""
+        """Add the packages of a class, a function or an object, unless modules were named."""
         if self._named:
             return
         subject = inspect.unwrap(subject) if callable(subject) else subject
@@ -95,7 +95,7 @@ class Scope:
             return
         package = sys.modules.get(module.__name__.partition(".")[0], module)
         if _is_of_standard_library(package):
-            self._add_module(module)  # its file alone
+            self._add_module(module)  # its file only
         elif getattr(package, "__path__", None):
             self._add_module(package)
         else:
@@ -111,7 +111,7 @@ class Scope:
             self._trees = tuple({*self._trees, *(os.path.join(each, "") for each in path)})
         file = getattr(module, "__file__", None)
         if file and not path:
-            # The code of a module that is frozen into the interpreter has no name of a file.
+            # The code of a module that is frozen into the interpreter has no file name.
             self._files |= {file, f"<frozen {module.__name__}>"}
 
     def __contains__(self, file: str) -> bool:
@@ -122,27 +122,27 @@ class Scope:
         )
 
     def traced(self, code: CodeType) -> bool:
-        """Tell whether threads may change inside a code object."""
+        """Return whether threads may switch inside a code object."""
         known = self._known.get(code)
         if known is None:
             known = self._known[code] = code.co_filename in self
         return known
 
     def modules(self) -> Iterator[ModuleType]:
-        """Return the modules under test that are loaded, and readerwriterlock's, which make locks."""
+        """Return the imported modules under test, and those of readerwriterlock, which make locks."""
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if isinstance(file, str) and (file in self or name.startswith("readerwriterlock")):
                 yield module
 
     def switched_within(self) -> tuple[str, ...]:
-        """Return the names of the modules in whose code controlled threads have been so far."""
+        """Return the names of the modules in whose code controlled threads were so far."""
         files = {code.co_filename for code, traced in list(self._known.items()) if traced}
         names = {module.__file__: module.__name__ for module in self.modules()}
         return tuple(sorted(names.get(file, file) for file in files))
 
     def has_python(self, subject: type) -> bool:
-        """Tell whether a class has a method written in Python in the code under test."""
+        """Return whether a class has a method in Python in the code under test."""
         functions = (_function_of(value) for cls in subject.__mro__ for value in vars(cls).values())
         return any(each is not None and self.traced(each.__code__) for each in functions)
 

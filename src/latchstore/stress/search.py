@@ -1,8 +1,8 @@
-"""Looking for a schedule in which a store fails, and making the failure small.
+"""Searches for a schedule in which a store fails, and reduces the failure.
 
-Schedule number n of a search has a seed of its own, by `seed_of`, so any of them can be run again by itself,
-and searches with neighbouring seeds have no schedule in common. Each share of the workloads has about as many
-points as the others, so one of short operations has more schedules. The workloads of a share take turns.
+Schedule number n of a search has its own seed, by `seed_of`, so each can be repeated by itself, and searches
+with neighbouring seeds share no schedule. Each share of the workloads has about as many points as the others,
+so one with short operations has more schedules. The workloads of a share take turns.
 
 Thread safety: one search at a time in a process.
 """
@@ -40,36 +40,36 @@ Mode = Literal["random", "whole", "pct", "mixed", "exhaustive"]
 #: Modes that take turns in a mixed search.
 _MIXED: tuple[Mode, ...] = ("whole", "random", "whole", "random", "pct")
 
-#: Seconds after which a failure is left as small as it is by then.
+#: Seconds after which the reduction of a failure stops.
 _SHRINKING = 60.0
 
-#: Schedules that are tried before it is believed that a smaller program does not fail.
+#: Number of schedules after which a smaller program counts as not failing.
 _TRIES = 40
 
-#: What it takes to begin and end a run, in points.
+#: The points of a run's begin and end.
 _POINTS_OF_A_START = 2_000
 
-#: Points of the longest turn at random are those of an operation, but so many at the least.
+#: The longest random turn has as many points as an operation, but at least this many.
 _SHORTEST = 20
 
-#: How many operations each thread does in a schedule, if that is not said: so many that it has about so many
-#: points, but within these bounds.
+#: The default number of operations of each thread in a schedule gives it about this many points, within these
+#: bounds.
 _POINTS_OF_A_SCHEDULE = 8_000
 _FEWEST, _MOST = 4, 20
 
-#: How many operations each thread has if all schedules are tried, and that is not said.
+#: The default number of operations of each thread in an exhaustive search.
 _EXHAUSTIVE = 2
 
-#: Operations of each thread in the runs whose points are counted.
+#: Operations of each thread in the runs that count points.
 _MEASURED = 8
 
-#: Orderings that `Priorities` looks for, in turn.
+#: Values of `depth` for `Priorities`, in turn.
 _DEPTHS = (2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a search is made.
+    """The settings of a search.
 
     Attributes
     ----------
@@ -78,12 +78,12 @@ class Settings:
         ``"mixed"`` (these in turn) or ``"exhaustive"``.
     threads : int
     operations : int or None
-        How many operations each thread does in one schedule; None: see `operations_of`.
+        Number of operations of each thread in one schedule; None: see `operations_of`.
     seed : int
     preemptions : int
-        In exhaustive mode: how often at most a thread loses its turn though it could go on.
+        In exhaustive mode: maximum number of times that a thread loses its turn while it could continue.
     shrink : bool
-        Whether a failure is made small.
+        Whether to reduce a failure.
     """
 
     mode: Mode = "pct"
@@ -94,7 +94,7 @@ class Settings:
     shrink: bool = True
 
     def operations_of(self, size: Size) -> int:
-        """Return how many operations each thread does: so many that a schedule is worth its start."""
+        """Return the number of operations of each thread: enough to make up for the start of a run."""
         if self.operations is not None:
             return self.operations
         each = max(1.0, self.threads * size.of_an_operation)
@@ -103,26 +103,26 @@ class Settings:
 
 @dataclass
 class Found:
-    """What a search has found.
+    """The result of a search.
 
     Attributes
     ----------
     schedules, points, operations : int
-        How many there were, of the search alone.
+        Counts of the search, without the reduction.
     length : int
-        How many operations each thread did in the last schedule, before that was made small.
+        Number of operations of each thread in the last schedule, before its reduction.
     program, run : Program and Run
-        Those of the failure, made small, or of the last schedule.
+        The reduced failure, or the last schedule.
     seed : int
-        Of that schedule.
+        Seed of that schedule.
     mode : str
-        Of that schedule.
+        Mode of that schedule.
     complete : bool
-        Whether all schedules within the bounds were tried.
+        Whether all schedules within the bounds were run.
     lock_edges : dict
-        Of all schedules.
+        Those of all schedules.
     verdicts : dict
-        Of all schedules, the worst of each checker, by workload and checker.
+        The worst verdict of each checker over all schedules, by workload and checker.
     """
 
     program: Program
@@ -138,7 +138,7 @@ class Found:
     verdicts: dict[str, dict[str, Verdict]] = field(default_factory=dict)
 
     def count(self, program: Program, run: Run, mode: Mode) -> None:
-        """Note one more run."""
+        """Add one run."""
         self.program, self.run, self.seed, self.mode = program, run, program.seed, mode
         self.schedules += 1
         self.points += run.points
@@ -158,17 +158,17 @@ def search(
     settings: Settings,
     enough: Callable[[Found], bool],
 ) -> Found:
-    """Run schedules until one fails, or until it is enough; return the failure, made small.
+    """Run schedules until one fails, or `enough` returns true; return the reduced failure.
 
     Parameters
     ----------
     laboratory : Laboratory
-        Open.
+        An open one.
     workloads : sequence of Workload
-        Each has its turn.
+        They take turns.
     settings : Settings
     enough : callable
-        Asked after each schedule; may show progress.
+        Called after each schedule; may show progress.
     """
     if settings.mode == "exhaustive":
         runs = _exhaustive(laboratory, workloads, settings)
@@ -191,19 +191,19 @@ def search(
 
 
 class Size(NamedTuple):
-    """About how many points there are."""
+    """Approximate numbers of points."""
 
     of_a_run: int
     of_an_operation: float
     of_each: Mapping[str, float]
 
     def for_operations(self, number: int) -> Size:
-        """Return the size of a run with so many operations."""
+        """Return the size of a run with this many operations."""
         return self._replace(of_a_run=max(1, int(number * self.of_an_operation)))
 
 
 def size_of(run: Run) -> Size:
-    """Return the size of runs like this one, in which the operations came one after the other."""
+    """Return the size of runs like this one, whose operations ran one after the other."""
     lengths: dict[str, list[float]] = {}
     for operation in run.history.operations:
         if operation.end is not None:
@@ -217,7 +217,7 @@ def size_of(run: Run) -> Size:
 
 
 def strategy_for(settings: Settings, seed: int, size: Size) -> Strategy:
-    """Return the strategy of the schedule with a seed, for a run of about such a size."""
+    """Return the strategy of the schedule with a seed, for a run of about this size."""
     chance = random.Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
     longest = max(_SHORTEST, size.of_an_operation)
     if settings.mode == "random":
@@ -239,14 +239,14 @@ def _sampled(
         which = min(range(len(every_share)), key=lambda place: spent[place] / weights[place])
         share, turn = every_share[which], turns[which]
         workload = share[turn % len(share)]
-        # The first runs import modules and fill caches, so they have other points; and they say how many.
+        # The first runs import modules and fill caches, so their points differ; they measure the size.
         if workload.name not in sizes:
             program = Program.of(workload, 0, settings.threads, _MEASURED)
             sizes[workload.name] = [size_of(laboratory.run(program, Replay(()))) for _ in range(2)][1]
         seed = seed_of(settings.seed, number)
         mode = settings.mode
         if mode == "mixed":
-            # Each workload has both, whatever the number of workloads is.
+            # Each workload gets both modes, whatever the number of workloads.
             mode = _MIXED[(which + turn // len(share)) % len(_MIXED)]
         size = sizes[workload.name]
         program = Program.of(workload, seed, settings.threads, settings.operations_of(size))
@@ -260,7 +260,7 @@ def _sampled(
 def _exhaustive(
     laboratory: Laboratory, workloads: Sequence[Workload], settings: Settings
 ) -> Iterator[tuple[Program, Run, Mode]]:
-    """Run all schedules without a preemption, then all with one, and so on; each of them once."""
+    """Run all schedules without preemption, then all with one, and so on; each schedule once."""
     programs = [
         Program.of(workload, settings.seed, settings.threads, settings.operations or _EXHAUSTIVE)
         for workload in workloads
@@ -294,11 +294,11 @@ def _with_one_preemption_more(
             yield program, following
 
 
-# -- making it small --------------------------------------------------------------------------------
+# -- reduction --------------------------------------------------------------------------------
 
 
 def _beginning(laboratory: Laboratory, program: Program, run: Run, deadline: float) -> tuple[Program, Run]:
-    """Return the program without what its threads do after the failure, which takes one run for each try."""
+    """Return the program without actions after the failure, by one run for each attempt."""
     shorter = True
     while shorter:
         shorter = False
@@ -313,11 +313,11 @@ def _beginning(laboratory: Laboratory, program: Program, run: Run, deadline: flo
 
 
 def shrunk(laboratory: Laboratory, program: Program, run: Run, settings: Settings) -> tuple[Program, Run]:
-    """Return a smaller program that fails, with fewer preemptions, its steps written down."""
+    """Return a smaller failing program with fewer preemptions, with its steps recorded."""
     sampled = replace(settings, mode="pct") if settings.mode == "exhaustive" else settings
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
-        # One thread by itself always does the same.
+        # A single thread always does the same.
         tries = _TRIES if sum(map(bool, candidate.kept)) > 1 else 0
         strategies: Iterable[Strategy] = (
             Replay(schedule_of(before.turns)),

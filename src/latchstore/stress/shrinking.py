@@ -1,4 +1,4 @@
-"""Making a failing program small: fewer calls, fewer threads, fewer switches.
+"""Reduces a failing program: fewer calls, fewer threads, fewer switches.
 
 Thread safety: used by one thread at a time.
 """
@@ -15,14 +15,14 @@ from latchstore.stress.tasks import Turn
 
 
 class Shrinkable(Protocol):
-    """What threads do."""
+    """The program of a run's threads."""
 
     def smaller(self) -> Iterator[Self]:
-        """Return programs with something left out, the most first."""
+        """Yield programs with something omitted, the largest omissions first."""
 
 
 class Outcome(Protocol):
-    """What a run gave."""
+    """The outcome of a run."""
 
     @property
     def failed(self) -> bool: ...
@@ -38,16 +38,16 @@ R = TypeVar("R", bound=Outcome)
 def fewer_calls(
     program: P, run: R, failure_of: Callable[[P, R], R | None], deadline: float = inf
 ) -> tuple[P, R]:
-    """Return the smallest program that is found to fail, and its run.
+    """Return the smallest failing program found, and its run.
 
     Parameters
     ----------
     program, run : object
-        Those that fail.
+        The failing program and its run.
     failure_of : callable
-        Given a smaller program and the last run that failed, returns a run of it that fails, or None.
+        Called with a smaller program and the last failing run; returns a failing run of it, or None.
     deadline : float
-        When to leave it as it is, in monotonic seconds.
+        When to stop, in monotonic seconds.
     """
     smaller = True
     while smaller:
@@ -63,14 +63,14 @@ def fewer_calls(
 
 
 def fewer_switches(run: R, again: Callable[[Replay], R]) -> R:
-    """Let threads go on where they were interrupted, one place after the other, as long as it fails.
+    """Remove interruptions of threads one after the other, as long as the run fails.
 
     Parameters
     ----------
     run : object
-        The run that fails.
+        The failing run.
     again : callable
-        Runs the same program by a schedule.
+        Runs the same program with a given schedule.
     """
     place = 0
     while place < len(run.turns):
@@ -86,7 +86,7 @@ def fewer_switches(run: R, again: Callable[[Replay], R]) -> R:
 
 
 def first_failure(runs: Iterable[R]) -> R | None:
-    """Return the first run that fails, if any does; those after it are not made."""
+    """Return the first failing run, if any; later ones are not made."""
     return next((run for run in runs if run.failed), None)
 
 

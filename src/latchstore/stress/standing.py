@@ -1,7 +1,7 @@
-"""Locks that were there before the run: global names, attributes of classes, and parts of such objects.
+"""Replaces locks that exist before the run: in globals, attributes of classes, and parts of such objects.
 
-They are found in the modules under test and in ``concurrent.futures``, and stand-ins are put in their place.
-A lock that somebody holds, or for which somebody waits, is left as it is.
+It finds them in the modules under test and in ``concurrent.futures``. A lock that a thread holds or waits for
+is left unchanged.
 
 Thread safety: called by one thread while no other is in the code under test.
 """
@@ -17,34 +17,34 @@ from queue import SimpleQueue
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-#: Modules of the standard library that hold locks of their own while they start threads or wake them.
+#: Modules of the standard library that hold locks of their own while they start or wake threads.
 ALSO = ("concurrent.futures.thread", "concurrent.futures._base")
 
-#: Where the classes are from whose objects are made of locks.
+#: The modules of classes whose objects consist of locks.
 _MADE_OF_LOCKS = ("threading", "queue", "concurrent.futures.thread")
 
-#: Objects that are looked at.
+#: The maximum number of objects searched.
 _MOST = 50_000
 
 StandIn = Callable[[Any, str], Any]
 
 
-#: What makes a thread wait in C.
+#: Types whose methods block in C.
 REAL = _thread.LockType | _thread.RLock | SimpleQueue  # type: ignore[type-arg]
 
 
 def replace_standing(
     modules: Iterable[ModuleType], stand_in: StandIn, kinds: Any = REAL
 ) -> list[Callable[[], None]]:
-    """Put stand-ins in the place of the locks that modules have; return what puts the locks back.
+    """Replace the locks of modules; return a function that restores them.
 
     Parameters
     ----------
     modules : iterable of module
     stand_in : callable
-        Returns what is put in the place of a lock, which it is given with its name; None: the lock stays.
+        Called with a lock and its name; returns the replacement, or None to keep the lock.
     kinds : type or union of types
-        What is replaced.
+        The types to replace.
     """
     search = _Search({module.__name__ for module in modules} | set(_MADE_OF_LOCKS), stand_in, kinds)
     for name in (*sorted(search.modules), *ALSO):
@@ -55,19 +55,19 @@ def replace_standing(
 
 
 class _Search:
-    """One walk over the objects that modules have names for."""
+    """One search of the objects that modules refer to."""
 
     def __init__(self, modules: set[str], stand_in: StandIn, kinds: Any) -> None:
         self.modules = modules
         self._kinds = kinds
         self.undo: list[Callable[[], None]] = []
         self._stand_in = stand_in
-        # By identity; with the original, so that no identity is given away twice.
+        # By identity, with the original, so that no identity is reused.
         self._known: dict[int, tuple[object, object]] = {}
         self._seen: set[int] = set()
 
     def look_into(self, owner: Any, name: str) -> None:
-        """Replace what an object has in its attributes, and look into those."""
+        """Replace locks in an object's attributes, and search these."""
         waiting: list[tuple[Any, str]] = [(owner, name)]
         while waiting and len(self._seen) < _MOST:
             owner, name = waiting.pop()
@@ -76,7 +76,7 @@ class _Search:
             self._seen.add(id(owner))
             attributes = self._attributes(owner)
             if any(isinstance(value, threading.Thread) and value.is_alive() for _, value in attributes):
-                continue  # that thread may wait for what would be replaced
+                continue  # a thread may wait for the lock that would be replaced
             for attribute, value in attributes:
                 new = self._new(value, f"{name}.{attribute}")
                 if new is not None:
@@ -89,7 +89,7 @@ class _Search:
         if known is not None:
             return known[1]
         if isinstance(value, BuiltinMethodType | MethodType) and id(value.__self__) in self._known:
-            # A condition has the methods of its lock among its attributes.
+            # The attributes of a condition include methods of its lock.
             return getattr(self._known[id(value.__self__)][1], value.__name__, None)
         if not isinstance(value, self._kinds):
             return None
@@ -108,17 +108,17 @@ class _Search:
         try:
             setattr(owner, attribute, new)
         except (AttributeError, TypeError):
-            return  # cannot be changed: then it stays, and whoever waits for it is reported
+            return  # read-only: it stays, and threads that block on it are reported
 
         def put_back() -> None:
-            # Not if the code under test has put something else there meanwhile.
+            # Not if the code under test has assigned something else meanwhile.
             if getattr(owner, attribute, None) is new:
                 setattr(owner, attribute, old)
 
         self.undo.append(put_back)
 
     def _attributes(self, owner: Any) -> list[tuple[str, Any]]:
-        """Return the attributes of an object: locks first, as others may be parts of them."""
+        """Return the attributes of an object: locks first, as others may contain them."""
         own = _own_attributes(owner)
         return sorted(own.items(), key=lambda item: not isinstance(item[1], self._kinds))
 
@@ -137,6 +137,6 @@ def _own_attributes(owner: Any) -> dict[str, Any]:
 
 
 def _is_waited_for(value: object) -> bool:
-    """Tell whether a real thread waits in a condition, or holds the lock of one."""
+    """Return whether a real thread waits in a condition, or holds its lock."""
     waiters = getattr(value, "_waiters", None) if isinstance(value, threading.Condition) else None
     return bool(waiters)

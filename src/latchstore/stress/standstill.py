@@ -1,6 +1,6 @@
-"""Threads of a run that cannot go on: which wait for each other, what each holds and waits for, and where.
+"""Describes threads that cannot continue: what each holds and waits for, and where.
 
-Thread safety: called by whoever has the turn.
+Thread safety: called by the thread that has the turn.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Blocked(NamedTuple):
     Attributes
     ----------
     task, name : int and str
-        The number by which people know it, and its name.
+        Its number in reports, and its name.
     holds : tuple of str
-        The locks that it held, by where they were made.
+        The locks that it held, by the place where they were made.
     waits_for : str or None
-        What it waited for; None if it could have gone on.
+        What it waited for; None if it could have continued.
     held_by : int or None
-        That of the task that held it; None if it was no lock, or nobody held it.
+        Number of the task that held it; None if it was not a lock, or not held.
     where : str
-        The place in the code under test.
+        Its place in the code under test.
     """
 
     task: int
@@ -55,12 +55,12 @@ def blocked_of(task: Task, frame: FrameType | None) -> Blocked:
 
 
 def table_of(blocked: Sequence[Blocked]) -> str:
-    """Return who holds what and waits for what, as a table."""
+    """Return a table of held locks and waits."""
     rows = [("thread", "holds", "waits for", "at")]
     for each in blocked:
         waiting = each.waits_for or "nothing"
         if each.held_by is not None:
-            waiting += f", held by {each.held_by}" if each.held_by >= 0 else ", held outside of the run"
+            waiting += f", held by {each.held_by}" if each.held_by >= 0 else ", held outside the run"
         rows.append((f"{each.task} ({each.name})", ", ".join(each.holds) or "nothing", waiting, each.where))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
@@ -69,7 +69,7 @@ def table_of(blocked: Sequence[Blocked]) -> str:
 
 
 def stuck_on_locks(tasks: Sequence[Task]) -> str:
-    """Say which threads wait for locks that nobody will give back; empty if none does."""
+    """Return which threads wait for locks that are never released, as text; empty if there are none."""
     for task in tasks:
         found = _stuck_from(task, task.waiting, timeouts=True)
         if found:
@@ -78,7 +78,7 @@ def stuck_on_locks(tasks: Sequence[Task]) -> str:
 
 
 def circle_of_locks(task: Task, what: object) -> str:
-    """Say with whom a task is about to wait in a circle that no timeout ends; empty if with nobody."""
+    """Return the cycle of waits that a task is about to close, as text; empty if there is none."""
     return _stuck_from(task, what, timeouts=False)
 
 
@@ -87,7 +87,7 @@ def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
     each = task
     while (holder := _holder_of(what)) is not None:
         if holder.done:
-            return f"thread {each.shown} waits for a lock that thread {holder.shown} took and kept"
+            return f"thread {each.shown} waits for a lock that thread {holder.shown} never releases"
         if holder in seen:
             circle = [*seen[seen.index(holder) :], holder]
             return "threads wait for each other: " + " -> ".join(str(one.shown) for one in circle)
@@ -99,7 +99,7 @@ def _stuck_from(task: Task, what: object, timeouts: bool) -> str:
 
 
 def _holder_of(what: Any) -> Task | None:
-    """Return who has the lock that a task waits for; None if it is no lock."""
+    """Return the holder of the lock that a task waits for; None if it is not a lock."""
     if not hasattr(what, "holder") or what.for_waiting:
         return None
     holder: Task | None = what.holder
@@ -107,6 +107,6 @@ def _holder_of(what: Any) -> Task | None:
 
 
 def nobody_wakes(tasks: Sequence[Task]) -> str:
-    """Say that all threads wait for what no thread does any more."""
+    """Return a text: all threads wait for something that no thread does."""
     waiting = ", ".join(str(each.shown) for each in tasks if not each.done and each.number)
-    return f"no thread can go on: nobody is left to wake up threads {waiting}"
+    return f"no thread can continue: no thread is left to wake up threads {waiting}"

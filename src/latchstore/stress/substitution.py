@@ -1,6 +1,6 @@
-"""Putting other objects in the place of the standard library's, for a time.
+"""Replaces objects of the standard library for a time.
 
-Objects are found by their identity, so it does not matter by which name a module has imported them.
+Objects are found by identity, so the name under which a module imported them does not matter.
 
 Thread safety: one substitution at a time in a process.
 """
@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
-#: Modules that keep what they have: the interpreter's own, and the harness.
+#: Modules that are never changed: the interpreter's own, and the harness.
 _LEFT_ALONE = ("_thread", "builtins", "importlib.", "_frozen_importlib", "latchstore.stress.")
 
-#: For each set of originals, by the name of a module: how many names it had, and which are for originals.
+#: For each set of originals, by module name: its number of names, and the names that refer to originals.
 _names: dict[frozenset[int], dict[str, tuple[int, tuple[str, ...]]]] = {}
 
 
 class Substitution:
-    """What is replaced while it is entered, and put back afterwards.
+    """A set of replacements, made when entered and undone at the end.
 
     Parameters
     ----------
     replacements : iterable of pairs
-        Originals, and what is put in their place: wherever a module has a global name for one of them.
+        Originals with their replacements, for all global names of modules.
     """
 
     def __init__(self, replacements: Iterable[tuple[object, object]]) -> None:
@@ -44,7 +44,7 @@ class Substitution:
         setattr(target, name, new)
 
     def later(self, step: Callable[[], None]) -> None:
-        """Have something called at the end."""
+        """Register a function to call at the end."""
         self._undo.append(step)
 
     def replace_in(self, modules: Iterable[ModuleType]) -> None:
@@ -57,9 +57,9 @@ class Substitution:
                         self.put(module, name, found[1])
 
     def _names_in(self, module: ModuleType) -> tuple[str, ...]:
-        """Return the global names that a module has for originals; looked for again if it has got others."""
+        """Return a module's global names for originals; searched again if its number of names changed."""
         names = vars(module)
-        # hot path: a process has a thousand modules, and few of them have any.
+        # hot path: a process has a thousand modules, and few of them refer to any.
         size, found = self._names.get(module.__name__, (-1, ()))
         if size != len(names):
             found = tuple(
@@ -71,7 +71,7 @@ class Substitution:
         return found
 
     def replace_within(self, modules: Iterable[ModuleType]) -> None:
-        """Replace what the classes and functions of modules have besides: attributes and defaults."""
+        """Replace originals in attributes of classes and in defaults of functions."""
         for module in modules:
             for value in list(vars(module).values()):
                 if getattr(value, "__module__", None) != module.__name__:
@@ -86,19 +86,19 @@ class Substitution:
             inner = getattr(value, "__func__", value)
             if id(inner) in self._forward:
                 new = self._forward[id(inner)][1]
-                # A function written in Python is bound as a method, as the one written in C was not.
+                # A Python function is bound as a method; the C function was not.
                 self.put_raw(cls, name, staticmethod(new) if isinstance(new, FunctionType) else new)
             elif isinstance(inner, FunctionType):
                 self._replace_in_function(inner)
 
     def put_raw(self, cls: type, name: str, new: object) -> None:
-        """Set an attribute of a class until the end, as the class itself has it."""
+        """Set an attribute of a class until the end, without binding."""
         old = vars(cls)[name]
         self._undo.append(lambda: setattr(cls, name, old))
         setattr(cls, name, new)
 
     def _replace_in_function(self, function: FunctionType) -> None:
-        """Replace defaults of parameters, and the default factories of dataclasses, which are in cells."""
+        """Replace defaults of parameters, and default factories of dataclasses, which are in cells."""
         if function.__defaults__:
             defaults = tuple(self._new(value) for value in function.__defaults__)
             if defaults != function.__defaults__:
@@ -117,15 +117,15 @@ class Substitution:
         return value if found is None else found[1]
 
     def note_loaded(self) -> None:
-        """Note which modules are loaded; those that come later are found by `put_back_in`."""
+        """Record the imported modules; `put_back_in` finds those imported later."""
         self._seen = set(sys.modules)
 
     def newly_loaded(self) -> list[ModuleType]:
-        """Return the modules that were loaded since, which have imported what was put in the place."""
+        """Return the modules imported since, which have imported replacements."""
         return [sys.modules[name] for name in set(sys.modules) - self._seen if sys.modules[name] is not None]
 
     def end(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for module in self.newly_loaded():
             for name, value in list(vars(module).items()):
                 found = self._backward.get(id(value))
@@ -143,7 +143,7 @@ def _content(cell: CellType) -> object:
 
 
 def loaded() -> list[ModuleType]:
-    """Return all modules of the process, the harness's own apart."""
+    """Return all modules of the process, except those of the harness."""
     return [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
 
 
@@ -154,20 +154,20 @@ def substituted(
     patches: Iterable[tuple[Any, str, object]] = (),
     everywhere: bool = False,
 ) -> Iterator[Substitution]:
-    """Replace objects wherever modules have names for them.
+    """Replace objects wherever modules refer to them.
 
     Parameters
     ----------
     modules : iterable of module
-        Those under test.
+        The modules under test.
     replacements : iterable of pairs
-        Originals, and what is put in their place: names of modules, attributes of their classes, and defaults
-        of the parameters of their functions, such as ``lock_factory``.
+        Originals with their replacements: for names of modules, attributes of their classes, and defaults of
+        their functions' parameters, such as ``lock_factory``.
     patches : iterable of triples
-        An object, the name of an attribute of it, and the new value of that.
+        An object, the name of one of its attributes, and the new value.
     everywhere : bool
-        Whether names of all modules that are loaded are replaced, and not only of those under test and of
-        ``threading``, ``queue`` and ``time``.
+        Whether to replace names in all imported modules, not only in those under test and in ``threading``,
+        ``queue`` and ``time``.
     """
     change = Substitution(replacements)
     under_test = list(modules)

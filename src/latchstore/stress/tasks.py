@@ -1,6 +1,6 @@
-"""The threads of a run, as the scheduler sees them.
+"""Tasks: the scheduler's view of the threads of a run.
 
-Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
+Thread safety: as in ``scheduler.py``: the thread that has the turn may access everything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latchstore.stress.lock_order import NamedLock
 if TYPE_CHECKING:
     from latchstore.stress.scheduler import Scheduler
 
-#: The tasks by the identifiers of their threads; how a thread finds out whether it is controlled.
+#: The tasks by thread identifier; shows whether a thread is controlled.
 TASKS: dict[int, Task] = {}
 
 
@@ -31,9 +31,9 @@ class Turn(NamedTuple):
     ----------
     task : int
     points : int
-        How many points it had.
+        Number of points in the turn.
     interrupted : bool
-        Whether the task could have gone on.
+        Whether the task could have continued.
     ready : tuple of int
         The tasks that could have had the next turn.
     """
@@ -50,24 +50,24 @@ class Task:
     Attributes
     ----------
     number : int
-        That of schedules.
+        Its number in schedules.
     shown : int
-        The number by which people know the thread.
+        Its number in reports.
     name : str
     waiting : object or None
         What it waits for; None if it can run.
     deadline : float or None
-        On the clock of the run: seconds.
+        In seconds of the run's clock.
     jumps : int
-        How often the clock has jumped to its deadline since a thread was last woken, started or ended.
+        Number of clock jumps to its deadline since a thread was last woken, started or ended.
     helper : bool
-        Whether the code under test has started it, as no part of what is tried: it may poll for ever.
+        Whether the code under test has started it, outside the bodies: it may poll for ever.
     aside : bool
-        Whether it waits in earnest and is not to have a turn until it comes back; of helpers.
+        Whether it blocks outside control, and gets no turn until it returns; only helpers.
     held : list of NamedLock
-        The locks that it has taken and not given back.
+        The locks that it holds.
     in_order : list of NamedLock
-        Those that count for the order of locks: reader/writer locks as a whole, not their parts.
+        The held locks that count for the lock order: reader/writer locks as a whole, not their parts.
     """
 
     def __init__(self, scheduler: Scheduler, number: int, name: str) -> None:
@@ -79,21 +79,21 @@ class Task:
         self.deadline: float | None = None
         self.timed_out = False
         self.asleep = False
-        # Whether the run has gone on, or ended, without it, as it waits in earnest.
+        # Whether the run has continued, or ended, without it, as it blocks outside control.
         self.abandoned = False
         self.helper = False
         self.aside = False
-        # Points that it has had as a helper since it has last waited.
+        # Its points as a helper since its last wait.
         self.polled = 0
         self.jumps = 0
-        # Points that its last sleep was to let others have, and the point at which that ended.
+        # Points that its last sleep left to others, and the point at which it ended.
         self.nap = 0
         self.awake = 0
         self.done = False
         self.held: list[NamedLock] = []
         self.in_order: list[NamedLock] = []
         self.frame: FrameType | None = None
-        # Released by whoever gives the turn to this task, acquired by itself.
+        # Released by the thread that passes the turn to this task, acquired by the task.
         self.gate: threading.Lock = _thread.allocate_lock()
         self.gate.acquire()
         self.refused = 0
@@ -110,5 +110,5 @@ class Task:
 
 
 def current_task() -> Task | None:
-    """Return the task that the calling thread is, if it is controlled."""
+    """Return the task of the calling thread, if it is controlled."""
     return TASKS.get(get_ident())

@@ -1,6 +1,6 @@
-"""Exceptions of the code under test, told without the frames of the harness.
+"""Formats exceptions of the code under test without frames of the harness.
 
-Thread safety: the functions keep nothing.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _HARNESS = str(Path(__file__).parent)
 
 
 def raised(kind: ProblemKind, during: str, error: BaseException | None = None) -> Problem:
-    """Return an exception, by default that which is handled, as a problem.
+    """Return an exception, by default the one being handled, as a problem.
 
     Parameters
     ----------
     kind : str
-        That of the problem.
+        Kind of the problem.
     during : str
-        What was being done.
+        The operation that raised it.
     error : BaseException, optional
     """
     error = error or sys.exception()
@@ -33,18 +33,18 @@ def raised(kind: ProblemKind, during: str, error: BaseException | None = None) -
 
 
 def summary_of(error: BaseException) -> str:
-    """Return the class and the message of an exception, in one line."""
+    """Return the class and the message of an exception, on one line."""
     return f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
 
 
 def frames_of(error: BaseException) -> list[traceback.FrameSummary]:
-    """Return the frames of an exception but for those of the harness; all if there are no others."""
+    """Return the frames of an exception without those of the harness; all if there are no others."""
     frames = traceback.extract_tb(error.__traceback__)
     return [frame for frame in frames if not frame.filename.startswith(_HARNESS)] or list(frames)
 
 
 def origin_of(error: BaseException) -> str:
-    """Return where in code that is not the harness an exception comes from; empty if that is nowhere."""
+    """Return where outside the harness an exception comes from; empty if nowhere."""
     frame = frames_of(error)[-1]
     if frame.filename.startswith(_HARNESS):
         return ""

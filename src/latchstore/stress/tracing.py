@@ -1,9 +1,9 @@
-"""The trace function of the threads of a run: it counts points, and asks the strategy at those it wants.
+"""The trace function of a run's threads: counts points, and calls the strategy at points of choice.
 
 ``sys.settrace`` with opcode events is used on all Pythons: ``sys.monitoring`` has one set of callbacks for
 all threads, and no events of single threads.
 
-Thread safety: as in ``scheduler.py``: whoever has the turn may touch everything.
+Thread safety: as in ``scheduler.py``: the thread that has the turn may access everything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tracer:
     ----------
     scheduler : Scheduler
     traced : callable
-        Whether a code object is of the code under test.
+        Returns whether a code object is under test.
     """
 
     def __init__(self, scheduler: Scheduler, traced: Callable[[CodeType], bool]) -> None:
@@ -39,13 +39,13 @@ class Tracer:
         self._traced = traced
 
     def trace_again(self, task: Task) -> None:
-        """Trace the calling thread again, which Python stops when the trace function has raised something."""
+        """Restart tracing in the calling thread; Python stops it when the trace function raises."""
         if not task.done:
             sys.settrace(self.trace_call)
 
     def trace_call(self, frame: FrameType, event: str, arg: Any) -> Any:
         """Return the trace function of a frame of the code under test."""
-        # hot path: before and after the bodies nobody is asked, and half of the calls are there.
+        # hot path: before and after the bodies there are no choices, and half of the calls.
         if self._scheduler.free and not TASKS[get_ident()].helper:
             return None
         code = frame.f_code
@@ -70,14 +70,14 @@ class Tracer:
             chosen = _checking(chosen, scheduler, task)
         if scheduler.recorder is not None:
             chosen = _noting(chosen, scheduler.recorder)
-        # On Python 3.12 and newer the first opcode events come only if f_trace is set before.
+        # From Python 3.12 on, the first opcode events come only if f_trace is set before.
         frame.f_trace = chosen
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
         return chosen
 
     def _trace_import(self, frame: FrameType) -> Any:
-        """Have no other thread come in while a module is imported, as that holds a real lock."""
+        """Keep other threads from running while a module is imported, which holds a real lock."""
         self._scheduler.pinned += 1
 
         def trace(frame: FrameType, event: str, arg: Any) -> Any:
@@ -90,7 +90,7 @@ class Tracer:
 
 
 def _helping(points: Collection[int], scheduler: Scheduler, task: Task) -> TraceFunction:
-    """Return a trace function for a thread that polls: it must give its turn away even if nobody is asked."""
+    """Return a trace function for a polling thread, which must pass its turn on even without choices."""
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
         if event == "opcode" and frame.f_lasti in points:
@@ -114,7 +114,7 @@ def _checking(trace: TraceFunction, scheduler: Scheduler, task: Task) -> TraceFu
 
 
 def _noting(trace: TraceFunction, recorder: StepRecorder) -> TraceFunction:
-    """Return a trace function that notes what is run next, when the turn is the thread's again."""
+    """Return a trace function that records the next action, when the thread has its turn again."""
     recorder.enter()
 
     def trace_and_note(frame: FrameType, event: str, arg: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a checker says of a history. Only "valid" is good news: "unknown" never counts as passed."""
+"""Verdicts of checkers. Only "valid" means success: "unknown" never counts as passed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = Literal["valid", "invalid", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class CycleEdge:
-    """One edge of a cycle of dependencies: the one must be before the other, and why."""
+    """One edge of a cycle of dependencies: two operations, and why the first must precede the second."""
 
     before: str
     after: str
@@ -23,20 +23,20 @@ class CycleEdge:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How far an order explains what was answered, where no order explains all of it.
+    """The longest order that explains answers, if no order explains all of them.
 
     Attributes
     ----------
     order : tuple of Operation
-        The longest order of calls that one thread could have made.
+        The longest order of calls that the sequential specification allows.
     states : tuple of str
-        The state before the first of them, and after each; empty if it has none that people could read.
+        The state before the first of them, and after each; empty if it has no readable form.
     stuck : Operation or None
-        The call that cannot be the next one; None if the final state is what differs.
+        The call that cannot be next; None if only the final state differs.
     expected : str
-        What one thread would get there; empty if the model does not tell.
+        The result that the specification requires there; empty if the model does not provide it.
     got : str
-        What was answered.
+        The actual result.
     """
 
     order: tuple[Operation, ...]
@@ -48,7 +48,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An answer and, unless it is "valid", the reason for it, for people to read.
+    """An answer and, unless it is "valid", a readable reason.
 
     Attributes
     ----------
@@ -56,11 +56,11 @@ class Verdict:
         ``"valid"``, ``"invalid"`` or ``"unknown"``.
     reason : str
     operations : tuple of Operation
-        Those that the reason is about, the most telling first.
+        The operations of the reason, the most important first.
     cycle : tuple of CycleEdge
-        The dependencies that contradict each other, if the reason is such a cycle.
+        The contradicting dependencies, if the reason is a cycle.
     explanation : Explanation or None
-        If the reason is that no order explains the operations.
+        Set if the reason is that no order explains the operations.
     """
 
     answer: Answer
@@ -70,8 +70,8 @@ class Verdict:
     explanation: Explanation | None = field(default=None, compare=False)
 
     def __bool__(self) -> bool:
-        """Refuse: whether "unknown" is to count must be said."""
-        raise TypeError("a verdict has three answers: ask for .answer")
+        """Raise TypeError: code must decide explicitly how "unknown" counts."""
+        raise TypeError("a verdict has three answers, so it has no truth value: use .answer")
 
     def __str__(self) -> str:
         return f"{self.answer}: {self.reason}" if self.reason else self.answer
@@ -81,7 +81,7 @@ VALID = Verdict("valid")
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst: an invalid one if there is any, else an unknown one, else valid."""
+    """Return the worst verdict: invalid before unknown before valid."""
     worst = VALID
     for verdict in verdicts:
         if verdict.answer == "invalid":

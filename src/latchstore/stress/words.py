@@ -1,4 +1,4 @@
-"""The outcome of a run as text for a terminal."""
+"""Formats the outcome of a run as text for a terminal."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from latchstore.stress.interleaving import interruptions
 from latchstore.stress.result import Result, Step
 from latchstore.stress.verdict import Explanation
 
-#: Characters of a cell that tells where a thread was.
+#: Maximum characters of a cell with the place of a thread.
 _WIDEST = 70
 
-#: Operations of a history that is shown.
+#: Maximum operations of a history that is printed.
 _READABLE = 40
 
-#: Places at which a thread had to stop that are named.
+#: Maximum interruptions that are listed.
 _PLACES = 3
 
-#: Characters of a call that is a cell of a table.
+#: Maximum characters of a cell with a call.
 _LONGEST = 100
 
-#: What is told of a failure that needs no second thread.
-SEQUENTIAL = "sequential defect: no two of the calls ran at one time, so one thread alone gets this as well"
+#: Printed for a failure that needs no second thread.
+SEQUENTIAL = "sequential defect: no two of the calls overlapped, so a single thread gets this as well"
 
-#: Pairs of operations that are listed as having met.
+#: Maximum pairs of overlapping operations that are listed.
 _PAIRS = 8
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """Return the table of operations, the verdicts, what went wrong, and the command that shows it again."""
+    """Return the table of operations, the verdicts, the problems, and the command that repeats the run."""
     result = outcome.result
     parts = [_operation_table(outcome.figures)]
     parts.append(
@@ -52,7 +52,7 @@ def outcome_text(outcome: Outcome) -> str:
     ending = [_summary(outcome)]
     if result.answer == "invalid" and result.switched_within and "PYTHONHASHSEED=" not in result.command:
         ending.append(
-            "what depends on the order of sets of strings comes again if both runs have the same number in "
+            "code that depends on the order of sets of strings repeats only with the same value of "
             "PYTHONHASHSEED"
         )
     parts.append("\n".join([*ending, f"again: {result.command}"]))
@@ -60,7 +60,7 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def first_fault(result: Result) -> str:
-    """Return one line that says what was wrong first, or what nobody can tell."""
+    """Return one line with the first problem, or why the result is unknown."""
     sequential = "sequential defect: " if result.is_sequential else ""
     for problem in result.problems:
         return f"{sequential}{problem.kind}: {problem.text.strip().splitlines()[0]}"
@@ -83,7 +83,7 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _how(result: Result) -> list[str]:
-    """Return where threads changed, and which operations met."""
+    """Return where threads switched, and which operations overlapped."""
     lines = []
     if result.switched_within:
         packages = Counter(name.partition(".")[0] for name in result.switched_within)
@@ -93,8 +93,8 @@ def _how(result: Result) -> list[str]:
         lines.append(f"switched within: {told}")
     if result.never_met and result.answer == "unknown":
         lines.append(
-            "no two operations overlapped, so nothing is known of what threads do to each other: "
-            "more threads or operations may help"
+            "no two operations overlapped, so nothing is proved about concurrent use: use more threads or "
+            "operations"
         )
     elif result.met:
         pairs = sorted(result.met.items(), key=lambda pair: -pair[1])
@@ -105,7 +105,7 @@ def _how(result: Result) -> list[str]:
 
 
 def failure_parts(result: Result) -> Iterator[str]:
-    """Yield what the threads did if that can be read, why no order explains it, and where to look next."""
+    """Yield the steps of the threads if they are short, why no order explains them, and where to look."""
     operations = result.history.operations
     if len(operations) <= _READABLE:
         yield "the calls, in time order:\n" + calls_table(operations, result.final_state)
@@ -122,7 +122,7 @@ def failure_parts(result: Result) -> Iterator[str]:
 
 
 def calls_table(operations: Iterable[Operation], final_state: str = "") -> str:
-    """Return calls as a table: a column for each thread, time runs downwards."""
+    """Return calls as a table with a column for each thread; time runs downwards."""
     operations = list(operations)
     who = {each.thread: each.who for each in operations}
     threads = sorted(who, key=lambda thread: inf if thread == AFTER else thread)
@@ -135,7 +135,7 @@ def calls_table(operations: Iterable[Operation], final_state: str = "") -> str:
 
 
 def _events(operations: Iterable[Operation]) -> Iterator[tuple[int, str]]:
-    """Return what happened, by time; a call within which nothing else did is one event."""
+    """Return the events in order of time; a call without others during it is one event."""
     times: list[tuple[float, int, Operation]] = []
     for each in operations:
         times.append((each.begin, 0, each))
@@ -155,7 +155,7 @@ def _events(operations: Iterable[Operation]) -> Iterator[tuple[int, str]]:
 
 
 def _why(explanation: Explanation) -> str:
-    """Return the order that explains most, and where it breaks."""
+    """Return the longest order, and the call at which it breaks."""
     lines = ["why: the order of the calls that explains most is"]
     lines += [f"  {operation}" for operation in explanation.order] or ["  (none)"]
     if explanation.states:
@@ -165,7 +165,7 @@ def _why(explanation: Explanation) -> str:
 
 
 def breaks(explanation: Explanation) -> str:
-    """Return what one thread would get, and what was answered."""
+    """Return the required and the actual result."""
     stuck = explanation.stuck
     what = "the final state" if stuck is None else f"{stuck.who}: {stuck.call}"
     expected = _WOULD.get(explanation.expected) or _verb(explanation.expected, "would give", "would raise")
@@ -173,7 +173,7 @@ def breaks(explanation: Explanation) -> str:
     return f"{what} {expected}, but it {got}"
 
 
-_WOULD = {"waits": "would wait", "": "would give something else"}
+_WOULD = {"waits": "would wait", "": "would return something else"}
 _DID = {"waits": "waits for ever"}
 
 
@@ -183,7 +183,7 @@ def _verb(answer: str, gives: str, raises: str) -> str:
 
 
 def _where_to_look(steps: Sequence[Step]) -> str:
-    """Return where threads had to stop, what they had done last, and what others did meanwhile."""
+    """Return where threads were interrupted, their last access, and the accesses of others meanwhile."""
     lines = []
     for each in interruptions(steps)[:_PLACES]:
         before = "" if each.before is None else f"{each.before} ({each.before.where}), then "
@@ -201,7 +201,7 @@ def _operation_table(figures: Sequence[OperationFigures]) -> str:
 
 
 def steps_table(steps: Sequence[Step]) -> str:
-    """Return where each thread was when another got its turn, one column a thread."""
+    """Return where each thread was when it lost its turn, with a column for each thread."""
     threads = sorted({step.thread for step in steps})
     rows = [tuple(f"thread {thread}" for thread in threads)]
     for step in steps:
@@ -211,7 +211,7 @@ def steps_table(steps: Sequence[Step]) -> str:
 
 
 def text_table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
-    """Return rows as lines, the first columns flush left, the others flush right."""
+    """Return rows as lines, with the first columns left-aligned and the others right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -223,7 +223,7 @@ def text_table(rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time in a suitable unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"

@@ -109,7 +109,7 @@ def test_a_lock_that_an_ended_thread_has_kept_is_found() -> None:
 
     problem = run(make, Replay(())).kept_locks()
     assert problem is not None
-    assert "has ended and not given back the lock made at test_standstill.py" in problem.text
+    assert "ended without releasing the lock made at test_standstill.py" in problem.text
 
     def waiting() -> list[Body]:
         lock = threading.Lock()
@@ -117,7 +117,7 @@ def test_a_lock_that_an_ended_thread_has_kept_is_found() -> None:
 
     found = run(waiting, Replay(())).problem
     assert found is not None
-    assert "waits for a lock that thread 1 took and kept" in found.text
+    assert "waits for a lock that thread 1 never releases" in found.text
 
 
 def test_a_delivery_thread_that_is_never_started_keeps_no_lock() -> None:
@@ -151,7 +151,7 @@ def test_a_thread_that_polls_for_ever_is_in_a_deadlock() -> None:
     problem = run(make, Replay(())).problem
     assert problem is not None
     assert problem.kind == "deadlock"
-    assert "threads wait again and again for what no thread does: 1" in problem.text
+    assert "threads wait repeatedly for something that no thread does: 1" in problem.text
 
 
 def test_threads_that_poll_for_each_other_are_in_a_deadlock() -> None:
@@ -172,13 +172,13 @@ def test_threads_that_poll_for_each_other_are_in_a_deadlock() -> None:
     for seed in range(5):
         problem = run(make, AtRandom(random.Random(seed))).problem
         assert problem is not None
-        assert problem.text.startswith("threads wait again and again for what no thread does: 1, 2")
+        assert problem.text.startswith("threads wait repeatedly for something that no thread does: 1, 2")
 
 
 def test_a_wake_up_that_never_comes_is_found() -> None:
     problem = run(lambda: [threading.Event().wait], Replay(())).problem
     assert problem is not None
-    assert problem.text.startswith("no thread can go on")
+    assert problem.text.startswith("no thread can continue")
 
 
 def test_a_thread_that_runs_for_ever_is_found() -> None:

@@ -47,7 +47,7 @@ def test_a_scan_that_is_too_old(bench: MakeBench, tokens: str) -> None:
 def test_a_move_that_was_taken_back_and_is_seen(bench: MakeBench, tokens: str) -> None:
     runs = bench(NoTransactions(), Scans())
     runs.do("move, not", key=f"scans/{tokens}")
-    assert "nobody wrote that" in runs.complaint()
+    assert "no operation wrote that value" in runs.complaint()
 
 
 def test_a_key_that_a_count_misses(bench: MakeBench) -> None:

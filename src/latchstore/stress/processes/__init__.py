@@ -1,6 +1,6 @@
-"""The harness over several processes, each of several threads, on one store.
+"""Runs the harness on several processes, each with several threads, on one store.
 
-``shared.py`` has what a store must offer for that, ``team.py`` the parent, which starts, watches, kills and
-replaces processes and puts their histories together, ``member.py`` what runs in each of them, ``records.py``
-what they send each other.
+``shared.py`` defines what a store must provide for that. ``team.py`` is the parent, which starts, watches,
+kills and replaces processes and joins their histories; ``member.py`` is the code of a process, ``records.py``
+their messages.
 """

@@ -1,6 +1,6 @@
-"""What runs in each process of a run: its threads, and one that ends the process with its parent.
+"""The code of each process of a run: its threads, and one that ends the process with its parent.
 
-Thread safety: `run_member` is called once in a process, by its main thread.
+Thread safety: the main thread calls `run_member`, once in a process.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from latchstore.stress.workloads import WORKLOADS, Workload
 #: The exit code of a process whose parent has ended.
 ORPHAN = 70
 
-#: Seconds after which a process ends by itself, whatever it is doing; the parent gives it up much sooner.
+#: Seconds after which a process ends in any case; the parent abandons it much sooner.
 _LONGEST = 24 * 3600.0
 
 
 def run_member(order: Order, output: Connection, words: Connection) -> None:
-    """Be one process of a run.
+    """Run one process of a run.
 
     Parameters
     ----------
     order : Order
     output, words : Connection
-        What lines are written to, and what the words of the parent come by.
+        For lines to the parent, and for words from the parent.
     """
     sender = Sender(output.fileno())
     with open(order.stacks, "w", encoding="utf-8") as stacks:
@@ -51,7 +51,7 @@ def run_member(order: Order, output: Connection, words: Connection) -> None:
 
 
 def _words_of(words: Connection) -> queue.SimpleQueue[bytes]:
-    """Return where the words of the parent are put; the process ends with its parent."""
+    """Return the queue of the parent's words; the process ends with its parent."""
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -91,7 +91,7 @@ def _take_part(order: Order, sender: Sender, heard: queue.SimpleQueue[bytes]) ->
 def _work(
     order: Order, store: AbstractStore, workloads: list[Workload], faults: list[Fault], sender: Sender
 ) -> list[str] | None:
-    """Run the threads; return the kind and the text of what no store may raise."""
+    """Run the threads; return the kind and the text of an error that no store may raise."""
     crew = Crew(
         store,
         workloads,

@@ -1,10 +1,10 @@
-"""What the parent and the processes of a run send each other.
+"""Messages between the parent and the processes of a run.
 
-A process writes lines to a pipe: records of its operations, as files of histories have them, and notices,
-which begin with ``!``. A line is written by one call when an operation begins and by one when it ends, so all
-that it had begun and ended is in the pipe when the process is killed. The parent sends words.
+A process writes lines to a pipe: records of its operations, as in files of histories, and notices, which
+begin with ``!``. One call writes a line when an operation begins, and one when it ends, so all of them are in
+the pipe even if the process is killed. The parent sends words.
 
-Thread safety: as told of each class.
+Thread safety: see each class.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from typing import Any
 from latchstore.stress.history import Operation, invoke_record, return_record
 from latchstore.stress.workloads import Action
 
-#: What a notice begins with.
+#: The beginning of a notice.
 NOTICE = b"!"
 
-#: What the record of a beginning begins with.
+#: The beginning of a record of an operation's begin.
 INVOKE = b'{"type": "invoke"'
 
-#: Notices of a process: it is ready to begin, its threads have ended, this is what it has found; and a fault
-#: that was put in.
+#: Notices of a process: it is ready to begin, its threads have ended, its findings, and a fault that was
+#: injected.
 READY, DONE, FOUND, MARK = "ready", "done", "found", "mark"
 
 #: Words of the parent: begin; all threads of all processes have ended.
 GO, FINISH = b"go", b"finish"
 
-#: What the numbers of operations of a thread are below.
+#: Upper limit of the numbers of a thread's operations.
 _MOST = 10**9
 
 
 @dataclass(frozen=True)
 class Order:
-    """What one process is to do.
+    """The task of one process.
 
     Attributes
     ----------
     stores, where, options : object
-        `SharedStores`, what its `create` has returned, and options of its `attach`.
+        `SharedStores`, the result of its `create`, and options of its `attach`.
     workloads, faults : sequence of str
-        Their names.
+        Names.
     handed : mapping
-        What each workload hands over, by its name.
+        Data for each workload, by its name.
     first, stride : int
-        The number of the first thread, and how many threads there can be in all.
+        Number of the first thread, and maximum number of threads in total.
     lengths : sequence of int
-        How many operations each thread does.
+        Number of operations of each thread.
     seed : int
     switch_interval : float
     seconds : float or None
-        After that no operation is begun.
+        Seconds after which no operation begins.
     stacks : str
-        The file that the stacks of its threads are written to when it dies, or is asked for them.
+        File for the stacks of its threads, written when it dies or on request.
     """
 
     stores: Any
@@ -80,13 +80,13 @@ class Sender:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        # Held for one write: the system may cut lines that are longer than a pipe takes at once.
+        # Held for one write: the system may split lines that are longer than a pipe's buffer.
         self._lock = threading.Lock()
-        # How many operations each thread has begun.
+        # Number of operations that each thread has begun.
         self._begun: dict[int, int] = {}
 
     def begun(self, thread: int, action: Action, begin: int) -> None:
-        """Send the beginning of an operation."""
+        """Send the begin of an operation."""
         number = self._begun[thread] = self._begun.get(thread, -1) + 1
         operation = Operation(thread, action.name, action.key, action.argument, None, begin, None)
         self._send(json.dumps(invoke_record(thread * _MOST + number, operation)))
@@ -108,12 +108,12 @@ class Sender:
 
 
 class Lines:
-    """What one process has written so far, as lines. Used by one thread.
+    """The lines that one process has written so far. Used by one thread.
 
     Attributes
     ----------
     records : list of bytes
-        Of its operations.
+        Records of its operations.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Lines:
         self._rest = b""
 
     def add(self, data: bytes) -> list[tuple[str, Any]]:
-        """Take what was read; return the notices in it."""
+        """Add data that was read; return the notices in it."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         notices = []
         for line in lines:
@@ -134,5 +134,5 @@ class Lines:
 
     @property
     def in_call(self) -> bool:
-        """Whether the last that was heard is that an operation has begun."""
+        """Whether the last record is the begin of an operation."""
         return bool(self.records) and self.records[-1].startswith(INVOKE)

@@ -1,4 +1,4 @@
-"""One run of workloads by several processes on one store, from the making of the store to its history.
+"""One run of workloads by several processes on one store, from making the store to its history.
 
 Thread safety: one run at a time in a process.
 """
@@ -20,28 +20,28 @@ from latchstore.stress.processes.team import Team, threads_of
 from latchstore.stress.result import Mark, Problem
 from latchstore.stress.workloads import Workload, prepare
 
-#: More threads than any run has, those of processes in the place of others included.
+#: Upper limit of the threads of a run, those of replacement processes included.
 _MOST_THREADS = 10_000
 
 
 @dataclass
 class ProcessRound:
-    """What one run is made of.
+    """The settings of one run.
 
     Attributes
     ----------
     stores : SharedStores
     workloads : sequence of Workload
-        Of the catalogue.
+        Named workloads.
     processes, threads, operations : int
-        How many processes, threads of each of them, and operations of each thread.
+        Number of processes, threads of each process, and operations of each thread.
     seed : int
     switch_interval : float
     faults : sequence of classes
     seconds : float or None
-        After that no operation is begun.
+        Seconds after which no operation begins.
     timeout : float
-        Seconds after which the run is given up.
+        Seconds after which the run is abandoned.
     """
 
     stores: SharedStores
@@ -58,7 +58,7 @@ class ProcessRound:
     marks: list[Mark] = field(default_factory=list)
 
     def run(self) -> History:
-        """Do it; `problems` and `marks` have what went wrong and what was put in."""
+        """Run it; `problems` and `marks` then have the problems and the injected faults."""
         header: dict[str, Any] = {
             **environment(),
             "seed": self.seed,
@@ -79,14 +79,14 @@ class ProcessRound:
             destroyed(self.stores, where, directory)
 
     def _options(self, where: Any) -> dict[str, Any]:
-        """Return what a store is opened with: what the faults need, and the workloads if that is known."""
+        """Return the options of the store: those of the faults, and of the workloads if accepted."""
         needed = {name: value for fault in self.faults for name, value in fault.options.items()}
         asked = {name: value for workload in self.workloads for name, value in workload.options.items()}
         if asked:
             try:
                 attached(self.stores, where, {**asked, **needed}).close()
             except TypeError:
-                return needed  # of another make
+                return needed  # options of another kind of store
         return {**asked, **needed}
 
     def _orders(self, directory: str, where: Any, options: dict[str, Any]) -> list[Order]:

@@ -1,6 +1,6 @@
-"""Stores that several processes use: how the harness makes, opens and removes them.
+"""Stores that several processes share: how the harness makes, opens and removes them.
 
-Thread safety: the functions keep nothing; a `PrivateStores` may be called by any thread.
+Thread safety: the functions have no state; any thread may call a `PrivateStores`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from latchstore.delivery.event_manager import EventManager
 
 
 class SharedStores(Protocol):
-    """What a store under test offers so that several processes can use it: a class, or an object of one.
+    """What a store under test provides so that several processes can use it: a class or an object.
 
-    The object goes to each process by pickle, as what `create` returns does.
+    The object is sent to each process by pickle, and so is the result of `create`.
     """
 
     def create(self, directory: str) -> Any:
-        """Make a new, empty store, which no process has opened yet; return where it is.
+        """Make a new, empty store, which no process has opened yet; return its location.
 
         Parameters
         ----------
         directory : str
-            An empty directory for it, which the harness removes in the end.
+            An empty directory for it, which the harness removes at the end.
         """
 
     def attach(self, where: Any, event_manager: Any = None, **options: Any) -> AbstractStore:
@@ -38,34 +38,34 @@ class SharedStores(Protocol):
         Parameters
         ----------
         where : object
-            What `create` has returned.
+            The result of `create`.
         event_manager : EventManager
-            One of its own. It may be left out of the signature by stores without events.
+            One of the process's own. Stores without events may omit it from the signature.
         **options
-            What workloads and faults ask for, such as ``history``; a TypeError tells that one is not known.
+            Options of workloads and faults, such as ``history``; raise TypeError for an unknown one.
         """
 
     def destroy(self, where: Any) -> None:
-        """Remove what is left when all processes have ended, beside the directory."""
+        """Remove all that is left outside the directory when all processes have ended."""
 
 
 def is_shared(subject: object) -> TypeGuard[SharedStores]:
-    """Tell whether something has the three methods."""
+    """Return whether an object has the three methods."""
     return all(callable(getattr(subject, name, None)) for name in ("create", "attach", "destroy"))
 
 
 class FileStores:
-    """Stores that are made with the path of a file, by any process: `SqliteStore` and what derives from it.
+    """Stores that any process opens by the path of a file: `SqliteStore` and subclasses.
 
     Parameters
     ----------
     make : callable
-        Given a path, an event manager and options, returns a store.
+        Called with a path, an event manager and options; returns a store.
     """
 
     def __init__(self, make: Callable[..., AbstractStore]) -> None:
         self.make = make
-        # What `Scope` looks for the code under test by.
+        # `Scope` finds the code under test by this attribute.
         self.__wrapped__: Any = make
 
     def create(self, directory: str) -> str:
@@ -77,11 +77,11 @@ class FileStores:
         return self.make(where, event_manager, **options)
 
     def destroy(self, where: str) -> None:
-        """Nothing is left beside the directory."""
+        """Do nothing: everything is in the directory."""
 
 
 class PrivateStores:
-    """Makes stores of a shared kind, each in a directory of its own, for one process alone.
+    """Makes stores of a shared kind for one process, each in a directory of its own.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class PrivateStores:
         self.__wrapped__ = getattr(stores, "__wrapped__", stores)
 
     def __call__(self, **options: Any) -> AbstractStore:
-        """Make a store; what it is in is removed when it is collected, or at exit."""
+        """Make a store; its directory is removed when it is collected, or at exit."""
         directory, where = created(self.stores)
         store = attached(self.stores, where, options)
         weakref.finalize(store, _remove, self.stores, where, directory, os.getpid())
@@ -105,7 +105,7 @@ class PrivateStores:
 
 
 def created(stores: SharedStores) -> tuple[str, Any]:
-    """Make a directory with a store in one below it; return both."""
+    """Make a directory with a store inside; return the directory and the location."""
     directory = tempfile.mkdtemp(prefix="latchstore-stress-")
     below = os.path.join(directory, "store")
     try:
@@ -117,7 +117,7 @@ def created(stores: SharedStores) -> tuple[str, Any]:
 
 
 def attached(stores: SharedStores, where: Any, options: dict[str, Any]) -> AbstractStore:
-    """Open a store in this process, with an event manager of its own if it takes one."""
+    """Open a store in this process, with its own event manager if it accepts one."""
     if takes_event_manager(stores.attach):
         options = {**options, "event_manager": EventManager()}
     return stores.attach(where, **options)
@@ -132,12 +132,12 @@ def destroyed(stores: SharedStores, where: Any, directory: str) -> None:
 
 
 def _remove(stores: SharedStores, where: Any, directory: str, process: int) -> None:
-    if os.getpid() == process:  # not in a child that was forked
+    if os.getpid() == process:  # not in a forked child
         destroyed(stores, where, directory)
 
 
 def takes_event_manager(function: Callable[..., object]) -> bool:
-    """Tell whether a function takes an event manager."""
+    """Return whether a function accepts an event manager."""
     return "event_manager" in parameters_of(function)
 
 
@@ -146,4 +146,4 @@ def parameters_of(function: Callable[..., object]) -> Collection[str]:
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return ()  # written in C, perhaps
+        return ()  # may be written in C

@@ -1,13 +1,13 @@
-"""The processes of one run, as the parent sees them: started, watched, killed, replaced and put an end to.
+"""The parent of a run's processes: starts, watches, kills, replaces and ends them.
 
 Rules:
 
-1. All processes begin at one word, when each has opened the store; one that takes the place of another begins
-   at once. All end at one word, when the threads of all have ended, so what one has still to hear is there.
-2. What a process has begun and ended is known from its pipe, whatever becomes of it. An operation that was
-   under way when it died is of unknown outcome.
-3. No process outlives the run: the parent kills what is left, and a process whose parent has gone ends
-   itself.
+1. All processes begin at one word, when each has opened the store; a replacement begins at once. All end at
+   one word, when the threads of all have ended, so pending events of each can arrive.
+2. The pipe of a process shows its operations whatever happens to it. An operation in progress when it died
+   has an unknown outcome.
+3. No process outlives the run: the parent kills those that are left, and a process whose parent has ended
+   ends itself.
 
 Thread safety: used by one thread.
 """
@@ -35,22 +35,22 @@ from latchstore.stress.result import Mark, Problem
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
-#: Bytes that are read of a pipe at once.
+#: Bytes read from a pipe at once.
 _AT_ONCE = 2**16
 
-#: Seconds in which all processes must have opened the store, on a machine that does other things as well.
+#: Seconds in which all processes must have opened the store, on a busy machine.
 _STARTED_IN = 120.0
 
-#: Seconds for which a process is waited for that was asked for its stacks, or that has closed its pipe.
+#: Seconds to wait for a process that was asked for its stacks, or that has closed its pipe.
 _STACKS_IN = 5.0
 
-#: Bytes of the stacks of a process that are told.
+#: Maximum bytes of a process's stacks in a report.
 _MOST_STACKS = 8_000
 
-#: Records of all processes between two kills, at the least and at the most; each operation has one or two.
+#: Minimum and maximum number of records of all processes between two kills; each operation has one or two.
 _BETWEEN_KILLS = (200, 1_000)
 
-#: Seconds at the most between the beginning of an operation and the kill that is to strike it.
+#: Maximum seconds between the begin of an operation and the kill meant for it.
 _STRIKE_WITHIN = 0.002
 
 
@@ -61,10 +61,10 @@ class Member:
     Attributes
     ----------
     number : int
-        From 1; that of each process is another one.
+        From 1, unique for each process.
     order : Order
     place : int
-        Which of the places of the run it has; one that is killed leaves it to another.
+        Its place in the run; the replacement of a killed process has the same place.
     """
 
     number: int
@@ -80,7 +80,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name in reports."""
         return f"process {self.number}"
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class Member:
             words.close()
 
     def say(self, word: bytes) -> None:
-        """Send a word; a process that is dead is found by the end of its pipe."""
+        """Send a word; the end of the pipe shows a dead process."""
         assert self.words is not None
         try:
             self.words.send_bytes(word)
@@ -105,12 +105,12 @@ class Member:
             return
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
 
     def rest(self) -> bytes:
-        """Return what is left in the pipe of a process that has ended."""
+        """Return the rest of the pipe of an ended process."""
         assert self.output is not None
         os.set_blocking(self.output.fileno(), False)
         data = b""
@@ -118,13 +118,13 @@ class Member:
             try:
                 more = os.read(self.output.fileno(), _AT_ONCE)
             except BlockingIOError:
-                return data  # a process that was forked from it has it open as well
+                return data  # a forked child of it has the pipe open as well
             if not more:
                 return data
             data += more
 
     def close(self) -> None:
-        """Have it ended, and close what belongs to it."""
+        """End the process, and close its resources."""
         for connection in (self.output, self.words):
             if connection is not None:
                 connection.close()
@@ -134,7 +134,7 @@ class Member:
             self.process.close()
 
     def stacks(self) -> str:
-        """Return the end of what it has written about its threads."""
+        """Return the end of the stacks that it has written."""
         try:
             return (
                 Path(self.order.stacks).read_text(encoding="utf-8", errors="replace")[-_MOST_STACKS:].strip()
@@ -144,7 +144,7 @@ class Member:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What it has done."""
+        """Its operations."""
         header = b'{"type": "header", "format": 1}'
         return History.parse([header, *self.lines.records], self.name).operations
 
@@ -157,19 +157,19 @@ class Team:
     orders : sequence of Order
         One for each process.
     hand_over : callable
-        Given the numbers of the threads of a process, and for each what was done in its place by threads of
-        processes that were killed, returns what the process needs.
+        Called with the thread numbers of a process, and with the operations of killed processes in its place;
+        returns the data that the process needs.
     killing : random.Random or None
-        What the moments of kills are drawn from; None if none is killed.
+        Source of the times of kills; None for no kills.
     timeout : float
-        Seconds that the run may take when all processes have started.
+        Seconds for the run after all processes have started.
 
     Attributes
     ----------
     marks : list of Mark
-        The faults that were put in.
+        The injected faults.
     problems : list of Problem
-        What went wrong: a process that has died or hangs, what a thread of one has met.
+        Problems: a process that died or hangs, or an error of one of its threads.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Team:
         self._timeout = timeout
         self._selector = selectors.DefaultSelector()
         self._begun = False
-        # How many records there are to be when the next process is killed.
+        # The number of records at which the next process is killed.
         self._next_kill = inf
         self._records = 0
         self._deadline = inf
@@ -207,12 +207,12 @@ class Team:
             self._selector.close()
 
     def operations(self) -> Iterator[Operation]:
-        """Return what all of them have done."""
+        """Return the operations of all processes."""
         for member in self._members:
             yield from member.operations
 
     def found(self) -> list[dict[str, Any]]:
-        """Return what the workloads have found in each process that was there to the end."""
+        """Return the findings of the workloads in each process that was not killed."""
         return [
             {
                 "threads": [threads_of(each.order).start, threads_of(each.order).stop],
@@ -232,7 +232,7 @@ class Team:
         self._selector.register(member.output.fileno(), selectors.EVENT_READ, member)
 
     def _go_on(self) -> None:
-        """Take what processes have written; kill one when it is time to."""
+        """Read what processes have written; kill one when it is time."""
         now = time.monotonic()
         if now >= self._deadline:
             self._tell_hang()
@@ -265,7 +265,7 @@ class Team:
     def _begin(self, member: Member) -> None:
         ready = [each for each in self._members if each.state == "ready"]
         if self._begun:
-            ready = [member]  # in the place of one that was killed
+            ready = [member]  # a replacement of a killed process
             self._plan_kill()
         elif len(ready) < len(self._members):
             return
@@ -290,7 +290,7 @@ class Team:
                 each.say(FINISH)
 
     def _note_death(self, member: Member) -> None:
-        """Take note of a process that has closed its pipe."""
+        """Handle a process that has closed its pipe."""
         member.process.join(_STACKS_IN)
         code = member.process.exitcode
         if member.state == "found" and code == 0:
@@ -302,7 +302,7 @@ class Team:
         self.problems.append(Problem("crash", f"{member.name} {ended}\n{member.stacks()}".rstrip()))
 
     def _tell_hang(self) -> None:
-        """Have the processes that have not ended write down where they are."""
+        """Make the processes that have not ended write their stacks."""
         stuck = [each for each in self._members if each.state not in ("ended", "done")]
         for member in stuck:
             if member.process.is_alive():
@@ -318,7 +318,7 @@ class Team:
             self._next_kill = self._records + self._killing.randrange(*_BETWEEN_KILLS)
 
     def _kill_one(self) -> None:
-        """Kill a process in the middle of an operation, and start another in its place, if it is time to."""
+        """Kill a process in the middle of an operation and start its replacement, if it is time."""
         if self._records < self._next_kill or self._killing is None:
             return
         victims = [each for each in self._members if each.state == "works" and each.lines.in_call]
@@ -335,7 +335,7 @@ class Team:
         self._take_rest(victim)
 
     def _take_rest(self, victim: Member) -> None:
-        """Replace a process that was killed, unless all that it had to do was done."""
+        """Replace a killed process, unless all of its operations were done."""
         victim.state = "ended"
         done_before = False
         for kind, content in victim.lines.add(victim.rest()):
@@ -366,7 +366,7 @@ class Team:
         self._start(member)
 
     def _before(self, place: int, threads: int) -> list[list[Operation]]:
-        """Return what each thread of a place has done, those in the place of others included."""
+        """Return the operations of each thread of a place, those of killed processes included."""
         done: list[list[Operation]] = [[] for _ in range(threads)]
         for member in self._members:
             if member.place == place:
@@ -376,12 +376,12 @@ class Team:
 
 
 def threads_of(order: Order) -> range:
-    """Return the numbers of the threads of a process."""
+    """Return the numbers of a process's threads."""
     return range(order.first, order.first + len(order.lengths))
 
 
 def _ask_for_stacks(member: Member) -> None:
-    """Have a process write its stacks; the signal is answered even if no thread of it gets the GIL."""
+    """Make a process write its stacks; it answers the signal even if no thread of it gets the GIL."""
     path = Path(member.order.stacks)
     os.kill(member.process.pid, signal.SIGUSR1)
     deadline = time.monotonic() + _STACKS_IN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,71 @@ class TestSentinel:
         assert replica.ask("ZCARD {tried}:keys") == ":3"
 
 
+def begin_move(source: Server, target: Server, slot: int) -> None:
+    """Have a slot be moved from one node of a cluster to another; its keys are not yet."""
+    assert target.ask(f"CLUSTER SETSLOT {slot} IMPORTING {source.ask('CLUSTER MYID')}") == "+OK"
+    assert source.ask(f"CLUSTER SETSLOT {slot} MIGRATING {target.ask('CLUSTER MYID')}") == "+OK"
+
+
+def move_keys(source: Server, target: Server, *keys: bytes) -> None:
+    with redis.Redis(unix_socket_path=str(source.socket)) as client:
+        moved = client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 10_000, "KEYS", *keys)
+        assert moved == b"OK"
+
+
+def end_move(source: Server, target: Server, slot: int) -> None:
+    """Move the keys that are left, and give the slot to the target."""
+    with redis.Redis(unix_socket_path=str(source.socket)) as client:
+        move_keys(source, target, *client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1_000))
+    for node in (target, source):
+        assert node.ask(f"CLUSTER SETSLOT {slot} NODE {target.ask('CLUSTER MYID')}") == "+OK"
+
+
+def asked_of(server: Server) -> int:
+    """Return how often a server has sent somebody on to another one."""
+    with redis.Redis(unix_socket_path=str(server.socket)) as client:
+        found: dict[str, Any] = client.info("errorstats").get("errorstat_ASK", {})
+    return int(found.get("count", 0))
+
+
 class TestCluster:
+    def test_a_store_whose_slot_is_being_moved(self, cluster: tuple[Server, Server, Server]) -> None:
+        """All that is there is read meanwhile; commits, and what reads one instant, wait for its end."""
+        low, high, _ = cluster
+        with closing(redis.RedisCluster(host="127.0.0.1", port=low.port)) as client:
+            keyslot: Any = client.keyslot
+            slot = keyslot("{moved}")
+            source, target = (low, high) if slot < 8192 else (high, low)
+            with (
+                two(client, "moved")[0] as store,
+                two(client, "moved")[0] as other,
+                other.watch() as changes,
+                ThreadPoolExecutor() as pool,
+            ):
+                store.multiset_data(["here", "there"], [b"1", b"2"])
+                begin_move(source, target, slot)
+                move_keys(source, target, b"{moved}:e:there", b"{moved}:keys", b"{moved}:about")
+                for each in (store, other):
+                    assert (each.to_bytes("here"), each.to_bytes("there")) == (b"1", b"2")
+                    assert not each.exists("nowhere")
+                    assert (each.info()["keys"], each.info()["revision"]) == (2, 1)
+                waits = asked_of(source)
+                written = pool.submit(store.from_bytes, "after", b"3")
+                read = pool.submit(other.multiget_data, ["here", "there"])
+                while asked_of(source) < waits + 20:  # they have tried again and again
+                    assert not written.done()
+                    assert not read.done()
+                end_move(source, target, slot)
+                written.result(PATIENCE)
+                assert [each.read() for each in read.result(PATIENCE)] == [b"1", b"2"]
+                assert store.get("after").revision == 2
+                keys = {getattr(changes.get(PATIENCE), "key", None) for _ in range(3)}
+                assert keys == {"here", "there", "after"}
+            assert (source.ask("EXISTS {moved}:keys")[:6], target.ask("ZCARD {moved}:keys")) == (
+                "-MOVED",
+                ":3",
+            )
+
     def test_a_store_is_on_one_node_and_goes_on_with_its_replica(
         self, cluster: tuple[Server, Server, Server]
     ) -> None:

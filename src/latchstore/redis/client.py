@@ -7,6 +7,10 @@
    those that change nothing or may be done again, and are asked again, on new connections. `once` sends
    one time; its caller has to find out what has become of a command whose reply is lost.
 3. A forked child begins without connections.
+4. While the slot of the namespace is moved from one node of a cluster to another, some of its keys are there
+   already, and a node sends on whoever asks for one that it has not (ASK). What reads one key follows. A
+   script needs all keys in one place, and nothing is done of one that is sent on: it waits for the end of the
+   move. So nobody writes in between.
 
 Thread safety: `_idle` is changed by single operations of the list; a connection that was taken from it
 belongs to one thread.
@@ -26,6 +30,7 @@ from redis.retry import Retry
 
 from latchstore.contract.arguments import describe
 from latchstore.contract.errors import AuthorizationError, StoreError
+from latchstore.redis.pauses import Pauses
 from latchstore.redis.scripts import Script
 
 #: Options of redis-py's that the store sets itself, and why.
@@ -46,12 +51,18 @@ _TIMEOUTS = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0}
 #: calls come through. After a timeout it is sent once more.
 _MOST_TIMES = 5
 
+#: Seconds for which a script waits while its slot is moved.
+_MOVE = 30.0
+
 #: What a new connection is not tried again after.
 _NOT_REPEATED = (redis.TimeoutError, redis.AuthenticationError)
 
 
 #: What redis-py raises if no node of a cluster can be reached, or none has the slot: no `redis.RedisError`.
 NO_CLUSTER = redis.exceptions.RedisClusterException
+
+#: Commands that need all keys of a namespace in one place.
+_OF_ALL_KEYS = (b"EVALSHA", b"EVAL")
 
 #: Connection errors of redis-py's that are replies: the server has done nothing.
 _REFUSALS = (redis.BusyLoadingError, redis.AuthenticationError)
@@ -197,6 +208,11 @@ class Server:
             if not moves:
                 raise
             return self._once(self._connected(), command, moves - 1)
+        except redis.exceptions.AskError as asked:
+            self.give(connection)  # it is whole: the reply was read
+            if command[0] in _OF_ALL_KEYS:
+                raise
+            return self._follow(asked, command)
         except redis.ReadOnlyError as error:
             # It was the primary, and nothing was done: by a new connection the name may lead to the new one.
             connection.disconnect()
@@ -213,6 +229,18 @@ class Server:
             raise
         self.give(connection)
         return reply
+
+    def _follow(self, asked: Any, command: tuple[Any, ...]) -> Any:
+        """Send a command that reads one key to the node that its slot is being moved to."""
+        connection = self.connect(host=asked.host, port=asked.port)
+        try:
+            connection.send_packed_command(tuple(map(hiredis.pack_command, ((b"ASKING",), command))))
+            connection.read_response()
+            return connection.read_response()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise Disconnected(error, True) from error
+        finally:
+            connection.disconnect()
 
     def call(self, *command: Any) -> Any:
         """Send a command that may be done again, and return its reply; again if that is lost."""
@@ -242,6 +270,15 @@ class Server:
             return self.once(b"EVALSHA", script.digest, 1, self.tag, *arguments)
         except redis.exceptions.NoScriptError:
             return self.once(b"EVAL", script.text, 1, self.tag, *arguments)
+        except redis.exceptions.AskError:
+            pauses = Pauses(_MOVE)
+        while True:
+            pauses.sleep()
+            try:
+                return self.once(b"EVAL", script.text, 1, self.tag, *arguments)
+            except redis.exceptions.AskError:
+                if pauses.are_over:
+                    raise
 
     def run(self, script: Script, *arguments: Any) -> Any:
         """Run a script that may be run again, and return its reply; again if that is lost."""
@@ -270,6 +307,9 @@ class Server:
             return AuthorizationError(f"{self.name}: {error}")
         if isinstance(error, redis.TimeoutError):
             return TimeoutError(f"{self.name}: {error}")
+        if isinstance(error, redis.exceptions.AskError):
+            slot = f"slot {error.slot_id} is being moved to {error.host}:{error.port}"
+            return ConnectionError(f"{self.name}: {slot}, and was not there after {_MOVE:g} s")
         if isinstance(error, (redis.ConnectionError, NO_CLUSTER, redis.exceptions.ClusterDownError)):
             return ConnectionError(f"{self.name}: {error}")
         if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):

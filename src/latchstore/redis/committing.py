@@ -22,7 +22,7 @@ import redis
 from latchstore.contract.errors import OutcomeUnknownError
 from latchstore.delivery.waiting import clock
 from latchstore.redis.client import Disconnected, Server
-from latchstore.redis.lease import Pauses
+from latchstore.redis.pauses import Pauses
 from latchstore.redis.scripts import (
     COMMIT,
     COMMIT_CACHED,

@@ -48,9 +48,10 @@ from latchstore.redis.committing import NEVER, Sent, arguments_before_edits, out
 from latchstore.redis.edits import arguments_of, deletes_only
 from latchstore.redis.first_values import IndexedValues, first_change, look_back
 from latchstore.redis.indexes import LeaseIsOverError, ServerIndexes
-from latchstore.redis.lease import Leases, Pauses, described
+from latchstore.redis.lease import Leases, described
 from latchstore.redis.log import ServerLog, packed_author
 from latchstore.redis.pause import LogPause
+from latchstore.redis.pauses import Pauses
 from latchstore.redis.publication import ServerPublication
 from latchstore.redis.reading import ReadingEngine
 from latchstore.redis.refusals import raise_refusal

@@ -13,68 +13,26 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from latchstore.contract.errors import LockTimeoutError, StoreError
-from latchstore.delivery.waiting import clock, thread_name
+from latchstore.delivery.waiting import thread_name
 from latchstore.engine.follower import Follower, Interval
 from latchstore.engine.owner import Claim, Writer
 from latchstore.redis.client import Server
+from latchstore.redis.pauses import Pauses
 from latchstore.redis.scripts import LEASE
 
 logger: logging.Logger = logging.getLogger("latchstore")
-
-#: Seconds between two looks at whether others have ended, first and longest.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
 
 #: How often a lease is renewed while it lasts, and how often if that has failed.
 _IN_TIME, _SOON = 3, 30
 
 _SEPARATOR = "\0"
-
-
-class Pauses:
-    """The pauses of a wait for what another process has, which grow.
-
-    Parameters
-    ----------
-    timeout : float
-        Seconds that may pass from now on, in pauses or otherwise; negative for ever.
-
-    Attributes
-    ----------
-    timeout : float
-    """
-
-    __slots__ = ("_begun", "_next", "timeout")
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout: float = timeout
-        self._begun = clock()
-        self._next = _FIRST_PAUSE
-
-    @property
-    def left(self) -> float:
-        """How many of the seconds are left; negative for ever."""
-        return self.timeout if self.timeout < 0 else max(0.0, self.timeout - (clock() - self._begun))
-
-    @property
-    def are_over(self) -> bool:
-        """Whether there is no time left, or nobody runs any more who could end the wait."""
-        return self.left == 0 or sys.is_finalizing()
-
-    def sleep(self) -> None:
-        """Sleep for the next one."""
-        seconds = self._next * random.uniform(0.5, 1)  # noqa: S311 (so that those who wait do not meet again)
-        left = self.left
-        time.sleep(seconds if left < 0 else min(seconds, left))
-        self._next = min(2 * self._next, _LONGEST_PAUSE)
 
 
 class Place(NamedTuple):

@@ -148,6 +148,8 @@ class DeliveredStore(EntryStore):
     def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
         """Wait until all events of what was committed before the call, by any process, have been heard.
 
+        Watches have these changes then as well.
+
         Parameters
         ----------
         timeout : Seconds or None

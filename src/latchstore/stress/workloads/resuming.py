@@ -187,6 +187,8 @@ class Resuming(PlainWorkload):
 
     def detach(self, store: Any) -> Any:
         """Return what each follower was given, the rest included, and where it had begun."""
+        if callable(flush := getattr(store, "flush", None)):
+            flush()  # else a watch that is open may be about to be given what another process has committed
         for follower in self._followers.values():
             # A watch that has ended with a close of the store is followed by another one.
             follower.go_on(stay=True)

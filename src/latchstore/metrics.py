@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from latchstore.cache.shared import Cache
 from latchstore.contract.arguments import describe
+from latchstore.contract.extras import missing_extra
+
+try:
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise missing_extra("latchstore.metrics", "prometheus-client", "prometheus", error) from error
 
 #: The counters of a cache: the end of the metric's name, its help text, and its key in ``stats()``.
 _COUNTERS: tuple[tuple[str, str, str], ...] = (

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from cachelib.base import BaseCache
-from cachelib.serializers import BaseSerializer, SimpleSerializer
-
 from latchstore.backends import storing
 from latchstore.cache.shared import Cache
+from latchstore.contract.extras import missing_extra
+
+try:
+    from cachelib.base import BaseCache
+    from cachelib.serializers import BaseSerializer, SimpleSerializer
+except ImportError as error:
+    raise missing_extra("latchstore.backends.cachelib", "cachelib", "flask", error) from error
 
 
 class LatchstoreCache(BaseCache):

@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, TypeVarTuple
 
-from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
-from django.core.exceptions import ImproperlyConfigured
-
 from latchstore.backends import storing
 from latchstore.cache.shared import Cache
 from latchstore.contract.errors import LockTimeoutError, RecursiveLoadError
+from latchstore.contract.extras import missing_extra
+
+try:
+    from asgiref.sync import sync_to_async
+    from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
+    from django.core.exceptions import ImproperlyConfigured
+except ImportError as error:
+    raise missing_extra("latchstore.backends.django", "Django", "django", error) from error
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")

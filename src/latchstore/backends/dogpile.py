@@ -13,11 +13,15 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from dogpile.cache.api import NO_VALUE, BytesBackend, CacheMutex
-from dogpile.util import NameRegistry
-
 from latchstore.backends import storing
 from latchstore.cache.shared import Cache
+from latchstore.contract.extras import missing_extra
+
+try:
+    from dogpile.cache.api import NO_VALUE, BytesBackend, CacheMutex
+    from dogpile.util import NameRegistry
+except ImportError as error:
+    raise missing_extra("latchstore.backends.dogpile", "dogpile.cache", "dogpile", error) from error
 
 #: Arguments of a region that are options of the cache.
 _OPTIONS = ("max_entries", "max_bytes", "idle", "policy", "path")

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask
-from flask_caching.backends.base import BaseCache
-
 from latchstore.backends import cachelib
+from latchstore.contract.extras import missing_extra
+
+try:
+    from flask import Flask
+    from flask_caching.backends.base import BaseCache
+except ImportError as error:
+    raise missing_extra("latchstore.backends.flask_caching", "Flask-Caching", "flask", error) from error
 
 
 class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):

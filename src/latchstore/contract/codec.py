@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from latchstore.contract.arguments import as_bytes, describe
 from latchstore.contract.errors import CodecError
+from latchstore.contract.extras import missing_extra
 
 if TYPE_CHECKING:
     # Type checkers always find typing_extensions, whose TypeVars have a default, as typing's do from 3.13.
@@ -69,9 +70,7 @@ class MsgpackCodec:
         try:
             import msgpack
         except ImportError as error:
-            raise ImportError(
-                "codec 'msgpack' needs msgpack, which is not installed: pip install 'latchstore[redis]'"
-            ) from error
+            raise missing_extra("codec 'msgpack'", "msgpack", "redis", error) from error
         self._pack: Any = functools.partial(msgpack.packb, unicode_errors="surrogatepass")
         self._unpack: Any = functools.partial(
             msgpack.unpackb, unicode_errors="surrogatepass", strict_map_key=False

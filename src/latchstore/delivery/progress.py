@@ -17,6 +17,7 @@ from latchstore.contract.events import (
     StoreProgressStartEvent,
     StoreProgressStepEvent,
 )
+from latchstore.contract.extras import missing_extra
 from latchstore.contract.store import AbstractReadOnlyStore
 
 
@@ -27,9 +28,7 @@ class ProgressBars:
         try:
             from tqdm import tqdm
         except ImportError as error:
-            raise ImportError(
-                "progress_bars needs tqdm: python -m pip install 'latchstore[progress]'"
-            ) from error
+            raise missing_extra("progress_bars", "tqdm", "progress", error) from error
         self._make_bar: Any = tqdm
         self._store = store
         self._options = options

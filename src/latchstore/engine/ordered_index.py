@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from latchstore.contract.extras import missing_extra
 from latchstore.contract.ordering import (
     BYTES,
     OTHER,
@@ -332,9 +333,6 @@ def index_for(order: Order) -> OrderedIndex:
 def _sorted_list_class() -> Any:
     try:
         from sortedcontainers import SortedList  # here, as only ordered indexes need it
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "an ordered index needs sortedcontainers: python -m pip install 'latchstore[ordered]'",
-            name=error.name,
-        ) from error
+    except ImportError as error:
+        raise missing_extra("an ordered index", "sortedcontainers", "ordered", error) from error
     return SortedList

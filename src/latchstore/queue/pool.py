@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple
 
 from latchstore.contract.codec import V
 from latchstore.contract.errors import LeaseLostError
+from latchstore.contract.extras import missing_extra
 from latchstore.delivery.threads import DeliveryThread
 from latchstore.delivery.waiting import Bell
 from latchstore.queue.claiming import Claims
@@ -229,7 +230,7 @@ def _bar(name: str, count_jobs: Callable[[], int], progress: bool | None) -> Any
     except ImportError as error:
         if progress is None:
             return None
-        raise ImportError("progress=True needs tqdm: python -m pip install 'latchstore[progress]'") from error
+        raise missing_extra("progress=True", "tqdm", "progress", error) from error
     bar = tqdm(total=0, desc=name, unit="job", disable=None if progress is None else False)
     if bar.disable:
         return None  # standard error is not a terminal

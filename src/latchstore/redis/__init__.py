@@ -9,14 +9,14 @@ msgpack are the extra ``redis``.
 Begin with ``engine.py``, whose docstring has the rules.
 """
 
+from latchstore.contract.extras import missing_extra as _missing_extra
+
 try:
     import hiredis as _hiredis  # noqa: F401
     import msgpack as _msgpack  # noqa: F401
     import redis as _redis  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        f"RedisStore needs redis-py, hiredis and msgpack: python -m pip install 'latchstore[redis]' ({error})"
-    ) from error
+    raise _missing_extra("RedisStore", "redis-py, hiredis and msgpack", "redis", error) from error
 
 from latchstore.redis.store import RedisStore
 

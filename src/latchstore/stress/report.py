@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
+from latchstore.contract.extras import missing_extra
 from latchstore.stress.escaping import visible
 from latchstore.stress.figures import operation_figures
 from latchstore.stress.history import AFTER, Operation
@@ -50,10 +51,8 @@ def check_installed() -> None:
     """Raise `ModuleNotFoundError` if no report can be written; the message has the extra to install."""
     try:
         import jinja2  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "reports need Jinja2: run python -m pip install 'latchstore[report]'", name=error.name
-        ) from error
+    except ImportError as error:
+        raise missing_extra("a report", "Jinja2", "report", error) from error
 
 
 def report_html(result: Result) -> str:

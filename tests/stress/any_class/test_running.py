@@ -167,5 +167,5 @@ def test_without_jinja2_the_command_ends_before_the_run(directory: Path) -> None
     (directory / "jinja2.py").write_text("raise ModuleNotFoundError('no module', name='jinja2')")
     ran = run(directory, "latchstore", "stress", "--test", "test_counters:CounterTest", "--report", "r.html")
     assert ran.returncode == 2
-    assert "error: reports need Jinja2: run python -m pip install 'latchstore[report]'" in ran.stderr
+    assert "error: a report needs Jinja2: python -m pip install 'latchstore[report]'" in ran.stderr
     assert ran.stdout == ""

@@ -32,7 +32,7 @@ class BaseEventManager(ABC):
         filter: Mapping[str, object] | None = None,
         priority: int = 0,
     ) -> None:
-        """Connect `func`, which is then called with every event of class `cls` or of a subclass.
+        """Have `func` called with every event of class `cls` or of a subclass.
 
         Connecting the same function again to the same class replaces its filter and priority and
         puts it behind the others of its priority.
@@ -43,8 +43,8 @@ class BaseEventManager(ABC):
             A subclass of `BaseEvent`.
         func : callable
             Called with the event as the only argument. A bound method is held by a weak reference:
-            the connection ends with its object. Any other callable is held strongly, and so is a
-            method of an object that cannot be weakly referenced.
+            when its object goes, so does the connection. Any other callable is held strongly, and
+            so is a method of an object that cannot be weakly referenced.
         filter : mapping of str to object, optional
             Dotted paths, and the value or `Condition` that each must match for `func` to be called. A path
             leads through attributes and the items of mappings: ``{"metadata.state": "done"}``,

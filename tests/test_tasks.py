@@ -266,7 +266,7 @@ def test_greenlets_of_gevent_that_share_a_thread_are_refused(patch: str) -> None
         print("done")
         """,
     )
-    assert warned.count("patched (by gevent or eventlet) after latchstore had been imported") == bool(patch)
+    assert warned.count("patched by gevent or eventlet after latchstore was imported") == bool(patch)
 
 
 NOTICED = {

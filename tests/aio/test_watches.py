@@ -237,7 +237,7 @@ def test_a_loop_that_is_closed_has_no_listeners(caplog: pytest.LogCaptureFixture
         for _ in range(3):
             store.from_bytes("k", b"")
             store.flush()
-    assert ["event loop was closed" in record.message for record in caplog.records] == [True]
+    assert ["event loop is closed" in record.message for record in caplog.records] == [True]
     assert not list(store.event_manager.get_listeners(StoreSetEvent))
     store.close()
 
@@ -254,7 +254,7 @@ def test_plain_calls_name_the_awaited_ones(run: Run, store: TransactionalStore) 
                 pass
 
     run(main())
-    with pytest.raises(TypeError, match="connect it where its event loop runs"):
+    with pytest.raises(TypeError, match="must be connected in an asyncio task"):
         store.event_manager.connect(StoreSetEvent, Listening([]).listen)
 
 

@@ -30,7 +30,7 @@ def test_a_writer_goes_on_when_there_is_room(limit: int, heard: int) -> None:
         for _ in range(heard - 1):
             crowd.listener.permit(1)
         crowd.listener.wait_until_begun(heard)
-        assert dispatcher_of(crowd.store).crowded
+        assert dispatcher_of(crowd.store).throttled
         assert not writing.done()
         assert not crowd.store.exists("late")
         crowd.listener.permit(1)

@@ -173,9 +173,9 @@ def test_a_wake_up_that_is_missed_is_survived() -> None:
 def test_a_door_that_was_left_shut_opens() -> None:
     """The mark of a full queue stands though all has been heard: the next writer takes it back."""
     store = DictMemoryStore(EventManager(), max_pending_events=1, lock_timeout=0)
-    dispatcher_of(store).crowded = True
+    dispatcher_of(store).throttled = True
     store.from_bytes("k", b"")
-    assert not dispatcher_of(store).crowded
+    assert not dispatcher_of(store).throttled
     store.close(TIMEOUT)
 
 

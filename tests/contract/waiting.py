@@ -67,9 +67,9 @@ class WaitForContract(WatchStoreContract):
         def never() -> bool:
             return False
 
-        with pytest.raises(WaitTimeoutError, match=r"never has not come true in 0\.02 s"):
+        with pytest.raises(WaitTimeoutError, match=r"never did not become true in 0\.02 s"):
             store.wait_for(never, SHORT)
-        with pytest.raises(WaitTimeoutError, match=r"key 'k' has not come true in 0\.02 s"):
+        with pytest.raises(WaitTimeoutError, match=r"key 'k' did not become true in 0\.02 s"):
             store.wait_for_key("k", SHORT)
         asked = threading.Event()
 
@@ -80,7 +80,7 @@ class WaitForContract(WatchStoreContract):
         waiting = pool.submit(store.wait_for, ask)
         assert asked.wait(TIMEOUT)
         store.close()
-        with pytest.raises(WatchClosedError, match=r"the store was closed while .*ask was waited for"):
+        with pytest.raises(WatchClosedError, match=r"the store was closed during the wait for .*ask"):
             waiting.result(TIMEOUT)
         assert store.stats()["watches"] == 0
 

@@ -146,7 +146,7 @@ def test_at_exit_a_listener_that_never_ends_is_given_up(tmp_path: Path) -> None:
     code, out, err, heard = run_script(script, tmp_path / "heard")
     assert (code, out, heard) == (0, "", ["k0"])
     assert re.fullmatch(
-        r"at exit: events not heard in 0\.\d+ s: listener __main__\.<lambda> has had <StoreSetEvent .*> "
+        r"at exit: events not delivered in 0\.\d+ s: listener __main__\.<lambda> has had <StoreSetEvent .*> "
         r"for \d\.\d{3} s, 2 events pending\n",
         err,
     )

@@ -53,7 +53,7 @@ class TestWithoutThreads:
         for key in "ab":
             store.from_bytes(key, b"")
         assert [record.getMessage() for record in caplog.records] == [
-            "no thread can be started for events; the next write tries again"
+            "cannot start the thread that delivers events; the next write tries again"
         ]
         assert heard == []
         assert store.stats()["events_pending"] == 2
@@ -100,7 +100,7 @@ class TestWithoutThreads:
     def test_a_flush_that_delivers_ends_in_time(self, dispatcher: EventDispatcher) -> None:
         heard: list[int] = []
         submit(dispatcher, lambda: heard.append(1))
-        with pytest.raises(FlushTimeoutError, match=r"^events not heard in 0 s: 1 events pending$"):
+        with pytest.raises(FlushTimeoutError, match=r"^events not delivered in 0 s: 1 events pending$"):
             dispatcher.flush(0)
         assert heard == []
         dispatcher.flush(TIMEOUT)

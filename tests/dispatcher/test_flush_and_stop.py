@@ -36,12 +36,12 @@ def test_a_flush_that_takes_too_long_says_what_is_under_way(dispatcher: EventDis
         dispatcher.flush(SHORT)
     # Pending are the slow one and the call; the mark that the flush has set behind them is no event.
     assert re.fullmatch(
-        r"events not heard in 0\.05 s: <a slow one> under way for \d+\.\d{3} s, 2 events pending",
+        r"events not delivered in 0\.05 s: <a slow one> has been running for \d+\.\d{3} s, 2 events pending",
         str(raised.value),
     )
     assert (raised.value.pending, raised.value.listener) == (2, None)
     assert isinstance(raised.value, TimeoutError)
-    with pytest.raises(FlushTimeoutError, match=r"events not heard in 0\.05 s: <a slow one> under way"):
+    with pytest.raises(FlushTimeoutError, match=r"events not delivered in 0\.05 s: <a slow one>"):
         dispatcher.stop(SHORT)
     slow.let_go.set()
     dispatcher.flush(None)
@@ -302,7 +302,7 @@ def test_a_flush_up_to_a_revision_does_not_wait_for_later_ones(dispatcher: Event
             dispatcher.flush(SHORT, revision)
     commits[1].let_go.set()
     dispatcher.flush(TIMEOUT, 2)
-    assert dispatcher.heard_revision == 2
+    assert dispatcher.delivered_revision == 2
     with pytest.raises(FlushTimeoutError):
         dispatcher.flush(SHORT)
     commits[2].let_go.set()

@@ -128,12 +128,12 @@ class TestConnect:
             lambda: manager.has_listeners(cls),
             lambda: manager.get_event_hierarchy(cls),
         ):
-            with pytest.raises(TypeError, match=r"^cls must be .*, not "):
+            with pytest.raises(TypeError, match=r"^cls must be .*, got "):
                 call()
         assert manager.get_event() == {}
 
     def test_func_must_be_callable(self, manager: EventManager) -> None:
-        with pytest.raises(TypeError, match=r"^func must be callable, not 5$"):
+        with pytest.raises(TypeError, match=r"^func must be callable, got 5$"):
             manager.connect(StoreSetEvent, 5)  # type: ignore[arg-type]
 
     def test_filter_must_be_a_mapping(self, manager: EventManager) -> None:
@@ -147,7 +147,7 @@ class TestConnect:
             manager.connect(StoreSetEvent, print, {5: "a"})  # type: ignore[dict-item]
 
     def test_priority_must_be_an_int(self, manager: EventManager) -> None:
-        with pytest.raises(TypeError, match=r"^priority must be an int, not 1\.5$"):
+        with pytest.raises(TypeError, match=r"^priority must be an int, got 1\.5$"):
             manager.connect(StoreSetEvent, print, priority=1.5)  # type: ignore[arg-type]
 
     def test_a_refused_connection_changes_nothing(self, manager: EventManager) -> None:

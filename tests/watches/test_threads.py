@@ -83,7 +83,7 @@ def test_a_signal_handler_may_commit_in_the_middle_of_reading(
         for _ in range(commits):
             store.from_bytes("k", b"")
         assert len(changes) == 1 + commits
-        with pytest.raises(LockTimeoutError, match="this thread is in the middle of reading") as caught:
+        with pytest.raises(LockTimeoutError, match="uses this watch while its own thread reads") as caught:
             changes.get(TIMEOUT)
         refused.append(caught)
 

@@ -289,9 +289,9 @@ async def _wait_until(
                 raise WaitTimeoutError
             await changes.get(left)
         except WaitTimeoutError:
-            raise WaitTimeoutError(f"{what} has not come true in {timeout or 0:g} s") from None
+            raise WaitTimeoutError(f"{what} did not become true in {timeout or 0:g} s") from None
         except WatchClosedError:
-            raise WatchClosedError(f"the store was closed while {what} was waited for") from None
+            raise WatchClosedError(f"the store was closed during the wait for {what}") from None
 
 
 def _escaped(key: str) -> str:

@@ -255,7 +255,7 @@ class BaseEventManager(ABC):
 def check_event_class(cls: object) -> None:
     """Raise TypeError unless `cls` is a class of events."""
     if not (isinstance(cls, type) and issubclass(cls, BaseEvent)):
-        raise TypeError(f"cls must be a subclass of BaseEvent, not {cls!r}")
+        raise TypeError(f"cls must be a subclass of BaseEvent, got {cls!r}")
 
 
 # The default of this process. Assigned under `_default_lock`, read without it.

@@ -1,7 +1,7 @@
-"""Delivery: from a commit to its listeners and watches.
+"""Delivery of committed changes to listeners and watches.
 
-Listeners are called by the dispatcher's thread, watches are read at their readers' own pace. It imports from
-the contract. Begin with ``commit_events.py``, which is where a commit becomes events, and go on with
+The dispatcher's thread calls listeners; watches are read at their readers' own pace. This room imports the
+contract only. Begin with ``commit_events.py``, which turns a commit into events, and go on with
 ``dispatcher.py``, whose thread takes them from the queue (``deliveries.py``), and ``emission.py``, the one
-loop that calls listeners. Who listens is in ``event_manager.py`` and the tables of ``registry.py``.
+loop that calls listeners. Connections are kept by ``event_manager.py`` in the tables of ``registry.py``.
 """

@@ -1,6 +1,6 @@
-"""Tasks of asyncio that wait beside threads for what `Waiters` are rung for.
+"""Waits of asyncio tasks on the same `Waiters` as those of threads.
 
-Loaded by those who use asyncio. Thread safety: a `LoopBell` may be rung by any thread.
+Imported only where asyncio is used. Thread safety: any thread may ring a `LoopBell`.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from collections.abc import Callable
 
 from latchstore.delivery.waiting import Bell, Waiters
 
-#: Seconds after which a task looks even if nobody has rung: with an exception that strikes the thread which
-#: was to ring, a wake-up may be lost.
+#: Seconds after which a task checks without a ring: an exception that interrupts the ringing thread may lose
+#: a wake-up.
 LOOK_AGAIN = 1.0
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop of asyncio that runs in this thread.
+    """Return the asyncio event loop that runs in this thread.
 
     Raises
     ------
     RuntimeError
-        If none does, as in a task of trio.
+        If there is none, as in a trio task.
     """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "latchstore.aio is for tasks of asyncio (of anyio: with its asyncio backend), "
-            "and no event loop of asyncio runs in this thread"
+            "latchstore.aio needs a running asyncio event loop, and none runs in this thread: call it in an "
+            "asyncio task (with anyio, choose the asyncio backend)"
         ) from None
 
 
 class LoopBell(Bell):
-    """Ends the sleep of one task of the loop that runs where it is made."""
+    """Wakes one task of the loop that runs in the thread where the bell is created."""
 
     __slots__ = ("_is_rung", "_loop", "_wake")
 
     def __init__(self) -> None:
         self._loop = running_loop()
         self._wake = asyncio.Event()
-        # Set before the loop is told: a task that is cancelled meanwhile finds that it was rung.
+        # Set before the loop is called, so that a task that is cancelled meanwhile finds the ring.
         self._is_rung = False
         self.release: Callable[[], None] = self.ring
 
@@ -55,7 +55,7 @@ class LoopBell(Bell):
         return self._is_rung
 
     async def sleep_async(self, seconds: float) -> bool:
-        """Sleep until it is rung, for so many seconds at the most; return whether it was rung."""
+        """Sleep until the bell rings, at most `seconds`; return whether it rang."""
         timer = self._loop.call_later(seconds, self._wake.set)
         try:
             await self._wake.wait()
@@ -68,16 +68,16 @@ class LoopBell(Bell):
 
 
 async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: float | None) -> bool:
-    """Have a task wait until `ready` returns something true; return whether it did in time.
+    """Wait in a task until `ready` returns a true value; return whether it did in time.
 
     Parameters
     ----------
     waiters : Waiters
-        Rung, one of them or all, when it may have come true.
+        Rung, one bell or all, whenever `ready` may have become true.
     ready : callable
-        Called in the loop's thread, with no lock held; does not wait.
+        Called in the loop's thread, with no lock held; must not block.
     timeout : float or None
-        Seconds; None for as long as it takes.
+        Seconds; None for no limit.
     """
     if ready():
         return True
@@ -101,4 +101,4 @@ async def wait_async(waiters: Waiters, ready: Callable[[], object], timeout: flo
     finally:
         waiters.discard(bell)
         if not answered and bell.is_rung():
-            waiters.ring()  # the one that was rung leaves: another looks in its place
+            waiters.ring()  # this task used up a ring, so another waiter must check instead

@@ -1,6 +1,6 @@
-"""Pending events are delivered at the exit of the interpreter, before daemon threads are cut off.
+"""Deliver pending events at interpreter exit, before daemon threads are stopped.
 
-Thread safety: `drain_at_exit` may be called by any thread; what is done at the exit, the main thread does.
+Thread safety: any thread may call `drain_at_exit`; the main thread does the work at exit.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from latchstore.delivery.waiting import clock
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds that the interpreter's exit waits for pending events of all stores together.
+#: The most seconds that interpreter exit waits for the pending events of all stores together.
 EXIT_TIMEOUT = 10.0
 
 
 class Drained(Protocol):
-    """What has events pending."""
+    """An object with pending events."""
 
     @abstractmethod
     def drain(self, timeout: float) -> None:
-        """Wait until all has been heard; FlushTimeoutError if that takes longer."""
+        """Wait until all events are delivered; raise FlushTimeoutError if the timeout expires."""
 
 
 _drained: weakref.WeakSet[Drained] = weakref.WeakSet()
 
 
 def drain_at_exit(dispatcher: Drained) -> None:
-    """Have a dispatcher drained at the exit, if it is there by then."""
+    """Register a dispatcher to be drained at exit, if it still exists then."""
     _drained.add(dispatcher)
 
 

@@ -1,6 +1,6 @@
-"""What is known of the calls of listeners, for statistics and error messages.
+"""Records of the calls of listeners, for statistics and error messages.
 
-Thread safety: all attributes are assigned by the dispatcher's thread alone. Others read them at any time.
+Thread safety: only the dispatcher's thread assigns the attributes. Other threads read them at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from latchstore.contract.errors import FlushTimeoutError
 from latchstore.contract.events import BaseEvent, StoreKeyEvent
 from latchstore.delivery.deliveries import Delivery
 
-#: A call of a listener: what is called, with which event, and since when.
+#: A call of a listener: the listener, the event, and the monotonic time of the call in seconds.
 Call = tuple[Callable[..., object], BaseEvent, float]
 
 #: How many names of listeners are told apart, as there may be any number of closures; and that of all others.
@@ -45,19 +45,19 @@ class ListenerCalls(ABC):
     Parameters
     ----------
     listener_name : callable
-        Names a listener in error messages.
+        Returns the name of a listener for error messages.
 
     Attributes
     ----------
     calling : tuple of callable, BaseEvent and float, or None
-        The listener that is being called, with what, and since when, in monotonic seconds; one assignment
-        publishes it.
+        The running call of a listener, with the event and its start in monotonic seconds; published by one
+        assignment.
     delivering : tuple of Delivery and float, or None
-        What is being delivered, and since when.
+        The delivery that is running, and its start in monotonic seconds.
     delivered : int
-        How many events have been emitted.
+        The number of events emitted.
     listener_errors : int
-        How many calls of listeners have raised something.
+        The number of calls of listeners that raised.
     slowest : tuple of str or None, and float
         The listener that has taken longest in one call, and how long, in seconds.
     times : dict of str to CallTimes, or None
@@ -76,10 +76,10 @@ class ListenerCalls(ABC):
     @property
     @abstractmethod
     def pending(self) -> int:
-        """How many events are waiting or being heard."""
+        """The number of events that are queued or being delivered."""
 
     def returned(self, failed: bool) -> float:
-        """Note that the listener has returned, or raised something; return the time."""
+        """Record that the listener has returned or raised; return the time."""
         now = time.monotonic()
         calling, self.calling = self.calling, None
         if failed:
@@ -104,7 +104,7 @@ class ListenerCalls(ABC):
         times[name] = CallTimes(calls + 1, errors + failed, total + seconds, max(longest, seconds))
 
     def listener(self) -> str | None:
-        """Return the name of the listener that is being called."""
+        """Return the name of the listener that is running."""
         calling = self.calling
         return None if calling is None else self._listener_name(calling[0])
 
@@ -122,7 +122,7 @@ class ListenerCalls(ABC):
         }
 
     def describe(self) -> str:
-        """Return what is being heard, by whom, for how long, and how much is waiting."""
+        """Return a description: the running listener, its event and seconds, and the pending events."""
         calling, delivering = self.calling, self.delivering
         waiting = f"{self.pending} events pending"
         if calling is not None:
@@ -132,8 +132,8 @@ class ListenerCalls(ABC):
         if delivering is None:
             return waiting
         delivery, since = delivering
-        return f"{delivery!r} under way for {time.monotonic() - since:.3f} s, {waiting}"
+        return f"{delivery!r} has been running for {time.monotonic() - since:.3f} s, {waiting}"
 
-    def not_heard(self, what: str) -> FlushTimeoutError:
-        """Return the error of a wait that has failed."""
+    def timeout_error(self, what: str) -> FlushTimeoutError:
+        """Return the error for a wait that has timed out."""
         return FlushTimeoutError(f"{what}: {self.describe()}", self.pending, self.listener())

@@ -1,19 +1,18 @@
-"""The changes that one watch has not read yet: filled by commits, read by any number of threads.
+"""The buffer of one watch: unread changes, filled by commits and read by any number of threads.
 
 Thread safety:
 
-1. Whoever publishes appends a commit by one call in C. All else that is done to the changes of a buffer is
-   done in its section. A reader waits for that; who publishes only tries it: a thread that is in it may be in
-   the middle of a signal handler or a finalizer, and that may wait for the very lock that commits are
-   published under.
-2. No user code runs in the section: a change is matched by builtin code alone, and where that cannot decide
-   (values with an ``==`` of their own) it is kept, and the reader decides. Whatever may be the last reference
-   to an object of a user is put into `garbage`, which is emptied outside.
-3. An exception from outside may end a section where a call returns. So each step first works out what is to
-   be, and then assigns it with no call in between: it is made whole or not at all, and whoever comes next
-   goes on from there.
-4. A commit that is published again is passed over; if the first time was struck in between, it follows itself
-   in the buffer, and is passed over by who reads.
+1. The publisher appends a commit by one call in C. All other changes to a buffer are made in its section.
+   Readers wait for the section; the publisher only tries to enter it: the thread inside may be running a
+   signal handler or a finalizer that waits for the very lock that commits are published under.
+2. No user code runs in the section: builtin code matches changes, and a change that it cannot decide (values
+   with their own ``==``) is kept for the reader to decide. An object that may be the last reference to a
+   user's object is put into `garbage`, which is emptied outside.
+3. An exception from outside may end a section where a call returns. So each step first computes its results,
+   and then assigns them with no call in between: it is done completely or not at all, and the next thread
+   continues from there.
+4. A commit that is published again is skipped. If the first publication was interrupted, the commit may be in
+   the buffer twice in a row, and the reader skips the second one.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from latchstore.contract.values import Change, cause_of, deletion
 from latchstore.delivery.try_latch import TryLatch
 from latchstore.delivery.waiting import Waiters, other_threads_of_parent
 
-#: Seconds after which a reader looks by itself whether there is a change: a wake-up is lost only if an
-#: exception strikes the writer that was to give it.
+#: Seconds after which a reader checks without a wake-up: one is lost only if an exception interrupts the
+#: writer that was to send it.
 _LOOK_AGAIN = 1.0
 
-#: Where that is put which may be the last reference to an object of a user.
+#: Receives objects that may be the last reference to a user's object.
 Garbage = deque[object]
 
 
 class Published(Protocol):
-    """What the feed reads of a commit."""
+    """A commit, as far as the feed reads it."""
 
     @property
     def revision(self) -> int: ...
@@ -50,11 +49,11 @@ class Published(Protocol):
 
     @property
     def transaction(self) -> object | None:
-        """What events give as their transaction."""
+        """The `transaction` of the events."""
 
 
 class Commit(NamedTuple):
-    """One commit, as it is kept in the history."""
+    """One commit in the history."""
 
     revision: int
     changes: Sequence[Change]
@@ -70,16 +69,16 @@ class Record(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """What a full buffer has dropped: the first and the last revision."""
+    """A gap: the first and the last revision of dropped changes."""
 
     first_revision: int
     last_revision: int
 
 
 class _Unread(NamedTuple):
-    """What a watch has not read of one commit; readers take changes from the left, in the section.
+    """The unread changes of one commit; readers take them from the left, in the section.
 
-    In place of the changes there is one `Lost` if these, and maybe those of commits before, are not known.
+    If the changes are not available, it holds one `Lost`, which may include earlier commits.
     """
 
     revision: int
@@ -88,17 +87,17 @@ class _Unread(NamedTuple):
 
 
 class Interest:
-    """Which changes a watch is meant to have.
+    """The filter of a watch.
 
     Parameters
     ----------
     glob : str
         A pattern that the key must match.
     terms : mapping
-        Metadata items and the values that they must have, before the change or after it: so a change that
-        ends a match is given as well.
+        Metadata items and the values that they must have before or after the change, so that a change that
+        ends a match is included.
     is_key : bool
-        Whether `glob` is the one key, whatever characters it has.
+        Whether `glob` is a literal key, whatever characters it has.
     """
 
     __slots__ = ("_all", "_matches", "terms")
@@ -109,7 +108,7 @@ class Interest:
         self.terms: dict[str, Any] = dict(terms)
 
     def among(self, changes: Iterable[Change]) -> deque[Change]:
-        """Return the changes that match or that only the reader can compare. Runs builtin code alone."""
+        """Return the changes that match, or that only the reader can compare. Runs builtin code only."""
         return deque(changes if self._all else filter(self._may_have, changes))
 
     def _may_have(self, change: Change) -> bool:
@@ -120,15 +119,15 @@ class Interest:
 
 
 class ChangeBuffer:
-    """The changes that one watch has not read yet.
+    """The unread changes of one watch.
 
     Parameters
     ----------
     interest : Interest
     limit : int
-        How many changes are kept.
+        The number of changes to keep.
     coalesce : bool
-        Whether a full buffer keeps the latest change of each key, and not the latest changes.
+        Whether a full buffer keeps the latest change of each key instead of the latest changes.
 
     Attributes
     ----------
@@ -136,11 +135,11 @@ class ChangeBuffer:
     latch : TryLatch
         Its section: rules 1 to 3.
     dropped : int
-        How many changes were dropped.
+        The number of dropped changes.
     ended : bool
-        Whether no more changes come; those that are here can still be read.
+        Whether no more changes will come; those in the buffer can still be read.
     past : deque of Record
-        What the history had when the watch was opened; all of it is older than what comes here.
+        The changes from the history when the watch was opened; all are older than those in the buffer.
     """
 
     __slots__ = (
@@ -168,53 +167,54 @@ class ChangeBuffer:
 
     def __init__(self, interest: Interest, limit: int, coalesce: bool) -> None:
         self.interest: Interest = interest
-        # Of the one that has opened the watch.
+        # The thread that opened the watch.
         self.thread: int = get_ident()
         self.limit: int = limit
         self._coalesce = coalesce
-        # Written by whoever publishes: the last commit that was appended, or after which the buffer begins,
-        # and how many changes were.
+        # Written by the publisher: the last commit that was appended, or after which the buffer begins, and
+        # the number of changes appended.
         self._revision = 0
         self._added = 0
-        # Commits, the oldest first; whoever publishes appends. One that was published again follows itself.
+        # Commits, the oldest first; the publisher appends. A commit may be in it twice in a row: rule 4.
         self._unread: deque[_Unread] = deque()
-        # Guards all that follows, and taking from `_unread`.
+        # Guards all attributes below, and removals from `_unread`.
         self.latch: TryLatch = TryLatch()
-        # The last commit of which nothing is left to read, and how many changes were taken from `_unread`.
+        # The last commit that was read completely, and the number of changes removed from `_unread`.
         self._done = 0
         self._removed = 0
-        # The latest changes, by key, once a coalescing buffer was full, until it has been read empty.
+        # The latest changes by key, from when a coalescing buffer becomes full until it is read empty.
         self._latest: OrderedDict[str, Record] = OrderedDict()
-        # First and last revision of what was dropped and not reported yet.
+        # The first and last revision of changes that were dropped and not reported yet.
         self._lost: Lost | None = None
         self.dropped: int = 0
-        # What is outside the section: `past` is taken from by one call, the flags are only ever set.
+        # Outside the section: `past` is popped by single calls, the flags are set once and never reset.
         self.past: deque[Record] = deque()
         self.ended: bool = False
         self._closed = False
-        # Those who wait for a change.
+        # Readers that wait for a change.
         self.waiters: Waiters = Waiters()
-        # Whoever reads; when it is gone, this has an item, for which a deque, unlike a list, needs no memory.
+        # The reader. When it is collected, this has an item; appending to a deque, unlike a list, needs no
+        # memory.
         self._reader: weakref.ref[object] | None = None
         self._abandoned: deque[object] = deque()
         _all_buffers.add(self)
 
     def renew(self) -> None:
-        """Go on with a free section and with nothing to read, in a forked child."""
+        """Reset the section and drop all changes, in a forked child."""
         self.latch = TryLatch()
         self.waiters = Waiters()
         self._clear(deque())
 
     def belong_to(self, reader: object) -> None:
-        """Have the buffer closed when nobody holds its reader any more.
+        """Have the buffer closed when its reader is collected.
 
-        That is one ``deque.append`` in C: no lock is taken where the collector runs, and no bytecode is there
-        for an exception to strike. The next commit lets go of the buffer.
+        The callback is one ``deque.append`` in C: where the collector runs, no lock is acquired and no
+        exception can interrupt a bytecode. The next commit drops the buffer from the feed.
         """
         self._reader = weakref.ref(reader, self._abandoned.append)
 
     def read_first(self, past: Iterable[Published]) -> None:
-        """Have what the history had when the watch was opened read before anything else."""
+        """Make changes from the history the first to be read."""
         self.past.extend(
             Record(commit.revision, change, commit.transaction)
             for commit in past
@@ -223,17 +223,17 @@ class ChangeBuffer:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody reads any more."""
+        """Whether the buffer has no reader any more."""
         return self._closed or bool(self._abandoned)
 
     # -- writing: by one thread at a time, under the lock of the engine -----------------------------
 
     def begin(self, revision: int) -> None:
-        """Take only what is committed after a revision."""
+        """Accept only commits after a revision."""
         self._revision = revision
 
     def offer(self, commit: Published, garbage: Garbage) -> None:
-        """Take what is of interest in a commit; may be done again. Never waits."""
+        """Append the relevant changes of a commit; may be repeated, and never waits."""
         revision = commit.revision
         if revision < self._revision:
             return
@@ -243,14 +243,14 @@ class ChangeBuffer:
                 return
             added = self._added + len(changes)
             self._unread.append(_Unread(revision, changes, commit.transaction))
-            # No call in between; struck before, the commit is appended twice: rule 4.
+            # No call in between; if interrupted before this line, the commit is appended twice: rule 4.
             self._added, self._revision = added, revision
         if self._is_full():
             self.latch.attempt(self._make_room, garbage)
         self.waiters.ring()
 
     def lose(self, first_revision: int, last_revision: int, garbage: Garbage) -> None:
-        """Note that commits were made whose changes nobody has any more; may be done again. Never waits."""
+        """Append a gap for commits whose changes are not available; may be repeated, and never waits."""
         if last_revision <= self._revision:
             return
         lost, added = Lost(first_revision, last_revision), self._added + 1
@@ -273,7 +273,7 @@ class ChangeBuffer:
             self._drop(garbage)
 
     def _oldest(self, garbage: Garbage) -> _Unread | None:
-        """Return the oldest commit of which something is left to read."""
+        """Return the oldest commit with unread changes."""
         unread = self._unread
         while unread:
             oldest = unread[0]
@@ -285,7 +285,7 @@ class ChangeBuffer:
         return None
 
     def _drop(self, garbage: Garbage) -> None:
-        """Drop the oldest changes: whole commits, so that what is left begins after all that was lost."""
+        """Drop the oldest changes, whole commits, so that all remaining ones come after the gap."""
         unread = self._unread
         while self._added - self._removed > self.limit and (oldest := self._oldest(garbage)) is not None:
             garbage.append(oldest)
@@ -302,14 +302,14 @@ class ChangeBuffer:
             del unread[0]
 
     def _first_lost(self, oldest: _Unread) -> int:
-        """Return the first revision of what is lost when that commit is."""
+        """Return the first revision of the gap if that commit is dropped."""
         if self._lost is not None:
             return self._lost.first_revision
         first = oldest.changes[0]
         return first.first_revision if isinstance(first, Lost) else oldest.revision
 
     def _merge(self, garbage: Garbage) -> None:
-        """Keep the latest change of each key, with the value from before the first."""
+        """Keep the latest change of each key, with the value from before its first change."""
         while (oldest := self._oldest(garbage)) is not None:
             change = oldest.changes[0]
             if isinstance(change, Lost):
@@ -339,7 +339,7 @@ class ChangeBuffer:
             del oldest.changes[0]
 
     def _drop_latest(self, gap: _Unread, garbage: Garbage) -> None:
-        """Drop what was merged before a gap, so that what is left begins after all that was lost."""
+        """Drop the changes merged before a gap, so that all remaining ones come after it."""
         latest, empty = self._latest, OrderedDict[str, Record]()
         garbage.append(latest)
         first = min([self._first_lost(gap), *(record.revision for record in latest.values())])
@@ -381,16 +381,16 @@ class ChangeBuffer:
     # -- reading ------------------------------------------------------------------------------------
 
     def take(self, timeout: float | None) -> Record | Lost | None:
-        """Return the next change, or what was lost before it.
+        """Return the next change, or a gap before it.
 
-        Waits `timeout` seconds for one, as long as it takes if None; None if there is none, or no more will
-        come. The seconds are counted by the wait itself, whatever a test does to the clock. If the buffer
-        `ended` meanwhile, changes may have come before that: to get all of them, take once more.
+        Waits at most `timeout` seconds, without limit if None; returns None if no change came or none will.
+        The wait itself counts the seconds, so a test that replaces the clock does not affect it. If the
+        buffer `ended` during the wait, changes may have come before the end: call `take` again to get them.
 
         Raises
         ------
         LockTimeoutError
-            If this thread is in the middle of such a call: a finalizer or a signal handler calls.
+            If a finalizer or signal handler calls it in the middle of such a call of the same thread.
         """
         taken = self._look()
         if taken is None and timeout != 0:
@@ -410,34 +410,34 @@ class ChangeBuffer:
         return self.latch.during(self._take, garbage)
 
     def __len__(self) -> int:
-        """Return how many changes there are to read."""
+        """Return the number of changes to read."""
         if self.closed:
             return 0
         # A reader may take a change before the writer has counted it.
         return max(0, self._added - self._removed) + len(self._latest)
 
     def check(self) -> None:
-        """Raise AssertionError if the counts are wrong; for tests, while nobody uses the buffer."""
+        """Raise AssertionError if the counts are wrong; for tests, while no other thread uses the buffer."""
         unread = [each for each in self._unread if each.revision > self._done]
         assert self._added - self._removed == sum(len(each.changes) for each in unread)
         assert [each.revision for each in unread] == sorted({each.revision for each in unread})
 
     def end(self) -> None:
-        """Let the reader have what is here, and no more."""
+        """Accept no more changes; those in the buffer can still be read."""
         self.ended = True
         self.waiters.ring_all()
 
     def close(self) -> None:
-        """Give up what has not been read, and wake whoever waits for more."""
+        """Drop the unread changes and wake waiting readers."""
         self._closed = True
         garbage: Garbage = deque()  # freed when this returns, outside the section
-        # What is not cleared, as a thread is reading, is let go of with the buffer.
+        # If a reader is in the section, the changes are freed with the buffer.
         self.latch.attempt(self._clear, garbage)
         self.waiters.ring_all()
 
 
-# Every buffer alive, for children that this process forks: that of a watch whose store was closed is in no
-# feed any more, and can be read all the same.
+# All existing buffers, for forked children: the buffer of a watch whose store was closed is in no feed
+# any more, but can still be read.
 _all_buffers: weakref.WeakSet[ChangeBuffer] = weakref.WeakSet()
 
 
@@ -446,7 +446,7 @@ def _renew_buffers_in_child() -> None:
     for buffer in list(_all_buffers):
         buffer.renew()
         if buffer.thread in others:
-            buffer.close()  # nobody is here to read it
+            buffer.close()  # its reader does not exist in this process
 
 
 if hasattr(os, "register_at_fork"):

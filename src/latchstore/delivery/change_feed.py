@@ -1,17 +1,17 @@
-"""What was committed, for those who read it at their own pace: a history, and a buffer for each watch.
+"""The change feed of a store: a history of commits, and a buffer for each watch.
 
-Those who wait for a change and do not need to know which have a signal in place of a buffer.
+A waiter that needs no details of the changes has a signal instead of a buffer.
 
 Thread safety:
 
 1. The feed has no lock of its own: `ChangeFeed.publish`, `lose`, `past`, `add`, `add_signal` and `end` are
    called by one thread at a time, under the lock that commits are published under. `active`, `watches` and
    `dropped` are read without it.
-2. Publishing a commit again publishes what is missing of it: the revisions show what is there already.
-3. `publish` never waits, and frees no object of a user: what the feed lets go of is put into `garbage`, which
-   the caller empties once the lock has been given back.
-4. A buffer whose reader is gone is closed, wherever the collector runs, and so is a signal whose user is. The
-   next commit lets go of it.
+2. Publishing a commit again completes an interrupted publication: revisions show what is already there.
+3. `publish` never waits and frees no user object: objects that the feed releases are put into `garbage`,
+   which the caller empties after releasing the lock.
+4. A buffer is closed when its reader is collected, wherever the collector runs, and so is a signal with its
+   user. The next commit drops them from the feed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from latchstore.contract.errors import CompactedError
 from latchstore.delivery.change_buffer import ChangeBuffer, Commit, Garbage, Published
 from latchstore.delivery.commit_signal import CommitSignal
 
-#: Buffers that may be closed and not let go of yet.
+#: Closed buffers that the feed may hold before `add` drops them.
 _FEW = 64
 
 
@@ -33,17 +33,17 @@ class ChangeFeed:
     Parameters
     ----------
     history : int
-        How many of the last commits are kept; 0 if the engine keeps them elsewhere.
+        The number of commits to keep; 0 if the engine keeps them elsewhere.
     garbage : deque, optional
-        What the feed lets go of is appended here, for the caller to clear outside its lock. By default it is
-        freed at once.
+        Receives the objects that the feed releases, for the caller to clear outside its lock. By default they
+        are freed at once.
 
     Attributes
     ----------
     active : bool
-        Whether commits need be published at all.
+        Whether commits need to be published at all.
     buffers : tuple of ChangeBuffer
-        Those of its watches, in the order in which these were opened.
+        The buffers of the watches, in the order in which the watches were opened.
     signals : tuple of CommitSignal
     """
 
@@ -65,9 +65,9 @@ class ChangeFeed:
         self._history: deque[Commit] = deque()
         self.buffers: tuple[ChangeBuffer, ...] = ()
         self.signals: tuple[CommitSignal, ...] = ()
-        # So many that whoever adds one lets go of those that were closed.
+        # At this number of buffers, `add` drops the closed ones.
         self._look_at = _FEW
-        # What buffers that are gone have dropped.
+        # The changes dropped by buffers that are no longer in the feed.
         self._dropped = 0
         self.active: bool = history > 0
         # The revision after which changes are published.
@@ -75,22 +75,22 @@ class ChangeFeed:
 
     @property
     def dropped(self) -> int:
-        """How many changes full buffers have dropped."""
+        """The number of changes that full buffers have dropped."""
         return self._dropped + sum(buffer.dropped for buffer in self.buffers)
 
     @property
     def watches(self) -> int:
-        """How many watches are open."""
+        """The number of open watches."""
         return sum(not (buffer.closed or buffer.ended) for buffer in self.buffers)
 
     # -- by one thread at a time, under the lock of the engine ---------------------------------------
 
     def begin(self, revision: int) -> None:
-        """Begin after a revision, when nothing has been published yet."""
+        """Set the revision after which publishing begins; called before anything is published."""
         self._begun = revision
 
     def publish(self, commit: Published) -> None:
-        """Put a commit into the history and the buffers; may be done again, and never waits."""
+        """Put a commit into the history and the buffers; may be repeated, and never waits."""
         self._keep(commit)
         if closed := [buffer for buffer in self.buffers if buffer.closed]:
             self._let_go_of(closed)
@@ -100,9 +100,9 @@ class ChangeFeed:
             self._give_signals(commit)
 
     def lose(self, first_revision: int, last_revision: int) -> None:
-        """Have watches marked with a gap: these commits were made, and can be published no more.
+        """Mark a gap in all watches: these commits were made, but their changes are not available.
 
-        May be done again, and never waits.
+        May be repeated, and never waits.
         """
         for buffer in self.buffers:
             buffer.lose(first_revision, last_revision, self._garbage)
@@ -121,7 +121,7 @@ class ChangeFeed:
         self.signals = signals
 
     def add_signal(self, signal: CommitSignal) -> None:
-        """Have a signal be given all commits from now on; nothing happens if it is."""
+        """Add a signal, which receives all later commits; do nothing if it was added before."""
         if signal not in self.signals:
             self._set_signals((*[other for other in self.signals if not other.closed], signal))
 
@@ -135,10 +135,10 @@ class ChangeFeed:
 
     def _let_go_of(self, buffers: Sequence[ChangeBuffer]) -> None:
         self._garbage.extend(buffers)
-        gone = frozenset(buffers)  # there may be many of them, and writers wait
+        gone = frozenset(buffers)  # a set, since there may be many and writers are blocked
         kept = tuple(buffer for buffer in self.buffers if buffer not in gone)
         dropped = self._dropped + sum(buffer.dropped for buffer in buffers)
-        # No call from here on, so that nothing is counted twice if this is done again.
+        # No call from here on, so that a repetition after an interruption counts nothing twice.
         self.buffers = kept
         self._dropped = dropped
         self.active = bool(kept or self.signals) or self._limit > 0
@@ -157,28 +157,28 @@ class ChangeFeed:
         return [commit for commit in self._history if commit.revision > since]
 
     def add(self, buffer: ChangeBuffer, revision: int) -> None:
-        """Have the commits after a revision, that of the last one, offered to a buffer."""
+        """Add a buffer, which receives the commits after `revision`, that of the last one."""
         # The last commit may be published again.
         buffer.begin(revision)
         if len(self.buffers) >= self._look_at:
-            # Nobody may write, and watches come and go.
+            # Without writes, no commit drops the closed ones.
             self._let_go_of([other for other in self.buffers if other.closed])
             self._look_at = _FEW + 2 * len(self.buffers)
         self.buffers = (*self.buffers, buffer)
         self.active = True
 
     def _oldest(self, revision: int) -> int:
-        """Return the first revision whose changes a new watch can have."""
+        """Return the first revision whose changes are available to a new watch."""
         if self._history:
             return self._history[0].revision
-        # A history that is empty has not been given anything yet.
+        # An empty history has received no commit yet.
         return self._begun + 1 if self._limit else revision + 1
 
     def end(self) -> None:
-        """Tell all watches, and all who wait, that no more is to come."""
+        """End all watches and waits: no more commits will come."""
         buffers, signals = self.buffers, self.signals
         for buffer in buffers:
-            # Whoever is struck before all have been woken has closed the store all the same.
+            # Set first: if this thread is interrupted before all are woken, the store is closed anyway.
             buffer.ended = True
         for signal in signals:
             signal.ended = True

@@ -1,8 +1,8 @@
-"""From a commit to its events: what is queued at commit, and becomes events on the dispatcher's thread.
+"""Deliveries of a commit's events: queued at the commit, turned into events on the dispatcher's thread.
 
-Thread safety: a delivery is built by one thread, queued, and delivered once by the dispatcher's thread.
-It refers to entries, which never change, so building the events can wait until then and the writer
-pays for one small object a commit.
+Thread safety: one thread builds a delivery and queues it; the dispatcher's thread delivers it once. It refers
+to entries, which never change, so the events are built on that thread and the writer pays for one small
+object per commit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 _new_object = object.__new__
 
-#: The events that a commit may have.
+#: The event classes that a commit can have.
 MODIFICATION_EVENTS = frozenset({StoreSetEvent, StoreUpdateEvent, StoreDeleteEvent, StoreEvictEvent})
 
 
@@ -67,7 +67,7 @@ def event_of(
         The event's `transaction`.
     """
     _, old, new = change
-    # hot path: as `BaseEvent.__init__` would, whose call with so many keywords takes longer.
+    # hot path: like `BaseEvent.__init__`, whose call with so many keywords is slower.
     event = _new_object(cls)
     event.__dict__ = {
         "source": source,
@@ -83,9 +83,9 @@ def event_of(
 
 
 def has_listeners_of(manager: BaseEventManager) -> Callable[[Any], bool]:
-    """Return what a store calls under its lock to find out whether anybody listens: never code of users.
+    """Return the function that a store calls under its lock to check for listeners; it runs no user code.
 
-    It is the manager's own `has_listeners` if that is ours. If not, every event is taken to have listeners.
+    It is the manager's own `has_listeners` if that is ours. For any other manager it always returns true.
     """
     ours = EventManager.has_listeners
     if isinstance(manager, EventManager) and type(manager).has_listeners is ours:
@@ -98,7 +98,7 @@ def _always(cls: object) -> bool:
 
 
 def _may_have_listeners(manager: BaseEventManager, cls: type[BaseEvent]) -> bool:
-    """Ask a manager, of whatever class, whether anybody listens; no lock is held."""
+    """Return whether a manager of any class may have listeners; no lock is held."""
     try:
         has_listeners = getattr(manager, "has_listeners", None)
         return has_listeners is None or bool(has_listeners(cls))
@@ -108,14 +108,14 @@ def _may_have_listeners(manager: BaseEventManager, cls: type[BaseEvent]) -> bool
 
 
 def emission_of(manager: BaseEventManager, event: BaseEvent) -> Emission | None:
-    """Return the calling of the listeners of an event; all those of a foreign manager count as one."""
+    """Return an emission that calls the listeners of an event; a foreign manager counts as one listener."""
     if isinstance(manager, EventManager) and manager.emits_itself():
         return manager._emission(event)
     return ForeignEmission(event, [Connection(identity_of(manager.emit), manager.emit, None, ())])
 
 
 class EmittedDelivery(Delivery):
-    """Events that are emitted one after another, once each, whatever strikes the thread meanwhile.
+    """Events that are emitted one after another, once each, even if exceptions interrupt the thread.
 
     A subclass sets `_manager`, `_position` to 0 and `_emission` to None.
     """
@@ -124,16 +124,16 @@ class EmittedDelivery(Delivery):
 
     # hot path: no constructor.
     _manager: BaseEventManager
-    # Which event's turn it is, and its emission once that has begun.
+    # The position of the current event, and its emission once that has begun.
     _position: int
     _emission: Emission | None
 
     @abstractmethod
     def event(self, position: int) -> BaseEvent | None:
-        """Build an event; None if nobody listens to it."""
+        """Build an event; return None if it has no listeners."""
 
     def deliver(self, dispatcher: EventDispatcher) -> None:
-        # The count is read each time: in a child that a listener has forked there are no more events.
+        # The count is read each time: in a child that a listener forks it becomes 0.
         while self._position < self.count:
             emission = self._emission
             if emission is None:
@@ -153,13 +153,13 @@ class EmittedDelivery(Delivery):
     def skip(self) -> None:
         """Go on to the next event."""
         following = self._position + 1
-        # No exception strikes between the two.
+        # No exception can come between the two assignments.
         self._emission = None
         self._position = following
 
 
 class EventDelivery(EmittedDelivery):
-    """One event that is ready, to be emitted when its turn comes."""
+    """One event that is already built."""
 
     __slots__ = ("_event",)
 
@@ -178,7 +178,7 @@ class EventDelivery(EmittedDelivery):
 
 
 class CommitDelivery(EmittedDelivery):
-    """The events of one commit, one per changed key, in the order of the changes.
+    """The events of one commit, one for each changed key, in the order of the changes.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ class CommitDelivery(EmittedDelivery):
     def event(self, position: int) -> StoreModificationEvent | None:
         change, revision = self._changes[position], self.revision
         cls = event_class_of(change)
-        # hot path: a lone one had a listener at the commit.
+        # hot path: a single change had a listener at the commit.
         if self.count > 1 and not _may_have_listeners(self._manager, cls):
             return None
         assert revision is not None

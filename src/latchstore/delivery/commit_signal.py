@@ -1,14 +1,13 @@
-"""Waking threads that sleep until a commit has changed what they wait for; the changes are not kept.
+"""Signals that wake waiting threads when a commit has a relevant change; they do not keep the changes.
 
 Thread safety:
 
 1. `CommitSignal.offer` is called by one thread at a time, under the lock that commits are applied under. It
-   runs builtin code alone, and wakes sleepers by single calls in C.
-2. Whoever is to sleep first puts a bell among the `waiters`, then looks at the store, and then sleeps
-   (`Waiters.wait`). A commit can be seen before it is offered. So one that the look has not found finds the
-   bell.
-3. An exception may strike whoever was woken before it has done anything. All others look again by themselves
-   after `LOOK_AGAIN` seconds.
+   runs builtin code only, and wakes waiters by single calls in C.
+2. A waiter first adds a bell to `waiters`, then reads the store, and then sleeps (`Waiters.wait`). A commit
+   is visible before it is offered, so a commit that the read missed finds the bell.
+3. An exception may interrupt a woken thread before it has done anything. The other waiters check again by
+   themselves after `LOOK_AGAIN` seconds.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from latchstore.contract.values import Change
 from latchstore.delivery.change_buffer import Published
 from latchstore.delivery.waiting import Waiters
 
-#: Seconds after which a sleeper looks by itself: a wake-up is lost only if an exception strikes who was
-#: woken.
+#: Seconds after which a waiter checks without a signal: a wake-up is lost only if an exception interrupts
+#: the woken thread.
 LOOK_AGAIN = 1.0
 
 
 class CommitSignal:
-    """Wakes sleepers when a commit has a change that is of interest to them.
+    """Wakes waiters when a commit has a change that is relevant to them.
 
     Parameters
     ----------
     wakes : callable
-        Called with a change; returns how many sleepers it is to wake. Runs builtin code alone.
+        Called with a change; returns the number of waiters to wake. Runs builtin code only.
 
     Attributes
     ----------
     waiters : Waiters
     ended : bool
-        Whether no more commits come, as the store was closed.
+        Whether no more commits will come, since the store was closed.
     """
 
     __slots__ = ("__weakref__", "_abandoned", "_revision", "_user", "_wakes", "ended", "waiters")
@@ -48,23 +47,23 @@ class CommitSignal:
         self._wakes = wakes
         self.waiters: Waiters = Waiters()
         self.ended: bool = False
-        # Of the last commit that has woken somebody. One may be offered again.
+        # The revision of the last commit that woke a waiter; a commit may be offered again.
         self._revision = 0
         self._user: weakref.ref[object] | None = None
         self._abandoned: deque[object] = deque()
         _all_signals.add(self)
 
     def belong_to(self, user: object) -> None:
-        """Have the store let go of the signal when nobody holds its user any more."""
+        """Have the feed drop the signal when its user is collected."""
         self._user = weakref.ref(user, self._abandoned.append)
 
     @property
     def closed(self) -> bool:
-        """Whether the store is to let go of it."""
+        """Whether the feed should drop the signal."""
         return bool(self._abandoned)
 
     def offer(self, commit: Published) -> None:
-        """Wake those whom a commit concerns; may be done again. Never waits."""
+        """Wake the waiters that a commit concerns; may be repeated, and never waits."""
         waiters = self.waiters
         if not waiters.bells or commit.revision <= self._revision:
             return
@@ -74,16 +73,16 @@ class CommitSignal:
         self._revision = commit.revision
 
     def end(self) -> None:
-        """Wake all, as the store is closed."""
+        """Wake all waiters, since the store was closed."""
         self.ended = True
         self.waiters.ring_all()
 
     def renew(self) -> None:
-        """Go on without the sleepers of the parent, in a forked child."""
+        """Drop the parent's waiters, in a forked child."""
         self.waiters = Waiters()
 
 
-# Every signal alive, for children that this process forks.
+# All existing signals, for forked children.
 _all_signals: weakref.WeakSet[CommitSignal] = weakref.WeakSet()
 
 

@@ -1,15 +1,15 @@
-"""What a dispatcher delivers, and the queue of it.
+"""Deliveries and the queue from which a dispatcher takes them.
 
 Thread safety:
 
-1. Any thread may put something in the queue, also in the middle of another call: it is one ``deque.append``.
-   Afterwards it wakes the thread if that sleeps; if an exception strikes in between, the next one does so, or
-   the thread looks by itself.
-2. What the thread has taken stays in `DeliveryQueue.taken` until it is done with, so that another thread goes
-   on with it should that one end. It moves there in one call in C, so that no exception from outside comes in
+1. Any thread may queue a delivery, also in the middle of another call: it is one ``deque.append``. Then it
+   wakes the dispatcher's thread if that sleeps. If an exception interrupts it in between, the next one that
+   queues does so, or the thread checks by itself.
+2. A delivery that the thread has taken stays in `DeliveryQueue.taken` until it is done, so that another
+   thread can continue if that one ends. One call in C moves it there, so no exception from outside comes in
    between.
-3. `queued_more` has one writer at a time, whoever holds the lock of the store; `done_more` is assigned by the
-   dispatcher's thread. Others read them at any time and may be a moment behind.
+3. `queued_more` has one writer at a time, the holder of the store's lock; only the dispatcher's thread
+   assigns `done_more`. Other threads read them at any time and may see slightly old values.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from typing import Any
 
 from latchstore.delivery.waiting import Bell
 
-#: Is never queued.
+#: A sentinel that is never queued.
 _NEVER: Any = object()
 
 
 class Delivery(ABC):
-    """What is queued: something that calls listeners when its turn has come.
+    """An item of the queue, which calls listeners.
 
     Attributes
     ----------
     count : int
-        How many events it stands for. Of those with more than one, one is submitted at a time.
+        The number of its events. Deliveries with more than one are submitted one at a time.
     revision : int or None
-        The commit whose events it has, if it does.
+        The revision of the commit whose events it has, if any.
     more_until : int
-        How many events beyond the first of each delivery were queued up to this one, if it has more than one.
+        If it has more than one event: the number of events beyond the first of each delivery that were queued
+        up to and including this one.
     done : bool
-        Whether all of it has been heard.
+        Whether all of it has been delivered.
     """
 
     __slots__ = ("count", "done", "more_until", "revision")
@@ -51,25 +52,25 @@ class Delivery(ABC):
 
     @abstractmethod
     def deliver(self, dispatcher: Any) -> None:
-        """Call the listeners, observed by the `EventDispatcher`; called again, go on where it was."""
+        """Call the listeners, observed by the `EventDispatcher`; a repeated call continues."""
 
     @property
     def progress(self) -> object:
-        """How far it has come; compared, to find out whether the same has failed again."""
+        """The state of the delivery; equal after two failures at the same point."""
         return None
 
     def skip(self) -> None:
-        """Give up what has failed again and again: all of it, or the event whose turn it is."""
+        """Skip a part that fails repeatedly: the whole delivery, or its current event."""
         self.done = True
 
     def forget(self) -> None:
-        """Stand for nothing any more: a listener has forked, and in the child this is the parent's."""
+        """Become empty: a listener has forked, and in the child the events are the parent's."""
         self.count = 0
         self.revision = None
 
 
 class Mark(Delivery):
-    """A place in the queue, which is no event; by itself it only wakes the thread."""
+    """A position in the queue, which is not an event; delivering it only wakes the thread."""
 
     __slots__ = ("_queue",)
 
@@ -82,14 +83,14 @@ class Mark(Delivery):
 
 
 class Flag(Mark):
-    """A mark that somebody waits for: all that was queued before it has been heard.
+    """A mark that a thread waits for: all deliveries before it are done.
 
     Attributes
     ----------
     reached : Bell
-        Rung then.
+        Rung when the mark is reached.
     until : int or None
-        If this revision has been heard before, it is rung as well.
+        A revision; the bell is also rung once this revision has been delivered.
     """
 
     __slots__ = ("reached", "until")
@@ -105,7 +106,7 @@ class Flag(Mark):
 
 
 class End(Flag):
-    """The end of the thread that delivers it.
+    """Ends the thread that delivers it.
 
     Attributes
     ----------
@@ -127,25 +128,25 @@ class End(Flag):
 
 
 class DeliveryQueue:
-    """Deliveries in the order in which they are made.
+    """Deliveries in the order in which they are queued.
 
     Attributes
     ----------
     items : deque of Delivery
-        Those that the thread has not taken yet.
+        The deliveries that the thread has not taken yet.
     taken : deque of Delivery
-        What it has taken and is not done with: one at the most.
+        The delivery that the thread has taken and that is not done; at most one.
     moves : iterator
-        Moves the next one from there to here; there must be one.
+        Each step moves the next delivery from `items` to `taken`; there must be one.
     asleep : bool
-        Whether the thread sleeps, or is about to look at the items for the last time before: who has queued
-        something wakes it.
+        Whether the thread sleeps, or is about to check the items for the last time before it sleeps: a thread
+        that queues an item wakes it.
     marks : dict of Mark to None
-        The marks in the queue, which are no events; changed by single operations.
+        The marks in the queue, which are not events; changed by single operations.
     ending : bool
         Whether the thread is to end.
     queued_more, done_more : int
-        Events beyond the first of each delivery: queued, and done with.
+        The events beyond the first of each delivery: queued, and done.
     """
 
     __slots__ = ("_bell", "asleep", "done_more", "ending", "items", "marks", "moves", "queued_more", "taken")
@@ -155,7 +156,7 @@ class DeliveryQueue:
         self.taken: deque[Delivery] = deque()
         self.moves: Iterator[None] = map(self.taken.append, iter(self.items.popleft, _NEVER))
         self.asleep: bool = False
-        # Of the thread that delivers; made anew by each.
+        # The bell of the thread that delivers; each such thread makes its own.
         self._bell: Bell = Bell()
         self.marks: dict[Mark, None] = {}
         self.ending: bool = False
@@ -164,26 +165,26 @@ class DeliveryQueue:
 
     @property
     def events(self) -> int:
-        """How many events have not been taken; one more or less while a mark is queued or taken."""
+        """The number of events not taken; off by one while a mark is being queued or taken."""
         return len(self.items) + self.queued_more - self.done_more - len(self.marks)
 
     def is_empty(self) -> bool:
-        """Return whether there is nothing to deliver. To be called before the look at who delivers."""
+        """Return whether nothing is left to deliver. Call it before checking which thread delivers."""
         try:
             return not self.items and (not self.taken or self.taken[0].done)
         except IndexError:
-            return False  # a thread delivers meanwhile
+            return False  # another thread delivers at the moment
 
     def count_more(self, delivery: Delivery) -> None:
-        """Count the events beyond the first of a delivery, once, which is about to be queued."""
+        """Count the events beyond the first of a delivery that is about to be queued; counted once."""
         if not delivery.more_until:
             delivery.more_until = self.queued_more + delivery.count - 1
         self.queued_more = delivery.more_until
 
     def begin(self) -> None:
-        """Begin to deliver, on the calling thread, while no other one does."""
+        """Begin to deliver on the calling thread, while no other thread does."""
         self.ending = False
-        # Whose kind of lock is that of the thread: a store of a module is older than a run of the harness.
+        # A new bell, whose lock is of the thread's kind: a module's store is older than a run of the harness.
         self._bell = Bell()
 
     def put_mark(self, mark: Mark) -> None:
@@ -192,25 +193,25 @@ class DeliveryQueue:
             self.marks[mark] = None
             self.items.append(mark)
         except BaseException:
-            self.marks.pop(mark, None)  # each of them is in the queue, or the events would never be as many
+            self.marks.pop(mark, None)  # all marks must be in the queue, or `events` would be too small
             raise
         if self.asleep:
             self.wake()
 
     def wake(self) -> None:
-        """Wake the thread. Written so that no exception from outside strikes between the two."""
+        """Wake the thread. No exception from outside can come between the two statements."""
         try:
-            # First: the thread may sleep again before this goes on, and has to be found asleep then.
+            # First: the thread may go to sleep again before this continues, and must be found asleep then.
             self.asleep = False
             self._bell.release()
         except RuntimeError:
-            return  # another thread was quicker
+            return  # another thread has woken it
         except MemoryError:
             self.asleep = True
             raise
 
     def sleep(self, seconds: float) -> None:
-        """Wait until something is queued, for so many seconds at the most; may return early."""
+        """Wait until a delivery is queued, at most `seconds`; may return early."""
         try:
             self.asleep = True
             if not self.items:
@@ -219,13 +220,13 @@ class DeliveryQueue:
             self.asleep = False
 
     def ring(self, revision: int) -> None:
-        """Wake those who wait for this revision."""
+        """Wake the threads that wait for this revision."""
         for mark in list(self.marks):
             if isinstance(mark, Flag) and mark.until is not None and mark.until <= revision:
                 mark.reached.ring()
 
     def ring_all(self) -> None:
-        """Wake all who wait."""
+        """Wake all waiting threads."""
         for mark in list(self.marks):
             if isinstance(mark, Flag):
                 mark.reached.ring()

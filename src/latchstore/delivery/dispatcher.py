@@ -1,25 +1,27 @@
-"""One background thread that calls listeners with what was committed, in the order in which it was queued.
+"""The dispatcher: one background thread that calls listeners with committed changes, in queueing order.
 
 Thread safety:
 
-1. `submit` may be called by any thread, also under the store's lock: it is one ``deque.append``, so that a
-   finalizer may call it as well. The order of the calls is the order of delivery. What is queued twice,
-   since an exception struck whoever queued it, counts and is heard once.
-2. Deliveries are run by one thread at a time, with no lock held: listeners may do anything. It is a daemon
-   thread, or, where the system gives none, a thread that waits for events (`flush`, `stop`, `wait_for_room`).
-3. Who delivers is at the post (`_post`): a thread puts itself there, and delivers if it is the first there.
-   It takes itself away by one call in C in a ``finally``, which needs no memory; so a thread that has ended,
-   for whatever reason, is missed and replaced by the next write, flush or stop. Who waits for the thread asks
-   in addition whether it is alive. What it had in hand stays in the queue's `taken`, and each delivery keeps
-   how far it has come, so the next thread goes on there.
-4. The thread refers to the dispatcher, and to the store weakly, so that a store nobody uses is freed. Its
-   finalizer queues an end. A finalizer may be struck, or find no memory, and nobody calls it again: so a
-   thread that has nothing to do looks by itself now and then whether the store is gone.
-5. `crowded` is set by whoever finds the queue full, with no lock, and taken back when there is room. A writer
-   waits for room before it takes any lock of the store, and looks again by itself now and then, so a
-   wake-up that is missed costs it a moment and no more.
-6. While timers are held, as the store is closed, no thread runs for them. Who makes one looks afterwards
-   whether they are held, who ends that looks for new ones afterwards: so one of the two wakes the thread.
+1. Any thread may call `submit`, also under the store's lock: it is one ``deque.append``, so a finalizer may
+   call it as well. The order of the calls is the order of delivery. A delivery that is queued twice, because
+   an exception interrupted the caller, is counted and delivered once.
+2. One thread at a time runs deliveries, with no lock held, so listeners may do anything. It is a daemon
+   thread, or, if the system cannot start one, a thread that waits for events (`flush`, `stop`,
+   `wait_for_room`).
+3. The thread that delivers is the first one in `_post`: a thread adds itself, and delivers if it is the
+   first. It removes itself by one call in C in a ``finally``, which needs no memory, so the next write, flush
+   or stop replaces a thread that has ended for any reason. A thread that waits for the dispatcher's thread
+   also checks that it is alive. Its current delivery stays in the queue's `taken`, and each delivery records
+   its progress, so the next thread continues there.
+4. The thread refers to the dispatcher, but to the store weakly, so that an unused store is freed. The
+   store's finalizer queues an end. A finalizer may be interrupted or run out of memory, and is not called
+   again, so an idle thread also checks now and then whether the store is gone.
+5. `throttled` is set without a lock by any thread that finds the queue full, and cleared when there is room.
+   A writer waits for room before it acquires any lock of the store, and checks again by itself now and then,
+   so a lost wake-up only delays it.
+6. While timers are held, since the store is closed, no thread runs for them. The creator of a timer then
+   checks whether timers are held, and `resume` then checks for new timers, so one of the two wakes the
+   thread.
 """
 
 from __future__ import annotations
@@ -45,160 +47,163 @@ __all__ = ["Delivery", "EventDispatcher", "Timer"]
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds after which a thread that has nothing to do looks by itself whether its store is gone.
+#: Seconds after which an idle thread checks whether its store is gone.
 IDLE = 10.0
 
-#: How often what fails is tried before it is given up: what strikes from outside does so once or twice.
+#: The tries of a failing delivery before it is skipped: exceptions from outside come once or twice.
 _TRIES = 10
 
-#: The same if memory is short, as it may be free again soon, and the seconds between.
+#: The same for MemoryError, since memory may be available again soon, and the seconds between tries.
 _TRIES_FOR_MEMORY = 250
 _PAUSE = 0.01
 
 
 class _Deliverer(ListenerCalls):
-    """Who delivers, and how: rules 2 and 3. `EventDispatcher` is what others use of it."""
+    """The choice of the thread that delivers, and its loop: rules 2 and 3. For `EventDispatcher`."""
 
     def __init__(self, name: str, limit: int | None, listener_name: Callable[[object], str]) -> None:
         super().__init__(listener_name)
         self._name = name
         self._limit = limit
-        # With a few events of room for each wake-up, or writers and listeners would take turns.
+        # Below the limit, so that each wake-up has room for several events; else writers and listeners
+        # alternate.
         self._room_below = None if limit is None else limit - limit // 16
         self._timers: TimerHeap = TimerHeap()
-        self.heard_revision: int = 0
-        # The store, as soon as there is one: rule 4.
+        self.delivered_revision: int = 0
+        # The store, once there is one: rule 4.
         self._store: weakref.ref[object] | None = None
         self._renew()
 
     def _renew(self) -> None:
-        """Begin with nothing queued and no thread."""
+        """Reset to an empty queue and no thread."""
         self._queue = DeliveryQueue()
-        # Held while a thread is started, so that it is one, until it delivers. No user code runs meanwhile.
+        # Held from the start of a thread until it delivers, so that only one is started. No user code runs
+        # then.
         self._life = Latch()
-        # Who delivers, by thread identifier: the first one; see rule 3.
+        # The threads that deliver, by identifier; only the first one does: rule 3.
         self._post = Post()
-        # Of the thread that was started last, if it is to deliver: if an exception strikes who starts one, it
-        # may begin when another one has been started instead, or nothing is to be delivered any more.
+        # Identifies the last thread started, if it is still to deliver. If an exception interrupts its
+        # creator, it may begin after another one was started, or when nothing is to be delivered any more.
         self._newest: list[None] | None = None
         # The thread that was started last.
         self._started: threading.Thread | None = None
-        # Whether it was logged that no thread can be started.
+        # Whether the warning that no thread can be started was logged.
         self._warned = False
-        # Of the delivery under way, if it has failed: at which point, and how often in a row. Not the
-        # delivery: it has the store, which would be kept.
+        # If the current delivery has failed: its progress, and the number of failures in a row. It does not
+        # refer to the delivery, which would keep the store alive.
         self._failed: tuple[object, int] | None = None
         self._timers = TimerHeap(self._timers.held)
         self.calling: Call | None = None
         self.delivering = None
-        self.crowded: bool = False
-        # Writers wait here for `crowded` to be taken back, with no lock held.
+        self.throttled: bool = False
+        # Writers wait here until `throttled` is cleared, with no lock held.
         self.room: Waiters = Waiters()
 
-    # -- who delivers -----------------------------------------------------------------------------
+    # -- the thread -------------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
-        """How many events are waiting or being heard."""
+        """The number of events that are queued or being delivered."""
         return max(0, self._queue.events + (self.delivering is not None))
 
     @property
     def running(self) -> bool:
-        """Whether a thread delivers, or waits for something to deliver."""
+        """Whether a thread delivers or waits for deliveries."""
         return self.thread is not None
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The thread that delivers, or None; it is alive."""
+        """The live thread that delivers, or None."""
         return self._post.holder()
 
     @property
     def marks(self) -> int:
-        """How many marks are queued, such as those of threads that wait until something has been heard."""
+        """The number of marks in the queue, such as those of threads in `flush`."""
         return len(self._queue.marks)
 
     @property
     def timers(self) -> int:
-        """How many timers are kept, cancelled ones that have not been dropped yet included."""
+        """The number of timers, including cancelled ones that have not been dropped yet."""
         return len(self._timers)
 
     def on_dispatcher_thread(self) -> bool:
-        """Return whether the calling thread delivers: whether a listener is calling."""
+        """Return whether the calling thread delivers, which means that a listener is calling."""
         ident, started = get_ident(), self._started
         if ident in self._post:
             return True
-        # Begins or ends, in a finalizer in the middle of that. Not asked of one that delivers: see `Life`.
+        # The thread begins or ends, and a finalizer calls. Not checked for one that delivers: see `Life`.
         return started is not None and started.ident == ident and started.is_alive()
 
     def refuse_on_own_thread(self, operation: str) -> None:
         """Raise DispatcherThreadError if a listener is calling."""
         if self.on_dispatcher_thread():
             raise DispatcherThreadError(
-                f"{operation}() on the dispatcher's thread would wait for itself: listeners must not call it"
+                f"{operation}() in a listener would wait for the listener itself: call it in another thread"
             )
 
     def start_if_needed(self) -> None:
-        """Start the thread if none runs and something is queued; raise nothing if that is impossible."""
-        # hot path: mostly a thread runs. Whether it is alive is looked at by those who wait for it.
+        """Start the thread if none runs and the queue has items; do not raise if that is impossible."""
+        # hot path: mostly a thread runs. Threads that wait for it check whether it is alive.
         if not self._post and self._queue.items:
             self.ensure_running()
 
     def ensure_running(self) -> None:
-        """Start the thread if none runs; raise nothing if that is impossible."""
+        """Start the thread if none runs; do not raise if that is impossible."""
         while not (self.running or self._queue.is_empty() or sys.is_finalizing() or self._life.locked()):
             if not self._has_started():
                 break
         else:
-            return  # who is starting one looks again after that, and may wait for this thread
+            return  # the thread that starts one checks again afterwards, and may be waiting for this thread
         if not threading.main_thread().is_alive():
-            # Python 3.12.0 and 3.12.1 start no thread from now on, though others may run for long.
+            # Python 3.12.0 and 3.12.1 start no threads from now on, though other threads may run for long.
             self._deliver_until(self._queue.is_empty)
         elif not self._warned:
             self._warned = True
             try:
-                logger.warning("no thread can be started for events; the next write tries again")
+                logger.warning("cannot start the thread that delivers events; the next write tries again")
             except Exception:
-                return  # a handler's, or for want of memory: the write was made, and must return
+                return  # an error of a handler, or of memory: the write has been made, and must return
 
     def _has_started(self) -> bool:
-        """Start the thread; return whether one runs, or none may be started any more."""
+        """Start the thread; return whether one runs, or none can be started at interpreter exit."""
         try:
             return self._life.during(self._start)
         except LockTimeoutError:
-            raise  # of a signal handler or a finalizer in the middle of this very call
+            raise  # a signal handler or finalizer calls in the middle of this very call
         except (RuntimeError, MemoryError):
             return False
 
     def _start(self) -> bool:
-        # Python that shuts down lets no other thread run: to start one raises something, or waits for ever.
+        # At interpreter exit no other thread runs: starting one raises, or waits forever.
         if self.running or sys.is_finalizing():
             return True
-        left: list[None] = []
-        self._newest = left
-        self._started = thread = DeliveryThread(partial(self._run, left), self._name)
+        ended: list[None] = []
+        self._newest = ended
+        self._started = thread = DeliveryThread(partial(self._run, ended), self._name)
         thread.start()
-        while not self._post and not left and thread.is_alive():
+        while not self._post and not ended and thread.is_alive():
             time.sleep(0)
         self._warned = False
-        return bool(self._post or left)
+        return bool(self._post or ended)
 
-    def _run(self, left: list[None]) -> None:
-        """Deliver until an end is queued; the function of the thread."""
+    def _run(self, ended: list[None]) -> None:
+        """Deliver until an end is queued; the target of the thread."""
         struck: BaseException | None = None
         try:
-            if self._newest is left:
+            if self._newest is ended:
                 self._deliver_until(None)
         except BaseException as error:
             struck = error
         finally:
-            left.append(None)
+            ended.append(None)
             if not self._queue.is_empty():
-                # Somebody wrote while it ended, or it was broken off.
+                # A thread wrote while this one ended, or this one was interrupted.
                 self.ensure_running()
         if struck is not None:
-            # When another thread goes on: logging may wait for ever (tests/interrupts/README.md).
-            logger.error("the dispatcher's thread was broken off; another one goes on", exc_info=struck)
-            struck = None  # this frame is in its traceback
+            # After another thread has taken over, since logging may wait forever
+            # (tests/interrupts/README.md).
+            logger.error("the dispatcher's thread was interrupted; another one continues", exc_info=struck)
+            struck = None  # its traceback refers to this frame
 
     def _deliver_until(self, enough: Callable[[], bool] | None) -> None:
         """Deliver on the calling thread, unless another one does, until `enough` or an end is queued."""
@@ -212,7 +217,7 @@ class _Deliverer(ListenerCalls):
             post.pop(ident, None)  # one call in C, needing no memory: rule 3
 
     def _deliver_unless_running(self, enough: Callable[[], bool]) -> None:
-        """Start the thread if it does not run; where none can be had, deliver here until it is enough."""
+        """Start the thread if none runs; if none can be started, deliver on this one until `enough`."""
         if not self.running and not self._has_started():
             self._deliver_until(lambda: enough() or self._queue.is_empty())
         self.start_if_needed()
@@ -220,7 +225,7 @@ class _Deliverer(ListenerCalls):
     # -- delivering -------------------------------------------------------------------------------
 
     def _deliver_in_turn(self, queue: DeliveryQueue, enough: Callable[[], bool] | None) -> None:
-        # In a child that a listener has forked the queue is another one.
+        # In a child that a listener forks, `_queue` is another queue.
         while not queue.ending and queue is self._queue and (enough is None or not enough()):
             try:
                 self._run_next(queue)
@@ -228,7 +233,7 @@ class _Deliverer(ListenerCalls):
                 self._note_failure(queue, error)
 
     def _run_next(self, queue: DeliveryQueue) -> None:
-        """Take the next delivery, or go on with the one that was begun, and run it to its end."""
+        """Take the next delivery, or continue the current one, and run it to its end."""
         taken = queue.taken
         if not taken:
             timers = self._timers
@@ -245,9 +250,9 @@ class _Deliverer(ListenerCalls):
         if not delivery.done:
             if delivery.count:
                 self.delivering = (delivery, time.monotonic())
-            if delivery.revision is not None and delivery.revision - 1 > self.heard_revision:
-                # Commits without listeners before this one have no events to wait for.
-                self._note_heard(queue, delivery.revision - 1)
+            if delivery.revision is not None and delivery.revision - 1 > self.delivered_revision:
+                # The commits before this one that are not in the queue had no listeners.
+                self._note_delivered(queue, delivery.revision - 1)
             delivery.deliver(self)
             delivery.done = True
         if queue is not self._queue:
@@ -256,25 +261,25 @@ class _Deliverer(ListenerCalls):
         if delivery.count > 1:
             queue.done_more = max(queue.done_more, delivery.more_until)
         if delivery.revision is not None:
-            self._note_heard(queue, delivery.revision)
+            self._note_delivered(queue, delivery.revision)
         taken.popleft()
-        if self.crowded and not self._is_full():
+        if self.throttled and not self._is_full():
             self._make_room()
 
     def _is_abandoned(self) -> bool:
-        """Return whether the store is gone."""
+        """Return whether the store has been freed."""
         return self._store is not None and self._store() is None
 
-    def _note_heard(self, queue: DeliveryQueue, revision: int) -> None:
-        if revision > self.heard_revision:
-            self.heard_revision = revision
+    def _note_delivered(self, queue: DeliveryQueue, revision: int) -> None:
+        if revision > self.delivered_revision:
+            self.delivered_revision = revision
             if queue.marks:
                 queue.ring(revision)
 
     def _note_failure(self, queue: DeliveryQueue, error: BaseException) -> None:
-        """Have what was broken off tried again, for what has struck may have been anything.
+        """Have an interrupted delivery tried again, since the exception may have come from outside.
 
-        What fails again and again is no listener's, but a trace function's, a filter's or `pre_emit`'s.
+        A failure that repeats is not one of a listener but of a trace function, a filter or `pre_emit`.
         """
         if isinstance(error, MemoryError):
             time.sleep(_PAUSE)
@@ -287,13 +292,13 @@ class _Deliverer(ListenerCalls):
         self._failed = (delivery.progress, tries + 1)
         if tries + 1 >= (_TRIES_FOR_MEMORY if isinstance(error, MemoryError) else _TRIES):
             delivery.skip()
-            logger.error("the delivery of %r was broken off", delivery, exc_info=error)
+            logger.error("the delivery of %r failed repeatedly and was skipped", delivery, exc_info=error)
 
     def _is_full(self) -> bool:
         return self._room_below is not None and self.pending >= max(1, self._room_below)
 
     def _make_room(self) -> None:
-        self.crowded = False
+        self.throttled = False
         self.room.ring_all()
 
 
@@ -305,19 +310,19 @@ class EventDispatcher(_Deliverer):
     name : str
         The name of the thread.
     limit : int or None
-        How many events may be pending before `crowded` is set; None for any number.
+        The number of pending events at which `throttled` is set; None for no limit.
     listener_name : callable
-        Names a listener in error messages.
+        Returns the name of a listener for error messages.
 
     Attributes
     ----------
-    crowded : bool
-        Whether writers are to call `wait_for_room` before they commit anything.
-    heard_revision : int
-        The last commit whose events have all been heard.
+    throttled : bool
+        Whether writers must call `wait_for_room` before they commit.
+    delivered_revision : int
+        The last commit whose events have all been delivered.
     """
 
-    crowded: bool
+    throttled: bool
 
     def __init__(
         self,
@@ -329,10 +334,10 @@ class EventDispatcher(_Deliverer):
         drain_at_exit(self)
 
     def renew_in_child(self) -> None:
-        """Begin anew in a forked child: what is queued or under way is the parent's.
+        """Reset in a forked child: queued and current deliveries belong to the parent.
 
-        If a listener has forked, this is the thread of the parent's dispatcher, and nobody's here. When the
-        listener returns, it calls no others and ends.
+        If a listener has forked, this thread is the copy of the parent's dispatcher thread and delivers
+        nothing here. When the listener returns, the thread calls no other listener and ends.
         """
         calling, delivering, queue = self.calling, self.delivering, self._queue
         if calling is not None:
@@ -341,12 +346,12 @@ class EventDispatcher(_Deliverer):
             delivering[0].forget()
         self._timers.live = False
         self._renew()
-        queue.ring_all()  # the wait of a thread that has forked in the middle of it
+        queue.ring_all()  # ends the wait of a thread that has forked in the middle of it
 
     # -- queueing ---------------------------------------------------------------------------------
 
     def submit(self, delivery: Delivery) -> None:
-        """Queue a delivery. Never waits; `start_if_needed` must follow once no lock is held."""
+        """Queue a delivery. Never waits; the caller must call `start_if_needed` once it holds no lock."""
         queue = self._queue
         if delivery.count > 1:
             queue.count_more(delivery)
@@ -355,17 +360,17 @@ class EventDispatcher(_Deliverer):
         if queue.asleep:
             queue.wake()
         limit = self._limit
-        # hot path: `pending` counts more exactly; it is one more than this at the most.
+        # hot path: `pending` is exact; this is at most one more.
         if limit is not None and len(queue.items) + queue.queued_more - queue.done_more + 1 >= limit:
-            self.crowded = self.crowded or self.pending >= limit
+            self.throttled = self.throttled or self.pending >= limit
 
     def wait_for_room(self, purpose: str, timeout: float | None) -> None:
-        """Wait until the queue has room. The caller holds no lock, and is no listener.
+        """Wait until the queue has room. The caller must hold no lock and must not be a listener.
 
         Raises
         ------
         BackpressureError
-            If there is none within `timeout` seconds; it names the listener that is running.
+            If there is no room within `timeout` seconds; names the running listener.
         """
         if not self.room.wait(self._has_room, -1 if timeout is None else timeout, 0, LOOK_AGAIN):
             raise BackpressureError(
@@ -384,7 +389,7 @@ class EventDispatcher(_Deliverer):
     # -- timers -----------------------------------------------------------------------------------
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
-        """Have the thread call a function once, `seconds` from now, between two deliveries."""
+        """Have the dispatcher's thread call a function once, in `seconds`, between two deliveries."""
         timers = self._timers
         timer = Timer(time.monotonic() + seconds, function, timers, self)
         timers.new[timer] = None
@@ -392,24 +397,24 @@ class EventDispatcher(_Deliverer):
         return timer
 
     def timer_cancelled(self, timer: Timer) -> None:
-        """Free a timer that is not to be called any more."""
+        """Drop a cancelled timer."""
         if self._timers.discard(timer):
             self._wake()
 
     def hold_timers(self) -> None:
-        """Call no timers from now on, until `resume`."""
+        """Call no timers until `resume`."""
         self._timers.held = True
 
     def resume(self) -> None:
-        """Call timers again, those that have become due meanwhile at once."""
+        """Call timers again; those whose time has passed are called at once."""
         self._timers.held = False
         if self._timers:
             self._wake()
 
     def _wake(self) -> None:
-        """Have the thread look at the timers, unless they are held."""
+        """Make the thread check the timers, unless they are held."""
         if not self._timers.held:
-            # What is queued already makes it look at them as well.
+            # Queued items make the thread check the timers anyway.
             if not self._queue.items:
                 self._queue.put_mark(Mark(self._queue))
             self.start_if_needed()
@@ -417,28 +422,28 @@ class EventDispatcher(_Deliverer):
     # -- waiting for events -----------------------------------------------------------------------
 
     def flush(self, timeout: float | None, revision: int | None = None) -> None:
-        """Wait until all that was queued before has been heard, or all up to a revision.
+        """Wait until all deliveries queued so far, or all up to a revision, are done.
 
         Raises
         ------
         DispatcherThreadError
             If a listener calls it.
         FlushTimeoutError, LockTimeoutError
-            If that takes longer than `timeout` seconds; at once if this thread is starting the one of events.
+            If `timeout` seconds have passed; at once if this thread is starting the dispatcher's thread.
         """
         self.refuse_on_own_thread("flush")
-        if revision is not None and revision <= self.heard_revision:
+        if revision is not None and revision <= self.delivered_revision:
             return
         if self._queue.is_empty() and not self.running:
             return
         if sys.is_finalizing():
             if self.pending:
-                raise self.not_heard("Python shuts down, and no thread runs any more")
+                raise self.timeout_error("events not delivered: at interpreter exit no thread runs")
             return
         self._wait_for(Flag(self._queue, revision), timeout)
 
     def _wait_for(self, flag: Flag, timeout: float | None) -> None:
-        """Queue a flag and wait until it is reached. The time is counted by the waits themselves."""
+        """Queue a flag and wait until it is reached. The waits themselves count the time."""
         self._queue.put_mark(flag)
         left = float("inf") if timeout is None else timeout
         while True:
@@ -446,18 +451,18 @@ class EventDispatcher(_Deliverer):
             self._deliver_unless_running(
                 lambda: flag.reached.is_rung() or clock() >= deadline  # noqa: B023
             )
-            # Asked each time: the thread may have passed the revision before it met the flag.
-            if flag.until is not None and flag.until <= self.heard_revision:
+            # Checked each time: the thread may have passed the revision before it reaches the flag.
+            if flag.until is not None and flag.until <= self.delivered_revision:
                 return
             seconds = min(left, LOOK_AGAIN)
             if flag.reached.sleep(seconds):
                 return
             left -= seconds
             if left <= 0:
-                raise self.not_heard(f"events not heard in {timeout:.3g} s")
+                raise self.timeout_error(f"events not delivered in {timeout:.3g} s")
 
     def stop(self, timeout: float | None) -> None:
-        """Deliver all that is queued and end the thread; it starts again when it is needed again.
+        """Deliver everything that is queued and end the thread; later writes start it again.
 
         Raises
         ------
@@ -473,27 +478,27 @@ class EventDispatcher(_Deliverer):
             if isinstance(end.thread, DeliveryThread):
                 end.thread.join(None if timeout is None else max(0.0, begun + timeout - clock()))
                 if end.thread.is_alive():
-                    raise self.not_heard(f"events not heard in {timeout:.3g} s")
-        # Somebody may have written between the flush and the end of the thread.
+                    raise self.timeout_error(f"events not delivered in {timeout:.3g} s")
+            # A thread may have written between the flush and the end of the thread.
         self.start_if_needed()
 
     def end_with(self, store: object) -> None:
-        """Have the thread end when the store is gone and all has been heard."""
+        """Have the thread end once the store is freed and all events are delivered."""
         self._store = weakref.ref(store)
         weakref.finalize(store, self._stop_soon).atexit = False
 
     def _stop_soon(self) -> None:
-        """Tell the thread to end after what is queued now; does not wait, takes no lock."""
+        """Queue an end after the current items; does not wait and acquires no lock."""
         self._queue.put_mark(End(self._queue))
 
     def drain(self, timeout: float) -> None:
-        """Wait until all has been heard, at the exit of the interpreter; FlushTimeoutError if it is not."""
+        """Wait until all events are delivered, at interpreter exit; raise FlushTimeoutError otherwise."""
         thread = self.thread
         if thread is None or not self._is_abandoned():
-            # To the end of the thread: one that waits would yet take what comes too late to be heard.
+            # Up to the end of the thread: a waiting thread would still take events that come too late.
             self.stop(timeout)
         elif not self._queue.is_empty():
-            # Nobody queues any more, and what was queued comes before the word to end.
+            # Nothing more is queued, and the end is behind all deliveries.
             thread.join(timeout)
             if thread.is_alive():
-                raise self.not_heard(f"events not heard in {timeout:.3g} s")
+                raise self.timeout_error(f"events not delivered in {timeout:.3g} s")

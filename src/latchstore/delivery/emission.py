@@ -1,4 +1,4 @@
-"""The one loop that calls the listeners of an event, for `EventManager.emit` and for a store's dispatcher.
+"""Emissions: the one loop that calls the listeners of an event, for event managers and dispatchers.
 
 Thread safety: an emission belongs to the thread that runs it.
 """
@@ -23,33 +23,33 @@ class ListenerObserver(Protocol):
     Attributes
     ----------
     calling : tuple of callable, BaseEvent and float, or None
-        The listener that is being called, with what, and since when, in seconds of the monotonic clock.
+        The running call: the listener, the event, and the start in monotonic seconds.
     """
 
     calling: tuple[Listener, BaseEvent, float] | None
 
     def returned(self, failed: bool) -> float:
-        """Note that it has returned, or raised something; return the time, when the next one is called."""
+        """Record that the listener has returned or raised; return the time, the start of the next call."""
 
 
 class Emission:
-    """The calling of the listeners of one event, each of them once.
+    """Calls the listeners of one event, each of them once.
 
-    If an exception strikes `run` outside of them, it can be called again and goes on where it was.
+    If an exception interrupts `run` outside of a listener, `run` can be called again and continues.
 
     Parameters
     ----------
     event : BaseEvent
-        Its `pre_emit` was called.
+        An event whose `pre_emit` has been called.
     connections : sequence of Connection
-        Of its listeners. Those that die meanwhile are not called.
+        The connections of its listeners. Listeners that are collected meanwhile are not called.
     trace : callable, optional
         As for `BaseEventManager.set_trace`.
 
     Attributes
     ----------
     position : int
-        How many of the connections are done with.
+        The number of connections that are done.
     """
 
     __slots__ = ("_connections", "_event", "_trace", "position")
@@ -63,12 +63,13 @@ class Emission:
         self.position: int = 0
 
     def run(self, observer: ListenerObserver | None = None) -> None:
-        """Call the listeners that are left, until the event is handled; log what they raise.
+        """Call the remaining listeners, until the event is handled; log the exceptions that they raise.
 
         Parameters
         ----------
         observer : ListenerObserver, optional
-            Told of each call. Without one, what is no `Exception` ends the run; with one, nothing does.
+            Notified of each call. Without one, an exception that is not an `Exception` ends the run; with
+            one, no exception of a listener does.
         """
         event, connections, trace, position = self._event, self._connections, self._trace, self.position
         logged = Exception if observer is None else BaseException
@@ -82,7 +83,7 @@ class Emission:
                 continue
             if observer is not None:
                 observer.calling = (listener, event, since)
-            # No exception strikes between this and the call, so each listener is called once.
+            # No exception can come between this and the call, so each listener is called once.
             self.position = position
             try:
                 listener(event)
@@ -96,7 +97,7 @@ class Emission:
         self.finish()
 
     def finish(self) -> None:
-        """Do what comes after the last listener."""
+        """Do the work that follows the last listener."""
         self._event.post_emit()
 
     def _is_vetoed(self, trace: Trace, listener: Listener) -> bool:
@@ -107,11 +108,11 @@ class Emission:
             return True
 
     def _log(self, listener: Listener) -> None:
-        logger.exception("Listener %s failed on %r", listener_name(listener), self._event)
+        logger.exception("listener %s failed on %r", listener_name(listener), self._event)
 
 
 class ForeignEmission(Emission):
-    """The one call of the `emit` of an event manager that is not ours, which calls `post_emit` itself."""
+    """The one call of `emit` of a foreign event manager, which calls `post_emit` itself."""
 
     __slots__ = ()
 
@@ -120,7 +121,7 @@ class ForeignEmission(Emission):
 
 
 def listener_name(func: object) -> str:
-    """Return the name of a callable, without its repr, which may show data."""
+    """Return the name of a callable without its repr, which may contain data."""
     name = getattr(func, "__qualname__", None)
     if not isinstance(name, str):
         return f"an instance of {type(func).__qualname__}"

@@ -1,25 +1,24 @@
-"""Who listens to what: the registry of listeners, and the calling of them.
+"""The event manager: it keeps the connections of listeners and calls the listeners of an event.
 
 Thread safety
 -------------
-1. Every method may be called from any thread, from inside listeners, filters and trace functions,
-   and from finalizers and signal handlers at any point, also in the middle of another call.
-2. The whole state of a manager is one `Table`. A published table never changes. A change builds the
-   next table, sharing what stays the same, and publishes it by making it the one that follows. (The other
-   mutable parts of a table are memos, which depend on nothing else than the table itself.)
-3. There is no lock. Which table follows is one ``dict.setdefault``, atomic in CPython with and without the
-   GIL: whoever comes second finds what the first has published, and builds again on that. So it does not
-   matter where an exception strikes, or in the middle of what a finalizer or a signal handler calls.
-   `EventManager._table` is where to begin looking for the newest one; it may be some steps behind.
-4. Those who read take the newest table once and go on with that one. So an
-   `emit` calls the listeners that were connected when it began, whatever happens meanwhile.
-5. Callables are compared by identity alone; filter values are compared only to match an event, on the
-   thread that emits it.
-6. The callback of a weak reference is the `append` of a deque. It takes no lock and runs no Python
-   code, so it does not matter when and on which thread the garbage collector calls it. The next
-   change, or the next emit, takes the dead connections out of the table. Until then they are passed
-   over: a listener that is dead is never called and never returned.
-7. Event classes are dictionary keys here and are expected to hash and compare as classes do.
+1. Any thread may call any method, also from listeners, filters and trace functions, and from finalizers and
+   signal handlers at any point, including the middle of another call.
+2. The whole state of a manager is one `Table`. A published table never changes. A change builds the next
+   table, which shares unchanged parts, and publishes it as the one that follows. (The only mutable parts of a
+   table are memos, which depend on nothing but the table itself.)
+3. There is no lock. The next table is set by one ``dict.setdefault``, atomic in CPython with and without the
+   GIL: the second of two threads finds the table of the first, and builds on that. So an exception, a
+   finalizer or a signal handler may interrupt a change at any point. `EventManager._table` is where the
+   search for the newest table begins; it may be some steps behind.
+4. A reader takes the newest table once and uses it to the end. So an `emit` calls the listeners that were
+   connected when it began, whatever changes meanwhile.
+5. Callables are compared by identity only. Filter values are compared only to match an event, on the thread
+   that emits it.
+6. The callback of a weak reference is the `append` of a deque. It acquires no lock and runs no Python code,
+   so the garbage collector may call it at any time on any thread. The next change or emit removes dead
+   connections from the table. Until then they are skipped: a dead listener is never called or returned.
+7. Event classes are dictionary keys here and must hash and compare as classes do.
 """
 
 from __future__ import annotations
@@ -59,17 +58,17 @@ __all__ = ["EventInfo", "EventManager", "listener_name"]
 class EventManager(BaseEventManager):
     """An event manager for many threads; see the rules at the top of this file."""
 
-    # hot path: stores ask before each commit.
+    # hot path: stores call `has_listeners` before each commit.
     __slots__ = ("_dead", "_table", "_trace")
 
     def __init__(self) -> None:
-        # See rule 3; read by way of `_newest`.
+        # See rule 3; read through `_newest`.
         self._table = Table()
         # Weak references that have died since the table was built; the collector appends to it.
         self._dead: deque[Any] = deque()
         self._trace: Trace | None = None
-        # What `call_when_connected` was given: functions, by weak references to what they are called with.
-        # Changed by single operations; a reference that dies takes itself out, by one call in C.
+        # The arguments of `call_when_connected`: functions, by weak references to their arguments. Changed by
+        # single operations; a dead reference removes itself, by one call in C.
         self._followers: dict[weakref.ref[Any], Callable[[Any], object]] = {}
 
     def connect(
@@ -84,7 +83,7 @@ class EventManager(BaseEventManager):
             raise TypeError(f"func must be callable, not {func!r}")
         conditions = checked_filter(cls, filter)
         if not isinstance(priority, int):
-            raise TypeError(f"priority must be an int, not {priority!r}")
+            raise TypeError(f"priority must be an int, got {priority!r}")
         if self._vetoes("connect", self.connect, (cls, func, filter, priority)):
             return
         connection = self._connection(cls, func, conditions)
@@ -116,7 +115,7 @@ class EventManager(BaseEventManager):
 
     def emit(self, event: BaseEvent, block: bool = True) -> threading.Thread | None:
         if not isinstance(event, BaseEvent):
-            raise TypeError(f"event must be a BaseEvent, not {event!r}")
+            raise TypeError(f"event must be a BaseEvent, got {event!r}")
         if not block:
             name = f"latchstore emit {type(event).__name__}"
             thread = threading.Thread(target=self.emit, args=(event,), name=name, daemon=True)
@@ -128,7 +127,7 @@ class EventManager(BaseEventManager):
         return None
 
     def _emission(self, event: BaseEvent) -> Emission | None:
-        """Begin to emit an event: what is left to do is to run the emission.
+        """Begin to emit an event; the caller then runs the emission.
 
         Parameters
         ----------
@@ -137,9 +136,9 @@ class EventManager(BaseEventManager):
         Returns
         -------
         emission : Emission or None
-            None if nothing is to be called.
+            None if no listener is to be called.
         """
-        # Once for the whole emission, so that set_trace cannot take effect in the middle of it.
+        # Read once, so that set_trace does not take effect in the middle of an emission.
         trace = self._trace
         if trace is not None and trace("emit", self.emit, (event,)):
             return None
@@ -165,7 +164,8 @@ class EventManager(BaseEventManager):
         return self._newest().route(cls).enabled
 
     def has_listeners(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        # The store calls this at every commit, under its lock: code of ours alone. hot path: mostly no call.
+        # Stores call this at every commit, under their lock, so it runs no user code. hot path: mostly no
+        # call.
         table = self._table
         if table.following:
             table = self._newest()
@@ -173,14 +173,14 @@ class EventManager(BaseEventManager):
             reachable = table.reachable[cls]
         except KeyError:
             reachable = table.find_reachable(cls)
-        # The one thing that can change under a published table: listeners die.
+        # The only thing that changes under a published table: listeners die.
         if reachable and self._dead:
             reachable = table.find_reachable(cls)
-        # `emits_itself`, without its call. Whatever has taken the place of `emit` may be a listener.
+        # Like `emits_itself`, inlined. An `emit` in place of ours may itself be a listener.
         return reachable or type(self).emit is not _EMIT or "emit" in self.__dict__
 
     def emits_itself(self) -> bool:
-        """Return whether `emit` is the one of this class, and neither overridden nor patched."""
+        """Return whether `emit` is the method of this class, neither overridden nor patched."""
         return type(self).emit is _EMIT and "emit" not in self.__dict__
 
     def register(self, cls: type[BaseEvent]) -> None:
@@ -208,7 +208,7 @@ class EventManager(BaseEventManager):
 
     def set_trace(self, func: Trace | None) -> None:
         if func is not None and not callable(func):
-            raise TypeError(f"func must be callable or None, not {func!r}")
+            raise TypeError(f"func must be callable or None, got {func!r}")
         self._trace = func
 
     def _vetoes(self, name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> bool:
@@ -221,7 +221,7 @@ class EventManager(BaseEventManager):
             try:
                 receiver = Receiver(func.__self__, self._dead.append)
             except TypeError:
-                # It cannot be weakly referenced.
+                # The object does not support weak references.
                 return Connection(identity, func, None, conditions)
             receiver.cls = cls
             receiver.identity = identity
@@ -229,15 +229,15 @@ class EventManager(BaseEventManager):
         return Connection(identity, func, None, conditions)
 
     def _run_on_loop(self, cls: type[BaseEvent], func: Any, connection: Connection) -> None:
-        """Have a coroutine function be called by the loop that runs in this thread."""
-        # Loaded late, as it loads asyncio.
+        """Make a connection call a coroutine function on the event loop of this thread."""
+        # Imported here, since it imports asyncio.
         from latchstore.delivery.loop_listeners import LoopListener
 
         identity = connection.identity
 
         def without(table: Table) -> Table:
             found = table.connection(cls, identity)
-            # It may have been connected again, from another loop.
+            # The function may have been connected again, from another loop.
             return table if found is None or found.function is not listener else table.without(cls, [found])
 
         function: Callable[..., Any] = connection.function
@@ -245,10 +245,10 @@ class EventManager(BaseEventManager):
         connection.function = listener
 
     def _change(self, change: Callable[[Table], Table]) -> None:
-        """Publish what `change` makes of the table, and take the dead out of it on the way.
+        """Publish the table that `change` returns, without dead connections.
 
-        `change` is called again on a newer table if another one has been published meanwhile: by
-        another thread, or on this thread by a finalizer or a signal handler.
+        `change` is called again with a newer table if another one has been published meanwhile: by another
+        thread, or on this thread by a finalizer or a signal handler.
         """
         dead: list[Receiver] = []
         try:
@@ -262,8 +262,8 @@ class EventManager(BaseEventManager):
                     self._table = after
                     return
         except BaseException:
-            # Those of a change that failed are still in the table; that of one taken out is passed
-            # over when its turn comes again.
+            # The change failed, so their connections are still in the table; if one was removed before, the
+            # next change skips it.
             self._dead.extend(dead)
             raise
 
@@ -274,7 +274,7 @@ class EventManager(BaseEventManager):
         return table
 
     def check(self) -> None:
-        """Check the invariants of what is known now; for tests."""
+        """Check the invariants of the newest table; for tests."""
         self._newest().check()
 
 
@@ -283,7 +283,7 @@ def _unchanged(table: Table) -> Table:
 
 
 def _move(source: deque[Any], target: list[Receiver]) -> None:
-    """Move all from a deque to which others append meanwhile, so that it cannot be iterated."""
+    """Move all items of a deque; it cannot be iterated, since other threads append to it."""
     while source:
         try:
             target.append(source.popleft())
@@ -292,17 +292,17 @@ def _move(source: deque[Any], target: list[Receiver]) -> None:
             return
 
 
-#: hot path: the question is whether a manager has another one.
+#: hot path: compared with the `emit` of a manager's class.
 _EMIT: Callable[..., Any] = EventManager.emit
 
 set_default_class(EventManager)
 
 
 def call_when_connected(manager: EventManager, method: Callable[[], object]) -> None:
-    """Have a bound method called after each `connect` and `enable`, as somebody may listen from then on.
+    """Have a bound method called after each `connect` and `enable`, after which there may be listeners.
 
-    Its object is held weakly, and has one such method at the most. It raises nothing, and may be called by
-    any thread, from finalizers and signal handlers as well.
+    Its object is held weakly and can have only one such method. It must not raise. Any thread may call it,
+    also in finalizers and signal handlers.
     """
     assert isinstance(method, MethodType)
     followers = manager._followers

@@ -1,10 +1,10 @@
-"""Listeners that are coroutine functions: they run on the event loop that they were connected from.
+"""Listeners that are coroutine functions; they run on the event loop that they were connected from.
 
-Loaded when one is connected. A call hands the event over to the loop, and a task there awaits the listener
-for each in turn. So a slow one holds up no other listener, and no writer.
+Imported when one is connected. A call passes the event to the loop, where a task awaits the listener for one
+event after another. So a slow coroutine function delays neither other listeners nor writers.
 
-Thread safety: a listener may be called by any thread; what it has to do is kept in a deque, from which the
-task of its loop alone takes.
+Thread safety: any thread may call a listener. Its calls are kept in a deque, from which only the task of its
+loop takes them.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from latchstore.contract.errors import FlushTimeoutError
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: A call of a coroutine function that is yet to be made.
+#: The arguments of a pending call.
 _Call = tuple[Any, ...]
 
 
 class LoopListener:
-    """A coroutine function as a listener: a function that hands its arguments over to a loop.
+    """A coroutine function as a listener: a function that passes its arguments to an event loop.
 
     Parameters
     ----------
     function : callable
-        The coroutine function; of a bound method that of the class.
+        The coroutine function; of a bound method the function of the class.
     name : str
-        For log lines.
+        The name in log messages.
     drop : callable
-        Disconnects it; called when its loop is found to be closed.
+        Disconnects the listener; called if its loop is closed.
 
     Raises
     ------
     TypeError
-        If no loop runs in this thread.
+        If no event loop runs in this thread.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class LoopListener:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise TypeError(
-                f"{name} is a coroutine function: connect it where its event loop runs, in a task of asyncio"
+                f"{name} is a coroutine function, so it must be connected in an asyncio task, whose event "
+                "loop then runs it"
             ) from None
         self._function: Callable[..., Coroutine[Any, Any, object]] = function
         self.__module__, _, self.__qualname__ = name.rpartition(".")
@@ -58,12 +59,12 @@ class LoopListener:
         self._drop = drop
         self._calls: deque[_Call] = deque()
         self._task: asyncio.Task[None] | None = None
-        # Also true while an eager task has not been returned yet.
+        # Also true while an eager task runs before `create_task` has returned.
         self._is_running = False
         _listeners.setdefault(self._loop, weakref.WeakSet()).add(self)
 
     def __call__(self, *arguments: Any) -> None:
-        """Have the loop await the function; if that was closed, disconnect it."""
+        """Have the loop await the function; disconnect the listener if the loop is closed."""
         self._calls.append(arguments)
         try:
             self._loop.call_soon_threadsafe(self._begin)
@@ -71,7 +72,7 @@ class LoopListener:
             lost = len(self._calls)
             self._calls.clear()
             logger.warning(
-                "listener %s is disconnected, as its event loop was closed; it was not called for %d events",
+                "listener %s is disconnected, since its event loop is closed; it missed %d events",
                 self._name,
                 lost,
             )
@@ -99,20 +100,20 @@ class LoopListener:
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # it is this task that is cancelled, not something that the listener awaits
-            logger.exception("Listener %s failed on %r", self._name, arguments[-1])
+                raise  # this task itself was cancelled, not something that the listener awaits
+            logger.exception("listener %s failed on %r", self._name, arguments[-1])
 
     def is_idle(self) -> bool:
-        """Return whether the loop has nothing to do for it."""
+        """Return whether the listener has neither running nor pending calls."""
         return not self._calls and not self._is_running and (self._task is None or self._task.done())
 
     async def wait(self, deadline: float | None) -> None:
-        """Wait until it has been called for all that was handed over; in the loop's thread.
+        """Wait, in the loop's thread, until all calls so far have been made.
 
         Raises
         ------
         FlushTimeoutError
-            If that is not so at a time of the loop.
+            If calls are left at `deadline`, a time of the loop.
         """
         while not self.is_idle():
             self._begin()
@@ -120,7 +121,7 @@ class LoopListener:
             if left == 0:
                 pending = len(self._calls) + self._is_running
                 raise FlushTimeoutError(
-                    f"coroutine function {self._name} has not been awaited for {pending} events in time",
+                    f"coroutine function {self._name} was not awaited in time for {pending} events",
                     pending,
                     self._name,
                 )
@@ -128,28 +129,28 @@ class LoopListener:
             await asyncio.wait((self._task,), timeout=left)
 
 
-#: The listener that is called in this context, that of tasks which it has started included.
+#: The listener that runs in this context, which includes the tasks that it starts.
 _calling: ContextVar[LoopListener | None] = ContextVar("latchstore_calling", default=None)
 
-# Those of each loop that is alive. Changed in the thread of the loop.
+# The listeners of each existing loop. Changed in the thread of the loop only.
 _listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakSet[LoopListener]]
 _listeners = weakref.WeakKeyDictionary()
 
 
 async def wait_for_listeners(deadline: float | None) -> None:
-    """Wait until the coroutine functions that listen in this loop have been called for all handed over.
+    """Wait until the coroutine functions connected in this loop have been called for all events so far.
 
-    One that calls it itself waits for none: they might wait for each other.
+    If one of them calls it, it does not wait, since two of them might wait for each other.
 
     Parameters
     ----------
     deadline : float or None
-        A time of the loop; None for as long as it takes.
+        A time of the loop; None for no limit.
 
     Raises
     ------
     FlushTimeoutError
-        If one takes longer.
+        If the calls take longer.
     """
     if _calling.get() is None:
         for listener in list(_listeners.get(asyncio.get_running_loop(), ())):

@@ -1,8 +1,8 @@
 """Progress bars for the streams that a store reads, drawn by tqdm, which is an extra.
 
-Thread safety: bars are opened, moved and closed on the store's dispatcher thread. Those that are left when
-the block ends are closed by the thread that ends it: it notes that first, in `_open`, and the dispatcher's
-thread looks there after it has opened a bar, so one of the two closes it, and closing twice is harmless.
+Thread safety: bars are opened, updated and closed on the store's dispatcher thread. Those that are open when
+the block ends are closed by the thread that ends it: it clears `_open` first, and the dispatcher's thread
+checks `_open` after it has opened a bar, so one of the two closes it; closing twice is harmless.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latchstore.contract.store import AbstractReadOnlyStore
 
 
 class ProgressBars:
-    """One bar for each stream that is being read into a store, for a ``with`` block; see `progress_bars`."""
+    """A context manager that shows a bar for each stream read into a store; see `progress_bars`."""
 
     def __init__(self, store: AbstractReadOnlyStore, options: dict[str, Any]) -> None:
         try:
@@ -38,9 +38,9 @@ class ProgressBars:
 
     def __enter__(self) -> Self:
         if self._open:
-            raise StoreError("these progress bars are in use: each block needs its own")
+            raise StoreError("these progress bars are in use: call progress_bars() for each block")
         self._open = True
-        self._store.event_manager.connect(StoreProgressEvent, self._hear, {"source": self._store})
+        self._store.event_manager.connect(StoreProgressEvent, self._on_progress, {"source": self._store})
         return self
 
     def __exit__(
@@ -49,12 +49,12 @@ class ProgressBars:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._store.event_manager.disconnect(StoreProgressEvent, self._hear)
+        self._store.event_manager.disconnect(StoreProgressEvent, self._on_progress)
         self._open = False
         for operation in list(self._bars):
             self._close(operation)
 
-    def _hear(self, event: StoreProgressEvent) -> None:
+    def _on_progress(self, event: StoreProgressEvent) -> None:
         operation = event.operation_id
         if isinstance(event, StoreProgressStartEvent):
             self._bars[operation] = self._new_bar(event)
@@ -67,7 +67,7 @@ class ProgressBars:
             bar.update(event.step - bar.n)
         elif isinstance(event, StoreProgressEndEvent):
             if event.exit_state == "normal" and bar.total is not None:
-                bar.update(bar.total - bar.n)  # data that is shared, and not read, has no steps
+                bar.update(bar.total - bar.n)  # data that is shared instead of read emits no steps
             elif event.exit_state != "normal":
                 bar.set_description(f"{event.message} ({event.exit_state})")
             self._close(operation)
@@ -85,16 +85,16 @@ class ProgressBars:
 def progress_bars(store: AbstractReadOnlyStore, **options: Any) -> ProgressBars:
     """Return a context manager that shows a progress bar for each stream that the store reads.
 
-    Needs tqdm: ``python -m pip install 'latchstore[progress]'``. The bars are drawn by the store's
-    background thread, so a slow terminal holds up no writer before `max_pending_events` have piled up.
+    Needs tqdm: ``python -m pip install 'latchstore[progress]'``. The store's background thread draws the
+    bars, so a slow terminal delays writers only once `max_pending_events` events are pending.
 
     Parameters
     ----------
     store : AbstractReadOnlyStore
         The store whose progress events are shown.
     **options
-        Further arguments of ``tqdm.tqdm``, such as ``file`` or ``disable``. By default a bar counts bytes and
-        is removed when its stream has been read.
+        Arguments of ``tqdm.tqdm``, such as ``file`` or ``disable``. By default a bar counts bytes and is
+        removed when its stream has been read.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The thread of a dispatcher, whose start ends even if memory runs out meanwhile, and who delivers.
+"""The dispatcher's thread, whose start returns even if memory runs out, and the post of that thread.
 
 Thread safety: a thread is started once, by one thread. A `Post` is changed by single operations of a dict.
 """
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from latchstore.delivery.waiting import Bell, Life, is_patched_later, this_thread
 
-#: Seconds that a thread may take to start.
+#: The most seconds that a thread may take to start.
 START_TIMEOUT = 2.0
 
 
 class DeliveryThread(threading.Thread):
     """A daemon thread that runs deliveries.
 
-    If memory runs out while a new thread begins, it ends without setting the event for which `Thread.start`
-    waits, or keeps the lock of that event for ever. So the start of this one waits at an event of ours, and
-    for a limited time; whoever has started it finds it not alive then.
+    If memory runs out while a new thread begins, the thread ends without setting the event for which
+    `Thread.start` waits, or keeps the lock of that event forever. So this class waits at an event of its own,
+    for a limited time; the caller of `start` then finds the thread not alive.
     """
 
     def __init__(self, target: Callable[[], object], name: str) -> None:
@@ -30,20 +30,20 @@ class DeliveryThread(threading.Thread):
 
     def start(self) -> None:
         if is_patched_later():
-            raise RuntimeError("it would be a greenlet, and keep all others from running while it waits")
+            raise RuntimeError("the thread would be a greenlet, which blocks all others while it waits")
         super().start()
 
 
 class _StartedEvent(threading.Event):
     """An event that is set once, and that one thread waits for.
 
-    Nothing of the base class is used, so its Condition is not made: after a fork `threading` would renew the
-    lock of it in each thread, and the start of a thread that is struck would leave one more lock.
+    It uses nothing of the base class, so no Condition is created: after a fork `threading` would renew the
+    Condition's lock in each thread, and an interrupted start of a thread would leave one more lock.
     """
 
     def __init__(self) -> None:
-        # Whether the event is set is no question of the bell: an exception may strike the thread that it has
-        # woken.
+        # The flag, not the bell, is the state of the event: an exception may interrupt the thread that the
+        # bell has woken.
         self._flag = False
         self._bell = Bell()
 
@@ -60,32 +60,32 @@ class _StartedEvent(threading.Event):
         return self._flag
 
     def _at_fork_reinit(self) -> None:
-        """Do nothing: in a forked child no thread sets the event, and the one that forked does not wait."""
+        """Do nothing: in a forked child no thread sets the event, and the forking thread does not wait."""
 
 
 class Deliverer(NamedTuple):
-    """A thread that delivers, or would if it were the first."""
+    """A thread that delivers, or would deliver if it were the first in the post."""
 
     thread: threading.Thread
     life: weakref.ref[Life]
 
 
 class Post(dict[int, Deliverer]):
-    """Who delivers, by thread identifier: the first one. Each puts and takes away itself."""
+    """The threads that want to deliver, by identifier; the first one does. Each adds and removes itself."""
 
     __slots__ = ()
 
     def holder(self) -> threading.Thread | None:
-        """Return the first one, or None; those that have ended are taken away."""
+        """Return the first live thread, or None; remove threads that have ended."""
         for ident, each in list(self.items()):
             if each.life() is not None:
                 return each.thread
             taken = self.pop(ident, None)
             if taken is not None and taken is not each:
-                self[ident] = taken  # a new thread that has got the same identifier
+                self[ident] = taken  # a new thread with the same identifier
         return None
 
 
 def calling_deliverer() -> Deliverer:
-    """Return the calling thread."""
+    """Return the entry of the calling thread for a `Post`."""
     return Deliverer(threading.current_thread(), weakref.ref(this_thread.life))

@@ -1,12 +1,12 @@
-"""Functions that a dispatcher's thread calls once, some time from now.
+"""Timers: functions that a dispatcher's thread calls once, after some time.
 
 Thread safety:
 
-1. The heap is changed by the dispatcher's thread alone. A new timer gets there by way of `TimerHeap.new`,
-   which any thread changes by single operations of a dict.
-2. A timer that is cancelled leaves `new` at once. In the heap it is only counted, and as soon as more than
-   half of the heap are such timers, the thread takes them out. The count may be off by a few where threads
-   run without the GIL, so they stay a little longer.
+1. Only the dispatcher's thread changes the heap. A new timer is added to `TimerHeap.new`, which any thread
+   changes by single operations of a dict.
+2. A cancelled timer is removed from `new` at once. In the heap it is only counted, and when more than half of
+   the heap are cancelled, the thread removes them. The count may be off by a few where threads run without
+   the GIL; then they are removed a little later.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from typing import Any, Protocol
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: So many cancelled timers may stay, however few others there are: they cost less than to wake the thread.
+#: The number of cancelled timers that is always tolerated: keeping them costs less than waking the thread.
 _FEW = 100
 
 _MISSING: Any = object()
 
 
 class TimerOwner(Protocol):
-    """What a timer needs of its dispatcher."""
+    """The dispatcher of a timer."""
 
     def timer_cancelled(self, timer: Timer) -> None:
-        """Free a timer that is not to be called any more."""
+        """Drop a cancelled timer."""
 
 
 class Timer:
-    """A function that the dispatcher's thread calls once, some time from now."""
+    """A function that the dispatcher's thread calls once, after some time."""
 
     __slots__ = ("_function", "_heap", "_owner", "due")
 
     def __init__(
         self, due: float, function: Callable[[], object], heap: TimerHeap, owner: TimerOwner
     ) -> None:
-        #: When it is called, in monotonic seconds.
+        #: The time of the call, in monotonic seconds.
         self.due: float = due
-        # None as soon as it is not needed: the thread may wait for long with the timer at hand.
+        # None once it is not needed, since the thread may hold the timer for long.
         self._function: Callable[[], object] | None = function
         self._heap = heap
         self._owner = weakref.ref(owner)
 
     @property
     def waiting(self) -> bool:
-        """Whether it was neither called nor cancelled."""
+        """Whether the timer was neither called nor cancelled."""
         return self._function is not None
 
     @property
     def active(self) -> bool:
-        """Whether the function is still to be called; in a forked child, no timer of the parent's is."""
+        """Whether the function will be called; in a forked child, the parent's timers are inactive."""
         return self.waiting and self._heap.live and self._owner() is not None
 
     def cancel(self) -> None:
-        """Have the function not be called, if it has not been."""
+        """Cancel the call, unless it has been made."""
         if self._function is not None:
             self._function = None
             owner = self._owner()
@@ -67,7 +67,7 @@ class Timer:
                 owner.timer_cancelled(self)
 
     def fire(self) -> None:
-        """Call the function, unless the timer was cancelled; what it raises is logged."""
+        """Call the function, unless the timer was cancelled; log an exception that it raises."""
         function, self._function = self._function, None
         if function is None:
             return
@@ -83,13 +83,13 @@ class TimerHeap:
     Attributes
     ----------
     new : dict of Timer to None
-        Those that the thread has not taken into the heap yet.
+        The timers that the thread has not moved to the heap yet.
     heap : list
-        All others, the first one that is due first.
+        All others, the earliest first.
     held : bool
-        Whether none is to be called, as the store is closed.
+        Whether no timer is called, since the store is closed.
     live : bool
-        Whether this process calls them; in a forked child, those of the parent are not called.
+        Whether this process calls the timers; a forked child does not call those of its parent.
     """
 
     __slots__ = ("_cancelled", "_numbers", "heap", "held", "live", "new")
@@ -99,25 +99,25 @@ class TimerHeap:
         self.heap: list[tuple[float, int, Timer]] = []
         self.held: bool = held
         self.live: bool = True
-        # How many in the heap were cancelled.
+        # The number of cancelled timers in the heap.
         self._cancelled = 0
-        # Of two timers that are due at the same time, the one that was made first is called first.
+        # Of two timers with the same time, the one created first is called first.
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self.heap) + len(self.new)
 
     def discard(self, timer: Timer) -> bool:
-        """Free a cancelled timer; return whether the thread is to be woken, as there are many of them."""
+        """Drop a cancelled timer; return whether to wake the thread, since many are cancelled."""
         if self.new.pop(timer, _MISSING) is None:
             return False
         self._cancelled += 1
         return self._has_many_cancelled()
 
     def fire_due(self, clock: Callable[[], float]) -> float | None:
-        """Call those that are due; return the seconds until the next one is, or None if there is none.
+        """Call the timers whose time has come; return the seconds until the next one, or None.
 
-        Those that they make are not called yet, so that events are not held up for ever.
+        Timers that they create are not called yet, so that events are not delayed forever.
         """
         self._take_new()
         if self._has_many_cancelled():
@@ -137,10 +137,10 @@ class TimerHeap:
 
     def _take_new(self) -> None:
         for timer in list(self.new):
-            # In this order: an exception in between makes two of one, of which one is called.
+            # In this order: an interruption in between duplicates the timer, of which only one is called.
             heapq.heappush(self.heap, (timer.due, next(self._numbers), timer))
             if self.new.pop(timer, _MISSING) is _MISSING:
-                self._cancelled += 1  # meanwhile
+                self._cancelled += 1  # cancelled meanwhile
 
     def _has_many_cancelled(self) -> bool:
         return self._cancelled > _FEW and 2 * self._cancelled > len(self.heap)

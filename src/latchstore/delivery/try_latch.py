@@ -1,4 +1,4 @@
-"""Mutual exclusion that a thread may also only try to enter; for the buffers of watches.
+"""A latch that a thread may also try to enter without waiting; for the buffers of watches.
 
 Thread safety: the rules of ``change_buffer.py``.
 """
@@ -18,30 +18,31 @@ Ts = TypeVarTuple("Ts")
 
 
 class TryLatch:
-    """Mutual exclusion for short sections of our own code, which a thread may also try to enter."""
+    """Mutual exclusion for short sections of internal code, which a thread may also try to enter."""
 
     __slots__ = ("_holder", "_lock")
 
     def __init__(self) -> None:
-        # Held while a function is called: microseconds, and no other lock is taken meanwhile. Reentrant only
-        # for the moments in which a thread has it and `_holder` does not name that thread: whatever comes in
-        # between (a signal handler, a finalizer) finds the section not begun, or over.
+        # Held while a function is called: microseconds, and no other lock is acquired meanwhile. It is
+        # reentrant only for the moments in which a thread holds it and `_holder` does not name that thread: a
+        # signal handler or finalizer that runs in between finds the section not begun, or finished.
         self._lock = for_with(threading.RLock())
-        # The identifier of the thread that is in the section, else 0.
+        # The identifier of the thread in the section, else 0.
         self._holder = 0
 
     def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours in the section.
+        """Call an internal function in the section.
 
         Raises
         ------
         LockTimeoutError
-            If this thread is in it: a finalizer or a signal handler calls in the middle of such a section.
+            If this thread is in the section, so a finalizer or signal handler calls in the middle of it.
         """
         ident = get_ident()
         if self._holder == ident:
             raise LockTimeoutError(
-                "this thread is in the middle of reading or filling this watch, and would wait for itself"
+                "a signal handler or finalizer uses this watch while its own thread reads or fills it: it "
+                "would wait for itself"
             )
         spare = (ident, function, arguments)  # as in `Latch.during`
         with self._lock:
@@ -53,7 +54,7 @@ class TryLatch:
                 del spare
 
     def attempt(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        """Call a function of ours in the section; nothing happens if any thread is in it."""
+        """Call an internal function in the section; do nothing if any thread is in it."""
         ident = get_ident()
         if self._holder == ident:
             return
@@ -64,8 +65,8 @@ class TryLatch:
         finally:
             if self._holder == ident:
                 self._holder = 0
-            # Whether this thread has it only the lock shows: an exception may come as `acquire` returns.
-            try:  # noqa: SIM105 (a context manager written in Python may be struck before it begins)
+            # Only the lock shows whether this thread holds it: an exception may come as `acquire` returns.
+            try:  # noqa: SIM105 (a context manager written in Python may be interrupted before it begins)
                 self._lock.release()
             except RuntimeError:
                 pass

@@ -1,10 +1,10 @@
-"""Waiting for other threads, and keeping them out of short sections.
+"""Waits for other threads, and mutual exclusion for short sections.
 
-Everything here stands on locks that are written in C, and takes them by ``with``, or gives them back by one
-call in C. CPython raises exceptions from outside (signals, ``PyThreadState_SetAsyncExc``) when a
-call returns, when a Python function is entered and at backward jumps, and ``with`` has none of these between
-taking such a lock and the block (no check of the eval breaker in ``BEFORE_WITH``); where it has one, on 3.14,
-``contract/with_lock.py`` keeps it out. So no exception leaves one taken.
+All of it is built on locks written in C, which are acquired by ``with`` or released by one call in C. CPython
+raises exceptions from outside (signals, ``PyThreadState_SetAsyncExc``) when a call returns, when a Python
+function is entered and at backward jumps. ``with`` has none of these between acquiring such a lock and its
+block (no check of the eval breaker in ``BEFORE_WITH``); on 3.14, where it has one, ``contract/with_lock.py``
+avoids it. So no exception leaves a lock acquired.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.frames import frames_of_threads
 from latchstore.contract.with_lock import for_with
 
-#: Seconds that waits are measured in. Tests that freeze time, or let it jump, replace the functions of `time`
-#: (by name, as freezegun and mocks do, or in place, as time-machine does): no wait is to be endless or short.
+#: The monotonic clock of waits, in seconds. Tests that freeze or move time replace the functions of `time`
+#: (by name, as freezegun and mocks do, or in place, as time-machine does); that must not make a wait endless
+#: or short.
 clock: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if hasattr(time, "CLOCK_MONOTONIC")
@@ -35,19 +36,19 @@ clock: Callable[[], float] = (
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: How often a thread lets others run before it goes to sleep.
+#: How often a waiting thread yields before it sleeps.
 YIELDS = 32
 
-#: Seconds after which a thread that sleeps looks by itself whether it can go on.
+#: Seconds after which a sleeping thread checks by itself whether it can continue.
 LOOK_AGAIN = 0.05
 
 
-# The threads of the parent, by identifier, in a child that it is about to fork.
+# The identifiers of the parent's threads, in a child; set before each fork.
 _threads_of_parent: frozenset[int] = frozenset()
 
 
 def other_threads_of_parent() -> frozenset[int]:
-    """Return, in a forked child, the identifiers of the parent's threads that are not here."""
+    """Return, in a forked child, the identifiers of the parent's other threads, which do not exist here."""
     return _threads_of_parent - {get_ident()}
 
 
@@ -61,20 +62,20 @@ if hasattr(os, "register_at_fork"):
 
 
 class Life:
-    """Is there as long as its thread runs; for weak references.
+    """An object that exists as long as its thread runs; for weak references.
 
-    ``Thread.is_alive`` is not for us: if an exception strikes the thread that calls it, Python 3.12 and older
-    take the other one to have ended from then on, though it runs (``Thread._wait_for_tstate_lock``).
+    It replaces ``Thread.is_alive``: if an exception interrupts the caller of that, Python 3.12 and older
+    report the running thread as ended from then on (``Thread._wait_for_tstate_lock``).
     """
 
     __slots__ = ("__weakref__",)
 
 
 class _FirstLook(Generic[T]):
-    """An attribute of a ``threading.local``, found when a thread first looks and kept from then on.
+    """An attribute of a ``threading.local``, computed when a thread first reads it and kept from then on.
 
-    No constructor of the local finds it: a finalizer may look in the middle of that. No ``__getattr__``
-    either: with one, each look takes a call of Python's own.
+    It is not computed in the constructor of the local, since a finalizer may read it in the middle of that;
+    nor in ``__getattr__``, which would make each read a Python call.
     """
 
     def __init__(self, find: Callable[[], T]) -> None:
@@ -89,12 +90,12 @@ class _FirstLook(Generic[T]):
 
 
 class _ThisThread(threading.local):
-    """The calling thread, found faster than by ``threading.current_thread()``.
+    """The calling thread; faster than ``threading.current_thread()``.
 
-    Threads are distinguished by these objects, as the identifier of an ended thread is given to a new one.
+    These objects identify threads, since a new thread may get the identifier of one that has ended.
     """
 
-    thread = _FirstLook(lambda: threading.current_thread())  # what there is when it looks
+    thread = _FirstLook(lambda: threading.current_thread())  # looked up late, so that patches apply
     life = _FirstLook(Life)
 
 
@@ -102,21 +103,21 @@ this_thread: _ThisThread = _ThisThread()
 
 
 def is_patched_later() -> bool:
-    """Return whether gevent or eventlet have replaced what `threading` has after we had taken it from there.
+    """Return whether gevent or eventlet patched `threading` after this module imported its functions.
 
-    Then the greenlets of a thread are one thread to us, and each wait of one keeps all of them from running.
+    Then the greenlets of a thread are one thread here, and the wait of one blocks all of them.
     """
     return threading.get_ident is not get_ident
 
 
 def warn_if_patched_later() -> None:
-    """Warn of that, once."""
+    """Warn of a late patch (`is_patched_later`), once."""
     global _warned
     if threading.get_ident is not get_ident and not _warned:  # hot path: as `is_patched_later`
         _warned = True
         warnings.warn(
-            "threading was patched (by gevent or eventlet) after latchstore had been imported: while one "
-            "greenlet waits none runs, and only flush() and close() call listeners; patch before the import",
+            "threading was patched by gevent or eventlet after latchstore was imported: a waiting greenlet "
+            "blocks all others, and only flush() and close() call listeners; patch before the import",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -131,23 +132,23 @@ def thread_name(thread: threading.Thread) -> str:
 
 
 class Bell:
-    """Ends the sleep of one thread: a lock that is taken when it is made, and given back to ring.
+    """Ends the sleep of one thread: a lock that is acquired when the bell is created, and released to ring.
 
-    No ``SimpleQueue``: until CPython 3.12 its ``get(timeout=...)`` waits for ever if the timeout has passed
-    when it counts what is left of it. That happens after a signal whose handler took longer than that, and in
-    a process that the system has stopped for a moment. ``Lock.acquire`` looks for that
-    (``acquire_timed`` in CPython's Modules/_threadmodule.c).
+    Not a ``SimpleQueue``: until CPython 3.12 its ``get(timeout=...)`` waits forever if the timeout has
+    expired when it computes the remaining time. That happens after a signal whose handler took longer, and in
+    a process that the system has stopped for a moment. ``Lock.acquire`` checks for that (``acquire_timed`` in
+    CPython's Modules/_threadmodule.c).
 
     Attributes
     ----------
     release : callable
-        Rings, by one call in C; RuntimeError if it was rung before.
+        Rings, by one call in C; RuntimeError if the bell was rung before.
     """
 
     __slots__ = ("_lock", "release")
 
     def __init__(self) -> None:
-        # Guards nothing: taken means that nobody has rung.
+        # Guards nothing: acquired means that the bell has not been rung.
         self._lock = threading.Lock()
         self._lock.acquire()
         self.release: Callable[[], None] = self._lock.release
@@ -157,24 +158,24 @@ class Bell:
         try:
             self.release()
         except RuntimeError:
-            return  # it was rung before
+            return  # rung before
 
     def is_rung(self) -> bool:
-        """Return whether it was rung, and no sleep has ended by that."""
+        """Return whether the bell was rung and no sleep has ended by that ring."""
         return not self._lock.locked()
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep until it is rung, for so many seconds at the most; return whether it was rung."""
+        """Sleep until the bell rings, at most `seconds`; return whether it rang."""
         return self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
 class Waiters:
-    """Threads that sleep until something may have come true, each at a `Bell` of its own."""
+    """Threads that sleep until a condition may have become true, each at a `Bell` of its own."""
 
     __slots__ = ("bells",)
 
     def __init__(self) -> None:
-        #: Those of the threads that sleep now.
+        #: The bells of the threads that sleep now.
         self.bells: deque[Bell] = deque()
 
     def wait(
@@ -184,23 +185,24 @@ class Waiters:
         yields: int = YIELDS,
         look_again: float = LOOK_AGAIN,
     ) -> bool:
-        """Wait until `ready` returns something true; return whether it did in time.
+        """Wait until `ready` returns a true value; return whether it did in time.
 
-        First other threads may run a few times. A thread that waits for a lock of the system gets it when
-        it is released, and only then waits for the interpreter, for a switch interval, while all that need
-        the lock wait as well: a convoy (Blasgen, Gray, Mitoma and Price, "The convoy phenomenon", ACM SIGOPS
-        Operating Systems Review 13(2), 1979). A thread that looks when it is running holds nobody up.
+        The thread first yields a few times. A thread that waits for a lock of the system gets it when it is
+        released, and only then waits for the interpreter, for a switch interval, while all other threads that
+        need the lock wait as well: a convoy (Blasgen, Gray, Mitoma and Price, "The convoy phenomenon", ACM
+        SIGOPS Operating Systems Review 13(2), 1979). A thread that checks while it is running blocks no
+        others.
 
         Parameters
         ----------
         ready : callable
         timeout : float
-            Seconds; negative waits for ever. They are counted by the waits themselves, so that a test which
-            has frozen the clock does not make the wait endless.
+            Seconds; negative waits forever. The waits themselves count them, so that a test which has frozen
+            the clock does not make the wait endless.
         yields : int
-            How often others may run before the thread goes to sleep.
+            How often to yield before the thread sleeps.
         look_again : float
-            Seconds after which it looks even if nobody has rung.
+            Seconds after which it checks without a ring.
         """
         warn_if_patched_later()
         for _ in range(yields):
@@ -208,7 +210,7 @@ class Waiters:
             if ready():
                 return True
         if sys.is_finalizing():
-            return False  # whoever could change that does not run any more
+            return False  # no other thread runs any more that could make it true
         bell = Bell()
         left = timeout
         try:
@@ -225,7 +227,7 @@ class Waiters:
             self.discard(bell)
 
     def _sleep(self, bell: Bell, left: float, look_again: float) -> float:
-        """Sleep until the bell rings, `look_again` seconds at the most; return what is left of the time."""
+        """Sleep until the bell rings, at most `look_again` seconds; return the remaining time."""
         seconds = look_again if left < 0 else min(look_again, left)
         begun = clock()
         if bell.sleep(seconds):
@@ -235,37 +237,37 @@ class Waiters:
         return left if left < 0 else max(0.0, left - seconds)
 
     def discard(self, bell: Bell) -> None:
-        """Take away the bell of a thread that sleeps no more."""
+        """Remove the bell of a thread that no longer sleeps."""
         try:
             self.bells.remove(bell)
         except ValueError:
-            return  # it has been rung
+            return  # rung, and so removed
 
     def ring(self) -> None:
-        """Wake whoever has slept longest; nothing happens if nobody sleeps."""
+        """Wake the thread that has slept longest; do nothing if none sleeps."""
         if self.bells:
             try:
                 self.bells.popleft().ring()
             except IndexError:
-                return  # another thread was quicker
+                return  # another thread has woken it
 
     def ring_all(self) -> None:
-        """Wake all who sleep now."""
+        """Wake all sleeping threads."""
         for _ in range(len(self.bells)):
             self.ring()
 
 
 class Latch:
-    """Mutual exclusion for short sections in which nothing but code of ours runs."""
+    """Mutual exclusion for short sections that run internal code only."""
 
     __slots__ = ("_holder", "_lock")
 
     def __init__(self) -> None:
-        # Held while `during` calls its function: microseconds, and no other lock is taken meanwhile.
+        # Held while `during` calls its function: microseconds, and no other lock is acquired meanwhile.
         self._lock = for_with(threading.Lock())
-        # The identifier of the thread that is in the section, else 0. Set right after the lock was taken and
-        # taken back right before it is given back, with no point in between at which CPython runs a signal
-        # handler or a finalizer; so whoever comes in the middle of a section of its own thread finds it.
+        # The identifier of the thread in the section, else 0. Set right after the lock is acquired and
+        # cleared right before it is released, with no point in between at which CPython runs a signal handler
+        # or a finalizer; so one that interrupts a section of its own thread finds it set.
         self._holder = 0
 
     def locked(self) -> bool:
@@ -273,18 +275,21 @@ class Latch:
         return self._lock.locked()
 
     def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours while holding the latch.
+        """Call an internal function while holding the latch.
 
         Raises
         ------
         LockTimeoutError
-            If this thread holds it: a finalizer or a signal handler calls in the middle of such a section.
+            If this thread holds the latch, so a finalizer or signal handler calls in the middle of a section.
         """
         ident = get_ident()
         if self._holder == ident:
-            raise LockTimeoutError("this thread is in the middle of such a call and would wait for itself")
+            raise LockTimeoutError(
+                "a signal handler or finalizer calls in the middle of such a call of its own thread: "
+                "it would wait for itself"
+            )
         # The end of a ``with`` needs a tuple of three: this one, which the interpreter keeps for it, so that
-        # the lock is given back though there is no memory.
+        # the lock is released even if there is no memory.
         spare = (ident, function, arguments)
         with self._lock:
             self._holder = ident

@@ -1,7 +1,7 @@
-"""The changes of a store as something to iterate over, each reader at its own pace.
+"""Watches: iterators over the changes of a store, each read at its reader's own pace.
 
-Thread safety: a watch may be read and closed by any number of threads; each change goes to one of them.
-What is read becomes an event, and is compared with the filter, on the reader's thread with no lock held.
+Thread safety: any number of threads may read and close a watch; each change goes to one of them. Changes
+become events, and are compared with the filter, on the reader's thread with no lock held.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ T = TypeVar("T")
 
 
 def _left(timeout: float | None, begun: float) -> float | None:
-    """Return what is left of a timeout that began then."""
+    """Return the rest of a timeout that began at `begun`."""
     return None if timeout is None else max(0.0, timeout - (clock() - begun))
 
 
 class Watch:
-    """An iterator over the changes of a store, in commit order; ``store.watch()`` makes it.
+    """An iterator over the changes of a store, in commit order; returned by ``store.watch()``.
 
-    Iterating waits for changes, and ends when the watch is closed, or when the store is and all changes
-    have been read. It is refused inside a transaction of the same thread, as `get` is. Each change is a
-    `StoreSetEvent`, `StoreUpdateEvent` or `StoreDeleteEvent`, as listeners hear them. Between them, one
-    `EventsLost` marks where changes were dropped because the buffer was full.
+    Iterating waits for changes. It ends when the watch is closed, or when the store is closed and all changes
+    have been read. Inside a transaction of the same thread it raises, as `get` does. Each change is a
+    `StoreSetEvent`, `StoreUpdateEvent` or `StoreDeleteEvent`, like those of listeners. An `EventsLost`
+    between them marks where changes were dropped because the buffer was full.
 
-    A watch that nobody refers to any more is closed.
+    A watch without references is closed.
     """
 
     def __init__(
@@ -60,26 +60,26 @@ class Watch:
         Parameters
         ----------
         timeout : Seconds, optional
-            Seconds to wait; as long as it takes if None. 0 takes what there is, and may be used anywhere.
+            The most seconds to wait; None for no limit. 0 does not wait, and is allowed in a transaction.
 
         Raises
         ------
         WaitTimeoutError
-            If there is no change in time.
+            If no change comes in time.
         TransactionError
-            If it may wait and is called inside a transaction of this thread, which keeps others from changing
-            anything, and whose own changes come after its end.
+            If it may wait and is called inside a transaction of this thread, which blocks other writers and
+            whose own changes are published after its end.
         WatchClosedError
-            If the watch was closed, or the store was and all changes have been read.
+            If the watch was closed, or the store was closed and all changes have been read.
         LockTimeoutError
-            If a finalizer or a signal handler calls it in the middle of a call of the same thread.
+            If a finalizer or signal handler calls it in the middle of a call of the same thread.
         """
         timeout = checked_timeout(timeout)
         if timeout != 0 and self._refuse_in_transaction is not None:
             self._refuse_in_transaction("get")
         begun = clock()
         buffer, ended = self._buffer, False
-        # How many changes are looked at when the time is over: those that come after that do not count.
+        # The changes to check after the timeout has expired: those that came later do not count.
         last: int | None = None
         while not buffer.closed:
             left = _left(timeout, begun)
@@ -88,7 +88,7 @@ class Watch:
             if taken is None:
                 if ended is buffer.ended:
                     break
-                continue  # what was committed before the end is given first
+                continue  # changes committed before the end are returned first
             if isinstance(taken, Lost):
                 return EventsLost(self._source, **taken._asdict())
             if self._is_wanted(taken):
@@ -104,7 +104,7 @@ class Watch:
             raise WatchClosedError(f"{self!r} is used after it was closed")
         if ended:
             raise WatchClosedError(f"{self!r}: the store was closed, and all changes have been read")
-        # With no timeout it comes here only when the interpreter ends, which is not waited for.
+        # Without a timeout this is reached only at interpreter exit, where waits end at once.
         raise WaitTimeoutError(f"no change in {timeout or 0:g} s: {self!r}")
 
     def _take(self, timeout: float | None) -> Record | Lost | None:
@@ -128,15 +128,15 @@ class Watch:
             raise StopIteration from None
 
     def __len__(self) -> int:
-        """Return how many changes are there to be read, of which a filter may yet pass over some."""
+        """Return the number of changes to read, of which a filter may skip some."""
         return len(self._buffer.past) + len(self._buffer)
 
     def __bool__(self) -> bool:
-        """Return true: a watch with nothing to read is a watch all the same."""
+        """Return true, also if there is nothing to read."""
         return True
 
     def close(self) -> None:
-        """End the watch, and wake whoever waits for a change; closing twice is harmless."""
+        """Close the watch and wake waiting readers; repeated calls do nothing."""
         self._buffer.close()
 
     @property
@@ -163,34 +163,34 @@ class Watch:
 
 
 def waiters_of(watch: Watch) -> Waiters:
-    """Return what is rung when there may be something to read, or the watch has ended; for asyncio."""
+    """Return the waiters that are woken when the watch may be readable or has ended; for asyncio."""
     return watch._buffer.waiters
 
 
 def may_be_read(watch: Watch) -> bool:
-    """Return whether ``get(0)`` returns a change that no filter passes over, or raises WatchClosedError."""
+    """Return whether ``get(0)`` returns a change, unless a filter skips it, or raises WatchClosedError."""
     buffer = watch._buffer
     return buffer.closed or buffer.ended or len(watch) > 0
 
 
 def wait_until(predicate: Callable[[], T], changes: Watch, timeout: float | None, what: str) -> T:
-    """Call `predicate` now and after each change until its result is true; return that.
+    """Call `predicate` now and after each change until its result is true; return the result.
 
     Raises
     ------
     WaitTimeoutError
-        If that takes longer than `timeout` seconds; it names `what` was waited for.
+        If `timeout` seconds have passed; names `what` was waited for.
     """
     begun = clock()
-    late = f"{what} has not come true in {timeout or 0:g} s"
+    late = f"{what} did not become true in {timeout or 0:g} s"
     while not (result := predicate()):
         left = _left(timeout, begun)
         if left == 0:
-            raise WaitTimeoutError(late)  # there may always be a change: the predicate may make one
+            raise WaitTimeoutError(late)  # checked first: the predicate itself may make changes
         try:
             changes.get(left)
         except WaitTimeoutError:
             raise WaitTimeoutError(late) from None
         except WatchClosedError:
-            raise WatchClosedError(f"the store was closed while {what} was waited for") from None
+            raise WatchClosedError(f"the store was closed during the wait for {what}") from None
     return result

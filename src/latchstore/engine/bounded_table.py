@@ -160,7 +160,7 @@ class BoundedTable(BoundedStore):
         self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
     ) -> None:
         store = self._store
-        if store._closed or store._dispatcher.crowded:  # hot path: as in `TransactionalStore._write_one`
+        if store._closed or store._dispatcher.throttled:  # hot path: as in `TransactionalStore._write_one`
             store._check_door(purpose)
         if self._table.commit(edits, purpose, None, check):
             store._deliver()

@@ -316,7 +316,7 @@ class DeliveredStore(EntryStore):
             If too many events are waiting for listeners, and still are when the time is over.
         """
         dispatcher = self._dispatcher
-        if not (self._closed or dispatcher.crowded) or dispatcher.on_dispatcher_thread():
+        if not (self._closed or dispatcher.throttled) or dispatcher.on_dispatcher_thread():
             return
         if self._closed:
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
@@ -328,7 +328,7 @@ class DeliveredStore(EntryStore):
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
         """Return what reports the reading of a stream, in bytes."""
-        if self._dispatcher.crowded and self._engine.routes.current() is None:
+        if self._dispatcher.throttled and self._engine.routes.current() is None:
             self._check_door(f"reading the stream of {key!r}")
         return StoreProgressManager(
             _QueuedEvents(self.event_manager, self._dispatcher),

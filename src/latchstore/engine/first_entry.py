@@ -116,7 +116,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         engine, dispatcher = store._engine, store._dispatcher
         if engine.routes and engine.routes.current() is not None:
             raise InTheWayError
-        if store._closed or dispatcher.crowded:
+        if store._closed or dispatcher.throttled:
             store._check_door(purpose)
         if values.may_wait:
             in_the_way, first = values.look((unless[0], prefix))
@@ -151,7 +151,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         engine, dispatcher = store._engine, store._dispatcher
         if engine.routes and engine.routes.current() is not None:
             raise InTheWayError
-        if store._closed or dispatcher.crowded:
+        if store._closed or dispatcher.throttled:
             store._check_door(purpose)
         while True:
             try:

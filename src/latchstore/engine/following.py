@@ -114,6 +114,6 @@ class FollowingEngine(Engine):
             self.follower.forget()
             return False
         self.publication.begin()  # nothing happens, but if somebody listens and `follow` could not begin
-        if not self.publisher.dispatcher.crowded:
+        if not self.publisher.dispatcher.throttled:
             self.publication.catch_up(AT_A_TIME)
         return True

@@ -144,4 +144,4 @@ def reads_wait(store: TransactionalStore) -> bool:
 
 def beginnings_wait(store: TransactionalStore) -> bool:
     """Return whether the beginning of a transaction may wait: for the same, or for room for events."""
-    return store._engine.reads_wait or store._dispatcher.crowded
+    return store._engine.reads_wait or store._dispatcher.throttled

@@ -106,7 +106,7 @@ class TransactionalStore(DeliveredStore):
             transaction._write_one(key, edit, purpose)
             return
         dispatcher = self._dispatcher
-        if self._closed or dispatcher.crowded:
+        if self._closed or dispatcher.throttled:
             self._check_door(purpose)
         if engine.commit(((key, edit),), purpose):
             dispatcher.start_if_needed()

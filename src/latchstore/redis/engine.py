@@ -114,7 +114,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._pause = LogPause(
             server,
             lambda: publication.seen,
-            lambda: publisher.dispatcher.crowded,
+            lambda: publisher.dispatcher.throttled,
             publication.observers.interval,
         )
         self.follower: Follower = Follower(self, self._pause)

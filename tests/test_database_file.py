@@ -51,7 +51,7 @@ def test_it_reads_what_sqlite_reads(tmp_path: Path, page_size: int, auto_vacuum:
     database = Database(path.read_bytes())
     (root,) = [root for _, name, _, root, _ in database.schema() if name == "t"]
     assert list(database.rows(root, 3)) == expected
-    with pytest.raises(DamageError, match="in two places"):
+    with pytest.raises(DamageError, match="used twice"):
         next(database.rows(root, 3))
 
 

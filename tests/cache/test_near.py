@@ -40,7 +40,7 @@ def test_wrong_options(options: Any, error: type[Exception], message: str) -> No
 
 @pytest.mark.parametrize("store", [None, DictMemoryStore(EventManager())])
 def test_memory_needs_none(store: DictMemoryStore | None) -> None:
-    with pytest.raises(TypeError, match="near is for a cache on a store that processes share"):
+    with pytest.raises(TypeError, match="near= needs a store that processes share"):
         Cache(store, near=NearCache())
 
 

@@ -33,7 +33,7 @@ def made(path: Path) -> Path:
 class TestOthers:
     def test_what_is_no_database(self, path: Path) -> None:
         path.write_bytes(b"something else" * 1_000)
-        with pytest.raises(StoreFormatError, match="is no SQLite database"):
+        with pytest.raises(StoreFormatError, match="is not a SQLite database"):
             SqliteStore(path)
         assert path.read_bytes() == b"something else" * 1_000
 

@@ -1,8 +1,8 @@
-"""The engine: entries in memory, transactions over them, and `DictMemoryStore`, which wires both together.
+"""The engine: entries in memory, transactions over them, and `DictMemoryStore`, which combines both.
 
-It imports from the contract and from delivery. Begin with ``table.py``, which has the one way a commit goes,
-and go on with ``memory.py``, which gives it to a store. ``interface.py`` is the seam for other engines,
-``bounded.py`` that for caches, whose bounds ``bounds.py`` keeps in the commits. What engines share whose
-entries other processes change as well: ``owned.py`` (who writes), ``following.py`` and ``publication.py``
-(what all of them have committed).
+It imports from the contract and from delivery. Begin with ``table.py``, which has the one path of a commit,
+and go on with ``memory.py``, which makes a store of it. ``interface.py`` is the interface for other engines,
+``bounded.py`` that for caches, whose bounds are kept by ``bounds.py`` in the commits. Engines whose entries
+other processes change share ``owned.py`` (the writer), ``following.py`` and ``publication.py`` (the commits
+of all processes).
 """

@@ -1,4 +1,4 @@
-"""Trying an optimistic transaction again when it meets a conflict.
+"""Attempts: repeat an optimistic transaction after a conflict.
 
 Thread safety: an `Attempts` is used by one thread, like the transactions that it makes.
 """
@@ -13,19 +13,19 @@ from latchstore.contract.errors import TransactionClosedError, TransactionConfli
 from latchstore.delivery.waiting import clock
 from latchstore.engine.transaction import Transaction
 
-#: Seconds: the longest pause before the second try, and before any.
+#: The longest pause before the second try, and before any try, in seconds.
 FIRST_PAUSE = 0.000_5
 LONGEST_PAUSE = 0.1
 
 
 class Attempt:
-    """One try: a context manager that gives the transaction, and swallows a conflict if there is another.
+    """One try: a context manager that returns the transaction, and suppresses all conflicts but the last.
 
     Parameters
     ----------
     attempts : Attempts
     number : int
-        1 for the first.
+        Counted from 1.
     """
 
     def __init__(self, attempts: Attempts, number: int) -> None:
@@ -40,7 +40,7 @@ class Attempt:
 
     def __enter__(self) -> Transaction:
         if self._transaction is not None:
-            raise TransactionClosedError(f"attempt {self.number} was entered before")
+            raise TransactionClosedError(f"attempt {self.number} was entered before: enter each attempt once")
         self._transaction = self._attempts.make_transaction()
         return self._transaction.__enter__()
 
@@ -57,7 +57,7 @@ class Attempt:
             self._attempts.after_conflict(self.number, conflict)
             return True
         if isinstance(error, TransactionConflictError) and self._transaction.revision is None:
-            # From tx.commit() inside the block. After a commit it is another store's, and passes.
+            # Raised by tx.commit() inside the block. After a commit it is another store's, and propagates.
             self._attempts.after_conflict(self.number, error)
             return True
         self._attempts.finished = True
@@ -65,21 +65,21 @@ class Attempt:
 
 
 class Attempts:
-    """An iterator over attempts that ends when one was committed.
+    """An iterator over attempts that ends after one was committed.
 
-    Between two tries it sleeps for a random time, up to a limit that doubles with each ("full jitter": M.
-    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), so that threads that have
-    met do not meet again.
+    Between two tries it sleeps for a random time, up to a limit that doubles with each try ("full jitter": M.
+    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), so that threads in conflict do
+    not meet again.
 
     Parameters
     ----------
     make_transaction : callable
-        Makes the transaction of an attempt.
+        Returns the transaction of an attempt.
     notes : str
     tries : int
-        How many attempts there are at the most.
+        The most attempts.
     timeout : float or None
-        Seconds after which no further attempt is begun; None for no limit.
+        Seconds after which no further attempt begins; None for no limit.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class Attempts:
             yield attempt
             if not attempt.entered:
                 raise TransactionClosedError(
-                    f"attempt {number} at {self._notes!r} was never entered: "
-                    "each needs its block, `with attempt as tx:`"
+                    f"attempt {number} at {self._notes!r} was not entered: "
+                    "write `with attempt as tx:` in the loop"
                 )
 
     def after_conflict(self, number: int, conflict: TransactionConflictError) -> None:
-        """Sleep before the next attempt, or raise the conflict with the count if there is none."""
+        """Sleep before the next attempt, or raise the conflict with the number of tries if there is none."""
         time.sleep(self.pause_after(number, conflict))
 
     def pause_after(self, number: int, conflict: TransactionConflictError) -> float:
-        """Return the seconds before the next attempt; raise the conflict with the count if there is none."""
-        import random  # here, as few have conflicts
+        """Return the seconds before the next attempt; raise the conflict as `after_conflict` does."""
+        import random  # imported here, since conflicts are rare
 
         elapsed = clock() - self._begun
         pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(number, 30)))  # noqa: S311

@@ -1,6 +1,6 @@
-"""Edits that are not committed yet, and what was read to come to them.
+"""Batches: the uncommitted edits of a transaction, and what an optimistic transaction has read.
 
-Thread safety: a batch is used by the thread of its transaction only.
+Thread safety: only the thread of its transaction uses a batch.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _NOTHING: Any = object()
 
 
 class WriteBatch:
-    """The edits of an exclusive transaction, on entries that nobody else can change meanwhile.
+    """The edits of an exclusive transaction, on entries that no other thread can change meanwhile.
 
-    A blind edit is only noted: what there is under its key is read when the block reads it.
+    A blind edit is only recorded; the entry of its key is computed when the block reads it.
 
     Parameters
     ----------
@@ -49,24 +49,24 @@ class WriteBatch:
 
     def __init__(self, engine: Engine, revision: int) -> None:
         self._engine = engine
-        # What there is beneath the batch.
+        # The reads beneath the batch.
         self._base: Callable[[str], Entry | None] = engine.entry
         self._base_of: Callable[[list[str]], dict[str, Entry | None]] = engine.entries_of
         self._check = engine.check_edit
         self.revision: int = revision
         # By key, in the order in which the keys were first edited.
         self._edits: dict[str, Edit] = {}
-        # What the edits come to, for the keys that the block has looked at.
+        # The resulting entries, for the keys that the block has read after an edit.
         self._known: dict[str, Entry | None] = {}
-        # (key, its edit before, what was known before), each _NOTHING if there was nothing, since the first
-        # savepoint: read backwards to return to one. None before there is one.
+        # (key, its edit before, its known entry before), each _NOTHING if there was none, since the first
+        # savepoint; undone from the end. None before there is a savepoint.
         self._undo: list[tuple[str, Any, Any]] | None = None
         self._rollbacks = 0
-        # What bounds note of the batch.
+        # Records of bounds about the batch.
         self.rooms: dict[object, Any] | None = None
 
     def current(self, key: str) -> Entry | None:
-        """Return the entry as the transaction sees it, or None."""
+        """Return the entry of a key as the transaction sees it, or None."""
         if key not in self._edits:
             return self._base(key)
         known = self._known
@@ -87,15 +87,15 @@ class WriteBatch:
         Raises
         ------
         KeyError, RevisionMismatchError
-            If it needs what is not there; nothing was added.
+            If it needs an entry or a revision that is not there; nothing was added.
         TypeError, ValueError
-            If the engine cannot keep what it has; nothing was added.
+            If the engine cannot store its value; nothing was added.
         """
         if self._check is not None:
             self._check(key, edit)
         edits, known = self._edits, self._known
         if key not in edits:
-            # hot path: most keys of a transaction are edited once, and not looked at.
+            # hot path: most keys of a transaction are edited once and not read.
             new = _NOTHING if edit.blind else self._revised(key, edit)
             if self._undo is not None:
                 self._undo.append((key, _NOTHING, _NOTHING))
@@ -109,7 +109,7 @@ class WriteBatch:
             known[key] = new
 
     def put_all(self, edits: Iterable[tuple[str, Edit]]) -> None:
-        """Add several edits, one after the other."""
+        """Add several edits in order."""
         for key, edit in edits:
             self.put(key, edit)
 
@@ -117,21 +117,21 @@ class WriteBatch:
         return edit.revise(key, self.current(key), self.revision, time.time())
 
     def savepoint(self) -> int:
-        """Return a mark that `rollback_to` takes the batch back to."""
+        """Return a mark that `rollback_to` rolls the batch back to."""
         if self._undo is None:
             self._undo = []
         return len(self._undo)
 
     def rollback_to(self, savepoint: int) -> None:
-        """Take back all edits since the savepoint, the latest first."""
+        """Roll back all edits since the savepoint, the latest first."""
         undo = self._undo
         assert undo is not None
         self._rollbacks += 1
-        # Freed when all is taken back: objects that entries refer to may write to the store as they go.
+        # Freed at the end: finalizers of objects in the entries may write to the store.
         dropped: list[object] = []
         while len(undo) > savepoint:
             key, edit, known = undo[-1]
-            # There is none if this, or `put`, was broken off here by an exception.
+            # Neither is there if an exception interrupted this, or `put`, here.
             dropped.append((self._edits.get(key), self._known.get(key)))
             if known is _NOTHING:
                 self._known.pop(key, None)
@@ -155,14 +155,14 @@ class WriteBatch:
         -------
         keys : iterable of str
         mark : tuple or None
-            None if something was rolled back since: these are all keys then.
+            None if edits were rolled back since, so `keys` are all keys.
         """
         if mark is None or self._undo is None or mark[0] != self._rollbacks:
             return list(self._edits), None
         return [key for key, _, _ in self._undo[mark[1] :]], mark
 
     def mark(self) -> tuple[int, int]:
-        """Return a mark of this moment for `written_since`."""
+        """Return a mark of the current state for `written_since`."""
         return self._rollbacks, self.savepoint()
 
     def has_edit(self, key: str) -> bool:
@@ -170,11 +170,11 @@ class WriteBatch:
         return key in self._edits
 
     def seen(self, key: str) -> Entry | None:
-        """Return the entry of a key that was written, as the transaction sees it; that is no read."""
+        """Return the entry of a written key as the transaction sees it; does not count as a read."""
         return WriteBatch.current(self, key)
 
     def edits(self) -> Collection[tuple[str, Edit]]:
-        """Return what is to be committed: one edit for each key."""
+        """Return the edits to commit, one for each key."""
         known = self._known
         if not known:
             return self._edits.items()
@@ -184,19 +184,19 @@ class WriteBatch:
         ]
 
     def check(self) -> None:
-        """Do nothing: what an exclusive transaction has read cannot change. Called under the table lock."""
+        """Do nothing: the reads of an exclusive transaction cannot change. Called under the table lock."""
 
     def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        """Return keys and entries, as the transaction sees them, among which are all that match `terms`."""
+        """Return keys and entries, as the transaction sees them, that include all matches of `terms`."""
         return overlaid(self._engine.candidates(terms), self._written())
 
     def found(self, request: Request, only_keys: bool = False) -> Iterable[tuple[str, Entry]]:
-        """Return what a query gives, as the transaction sees it.
+        """Return the result of a query, as the transaction sees it.
 
         Parameters
         ----------
         only_keys : bool
-            Whether nothing but the keys is looked at.
+            Whether the caller uses the keys only.
         """
         return found(self._engine, request, self._written())
 
@@ -205,20 +205,19 @@ class WriteBatch:
         return {key: self.seen(key) for key in list(self._edits)}
 
     def close(self) -> None:
-        """Do nothing: an exclusive transaction pins nothing."""
+        """Do nothing: an exclusive transaction holds no view."""
 
 
 class Query(NamedTuple):
-    """A query that was answered, to be validated against what has changed since.
+    """A query that was executed, for validation against later changes.
 
     Attributes
     ----------
     request : Request
     only_keys : bool
-        Whether nothing but keys was read.
+        Whether only keys were read.
     edge : Place or None
-        Where the last entry stands that was given: nothing after it was read. None if all that match were
-        given.
+        The place of the last entry returned: nothing after it was read. None if all matches were returned.
     """
 
     request: Request
@@ -226,7 +225,7 @@ class Query(NamedTuple):
     edge: Place | None = None
 
     def has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
-        """Return whether the answer may be another one by a change. Runs builtin code alone."""
+        """Return whether a change may alter the result. Runs builtin code only."""
         matches = self.request.matches
         if (self.only_keys and not self._depends_on_items and (old is None) == (new is None)) or (
             matches is not None and not matches(key)
@@ -249,18 +248,18 @@ class Query(NamedTuple):
 
 
 class OptimisticBatch(WriteBatch):
-    """The edits of an optimistic transaction, with all that was read, to be validated at commit.
+    """The edits of an optimistic transaction, and all its reads, which are validated at commit.
 
     The validation is that of Kung and Robinson, "On optimistic methods for concurrency control" (ACM TODS
-    6(2), 1981, section 4: serial validation): nothing that was read may have been written since. What has
-    been written since is known from the pre-images behind the view, so a query is validated against the
-    changed keys and not run again.
+    6(2), 1981, section 4: serial validation): nothing that was read may have been written since. The
+    pre-images behind the view show what has been written since, so a query is validated against the changed
+    keys and not executed again.
 
     Parameters
     ----------
     engine : Engine
     view : View
-        What the transaction reads; closed by `close`.
+        The view that the transaction reads; `close` closes it.
     purpose : str
         For the error of a conflict.
     """
@@ -273,9 +272,9 @@ class OptimisticBatch(WriteBatch):
         self._base_of = view.entries_of
         self._view = view
         self._purpose = purpose
-        # Keys that were read, missing ones as well; and queries.
+        # Keys that were read, including missing ones; and queries.
         self._read: set[str] = set()
-        # Keys of which data or metadata alone was written: to read them is to read the view as well.
+        # Keys of which only data or only metadata was written: reading them reads the view as well.
         self._partial: set[str] = set()
         self._queries: list[Query] = []
 
@@ -300,13 +299,13 @@ class OptimisticBatch(WriteBatch):
         return [(key, self._afresh(key, edit)) for key, edit in self._edits.items()]
 
     def _afresh(self, key: str, edit: Edit) -> Edit:
-        """Return the edit as it is done again on the entry of the moment of commit.
+        """Return the edit in a form that is applied again to the entry at the moment of commit.
 
-        A condition that holds in the view holds then, or the key is in conflict.
+        A condition that holds in the view holds then, or else the key is in conflict.
         """
         if key not in self._known:
             return edit
-        # The block may have values over entries that it has put: they stay as they are.
+        # The block may have values over entries that it has put, so those entries must not change.
         return functools.reduce(
             Combined,
             (
@@ -329,7 +328,7 @@ class OptimisticBatch(WriteBatch):
         if len(entries) < request.limit:
             self._queries.append(Query(request, only_keys))
         elif request.order is None:
-            # Any others would have done as well: those that were given are to stay as they are.
+            # Any other entries would have been as good, so only those returned must stay the same.
             self._read.update([key for key, _ in entries])
         elif entries:
             key, entry = entries[-1]
@@ -337,12 +336,12 @@ class OptimisticBatch(WriteBatch):
         return entries
 
     def check(self) -> None:
-        """Raise TransactionConflictError if a key was changed since that was read.
+        """Raise TransactionConflictError if a key was changed since it was read.
 
         Called under the table lock. No user code runs: a value whose ``==`` is not CPython's own counts as a
         match. Entries are compared by their revisions.
         """
-        # hot path: mostly nobody has committed anything since.
+        # hot path: mostly there was no commit since.
         changed = {} if self._engine.revision == self._view.revision else self._view.changed()
         keys = [
             key
@@ -353,7 +352,7 @@ class OptimisticBatch(WriteBatch):
             raise TransactionConflictError(
                 f"{self._purpose}: changed by others since it was read: {_shown(keys)}", tuple(keys)
             )
-        # What it pins is given up by the commit that follows, in the same section.
+        # The commit that follows in the same section frees the pre-images that it held.
         self.close()
 
     def _has_read(self, key: str, old: Entry | None, new: Entry | None) -> bool:
@@ -362,7 +361,7 @@ class OptimisticBatch(WriteBatch):
         return any(query.has_read(key, old, new) for query in self._queries)
 
     def close(self) -> None:
-        """Give up the view."""
+        """Close the view."""
         self._view.close()
 
 
@@ -371,6 +370,6 @@ def _revision_of(entry: Entry | None) -> int:
 
 
 def _shown(keys: list[str]) -> str:
-    """Name up to five keys."""
+    """Return up to five keys as text."""
     more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
     return ", ".join(map(repr, sorted(keys)[:5])) + more

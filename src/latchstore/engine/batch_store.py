@@ -1,6 +1,6 @@
-"""A store's methods on a batch: what a transaction does with the calls that go to it.
+"""The methods of a store on the batch of a transaction.
 
-Thread safety: a batch is used by the thread, and in it by the task (``tasks.py``), that has entered its
+Thread safety: a batch is used only by the thread, and in it by the task (``tasks.py``), that has entered the
 block; `_open_batch` checks that.
 """
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class BatchStore(EntryStore):
-    """The store's methods, on the batch of a block."""
+    """A store's methods on the batch of a block."""
 
     __slots__ = ("_batch", "_task", "_thread")
 
     # None before the block and after it.
     _batch: WriteBatch | None
-    # That have entered the block.
+    # The thread and task that entered the block.
     _thread: Thread | None
     _task: object | None
 
@@ -41,7 +41,7 @@ class BatchStore(EntryStore):
 
     @abstractmethod
     def _open_batch(self) -> WriteBatch:
-        """Return the batch, or raise the error that explains why there is none to use."""
+        """Return the batch; raise an error that explains why there is none."""
 
     def _entry(self, key: str) -> Entry:
         key = checked_key(key)
@@ -63,14 +63,14 @@ class BatchStore(EntryStore):
         return self._open_batch().found(request)
 
     def _found_keys(self, request: Request) -> Iterator[str]:
-        # Asking for no more than the keys: so only keys can conflict.
+        # Only keys are requested, so only changed keys can conflict.
         return iter([key for key, _ in self._open_batch().found(request, only_keys=not request.terms)])
 
     def __len__(self) -> int:
         return sum(1 for _ in self._found_keys(Request({})))
 
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        # hot path: the usual answer of `_open_batch`, without its call.
+        # hot path: the usual case of `_open_batch`, inlined.
         batch = self._batch
         if (
             batch is None
@@ -103,14 +103,14 @@ class BatchStore(EntryStore):
         return self._batch is not None
 
     def flush(self, timeout: Seconds | None = 30.0) -> None:
-        """Refuse: the events of the block are made when it has ended.
+        """Raise TransactionError: the events of the block are emitted after its end.
 
         Raises
         ------
         TransactionError
             Always.
         """
-        raise TransactionError(f"flush() cannot be called inside {self!r}")
+        raise TransactionError(f"flush() cannot be called inside {self!r}: call it after the block")
 
     def info(self) -> dict[str, Any]:
         """Return ``readonly``, ``notes`` and ``keys``, the number of keys as the block sees them."""

@@ -1,10 +1,11 @@
-"""The seam between a cache and a store that keeps itself within limits.
+"""The interface between a cache and a store that keeps itself within limits.
 
-A `Cache` works on stores that can bound and expire what they hold by themselves, in the commits that are made
-anyway: only there is a bound exact. A subclass of `TransactionalStore` over another engine can offer that:
-its `_keep_within` returns a `BoundedStore`. `DictMemoryStore` has the one of ``bounded_table.py``.
+A `Cache` works on stores that evict and expire entries in their own commits, since only there is a bound
+exact. A subclass of `TransactionalStore` over another engine can offer that: its `_keep_within` returns a
+`BoundedStore`. That of `DictMemoryStore` is in ``bounded_table.py``.
 
-Thread safety: all methods may be called by any thread. None runs user code but the clock, with no lock held.
+Thread safety: any thread may call any method. The only user code that they run is the clock, with no lock
+held.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from latchstore.engine.revocations import Revocation
 
 
 class Totals(NamedTuple):
-    """What there is, of one instant.
+    """Counts of one instant.
 
     Attributes
     ----------
@@ -32,9 +33,9 @@ class Totals(NamedTuple):
     weight : int
         In bytes.
     evictions : dict
-        How many there were, by cause.
+        The number of evictions by cause.
     hits : int
-        How many were counted by the nodes.
+        The number of hits that the nodes have counted.
     """
 
     entries: int
@@ -44,12 +45,12 @@ class Totals(NamedTuple):
 
 
 class Detour(Protocol):
-    """What has the threads that may not take what they have read without a lock.
+    """Lists the threads that must not use an entry that they have read without a lock.
 
     Attributes
     ----------
     detour : container or None
-        Has the identifiers of these threads.
+        The identifiers of these threads.
     """
 
     @property
@@ -57,7 +58,7 @@ class Detour(Protocol):
 
 
 class EveryThread:
-    """Has every thread make a detour."""
+    """A `Detour` that contains every thread."""
 
     __contains__ = staticmethod(bool)  # hot path: no identifier of a thread is 0
 
@@ -66,14 +67,14 @@ class EveryThread:
 
 
 class Leases(Protocol):
-    """Of all processes that share a store one loads a key, and what it loads counts while it has the lease.
+    """Leases of loads: one of the processes that share a store loads a key while it holds the key's lease.
 
-    A lease ends when its key is set or deleted, by whatever process, when its process has ended, and after a
-    while.
+    A lease ends when any process sets or deletes its key, when its process ends, and after a timeout. A
+    loaded value is stored only while the lease is held.
     """
 
     def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
-        """Take the leases of those keys that nobody else has; return a token for each of these.
+        """Take the leases of those keys that no other load has; return a token for each of them.
 
         Parameters
         ----------
@@ -82,39 +83,39 @@ class Leases(Protocol):
         """
 
     def is_held(self, key: str, token: int) -> bool:
-        """Return whether a lease that was taken has not ended yet."""
+        """Return whether a lease has not ended."""
 
     def holder(self, key: str) -> str | None:
-        """Name the process that has the lease of a key, or return None."""
+        """Return the name of the process that holds the lease of a key, or None."""
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so.
+        """Wait until the lease of a key is free, at most `seconds`; return whether it is.
 
-        RecursiveLoadError if that would never come, as whoever has it waits for a load of this thread.
+        Raises RecursiveLoadError if that would deadlock, since its holder waits for a load of this thread.
         """
 
     def end(self, held: Mapping[str, int]) -> None:
-        """End leases, of keys with their tokens, that have not ended yet."""
+        """End leases, given as keys with their tokens, unless they have ended."""
 
     def revoke(self, revocation: Revocation) -> None:
-        """End leases now, and with the commit of the caller's transaction those that were taken meanwhile."""
+        """End leases now, and again those taken until the caller's transaction commits."""
 
     def forget(self, revocation: Revocation) -> None:
-        """End none any more, as the transaction has ended, or what it has revoked was rolled back."""
+        """Drop a revocation, since its transaction has ended or the change was rolled back."""
 
 
 class Fenced:
-    """The `check` of a commit that stores what was loaded, with all that a store needs to make it itself.
+    """The `check` of a commit that stores a loaded value, with its parts for stores that check by themselves.
 
     Parameters
     ----------
     before : callable
-        Raises if the commit is known to come too late.
+        Raises if the commit is known to be too late.
     at_commit : callable
-        Raises if it does, under the lock.
+        Raises if it is too late, under the lock.
     fence : tuple of str and int or None
-        The key and the token of the lease, without which nothing is stored. A store whose commits look for it
-        need not call `at_commit`; it raises `error`.
+        The key and the token of the lease, without which nothing is stored. A store whose commits check the
+        lease need not call `at_commit`; it raises `error`.
     error : Exception
     """
 
@@ -136,7 +137,7 @@ class Fenced:
 
 
 class OpenTransaction(Protocol):
-    """What a cache needs of an open transaction."""
+    """The methods of an open transaction that a cache calls."""
 
     @property
     def optimistic(self) -> bool: ...
@@ -147,43 +148,42 @@ class OpenTransaction(Protocol):
 
 
 class BoundedStore(ABC):
-    """A store that keeps itself within the limits of a cache, which reads and writes by way of this.
+    """A store within the limits of a cache, through which the cache reads and writes.
 
     Attributes
     ----------
     entries : mapping
-        Key to entry, to be read without a lock by threads that are not in `detours`; empty if there is no
-        such way.
+        Entries by key, read without a lock by threads that are not in `detours`; empty if the store has no
+        such reads.
     nodes : mapping
-        Key to node, for hits of those entries.
+        Nodes by key, for hits of those entries.
     detours : Detour
     hits : deque of Node or None
-        Where the node of a hit is to be put; None if to set its `visited` is enough.
+        Receives the nodes of hits; None if setting `visited` is enough.
     clock : callable
     idle : float or None
-        Seconds without a use after which an entry expires that has no such time of its own.
+        Seconds without a use after which an entry expires, unless the entry has its own.
     current_transaction : callable
         Returns the open transaction of this thread, or None.
     keeps_references : bool
-        Whether it keeps the object of a `ReferenceEntry` as it is.
+        Whether it keeps the object of a `ReferenceEntry` itself.
     outer : BoundedStore or None
-        That of the cache of which this one's keys are a namespace: a use is one of that as well, and what has
-        expired there has expired.
+        That of the cache whose namespace this one is: a use here is a use there, and an entry that has
+        expired there has expired here.
     shared : Observable or None
-        Notifies of the commits of all processes; None if no other one shares the store.
+        Notifies of the commits of all processes; None if no other process shares the store.
     routes : collection
-        The identifiers of the threads that are in transactions, as they are when it is looked at; for those
-        that `observe`.
+        The identifiers of the threads that are in transactions at the moment; for users of `observe`.
     leases : Leases or None
-        What a load needs beside its turn among the threads of this process; None if no other process shares
-        the store.
+        The leases of loads; None if no other process shares the store, so that turns among threads are
+        enough.
     """
 
     outer: BoundedStore | None = None
 
     keeps_references: ClassVar[bool] = False
     leases: Leases | None = None
-    # Those of a store that can be read by its methods alone.
+    # The defaults of a store that can be read by its methods only.
     entries: Mapping[str, Entry] = MappingProxyType({})
     nodes: Mapping[str, Node] = MappingProxyType({})
     detours: Detour = EveryThread()
@@ -195,7 +195,7 @@ class BoundedStore(ABC):
     current_transaction: Callable[[], OpenTransaction | None]
 
     def now(self) -> float:
-        """Return the reading of the clock; TypeError if that is no number."""
+        """Return the time of the clock; raise TypeError if it is not a number."""
         return self.clock() + 0.0
 
     @abstractmethod
@@ -203,11 +203,11 @@ class BoundedStore(ABC):
         """Return the entry of a key as the calling thread sees it, expired or not."""
 
     def count(self) -> int:
-        """Return how many entries there are; waits for nobody."""
+        """Return the number of entries; does not block."""
         return len(self.nodes)
 
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
-        """Return whether an entry is the one that was found before, and was not written again since."""
+        """Return whether an entry is the one that was read before, not written again since."""
         return entry is found
 
     @abstractmethod
@@ -215,7 +215,7 @@ class BoundedStore(ABC):
         """Return all keys and entries of one instant, as the calling thread sees them."""
 
     def is_expired(self, key: str, entry: Entry, now: float | None = None) -> bool:
-        """Return whether an entry has expired; by the clock if no reading of it is given."""
+        """Return whether an entry has expired, at time `now` or by the clock."""
         if self.outer is not None and self.outer.is_expired(key, entry, now):
             return True
         deadline = number(entry.get(EXPIRES)) if entry else None
@@ -230,14 +230,14 @@ class BoundedStore(ABC):
 
     @abstractmethod
     def last_use(self, key: str, entry: Entry) -> float:
-        """Return when an entry was last used, as far as this process can see; infinity: it is not known."""
+        """Return the time of the last use known to this process; infinity if it is unknown."""
 
     @abstractmethod
     def begin_use(self, entry: Entry, node: Node | None) -> bool:
-        """Begin the idle time of an entry anew, if it has one; false if the entry has expired."""
+        """Restart the idle time of an entry, if it has one; return False if the entry has expired."""
 
     def use(self, key: str, entry: Entry) -> bool:
-        """Note that an entry is used, for the policy and for its idle time; false if it has expired."""
+        """Record a use of an entry, for the policy and for its idle time; return False if it has expired."""
         node = self.nodes.get(key)
         if node is not None and node.revision != entry.revision:
             node = None
@@ -252,7 +252,7 @@ class BoundedStore(ABC):
     @property
     @abstractmethod
     def may_expire(self) -> bool:
-        """Whether anything that is committed may expire."""
+        """Whether any committed entry may expire."""
 
     @abstractmethod
     def write(
@@ -263,40 +263,40 @@ class BoundedStore(ABC):
         now: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        """Commit edits of different keys with the evictions that they need; in a transaction, add both to it.
+        """Commit edits of different keys with the evictions they cause; in a transaction, add both to it.
 
         Parameters
         ----------
         edits : sequence of str and Edit
         purpose : str
         now : float, optional
-            A reading of the clock, if there is one already.
+            The time of the clock, if the caller has read it already.
         check : callable, optional
-            Called at the instant of the commit, under the lock; raises if it must not be made. Not inside a
-            transaction.
+            Called at the instant of the commit, under the lock; raises to prevent the commit. Not used inside
+            a transaction.
 
         Raises
         ------
         EntryTooLargeError
-            If an entry weighs more than all may.
+            If an entry weighs more than the maximum.
         KeyError, RevisionMismatchError, LockTimeoutError, BackpressureError, StoreClosedError
             As the methods of a store.
         """
 
     @abstractmethod
     def refresh_at(self, key: str, entry: Entry) -> float | None:
-        """Return from when on an entry is to be loaded again; None: never."""
+        """Return the time from which an entry is to be reloaded; None for never."""
 
     @abstractmethod
     def put_off_refresh(self, key: str, entry: Entry, time: float) -> None:
-        """Have an entry not loaded again before a time."""
+        """Postpone the reload of an entry to a time."""
 
     @abstractmethod
     def sweep(self) -> int:
-        """Evict what has expired, at a cost of what that is; return how many entries that were."""
+        """Evict expired entries, at a cost proportional to them; return their number."""
 
     def observe(self, observer: CommitObserver) -> None:
-        """Have an observer notified of the commits of all processes, until `unobserve`.
+        """Notify an observer of the commits of all processes, until `unobserve`.
 
         Raises
         ------
@@ -305,48 +305,48 @@ class BoundedStore(ABC):
         """
         if self.shared is None:
             raise TypeError(
-                "near is for a cache on a store that processes share, as a SqliteStore: all others have "
-                "their entries in the memory of this process already"
+                "near= needs a store that processes share, such as a SqliteStore: any other store has its "
+                "entries in the memory of this process already"
             )
         self.shared.observe(observer)
 
     def unobserve(self, observer: CommitObserver) -> None:
-        """Have an observer notified no more; takes no lock."""
+        """Stop notifying an observer; acquires no lock."""
         if self.shared is not None:
             self.shared.unobserve(observer)
 
     @abstractmethod
     def totals(self) -> Totals:
-        """Count what there is."""
+        """Return the counts of entries, bytes, evictions and hits."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise AssertionError if the books do not match the entries; for tests, while nobody writes."""
+        """Raise AssertionError if the books do not match the entries; for tests, with no writers."""
 
     @abstractmethod
     def close(self) -> None:
-        """Keep to the limits no more, until the next `write`; takes no lock."""
+        """Stop keeping to the limits, until the next `write`; acquires no lock."""
 
 
 def traits_of(store: object) -> Traits | None:
-    """Return what a cache on a store is to do otherwise; None if nothing is."""
+    """Return the traits of a cache on a store; None if there are none."""
     traits: Traits | None = getattr(store, "_cache_traits", None)
     return traits
 
 
 class Traits(NamedTuple):
-    """What a cache does otherwise on a store that processes share; a store has it as ``_cache_traits``.
+    """Defaults of a cache on a store that processes share; a store has them as ``_cache_traits``.
 
     Attributes
     ----------
     clock : callable
-        The clock, if none is given.
+        The default clock.
     codec : str
-        The codec, if none is named.
+        The default codec.
     trusting : frozenset of str
-        Codecs that run what others have written: named, they are warned of.
+        Codecs that run code from the data: a cache warns if one is named.
     access : str
-        What they can do who have written it, for the warning.
+        The access that writers of the data have, for the warning.
     """
 
     clock: Callable[[], float]
@@ -356,17 +356,17 @@ class Traits(NamedTuple):
 
 
 def bounded(store: object, limits: Limits) -> BoundedStore:
-    """Have a store keep itself within limits.
+    """Make a store keep itself within limits.
 
     Raises
     ------
     TypeError
-        If it cannot.
+        If the store does not support that.
     """
     keep_within: Callable[[Limits], BoundedStore] | None = getattr(store, "_keep_within", None)
     if keep_within is None:
         raise TypeError(
-            "store must bound and expire what it holds in its own commits, as DictMemoryStore does, "
-            f"or a cache could not keep its bound; a {type(store).__name__} cannot"
+            f"store must evict and expire entries in its own commits, as DictMemoryStore does, and a "
+            f"{type(store).__name__} cannot: use a DictMemoryStore, SqliteStore or RedisStore"
         )
     return keep_within(limits)

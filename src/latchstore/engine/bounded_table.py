@@ -1,7 +1,7 @@
 """A `Table` that keeps itself within the limits of a cache.
 
-Thread safety: that of ``table.py`` and ``bounds.py``. What is read without a lock of a node is a hint, but
-for its time of use, which counts only if the node is of the same revision as the entry.
+Thread safety: that of ``table.py`` and ``bounds.py``. The attributes of a node that are read without a lock
+are hints, except its time of use, which counts only if the node has the revision of the entry.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from latchstore.engine.limits import Limits, Node, Request
 from latchstore.engine.table import Table
 from latchstore.engine.transactional_store import TransactionalStore
 
-#: How many entries one commit of a sweep looks at, so that other writers get their turn.
+#: The entries that one commit of a sweep checks, so that other writers get their turn.
 _SWEPT_AT_ONCE = 1_000
 
 
 class BoundedTable(BoundedStore):
-    """A store over a table, kept within limits.
+    """The `BoundedStore` of a store over a `Table`.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ class BoundedTable(BoundedStore):
         self._open()
 
     def _open(self) -> None:
-        """Have the table keep to the bound, and evict what is too much already."""
+        """Add the bound to the table, and evict what exceeds it already."""
         table, bound = self._table, self._bound
         table.add_bound(bound)
         foreign = table.loaded_at is not None and self.now() < table.loaded_at
         if foreign and self.current_transaction() is None:
-            # The clock was set back, as after a boot: its old readings have no meaning now.
+            # The clock was set back, as after a reboot: its old readings are meaningless.
             self._drop_timed()
         table.exclusively("a bound", bound.bring_up_to_date, table.entries)
         if bound.is_exceeded(0, 0) and self.current_transaction() is None:
@@ -75,7 +75,8 @@ class BoundedTable(BoundedStore):
                 self._store.evict(key, "expired")
 
     def __del__(self) -> None:
-        # Wherever the collector runs: so it takes no lock. An exception may have struck the first lines.
+        # It may run wherever the collector runs, so it acquires no lock. `__init__` may have been
+        # interrupted.
         if hasattr(self, "_bound"):
             self.close()
 
@@ -97,7 +98,7 @@ class BoundedTable(BoundedStore):
         return node.used if node is not None and node.revision == entry.revision else inf
 
     def begin_use(self, entry: Entry, node: Node | None) -> bool:
-        # hot path: as `is_expired`, without its calls.
+        # hot path: `is_expired`, inlined.
         deadline, idle = entry.get(EXPIRES), entry.get(IDLE, self.idle)
         if deadline is None and idle is None:
             return True
@@ -161,22 +162,22 @@ class BoundedTable(BoundedStore):
     ) -> None:
         store = self._store
         if store._closed or store._dispatcher.throttled:  # hot path: as in `TransactionalStore._write_one`
-            store._check_door(purpose)
+            store._admit_writer(purpose)
         if self._table.commit(edits, purpose, None, check):
             store._deliver()
 
     def _needs_time(self) -> bool:
-        """Return whether a commit is to have a reading of the clock."""
+        """Return whether a commit needs the time of the clock."""
         own = self.idle is not None or self._bound.may_expire
         return own or (self.outer is not None and self.outer._needs_time())
 
     def _write_in(self, batch: WriteBatch, edits: Sequence[tuple[str, Edit]], optimistic: bool) -> None:
-        """Add edits to the batch of a transaction, with the evictions that they need."""
+        """Add edits to the batch of a transaction, with the evictions they cause."""
         savepoint = batch.savepoint()
         try:
             for key, edit in edits:
                 if optimistic:
-                    # That it is there counts: if another evicts it meanwhile, that is a conflict.
+                    # A read of the entry: if another commit evicts it meanwhile, that is a conflict.
                     batch.current(key)
                 batch.put(key, edit)
                 self._make_room_in(batch, key)
@@ -185,7 +186,7 @@ class BoundedTable(BoundedStore):
             raise
 
     def _make_room_in(self, batch: WriteBatch, key: str) -> None:
-        """Evict in a transaction what would be too much with what it has written."""
+        """Evict, in a transaction, the entries that its writes push out of the bound."""
         bound = self._bound
         written = batch.seen(key)
         if written is not None:
@@ -203,12 +204,12 @@ class BoundedTable(BoundedStore):
             if victim is None:
                 victim = room.first_but(key, tried)
             if victim is None:
-                return  # a policy of the user's own keeps back what there is
+                return  # the user's policy does not choose any of the entries
             tried.add(victim)
             try:
                 batch.put(victim, _EVICT)
             except KeyError:
-                continue  # an optimistic transaction does not see it yet
+                continue  # an optimistic transaction does not see it
             room.update(batch)
 
     def _room(self, batch: WriteBatch) -> _Room:
@@ -264,15 +265,15 @@ _EVICT = Delete("size")
 
 
 class _Room:
-    """What the batch of a transaction adds to a bound.
+    """The entries and bytes that the batch of a transaction adds to a bound.
 
-    An optimistic transaction does not see the entries that others commit meanwhile; its commit evicts
-    what is too much then.
+    An optimistic transaction does not see entries that others commit meanwhile; its commit evicts what
+    exceeds the bound then.
 
     Attributes
     ----------
     entries, weight : int
-        What is more than in the bound when it is committed.
+        What the commit will add to the bound.
     """
 
     __slots__ = ("_added", "_bound", "_mark", "entries", "weight")
@@ -280,12 +281,12 @@ class _Room:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._mark: tuple[int, int] | None = None
-        # What each key adds, in the order in which the keys were written.
+        # The addition of each key, in the order in which the keys were written.
         self._added: dict[str, tuple[int, int]] = {}
         self.entries = self.weight = 0
 
     def update(self, batch: WriteBatch) -> None:
-        """Reckon with what was written since the last time."""
+        """Add what was written since the last update."""
         bound = self._bound
         keys, mark = batch.written_since(self._mark)
         if mark is None:
@@ -307,9 +308,9 @@ class _Room:
         self._mark = batch.mark()
 
     def first_but(self, key: str, tried: Container[str]) -> str | None:
-        """Return the key that was written first and is there, but for some; None if there is none.
+        """Return the key that was written first and exists, except some; None if there is none.
 
-        Where others have set a key that the transaction has deleted, it may not be there all the same.
+        If other threads have set a key that the transaction has deleted, the key may not exist for it.
         """
         nodes = self._bound.nodes
         for other, (entries, _) in self._added.items():

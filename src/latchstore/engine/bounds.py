@@ -1,21 +1,20 @@
-"""Bounds: how much a table may hold, kept by the commits themselves; and what has expired.
+"""Bounds: the limits of caches on a table, kept in each commit, and the expiry of entries.
 
-A commit that would leave too much evicts in the same commit, where the totals are known: `Table` has each
-bound make room before the commit is decided, then note what the commit changes.
+A commit that would exceed a bound evicts in the same commit, where the totals are known: `Table` has each
+bound make room before the commit is decided, and then record its changes.
 
 Thread safety:
 
 1. The books (`nodes`, the policy, the heap, the totals) are changed in sections of the table lock's writer,
-   and need no lock of their own. Without it are read: `nodes`, one at a time, and the attributes of a node.
-2. They are changed before the commit is decided, so that a policy of the user's own which fails makes the
-   commit fail. From the first change on they are `stale`, until the commit is finished (`finish`, one that
-   may be repeated). Where an exception strikes in between they stay so, and whoever needs them next builds
-   them anew from the entries, which are right at any time. So a strike loses no more than the order of
-   eviction.
-3. A hit changes no book. It raises `hits` of the node; for a policy that needs every hit (`on_hit`) it
+   and need no lock of their own. Read without the lock are `nodes`, one at a time, and attributes of a node.
+2. They are changed before the commit is decided, so that a user's policy that fails makes the commit fail.
+   From the first change on they are `stale`, until the commit is finished (`finish`, which may be repeated).
+   If an exception interrupts in between they stay stale, and the next thread that needs them rebuilds them
+   from the entries, which are always right. So an interruption loses the order of eviction only.
+3. A hit changes no book. It increments `hits` of the node; for a policy that receives every hit (`on_hit`) it
    appends the node to `hits`, by one call in C, and the next commit passes it to the policy.
-4. The clock of a bound is code of the user's, so it is called outside the lock, by the caches: a commit that
-   brings a reading (`request`) evicts what has expired by then.
+4. The clock of a bound is user code, so caches call it outside the lock: a commit that has a time (`request`)
+   evicts the entries that have expired by then.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from latchstore.engine.edits import Edit, cause_of_edit
 from latchstore.engine.entry_facts import OVERHEAD, Facts, facts_in
 from latchstore.engine.limits import Limits, Node, Request
 
-#: How many hits wait for the next commit at the most; the oldest are forgotten.
+#: The most hits that wait for the next commit; the oldest are dropped.
 _MANY_HITS = 4_096
 
-#: How many expired entries a commit evicts that writes something else.
+#: The most expired entries that a commit of other changes evicts.
 _SWEPT_BY_THE_WAY = 16
 
 
@@ -51,23 +50,23 @@ class Bound:
     Attributes
     ----------
     nodes : dict
-        Key to node. Readers without a lock look here, so the dict is never replaced.
+        Nodes by key. Readers without a lock use it, so the dict is never replaced.
     hits : deque of Node
         Rule 3.
     notes_hits : bool
-        Whether hits are to be put there.
+        Whether readers append nodes to `hits`.
     stale : bool
         Rule 2.
     closed : bool
-        Whether nobody keeps to the limits any more: the table drops the bound with its next commit.
+        Whether the limits are off: the table drops the bound with its next commit.
     request : Request or None
-        What the `check` of a commit requests, for that commit alone.
+        The request of the `check` of a commit, for that commit only.
     now : float or None
-        The reading of the clock that it brings; the commit evicts a few of what has expired by then.
+        The time that the check has read; the commit evicts some entries that have expired by then.
     evictions : dict
-        How many entries were evicted, by cause.
+        The number of evictions by cause.
     retired_hits : int
-        Those of nodes that are no more.
+        The hits of removed nodes.
     """
 
     __slots__ = (
@@ -98,7 +97,7 @@ class Bound:
     def __init__(self, limits: Limits) -> None:
         self.limits: Limits = limits
         self._prefix = limits.prefix
-        # hot path: what the witness waits for.
+        # hot path: the keys that the witness waits for.
         self._awaited = limits.witness.awaited
         self._max_entries = sys.maxsize if limits.max_entries is None else limits.max_entries
         self._max_bytes: float = math.inf if limits.max_bytes is None else limits.max_bytes
@@ -114,10 +113,10 @@ class Bound:
         self._request: Request | None = None
         self._now: float | None = None
         self.evictions: dict[str, int] = {"size": 0, "expired": 0, "idle": 0}
-        # What `evictions` are when the commit is finished.
+        # The value of `evictions` once the commit is finished.
         self._decided = self.evictions
         self._written: list[str] = []
-        # The facts of entries that the commit writes, which are looked at twice.
+        # The facts of entries that the commit writes, which are used twice.
         self._weighed: dict[str, Facts] = {}
         self.retired_hits: int = 0
         self.stale: bool = True
@@ -126,7 +125,7 @@ class Bound:
     # -- in a section of the writer, before a commit is decided -----------------------------------
 
     def begin(self, edits: Collection[tuple[str, Edit]]) -> None:
-        """Begin with a commit; its `check` was called."""
+        """Begin a commit, after its `check`."""
         if self._weighed:
             self._weighed.clear()
         self._request, self.request = self.request, None
@@ -135,20 +134,20 @@ class Bound:
             self.limits.witness.note_written([key for key, edit in edits if cause_of_edit(edit) is None])
 
     def note_one(self, key: str, new: Entry | None) -> Sequence[str] | None:
-        """Do what `make_room` and `note` do for a commit of one key, if that is simple.
+        """Do the work of `make_room` and `note` for a simple commit of one key.
 
         Parameters
         ----------
         key : str
         new : Entry or None
-            None: the key is deleted.
+            None if the key is deleted.
 
         Returns
         -------
         evicted : sequence of str, or None
-            What the commit is to evict, for want of room; None: nothing was done.
+            The keys to evict; None if the commit is not simple, and nothing was done.
         """
-        # hot path: most commits are like that.
+        # hot path: most commits are simple.
         now = self._now
         if self.stale or self.closed or self.hits or self._prefix:
             return None
@@ -187,13 +186,13 @@ class Bound:
         return evicted
 
     def _make_room_for_one(self, weight: int) -> Sequence[str]:
-        """Forget what a new key needs to go, with which all would weigh so much; return the keys."""
+        """Remove the nodes to evict for a new key, from a total of `weight`; return their keys."""
         nodes, choose = self.nodes, self._policy.choose
         evicted: list[str] = []
         while len(nodes) >= self._max_entries or weight > self._max_bytes:
             node = choose()
             if node is None:
-                break  # a policy of the user's own keeps back what there is
+                break  # the user's policy does not choose any of the entries
             if type(node) is not Node or node.key not in nodes:
                 self._refuse(node)
             evicted.append(node.key)
@@ -212,20 +211,20 @@ class Bound:
         after: dict[str, Entry],
         deleted: dict[str, str | None],
     ) -> None:
-        """Add evictions to a commit, so that what it leaves is within the limits.
+        """Add evictions to a commit, so that its result is within the limits.
 
         Parameters
         ----------
         entries : dict
-            Those of the table.
+            The entries of the table.
         before, after, deleted : dict
-            The commit: its keys with the entries there were, the new entries, and the keys that are deleted
-            with the cause of their eviction.
+            The commit: its keys with the old entries, the new entries, and the deleted keys with the cause
+            of their eviction.
 
         Raises
         ------
         EntryTooLargeError
-            If one of the new entries alone is too much.
+            If one of the new entries alone exceeds the limit.
         """
         if self.stale or self.closed or self.hits:
             self.bring_up_to_date(entries)
@@ -239,7 +238,7 @@ class Bound:
                 entry = after[key]
                 facts = None
                 if entry:
-                    facts = self._weighed[key] = self.facts(key, entry)  # `note` uses them again
+                    facts = self._weighed[key] = self.facts(key, entry)  # reused by `note`
                 count += 1
                 weight += self.weigh(key, entry, facts)
         if self._now is not None:
@@ -262,7 +261,7 @@ class Bound:
         count: int,
         weight: int,
     ) -> None:
-        """Evict until no more is left than may be: what the policy chooses, then what is being written."""
+        """Evict until the result is within the limits: the policy's choice, then keys being written."""
         self.stale = True
         kept = []
         looked_at = 0
@@ -294,7 +293,7 @@ class Bound:
         count: int,
         weight: int,
     ) -> None:
-        """Evict what the commit itself writes, the first first; not the last, if a policy keeps the rest."""
+        """Evict keys that the commit writes, in order but not the last, if the policy chooses no others."""
         for key in self._own(after)[:-1]:
             if count <= self._max_entries and weight <= self._max_bytes:
                 break
@@ -306,10 +305,12 @@ class Bound:
                 deleted[key] = "size"
 
     def _refuse(self, node: Node) -> NoReturn:
-        """Raise TypeError or RuntimeError: a policy of the user's own has chosen what it cannot."""
+        """Raise TypeError or RuntimeError for a wrong choice of a user's policy."""
         if not isinstance(node, Node):
             raise TypeError(f"choose() of the policy must return a node or None, got {describe(node)}")
-        raise RuntimeError(f"choose() of the policy must take nodes out: {node.key!r} comes again and again")
+        raise RuntimeError(
+            f"choose() of the policy must remove the node that it returns: it repeats {node.key!r}"
+        )
 
     def note(
         self,
@@ -317,7 +318,7 @@ class Bound:
         after: dict[str, Entry],
         deleted: dict[str, str | None],
     ) -> None:
-        """Note what a commit changes that is about to be decided; `make_room` of every bound was called."""
+        """Record the changes of a commit that is about to be decided, after `make_room` of every bound."""
         self.stale = True
         nodes = self.nodes
         decided = self.evictions
@@ -347,7 +348,7 @@ class Bound:
         self._policy.remove(node)
 
     def finish(self) -> None:
-        """Note that the commit is made; may be repeated."""
+        """Record that the commit is made; may be repeated."""
         self.evictions = self._decided
         if self._awaited:
             self.limits.witness.note_written(self._written)
@@ -359,13 +360,13 @@ class Bound:
     # -- the books --------------------------------------------------------------------------------
 
     def bring_up_to_date(self, entries: dict[str, Entry]) -> None:
-        """Build the books anew if they are stale, and pass hits to the policy; in a section of the writer."""
+        """Rebuild the books if they are stale, and pass hits to the policy; in a section of the writer."""
         if self.stale or self.closed:
             self._rebuild(entries)
         if self.hits:
             self.stale = True
             on_hit, nodes = self._policy.on_hit, self.nodes
-            # So many and no more: readers go on, and a policy of the user's own may be one.
+            # Only the hits so far: readers continue to add some, and a user's policy may read.
             for _ in range(len(self.hits)):
                 node = self.hits.popleft()
                 if on_hit is not None and nodes.get(node.key) is node:
@@ -373,7 +374,7 @@ class Bound:
             self.stale = False
 
     def _rebuild(self, entries: dict[str, Entry]) -> None:
-        """Build the books from the entries: rule 2."""
+        """Rebuild the books from the entries: rule 2."""
         known = self.nodes.copy()
         self._policy = policy = self.limits.make_policy()
         self.hits.clear()
@@ -395,9 +396,9 @@ class Bound:
         self.stale = False
 
     def _set(self, node: Node, entry: Entry, now: float | None, facts: Facts | None = None) -> None:
-        """Note what the entry of a node is; None: when it was written is not known."""
+        """Record the entry of a node; `now` is None if the time of its write is unknown."""
         if not entry and self.limits.idle is None:
-            # hot path: most are like that.
+            # hot path: most entries have no metadata.
             weight = OVERHEAD + len(node.key) + entry.size
             node.expected = None
         else:
@@ -411,26 +412,26 @@ class Bound:
         node.revision = entry.revision
 
     def facts(self, key: str, entry: Entry) -> Facts:
-        """Return what the metadata of an entry has for the bound."""
+        """Return the facts in the metadata of an entry."""
         return facts_in(key, entry.size, entry.revision, entry, self.limits.idle)
 
     def weigh(self, key: str, entry: Entry, facts: Facts | None = None) -> int:
-        """Return what an entry weighs, in bytes; EntryTooLargeError if that is more than all may."""
+        """Return the weight of an entry in bytes; raise EntryTooLargeError if it exceeds the maximum."""
         weight = (facts or self.facts(key, entry)).weight if entry else OVERHEAD + len(key) + entry.size
         if weight > self._max_bytes:
             raise EntryTooLargeError(
-                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"
+                f"the value of key {key!r} weighs {weight} bytes, more than max_bytes={self._max_bytes}"
             )
         return weight
 
     def is_exceeded(self, entries: int, weight: int) -> bool:
-        """Return whether so much more than there is would be too much."""
+        """Return whether the bound would be exceeded by so many more entries and bytes."""
         return len(self.nodes) + entries > self._max_entries or self._weight + weight > self._max_bytes
 
     def victim(self, entries: dict[str, Entry], spared: Callable[[str], object]) -> str | None:
-        """Return a key that an open transaction is to evict; in a section of the writer.
+        """Return a key for an open transaction to evict; in a section of the writer.
 
-        It stays in the books until that is committed.
+        The key stays in the books until the transaction commits.
         """
         self.bring_up_to_date(entries)
         self.stale = True
@@ -450,15 +451,15 @@ class Bound:
 
     @property
     def may_expire(self) -> bool:
-        """Whether there is something that may expire; read without a lock."""
+        """Whether any entry may expire; read without a lock."""
         return len(self.deadlines) > 0
 
     def is_due(self, now: float) -> bool:
-        """Return whether something may have expired; called without a lock."""
+        """Return whether any entry may have expired; called without a lock."""
         return self.deadlines.first <= now
 
     def keys_expired(self, entries: dict[str, Entry], now: float) -> list[tuple[str, str]]:
-        """Return the keys that have expired, each with the cause; in a section of the writer."""
+        """Return the expired keys, each with the cause; in a section of the writer."""
         self.bring_up_to_date(entries)
         self.stale = True
         found = self.deadlines.take_expired(entries, now)
@@ -467,24 +468,24 @@ class Bound:
         return [(node.key, cause) for node, cause in found]
 
     def ask(self, now: float, check: Callable[[], None] | None = None) -> None:
-        """Have the commit that is about to be decided evict some of what has expired; for its `check`."""
+        """Make the commit that is about to be decided evict some expired entries; for its `check`."""
         if check is not None:
             check()
         self.now = now
 
     def ask_for(self, request: Request) -> None:
-        """Have the commit that is about to be decided evict what has expired; for its `check`."""
+        """Make the commit that is about to be decided evict the expired entries; for its `check`."""
         self.request, self.now = request, request.now
 
     # -- facts ------------------------------------------------------------------------------------
 
     def totals(self, entries: dict[str, Entry]) -> tuple[int, int, dict[str, int], int, list[Node]]:
-        """Return entries, bytes, evictions, retired hits and all nodes; in a section of the writer."""
+        """Return the entries, bytes, evictions, retired hits and nodes; in a section of the writer."""
         self.bring_up_to_date(entries)
         return len(self.nodes), self._weight, self.evictions, self.retired_hits, list(self.nodes.values())
 
     def check(self, entries: dict[str, Entry]) -> None:
-        """Raise AssertionError if the books do not match the entries; for tests, while nobody writes."""
+        """Raise AssertionError if the books do not match the entries; for tests, with no writers."""
         assert not self.stale
         assert set(self.nodes) == set(self._own(entries)), set(self.nodes) ^ set(self._own(entries))
         assert self._weight == sum(node.weight for node in self.nodes.values())

@@ -1,9 +1,9 @@
-"""The tables of a SQLite database, read from the bytes of its file and without SQLite.
+"""Read the tables of a SQLite database from the bytes of its file, without SQLite.
 
-SQLite would do what the file asks for: run the views, triggers and generated columns that somebody has put in
-place of tables, apply the files that lie beside it, and give up the interpreter at each row, so that a busy
-thread has it for five milliseconds each time. Here a page is read once, so reading ends, and an interrupt
-comes through. See https://www.sqlite.org/fileformat2.html for the format, whose words are used here.
+SQLite would execute what the file contains: views, triggers and generated columns that somebody has put in
+the place of tables. It would apply the files beside it, and release the interpreter at each row, for which a
+busy thread then takes five milliseconds each time. Here each page is read once, so reading always ends, and
+an interrupt is raised at once. The format and its terms: https://www.sqlite.org/fileformat2.html.
 
 Thread safety: nothing is shared; the bytes never change.
 """
@@ -14,11 +14,11 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-#: A page of a table: one that points to pages, and one that has rows.
+#: Kinds of table pages: interior pages point to pages, leaf pages have rows.
 _INTERIOR = 0x05
 _LEAF = 0x0D
 
-#: How many pages there are from the root to a row at the most: 20 have more rows than any disk.
+#: The most pages from the root to a row: a table of depth 20 has more rows than any disk.
 _DEPTH = 20
 
 #: Sizes of the integers by their serial type.
@@ -31,25 +31,25 @@ Row = tuple[Any, ...]
 
 
 class DamageError(Exception):
-    """The bytes are no database that SQLite could have written."""
+    """The bytes are not a database that SQLite could have written."""
 
 
 class Header:
-    """What the first hundred bytes of a database tell.
+    """The first hundred bytes of a database.
 
     Attributes
     ----------
     application, version : int
-        What ``PRAGMA application_id`` and ``PRAGMA user_version`` give.
+        The values of ``PRAGMA application_id`` and ``PRAGMA user_version``.
     page_size, usable_size : int
-        Bytes of a page, and those of them that are used.
+        The bytes of a page, and the usable ones of them.
     has_log : bool
-        Whether changes go into a write-ahead log beside the file first.
+        Whether changes are first written to a write-ahead log beside the file.
     """
 
     def __init__(self, first: bytes, size: int) -> None:
         if len(first) < 100 or not first.startswith(b"SQLite format 3\0"):
-            raise DamageError("it is no SQLite database")
+            raise DamageError("it is not a SQLite database")
         page_size, _, read_version, reserved = struct.unpack_from(">HBBB", first, 16)
         self.page_size: int = 65536 if page_size == 1 else page_size
         self.usable_size: int = self.page_size - reserved
@@ -68,7 +68,7 @@ class Header:
 
 
 class Database:
-    """The bytes of a database; DamageError where they are none.
+    """The bytes of a database; raises DamageError where they are damaged.
 
     Parameters
     ----------
@@ -84,18 +84,18 @@ class Database:
         self._read: set[int] = set()
 
     def schema(self) -> list[Row]:
-        """Return type, name, table, root page and SQL of all there is."""
+        """Return type, name, table, root page and SQL of each object in the database."""
         return list(self.rows(1, 5))
 
     def rows(self, root: int, columns: int) -> Iterator[Row]:
-        """Go through the rows of a table in their order.
+        """Iterate over the rows of a table in order.
 
         Parameters
         ----------
         root : int
-            Its root page.
+            The root page of the table.
         columns : int
-            How many there must be in each row.
+            The number of columns that each row must have.
         """
         last = None
         try:
@@ -112,7 +112,7 @@ class Database:
             raise DamageError(str(error)) from error
 
     def _leaves(self, page: int, depth: int) -> Iterator[int]:
-        """Find where the pages of a table begin that have rows."""
+        """Yield the positions of the leaf pages of a table."""
         start = self._begin(page)
         at = self._header_of(start)
         kind = self._content[at]
@@ -120,26 +120,26 @@ class Database:
             yield start
             return
         if kind != _INTERIOR or not depth:
-            raise DamageError(f"page {page} is none of a table")
+            raise DamageError(f"page {page} is not a page of a table")
         (count,) = struct.unpack_from(">H", self._content, at + 3)
         for offset in struct.unpack_from(f">{count}H", self._content, at + 12):
             yield from self._leaves(_page_number(self._content, start + offset)[0], depth - 1)
         yield from self._leaves(_page_number(self._content, at + 8)[0], depth - 1)
 
     def _begin(self, page: int) -> int:
-        """Return where a page begins; each is read once."""
+        """Return the position of a page; each page may be read once."""
         if not 0 < page <= self._pages or page in self._read:
-            raise DamageError(f"there is no page {page}, or it is in two places")
+            raise DamageError(f"page {page} does not exist, or is used twice")
         self._read.add(page)
         return (page - 1) * self._page_size
 
     @staticmethod
     def _header_of(start: int) -> int:
-        """Return where the header of a page begins: the first page has that of the database before it."""
+        """Return the position of a page's header; on the first page it follows that of the database."""
         return start or 100
 
     def _cells(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Go through the rows of a page: the number of each, and its record."""
+        """Iterate over the rows of a page: the number of each, and its record."""
         content, usable = self._content, self._usable
         at = self._header_of(start)
         (count,) = struct.unpack_from(">H", content, at + 3)
@@ -154,7 +154,7 @@ class Database:
                 if local > usable - 35:
                     local = least
             left -= local
-            if at + local > end or left < 0:  # they may lie over each other, and be more than there is
+            if at + local > end or left < 0:  # rows that overlap would have more bytes than the page
                 raise DamageError("the rows are longer than their page")
             payload = content[at : at + local]
             if local < size:
@@ -162,7 +162,7 @@ class Database:
             yield rowid if rowid < 1 << 63 else rowid - (1 << 64), payload
 
     def _with_overflow(self, payload: bytes, size: int, page: int) -> bytes:
-        """Return a record that goes on on other pages."""
+        """Return a record that continues on overflow pages."""
         if size > len(self._content):
             raise DamageError("a row is longer than the file")
         parts = [payload]
@@ -177,7 +177,7 @@ class Database:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return an integer of one to nine bytes, and where it ends."""
+    """Return an integer of one to nine bytes, and the position after it."""
     byte = content[at]
     if byte < 0x80:  # hot path: most of them
         return byte, at + 1

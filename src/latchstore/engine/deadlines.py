@@ -1,10 +1,10 @@
-"""When the entries of a bound may have expired, and which have.
+"""Deadlines: a heap of the times at which entries of a bound may have expired.
 
-A node stands in a heap with the time of the next look at its entry, `Node.expected`. If the entry expires
-later than that by then, since it was used or written again, the node is put in once more. So what moves a
-deadline on (a set, a touch, a hit) changes nothing here, and pays for one look that finds nothing.
+A node is in the heap with the time of the next check of its entry, `Node.expected`. If the entry then expires
+later, since it was used or written again, the node is added once more. So a set, a touch or a hit, which
+postpone a deadline, change nothing here, at the price of one check that finds nothing.
 
-Thread safety: that of the books of a bound, which these are a part of (``bounds.py``).
+Thread safety: the deadlines are part of the books of a bound (``bounds.py``).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Deadlines:
     Parameters
     ----------
     nodes : mapping of str to Node
-        Those that there are; others are passed over.
+        The existing nodes; others in the heap are skipped.
     idle : float or None
-        Seconds without a use after which an entry expires that has no such time of its own.
+        Seconds without a use after which an entry expires, unless the entry has its own.
 
     Attributes
     ----------
     first : float
-        The time of the next look; infinity if there is none. A hint if it is read without a lock.
+        The time of the next check; infinity if there is none. A hint if it is read without a lock.
     """
 
     __slots__ = ("_heap", "_idle", "_nodes", "_numbers", "first")
@@ -41,7 +41,7 @@ class Deadlines:
     def __init__(self, nodes: Mapping[str, Node], idle: float | None) -> None:
         self._nodes = nodes
         self._idle = idle
-        # (when, a number of its own, node). A node that is not `expected` then is passed over.
+        # (time, a unique number, node). A node whose `expected` is another time is skipped.
         self._heap: list[tuple[float, int, Node]] = []
         self._numbers = itertools.count()
         self.first: float = math.inf
@@ -50,19 +50,19 @@ class Deadlines:
         return len(self._heap)
 
     def expected(self) -> set[Node]:
-        """Return the nodes that are looked at some time."""
+        """Return the nodes that will be checked."""
         return {node for time, _, node in self._heap if self._is_meant(node, time)}
 
     def clear(self) -> None:
-        """Forget all; the caller takes `expected` back."""
+        """Remove all; the caller resets `expected`."""
         self._heap = []
         self.first = math.inf
 
     def expect(self, node: Node, facts: Facts) -> None:
-        """Have a node looked at when its entry may have expired, if it ever does."""
+        """Schedule the check of a node for when its entry may have expired, if it ever does."""
         time, idle = facts.deadline, facts.idle
         if idle is not None:
-            # If it is not known when it was written, at the first look.
+            # At the next check, if the time of its write is unknown.
             idle = node.used + idle if node.used != math.inf else -math.inf
             time = idle if time is None else min(time, idle)
         if time is None:
@@ -72,7 +72,7 @@ class Deadlines:
 
     def _push(self, node: Node, time: float) -> None:
         if len(self._heap) > 64 + 2 * len(self._nodes):
-            # Most are of what has gone.
+            # Most are of removed nodes.
             self._heap = [item for item in self._heap if self._is_meant(item[2], item[0])]
             heapq.heapify(self._heap)
         node.expected = time
@@ -80,7 +80,7 @@ class Deadlines:
         self.first = self._heap[0][0]
 
     def expect_again(self, entries: Mapping[str, Entry], nodes: Iterable[Node]) -> None:
-        """Have nodes looked at again that stay."""
+        """Schedule another check of nodes that stay."""
         for node in nodes:
             self.expect(node, self._facts(node, entries))
 
@@ -91,16 +91,16 @@ class Deadlines:
     def take_expired(
         self, entries: Mapping[str, Entry], now: float, limit: int = sys.maxsize, spared: Container[str] = ()
     ) -> list[tuple[Node, str]]:
-        """Look at nodes; take out and return those whose entries have expired, each with the cause.
+        """Check nodes; remove and return those whose entries have expired, each with the cause.
 
         Parameters
         ----------
         entries : mapping
         now : float
         limit : int
-            How many to look at, at the most.
+            The most nodes to check.
         spared : container of str
-            Keys that stay.
+            Keys that are not removed.
         """
         heap = self._heap
         found: list[tuple[Node, str]] = []
@@ -121,7 +121,7 @@ class Deadlines:
         return found
 
     def _cause(self, node: Node, entries: Mapping[str, Entry], now: float) -> str | None:
-        """Return why an entry has expired; None if it has not."""
+        """Return the cause if an entry has expired, else None."""
         facts = self._facts(node, entries)
         if facts.deadline is not None and facts.deadline <= now:
             return "expired"

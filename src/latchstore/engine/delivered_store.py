@@ -1,7 +1,7 @@
-"""A store whose commits are heard, and which is opened, closed and forked.
+"""The part of a store that delivers events, and opens, closes and forks it.
 
-Thread safety: the store's own fields are single assignments; what they guard is verified again by the
-engine, in the section that makes a commit.
+Thread safety: the store's own fields are single assignments; the engine checks their conditions again in the
+section that makes a commit.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class DeliveredStore(EntryStore):
     ----------
     event_manager : BaseEventManager or None
     max_pending_events : int or None
-        How many events may wait for their listeners before writers have to.
+        The most pending events; more block writers.
     history : int
-        How many of the last commits are kept for watches.
+        The number of commits to keep for watches.
     make_engine : callable
-        Called with the `Publisher`, returns the engine.
+        Called with the `Publisher`; returns the engine.
 
     Attributes
     ----------
     _engine : Engine
     _has_listeners : callable
-        Tells whether any of some event classes has listeners; runs no user code.
+        Returns whether any of some event classes has listeners; runs no user code.
     """
 
     __slots__ = ("_engine",)
@@ -64,7 +64,7 @@ class DeliveredStore(EntryStore):
         make_engine: Callable[[Publisher], Engine],
     ) -> None:
         if event_manager is not None and not callable(getattr(event_manager, "emit", None)):
-            raise TypeError(f"event_manager must have an emit method, got {describe(event_manager)}")
+            raise TypeError(f"event_manager must have a method emit, got {describe(event_manager)}")
         super().__init__(event_manager)
         warn_if_patched_later()
         limit = (
@@ -76,14 +76,14 @@ class DeliveredStore(EntryStore):
         self._feed = publisher.feed
         self._has_listeners = publisher.has_listeners
         self._engine = engine = make_engine(publisher)
-        # The revision at which the store began.
+        # The revision at which this store was opened.
         self._first_revision = engine.revision
         if isinstance(self.event_manager, EventManager) and type(engine).follow is not Engine.follow:
             call_when_connected(self.event_manager, engine.follow)
         self._connected = False
         self._closed = False
         _stores.add(self)
-        # The dispatcher's thread does not keep the store alive; when nobody does, it ends the thread.
+        # The dispatcher's thread does not keep the store alive; it ends when the store is freed.
         self._dispatcher.end_with(self)
 
     # -- lifecycle --------------------------------------------------------------------------------
@@ -102,28 +102,28 @@ class DeliveredStore(EntryStore):
         self._dispatcher.resume()
 
     def disconnect(self) -> None:
-        """Disconnect from the store; there is nothing to give up, and everything still works."""
+        """Disconnect from the store; it has no connection, so everything still works."""
         self._connected = False
 
     def is_connected(self) -> bool:
         return self._connected
 
     def close(self, timeout: Seconds | None = 30.0) -> None:
-        """Let all pending events be heard, end the thread, refuse changes until ``connect()``.
+        """Deliver all pending events, end the thread, and refuse writes until ``connect()``.
 
-        What the store holds can still be read. Closing twice is harmless. If other processes share what it
-        holds, what they commit until ``connect()`` is not heard; ``watch(since=...)`` has it.
+        A closed store can still be read. Repeated calls do nothing. If other processes share the entries,
+        what they commit until ``connect()`` is not delivered to listeners; ``watch(since=...)`` returns it.
 
         Parameters
         ----------
         timeout : Seconds or None
-            Seconds that this may take; None for as long as it needs.
+            The most seconds to wait; None for no limit.
 
         Raises
         ------
         FlushTimeoutError
-            If events are still waiting then; it has their number and the listener. The store is closed, and
-            they will be delivered yet.
+            If events are still pending then; it has their number and the listener. The store is closed, and
+            the events will still be delivered.
         DispatcherThreadError
             If a listener calls it.
         TransactionError
@@ -146,23 +146,23 @@ class DeliveredStore(EntryStore):
             raise FlushTimeoutError(str(error), self._dispatcher.pending, None) from error
 
     def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
-        """Wait until all events of what was committed before the call, by any process, have been heard.
+        """Wait until the events of all commits before the call, by any process, have been delivered.
 
         Watches have these changes then as well.
 
         Parameters
         ----------
         timeout : Seconds or None
-            Seconds; None for as long as it takes.
+            The most seconds to wait; None for no limit.
         revision : int, optional
-            Wait for the events of commits up to this one only, such as the ``revision`` of a transaction.
+            Wait only for the commits up to this revision, such as the ``revision`` of a transaction.
 
         Raises
         ------
         FlushTimeoutError
-            If that takes longer; it has the number of pending events, and the listener's name.
+            If the timeout expires; it has the number of pending events, and the listener's name.
         DispatcherThreadError
-            If a listener calls it, which would wait for itself.
+            If a listener calls it, since it would wait for itself.
         TransactionError
             If it is called inside a transaction of this thread.
         """
@@ -173,7 +173,7 @@ class DeliveredStore(EntryStore):
         committed = self._engine.revision
         if revision is not None and revision > committed:
             raise ValueError(f"revision must not be above the last commit's, {committed}, got {revision}")
-        # All that can be seen is queued after this: a commit is published in the section that makes it.
+        # All visible commits are queued after this: a commit is published in the section that makes it.
         begun = clock()
         try:
             self._engine.settle("flush", timeout)
@@ -201,20 +201,20 @@ class DeliveredStore(EntryStore):
     def call_later(self, seconds: Seconds, function: Callable[[], object]) -> Timer:
         """Have the store's own thread call a function once, between two events.
 
-        It may use the store as a listener may. What it raises is logged. A closed store calls it when it is
-        open again; a store that is freed, and a forked child, do not.
+        The function may use the store like a listener. An exception that it raises is logged. A closed store
+        calls it when it is open again; a store that is freed, and a forked child, do not call it.
 
         Parameters
         ----------
         seconds : Seconds
-            From now.
+            The time from now.
         function : callable
             Called without arguments.
 
         Returns
         -------
         timer : Timer
-            It has ``cancel()``, and ``active``, whether the call is still to come.
+            It has ``cancel()``, and ``active``: whether the call will still be made.
         """
         checked = checked_timeout(seconds, "seconds")
         if checked is None:
@@ -230,11 +230,11 @@ class DeliveredStore(EntryStore):
         Returns
         -------
         info : dict
-            ``readonly`` (False), ``connected``, ``closed``, ``keys`` (how many) and ``revision`` (of the last
-            commit), both of one instant, ``pending_events`` (events not yet heard), and what else the engine
-            has. That of `DictMemoryStore` has, of the same instant, ``indexes`` (as the constructor takes
-            them), ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
-            ``pinned_entries`` and ``pinned_bytes`` (what they keep of the past).
+            ``readonly`` (False), ``connected``, ``closed``, ``keys`` (their number) and ``revision`` (of the
+            last commit), both of one instant, ``pending_events`` (events not yet delivered), and facts of the
+            engine. Those of `DictMemoryStore` are, of the same instant, ``indexes`` (as passed to the
+            constructor), ``snapshots`` (how many are open), ``oldest_snapshot`` (its age in seconds), and
+            ``pinned_entries`` and ``pinned_bytes`` (old entries that snapshots keep).
         """
         return {
             "readonly": False,
@@ -245,17 +245,17 @@ class DeliveredStore(EntryStore):
         }
 
     def stats(self) -> dict[str, Any]:
-        """Return how busy the store and its listeners have been since it was made.
+        """Return statistics of the store and its listeners since it was created.
 
         Returns
         -------
         stats : dict
-            ``commits`` (how many, those of other processes included), ``revision`` (of the last one),
-            ``events_delivered`` (given to the event manager), ``events_pending`` (waiting for that or being
-            heard), ``events_dropped`` (changes that full buffers of watches have dropped),
-            ``listener_errors`` (calls of listeners that raised something), ``slowest_listener`` (the name of
-            the one that has taken longest in one call, or None), ``slowest_listener_seconds`` (how long),
-            ``watches`` (how many are open).
+            ``commits`` (their number, including those of other processes), ``revision`` (of the last one),
+            ``events_delivered`` (passed to the event manager), ``events_pending`` (queued or being
+            delivered), ``events_dropped`` (changes that full buffers of watches have dropped),
+            ``listener_errors`` (calls of listeners that raised), ``slowest_listener`` (the name of the one
+            with the longest call, or None), ``slowest_listener_seconds`` (of that call), ``watches`` (how
+            many are open).
         """
         dispatcher, revision = self._dispatcher, self._engine.revision
         slowest, seconds = dispatcher.slowest
@@ -305,15 +305,15 @@ class DeliveredStore(EntryStore):
 
     # -- what transactions need: `Host` ------------------------------------------------------------
 
-    def _check_door(self, purpose: str, timeout: float | None = None) -> None:
-        """Let a writer in, before it needs a lock. Listeners always are: nothing waits for itself.
+    def _admit_writer(self, purpose: str, timeout: float | None = None) -> None:
+        """Admit a writer, before it needs a lock. A listener is always admitted, or it would wait for itself.
 
         Raises
         ------
         StoreClosedError
             If the store is closed.
         BackpressureError
-            If too many events are waiting for listeners, and still are when the time is over.
+            If too many events are pending, and still are when the timeout expires.
         """
         dispatcher = self._dispatcher
         if not (self._closed or dispatcher.throttled) or dispatcher.on_dispatcher_thread():
@@ -323,13 +323,13 @@ class DeliveredStore(EntryStore):
         dispatcher.wait_for_room(purpose, self._engine.timeout if timeout is None else timeout)
 
     def _deliver(self) -> None:
-        """Have what is queued be heard; no lock is held."""
+        """Make sure that queued events are delivered; no lock is held."""
         self._dispatcher.start_if_needed()
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        """Return what reports the reading of a stream, in bytes."""
+        """Return a context manager that reports the progress of reading a stream, in bytes."""
         if self._dispatcher.throttled and self._engine.routes.current() is None:
-            self._check_door(f"reading the stream of {key!r}")
+            self._admit_writer(f"reading the stream of {key!r}")
         return StoreProgressManager(
             _QueuedEvents(self.event_manager, self._dispatcher),
             source=self,
@@ -346,23 +346,23 @@ class DeliveredStore(EntryStore):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "a store cannot be pickled or copied: save(path) writes what it holds, load(path) reads it back"
+            "a store cannot be pickled or copied: save(path) writes its entries, load(path) reads them"
         )
 
     def _renew_in_child(self) -> None:
-        """Make of a forked child's copy a store of its own: whole, with free locks, and nothing under way.
+        """Make the copy in a forked child an independent store: consistent, idle, with free locks.
 
-        Other threads of the parent may have been anywhere, and are not here. This one is alone.
+        Other threads of the parent may have been at any point, and do not exist here.
         """
         for transaction in self._engine.routes.blocks():
             transaction._forget_in_child()  # type: ignore[attr-defined]
-        # In this order: what a commit that was cut in two has queued is the parent's to deliver.
+        # In this order: what an interrupted commit has queued is the parent's to deliver.
         self._engine.renew_in_child()
         self._dispatcher.renew_in_child()
 
 
 class _QueuedEvents:
-    """Emits by way of the store's queue, so that progress is heard in order with everything else."""
+    """Emits through the store's queue, so that progress is delivered in order with all other events."""
 
     __slots__ = ("_dispatcher", "_manager")
 
@@ -375,7 +375,7 @@ class _QueuedEvents:
         self._dispatcher.start_if_needed()
 
 
-# Every store alive, for children that this process forks.
+# All existing stores, for forked children.
 _stores: weakref.WeakSet[DeliveredStore] = weakref.WeakSet()
 
 
@@ -384,10 +384,10 @@ def _renew_stores_in_child() -> None:
     for store in list(_stores):
         try:
             store._renew_in_child()
-        except Exception as error:  # a lock_class that fails, say, which is to harm no other store
+        except Exception as error:  # such as a failing lock_class, which must not affect other stores
             failures.append(error)
     if failures:
-        raise ExceptionGroup("stores that cannot be used in this forked child", failures)
+        raise ExceptionGroup("stores that are unusable in this forked child", failures)
 
 
 if hasattr(os, "register_at_fork"):

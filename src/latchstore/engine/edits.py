@@ -1,9 +1,9 @@
-"""Edits: what a call is to do to one key.
+"""Edits: the changes that a call makes to one key.
 
-An edit is made outside all locks and carries all that it does, in attributes that any engine can read: one
-that keeps its entries in another process sends these, one in memory calls `revise` under its lock.
+An edit is built outside all locks and carries everything it does in attributes that any engine can read: an
+engine in another process is sent these, one in memory calls `revise` under its lock.
 
-Thread safety: an edit belongs to one call. `revise` runs builtin code alone.
+Thread safety: an edit belongs to one call. `revise` runs builtin code only.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from latchstore.contract.values import Entry, merged_metadata, with_metadata_of
 
 
 class Edit(Protocol):
-    """What a call does to one key.
+    """A change to one key.
 
-    The kinds are `Entry` (an entry with data and metadata replaces whatever there is), `SetData`,
-    `SetMetadata`, `MergeMetadata`, `Delete`, and `IfRevision`, `IfItems`, `Combined` and `Resolved`, which
-    have others in them.
+    The kinds are `Entry` (with data and metadata, it replaces the whole entry), `SetData`, `SetMetadata`,
+    `MergeMetadata`, `Delete`, and `IfRevision`, `IfItems`, `Combined` and `Resolved`, which contain others.
 
     Attributes
     ----------
     blind : bool
-        Whether it needs nothing of what there is to succeed: it cannot conflict with what others write.
+        Whether it succeeds whatever the old entry is, so that it cannot conflict with other writes.
     whole : bool
-        Whether nothing is left of what there was.
+        Whether it replaces the whole entry.
     """
 
     @property
@@ -37,12 +36,12 @@ class Edit(Protocol):
     def whole(self) -> bool: ...
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry | None:
-        """Return the new entry, whole, or None if the key is deleted.
+        """Return the new, complete entry, or None if the key is deleted.
 
         Parameters
         ----------
         current : Entry or None
-            What there is now.
+            The entry of the key now.
         revision : int
             The revision that the commit will have.
         now : float
@@ -54,11 +53,12 @@ class Edit(Protocol):
             If the edit needs an entry and there is none.
         RevisionMismatchError
             If it is conditional, and its condition does not hold.
+        If its condition does not hold.
         """
 
 
 class SetData:
-    """Set the data and leave the metadata."""
+    """Sets the data and keeps the metadata."""
 
     __slots__ = ("data",)
 
@@ -75,7 +75,7 @@ class SetData:
 
 
 class SetMetadata:
-    """Set the metadata and leave the data."""
+    """Sets the metadata and keeps the data."""
 
     __slots__ = ("metadata",)
 
@@ -96,7 +96,7 @@ class SetMetadata:
 
 
 class MergeMetadata:
-    """Set some metadata items and leave the others.
+    """Sets some metadata items and keeps the others.
 
     Parameters
     ----------
@@ -119,12 +119,12 @@ class MergeMetadata:
 
 
 class Delete:
-    """Remove the key.
+    """Removes the key.
 
     Parameters
     ----------
     cause : str or None
-        Why a cache evicts it; None if it is deleted.
+        The cause of an eviction; None for any other delete.
     """
 
     __slots__ = ("cause",)
@@ -141,13 +141,13 @@ class Delete:
 
 
 class IfRevision:
-    """Do another edit, if the key has the revision that is expected.
+    """Applies another edit if the key has the expected revision.
 
     Parameters
     ----------
     edit : Edit
     expected : int
-        0: the key must not exist.
+        0 for a key that must not exist.
     """
 
     __slots__ = ("edit", "expected")
@@ -170,11 +170,11 @@ class IfRevision:
 
 
 class OtherItemsError(Exception):
-    """The metadata items of an entry are not those that an edit expects; nothing was changed."""
+    """The metadata items of an entry differ from those that an edit expects; nothing was changed."""
 
 
 class IfItems:
-    """Do another edit, if some metadata items of the entry are as expected.
+    """Applies another edit if some metadata items of the entry have the expected values.
 
     Parameters
     ----------
@@ -202,27 +202,27 @@ class IfItems:
             if name not in current:
                 raise OtherItemsError(key)
             item = current[name]
-            # hot path: as a rule it is the very object.
+            # hot path: mostly it is the same object.
             if item is not expected and (type(item) is not type(expected) or item != expected):
                 raise OtherItemsError(key)
         return self.edit.revise(key, current, revision, now)
 
 
-#: The edits that have another one in them, and a condition.
+#: The edits that contain another one and a condition.
 _CONDITIONAL = (IfRevision, IfItems)
 
 
 class Combined:
-    """Several edits of one key, done one after the other.
+    """Several edits of one key, applied in order.
 
-    It shares those before the last one with the `Combined` that it was made of, so that a block which edits a
-    key again and again does not copy them each time.
+    It shares all but the last one with the `Combined` that it extends, so that a block which edits a key
+    repeatedly does not copy them each time.
 
     Parameters
     ----------
     first : Edit
     then : Edit
-        No `Combined`.
+        Not a `Combined`.
     """
 
     __slots__ = ("_first", "_then", "blind", "whole")
@@ -235,7 +235,7 @@ class Combined:
 
     @property
     def edits(self) -> list[Edit]:
-        """The edits, from the first to the last one."""
+        """The edits in order."""
         found: list[Edit] = []
         edit: Edit = self
         while type(edit) is Combined:
@@ -252,14 +252,14 @@ class Combined:
 
 
 class Resolved:
-    """An edit whose result is known already, as its block has looked at it.
+    """An edit whose result is already known, since its block has read it.
 
     Parameters
     ----------
     entry : Entry or None
-        Whole; the key has not changed since.
+        The complete entry; the key has not changed since.
     cause : str or None
-        Why the key is evicted, if it is.
+        The cause of an eviction; None for any other edit.
     """
 
     __slots__ = ("cause", "entry")
@@ -276,7 +276,7 @@ class Resolved:
 
 
 def parts_of(edit: Edit) -> tuple[Edit, ...]:
-    """Return the edits that one is made of, without the conditions that they have."""
+    """Return the edits that an edit consists of, without their conditions."""
     if type(edit) is Combined:
         return tuple(part for each in edit.edits for part in parts_of(each))
     if isinstance(edit, _CONDITIONAL):
@@ -285,9 +285,9 @@ def parts_of(edit: Edit) -> tuple[Edit, ...]:
 
 
 def cause_of_edit(edit: Edit) -> str | None:
-    """Return why an edit evicts the key; None if it does not."""
+    """Return the cause if an edit evicts the key, else None."""
     while isinstance(edit, _CONDITIONAL):
-        edit = edit.edit  # hot path: what most deletions are
+        edit = edit.edit  # hot path: most deletions are conditional
     if type(edit) is Combined:
         edit = parts_of(edit)[-1]
     cause: str | None = getattr(edit, "cause", None)
@@ -295,7 +295,7 @@ def cause_of_edit(edit: Edit) -> str | None:
 
 
 def by_key(edits: Sequence[tuple[str, Edit]]) -> Collection[tuple[str, Edit]]:
-    """Return one edit for each key, in the order in which the keys come."""
+    """Return one edit for each key, in the order of the keys."""
     found = dict(edits)
     if len(found) == len(edits):
         return edits

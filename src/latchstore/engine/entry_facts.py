@@ -1,9 +1,9 @@
-"""What an entry's metadata has for a bound: when it expires, and what it weighs.
+"""The facts that a bound reads in an entry's metadata: when it expires, and its weight.
 
-An entry is its own metadata, so these are fields of the entry: they are assigned together with the data, in
-one entry, and a reader without a lock finds those that belong to the data it has read.
+An entry is its own metadata, so these are fields of the entry: they are published together with the data, and
+a reader without a lock finds those that belong to the data it has read.
 
-Thread safety: functions of what never changes. Only builtin code runs.
+Thread safety: the functions have no state. Only builtin code runs.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Any, NamedTuple
 #: Metadata items that a bound reads. Times are in seconds of the clock of the bound.
 EXPIRES, IDLE, REFRESH, WEIGHT = "cache_expires", "cache_idle", "cache_refresh", "cache_weight"
 
-#: For how many seconds after it has expired an entry is kept, for loads that fail; nothing else shows it.
+#: The seconds that an expired entry is kept, for loads that fail; otherwise it is invisible.
 STALE = "cache_stale"
 
-#: What an entry takes beside the characters of its key and the bytes of its data: the objects around these,
+#: The bytes of an entry beside the characters of its key and the bytes of its data: the objects around these,
 #: the entry itself, its node in the books, and its places in the dicts. Measured with 100,000 entries on
 #: CPython 3.11 to 3.13, by ``python -m benchmarks memory``.
 OVERHEAD = 440
 
-#: What metadata take beside names and values, measured likewise: the dict, and the place among the deadlines.
+#: The bytes of metadata beside names and values, measured likewise: the dict, and the place in the deadlines.
 METADATA_OVERHEAD = 240
 
-#: What a plain object that is neither str nor bytes weighs, in bytes.
+#: The weight in bytes of a plain object that is neither str nor bytes.
 _PLAIN_WEIGHT = 8
 
-#: What an entry weighs that only expires, beside key and data.
+#: The weight of an entry whose only metadata is its deadline, beside key and data.
 _EXPIRES_WEIGHT = OVERHEAD + METADATA_OVERHEAD + len(EXPIRES) + _PLAIN_WEIGHT
 
 _COLLECTIONS = frozenset({dict, tuple, list, set, frozenset})
 
 
 class Facts(NamedTuple):
-    """What a bound reads of an entry.
+    """The facts of an entry.
 
     Attributes
     ----------
@@ -44,11 +44,11 @@ class Facts(NamedTuple):
     weight : int
         In bytes.
     deadline : float or None
-        When it is evicted as expired.
+        The time at which it is evicted as expired.
     idle : float or None
-        After how many seconds without a use it is evicted.
+        The seconds without a use after which it is evicted.
     refresh : float or None
-        From when on it is to be loaded again.
+        The time from which it is to be reloaded.
     """
 
     revision: int
@@ -61,11 +61,11 @@ class Facts(NamedTuple):
 def facts_in(
     key: str, size: int, revision: int, metadata: Mapping[str, Any], default_idle: float | None
 ) -> Facts:
-    """Return what stands in the metadata of an entry whose data has `size` bytes."""
+    """Return the facts in the metadata of an entry whose data has `size` bytes."""
     if not metadata:
         return Facts(revision, OVERHEAD + len(key) + size, None, default_idle, None)
     if len(metadata) == 1 and EXPIRES in metadata:
-        # hot path: most that are not empty are like that, and made as by Facts(...) without that call.
+        # hot path: most metadata is like that. Equal to Facts(...), without its call.
         deadline = metadata[EXPIRES]
         if type(deadline) is float and deadline < math.inf:
             facts = (revision, len(key) + size + _EXPIRES_WEIGHT, deadline, default_idle, None)
@@ -83,35 +83,35 @@ def facts_in(
 
 
 def stale_of(metadata: Mapping[str, Any]) -> float:
-    """Return for how many seconds an entry is kept that has expired."""
+    """Return the seconds that an expired entry is kept."""
     return max(0, number(metadata.get(STALE)) or 0)
 
 
-#: The types of numbers that anything is read of.
+#: The types of numbers that are accepted.
 NUMBERS = frozenset({float, int})
 
 
 def number(value: object) -> float | None:
-    """Return what is a finite number; anybody may write anything into metadata."""
+    """Return a finite number, or None for any other value: users may write any value into metadata."""
     return value if type(value) in NUMBERS and value < math.inf else None  # type: ignore
 
 
 def weight_of_entry(key: str, size: int, metadata: Mapping[str, Any]) -> int:
-    """Return what an entry weighs, in bytes: key, data, the metadata's names and values, and the overhead."""
+    """Return the weight of an entry in bytes: key, data, names and values of the metadata, and overhead."""
     weight = OVERHEAD + len(key) + size
     if metadata:
         weight += METADATA_OVERHEAD
     for name, value in metadata.items():
-        # hot path: most are numbers.
+        # hot path: most values are numbers.
         kind = type(value)
         weight += len(name) + (_PLAIN_WEIGHT if kind is float or kind is int else _weight_of(value))
     return weight
 
 
 def _weight_of(value: object) -> int:
-    """Return what a metadata item weighs, however deep it is; what is in it several times counts once.
+    """Return the weight of a metadata item at any depth; an object in it several times counts once.
 
-    Types are compared; methods of a user's object, which may run any code, are not called.
+    Types are compared; methods of users' objects, which may run any code, are not called.
     """
     weight = 0
     seen: set[int] = set()

@@ -1,8 +1,8 @@
-"""The reading methods of a store, written once over entries: for the store, its transactions, its snapshots.
+"""The reading methods of a store over entries, shared by the store, its transactions and its snapshots.
 
-A subclass finds entries (`_entry`, `_entries_of`, `_items`, `_candidates`). All that may run the caller's
-code (iterating, copying metadata in depth, comparing) is here, outside those methods, so that no lock that
-they take is ever held while it runs.
+A subclass finds entries (`_entry`, `_entries_of`, `_items`, `_candidates`). All code that may run the
+caller's code (iterating, deep copies of metadata, comparing) is here, outside those methods, so it never runs
+under their locks.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class EntryReader(AbstractReadOnlyStore):
 
     @abstractmethod
     def _entry(self, key: str) -> Entry:
-        """Return the entry of a key; KeyError if there is none, TypeError if the key is no str."""
+        """Return the entry of a key; raise KeyError if it is missing, TypeError if the key is not a str."""
 
     @abstractmethod
     def _entries_of(self, keys: list[str]) -> list[Entry]:
-        """Return the entries of many keys at one instant; KeyError if there is none for one."""
+        """Return the entries of many keys at one instant; raise KeyError if one is missing."""
 
     @abstractmethod
     def _items(self) -> Iterable[tuple[str, Entry]]:
-        """Return all keys and entries at one instant, to iterate over once."""
+        """Return all keys and entries at one instant, as an iterable to use once."""
 
     @abstractmethod
     def _candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]:
-        """Return, at one instant, keys and entries among which are all that match `terms`."""
+        """Return keys and entries at one instant that include all matches of `terms`."""
 
     def get(self, key: str) -> Value:
-        # hot path: StoredValue(entry), without the call of its __init__.
+        # hot path: StoredValue(entry), without the call of __init__.
         value = _new_object(StoredValue)
         value._entry = self._entry(key)
         value._stream = None
@@ -78,11 +78,11 @@ class EntryReader(AbstractReadOnlyStore):
         return (_metadata(entry, names) for entry in entries)
 
     def _found(self, request: Request) -> Iterable[tuple[str, Entry]]:
-        """Return what a query gives; of one instant of the call."""
+        """Return the result of a query at one instant of the call."""
         return chosen(self._candidates(request.terms), request)
 
     def _found_keys(self, request: Request) -> Iterator[str]:
-        """Return the keys of what a query gives."""
+        """Return the keys of the result of a query."""
         return iter([key for key, _ in self._found(request)])
 
     def query(
@@ -97,7 +97,7 @@ class EntryReader(AbstractReadOnlyStore):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         names = checked_select(select)
         if order_by is None and limit is None and descending is False:
-            # hot path: most queries are plain. No request is made for them.
+            # hot path: most queries are plain, and need no request.
             terms = checked_terms(where, kwargs)
             found = matching(self._candidates(terms), terms)
         else:
@@ -133,7 +133,7 @@ class EntryReader(AbstractReadOnlyStore):
 
 
 def all_there(found: Mapping[str, Entry | None], keys: Sequence[str]) -> list[Entry]:
-    """Return the entries of keys, in their order; KeyError for the first that has none."""
+    """Return the entries of keys, in order; raise KeyError for the first that is missing."""
     entries = list(found.values()) if len(found) == len(keys) else [found[key] for key in keys]
     if None in entries:
         raise KeyError(keys[entries.index(None)])

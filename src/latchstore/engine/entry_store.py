@@ -1,8 +1,7 @@
-"""The writing methods of a store, written once over edits: for the store and its transactions.
+"""The writing methods of a store over edits, shared by the store and its transactions.
 
-A subclass commits edits (`_write`, `_write_one`). All that may run the caller's code (reading streams,
-iterating, copying metadata in depth) is here, outside those methods, so that no lock that they take is ever
-held while it runs.
+A subclass commits edits (`_write`, `_write_one`). All code that may run the caller's code (reading streams,
+iterating, deep copies of metadata) is here, outside those methods, so it never runs under their locks.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from latchstore.contract.values import ATOMIC_TYPES, Entry, StringValue, entry_f
 from latchstore.engine.edits import Delete, Edit, IfRevision, MergeMetadata, SetData, SetMetadata
 from latchstore.engine.entry_reader import EntryReader
 
-#: The events of the reading of a stream. hot path: a frozenset caches its hash, a tuple does not.
+#: The progress events of reading a stream. hot path: a frozenset caches its hash, a tuple does not.
 PROGRESS_EVENTS = frozenset({StoreProgressStartEvent, StoreProgressStepEvent, StoreProgressEndEvent})
 
 #: Called with ``step=bytes_so_far`` while a stream is read.
@@ -47,7 +46,7 @@ _DELETE = Delete()
 
 _new_object = object.__new__
 
-#: What gives up its bytes without being read block by block.
+#: Types whose bytes are taken without reading block by block.
 _PLAIN = frozenset({bytes, BytesIO})
 
 
@@ -61,14 +60,14 @@ class EntryStore(EntryReader, AbstractStore):
     Attributes
     ----------
     _has_listeners : callable
-        Tells whether any of the event classes in a tuple has listeners.
+        Returns whether any of some event classes has listeners.
     """
 
     _has_listeners: Callable[[Any], bool]
 
     @abstractmethod
     def _write_one(self, key: str, edit: Edit, purpose: str) -> None:
-        """Commit one edit; inside a transaction, add it to that. As `_write` otherwise."""
+        """Commit one edit; inside a transaction, add it to that. Otherwise like `_write`."""
 
     @abstractmethod
     def _write(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
@@ -77,17 +76,17 @@ class EntryStore(EntryReader, AbstractStore):
         Parameters
         ----------
         purpose : str
-            The name of the operation, for those who have to wait for it.
+            The name of the operation, for error messages of other writers.
         """
 
     @abstractmethod
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        """Return what reports the reading of a stream.
+        """Return a context manager that reports the progress of reading a stream.
 
         Parameters
         ----------
         steps : int
-            The length of the stream in bytes, -1 if it is not known.
+            The length of the stream in bytes; -1 if it is unknown.
         """
 
     def set(
@@ -103,7 +102,7 @@ class EntryStore(EntryReader, AbstractStore):
         if buffer_size is not DEFAULT_BUFFER_SIZE:
             checked_buffer_size(buffer_size)
         if_revision = None if if_revision is None else checked_revision(if_revision)
-        # hot path: loaded first. CPython 3.11 does not specialise a call of what is no method of the class.
+        # hot path: loaded first, since CPython 3.11 does not specialise calls of instance attributes.
         has_listeners = self._has_listeners
         new = None if has_listeners(PROGRESS_EVENTS) else _plain_entry(value)
         if new is None:
@@ -161,7 +160,7 @@ class EntryStore(EntryReader, AbstractStore):
         *,
         if_revision: int | None = None,
     ) -> None:
-        # hot path: the calls are saved for what is usual.
+        # hot path: the usual case makes no calls.
         if type(key) is not str:
             key = checked_key(key)
         if buffer_size is not DEFAULT_BUFFER_SIZE:
@@ -229,9 +228,9 @@ class EntryStore(EntryReader, AbstractStore):
         self._write(edits, "multiupdate_metadata")
 
     def _replacement(self, key: str, value: SettableValue, buffer_size: int, argument: str) -> Entry:
-        """Read all that a value or pair has to give; return it as an entry."""
+        """Read the parts of a value or pair; return them as an entry."""
         if isinstance(value, StringValue) and value.untouched:
-            # Its stream is not read: the bytes behind it are shared.
+            # Its stream has not been read, so the bytes are shared.
             stream, metadata, size = value.bytes, value.shared_metadata(), value.size
         else:
             stream, metadata, size = _parts(value, argument)
@@ -249,9 +248,9 @@ class EntryStore(EntryReader, AbstractStore):
         argument: str,
         part: str = "",
     ) -> bytes:
-        """Read a stream to its end, telling those who listen how far it has come.
+        """Read a stream to its end, and report progress if there are listeners.
 
-        Errors name it by `argument` and `part`.
+        Errors name the data by `argument` and `part`.
         """
         if self._has_listeners(PROGRESS_EVENTS):
             with self._progress(key, metadata, size) as step:
@@ -260,7 +259,7 @@ class EntryStore(EntryReader, AbstractStore):
 
 
 def _paired(keys: Iterable[str], others: Iterable[Any], argument: str) -> Iterator[tuple[int, str, Any]]:
-    """Go through both as ``zip`` does, with the position, checking each key as it comes."""
+    """Iterate over pairs as ``zip`` does, with their positions, and check each key."""
     pairs = zip(  # noqa: B905 (the contract is zip's: stop at the shorter one)
         checked_iterable(keys, "keys"), checked_iterable(others, argument)
     )
@@ -269,14 +268,14 @@ def _paired(keys: Iterable[str], others: Iterable[Any], argument: str) -> Iterat
 
 
 def _plain_entry(value: Any) -> Entry | None:
-    """Return the entry that a pair comes to, if it is of builtin types without others in them, else None."""
+    """Return the entry for a pair of builtin types without nested values, else None."""
     if type(value) is not tuple or len(value) != 2:
         return None
     stream, metadata = value
     if type(stream) not in _PLAIN or type(metadata) is not dict:
         return None
     entry = Entry(metadata)
-    # hot path: as in `entry_from_metadata`, without a call of it.
+    # hot path: as in `entry_from_metadata`, inlined.
     for name, item in entry.items():
         if type(name) is not str or type(item) not in ATOMIC_TYPES:
             return None
@@ -285,9 +284,9 @@ def _plain_entry(value: Any) -> Entry | None:
 
 
 def _parts(value: Any, argument: str) -> tuple[Any, Any, int]:
-    """Take a value apart into stream, metadata and size in bytes (-1 if it is not known).
+    """Return stream, metadata and size in bytes of a value (-1 if the size is unknown).
 
-    Any object with ``data`` and ``metadata`` will do, so values of other libraries' stores do.
+    Any object with ``data`` and ``metadata`` is accepted, such as values of other packages' stores.
     """
     if isinstance(value, (tuple, list)):
         if len(value) != 2:

@@ -1,11 +1,11 @@
-"""The seam between a work queue and a store: commits that find their key at their own instant.
+"""The interface between a work queue and a store: commits that find their key at their own instant.
 
-Which entry is the first of a range is known at one instant, and by the next it may be another one. A queue
-that looked first and wrote on the condition of a revision would do both again whenever another worker was
-quicker. Here the commit itself looks, by its `check`.
+The first entry of a range may be another one an instant later. A queue that reads it first and then writes
+conditionally would have to repeat both whenever another worker was faster. Here the commit itself finds the
+entry, in its `check`.
 
-Thread safety: functions that any thread may call. `revise` is called as that of any edit is: in the section
-of a commit, with builtin code alone.
+Thread safety: any thread may call the functions. `revise` is called like that of any edit: in the section of
+a commit, with builtin code only.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from latchstore.engine.transactional_store import TransactionalStore
 
 
 class NothingFoundError(Exception):
-    """There is no entry in the range; nothing was committed."""
+    """The range has no entry; nothing was committed."""
 
 
 class InTheWayError(Exception):
-    """There is an entry where none is to be, or this thread is in a transaction; nothing was committed."""
+    """An entry exists that must not, or this thread is in a transaction; nothing was committed."""
 
 
 class IndexIsMissingError(Exception):
-    """Whoever shares the entries has removed the index by which they are found; nothing was committed."""
+    """Another process has removed the index that finds the entries; nothing was committed."""
 
 
 class Leasing(NamedTuple):
-    """A lease of the first entry in a range, for an engine that finds and edits it by itself.
+    """A lease of the first entry in a range, for an engine that finds and edits the entry by itself.
 
-    The text of the entry becomes `due`, the end of the lease in microseconds with 20 digits, ``/leased/``,
-    and what the text has after its last slash; the counter is raised by one.
+    The text of the entry is replaced by `due`, the end of the lease in microseconds with 20 digits,
+    ``/leased/``, and the part of the text after its last slash; the counter is incremented.
 
     Attributes
     ----------
     item : str
         The metadata item that has the text.
     counter : str
-        The metadata item that is raised; it counts from 0 where it is missing.
+        The metadata item that is incremented, from 0 where it is missing.
     ready : str
-        What the texts of the range begin with.
+        The prefix of the texts in the range.
     due : str
-        What other texts begin with, which go on with a time in 20 digits: nothing is committed, and
-        InTheWayError raised, if one of them has come.
+        The prefix of other texts, which continue with a time in 20 digits: if one of those times has come,
+        nothing is committed and InTheWayError is raised.
     seconds : float
-        How long the lease lasts.
+        The duration of the lease.
     now : float or None
         Seconds since the epoch; None for the clock of the engine.
     """
@@ -64,7 +64,7 @@ class Leasing(NamedTuple):
 
 
 class FirstEntry(Collection[tuple[str, Edit]]):
-    """The one edit of a commit, and itself that edit, of the entry that is the first in a range.
+    """The only edit of a commit, and the collection of it: an edit of the first entry in a range.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
     ----------
     look_back : callable or None
         Assigned by an engine that finds the entry, before it commits. Called with this object if an exception
-        has struck before `made` was called: has `made` called if the commit was made.
+        interrupts before `made` was called; calls `made` if the commit was made.
     """
 
     __slots__ = ("_found", "_store", "_values", "look_back")
@@ -86,27 +86,27 @@ class FirstEntry(Collection[tuple[str, Edit]]):
     def __init__(self, store: TransactionalStore, values: FirstValues) -> None:
         self._store = store
         self._values = values
-        # The key; None until it is found, in the section of the commit.
+        # The key; None until the commit's section has found it.
         self._found: str | None = None
         self.look_back: Callable[[FirstEntry], object] | None = None
 
     def revise(self, key: str, current: Entry | None, revision: int, now: float) -> Entry:
-        """Return the new entry, as any edit does: in the section of a commit, by builtin code alone."""
+        """Return the new entry, like any edit: in the section of a commit, with builtin code only."""
         raise NotImplementedError
 
     def commit(self, prefix: str, unless: tuple[str, str], purpose: str) -> None:
         """Edit the first entry in a range.
 
-        Nobody waits for a transaction of others only to find that there is none.
+        If the range is empty, the call does not wait for other threads' transactions.
 
         Parameters
         ----------
         prefix : str
-            Of the range.
+            The prefix of the range.
         unless : pair of str
             The prefix of another range, and a value: nothing is committed if that range begins before it.
         purpose : str
-            For those who have to wait.
+            For error messages of other writers.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         if engine.routes and engine.routes.current() is not None:
             raise InTheWayError
         if store._closed or dispatcher.throttled:
-            store._check_door(purpose)
+            store._admit_writer(purpose)
         if values.may_wait:
             in_the_way, first = values.look((unless[0], prefix))
             self._choose(in_the_way, first, unless[1])
@@ -125,7 +125,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
             dispatcher.start_if_needed()
 
     def _find(self, prefix: str, unless: tuple[str, str]) -> None:
-        """Find the entry; in the section of the commit, before that is decided."""
+        """Find the entry, in the section of the commit, before the commit is decided."""
         first = self._values.first
         self._choose(first(unless[0]), first(prefix), unless[1])
 
@@ -133,15 +133,15 @@ class FirstEntry(Collection[tuple[str, Edit]]):
 
     @property
     def leasing(self) -> Leasing:
-        """What is to be done to the entry."""
+        """The lease to commit."""
         raise NotImplementedError
 
     def made(self, key: str, old: Entry | None, new: Entry | None) -> None:
-        """Take note of what the engine has committed."""
+        """Record what the engine has committed."""
         self._found = key
 
     def commit_there(self, purpose: str) -> None:
-        """Edit the first entry in a range, which the engine finds.
+        """Edit the first entry in a range, found by the engine.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
         if engine.routes and engine.routes.current() is not None:
             raise InTheWayError
         if store._closed or dispatcher.throttled:
-            store._check_door(purpose)
+            store._admit_writer(purpose)
         while True:
             try:
                 queued = engine.commit(self, purpose)
@@ -163,7 +163,7 @@ class FirstEntry(Collection[tuple[str, Edit]]):
             dispatcher.start_if_needed()
 
     def look(self) -> None:
-        """Raise what a commit would, if there is nothing for it now: before it waits for others."""
+        """Raise what a commit would raise now, before it waits for other writers."""
         _, _, ready, due, _, now = self.leasing
         in_the_way, first = self._values.look((due, ready))
         if now is None:
@@ -188,20 +188,20 @@ class FirstEntry(Collection[tuple[str, Edit]]):
 
 
 def first_values(store: TransactionalStore, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
-    """Return what finds the first entries of some ranges of a metadata item; see `Engine.first_values`."""
+    """Return an object that finds the first entries of some ranges; see `Engine.first_values`."""
     store._refuse_in_transaction("WorkQueue")
     return store._engine.first_values(queue, name, prefixes)
 
 
 def commit_edit(store: TransactionalStore, key: str, edit: Edit, purpose: str) -> Transaction | None:
-    """Commit an edit of one key; inside a transaction of this thread, add it to that, and return that."""
+    """Commit an edit of one key; inside a transaction of this thread, add it to that and return that."""
     store._write_one(key, edit, purpose)
     routes = store._engine.routes
     return routes.current() if routes else None
 
 
 def entry_of(store: TransactionalStore, key: str) -> Any:
-    """Return the entry of a key, as this thread sees it; KeyError if there is none."""
+    """Return the entry of a key as this thread sees it; raise KeyError if it is missing."""
     return store._entry(key)
 
 
@@ -211,5 +211,5 @@ def clock_of(store: TransactionalStore) -> Callable[[], float]:
 
 
 def clock_offset_of(store: TransactionalStore) -> Callable[[], float]:
-    """Return what returns how far that clock is ahead of this machine's; see `Engine.clock_offset`."""
+    """Return a function for the difference of that clock from this machine's; see `Engine.clock_offset`."""
     return store._engine.clock_offset

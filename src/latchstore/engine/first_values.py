@@ -1,9 +1,9 @@
-"""The first values of some ranges of a metadata item, which a work queue asks an engine for.
+"""The first values of some ranges of a metadata item, for work queues.
 
 The state of a job is such a value (``queue/places.py``), and the next job is the first one of a range. An
-engine that keeps them in its commits has a class of its own (``heads.py``); any other answers by queries.
+engine that maintains them in its commits has its own class (``heads.py``); any other executes queries.
 
-Thread safety: methods that any thread may call.
+Thread safety: any thread may call the methods.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ Item = tuple[str, str]
 
 
 class FirstValues(ABC):
-    """Finds the first of those values of a metadata item that begin with some prefix.
+    """Finds the first value of a metadata item with a prefix.
 
     Attributes
     ----------
     is_found_by_commit : bool
-        Whether the engine takes a `FirstEntry` as it is, and finds its entry at the instant of the commit.
+        Whether the engine accepts a `FirstEntry` itself, and finds its entry at the instant of the commit.
     """
 
     is_found_by_commit: bool = False
 
     def add_index(self) -> object:
-        """Add the index that a commit of a `FirstEntry` has found missing."""
+        """Add the index that the commit of a `FirstEntry` did not find."""
         raise NotImplementedError
 
     @property
     @abstractmethod
     def may_wait(self) -> bool:
-        """Whether a commit may have to wait for a transaction of others, so that one looks first."""
+        """Whether a commit may have to wait for other threads' transactions, so that `look` is worthwhile."""
 
     @abstractmethod
     def first(self, prefix: str) -> Item | None:
-        """Return the first value that an entry has, and its key; called by the `check` of a commit."""
+        """Return the first value with a prefix, and its key; called in the `check` of a commit."""
 
     @abstractmethod
     def look(self, prefixes: Sequence[str]) -> list[Item | None]:
-        """Return the first value of each prefix, committed, at one instant; no transaction is waited for."""
+        """Return the first committed value of each prefix at one instant; waits for no transaction."""
 
 
 class QueriedValues(FirstValues):
     """Finds them by queries with a limit, which an index of the engine makes cheap.
 
-    For engines whose queries, made in the `check` of a commit, are of the instant of that.
+    For engines whose queries in the `check` of a commit see the instant of that commit.
 
     Parameters
     ----------

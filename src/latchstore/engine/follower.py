@@ -1,10 +1,10 @@
-"""The thread that looks for commits of other processes while somebody listens or watches.
+"""The thread that checks for commits of other processes while there are listeners or watches.
 
-Between two looks it waits as its `Pause` does: for some milliseconds, or for a commit, where an engine can
-wait for one. It refers to the engine weakly, and ends with that; it ends when nobody listens any more, and is
-started again when somebody does. A forked child begins without it.
+Between two checks it waits on its `Pause`: some milliseconds, or for a commit, where an engine can wait for
+one. It refers to the engine weakly, and ends with the engine. It also ends when there are no listeners and
+watches, and is started again when there are. A forked child begins without it.
 
-Thread safety: `follow` may be called by any thread; one thread at a time starts one.
+Thread safety: any thread may call `start`; one thread at a time starts the follower's thread.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class Followed(Protocol):
-    """What is looked at now and then."""
+    """An object that is checked repeatedly."""
 
     def look(self) -> bool:
-        """Publish what others have committed; return whether to look again."""
+        """Publish the commits of other processes; return whether to continue."""
 
 
 class Pause(Protocol):
-    """How the thread waits between two looks. It does not refer to what is looked at."""
+    """The wait between two checks. It must not refer to the checked object."""
 
     def sleep(self, bell: Bell) -> bool:
-        """Wait until there may be commits, or the bell is rung; return whether it was rung.
+        """Wait until there may be commits, or the bell rings; return whether it rang.
 
-        What it raises is logged, and tried again a moment later.
+        An exception that it raises is logged, and the wait repeated a moment later.
         """
 
     def interrupt(self) -> None:
-        """End the wait of the thread at once, as its bell was rung; called by any thread, never waits."""
+        """End the wait of the thread at once, since its bell was rung; never waits."""
 
 
 class Interval(NamedTuple):
-    """A pause of some time, which is asked for each time."""
+    """A pause of some seconds, which are read each time."""
 
     seconds: Callable[[], float]
 
@@ -52,19 +52,19 @@ class Interval(NamedTuple):
         return bell.sleep(self.seconds())
 
     def interrupt(self) -> None:
-        """Do nothing: the bell has ended it."""
+        """Do nothing: the bell has ended the wait."""
 
 
 class Follower:
-    """Calls `look` of an object again and again, until that returns False.
+    """Calls `look` of an object repeatedly, until it returns False.
 
     Parameters
     ----------
     followed : Followed
-        Referred to weakly.
+        Held by a weak reference.
     pause : Pause
     name : str
-        Of the thread.
+        The name of the thread.
     """
 
     __slots__ = ("_bell", "_name", "_pause", "_reference", "_starting", "_thread")
@@ -76,11 +76,11 @@ class Follower:
         self.renew_in_child()
 
     def renew_in_child(self) -> None:
-        """Begin without a thread."""
+        """Reset to no thread."""
         self._thread: DeliveryThread | None = None
-        # Ends the thread's sleep, and the thread.
+        # Ends the thread's sleep, and then the thread.
         self._bell = Bell()
-        # Held while a thread is started, so that it is one.
+        # Held while a thread is started, so that only one is.
         self._starting = Latch()
 
     @property
@@ -103,11 +103,11 @@ class Follower:
         thread.start()
 
     def forget(self) -> None:
-        """Take the thread to have ended, as `look` is about to return False."""
+        """Record the end of the thread, when `look` is about to return False."""
         self._thread = None
 
     def stop(self) -> None:
-        """End the thread, and wait for that unless it calls."""
+        """End the thread and wait for that, unless called by the thread itself."""
         thread, self._thread = self._thread, None
         self._bell.ring()
         self._pause.interrupt()
@@ -115,7 +115,7 @@ class Follower:
             thread.join(_PATIENCE)
 
 
-#: Seconds that the end of the thread is waited for: it may be reading.
+#: The most seconds to wait for the end of the thread, which may be reading.
 _PATIENCE = 5.0
 
 
@@ -128,10 +128,10 @@ def _run(reference: Callable[[], Followed | None], bell: Bell, pause: Pause) -> 
             failed = False
         except Exception as error:
             if not failed:
-                # What the system cannot do now says all; anything else is a mistake of ours.
+                # An error of the system is clear by itself; any other is a bug, and needs the traceback.
                 details = None if isinstance(error, OSError) else error
                 logger.error(
-                    "%s failed, and tries again: %r", threading.current_thread().name, error, exc_info=details
+                    "%s failed and tries again: %r", threading.current_thread().name, error, exc_info=details
                 )
             failed = True
             if bell.sleep(LOOK_AGAIN):

@@ -1,7 +1,7 @@
-"""`FollowingEngine`: an engine that publishes what all processes commit, from its log.
+"""`FollowingEngine`: an engine that publishes the commits of all processes from its log.
 
-Thread safety: `Publication` has the section in which the log is read, and a `Follower` the thread that looks
-for commits of others while somebody listens or watches.
+Thread safety: the log is read in the section of `Publication`. The thread of a `Follower` checks for commits
+of other processes while there are listeners or watches.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: How many commits of others are published in one section, for which commits of this process wait.
+#: The most commits of others that are published in one section, for which commits of this process wait.
 AT_A_TIME = 500
 
 
 class FollowingEngine(Engine):
-    """The methods of an engine that publish what others commit.
+    """The methods of an engine that publish the commits of other processes.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class FollowingEngine(Engine):
 
     @abstractmethod
     def end_abandoned(self) -> None:
-        """End blocks that were freed without an end."""
+        """End blocks that were freed without being exited."""
 
     def settle(self, purpose: str, timeout: float | None = None) -> None:
         if self.abandoned:
@@ -66,9 +66,9 @@ class FollowingEngine(Engine):
         return result
 
     def _caught_up(self) -> int:
-        """Publish what is committed; return the revision up to which that is done.
+        """Publish all commits; return the last published revision.
 
-        A store is closed whether or not its log can be read.
+        A store can be closed whether or not its log can be read.
         """
         try:
             return self.publication.catch_up()
@@ -77,7 +77,9 @@ class FollowingEngine(Engine):
         except (OSError, StoreError) as error:
             if not self.is_closed:
                 raise
-            logger.warning("closed without the events of the last commits, which cannot be read: %s", error)
+            logger.warning(
+                "closed without delivering the last commits, since the log cannot be read: %s", error
+            )
             return self.publication.seen
 
     def past(self, since: int, revision: int) -> Iterable[Published]:
@@ -90,9 +92,9 @@ class FollowingEngine(Engine):
             self.publication.during(self.publication.begin)
             self.follower.start()
         except LockTimeoutError:
-            return  # a finalizer or a signal handler in a section: the next call that looks begins
+            return  # a finalizer or signal handler in a section: the next call that checks begins
         except Exception:
-            logger.exception("commits of other processes are not followed")
+            logger.exception("cannot follow the commits of other processes")
 
     def observe(self, observer: CommitObserver) -> None:
         """Notify an observer of all commits from now on."""
@@ -100,11 +102,11 @@ class FollowingEngine(Engine):
         self.follow()
 
     def unobserve(self, observer: CommitObserver) -> None:
-        """Notify an observer no more; takes no lock."""
+        """Stop notifying an observer; acquires no lock."""
         self.publication.observers.discard(observer)
 
     def look(self) -> bool:
-        """Publish what others have committed; return whether anybody listens. The follower's."""
+        """Publish the commits of other processes; return whether there are listeners. For the follower."""
         if self.abandoned:
             self.end_abandoned()
         return self.publication.during(self._look)
@@ -113,7 +115,7 @@ class FollowingEngine(Engine):
         if self.publication.end_unless_followed():
             self.follower.forget()
             return False
-        self.publication.begin()  # nothing happens, but if somebody listens and `follow` could not begin
+        self.publication.begin()  # does something only if there are listeners and `follow` could not begin
         if not self.publisher.dispatcher.throttled:
             self.publication.catch_up(AT_A_TIME)
         return True

@@ -68,7 +68,7 @@ class ProcessBound:
         """Raise EntryTooLargeError if one entry weighs more than all may."""
         if weight > self._most_weight:
             raise EntryTooLargeError(
-                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={self.max_bytes}"
+                f"the value of key {key!r} weighs {weight} bytes, more than max_bytes={self.max_bytes}"
             )
 
     def take_hits(self) -> list[tuple[str, float | None]]:

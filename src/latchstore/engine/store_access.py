@@ -48,7 +48,7 @@ class StoreAccess:
     ) -> None:
         """Commit edits of different keys, outside transactions; as `Engine.commit`."""
         store = self._store
-        store._check_door(purpose)
+        store._admit_writer(purpose)
         if store._engine.commit(edits, purpose, None, check):
             store._deliver()
 

@@ -53,7 +53,7 @@ class Host(Protocol):
     _engine: Engine
     _has_listeners: Callable[[Any], bool]
 
-    def _check_door(self, purpose: str, timeout: float | None = None) -> None:
+    def _admit_writer(self, purpose: str, timeout: float | None = None) -> None:
         """Wait for room for events, or raise BackpressureError or StoreClosedError; no lock is held."""
 
     def _deliver(self) -> None:
@@ -176,7 +176,7 @@ class Transaction(BatchStore):
         self._claim = claim = self._make_claim(purpose)
         route = claim.route
         assert route is not None
-        store._check_door(purpose, self._timeout)
+        store._admit_writer(purpose, self._timeout)
         if self.optimistic:
             claim.since = time.time()  # nothing keeps it waiting: it is open from now on
         view = engine.begin(claim, not self.optimistic, self._timeout)
@@ -355,7 +355,7 @@ class Transaction(BatchStore):
         check = None
         if self.optimistic:
             check = batch.check
-            self._store._check_door(claim.purpose, self._timeout)
+            self._store._admit_writer(claim.purpose, self._timeout)
         if self._engine.commit(batch.edits(), claim.purpose, claim, check, self._timeout):
             self._store._deliver()
 

@@ -107,7 +107,7 @@ class TransactionalStore(DeliveredStore):
             return
         dispatcher = self._dispatcher
         if self._closed or dispatcher.throttled:
-            self._check_door(purpose)
+            self._admit_writer(purpose)
         if engine.commit(((key, edit),), purpose):
             dispatcher.start_if_needed()
 
@@ -116,7 +116,7 @@ class TransactionalStore(DeliveredStore):
         if transaction is not None:
             transaction._write(edits, purpose)
             return
-        self._check_door(purpose)
+        self._admit_writer(purpose)
         if self._engine.commit(by_key(edits), purpose):
             self._dispatcher.start_if_needed()
 

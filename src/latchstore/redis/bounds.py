@@ -208,7 +208,7 @@ class Caches:
         if kind == b"HEAVY":
             key, weight, most = name_of(answer[2]), int(answer[3]), int(answer[4])
             raise EntryTooLargeError(
-                f"value of key {key!r} weighs {weight} bytes, more than max_bytes={most}"
+                f"the value of key {key!r} weighs {weight} bytes, more than max_bytes={most}"
             )
         for bound in self.bounds:
             bound.open()

@@ -40,7 +40,7 @@ def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LockTimeoutError(f"{purpose}: another program keeps {path!r} locked: {error}")
     if primary == sqlite3.SQLITE_NOTADB:
-        return StoreFormatError(f"{path!r} is no SQLite database")
+        return StoreFormatError(f"{path!r} is not a SQLite database")
     if primary == sqlite3.SQLITE_CORRUPT and purpose == OPENING:
         return StoreFormatError(f"{path!r} is damaged: {error}")
     number = _NUMBERS.get(primary, errno.EIO)

@@ -41,7 +41,12 @@ from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Mutant
 
 #: What one process imports for all in which a mutant is looked for.
-PRELOADED = ["latchstore.stress.command", "tests.mutants.catalogue"]
+PRELOADED = [
+    "latchstore.stress.command",
+    "tests.mutants.catalogue",
+    "tests.mutants.redis",
+    "tests.mutants.sqlite",
+]
 
 #: How many seeds each mutant is looked for from.
 SEEDS = 20
@@ -84,12 +89,34 @@ def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> di
     """Run the command on a factory, ``"module:name"``, in a fork; return what it prints as JSON."""
     given = ["--schedule", "random", "--workload", workload, "--threads", str(THREADS)]
     given += words or ["--ops", str(OPERATIONS)]
-    command = _command(factory, faults, seed, given)
+    return _find_in_fork(_command(factory, faults, seed, given))
+
+
+def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
+    """Run the default command; return what it prints as JSON."""
+    command = _command(factory, faults, seed, [])
+    return _read(command, _printed("latchstore", *command))
+
+
+def find_by_processes(
+    factory: str, workload: str, faults: str, operations: int, seed: int = 0
+) -> dict[str, Any]:
+    """Run rounds of two processes of two threads until one fails; return what the command prints as JSON."""
+    # Of many short rounds some begin as the mutant needs it. What comes too late is seen in longer ones.
+    length = "1500" if workload == "near" else "100"
+    words = ["--processes", "2", "--threads", "2", "--length", length, "--workload", workload]
+    words += ["--ops", str(operations)]
+    return _find_in_fork(_command(factory, faults, seed, words))
+
+
+def _find_in_fork(command: list[str]) -> dict[str, Any]:
+    """Run the command in a fork, which has what it breaks to itself; return what it prints as JSON."""
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_print_to, args=(theirs, command), daemon=True)
+    # No daemon: it may start processes, which end with it.
+    child = context.Process(target=_print_to, args=(theirs, command))
     child.start()
     theirs.close()
     try:
@@ -102,22 +129,6 @@ def find(factory: str, workload: str, faults: str, seed: int, *words: str) -> di
         child.join()
 
 
-def find_by_default(factory: str, faults: str, seed: int) -> dict[str, Any]:
-    """Run the default command; return what it prints as JSON."""
-    return _run(factory, faults, seed, [])
-
-
-def find_by_processes(
-    factory: str, workload: str, faults: str, operations: int, seed: int = 0
-) -> dict[str, Any]:
-    """Run rounds of two processes of two threads until one fails; return what the command prints as JSON."""
-    # What comes too late is seen in rounds that last longer than that.
-    length = "1500" if workload == "near" else "250"
-    words = ["--processes", "2", "--threads", "2", "--length", length, "--workload", workload]
-    words += ["--ops", str(operations)]
-    return _run(factory, faults, seed, words)
-
-
 def _print_to(pipe: Connection, command: list[str]) -> None:
     """Send what the command prints."""
     printed = io.StringIO()
@@ -127,11 +138,6 @@ def _print_to(pipe: Connection, command: list[str]) -> None:
         except BaseException:
             printed.write(traceback.format_exc())
     pipe.send(printed.getvalue())
-
-
-def _run(factory: str, faults: str, seed: int, words: list[str]) -> dict[str, Any]:
-    command = _command(factory, faults, seed, words)
-    return _read(command, _printed("latchstore", *command))
 
 
 def _command(factory: str, faults: str, seed: int, words: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from latchstore.stress.faults import Fault, Kill
 from latchstore.stress.history import History, Operation, environment
 from latchstore.stress.processes.records import Order
 from latchstore.stress.processes.shared import SharedStores, attached, created, destroyed
-from latchstore.stress.processes.team import Team, threads_of
+from latchstore.stress.processes.team import Team, import_once, threads_of
 from latchstore.stress.result import Mark, Problem
 from latchstore.stress.workloads import Workload, prepare
 
@@ -72,6 +72,7 @@ class ProcessRound:
             options = self._options(where)
             store = attached(self.stores, where, options)
             try:
+                import_once(type(store))
                 return self._run_on(store, self._orders(directory, where, options), header)
             finally:
                 store.close()

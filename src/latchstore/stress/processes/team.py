@@ -33,7 +33,10 @@ from latchstore.stress.processes.member import run_member
 from latchstore.stress.processes.records import DONE, FINISH, FOUND, GO, MARK, READY, Lines, Order
 from latchstore.stress.result import Mark, Problem
 
-_CONTEXT = multiprocessing.get_context("spawn")
+#: Each run starts new processes, and each process that is killed is replaced: forks of one that has imported
+#: what they need begin at once. It has no thread and no store.
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 
 #: Bytes read from a pipe at once.
 _AT_ONCE = 2**16
@@ -52,6 +55,16 @@ _BETWEEN_KILLS = (200, 1_000)
 
 #: Maximum seconds between the begin of an operation and the kill meant for it.
 _STRIKE_WITHIN = 0.002
+
+
+def import_once(store: type) -> None:
+    """Have a module of ours, that of a store's class, imported once for the processes of all runs.
+
+    Other modules may start threads as they are imported, which a fork would be without.
+    """
+    if _FORKS:
+        modules = [run_member.__module__, store.__module__]
+        _CONTEXT.set_forkserver_preload([name for name in modules if name.startswith("latchstore.")])
 
 
 @dataclass(eq=False)

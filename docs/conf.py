@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     # Of docs/_extensions:
+    "command_line",
     "references",
     "repository_pages",
 ]

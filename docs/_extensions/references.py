@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 #: Of which the types of parameters are made, beside names of classes.
 WORDS = frozenset(
-    "and bytes-like callable collection iterable mapping object of optional or pair sequence strategy stream to".split()
+    {"and", "bytes-like", "callable", "collection", "iterable", "mapping", "object", "of", "optional", "or"}
+    | {"pair", "sequence", "strategy", "stream", "to"}
 )
 
 VARIABLES = re.compile(r"^ *(\w+(?:, \w+)*) : ", re.MULTILINE)
@@ -61,7 +62,7 @@ def variables(thing: Any) -> Iterator[str]:
         for names in VARIABLES.findall(each.__doc__ or ""):
             yield from names.split(", ")
         if inspect.isclass(each):
-            yield from each.__dict__.get("__annotations__", ())
+            yield from inspect.get_annotations(each)
             for member in each.__dict__.values():
                 if callable(member) and not inspect.isclass(member):
                     yield from variables(member)
@@ -110,11 +111,11 @@ class Reference:
 
     def is_plain(self) -> bool:
         """Tell whether it needs no link: a parameter or an attribute, a type that is not public."""
-        if self._in_text:
-            return self._target in self._parameters()
-        return all(
-            piece in WORDS or self._look_up(piece) is not None for piece in re.findall(r"[\w.-]+", self._target)
-        )
+        if self._in_text and re.fullmatch(r"[\w.]+", self._target):
+            elsewhere = "." in self._target and not self._target.startswith("latchstore.")
+            return self._target in self._parameters() or (elsewhere and imported(self._target) is not None)
+        pieces = re.findall(r"[\w.-]+", self._target)
+        return all(piece in WORDS or self._look_up(piece) is not None for piece in pieces)
 
     def _parameters(self) -> set[str]:
         if self._class is not None:
@@ -143,8 +144,26 @@ def public_bases(app: Sphinx, name: str, thing: Any, options: Any, bases: list[A
         bases[place : place + 1] = [each for each in private[0].__bases__ if each not in bases]
 
 
+def split_attributes(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Give each of several attributes of one type (``x, y : int``) lines of its own, which napoleon needs."""
+    if what != "class":
+        return
+    place = 0
+    while place < len(lines):
+        if several := re.fullmatch(r"(\w+(?:, \w+)+)( : .*)", lines[place]):
+            end = place + 1
+            while end < len(lines) and lines[end].startswith(" "):
+                end += 1
+            each = [
+                [f"{attribute}{several[2]}", *lines[place + 1 : end]] for attribute in several[1].split(", ")
+            ]
+            lines[place:end] = [line for block in each for line in block]
+        place += 1
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Extend Sphinx."""
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-process-docstring", split_attributes, priority=400)  # before napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -52,6 +52,10 @@ class PrometheusCollector(Collector):
         Prefix of the names of the metrics. A registry accepts two collectors only if their prefixes differ.
         To export several caches with different labels, `add` them to one collector.
 
+    Thread safety
+    -------------
+    Any thread may scrape and add. A scrape takes no lock that a hit of the cache takes.
+
     Examples
     --------
     >>> from latchstore import Cache

@@ -42,6 +42,10 @@ class AsyncCache(Generic[V]):
     ----------
     cache : Cache
 
+    Thread safety
+    -------------
+    Tasks of any number of event loops may use it, while threads use the cache beneath it.
+
     Examples
     --------
     >>> import asyncio
@@ -138,9 +142,9 @@ class AsyncCache(Generic[V]):
         Raises
         ------
         Exception
-            Whatever the loader raises, or `keep` or `ttl` does.
+            Whatever the loader raises, or ``keep`` or ``ttl`` does.
         LoadTimeoutError
-            If another one's load takes longer than `timeout`.
+            If another one's load takes longer than ``timeout``.
         RecursiveLoadError
             If the loader, or one that waits for it, asks for the same key: also by way of tasks that it has
             started. What loaders wait for in another way is not seen.
@@ -173,9 +177,9 @@ class AsyncCache(Generic[V]):
     def memoize(self, function: Any = None, /, **options: Unpack[MemoizeOptions]) -> Any:
         """Return a decorator that keeps the results of a coroutine function, by its arguments.
 
-        What it returns is a coroutine function with `cache_key`, `invalidate`, `cache_info` and
-        `cache_clear`, of which `invalidate` and `cache_clear` are awaited. Options and errors are those of
-        ``Cache.memoize``.
+        What it returns is a coroutine function with ``cache_key``, ``invalidate``, ``cache_info`` and
+        ``cache_clear``, of which ``invalidate`` and ``cache_clear`` are awaited. Options and errors are those
+        of ``Cache.memoize``.
         """
         checked = checked_options(MemoizeOptions, options, self._loads.defaults)
         decorate = partial(memoized, self._cache, self._loads, self._calls, checked)

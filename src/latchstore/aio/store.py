@@ -50,6 +50,10 @@ class AsyncStore(AsyncMethods):
     store : TransactionalStore
         A `DictMemoryStore`, `SqliteStore` or `RedisStore`.
 
+    Thread safety
+    -------------
+    Tasks of any number of event loops may use it, while threads use the store beneath it.
+
     Examples
     --------
     >>> import asyncio

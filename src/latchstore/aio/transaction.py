@@ -46,6 +46,10 @@ class AsyncTransaction(AsyncMethods):
     store : TransactionalStore
     notes : str
     timeout : float or None
+
+    Thread safety
+    -------------
+    A transaction belongs to the task that entered it.
     """
 
     def __init__(self, store: TransactionalStore, notes: str, timeout: float | None) -> None:

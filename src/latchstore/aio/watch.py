@@ -28,6 +28,10 @@ class AsyncWatch:
     ----------
     watch : Watch
         Read by nobody else.
+
+    Thread safety
+    -------------
+    A watch belongs to one event loop. Any thread may commit and may close the store.
     """
 
     def __init__(self, watch: Watch) -> None:

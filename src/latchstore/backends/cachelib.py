@@ -52,6 +52,10 @@ class LatchstoreCache(BaseCache):
         The serialized values.
     serializer : BaseSerializer
         Converts objects to bytes; by default it pickles them.
+
+    Thread safety
+    -------------
+    Any thread may use it. The serializer is called with no lock held.
     """
 
     serializer: BaseSerializer = SimpleSerializer()

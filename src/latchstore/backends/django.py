@@ -68,6 +68,10 @@ class LatchstoreCache(BaseCache):
     ------
     ImproperlyConfigured
         If OPTIONS are invalid, or differ from those of another cache at the same location.
+
+    Thread safety
+    -------------
+    Django makes a backend for every thread; all of them use the one cache of their location.
     """
 
     pickle_protocol = pickle.HIGHEST_PROTOCOL
@@ -308,6 +312,10 @@ class LatchstoreSharedCache(LatchstoreCache):
         The path of the file, or a URL as ``redis://host:6379/0?namespace=pages``.
     params : dict
         As for `LatchstoreCache`.
+
+    Thread safety
+    -------------
+    As `LatchstoreCache`; processes that name the same file or server share the entries.
     """
 
     def _cache_at(self, location: str, bounds: dict[str, Any]) -> Cache:

@@ -60,6 +60,10 @@ class LatchstoreBackend(BytesBackend):
         If an argument is misspelt, or both a cache and options of a new one are given.
     ValueError
         If the given cache has another codec than ``"raw"``.
+
+    Thread safety
+    -------------
+    Any thread may use it. Values are serialized with no lock held.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
@@ -118,6 +122,10 @@ class KeyMutex(CacheMutex):
     Parameters
     ----------
     key : str
+
+    Thread safety
+    -------------
+    Any thread may acquire it; the thread that acquired it releases it.
     """
 
     def __init__(self, key: str) -> None:

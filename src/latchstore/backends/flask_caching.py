@@ -23,6 +23,10 @@ class LatchstoreCache(cachelib.LatchstoreCache, BaseCache):
     CACHE_OPTIONS may have ``max_bytes``, ``idle`` and ``policy``, and ``path``: a file, or the URL of a Redis
     or Valkey server, so that all workers share one cache; or ``cache``: a `latchstore.Cache`, so that several
     apps of a process share one.
+
+    Thread safety
+    -------------
+    Any thread may use it.
     """
 
     @classmethod

@@ -62,6 +62,10 @@ class NearCache:
         Maximum age of a value: ``get`` returns the value that the key has, or had less than this many seconds
         ago.
 
+    Thread safety
+    -------------
+    The settings never change; one object may serve several caches.
+
     Examples
     --------
     >>> from latchstore import NearCache

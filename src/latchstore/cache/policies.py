@@ -27,7 +27,12 @@ class EvictionPolicy(ABC):
     ----------
     on_hit : callable or None
         Called by the next commit with the node of each hit, in the order of the hits; of a very large number
-        of hits between two commits, only with the last ones. None if `visited` is enough for the policy.
+        of hits between two commits, only with the last ones. None if ``visited`` is enough for the policy.
+
+    Thread safety
+    -------------
+    The cache calls every method under the lock of the store's table, one call at a time. A policy must
+    not call the store or the cache.
     """
 
     on_hit: Callable[[Node], None] | None = None

@@ -92,8 +92,11 @@ class Cache(CacheLoader[V]):
     Attributes
     ----------
     store : AbstractStore
-    The store of the entries.
-    Notes ----- Each commit enforces the bound: a commit that would exceed it evicts entries as well, with a
+        The store of the entries.
+
+    Notes
+    -----
+    Each commit enforces the bound: a commit that would exceed it evicts entries as well, with a
     StoreEvictEvent that has the cause, and never a key that it writes unless there is no other. A transaction
     shows its own evictions, and a rollback undoes them. An entry that an exclusive transaction has read or
     written stays until the transaction ends. For an optimistic transaction, an eviction is a conflicting
@@ -133,6 +136,11 @@ class Cache(CacheLoader[V]):
     * ``stats()`` counts the evictions of all processes, but everything else of this process only. A
       transaction evicts in its commit, so its evictions are not visible before. `sweep` spares keys that are
       being loaded.
+
+    Thread safety
+    -------------
+    Any number of threads may use a cache at the same time. A hit takes no lock. Loaders, codecs,
+    ``sizeof``, ``keep`` and ``weight`` run with no lock held.
 
     Examples
     --------
@@ -241,6 +249,10 @@ class Namespace(Cache[V]):
     ----------
     made_with : mapping
         The options it was made with.
+
+    Thread safety
+    -------------
+    As `Cache`.
     """
 
     def __init__(self, parent: Cache[V], name: str, options: NamespaceOptions) -> None:

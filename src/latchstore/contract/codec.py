@@ -25,7 +25,12 @@ else:
 
 @runtime_checkable
 class Codec(Protocol[V]):
-    """Encodes objects as bytes and decodes them. Threads call it at the same time, without a lock."""
+    """Encodes objects as bytes and decodes them. Threads call it at the same time, without a lock.
+
+    Thread safety
+    -------------
+    Several threads call a codec at the same time, with no lock held, so it should keep no state.
+    """
 
     def encode(self, value: V) -> bytes:
         """Return the bytes of an object."""

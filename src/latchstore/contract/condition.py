@@ -34,6 +34,11 @@ class Condition(ABC):
     `Above`, `Below`, `Between`, `Contains`, `In` and `Prefix` are conditions. For your own, subclass it and
     define `matches`; no index is used for those. Conditions are immutable, so threads may share them.
 
+    Thread safety
+    -------------
+    Several threads may evaluate a condition at the same time. The conditions of this package never
+    change; those of your own should not either.
+
     Examples
     --------
     >>> from latchstore import Condition, DictMemoryStore, EventManager

@@ -20,6 +20,10 @@ class Contains(Condition):
     item : object
         The item, compared by identity or ``==`` as by ``in``.
 
+    Thread safety
+    -------------
+    Immutable.
+
     Examples
     --------
     >>> from latchstore import Contains, DictMemoryStore, EventManager
@@ -68,6 +72,10 @@ class In(FrozenCondition):
     ----------
     values : iterable
         The values; each may be a condition as well.
+
+    Thread safety
+    -------------
+    Immutable.
 
     Examples
     --------

@@ -22,7 +22,12 @@ Trace = Callable[[str, Callable[..., Any], tuple[Any, ...]], object]
 
 
 class BaseEventManager(ABC):
-    """The interface of an event manager: what stores call, and the guarantees for listeners."""
+    """The interface of an event manager: what stores call, and the guarantees for listeners.
+
+    Thread safety
+    -------------
+    Any thread may call any method, also a listener, a finalizer or a signal handler.
+    """
 
     @abstractmethod
     def connect(
@@ -94,12 +99,12 @@ class BaseEventManager(ABC):
 
         These are the ones connected to its class or to one of its bases whose filters the event
         matches when the call begins, ordered by priority over all these classes. The event's
-        `pre_emit` is called before the first and its `post_emit` after the last. A listener that
-        calls `mark_as_handled` is the last one. Nothing is called if the class is disabled.
+        ``pre_emit`` is called before the first and its ``post_emit`` after the last. A listener that
+        calls ``mark_as_handled`` is the last one. Nothing is called if the class is disabled.
 
         A listener that raises an `Exception` is logged on the logger ``latchstore``, and the next
         one is called. Anything else, such as KeyboardInterrupt, leaves `emit` at once: the
-        listeners after it and `post_emit` are not called.
+        listeners after it and ``post_emit`` are not called.
 
         Parameters
         ----------
@@ -238,9 +243,9 @@ class BaseEventManager(ABC):
         Parameters
         ----------
         func : callable or None
-            Called as ``func(name, method, args)``, where `name` is ``"connect"``,
-            ``"disconnect"``, ``"emit"`` or ``"listen"``, `method` what is about to be called (a
-            method of the manager or, for ``"listen"``, the listener), and `args` a tuple: ``(cls,
+            Called as ``func(name, method, args)``, where ``name`` is ``"connect"``,
+            ``"disconnect"``, ``"emit"`` or ``"listen"``, ``method`` what is about to be called (a
+            method of the manager or, for ``"listen"``, the listener), and ``args`` a tuple: ``(cls,
             func, filter, priority)``, ``(cls, func)`` or ``(event,)``. If the result is true the
             action does not take place. None removes the function that was set.
 

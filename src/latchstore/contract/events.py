@@ -324,7 +324,7 @@ _operation_ids = itertools.count(1)
 
 
 class ProgressManager:
-    """Emits the progress events of a long operation.
+    """Emits the progress events of a long operation, which runs in one thread.
 
     As a context manager it emits the start event on entry and the end event on exit, whatever
     happens between; each call emits a step event::
@@ -492,7 +492,7 @@ class ProgressManager:
 class StoreProgressManager(ProgressManager):
     """Emits the progress events of a long operation on one key of a store.
 
-    The same as :class:`ProgressManager`; give it the attributes ``key`` and ``metadata``.
+    The same as :class:`ProgressManager`, for one thread; give it the attributes ``key`` and ``metadata``.
     """
 
     StartEventType: ClassVar[type[ProgressStartEvent]] = StoreProgressStartEvent

@@ -48,6 +48,10 @@ class StoreView(Generic[V], Mapping[str, V]):
         ``decode``; not ``"reference"``, which only a `Cache` supports. If None, the store's
         ``default_codec``: pickle, or for a store that was loaded from a file bytes only, since unpickling
         runs code from the file.
+
+    Thread safety
+    -------------
+    As the store beneath it: any thread may use it.
     """
 
     _mapped: ReadableStore
@@ -104,6 +108,10 @@ class StoreMapping(StoreView[V], MutableMapping[str, V]):
         ``decode``; not ``"reference"``, which only a `Cache` supports. If None, the store's
         ``default_codec``: pickle, or for a store that was loaded from a file bytes only, since unpickling
         runs code from the file.
+
+    Thread safety
+    -------------
+    As the store beneath it: any thread may use it.
     """
 
     _mapped: MappedStore

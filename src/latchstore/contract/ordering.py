@@ -105,6 +105,10 @@ class Item:
     ----------
     name : str
 
+    Thread safety
+    -------------
+    Immutable.
+
     Examples
     --------
     >>> from latchstore import DictMemoryStore, EventManager, Item
@@ -132,7 +136,7 @@ class Item:
 
 
 class Ordered:
-    """An ordered index, for ``DictMemoryStore(indexes=["kind", Ordered("due")])`` and `add_index`.
+    """An ordered index, for ``DictMemoryStore(indexes=["kind", Ordered("due")])`` and ``add_index``.
 
     With it, the cost of a query depends on the size of its result only: of a query with a limit in the same
     order, of one with a range or a prefix on the item, and with ``Ordered("key")`` of a glob that begins with
@@ -142,6 +146,10 @@ class Ordered:
     ----------
     by : str or Item
         As ``order_by`` of a query.
+
+    Thread safety
+    -------------
+    Immutable.
 
     Examples
     --------

@@ -58,6 +58,10 @@ class Above(Range):
     inclusive : bool
         Whether `low` itself matches.
 
+    Thread safety
+    -------------
+    Immutable.
+
     Examples
     --------
     >>> from latchstore import Above, DictMemoryStore, EventManager
@@ -89,6 +93,10 @@ class Below(Range):
         A number, str, bytes, date, datetime, timedelta or tuple.
     inclusive : bool
         Whether `high` itself matches.
+
+    Thread safety
+    -------------
+    Immutable.
 
     Examples
     --------
@@ -122,6 +130,10 @@ class Between(Range):
         than `low`.
     inclusive : bool
         Whether `high` itself matches; `low` always does.
+
+    Thread safety
+    -------------
+    Immutable.
 
     Examples
     --------
@@ -158,6 +170,10 @@ class Prefix(Range):
     Parameters
     ----------
     prefix : str or bytes
+
+    Thread safety
+    -------------
+    Immutable.
 
     Examples
     --------

@@ -75,6 +75,12 @@ class AbstractReadOnlyStore(ABC):
     default_codec : str or Codec
         The codec of ``mapping()`` if none is named: ``"pickle"``; bytes only for a store that was loaded
         from a file, which may come from somebody else.
+
+    Thread safety
+    -------------
+    Any thread may call any method at any time. Each call takes effect at one instant between its
+    beginning and its return; no call waits for user code, except for the body of another thread's
+    exclusive transaction.
     """
 
     event_manager: BaseEventManager
@@ -399,6 +405,10 @@ class AbstractStore(AbstractReadOnlyStore):
     The methods that write one key take `if_revision`: the revision that the key must have, 0 for a key that
     must not exist, None for any. If the revision differs, they raise RevisionMismatchError, which has both
     revisions, and change nothing.
+
+    Thread safety
+    -------------
+    As `AbstractReadOnlyStore`.
     """
 
     # -- one key ----------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ class Value(ABC):
     """The result of ``store.get(key)``: the data as a stream, a copy of the metadata, and the facts.
 
     A value unpacks as the pair ``data, metadata``, and ``store.set`` accepts it. As a context manager it
-    returns its stream and closes it.
+    returns its stream and closes it. It is immutable, so any thread may read it; a stream is for one thread.
     """
 
     __slots__ = ()
@@ -393,7 +393,7 @@ def _blocks(stream: BinaryIO, buffer_size: int, progress: Callable[..., object] 
 
 
 class StringValue(Value):
-    """A value built from bytes.
+    """A value built from bytes; any thread may read it.
 
     Parameters
     ----------

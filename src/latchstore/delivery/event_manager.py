@@ -56,7 +56,12 @@ __all__ = ["EventInfo", "EventManager", "listener_name"]
 
 
 class EventManager(BaseEventManager):
-    """An event manager for many threads; see the rules at the top of this file."""
+    """An event manager for many threads; see the rules at the top of this file.
+
+    Thread safety
+    -------------
+    As `BaseEventManager`. Listeners run with no lock held.
+    """
 
     # hot path: stores call `has_listeners` before each commit.
     __slots__ = ("_dead", "_table", "_trace")

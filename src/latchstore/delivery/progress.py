@@ -22,7 +22,12 @@ from latchstore.contract.store import AbstractReadOnlyStore
 
 
 class ProgressBars:
-    """A context manager that shows a bar for each stream read into a store; see `progress_bars`."""
+    """A context manager that shows a bar for each stream read into a store; see `progress_bars`.
+
+    Thread safety
+    -------------
+    The bars belong to the store's dispatcher thread; any thread may enter and leave the block.
+    """
 
     def __init__(self, store: AbstractReadOnlyStore, options: dict[str, Any]) -> None:
         try:
@@ -86,7 +91,7 @@ def progress_bars(store: AbstractReadOnlyStore, **options: Any) -> ProgressBars:
     """Return a context manager that shows a progress bar for each stream that the store reads.
 
     Needs tqdm: ``python -m pip install 'latchstore[progress]'``. The store's background thread draws the
-    bars, so a slow terminal delays writers only once `max_pending_events` events are pending.
+    bars, so a slow terminal delays writers only once ``max_pending_events`` events are pending.
 
     Parameters
     ----------

@@ -38,6 +38,11 @@ class Watch:
     between them marks where changes were dropped because the buffer was full.
 
     A watch without references is closed.
+
+
+    Thread safety
+    -------------
+    Any number of threads may read and close a watch; each change goes to one of them.
     """
 
     def __init__(

@@ -286,8 +286,8 @@ class Engine(ABC):
 
         Called whenever a watch has been opened, and a listener connected to the store's event manager, by any
         thread, with no lock held; also in a finalizer or a signal handler, and again and again. Never raises;
-        does not wait for other processes. The publisher's `is_followed` tells whether there is anybody; it is
-        always true with an event manager of another kind than `EventManager`, which cannot be asked.
+        does not wait for other processes. The publisher's ``is_followed`` tells whether there is anybody; it
+        is always true with an event manager of another kind than `EventManager`, which cannot be asked.
         """
 
     @abstractmethod

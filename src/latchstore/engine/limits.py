@@ -42,6 +42,10 @@ class Node:
         Its neighbours in the policy's list (SIEVE).
     queue : object or None
         The queue that it is in (SIEVE, S3-FIFO).
+
+    Thread safety
+    -------------
+    A policy may read and change a node within its own methods only.
     """
 
     __slots__ = (

@@ -47,7 +47,7 @@ class DictMemoryStore(TransactionalStore):
         Seconds that any wait for a lock may take before LockTimeoutError names its holder.
     lock_class : callable
         Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
-        that returns objects with its ``gen_rlock`` and ``gen_wlock``. The default, `ReadWriteLock`, is free
+        that returns objects with its ``gen_rlock`` and ``gen_wlock``. The default, ``ReadWriteLock``, is free
         after an exception wherever CPython raises one. Those of the library are written in Python, so an
         interrupt may leave them taken.
     max_pending_events : int or None
@@ -61,6 +61,12 @@ class DictMemoryStore(TransactionalStore):
     A store works whether or not it is connected. ``close()`` ends its thread and refuses changes until
     ``connect()``; what the store holds can still be read. Events are delivered by one background
     thread, which is started when the first event has a listener.
+
+    Thread safety
+    -------------
+    Any number of threads may use a store at the same time. Reads of one key take no lock, reads of
+    several keys share one, commits hold it alone for microseconds. No user code runs while it is held.
+    Processes do not share a store: a forked child has a copy of its own.
 
     Examples
     --------

@@ -33,6 +33,10 @@ class Snapshot(EntryReader):
     ----------
     revision : int
         The revision of the commit that it shows.
+
+    Thread safety
+    -------------
+    Any number of threads may read a snapshot; reads take no lock.
     """
 
     def __init__(self, event_manager: BaseEventManager, view: View) -> None:

@@ -84,6 +84,11 @@ class Transaction(BatchStore):
     ----------
     notes : str
     optimistic : bool
+
+    Thread safety
+    -------------
+    A transaction belongs to the thread and the task (of asyncio, trio or gevent) that entered it; others
+    get a `WrongThreadError`.
     """
 
     # hot path: slots are read faster than what stands in the class.

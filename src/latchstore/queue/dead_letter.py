@@ -31,6 +31,10 @@ class DeadLetter(Generic[V]):
     metadata : dict
         The metadata given to `WorkQueue.put`.
     priority : int
+
+    Thread safety
+    -------------
+    Any thread may requeue or discard a dead letter; the first one wins.
     """
 
     def __init__(self, settings: Settings[V], key: str, value: Value) -> None:

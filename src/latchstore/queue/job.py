@@ -61,6 +61,10 @@ class Job(Generic[V]):
         Number of claims, this one included.
     leased_until : float
         End of the lease, in seconds since the epoch.
+
+    Thread safety
+    -------------
+    Any thread may end or extend a job, but it is ended once: later calls raise `LeaseLostError`.
     """
 
     __slots__ = (
@@ -126,7 +130,7 @@ class Job(Generic[V]):
 
     @property
     def outcome(self) -> str | None:
-        """How this worker ended the job: ``"acked"``, ``"retried"``, ``"failed"``, ``"released"`` or None."""
+        """How the worker ended it, ``"acked"``, ``"retried"``, ``"failed"`` or ``"released"``, or None."""
         return self._outcome
 
     # -- how a job ends ---------------------------------------------------------------------------
@@ -148,7 +152,7 @@ class Job(Generic[V]):
         Parameters
         ----------
         delay : Seconds, optional
-            Seconds before it can be claimed; by default the result of the queue's `backoff`. The job keeps
+            Seconds before it can be claimed; by default the result of the queue's ``backoff``. The job keeps
             its position among those of its priority.
         reason : str
             Reason for the failure of this attempt.

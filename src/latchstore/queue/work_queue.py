@@ -101,13 +101,20 @@ class WorkQueue(Generic[V]):
     store : DictMemoryStore, SqliteStore or RedisStore
     name : str
 
-    Notes ----- Listeners and watches of the store see jobs like all entries: ``store.watch(f"{name}/*")``
+    Notes
+    -----
+    Listeners and watches of the store see jobs like all entries: ``store.watch(f"{name}/*")``
     returns each step of each job, and ``queue.place`` in the metadata has its state. Jobs are saved and
     loaded with the store, with their leases. A bounded `Cache` on the same store would evict jobs: give it a
     store of its own.
 
     Names of metadata items that begin with ``queue.`` are reserved for the queue: ``queue.place``,
     ``queue.attempts`` and ``queue.reason``, the reason of the last failure.
+
+    Thread safety
+    -------------
+    Any number of threads may put, claim and close. Several `WorkQueue` objects of one name on one store
+    are one queue, also in different processes of a `SqliteStore` or `RedisStore`.
 
     Examples
     --------

@@ -68,6 +68,11 @@ class RedisStore(SharedStore):
         If a later version has written the namespace.
     ConnectionError
         If it cannot be reached.
+
+    Thread safety
+    -------------
+    Any number of threads, processes and machines may use the server at the same time. Each process opens
+    a store of its own; a store that was opened before a fork may be used in the child.
     """
 
     __slots__ = ("_redis",)

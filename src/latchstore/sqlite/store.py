@@ -75,6 +75,11 @@ class SqliteStore(SharedStore):
     OSError
         If it cannot be opened: it or its directory may not be written, it is no regular file, it has a hard
         link, or it is on a network file system, which SQLite's write-ahead log is not for.
+
+    Thread safety
+    -------------
+    Any number of threads of any number of processes may use the file at the same time. Each process opens
+    a store of its own; a store that was opened before a fork may be used in the child.
     """
 
     __slots__ = ("_sqlite",)

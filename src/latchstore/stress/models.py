@@ -43,6 +43,10 @@ class Model(Protocol[State, Asked, Answered]):
     ----------
     initial : object
         The initial state.
+
+    Thread safety
+    -------------
+    A model has no state of its own: states are arguments and results. One thread calls it.
     """
 
     @property
@@ -58,7 +62,7 @@ class Model(Protocol[State, Asked, Answered]):
         state : object
             The state before the operation.
         operation : object
-            The call; for histories an `Invocation`, with ``name``, ``key`` and ``argument``.
+            The call; for histories an object with ``name``, ``key`` and ``argument``.
         answer : object
             The result; `UNKNOWN` if it is not known: then any result that the state allows.
         """

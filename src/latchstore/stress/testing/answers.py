@@ -26,6 +26,10 @@ class Raised:
     ----------
     error : object
         What `Test.describe_error` returns of it; by default its class.
+
+    Thread safety
+    -------------
+    Immutable.
     """
 
     error: object

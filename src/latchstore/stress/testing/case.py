@@ -42,6 +42,10 @@ class Test(Definition):
         call with a ``name`` and ``arguments``, and what it returned, `Raised`, or `WAITING` if it waits for
         ever; it returns the state after it, or `REFUSED` if that cannot be.
 
+    Thread safety
+    -------------
+    One test at a time runs in a process, as the locks of the standard library are replaced meanwhile.
+
     Examples
     --------
     >>> from latchstore.stress import Test, operation

@@ -96,6 +96,10 @@ class Report:
         How often two operations, by name, ran at one time.
     command : str
         What runs the schedule again in a shell.
+
+    Thread safety
+    -------------
+    Immutable once ``run`` has returned it.
     """
 
     test: str

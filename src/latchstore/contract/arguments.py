@@ -43,6 +43,14 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {text}"
 
 
+def describe_error(error: BaseException) -> str:
+    """Show an error as the last line of a traceback does; its own ``__str__`` may fail as well."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def exact_string(text: str) -> str:
     """Return `text` as a plain ``str``, so that no ``__hash__`` or ``__eq__`` of a subclass runs later."""
     return text if type(text) is str else str.__str__(text)
@@ -233,9 +241,9 @@ def read_all(
     Raises
     ------
     TypeError
-            If `data` has no ``read`` method, or ``read`` returns anything but bytes.
-        BlockingIOError
-            If `data` is a non-blocking stream without data to read.
+        If `data` has no ``read`` method, or ``read`` returns anything but bytes.
+    BlockingIOError
+        If `data` is a non-blocking stream without data to read.
     """
     if isinstance(data, (bytes, bytearray, memoryview)):
         return as_bytes(data, argument)

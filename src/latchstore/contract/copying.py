@@ -10,6 +10,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from latchstore.contract.arguments import describe_error
+
 T = TypeVar("T")
 
 
@@ -20,16 +22,16 @@ def copied_items(items: Mapping[str, Any], argument: str, key: str | None) -> di
     ----------
     items : mapping
     argument : str
-            The name of the argument, for errors.
-        key : str or None
-            The key of the metadata, for errors.
+        The name of the argument, for errors.
+    key : str or None
+        The key of the metadata, for errors.
 
     Raises
     ------
     TypeError
-            If an item cannot be copied; names the key and the item.
-        ValueError
-            If an item is nested too deeply; names the key and the item.
+        If an item cannot be copied; names the key and the item.
+    ValueError
+        If an item is nested too deeply; names the key and the item.
     """
     copied: dict[str, Any] = {}
     memo: dict[int, Any] = {}
@@ -44,16 +46,8 @@ def copied_items(items: Mapping[str, Any], argument: str, key: str | None) -> di
             )
             if isinstance(error, RecursionError):
                 raise ValueError(f"{where} is nested too deeply to be copied") from None
-            raise TypeError(f"{where} cannot be copied: {_shown(error)}") from error
+            raise TypeError(f"{where} cannot be copied: {describe_error(error)}") from error
     return copied
-
-
-def _shown(error: Exception) -> str:
-    """Return the text of an error, whose own ``__str__`` may fail."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:
-        return type(error).__name__
 
 
 def without_source(event: Any) -> dict[str, Any]:

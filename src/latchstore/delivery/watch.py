@@ -116,7 +116,8 @@ class Watch:
         try:
             return self._buffer.past.popleft()
         except IndexError:
-            return self._buffer.take(timeout)
+            pass  # and waits outside of the handler: what interrupts the wait has no other cause
+        return self._buffer.take(timeout)
 
     def _is_wanted(self, record: Record) -> bool:
         terms = self._interest.terms

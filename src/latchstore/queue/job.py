@@ -19,7 +19,7 @@ import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from latchstore.contract.arguments import describe
+from latchstore.contract.arguments import describe, describe_error
 from latchstore.contract.codec import V, decoded
 from latchstore.contract.errors import LeaseLostError
 from latchstore.contract.values import Entry
@@ -309,7 +309,7 @@ class Job(Generic[V]):
         try:
             self.end_after(error)
         except LeaseLostError as lost:
-            logger.info("%s; its block raised %s", lost, describe(error))
+            logger.info("%s; its block raised %s", lost, describe_error(error))
 
     def end_after(self, error: BaseException) -> None:
         """End the job as its block does after an exception; does nothing if the job has ended.
@@ -324,9 +324,9 @@ class Job(Generic[V]):
         if isinstance(error, _INTERRUPTS):
             self.release()
         elif isinstance(error, Exception):
-            self.retry(reason=describe(error))
+            self.retry(reason=describe_error(error))
         else:
-            self.retry(0, describe(error))
+            self.retry(0, describe_error(error))
 
     def __repr__(self) -> str:
         state = self._outcome or "leased"

@@ -17,6 +17,10 @@ COMMANDS = {
         "latchstore.stress.check_command",
         "check recorded histories for linearizability",
     ),
+    "inspect": (
+        "latchstore.inspecting.command",
+        "show what a store holds: a file, a server's namespace, or a store of a module",
+    ),
     "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
 }
 

@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 from latchstore.cache_simulation.contestants import NAMES, why_missing
-from latchstore.cache_simulation.printable import printable
 from latchstore.cache_simulation.report import as_json, markdown, plain_text, print_with_rich
 from latchstore.cache_simulation.simulation import Size, TraceResult, simulate, size_of
 from latchstore.cache_simulation.traces import SimulationError, Trace
+from latchstore.printable import printable
 
 BAD_USAGE = 2
 CANNOT_WRITE = 1

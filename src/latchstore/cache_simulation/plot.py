@@ -8,9 +8,9 @@ from typing import Any
 
 from latchstore.cache.policies import POLICIES
 from latchstore.cache_simulation.contestants import NAMES, OPTIMUM
-from latchstore.cache_simulation.printable import printable
 from latchstore.cache_simulation.report import percent_text
 from latchstore.cache_simulation.simulation import TraceResult
+from latchstore.printable import printable
 
 #: How many traces stand side by side.
 _ABREAST = 3

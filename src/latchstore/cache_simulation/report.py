@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from latchstore.cache_simulation.contestants import OPTIMUM
-from latchstore.cache_simulation.printable import printable
 from latchstore.cache_simulation.simulation import SizeResult, TraceResult
+from latchstore.printable import printable
 
 #: Longer names stand in two lines on a terminal.
 _WIDE = 8

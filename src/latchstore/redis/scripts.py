@@ -54,6 +54,7 @@ READ = script("log.lua", "read.lua", flags="no-writes")
 PAGE = script("log.lua", "page.lua", flags="no-writes")
 COUNT = script("log.lua", "count.lua", flags="no-writes")
 QUERY = script("log.lua", "query.lua", flags="no-writes")
+SIZES = script("sizes.lua", flags="no-writes")
 FIRST = script("first.lua", flags="no-writes")
 INDEX = script("positions.lua", "index.lua")
 

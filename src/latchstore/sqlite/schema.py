@@ -44,20 +44,20 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
         If it is a database of something else, has tables of another kind, views or triggers of others, or is
         of a later format.
     """
-    if _is_ready(connection, path):
+    if is_ready(connection, path):
         connection.execute("PRAGMA journal_mode = WAL")
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_ready(connection, path):
+        if not is_ready(connection, path):
             _make(connection)
         connection.execute("COMMIT")
     finally:
         connection.rollback()
 
 
-def _is_ready(connection: sqlite3.Connection, path: str) -> bool:
+def is_ready(connection: sqlite3.Connection, path: str) -> bool:
     """Tell whether all is there; refuse what no store has made."""
     ((application,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")

@@ -38,11 +38,11 @@ class SqliteView(View):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._pinned = Pinned(connections)
-        self.revision: int = self._read(_begin)
+        self.revision: int = self.read(_begin)
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Call a function of ours with the connection, while nobody else uses it."""
         try:
             return self._pinned.run(function)
@@ -55,14 +55,14 @@ class SqliteView(View):
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return the rows of one statement."""
-        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+        return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
 
     def entry(self, key: str) -> Entry | None:
         rows = self._rows(ENTRY, (stored_key(key),))
         return entry_of(key, *rows[0]) if rows else None
 
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
-        found = dict(pairs_of(self._read(lambda connection: rows_of(connection, keys))))
+        found = dict(pairs_of(self.read(lambda connection: rows_of(connection, keys))))
         return {key: found.get(key) for key in keys}
 
     def count(self) -> int:
@@ -79,10 +79,10 @@ class SqliteView(View):
             yield from pairs_of(rows)
 
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
-        return self._read(lambda connection: queries.candidates(connection, terms))
+        return self.read(lambda connection: queries.candidates(connection, terms))
 
     def select(self, request: Request, overlay: Overlay) -> Selected | None:
-        return self._read(lambda connection: queries.select(connection, request, overlay))
+        return self.read(lambda connection: queries.select(connection, request, overlay))
 
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
         keys, after = run(self._connections, "validating", self._changed_since)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from latchstore.cache_simulation.printable import printable
+from latchstore.printable import printable
 
 
 def test_names_that_the_output_cannot_show() -> None:

@@ -1,0 +1,260 @@
+"""The command ``inspect``: what a store holds, read without a change of anything."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from latchstore.contract.errors import StoreError
+from latchstore.inspecting import report
+from latchstore.inspecting.sources import Source, SourceError, explanation, open_source
+from latchstore.inspecting.tables import Table, duration_text, show, size_text, time_text
+from latchstore.inspecting.terms import SYNTAX, parsed_terms
+from latchstore.printable import printable
+
+#: The exit codes.
+NOT_FOUND, FAILED, INTERRUPTED = 1, 2, 130
+
+#: How many entries are listed, and how many bytes of one are shown, unless another number is given.
+_LIMIT, _BYTES = 100, 512
+
+#: How often a file is read that others change meanwhile.
+_TRIES = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Show what a store holds: without options an overview, else the entries that match, or one of them. "
+        "Nothing is changed: no file, no time of a file, and nothing on a server. Nothing is unpickled."
+    )
+    parser.epilog = f"A TERM is {SYNTAX}.".replace("%", "%%") + (
+        " Exit codes: 0, 1 if there is no such key, 2 if the store cannot be read."
+    )
+    parser.add_argument(
+        "target",
+        metavar="STORE",
+        help="a file of DictMemoryStore.save or of a SqliteStore; the URL of a server (redis://, rediss://, "
+        "unix://); or module:name, a store, a cache, or a function that makes one",
+    )
+    parser.add_argument("--namespace", metavar="NAME", help="of the store on the server")
+    parser.add_argument("--keys", metavar="GLOB", help="list entries whose keys match: *, ?, [ab], [!ab]")
+    parser.add_argument(
+        "--where",
+        metavar="TERM",
+        action="append",
+        default=[],
+        help="list entries by a metadata item, see below; may be given several times",
+    )
+    parser.add_argument(
+        "--order-by", metavar="ITEM", help="key (default), created, modified, revision, or a metadata item"
+    )
+    parser.add_argument("--descending", action="store_true", help="the last ones first")
+    parser.add_argument(
+        "--limit", type=_count, metavar="N", help=f"of entries to list, 0 for all; default: {_LIMIT}"
+    )
+    parser.add_argument("--key", metavar="KEY", help="show one entry: metadata, times, revision, data")
+    parser.add_argument(
+        "--bytes",
+        type=_count,
+        default=_BYTES,
+        metavar="N",
+        help="how much of its data to show, if it is no JSON; default: %(default)s",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run ``inspect``; return the exit code."""
+    try:
+        return _run(arguments)
+    except (SourceError, ValueError) as error:
+        return _complain(str(error))
+    except (OSError, StoreError, TypeError) as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read the output has gone. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+        return _complain(explanation(error, arguments.target))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _complain(message: str) -> int:
+    print(f"latchstore inspect: error: {printable(message, sys.stderr)}", file=sys.stderr)
+    return FAILED
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return count
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    listed = arguments.keys is not None or arguments.where or arguments.order_by is not None
+    listed = listed or arguments.descending or arguments.limit is not None
+    if arguments.key is not None and listed:
+        raise ValueError("--key shows one entry, and does not go with the options that list several")
+    terms = parsed_terms(arguments.where)
+    limit = _LIMIT if arguments.limit is None else arguments.limit or None
+    make: Callable[[Source], dict[str, Any]]
+    text: Callable[[dict[str, Any]], None]
+    if arguments.key is not None:
+        make, text = (lambda source: report.entry(source, arguments.key, arguments.bytes)), _show_entry
+    elif listed:
+        text = _show_listing
+
+        def make(source: Source) -> dict[str, Any]:
+            order = arguments.order_by, arguments.descending
+            return report.listing(source, arguments.keys, terms, *order, limit)
+    else:
+        make, text = report.overview, _show_overview
+    try:
+        found = _read(arguments, make)
+    except KeyError:
+        if arguments.key is None:
+            raise
+        _complain(f"{arguments.target} has no key {arguments.key!r}")
+        return NOT_FOUND
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        text(found)
+    sys.stdout.flush()
+    return 0
+
+
+def _read(arguments: argparse.Namespace, make: Callable[[Source], dict[str, Any]]) -> dict[str, Any]:
+    """Open the store and read from it, again if what was read is worthless."""
+    for _ in range(_TRIES):
+        source = open_source(arguments.target, arguments.namespace)
+        try:
+            found = make(source)
+            if not source.is_outdated:
+                return found
+        except Exception:
+            if not source.is_outdated:
+                raise
+        finally:
+            source.close()
+    raise SourceError(f"{arguments.target} is being changed by another program; try again")
+
+
+# -- text ---------------------------------------------------------------------------------------------
+
+
+def _show_overview(found: dict[str, Any]) -> None:
+    history = found["history_from"]
+    facts = [
+        ("engine", found["engine"]),
+        ("keys", f"{found['keys']:,}"),
+        ("data", size_text(found["data_bytes"])),
+        ("file", size_text(found["file_bytes"])),
+        ("revision", f"{found['revision']:,}" if found["revision"] is not None else None),
+        ("history", None if history is None else f"from revision {history:,} on"),
+        ("indexes", ", ".join(found["indexes"]) or None),
+    ]
+    caches = [
+        (
+            each["prefix"] or "(all keys)",
+            each["entries"],
+            size_text(each["bytes"]),
+            duration_text(each["idle"]),
+            ", ".join(f"{cause} {number:,}" for cause, number in each["evictions"].items()) or None,
+        )
+        for each in found["caches"]
+    ]
+    queues = [
+        (
+            each["name"],
+            each["waiting"],
+            each["delayed"],
+            each["claimed"],
+            each["dead"],
+            duration_text(each["oldest_waiting"]),
+        )
+        for each in found["queues"]
+    ]
+    show(
+        [
+            Table(found["place"], ("", ""), [fact for fact in facts if fact[1] is not None]),
+            Table("Caches", ("keys", "entries", "weight", "idle time", "evictions"), caches),
+            Table("Queues", ("name", "waiting", "delayed", "claimed", "dead", "oldest waiting"), queues),
+            Table(
+                "Largest keys",
+                ("key", "size"),
+                [(each["key"], size_text(each["bytes"])) for each in found["largest"]],
+            ),
+        ]
+    )
+
+
+def _show_listing(found: dict[str, Any]) -> None:
+    rows = [
+        (
+            each["key"],
+            size_text(each["bytes"]),
+            each["revision"],
+            time_text(each["modified"]),
+            ", ".join(f"{name}={_short(item)}" for name, item in each["metadata"].items()),
+        )
+        for each in found["entries"]
+    ]
+    if not rows:
+        print("no entries")
+        return
+    show([Table("", ("key", "size", "revision", "modified", "metadata"), rows)])
+    if found["more"]:
+        print(f"... and more than these {len(rows)} entries, see --limit", file=sys.stderr)
+
+
+def _short(item: Any) -> str:
+    return item if isinstance(item, str) else json.dumps(item)
+
+
+def _show_entry(found: dict[str, Any]) -> None:
+    facts = [
+        ("size", f"{found['bytes']:,} bytes"),
+        ("revision", f"{found['revision']:,}" if found["revision"] is not None else None),
+        ("created", time_text(found["created"])),
+        ("modified", time_text(found["modified"])),
+        ("content", found["kind"]),
+    ]
+    metadata = [(name, json.dumps(item)) for name, item in found["metadata"].items()]
+    show(
+        [
+            Table(found["key"], ("", ""), [fact for fact in facts if fact[1] is not None]),
+            Table("Metadata", ("", ""), metadata),
+        ]
+    )
+    print()
+    if "value" in found:
+        print(_lines(json.dumps(found["value"], indent=2, ensure_ascii=False)))
+    elif "text" in found:
+        print(_lines(found["text"]))
+    else:
+        print(hexdump(base64.b64decode(found["base64"])))
+    if found.get("left_out"):
+        print(f"... {found['left_out']:,} bytes more, see --bytes", file=sys.stderr)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
+def hexdump(data: bytes) -> str:
+    """Return data as ``hexdump -C`` shows it."""
+    lines = []
+    for start in range(0, len(data), 16):
+        part = data[start : start + 16]
+        numbers = part.hex(" ")
+        shown = "".join(chr(each) if 32 <= each < 127 else "." for each in part)
+        lines.append(f"{start:08x}  {numbers:<47}  |{shown}|")
+    return "\n".join(lines)

@@ -1,0 +1,331 @@
+"""What is looked at: a file, a namespace of a server, or the store of a module, opened by its name.
+
+Thread safety: a source is used by one thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import importlib
+import os
+import sys
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from latchstore.cache.shared import Cache
+from latchstore.contract.errors import StoreError, StoreFormatError
+from latchstore.contract.file_locks import read_regular
+from latchstore.contract.store import AbstractReadOnlyStore
+from latchstore.engine.database_file import DamageError, Header
+from latchstore.engine.memory import DictMemoryStore
+from latchstore.engine.saving import APPLICATION
+from latchstore.engine.transactional_store import TransactionalStore
+
+#: What the URL of a server begins with.
+SCHEMES = ("redis", "rediss", "unix")
+
+#: The total of the sizes of all data, and the largest keys with theirs.
+Sizes = tuple[int, list[tuple[str, int]]]
+
+
+class SourceError(Exception):
+    """What was named cannot be looked at; the message says why, and what would do."""
+
+
+class Source(ABC):
+    """A store that is looked at.
+
+    Attributes
+    ----------
+    kind, place : str
+        What keeps the entries, and where.
+    store : AbstractReadOnlyStore
+        The entries; of one instant, if the store has snapshots.
+    """
+
+    kind: str
+    place: str
+    store: AbstractReadOnlyStore
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether what was read is worthless, as somebody has changed it meanwhile."""
+        return False
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return ``oldest`` (the first revision of the history, or None), ``indexes`` and ``caches``."""
+
+    def sizes(self, most: int) -> Sizes:
+        """Return how long the data of all keys is together, and the keys that have most."""
+        sizes = []
+        for key in self.store.query_keys():
+            with suppress(KeyError):  # deleted meanwhile, where there are no snapshots
+                sizes.append((key, self.store.get(key).size))
+        return sum(size for _, size in sizes), heapq.nlargest(most, sizes, key=lambda each: each[1])
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what was opened."""
+
+
+class SavedFile(Source):
+    """A file that ``DictMemoryStore.save`` has written; all of it is read into memory.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    kind = "file of DictMemoryStore.save"
+
+    def __init__(self, path: str) -> None:
+        self.place = path
+        self.store: DictMemoryStore = DictMemoryStore.load(path)
+
+    def facts(self) -> dict[str, Any]:
+        return {"oldest": None, "indexes": [], "caches": []}
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class SharedFile(Source):
+    """The file of a `SqliteStore`.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    kind = "SqliteStore"
+
+    def __init__(self, path: str) -> None:
+        from latchstore.sqlite.read_only import ReadOnlyFile  # here, as for the extras of others
+
+        self.place = path
+        self._file = ReadOnlyFile(path)
+        self.store = self._file.snapshot
+
+    @property
+    def is_outdated(self) -> bool:
+        return self._file.is_outdated
+
+    def facts(self) -> dict[str, Any]:
+        return self._file.facts()
+
+    def sizes(self, most: int) -> Sizes:
+        return self._file.sizes(most)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Namespace(Source):
+    """A namespace of a Redis or Valkey server.
+
+    Parameters
+    ----------
+    url : str
+    namespace : str
+    """
+
+    kind = "RedisStore"
+
+    def __init__(self, url: str, namespace: str) -> None:
+        from latchstore.redis.read_only import ReadOnlyNamespace
+
+        self._namespace = ReadOnlyNamespace(url, namespace, {})
+        self.place = f"{self._namespace.place}, namespace {namespace}"
+        self.store = self._namespace.snapshot
+
+    def facts(self) -> dict[str, Any]:
+        return self._namespace.facts()
+
+    def sizes(self, most: int) -> Sizes:
+        return self._namespace.sizes(most)
+
+    def close(self) -> None:
+        self._namespace.close()
+
+
+class Opened(Source):
+    """A store of a module, as of one instant if it has snapshots.
+
+    Parameters
+    ----------
+    store : AbstractReadOnlyStore
+    name : str
+    cache : Cache, optional
+        The cache that the module has on it.
+    """
+
+    def __init__(self, store: AbstractReadOnlyStore, name: str, cache: Cache[Any] | None = None) -> None:
+        self.kind = type(store).__name__
+        self.place = name
+        self._live, self._cache = store, cache
+        self._snapshot = store.snapshot() if isinstance(store, TransactionalStore) else None
+        self.store = store if self._snapshot is None else self._snapshot
+
+    def facts(self) -> dict[str, Any]:
+        caches = []
+        if self._cache is not None:
+            stats = self._cache.stats()
+            caches.append({"prefix": "", "idle": None, **{name: stats[name] for name in _OF_CACHES}})
+        indexes = self._live.info().get("indexes", [])
+        return {"oldest": None, "indexes": list(indexes), "caches": caches}
+
+    def close(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+
+
+#: What an overview has of a cache's statistics.
+_OF_CACHES = ("entries", "bytes", "evictions")
+
+
+# -- opening ------------------------------------------------------------------------------------------
+
+
+def open_source(target: str, namespace: str | None = None) -> Source:
+    """Open what is named, to be read alone.
+
+    Parameters
+    ----------
+    target : str
+        A file, the URL of a server, or ``module:store``.
+    namespace : str, optional
+        On the server; may stand in the URL as ``?namespace=``.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be opened; the message tells what it is about.
+    """
+    with _explained(target):
+        if is_url(target):
+            return Namespace(*_url_and_namespace(target, namespace))
+        if (named := _named_store(target)) is not None:
+            return Opened(*named)
+        return SharedFile(target) if _has_log(target) else SavedFile(target)
+
+
+def open_live(target: str, namespace: str | None = None) -> tuple[TransactionalStore, dict[str, Cache[Any]]]:
+    """Open a store that others write to, to follow what they commit; return it, and its caches by name.
+
+    Raises
+    ------
+    SourceError
+        As `open_source`; also if nobody can write to it.
+    """
+    with _explained(target):
+        if is_url(target):
+            from latchstore.redis import RedisStore
+
+            url, name = _url_and_namespace(target, namespace)
+            Namespace(url, name).close()  # so that none is made
+            return RedisStore(url, namespace=name), {}
+        if (named := _named_store(target)) is not None:
+            store, _, cache = named
+            if not isinstance(store, TransactionalStore):
+                raise SourceError(f"{target} has no watches, got a {type(store).__name__}")
+            return store, {} if cache is None else {target: cache}
+        if not _has_log(target):
+            raise SourceError(
+                f"{target} was saved by a DictMemoryStore, and nobody writes to it: latchstore inspect shows "
+                "it; to watch a store in memory, use latchstore.top.serve(store) in its process"
+            )
+        from latchstore.sqlite import SqliteStore
+
+        SharedFile(target).close()  # so that nothing is added to it
+        return SqliteStore(target), {}
+
+
+def is_url(target: str) -> bool:
+    """Tell whether a server is named."""
+    return target.partition("://")[0] in SCHEMES and "://" in target
+
+
+def _url_and_namespace(url: str, namespace: str | None) -> tuple[str, str]:
+    place, _, query = url.partition("?")
+    options = dict(parse_qsl(query))
+    name = options.pop("namespace", None) if namespace is None else namespace
+    if options:
+        place = f"{place}?{urlencode(options)}"
+    if not name:
+        from latchstore.redis.read_only import namespaces_at
+
+        found = ", ".join(map(repr, namespaces_at(place))) or "none"
+        raise SourceError(f"{url}: name the store on the server by --namespace; there are: {found}")
+    return place, name
+
+
+def _named_store(target: str) -> tuple[AbstractReadOnlyStore, str, Cache[Any] | None] | None:
+    """Return the store that ``module:store`` names, with its cache; None if it is the name of a file."""
+    module_name, colon, attribute = target.partition(":")
+    if os.path.exists(target) or not (colon and _is_dotted(module_name) and _is_dotted(attribute)):
+        return None
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as ``python -m`` does: a module in the current directory is found
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+        if callable(found) and not isinstance(found, (AbstractReadOnlyStore, Cache)):
+            found = found()
+    except Exception as error:  # whatever the module raises
+        raise SourceError(f"{target} cannot be loaded: {error!r}") from error
+    if isinstance(found, Cache):
+        return found.store, target, found
+    if not isinstance(found, AbstractReadOnlyStore):
+        raise SourceError(f"{target} is no store and no cache, got a {type(found).__qualname__}")
+    return found, target, None
+
+
+def _is_dotted(name: str) -> bool:
+    return bool(name) and all(part.isidentifier() for part in name.split("."))
+
+
+def _has_log(path: str) -> bool:
+    """Tell whether a file is that of a `SqliteStore`; if not, it was saved by a store in memory.
+
+    Raises
+    ------
+    StoreFormatError
+        If it is neither.
+    """
+    try:
+        header = Header(read_regular(path, 100), os.stat(path).st_size)
+    except DamageError as error:
+        if read_regular(path, 16) == b"SQLite format 3\0":
+            return True  # SQLite and the check of tables tell more
+        raise StoreFormatError(f"{path!r} is no store's file: {error}") from None
+    if header.application != APPLICATION:
+        raise StoreFormatError(f"{path!r} is a SQLite database, and not that of a store")
+    return header.has_log
+
+
+class _explained:  # noqa: N801 (read as a word of the statement)
+    """Raises SourceError for what is wrong with what was named, and not with this program."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (OSError, StoreError, ImportError, ValueError)):
+            raise SourceError(explanation(error, self._target)) from error
+
+
+def explanation(error: Exception, target: str) -> str:
+    """Return what an error tells a user, on one line."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        reason = error.strerror
+        if error.errno == errno.ENOENT:
+            reason = "there is no such file"
+        return f"{target}: {reason}"
+    return " ".join(str(error).split())

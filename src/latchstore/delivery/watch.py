@@ -39,7 +39,6 @@ class Watch:
 
     A watch without references is closed.
 
-
     Thread safety
     -------------
     Any number of threads may read and close a watch; each change goes to one of them.

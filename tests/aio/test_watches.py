@@ -133,7 +133,7 @@ def test_waits(run: Run, store: TransactionalStore) -> None:
         waiting = asyncio.create_task(tasks.wait_for_key("never"))
         await asyncio.sleep(0)
         await tasks.close()
-        with pytest.raises(WatchClosedError, match="was closed while key 'never'"):
+        with pytest.raises(WatchClosedError, match="was closed during the wait for key 'never'"):
             await waiting
         with pytest.raises(StoreClosedError):
             tasks.watch()
@@ -317,7 +317,7 @@ def test_a_flush_that_takes_too_long(run: Run, store: TransactionalStore) -> Non
 
         store.event_manager.connect(StoreSetEvent, listen)
         store.from_bytes("k", b"")
-        with pytest.raises(FlushTimeoutError, match=r"listen has not been awaited for 1 events") as error:
+        with pytest.raises(FlushTimeoutError, match=r"listen was not awaited in time for 1 events") as error:
             await tasks.flush(0.05)
         assert error.value.pending == 1
         go.set()

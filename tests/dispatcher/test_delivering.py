@@ -78,7 +78,7 @@ def test_whatever_a_delivery_raises_is_logged_and_the_next_is_made(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.name == "latchstore"
-    assert record.getMessage() == "the delivery of <a call> was broken off"
+    assert record.getMessage() == "the delivery of <a call> failed repeatedly and was skipped"
     assert record.exc_info is not None
     assert record.exc_info[0] is error
 

@@ -138,7 +138,7 @@ class _Deliverer(ListenerCalls):
         """Raise DispatcherThreadError if a listener is calling."""
         if self.on_dispatcher_thread():
             raise DispatcherThreadError(
-                f"{operation}() in a listener would wait for the listener itself: call it in another thread"
+                f"{operation}() in a listener would wait for itself: call it in another thread"
             )
 
     def start_if_needed(self) -> None:

@@ -1,6 +1,6 @@
-"""Sections of the table lock, and the owner: who may do what when, for the engine in memory.
+"""Sections of the table lock, and the owner: the locking of the engine in memory.
 
-Thread safety: rules 1, 2, 3 and 5 of ``table.py``, which has the whole of them.
+Thread safety: rules 1, 2, 3 and 5 of ``table.py``, which has all of them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Ts = TypeVarTuple("Ts")
 
 
 class Latches(NamedTuple):
-    """What keeps threads out of a table: for a commit, and for a whole exclusive transaction."""
+    """The locks of a table: for a commit, and for a whole exclusive transaction."""
 
     table: TableLock
     writer: Ownership
 
 
 class _Block:
-    """Held by the call of a method that keeps other writers out."""
+    """Referenced by the call of a method that blocks other writers."""
 
     __slots__ = ("__weakref__",)
 
@@ -39,29 +39,29 @@ class _Block:
 class GuardedEngine(Engine):
     """An engine whose state is guarded by one table lock.
 
-    A subclass has the state, and finishes what was broken off (`finish`).
+    A subclass has the state, and finishes interrupted commits (`finish`).
 
     Parameters
     ----------
     lock_class : callable
-        Makes the reader/writer lock.
+        Returns the reader/writer lock.
     timeout : float
-        Seconds that any wait may take.
+        The most seconds of any wait.
     publisher : Publisher
-        Told of transactions.
+        Notified of transactions.
 
     Attributes
     ----------
     journal : tuple or None
         The commit that is decided and not finished.
     detour : object or None
-        Has the identifier of each thread that may not take what it has read of a single key without a lock.
+        Contains the identifier of each thread that must not use a single key that it has read without a lock.
     followed : bool
-        Whether anything may follow the commits, such as an index. What begins to do so begins in a section
-        that makes no commit (`exclusively`), which sets it; a commit that finds nothing takes it back. hot
-        path: it is one look in place of one at each kind.
+        Whether anything may follow the commits, such as an index. A follower is added in a section that
+        makes no commit (`exclusively`), which sets it; a commit that finds no follower clears it. hot path:
+        one check instead of one for each kind of follower.
     garbage : deque
-        What was dropped in a section; freed after it.
+        Objects dropped in a section; freed after it.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class GuardedEngine(Engine):
         self._lock_class = lock_class
         self.timeout: float = timeout
         self._publisher = publisher
-        # hot path: each commit calls it.
+        # hot path: called by each commit.
         self._has_listeners = publisher.has_listeners
         self._is_closed = False
         self.revision: int = 0
@@ -100,12 +100,12 @@ class GuardedEngine(Engine):
         self.journal = None
         self.followed: bool = True
         self.garbage: deque[object] = publisher.garbage
-        # What the writer in a section is doing, for whoever has to wait for it.
+        # The purpose of the writer in a section, for error messages.
         self._preparing: str | None = None
         self._renew_locks()
 
     def _renew_locks(self) -> None:
-        # Guards all of the above: see the table in locks.py.
+        # Guards all attributes above: see the table in locks.py.
         self._lock = TableLock(self._lock_class(), self.timeout)
         self._lock.busy_with = self._busy_with
         self.owner: Ownership = Ownership()
@@ -116,7 +116,7 @@ class GuardedEngine(Engine):
 
     @property
     def latches(self) -> Latches:
-        """The lock and the owner of this moment."""
+        """The current lock and owner."""
         return Latches(self._lock, self.owner)
 
     def activity(self) -> Activity:
@@ -124,17 +124,17 @@ class GuardedEngine(Engine):
 
     @abstractmethod
     def finish(self) -> None:
-        """Finish the commit of the journal; in a section of the writer. May be done again from its start."""
+        """Finish the commit in the journal, in a section of the writer. May be repeated from its start."""
 
     # -- sections ---------------------------------------------------------------------------------
 
     def read(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours that reads several keys, at one instant between two commits.
+        """Call an internal function that reads several keys, at one instant between two commits.
 
         Raises
         ------
         LockTimeoutError
-            At once if this thread is in the middle of a commit (a finalizer or a signal handler calls); or if
+            At once if this thread is in the middle of a commit, so a finalizer or signal handler calls; or if
             a commit takes too long.
         """
         lock = self._lock
@@ -145,7 +145,7 @@ class GuardedEngine(Engine):
         mine = object()
         while True:
             try:
-                # Among the readers first, then the look: rule 1 of locks.py.
+                # Registered as a reader first, then the check: rule 1 of locks.py.
                 readers[mine] = get_ident()
                 if not own.holder and self.journal is None:
                     return function(*arguments)
@@ -153,8 +153,8 @@ class GuardedEngine(Engine):
                 readers.pop(mine, None)
             lock.refuse_own_section("reading")
             if lock.reads():
-                # A signal handler or a finalizer, in the middle of such a read: no writer gets in before that
-                # is over.
+                # A signal handler or finalizer in the middle of such a read: no writer is admitted before
+                # that read is over.
                 return function(*arguments)
             if own.holder:
                 lock.wait_for_writer("reading")
@@ -174,7 +174,7 @@ class GuardedEngine(Engine):
                 lock.give_up("reading")
             try:
                 if self.journal is None:
-                    # So that this thread finds itself, and writers that wait can name it.
+                    # So that this thread finds itself, and waiting writers can name it.
                     readers[mine] = get_ident()
                     return function(*arguments)
             finally:
@@ -188,11 +188,11 @@ class GuardedEngine(Engine):
         self.exclusively(purpose, self._restore)
 
     def _restore(self) -> None:
-        """Have readers make no detour if no transaction is open; all else is finished by then."""
+        """Clear the readers' detour if no transaction is open; everything else is finished by then."""
         self.detour = self.routes or None
 
     def exclusively(self, purpose: str, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours in a section of the writer, which makes no commit.
+        """Call an internal function in a section of the writer that makes no commit.
 
         Raises
         ------
@@ -226,18 +226,18 @@ class GuardedEngine(Engine):
         return result
 
     def after_section(self) -> None:
-        """Free what was dropped, and wake a thread that waits to commit; no lock is held."""
+        """Free dropped objects, and wake a thread that waits to commit; no lock is held."""
         self.garbage.clear()
         if self.abandoned:
-            self.settle("ending a block")  # that was freed in the middle of the section
+            self.settle("ending a block")  # one was freed in the middle of the section
         if not self.owner.claims:
             self.owner.waiters.ring()
 
     def finish_others(self) -> None:
-        """Finish what exceptions have broken off; at the beginning of a section of the writer."""
+        """Finish what exceptions have interrupted; at the beginning of a section of the writer."""
         unfinished = self.journal
         if unfinished is not None:
-            self.garbage.append(unfinished)  # freed after the section: it has replaced entries
+            self.garbage.append(unfinished)  # freed after the section: it has the replaced entries
             self.finish()
         abandoned = self.owner.abandoned
         while abandoned:
@@ -248,12 +248,12 @@ class GuardedEngine(Engine):
     # -- transactions -----------------------------------------------------------------------------
 
     def begin_exclusive(self, claim: Claim, timeout: float) -> None:
-        """Make a transaction the owner, and have the calls of this thread go to it.
+        """Make a transaction the owner, and route the calls of this thread to it.
 
         Raises
         ------
         LockTimeoutError
-            If another writer does not end in time; it names the writer.
+            If another writer does not end in time; names that writer.
         StoreClosedError
         """
         self.become_owner(claim, timeout)
@@ -264,9 +264,9 @@ class GuardedEngine(Engine):
             self.exclusively(claim.purpose, self._publisher.begin, claim)
 
     def become_owner(self, claim: Claim, timeout: float) -> None:
-        """Wait until nobody is the owner, make a claim it, and wait for the end of a commit under way.
+        """Wait until there is no owner, make a claim the owner, and wait for the end of a running commit.
 
-        The calls of the thread go to the claim's transaction, if it is one, when `detour` has `routes`.
+        If the claim is a transaction's, the thread's calls are routed to it once `detour` is `routes`.
         """
         own, owner = self._lock.own, self.owner
         left = timeout
@@ -285,7 +285,7 @@ class GuardedEngine(Engine):
             assert claim.route is not None
             self.routes.begin(claim.route)
         if own.holder:
-            # It may have found no owner, or no route and so take the detour away: rule 1 of owner.py.
+            # That commit may have found no owner, or no route and so cleared the detour: rule 1 of owner.py.
             self._lock.wait_for_writer(claim.purpose)
         if self.journal is not None:
             self.settle(claim.purpose)
@@ -302,7 +302,7 @@ class GuardedEngine(Engine):
                 self.end_claim(claim)
 
     def end_claim(self, claim: Claim) -> None:
-        """Take away what a transaction has that was committed or rolled back; in a section."""
+        """Release what a committed or rolled back transaction holds; in a section."""
         claims = self.owner.claims
         if claims.get(OWNER) is claim:
             claims.pop(OWNER, None)
@@ -319,7 +319,7 @@ class GuardedEngine(Engine):
         self.alone("close", -1 if timeout is None else timeout, int)
 
     def alone(self, purpose: str, timeout: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours while nobody commits; readers go on."""
+        """Call an internal function while no other thread can commit; readers continue."""
         blocks = [_Block()]
         claim = Claim(blocks[0], self.abandoned, purpose)
         try:
@@ -329,8 +329,8 @@ class GuardedEngine(Engine):
             finally:
                 self.end(claim)
         finally:
-            # If the call of `end` was struck, whoever writes next ends the block, which nobody holds: the
-            # traceback of what has struck it may be kept.
+            # If the call of `end` was interrupted, the next writer ends the block, which is then
+            # unreferenced, even if the traceback of the interruption is kept.
             blocks.clear()
 
     def reopen(self) -> None:

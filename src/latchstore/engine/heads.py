@@ -1,17 +1,17 @@
 """The first entry of some ranges of a metadata item's values, for work queues: a line and a heap for each.
 
-1. A commit adds what an entry's item becomes to its range, and takes nothing away (`replace_all`): at the end
-   of the line what comes after all that is there, which most jobs do; to the heap what does not. What is
-   there twice, or is not true any more, does no harm: `first` looks at the entry, and drops what is not so.
-   So a commit may be applied again, or be broken off between two steps.
-2. If a range has more than twice as many as were true when it was last looked through, `first` takes out all
-   that is not true any more. So it stays in proportion to the entries, and each addition costs the
-   same on average.
+1. A commit adds the new value of an entry to its range, and removes nothing (`replace_all`): to the end of
+   the line if it comes after all that is there, as for most jobs, else to the heap. Duplicate and outdated
+   items do no harm: `first` reads the entry, and drops items that do not match it. So a commit may be applied
+   again, or be interrupted between two steps.
+2. If a range has more than twice as many items as were valid at the last cleanup, `first` removes all
+   outdated ones. So its size stays proportional to the entries, and each addition has the same cost on
+   average.
 
-An ordered index gives all entries in their order; it pays for that by moving each key of each commit to its
-place. A queue needs the first one alone.
+An ordered index gives all entries in order, at the price of moving each key of each commit to its place. A
+queue needs only the first one.
 
-Thread safety: none of its own. All methods are called in sections of the writer, and run builtin code alone.
+Thread safety: none of its own. All methods are called in sections of the writer, and run builtin code only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from latchstore.engine.first_values import FirstValues, Item
 if TYPE_CHECKING:
     from latchstore.engine.indexed import IndexedEngine
 
-#: How many items more than twice those that were true a range may have.
+#: The items that a range may have beyond twice those that were valid.
 _FEW = 1_000
 
 
@@ -37,14 +37,14 @@ class Head:
     Parameters
     ----------
     prefix : str
-        What all values of the range begin with.
+        The prefix of all values of the range.
     """
 
     __slots__ = ("_heap", "_line", "_most", "prefix")
 
     def __init__(self, prefix: str) -> None:
         self.prefix: str = prefix
-        # In order. hot path: to take the first of a heap means to compare as many as it has levels.
+        # In order. hot path: taking the first item of a heap compares one item on each of its levels.
         self._line: deque[Item] = deque()
         self._heap: list[Item] = []
         self._most = _FEW
@@ -53,7 +53,7 @@ class Head:
         return len(self._line) + len(self._heap)
 
     def add(self, item: Item) -> None:
-        """Add what becomes true with the commit that is being applied."""
+        """Add an item that is valid from the commit that is being applied."""
         line = self._line
         if not line or item >= line[-1]:
             line.append(item)
@@ -61,13 +61,13 @@ class Head:
             heappush(self._heap, item)
 
     def first(self, name: str, entries: dict[str, Entry], garbage: deque[object]) -> Item | None:
-        """Return the first value that an entry has, and its key; between two commits."""
+        """Return the first value that an entry has, and its key; called between two commits."""
         if len(self._line) + len(self._heap) > self._most:  # hot path: no call
             self._look_through(name, entries, garbage)
         line, heap = self._line, self._heap
         while line:
             value, key = line[0]
-            # hot path: what is true has the very string that was noted, as a rule.
+            # hot path: a valid value is mostly the very string that was added.
             if key in entries:
                 entry = entries[key]
                 if name in entry and (entry[name] is value or _is_true(line[0], name, entries)):
@@ -115,14 +115,14 @@ def _is_true(item: Item, name: str, entries: dict[str, Entry]) -> bool:
 
 
 class Heads:
-    """The first entries of some ranges, kept as an index is.
+    """The first entries of some ranges, maintained like an index.
 
     Parameters
     ----------
     name : str
         The metadata item.
     prefixes : iterable of str
-        What the values of each range begin with; none begins with another one.
+        The prefixes of the ranges; none is a prefix of another.
     """
 
     __slots__ = ("_heads", "name")
@@ -132,7 +132,7 @@ class Heads:
         self._heads: dict[str, Head] = {prefix: Head(prefix) for prefix in prefixes}
 
     def replace_all(self, changes: Iterable[Change]) -> None:
-        """Note the changes of a commit; doing it twice is harmless."""
+        """Record the changes of a commit; may be repeated."""
         name = self.name
         for key, _, new in changes:
             if new is not None and name in new:
@@ -143,11 +143,11 @@ class Heads:
                             head.add((value, key))
 
     def first(self, prefix: str, entries: dict[str, Entry], garbage: deque[object]) -> Item | None:
-        """Return the first value of a range, and its key, between two commits; None if there is none."""
+        """Return the first value of a range, and its key, or None; called between two commits."""
         return self._heads[prefix].first(self.name, entries, garbage)
 
     def __len__(self) -> int:
-        """Return how much is kept, what is not true any more included."""
+        """Return the number of items, including outdated ones."""
         return sum(map(len, self._heads.values()))
 
     def check(self, entries: dict[str, Entry]) -> None:
@@ -157,7 +157,7 @@ class Heads:
 
 
 class KeptValues(FirstValues):
-    """The first values that an engine keeps in `Heads`.
+    """The first values that an engine maintains in `Heads`.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The list of indexes that all processes keep, as a text beside the entries.
+"""The list of indexes that all processes maintain, stored as a text beside the entries.
 
-Thread safety: functions of what never changes.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ NO_INDEXES = "[]"
 
 
 class Indexes(NamedTuple):
-    """Which indexes there are.
+    """The indexes of a store.
 
     Attributes
     ----------
     listed : tuple of str and Ordered
         In the order in which they were added.
     names : tuple of str
-        The metadata items among them; one index serves equality and order.
+        The metadata items with an index; one index serves equality and order.
     facts : tuple of str
-        The facts of all entries among them.
+        The facts with an index.
     """
 
     listed: tuple[Index, ...]
@@ -46,7 +46,7 @@ class Indexes(NamedTuple):
 
 @lru_cache(16)
 def indexes_of(text: str) -> Indexes:
-    """Return the indexes that a text has."""
+    """Return the indexes in a text."""
     listed = tuple([_index_of(*each) for each in json.loads(text)])
     items = [item_of(index) for index in listed]
     facts = [fact_of(index) for index in listed]
@@ -54,14 +54,14 @@ def indexes_of(text: str) -> Indexes:
 
 
 def item_of(index: Index) -> str | None:
-    """Return the metadata item that an index is on."""
+    """Return the metadata item of an index, or None."""
     if isinstance(index, str):
         return index
     return None if index.order.is_fact else index.order.name
 
 
 def fact_of(index: Index) -> str | None:
-    """Return the fact of all entries that an index is on."""
+    """Return the fact of an index, or None."""
     return index.order.name if isinstance(index, Ordered) and index.order.is_fact else None
 
 

@@ -1,8 +1,8 @@
-"""The indexes of an engine: which there are, and queries that they answer.
+"""The indexes of an engine, and the queries that use them.
 
-Thread safety: rules 1 to 3 of ``table.py``. Hashed indexes are right after each commit. Ordered ones note
-what a commit changes; whoever reads one has it catch up before, in sections that are short, and without a
-lock if all of it must be built (``ordered_index.py``).
+Thread safety: rules 1 to 3 of ``table.py``. Hashed indexes are right after each commit. Ordered ones record
+the changes of a commit; a reader first has the index catch up, in short sections, or without a lock if all of
+it must be built (``ordered_index.py``).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from latchstore.engine.ordered_index import FEW, OrderedIndex, Token, index_for
 from latchstore.engine.publishing import Publisher
 from latchstore.engine.selection import Overlay, Selected, index_for_request, selected
 
-#: How often a reader moves changed keys on before it looks at all entries: writers may be faster.
+#: How often a reader lets an index catch up before it scans all entries: writers may be faster.
 _ROUNDS = 1_000
 
-#: Of a range that has more than this share of all keys, no candidates are made.
+#: An index is not used for a range with more than one in this many keys.
 _SHARE = 4
 
 
@@ -39,18 +39,18 @@ class IndexedEngine(GuardedEngine):
     lock_class, timeout, publisher
         As for `GuardedEngine`.
     indexes : iterable of str and Ordered
-        Metadata items to keep an index on, and what to keep entries in the order of.
+        Metadata items with an index, and the orders of ordered indexes.
 
     Attributes
     ----------
     entries : dict
-        Key to entry. Lock-free readers look here, so the dict is never replaced.
+        Entries by key. Lock-free readers use it, so the dict is never replaced.
     indexes : dict
-        Metadata item to `MetadataIndex`, and `Ordered` to `OrderedIndex`.
+        `MetadataIndex` by metadata item, and `OrderedIndex` by `Ordered`.
     ordered : dict
-        Order to `OrderedIndex`.
+        `OrderedIndex` by order.
     heads : dict
-        Name of a work queue to `Heads`.
+        `Heads` by the name of a work queue.
     """
 
     __slots__ = ("entries", "heads", "indexes", "ordered")
@@ -70,10 +70,10 @@ class IndexedEngine(GuardedEngine):
         for name in indexes:
             self._put_index(name, _empty(name))
 
-    # -- which there are --------------------------------------------------------------------------
+    # -- adding and removing ----------------------------------------------------------------------
 
     def add_index(self, name: str | Ordered) -> None:
-        """Build an index, if there is none; readers go on meanwhile, writers unless it is an ordered one."""
+        """Build an index unless it exists; readers continue, writers wait unless the index is ordered."""
         self.alone("add_index", self.timeout, self._add_index, name)
         if isinstance(name, Ordered):
             self._is_ready(self.ordered.get(name.order), "add_index")
@@ -93,7 +93,7 @@ class IndexedEngine(GuardedEngine):
             self.ordered = {**self.ordered, index.order: index}
 
     def remove_index(self, name: str | Ordered) -> None:
-        """Forget the index; KeyError if there is none."""
+        """Remove the index; raise KeyError if there is none."""
         self.alone("remove_index", self.timeout, self._remove_index, name)
 
     def _remove_index(self, name: str | Ordered) -> None:
@@ -121,10 +121,10 @@ class IndexedEngine(GuardedEngine):
     def _put_heads(self, heads: dict[str, Heads]) -> None:
         self.heads = heads
 
-    # -- ordered ones -----------------------------------------------------------------------------
+    # -- ordered indexes --------------------------------------------------------------------------
 
     def _is_ready(self, index: OrderedIndex | None, purpose: str) -> bool:
-        """Bring an index up to date, but for a few keys; no lock is held. False if that is not done."""
+        """Bring an index up to date except for a few keys, with no lock held; return whether that is done."""
         if index is None:
             return False
         for _ in range(_ROUNDS):
@@ -138,7 +138,7 @@ class IndexedEngine(GuardedEngine):
         return False
 
     def _build(self, index: OrderedIndex, purpose: str) -> bool:
-        """Build the places; return false if another thread is doing that."""
+        """Build the places; return False if another thread is building them."""
         token = Token()
         entries = self.exclusively(purpose, index.begin, token, self.entries, self.garbage)
         if entries is None:
@@ -148,7 +148,7 @@ class IndexedEngine(GuardedEngine):
         return True
 
     def _caught_up(self, index: OrderedIndex | None) -> bool:
-        """Have an index catch up with the few keys that are left, in a section; false if it cannot."""
+        """Have an index catch up with the remaining keys, in a section; return False if it cannot."""
         if index is None or index.must_be_built:
             return False
         index.catch_up(self.entries, self.garbage)
@@ -170,7 +170,7 @@ class IndexedEngine(GuardedEngine):
     def _candidates(
         self, terms: Mapping[str, Any], ordered: Iterable[OrderedIndex] = ()
     ) -> Iterable[tuple[str, Entry]]:
-        """Return the shortest of the indexes' answers to some of the terms, or else everything."""
+        """Return the shortest result of an index for any of the terms, or else all entries."""
         entries = self.entries
         known = self._shortest(terms)
         for index in ordered:
@@ -180,11 +180,11 @@ class IndexedEngine(GuardedEngine):
                 known = known if keys is None else keys
         if known is not None:
             return [(key, entries[key]) for key in known]
-        # Two copies zipped and not one of ``items()``: no pair is made for what the reader passes over.
+        # Two copies zipped instead of one of ``items()``: no pair is made for entries that the reader skips.
         return zip(list(entries), list(entries.values()), strict=True)
 
     def _shortest(self, terms: Mapping[str, Any]) -> Any:
-        """Return the shortest of the hashed indexes' answers to some of the terms; None if there is none."""
+        """Return the shortest result of a hashed index for any of the terms; None if there is none."""
         indexes = self.indexes
         answers = [indexes[name].candidates(value) for name, value in terms.items() if name in indexes]
         known: list[Any] = [keys for keys in answers if keys is not None]
@@ -207,12 +207,12 @@ class IndexedEngine(GuardedEngine):
     def select_at(
         self, request: Request, overlay: Overlay, changed: Callable[[], dict[str, Entry | None]]
     ) -> Selected | None:
-        """Return what `select` does, of a moment before.
+        """Return the result of `select` for an earlier state.
 
         Parameters
         ----------
         changed : callable
-            Returns the keys that have changed since, with the entries of then.
+            Returns the keys that have changed since, with their entries in that state.
         """
         index = index_for_request(request, self.ordered)
         if index is None:

@@ -1,9 +1,9 @@
-"""The test hook of a store: its parts, and whether they agree.
+"""The test hook of a store: access to its parts, and consistency checks.
 
-Tests look into a store by this module alone. Programs do not use it, the store does not load it, and nothing
-in it is promised.
+Tests access a store's parts only through this module. Programs do not use it, the store does not import it,
+and it may change at any time.
 
-Thread safety: what may be done with a part, and when, is written in its own module.
+Thread safety: the module of each part documents how it may be used.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ def table_of(store: DictMemoryStore) -> Table:
 
 
 def engine_of(store: TransactionalStore) -> Engine:
-    """Return what keeps the entries of a store, whatever it is."""
+    """Return the engine of a store of any kind."""
     return store._engine
 
 
 def dispatcher_of(store: TransactionalStore) -> EventDispatcher:
-    """Return what delivers the events of a store."""
+    """Return the dispatcher of a store's events."""
     return store._dispatcher
 
 
 def feed_of(store: TransactionalStore) -> ChangeFeed:
-    """Return what fills the watches of a store."""
+    """Return the change feed of a store's watches."""
     return store._feed
 
 
 def check(store: DictMemoryStore) -> None:
-    """Raise AssertionError if the structures of a store disagree; while nobody writes."""
+    """Raise AssertionError if the structures of a store are inconsistent; without concurrent writers."""
     store._table.check()
 
 
 def check_idle(store: DictMemoryStore) -> None:
-    """Raise AssertionError as `check` does, or if a block is open or a lock held; while nobody uses it."""
+    """Raise AssertionError like `check`, or if a block is open or a lock held; without concurrent use."""
     table = store._table
     table.check()
     lock, owner = table.latches
@@ -55,11 +55,11 @@ def check_idle(store: DictMemoryStore) -> None:
 
 
 def replace_entries(store: DictMemoryStore, entries: dict[str, Any]) -> None:
-    """Have a store keep its entries in another dict, which has to hold what the old one does."""
+    """Make a store keep its entries in another dict, which must have the same content."""
     table = store._table
     store._entries = table.entries = table.preimages.base = entries
 
 
 def renew_in_child(store: DictMemoryStore) -> None:
-    """Do with a store what is done with it in a forked child."""
+    """Run the handler of a forked child for one store."""
     store._renew_in_child()

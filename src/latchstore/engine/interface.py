@@ -1,10 +1,10 @@
-"""The seam between a store and whatever keeps its entries.
+"""The interface between a store and its engine.
 
 `TransactionalStore` has the store's methods, transactions, events, back-pressure and watches; an `Engine` has
 the entries and makes commits. `Table` (``table.py``) is the one in memory. Another engine implements these
-methods, passes each commit to a `Publisher`, and is given to a subclass of `TransactionalStore`.
+methods, passes each commit to a `Publisher`, and is passed to a subclass of `TransactionalStore`.
 
-Thread safety: all methods may be called by any thread. None runs user code.
+Thread safety: any thread may call any method. None runs user code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class View(ABC):
-    """The entries as one commit has left them, until it is closed.
+    """The entries as of one commit, readable until the view is closed.
 
     Attributes
     ----------
@@ -49,29 +49,29 @@ class View(ABC):
 
     @abstractmethod
     def items(self) -> Iterable[tuple[str, Entry]]:
-        """Return all keys and entries, to iterate over once. Raises SnapshotClosedError."""
+        """Return all keys and entries, as an iterable to use once. Raises SnapshotClosedError."""
 
     def count(self) -> int:
-        """Return how many keys there are. Raises SnapshotClosedError if the view is closed."""
+        """Return the number of keys. Raises SnapshotClosedError if the view is closed."""
         return sum(1 for _ in self.items())
 
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
-        """Return keys and entries among which are all that match `terms`. Raises SnapshotClosedError."""
+        """Return keys and entries that include all matches of `terms`. Raises SnapshotClosedError."""
         return self.items()
 
     def select(self, request: Request, overlay: Overlay) -> Selected | None:
-        """Return entries among which the answer to a request is, without looking at all of them.
+        """Return entries that include the result of a request, found without scanning all entries.
 
         Parameters
         ----------
         request : Request
         overlay : mapping of str to Entry or None
-            What the reader sees in place of the entries of these keys.
+            Entries that replace those of these keys for the reader.
 
         Returns
         -------
         selection : Selected or None
-            None if no index helps: then `candidates` has all.
+            None if no index helps; then the caller uses `candidates`.
 
         Raises
         ------
@@ -81,42 +81,42 @@ class View(ABC):
 
     @abstractmethod
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
-        """Return the keys that were changed since, each with its entry in the view and now."""
+        """Return the keys changed since, each with its entry in the view and its current entry."""
 
     @property
     @abstractmethod
     def is_open(self) -> bool:
-        """Whether the view was not closed yet."""
+        """Whether the view has not been closed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give up what the view pins; closing twice is harmless. Never waits."""
+        """Release what the view holds; repeated calls do nothing. Never waits."""
 
     def closed_error(self) -> SnapshotClosedError:
-        """Return the error of a read after the end."""
+        """Return the error for a read after the end."""
         return SnapshotClosedError(
             f"<closed snapshot of revision {self.revision}> is used after it was closed"
         )
 
 
 class Engine(ABC):
-    """What a store with transactions needs of whatever keeps its entries.
+    """The storage of a store with transactions.
 
     Attributes
     ----------
     revision : int
-        The revision of the last commit, 0 before the first.
+        The revision of the last commit; 0 before the first.
     timeout : float
-        Seconds that a wait for a lock or for another writer may take, unless a call has its own.
+        The most seconds to wait for a lock or another writer, unless a call has its own timeout.
     routes : Routes
-        The open transactions, by thread: `begin` puts them there, `commit` and `end` take them away.
+        The open transactions by thread: `begin` adds them, `commit` and `end` remove them.
     abandoned : deque of Route
-        Where the routes of blocks are put that were freed without an end; the engine ends them.
+        Receives the routes of blocks that were freed without being exited; the engine ends them.
     reads_wait : bool
-        Whether a read may wait, for a disk or a server: then a task of asyncio has another thread read.
+        Whether a read may block, on a disk or a server; an asyncio task then reads in another thread.
     check_edit : callable or None
-        Called with each key and edit that a transaction is given, with no lock held; raises TypeError or
-        ValueError if the engine cannot keep what it has. None: the engine keeps whatever can be copied.
+        Called with each key and edit that is added to a transaction, with no lock held; raises TypeError or
+        ValueError if the engine cannot store the value. None if the engine stores whatever can be copied.
     """
 
     reads_wait: ClassVar[bool] = True
@@ -139,10 +139,10 @@ class Engine(ABC):
 
     @abstractmethod
     def candidates(self, terms: Mapping[str, object]) -> Iterable[tuple[str, Entry]]:
-        """Return, at one instant, keys and entries among which are all that match `terms`."""
+        """Return keys and entries at one instant that include all matches of `terms`."""
 
     def select(self, request: Request, overlay: Overlay) -> Selected | None:
-        """Return, at one instant, entries among which the answer to a request is, as `View.select` does."""
+        """Return entries at one instant that include the result of a request, as `View.select` does."""
         return None
 
     @abstractmethod
@@ -151,25 +151,25 @@ class Engine(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """Return how many keys there are."""
+        """Return the number of keys."""
 
     @abstractmethod
     def view(self) -> View:
-        """Return what the last commit has left, which no later commit changes."""
+        """Return a view of the last commit, which later commits do not change."""
 
     def clock(self) -> float:
-        """Return seconds since the epoch, by the one clock that all go by who share the entries."""
+        """Return seconds since the epoch, by the clock that all processes which share the entries use."""
         return time.time()  # looked up at each call, as tests replace it
 
     def clock_offset(self) -> float:
-        """Return by how many seconds that clock is ahead of ``time.time()``, roughly and without a wait."""
+        """Return an estimate of the seconds by which that clock is ahead of ``time.time()``; never waits."""
         return 0.0
 
     def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
-        """Return what finds the first values of a metadata item that begin with some prefixes.
+        """Return an object that finds the first values of a metadata item with some prefixes.
 
-        Called with no lock held, once for each `WorkQueue`. By default they are queried each time: an engine
-        whose queries with a limit need an index makes that here.
+        Called with no lock held, once for each `WorkQueue`. By default each lookup is a query: an engine
+        whose queries with a limit need an index creates that index here.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class Engine(ABC):
         name : str
             The metadata item.
         prefixes : sequence of str
-            Those that will be asked for.
+            The prefixes that will be looked up.
         """
         return QueriedValues(self, name)
 
@@ -198,15 +198,15 @@ class Engine(ABC):
         Parameters
         ----------
         edits : collection of str and Edit
-            One for each key. With none of them it ends a transaction that has changed nothing.
+            One for each key. If it is empty, the call ends a transaction that has changed nothing.
         purpose : str
-            What it is for, for those who have to wait.
+            The name of the operation, for error messages of other writers.
         claim : Claim, optional
-            Of the transaction that commits; its `revision` is set, and it is the owner no more.
+            That of the committing transaction; its `revision` is set, and it stops being the owner.
         check : callable, optional
-            Called at the instant of the commit, before it is decided; raises if it must not be made.
+            Called at the instant of the commit, before it is decided; raises to prevent the commit.
         timeout : float, optional
-            Seconds to wait for other writers; negative for ever.
+            The most seconds to wait for other writers; negative waits forever.
 
         Returns
         -------
@@ -216,16 +216,16 @@ class Engine(ABC):
         Raises
         ------
         LockTimeoutError
-            If another writer does not finish in time; it names the writer.
+            If another writer does not finish in time; names that writer.
         KeyError, RevisionMismatchError
-            If an edit needs what is not there.
+            If an edit needs an entry or a revision that is not there.
         StoreClosedError
-            If the store was closed meanwhile.
+            If the store has been closed.
         """
 
     @abstractmethod
     def begin(self, claim: Claim, exclusive: bool, timeout: float | None = None) -> View | None:
-        """Begin a transaction: make it the owner, or open the view that an optimistic one reads.
+        """Begin a transaction: make it the owner, or open the view of an optimistic one.
 
         Raises
         ------
@@ -235,54 +235,54 @@ class Engine(ABC):
 
     @abstractmethod
     def end(self, claim: Claim) -> None:
-        """End a transaction that is not to commit; nothing happens if it has ended."""
+        """End a transaction without a commit; do nothing if it has ended."""
 
     @abstractmethod
     def settle(self, purpose: str, timeout: float | None = None) -> None:
-        """Finish what exceptions have broken off, so that all commits that can be seen are published.
+        """Finish what exceptions have interrupted, so that all visible commits are published.
 
-        Those of other processes as well, if anybody follows.
+        This includes the commits of other processes if they are followed.
 
         Raises
         ------
         LockTimeoutError
-            If a commit that is being made does not end in time.
+            If a running commit does not end in time.
         """
 
     def facts(self) -> dict[str, Any]:
-        """Return what ``store.info()`` has of the engine, of one instant: ``keys``, ``revision`` at least."""
+        """Return the engine's part of ``store.info()``, at one instant: at least ``keys``, ``revision``."""
         return {"keys": self.count(), "revision": self.revision}
 
     def activity(self) -> Activity:
-        """Return who writes at this moment, and who waits for that; waits for no lock."""
+        """Return the current writer and the threads that wait for it; acquires no lock."""
         return Activity()
 
     # -- following --------------------------------------------------------------------------------
 
     @abstractmethod
     def between_commits(self, function: Callable[[int], T]) -> T:
-        """Call a function of ours at an instant at which nothing is being published; return its result.
+        """Call an internal function at an instant when nothing is being published; return its result.
 
-        It is called with the revision of the last commit that was published, with all before it.
+        Its argument is the revision up to which all commits have been published.
         """
 
     def past(self, since: int, revision: int) -> Iterable[Published]:
         """Return the commits after the revision `since` up to `revision`, in order.
 
-        Called by the function of `between_commits`, with the revision of that. The result is gone through
-        once, later, when no lock is held.
+        Called by the function of `between_commits`, with its revision. The result is iterated over once,
+        later, with no lock held.
 
         Raises
         ------
         CompactedError
-            If the engine does not have all of them any more.
+            If the engine no longer has all of them.
         """
         if since < revision:
             raise CompactedError(since, revision + 1)
         return ()
 
     def follow(self) -> None:  # noqa: B027 (most engines need not do anything)
-        """Have commits published from now on that other processes make, as somebody listens or watches.
+        """Publish the commits of other processes from now on, since there is a listener or watch.
 
         Called whenever a watch has been opened, and a listener connected to the store's event manager, by any
         thread, with no lock held; also in a finalizer or a signal handler, and again and again. Never raises;
@@ -292,21 +292,21 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self, timeout: float | None) -> None:
-        """Refuse commits from now on, when the last writer of this process has ended.
+        """Refuse commits from now on, once the last writer of this process has ended.
 
-        Everything can still be read. What other processes commit is published until the next
-        `between_commits`, and then not before `reopen`.
+        Reads still work. Commits of other processes are published until the next `between_commits`, and then
+        not before `reopen`.
 
         Raises
         ------
         LockTimeoutError
-            If a writer does not end within `timeout` seconds; None waits for ever.
+            If a writer does not end within `timeout` seconds; None waits forever.
         """
 
     @abstractmethod
     def reopen(self) -> None:
-        """Take commits again, and publish from now on."""
+        """Accept commits again, and publish from now on."""
 
     @abstractmethod
     def renew_in_child(self) -> None:
-        """Make of a forked child's copy an engine of its own: no lock is held, and nothing is under way."""
+        """Make the copy in a forked child an independent engine: no lock is held, and nothing is pending."""

@@ -1,6 +1,6 @@
-"""What a commit is once it is decided: what the journal of ``table.py`` has.
+"""The types of a decided commit, as it is in the journal of ``table.py``.
 
-Thread safety: made in a section of the writer, never changed after that.
+Thread safety: created in a section of the writer, never changed afterwards.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from latchstore.contract.values import Change, Entry
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.owner import Claim
 
-#: A commit that is decided: its changes, one for each key (of several keys only if somebody needs them
-#: one by one); its revision; the claim of the transaction that makes it; what is queued to have it
-#: heard; and what becomes of several keys, if it has them. hot path: a plain tuple.
+#: A decided commit: its changes, one for each key (for several keys only if they are needed one by one);
+#: its revision; the claim of its transaction; its queued deliveries; and the `Many` of a commit of
+#: several keys. hot path: a plain tuple.
 Decided = tuple[Sequence[Change], int, Claim | None, Sequence[Delivery], "Many | None"]
 
-#: What edits come to: the keys that change with the entries there were; the new entries; the keys that go,
-#: with the cause if they are evicted.
+#: The result of edits: the changed keys with their old entries; the new entries; the deleted keys, with
+#: the cause if they are evicted.
 Revised = tuple[dict[str, Entry | None], dict[str, Entry], dict[str, str | None]]
 
 
 class Many(NamedTuple):
-    """What a commit of several keys makes of the entries.
+    """The effect of a commit of several keys.
 
     Attributes
     ----------
     after : dict
         The new entries.
     deleted : list of str
-        The keys that go.
+        The deleted keys.
     gate : Gate
-        What is shut while it is applied.
+        The gate that is shut while the commit is applied.
     """
 
     after: dict[str, Entry]
@@ -41,12 +41,12 @@ class Many(NamedTuple):
 
 
 class Gate:
-    """What stood there before a commit of several keys, for those who read single keys meanwhile.
+    """The entries before a commit of several keys, for readers of single keys while it is applied.
 
     Attributes
     ----------
     before : dict
-        Each key that changes, with its entry before, or None.
+        Each changed key, with its entry before, or None.
     """
 
     __slots__ = ("before",)
@@ -55,5 +55,5 @@ class Gate:
         self.before: dict[str, Entry | None] = before
 
     def __contains__(self, thread: int) -> bool:
-        """Return true: no thread may take what it has read."""
+        """Return true: no thread may use an entry that it has read."""
         return True

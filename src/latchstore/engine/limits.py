@@ -1,7 +1,7 @@
-"""What a bound is made of: limits, an order of eviction, and a witness.
+"""The parts of a bound: limits, an order of eviction, and a witness.
 
-Thread safety: a `Node` is changed in sections of the table lock's writer, but for `hits`, `seen`, `used`
-and `refresh`, which readers set without a lock: each is one assignment, and a hint.
+Thread safety: a `Node` is changed in sections of the table lock's writer, except `hits`, `seen`, `used` and
+`refresh`, which readers set without a lock: each by one assignment, as a hint.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Node:
-    """What a bounded cache keeps of one entry beside it, and what an `EvictionPolicy` orders.
+    """The record of a bounded cache on one entry, which an `EvictionPolicy` orders.
 
-    A policy of one's own may read `key`, `weight`, `revision` and `visited`, and set `visited`, `visits`,
-    `older`, `newer` and `queue` as it likes; all else belongs to the cache. Nodes are used under the table
-    lock only.
+    A user's policy may read `key`, `weight`, `revision` and `visited`, and may set `visited`, `visits`,
+    `older`, `newer` and `queue` freely; all other attributes belong to the cache. Nodes are used under the
+    table lock only.
 
     Attributes
     ----------
@@ -24,22 +24,22 @@ class Node:
     weight : int
         In bytes.
     revision : int
-        Of the entry that the rest is about.
+        The revision of the entry that the record is about.
     hits : int
-        How often it was hit without a lock.
+        The number of hits without a lock.
     seen : int
-        What `hits` was when the policy last looked (SIEVE).
+        The value of `hits` when the policy last read it (SIEVE).
     used : float
-        When it was last used, in seconds of the bound's clock, if it expires when it is idle; infinity: not
-        yet since it was written.
+        The time of the last use, in seconds of the bound's clock, if the entry has an idle time; infinity if
+        it was not used since it was written.
     refresh : float or None
-        A refresh has failed, and is not to be tried before this.
+        The earliest time of the next refresh, after one has failed.
     expected : float or None
-        When the bound looks at it next, if it may expire.
+        The time of the bound's next check, if the entry may expire.
     visits : int
-        How often it was hit, up to three (S3-FIFO).
+        The number of hits, at most three (S3-FIFO).
     older, newer : Node or None
-        Its neighbours in the policy's list (SIEVE).
+        The neighbours in the policy's list (SIEVE).
     queue : object or None
         The queue that it is in (SIEVE, S3-FIFO).
 
@@ -79,17 +79,17 @@ class Node:
 
     @property
     def visited(self) -> bool:
-        """Whether the entry was hit since the policy last looked, and assigned False."""
+        """Whether the entry was hit since the policy last set this to False."""
         return self.hits != self.seen
 
     @visited.setter
     def visited(self, visited: bool) -> None:
-        # hot path: a hit that counts does no more than raise `hits`.
+        # hot path: a hit that counts only increments `hits`.
         self.seen = self.hits - 1 if visited else self.hits
 
 
 class Policy(Protocol):
-    """The order in which entries are evicted: ``cache/policies.py`` has the promises of each method."""
+    """The order in which entries are evicted; ``cache/policies.py`` documents the methods."""
 
     @property
     def on_hit(self) -> Callable[[Any], None] | None: ...
@@ -102,25 +102,25 @@ class Policy(Protocol):
 
 
 class Witness(Protocol):
-    """What is notified of each commit that writes to a bound, in its section.
+    """Notified of each commit that writes keys of a bound, in the commit's section.
 
-    It is code of ours that takes no lock.
+    It is internal code that acquires no lock.
 
     Attributes
     ----------
     awaited : mapping
-        The keys that it is notified of; always the same object. Empty: it need not be called.
+        The keys that it is notified of; always the same object. While it is empty, the witness is not called.
     """
 
     @property
     def awaited(self) -> Mapping[str, object]: ...
 
     def note_written(self, keys: Iterable[str]) -> None:
-        """Note that keys are set or deleted, and not evicted: before that can be seen, and after it."""
+        """Record that keys are set or deleted, not evicted; called before that is visible, and after."""
 
 
 class _Nobody:
-    """A witness that waits for nothing."""
+    """A witness that awaits no keys."""
 
     awaited: Mapping[str, object] = {}
 
@@ -129,20 +129,20 @@ class _Nobody:
 
 
 class Limits(NamedTuple):
-    """What is to be kept within which limits.
+    """The limits of a bound.
 
     Attributes
     ----------
     max_entries, max_bytes : int or None
     idle : float or None
-        Seconds without a use after which an entry expires that has no such time of its own.
+        Seconds without a use after which an entry expires, unless the entry has its own.
     make_policy : callable
         Returns a new, empty policy.
     clock : callable
-        Returns the seconds that deadlines are in; called with no lock held.
+        Returns the time of deadlines in seconds; called with no lock held.
     witness : Witness
     prefix : str
-        The limits are for the keys that begin with this.
+        The prefix of the keys that the limits are for.
     """
 
     max_entries: int | None
@@ -155,16 +155,16 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What the next commit is to evict as expired.
+    """A request to the next commit to evict expired entries.
 
     Attributes
     ----------
     now : float
-        The reading of the clock.
+        The time of the clock.
     limit : int
-        How many to look at, at the most.
+        The most entries to check.
     found : list of str
-        Where the keys are put.
+        Receives the evicted keys.
     """
 
     now: float

@@ -1,13 +1,12 @@
-"""Reading what ``saving.py`` has written, and nothing else: what `save` could not have written is refused.
+"""Read files that ``saving.py`` has written, and refuse all that `save` could not have written.
 
-1. What is not right with a file is StoreFormatError, what keeps it from being read now is OSError. A file
-   that another program is changing is not damaged, nor is one beside which the journal of a change lies that
-   was broken off: who deletes what is damaged would lose what SQLite can bring back.
-2. The bytes of the file alone are read. What SQLite's other users have left beside it does not count, unless
-   it is the log of a file that has one (a store that processes share), and nothing that stands in it is run:
+1. A wrong file raises StoreFormatError, a file that cannot be read now raises OSError. A file that another
+   program is changing is not damaged, nor is one that has the journal of an interrupted change beside it:
+   deleting it as damaged would lose what SQLite can restore.
+2. Only the bytes of the file are read. Files that other users of SQLite have left beside it are ignored,
+   except the log of a file that has one (a store that processes share). Nothing in the file is executed:
    there is no query, and metadata is JSON.
-3. What there is besides our tables is looked at first, and views and triggers are refused, before any row is
-   read.
+3. The schema is checked before any row is read; views and triggers are refused.
 
 Thread safety: as ``saving.py``.
 """
@@ -29,19 +28,19 @@ from latchstore.contract.values import Entry, ReferenceEntry
 from latchstore.engine.database_file import DamageError, Database, Header, Row
 from latchstore.engine.saving import APPLICATION, FORMAT, FORMAT_WITHOUT_TAGS, TABLES, TRIGGERS, is_saveable
 
-#: What revisions are below: SQLite's integers have 64 bits, and the store that is loaded is to go on.
+#: The bound of revisions: SQLite's integers have 64 bits, and the loaded store must be able to continue.
 _BEYOND = 2**62
 
 
 def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
-    """Return the entries in a file, by key, the revision of the last commit, and the reading of the clock.
+    """Return the entries in a file by key, the revision of the last commit, and the time of the clock.
 
     Raises
     ------
     StoreFormatError
-        If the file is damaged, was not written by `write_file`, or by a later version of it.
+        If the file is damaged, or was not written by `write_file` of this or an earlier version.
     OSError
-        If it is not there, cannot be read, or is being changed by another program.
+        If it does not exist, cannot be read, or is being changed by another program.
     """
     try:
         database = Database(read_database(path, _check_header))
@@ -53,24 +52,24 @@ def read_file(path: str) -> tuple[dict[str, Entry], int, float | None]:
             _refuse_unfinished(path, suffix, error)
         raise StoreFormatError(f"{path!r} is damaged: {error}") from error
     if database.header.has_log and is_shared(path):
-        # A store in the file is open, or its process was killed: the last commits may be in the log alone.
+        # A store has the file open, or its process was killed: the last commits may be in the log only.
         _refuse_unfinished(path, "-wal")
     return contents
 
 
 def _refuse_unfinished(path: str, suffix: str, error: Exception | None = None) -> None:
-    """Raise OSError if what SQLite leaves lies beside a file while that is changed."""
+    """Raise OSError if the file that SQLite keeps beside a database during a change exists."""
     if is_side_file(path + suffix, SIDE_FILES[suffix]):
         raise OSError(
             EBUSY,
-            f"is being changed by another program, or was when that was killed: {suffix!r} lies "
-            "beside it, and opening it with SQLite finishes the change",
+            f"is being changed by another program, or such a change was interrupted: {suffix!r} lies "
+            "beside it; open it once with SQLite to finish the change",
             path,
         ) from error
 
 
 class _ForeignError(Exception):
-    """A file is whole, and none that can be read here; the message goes on after its name."""
+    """A file that is undamaged but cannot be loaded; the message continues after the file's name."""
 
 
 def _check_header(first: bytes, size: int) -> None:
@@ -79,7 +78,7 @@ def _check_header(first: bytes, size: int) -> None:
         raise _ForeignError("was not written by a store's save()")
     if header.version not in (FORMAT_WITHOUT_TAGS, FORMAT):
         raise _ForeignError(
-            f"has format {header.version}, and this version of latchstore reads formats up to {FORMAT}"
+            f"has format {header.version}, and this version reads formats up to {FORMAT}: upgrade latchstore"
         )
 
 
@@ -87,7 +86,7 @@ def _contents(database: Database) -> tuple[dict[str, Entry], int, float | None]:
     roots = _roots(database.schema())
     ((revision, count),) = database.rows(roots["about"], 2)
     if type(revision) is not int or not 0 <= revision < _BEYOND:
-        raise ValueError(f"the revision {describe(revision)} cannot be")
+        raise ValueError(f"the revision {describe(revision)} is impossible")
     tags = database.header.version != FORMAT_WITHOUT_TAGS
     entries: dict[str, Entry] = {}
     found = 0
@@ -96,21 +95,21 @@ def _contents(database: Database) -> tuple[dict[str, Entry], int, float | None]:
         entries[name] = entry
         found += 1
     if not found == len(entries) == count:
-        raise ValueError(f"it has {found} entries of {describe(count)}")
+        raise ValueError(f"it has {found} entries instead of {describe(count)}")
     if "sizes" in roots:
         _set_sizes(database.rows(roots["sizes"], 2), entries)
     return entries, revision, _clock(database, roots)
 
 
 def _roots(schema: list[Row]) -> dict[str, int]:
-    """Return the root pages of our tables, if they are tables and those that `save` makes."""
+    """Return the root pages of our tables, after checking that they are the tables that `save` creates."""
     roots: dict[str, int] = {}
     for kind, name, _, root, sql in schema:
         if kind in ("view", "trigger") and name not in TRIGGERS:
             raise _ForeignError(f"has a {kind}, {describe(name)}, which save() does not write")
         if kind == "table" and name in TABLES:
             if type(sql) is not str or _plain(sql) != _plain(TABLES[name]) or type(root) is not int:
-                raise _ForeignError(f"has another table {name!r} than save() writes")
+                raise _ForeignError(f"has a table {name!r} that save() did not write")
             roots[name] = root
     for name in ("about", "entries"):
         if name not in roots:
@@ -119,23 +118,23 @@ def _roots(schema: list[Row]) -> dict[str, int]:
 
 
 def _plain(sql: str) -> str:
-    """Return SQL as it is, however it is spaced and quoted."""
+    """Return SQL without differences in spaces and quotes."""
     return re.sub(r"\s*([(),])\s*", r"\1", " ".join(sql.replace('"', "").split()))
 
 
 def _clock(database: Database, roots: dict[str, int]) -> float | None:
-    """Return the reading of a cache's clock at the time of the save; None if there was no cache."""
+    """Return the time of a cache's clock at the save; None if there was no cache."""
     if "clock" not in roots:
         return None
     ((reading,),) = database.rows(roots["clock"], 1)
     reading = _real(reading)
     if not _is_finite(reading):
-        raise ValueError(f"the clock {describe(reading)} cannot be")
+        raise ValueError(f"the clock {describe(reading)} is impossible")
     return float(reading)
 
 
 def _real(value: Any) -> Any:
-    """Return the value of a column of real numbers, of which SQLite stores whole ones as integers."""
+    """Return the value of a column of real numbers, which SQLite stores as integers where they are whole."""
     return float(value) if type(value) is int else value
 
 
@@ -144,17 +143,17 @@ def _is_finite(value: Any) -> bool:
 
 
 def _set_sizes(rows: Iterator[Row], entries: dict[str, Entry]) -> None:
-    """Have references weigh what they did."""
+    """Restore the weights of entries kept by reference."""
     for key, size in rows:
         name = _name_of(key)
         entry = entries.get(name) if type(name) is str else None
         if type(entry) is not ReferenceEntry or type(size) is not int or size < 0:
-            raise ValueError(f"the size of {describe(name)} cannot be")
+            raise ValueError(f"the size of key {describe(name)} is impossible")
         entry.size = size
 
 
 def _name_of(key: Any) -> Any:
-    """Return the key of a row: one with a lone surrogate, and only that, is a blob."""
+    """Return the key of a row: a key with a lone surrogate, and no other, is a blob."""
     if type(key) is not bytes:
         return key
     name = key.decode("utf-8", "surrogatepass")
@@ -180,7 +179,7 @@ def _entry(row: Row, last_revision: int, tags: bool) -> tuple[str, Entry]:
         and 0 < revision <= last_revision
     )
     if not right:
-        raise ValueError(f"the entry of {describe(key)} cannot be")
+        raise ValueError(f"the entry of key {describe(key)} has impossible values")
     # hot path: most entries have no metadata.
     entry = Entry() if metadata == "{}" else decode_metadata(metadata, name, tags=tags)
     if type(data) is bytes:

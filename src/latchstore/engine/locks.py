@@ -1,4 +1,4 @@
-"""The table lock: many readers of several keys, or one commit.
+"""The table lock: many readers of several keys, or one committing writer.
 
 ====== ================ ==================================================== ======================
 order  lock             what it guards                                       held for
@@ -11,31 +11,31 @@ order  lock             what it guards                                       hel
                         cache's threads (``delivery/waiting.py``)
 ====== ================ ==================================================== ======================
 
-These are the locks of the engine in memory; ``sqlite/engine.py`` has those of a store in a file. A lock is
-only taken while holding locks above it in this table. The right to commit that an exclusive transaction has
-for its whole block, user code included, is no lock: it is a field under the table lock, the owner
-(``owner.py``).
+These are the locks of the engine in memory; ``sqlite/engine.py`` has those of a store in a file. A thread
+acquires a lock only while it holds locks above it in this table. The right to commit that an exclusive
+transaction has for its whole block, user code included, is not a lock: it is a field under the table lock,
+the owner (``owner.py``).
 
 Thread safety:
 
-1. A writer takes the mutex, which is written in C, by ``with``, then sets `holder` to its thread's
-   identifier, then waits for the `readers` that it finds. A reader puts itself among the readers, and then
-   looks whether there is a holder; if so it takes itself away again, and waits. So of a reader and a writer
-   that come at the same time one at least finds the other.
-2. `holder` is set right after the mutex was taken and taken back right before it is given back; CPython runs
-   no signal handler and no finalizer in between, as it does that when calls return, when functions are
-   entered and at backward jumps (for 3.14, whose ``with`` begins with a call, see ``contract/with_lock.py``).
-   So whoever comes in the middle of a section of its own thread finds that, and is refused instead of
-   waiting for itself. Readers are found in the same way: each has its thread's identifier.
-3. A reader is taken away by the first operation of a ``finally``, one call in C.
-4. Nobody sleeps in the mutex while it is held for long: a thread that finds a holder lets others run, then
-   sleeps for moments, and takes the mutex when it is free. A thread that is woken with the mutex in its hands
-   has to wait for the interpreter, and with it all who need the mutex: a convoy (Blasgen, Gray, Mitoma and
-   Price, ACM SIGOPS Operating Systems Review 13(2), 1979).
+1. A writer acquires the mutex, which is written in C, by ``with``, then sets `holder` to its thread's
+   identifier, then waits for the `readers` that it finds. A reader first registers in `readers`, and then
+   checks whether there is a holder; if so it unregisters and waits. So of a reader and a writer that come at
+   the same time at least one finds the other.
+2. `holder` is set right after the mutex is acquired and cleared right before it is released; CPython runs no
+   signal handler and no finalizer in between, as it does when calls return, when functions are entered and at
+   backward jumps (for 3.14, whose ``with`` begins with a call, see ``contract/with_lock.py``). So a signal
+   handler or finalizer in the middle of a section of its own thread detects that, and raises instead of
+   waiting for itself. Readers are detected in the same way: each has its thread's identifier.
+3. A reader is unregistered by the first operation of a ``finally``, one call in C.
+4. No thread sleeps in the mutex while it is held for long: a thread that finds a holder yields, then sleeps
+   for moments, and acquires the mutex when it is free. A thread that is woken while it holds the mutex has to
+   wait for the interpreter, and with it all that need the mutex: a convoy (Blasgen, Gray, Mitoma and Price,
+   ACM SIGOPS Operating Systems Review 13(2), 1979).
 5. Every wait ends: with the lock, or with an error that names the holder.
 6. The end of a ``with`` calls ``__exit__`` with a tuple of three, and if there is no memory for that the
-   mutex stays taken (measured on 3.11 to 3.13). So a section makes such a tuple before it begins, and drops
-   it as the last thing before it ends: the interpreter keeps it for the next tuple of three.
+   mutex stays acquired (measured on 3.11 to 3.13). So a section creates such a tuple before it begins, and
+   drops it right before it ends: the interpreter keeps it for the next tuple of three.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.with_lock import for_with
 from latchstore.delivery.waiting import YIELDS, clock
 
-#: Seconds of a sleep between two looks at a lock, first and longest.
+#: Seconds of the first and of the longest sleep between two checks of a lock.
 _FIRST_SLEEP = 0.000_05
 _LONGEST_SLEEP = 0.001
 
@@ -60,15 +60,15 @@ class Lockable(Protocol):
     """A handle of a reader/writer lock (``readerwriterlock.rwlock.Lockable``)."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take this side; return whether that was possible within `timeout` seconds."""
+        """Acquire this side; return whether that succeeded within `timeout` seconds."""
         ...
 
     def release(self) -> None:
-        """Give this side back."""
+        """Release this side."""
         ...
 
     def locked(self) -> bool:
-        """Return whether the handle has this side."""
+        """Return whether the handle holds this side."""
         ...
 
 
@@ -81,13 +81,13 @@ class AnyReadWriteLock(Protocol):
 
 
 def let_others_run(busy: Callable[[], object], timeout: float) -> bool:
-    """Wait while `busy` returns something true; return whether it stopped in time.
+    """Wait while `busy` returns a true value; return whether it stopped in time.
 
     Parameters
     ----------
     busy : callable
     timeout : float
-        Seconds; negative waits for ever.
+        Seconds; negative waits forever.
     """
     for _ in range(YIELDS):
         if not busy():
@@ -105,18 +105,18 @@ def let_others_run(busy: Callable[[], object], timeout: float) -> bool:
 class ReadWriteLock:
     """A reader/writer lock over a lock and a dict written in C; the default of a store.
 
-    It has the protocol of ``readerwriterlock``, whose library it does not need. The handles are for other
-    users of the protocol: their methods are Python, so an exception from outside may leave such a handle
-    taken. A store takes the lock by way of `TableLock`, which no exception leaves taken.
+    It has the protocol of ``readerwriterlock``, but does not need that library. The handles are for other
+    users of the protocol: their methods are written in Python, so an exception from outside may leave such a
+    handle acquired. A store acquires the lock through `TableLock`, which no exception leaves acquired.
 
     Attributes
     ----------
     mutex : lock
-        Of the writer.
+        Held by the writer.
     holder : int
-        The identifier of the writer's thread, 0 if there is none.
+        The identifier of the writer's thread; 0 if there is none.
     readers : dict
-        An object of each reader's own, with the identifier of its thread.
+        The identifier of each reader's thread, by an object of the reader.
     """
 
     __slots__ = ("holder", "mutex", "readers")
@@ -124,8 +124,8 @@ class ReadWriteLock:
     def __init__(self) -> None:
         self.readers: dict[object, int] = {}
         self.holder: int = 0
-        # Guards whatever the lock is for, together with `readers`: rule 1. Held while one commit is made.
-        # Made last: the harness, which replaces such locks, finds the readers.
+        # Guards the data that the lock is for, together with `readers`: rule 1. Held while one commit is
+        # made. Created last: the harness, which replaces such locks, finds the readers.
         self.mutex: threading.Lock = for_with(threading.Lock())
 
     def gen_rlock(self) -> ReadHandle:
@@ -146,14 +146,14 @@ class _Handle:
         self._lock = lock
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take this side; return whether that was possible within `timeout` seconds."""
+        """Acquire this side; return whether that succeeded within `timeout` seconds."""
         return self._take() or (blocking and let_others_run(lambda: not self._take(), timeout))
 
     def _take(self) -> bool:
         raise NotImplementedError
 
     def release(self) -> None:
-        """Give this side back; nothing happens if the handle does not have it."""
+        """Release this side; do nothing if the handle does not hold it."""
         raise NotImplementedError
 
     def __enter__(self) -> bool:
@@ -170,7 +170,7 @@ class ReadHandle(_Handle):
 
     def _take(self) -> bool:
         lock = self._lock
-        lock.readers[self] = get_ident()  # before the look: rule 1
+        lock.readers[self] = get_ident()  # before the check: rule 1
         if not lock.holder:
             return True
         lock.readers.pop(self, None)
@@ -180,7 +180,7 @@ class ReadHandle(_Handle):
         self._lock.readers.pop(self, None)
 
     def locked(self) -> bool:
-        """Return whether the handle has the read side."""
+        """Return whether the handle holds the read side."""
         return self in self._lock.readers
 
 
@@ -194,7 +194,7 @@ class WriteHandle(_Handle):
         self._held = False
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take this side; return whether that was possible within `timeout` seconds."""
+        """Acquire this side; return whether that succeeded within `timeout` seconds."""
         if not super().acquire(blocking, timeout):
             return False
         self._held = True
@@ -217,16 +217,15 @@ class WriteHandle(_Handle):
             self._lock.mutex.release()
 
     def locked(self) -> bool:
-        """Return whether the handle has the write side."""
+        """Return whether the handle holds the write side."""
         return self._held
 
 
 class TableLock:
-    """The lock of one table, as the engine takes it.
+    """The lock of one table, as the engine acquires it.
 
-    A section of the writer reads so, with ``lock`` a `TableLock`, ``own`` its `own`, and ``ident`` the
-    thread's
-    identifier::
+    A section of the writer is written like this, where ``lock`` is a `TableLock`, ``own`` its `own`, and
+    ``ident`` the identifier of the thread::
 
         if own.holder:
             lock.wait_for_writer(purpose)
@@ -246,10 +245,10 @@ class TableLock:
     Parameters
     ----------
     lock : AnyReadWriteLock
-        A `ReadWriteLock`, or a lock of ``readerwriterlock``, or another one with the same two methods. Of
-        such a foreign one the write side is taken inside the mutex of one of our own.
+        A `ReadWriteLock`, or a lock of ``readerwriterlock``, or another one with the same two methods. The
+        write side of such a foreign lock is acquired inside the mutex of an own `ReadWriteLock`.
     timeout : float
-        Seconds that any acquisition may take.
+        The most seconds to wait for any acquisition.
 
     Attributes
     ----------
@@ -257,7 +256,7 @@ class TableLock:
     foreign : Lockable or None
         The write handle of a foreign lock.
     busy_with : callable
-        Returns what the writer is doing, for error messages; set by the table.
+        Returns the purpose of the writer for error messages; set by the table.
     """
 
     __slots__ = ("_lock", "busy_with", "foreign", "own", "timeout")
@@ -275,18 +274,18 @@ class TableLock:
         else:
             self.own = ReadWriteLock()
             self.foreign = lock.gen_wlock()
-            # As if there were always a reader: so each writer calls `wait_for_readers`, which takes the write
-            # side of the foreign lock.
+            # As if there were always a reader: each writer then calls `wait_for_readers`, which acquires the
+            # write side of the foreign lock.
             self.own.readers[object()] = 0
 
     def wait_for_writer(self, purpose: str, timeout: float | None = None) -> None:
-        """Wait until no thread is in a section of the writer, `timeout` seconds if that is not None.
+        """Wait until no thread is in a section of the writer, at most `timeout` seconds.
 
         Raises
         ------
         LockTimeoutError
-            At once if it is this thread that is in one, or if this thread is in the middle of a read of
-            several keys, which the writer waits for; or if the writer takes too long.
+            At once if this thread is in such a section, or in the middle of a read of several keys, for which
+            the writer waits; or if the writer takes too long.
         """
         self.refuse_own_section(purpose)
         self.refuse_own_read(purpose)
@@ -306,7 +305,7 @@ class TableLock:
             )
 
     def refuse_own_read(self, purpose: str) -> None:
-        """Raise LockTimeoutError if this thread is reading several keys: a writer would wait for itself."""
+        """Raise LockTimeoutError if this thread is reading several keys, since a writer would wait for it."""
         if self.reads():
             raise LockTimeoutError(
                 f"{purpose}: this thread is in the middle of a read of several keys and would wait for "
@@ -314,7 +313,7 @@ class TableLock:
             )
 
     def wait_for_readers(self, purpose: str) -> None:
-        """Wait until the readers have left, and keep new ones out; called by the writer in its section.
+        """Wait until all readers have finished, and block new ones; called by the writer in its section.
 
         Raises
         ------
@@ -331,7 +330,7 @@ class TableLock:
             self.give_up(purpose)
 
     def give_back_foreign(self) -> None:
-        """Give the write side of the foreign lock back, if it was taken."""
+        """Release the write side of the foreign lock, if it is held."""
         if self.foreign is not None and self.foreign.locked():
             self.foreign.release()
 
@@ -344,23 +343,23 @@ class TableLock:
         return get_ident() in list(self.own.readers.values())
 
     def is_used(self) -> bool:
-        """Return whether a thread is in a section now, be it of the writer or of a reader."""
+        """Return whether any thread is in a section, of the writer or of a reader."""
         return bool(self.own.holder or any(list(self.own.readers.values())))
 
     def give_up(self, purpose: str, seconds: float | None = None) -> NoReturn:
-        """Raise LockTimeoutError, naming whoever has the lock."""
+        """Raise LockTimeoutError, which names the holder of the lock."""
         waited = self.timeout if seconds is None else seconds
         raise LockTimeoutError(f"{purpose}: the table was not free in {waited:g} s, {self.describe()}")
 
     def describe(self) -> str:
-        """Name whoever has the lock."""
+        """Return a description of the holder of the lock."""
         holder = self.own.holder
-        if holder and holder != get_ident():  # else it is this thread that waits for readers
+        if holder and holder != get_ident():  # else this thread itself waits for readers
             return f"held by thread {_name_of(holder)} ({self.busy_with()})"
         readers = {ident for ident in list(self.own.readers.values()) if ident}
         if readers:
             return f"read by thread {', '.join(map(_name_of, readers))}"
-        return "which is free now" if self.foreign is None else f"held by others that have {self._lock!r}"
+        return "which is free now" if self.foreign is None else f"held by other users of {self._lock!r}"
 
 
 def _name_of(ident: int) -> str:

@@ -1,6 +1,6 @@
 """`DictMemoryStore`: a store over a `Table`.
 
-Thread safety: that of ``table.py``, which also explains what may be read without a lock.
+Thread safety: that of ``table.py``, which also explains which reads take no lock.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ class DictMemoryStore(TransactionalStore):
     Parameters
     ----------
     event_manager : BaseEventManager, optional
-        Where events go, encore's own included; the process-wide default if None.
+        Delivers the events, such as encore's event manager; the process-wide default if None.
     indexes : iterable of str or Ordered
-        Names of metadata items to keep an index on, so that ``query(name=...)`` costs what it returns
-        and not what the store holds; ``Ordered("due")`` for queries in that order, with a limit, and for
+        Names of metadata items to index, so that the cost of ``query(name=...)`` depends on the size of its
+        result and not of the store; ``Ordered("due")`` for queries in that order, with a limit, and for
         ranges.
     lock_timeout : Seconds
-        Seconds that any wait for a lock may take before LockTimeoutError names its holder.
+        The most seconds to wait for any lock before LockTimeoutError names its holder.
     lock_class : callable
         Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
         that returns objects with its ``gen_rlock`` and ``gen_wlock``. The default, ``ReadWriteLock``, is free
         after an exception wherever CPython raises one. Those of the library are written in Python, so an
         interrupt may leave them taken.
     max_pending_events : int or None
-        How many events may wait for their listeners before writers have to, at most `lock_timeout`
-        seconds; None for any number. Writers that have been let in may go beyond it.
+        The number of pending events from which writers block, for at most `lock_timeout` seconds; None for
+        no limit. Writers admitted before may exceed it.
     history : int
-        How many of the last commits are kept for ``watch(since=...)``.
+        The number of commits to keep for ``watch(since=...)``.
 
     Notes
     -----
-    A store works whether or not it is connected. ``close()`` ends its thread and refuses changes until
-    ``connect()``; what the store holds can still be read. Events are delivered by one background
-    thread, which is started when the first event has a listener.
+    A store works whether or not it is connected. ``close()`` ends its thread and refuses writes until
+    ``connect()``; a closed store can still be read. One background thread delivers events; it is started when
+    the first event has a listener.
 
     Thread safety
     -------------
@@ -77,7 +77,7 @@ class DictMemoryStore(TransactionalStore):
     (b'hello', ['greeting'])
     """
 
-    # hot path: what every read touches is in slots.
+    # hot path: the attributes that every read uses are in slots.
     __slots__ = ("_entries", "_table")
 
     def __init__(
@@ -97,7 +97,7 @@ class DictMemoryStore(TransactionalStore):
         names = checked_indexes(indexes)
 
         def make_table(publisher: Publisher) -> Table:
-            # Before others find the store: a forked child renews all that there are.
+            # Assigned before other threads find the store: a forked child renews all stores.
             self._table = Table(lock_class, timeout, publisher, names)
             self._entries = self._table.entries
             return self._table
@@ -106,11 +106,11 @@ class DictMemoryStore(TransactionalStore):
 
     @property
     def _latches(self) -> Latches:
-        """The lock and the owner, for those who look what is held."""
+        """The lock and the owner, for tests of what is held."""
         return self._table.latches
 
     def _keep_within(self, limits: Limits) -> BoundedStore:
-        """Keep to the limits of a cache: the seam of ``bounded.py``."""
+        """Keep to the limits of a cache: the interface of ``bounded.py``."""
         return BoundedTable(self, self._table, limits)
 
     # -- facts ------------------------------------------------------------------------------------
@@ -122,12 +122,12 @@ class DictMemoryStore(TransactionalStore):
     # -- saving -----------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what the store holds at this moment to a SQLite file, while writers go on.
+        """Write the current state of the store to a SQLite file; writers continue meanwhile.
 
-        The file is replaced at one instant, when all of it is on the disk: whatever happens meanwhile, the
-        old one or the new one is there. Its mode is kept, its owner where that is allowed; what SQLite has
-        left beside it (``-wal``, ``-shm``, ``-journal``) is removed. Inside a transaction of this thread the
-        last commit is saved.
+        The file is replaced atomically, when all of it is on the disk: at any time, either the old or the new
+        file is there. Its mode is kept, its owner where permitted; files that SQLite has left beside it
+        (``-wal``, ``-shm``, ``-journal``) are removed. Inside a transaction of this thread the last commit is
+        saved.
 
         Parameters
         ----------
@@ -136,18 +136,19 @@ class DictMemoryStore(TransactionalStore):
         Raises
         ------
         TypeError
-            If metadata has a value of a type that cannot be stored; names key, item, and what can be.
+            If metadata has a value of a type that cannot be stored; names the key, the item and the storable
+            types.
         KeptByReferenceError
-            If a cache keeps an object by reference that is no string (of valid Unicode), no int of 64 bits
-            and no finite float: those are saved, and come back, all others are refused with their key.
+            If a cache keeps an object by reference that is not a string (of valid Unicode), an int of 64 bits
+            or a finite float; only those can be saved. Names the key.
         OSError
             If the file cannot be written, or is open as a `SqliteStore`; its ``filename`` is the path, and
-            the old file is whole.
+            the old file is unchanged.
         """
-        from latchstore.engine.saving import write_file  # here, as sqlite3 takes long to load
+        from latchstore.engine.saving import write_file  # imported here, since sqlite3 is slow to import
 
         path = checked_path(path)
-        # The clocks that the deadlines of entries are in.
+        # The clocks of the deadlines of entries.
         clocks = [bound.limits.clock() for bound in self._table.bounds if not bound.closed]
         with self.snapshot() as view:
             write_file(path, view._items(), view.revision, min(clocks, default=None))
@@ -156,25 +157,25 @@ class DictMemoryStore(TransactionalStore):
     def load(
         cls, path: str | os.PathLike[str], event_manager: BaseEventManager | None = None, **options: Any
     ) -> Self:
-        """Return a new store with what `save` has written: data, metadata, times, revisions.
+        """Return a new store with the content of a saved file: data, metadata, times, revisions.
 
-        It has no event. A file that somebody else has written runs no code: it is not unpickled, and without
-        ``codec=`` a `Cache` or ``mapping()`` of the store takes and returns bytes. Name ``codec="pickle"``
-        only for files that you trust.
+        Loading emits no events. A file from somebody else runs no code: its data is not unpickled, and
+        without ``codec=`` a `Cache` or ``mapping()`` of the store accepts and returns bytes. Pass
+        ``codec="pickle"`` only for files that you trust.
 
         Parameters
         ----------
         path : str or os.PathLike
         event_manager : BaseEventManager, optional
         **options
-            What else the constructor takes.
+            Further arguments of the constructor.
 
         Raises
         ------
         StoreFormatError
-            If the file is damaged, has what `save` could not have written, or has a later format.
+            If the file is damaged, was not written by `save`, or has a later format.
         OSError
-            If the file is not there, cannot be read, or is being changed by another program.
+            If the file does not exist, cannot be read, or is being changed by another program.
         """
         from latchstore.contract.codec import UnnamedCodec  # as in `save`
         from latchstore.engine.loading import read_file
@@ -190,15 +191,15 @@ class DictMemoryStore(TransactionalStore):
     # -- indexes ----------------------------------------------------------------------------------
 
     def add_index(self, name: str | Ordered) -> None:
-        """Keep an index on a metadata item from now on; nothing happens if there is one.
+        """Add an index on a metadata item; do nothing if it exists.
 
-        Takes time in proportion to the number of keys; readers go on meanwhile, writers wait, but not for an
-        ordered index.
+        Takes time in proportion to the number of keys. Readers continue meanwhile; writers wait, unless the
+        index is ordered.
 
         Parameters
         ----------
         name : str or Ordered
-            The metadata item; ``Ordered("due")`` for an index in order.
+            The metadata item; ``Ordered("due")`` for an ordered index.
 
         Raises
         ------
@@ -212,7 +213,7 @@ class DictMemoryStore(TransactionalStore):
         self._table.add_index(name)
 
     def remove_index(self, name: str | Ordered) -> None:
-        """Drop the index on a metadata item; queries for it scan again.
+        """Remove the index on a metadata item; queries for it scan all entries again.
 
         Raises
         ------
@@ -227,11 +228,11 @@ class DictMemoryStore(TransactionalStore):
 
     # -- reading single keys ----------------------------------------------------------------------
 
-    # hot path: these read as rule 4 of table.py has it, first the entry and then the gate, and leave to the
-    # methods of the class above what is not usual: a missing or bad key, a commit that is being applied, and
-    # a transaction of this thread. Mostly there is no detour, and no variable is assigned for it; if there is
-    # one, it is looked at again, and any look after the read will do. The class is named, as a function with
-    # `super()` in it takes longer to enter.
+    # hot path: these follow rule 4 of table.py, first the entry and then the gate. They leave unusual cases
+    # to the methods of the base class: a missing or wrong key, a commit that is being applied, and a
+    # transaction of this thread. Mostly there is no detour, so no variable is assigned for it; if there is
+    # one it is read again, since any read after that of the entry is enough. The base class is named, since a
+    # function with `super()` is slower to enter.
 
     def to_bytes(self, key: str, buffer_size: int = DEFAULT_BUFFER_SIZE) -> bytes:
         try:

@@ -1,12 +1,12 @@
-"""One index over one metadata item: which keys have which value.
+"""An index on one metadata item: the keys by their values.
 
-An index answers `query(name=value)` with the keys that a scan would find, or with a few more that the
-caller's own ``==`` then leaves out; never with fewer.
+For `query(name=value)` an index returns all keys that a scan would find, and maybe a few more that the
+caller's own ``==`` then excludes.
 
-Thread safety: none of its own. It is changed under the write side of the table lock, and before it is
+Thread safety: none of its own. It is changed under the write side of the table lock, or before it is
 published, and read under the read side. No method of a user's object runs here: only values that are
-`values.is_immutable` (whose hash and equality are CPython's own) are looked up in the dict;
-keys with any other value are kept apart and compared by the caller, outside the locks.
+`values.is_immutable` (whose hash and equality are CPython's own) are looked up in the dict; keys with any
+other value are in a separate set, and the caller compares them outside the locks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from latchstore.contract.values import Change, Entry, is_immutable
 
 _ABSENT: Any = object()
 
-#: The types whose items an index has for `Contains`; lists and sets can be changed, so they are kept apart.
+#: The types whose items are indexed for `Contains`; lists and sets are mutable.
 _COLLECTIONS = frozenset({tuple, frozenset})
 
 
 class MetadataIndex:
-    """The keys by their value of one metadata item.
+    """The keys by their values of one metadata item.
 
     Parameters
     ----------
@@ -36,23 +36,23 @@ class MetadataIndex:
 
     def __init__(self, name: str) -> None:
         self.name: str = name
-        # A bucket of one key is the key itself, one of several a set: a set of one string takes 216
-        # bytes, and unique values are common. 1, True and 1.0 share a bucket, as they are equal.
+        # A bucket of one key is the key itself, one of several a set: sets are large, and unique values are
+        # common. 1, True and 1.0 share a bucket, since they are equal.
         self._buckets: dict[Any, str | set[str]] = {}
-        # Keys whose value is not looked up: mutable, or with a hash or equality of its own.
+        # Keys whose value is not hashed: it is mutable, or has its own hash or equality.
         self._unhashed: set[str] = set()
         # Keys whose value is a tuple or frozenset, by each of its items.
         self._by_item: dict[Any, set[str]] = {}
 
     def replace_all(self, changes: Iterable[Change]) -> None:
-        """Note the changes of a commit; doing it twice is harmless, so it can be broken off and repeated."""
+        """Record the changes of a commit; may be repeated, so an interruption is repaired by a repetition."""
         for key, old, new in changes:
             self.replace(key, old, new)
 
     def replace(self, key: str, old: Entry | None, new: Entry | None) -> None:
-        """Note that the entry of `key` was `old` and is now `new`; None is no entry.
+        """Record that the entry of `key` was `old` and is now `new`; None for no entry.
 
-        Doing it twice is harmless, so that an interrupted commit can be finished or undone.
+        It may be repeated, so that an interrupted commit can be finished.
         """
         before = _ABSENT if old is None else old.get(self.name, _ABSENT)
         after = _ABSENT if new is None else new.get(self.name, _ABSENT)
@@ -86,7 +86,7 @@ class MetadataIndex:
             self._buckets[value] = {bucket, key}  # type: ignore[arg-type]
 
     def _discard(self, key: str, value: Any, unless: Any) -> None:
-        """Forget that `key` has `value`, unless it stands for the value that it has now as well."""
+        """Remove the value of `key`, unless its bucket is also that of the new value `unless`."""
         if not is_immutable(value):
             if unless is _ABSENT or is_immutable(unless):
                 self._unhashed.discard(key)
@@ -102,15 +102,15 @@ class MetadataIndex:
             del self._buckets[value]
 
     def _shares_bucket(self, value: Any, other: Any) -> bool:
-        """Return whether the dict takes both for the same: equal, or the same NaN."""
+        """Return whether a dict treats both as the same key: they are equal, or the same NaN."""
         if other is _ABSENT or not is_immutable(other):
             return False
         return value is other or bool(value == other)
 
     def candidates(self, value: Any) -> Iterable[str] | None:
-        """Return the keys that may have `value`, each once; None if it takes a scan.
+        """Return the keys that may have `value`, without duplicates; None if a scan is needed.
 
-        The result may be the index's own set: it is read before the table lock is released.
+        The result may be the index's own set: it must be read before the table lock is released.
         """
         if type(value) is Contains and is_immutable(value.item):
             return self._by_item.get(value.item, frozenset()) | self._unhashed
@@ -130,7 +130,7 @@ class MetadataIndex:
         return (bucket,) if type(bucket) is str else bucket
 
     def __len__(self) -> int:
-        """Return how many different values the index holds."""
+        """Return the number of different values."""
         return len(self._buckets)
 
     def check(self, entries: dict[str, Entry]) -> None:

@@ -1,11 +1,11 @@
-"""The seam between what publishes commits and what has copies of entries in the memory of this process.
+"""The interface between the publication of commits and copies of entries in the memory of this process.
 
-An observer is notified of each commit that its process learns of, its own ones included, before any listener
-or watch is. It gets the keys alone. When it was last up to date it learns from the times that publications
-prove: while none comes, it cannot tell how old its copies are.
+An observer is notified of each commit that its process learns of, including its own, before any listener or
+watch. It receives the keys only. Publications also report times before which everything is known: without
+such a report, an observer does not know how old its copies are.
 
-Thread safety: all methods may be called by any thread, in sections of a publication as well. They take no
-lock and raise nothing; each is repeatable.
+Thread safety: any thread may call any method, also in sections of a publication. They acquire no lock and do
+not raise; each may be repeated.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from typing import Protocol
 
 
 class CommitObserver(Protocol):
-    """What is notified of commits; referred to weakly.
+    """An object that is notified of commits; held by a weak reference.
 
     Attributes
     ----------
     interval : float
-        Seconds after which it needs to have a time proved again.
+        The seconds after which it needs the next `proved`.
     """
 
     @property
     def interval(self) -> float: ...
 
     def changed(self, keys: Iterable[str]) -> None:
-        """Note that a commit that can be seen has changed these keys, set or deleted."""
+        """Record that a visible commit has set or deleted these keys."""
 
     def lost(self) -> None:
-        """Note that any keys may have been changed: commits were passed over, or are not there any more."""
+        """Record that any key may have changed: commits were skipped, or are no longer available."""
 
     def proved(self, time: float) -> None:
-        """Note that it was notified of all that was committed before a time, in monotonic seconds."""
+        """Record that it was notified of all commits before a time, in monotonic seconds."""
 
     def renew_in_child(self) -> None:
-        """Begin with nothing, in a forked child, before any other call."""
+        """Reset, in a forked child, before any other call."""
 
 
 class Observable(Protocol):
-    """What notifies observers of commits."""
+    """An object that notifies observers of commits."""
 
     def observe(self, observer: CommitObserver) -> None:
         """Notify an observer of all commits from now on."""
 
     def unobserve(self, observer: CommitObserver) -> None:
-        """Notify an observer no more; takes no lock."""
+        """Stop notifying an observer; acquires no lock."""
 
 
 class Observers:
-    """Those of one publication."""
+    """The observers of one publication."""
 
     __slots__ = ("_references",)
 
     def __init__(self) -> None:
-        # By identity, which another one may have later; changed by single operations of the dict.
+        # By identity, which a later observer may have again; changed by single dict operations.
         self._references: dict[int, weakref.ref[CommitObserver]] = {}
 
     def __bool__(self) -> bool:
@@ -74,31 +74,31 @@ class Observers:
         self._references[id(observer)] = weakref.ref(observer)
 
     def discard(self, observer: CommitObserver) -> None:
-        """Notify an observer no more; nothing happens if it is none."""
+        """Stop notifying an observer; do nothing if it was not added."""
         self._references.pop(id(observer), None)
 
     def interval(self, default: float) -> float:
-        """Return after how many seconds to look for commits again: `default`, or less."""
+        """Return the seconds until the next check for commits: at most `default`."""
         return min([default, *(each.interval for each in self)])
 
     def changed(self, keys: Iterable[str]) -> None:
-        """Notify all, as `CommitObserver.changed` has it; so the others."""
+        """Notify all observers; see `CommitObserver.changed`."""
         if self._references:
             keys = list(keys)
             for each in self:
                 each.changed(keys)
 
     def lost(self) -> None:
-        """Notify all."""
+        """Notify all observers."""
         for each in self:
             each.lost()
 
     def proved(self, time: float) -> None:
-        """Notify all."""
+        """Notify all observers."""
         for each in self:
             each.proved(time)
 
     def renew_in_child(self) -> None:
-        """Notify all."""
+        """Reset all observers."""
         for each in self:
             each.renew_in_child()

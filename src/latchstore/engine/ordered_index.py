@@ -1,17 +1,19 @@
-"""One ordered index: the keys in the order of a metadata item, or of a fact of their entries.
+"""An ordered index: the keys in the order of a metadata item, or of a fact of their entries.
 
-1. A commit only notes what each key had before (`replace_all`): one operation of a dict, which may be done
-   again. `catch_up` moves the keys to their new places, in a section, before the places are used. So a commit
-   costs little, and keys that are written again and again are moved once.
-2. An exception may leave the places half changed, or the sorted list broken: `_is_sound` is false from the
-   first change to the last. Then they are built again from the entries, as after loading and as if very many
-   keys have changed.
-3. They are built with no lock held: of the entries of one section, with what commits note from then on.
-   Whoever builds holds a token, referred to weakly: if an exception has struck it, another thread may build.
-4. The places are tuples of builtin objects, which are compared by builtin code. A value of a user's own that
-   is noted is given back to be freed after the section.
+1. A commit only records the old value of each key (`replace_all`), by one dict operation that may be
+   repeated. `catch_up` moves the keys to their new places, in a section, before the places are used. So a
+   commit costs little, and keys that are written repeatedly are moved once.
+2. An exception may leave the places partly changed, or the sorted list broken: `_is_sound` is false from the
+   first change to the last. Then they are rebuilt from the entries, as after loading and after very many
+   changes.
+3. They are built with no lock held: from the entries of one section, plus the changes that commits record
+   from then on. The builder holds a token, which is referenced weakly: if an exception has interrupted it,
+   another thread may build.
+4. The places are tuples of builtin objects, which builtin code compares. A recorded value of a user's class
+   is
+   returned to the caller, to be freed after the section.
 
-Thread safety: none of its own. All methods are called in sections of the writer, but for `made_of`.
+Thread safety: none of its own. All methods but `made_of` are called in sections of the writer.
 """
 
 from __future__ import annotations
@@ -36,15 +38,15 @@ from latchstore.contract.values import ATOMIC_TYPES, Change, Entry
 
 _ABSENT: Any = object()
 
-#: How many changed keys one section moves, beside the few that a query moves itself.
+#: The changed keys that one section moves, and that a query may move itself.
 FEW = 256
 
-#: From how many changed keys on, of those there are, all places are built again: it takes less time.
+#: With more changed keys than this, and than this share of all, rebuilding the places is faster.
 _MANY, _SHARE = 4 * FEW, 4
 
 
 class _AfterAllKeys:
-    """Comes after every key, so that a place with it is the end of all places of one position."""
+    """Sorts after every key, so that a place with it is the end of all places of one position."""
 
     __slots__ = ()
 
@@ -57,24 +59,24 @@ class _AfterAllKeys:
 
 _AFTER_ALL_KEYS: Any = _AfterAllKeys()
 
-#: A place, or the beginning of one: it comes before all places that begin with it.
+#: A place, or the beginning of one, which sorts before all places that begin with it.
 Edge = tuple[Any, ...]
 
 
 def first_of(position: Position) -> Edge:
-    """Return what comes before all places of a position, and after all others before them."""
+    """Return the edge before all places of a position."""
     return position
 
 
 def last_of(position: Position) -> Edge:
-    """Return what comes after all places of a position."""
+    """Return the edge after all places of a position."""
     return (*position, _AFTER_ALL_KEYS)
 
 
 def edges_of(term: Any) -> tuple[Edge, Edge] | None:
-    """Return between which edges all values are that match a term; None if they may be anywhere.
+    """Return the edges between which all matches of a term are; None if they may be anywhere.
 
-    Values whose ``==`` is not CPython's own may match a value from anywhere: see `OrderedIndex.odd`.
+    Values whose ``==`` is not CPython's own may equal values anywhere: see `OrderedIndex._odd`.
     """
     if isinstance(term, Range):
         lower, upper, rank = term.lower, term.upper, term.rank
@@ -92,9 +94,10 @@ _EXACT = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def has_builtin_equality(value: Any) -> bool:
-    """Return whether a value equals others only where it stands in the order, by code of CPython's own.
+    """Return whether a value equals only values at its own position, compared by CPython's own code.
 
-    Times with a zone do not: two of one zone are equal if they read the same, at different instants as well.
+    That is false for times with a zone: two of one zone are equal if they read the same, also if their
+    instants differ.
     """
     kind = type(value)
     if kind in _EXACT:
@@ -106,7 +109,7 @@ def has_builtin_equality(value: Any) -> bool:
 
 
 def _is_odd(value: Any) -> bool:
-    # hot path: most are of these types.
+    # hot path: most values are of these types.
     return type(value) not in _EXACT and not has_builtin_equality(value)
 
 
@@ -125,17 +128,17 @@ class OrderedIndex:
         self.order: Order = order
         # None until they are built.
         self._places: Any = None
-        # Keys whose value may equal others by code of the user's own; they have places as well.
+        # Keys whose value may equal others by user code; they have places as well.
         self._odd: set[str] = set()
         self._is_sound = False
-        # The keys that were changed since the places were right, with the value of then.
+        # The keys that have changed since the places were right, with their old values.
         self._changed: dict[str, Any] = {}
         self._builder: weakref.ref[Token] | None = None
 
     # -- commits ----------------------------------------------------------------------------------
 
     def replace_all(self, changes: Iterable[Change]) -> None:
-        """Note the changes of a commit; doing it twice is harmless, so it can be broken off and repeated."""
+        """Record the changes of a commit; may be repeated, so an interruption is repaired by a repetition."""
         if self._is_unused():
             return
         name, changed = self.order.name, self._changed
@@ -150,20 +153,20 @@ class OrderedIndex:
             self._note(changed, key, before, new is None)
 
     def _is_unused(self) -> bool:
-        """Whether nobody has built the places or builds them: what changes is found when they are built."""
+        """Return whether the places are neither built nor being built, so that changes need no record."""
         return self._places is None and self._builder is None
 
     def _note(self, changed: dict[str, Any], key: str, before: Any, is_deleted: bool) -> None:
         if key not in changed:
             changed[key] = before
         elif is_deleted and changed[key] is _ABSENT:
-            del changed[key]  # it came and went
+            del changed[key]  # created and deleted meanwhile
 
-    # -- bringing it up to date -------------------------------------------------------------------
+    # -- catching up ------------------------------------------------------------------------------
 
     @property
     def must_be_built(self) -> bool:
-        """Whether the places are not there, broken, or so far behind that building takes less time."""
+        """Whether the places are missing, broken, or so outdated that building them is faster."""
         if self._places is None or not self._is_sound:
             return True
         behind = len(self._changed)
@@ -171,11 +174,11 @@ class OrderedIndex:
 
     @property
     def behind(self) -> int:
-        """How many keys have changed since."""
+        """The number of keys that have changed since the places were right."""
         return len(self._changed)
 
     def catch_up(self, entries: dict[str, Entry], garbage: deque[object], most: int | None = None) -> None:
-        """Move keys that have changed, at most so many, to the places that they have now."""
+        """Move changed keys, at most `most`, to their current places."""
         changed, places, odd, read = self._changed, self._places, self._odd, self._read
         if not changed or places is None or not self._is_sound:
             return
@@ -200,12 +203,12 @@ class OrderedIndex:
         self._is_sound = True
 
     def place(self, key: str, entry: Entry) -> Place | None:
-        """Return where an entry stands; None if it lacks the item."""
+        """Return the place of an entry; None if it lacks the item."""
         value = self._read(key, entry)
         return None if value is _ABSENT else (*position_of(value), key)
 
     def _read(self, key: str, entry: Entry) -> Any:
-        """Return what an entry is ordered by."""
+        """Return the value by which an entry is ordered."""
         return entry[self.order.name] if self.order.name in entry else _ABSENT
 
     # -- building ---------------------------------------------------------------------------------
@@ -213,7 +216,7 @@ class OrderedIndex:
     def begin(
         self, token: Token, entries: dict[str, Entry], garbage: deque[object]
     ) -> Iterable[tuple[str, Entry]] | None:
-        """Return what to build the places of; None if another thread is building them."""
+        """Return the entries to build the places of; None if another thread is building them."""
         builder = None if self._builder is None else self._builder()
         if builder is not None:
             return None
@@ -224,7 +227,7 @@ class OrderedIndex:
         return zip(list(entries), list(entries.values()), strict=True)
 
     def made_of(self, found: Iterable[tuple[str, Entry]]) -> tuple[Any, set[str]]:
-        """Return places and odd keys; with no lock held."""
+        """Return places and odd keys of entries; called with no lock held."""
         places: list[Place] = []
         odd: set[str] = set()
         for key, entry in found:
@@ -236,7 +239,7 @@ class OrderedIndex:
         return self._list(places), odd
 
     def install(self, token: Token, places: Any, odd: set[str]) -> None:
-        """Take what was built, unless that was broken off and begun again."""
+        """Install what was built, unless the build was interrupted and begun again."""
         builder = None if self._builder is None else self._builder()
         if builder is token:
             self._is_sound = False
@@ -245,23 +248,23 @@ class OrderedIndex:
             self._is_sound = True
 
     def forget_builder(self) -> None:
-        """Let others build what a thread was building that is not in this process."""
+        """Drop the builder, a thread that does not exist in this process, so that others may build."""
         self._builder = None
 
     # -- reading ----------------------------------------------------------------------------------
 
     def places_between(self, edges: tuple[Edge, Edge] | None, descending: bool = False) -> Iterator[Place]:
-        """Return the places between two edges, or all, in order; `catch_up` has returned before."""
+        """Return the places between two edges, or all, in order; called after `catch_up`."""
         first, last = (None, None) if edges is None else edges
         found: Iterator[Place] = self._places.irange(first, last, reverse=descending)
         return found
 
     def edges_of(self, term: Any) -> tuple[Edge, Edge] | None:
-        """Return between which edges all keys are that match a term; None if they may be anywhere."""
+        """Return the edges between which all matches of a term are; None if they may be anywhere."""
         return None if self._odd and not isinstance(term, Range) else edges_of(term)
 
     def candidates(self, wanted: tuple[Any, ...], fewest: int) -> list[str] | None:
-        """Return the keys that may have one of some values, or match a range; None if not fewer than that."""
+        """Return the keys that may match one of some terms; None if there are `fewest` or more."""
         found: list[str] = []
         for term in wanted:
             edges = edges_of(term)
@@ -275,7 +278,7 @@ class OrderedIndex:
         return found if len(wanted) == 1 and not self._odd else list(dict.fromkeys(found))
 
     def check(self, entries: dict[str, Entry]) -> None:
-        """Raise AssertionError unless the places and the changes come to the entries exactly; for tests."""
+        """Raise AssertionError unless places and recorded changes match the entries exactly; for tests."""
         if self._places is None or not self._is_sound:
             return
         places, odd = set(self._places), set(self._odd)
@@ -314,13 +317,13 @@ class FactIndex(OrderedIndex):
 
 
 class Token:
-    """Held by the call that builds an index."""
+    """Referenced by the call that builds an index."""
 
     __slots__ = ("__weakref__",)
 
 
 def index_for(order: Order) -> OrderedIndex:
-    """Return a new index, which is still to be built.
+    """Return a new index that is not built yet.
 
     Raises
     ------

@@ -1,11 +1,11 @@
 """`OwnedEngine`: an engine to which one thread of all processes writes at a time.
 
-Who writes in this process is the owner (``owner.py``), and waits its turn for that (``turns.py``); then it
-takes what keeps other processes out, a `Hold`, which the block of its call has. So a block that is freed
-without an end keeps nobody out.
+The writer in this process is the owner (``owner.py``), for which threads wait their turn (``turns.py``). It
+then acquires a `Hold`, which keeps other processes out and is referenced by the block of its call. So a block
+that is freed without being exited blocks nobody.
 
-Thread safety: `claims` is changed by single operations of the dict, and by whoever ends a block in the
-section of a latch.
+Thread safety: `claims` is changed by single dict operations, and by a thread that ends a block in the section
+of a latch.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ from latchstore.engine.turns import Turns
 
 
 class Hold(Protocol):
-    """What keeps other processes out, until it is given up.
+    """Keeps other processes from writing until it is released.
 
     Attributes
     ----------
     drop : callable
-        Gives it up, by one call in C; nothing happens if that was done.
+        Releases it, by one call in C; does nothing if it was released.
     """
 
     drop: Callable[[], None]
 
     def release(self) -> None:
-        """Give it up, so that the next one gets it sooner; nothing happens if that was done."""
+        """Release it, so that the next writer gets it sooner; do nothing if it was released."""
 
 
 class Block:
-    """Held by the call of a method that writes, in a list, which that clears by one call in C when it leaves.
+    """Referenced by the call of a writing method, in a list that the call clears by one call in C at its end.
 
-    So it is freed even if an exception has struck the call of `end` and its traceback is kept: whoever writes
-    next ends it.
+    So it is freed even if an exception has interrupted the call of `end` and its traceback is kept; the next
+    writer then ends it.
 
     Attributes
     ----------
     hold : Hold
+        Keeps other processes out, once it is acquired.
         What keeps other processes out, once it has that.
     """
 
@@ -56,57 +57,57 @@ class Block:
 
 
 def block_of(claim: Claim) -> Any:
-    """Return the block of a claim, if somebody holds it."""
+    """Return the block of a claim, or None if it was freed."""
     return claim.route and claim.route()
 
 
 class OwnedEngine(FollowingEngine):
-    """The methods of an engine that say who writes.
+    """The methods of an engine that control who writes.
 
     Attributes
     ----------
     owner : Ownership
-        Who writes in this process.
+        The writer in this process.
     """
 
     def renew_locks(self) -> None:
-        """Begin with nobody writing."""
+        """Reset to no writer."""
         self.owner: Ownership = Ownership()
         self.abandoned: deque[Route] = self.owner.abandoned
         self._turns = Turns()
-        # Held while a claim is ended, so that nobody gives back the lock of the next one.
+        # Held while a claim is ended, so that no thread releases the lock of the next one.
         self._ending = Latch()
 
-    # -- what an engine has of its own ------------------------------------------------------------
+    # -- implemented by an engine -----------------------------------------------------------------
 
     @abstractmethod
     def acquire(self, claim: Claim, timeout: float) -> Hold:
-        """Wait until no other process writes; LockTimeoutError if that takes longer, negative for ever."""
+        """Wait until no other process writes; raise LockTimeoutError on timeout; negative waits forever."""
 
     @abstractmethod
     def resolve(self, claim: Claim | None = None) -> None:
-        """Find out what has become of a commit that an exception has broken off, and go on from there.
+        """Find out the outcome of a commit that an exception has interrupted, and continue from there.
 
         Parameters
         ----------
         claim : Claim, optional
-            Only if it is the commit of this one.
+            Restricts it to the commit of this claim.
         """
 
     # -- beginning --------------------------------------------------------------------------------
 
     def become_owner(self, claim: Claim, timeout: float | None, of_all: bool = True) -> None:
-        """Wait until nobody writes; `of_all`: nor in another process."""
+        """Wait until no other thread writes, and with `of_all` no other process."""
         timeout = self.timeout if timeout is None else timeout
         left = self.wait_for_turn(claim, timeout)
         self.resolve()
         if of_all:
-            # The block has the lock, and nothing else, no local variable either: a block that is freed
-            # without an end has it no more, whether or not anybody calls this engine again.
+            # Only the block references the lock, and no local variable: a block that is freed without being
+            # exited releases it, whether or not this engine is called again.
             block_of(claim).hold = self.acquire(claim, left)
 
     def wait_for_turn(self, claim: Claim, timeout: float) -> float:
-        """Wait until nobody writes in this process; return the seconds that are left."""
+        """Wait until no other thread of this process writes; return the remaining seconds."""
         left, owner, turns = timeout, self.owner, self._turns
         turn, stay = None, list[None]()
         try:
@@ -153,7 +154,7 @@ class OwnedEngine(FollowingEngine):
             try:  # noqa: SIM105
                 self.abandoned.remove(route)
             except ValueError:
-                pass  # another thread was quicker
+                pass  # another thread has removed it
 
     def end(self, claim: Claim) -> None:
         if claim.ended:
@@ -165,7 +166,7 @@ class OwnedEngine(FollowingEngine):
             self.end_claim(claim)
 
     def end_claim(self, claim: Claim) -> None:
-        """Take away what a block has that was committed or rolled back."""
+        """Release what a committed or rolled back block holds."""
         self._ending.during(self._take_away, claim)
         self._turns.ring()
 
@@ -173,20 +174,20 @@ class OwnedEngine(FollowingEngine):
         return Activity(self._writer(), self._turns.waiting())
 
     def _writer(self) -> Writer | None:
-        """Return who writes, in this process or another."""
+        """Return the writer, in this process or another."""
         claim = self.owner.claim
         if claim is not None and getattr(block_of(claim), "hold", None) is not None:
             return writer_of(claim)
         return self.writer_elsewhere()
 
     def writer_elsewhere(self) -> Writer | None:
-        """Return who writes in another process, if that can be told without keeping anybody from writing."""
+        """Return the writer in another process, if it can be found without blocking writers."""
         return None
 
     def _take_away(self, claim: Claim) -> None:
         claims = self.owner.claims
         if claims.get(OWNER) is claim:
-            # No variable has the block: the traceback of what strikes here may be kept.
+            # No local variable references the block: the traceback of an interruption here may be kept.
             hold: Hold | None = getattr(block_of(claim), "hold", None)
             if hold is not None:
                 try:

@@ -1,8 +1,8 @@
-"""Which leases of loads the open transactions of this process are to end with their commits.
+"""Revocations: leases of loads that end with the commit of an open transaction of this process.
 
-Thread safety: `_all` is changed by single operations of the dict. A `Revocation` is referred to weakly:
-nothing but the functions that its transaction is to call at its end keeps it, so it is gone with a
-transaction that is freed without an end.
+Thread safety: `_all` is changed by single dict operations. A `Revocation` is referenced weakly: only the
+functions that its transaction calls at its end keep it, so it is freed with a transaction that is freed
+without being exited.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Callable
 
 from latchstore.engine.tasks import caller
 
-#: Called with a key and the tags of its load; tells whether the load is to be kept out.
+#: Called with a key and the tags of its load; returns whether the load is covered.
 Covers = Callable[[str, frozenset[str]], object]
 
 
 class Revocation:
-    """That the leases of some loads are to end with the caller's transaction.
+    """Ends the leases of some loads with the caller's transaction.
 
     Parameters
     ----------
     covers : callable
-        Function of ours, called with a key and the tags of its load, maybe under locks; tells whether it is
-        one of them.
+        Internal function, called with a key and the tags of its load, possibly under locks; returns whether
+        the load is one of them.
 
     Attributes
     ----------
     caller : object
-        The task, or the thread, whose transaction it is.
+        The task or thread of the transaction.
     """
 
     __slots__ = ("__weakref__", "caller", "covers")
@@ -39,7 +39,7 @@ class Revocation:
 
 
 class Revocations:
-    """Those of the transactions of this process that are open."""
+    """The revocations of the open transactions of this process."""
 
     __slots__ = ("_all",)
 
@@ -47,15 +47,15 @@ class Revocations:
         self._all: dict[weakref.ref[Revocation], None] = {}
 
     def add(self, revocation: Revocation) -> None:
-        """Have it count from now on."""
+        """Add a revocation."""
         self._all[weakref.ref(revocation)] = None
 
     def discard(self, revocation: Revocation) -> None:
-        """Have it count no more, as its transaction has ended, or its part of that was rolled back."""
+        """Remove a revocation, since its transaction has ended or its part was rolled back."""
         self._all.pop(weakref.ref(revocation), None)
 
     def of_caller(self) -> list[Covers]:
-        """Return what the transaction of the caller revokes."""
+        """Return the revocations of the caller's transaction."""
         if not self._all:
             return []  # hot path: most commits revoke nothing
         me, found = caller(), []
@@ -68,5 +68,5 @@ class Revocations:
         return found
 
     def renew_in_child(self) -> None:
-        """Begin with none, in a forked child: the transactions are the parent's."""
+        """Remove all, in a forked child, whose parent has the transactions."""
         self._all.clear()

@@ -181,7 +181,7 @@ class BlockErrorContract(BlockContract):
         store.from_bytes("a", b"")
         inner.__enter__()
         store.from_bytes("b", b"")
-        with pytest.raises(TransactionClosedError, match=r"'outer'> cannot end before .*'inner'> inside it"):
+        with pytest.raises(TransactionClosedError, match=r"'outer'> cannot end before the nested .*'inner'>"):
             outer.__exit__(None, None, None)
         in_another_thread(lambda: write_at_once(store))
         with pytest.raises(TransactionClosedError):

@@ -66,7 +66,7 @@ class ForkContract(StoreContract):
             def be_child() -> None:
                 for tx in (outer, inner):
                     with pytest.raises(
-                        TransactionClosedError, match="forked, and goes on in the parent alone"
+                        TransactionClosedError, match="forked, and continues in the parent only"
                     ):
                         tx.from_bytes("k", b"child")
                     with pytest.raises(TransactionClosedError, match="forked"):

@@ -110,7 +110,7 @@ class BatchStore(EntryStore):
         TransactionError
             Always.
         """
-        raise TransactionError(f"flush() cannot be called inside {self!r}: call it after the block")
+        raise TransactionError(f"flush() cannot be called inside {self!r}")
 
     def info(self) -> dict[str, Any]:
         """Return ``readonly``, ``notes`` and ``keys``, the number of keys as the block sees them."""

@@ -2,16 +2,16 @@
 
 Thread safety:
 
-1. A claim becomes the owner's by one ``dict.setdefault``, without the table lock, and is taken away under it.
-   Whoever commits sets the holder of the table lock first and then looks for an owner; whoever becomes the
-   owner looks for a holder after that, and waits for the end of its section. So of a commit and a beginning
-   at the same time one at least finds the other.
-2. Nothing in an engine refers to an open transaction strongly: a `Claim` does not at all, a `Route` weakly.
-   So a block whose end was struck by an exception, and that nobody holds any more, owns nothing: its route is
-   put on `abandoned`, by one ``deque.append`` in C, wherever the last reference goes. Whoever next holds the
-   table lock ends it as rolled back.
-3. Who waits for the owner sleeps with no lock held, and looks again by itself after a moment: a wake-up may
-   be lost with an exception that strikes the thread which was to give it.
+1. A claim becomes the owner's by one ``dict.setdefault``, without the table lock, and is removed under it.
+   A committing thread sets the holder of the table lock first and then checks for an owner; a thread that
+   becomes the owner then checks for a holder, and waits for the end of its section. So of a commit and a
+   beginning at the same time at least one finds the other.
+2. An engine references open transactions weakly only: a `Claim` does not reference its block, a `Route` does
+   so weakly. So an unreferenced block whose end was interrupted by an exception owns nothing: its route is
+   put on `abandoned`, by one ``deque.append`` in C, wherever the last reference is dropped. The next holder
+   of the table lock rolls it back.
+3. A thread that waits for the owner sleeps with no lock held, and checks again by itself after a moment: an
+   exception that interrupts the waking thread may lose a wake-up.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ OWNER = "owner"
 
 
 class TransactionInfo(NamedTuple):
-    """Which transaction made an event.
+    """Identifies the transaction that made an event.
 
     Attributes
     ----------
     number : int
-        Counts the transactions of the process that it ran in, in the order in which they were entered.
+        Numbers the transactions of the process that ran it, in the order in which they were entered.
     notes : str
-        What ``store.transaction(notes)`` was given.
+        The `notes` of ``store.transaction(notes)``.
     thread : str
-        The name of the thread that it ran in; if that was in another process, the process is named as well.
+        The name of the thread that ran it, and the process if that is another one.
     """
 
     number: int
@@ -60,42 +60,43 @@ class TransactionInfo(NamedTuple):
 
 
 class Claim:
-    """An outermost block of this thread, as the engine refers to it, for as long as somebody holds the block.
+    """The engine's record of an outermost block, valid as long as the block is referenced.
 
     Parameters
     ----------
     block : object
     abandoned : deque
-        Of the engine, where the route goes when the block is freed.
+        The engine's, which receives the route when the block is freed.
     purpose : str
     notes : str, optional
-        Of a transaction.
+        The notes of a transaction.
 
     Attributes
     ----------
     thread : Thread
-        Where it runs.
+        The thread that runs it.
     ident : int or weak reference
-        For whom the calls are that go to the block: the thread's identifier; or, if it belongs to a task of
-        asyncio, that task, which is not kept alive by this: it may have the block open when its loop is gone.
+        Identifies the calls that go to the block: the thread's identifier; or, for a block of an asyncio
+        task, that task. The task is referenced weakly, since it may have the block open when its loop is
+        gone.
     purpose : str
-        What it is for, for error messages.
+        The name of the operation, for error messages.
     notes : str or None
-        Of the transaction; None if it is none.
+        The notes of the transaction; None if it is not one.
     since : float
         When it became the owner, or last tried to, in seconds since the epoch.
     revision : int or None
-        The revision of its commit, assigned in the same section that makes the commit.
+        The revision of its commit, assigned in the section that makes the commit.
     start : Delivery or None
-        The event of its beginning that was queued, if anybody listens.
+        The queued event of its beginning, if there are listeners.
     failure : Delivery or None
-        The event of its rollback that was queued.
+        The queued event of its rollback.
     route : Route or None
-        To the block; None when that has ended, so that nothing happens when it is freed.
+        The route to the block; None when the block has ended, so that nothing happens when it is freed.
     ended : bool
         Whether it was committed or rolled back.
     here : bool
-        Whether its end is an event of this store object: it is.
+        Whether its end is an event of this store object; always true.
     """
 
     here: ClassVar[bool] = True
@@ -137,7 +138,7 @@ class Claim:
 
     @property
     def info(self) -> TransactionInfo | None:
-        """What the events of the transaction have of it; None if it is none."""
+        """The `TransactionInfo` for events; None if it is not a transaction."""
         if self._info is None and self.notes is not None:
             self._info = TransactionInfo(self._number, self.notes, self.thread.name)
         return self._info
@@ -149,12 +150,12 @@ class Route(weakref.ref[object]):
     Attributes
     ----------
     claim : Claim
-        The outermost block's.
+        The claim of the outermost block.
     outer : Route or None
-        That of the block around it.
+        The route of the enclosing block.
     batch : WriteBatch or None
     savepoint : int
-        What the batch is rolled back to if the block is abandoned.
+        The savepoint to which the batch is rolled back if the block is abandoned.
     """
 
     __slots__ = ("batch", "claim", "outer", "savepoint")
@@ -166,16 +167,16 @@ class Route(weakref.ref[object]):
 
 
 class Writer(NamedTuple):
-    """Who alone may write at a moment.
+    """The only thread that may write at a moment.
 
     Attributes
     ----------
     thread, purpose : str
-        The name of its thread, and what it writes for.
+        The name of the thread, and of its operation.
     seconds : float
-        For how long it has been the writer.
+        The time since it became the writer.
     process : int
-        The process that it runs in.
+        The number of its process.
     host : str or None
         The machine, if that may be another one.
     """
@@ -188,7 +189,7 @@ class Writer(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A thread of this process that waits to write: its name, what for, and for how many seconds."""
+    """A thread of this process that waits to write: its name, its operation, and its seconds of waiting."""
 
     thread: str
     purpose: str
@@ -196,25 +197,25 @@ class Waiting(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """Who writes, and who waits for that."""
+    """The writer, and the threads that wait to write."""
 
     writer: Writer | None = None
     waiting: Sequence[Waiting] = ()
 
 
 def writer_of(claim: Claim) -> Writer:
-    """Return the writer that an owner's claim is of."""
+    """Return the writer of an owner's claim."""
     held = max(0.0, time.time() - claim.since)
     return Writer(thread_name(claim.thread), claim.purpose, held, os.getpid())
 
 
 class Ownership:
-    """Who may commit, and who waits for that.
+    """The owner of an engine, and the threads that wait to become the owner.
 
     Attributes
     ----------
     claims : dict
-        The owner's claim under `OWNER`; empty if anybody may commit.
+        The owner's claim under `OWNER`; empty if there is no owner.
     """
 
     __slots__ = ("_waiting", "abandoned", "claims", "waiters")
@@ -222,33 +223,33 @@ class Ownership:
     def __init__(self) -> None:
         self.claims: dict[str, Claim] = {}
         self.waiters: Waiters = Waiters()
-        # What the threads wait for that sleep now, and since when, by identifier.
+        # The waiting threads by identifier, with their operation and when they began to wait.
         self._waiting: dict[int, tuple[Thread, str, float]] = {}
-        # Routes of blocks that were freed without an end: rule 2.
+        # Routes of blocks that were freed without being exited: rule 2.
         self.abandoned: deque[Route] = deque()
 
     @property
     def claim(self) -> Claim | None:
-        """The exclusive transaction that alone may commit, or None."""
+        """The claim of the owner, which alone may commit, or None."""
         return self.claims.get(OWNER)
 
     def wait(self, claim: Claim | None, purpose: str, left: float, timeout: float) -> float:
-        """Wait until the owner may have changed; return the seconds that are left.
+        """Wait until the owner may have changed; return the remaining seconds.
 
         Parameters
         ----------
         claim : Claim or None
-            Of whoever waits, if it is a transaction.
+            The claim of the waiting transaction, if it is one.
         purpose : str
         left : float
-            Seconds that may be waited yet; negative for ever.
+            The remaining seconds; negative waits forever.
         timeout : float
-            Of the whole wait, for the error.
+            The seconds of the whole wait, for the error.
 
         Raises
         ------
         LockTimeoutError
-            If no time is left, or this thread is the owner; it names the owner.
+            If no time is left, or this thread is the owner; names the owner.
         """
         owner = self.claim
         if not self.is_to_be_waited_for(purpose, left, timeout):
@@ -265,7 +266,7 @@ class Ownership:
         return left if left < 0 else max(0.0, left - seconds)
 
     def activity(self) -> Activity:
-        """Return the owner, and who waits for it; takes no lock."""
+        """Return the owner and the threads that wait; acquires no lock."""
         owner, now = self.claim, clock()
         waiting = [
             Waiting(thread_name(thread), purpose, max(0.0, now - since))
@@ -274,10 +275,10 @@ class Ownership:
         return Activity(None if owner is None else writer_of(owner), waiting)
 
     def is_to_be_waited_for(self, purpose: str, left: float, timeout: float) -> bool:
-        """Return whether there is an owner that may end yet; parameters and errors as for `wait`."""
+        """Return whether there is an owner that may still end; parameters and errors as for `wait`."""
         owner = self.claim
         if owner is None:
-            return False  # it has ended since it was found: whoever waits now would wait for the next one
+            return False  # it has ended since it was found; waiting now would be waiting for the next owner
         if owner.thread is this_thread.thread and not self.abandoned:
             if _was_left(owner):
                 assert owner.route is not None
@@ -286,12 +287,12 @@ class Ownership:
             raise LockTimeoutError(
                 f"{purpose}: this thread is already writing ({owner.purpose}) and would wait for itself"
             )
-        if left == 0 or sys.is_finalizing():  # when nobody else runs any more
+        if left == 0 or sys.is_finalizing():  # at interpreter exit no other thread runs
             raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self.describe()}")
         return True
 
     def describe(self) -> str:
-        """Name the owner: thread, purpose and for how long."""
+        """Return a description of the owner: thread, purpose and seconds."""
         owner = self.claim
         if owner is None:
             return "which is free now"
@@ -302,8 +303,8 @@ class Ownership:
 def _was_left(owner: Claim) -> bool:
     """Return whether exceptions have interrupted the end of a block of this thread, so it has not ended.
 
-    Somebody holds the block yet. It is neither open nor being entered or left on the stack of this thread; if
-    it is being left, a signal handler or a finalizer calls in the middle of that.
+    The block is still referenced. It is neither open nor being entered or left on the stack of this thread;
+    if it is being left, a signal handler or finalizer calls in the middle of that.
     """
     block = None if owner.route is None else owner.route()
     if block is None or getattr(block, "_is_open", False):
@@ -316,5 +317,5 @@ def _was_left(owner: Claim) -> bool:
     return True
 
 
-#: Methods in which a block is entered and left.
+#: The methods that enter and leave a block.
 _ENDS = frozenset({"__enter__", "__exit__", "commit", "rollback"})

@@ -1,21 +1,21 @@
-"""What open views need of the past: the entries that have been replaced since they were opened.
+"""Pre-images: the old entries that open views need, replaced since the views were opened.
 
 Opening a view adds an empty layer. A commit puts the old entry of each key that it changes into the newest
-layer, before it changes the entries. A key at the moment of a view is therefore what the first layer from the
-view's own on has for it; and what the entries have, if none does.
+layer, before it changes the entries. So the entry of a key in a view is the one in the first layer that has
+the key, beginning with the view's own layer; if none has it, the current entry.
 
 Thread safety:
 
-1. Layers are added, filled and taken away in sections of the table lock's writer.
-2. They are read without a lock: first the entries, then the layers from old to new. A reader that got a new
-   entry finds the old one in a layer, as it was put there first. In each layer the link to the next is read
-   before its entries: when a layer is taken away its entries go to the older one first and the link is
-   changed then, so one of the two is always met.
-3. A layer refers to its views weakly. When a view goes, its reference is put on a list, by one
-   ``deque.append`` in C, wherever that happens; the next section does the rest. So a view that an exception
-   has struck while it was being opened pins nothing.
-4. Each step may be broken off and be done again. What is dropped goes to `garbage`, which is emptied when
-   the lock has been given back: entries may have objects of users in them.
+1. Layers are added, filled and removed in sections of the table lock's writer.
+2. They are read without a lock: first the entries, then the layers from old to new. A reader that found a new
+   entry finds the old one in a layer, since it was put there first. In each layer the link to the next is
+   read before its entries: when a layer is removed, its entries are first moved to the older one and then the
+   link is changed, so the reader finds one of the two.
+3. A layer references its views weakly. When a view is freed, its reference is put on a list, by one
+   ``deque.append`` in C; the next section does the rest. So a view whose opening an exception has
+   interrupted pins nothing.
+4. Each step may be interrupted and repeated. Dropped objects are put into `garbage`, which is emptied after
+   the lock is released: entries may contain users' objects.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _revision_of = attrgetter("revision")
 
 
 class Layer:
-    """The old entries of the keys that were changed after one moment and before the next layer's.
+    """The old entries of the keys that changed after one moment and before that of the next layer.
 
     Attributes
     ----------
     revision : int
         The revision of the moment.
     opened : float
-        When, on the monotonic clock, in seconds.
+        The time of the moment, in monotonic seconds.
     entries : dict
-        Key to its entry at that moment; None if there was none.
+        The entries at that moment by key; None for a missing key.
     newer : Layer or None
         The next layer.
     views : dict
-        The views of this moment, by the identity of the weak reference: one to a view that has gone can no
-        longer be hashed.
+        The views of this moment, by the identity of the weak reference, since the reference to a freed view
+        cannot be hashed.
     """
 
     __slots__ = ("entries", "newer", "opened", "revision", "views")
@@ -64,7 +64,7 @@ class Layer:
         self.views: dict[int, ViewReference] = {}
 
 
-#: Selects entries of a moment: see `LayerView`.
+#: Selects entries of an earlier moment; see `LayerView`.
 Select = Callable[[Request, Overlay, Callable[[], dict[str, Entry | None]]], Selected | None]
 
 
@@ -79,8 +79,8 @@ class LayerView(View):
     ----------
     preimages : Preimages
     select : callable, optional
-        Selects entries of the moment: with a request, what others see in place of them, and a function that
-        returns the keys that have changed since.
+        Selects entries of the moment, given a request, an overlay, and a function that returns the keys
+        that have changed since.
     """
 
     __slots__ = ("_layer", "_preimages", "_select", "_thread", "reference", "revision")
@@ -91,8 +91,8 @@ class LayerView(View):
         self._preimages = preimages
         self._select = select
         self._thread = get_ident()
-        # Holds the layer while the view is open. Popping it is atomic, so of two threads that close the view
-        # one alone gives it back.
+        # Contains the layer while the view is open. Popping it is atomic, so of two threads that close the
+        # view only one releases it.
         self._layer: list[Layer] = []
         self.revision: int = 0
 
@@ -110,7 +110,7 @@ class LayerView(View):
     def entry(self, key: str) -> Entry | None:
         layer = self._open_layer()
         entry = entry_at(self._preimages.base, layer, key)
-        self._open_layer()  # closed meanwhile, it may have missed a commit
+        self._open_layer()  # if it was closed meanwhile, the read may have missed a commit
         return entry
 
     def items(self) -> Iterable[tuple[str, Entry]]:
@@ -139,17 +139,17 @@ class LayerView(View):
         try:
             self._layer.pop()
         except IndexError:
-            return  # closed before, or never opened
+            return  # closed already, or never opened
         self._preimages.close(self)
 
     def close_if_of(self, threads: Container[int]) -> None:
-        """Close it if one of these threads has opened it, by identifier."""
+        """Close the view if one of these threads, given by identifier, has opened it."""
         if self._thread in threads:
             self.close()
 
 
 class ViewReference(weakref.ref[LayerView]):
-    """A view, as its layer refers to it."""
+    """A layer's weak reference to a view."""
 
     __slots__ = ("layer",)
 
@@ -164,15 +164,15 @@ class Preimages:
     base : dict
         The table's entries.
     garbage : deque
-        Where dropped layers go.
+        Receives dropped layers.
     closed : callable
-        Called when a view was closed, with no lock held; may have `forget_closed` called.
+        Called after a view was closed, with no lock held; may have `forget_closed` called.
 
     Attributes
     ----------
     layers : list of Layer
-        From old to new, at most one for each revision; empty while no view is open, and a commit need not
-        call `record` then.
+        From old to new, at most one for each revision. While no view is open it is empty, and commits need
+        not call `record`.
     """
 
     __slots__ = ("_closed", "_closing", "_garbage", "_on_close", "base", "layers")
@@ -186,7 +186,7 @@ class Preimages:
         self._garbage = garbage
 
     def open(self, revision: int, view: LayerView) -> None:
-        """Have a view show this moment; in a section of the writer."""
+        """Make a view show the current moment; in a section of the writer."""
         self.forget_closed()
         newest = self.layers[-1] if self.layers else None
         reference = view.reference = ViewReference(view, self._closed.append)
@@ -202,14 +202,14 @@ class Preimages:
         view.begin(layer)
 
     def close(self, view: LayerView) -> None:
-        """Free what only this view needed, though somebody may still hold it; no lock is held."""
+        """Free what only this view needed, although the view is still referenced; no lock is held."""
         if view.reference is not None:
             self._closed.append(view.reference)
-            view.reference = None  # else it would come again when the view goes
+            view.reference = None  # else it would be added again when the view is freed
         self._on_close()
 
     def close_others(self, threads: Container[int]) -> None:
-        """Close the views that these threads have opened; in a forked child, where they are not."""
+        """Close the views that these threads have opened; in a forked child, which lacks the threads."""
         for layer in list(self.layers):
             for reference in list(layer.views.values()):
                 view = reference()
@@ -218,7 +218,7 @@ class Preimages:
         self.forget_closed()
 
     def record(self, changes: Sequence[Change]) -> None:
-        """Keep what is about to be replaced; in a section of the writer."""
+        """Keep the entries that are about to be replaced; in a section of the writer."""
         if self._closed:
             self.forget_closed()
         if self.layers:
@@ -230,14 +230,14 @@ class Preimages:
         """Free what only closed views needed; in a section of the writer."""
         if not self._closed:
             return
-        # One stays in `_closed` until all is done, so that whoever comes after an exception goes on.
+        # One stays in `_closed` until all is done, so that the next thread continues after an interruption.
         closing = self._closing
         while len(self._closed) > 1:
             closing.append(self._closed[0])
             self._closed.popleft()
         unused: dict[int, Layer] = {}
         for reference in (*closing, self._closed[0]):
-            # There is none if an exception struck before it was noted.
+            # Missing if an exception interrupted before it was assigned.
             layer = getattr(reference, "layer", None)
             if layer is not None:
                 layer.views.pop(id(reference), None)
@@ -249,22 +249,22 @@ class Preimages:
         elif unused:
             self._take_all_away()
         for reference in (*closing, self._closed[0]):
-            reference.layer = None  # it comes again when the view goes, and is to pin nothing until then
+            reference.layer = None  # added again when the view is freed, it must pin nothing
         closing.clear()
         self._closed.popleft()
 
     def _take_away(self, layer: Layer) -> None:
-        """Leave what older views need of the layer to the one before it; rule 2 has the order."""
+        """Move what older views need of the layer to the one before it; rule 2 has the order."""
         position = bisect_left(self.layers, layer.revision, key=_revision_of)
         if self.layers[position : position + 1] != [layer]:
-            return  # before an exception, or one has struck before it was noted
+            return  # removed already, before an interruption
         if position > 0:
             _leave(layer, self.layers[position - 1])
         self._garbage.append(layer)
         del self.layers[position]
 
     def _take_all_away(self) -> None:
-        """Do that with all layers without views, the oldest first: so no entry is moved twice."""
+        """Remove all layers without views, the oldest first, so that no entry is moved twice."""
         older: Layer | None = None
         for layer in self.layers:
             if layer.views:
@@ -276,13 +276,13 @@ class Preimages:
         self.layers = [layer for layer in self.layers if layer.views]
 
     def facts(self) -> dict[str, float | int]:
-        """Count views and what they pin; in a section of the writer.
+        """Return the number of views and what they pin; in a section of the writer.
 
         Returns
         -------
         facts : dict
             ``snapshots`` (open ones), ``oldest_snapshot`` (its age in seconds, 0.0 if there is none),
-            ``pinned_entries`` and ``pinned_bytes`` (old entries that are kept, and their data).
+            ``pinned_entries`` and ``pinned_bytes`` (the old entries that are kept, and their data).
         """
         self.forget_closed()
         kept = [entry for layer in self.layers for entry in layer.entries.values() if entry is not None]
@@ -295,9 +295,9 @@ class Preimages:
 
 
 def _leave(layer: Layer, older: Layer) -> None:
-    """Move the entries of the layer with fewer ones: each is moved log(n) times, whatever is closed when."""
+    """Merge two layers into the one with more entries: each entry is moved at most log(n) times."""
     if len(layer.entries) > len(older.entries):
-        # Readers that come from an older layer have looked there for what is added to this one.
+        # Readers that come from an older layer have already looked there for the entries added here.
         layer.entries.update(older.entries)
         older.entries = layer.entries
     else:
@@ -307,7 +307,7 @@ def _leave(layer: Layer, older: Layer) -> None:
 
 
 def entry_at(base: dict[str, Entry], layer: Layer, key: str) -> Entry | None:
-    """Return what the key had at the moment of the layer; no lock is needed."""
+    """Return the entry of a key at the moment of the layer; needs no lock."""
     entry: Entry | None
     try:
         entry = base[key]  # not ``get``: see ``Table.commit``
@@ -323,7 +323,7 @@ def entry_at(base: dict[str, Entry], layer: Layer, key: str) -> Entry | None:
 
 
 def changed_since(layer: Layer) -> dict[str, Entry | None]:
-    """Return the keys that were changed after the moment of the layer, with the entries of then."""
+    """Return the keys that changed after the moment of the layer, with their entries at that moment."""
     changed: dict[str, Entry | None] = {}
     at: Layer | None = layer
     while at is not None:
@@ -335,10 +335,10 @@ def changed_since(layer: Layer) -> dict[str, Entry | None]:
 
 
 def entries_at(base: dict[str, Entry], layer: Layer) -> dict[str, Entry]:
-    """Return all entries of the moment of the layer; no lock is needed.
+    """Return all entries at the moment of the layer; needs no lock.
 
-    ``dict.copy`` is atomic, with and without the GIL. It may have half of a commit that is being
-    applied; of that the layers have all that it replaces, since they are filled first.
+    ``dict.copy`` is atomic, with and without the GIL. It may contain part of a commit that is being applied;
+    the layers have all entries that the commit replaces, since they are filled first.
     """
     entries = base.copy()
     for key, entry in changed_since(layer).items():

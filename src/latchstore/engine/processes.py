@@ -1,6 +1,6 @@
-"""What tells a process from all others, and whether it runs, as far as that can be seen from here.
+"""Identify processes, and find out whether one still runs.
 
-Thread safety: functions of their arguments.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import os
 
 
 def this_process() -> str:
-    """Return what tells this process from all others: its number, when it began, and where that counts."""
+    """Return a text that identifies this process: its number, its start, and its machine and namespace."""
     return _described(os.getpid())
 
 
 def is_running(process: str) -> bool:
-    """Return whether a process is running that `this_process` has described; true if it cannot be seen."""
+    """Return whether a process that `this_process` has identified is running; True if that is unknown."""
     number, beginning, place = process.split(" ", 2)
     if place != _place():
         return True
@@ -26,12 +26,12 @@ def is_running(process: str) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # it is another user's
+        return True  # it belongs to another user
     return True
 
 
 def name_of(process: str) -> str:
-    """Return how messages name a process that `this_process` has described."""
+    """Return the name of an identified process for messages."""
     return f"process {process.partition(' ')[0]}"
 
 
@@ -41,7 +41,7 @@ def _described(process: int) -> str:
 
 
 def _place() -> str:
-    """Return what numbers of processes are unique in: a boot of a machine, and a namespace of it."""
+    """Return the scope in which process numbers are unique: a boot of a machine, and a namespace."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -50,7 +50,7 @@ def _place() -> str:
 
 
 def _beginning_of(process: int) -> int | None:
-    """Return when a process began, in ticks since the boot; None if it has ended or cannot be seen."""
+    """Return the start of a process, in ticks since the boot; None if it has ended or is not visible."""
     try:
         with open(f"/proc/{process}/stat", "rb") as file:
             state, *fields = file.read().rpartition(b")")[2].split()

@@ -1,21 +1,20 @@
-"""Publishing what the log of an engine has, in this process, in the order of the commits, once each.
+"""Publication of an engine's log in this process: each commit once, in order.
 
-For engines whose entries other processes change as well, and that have a log of their commits.
+For engines that have a log of their commits, and whose entries other processes change as well.
 
-1. The log is the journal. `seen` is the revision up to which this process has published; whoever comes reads
-   what the log has after it (`catch_up`). So what an exception has broken off between a commit and its
-   publication is made good by the next one who looks: a follower, a flush, a new watch, a commit.
-2. What is queued of a commit in the log is kept in `_queued` until `seen` has passed it: after an exception
-   the same is queued again, and is delivered once.
-3. While nobody listens, no watch is open and nothing observes, the commits of others are passed over, and
-   `seen` need not be up to date. `following` is set, at the revision of that moment, in the section in which
-   somebody begins to; and likewise `publishes`, which is not for observers. So nobody is told of what was
-   committed before.
-4. Observers (``observing.py``) are notified of a commit before it is queued for anybody, and of the time of
-   a look at the log when all that it has found is published.
+1. The log is the journal. `seen` is the revision up to which this process has published; any thread may
+   publish the commits after it (`catch_up`). So if an exception interrupts between a commit and its
+   publication, the next thread that checks completes it: a follower, a flush, a new watch, a commit.
+2. The deliveries of a commit are kept in `_queued` until `seen` has passed it: after an exception the same
+   deliveries are queued again, and delivered once.
+3. While there are no listeners, watches and observers, the commits of other processes are skipped, and `seen`
+   need not be up to date. `following` is set, at the current revision, in the section in which the first one
+   begins; `publishes` likewise, but not for observers. So earlier commits are not delivered.
+4. Observers (``observing.py``) are notified of a commit before it is queued, and of the time of a read of the
+   log once everything that it found is published.
 
-Thread safety: all is done in the section of the latch. No user code runs in it; what is dropped there is
-freed outside.
+Thread safety: everything is done in the section of the latch. No user code runs in it; objects dropped there
+are freed outside.
 """
 
 from __future__ import annotations
@@ -41,44 +40,44 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class Logged(Protocol):
-    """A commit as a log has it."""
+    """A commit in a log."""
 
     @property
     def revision(self) -> int:
-        """Its revision."""
+        """The revision of the commit."""
 
     @property
     def changes(self) -> Sequence[Change]:
-        """What it has changed."""
+        """The changes of the commit."""
 
     @property
     def info(self) -> TransactionInfo | None:
-        """What events have of the transaction; None if it was none."""
+        """The `TransactionInfo` for events; None if it was not a transaction."""
 
 
 class CommitLog(Protocol):
-    """The log of an engine: the last commits of all processes, by revision."""
+    """The log of an engine: the latest commits of all processes, by revision."""
 
     @property
     def name(self) -> str:
-        """Of the store, for messages."""
+        """The name of the store, for messages."""
 
     def last(self) -> int:
         """Return the revision of the last commit."""
 
     def replay(self, after: int, until: int, function: Callable[[Logged], None]) -> None:
-        """Call a function of ours with each commit after a revision up to another that the log still has."""
+        """Call an internal function with each commit after one revision up to another that is in the log."""
 
     def between(self, after: int, until: int) -> tuple[Iterable[Logged], int | None]:
-        """Return the same, read at one instant, with the first revision that the log has; None if none."""
+        """Return these commits, read at one instant, and the first revision in the log, or None."""
 
 
-#: The revision of a commit of the log, and what its publisher is given beside the changes.
+#: The revision of a commit in the log, and the arguments of its publisher besides the changes.
 Queued = tuple[int, Author | None, Sequence[Delivery]]
 
 
 class Publication:
-    """How far the log is published in this process.
+    """The progress of publishing the log in this process.
 
     Parameters
     ----------
@@ -89,9 +88,9 @@ class Publication:
     ----------
     seen : int
     following : bool
-        Whether the log is read, for observers at the least.
+        Whether the log is read, at least for observers.
     publishes : bool
-        Whether the commits of others are published.
+        Whether the commits of other processes are published.
     observers : Observers
     """
 
@@ -103,28 +102,28 @@ class Publication:
         self.renew_in_child()
 
     def renew_in_child(self) -> None:
-        """Begin with a free section, and with nobody following."""
-        # The section in which the log is read and published, and watches opened: the time of a read. Commits
-        # are made in it as well if that is how an engine keeps its own apart from others.
+        """Reset to a free section and no followers."""
+        # The section in which the log is read and published, and watches are opened; held for one read.
+        # Engines may also make commits in it, to tell their own from those of other processes.
         self._latch = Latch()
         self.following: bool = False
         self.publishes: bool = False
-        # What of the log was queued last: rule 2.
+        # The last deliveries queued from the log: rule 2.
         self._queued: Queued | None = None
         self.observers.renew_in_child()
 
     @property
     def is_followed(self) -> bool:
-        """Whether anybody listens to what is committed, watches or observes it."""
+        """Whether there is a listener, watch or observer."""
         return self.publisher.is_followed or bool(self.observers)
 
     def during(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Call a function of ours in the section; free what was dropped in it, and have listeners called.
+        """Call an internal function in the section; then free dropped objects and start deliveries.
 
         Raises
         ------
         LockTimeoutError
-            If this thread is in the section: a finalizer or a signal handler calls.
+            If this thread is in the section, so a finalizer or signal handler calls.
         """
         try:
             return self._latch.during(function, *arguments)
@@ -135,7 +134,7 @@ class Publication:
     # -- in the section ---------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Read the log from the last commit on, and publish what others commit if anybody listens."""
+        """Follow the log from the last commit on, and publish other processes' commits to listeners."""
         is_followed = self.publisher.is_followed
         if not self.following or (is_followed and not self.publishes):
             self.stand_at_last()
@@ -144,11 +143,11 @@ class Publication:
             self.publishes = is_followed
 
     def stand_at_last(self) -> None:
-        """Take all that is committed to have been published."""
+        """Regard all commits so far as published."""
         self.seen = self.log.last()
 
     def publish_after_seen(self) -> None:
-        """Publish what others have committed after `seen`, from now on."""
+        """Publish the commits of other processes after `seen`, from now on."""
         if not self.following:
             self.observers.lost()
             self.following = True
@@ -160,14 +159,14 @@ class Publication:
         self.observers.add(observer)
 
     def end_unless_followed(self) -> bool:
-        """Read the log no more if nobody needs that; return whether that is so."""
+        """Stop reading the log if it is not followed; return whether it was stopped."""
         if not self.publisher.is_followed:
             self.publishes = False
             self.following = self.following and bool(self.observers)
         return not self.following
 
     def catch_up(self, most: int | None = None) -> int:
-        """Publish what is committed, `most` commits at the most; return the revision of the last one."""
+        """Publish commits, at most `most`; return the revision of the last published one."""
         begun = clock()
         revision = self.log.last()
         if revision > self.seen:
@@ -177,7 +176,7 @@ class Publication:
         return self.seen
 
     def publish_until(self, revision: int) -> None:
-        """Publish what is committed up to a revision, which is after `seen`."""
+        """Publish the commits up to a revision, which is after `seen`."""
         if not self.following:
             self.seen = revision
             return
@@ -186,7 +185,7 @@ class Publication:
             self.lose(revision)
 
     def publish_logged(self, commit: Logged) -> None:
-        """Publish a commit of the log, and tell of those before it that the log has no more."""
+        """Publish a commit of the log, and mark commits before it that are missing in the log as lost."""
         revision = commit.revision
         if revision > self.seen + 1:
             self.lose(revision - 1)
@@ -206,7 +205,7 @@ class Publication:
         author: Author | None,
         deliveries: Sequence[Delivery],
     ) -> None:
-        """Publish the commit that comes after `seen`, whoever has made it. May be done again."""
+        """Publish the commit after `seen`, of any process. May be repeated."""
         self._notify(changes)
         self.publisher.publish(changes, revision, author, deliveries)
         self.seen = revision
@@ -216,18 +215,18 @@ class Publication:
             self.observers.changed(keys_of(changes))
 
     def queued_of(self, commit: Logged) -> Queued:
-        """Return what is queued of a commit in the log."""
+        """Return the deliveries for a commit in the log."""
         author = self.author_of(commit)
         return commit.revision, author, self.publisher.deliveries_of(commit.changes, commit.revision, author)
 
     def author_of(self, commit: Logged) -> Author | None:
-        """Return who has made a commit in the log; an engine that finds its own there returns their claim."""
+        """Return the author of a commit in the log; an engine returns the claim of its own commits."""
         return LoggedAuthor(commit.info)
 
     def lose(self, until: int) -> None:
-        """Pass over commits that the log does not have any more."""
+        """Skip commits that are missing in the log."""
         logger.warning(
-            "%s: %d commits were deleted from the log before this process has read them (history)",
+            "%s: %d commits were deleted from the log before this process read them; raise history=",
             self.log.name,
             until - self.seen,
         )
@@ -236,7 +235,7 @@ class Publication:
         self.seen = until
 
     def past(self, since: int, revision: int) -> Iterator[Commit]:
-        """Return the commits after one revision up to another; CompactedError if the log lacks some."""
+        """Return the commits after one revision up to another; raise CompactedError if some are missing."""
         if since >= revision:
             return iter(())
         commits, oldest = self.log.between(since, revision)

@@ -1,7 +1,7 @@
 """From a commit to the queue of its store: events for the dispatcher, changes for the feed.
 
-Thread safety: an engine calls these methods under its lock, in the order of its commits. None of them waits
-or runs user code: what listeners are to be called with is queued.
+Thread safety: an engine calls these methods under its lock, in the order of its commits. None of them blocks
+or runs user code: the calls of listeners are queued.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from latchstore.delivery.commit_events import (
 from latchstore.delivery.dispatcher import Delivery, EventDispatcher
 from latchstore.engine.owner import Claim, TransactionInfo
 
-#: The events that a commit may have, that of a transaction's end among them.
+#: The events that a commit may have, including that of a transaction's end.
 COMMIT_EVENTS = MODIFICATION_EVENTS | {StoreTransactionEndEvent}
 
 
 class Author(Protocol):
-    """Who has made a commit: a `Claim`, or a `LoggedAuthor`."""
+    """The author of a commit: a `Claim`, or a `LoggedAuthor`."""
 
     @property
     def info(self) -> TransactionInfo | None:
-        """What events have of the transaction; None if it was none."""
+        """The `TransactionInfo` for events; None if it was not a transaction."""
 
     @property
     def here(self) -> bool:
-        """Whether it was a transaction of this store object, whose end is an event."""
+        """Whether it was a transaction of this store object, so its end is an event."""
 
 
 class LoggedAuthor(NamedTuple):
-    """Who has made a commit that an engine finds in its log.
+    """The author of a commit that an engine has found in its log.
 
-    Beginnings and ends of transactions are events in the process that runs them; in others there are the
-    changes, and what their events have as `transaction`.
+    Transactions have start and end events only in the process that runs them; other processes have the events
+    of the changes, with the info as their `transaction`.
     """
 
     info: TransactionInfo | None
@@ -56,25 +56,25 @@ class LoggedAuthor(NamedTuple):
 
 
 class Publisher:
-    """Queues what an engine commits for its store's listeners and watches.
+    """Queues the commits of an engine for the listeners and watches of its store.
 
     Parameters
     ----------
     source : object
-        The store, referred to weakly; its events have it as their source.
+        The store, referenced weakly; the source of its events.
     manager : BaseEventManager
     dispatcher : EventDispatcher
     history : int
-        How many of the last commits the feed keeps.
+        The number of commits that the feed keeps.
 
     Attributes
     ----------
     dispatcher : EventDispatcher
     feed : ChangeFeed
     garbage : deque
-        What is dropped under the lock of the engine, which clears it when it has given the lock back.
+        Objects dropped under the engine's lock; the engine clears it after releasing the lock.
     has_listeners : callable
-        Tells whether any of some event classes has listeners. Never user code.
+        Returns whether any of some event classes has listeners. Never user code.
     """
 
     __slots__ = ("_manager", "_source", "dispatcher", "feed", "garbage", "has_listeners")
@@ -91,20 +91,20 @@ class Publisher:
 
     @property
     def is_followed(self) -> bool:
-        """Whether anybody listens to what is committed, or watches it."""
+        """Whether there are listeners for commits, or watches."""
         return self.feed.active or self.has_listeners(COMMIT_EVENTS)
 
     def deliveries_of(
         self, changes: Sequence[Change], revision: int, author: Author | None
     ) -> Sequence[Delivery]:
-        """Return what is queued if this is committed; called before it is decided, so that it may fail.
+        """Return the deliveries of a commit; called before the commit is decided, so it may raise.
 
         Parameters
         ----------
         changes : sequence of Change
         revision : int
         author : Author or None
-            The transaction that makes the commit, if it is one.
+            The transaction that makes the commit, if any.
         """
         has_listeners = self.has_listeners
         info = None if author is None else author.info
@@ -130,10 +130,10 @@ class Publisher:
         author: Author | None,
         deliveries: Sequence[Delivery],
     ) -> None:
-        """Queue what is to be heard of a commit that can be seen; may be done again, with the same arguments.
+        """Queue a visible commit for listeners and watches; may be repeated with the same arguments.
 
-        Commits are published in their order. When the engine's lock was given back, `dispatcher` is to
-        `start_if_needed`; the store does that after each commit of its own.
+        Commits are published in order. After the engine has released its lock, `dispatcher.start_if_needed`
+        must be called; the store does that after each of its own commits.
         """
         for delivery in deliveries:
             self.dispatcher.submit(delivery)
@@ -141,22 +141,22 @@ class Publisher:
             self.feed.publish(Commit(revision, changes, None if author is None else author.info))
 
     def lose(self, first_revision: int, last_revision: int) -> None:
-        """Mark a gap for watches: these commits were made, and the engine has their changes no more.
+        """Mark a gap in watches: these commits were made, but the engine no longer has their changes.
 
-        Listeners are told nothing of them. May be called again.
+        Listeners are not notified of the gap. May be repeated.
         """
         self.feed.lose(first_revision, last_revision)
 
     def begin(self, claim: Claim) -> None:
-        """Queue the event of a transaction's beginning."""
+        """Queue the event of a transaction's start."""
         event = StoreTransactionStartEvent(self._source(), transaction=claim.info)
         claim.start = EventDelivery(self._manager, event)
         self.dispatcher.submit(claim.start)
 
     def roll_back(self, claim: Claim) -> None:
-        """Queue the event of a transaction's end without a commit; may be called again."""
+        """Queue the event of a transaction's rollback; may be repeated."""
         if claim.start is not None:
-            self.dispatcher.submit(claim.start)  # an exception may have struck before it was
+            self.dispatcher.submit(claim.start)  # an exception may have interrupted before it was queued
         if claim.failure is None and claim.info is not None and self.has_listeners(StoreTransactionEndEvent):
             event = StoreTransactionEndEvent(self._source(), transaction=claim.info, state="failed")
             claim.failure = EventDelivery(self._manager, event)
@@ -164,6 +164,6 @@ class Publisher:
             self.dispatcher.submit(claim.failure)
 
     def refuse(self, purpose: str) -> None:
-        """Raise StoreClosedError, as the store is closed; but let listeners go on to the end."""
+        """Raise StoreClosedError, since the store is closed, unless a listener calls."""
         if not self.dispatcher.on_dispatcher_thread():
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")

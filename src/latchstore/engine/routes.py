@@ -1,9 +1,9 @@
-"""To which open transaction the calls of each thread, and of tasks of asyncio within it, go.
+"""Routes: the open transaction to which the calls of each thread, or of an asyncio task in it, go.
 
-Thread safety: each item is read by the thread, or the task, that is its key, and written by that one, or by a
-thread that works for it while it waits, by single operations of the dict. So the items of two tasks are
-independent of each other, though threads of a pool may write both at once. An item that remains of a struck
-block is taken away when its thread next calls the store.
+Thread safety: each item is read by the thread or task that is its key. It is written by that one, or by a
+thread that works for it while it waits, by single dict operations. So the items of two tasks are independent,
+though pool threads may write both at once. The leftover item of an interrupted block is removed when its
+thread next calls the store.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction whose block runs.
+    """A transaction whose block is running.
 
     Attributes
     ----------
     number, notes, thread : int, str, str
-        As `TransactionInfo` has them.
+        As in `TransactionInfo`.
     seconds : float
-        How long it has been open.
+        The time since it was opened.
     optimistic : bool
     """
 
@@ -52,7 +52,7 @@ class Routes(dict[object, Route]):
         if ident not in self:
             return None
         route = self[ident]
-        # hot path: without a call, as the block that is found is open as a rule.
+        # hot path: no call, since the block is mostly open.
         transaction: Transaction | None = route()  # type: ignore[assignment]
         if transaction is None or transaction._left or transaction._thread is not this_thread.thread:
             return self._innermost(route)
@@ -62,12 +62,12 @@ class Routes(dict[object, Route]):
         while route is not None:
             transaction: Transaction | None = route()  # type: ignore[assignment]
             if transaction is not None and not transaction._left:
-                # If it is another thread's, that has ended, and this one has got its identifier. It may also
-                # be one that is being entered.
+                # One of another thread has ended, and this thread has got its identifier. Or the block is
+                # being entered.
                 if transaction._thread is this_thread.thread or transaction._belongs_to_this_thread():
                     return transaction
                 return None
-            # Its end was struck by an exception.
+            # An exception has interrupted its end.
             outer = route.outer
             inside = outer is not None and outer.claim is route.claim
             if inside and transaction is None and route.batch is not None:
@@ -77,7 +77,7 @@ class Routes(dict[object, Route]):
         return None
 
     def place(self, claim: Claim, route: Route | None) -> None:
-        """Have the calls of a claim's thread, or task, go to a block; None: to the store."""
+        """Route the calls of a claim's thread or task to a block, or with None to the store."""
         if route is None:
             self.pop(claim.ident, None)
         else:
@@ -90,14 +90,14 @@ class Routes(dict[object, Route]):
             raise TransactionError(f"{operation}() cannot be called inside {transaction!r}")
 
     def begin(self, route: Route) -> None:
-        """Have the calls of this thread go to an outermost block.
+        """Route the calls of this thread to an outermost block.
 
-        The thread may be entering one already, and be interrupted by a signal handler or a finalizer that
-        has this one, and ends it: then its calls go to the other one again.
+        The thread may be entering another block, interrupted by a signal handler or finalizer that enters
+        and ends this one; then its calls go to the other block again.
         """
         ident = route.claim.ident
         if type(ident) is not int:
-            self.__class__ = RoutesOfTasks  # before it is there, and for good
+            self.__class__ = RoutesOfTasks  # before the item is added, and permanently
         found = self.get(ident)
         if found is not None:
             other: Transaction | None = found()  # type: ignore[assignment]
@@ -106,7 +106,7 @@ class Routes(dict[object, Route]):
         self[ident] = route
 
     def forget(self, claim: Claim) -> None:
-        """Take away the route of a transaction that has ended, wherever its innermost block is."""
+        """Remove the route of a transaction that has ended, wherever its innermost block is."""
         route = self.get(claim.ident)
         if route is None or route.claim is not claim:
             return
@@ -118,7 +118,7 @@ class Routes(dict[object, Route]):
             self[claim.ident] = route
 
     def transactions(self) -> list[OpenTransaction]:
-        """Return the transactions that are open, in the order in which they were entered; takes no lock."""
+        """Return the open transactions in the order in which they were entered; acquires no lock."""
         now = time.time()
         found = {}
         for route in list(self.values()):
@@ -137,16 +137,16 @@ class Routes(dict[object, Route]):
 
 
 class RoutesOfTasks(Routes):
-    """What `Routes` become when a transaction first belongs to a task: threads alone are looked up faster."""
+    """The class of `Routes` once a transaction belongs to a task: without tasks, lookups are faster."""
 
     __slots__ = ()
 
     def current(self) -> Transaction | None:
         """Return the innermost open transaction of the task that runs here, or else of the thread."""
         task = task_reference()
-        # All tasks of a thread go to the block of the thread, if it has one.
+        # All tasks of a thread use the block of the thread, if it has one.
         return self._innermost((None if task is None else self.get(task)) or self.get(get_ident()))
 
     def __contains__(self, ident: object) -> bool:
-        """Return whether the calling thread, of this identifier, or the task that runs in it has a route."""
+        """Return whether the calling thread, identified by `ident`, or the task in it has a route."""
         return ident in self.keys() or task_reference() in self.keys()

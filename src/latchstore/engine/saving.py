@@ -1,19 +1,19 @@
-"""What a store holds, as a SQLite file that anyone can open: the format, and writing it.
+"""Save the entries of a store to a SQLite file that anyone can open: the format, and writing it.
 
-Two tables: ``entries`` has a row for each key (``key``, ``data``, ``metadata`` as JSON, ``created`` and
-``modified`` in seconds since the epoch, ``revision``), ``about`` has one row: the ``revision`` of the last
-commit, and how many ``entries`` there are. If a cache was on the store, ``clock`` has the reading of its
-clock. What a cache keeps by reference is text, an integer or a real number in place of data, if it is one
-that SQLite holds as it is, and nothing else; ``sizes`` has what such objects weigh that do not weigh 1. A
-key that is no valid Unicode (a lone surrogate) is a blob, UTF-8 with the surrogate in it.
-``application_id`` marks the file as ours, ``user_version`` is that of the format. Others may change rows and
-add tables and indexes; what is no longer as it could have been written, ``loading.py`` refuses.
+There are two tables. ``entries`` has a row for each key (``key``, ``data``, ``metadata`` as JSON, ``created``
+and ``modified`` in seconds since the epoch, ``revision``). ``about`` has one row: the ``revision`` of the
+last commit, and the number of ``entries``. If a cache was on the store, ``clock`` has the time of its clock.
+An object that a cache keeps by reference is text, an integer or a real number in place of the data, if SQLite
+stores it exactly; no other object can be saved. ``sizes`` has the weights of such objects other than 1. A key
+that is not valid Unicode (a lone surrogate) is a blob, UTF-8 with the surrogate in it. ``application_id``
+identifies the file as ours, ``user_version`` is the version of the format. Other programs may change rows and
+add tables and indexes; ``loading.py`` refuses anything that could not have been written here.
 
-SQLite writes the file under the name that it has while it is unfinished (``contract/files.py``). It needs no
-locks and no journal there, as nobody else has the file, and what is broken off is thrown away. It gives
-up the interpreter at each statement, and a busy thread takes it for five milliseconds. So the tables are
-there before SQLite opens the file, rows go in by the thousand, and ``COMMIT`` flushes the file, which leaves
-nothing to do for the flush that comes before the file gets its name.
+SQLite writes the file under its unfinished name (``contract/files.py``). It needs no locks and no journal,
+since no other program has the file, and an interrupted file is thrown away. SQLite releases the interpreter
+at each statement, and a busy thread then takes it for five milliseconds. So the tables are created before
+SQLite opens the file, rows are inserted by the thousand, and ``COMMIT`` flushes the file, which leaves
+nothing to do for the flush before the rename.
 
 Thread safety: any number of threads and processes may save and load at the same time; the last to finish
 wins.
@@ -38,13 +38,13 @@ from latchstore.contract.file_locks import check_unshared
 from latchstore.contract.files import Unfinished, replace_file, write_all
 from latchstore.contract.values import Entry
 
-#: "ltch", in the header of every file; and the version of what stands in it. In the first one an object in
-#: metadata was a dict whatever its names were, since the second there are tags (``contract/encoding.py``).
+#: "ltch", in the header of every file, and the version of the format. In the first version an object in
+#: metadata was a dict whatever its names were; the second has tags (``contract/encoding.py``).
 APPLICATION = 0x6C746368
 FORMAT = 2
 FORMAT_WITHOUT_TAGS = 1
 
-#: What each table is made by.
+#: The statement that creates each table.
 TABLES = {
     "about": "CREATE TABLE about (revision INTEGER NOT NULL, entries INTEGER NOT NULL)",
     "entries": (
@@ -55,10 +55,10 @@ TABLES = {
     "sizes": "CREATE TABLE sizes (key PRIMARY KEY NOT NULL, size INTEGER NOT NULL)",
 }
 
-#: The triggers that a `SqliteStore` leaves in its file once a cache was on it. Loading runs none.
+#: The triggers in the file of a `SqliteStore` that had a cache. Loading does not run them.
 TRIGGERS = frozenset({"cache_inserted", "cache_updated", "cache_deleted"})
 
-#: What makes a database without rows.
+#: The script that creates a database without rows.
 _EMPTY = f"""
     PRAGMA application_id = {APPLICATION};
     PRAGMA user_version = {FORMAT};
@@ -66,13 +66,13 @@ _EMPTY = f"""
     {TABLES["entries"]};
 """
 
-#: The integers of SQLite have 64 bits: they are below this, and not below its negative.
+#: The bound of SQLite's integers, which have 64 bits.
 _BEYOND = 2**63
 
-#: Bytes that an entry may take in the file beside its data and metadata.
+#: The bytes that an entry may take in the file beside its data and metadata.
 _MARGIN = 1_000
 
-#: Rows, and bytes, that go into the file by one statement.
+#: The most rows, and bytes, that one statement inserts.
 _BATCH_ROWS = 5_000
 _BATCH_BYTES = 8_000_000
 
@@ -80,39 +80,39 @@ _BATCH_BYTES = 8_000_000
 def write_file(
     path: str, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None = None
 ) -> None:
-    """Put entries into a file, which is replaced at one instant, or stays as it is.
+    """Write entries to a file, which is replaced atomically or stays unchanged.
 
-    Of a link, what it leads to is replaced; a file that was there before leaves its permissions.
+    The target of a link is replaced; an existing file keeps its permissions.
 
     Raises
     ------
     TypeError
         If metadata has a value of a type that cannot be stored; names key and item.
     KeptByReferenceError
-        If an object that is kept by reference is none that SQLite brings back as it is; names the key.
+        If SQLite cannot store an object that is kept by reference exactly; names the key.
     ValueError
-        If an entry is too large, or its metadata too deep; names the key.
+        If an entry is too large, or its metadata is nested too deeply; names the key.
     OSError
-        If the system does not let the file be written.
+        If the file cannot be written.
     """
     check_unshared(path)
     replace_file(path, partial(_write, items=items, revision=revision, clock=clock))
 
 
-#: The values of a row, in the order of its columns.
+#: The values of a row, in the order of the columns.
 Row = tuple[Any, ...]
 
 
 def _write(
     unfinished: Unfinished, items: Iterable[tuple[str, Entry]], revision: int, clock: float | None
 ) -> sqlite3.Connection:
-    """Write all of the file; return what has to be closed."""
+    """Write the whole file; return the connection to close."""
     address = f"{Path(unfinished.name).as_uri()}?mode=rw&nolock=1"
     file = None
     try:
         empty = _empty_database()
         write_all(unfinished, empty)
-        # Few statements are remembered, as each of those for many rows takes a megabyte.
+        # Few statements are cached, since each one for many rows takes a megabyte.
         file = sqlite3.connect(address, uri=True, isolation_level=None, cached_statements=2)
         if not empty:
             file.executescript(_EMPTY)
@@ -130,7 +130,7 @@ def _write(
 
 @cache
 def _empty_database() -> bytes:
-    """Return the bytes of a database with our tables and no rows; none if this SQLite cannot give them."""
+    """Return the bytes of a database with our tables and no rows; empty if this SQLite cannot serialize."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         if not hasattr(database, "serialize"):
             return b""
@@ -157,7 +157,7 @@ def _fill(
 
 
 def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[int, Row]]) -> int:
-    """Put rows into a table, many at a time, each with the bytes that it takes; return how many."""
+    """Insert rows, many at a time, each given with its size in bytes; return their number."""
     count = 0
     for batch in _batches(rows, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)):
         places = f"({', '.join('?' * len(batch[0]))})"
@@ -169,7 +169,7 @@ def _insert(file: sqlite3.Connection, table: str, rows: Iterable[tuple[int, Row]
 
 
 def _batches(rows: Iterable[tuple[int, Row]], variables: int) -> Iterator[list[Row]]:
-    """Put rows together, so many that SQLite takes as many values and few bytes are waiting."""
+    """Group rows within SQLite's limit of values and `_BATCH_BYTES`."""
     batch: list[Row] = []
     left = _BATCH_BYTES
     for size, row in rows:
@@ -183,7 +183,7 @@ def _batches(rows: Iterable[tuple[int, Row]], variables: int) -> Iterator[list[R
 
 
 def _sized_row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str, Entry]) -> tuple[int, Row]:
-    """Return the bytes that an entry takes and its row; note what it weighs, if that would be lost."""
+    """Return the size in bytes of an entry, and its row; add its weight to `sizes` if it is not 1."""
     key, entry = item
     content = entry.content
     if type(content) is not bytes:
@@ -193,14 +193,14 @@ def _sized_row(limit: int, sizes: list[tuple[str | bytes, int]], item: tuple[str
     stored, length = (key, len(key)) if key.isascii() else _stored_key(key)
     size = length + len(metadata) + (len(content) if type(content) is bytes else _length_of(content))
     if size > limit:
-        raise ValueError(f"key {describe(key)}: {size} bytes cannot be saved, {limit} can be at the most")
+        raise ValueError(f"key {describe(key)}: {size} bytes cannot be saved, the maximum is {limit}")
     if type(content) is not bytes and entry.size != 1:
         sizes.append((stored, entry.size))
     return size, (stored, content, metadata, entry.created, entry.modified, entry.revision)
 
 
 def _stored_key(key: str) -> tuple[str | bytes, int]:
-    """Return what stands for a key in the file, and how many bytes it takes."""
+    """Return the stored form of a key, and its size in bytes."""
     name = key.encode("utf-8", "surrogatepass")
     try:
         key.encode()
@@ -210,13 +210,13 @@ def _stored_key(key: str) -> tuple[str | bytes, int]:
 
 
 def _saveable(entry: Entry) -> bytes | str | int | float:
-    """Return what an entry has, if SQLite brings it back as it is; KeptByReferenceError if not."""
+    """Return the content of an entry if SQLite stores it exactly; raise KeptByReferenceError otherwise."""
     content = entry.content
     return content if is_saveable(content) else entry.data
 
 
 def is_saveable(content: object) -> bool:
-    """Return whether this is an object that is kept by reference and can be saved. Exact types only."""
+    """Return whether an object that is kept by reference can be saved. Exact types only."""
     if type(content) is str:
         try:
             content.encode()
@@ -229,7 +229,7 @@ def is_saveable(content: object) -> bool:
 
 
 def _length_of(content: bytes | str | int | float) -> int:
-    """Return how many bytes something takes in the file, at the most."""
+    """Return the most bytes that a value takes in the file."""
     if isinstance(content, str):
         return len(content.encode())
     return len(content) if isinstance(content, bytes) else 8

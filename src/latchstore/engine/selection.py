@@ -1,10 +1,10 @@
-"""Queries that need not look at all entries: by an ordered index, or as they end at a limit.
+"""Queries that need not scan all entries, since an ordered index helps or a limit ends them.
 
-`selected` is called in a section and compares only what builtin code can compare. What it returns goes on to
-`found`, outside: there the rest is compared, and if that leaves too few, all entries are looked at after all,
+`selected` is called in a section and compares only what builtin code can compare. Its result goes to `found`,
+outside the section, where the rest is compared. If too few entries remain, all entries are scanned after all,
 at a later instant of the same call.
 
-Thread safety: functions of their arguments. `selected` and what it calls run builtin code alone.
+Thread safety: the functions have no state. `selected` and the functions it calls run builtin code only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from latchstore.engine.ordered_index import OrderedIndex, edges_of
 
 Pairs = list[tuple[str, Entry]]
 
-#: What others see in place of the entries there are: what a transaction has written, or what was there at the
-#: moment of a snapshot. None: there is no such key.
+#: Entries that replace those of the engine for a reader: the writes of a transaction, or the old entries of a
+#: snapshot. None stands for a missing key.
 Overlay = Mapping[str, Entry | None]
 
-#: How many entries one section looks at, at the least, and which share of all there are.
+#: The entries that one section may scan: at least so many, or this share of all.
 _LEAST, _SHARE = 1_000, 16
 
 
@@ -37,9 +37,9 @@ class Selected(NamedTuple):
     Attributes
     ----------
     entries : list of pairs
-        Those that match, and those that only code of users' own can compare.
+        Those that match, and those that only user code can compare.
     is_enough : bool
-        Whether the answer is among them. Else it is if as many match as the limit is.
+        Whether they include the whole result. If not, they do so if as many match as the limit.
     """
 
     entries: Pairs
@@ -47,7 +47,7 @@ class Selected(NamedTuple):
 
 
 class Source(Protocol):
-    """What has entries: an engine, or a view."""
+    """A source of entries: an engine or a view."""
 
     def candidates(self, terms: Mapping[str, Any]) -> Iterable[tuple[str, Entry]]: ...
 
@@ -55,7 +55,7 @@ class Source(Protocol):
 
 
 def found(source: Source, request: Request, overlay: Overlay) -> Iterable[tuple[str, Entry]]:
-    """Return what a query gives. Runs the ``==`` of users' values, so no lock is held."""
+    """Return the result of a query. Runs the ``==`` of users' values, so no lock may be held."""
     limit = request.limit
     if limit == 0:
         return []
@@ -68,7 +68,7 @@ def found(source: Source, request: Request, overlay: Overlay) -> Iterable[tuple[
 
 
 def overlaid(entries: Iterable[tuple[str, Entry]], overlay: Overlay) -> Iterable[tuple[str, Entry]]:
-    """Put the entries of an overlay in the place of others."""
+    """Replace entries by those of an overlay."""
     if not overlay:
         return entries
     merged = [item for item in entries if item[0] not in overlay]
@@ -77,12 +77,12 @@ def overlaid(entries: Iterable[tuple[str, Entry]], overlay: Overlay) -> Iterable
 
 
 def index_for_request(request: Request, indexes: Mapping[Any, OrderedIndex]) -> OrderedIndex | None:
-    """Return the ordered index that gives the answer of a request in order; None if there is none."""
+    """Return the ordered index that has the result of a request in order; None if there is none."""
     order = request.order
     if order is None:
         return indexes.get(_BY_KEY) if request.prefix else None
     is_bounded = order.name in request.terms or (order == _BY_KEY and request.prefix)
-    # All of it is sorted outside the lock, which takes less of everybody's time.
+    # Without a bound or limit, sorting outside the lock blocks other threads for less time.
     return indexes.get(order) if is_bounded or request.limit is not None else None
 
 
@@ -92,14 +92,14 @@ _BY_KEY = (True, "key")
 def selected(
     request: Request, overlay: Overlay, entries: dict[str, Entry], index: OrderedIndex | None, keys: Any
 ) -> Selected | None:
-    """Return entries among which the answer is, in a section; None if that takes a look at too many.
+    """Return entries that include the result, in a section; None if it would have to scan too many.
 
     Parameters
     ----------
     index : OrderedIndex or None
-        That of the order, up to date.
+        The index of the order, up to date.
     keys : collection of str or None
-        The keys among which all that match are, in any order, if an index knows them.
+        Keys that include all matches, in any order, if an index has them.
     """
     limit = request.limit
     most = max(_LEAST, len(entries) // _SHARE, 2 * (limit or 0))
@@ -119,11 +119,11 @@ def selected(
     elif order == _BY_KEY and request.prefix:
         edges = edges_of(Prefix(request.prefix))
     pairs = _in_order(index, edges, request.descending, entries, overlay)
-    # Entries that lack the item are not in the index, and come after all others.
+    # Entries without the item are not in the index, and come after all others.
     return _matching(pairs, request, most, lambda: order.is_fact or order.name in request.terms)
 
 
-#: If an index knows so few keys for each one that is wanted, these are sorted.
+#: If an index has at most so many keys for each requested entry, the keys are sorted instead.
 _FEW_KEYS = 16
 
 
@@ -169,7 +169,7 @@ def _own_places(index: OrderedIndex, overlay: Overlay) -> Iterator[Place]:
 def _matching(
     pairs: Iterator[tuple[str, Entry]], request: Request, most: int, is_all: Callable[[], bool]
 ) -> Selected:
-    """Return what matches, or may, of pairs until as many match as are wanted."""
+    """Return the pairs that match or may match, until as many match as requested."""
     terms, limit, matches = request.terms, request.limit, request.matches
     result: Pairs = []
     sure = 0

@@ -1,11 +1,10 @@
-"""What the bounded stores have in common whose books are outside this process, as others share them.
+"""The common part of bounded stores whose books are outside this process, where other processes share them.
 
-Each process keeps to the limits of its own caches, in all of its commits. A hit is a read: it is noted for
-the policy, and for idle times, by the next commit of its process, or when many wait. In a transaction
-evictions are not to be seen: its commit makes them.
+Each process applies the limits of its own caches to all of its commits. A hit is a read: the next commit of
+the process, or a write of its own when many are pending, records it for the policy and for idle times. A
+transaction does not see evictions: its commit makes them.
 
-Thread safety: all methods may be called by any thread. `ProcessBound.hits` is changed by single operations of
-the dict.
+Thread safety: any thread may call any method. `ProcessBound.hits` is changed by single dict operations.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from latchstore.engine.following import FollowingEngine
 from latchstore.engine.limits import Limits, Node
 from latchstore.engine.store_access import StoreAccess
 
-#: How many hits wait for the next commit; when there are more they are noted by themselves.
+#: The most hits that wait for the next commit; more are recorded by themselves.
 _MANY_HITS = 1_024
 
-#: The share of an idle time after which a use is noted by itself.
+#: The share of an idle time after which a use is recorded by itself.
 _SHARE = 0.125
 
 
 class ProcessBound:
-    """The limits that one cache of this process has, for the commits of this process.
+    """The limits of one cache of this process, applied to the commits of this process.
 
     Parameters
     ----------
     limits : Limits
     number : int
-        Of the bound in the books.
+        The number of the bound in the books.
 
     Attributes
     ----------
     hits : dict
-        Keys that were used since the last commit, each with the time if that matters.
+        The keys used since the last commit, each with the time if it matters.
     """
 
     def __init__(self, limits: Limits, number: int) -> None:
@@ -57,73 +56,74 @@ class ProcessBound:
 
     @property
     def is_limited(self) -> bool:
-        """Whether anything is evicted for want of room."""
+        """Whether entries are evicted to make room."""
         return self._most_entries < inf or self._most_weight < inf
 
     def is_exceeded(self, entries: int, weight: int) -> bool:
-        """Return whether this is too much."""
+        """Return whether so many entries and bytes exceed the limits."""
         return entries > self._most_entries or weight > self._most_weight
 
     def refuse_heavy(self, key: str, weight: int) -> None:
-        """Raise EntryTooLargeError if one entry weighs more than all may."""
+        """Raise EntryTooLargeError if the weight of one entry exceeds the limit."""
         if weight > self._most_weight:
             raise EntryTooLargeError(
                 f"the value of key {key!r} weighs {weight} bytes, more than max_bytes={self.max_bytes}"
             )
 
     def take_hits(self) -> list[tuple[str, float | None]]:
-        """Return what was used since the last time."""
+        """Return and clear the recorded uses."""
         taken = []
         for _ in range(len(self.hits)):
             try:
                 taken.append(self.hits.popitem())
             except KeyError:
-                break  # another thread was quicker
+                break  # another thread has taken the rest
         return taken
 
     def note_written(self, keys: Sequence[str]) -> None:
-        """Have the loads of this process noted that a commit overtakes, or would if there were the keys.
+        """Notify this process's loads of keys that a commit may write.
 
-        Once, before the commit is made: whoever claims a load after this needs a lease, which waits for it.
+        Called once, before the commit is made: a load that is claimed later needs a lease, which waits for
+        the commit.
         """
         if self._witness.awaited:
             self._witness.note_written(keys)
 
 
 class Books(ABC):
-    """What is known of the entries of a bound, outside this process."""
+    """The books of a bound, outside this process."""
 
     @abstractmethod
     def totals(self) -> tuple[int, int]:
-        """Return how many entries there are, and what they weigh."""
+        """Return the number of entries and their weight."""
 
     @abstractmethod
     def evictions(self) -> dict[str, int]:
-        """Return how many entries were evicted by all processes, by cause."""
+        """Return the number of evictions by all processes, by cause."""
 
     @abstractmethod
     def may_expire(self) -> bool:
-        """Return whether there is anything that may expire."""
+        """Return whether any entry may expire."""
 
     @abstractmethod
     def last_use(self, key: str, revision: int) -> float | None:
-        """Return when an entry of this revision was last used, as far as that was noted; None: it was not."""
+        """Return the last recorded use of an entry of this revision; None if there is none."""
 
     @abstractmethod
     def note_hits(self) -> None:
-        """Note what this process has used; raise a StoreError or OSError if that would be to wait."""
+        """Record the uses of this process; raise a StoreError or OSError instead of waiting."""
 
     @abstractmethod
     def weight_of(self, key: str, entry: Entry) -> int:
-        """Return what an entry weighs that a transaction has written."""
+        """Return the weight of an entry that a transaction has written."""
 
     @abstractmethod
     def expired(self, now: float) -> list[tuple[str, str]]:
-        """Return some of what has expired and is not being loaded, each with the cause."""
+        """Return some expired entries that are not being loaded, each with the cause."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise AssertionError if they do not match the entries."""
+        """Raise AssertionError if the books do not match the entries."""
 
 
 B = TypeVar("B", bound=ProcessBound)
@@ -138,18 +138,19 @@ class SharedBound(BoundedStore, Generic[B]):
     engine : FollowingEngine
     limits : Limits
     bounds : list
-        Where the bounds of this process are that its commits keep to.
+        The active bounds of this process, which its commits apply.
     place : str
-        What has the order of eviction, for the error.
+        Where the order of eviction is kept, for the error.
 
     Raises
     ------
     ValueError
-        If the policy is another one than SIEVE.
+        If the policy is not SIEVE.
 
     Attributes
     ----------
     access : StoreAccess
+    bound : ProcessBound
     bound : ProcessBound
     """
 
@@ -162,8 +163,8 @@ class SharedBound(BoundedStore, Generic[B]):
     ) -> None:
         if getattr(limits.make_policy, "name", None) != "sieve":
             raise ValueError(
-                f"policy must be 'sieve' on a {access.kind}: processes share the order of eviction, "
-                f"which the {place} has; {_name_of(limits.make_policy)} is kept in memory"
+                f"policy must be 'sieve' on a {access.kind}, whose order of eviction is in the {place} and "
+                f"shared by all processes; {_name_of(limits.make_policy)} keeps its order in memory"
             )
         self.access = access
         self.routes: Collection[object] = engine.routes
@@ -172,30 +173,30 @@ class SharedBound(BoundedStore, Generic[B]):
         self.idle: float | None = limits.idle
         self.clock: Callable[[], float] = limits.clock
         self.current_transaction: Callable[[], OpenTransaction | None] = access.current_transaction
-        # Until when refreshes that have failed are not tried again, by key and revision.
+        # The times until which failed refreshes are not repeated, by key and revision.
         self._put_off: dict[tuple[str, int], float] = {}
-        # When uses were last noted of which the time matters.
+        # When uses whose time matters were last recorded.
         self._noted_at = -inf
-        # When there are more hits they are noted.
+        # With more hits than this they are recorded.
         self._most_hits = _MANY_HITS
-        # What all processes have evicted before this cache was made.
+        # The evictions of all processes before this cache was created.
         self._evictions: dict[str, int] = {}
 
     def begin(self, bound: B, books: Books) -> None:
-        """Keep to a bound from now on."""
+        """Set the bound and its books, and apply the limits from now on."""
         self.bound, self._books = bound, books
         self._evictions = self._books.evictions()
         self._open()
 
     def _open(self) -> None:
-        """Have this process keep to the bound, and evict what is too much already."""
+        """Apply the bound to this process's commits, and evict what exceeds it already."""
         if self.bound not in self._bounds:
             self._bounds.append(self.bound)
         if self.current_transaction() is None and self.bound.is_exceeded(*self._books.totals()):
             self.trim()
 
     def open_again(self) -> None:
-        """Keep to the bound again, after `close`."""
+        """Apply the bound again, after `close`."""
         if self.bound not in self._bounds:
             self._open()
 
@@ -205,7 +206,7 @@ class SharedBound(BoundedStore, Generic[B]):
 
     @abstractmethod
     def trim(self) -> None:
-        """Evict what is too much."""
+        """Evict what exceeds the bound."""
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class SharedBound(BoundedStore, Generic[B]):
     def is_same(self, entry: Entry | None, found: Entry) -> bool:
         if entry is None or entry is found:
             return entry is found
-        # What a transaction has written has a revision that no commit has yet.
+        # The revision of an entry written in a transaction is not that of a commit yet.
         return entry.revision == found.revision <= self.shared.revision
 
     def items(self) -> Sequence[tuple[str, Entry]]:
@@ -231,7 +232,7 @@ class SharedBound(BoundedStore, Generic[B]):
         return max(times) if times else inf
 
     def begin_use(self, entry: Entry, node: Node | None) -> bool:
-        # Of idle times `use` takes care, which has the key.
+        # `use` handles idle times, since it has the key.
         deadline = number(entry.get(EXPIRES)) if entry else None
         return deadline is None or deadline > self.now()
 
@@ -256,14 +257,14 @@ class SharedBound(BoundedStore, Generic[B]):
         return True
 
     def _note_hits(self, now: float | None) -> None:
-        """Note hits, unless that would be to wait for others."""
+        """Record hits, unless that would have to wait for other processes."""
         if now is not None:
             self._noted_at = now
         try:
             self._books.note_hits()
         except (StoreError, OSError):
-            # The next commit notes them, or this, when there are more: not each hit is to try. They tell no
-            # more than what is evicted first.
+            # Recorded by the next commit, or here when there are more, so that not each hit tries. Losing
+            # them affects only the order of eviction.
             self._most_hits = 2 * len(self.bound.hits)
             if self._most_hits > 8 * _MANY_HITS:
                 self.bound.hits.clear()
@@ -293,14 +294,14 @@ class SharedBound(BoundedStore, Generic[B]):
     # -- writing ----------------------------------------------------------------------------------
 
     def chain(self) -> Iterator[Self]:
-        """Return this, and those of which its keys are a namespace."""
+        """Return this bound, and those whose namespace it is in."""
         each: Self | None = self
         while each is not None:
             yield each
             each = each.outer
 
     def write_inside(self, edits: Sequence[tuple[str, Edit]], purpose: str) -> None:
-        """Add edits to a transaction; its commit evicts what they need, but what is too heavy is refused."""
+        """Add edits to a transaction; its commit evicts, but entries that are too heavy are refused here."""
         bounds = [each.bound for each in self.chain() if each.bound.max_bytes is not None]
         if not bounds:
             self.access.write(edits, purpose)
@@ -310,7 +311,7 @@ class SharedBound(BoundedStore, Generic[B]):
             self._refuse_heavy(edits, bounds)
 
     def _refuse_heavy(self, edits: Sequence[tuple[str, Edit]], bounds: Sequence[B]) -> None:
-        """Raise EntryTooLargeError if one of the entries that a transaction has written is too much."""
+        """Raise EntryTooLargeError if an entry that a transaction has written exceeds a limit."""
         for key, _ in edits:
             entry = self.access.entry(key)
             if entry is not None:
@@ -319,7 +320,7 @@ class SharedBound(BoundedStore, Generic[B]):
                     bound.refuse_heavy(key, weight)
 
     def evict_expired(self, now: float) -> tuple[int, int]:
-        """Evict some of what has expired, in a transaction; return how many were found, and evicted."""
+        """Evict some expired entries, in a transaction; return how many were found, and evicted."""
         found, evicted = self._books.expired(now), 0
         for key, cause in found:
             entry = self.entry(key)
@@ -345,10 +346,10 @@ class SharedBound(BoundedStore, Generic[B]):
         try:
             self._bounds.remove(self.bound)
         except ValueError:
-            return  # it was closed before
+            return  # closed already
 
 
 def _name_of(policy: object) -> str:
-    """Name a policy, or what makes one."""
+    """Return the name of a policy, or of its factory."""
     policy = getattr(policy, "args", (policy,))[0]
     return repr(getattr(policy, "name", None) or getattr(policy, "__qualname__", None) or policy)

@@ -14,13 +14,13 @@ from latchstore.engine.transactional_store import TransactionalStore
 
 
 class SharedIndexes(Protocol):
-    """What an engine does that has indexes for all processes."""
+    """The methods of an engine whose indexes all processes share."""
 
     def add_indexes(self, indexes: Sequence[str | Ordered]) -> None:
-        """Add those indexes that there are not."""
+        """Add those indexes that do not exist."""
 
     def remove_index(self, index: str | Ordered) -> None:
-        """Remove an index; KeyError if there is none."""
+        """Remove an index; raise KeyError if it does not exist."""
 
 
 class SharedStore(TransactionalStore):
@@ -34,14 +34,14 @@ class SharedStore(TransactionalStore):
         """The engine, for the indexes."""
 
     def add_index(self, name: str | Ordered) -> None:
-        """Keep an index on a metadata item from now on, in all processes; nothing happens if there is one.
+        """Add an index on a metadata item for all processes; do nothing if it exists.
 
-        Takes time in proportion to the number of keys; writers wait meanwhile, readers do not.
+        Takes time in proportion to the number of keys. Writers wait meanwhile, readers do not.
 
         Parameters
         ----------
         name : str or Ordered
-            The metadata item. ``Ordered("created")`` and other facts of all entries have indexes as well.
+            The metadata item. There are indexes on facts as well, such as ``Ordered("created")``.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class SharedStore(TransactionalStore):
         self._indexes.add_indexes([name])
 
     def remove_index(self, name: str | Ordered) -> None:
-        """Drop the index on a metadata item, for all processes; queries for it look at all entries again.
+        """Remove the index on a metadata item for all processes; queries for it scan all entries again.
 
         Raises
         ------

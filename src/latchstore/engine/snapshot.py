@@ -1,7 +1,7 @@
-"""A read-only store that stays as it was at one commit.
+"""Snapshots: read-only stores that show one commit.
 
-Thread safety: any number of threads may read a snapshot. Reading takes no lock, opening and closing one takes
-time that does not depend on the size of the store.
+Thread safety: any number of threads may read a snapshot. Reading acquires no lock. The time to open or close
+one does not depend on the size of the store.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Snapshot(EntryReader):
-    """A read-only store, fixed at the commit after which it was opened; ``store.snapshot()`` makes it.
+    """A read-only store, fixed at the commit after which it was opened; returned by ``store.snapshot()``.
 
-    It costs the old entries of what is changed while it is open. They are freed when it is closed, by
-    the end of its ``with`` block or ``close()``, or when nobody holds it any more.
+    While it is open, the store keeps the old entries of changed keys. They are freed when the snapshot is
+    closed, by the end of its ``with`` block or ``close()``, or when it is no longer referenced.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Snapshot(EntryReader):
         return self._view.count()
 
     def connect(self, credentials: object = None) -> None:
-        """Do nothing: a snapshot is connected until it is closed, and cannot be opened again."""
+        """Do nothing: a snapshot is connected until it is closed, and cannot be reopened."""
 
     def disconnect(self) -> None:
         """Do nothing: a snapshot is connected until it is closed."""
@@ -77,7 +77,7 @@ class Snapshot(EntryReader):
         return self._view.is_open
 
     def close(self, timeout: Seconds | None = 30.0) -> None:
-        """Give up what the snapshot pins; closing twice is harmless. Never waits."""
+        """Free the entries that the snapshot keeps; repeated calls do nothing. Never waits."""
         self._view.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a `BoundedStore` over an engine in another room does with the store that it is of.
+"""Access to a store for a `BoundedStore` over an engine in another room.
 
 Thread safety: that of the store.
 """
@@ -15,7 +15,7 @@ from latchstore.engine.transactional_store import TransactionalStore
 
 
 class StoreAccess:
-    """Entries and edits of a store, as its own methods have them.
+    """The entries and edits of a store, read and written by the store's own methods.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class StoreAccess:
 
     @property
     def kind(self) -> str:
-        """What kind of store it is, for messages."""
+        """The class name of the store, for messages."""
         return type(self._store).__name__
 
     def entry(self, key: str) -> Entry | None:
@@ -46,7 +46,7 @@ class StoreAccess:
     def commit(
         self, edits: Sequence[tuple[str, Edit]], purpose: str, check: Callable[[], None] | None
     ) -> None:
-        """Commit edits of different keys, outside transactions; as `Engine.commit`."""
+        """Commit edits of different keys outside transactions, like `Engine.commit`."""
         store = self._store
         store._admit_writer(purpose)
         if store._engine.commit(edits, purpose, None, check):
@@ -61,7 +61,7 @@ class StoreAccess:
         self._store.evict(key, cause)
 
     def transaction(self, notes: str) -> AbstractContextManager[object]:
-        """Return a transaction, or in one a savepoint."""
+        """Return a transaction, or a savepoint inside one."""
         return self._store.transaction(notes)
 
     def current_transaction(self) -> OpenTransaction | None:

@@ -1,33 +1,34 @@
-"""The engine in memory: entries, one journal, one owner, and the one way that every commit goes.
+"""The engine in memory: entries, one journal, one owner, and the one path of every commit.
 
-A commit of one key or of many, by the store or by a transaction, is made by `Table.commit` in one section of
-the table lock's writer: the edits are done on the entries of that moment, which decides what changes; the
-`journal` is assigned, which decides that it is made; `finish` applies it. Nothing is ever undone.
+`Table.commit` makes a commit of one key or many, of the store or a transaction, in one section of the table
+lock's writer. The edits are applied to the current entries, which gives the changes. Assigning the `journal`
+decides the commit, and `finish` applies it. Nothing is ever undone.
 
 Thread safety:
 
 1. `entries`, `indexes`, `journal`, `revision`, the pre-images and the books of bounds are changed in sections
-   of the writer (``locks.py``), which take microseconds and run no user code, but a bound's policy. A section
-   begins and ends between the steps of a transaction's beginning, which takes no lock (``owner.py``).
-2. Whoever begins a section and finds a journal finishes it first: an exception has struck the thread that had
-   assigned it. `finish` may be broken off anywhere and be done again from its start; each step of it can.
+   of the writer (``locks.py``), which take microseconds and run no user code except a bound's policy. A
+   section begins and ends between the steps of a transaction's beginning, which takes no lock (``owner.py``).
+2. A thread that begins a section and finds a journal finishes it first: an exception has interrupted the
+   thread that assigned it. `finish` may be interrupted anywhere and repeated from its start; so may each of
+   its steps.
 3. Several entries are read while no writer is in a section (`read`).
 4. A single entry is read with no lock at all: first ``entries[key]``, then `detour`. CPython documents
-   ``d[key]`` and ``key in d`` as atomic, with and without the GIL. If the gate is open, the value stands.
-   Else it has the entries that stood there before a commit of several keys, and for keys that this commit
-   leaves alone the value stands as well.
-5. What is dropped in a section (replaced entries, old layers) is freed when it is over: it may have objects
-   of users in it, with finalizers. It goes to `garbage`, or is held by the commit, which outlives its
-   section.
+   ``d[key]`` and ``key in d`` as atomic, with and without the GIL. If the gate is open, the value is valid.
+   Otherwise the gate has the entries from before a commit of several keys, and for keys that this commit does
+   not change the value is valid as well.
+5. Objects dropped in a section (replaced entries, old layers) are freed after it, since they may contain
+   users' objects with finalizers. They are put into `garbage`, or referenced by the commit, which outlives
+   its section.
 
-Why one look at the gate after the read is enough. The gate is shut before the first entry of a commit
-changes; it is opened after the last one has, and that is the instant of the commit for all who read single
-keys. A reader that finds the gate shut answers what was true then. One that got a new entry and then finds
-the gate open returns after the commit is whole. One that got an old entry read it before the commit was
-whole, so it counts as having read before the commit. The one case left, a new entry read from a commit that
-is then taken back, cannot be: a commit that is decided is only ever finished. A commit of one key needs no
-gate, as one operation of the dict is a single instant by itself. Who reads several keys waits for the end of
-the section, which comes after the gate was opened, so never finds less than who reads one.
+Why one check of the gate after the read is enough: the gate is shut before the first entry of a commit
+changes, and opened after the last one has; its opening is the instant of the commit for readers of single
+keys. A reader that finds the gate shut returns what was true before that instant. One that got a new entry
+and then finds the gate open returns after the commit is complete. One that got an old entry read it before
+the commit was complete, so it counts as having read before the commit. The remaining case, a new entry of a
+commit that is then undone, is impossible: a decided commit is always finished. A commit of one key needs no
+gate, since one dict operation is a single instant by itself. A reader of several keys waits for the end of
+the section, which comes after the gate was opened, so it never sees less than a reader of one key.
 """
 
 from __future__ import annotations
@@ -65,22 +66,22 @@ class Table(IndexedEngine):
     Parameters
     ----------
     lock_class : callable
-        Makes the reader/writer lock.
+        Returns the reader/writer lock.
     timeout : float
-        Seconds that any wait may take.
+        The most seconds of any wait.
     publisher : Publisher
-        Told of each commit.
+        Notified of each commit.
     indexes : iterable of str and Ordered
-        Metadata items to keep an index on, and what to keep entries in the order of.
+        Metadata items with an index, and the orders of ordered indexes.
 
     Attributes
     ----------
     detour : Gate, Routes or None
-        Has the identifier of each thread that may not take what it has read of a single key: rule 4.
+        Contains the identifier of each thread that must not use a single key that it has read: rule 4.
     journal : tuple or None
         The commit that is decided and not finished: rule 2.
     bounds : tuple of Bound
-        What the caches on the table keep to.
+        The bounds of the caches on the table.
     """
 
     __slots__ = ("_feed", "bounds", "loaded_at", "preimages")
@@ -102,7 +103,7 @@ class Table(IndexedEngine):
         self._feed = publisher.feed
         self.preimages: Preimages = Preimages(self.entries, self.garbage, self._forget_closed_views)
         self.bounds: tuple[Bound, ...] = ()
-        # The reading of the clock of what was loaded, if there was one when that was saved.
+        # The clock's time when the loaded entries were saved, if there was a clock.
         self.loaded_at: float | None = None
 
     # -- reading ----------------------------------------------------------------------------------
@@ -118,9 +119,9 @@ class Table(IndexedEngine):
 
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry | None]:
         entries = self.entries
-        # First without the lock: if no commit was made meanwhile and none is under way, this was one
-        # instant. Of a key that is named twice one entry is taken: a commit of that one key raises the
-        # revision only after it can be seen.
+        # First without the lock: if no commit was made meanwhile and none is running, this was one instant. A
+        # key that is given twice is read once: a commit of that single key raises the revision only after it
+        # is visible.
         revision = self.revision
         try:
             found: dict[str, Entry | None] = dict(zip(keys, map(entries.__getitem__, keys), strict=True))
@@ -200,9 +201,9 @@ class Table(IndexedEngine):
         claim: Claim | None,
         check: Callable[[], None] | None,
     ) -> Decided:
-        """Return the commit that the edits come to, or raise; in a section of the writer."""
+        """Return the commit of the edits, or raise; in a section of the writer."""
         if self._is_closed and (claim is None or self.owner.claims.get(OWNER) is not claim):
-            self._publisher.refuse(purpose)  # but for the transaction that `close` waits for
+            self._publisher.refuse(purpose)  # but admit the transaction that `close` waits for
         if check is not None:
             check()
         revision = self.revision + 1
@@ -233,7 +234,7 @@ class Table(IndexedEngine):
         return changes, revision, claim, deliveries, many
 
     def _revised(self, edits: Collection[tuple[str, Edit]], revision: int) -> Revised:
-        """Return what several edits, or none, come to."""
+        """Return the result of several edits, or of none."""
         entries, now = self.entries, time.time()
         before: dict[str, Entry | None] = {}
         after: dict[str, Entry] = {}
@@ -253,14 +254,14 @@ class Table(IndexedEngine):
     def _decide_within_bounds(
         self, edits: Collection[tuple[str, Edit]], revision: int, told: bool
     ) -> tuple[Sequence[Change], Many | None]:
-        """Return what the edits come to, with the evictions that keep the bounds."""
+        """Return the result of the edits, including the evictions that keep the bounds."""
         bounds = self.bounds
         if len(bounds) > 1 or bounds[0].closed:
             bounds = self.bounds = tuple([bound for bound in bounds if not bound.closed])
         for bound in bounds:
             bound.begin(edits)
         if len(edits) == len(bounds) == 1:
-            # hot path: most commits are like that. Others do the edit once more.
+            # hot path: most commits are like that. Others revise the edit once more.
             ((key, edit),) = edits
             entries = self.entries
             old = entries[key] if key in entries else None
@@ -293,7 +294,7 @@ class Table(IndexedEngine):
         deleted: dict[str, str | None],
         told: bool,
     ) -> tuple[Sequence[Change], Many | None]:
-        """Return the commit of several keys, or none; `told`: whether a listener is told of it."""
+        """Return the commit of several keys, or none; `told`: whether it has listeners."""
         if not before:
             return (), None
         changes: Sequence[Change] = ()
@@ -305,7 +306,7 @@ class Table(IndexedEngine):
         return changes, Many(after, list(deleted), Gate(before))
 
     def finish(self) -> None:
-        """Make the commit that is decided; in a section of the writer. May be done again from its start."""
+        """Apply the decided commit, in a section of the writer. May be repeated from its start."""
         assert self.journal is not None
         changes, revision, claim, deliveries, many = self.journal
         followed = self.followed
@@ -326,7 +327,7 @@ class Table(IndexedEngine):
             self.revision = revision
         else:
             if self.revision != revision:
-                # Else it may have been opened before: who has read a new entry finds no old one after that.
+                # Else the gate may have been opened already: a reader of a new entry must not see an old one.
                 self.detour = many.gate
             self.entries.update(many.after)
             for key in many.deleted:
@@ -389,7 +390,7 @@ class Table(IndexedEngine):
             self.exclusively("closing a snapshot", self.preimages.forget_closed)
 
     def add_bound(self, bound: Bound) -> None:
-        """Have commits keep to a bound until it is closed."""
+        """Add a bound, which commits keep until it is closed."""
         self.exclusively("a bound", self._add_bound, bound)
 
     def _add_bound(self, bound: Bound) -> None:
@@ -397,14 +398,14 @@ class Table(IndexedEngine):
         self.bounds = (*[other for other in self.bounds if other is not bound], bound)
 
     def load(self, entries: dict[str, Entry], revision: int, clock: float | None = None) -> None:
-        """Take over what another store held, while nobody else has this one.
+        """Take over the saved entries of another store, while no other thread has this one.
 
         Parameters
         ----------
         entries : dict
         revision : int
         clock : float, optional
-            The reading of the caches' clock when it was saved.
+            The time of the caches' clock at the save.
         """
         self.loaded_at = clock
         for index in self.indexes.values():
@@ -424,7 +425,7 @@ class Table(IndexedEngine):
         }
 
     def check(self) -> None:
-        """Raise AssertionError if an invariant does not hold; for tests, while nobody writes."""
+        """Raise AssertionError if an invariant does not hold; for tests, with no writers."""
         assert self.journal is not None or type(self.detour) is not Gate, "the gate was left shut"
         self.settle("check")
         assert self.journal is None

@@ -1,8 +1,8 @@
-"""Transactions that belong to a task of asyncio, and stay open while that awaits.
+"""Transactions of an asyncio task, which stay open while the task awaits.
 
-Thread safety: such a transaction is optimistic, so it keeps nobody out while its task waits. It is used by
-the task that has entered it, and by one other thread at a time that works for the task while the task awaits
-that (`run_for`). Other tasks of the same thread do not find it.
+Thread safety: such a transaction is optimistic, so it blocks no other writer while its task waits. It is used
+by the task that entered it, and by one other thread at a time that works for the task while the task awaits
+that thread (`run_for`). Other tasks of the same thread do not use it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class TaskTransaction(Transaction):
-    """An optimistic transaction of the task that makes it.
+    """An optimistic transaction of the task that creates it.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ class TaskTransaction(Transaction):
     def _make_claim(self, purpose: str) -> Claim:
         claim = super()._make_claim(purpose)
         claim.thread, claim.ident = self._home, self._reference
-        assert claim.info is not None  # made now, with the name of the loop's thread
+        assert claim.info is not None  # created now, with the name of the loop's thread
         return claim
 
     def _commit(self, batch: WriteBatch) -> None:
         if self._claim is not None and self._outer is None:
-            # It may be the owner for a moment, who would not wait for itself.
+            # It may be the owner for a moment, and must not wait for itself.
             self._claim.thread = this_thread.thread
         super()._commit(batch)
 
@@ -81,7 +81,7 @@ class TaskTransaction(Transaction):
         return self._batch
 
     def _call_back(self) -> None:
-        """Keep what was registered for this end, for `call_back`."""
+        """Keep the functions registered for this end, for `call_back`."""
         committed = self._outer is None and self.revision is not None
         functions = list(self._after_commit if committed else self._after_rollback)
         self._after_commit = self._after_rollback = ()
@@ -90,31 +90,31 @@ class TaskTransaction(Transaction):
 
 
 def call_back(transaction: TaskTransaction) -> None:
-    """Call what was registered for the end of a transaction that has ended, once."""
+    """Call the functions registered for the end of a transaction that has ended, once."""
     functions, transaction._callbacks = list(transaction._callbacks), ()
     call_all(functions)
 
 
 def task_transaction(store: TransactionalStore, notes: str, timeout: float | None) -> TaskTransaction:
-    """Return a transaction of the running task, which is to be entered."""
+    """Return a new transaction of the running task."""
     return TaskTransaction(store, notes, timeout)
 
 
 def transaction_of_task(store: TransactionalStore) -> TaskTransaction | None:
-    """Return the innermost open transaction of the running task, if it is one that may await."""
+    """Return the innermost open transaction of the running task, if it is a `TaskTransaction`."""
     routes = store._engine.routes
     transaction = routes.current() if routes else None
     return transaction if isinstance(transaction, TaskTransaction) else None
 
 
 def refuse_others(transaction: TaskTransaction) -> None:
-    """Raise WrongThreadError unless the task that runs here has entered the block."""
+    """Raise WrongThreadError unless the running task has entered the block."""
     if not transaction._belongs_to_this_thread():
         raise transaction._error_of_task(transaction._owner)
 
 
 def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
-    """Call a function in this thread as if in the task of a transaction, which awaits that, or has ended."""
+    """Call a function in this thread on behalf of a transaction's task, which awaits it or has ended."""
     routes, ident = transaction._engine.routes, get_ident()
     claim, is_home = transaction._claim, ident == transaction._home_ident
     route = None if claim is None else routes.get(claim.ident)
@@ -138,10 +138,10 @@ def run_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
 
 
 def reads_wait(store: TransactionalStore) -> bool:
-    """Return whether a read of a store may wait, for a disk or a server."""
+    """Return whether reads of a store may block, on a disk or a server."""
     return store._engine.reads_wait
 
 
 def beginnings_wait(store: TransactionalStore) -> bool:
-    """Return whether the beginning of a transaction may wait: for the same, or for room for events."""
+    """Return whether beginning a transaction may block: on the same, or until there is room for events."""
     return store._engine.reads_wait or store._dispatcher.throttled

@@ -1,8 +1,8 @@
-"""Which of the tasks that share a thread runs: of asyncio, of trio, or a greenlet (gevent, eventlet).
+"""The task that runs in a thread: of asyncio, of trio, or a greenlet (gevent, eventlet).
 
-None of these libraries is imported here; who has imported one, uses it.
+None of these libraries is imported here; they are used only if the program has imported them.
 
-Thread safety: the functions keep nothing but asyncio's own function, which is assigned once.
+Thread safety: the only state is asyncio's own function, which is assigned once.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 
 from latchstore.delivery.waiting import this_thread
 
-#: hot path: the one dict that `sys.modules` is.
+#: hot path: `sys.modules` is always the same dict.
 MODULES: dict[str, Any] = sys.modules
 
-#: asyncio's own function, once asyncio is loaded: the event loop that runs in this thread, or None.
+#: asyncio's function that returns the event loop of this thread or None, once asyncio is imported.
 _running_loop: Callable[[], object] | None = None
 
 
-#: A reference to the task for which this thread works while that awaits it, if it does.
+#: A reference to the task for which this thread works while the task awaits it, if any.
 working_for: ContextVar[object | None] = ContextVar("latchstore_working_for", default=None)
 
 
 def current_task() -> object | None:
-    """Return the task that runs in this thread; None if it is none, or the thread has no others.
+    """Return the task that runs in this thread; None outside of tasks.
 
-    A greenlet may be one of many of an asyncio or trio task, which wait for each other: then it is that task.
-    It is returned as a weak reference to it, always the same one, so that a transaction does not keep alive
-    the greenlet that has it open. The thread's first greenlet is no task.
+    An asyncio or trio task may use many greenlets, which wait for each other; then that task is returned. A
+    greenlet is returned as a weak reference, always the same one, so that a transaction does not keep alive
+    the greenlet that has it open. The thread's first greenlet is not a task.
     """
     if "asyncio" in MODULES and (task := _asyncio_task()) is not None:
         return task
@@ -41,15 +41,15 @@ def current_task() -> object | None:
 
 
 def task_reference() -> weakref.ref[object] | None:
-    """Return a weak reference to the task of asyncio that runs in this thread, always the same; or None."""
+    """Return a weak reference to the asyncio task of this thread, always the same one, or None."""
     task = _asyncio_task() if "asyncio" in MODULES else None
     return None if task is None else weakref.ref(task)
 
 
 def caller() -> object:
-    """Return the task that calls, or the thread if it is none.
+    """Return the calling task, or else the thread.
 
-    That of asyncio is referred to weakly: what it has begun when its loop is closed ends when it is freed.
+    An asyncio task is referenced weakly: if its loop is closed, its transactions end when it is freed.
     """
     return working_for.get() or task_reference() or current_task() or this_thread.thread
 
@@ -57,11 +57,11 @@ def caller() -> object:
 def _asyncio_task() -> object | None:
     global _running_loop
     if _running_loop is None:
-        # It may be that another thread is importing it just now.
+        # Another thread may be importing it right now.
         _running_loop = getattr(MODULES.get("asyncio"), "_get_running_loop", None)
         if _running_loop is None:
             return None
-    # hot path: the loop first, as current_task() raises where there is none.
+    # hot path: the loop first, as current_task() raises without one.
     if _running_loop() is None:
         return None
     task: object | None = MODULES["asyncio"].current_task()
@@ -72,7 +72,7 @@ def _trio_task() -> object | None:
     try:
         task: object = MODULES["trio"].lowlevel.current_task()
     except (AttributeError, KeyError, RuntimeError):
-        return None  # another thread is importing it, or none of its tasks runs here
+        return None  # another thread is importing it, or no task of it runs here
     return task
 
 
@@ -83,7 +83,7 @@ def _greenlet() -> object | None:
 
 
 def task_name(task: object | None) -> str:
-    """Return what errors call a task."""
+    """Return the name of a task for errors."""
     if task is None:
         return "no task"
     return repr(task() if isinstance(task, weakref.ref) else task)

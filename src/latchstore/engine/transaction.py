@@ -4,15 +4,15 @@ Thread safety:
 
 1. A transaction belongs to the thread, and within it to the task (of asyncio, of trio, or a greenlet), that
    entered it. Every method checks that.
-2. An exclusive transaction is the owner from entry to exit (``owner.py``): what it reads beneath its batch
-   cannot change, and the next revision is known. No lock is held meanwhile.
-3. An optimistic transaction holds nothing. It reads a view, and commits if what it has read still stands at
-   that instant; its edits are done on the entries of then.
-4. Other threads find nothing of a batch before the engine commits it.
-5. What `on_commit` and `on_rollback` were given runs when the transaction is the owner no more.
-6. The store refers to a transaction weakly. So one whose block is left without its ``__exit__`` (a generator
-   that is dropped, or an exception that strikes ``__exit__`` where it is entered) is rolled back as soon as
-   nobody holds it any more, which CPython notices at once.
+2. An exclusive transaction is the owner from entry to exit (``owner.py``): its reads beneath its batch cannot
+   change, and the next revision is known. No lock is held meanwhile.
+3. An optimistic transaction holds nothing. It reads a view, and commits if what it has read is unchanged at
+   that instant; its edits are applied to the entries at that instant.
+4. Other threads see nothing of a batch before the engine commits it.
+5. The functions of `on_commit` and `on_rollback` run after the transaction has stopped being the owner.
+6. The store references a transaction weakly. So one whose block ends without its ``__exit__`` (a generator
+   that is dropped, or an exception that interrupts the entry of ``__exit__``) is rolled back as soon as it is
+   unreferenced, which CPython detects at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ logger: logging.Logger = logging.getLogger("latchstore")
 
 
 class Host(Protocol):
-    """What a transaction needs of the store that it belongs to, beside the store's engine."""
+    """The store of a transaction, as far as the transaction uses it besides the engine."""
 
     event_manager: BaseEventManager
     default_codec: Any
@@ -57,28 +57,28 @@ class Host(Protocol):
         """Wait for room for events, or raise BackpressureError or StoreClosedError; no lock is held."""
 
     def _deliver(self) -> None:
-        """Have what is queued be heard; no lock is held."""
+        """Make sure that queued events are delivered; no lock is held."""
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
-        """Return what reports the reading of a stream."""
+        """Return a context manager that reports the progress of reading a stream."""
 
 
 class Transaction(BatchStore):
-    """A block of changes that is committed whole or not at all; ``store.transaction()`` makes it.
+    """A block of changes that is committed completely or not at all; returned by ``store.transaction()``.
 
     It is a store itself: its methods, like the store's own while the block runs, read and write what
-    the transaction sees. It can be used inside its block only, by the thread, and the task of asyncio,
+    the transaction sees. It can be used only inside its block, by the thread, and the task of asyncio,
     trio or gevent, that entered it.
 
     Parameters
     ----------
     store : Host
     notes : str
-        What the transaction is about.
+        A description of the transaction.
     timeout : float or None
-        Seconds to wait for other writers; None for the store's own ``lock_timeout``.
+        The most seconds to wait for other writers; None for the store's ``lock_timeout``.
     optimistic : bool
-        Whether to keep nobody out and to validate at commit; an inner block is as the outermost is.
+        Whether to block no other writers and validate at commit; a nested block is like the outermost one.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Transaction(BatchStore):
     get a `WrongThreadError`.
     """
 
-    # hot path: slots are read faster than what stands in the class.
+    # hot path: slots are read faster than attributes of the class.
     __slots__ = (
         "_after_commit",
         "_after_rollback",
@@ -114,7 +114,7 @@ class Transaction(BatchStore):
     )
 
     def __init__(self, store: Host, notes: str, timeout: float | None, optimistic: bool = False) -> None:
-        self.event_manager: BaseEventManager = store.event_manager  # without the constructors above: hot path
+        self.event_manager: BaseEventManager = store.event_manager  # hot path: no inherited constructors
         self.notes: str = notes
         self.optimistic: bool = optimistic
         self._has_listeners = store._has_listeners
@@ -128,13 +128,13 @@ class Transaction(BatchStore):
         self._route: Route | None = None
         self._outer: Transaction | None = None
         self._savepoint = 0
-        # Whether an inner block leaves its changes to the outer one.
+        # Whether a nested block has left its changes to the outer one.
         self._kept = False
         self._doomed = False
         # From commit() or rollback() to the end of the block.
         self._ended_early = False
         self._forked = False
-        # What on_commit() and on_rollback() were given.
+        # The functions of on_commit() and on_rollback().
         self._after_commit: Sequence[Callable[[], object]] = ()
         self._after_rollback: Sequence[Callable[[], object]] = ()
 
@@ -142,13 +142,13 @@ class Transaction(BatchStore):
     def revision(self) -> int | None:
         """The revision of the commit, once there is one; that of the store if nothing was changed.
 
-        Always None for an inner block, which is committed with the outermost one.
+        Always None for a nested block, which is committed with the outermost one.
         """
         return None if self._claim is None or self._outer is not None else self._claim.revision
 
     @property
     def default_codec(self) -> Any:
-        """That of the store."""
+        """The default codec of the store."""
         return self._store.default_codec
 
     @property
@@ -160,7 +160,7 @@ class Transaction(BatchStore):
 
     def __enter__(self) -> Self:
         if self._thread is not None:
-            raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
+            raise TransactionClosedError(f"{self!r} was entered before: make one for each block")
         routes = self._engine.routes
         try:
             outer = routes.current() if routes else None
@@ -183,7 +183,7 @@ class Transaction(BatchStore):
         assert route is not None
         store._admit_writer(purpose, self._timeout)
         if self.optimistic:
-            claim.since = time.time()  # nothing keeps it waiting: it is open from now on
+            claim.since = time.time()  # it never waits, so it is open from now on
         view = engine.begin(claim, not self.optimistic, self._timeout)
         if claim.start is not None:
             store._deliver()
@@ -207,7 +207,7 @@ class Transaction(BatchStore):
         self._route = route = Route(self)
         route.claim, route.outer = claim, outer._route
         route.batch, route.savepoint = batch, self._savepoint
-        # That of the claim, or one that works for the claim's task.
+        # The thread of the claim, or one that works for the claim's task.
         self._thread = this_thread.thread
         self._batch = batch
         self._engine.routes.place(claim, route)
@@ -223,12 +223,12 @@ class Transaction(BatchStore):
             return
         try:
             self._open_batch()
-            # Else a block inside may be left open, as what is raised has struck its `__exit__`.
+            # Not if an exception leaves the block: it may have interrupted the `__exit__` of a nested one.
             if kind is None:
                 self._check_innermost()
         except BaseException:
-            # A generator that was dropped ends its block wherever the collector runs. Its transaction
-            # is rolled back all the same, or the store would be stuck.
+            # A dropped generator ends its block wherever the collector runs. Its transaction must be rolled
+            # back anyway, or the store would be blocked.
             if self._batch is not None:
                 self._end(committing=False)
             raise
@@ -236,24 +236,24 @@ class Transaction(BatchStore):
 
     async def __aenter__(self) -> NoReturn:
         raise TypeError(
-            "a transaction of a store is entered by `with`, and its block does not await: "
-            "`async with` is for latchstore.aio.AsyncStore(store).transaction()"
+            "a transaction of a store is entered by `with`, and its block must not await; for `async with`, "
+            "use latchstore.aio.AsyncStore(store).transaction()"
         )
 
     async def __aexit__(self, *error: object) -> NoReturn:
-        raise TypeError("`async with` is for latchstore.aio.AsyncStore(store).transaction()")
+        raise TypeError("for `async with`, use latchstore.aio.AsyncStore(store).transaction()")
 
     def commit(self) -> None:
         """Commit now; the rest of the block cannot use the transaction, and its end does nothing.
 
-        In an inner block it keeps the block's changes for the outermost one to commit.
+        In a nested block it keeps the block's changes for the commit of the outermost one.
 
         Raises
         ------
         TransactionConflictError
-            If the transaction is optimistic and what it has read was changed.
+            If the transaction is optimistic and another commit has changed what it has read.
         TransactionClosedError
-            If it was committed, rolled back or doomed before, or a block inside it is open.
+            If it was committed, rolled back or doomed before, or a nested block is open.
         """
         self._open_batch()
         self._check_innermost()
@@ -263,12 +263,12 @@ class Transaction(BatchStore):
         self._end(committing=True)
 
     def rollback(self) -> None:
-        """Take back all changes of the block now; its end does nothing then.
+        """Roll back all changes of the block now; its end then does nothing.
 
         Raises
         ------
         TransactionClosedError
-            If it was committed or rolled back before, or a block inside it is open.
+            If it was committed or rolled back before, or a nested block is open.
         """
         self._open_batch()
         self._check_innermost()
@@ -276,37 +276,37 @@ class Transaction(BatchStore):
         self._end(committing=False)
 
     def doom(self) -> None:
-        """Have the block rolled back at its end, without an exception."""
+        """Mark the block to be rolled back at its end, without an exception."""
         self._open_batch()
         self._doomed = True
 
     def on_commit(self, function: Callable[[], object]) -> None:
-        """Call `function` once the changes are committed, by the outermost block.
+        """Register a function to call once the outermost block has committed the changes.
 
-        It runs in this thread, after other writers were let in, in the order of registration. What it
-        raises is logged, as the commit stands; other functions are called all the same.
+        It runs in this thread, after other writers were admitted, in the order of registration. An exception
+        that it raises is logged, since the commit is made; the other functions are still called.
         """
         self._open_batch()
         check_callable(function, "function")
         self._after_commit = _extended(self._after_commit, [function])
 
     def on_rollback(self, function: Callable[[], object]) -> None:
-        """Call `function` once the changes of this block are taken back; otherwise as `on_commit`."""
+        """Register a function to call once the changes of this block are rolled back; else as `on_commit`."""
         self._open_batch()
         check_callable(function, "function")
         self._after_rollback = _extended(self._after_rollback, [function])
 
     def _check_innermost(self) -> None:
-        # Not by way of the transaction itself, which the collector may be about to free.
+        # Not through the transaction itself, which the collector may be about to free.
         route, routes = self._route, self._engine.routes
         if route is not None and routes.get(route.claim.ident) is not route:
-            raise TransactionClosedError(f"{self!r} cannot end before {routes.current()!r} inside it")
+            raise TransactionClosedError(f"{self!r} cannot end before the nested {routes.current()!r}")
 
     def _end(self, committing: bool) -> None:
-        """End the block. Whatever happens, it is not routed and not the owner when this returns.
+        """End the block. Whatever happens, it is neither routed nor the owner when this returns.
 
-        An exception may strike the call of `_finish` as well: then the second one does it. If that is struck
-        as well, the block is rolled back as rule 6 has it, or when this thread next writes.
+        An exception may also interrupt the call of `_finish`; then the second call does the work. If that is
+        interrupted as well, the block is rolled back by rule 6, or when this thread next writes.
         """
         try:
             try:
@@ -322,7 +322,7 @@ class Transaction(BatchStore):
             raise
 
     def _stop(self) -> WriteBatch | None:
-        """Take no more calls, and give the thread's back to the outer block; return the batch."""
+        """Refuse further calls, and route the thread's calls to the outer block; return the batch."""
         batch, route, outer = self._batch, self._route, self._outer
         self._left = True
         self._batch = None
@@ -331,19 +331,19 @@ class Transaction(BatchStore):
             innermost = routes.get(claim.ident)
             if innermost is not route:
                 self._end_inner_blocks(innermost)
-            # The outermost block's is taken away by the engine, with the commit or after it.
+            # The engine removes the route of the outermost block, with the commit or after it.
             if outer is not None and innermost is not None and innermost.claim is claim:
                 assert outer._route is not None
                 routes.place(claim, outer._route)
         return batch
 
     def _end_inner_blocks(self, innermost: Route | None) -> None:
-        """End blocks inside that are still open; their changes go with this block's."""
+        """End nested blocks that are still open; their changes end with this block's."""
         inside = []
         while innermost is not None and innermost is not self._route:
             inside.append(innermost())
             innermost = innermost.outer
-        # Else a new thread has the identifier of one that has ended, and its own block.
+        # Otherwise a new thread has the identifier of one that has ended, and its own block.
         if innermost is self._route:
             for block in inside:
                 if isinstance(block, Transaction):
@@ -365,7 +365,7 @@ class Transaction(BatchStore):
             self._store._deliver()
 
     def _finish(self) -> None:
-        """Leave nothing behind of a block that was not committed; may be done twice."""
+        """Clean up after a block that was not committed; may be repeated."""
         if self._batch is not None:
             self._stop()
         route, claim = self._route, self._claim
@@ -379,11 +379,11 @@ class Transaction(BatchStore):
                 self._store._deliver()
             if self.optimistic and batch is not None:
                 batch.close()
-        # So that nothing happens when this is freed: it has had its end.
+        # So that nothing happens when this is freed: the block has ended.
         self._route = None
 
     def _forget_in_child(self) -> None:
-        """End the block, and those around it, without any effect: this is a forked child's copy."""
+        """End the block and its outer ones without any effect: this is a forked child's copy."""
         block: Transaction | None = self
         while block is not None:
             block._forked = True
@@ -393,7 +393,7 @@ class Transaction(BatchStore):
             block = block._outer
 
     def _call_back(self) -> None:
-        """Call what was registered for this end, once; forget the rest, which may hold this transaction."""
+        """Call the functions registered for this end, once; drop the others, which may reference this."""
         committed = self._outer is None and self.revision is not None
         functions = list(self._after_commit if committed else self._after_rollback)
         self._after_commit = self._after_rollback = ()
@@ -405,7 +405,7 @@ class Transaction(BatchStore):
         return self._thread is this_thread.thread
 
     def _open_batch(self) -> WriteBatch:
-        """Return the batch, or raise the error that explains why there is none to use."""
+        """Return the batch, or raise an error that explains why it cannot be used."""
         batch = self._batch
         if batch is not None and self._thread is this_thread.thread and self._task is current_task():
             return batch
@@ -428,14 +428,14 @@ class Transaction(BatchStore):
     def _error_of_end(self) -> TransactionClosedError:
         if self._forked:
             return TransactionClosedError(
-                f"{self!r} was open when this process was forked, and goes on in the parent alone"
+                f"{self!r} was open when this process was forked, and continues in the parent only"
             )
         return TransactionClosedError(f"{self!r} is used after its end")
 
     def transaction(
         self, notes: str = "", *, timeout: Seconds | None = None, optimistic: bool = False
     ) -> Transaction:
-        """Return a block inside this one: a savepoint."""
+        """Return a nested block: a savepoint."""
         return Transaction(self._store, notes, checked_timeout(timeout), optimistic)
 
     def _progress(self, key: str, metadata: Entry | None, steps: int) -> AbstractContextManager[Progress]:
@@ -449,7 +449,7 @@ class Transaction(BatchStore):
 def _extended(
     functions: Sequence[Callable[[], object]], more: Sequence[Callable[[], object]]
 ) -> Sequence[Callable[[], object]]:
-    """Return both; a list takes what is to come in place, as there may be many."""
+    """Return both sequences joined; a list is extended in place, since there may be many functions."""
     if isinstance(functions, list):
         functions.extend(more)
         return functions
@@ -457,7 +457,7 @@ def _extended(
 
 
 def call_all(functions: list[Callable[[], object]]) -> None:
-    """Call them in turn; what one raises is logged, and a log that keeps it keeps alive nothing else."""
+    """Call the functions in turn; log exceptions, and let a log that keeps one keep nothing else alive."""
     functions.reverse()
     function: Callable[[], object] | None
     while functions:
@@ -467,4 +467,4 @@ def call_all(functions: list[Callable[[], object]]) -> None:
         except Exception as error:
             logger.exception("%s, registered with a transaction, failed", describe(function))
             traceback.clear_frames(error.__traceback__)
-        function = None  # this frame is in that traceback as well
+        function = None  # the traceback refers to this frame as well

@@ -1,6 +1,6 @@
 """A store with transactions, snapshots and watches, over any engine.
 
-Thread safety: calls of a thread that is in a transaction go to that; all others to the engine.
+Thread safety: the calls of a thread inside a transaction go to that transaction, all others to the engine.
 """
 
 from __future__ import annotations
@@ -125,33 +125,33 @@ class TransactionalStore(DeliveredStore):
     def transaction(
         self, notes: str = "", *, timeout: Seconds | None = None, optimistic: bool = False
     ) -> Transaction:
-        """Return a context manager that makes all changes of its block one commit, or none.
+        """Return a context manager whose block is a transaction: all its changes are one commit.
 
-        An exclusive block, the default, holds up other writers from its beginning to its end, so nothing
-        that it reads can change under it. An optimistic one holds up nobody: it reads the store as it was
-        at its beginning, and if something that it has read was changed by its end, queries and globs
-        included, it raises TransactionConflictError. It suits blocks that take long and seldom meet;
-        `attempts` tries again.
+        An exclusive block, the default, blocks other writers from its beginning to its end, so nothing
+        that it reads can change meanwhile. An optimistic one blocks no other writer: it reads the store as of
+        its beginning, and raises TransactionConflictError at its end if another commit has changed what it
+        has read, including the results of queries and globs. It suits blocks that take long and seldom
+        conflict; `attempts` repeats it.
 
-        Reads by other threads never wait for either and see the last commit. The store's methods, called
-        by the block's thread, read and write inside it. A block inside a block is a savepoint.
+        Reads by other threads never wait for either kind and see the last commit. The store's methods, called
+        by the block's thread, read and write inside it. A nested block is a savepoint.
 
         Parameters
         ----------
         notes : str
-            What the transaction is about; shown in error messages and events.
+            A description of the transaction, shown in error messages and events.
         timeout : Seconds, optional
-            Seconds to wait for other writers, ``lock_timeout`` if None.
+            The most seconds to wait for other writers; ``lock_timeout`` if None.
         optimistic : bool
-            Whether to hold no lock while the block runs.
+            Whether to block no other writers while the block runs.
 
         Raises
         ------
         LockTimeoutError
-            If another writer does not finish in time; it names the writer. On entry, or for an
-            optimistic block at its end.
+            If another writer does not finish in time; names that writer. Raised on entry, or at the end of
+            an optimistic block.
         TransactionConflictError
-            At the end of an optimistic block, naming the keys.
+            At the end of an optimistic block; names the keys.
         """
         if type(notes) is not str:
             notes = _checked_notes(notes)
@@ -162,17 +162,17 @@ class TransactionalStore(DeliveredStore):
     def attempts(self, notes: str = "", *, tries: int = 100, timeout: Seconds | None = None) -> Attempts:
         """Return an iterator over attempts at one optimistic transaction, which ends with its commit.
 
-        ``for attempt in store.attempts("move"): with attempt as tx: ...`` runs the block again, after a
-        short random pause, as long as it meets a conflict.
+        ``for attempt in store.attempts("move"): with attempt as tx: ...`` runs the block again after each
+        conflict, with a short random pause.
 
         Parameters
         ----------
         notes : str
-            What the transaction is about.
+            A description of the transaction.
         tries : int
-            How many attempts there are at the most.
+            The most attempts.
         timeout : Seconds, optional
-            Seconds after which no further attempt is begun.
+            The seconds after which no further attempt begins; None for no limit.
 
         Raises
         ------
@@ -190,18 +190,18 @@ class TransactionalStore(DeliveredStore):
     def transactional(
         self, notes: str | None = None, *, tries: int = 100, timeout: Seconds | None = None
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Return a decorator that runs a function in `attempts`: again after each conflict.
+        """Return a decorator that runs a function in `attempts`, again after each conflict.
 
         Parameters
         ----------
         notes : str, optional
-            What the transaction is about; the function's name if None.
+            A description of the transaction; the function's name if None.
         tries, timeout
             As for `attempts`.
         """
         self.attempts(
             "" if notes is None else notes, tries=tries, timeout=timeout
-        )  # bad arguments raise here
+        )  # raises for wrong arguments
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             name = function.__qualname__ if notes is None else notes
@@ -219,22 +219,22 @@ class TransactionalStore(DeliveredStore):
 
     async def __aenter__(self) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} is entered by `with`: `async with` is for "
+            f"a {type(self).__name__} is entered by `with`; for `async with`, use "
             "latchstore.aio.AsyncStore(store)"
         )
 
     async def __aexit__(self, *error: object) -> NoReturn:
-        raise TypeError("`async with` is for latchstore.aio.AsyncStore(store)")
+        raise TypeError("for `async with`, use latchstore.aio.AsyncStore(store)")
 
     def current_transaction(self) -> Transaction | None:
         """Return the innermost open transaction of this thread, to which its calls go, or None."""
         return self._engine.routes.current()
 
     def snapshot(self) -> Snapshot:
-        """Return a read-only store that stays as the last commit has left this one.
+        """Return a read-only store that shows the last commit and does not change.
 
-        Opening it takes the same time whatever the size of the store. While it is open it costs the old
-        entries of what is changed; use it as a context manager, or close it.
+        Opening it takes the same time whatever the size of the store. While it is open, the store keeps the
+        old entries of changed keys: use it as a context manager, or close it.
         """
         snapshot = Snapshot(self.event_manager, self._engine.view())
         snapshot.default_codec = self.default_codec
@@ -251,26 +251,26 @@ class TransactionalStore(DeliveredStore):
         max_buffer: int = 10_000,
         on_overflow: str = "drop",
     ) -> Watch:
-        """Return an iterator over the changes that are committed from now on.
+        """Return an iterator over the changes committed from now on.
 
-        Each watch has a buffer of its own, so a slow reader holds up nobody.
+        Each watch has its own buffer, so a slow reader delays neither writers nor other readers.
 
         Parameters
         ----------
         glob : str
             A pattern of keys, as for `glob`.
         filter : mapping of str to object, optional
-            Metadata items and their terms, values or conditions as for `query`, before the change or after
-            it: a change that ends a match is given as well.
+            Metadata items and their terms, values or conditions as for `query`, which must match before or
+            after the change: a change that ends a match is included.
         since : int, optional
-            Begin with the changes that were committed after this revision, which the store's `history`
-            must still have. By default the watch begins now.
+            Begin with the changes committed after this revision, which the store's `history` must still
+            have. By default the watch begins now.
         max_buffer : int
-            How many changes are kept for the reader.
+            The most changes to keep for the reader.
         on_overflow : str
-            What happens when more come: ``"drop"`` forgets the oldest and gives one `EventsLost` in their
-            place; ``"coalesce"`` keeps the latest change of each key, with the value from before the
-            first, however many keys there are, and leaves out keys that came and went.
+            What to do with more: ``"drop"`` drops the oldest and returns one `EventsLost` in their place;
+            ``"coalesce"`` keeps the latest change of each key, with the value from before its first change,
+            for any number of keys, and leaves out keys that were created and deleted.
 
         Raises
         ------
@@ -301,7 +301,7 @@ class TransactionalStore(DeliveredStore):
         return watch
 
     def _follow(self, buffer: ChangeBuffer, since: int | None, revision: int) -> Iterable[Published]:
-        """Have the feed fill a buffer from one moment on; return what comes before. Between two commits."""
+        """Add a buffer to the feed; return the past changes. Called between two commits."""
         begin = revision if since is None else since
         if begin > revision:
             raise ValueError(f"since must not be above the last commit's revision, {revision}, got {begin}")
@@ -315,19 +315,19 @@ class TransactionalStore(DeliveredStore):
         Parameters
         ----------
         predicate : callable
-            Called with no arguments, in this thread with no lock held, now and after changes. For what
-            several keys have at one instant, let it open a snapshot.
+            Called without arguments, in this thread with no lock held, now and after changes. To read
+            several keys at one instant, let it open a snapshot.
         timeout : Seconds or None
-            Seconds; None for as long as it takes.
+            The most seconds to wait; None for no limit.
 
         Raises
         ------
         WaitTimeoutError
-            If it is not true in time.
+            If it does not become true in time.
         WatchClosedError
             If the store is closed meanwhile.
         TransactionError
-            If it is called inside a transaction of this thread, which keeps others from changing anything.
+            If it is called inside a transaction of this thread, which blocks other writers.
         """
         check_callable(predicate, "predicate")
         timeout = checked_timeout(timeout)
@@ -342,7 +342,7 @@ class TransactionalStore(DeliveredStore):
         ----------
         key : str
         timeout : Seconds or None
-            Seconds; None for as long as it takes.
+            The most seconds to wait; None for no limit.
 
         Raises
         ------
@@ -366,9 +366,9 @@ class TransactionalStore(DeliveredStore):
 
 
 def follow_commits(store: TransactionalStore, signal: CommitSignal) -> None:
-    """Have a signal be given all commits from now on; nothing happens if it is.
+    """Notify a signal of all commits from now on; do nothing if it is added already.
 
-    For parts of the package that wait for changes and find out for themselves what has changed.
+    For parts of the package that wait for changes and find out by themselves what has changed.
 
     Raises
     ------

@@ -1,13 +1,13 @@
-"""The threads of this process that wait to write, in the order in which they came.
+"""The threads of this process that wait to write, in order of arrival.
 
-For engines whose commits go to a file or a server. Such a commit takes so long that whoever has made one is
-back before a thread that it has woken runs: without an order, one of them would write and all others wait.
-Who has waited for a moment is let in first; until then others may go before, as it costs much to have another
-thread write each time.
+For engines that commit to a file or a server. Such a commit takes so long that its thread is back for the
+next one before a woken thread runs: without an order, one thread would write and all others would wait. A
+thread that has waited for a moment is admitted first; until then others may overtake it, since changing the
+writing thread each time is expensive.
 
-Thread safety: a turn lasts until its thread clears a list, by one call in C where it leaves. So whatever
-strikes a thread, it keeps nobody from writing; a weak reference would not do, as the traceback of what has
-struck it may be kept. `_turns` is changed by single operations.
+Thread safety: a turn lasts until its thread clears a list, by one call in C at its end. So an interrupted
+thread blocks no others; a weak reference would not do, since the traceback of the interruption may be kept.
+`_turns` is changed by single operations.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from collections import deque
 from latchstore.delivery.waiting import LOOK_AGAIN, Bell, clock, thread_name
 from latchstore.engine.owner import Claim, Waiting
 
-#: Seconds that others may go before a thread that waits.
+#: The seconds for which other threads may overtake a waiting one.
 _PATIENCE = 0.002
 
 
 class Turn:
-    """A thread's place among those that wait.
+    """A thread's place among the waiting ones.
 
     Parameters
     ----------
     stay : list
-        Its thread clears it when it waits no more.
+        Its thread clears it when it stops waiting.
     claim : Claim
 
     Attributes
     ----------
     claim : Claim
-        What its thread waits for.
+        The claim of its thread.
     bell : Bell
-        Rung when it may try.
+        Rung when the thread may try.
     since : float
-        When it came, in seconds of `clock`.
+        The time of its arrival, in seconds of `clock`.
     """
 
     __slots__ = ("_stay", "bell", "claim", "since")
@@ -50,11 +50,11 @@ class Turn:
 
     @property
     def is_over(self) -> bool:
-        """Whether its thread waits no more."""
+        """Whether its thread has stopped waiting."""
         return not self._stay
 
     def sleep(self, left: float) -> float:
-        """Sleep until it may try, or for a moment; return what is left of the time, negative for ever."""
+        """Sleep until the bell rings, or for a moment; return the remaining time, negative for no limit."""
         seconds = LOOK_AGAIN if left < 0 else min(left, LOOK_AGAIN)
         begun = clock()
         if self.bell.sleep(seconds):
@@ -63,7 +63,7 @@ class Turn:
 
 
 class Turns:
-    """Those who wait, the first one first."""
+    """The waiting threads, the first one first."""
 
     __slots__ = ("_turns",)
 
@@ -78,21 +78,21 @@ class Turns:
         return turn
 
     def may_try(self, turn: Turn | None) -> bool:
-        """Return whether a thread, which may have a turn, may try to become the owner."""
+        """Return whether a thread, with or without a turn, may try to become the owner."""
         if not self._turns:
-            return True  # hot path: mostly nobody waits
+            return True  # hot path: mostly no thread waits
         first = self._first()
         return first is None or first is turn or clock() - first.since < _PATIENCE
 
     def ring(self) -> None:
-        """Wake the first."""
+        """Wake the first thread."""
         if self._turns:
             first = self._first()
             if first is not None:
                 first.bell.ring()
 
     def waiting(self) -> list[Waiting]:
-        """Return who waits, and for how long; takes no lock."""
+        """Return the waiting threads with their seconds of waiting; acquires no lock."""
         now = clock()
         return [
             Waiting(thread_name(turn.claim.thread), turn.claim.purpose, max(0.0, now - turn.since))
@@ -109,5 +109,5 @@ class Turns:
                     return turn
                 turns.remove(turn)
             except (IndexError, ValueError):
-                continue  # another thread was quicker
+                continue  # another thread has removed it
         return None

@@ -131,7 +131,7 @@ def test_an_entry_that_is_too_large_for_sqlite_is_refused(
     store.from_bytes("k", bytes(3_997))
     store.save(path)
     store.from_bytes("the key", bytes(4_000))
-    with pytest.raises(ValueError, match=r"^key str 'the key': 4009 bytes cannot be saved, the maximum is 4000"):
+    with pytest.raises(ValueError, match=r"^key str 'the key': 4009 bytes cannot be saved, the maximum is"):
         store.save(path)
     assert DictMemoryStore.load(path, EventManager()).to_bytes("k") == bytes(3_997)
 

@@ -103,9 +103,7 @@ def test_a_file_that_is_not_right_is_refused(path: Path, name: str) -> None:
 def test_a_later_format_is_said_to_be_one(path: Path) -> None:
     saved(path)
     DAMAGE["a later format"](path)
-    with pytest.raises(
-        StoreFormatError, match="has format 3, and this version reads formats up to 2"
-    ):
+    with pytest.raises(StoreFormatError, match="has format 3, and this version reads formats up to 2"):
         DictMemoryStore.load(path)
 
 

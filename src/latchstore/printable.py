@@ -1,4 +1,4 @@
-"""Text that a terminal can show, whatever is in it."""
+"""Makes any text safe for a terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def printable(text: str, stream: Any = None) -> str:
-    r"""Return the text with everything escaped that a terminal or its encoding would stumble over.
+    r"""Return the text with everything escaped that a terminal or its encoding cannot show.
 
-    File names may hold anything: bytes that are no characters (they then look like ``\xff``), line breaks,
-    escape codes. The stream is where the text will be written, standard output by default.
+    File names may contain anything: invalid bytes (shown as ``\xff``), line breaks, escape codes. The stream
+    is the destination of the text, standard output by default.
     """
     encoding = getattr(sys.stdout if stream is None else stream, "encoding", None) or "utf-8"
     whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -64,7 +64,7 @@ class TestTables:
         code, out, err = run("loop", *FEW)
         assert (code, out.splitlines()[1].split()) == (0, ["entries", *POLICIES, "belady"])
         assert err == (
-            "latchstore cache-sim: left out: cachetools-lru (cachetools is not installed); "
+            "latchstore cache-sim: skipped: cachetools-lru (cachetools is not installed); "
             "cachetools-lfu (cachetools is not installed); theine (theine is not installed)\n"
         )
         code, out, err = run("loop", *FEW, "--policies", "lru,theine")
@@ -139,13 +139,13 @@ class TestMistakes:
             (["loop", "--sizes", "1,x"], "--sizes must be .*, got 'x'"),
             (["loop", "--sizes", "1,"], "--sizes must be .*, got ''"),
             (["loop", "--sizes", "200%"], "--sizes must be .*, got '200%'"),
-            (["loop", "--policies", "lru,fifo"], "--policies must be some of sieve, .*, got 'fifo'"),
+            (["loop", "--policies", "lru,fifo"], "--policies must be one or more of sieve, .*, got 'fifo'"),
             (["loop", "--alpha", "-1"], "--alpha must be a number of at least 0, got -1"),
             (["loop", "--alpha", "nan"], "--alpha must be a number of at least 0, got nan"),
             (["loop:3", "--requests", "3", "--warm-up", "3"], "--warm-up must be below the 3 requests"),
             (["loop", "--write", "missing.md"], "--write 'missing.md': cannot be read: No such file"),
-            (["loop", "--plot", "missing/x.png"], "--plot 'missing/x.png': there can be no such file"),
-            (["loop", "--plot", "."], "--plot '.': there can be no such file"),
+            (["loop", "--plot", "missing/x.png"], "--plot 'missing/x.png': the file cannot be created"),
+            (["loop", "--plot", "."], "--plot '.': the file cannot be created"),
         ],
     )
     def test_one_line_names_the_argument(
@@ -247,7 +247,7 @@ class TestFiles:
         path.write_text(text)
         code, out, err = run(*self.OPTIONS, "--write", path)
         assert (code, out, path.read_text()) == (2, "", text)
-        assert "has no lines <!-- cache-sim: begin -->" in err
+        assert "must have the lines <!-- cache-sim: begin -->" in err
 
     @pytest.mark.timeout(300)  # importing matplotlib is slow on a busy machine
     def test_a_plot_and_its_place_in_the_file(self, run: Run, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_plain_text() -> None:
         "  10 (0.1 %)  20.00           10.00   50.00\n"
         "1,000 (10 %)  60.00           60.00   70.00\n"
         "\n"
-        "a|\x1b: hit ratios in % of 3 requests after 5 that are not counted, 3 keys\n"
+        "a|\x1b: hit ratios in % of 3 requests after 5 warm-up requests, 3 keys\n"
         " entries  sieve  cachetools-lru  belady\n"
         "1 (33 %)  33.33           66.67   66.67"
     )

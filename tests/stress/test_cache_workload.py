@@ -194,7 +194,7 @@ def test_a_lost_update() -> None:
     operations = history(
         ("set", {}, of(0), 0, 5), ("modify", {}, [of(0), of(1)], 6, 7), ("modify", {}, [of(0), of(2)], 6, 8)
     )
-    assert "have replaced the same value" in CacheLog(operations, ()).no_lost_update().reason
+    assert "replaced the same value" in CacheLog(operations, ()).no_lost_update().reason
     assert CacheLog(operations[:2], ()).no_lost_update() == VALID
 
 

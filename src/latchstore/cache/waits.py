@@ -33,8 +33,8 @@ def waits_for_this_thread(first: int | None, loaders: Mapping[int | None, int | 
     ----------
     first : int or None
         The identifier of the thread.
-    Maps a thread that waits for a load to the thread that runs the load, by identifier.
-        Identifiers of threads that wait for a load, with that of the thread which runs the load.
+    loaders : mapping
+        Maps a thread that waits for a load to the thread that runs the load, by identifier.
     """
     has_gil = getattr(sys, "_is_gil_enabled", None)
     if has_gil is not None and not has_gil():

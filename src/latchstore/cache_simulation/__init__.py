@@ -1,9 +1,8 @@
-"""The command ``cache-sim``: what part of a trace's requests each eviction policy would have answered.
+"""The command ``cache-sim``: simulates the hit ratios of eviction policies on traces of requests.
 
-`traces` has where requests come from, `recording` a trace that can be run again and again, `contestants`
-the policies that are compared, `simulation` the comparison, `report` and `plot` what is shown of it,
-`command` the command.
+`traces` has the sources of requests, `recording` a trace that can be replayed, `contestants` the compared
+policies, `simulation` the comparison, `report` and `plot` its output, `command` the command.
 
-It is a program: nothing imports it but the command line. It imports the policies of the cache and what is
-below them. Begin with ``simulation.py``.
+It is a program: only the command line imports it. It imports the policies of the cache and the packages below
+them. Begin with ``simulation.py``.
 """

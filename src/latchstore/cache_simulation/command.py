@@ -1,7 +1,6 @@
-"""The command ``cache-sim``: traces are run through eviction policies, and their hit ratios compared.
+"""The command ``cache-sim``: runs traces through eviction policies and compares the hit ratios.
 
-Exit codes: 0 all done, 1 what came out cannot be written, 2 wrong usage or a trace that cannot be read, 130
-interrupted.
+Exit codes: 0 success, 1 the output cannot be written, 2 wrong usage or an unreadable trace, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,33 +28,33 @@ _SIZES = "0.1%,0.3%,1%,3%,10%"
 _KEYS = 100_000
 _ALPHA = 1.0
 
-#: Between these lines of a file the table is put.
+#: The lines of a file between which the table is written.
 BEGIN, END = "<!-- cache-sim: begin -->", "<!-- cache-sim: end -->"
 
 _DESCRIPTION = """\
 Run traces of requests through the eviction policies of latchstore.Cache, those of cachetools and theine
-where they are installed, and Belady's optimum, which knows the future and is what nobody can exceed. Print
-what part of the requests each would have answered.
+if they are installed, and Belady's optimum, which uses future requests and is an upper bound. Print the
+hit ratio of each.
 
 A TRACE is one of
   zipf:ALPHA   requests by Zipf's law with that exponent, zipf alone: --alpha
-  scan:ALPHA   the same, with one in three requests made by scans, which read all keys in turn
-  loop:KEYS    so many keys, one after the other, again and again; loop alone: --keys
-  FILE         a file with a key a line, packed with gzip or not; ./zipf for a file of that name
+    scan:ALPHA   the same, but one in three requests belongs to a scan, which reads all keys in turn
+    loop:KEYS    KEYS keys in a fixed order, repeatedly; loop alone: --keys
+    FILE         a file with one key per line, optionally gzipped; ./zipf for a file of that name
   -            the same from standard input
 """
 
 _EPILOG = """\
-A file is read once; what it requests is kept in a temporary file, and its keys in memory. Percentages are of
-the keys that are requested.
+A file is read once; its requests are kept in a temporary file, and its keys in memory. Percentages are
+relative to the number of distinct keys.
 
-Exit codes: 0 all done, 1 what came out cannot be written, 2 wrong usage or a trace that cannot be read, 130
+Exit codes: 0 success, 1 the output cannot be written, 2 wrong usage or an unreadable trace, 130
 interrupted.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``cache-sim``."""
+    """Add the options of ``cache-sim``."""
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -63,41 +62,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policies",
         metavar="NAMES",
-        help=f"a list with commas, or all that are installed (default): {', '.join(NAMES)}",
+        help=f"comma-separated list, or all that are installed (default): {', '.join(NAMES)}",
     )
     parser.add_argument(
         "--sizes",
         default=_SIZES,
         metavar="SIZES",
-        help="a list with commas, in entries or percent of the keys; default: %(default)s",
+        help="comma-separated list of cache sizes, in entries or percent of the keys; default: %(default)s",
     )
     parser.add_argument(
         "--requests",
         type=_positive,
         metavar="N",
-        help="how many are made or read; default: 1,000,000 are made, and all of a file are read",
+        help="number of requests; default: 1,000,000 generated ones, or all of a file",
     )
     parser.add_argument(
-        "--keys", type=_positive, default=_KEYS, metavar="N", help="of generated traces; default: 100,000"
+        "--keys",
+        type=_positive,
+        default=_KEYS,
+        metavar="N",
+        help="number of keys of generated traces; default: 100,000",
     )
     parser.add_argument(
-        "--alpha", type=float, default=_ALPHA, help="of zipf and scan without one; default: %(default)s"
+        "--alpha", type=float, default=_ALPHA, help="exponent of zipf and scan; default: %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of generated traces; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of generated traces; default: %(default)s")
     parser.add_argument(
         "--warm-up",
         type=_not_negative,
         default=0,
         metavar="N",
-        help="so many requests at the beginning are made, but not counted; default: %(default)s",
+        help="number of initial requests that are not counted; default: %(default)s",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the result, with matplotlib")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw the result as a chart, with matplotlib"
+    )
     parser.add_argument(
         "--write",
         type=Path,
         metavar="FILE.md",
-        help=f"put the result as a table into a file, between the lines {BEGIN} and {END}",
+        help=f"write the result as a table into a file, between the lines {BEGIN} and {END}",
     )
 
 
@@ -110,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read the output has gone. Python would complain once more when it flushes at exit.
+        # The reader of the output has closed it. Python would report that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CANNOT_WRITE
     except OSError as error:
@@ -144,12 +149,12 @@ def _policies(text: str | None) -> list[str]:
         missing = {name: why for name in NAMES if (why := why_missing(name))}
         if missing:
             reasons = "; ".join(f"{name} ({why})" for name, why in missing.items())
-            print(f"latchstore cache-sim: left out: {reasons}", file=sys.stderr)
+            print(f"latchstore cache-sim: skipped: {reasons}", file=sys.stderr)
         return [name for name in NAMES if name not in missing]
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in NAMES:
-            raise SimulationError(f"--policies must be some of {', '.join(NAMES)}, got {name!r}")
+            raise SimulationError(f"--policies must be one or more of {', '.join(NAMES)}, got {name!r}")
         if why := why_missing(name):
             raise SimulationError(f"--policies: {name} cannot be compared: {why}")
     return names
@@ -179,13 +184,13 @@ def _traces(arguments: argparse.Namespace) -> list[Trace]:
 
 
 def _check_plot(path: Path | None) -> None:
-    """Say before the work begins what would hinder it in the end."""
+    """Check before the simulation whether the plot can be written."""
     if path is None:
         return
     if importlib.util.find_spec("matplotlib") is None:
-        raise SimulationError("--plot needs matplotlib: python -m pip install 'latchstore[simulation]'")
+        raise SimulationError("--plot needs matplotlib: run python -m pip install 'latchstore[simulation]'")
     if not path.parent.is_dir() or path.is_dir():
-        raise SimulationError(f"--plot {str(path)!r}: there can be no such file")
+        raise SimulationError(f"--plot {str(path)!r}: the file cannot be created")
 
 
 def _positive(text: str) -> int:
@@ -206,11 +211,11 @@ def _at_least(text: str, least: int) -> int:
     return number
 
 
-# -- what is shown ------------------------------------------------------------------------------------
+# -- output ------------------------------------------------------------------------------------
 
 
 class _ProgressLine:
-    """One line on stderr that shows what is being done, if that is a terminal."""
+    """A progress line on standard error, if that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -223,7 +228,7 @@ class _ProgressLine:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def show(self, text: str) -> None:
-        """Draw the line anew."""
+        """Redraw the line."""
         if self._shown:
             line = printable(text, sys.stderr)[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
@@ -245,7 +250,7 @@ def _print(results: list[TraceResult], is_json: bool) -> None:
 
 
 def _parts_around(path: Path) -> tuple[str, str]:
-    """Return what stands in a file before the table and after it."""
+    """Return the parts of a file before and after the table."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -254,12 +259,12 @@ def _parts_around(path: Path) -> tuple[str, str]:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SimulationError(f"--write {str(path)!r}: has no lines {BEGIN} and {END}")
+        raise SimulationError(f"--write {str(path)!r}: the file must have the lines {BEGIN} and {END}")
     return before, after
 
 
 def _write(results: list[TraceResult], arguments: argparse.Namespace) -> None:
-    """Put the table into a file, with the command that has made it."""
+    """Write the table into a file, with the command that made it."""
     before, after = _parts_around(arguments.write)
     parts = [BEGIN, f"```sh\n{_command(arguments)}\n```", markdown(results)]
     if arguments.plot is not None:
@@ -270,7 +275,7 @@ def _write(results: list[TraceResult], arguments: argparse.Namespace) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return the command with what makes a difference to the result."""
+    """Return the command, with all options that affect the result."""
     words = ["python", "-m", "latchstore", "cache-sim", *arguments.traces]
     for option, value, default in (
         ("--policies", arguments.policies, None),

@@ -1,7 +1,7 @@
-"""The policies that are compared, each as it runs through a trace.
+"""The compared policies, each as a function that runs it through a trace.
 
-Ours are the classes that a cache uses, without a store: a miss evicts if there is no room, then adds, as a
-cache does. Those of other libraries are run by their public methods.
+Policies of latchstore are the classes that a cache uses, without a store: a miss evicts if the cache is full,
+and then adds, as in a cache. Those of other libraries run through their public methods.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from latchstore.cache.policies import POLICIES, EvictionPolicy, Node
 from latchstore.cache_simulation.recording import NEVER, Recording
 
-#: Runs through a trace with room for so many entries, and yields the number of hits in each block.
+#: Runs a trace with a cache of a size in entries, and yields the number of hits of each block.
 Run = Callable[[Recording, int], Iterator[int]]
 
-#: The optimum that no policy can exceed: computed with the requests to come.
+#: The optimum that no policy can exceed: it uses future requests.
 OPTIMUM = "belady"
 
 
@@ -29,7 +29,7 @@ class Peer(NamedTuple):
     ----------
     distribution : str
     least : int
-        The first major version whose interface is used here.
+        The first major version whose interface is supported.
     run : callable
     """
 
@@ -39,7 +39,7 @@ class Peer(NamedTuple):
 
 
 def run_policy(make_policy: Callable[[], EvictionPolicy], trace: Recording, entries: int) -> Iterator[int]:
-    """Run through a trace with a policy of ours."""
+    """Run a policy of latchstore through a trace."""
     policy = make_policy()
     on_hit, choose, add = policy.on_hit, policy.choose, policy.add
     nodes: dict[str, Node] = {}
@@ -55,7 +55,7 @@ def run_policy(make_policy: Callable[[], EvictionPolicy], trace: Recording, entr
                 continue
             if len(nodes) >= entries:
                 victim = choose()
-                assert victim is not None, "what is full has something to evict"
+                assert victim is not None, "a full cache must have an entry to evict"
                 del nodes[victim.key]
             nodes[key] = node = Node(key)
             add(node)
@@ -63,12 +63,13 @@ def run_policy(make_policy: Callable[[], EvictionPolicy], trace: Recording, entr
 
 
 def run_optimum(trace: Recording, entries: int) -> Iterator[int]:
-    """Keep those that will be requested the soonest: Belady's optimum, which also need not keep what is new.
+    """Keep the keys that are requested soonest: Belady's optimum, which may also skip new keys.
 
-    Each kept entry is the time of its next request, negative, as heaps of Python begin with the least.
+    An entry of the heap is the negated time of the key's next request, as Python's heaps have the least
+    first.
     """
     kept: set[int] = set()
-    furthest: list[int] = []  # a heap; those whose time is over are at its other end
+    furthest: list[int] = []  # a heap; times that have passed are at its other end
     time = 0
     for next_times in trace.next_times():
         hits = 0
@@ -97,7 +98,7 @@ def _run_mapping(cache: Any, trace: Recording) -> Iterator[int]:
         for key in keys:
             if key in cache:
                 hits += 1
-                cache[key]  # which is what it counts as a use
+                cache[key]  # counts as a use
             else:
                 cache[key] = None
         yield hits
@@ -138,19 +139,19 @@ PEERS = {
     "theine": Peer("theine", 2, _run_theine),
 }
 
-#: What can be compared, in the order in which it is shown.
+#: The policies that can be compared, in the order of the output.
 NAMES = (*POLICIES, *PEERS, OPTIMUM)
 
 
 def run_of(name: str) -> Run:
-    """Return what runs through a trace with the policy of that name."""
+    """Return the function that runs the policy of a name."""
     if name in POLICIES:
         return partial(run_policy, POLICIES[name])
     return run_optimum if name == OPTIMUM else PEERS[name].run
 
 
 def why_missing(name: str) -> str | None:
-    """Return what has to be installed for a policy, None if all is there."""
+    """Return why a policy is not available; None if it is."""
     peer = PEERS.get(name)
     if peer is None:
         return None

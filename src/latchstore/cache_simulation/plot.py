@@ -1,4 +1,4 @@
-"""Hit ratios as a picture, drawn by matplotlib, which is an extra."""
+"""Draws hit ratios as a chart with matplotlib, which is an extra."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from latchstore.cache_simulation.report import percent_text
 from latchstore.cache_simulation.simulation import TraceResult
 from latchstore.printable import printable
 
-#: How many traces stand side by side.
+#: Number of charts in a row.
 _ABREAST = 3
 
-#: More sizes than that are not all written at the axis.
+#: Maximum number of sizes that are all labelled.
 _MOST_TICKS = 8
 
 _MARKERS = "osv^D<>p"
@@ -52,7 +52,7 @@ def draw(results: Sequence[TraceResult], path: Path) -> None:
         ncols=2 * columns + 1,
         frameon=False,
     )
-    # Without the version of matplotlib in the file, the same figures give the same bytes.
+    # The version of matplotlib is omitted, so that the same figures give the same bytes.
     figure.savefig(path, format="png", dpi=90, metadata={"Software": None})
     pyplot.close(figure)
 
@@ -76,7 +76,7 @@ def _draw_trace(axes: Any, result: TraceResult) -> None:
 
 
 def _look(policy: str) -> dict[str, Any]:
-    """Return how a line is drawn: ours with whole lines, the cache's default thick, others dashed."""
+    """Return the style of a line: solid for policies of latchstore, thick for the default; others dashed."""
     if policy == OPTIMUM:
         return {"color": "grey", "linestyle": ":", "linewidth": 1.5}
     number = NAMES.index(policy)

@@ -1,6 +1,6 @@
-"""A trace that can be run again and again: its keys numbered, and its requests in a temporary file.
+"""A trace that can be replayed: its keys numbered, and its requests in a temporary file.
 
-What grows in memory with a trace is the list of its keys, not of its requests.
+The memory that a trace needs depends on the number of its keys, not of its requests.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from itertools import islice
 from types import TracebackType
 from typing import IO, Any, Self
 
-#: How many requests are handled at once.
+#: Number of requests per block.
 BLOCK = 1 << 16
 
-#: The time of the next request of a key that is not requested again.
+#: The next time of a key that is not requested again.
 NEVER = 1 << 62
 
-#: Up to how many bytes a temporary file is kept in memory.
+#: Maximum bytes of a temporary file in memory.
 IN_MEMORY = 64 * 2**20
 
-# Of an array: a number of a key, and the time of a request, which is its place in the trace.
+# Array types: for the number of a key, and for the time of a request, which is its position in the trace.
 _KEY, _TIME = "I", "q"
 
 
@@ -31,9 +31,9 @@ class Recording:
     Parameters
     ----------
     requested : iterable of str
-        The keys that are requested, in order.
+        The requested keys, in order.
     warm_up : int
-        So many requests at the beginning are in blocks of their own.
+        Number of initial requests that get blocks of their own.
     progress : callable
         Called with the number of requests read so far.
 
@@ -58,7 +58,7 @@ class Recording:
             raise
 
     def _record(self, requested: Iterator[str], progress: Callable[[int], object] | None) -> list[str]:
-        """Write down the number of each requested key; return the keys."""
+        """Record the number of each requested key; return the keys."""
         numbers: dict[str, int] = {}
         while keys := list(islice(requested, self._length_here())):
             self._numbers.append(array(_KEY, [numbers.setdefault(key, len(numbers)) for key in keys]))
@@ -68,13 +68,13 @@ class Recording:
         return list(numbers)
 
     def _length_here(self) -> int:
-        """Return how long the next block is to be: the warm-up ends where a block does."""
+        """Return the length of the next block: a block ends where the warm-up ends."""
         left = self._warm_up - self.requests
         return min(BLOCK, left) if left > 0 else BLOCK
 
     @property
     def lengths(self) -> Sequence[int]:
-        """How many requests each block has."""
+        """The number of requests in each block."""
         return self._numbers.lengths
 
     def __enter__(self) -> Self:
@@ -95,19 +95,19 @@ class Recording:
             self._next_times.close()
 
     def blocks(self) -> Iterator[list[str]]:
-        """Return the requested keys, block by block."""
+        """Yield the requested keys, block by block."""
         names = self.keys
         for numbers in self._numbers.forward():
             yield [names[number] for number in numbers]
 
     def next_times(self) -> Iterator[array[int]]:
-        """Return for each request when its key is requested again, block by block; NEVER if it is not."""
+        """Yield the time of the next request of each request's key, block by block; NEVER if none."""
         if self._next_times is None:
             self._next_times = self._find_next_times()
         return self._next_times.backward()
 
     def _find_next_times(self) -> _Blocks:
-        """Read the trace from its end, and write for each request when its key was seen, the last first."""
+        """Read the trace backwards, and write the next time of each request's key, last request first."""
         found = _Blocks(_TIME)
         seen = array(_TIME, [NEVER]) * len(self.keys)
         time = self.requests
@@ -123,7 +123,7 @@ class Recording:
 
 
 class _Blocks:
-    """Arrays of numbers in a temporary file, to be read in either order."""
+    """Arrays of numbers in a temporary file, readable in both directions."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind

@@ -1,4 +1,4 @@
-"""Hit ratios as a table: for a terminal, for a README, and for programs."""
+"""Formats hit ratios as a table: for a terminal, for Markdown, and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latchstore.cache_simulation.contestants import OPTIMUM
 from latchstore.cache_simulation.simulation import SizeResult, TraceResult
 from latchstore.printable import printable
 
-#: Longer names stand in two lines on a terminal.
+#: Longer names are wrapped on a terminal.
 _WIDE = 8
 
 
@@ -36,7 +36,7 @@ def print_with_rich(results: Sequence[TraceResult]) -> None:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         head, *rows = _rows(result)
         for name in head:
-            # A long name is cut where it may be, so that the table fits a terminal of 80 columns.
+            # A long name is wrapped, so that the table fits a terminal of 80 columns.
             table.add_column(name.replace("-", "-\n") if len(name) > _WIDE else name, justify="right")
         for size, row in zip(result.sizes, rows, strict=True):
             best = result.best(size)
@@ -97,13 +97,13 @@ def as_json(results: Sequence[TraceResult]) -> list[dict[str, Any]]:
 
 
 def title(result: TraceResult) -> str:
-    """Return what a trace is, in one line."""
-    before = f" after {result.warm_up:,} that are not counted" if result.warm_up else ""
+    """Return a description of a trace, in one line."""
+    before = f" after {result.warm_up:,} warm-up requests" if result.warm_up else ""
     return f"{result.name}: hit ratios in % of {result.counted:,} requests{before}, {result.keys:,} keys"
 
 
 def percent_text(percent: float) -> str:
-    """Return a percentage with two digits that count."""
+    """Return a percentage with two significant digits."""
     return f"{float(f'{percent:.2g}'):g} %"
 
 

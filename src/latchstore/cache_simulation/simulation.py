@@ -1,4 +1,4 @@
-"""The comparison: each policy runs through each trace with each size."""
+"""The comparison: runs each policy of each size through each trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from latchstore.cache_simulation.contestants import OPTIMUM, run_of
 from latchstore.cache_simulation.recording import Recording
 from latchstore.cache_simulation.traces import SimulationError, Trace
 
-#: Called with what is being done.
+#: Called with a text about the present step.
 Progress = Callable[[str], object]
 
 
@@ -32,7 +32,7 @@ class Size:
     percent: float | None = None
 
     def of(self, keys: int) -> int:
-        """Return the number of entries, for a trace with so many keys."""
+        """Return the number of entries, for a trace with this many keys."""
         if self.entries is not None:
             return self.entries
         assert self.percent is not None
@@ -40,12 +40,12 @@ class Size:
 
 
 def size_of(text: str) -> Size:
-    """Return the size that a text stands for, like ``500`` or ``0.1%``.
+    """Return a size from a text like ``500`` or ``0.1%``.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the text is invalid.
     """
     if text.endswith("%"):
         percent = float(text[:-1])
@@ -60,15 +60,15 @@ def size_of(text: str) -> Size:
 
 @dataclass(frozen=True, slots=True)
 class SizeResult:
-    """What came out for one size.
+    """The result for one size.
 
     Attributes
     ----------
     entries : int
     percent : float
-        The part that they are of the trace's keys.
+        The entries as a percentage of the trace's keys.
     hits : dict
-        How many requests each policy would have answered.
+        Number of hits of each policy.
     """
 
     entries: int
@@ -78,19 +78,19 @@ class SizeResult:
 
 @dataclass(frozen=True, slots=True)
 class TraceResult:
-    """What came out for one trace.
+    """The result for one trace.
 
     Attributes
     ----------
     name : str
     keys : int
-        How many were requested.
+        Number of distinct keys.
     counted : int
-        How many requests count.
+        Number of requests that count.
     warm_up : int
-        How many were made before, which do not count.
+        Number of initial requests that do not count.
     sizes : list of SizeResult
-        The smallest first.
+        In ascending order of size.
     """
 
     name: str
@@ -100,11 +100,11 @@ class TraceResult:
     sizes: list[SizeResult]
 
     def ratio(self, size: SizeResult, policy: str) -> float:
-        """Return the part of the requests that a policy would have answered."""
+        """Return the hit ratio of a policy."""
         return size.hits[policy] / self.counted
 
     def best(self, size: SizeResult) -> set[str]:
-        """Return the policies that answer the most; the optimum is none."""
+        """Return the policies with the most hits; the optimum does not count."""
         real = {policy: hits for policy, hits in size.hits.items() if policy != OPTIMUM}
         return {policy for policy, hits in real.items() if hits == max(real.values())}
 
@@ -143,7 +143,7 @@ def simulate(
 
 
 def _hits(recording: Recording, policy: str, entries: int, warm_up: int, progress: Progress) -> int:
-    """Return how many requests after the warm-up a policy would have answered."""
+    """Return the number of hits of a policy after the warm-up."""
     total = done = 0
     for length, hits in zip(recording.lengths, run_of(policy)(recording, entries), strict=True):
         done += length

@@ -1,4 +1,4 @@
-"""Where requests come from: a file, standard input, or a law."""
+"""Sources of requests: a file, standard input, or a generator."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from typing import Any, TextIO
 
 from latchstore.zipf import Zipfian
 
-#: How many requests are drawn at once.
+#: Number of requests drawn at once.
 _DRAWN = 10_000
 
-#: A scan reads one part of the keys in so many, after twice as many requests of others.
+#: A scan reads one part in this many of the keys, after twice as many other requests.
 _SCANNED = 20
 
-#: What a file packed by gzip begins with.
+#: The first bytes of a gzip file.
 _GZIP = b"\x1f\x8b"
 
-#: What traces are called that are generated, with what stands after the colon.
+#: The names of generated traces, with the parameter after the colon.
 LAWS = {"zipf": "ALPHA", "scan": "ALPHA", "loop": "KEYS"}
 
 
 class SimulationError(Exception):
-    """Raised if an argument is wrong or a trace cannot be read; the message is one line."""
+    """An argument is invalid or a trace cannot be read; the message has one line."""
 
 
 class Trace:
-    """A trace that is named on the command line.
+    """A trace named on the command line.
 
     Parameters
     ----------
     name : str
         ``zipf:ALPHA``, ``scan:ALPHA`` or ``loop:KEYS``, each without the colon for the default; ``-`` for
-        standard input; else a file's path.
+        standard input; otherwise the path of a file.
     keys : int
-        How many keys there are, if it is generated.
+        Number of keys of a generated trace.
     requests : int or None
-        How many at most; None for all that a file has, and a million of a generated one.
+        Maximum number of requests; None for all of a file, or one million of a generated trace.
     alpha : float
         The exponent, if the name has none.
     seed : int
-        What is generated is the same for the same seed.
+        Seed of a generated trace.
 
     Raises
     ------
     SimulationError
-        If there can be no such trace.
+        If the trace is invalid.
     """
 
     def __init__(self, name: str, keys: int, requests: int | None, alpha: float, seed: int) -> None:
@@ -87,18 +87,18 @@ class Trace:
         return alpha
 
     def read(self) -> Iterator[str]:
-        """Return the keys that are requested, in order.
+        """Yield the requested keys, in order.
 
         Raises
         ------
         SimulationError
-            If it cannot be read.
+            If the trace cannot be read.
         """
         requested = self._generated() if self.is_generated else self._in_file()
         return itertools.islice(requested, self._limit)
 
     def _generated(self) -> Iterator[str]:
-        # A generator of its own for each trace: what others draw changes nothing.
+        # Each trace has its own generator, so that traces do not influence each other.
         chance = random.Random(self._seed)  # noqa: S311 - nobody is to be kept from guessing
         match self._law:
             case "loop":
@@ -125,10 +125,10 @@ def _zipfian(law: Zipfian, chance: random.Random) -> Iterator[str]:
 
 
 def _with_scans(law: Zipfian, keys: int, chance: random.Random) -> Iterator[str]:
-    """Yield requests of which one in three is of a scan, which goes on where the last one stopped."""
+    """Yield requests of which one in three belongs to a scan, which continues where the last one stopped."""
     scanned = max(1, keys // _SCANNED)
     order = list(range(keys))
-    # The keys are in no order of how often they are requested.
+    # The order of the keys must be independent of their frequency.
     chance.shuffle(order)
     scan = itertools.cycle(order)
     requests = _zipfian(law, chance)
@@ -139,7 +139,7 @@ def _with_scans(law: Zipfian, keys: int, chance: random.Random) -> Iterator[str]
 
 @contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
-    """Open a file, packed or not; what is no UTF-8 in it is kept as it is."""
+    """Open a file, gzipped or not; bytes that are not UTF-8 are preserved."""
     source: Any = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115 - closed below
     buffered = io.BufferedReader(source)
     try:

@@ -103,10 +103,10 @@ class WorkQueue(Generic[V]):
 
     Notes
     -----
-    Listeners and watches of the store see jobs like all entries: ``store.watch(f"{name}/*")``
-    returns each step of each job, and ``queue.place`` in the metadata has its state. Jobs are saved and
-    loaded with the store, with their leases. A bounded `Cache` on the same store would evict jobs: give it a
-    store of its own.
+    Several queues of one name on one store share their jobs. Listeners and watches of the store see jobs like
+    all entries: ``store.watch(f"{name}/*")`` returns each step of each job, and ``queue.place`` in the
+    metadata has its state. Jobs are saved and loaded with the store, with their leases. A bounded `Cache` on
+    the same store would evict jobs: give it a store of its own.
 
     Names of metadata items that begin with ``queue.`` are reserved for the queue: ``queue.place``,
     ``queue.attempts`` and ``queue.reason``, the reason of the last failure.

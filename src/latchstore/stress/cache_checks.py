@@ -262,14 +262,14 @@ class CacheLog:
         return VALID
 
     def no_lost_update(self) -> Verdict:
-        """No two modifications have replaced the same value."""
+        """No two modifications replace the same value."""
         replaced: dict[str, _Call] = {}
         for call, value in self._reads():
             if call.name != "modify":
                 continue
             other = replaced.setdefault(value[0], call)
             if other is not call:
-                reason = f"({call.operation}) and ({other.operation}) have replaced the same value {value}"
+                reason = f"({call.operation}) and ({other.operation}) replaced the same value {value}"
                 return _invalid(reason, call, other)
         return VALID
 

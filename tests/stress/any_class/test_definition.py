@@ -95,11 +95,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("declared", "error", "message"),
         [
-            ({}, TypeError, r"Wrong.call has an argument 'item', of which @operation names no values"),
+            ({}, TypeError, r"Wrong.call has an argument 'item', but @operation gives no values"),
             (
                 {"item": [1], "other": [1]},
                 TypeError,
-                r"'other', which is none of its arguments \(item\)",
+                r"'other', which is not one of its arguments \(item\)",
             ),
             ({"item": "abc"}, TypeError, r"call: item must be a .* list of values, got 'abc'; .* \['abc'\]"),
             ({"item": 7}, TypeError, r"must be a Hypothesis strategy or a list of values, got 7"),
@@ -160,7 +160,7 @@ class TestErrors:
 
         report = Alone.run()
         assert (report.answer, report.passed) == ("unknown", False)
-        assert report.reason == "no two calls ever ran at one time, so nothing was shown"
+        assert report.reason == "no two calls overlapped, so nothing was proved"
 
     def test_calls_that_all_fail_are_told(self) -> None:
         class Fails(LockedCounterTest):

@@ -120,7 +120,7 @@ class TestSoundClasses:
         assert report.answer != "invalid", str(report)
         assert report.native == report.schedules
         assert not report.switched
-        assert "has no Python code to switch threads within" in str(report)
+        assert "has no Python code in which threads can switch" in str(report)
 
 
 class BoundedModel:
@@ -152,7 +152,7 @@ class TestSpecifications:
             model = BoundedModel()
 
         report = Modelled.run()
-        assert report.reason == "no order of the calls in one thread gives what they gave"
+        assert report.reason == "no order of the calls in one thread explains their results"
         assert "after which" in str(report)
 
     def test_a_model_is_asked_of_calls_that_wait(self) -> None:
@@ -207,7 +207,7 @@ class TestSpecifications:
             WrongTest.reference = lambda self: LockedCounter()  # type: ignore[method-assign]
         report = WrongTest.run()
         assert report.reason.startswith("sequential defect: increment() gives 2 in one thread")
-        assert "one thread alone made these calls" in str(report)
+        assert "a single thread made these calls" in str(report)
         assert report.run is not None
         assert [str(record) for record in report.run.records] == ["increment() -> 2"]
         assert f"again: python -m latchstore stress --test {report.test} --seed {report.seed}" in str(report)
@@ -244,6 +244,4 @@ class TestSpecifications:
             def make(self) -> Any:
                 return Different()
 
-        assert DifferentTest.run().reason.startswith(
-            "the class does not give the same each time: increment()"
-        )
+        assert DifferentTest.run().reason.startswith("the class is not deterministic: increment()")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(400)
 def test_known_races_are_found(kind: type[Test]) -> None:
     report = kind.run()
     assert report.answer == "invalid", str(report)
-    assert report.reason == "no order of the calls in one thread gives what they gave"
+    assert report.reason == "no order of the calls in one thread explains their results"
 
 
 @pytest.mark.parametrize("kind", SOUND)

@@ -38,7 +38,7 @@ def test_a_rollback_that_takes_nothing_back(bench: MakeBench, failing: str) -> N
     runs.do("read one of group", 1)
     complaint = runs.complaint()
     assert "was rolled back" in complaint or "torn" in complaint
-    assert ("in the end there are" in complaint) == (failing == "roll back group")
+    assert ("at the end there are" in complaint) == (failing == "roll back group")
 
 
 def test_an_inner_block_that_takes_nothing_back(bench: MakeBench) -> None:

@@ -1,6 +1,6 @@
-"""What calls gave: answers, and records of calls with their times.
+"""Answers of calls, and records of calls with their times.
 
-Thread safety: an `Answer` does not change; a `Record` is written by the thread that makes the call.
+Thread safety: an `Answer` is immutable; the thread that makes a call writes its `Record`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = _repr.maxdeque =
 
 @dataclass(frozen=True)
 class Raised:
-    """In the place of a result, for models: the call raised something.
+    """Passed to models in place of a result: the call raised an exception.
 
     Attributes
     ----------
     error : object
-        What `Test.describe_error` returns of it; by default its class.
+        The result of `Test.describe_error`; by default the exception's class.
 
     Thread safety
     -------------
@@ -42,22 +42,22 @@ class _Waits:
         return "WAITING"
 
 
-#: In the place of a result, for models: the call waits for ever.
+#: Passed to models in place of a result: the call waits for ever.
 WAITING = _Waits()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call returned or raised.
+    """The result or the exception of a call.
 
     Attributes
     ----------
     value : tuple
-        What is compared: ``"returned"`` or ``"raised"``, and what the test describes it by.
+        The part that is compared: ``"returned"`` or ``"raised"``, and the test's description.
     text : str
-        For people.
+        The text for reports.
     result : object
-        What models get: what was returned, a `Raised`, or `WAITING`.
+        The argument for models: the returned value, a `Raised`, or `WAITING`.
     """
 
     value: tuple[str, object]
@@ -71,7 +71,7 @@ class Answer:
 #: The answer of a call that waits for ever.
 WAITS = Answer(("waits", None), "waits", WAITING)
 
-#: What a model of the user's would give, which it does not tell.
+#: The answer that a user's model would give; a model does not return it.
 UNKNOWN_ANSWER = Answer(("unknown", None), "something else")
 
 
@@ -83,9 +83,9 @@ class Record:
     ----------
     call : Call
     begin : int
-        On the clock of the schedule; of native threads, nanoseconds.
+        On the clock of the schedule; with native threads, in nanoseconds.
     end : int or None
-        None if it has not returned.
+        None if the call has not returned.
     answer : Answer
     """
 
@@ -95,7 +95,7 @@ class Record:
     answer: Answer = WAITS
 
     def overlaps(self, other: Record) -> bool:
-        """Tell whether both ran at one time."""
+        """Return whether both calls overlapped."""
         return (self.end is None or other.begin < self.end) and (other.end is None or self.begin < other.end)
 
     def __str__(self) -> str:
@@ -104,18 +104,18 @@ class Record:
 
 @dataclass(frozen=True)
 class Break:
-    """Where the order that explains most breaks.
+    """The place where the longest order breaks.
 
     Attributes
     ----------
     order : tuple of Call
-        The calls that agree.
+        The calls that it explains.
     call : Call or None
-        The next one; None if the final state is what differs.
+        The next call; None if only the final state differs.
     expected, got : Answer
-        What one thread gives there, and what the run gave.
+        The answer in one thread there, and the answer of the run.
     states : tuple of str
-        For people: the state before the first of the calls that agree, and after each; empty if unknown.
+        As text: the state before the first of these calls, and after each; empty if unknown.
     """
 
     order: tuple[Call, ...]
@@ -126,7 +126,7 @@ class Break:
 
 
 def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
-    """Make a call on an object, and return what it gave."""
+    """Make a call on an object, and return its answer."""
     try:
         result = call.on(test, subject)
     except (Exception, SystemExit) as error:
@@ -135,7 +135,7 @@ def answer_of(test: Definition, call: Call, subject: Any) -> Answer:
 
 
 def answer_or_error(test: Definition, result: Any = None, error: BaseException | None = None) -> Answer:
-    """Return a result, or what was raised, as an answer."""
+    """Return a result or an exception as an answer."""
     if error is None:
         return Answer(("returned", test.describe(result)), _repr.repr(result), result)
     described = test.describe_error(error)
@@ -150,11 +150,11 @@ def state_of(test: Definition, subject: Any) -> Answer:
 
 
 def shown_state(test: Definition, subject: Any) -> Answer:
-    """Return the state of an object for people, as an answer: its attributes if the test names no state."""
+    """Return the state of an object for reports: its attributes, if the test defines no state."""
     try:
         if test.state(subject) is not None:
             return state_of(test, subject)
-    except Exception:  # what is right at the end need not be between two calls
+    except Exception:  # a state may be invalid between two calls
         return Answer(("returned", None), "")
     shown = (
         f"{name}={_repr.repr(value)}"

@@ -1,6 +1,6 @@
-"""Where the arguments of operations come from: Hypothesis strategies, or lists of values.
+"""Sources of arguments for operations: Hypothesis strategies, or lists of values.
 
-Thread safety: made and drawn from by one thread, before the threads of a run start.
+Thread safety: one thread makes and uses them, before the threads of a run start.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-#: How many examples of a strategy are collected.
+#: The number of examples that are collected from a strategy.
 EXAMPLES = 100
 
 
 def checked_values(source: object, where: str) -> object:
-    """Return a strategy as it is, other values as a tuple.
+    """Return a strategy unchanged, other values as a tuple.
 
     Parameters
     ----------
     source : strategy or iterable
     where : str
-        What errors begin with.
+        The beginning of error messages.
 
     Raises
     ------
     TypeError
-        If it is neither.
+        If the source is neither a strategy nor iterable.
     ValueError
-        If it has no values.
+        If there are no values.
     """
     if _is_strategy(source):
         return source
     if isinstance(source, str | bytes) or not isinstance(source, Iterable):
         raise TypeError(
             f"{where} must be a Hypothesis strategy or a list of values, got {source!r}; "
-            f"for one value say [{source!r}]"
+            f"for a single value use [{source!r}]"
         )
     values = tuple(source)
     if not values:
@@ -44,34 +44,34 @@ def checked_values(source: object, where: str) -> object:
 
 
 class ArgumentSource:
-    """Draws the values of one argument.
+    """Draws values of one argument.
 
     Parameters
     ----------
     values : strategy or tuple
-        As `checked_values` returns it.
+        The result of `checked_values`.
     seed : int
-        Of the examples of a strategy.
+        Seed for the examples of a strategy.
     """
 
     def __init__(self, values: Any, seed: int) -> None:
         self._values: tuple[Any, ...] = values if isinstance(values, tuple) else _examples(values, seed)
 
     def draw(self, chance: Random) -> Any:
-        """Return one of the values; whoever uses it is to copy it."""
+        """Return one of the values; the caller must copy it."""
         return chance.choice(self._values)
 
 
 def _is_strategy(source: object) -> bool:
-    # Who has made a strategy has imported the module.
+    # A strategy exists only if this module is imported.
     strategies = sys.modules.get("hypothesis.strategies")
     return strategies is not None and isinstance(source, strategies.SearchStrategy)
 
 
 def _examples(strategy: Any, seed: int) -> tuple[Any, ...]:
-    """Return examples of a strategy, always the same for a seed.
+    """Return examples of a strategy, the same for the same seed.
 
-    Hypothesis draws within a test only, so one is run that collects what it is given.
+    Hypothesis draws only inside a test, so this runs one that collects its arguments.
     """
     import hypothesis
 

@@ -1,4 +1,4 @@
-"""Running a program whose operations are coroutine functions, as tasks of one event loop.
+"""Runs a program of coroutine functions as tasks of one event loop.
 
 Thread safety: one thread.
 """
@@ -25,7 +25,7 @@ async def _awaited(value: Any) -> Any:
 
 
 async def answer_awaited(test: Definition, call: Call, subject: Any) -> Answer:
-    """Make a call on an object, and return what it gave."""
+    """Make a call on an object, and return its answer."""
     try:
         result = await _awaited(call.on(test, subject))
     except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -36,10 +36,10 @@ async def answer_awaited(test: Definition, call: Call, subject: Any) -> Answer:
 
 
 class _AsyncPlay(Play):
-    """A run as tasks of one loop."""
+    """A run whose threads are tasks of one loop."""
 
     async def play(self) -> None:
-        """Make the calls, those of the program's threads in a task for each."""
+        """Make all calls, those of each of the program's threads in one task."""
         try:
             self._subject = subject = await _made(self.test, self.test.make)
             for call in self.program.before:
@@ -71,7 +71,7 @@ async def _made(test: Definition, make: Callable[[], Any]) -> Any:
 
 
 def run_async(test: Definition, program: Program, invariants: Sequence[str], chance: Random) -> Run:
-    """Run a program as tasks of one loop, whose order `chance` draws."""
+    """Run a program as tasks of one loop, in an order drawn from `chance`."""
     play = _AsyncPlay(test, program, invariants)
     loop = RandomLoop(chance)
     try:
@@ -84,14 +84,14 @@ def run_async(test: Definition, program: Program, invariants: Sequence[str], cha
 
 
 class AsyncSpecification(Specification):
-    """The answers of one task, in which every order is run from its beginning."""
+    """The answers of a single task; each order runs from its beginning."""
 
     def within(self, work: Callable[[], Any]) -> Any:
-        """Return what `work` returns."""
+        """Return the result of `work`."""
         return work()
 
     def answer(self, order: Order, call: Call) -> Answer:
-        """Return what a call gives after others."""
+        """Return the answer of a call after others."""
         longer = (*order, call)
         if longer not in self._known:
             self._known[longer] = self._last(longer, None)
@@ -104,11 +104,11 @@ class AsyncSpecification(Specification):
         return self._states[order]
 
     def shown(self, order: Order) -> str:
-        """Return the state after calls, for people."""
+        """Return the state after calls, for reports."""
         return self._last(order, lambda subject: shown_state(self._test, subject)).text
 
     def _last(self, order: Order, look: Callable[[Any], Answer] | None) -> Answer:
-        """Run an order; return the last answer, or what `look` finds then."""
+        """Run an order; return its last answer, or the result of `look` at its end."""
         answers = [WAITS]
 
         async def play() -> None:

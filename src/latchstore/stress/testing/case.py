@@ -1,6 +1,6 @@
-"""What users derive their tests from.
+"""`Test`, the base class of users' tests.
 
-Thread safety: as `Definition`.
+Thread safety: see `Definition`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,31 @@ from latchstore.stress.testing.exploration import Report, explore
 class Test(Definition):
     """A test of a class under threads.
 
-    Threads call the operations on one object. The test passes if some order of the calls, one after the other
-    in one thread on a fresh object, gives each call what it returned or raised, and keeps to real time: a
-    call that had returned before another one began comes first. That is linearizability (Herlihy and Wing,
-    "Linearizability: a correctness condition for concurrent objects", ACM TOPLAS 12(3), 1990).
+    Threads call the operations on one object. The test passes if some order of the calls, made one after the
+    other by one thread on a fresh object, gives each call the same result or exception, and respects real
+    time: a call that returned before another one began comes first. That is linearizability (Herlihy and
+    Wing, "Linearizability: a correctness condition for concurrent objects", ACM TOPLAS 12(3), 1990).
 
-    A subclass has `make`, operations, and whatever else of the methods below it needs. pytest collects it;
-    ``python -m latchstore stress --test module:Class`` runs it in a shell, `run` in Python.
+    A subclass defines `make`, operations, and any of the methods below. pytest collects it; ``python -m
+    latchstore stress --test module:Class`` runs it in a shell, `run` in Python.
 
     Attributes
     ----------
     threads, operations : int
-        How many threads there are at the most, and how many calls each of them makes at the most, in one
-        schedule. A few are enough for most defects, and keep what is shown of them readable.
+        Maximum number of threads, and maximum number of calls of each, in one schedule. Small numbers find
+        most defects, and give readable reports.
     seconds : float
-        How long schedules are tried.
+        Duration of the search for a failing schedule.
     schedules : int or None
-        How many are tried at the most.
+        Maximum number of schedules; None for no limit.
     seed : int
-        Of all that is drawn at random.
+        Seed of all random choices.
     modules : sequence of str
-        Packages and modules within whose code threads are switched; by default those that the class of the
-        object is in.
+        Packages and modules in whose code threads switch; by default those of the object's class.
     model : Model or None
-        What the right answers are, in place of a `reference` object. Its ``step(state, call, answer)`` gets a
-        call with a ``name`` and ``arguments``, and what it returned, `Raised`, or `WAITING` if it waits for
-        ever; it returns the state after it, or `REFUSED` if that cannot be.
+        Defines the correct answers, in place of a `reference` object. Its ``step(state, call, answer)`` gets
+        a call with ``name`` and ``arguments``, and its result, a `Raised`, or `WAITING` if it waits for ever;
+        it returns the next state, or `REFUSED` if that answer is impossible.
 
     Thread safety
     -------------
@@ -68,7 +67,7 @@ class Test(Definition):
     False
     """
 
-    #: So that pytest does not take this class, imported into a module of tests, for one of its own.
+    #: Keeps pytest from collecting this class itself where a test module imports it.
     __test__: ClassVar[bool] = False
 
     @classmethod
@@ -85,18 +84,18 @@ class Test(Definition):
         Parameters
         ----------
         seconds, schedules, seed : optional
-            In place of the attributes of the class.
+            Override the attributes of the class.
         progress : callable, optional
-            Called after each schedule with the report as it is then.
+            Called after each schedule with the current report.
 
         Returns
         -------
         report : Report
-            What was found; prints as text.
+            The result; prints as text.
 
         Raises
         ------
         TypeError, ValueError
-            If the test is not as it must be; the message names the method.
+            If the test is not defined correctly; the message names the method.
         """
         return explore(cls(), seconds=seconds, schedules=schedules, seed=seed, progress=progress)

@@ -1,8 +1,8 @@
-"""Whether some order of the calls, in one thread, explains what a run gave.
+"""Checks whether some sequential order of the calls explains the results of a run.
 
-The search is that of ``linearizability.py``. Without a model of the user's its state is the order of the
-calls so far, whose answers the `Specification` finds out: so two orders are never taken for one that leave
-the object in different states.
+The search is that of ``linearizability.py``. Without a user's model, its state is the order of the calls so
+far, whose answers the `Specification` provides: so two orders that leave the object in different states are
+never confused.
 
 Thread safety: used by one thread at a time.
 """
@@ -24,12 +24,12 @@ from latchstore.stress.testing.program import Call
 from latchstore.stress.testing.specification import Order, Specification
 from latchstore.stress.verdict import Answer as VerdictAnswer
 
-#: How many steps the search for an order of one run may take.
+#: The maximum number of steps in the search for an order of one run.
 BUDGET = 50_000
 
 
 class _Question(Enum):
-    """What is asked of an order that has all calls which returned."""
+    """The additional checks of an order that has all calls which returned."""
 
     STATE = "the final state"
     WAITING = "the calls that wait"
@@ -37,14 +37,14 @@ class _Question(Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether there is an order.
+    """The result of the search for an order.
 
     Attributes
     ----------
     answer : str
         ``"valid"``, ``"invalid"`` or ``"unknown"``.
     broken : Break or None
-        Of an invalid run.
+        Set for an invalid run.
     """
 
     answer: VerdictAnswer
@@ -52,13 +52,13 @@ class Judgement:
 
 
 class _Orders:
-    """The model of the search that has orders of calls as its states.
+    """A model whose states are orders of calls.
 
     Parameters
     ----------
     specification : Specification
     waiting : tuple of Call
-        Those that did not return.
+        The calls that did not return.
     """
 
     initial: Order = ()
@@ -69,7 +69,7 @@ class _Orders:
         self.longest: Break | None = None
 
     def step(self, state: Order, operation: Call | _Question, answer: Any) -> Any:
-        """Return the longer order, if it gives the call its answer."""
+        """Return the extended order, if the call has its answer there."""
         if operation is _Question.WAITING:
             return state if self._all_wait(state) else REFUSED
         if isinstance(operation, _Question):
@@ -97,7 +97,7 @@ class _Orders:
 
 
 class _Modelled:
-    """A model of the user's, which is asked of the waiting calls as well."""
+    """A user's model, which also checks the waiting calls."""
 
     def __init__(self, model: Model[Any, Any, Any], waiting: tuple[Call, ...]) -> None:
         self._model = model
@@ -115,7 +115,7 @@ class _Modelled:
 
 
 def check(run: Run, specification: Specification, model: Model[Any, Any, Any] | None) -> Judgement:
-    """Look for an order that explains a run."""
+    """Search for an order that explains a run."""
     returned = [record for record in run.records if record.end is not None]
     waiting = tuple(record.call for record in run.records if record.end is None)
     calls = [_searched(record) for record in returned]
@@ -153,7 +153,7 @@ def _searched(record: Record) -> SearchedCall[Any]:
 def states_of(
     broken: Break, specification: Specification, model: Model[Any, Any, Any] | None, run: Run
 ) -> tuple[str, ...]:
-    """Return for people the state at the beginning and after each call that agrees, if there is any."""
+    """Return the states at the beginning and after each explained call, as text."""
     order = broken.order
     if model is None:
         prefixes = [order[:size] for size in range(len(order) + 1)]

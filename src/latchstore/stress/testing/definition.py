@@ -1,6 +1,6 @@
-"""What a test says of itself: the object under test, its operations and invariants.
+"""The definition of a test: the object under test, its operations and invariants.
 
-Thread safety: a `Definition` has no state of its own; its methods are called by the threads of a run.
+Thread safety: a `Definition` has no state of its own; threads of a run call its methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: What `operation` and `invariant` write to a function.
+#: The attributes that `operation` and `invariant` set on a function.
 _OPERATION = "_latchstore_operation"
 _INVARIANT = "_latchstore_invariant"
 
@@ -30,11 +30,11 @@ class OperationSpec:
     Attributes
     ----------
     name : str
-        That of the method.
+        Name of the method.
     sources : dict
-        For each argument the strategy or the tuple that it comes from.
+        The strategy or tuple of values for each argument.
     blocking : bool
-        Whether it was declared as one that may block.
+        Whether it is declared as one that may block.
     is_async : bool
         Whether it is a coroutine function.
     """
@@ -48,14 +48,14 @@ class OperationSpec:
 def operation(**arguments: object) -> Callable[[F], F]:
     """Declare a method of a `Test` as an operation that threads call: ``@operation(item=[1, 2, 3])``.
 
-    The method gets the object under test and the arguments; what it returns or raises is what is compared. It
-    may be a coroutine function: then the test's operations are tasks of one event loop.
+    The method gets the object under test and the arguments; its result or exception is compared. It may be a
+    coroutine function: then the test's operations are tasks of one event loop.
 
     Parameters
     ----------
     **arguments : strategy or iterable
-        For each argument of the method but the object under test the values that it may have: a strategy of
-        Hypothesis, or a list, a range, a tuple of values. Each call gets a copy.
+        Possible values of each argument after the object under test: a strategy of Hypothesis, or a list, a
+        range, a tuple of values. Each call gets a copy.
 
     Examples
     --------
@@ -72,10 +72,10 @@ def operation(**arguments: object) -> Callable[[F], F]:
 
 
 def blocking_operation(**arguments: object) -> Callable[[F], F]:
-    """Declare an operation that may wait for another thread; otherwise as `operation`.
+    """Declare an operation that may wait for another thread; otherwise like `operation`.
 
-    Under a scheduler such operations are found without being declared. Native threads do not call those that
-    are declared, as nothing but time tells that one of them waits.
+    The scheduler detects such operations without a declaration. Native threads do not call declared ones, as
+    only a timeout could detect that they wait.
     """
     return _declared(arguments, blocking=True)
 
@@ -91,8 +91,8 @@ def _declared(arguments: dict[str, object], *, blocking: bool) -> Callable[[F], 
 def invariant() -> Callable[[F], F]:
     """Declare a method of a `Test` as an invariant of the object under test: ``@invariant()``.
 
-    It gets the object when no operation runs, between two operations or at the end. It fails if it raises
-    something, such as AssertionError, or returns False.
+    It gets the object when no operation runs, between two operations or at the end. It fails if it raises an
+    exception, such as AssertionError, or returns False.
     """
 
     def declare(method: F) -> F:
@@ -103,9 +103,9 @@ def invariant() -> Callable[[F], F]:
 
 
 class Definition:
-    """What a test says of itself; users derive from `Test`, which describes the attributes."""
+    """The definition of a test; users subclass `Test`, which documents the attributes."""
 
-    #: So that pytest does not take this class, imported into a module of tests, for one of its own.
+    #: Keeps pytest from collecting this class itself where a test module imports it.
     __test__: ClassVar[bool] = False
 
     threads: ClassVar[int] = 3
@@ -117,36 +117,36 @@ class Definition:
     model: ClassVar[Model[Any, Any, Any] | None] = None
 
     def make(self) -> Any:
-        """Return a new object under test; called in one thread."""
+        """Return a new object under test; called by one thread."""
         raise NotImplementedError(f"{type(self).__qualname__}.make() must return the object under test")
 
     def reference(self) -> Any:
-        """Return a new object on which the orders of the calls are tried, in one thread; by default `make()`.
+        """Return a new object for sequential orders of the calls, used by one thread; by default `make()`.
 
-        It may be of a simpler class, whose answers are the right ones.
+        It may be of a simpler class with the correct answers.
         """
         return self.make()
 
     def setup(self, subject: Any) -> None:
-        """Prepare an object of `make` or `reference`, before any operation; in one thread."""
+        """Prepare an object of `make` or `reference`, before any operation; called by one thread."""
 
     def state(self, subject: Any) -> object:
-        """Return the final state to be compared, when all operations have returned; None for nothing.
+        """Return the final state to compare, when all operations have returned; None for nothing.
 
-        By default that is the contents of a collection (what has a length and can be iterated over).
+        By default that is the contents of a collection (an object with a length that can be iterated over).
         """
         if hasattr(type(subject), "__len__") and hasattr(type(subject), "__iter__"):
             return dict(subject) if hasattr(type(subject), "keys") else list(subject)
         return None
 
     def validate(self, subject: Any) -> None:
-        """Look at the object of `make` when all operations have returned; what it raises is a failure."""
+        """Check the object of `make` when all operations have returned; an exception is a failure."""
 
     def teardown(self, subject: Any) -> None:
         """Close an object of `make` or `reference`, at the end."""
 
     def describe(self, result: Any) -> object:
-        """Return what is compared of what an operation returned.
+        """Return a comparable description of an operation's result.
 
         By default values are compared by their contents: numbers, strings, containers, and other objects by
         class and attributes.
@@ -154,7 +154,7 @@ class Definition:
         return observed(result)
 
     def describe_error(self, error: BaseException) -> object:
-        """Return what is compared of an exception that an operation raised; by default its class."""
+        """Return a comparable description of an operation's exception; by default its class."""
         return type(error)
 
 
@@ -164,7 +164,7 @@ def operations_of(kind: type[Definition]) -> list[OperationSpec]:
     Raises
     ------
     TypeError, ValueError
-        If there is none, or the arguments of one do not fit its method.
+        If there are none, or if arguments do not match the method.
     """
     found = []
     for name, method in inspect.getmembers(kind, callable):
@@ -184,7 +184,7 @@ def invariants_of(kind: type[Definition]) -> list[str]:
 
 
 def check_numbers(test: Definition) -> None:
-    """Raise ValueError if there can be no schedules."""
+    """Raise ValueError if an attribute is out of range."""
     name = type(test).__qualname__
     for attribute, least in (("threads", 2), ("operations", 1)):
         value = getattr(test, attribute)
@@ -205,12 +205,13 @@ def _checked_arguments(
     for each in parameters[2:]:
         if each.name not in arguments and each.default is each.empty:
             raise TypeError(
-                f"{where} has an argument {each.name!r}, of which @operation names no values: "
+                f"{where} has an argument {each.name!r}, but @operation gives no values for it: "
                 f"@operation({each.name}=[...])"
             )
     for given in arguments:
         if given not in known:
             raise TypeError(
-                f"@operation of {where} names {given!r}, which is none of its arguments ({', '.join(known)})"
+                f"@operation of {where} gives values for {given!r}, which is not one of its arguments "
+                f"({', '.join(known)})"
             )
     return {given: checked_values(source, f"{where}: {given}") for given, source in arguments.items()}

@@ -1,10 +1,9 @@
-"""An asyncio event loop whose next callback is chosen at random, and whose time does not pass by itself.
+"""An asyncio event loop that chooses the next callback at random, with simulated time.
 
-asyncio's own loop runs callbacks in the order in which they are ready, so that tasks meet in one of the ways
-in which they can. Here any callback that is ready may be the next, as if networks and timers were faster or
-slower.
+asyncio's own loop runs callbacks in the order in which they become ready, so tasks interleave in only one of
+the possible ways. Here any ready callback may be next, as if networks and timers were faster or slower.
 
-Thread safety: as asyncio's: one thread.
+Thread safety: like asyncio: one thread.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from concurrent.futures import Executor
 from random import Random
 from typing import Any
 
-#: How often tasks are cancelled that go on all the same.
+#: Maximum number of cancellations of a task that continues.
 _CANCELLATIONS = 20
 
 
 class RandomLoop(asyncio.SelectorEventLoop):
     """Runs ready callbacks in random order.
 
-    Sleeps and timeouts take no time: when nothing else is ready, the clock jumps to the first of them. What
-    is given to an executor is run at once, in this thread. Sockets and processes are not waited for.
+    Sleeps and timeouts take no time: when nothing else is ready, the clock jumps to the first of them.
+    Functions for an executor run at once, in this thread. Sockets and processes are not supported.
 
     Parameters
     ----------
@@ -35,7 +34,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
     Attributes
     ----------
     ending : bool
-        Whether tasks are cancelled because the run is over.
+        Whether tasks are being cancelled because the run is over.
     """
 
     def __init__(self, chance: Random) -> None:
@@ -55,7 +54,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        """Have a callback called in one of the next turns."""
+        """Schedule a callback for one of the next turns."""
         context = context or contextvars.copy_context()
         handle = asyncio.Handle(callback, args, self, context)
         self._pending.append((handle, callback, args, context))
@@ -65,7 +64,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """Have a callback called when nothing else is ready."""
+        """Schedule a callback for when nothing else is ready."""
         context = context or contextvars.copy_context()
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, next(self._numbers), handle, callback, (args, context)))
@@ -75,13 +74,13 @@ class RandomLoop(asyncio.SelectorEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """Have a callback called after some seconds of the loop's time."""
+        """Schedule a callback after some seconds of the loop's time."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run a function in this thread; the result is there in one of the next turns."""
+        """Run a function in this thread; the result arrives in one of the next turns."""
         future: asyncio.Future[Any] = self.create_future()
         try:
             result = func(*args)
@@ -101,7 +100,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
         return task.done()
 
     def end(self) -> None:
-        """Cancel what still waits, and close the loop."""
+        """Cancel all waiting tasks, and close the loop."""
         self.ending = True
         for _ in range(_CANCELLATIONS):
             tasks = asyncio.all_tasks(self)
@@ -109,7 +108,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
                 break
             for task in tasks:
                 task.cancel()
-            # Until nothing is ready any more.
+            # Until no callback is ready.
             self._pump_soon()
             self.run_forever()
         self.close()
@@ -120,7 +119,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
             super().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Run one callback that is ready."""
+        """Run one ready callback."""
         self._pumping = False
         while self._timers and (not self._pending or self._timers[0][0] <= self._now):
             when, _, timer, callback, (args, context) = heapq.heappop(self._timers)

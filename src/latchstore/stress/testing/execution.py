@@ -1,6 +1,6 @@
-"""Running a program once: under a scheduler, one thread at a time, or on native threads.
+"""Runs a program once: one thread at a time under a scheduler, or on native threads.
 
-Thread safety: each thread writes to records of its own; they are put together when all have ended.
+Thread safety: each thread writes records of its own; they are joined when all threads have ended.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.program import Call, Program
 from latchstore.stress.tracebacks import raised
 
-#: Seconds without a call that begins or returns after which native threads are taken to wait for ever.
+#: Seconds without a begin or end of a call after which native threads count as waiting for ever.
 _PATIENCE = 10.0
 
 
 @dataclass
 class Run:
-    """What one run of a program gave.
+    """The results of one run of a program.
 
     Attributes
     ----------
     records : list of Record
-        By the time of their beginning.
+        In the order of their beginnings.
     state : Answer or None
-        The final state; None if there was no end.
+        The final state; None if the run did not end.
     problems : list of Problem
     stuck : bool
-        Whether calls wait that nobody will wake.
+        Whether calls wait for ever.
     turns : list of Turn
     points : int
     steps : list of Step
-        Where threads were switched, if that was to be recorded.
+        Where threads were switched, if that was recorded.
     reason : str
-        What is wrong, in one line; empty if nothing is.
+        The problem, in one line; empty if there is none.
     broken : Break or None
-        Where the order of the calls that explains most breaks.
+        The place where the longest order breaks.
     native : bool
     """
 
@@ -65,12 +65,12 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong."""
+        """Whether there is a problem."""
         return bool(self.reason)
 
 
 class Play:
-    """One run: the calls of its threads and what they write down."""
+    """One run: the calls of its threads, and their records."""
 
     def __init__(self, test: Definition, program: Program, invariants: Sequence[str]) -> None:
         self.test = test
@@ -80,12 +80,12 @@ class Play:
         self.state: Answer | None = None
         self._invariants = invariants
         self._subject: Any = None
-        # How many calls are under way, of threads that a scheduler switches.
+        # Number of calls in progress, of threads under a scheduler.
         self._running = 0
         self._now = 0
 
     def begin(self) -> Any:
-        """Return the object, after the calls before the threads."""
+        """Make the object and the calls before the threads; return the object."""
         subject = self.test.make()
         self.test.setup(subject)
         for call in self.program.before:
@@ -93,13 +93,13 @@ class Play:
         return subject
 
     def end(self, subject: Any) -> None:
-        """Make the calls after the threads, and look at the object."""
+        """Make the calls after the threads, and check the object."""
         for call in self.program.after:
             self.do(call, subject)
         self.look(subject)
 
     def look(self, subject: Any) -> None:
-        """Look at the object when all calls have returned."""
+        """Check the object when all calls have returned."""
         self.check_invariants(subject)
         self.state = state_of(self.test, subject)
         try:
@@ -108,25 +108,25 @@ class Play:
             self.problems.append(raised("validation", "validate"))
 
     def do(self, call: Call, subject: Any) -> None:
-        """Make a call and write it down."""
+        """Make a call and record it."""
         record = self.begun(call)
         self.returned(record, answer_of(self.test, call, subject))
 
     def begun(self, call: Call) -> Record:
-        """Write down that a call begins."""
+        """Record the begin of a call."""
         record = Record(call, self.tick())
         self.records.append(record)
         self._running += 1
         return record
 
     def returned(self, record: Record, answer: Answer) -> None:
-        """Write down what a call gave."""
+        """Record the answer of a call."""
         record.answer = answer
         record.end = self.tick()
         self._running -= 1
 
     def check_invariants(self, subject: Any) -> None:
-        """Note the first invariant that does not hold."""
+        """Record the first invariant that does not hold."""
         if self.problems:
             return
         for name in self._invariants:
@@ -140,12 +140,12 @@ class Play:
                 return
 
     def tick(self) -> int:
-        """Return a time later than all before, where one thread at a time runs."""
+        """Return a time later than all before; for one thread at a time."""
         self._now += 1
         return self._now
 
     def run(self) -> Run:
-        """Return what was written down."""
+        """Return the records."""
         return Run(sorted(self.records, key=lambda record: record.begin), self.state, self.problems)
 
 
@@ -153,23 +153,23 @@ class Play:
 
 
 class _ScheduledPlay(Play):
-    """A run under a scheduler, which a single thread at a time writes down."""
+    """A run under a scheduler, in which one thread at a time writes records."""
 
     def __init__(self, test: Definition, program: Program, invariants: Sequence[str]) -> None:
         super().__init__(test, program, invariants)
         self._stage: Stage | None = None
 
     def tick(self) -> int:
-        # On the clock of the steps, so that people see the two together.
+        # On the clock of the steps, so that reports show both in order.
         return super().tick() if self._stage is None else self._stage.tick()
 
     def bodies(self, stage: Stage) -> list[Body]:
-        """Make the object, and return what the threads do with it."""
+        """Make the object, and return the bodies of the threads."""
         self._stage, self._subject = stage, self.begin()
         return [functools.partial(self._work, calls) for calls in self.program.threads]
 
     def finish(self) -> None:
-        """Do what follows when all threads have ended."""
+        """Do the work after the end of all threads."""
         self.end(self._subject)
         self.test.teardown(self._subject)
 
@@ -206,7 +206,7 @@ def run_scheduled(
 
 
 def _waits_for_no_lock(execution: Execution) -> bool:
-    """Tell whether the run ended because nobody could go on, and no lock was the reason."""
+    """Return whether the run ended because no thread could continue, without locks as the reason."""
     deadlocked = any(problem.kind == "deadlock" for problem in execution.problems)
     return deadlocked and bool(execution.blocked) and all(each.held_by is None for each in execution.blocked)
 
@@ -215,7 +215,7 @@ def _waits_for_no_lock(execution: Execution) -> bool:
 
 
 def run_native(test: Definition, program: Program, invariants: Sequence[str]) -> Run:
-    """Run a program on native threads, which begin at one moment."""
+    """Run a program on native threads, which begin at the same moment."""
     play = _NativePlay(test, program, invariants)
     thread = threading.Thread(target=play.play, daemon=True)
     thread.start()
@@ -236,11 +236,11 @@ class _NativePlay(Play):
 
     @property
     def done(self) -> int:
-        """How many calls have begun or returned."""
+        """Number of calls that have begun, plus those that have returned."""
         return len(self.records) + sum(record.end is not None for record in self.records)
 
     def play(self) -> None:
-        """Make the calls, all of them but for those of the program's threads in this thread."""
+        """Make all calls; those of the program's threads in threads, the others in this one."""
         try:
             subject = self.begin()
             barrier = threading.Barrier(len(self.program.threads))
@@ -265,7 +265,7 @@ class _NativePlay(Play):
 
 @contextmanager
 def switching_often() -> Iterator[None]:
-    """Have native threads take turns as often as the interpreter can."""
+    """Switch between native threads as often as the interpreter can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

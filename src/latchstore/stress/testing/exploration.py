@@ -1,9 +1,9 @@
-"""Trying schedules of a test until the time is over or one fails; a failure is made small.
+"""Tries schedules of a test until the time is over or one fails; reduces a failure.
 
-Schedule number n has a seed of its own, made of the test's and n; the first has the test's. So a schedule is
-run again by its seed alone, whatever was run before.
+Schedule number n has its own seed, derived from the test's and n; the first has the test's. So a seed alone
+repeats a schedule, independent of earlier ones.
 
-Thread safety: one exploration at a time in a process, as the standard library's locks are replaced meanwhile.
+Thread safety: one exploration at a time in a process, as it replaces the standard library's locks.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from latchstore.stress.testing.specification import Specification
 from latchstore.stress.testing.wording import report_text
 from latchstore.stress.verdict import Answer as VerdictAnswer
 
-#: Of how many schedules one is run by native threads, where threads can be switched within the code.
+#: One in this many schedules runs on native threads, if threads can be switched in the code.
 _NATIVE = 10
 
-#: How many programs are run by one thread, to see whether the class gives the same each time.
+#: The number of programs that one thread runs, to check that the class is deterministic.
 _SEQUENTIAL = 20
 
 
 class TestFailedError(AssertionError):
-    """A test did not pass; the message is the report.
+    """A test failed; the message is the report.
 
     Attributes
     ----------
     report : Report
     """
 
-    __test__ = False  # pytest takes classes of such names for tests
+    __test__ = False  # keeps pytest from collecting it by its name
 
     def __init__(self, report: Report) -> None:
         super().__init__(str(report))
@@ -57,45 +57,45 @@ class TestFailedError(AssertionError):
 
 @dataclass
 class Report:
-    """What the schedules of a test gave; prints as text.
+    """The result of a test; prints as text.
 
     Attributes
     ----------
     test : str
-        The name of the test.
+        Name of the test.
     answer : str
-        ``"valid"``, ``"invalid"``, or ``"unknown"`` if nothing was shown.
+        ``"valid"``, ``"invalid"``, or ``"unknown"`` if nothing was proved.
     reason : str
-        What is wrong, in one line.
+        The problem, in one line.
     seed : int
-        Of the schedule that failed, or of the test.
+        Seed of the failing schedule, otherwise of the test.
     program : Program or None
-        The one that failed, made small.
+        The failing program, reduced.
     run : Run or None
         Its run.
     broken : Break or None
-        Where the order of its calls that explains most breaks.
+        The place where the longest order of its calls breaks.
     schedules, calls : int
-        How many there were.
+        Counts over the whole test.
     undecided : int
-        Of how many it is not known whether an order explains them, as too many orders had to be tried.
+        Number of schedules without a verdict, as they had too many orders to try.
     native : int
-        How many of the schedules were run by native threads.
+        Number of schedules on native threads.
     seconds : float
     modules : tuple of str
-        Within whose code threads were switched.
+        Modules in whose code threads were switched.
     is_async : bool
         Whether the operations were tasks of one event loop.
     switched : bool
-        False if there is no such code, and native threads alone ran.
+        False if there is no such code, so that only native threads ran.
     counts : Counter
-        How often each operation was called.
+        Number of calls by operation.
     raised : Counter
-        How often it raised something.
+        Number of exceptions by operation.
     overlaps : Counter
-        How often two operations, by name, ran at one time.
+        Number of overlaps by pair of operations.
     command : str
-        What runs the schedule again in a shell.
+        Shell command that repeats the schedule.
 
     Thread safety
     -------------
@@ -124,7 +124,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong, and something was shown."""
+        """Whether no problem was found, and something was proved."""
         return self.answer == "valid"
 
     def check(self) -> None:
@@ -133,7 +133,7 @@ class Report:
             raise TestFailedError(self)
 
     def count(self, program: Program, run: Run) -> None:
-        """Note one more run."""
+        """Add one run."""
         self.schedules += 1
         self.calls += program.size
         self.native += run.native
@@ -170,7 +170,7 @@ def explore(
     ----------
     test : Definition
     seconds, schedules, seed : optional
-        In place of the test's own.
+        Override those of the test.
     progress : callable
         Called after each schedule.
     """
@@ -191,11 +191,11 @@ class _Exploration:
         self._invariants = invariants_of(kind)
         self._source = ProgramSource(test, self._operations, 0)
         self._is_async = any(each.is_async for each in self._operations)
-        # Tasks of a loop need no scope: they are switched where they wait.
+        # Tasks of a loop need no scope: they switch where they wait.
         self._scope = None if self._is_async else TestScope(test)
         # The operations that were found to wait.
         self._waiting: set[str] = set()
-        # Made for each program.
+        # A new one for each program.
         self._specification: Specification
         self._report = Report(
             f"{kind.__module__}:{kind.__qualname__}",
@@ -206,7 +206,7 @@ class _Exploration:
 
     def _specified(self, make: Callable[[], Any]) -> Specification:
         if self._is_async:
-            # asyncio is not loaded for others.
+            # asyncio is imported only if it is needed.
             from latchstore.stress.testing.async_execution import AsyncSpecification
 
             return AsyncSpecification(self._test, make)
@@ -231,23 +231,21 @@ class _Exploration:
         return report
 
     def _doubt(self) -> None:
-        """Find out whether anything was shown."""
+        """Set the answer to unknown if nothing was proved."""
         report = self._report
         if report.counts and report.raised == report.counts:
             report.answer = "unknown"
-            report.reason = "every call raised something, so nothing was shown; is the test as it should be?"
+            report.reason = "every call raised an exception, so nothing was proved: check the test"
         elif not report.overlaps:
             report.answer = "unknown"
-            report.reason = "no two calls ever ran at one time, so nothing was shown"
+            report.reason = "no two calls overlapped, so nothing was proved"
         elif report.undecided:
             report.answer = "unknown"
-            report.reason = (
-                f"of {report.undecided:,} schedules the orders were too many to try; make fewer operations"
-            )
+            report.reason = f"{report.undecided:,} schedules had too many orders to try: use fewer operations"
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        """Replace what makes threads wait."""
+        """Replace blocking functions."""
         control = nullcontext() if self._scope is None else under_control(self._scope)
         with control, switching_often(), quick_collections():
             yield
@@ -259,7 +257,7 @@ class _Exploration:
         chance = Random(f"schedule {seed}")  # noqa: S311 (nothing secret)
         native = self._runs_natively(chance)
         program = self._source.draw(seed, native=native)
-        # Of this program's calls alone, as it keeps what every order of them gave.
+        # For this program's calls only, as it stores the answers of every order of them.
         self._specification = self._specified(self._test.reference)
         report = self._report
         if number < _SEQUENTIAL and (run := self._sequential_defect(program)):
@@ -267,7 +265,7 @@ class _Exploration:
             self._report_failure(seed, smaller, run)
             return True
         if native and self._waiting.intersection(call.name for call in program.calls()):
-            return False  # nothing but time would tell that such a call waits
+            return False  # only a timeout could detect that such a call waits
         run = self._first_run(program, chance, native)
         report.count(program, run)
         self._waiting.update(record.call.name for record in run.records if record.end is None)
@@ -294,7 +292,7 @@ class _Exploration:
     # -- runs --------------------------------------------------------------------------------------
 
     def _runs_natively(self, chance: Random) -> bool:
-        """Draw whether a schedule is run by native threads."""
+        """Draw whether a schedule runs on native threads."""
         if self._scope is None or all(each.blocking for each in self._operations):
             return False
         return not self._scope.switched or chance.randrange(_NATIVE) == 0
@@ -320,7 +318,7 @@ class _Exploration:
         return self._judged(run)
 
     def _judged(self, run: Run) -> Run:
-        """Note what is wrong with a run."""
+        """Record the problem of a run, if it has one."""
         if run.problems:
             problem = run.problems[0]
             run.reason = f"{problem.kind}: {problem.text.splitlines()[0].rstrip(':')}"
@@ -330,14 +328,14 @@ class _Exploration:
         if judged.answer == "invalid":
             run.broken = judged.broken
             run.reason = (
-                "calls wait that would not wait in any order of the others in one thread"
+                "calls wait that would not wait in any sequential order of the others"
                 if run.stuck
-                else "no order of the calls in one thread gives what they gave"
+                else "no order of the calls in one thread explains their results"
             )
         return run
 
     def _sequential_defect(self, program: Program) -> Run | None:
-        """Have one thread make all calls; return that if anything is wrong with it."""
+        """Make all calls in one thread; return that run if it has a problem."""
         run = Run([])
         order: tuple[Call, ...] = ()
         made = [self._specified(self._test.make) for _ in range(2)]
@@ -348,11 +346,11 @@ class _Exploration:
             run.records.append(Record(call, 2 * place, 2 * place + 1, once))
             if once != again:
                 run.reason = (
-                    f"the class does not give the same each time: {call} gave {once}, and {again} after the "
-                    "same calls on another object, in one thread"
+                    f"the class is not deterministic: {call} gave {once}, but {again} after the same calls "
+                    "on another object, in one thread"
                 )
             elif once != right:
-                run.reason = f"sequential defect: {call} gives {once} in one thread, and {right} is right"
+                run.reason = f"sequential defect: {call} gives {once} in one thread, but must give {right}"
                 run.broken = Break(order, call, right, once)
             elif model is not None:
                 state = model.step(state, call, once.result)

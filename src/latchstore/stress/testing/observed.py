@@ -1,6 +1,6 @@
-"""What is compared of values: their contents, in a form that can be hashed.
+"""Converts values to a hashable form for comparison by contents.
 
-Thread safety: the functions keep nothing.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence, Set
 from math import isnan
 from typing import Any
 
-#: Beyond this depth an object counts by its class alone.
+#: Objects nested deeper than this are compared by class only.
 _DEEPEST = 20
 
 
 def observed(value: Any) -> object:
-    """Return something that is equal for values of equal contents, and hashable.
+    """Return a hashable object that is equal for values of equal contents.
 
-    Numbers, strings and what else has an equality of its own and can be hashed stand for themselves;
-    containers are compared item by item, the order of a dict or set apart; exceptions by class and arguments;
-    other objects by class and attributes, and by class alone if they have none.
+    Numbers, strings and other hashable values with an equality of their own stand for themselves; containers
+    are compared item by item, dicts and sets without order; exceptions by class and arguments; other objects
+    by class and attributes, or by class only if they have none.
     """
     return _observed(value, ())
 
@@ -27,10 +27,10 @@ def observed(value: Any) -> object:
 def _observed(value: Any, outer: tuple[object, ...]) -> object:
     kind = type(value)
     if value is None or kind in (bool, int, str, bytes):
-        # True and 1 are told apart; so are values of subclasses, by name.
+        # True and 1 differ; so do values of subclasses, by name.
         return (kind.__name__, value) if kind is bool else value
     if isinstance(value, float) and isnan(value):
-        return "nan"  # which is not equal to itself
+        return "nan"  # not equal to itself
     if len(outer) > _DEEPEST or any(each is value for each in outer):
         return kind.__qualname__
     outer = (*outer, value)
@@ -62,7 +62,7 @@ def _is_hashable(value: Any) -> bool:
 
 
 def attributes_of(value: Any) -> dict[str, object] | None:
-    """Return those of an object, also in slots; None if it has no room for any."""
+    """Return an object's attributes, also those in slots; None if it cannot have any."""
     found: dict[str, object] | None = None
     if hasattr(value, "__dict__"):
         found = dict(vars(value))

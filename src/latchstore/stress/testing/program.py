@@ -1,6 +1,6 @@
-"""What the threads of one schedule do: calls before them, calls of each thread, calls after them.
+"""The calls of one schedule: before the threads, in each thread, and after them.
 
-Thread safety: a `Program` does not change.
+Thread safety: a `Program` is immutable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from latchstore.stress.history import AFTER, BEFORE
 from latchstore.stress.testing.arguments import ArgumentSource
 from latchstore.stress.testing.definition import Definition, OperationSpec
 
-#: How many calls there are before and after the threads, at the most.
+#: Maximum number of calls before and after the threads.
 _AROUND = 2
 
 
@@ -26,7 +26,7 @@ class Call:
     Attributes
     ----------
     thread : int
-        From 0; `BEFORE` or `AFTER` for those that are made while no thread runs.
+        From 0; `BEFORE` or `AFTER` for calls outside the run of the threads.
     name : str
     arguments : dict
     """
@@ -36,7 +36,7 @@ class Call:
     arguments: dict[str, Any]
 
     def on(self, test: Definition, subject: Any) -> Any:
-        """Make the call on an object; the arguments are copies, as it may change them."""
+        """Make the call on an object, with copies of the arguments, as it may mutate them."""
         return getattr(test, self.name)(subject, **copy.deepcopy(self.arguments))
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Program:
     Attributes
     ----------
     seed : int
-        That it was drawn with.
+        The seed that it was drawn with.
     before, after : tuple of Call
     threads : tuple of tuples of Call
     """
@@ -62,7 +62,7 @@ class Program:
 
     @property
     def size(self) -> int:
-        """How many calls there are in all."""
+        """Number of calls."""
         return len(self.before) + sum(map(len, self.threads)) + len(self.after)
 
     def calls(self) -> Iterator[Call]:
@@ -73,7 +73,7 @@ class Program:
         yield from self.after
 
     def smaller(self) -> Iterator[Program]:
-        """Return programs with something left out: a thread, then what is around them, then a call."""
+        """Yield programs with something omitted: a thread, then calls around the threads, then a call."""
         busy = [number for number, calls in enumerate(self.threads) if calls]
         if len(busy) > 1:
             for number in busy:
@@ -96,7 +96,7 @@ class Program:
 def _without(
     threads: tuple[tuple[Call, ...], ...], number: int, calls: tuple[Call, ...]
 ) -> tuple[tuple[Call, ...], ...]:
-    # The other threads keep their numbers, by which schedules name them.
+    # Threads keep their numbers, by which schedules identify them.
     return (*threads[:number], calls, *threads[number + 1 :])
 
 
@@ -108,7 +108,7 @@ class ProgramSource:
     test : Definition
     operations : sequence of OperationSpec
     seed : int
-        Of the examples of strategies; programs have seeds of their own.
+        Seed for the examples of strategies; programs have seeds of their own.
     """
 
     def __init__(self, test: Definition, operations: Sequence[OperationSpec], seed: int) -> None:
@@ -123,7 +123,7 @@ class ProgramSource:
     def draw(self, seed: int, *, native: bool = False) -> Program:
         """Return the program of a seed; without blocking operations if it is for native threads."""
         chance = Random(f"program {seed}")  # noqa: S311 (nothing secret)
-        # Where no other thread runs nobody would end the wait of a blocking one.
+        # Before and after the threads, no other thread could end the wait of a blocking operation.
         others = [each for each in self._operations if not each.blocking]
         operations = others if native else self._operations
 

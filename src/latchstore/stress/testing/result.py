@@ -1,6 +1,6 @@
-"""What the schedules of a test gave, in the form of which reports, histories and JUnit's XML are written.
+"""Converts the report of a test to the `Result` from which reports, histories and JUnit XML are written.
 
-Thread safety: the functions keep nothing.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def result_of(report: Report) -> Result:
-    """Return what a report has as a `Result`."""
+    """Return a report as a `Result`."""
     run = report.run
     records = [] if run is None else run.records
     operations = {id(record.call): _operation(record) for record in records}
@@ -52,7 +52,7 @@ def _explanation(broken: Break, operations: dict[int, Operation]) -> Explanation
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return what ``--json`` prints."""
+    """Return the output of ``--json``."""
     return {
         "answer": report.answer,
         "reason": report.reason,
@@ -72,7 +72,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 class _Text(str):
-    """A string that stands for something else, so its quotes are not shown."""
+    """A string whose repr has no quotes, as it stands for another object."""
 
     __slots__ = ()
     __repr__ = str.__str__
@@ -89,6 +89,6 @@ def _operation(record: Record) -> Operation:
         _Text(record.answer),
         record.begin,
         record.end,
-        # A call that waits for ever has that as its answer.
+        # For a call that waits for ever, that is its answer.
         "ok",
     )

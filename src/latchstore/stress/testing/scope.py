@@ -1,4 +1,4 @@
-"""Which code threads are switched within, and whose locks are replaced.
+"""The code in which threads are switched, and whose locks are replaced.
 
 Thread safety: as `Scope`.
 """
@@ -14,17 +14,17 @@ from latchstore.stress.testing.definition import Definition
 
 
 class TestScope(Scope):
-    """The code of the class under test, or that which the test names.
+    """The code of the class under test, or the modules that the test names.
 
     Parameters
     ----------
     test : Definition
-        It makes an object, to see of which class it is.
+        Its `make` is called once, to determine the class of the object.
 
     Attributes
     ----------
     switched : bool
-        Whether there is Python code to switch threads within.
+        Whether there is Python code in which threads can switch.
     """
 
     def __init__(self, test: Definition) -> None:
@@ -34,12 +34,12 @@ class TestScope(Scope):
         super().__init__(subject, modules=test.modules)
         self._names = tuple(test.modules) or (kind.__module__,)
         self.switched: bool = bool(test.modules) or self.has_python(kind)
-        # What `make` may make locks by.
+        # `make` may create locks through this module.
         self._of_test = sys.modules.get(type(test).__module__)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modules within which threads were switched so far; else those that may be."""
+        """Modules in which threads were switched so far; before that, those in which they may be."""
         return self.switched_within() or self._names
 
     def modules(self) -> Iterator[ModuleType]:

@@ -1,4 +1,4 @@
-"""Making a failure small: fewer calls, fewer threads, fewer switches.
+"""Reduces a failure: fewer calls, fewer threads, fewer switches.
 
 Thread safety: used by one thread at a time.
 """
@@ -14,22 +14,22 @@ from latchstore.stress.strategies import AtRandom, Priorities, Replay, schedule_
 from latchstore.stress.testing.execution import Run
 from latchstore.stress.testing.program import Program
 
-#: How many schedules are tried before it is believed that a smaller program does not fail.
+#: Number of schedules after which a smaller program counts as not failing.
 _TRIES = 40
 
-#: How many runs are, of native threads or of tasks.
+#: The same for runs of native threads or tasks.
 _RUNS = 50
 
-#: Orderings that `Priorities` looks for, and about how many points it takes a run to have.
+#: Values of `depth` for `Priorities`, and the approximate points of a run.
 _DEPTHS = (2, 3, 4)
 _POINTS = (20, 60, 200, 600)
 
-#: Runs a program under a strategy, and writes down the steps if that is asked for.
+#: Runs a program under a strategy, and records the steps if the third argument is true.
 Runner = Callable[[Program, Strategy, bool], Run]
 
 
 def strategy_of(chance: Random) -> Strategy:
-    """Return a strategy, of either kind at random."""
+    """Return a strategy, of a random kind."""
     own = Random(chance.random())  # noqa: S311 (nothing secret)
     if chance.random() < 0.5:
         return AtRandom(own)
@@ -37,7 +37,7 @@ def strategy_of(chance: Random) -> Strategy:
 
 
 def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[Program, Run]:
-    """Return a smaller program that fails, with fewer switches, its steps written down."""
+    """Return a smaller failing program with fewer switches, with its steps recorded."""
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
         strategies: Iterable[Strategy] = (
@@ -53,7 +53,7 @@ def shrunk(program: Program, run: Run, runner: Runner, chance: Random) -> tuple[
 
 
 def shrunk_by_trying(program: Program, run: Run, runner: Callable[[Program], Run]) -> tuple[Program, Run]:
-    """Return a smaller program that fails in one of some runs, which cannot be repeated."""
+    """Return a smaller program that fails in one of several runs, which cannot be repeated exactly."""
 
     def failure_of(candidate: Program, before: Run) -> Run | None:
         return first_failure(runner(candidate) for _ in range(_RUNS))

@@ -1,10 +1,10 @@
-"""What the calls give in one thread: orders of them are tried on fresh objects.
+"""The sequential specification: runs orders of the calls on fresh objects in one thread.
 
-An object cannot be copied in general, so each order is run from its beginning; what one gave is kept, and the
-object is used further where the next order only goes on.
+An object cannot be copied in general, so each order runs from its beginning; its answers are cached, and the
+object is reused if the next order extends the previous one.
 
 Thread safety: used by one thread at a time. Orders run as the only thread of a schedule, so that a call that
-waits for ever is noticed.
+waits for ever is detected.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from latchstore.stress.testing.program import Call
 
 R = TypeVar("R")
 
-#: Calls in the order in which they were made.
+#: Calls in the order in which they are made.
 Order = tuple[Call, ...]
 
-#: No code at all: one thread needs no switches.
+#: No code: a single thread needs no switches.
 _NOWHERE = Scope()
 
 
 class SpecificationError(ValueError):
-    """The reference object cannot be made, or does not end."""
+    """The reference object cannot be made, or making it does not end."""
 
 
 class Specification:
-    """The answers of one thread.
+    """The answers of calls in one thread.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ class Specification:
         self._known: dict[Order, Answer] = {}
         self._states: dict[Order, Answer] = {}
         self._subject: Any = None
-        # The order that was run on the subject; None if there is no subject.
+        # The order that was run on the subject; None if there is none.
         self._run: Order | None = None
-        # What is being tried, as the scheduler ends a call that waits for ever by ending its thread.
+        # The order being tried: the scheduler ends a call that waits for ever by ending its thread.
         self._trying: Order = ()
 
     def within(self, work: Callable[[], R]) -> R:
-        """Return what `work` returns, which may call `answer` and `state`; it is called again after a wait.
+        """Return the result of `work`, which may call `answer` and `state`; it restarts after a wait.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Specification:
             self._known[self._trying] = WAITS
 
     def answer(self, order: Order, call: Call) -> Answer:
-        """Return what a call gives after others."""
+        """Return the answer of a call after others."""
         longer = (*order, call)
         known = self._known.get(longer)
         if known is None:
@@ -104,7 +104,7 @@ class Specification:
         return known
 
     def shown(self, order: Order) -> str:
-        """Return the state after calls, for people; empty if there is nothing to see."""
+        """Return the state after calls, for reports; empty if there is none to show."""
         return shown_state(self._test, self._after(order)).text
 
     def _after(self, order: Order) -> Any:

@@ -1,6 +1,6 @@
-"""What is printed of a test: what failed, the calls as a table in time order, and why no order explains it.
+"""Formats the report of a test: the failure, the calls in time order, and why no order explains them.
 
-Thread safety: the functions keep nothing.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def report_text(report: Report) -> str:
     parts = [headline(report)]
     if report.run is not None:
         if not report.schedules:
-            parts.append("one thread alone made these calls")
+            parts.append("a single thread made these calls")
         elif result_of(report).is_sequential:
             parts.append(SEQUENTIAL)
         parts += failure_parts(result_of(report))
@@ -27,7 +27,7 @@ def report_text(report: Report) -> str:
             if len(problem.text.splitlines()) > 1:
                 parts.append(problem.text)
         if report.run.native:
-            parts.append("native threads made these calls; it may take several runs to see it again")
+            parts.append("native threads made these calls; it may take several runs to reproduce this")
     parts.append(_coverage(report))
     if report.answer == "invalid":
         name = report.test.partition(":")[2]
@@ -36,7 +36,7 @@ def report_text(report: Report) -> str:
 
 
 def headline(report: Report) -> str:
-    """Return what was found, in one line."""
+    """Return the result in one line."""
     native = f", {report.native:,} of them by native threads" if report.native else ""
     plural = "" if report.schedules == 1 else "s"
     done = f"{report.schedules:,} schedule{plural}{native}, {report.calls:,} calls, {report.seconds:.1f} s"
@@ -45,7 +45,7 @@ def headline(report: Report) -> str:
 
 
 def _coverage(report: Report) -> str:
-    """Return what was called, and which operations ran at one time."""
+    """Return the number of calls of each operation, and the overlaps."""
     names = sorted(report.counts)
     rows = [("operation", "calls", "raised", *(f"with {name}" for name in names))]
     for name in names:
@@ -56,16 +56,16 @@ def _coverage(report: Report) -> str:
     notes = []
     for name in names:
         if report.counts[name] == report.raised[name] >= 10:
-            notes.append(f"note: every call of {name} raised something; is the test as it should be?")
+            notes.append(f"note: every call of {name} raised an exception: check the test")
     within = ", ".join(report.modules)
     where = (
-        "the operations were tasks of one event loop, which were switched at each await"
+        "the operations were tasks of one event loop, switched at each await"
         if report.is_async
         else f"threads were switched within: {within}"
         if report.switched
-        else f"native threads alone, as {within} has no Python code to switch threads within"
+        else f"native threads only, as {within} has no Python code in which threads can switch"
     )
-    table = "calls, and how many ran at the time of another one:\n" + _indented(text_table(rows))
+    table = "calls, and how many overlapped another one:\n" + _indented(text_table(rows))
     return "\n".join([*([table] if names else []), *notes, where])
 
 

@@ -1,4 +1,4 @@
-"""What threads do to a store while they are watched: the catalogue of workloads."""
+"""The catalogue of workloads: the operations that threads run on a store under test."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ __all__ = [
     "supported_by",
 ]
 
-#: The workloads, by name. The first line of the docstring of each says what it does.
+#: The workloads, by name. The first line of each docstring is the description.
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     Registers.name: Registers,
     Entries.name: Entries,

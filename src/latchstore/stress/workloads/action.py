@@ -1,10 +1,10 @@
-"""What a workload is, and what the actions are that it has threads do.
+"""The interfaces of workloads and their actions.
 
-A workload uses the public API of `AbstractStore` alone, so it runs on any store. What it does depends on the
-seed and on the thread; what comes of it depends on the others.
+A workload uses only the public API of `AbstractStore`, so it runs on any store. Its actions depend on the
+seed and the thread; their results depend on the other threads.
 
-Thread safety: an action belongs to one thread and is done once. `prepare`, `finish` and `verdicts` are called
-by one thread while no other is at work.
+Thread safety: an action belongs to one thread and runs once. One thread calls `prepare`, `finish` and
+`verdicts` while no other is running.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from latchstore.contract.store import AbstractReadOnlyStore, AbstractStore
 from latchstore.stress.history import AFTER, History, Operation, Outcome
 from latchstore.stress.verdict import Verdict
 
-#: How many threads share the keys of a workload that a search has to check: how long a search takes depends
-#: on how many operations are under way at once.
+#: The number of threads that share the keys of a workload with a search: the duration of a search depends on
+#: the number of overlapping operations.
 POOL = 4
 
 
-#: How often a store may refuse to be prepared.
+#: Maximum number of attempts to prepare a store.
 _TRIES = 100
 
 
 class RolledBackError(Exception):
-    """Raised by a workload in the middle of a transaction, which must leave nothing behind."""
+    """Raised by a workload in the middle of a transaction, which must then have no effect."""
 
-    #: As that of a `StoreError`.
+    #: As for a `StoreError`.
     had_no_effect: ClassVar[bool] = True
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Return how an operation has ended that has raised an error.
+    """Return the outcome of an operation that raised an error.
 
-    It has failed only if the class of the error says that such a call changes nothing. Of all others nobody
-    knows: it may have had its effect, have it later, or never.
+    It is a failure only if the error's class guarantees that the call had no effect. Otherwise it is unknown:
+    the call may have its effect, now or later, or never.
     """
     return "fail" if getattr(error, "had_no_effect", False) else "info"
 
 
 class Action(Protocol):
-    """One operation that is about to be done.
+    """One operation to run.
 
-    An action may have an attribute ``revision`` besides: that of its commit, known after `run`.
+    An action may also have an attribute ``revision``: that of its commit, set by `run`.
     """
 
     @property
@@ -59,70 +59,70 @@ class Action(Protocol):
     def argument(self) -> Any: ...
 
     def run(self, store: AbstractStore) -> Any:
-        """Do it; return its result, as JSON knows it. RolledBackError: it has had no effect."""
+        """Run it; return its result as JSON. RolledBackError: it had no effect."""
 
 
 class Workload(Protocol):
-    """What the threads do, and how it is checked."""
+    """The operations of the threads, and the check of their results."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def share(self) -> str:
-        """The name of the share that it has of a run; workloads with the same one take turns in it."""
+        """The name of its share of a run; workloads with the same share take turns in it."""
 
     @property
     def weight(self) -> float:
-        """How many times the time of others its share has in a search: more if it is about many methods."""
+        """The factor of its share's time in a search: higher if it uses many methods."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What a store is made with, if it can be."""
+        """Options for making the store, if it accepts them."""
 
     @property
     def left_out_with(self) -> Collection[str]:
-        """The faults with which it is left out, as they break what it uses itself beside the store."""
+        """The faults with which it is skipped, as they break what it uses outside the store."""
 
     @property
     def between_processes(self) -> bool:
-        """Whether threads of several processes can do it: it keeps nothing that all of them need."""
+        """Whether threads of several processes can run it: it has no state that they must share."""
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether a store, which nobody else uses yet, can do what the workload asks of it."""
+        """Return whether a store, which is not in use yet, has what the workload needs."""
 
     def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
-        """Return what another process needs to join in, as JSON knows it, after `prepare`.
+        """Return the data for another process to join, as JSON, after `prepare`.
 
         Parameters
         ----------
         threads : range
             The numbers of its threads.
         before : sequence of sequences of Operation
-            For each of them what others have done in its place, in processes that were killed.
+            For each of them the operations of its predecessors in processes that were killed.
         """
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
-        """Get ready in another process, with what was handed over, on what `prepare` has got ready."""
+        """Prepare in another process, with the data of `hand_over`, on a store that is prepared already."""
 
     def detach(self, store: AbstractStore) -> Any:
-        """Return what the check needs of this process, as JSON knows it, when all threads have ended."""
+        """Return this process's data for the check, as JSON, when all threads have ended."""
 
     def prepare(self, store: AbstractStore) -> None:
-        """Get the store ready, before any thread has started. It may have to be done again from its start."""
+        """Prepare the store, before any thread has started. It may be repeated from its start."""
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return what a thread does, one after the other, without end."""
+        """Yield the actions of a thread, without end."""
 
     def finish(self, store: AbstractStore) -> Any:
-        """Look at the store when all threads have ended; return what the check needs, as JSON knows it."""
+        """Read the store when all threads have ended; return the data for the check, as JSON."""
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
         """Check a history; return the verdict of each checker by its name."""
 
 
 class PlainWorkload:
-    """A workload that any store can do, and that needs no preparation and no look at the end."""
+    """A workload for any store, without preparation and without a final read."""
 
     name: ClassVar[str]
     weight: ClassVar[float] = 1
@@ -132,11 +132,11 @@ class PlainWorkload:
 
     @property
     def share(self) -> str:
-        """One of its own."""
+        """A share of its own."""
         return self.name
 
     def supports(self, store: AbstractStore) -> bool:
-        """Any store will do."""
+        """Return True: any store is supported."""
         return True
 
     def prepare(self, store: AbstractStore) -> None:
@@ -147,29 +147,29 @@ class PlainWorkload:
         return None
 
     def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
-        """Nothing is needed."""
+        """Return None: no data is needed."""
         return None
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
         """Do nothing."""
 
     def detach(self, store: AbstractStore) -> Any:
-        """Nothing is needed."""
+        """Return None: no data is needed."""
         return None
 
 
 def store_for(workload: Workload, factory: Callable[..., AbstractStore]) -> AbstractStore:
-    """Make a store for a workload, with its options if they are taken."""
+    """Make a store for a workload, with the workload's options if the store accepts them."""
     if workload.options:
         try:
             return factory(**workload.options)
         except TypeError:
-            pass  # of another make
+            pass  # another kind of store
     return factory()
 
 
 def supported_by(workload: Workload, factory: Callable[..., AbstractStore]) -> bool:
-    """Tell whether the stores that a factory makes can do what a workload asks of them."""
+    """Return whether a factory's stores support a workload."""
     store = store_for(workload, factory)
     try:
         return workload.supports(store)
@@ -178,7 +178,7 @@ def supported_by(workload: Workload, factory: Callable[..., AbstractStore]) -> b
 
 
 def shares(workloads: Sequence[Workload]) -> list[list[Workload]]:
-    """Return the workloads by their shares of a run."""
+    """Return the workloads grouped by share."""
     found: dict[str, list[Workload]] = {}
     for workload in workloads:
         found.setdefault(workload.share, []).append(workload)
@@ -186,15 +186,15 @@ def shares(workloads: Sequence[Workload]) -> list[list[Workload]]:
 
 
 class TransactionalWorkload(PlainWorkload):
-    """A workload that only stores with transactions can do."""
+    """A workload that needs transactions."""
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are transactions."""
+        """Return whether the store has transactions."""
         return has_transactions(store)
 
 
 def has_transactions(store: AbstractStore) -> bool:
-    """Tell whether a store has transactions at all, right or wrong ones."""
+    """Return whether a store has transactions at all, correct or not."""
     try:
         with store.transaction("trial"):
             return True
@@ -203,7 +203,7 @@ def has_transactions(store: AbstractStore) -> bool:
 
 
 def prepare(workload: Workload, store: AbstractStore) -> None:
-    """Get a store ready. If it refuses that, as its queue of events is full, it is tried again."""
+    """Prepare a store; try again if the store refuses, as when its event queue is full."""
     for _ in range(_TRIES):
         try:
             return workload.prepare(store)
@@ -213,12 +213,12 @@ def prepare(workload: Workload, store: AbstractStore) -> None:
 
 
 def chance_of(workload: str, seed: int, thread: int) -> random.Random:
-    """Return what a thread draws its actions from: the same for the same seed."""
+    """Return a thread's random generator: the same for the same seed."""
     return random.Random(f"{workload} {seed} {thread}")  # noqa: S311 (nothing secret)
 
 
 def text_of(store: AbstractReadOnlyStore, key: str) -> str | None:
-    """Return what a key has, None if it is not there."""
+    """Return the text of a key, None if it is missing."""
     try:
         return store.to_bytes(key).decode()
     except KeyError:
@@ -226,33 +226,33 @@ def text_of(store: AbstractReadOnlyStore, key: str) -> str | None:
 
 
 def revision_of(transaction: object) -> int | None:
-    """Return the revision that a transaction says it was committed with, if it does."""
+    """Return the revision with which a transaction was committed, if it has one."""
     revision = getattr(transaction, "revision", None)
     return revision if isinstance(revision, int) else None
 
 
 def operations_of(name: str, history: History) -> list[Operation]:
-    """Return the operations of the workload of that name, which its keys begin with."""
+    """Return the operations of a workload, whose keys begin with its name."""
     prefix = f"{name}/"
     return [each for each in history.operations if each.key is not None and each.key.startswith(prefix)]
 
 
 def facts_of(name: str, history: History) -> Any:
-    """Return what the workload of that name found at the end of the run; None if it did not look."""
+    """Return the final data of a workload; None if there are none."""
     return history.header.get("facts", {}).get(name)
 
 
 class OfProcess(NamedTuple):
-    """What a workload has found in one of several processes.
+    """The data of a workload from one of several processes.
 
     Attributes
     ----------
     threads : range
         The numbers of its threads.
     facts : object
-        What `Workload.detach` has returned.
+        The result of `Workload.detach`.
     replaces : bool
-        Whether it has come in the place of one that was killed.
+        Whether the process replaced one that was killed.
     """
 
     threads: range
@@ -261,7 +261,7 @@ class OfProcess(NamedTuple):
 
 
 def facts_of_processes(name: str, history: History) -> list[OfProcess]:
-    """Return what the workload of that name has found in each process that was there to the end."""
+    """Return the data of a workload from each process that was not killed."""
     return [
         OfProcess(range(*each["threads"]), each["facts"].get(name), each["replaces"])
         for each in history.header.get("facts of processes", ())
@@ -269,15 +269,15 @@ def facts_of_processes(name: str, history: History) -> list[OfProcess]:
 
 
 def final_reads(name: str, history: History, results: Mapping[str, object]) -> list[Operation]:
-    """Return operations that stand for a look at keys when all threads had ended.
+    """Return operations that represent a read of keys after the end of all threads.
 
     Parameters
     ----------
     name : str
-        What the workload calls such an operation.
+        Name of such an operation in the workload.
     history : History
     results : mapping
-        What was found, by key.
+        The values, by key.
     """
     times = (each.begin if each.end is None else each.end for each in history.operations)
     now = max(times, default=0) + 1

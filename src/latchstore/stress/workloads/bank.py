@@ -1,4 +1,4 @@
-"""Accounts and transfers between them."""
+"""Bank accounts, and transfers between them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from latchstore.stress.workloads.action import (
     text_of,
 )
 
-#: What each account has at first.
+#: The initial balance of each account.
 _BALANCE = 10
-#: After how many actions a thread turns to another bank, so that none has too many operations to search.
+#: Number of actions after which a thread changes to another bank, to limit the length of searches.
 _GENERATION = 100
 
 _TOTALS = ("total in transaction", "total by multiget", "total by snapshot")
 
-#: What each account has, None if there is none.
+#: The balance of each account, None if it does not exist.
 Balances = list[int | None]
 
 
 class _OfABank:
-    """Knows the accounts of one bank."""
+    """An action on the accounts of one bank."""
 
     __slots__ = ("_accounts", "argument", "key", "name", "revision")
 
@@ -53,7 +53,7 @@ class Opening(_OfABank):
     __slots__ = ()
 
     def run(self, store: AbstractStore) -> None:
-        """Put the first balance on each account."""
+        """Set the initial balance of each account."""
         with store.transaction(self.name):
             if not store.exists(self._accounts[0]):
                 for account in self._accounts:
@@ -61,18 +61,18 @@ class Opening(_OfABank):
 
 
 class Transfer(_OfABank):
-    """Takes money from one account and puts it on another; it fails if there is not enough."""
+    """Moves money from one account to another; fails if there is not enough."""
 
     __slots__ = ()
 
     def run(self, store: AbstractStore) -> list[int]:
-        """Return what the two had before."""
+        """Return the balances of the two accounts before."""
         source, target, amount = self.argument
         with store.transaction(self.name) as transaction:
             before = _balances(store, [self._accounts[source], self._accounts[target]])
             if before[0] is None or before[1] is None:
                 raise RolledBackError
-            # Too much is taken before anybody looks: what is rolled back must not be seen.
+            # Too much is taken before the check: what is rolled back must not become visible.
             _put(store, self._accounts[source], before[0] - amount)
             left = _balances(store, [self._accounts[source]])[0]
             if left is None or left < 0:
@@ -88,7 +88,7 @@ class Total(_OfABank):
     __slots__ = ()
 
     def run(self, store: AbstractStore) -> Balances:
-        """Return what each of them has."""
+        """Return the balance of each account."""
         if self.name == "total in transaction":
             with store.transaction(self.name):
                 return _balances(store, self._accounts)
@@ -111,14 +111,14 @@ def _balances(store: AbstractReadOnlyStore, accounts: Sequence[str]) -> Balances
 
 
 class BankModel:
-    """What one thread alone would see of a bank. Its state is what each account has, None before it opens."""
+    """A bank in one thread. Its state is the balance of each account, None before it opens."""
 
     def __init__(self, accounts: int) -> None:
         self.initial: Hashable = None
         self._accounts = accounts
 
     def step(self, state: Any, operation: Invocation, answer: Any) -> Hashable:
-        """Return the balances after the operation, if its answer is what those before allow."""
+        """Return the balances after the operation, or `REFUSED` if its answer does not fit those before."""
         known = answer is not UNKNOWN
         if operation.name == "open bank":
             return (_BALANCE,) * self._accounts if state is None else state
@@ -136,7 +136,7 @@ class BankModel:
         return tuple(after)
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether no balance is changed."""
+        """Return whether all balances are unchanged."""
         return operation.name not in ("open bank", "transfer")
 
 
@@ -146,7 +146,7 @@ class Bank(TransactionalWorkload):
     Parameters
     ----------
     accounts : int
-        How many accounts a bank has.
+        Number of accounts of a bank.
     """
 
     name = "bank"
@@ -156,16 +156,16 @@ class Bank(TransactionalWorkload):
         self._totals: Sequence[str] = _TOTALS
 
     def prepare(self, store: AbstractStore) -> None:
-        """Open the bank of the first threads; see which totals there are."""
+        """Open the bank of the first threads; determine the supported totals."""
         self.attach(store, None)
         Opening("open bank", f"{self.name}/0/0", self._accounts).run(store)
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
-        """See which totals there are."""
+        """Determine the supported totals."""
         self._totals = _TOTALS if hasattr(store, "snapshot") else _TOTALS[:2]
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random transfers and totals."""
+        """Yield random transfers and totals."""
         chance = chance_of(self.name, seed, thread)
         pool = thread // POOL
         number = 0
@@ -182,7 +182,7 @@ class Bank(TransactionalWorkload):
                 yield Total(chance.choice(self._totals), bank, self._accounts)
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what the accounts have in the end."""
+        """Return the final balances."""
         banks = sorted({key.rpartition("/")[0] for key in store.glob(f"{self.name}/*")})
         return {bank: Total("total by multiget", bank, self._accounts).run(store) for bank in banks}
 
@@ -199,13 +199,13 @@ class Bank(TransactionalWorkload):
 
 
 def _check_sums(operations: Sequence[Operation]) -> Verdict:
-    """Check each total for itself."""
+    """Check each total by itself."""
     for operation in operations:
         if operation.name in ("open bank", "transfer") or operation.outcome != "ok":
             continue
         balances = operation.result
         if set(balances) == {None}:
-            continue  # not open yet, which the other check will doubt if it is wrong
+            continue  # not open yet; the other check finds that if it is wrong
         if None in balances or min(balances) < 0 or sum(balances) != _BALANCE * len(balances):
             should = f"{_BALANCE * len(balances)} in all, and on no account less than 0"
             return Verdict("invalid", f"({operation}): there must be {should}", (operation,))
@@ -221,7 +221,7 @@ def _check_bank(operations: Sequence[Operation]) -> Verdict:
 
 
 def _accounts_in(operation: Operation) -> int:
-    """Return how many accounts there are at least, by what an operation says."""
+    """Return the minimum number of accounts, from an operation's data."""
     if operation.name == "transfer":
         source, target, _ = operation.argument
         return int(max(source, target)) + 1

@@ -1,7 +1,7 @@
-"""A cache that loads from a database, while writers change rows of it and remove what the cache has.
+"""A cache that loads from a database, while writers change its rows and invalidate entries of the cache.
 
-A value that the cache keeps is a list: what names it, what it weighs, and the row that it was made from. Each
-value that is written or loaded has another name, ``"0.3/1"``: the first of the call 3 of thread 0.
+A cached value is a list: its name, its weight, and the row that it was made from. Each value that is written
+or loaded has a unique name, ``"0.3/1"``: the first of call 3 of thread 0.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from latchstore.stress.workloads.action import (
 )
 from latchstore.stress.workloads.watching import read_to_the_end, watch_all
 
-#: The bound of the cache: two entries of three keys, or fewer if they are heavy.
+#: The bound of the cache: two entries of three keys, or fewer heavy ones.
 _MOST_ENTRIES, _MOST_BYTES = 2, 6_000
 _WEIGHTS = (1_000, 3_500, 4_000)
 
 _MEMO, _NUMBER = "cache/memo", 1
-#: What memoized results are kept under.
+#: The keys of memoized results.
 _MEMO_KEY = f"{_MEMO}(number={_NUMBER})"
-#: The keys, each with the tag of all its entries.
+#: The keys, each with the tag of its entries.
 _TAGS = {"cache/a/0": "odd", "cache/a/1": "even", _MEMO_KEY: "odd"}
 _KEYS = tuple(_TAGS)
 _MEMO_TTL, _MEMO_WEIGHT = 2.0, 3_000
 
-#: What stands for the keys of calls on several of them.
+#: The key of operations on several keys.
 _SEVERAL = "cache/several"
 
-#: Seconds for which a loader that has read the database lets others run.
+#: Seconds for which a loader lets others run after it has read the database.
 _PAUSES = (0.0, 0.0001, 0.0005)
 
 _START = 1_000.0
 
 
 class _Clock:
-    """A clock that goes on only when it is told to."""
+    """A clock that advances only by `advance`."""
 
     def __init__(self) -> None:
         self._ticks: list[None] = []
@@ -62,24 +62,24 @@ class _Clock:
         return _START + len(self._ticks)
 
     def advance(self) -> float:
-        """Go on by one second; return the time."""
+        """Advance by one second; return the time."""
         self._ticks.append(None)
         return self()
 
 
 class _Running(threading.local):
-    """What the calling thread is doing.
+    """The present call of the thread.
 
     Attributes
     ----------
     token : str
-        Names the call.
+        Identifies the call.
     weight : int
-        What a value weighs that is loaded for it.
+        Weight of a value that it loads.
     inside : bool
-        Whether the call is made in a transaction.
+        Whether the call is inside a transaction.
     count : int
-        How many values it has made.
+        Number of values that it has made.
     """
 
     token = ""
@@ -94,15 +94,15 @@ class _Running(threading.local):
 
 
 class _Rig:
-    """A cache on a store, what it is loaded from, and what is written down of both.
+    """A cache on a store, its database, and records of both.
 
     Attributes
     ----------
     database : dict
-        The row of each key: the name of what wrote it last.
+        The row of each key: the name of its last writer.
     loads : list
-        Of each load: key, name of the value, when it began, read the database and ended, whether it was made
-        in a transaction.
+        For each load: key, name of the value, times of its begin, its read of the database and its end, and
+        whether it was in a transaction.
     """
 
     def __init__(self, store: AbstractStore) -> None:
@@ -122,7 +122,7 @@ class _Rig:
         self.memoized = memoized
 
     def load(self, key: str) -> list[Any]:
-        """Read the row of a key; the loader."""
+        """Read the row of a key; this is the loader."""
         running = self.running
         name = running.new_name()
         begin = time.monotonic_ns()
@@ -135,7 +135,7 @@ class _Rig:
         return [name, running.weight, row]
 
     def change_rows(self, keys: Sequence[str]) -> None:
-        """Have the database changed by the running call, which is about to tell the cache."""
+        """Change rows of the database for the running call, which will then invalidate the cache."""
         for key in keys:
             self.database[key] = self.running.token
 
@@ -149,11 +149,11 @@ class _Call:
     Parameters
     ----------
     rig : callable
-        Returns what it is made on.
+        Returns the rig for the call.
     name : str
     key : str
     argument : dict
-        ``token`` names the call. Others are options of the call, or name the ``keys`` that it removes.
+        ``token`` identifies the call. Others are options of the call, or the ``keys`` that it removes.
     """
 
     __slots__ = ("_rig", "argument", "key", "name")
@@ -165,7 +165,7 @@ class _Call:
         self.argument = dict(argument)
 
     def run(self, store: AbstractStore) -> Any:
-        """Return what the call has returned, or what it has set."""
+        """Return the result of the call, or the value that it has set."""
         return self._run(inside=False)
 
     def run_inside(self) -> Any:
@@ -205,12 +205,12 @@ def _set(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
 
 
 def _modify(rig: _Rig, key: str, argument: Mapping[str, Any]) -> Any:
-    """Return the value before and the value after."""
+    """Return the values before and after."""
     pair: list[Any] = []
     rig.change_rows((key,))
 
     def change(before: Any) -> Any:
-        # The entry keeps its weight, whatever becomes of its value.
+        # The entry keeps its weight for any value.
         weight = argument["weight"] if before is None else before[1]
         pair[:] = [before, [rig.running.new_name(), weight, rig.running.token]]
         return pair[1]
@@ -273,7 +273,7 @@ _CALLS: dict[str, Callable[[_Rig, str, Mapping[str, Any]], Any]] = {
     "advance clock": _advance,
 }
 
-#: How often each call is drawn, of those that are made in a transaction as well, and of all.
+#: How often each call is drawn: those also made in transactions, and all.
 _INSIDE = {
     "get": 4,
     "get_or_load": 6,
@@ -292,10 +292,10 @@ _TRANSACTIONS = {"transaction": 2, "optimistic transaction": 5, "roll back": 1}
 _SINGLE = {**_INSIDE, "advance clock": 3}
 _ALL = {**_SINGLE, **_TRANSACTIONS}
 
-#: After how many actions a thread turns to more kinds of calls; before, how many there are.
+#: Number of actions after which a thread uses more kinds of calls, and the number of kinds until then.
 _BEGINNING, _FEW = 20, 3
 
-#: The keys that calls on several of them remove.
+#: The keys that calls on several keys remove.
 _REMOVED = {
     "clear memoized": [_MEMO_KEY],
     "invalidate memoized": [_MEMO_KEY],
@@ -320,7 +320,7 @@ class _Transaction:
         self.argument = {"token": token, "optimistic": optimistic, "steps": steps}
 
     def run(self, store: Any) -> list[Any]:
-        """Return what the calls have returned."""
+        """Return the results of the calls."""
         with store.transaction(self.name, optimistic=self.argument["optimistic"]):
             results = [call.run_inside() for call in self._calls]
             if self.name == "roll back":
@@ -328,11 +328,11 @@ class _Transaction:
         return results
 
 
-# -- what is drawn ------------------------------------------------------------------------------------
+# -- random choices ------------------------------------------------------------------------------------
 
 
 class _Mix:
-    """Kinds of calls with their weights, and keys, from which calls are drawn."""
+    """Weighted kinds of calls, and keys, from which calls are drawn."""
 
     def __init__(self, kinds: Mapping[str, int], keys: Sequence[str]) -> None:
         self._kinds = kinds
@@ -341,7 +341,7 @@ class _Mix:
 
     @classmethod
     def of_few(cls, chance: random.Random) -> _Mix:
-        """Return a mix of a few kinds, often of one key and with one kind of transaction; it always loads."""
+        """Return a mix of a few kinds, often with one key and one kind of transaction; always with loads."""
         kinds = dict.fromkeys(chance.sample(tuple(_SINGLE), _FEW), 1)
         kinds["get_or_load"] = 2
         if chance.random() < 0.7:
@@ -353,11 +353,11 @@ class _Mix:
         return chance.choices(tuple(self._kinds), tuple(self._kinds.values()))[0]
 
     def kind_inside(self, chance: random.Random) -> str:
-        """Draw a kind of which calls are made in transactions as well."""
+        """Draw a kind of call that is also made in transactions."""
         return chance.choices(tuple(self._inside), tuple(self._inside.values()))[0]
 
     def call(self, rig: Callable[[], _Rig], chance: random.Random, kind: str, token: str) -> _Call:
-        """Return a call of a kind, with a key and options at random."""
+        """Return a call of a kind, with a random key and random options."""
         argument: dict[str, Any] = {"token": token}
         key = chance.choice(self._keys)
         if kind in _REMOVED:
@@ -392,14 +392,14 @@ class CacheWorkload(PlainWorkload):
     """A small cache over a database that others change: nothing stale, nothing expired, never too much."""
 
     name = "cache"
-    # What it is loaded from, and its clock, are objects of one process.
+    # Its database and its clock are objects of one process.
     between_processes = False
 
     def __init__(self) -> None:
         self._rig: _Rig | None = None
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether the store keeps the bound of a cache, and has watches that show how."""
+        """Return whether the store can enforce the bound of a cache, and has watches for the check."""
         try:
             Cache(store, codec="json").close()
         except TypeError:
@@ -415,10 +415,10 @@ class CacheWorkload(PlainWorkload):
         return self._rig
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random calls, and transactions of some of them; the first ones are of few kinds.
+        """Yield random calls, and transactions of several; the first ones are of few kinds.
 
-        That is how Groce, Zhang, Eide, Chen and Regehr, "Swarm testing" (ISSTA 2012), find what needs several
-        calls of two kinds: each run does without most of the others.
+        With few kinds at a time, Groce, Zhang, Eide, Chen and Regehr, "Swarm testing" (ISSTA 2012), find
+        failures that need several calls of two kinds.
         """
         chance = chance_of(self.name, seed, thread)
         beginning, all_kinds = _Mix.of_few(chance_of(self.name, seed, -1)), _Mix(_ALL, _KEYS)
@@ -437,17 +437,17 @@ class CacheWorkload(PlainWorkload):
             yield _Transaction(kind, token, optimistic, calls)
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return the loads there were, and what a watch shows of each commit."""
+        """Return the loads, and the events of each commit."""
         rig, self._rig = self._rig_now(), None
         events, to_the_end = read_to_the_end(rig.watch, _written_down, _lost)
         rig.watch.close()
         return {"loads": rig.loads, "commits": events, "to the end": to_the_end, "start": _START}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check what was read, what was loaded, and what there was after each commit."""
+        """Check the values read, the loads, and the entries after each commit."""
         facts = facts_of(self.name, history)
         if facts is None:
-            return {"bound": Verdict("unknown", "nobody has written down what was committed")}
+            return {"bound": Verdict("unknown", "there is no record of the commits")}
         log = CacheLog(operations_of(self.name, history), facts["loads"], facts["start"])
         return {
             "no stale value": log.no_stale_value(),
@@ -459,7 +459,7 @@ class CacheWorkload(PlainWorkload):
 
 
 def _written_down(event: StoreModificationEvent) -> list[Any]:
-    """Return revision, key, and what the entry weighs, None if there is none any more."""
+    """Return revision, key, and the entry's weight, None if it was removed."""
     value: Any = event.value
     if value is None:
         return [event.revision, event.key, None]
@@ -470,4 +470,4 @@ def _written_down(event: StoreModificationEvent) -> list[Any]:
 
 
 def _lost(event: EventsLost) -> Any:
-    raise AssertionError(f"a watch without a limit has lost events: {event}")
+    raise AssertionError(f"a watch without a limit lost events: {event}")

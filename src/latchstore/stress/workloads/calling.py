@@ -1,8 +1,8 @@
-"""Workloads that make calls of the contract on a few entries, and are checked against what it promises.
+"""Workloads of calls on a few entries, checked against the store's contract.
 
-Each of them names the methods that it is about; what they are called with is drawn here. The first calls of
-a run are of few methods, so that those meet which a fault needs (Groce, Zhang, Eide, Chen and Regehr, "Swarm
-testing", ISSTA 2012); every call counts, as at the end the entries are looked at as well.
+Each workload names its methods; the arguments are drawn here. The first calls of a run use few methods, so
+that failures that need a certain pair are found (Groce, Zhang, Eide, Chen and Regehr, "Swarm testing", ISSTA
+2012). Every call matters, as the final entries are checked as well.
 
 Thread safety: as in ``action.py``.
 """
@@ -29,20 +29,20 @@ from latchstore.stress.workloads.action import (
 )
 from latchstore.stress.workloads.calls import METHODS, Call, EntriesModel, calls_of, made, pair_of
 
-#: After how many actions a thread turns to all methods. Before, a run has so many that write.
+#: Number of actions after which a thread uses all methods, and the number of writing methods until then.
 _BEGINNING, _FEW = 20, 2
 
-#: How often a call reads; in the beginning of each thread, some of which are there to read.
+#: The fraction of reads; for the first actions of each thread, where some threads mostly read.
 _READING = 0.4
 _READING_OF = (0.8, 0.2, 0.3)
 
-#: What the keys of the first group have that are there from the beginning.
+#: The initial value of the keys of the first group.
 _INITIAL = "initial"
 
-#: After how many actions a thread turns to other keys, so that no search is long.
+#: Number of actions after which a thread changes to other keys, to limit the length of searches.
 _GENERATION = 40
 
-#: The blocks of calls that any store with transactions has, and those of stores with optimistic ones.
+#: Kinds of transactions: of any store that has them, and of stores with optimistic ones.
 EXCLUSIVE = ("transaction", "transaction, rolled back", "transaction with a failing block")
 OPTIMISTIC = ("optimistic transaction", "attempts", "transactional function")
 _BLOCKS = (*EXCLUSIVE, *OPTIMISTIC)
@@ -54,25 +54,25 @@ class CallAction:
     Parameters
     ----------
     name : str
-        The method, or how the transaction goes.
+        The method, or the kind of transaction.
     key : str or list of str
-        The key, the keys, or the group that is looked through.
+        The key, the keys, or the group that is searched.
     argument : object
-        Of the method; of a transaction the list of its calls.
+        The argument of the method; for a transaction the list of its calls.
     """
 
     __slots__ = ("_keys", "argument", "key", "name", "revision")
 
     def __init__(self, name: str, key: Any, argument: Any) -> None:
         self.name: str = name
-        # The keys of a call on several are known by their group.
+        # A call on several keys is recorded under their group.
         self.key: str = key if isinstance(key, str) else group_of(key[0])
         self._keys = key
         self.argument: Any = argument if isinstance(key, str) else [list(key), argument]
         self.revision: int | None = None
 
     def run(self, store: Any) -> Any:
-        """Return the answer; of a transaction those of its calls."""
+        """Return the answer; for a transaction those of its calls."""
         match self.name:
             case "attempts":
                 return self._try_until_it_is_made(store)
@@ -93,11 +93,11 @@ class CallAction:
 
     @property
     def argument_of_call(self) -> Any:
-        """What the method is called with, beside its key or keys."""
+        """The argument of the method, besides its key or keys."""
         return self.argument if isinstance(self._keys, str) else self.argument[1]
 
     def _get(self, store: AbstractStore) -> Any:
-        """Return data and metadata, and note the revision that they have."""
+        """Return data and metadata, and record their revision."""
         try:
             value = store.get(self.key)
         except KeyError:
@@ -114,7 +114,7 @@ class CallAction:
         return answers
 
     def _fail_inside(self, store: Any) -> None:
-        """Write to all keys in a block of its own, which is rolled back."""
+        """Write to all keys in a nested block, which is rolled back."""
         try:
             with store.transaction("failing block"):
                 for key in sorted({key for call in self.argument for key in _keys_of(call)}):
@@ -133,7 +133,7 @@ class CallAction:
 
 
 def group_of(key: str) -> str:
-    """Return the group that a key is of: the name of its workload, and what follows."""
+    """Return the group of a key: the workload's name and the part after it."""
     return "/".join(key.split("/")[:2])
 
 
@@ -143,25 +143,25 @@ class Calls(PlainWorkload):
     Attributes
     ----------
     writes, reads : sequences of str
-        The methods, of `METHODS`.
+        Methods, from `METHODS`.
     blocks : sequence of str
-        The kinds of transactions.
+        Kinds of transactions.
     keys : int
-        How many keys a group has.
+        Number of keys of a group.
     """
 
     writes: ClassVar[Sequence[str]]
     reads: ClassVar[Sequence[str]]
     blocks: ClassVar[Sequence[str]] = ()
     keys: ClassVar[int] = 2
-    #: How many of them the first group has from the beginning.
+    #: Number of keys that the first group has initially.
     first_keys: ClassVar[int] = 2
-    #: How often a call is one of several in a transaction, if there are any.
+    #: Fraction of calls that are made in transactions, if there are any.
     in_blocks: ClassVar[float] = 0.5
-    #: What part of that it is for each thread in the beginning.
+    #: The factor of that fraction for each thread in the beginning.
     in_blocks_of: ClassVar[Sequence[float]] = (1.0,)
-    #: Whether all threads are on the same group to the end. Most threads only read then, so that no search is
-    #: long.
+    #: Whether all threads use the same group throughout. Then most threads only read, to limit the length of
+    #: searches.
     one_group: ClassVar[bool] = False
 
     def prepare(self, store: AbstractStore) -> None:
@@ -170,16 +170,16 @@ class Calls(PlainWorkload):
             METHODS["set"].make(store, key, entry)
 
     def _first_entries(self) -> dict[str, list[Any]]:
-        """Return what the first group has."""
+        """Return the initial entries of the first group."""
         entry = [self.first_data(), self.first_metadata()]
         return {f"{self._group(0, 0)}/{number}": entry for number in range(self.first_keys)}
 
     def _group(self, thread: int, number: int) -> str:
-        """Return the group that an action of a thread is on."""
+        """Return the group of a thread's action."""
         return f"{self.name}/0" if self.one_group else f"{self.name}/{thread // POOL}.{number // _GENERATION}"
 
     def actions(self, thread: int, seed: int) -> Iterator[CallAction]:
-        """Return random calls; every value that is written is another one."""
+        """Yield random calls; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         few_writes, few_reads, few_blocks = self._few(chance_of(self.name, seed, -1))
         in_blocks_of = self.in_blocks_of[thread % len(self.in_blocks_of)]
@@ -188,7 +188,7 @@ class Calls(PlainWorkload):
             group = self._group(thread, number)
             writes, reads, blocks, reading = self.writes, self.reads, self.blocks, _READING
             if number < _BEGINNING:
-                # The reads come in turn, so that each kind is made in most schedules.
+                # Reads take turns, so that most schedules have each kind.
                 writes, reads, blocks = (
                     few_writes,
                     [few_reads[(number + thread) % len(few_reads)]],
@@ -208,7 +208,7 @@ class Calls(PlainWorkload):
                 yield CallAction(*self.call(chance, group, value, method))
 
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-        """Return a few of the methods and of the kinds of transactions."""
+        """Return a few of the methods and kinds of transactions."""
         return (
             self.few_writes(chance),
             chance.sample(self.reads, len(self.reads)),
@@ -216,18 +216,18 @@ class Calls(PlainWorkload):
         )
 
     def few_writes(self, chance: random.Random) -> Sequence[str]:
-        """Return a few of the methods that write."""
+        """Return a few of the writing methods."""
         return chance.sample(self.writes, min(_FEW, len(self.writes)))
 
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
     ) -> list[Call]:
-        """Return the calls of a transaction: by default two that read and two that write, one key each."""
+        """Return the calls of a transaction: by default two reads and two writes, one key each."""
         names = [chance.choice(names) for names in (reads, writes, reads, writes)]
         return [list(self.call(chance, group, f"{value}.{place}", name)) for place, name in enumerate(names)]
 
     def call(self, chance: random.Random, group: str, value: str, method: str) -> tuple[str, Any, Any]:
-        """Return a call of a method, with a key or keys of the group and an argument at random."""
+        """Return a call of a method, with random keys of the group and a random argument."""
         keys = [f"{group}/{number}" for number in range(self.keys)]
         key: Any = chance.choice(keys)
         argument: Any = None
@@ -263,23 +263,23 @@ class Calls(PlainWorkload):
         return data_of(value) if method == "multiset_data" else self.metadata(chance, value)
 
     def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
-        """Return metadata for a write: both items, or one, so that updates meet that must leave the other."""
+        """Return metadata for a write: both items, or one, so that concurrent updates must keep the other."""
         return dict.fromkeys(chance.choice(("a", "b", "ab")), value)
 
     def first_data(self) -> str:
-        """Return the data of the keys that are there from the beginning."""
+        """Return the data of the initial keys."""
         return data_of(_INITIAL)
 
     def first_metadata(self) -> dict[str, str]:
-        """Return the metadata of the keys that are there from the beginning."""
+        """Return the metadata of the initial keys."""
         return {"a": _INITIAL, "b": _INITIAL}
 
     def terms(self, chance: random.Random) -> dict[str, str]:
-        """Return what a query asks for: everything."""
+        """Return the terms of a query: by default none."""
         return {}
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what the keys have in the end."""
+        """Return the final entries of the keys."""
         return {key: METHODS["get"].make(store, key, None) for key in sorted(store.glob(f"{self.name}/*"))}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
@@ -306,7 +306,7 @@ _MULTISETS = ("multiset", "multiset_data", "multiset_metadata", "multiupdate_met
 
 
 def data_of(value: str) -> str:
-    """Return data in which each part shows of which write it is."""
+    """Return data in which each part identifies its write."""
     return f"{value}:{value}"
 
 
@@ -318,7 +318,7 @@ def check_calls(
 
 
 def _keys_in(operations: Sequence[Operation]) -> set[str]:
-    """Return the keys that operations are about."""
+    """Return the keys of operations."""
     return {
         key
         for each in operations
@@ -328,7 +328,7 @@ def _keys_in(operations: Sequence[Operation]) -> set[str]:
 
 
 def _keys_of(call: Call) -> Sequence[str]:
-    """Return the keys that a call names."""
+    """Return the keys of a call."""
     name, key, argument = call
     if isinstance(key, list):
         return key
@@ -338,7 +338,7 @@ def _keys_of(call: Call) -> Sequence[str]:
 
 
 def has_optimistic_transactions(store: Any) -> bool:
-    """Tell whether a store has them, and what tries them again."""
+    """Return whether a store has optimistic transactions, and `attempts` for them."""
     if not (callable(getattr(store, "attempts", None)) and callable(getattr(store, "transactional", None))):
         return False
     try:

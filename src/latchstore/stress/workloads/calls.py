@@ -1,8 +1,8 @@
-"""Calls of the contract: how each is made, and what it gives and changes according to the contract.
+"""Calls of the store's contract: how each is made, and its specified answer and effect.
 
-A call is a list of a method's name, a key (or a list of keys, or the group of keys that it looks through) and
-an argument, as JSON knows them. `METHODS` has for each name how it is made on a store, and what it does to a
-dictionary of entries; so any workload can be checked by `EntriesModel`, whatever calls it mixes.
+A call is a list of a method's name, a key (or a list of keys, or the group that it searches) and an argument,
+as JSON. `METHODS` defines for each name how to make it on a store, and its effect on a dictionary of entries;
+so `EntriesModel` can check any workload, whatever calls it mixes.
 
 An entry is its data, a string, and its metadata, a dictionary of strings: ``["data", {"item": "value"}]``.
 The keys of a group begin with its name and a slash.
@@ -35,11 +35,11 @@ class Method(NamedTuple):
     Attributes
     ----------
     make : callable
-        Given the store, the key and the argument: calls the method, and returns its answer as JSON knows it.
+        Called with the store, the key and the argument: calls the method, and returns its answer as JSON.
     apply : callable
-        Given the entries, the key and the argument: returns the right answer and changes the entries.
+        Called with the entries, the key and the argument: returns the correct answer and changes the entries.
     reads : bool
-        Whether it leaves the entries as they are.
+        Whether it leaves the entries unchanged.
     """
 
     make: Callable[[Any, Any, Any], Any]
@@ -58,7 +58,7 @@ def _or_none(function: Callable[[], Any]) -> Any:
 
 
 def _done(function: Callable[[], object]) -> bool:
-    """Call a function; return whether there was the key."""
+    """Call a function; return whether the key existed."""
     try:
         function()
     except KeyError:
@@ -118,7 +118,7 @@ def _metadata_in(entries: Entries, key: str, _: Any = None) -> Any:
 
 
 def _selected_in(entries: Entries, key: str, names: Sequence[str]) -> Any:
-    """Return the items; None if the key or one of them is missing, of which both raise KeyError."""
+    """Return the items; None if the key or an item is missing, which both raise KeyError."""
     metadata = _metadata_in(entries, key)
     if metadata is None or any(name not in metadata for name in names):
         return None
@@ -141,7 +141,7 @@ def _each(put: Callable[[Entries, str, Any], Any]) -> Callable[[Entries, Any, An
 
 
 def _all_of(read: Callable[[Entries, str], Any]) -> Callable[[Entries, Any, Any], Any]:
-    """Return what reads several keys; None if one is missing."""
+    """Return a function that reads several keys; it returns None if one is missing."""
 
     def apply(entries: Entries, keys: Sequence[str], _: Any) -> Any:
         return [read(entries, key) for key in keys] if all(key in entries for key in keys) else None
@@ -150,7 +150,7 @@ def _all_of(read: Callable[[Entries, str], Any]) -> Callable[[Entries, Any, Any]
 
 
 def _update_all(entries: Entries, keys: Sequence[str], items: Sequence[Mapping[str, str]]) -> bool:
-    """Update all of them, or none if one is missing."""
+    """Update all keys, or none if one is missing."""
     return all(key in entries for key in keys) and all(map(_update, [entries] * len(keys), keys, items))
 
 
@@ -172,7 +172,7 @@ def _query(store: AbstractReadOnlyStore, group: str, terms: Mapping[str, Any]) -
 
 
 def _nothing(function: Callable[[], Any]) -> None:
-    """Call a function; whether there was what it removes is not looked at."""
+    """Call a function that removes something, and ignore whether it existed."""
     _or_none(function)
 
 
@@ -199,7 +199,7 @@ def _from_file(store: AbstractStore, key: str, data: str) -> None:
 
 
 def _saved(store: Any, group: str, _: Any) -> list[Any]:
-    """Return the entries of a group as a file has them that the store is saved to."""
+    """Return the entries of a group from a file that the store is saved to."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "store")
         store.save(path)
@@ -217,7 +217,7 @@ def _mapping(store: AbstractStore) -> Any:
 
 
 def _quoted(value: str) -> str:
-    """Return the data of a value of a mapping."""
+    """Return the data of a mapping's value."""
     return f'"{value}"'
 
 
@@ -282,7 +282,7 @@ METHODS: dict[str, Method] = {
     "multiupdate_metadata": Method(
         lambda s, k, a: _done(lambda: s.multiupdate_metadata(k, list(a))), _update_all
     ),
-    # -- what is looked through ---------------------------------------------------------------
+    # -- searches ---------------------------------------------------------------
     "glob": Method(
         lambda s, k, a: sorted(s.glob(f"{k}/*")), lambda e, k, a: _of_group(e, k), True
     ),
@@ -317,7 +317,7 @@ def made(store: AbstractStore, call: Call) -> Any:
 
 
 def calls_of(name: str, key: Any, argument: Any, blocks: Collection[str]) -> Sequence[Call]:
-    """Return the calls that an operation of a history is: several, if its name is that of a block."""
+    """Return the calls of an operation: several, if its name is that of a transaction."""
     if name in blocks:
         return argument  # type: ignore[no-any-return]
     if name.startswith("multi"):
@@ -332,17 +332,17 @@ def _state_of(entries: Entries) -> Hashable:
 class EntriesModel:
     """A group of entries. Its state is the set of their keys, data and metadata.
 
-    An operation is a call, or has a list of calls as its argument, which all happen at once; its answer is
-    then the list of theirs.
+    An operation is a call, or has a list of calls as its argument, which are one atomic operation; its answer
+    is then the list of their answers.
 
     Parameters
     ----------
     blocks : collection of str
-        The names of the operations that are lists of calls.
+        Names of the operations that are lists of calls.
     initial : mapping, optional
-        The entries that there are at the beginning.
+        The initial entries.
     others : int
-        How many keys there are from the beginning to the end that no call is about, but ``len`` counts.
+        Number of other keys in the store, which exist throughout and which ``len`` counts.
     """
 
     def __init__(
@@ -357,7 +357,7 @@ class EntriesModel:
         return calls_of(operation.name, operation.key, operation.argument, self._blocks)
 
     def step(self, state: Any, operation: Invocation, answer: Any) -> Hashable:
-        """Return the state after the operation, if its answer is what the state before allows."""
+        """Return the state after the operation, or `REFUSED` if its answer does not fit the state before."""
         entries: Entries = {key: (data, dict(metadata)) for key, data, metadata in state}
         answers = [
             METHODS[name].apply(entries, key, argument) for name, key, argument in self._calls(operation)
@@ -367,5 +367,5 @@ class EntriesModel:
         return _state_of(entries)
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether all entries are left as they are."""
+        """Return whether all entries are unchanged."""
         return all(METHODS[name].reads for name, _, _ in self._calls(operation))

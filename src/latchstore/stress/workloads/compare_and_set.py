@@ -1,4 +1,4 @@
-"""Counters that are raised by writes that a revision is the condition of."""
+"""Counters that are incremented by writes on the condition of a revision."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from latchstore.stress.workloads.action import (
 )
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements
 
-#: How often an increment is tried.
+#: Maximum number of attempts of an increment.
 _TRIES = 3
 
 _WAYS = ("from_bytes", "set", "set_data", "set_metadata", "update_metadata")
 
 
 class Increment:
-    """Raises a counter by one, if nobody else does between its read and its write.
+    """Increments a counter, unless another thread does between its read and its write.
 
     Parameters
     ----------
     key : str
     argument : str
-        What is written beside the count, so that each value is another one.
+        Added to the count, so that each value is unique.
     way : str
-        The method that writes. Those for metadata keep the counter there.
+        The method that writes. Methods for metadata store the counter there.
     """
 
     __slots__ = ("_way", "argument", "key", "name")
@@ -48,7 +48,7 @@ class Increment:
         self._way = way
 
     def run(self, store: AbstractStore) -> str | None:
-        """Return what the counter was before."""
+        """Return the counter's value before."""
         for _ in range(_TRIES):
             value, revision = self._read(store)
             try:
@@ -64,7 +64,7 @@ class Increment:
         except KeyError:
             return None, 0
         revision = value.revision
-        assert revision is not None, "supports() has asked for revisions"
+        assert revision is not None, "supports() has checked for revisions"
         return _counter(value.data.read(), value.metadata), revision
 
     def _write(self, store: AbstractStore, value: str, revision: int) -> None:
@@ -93,7 +93,7 @@ class ReadCounter:
         self.argument: None = None
 
     def run(self, store: AbstractStore) -> str | None:
-        """Return what the counter is."""
+        """Return the counter's value."""
         try:
             data, metadata = store.get(self.key)
         except KeyError:
@@ -102,12 +102,12 @@ class ReadCounter:
 
 
 def _counter(data: bytes, metadata: dict[str, Any]) -> str:
-    """Return a counter from where it is: data or metadata."""
+    """Return a counter from its place: data or metadata."""
     return data.decode() or str(metadata.get("counter"))
 
 
 def following(value: str | None, addition: str) -> str:
-    """Return the value of a counter after it was raised."""
+    """Return the value of a counter after an increment."""
     return f"{_count(value) + 1} {addition}"
 
 
@@ -116,12 +116,12 @@ def _count(value: str | None) -> int:
 
 
 class CompareAndSet(PlainWorkload):
-    """Counters raised by writes under the condition of a revision: no update is lost.
+    """Counters incremented by writes on the condition of a revision: no update is lost.
 
     Parameters
     ----------
     keys : int
-        How many counters there are.
+        Number of counters.
     """
 
     name = "compare-and-set"
@@ -130,7 +130,7 @@ class CompareAndSet(PlainWorkload):
         self._keys = keys
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether values have revisions, and writes take them as a condition."""
+        """Return whether values have revisions, and writes accept them as a condition."""
         key = f"{self.name}/trial"
         try:
             store.from_bytes(key, b"", if_revision=0)
@@ -141,13 +141,13 @@ class CompareAndSet(PlainWorkload):
         return known
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random increments and reads."""
+        """Yield random increments and reads."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
             number += 1
             which = chance.randrange(self._keys)
-            # A key keeps its counter in one place: every other one in its metadata.
+            # A key stores its counter in one place: every other key in its metadata.
             way = chance.choice(_WAYS[3:] if which % 2 else _WAYS[:3])
             if chance.random() < 0.6:
                 yield Increment(f"{self.name}/{which}", f"{thread}.{number}", way)
@@ -155,7 +155,7 @@ class CompareAndSet(PlainWorkload):
                 yield ReadCounter(f"{self.name}/{which}")
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what the counters are in the end."""
+        """Return the final counters."""
         return {key: ReadCounter(key).run(store) for key in sorted(store.glob(f"{self.name}/*"))}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
@@ -176,11 +176,11 @@ class CompareAndSet(PlainWorkload):
 
 
 def _check_count(operations: list[Operation], last: str | None) -> Verdict:
-    """Check that a counter was raised once by each that says so, and by none that says it was not."""
+    """Check that a counter was incremented once by each successful increment, and by no failed one."""
     raised = [each for each in operations if each.name == "replace"]
     least = sum(each.outcome == "ok" for each in raised)
     most = least + sum(each.outcome == "info" for each in raised)
     if least <= _count(last) <= most:
         return VALID
-    reason = f"{operations[0].key!r} is {last!r} in the end, after {least} to {most} increments"
+    reason = f"{operations[0].key!r} is {last!r} at the end, after {least} to {most} increments"
     return Verdict("invalid", reason)

@@ -1,4 +1,4 @@
-"""What a listener has heard when ``flush`` or ``close`` returns."""
+"""The events that a listener has received when ``flush`` or ``close`` returns."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from latchstore.stress.workloads.action import (
 _PREFIX = "delivery"
 _WRITES = ("write", "write and flush")
 _WAITS = ("flush", "write and flush", "close")
-#: What stands for the revision of a key that could not be looked at.
+#: Stands for the revision of a key that could not be read.
 _UNSEEN = "refused"
 
 
 class _Listener:
-    """Writes down each event, and what the store has of its key at that moment."""
+    """Records each event, and the revision of its key in the store at that moment."""
 
     def __init__(self, store: AbstractStore) -> None:
         self._store = store
-        #: Of each event: revision, key, value, the revision of the key when it was heard.
+        #: For each event: revision, key, value, and the revision of the key when it was received.
         self.heard: list[list[Any]] = []
         store.event_manager.connect(StoreModificationEvent, self.hear)
 
     def hear(self, event: StoreModificationEvent) -> None:
-        """Be the listener."""
+        """Record an event; this is the listener."""
         if event.source is self._store and event.key.startswith(f"{_PREFIX}/"):
             value: Any = event.value
             text = None if value is None else value.range().read().decode()
@@ -58,14 +58,14 @@ class _Listener:
             return _UNSEEN
 
     def close(self) -> list[list[Any]]:
-        """Return what was heard in all."""
+        """Return all received events."""
         self._store.flush()
         self._store.event_manager.disconnect(StoreModificationEvent, self.hear)
         return self.heard
 
 
 def _is_kept(store: AbstractStore) -> bool:
-    """Tell whether a store that was closed and opened again still has what it had."""
+    """Return whether a store still has its entries after it is closed and opened again."""
     store.from_bytes(f"{_PREFIX}/trial", b"")
     store.close()
     store.connect()
@@ -77,7 +77,7 @@ def _is_kept(store: AbstractStore) -> bool:
 
 
 class _Step:
-    """Writes, or waits until the listener must have heard what was written."""
+    """Writes, or waits until the listener must have received the event of a write."""
 
     __slots__ = ("_workload", "argument", "key", "name")
 
@@ -88,7 +88,7 @@ class _Step:
         self._workload = workload
 
     def run(self, store: Any) -> int | None:
-        """Return how many events were heard, after a wait."""
+        """Return the number of events received, after a wait."""
         match self.name:
             case "write":
                 store.from_bytes(self.key, self.argument.encode())
@@ -120,7 +120,7 @@ class _Step:
 
 
 class Delivery(PlainWorkload):
-    """``flush``, ``flush(revision)`` and ``close``: all that was committed before has been heard."""
+    """``flush``, ``flush(revision)`` and ``close``: events of all earlier commits have been delivered."""
 
     name = _PREFIX
 
@@ -129,25 +129,25 @@ class Delivery(PlainWorkload):
         self._closes = True
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are events with revisions, and the store can be closed and used again."""
+        """Return whether events have revisions, and the store can be closed and used again."""
         if not has_transactions(store) or not hasattr(store, "event_manager"):
             return False
         listener = _Listener(store)
         store.from_bytes(f"{_PREFIX}/trial", b"")
         heard = listener.close()
         store.delete(f"{_PREFIX}/trial")
-        # A store that has watches has events; if none comes, that is for the check to find.
+        # A store with watches has events; if none comes, the check must find that.
         has_events = bool(heard) or callable(getattr(store, "watch", None))
         return has_events and all(isinstance(revision, int) for revision, *_ in heard) and _is_kept(store)
 
     def prepare(self, store: AbstractStore) -> None:
-        """Begin to listen."""
+        """Connect the listener."""
         self._listener = _Listener(store)
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
-        """Begin to listen in another process."""
+        """Connect the listener in another process."""
         self.prepare(store)
-        # A store that is closed in one process is not promised to tell what others commit meanwhile.
+        # A store closed in one process has no guarantees about commits of other processes meanwhile.
         self._closes = False
 
     def _listening(self) -> _Listener:
@@ -155,11 +155,11 @@ class Delivery(PlainWorkload):
         return self._listener
 
     def heard_so_far(self) -> int:
-        """Return how many events the listener has heard."""
+        """Return the number of events that the listener has received."""
         return len(self._listening().heard)
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random writes and waits; every value that is written is another one."""
+        """Yield random writes and waits; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -170,19 +170,19 @@ class Delivery(PlainWorkload):
             yield _Step(self, name, f"{_PREFIX}/{chance.randrange(3)}", f"{thread}.{number}")
 
     def detach(self, store: AbstractStore) -> Any:
-        """Return what was heard."""
+        """Return the received events."""
         return self.finish(store)
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what was heard."""
+        """Return the received events."""
         listener, self._listener = self._listening(), None
         return {"heard": listener.close()}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check what had been heard by the end of each wait, and that it could be seen then."""
+        """Check the events received by the end of each wait, and that their commits were visible then."""
         facts = facts_of(self.name, history)
         if facts is None:
-            return {"heard": Verdict("unknown", "nobody has written down what was heard")}
+            return {"heard": Verdict("unknown", "there is no record of the events")}
         operations = operations_of(self.name, history)
         processes = facts_of_processes(self.name, history)
         if not processes:
@@ -197,7 +197,7 @@ class Delivery(PlainWorkload):
 
 
 def _check_waits_of(process: OfProcess, operations: Sequence[Operation]) -> Verdict:
-    """Check the waits of one process against the writes of all that have begun when it was there."""
+    """Check the waits of one process against all writes that began during its life."""
     own = [each for each in operations if each.thread in process.threads]
     since = min((each.begin for each in own), default=0) if process.replaces else 0
     return _check_waits([each for each in operations if each.begin >= since], own, process.facts["heard"])
@@ -211,7 +211,7 @@ def _check_waits(
     done = [each for each in operations if each.outcome == "ok"]
     writes = sorted((each for each in done if each.name in _WRITES), key=lambda each: each.end or 0)
     ends = [each.end or 0 for each in writes]
-    # Of the writes that had ended by then, the one whose event came last.
+    # Of the writes that had ended by then, the one with the last event.
     latest = list(accumulate(writes, functools.partial(_later, places=places)))
     for wait in waiting:
         if wait.name not in _WAITS or wait.outcome != "ok":
@@ -220,7 +220,7 @@ def _check_waits(
         before = [*latest[max(0, number - 1) : number], *([wait] if wait.name in _WRITES else [])]
         for write in before:
             if _place(write, places) >= wait.result:
-                reason = f"({wait}) has returned, and the event of ({write}) was not heard by then"
+                reason = f"({wait}) returned before the event of ({write}) was delivered"
                 return Verdict("invalid", reason, (wait, write))
     return VALID
 
@@ -230,12 +230,12 @@ def _later(one: Operation, other: Operation, places: Mapping[str, int]) -> Opera
 
 
 def _place(write: Operation, places: Mapping[str, int]) -> float:
-    """Return the number of a write's event; infinite if there was none."""
+    """Return the number of a write's event; infinity if there is none."""
     return places.get(write.argument, inf)
 
 
 def _check_committed(heard: Sequence[list[Any]]) -> Verdict:
-    """Check that nothing was heard before it could be seen."""
+    """Check that no event came before its commit was visible."""
     deleted: dict[str, int] = {}
     for revision, key, value, _ in heard:
         if value is None:
@@ -246,5 +246,5 @@ def _check_committed(heard: Sequence[list[Any]]) -> Verdict:
         gone = now is None and (value is None or deleted.get(key, 0) > revision)
         if not gone and (now is None or now < revision):
             event = f"the event of revision {revision} of {key!r}"
-            return Verdict("invalid", f"{event} was heard when the store had revision {now} of it")
+            return Verdict("invalid", f"{event} came when the store had revision {now} of it")
     return VALID

@@ -1,4 +1,4 @@
-"""A listener and a watch, which hear all that is done to a store."""
+"""A listener and a watch, which receive all changes of a store."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from latchstore.stress.workloads.watching import read_to_the_end, watch_all
 #: The key of operations on several keys.
 _SEVERAL = "events/several"
 
-#: After how many actions a thread turns to more keys, so that the first ones meet.
+#: Number of actions after which a thread uses more keys, so that the first actions meet.
 _BEGINNING = 20
 
 _UNDONE = "!"
 
 
 class _One:
-    """Sets or deletes one key, outside of any transaction."""
+    """Sets or deletes one key, outside any transaction."""
 
     __slots__ = ("argument", "key", "name")
 
@@ -56,7 +56,7 @@ class _One:
         self.argument = argument
 
     def run(self, store: AbstractStore) -> bool | None:
-        """Return whether there was something to delete."""
+        """Return whether a delete found the key."""
         if self.argument is None:
             try:
                 store.delete(self.key)
@@ -71,13 +71,13 @@ class _One:
 
 
 class _Several:
-    """Sets and deletes several keys in one transaction, with a block in it that is rolled back.
+    """Sets and deletes several keys in one transaction, with a nested block that is rolled back.
 
     Parameters
     ----------
     name : str
     argument : dict
-        The new values by key, None to delete it.
+        The new values by key, None to delete a key.
     """
 
     __slots__ = ("argument", "key", "name", "revision")
@@ -89,13 +89,13 @@ class _Several:
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> dict[str, str | None]:
-        """Return what the keys had before."""
+        """Return the previous values of the keys."""
         before: dict[str, str | None] = {}
         with store.transaction(self.name) as transaction:
             for key, value in self.argument.items():
                 before[key] = text_of(store, key)
                 if value is not None:
-                    # Only the last of both has an event.
+                    # Only the last of these two writes has an event.
                     store.from_bytes(key, b"overwritten")
                     store.from_bytes(key, value.encode())
                 elif before[key] is not None:
@@ -107,7 +107,7 @@ class _Several:
         return before
 
     def _do_for_nothing(self, store: AbstractStore) -> None:
-        """Do what no event may tell of: what is rolled back, and a key that comes and goes."""
+        """Make changes that must have no event: a rolled-back one, and a key that is set and deleted."""
         try:
             with store.transaction("failing block"):
                 for key, value in self.argument.items():
@@ -121,7 +121,7 @@ class _Several:
 
 @dataclass
 class _Ears:
-    """What was heard of a store, by a listener and by a watch if the store has any."""
+    """The events of a store, from a listener, and from a watch if the store has any."""
 
     store: AbstractStore
     heard: list[list[Any]] = field(default_factory=list)
@@ -132,12 +132,12 @@ class _Ears:
         self.watch = watch_all(self.store, "events/*")
 
     def hear(self, event: StoreModificationEvent) -> None:
-        """Be the listener."""
+        """Record an event; this is the listener."""
         if event.source is self.store and event.key.startswith("events/"):
             self.heard.append(_written_down(event))
 
     def close(self) -> dict[str, Any]:
-        """Stop hearing; return what was heard, and whether the watch was there to the end."""
+        """Disconnect; return the events, and whether the watch was open to the end."""
         self.store.flush()
         self.store.event_manager.disconnect(StoreModificationEvent, self.hear)
         found: dict[str, Any] = {"listener": self.heard}
@@ -156,7 +156,7 @@ def _written_down(event: StoreModificationEvent) -> list[Any]:
 
 
 def _text(value: Any) -> str | None:
-    # Not its stream, which all listeners share.
+    # Not through its stream, which all listeners share.
     return None if value is None else value.range().read().decode()
 
 
@@ -166,7 +166,7 @@ class Events(PlainWorkload):
     Parameters
     ----------
     keys : int
-        How many keys there are; the first actions of each thread are on three of them at most.
+        Number of keys; the first actions of each thread use at most three of them.
     """
 
     name = "events"
@@ -176,23 +176,23 @@ class Events(PlainWorkload):
         self._ears: _Ears | None = None
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are events that say of which commit they are, and transactions."""
+        """Return whether there are transactions, and events with the revision of their commit."""
         if not has_transactions(store) or not hasattr(store, "event_manager"):
             return False
         ears = _Ears(store)
         store.from_bytes("events/trial", b"")
         store.delete("events/trial")
         heard = ears.close()["listener"]
-        # A store that has watches has events; if none comes, that is for the check to find.
+        # A store with watches has events; if none comes, the check must find that.
         has_events = bool(heard) or ears.watch is not None
         return has_events and all(isinstance(revision, int) for revision, *_ in heard)
 
     def prepare(self, store: AbstractStore) -> None:
-        """Begin to hear."""
+        """Connect the listener, and open the watch."""
         self._ears = _Ears(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random changes; every value that is written is another one."""
+        """Yield random changes; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -210,26 +210,26 @@ class Events(PlainWorkload):
                 yield _Several(kind, {key: chance.choice((value, value, None)) for key in some})
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
-        """Begin to hear in another process."""
+        """Connect the listener in another process."""
         self._ears = _Ears(store)
 
     def detach(self, store: AbstractStore) -> Any:
-        """Return what was heard."""
+        """Return the received events."""
         ears, self._ears = self._ears, None
         assert ears is not None, "prepare was called"
         assert ears.store is store, "prepare was called with the same store"
         return ears.close()
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what was heard, and what the keys have in the end."""
+        """Return the received events, and the final values of the keys."""
         final = {key: text_of(store, key) for key in store.glob("events/*")}
         return {**self.detach(store), "final": final}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check what the listener has heard, and what the watch has."""
+        """Check the events of the listener, and those of the watch."""
         facts = facts_of(self.name, history)
         if facts is None:
-            return {"listener": Verdict("unknown", "nobody has written down what was heard")}
+            return {"listener": Verdict("unknown", "there is no record of the events")}
         operations = operations_of(self.name, history)
         verdicts = {"listener": _check(facts["listener"], operations, facts["final"])}
         if "watch" in facts:
@@ -249,7 +249,7 @@ class Events(PlainWorkload):
 
 
 def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: Mapping[str, str]) -> Verdict:
-    """Check what one of them has heard against what was done."""
+    """Check the events of a listener or watch against the operations."""
     for revision, *event in heard:
         if not isinstance(revision, int):
             return Verdict("invalid", f"the event {event} has the revision {revision!r}")
@@ -258,7 +258,7 @@ def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: M
         lost = matching.match(operation)
         if lost is not None:
             return Verdict(
-                "invalid", f"none lost: no event tells of {lost!r}, by ({operation})", (operation,)
+                "invalid", f"none lost: no event came for {lost!r}, changed by ({operation})", (operation,)
             )
     matching.match_deletes(operations)
     undone = {
@@ -267,7 +267,7 @@ def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: M
         for value in _values_of(operation)
         for end in (("", _UNDONE) if operation.outcome == "fail" else (_UNDONE,))
     }
-    # All values are different, so a value says of which transaction it is.
+    # All values are unique, so a value identifies its transaction.
     events = [
         HeardEvent(revision, key, value, before, transaction=value) for revision, key, value, before in heard
     ]
@@ -281,7 +281,7 @@ def _check(heard: Sequence[list[Any]], operations: Sequence[Operation], final: M
 
 
 def _check_beginning(heard: Sequence[list[Any]]) -> Verdict:
-    """Check what a watch has heard whose store was closed: it cannot know the rest."""
+    """Check the events of a watch whose store was closed, which ends them early."""
     events = [HeardEvent(*event) for event in heard]
     for name, problem in (
         ("ordered", ordered(events)),
@@ -297,7 +297,7 @@ def _check_beginning(heard: Sequence[list[Any]]) -> Verdict:
 def _check_same(
     process: OfProcess, heard: Sequence[list[Any]], everything: Sequence[list[Any]], own: Sequence[Operation]
 ) -> Verdict:
-    """Check that a process has heard what the parent has, from its first event on."""
+    """Check that a process received the same events as the parent, from its first event on."""
     who = f"the process of threads {process.threads.start} to {process.threads.stop - 1}"
     begin = len(everything) - len(heard)
     if process.replaces:
@@ -305,31 +305,31 @@ def _check_same(
         for each in own:
             sets = each.outcome == "ok" and each.name.startswith(("set", "from_bytes"))
             if sets and each.argument not in values:
-                return Verdict("invalid", f"none lost: {who} was told no event of ({each})", (each,))
+                return Verdict("invalid", f"none lost: {who} got no event of ({each})", (each,))
     elif begin != 0:
-        return Verdict("invalid", f"{who} was told {len(heard)} events, where there were {len(everything)}")
+        return Verdict("invalid", f"{who} got {len(heard)} events, but there were {len(everything)}")
     for other, event in zip(everything[max(0, begin) :], heard, strict=False):
         if other != event:
-            return Verdict("invalid", f"{who} was told {event}, where the parent was told {other}")
+            return Verdict("invalid", f"{who} got {event}, but the parent got {other}")
     return VALID
 
 
 def _values_of(operation: Operation) -> Sequence[str]:
-    """Return what an operation writes; or would, were it not rolled back."""
+    """Return the values that an operation writes, or would write if it were not rolled back."""
     if isinstance(operation.argument, dict):
         return [value for value in operation.argument.values() if value is not None]
     return [] if operation.argument is None else [operation.argument]
 
 
 class _Matching:
-    """Which operation has made which event, as far as it can be told; all values are different.
+    """Assigns events to operations, as far as possible; all values are unique.
 
     Attributes
     ----------
     commits : dict
-        The keys that each commit has changed, by its revision.
+        The keys that each commit changed, by its revision.
     known : list
-        Revisions and the operations that were committed with them.
+        Revisions, with the operations that were committed with them.
     """
 
     def __init__(self, heard: Sequence[list[Any]]) -> None:
@@ -340,7 +340,7 @@ class _Matching:
         self.known: list[tuple[int, Operation]] = []
 
     def match(self, operation: Operation) -> str | None:
-        """Find the events of an operation; return a key of which it should have one, and has not."""
+        """Find the events of an operation; return a key whose event is missing."""
         if operation.outcome == "fail" or operation.argument is None:
             return None
         if not isinstance(operation.argument, dict):
@@ -368,7 +368,7 @@ class _Matching:
             elif operation.outcome == "ok":
                 return key
         if revisions:
-            # If they are several, the others surprise `none_lost`.
+            # If there are several, `none_lost` reports the others.
             revision = operation.revision or min(revisions.values())
             if operation.outcome == "info":
                 revisions.update(self._unseen_deletes(changes, revision))
@@ -377,17 +377,17 @@ class _Matching:
         return None
 
     def _unseen_deletes(self, changes: Iterable[str], revision: int) -> dict[str, int]:
-        """Return the keys that a commit has deleted, of which nobody saw what they had before."""
+        """Return the keys that a commit deleted and whose previous values are unknown."""
         deleted = [key for key in changes if (key, revision) in self._deleted]
         for key in deleted:
             self._deletes.pop((key, self._deleted[key, revision]), None)
         return dict.fromkeys(deleted, revision)
 
     def match_deletes(self, operations: Sequence[Operation]) -> None:
-        """Take events of deletes for those whose revisions nothing tells, as many as there were.
+        """Assign events of deletes to operations of unknown revision, as many as there were.
 
-        These are deletes outside of transactions, and in transactions that do nothing else and that nobody
-        saw end.
+        These are deletes outside transactions, and deletes in transactions that do nothing else and whose end
+        is unknown.
         """
         plain = Counter(
             operation.key

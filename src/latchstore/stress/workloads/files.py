@@ -1,4 +1,4 @@
-"""Data and stores that go to files and come from them."""
+"""Data and stores that are written to files and read from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latchstore.stress.workloads.calls import METHODS
 
 
 class Files(Calls):
-    """``to_file``, ``from_file``, ``save`` while others write: a file has what there was at one instant."""
+    """``to_file``, ``from_file``, ``save`` while others write: a file has the entries of one instant."""
 
     name = "files"
     writes: ClassVar[Sequence[str]] = ("from_file", "set", "update_metadata", "multiset", "delete")
@@ -19,10 +19,10 @@ class Files(Calls):
     one_group = True
 
     def prepare(self, store: AbstractStore) -> None:
-        """Set the first keys; load what saves and loads, which is not to be struck while it is imported."""
+        """Set the first keys; import the modules for saving and loading, before faults begin."""
         super().prepare(store)
         METHODS["save"].make(store, self.name, None)
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether a store can be saved."""
+        """Return whether the store can be saved."""
         return all(callable(getattr(store, name, None)) for name in ("save", "to_file", "from_file"))

@@ -1,6 +1,6 @@
-"""Keys that are always written together, by one transaction: to all readers they are one register.
+"""Keys that are always written together by one transaction: to all readers they are one register.
 
-All keys of a group have the same value, whichever of them one reads, and by whichever method.
+All keys of a group have the same value, whichever key is read, by whichever method.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from latchstore.stress.registers import check_register
 from latchstore.stress.verdict import VALID, Verdict, all_of
 from latchstore.stress.workloads.action import RolledBackError, revision_of, text_of
 
-#: What a group has before the first action.
+#: The initial value of a group.
 INITIAL = "initial"
 
-#: What is added to a value in a block that is rolled back.
+#: Appended to a value in a block that is rolled back.
 _UNDONE = "!"
 
-#: How each of the keys is written.
+#: The ways to write a key.
 _WAYS = ("from_bytes", "set", "set_data", "delete and set")
 
-#: How the block of a write goes.
+#: The kinds of transactions that write.
 _WRITES = ("write group", "write group in blocks", "write group around a failing block", "multiset group")
 _FAILING_WRITES = (
     "roll back group",
@@ -37,18 +37,18 @@ _READS = ("multiget group", "multiget_data group", "read group in transaction", 
 
 
 class GroupWrite:
-    """Writes one value to all keys of a group, in one transaction, or fails to.
+    """Writes one value to all keys of a group in one transaction, or fails.
 
     Parameters
     ----------
     name : str
-        How the transaction goes.
+        The kind of transaction.
     key : str
         The group.
     argument : str
-        The value, which nobody else writes.
+        The value, unique to this write.
     keys : sequence of str
-        The keys of the group, in the order in which they are written.
+        The keys of the group, in the order of the writes.
     ways : sequence of str
         How each of them is written.
     """
@@ -64,7 +64,7 @@ class GroupWrite:
         self._ways = ways
 
     def run(self, store: AbstractStore) -> list[str | None] | None:
-        """Do it; return what the transaction reads of the keys after it has written them."""
+        """Run it; return the keys' values as the transaction reads them after its writes."""
         if self.name == "multiset group":
             store.multiset(self._keys, [_pair(self.argument) for _ in self._keys])
             return None
@@ -108,7 +108,7 @@ class GroupWrite:
             _write(store, key, self.argument, ways[key])
 
     def _fail_inside(self, store: AbstractStore) -> None:
-        """Write something else to all keys in a block of its own, which is rolled back."""
+        """Write other values to all keys in a nested block, which is rolled back."""
         try:
             with store.transaction("failing block"):
                 for key in self._keys:
@@ -143,11 +143,11 @@ class GroupRead:
     Parameters
     ----------
     name : str
-        How.
+        The way to read.
     key : str
         The group.
     keys : sequence of str
-        What is read of it.
+        The keys to read.
     """
 
     __slots__ = ("_keys", "argument", "key", "name")
@@ -159,7 +159,7 @@ class GroupRead:
         self._keys = keys
 
     def run(self, store: AbstractStore) -> list[str | None]:
-        """Return what the keys have, None for each that is not there."""
+        """Return the values of the keys, None for each missing key."""
         match self.name:
             case "multiget group":
                 return read_by_multiget(store, self._keys)
@@ -176,7 +176,7 @@ class GroupRead:
 
 
 def read_by_multiget(store: AbstractReadOnlyStore, keys: Sequence[str]) -> list[str | None]:
-    """Return what the keys have; one None if one of them is not there."""
+    """Return the values of the keys; a single None if one of them is missing."""
     try:
         return [value.data.read().decode() for value in store.multiget(keys)]
     except KeyError:
@@ -184,14 +184,14 @@ def read_by_multiget(store: AbstractReadOnlyStore, keys: Sequence[str]) -> list[
 
 
 class Groups:
-    """The groups of a workload, what to do to them, and how that is checked.
+    """The groups of a workload, their operations, and the check.
 
     Parameters
     ----------
     workload : str
-        What the names of the groups begin with.
+        Prefix of the names of the groups.
     groups, size : int
-        How many groups there are, and how many keys each of them has.
+        Number of groups, and number of keys of each.
     """
 
     def __init__(self, workload: str, groups: int, size: int) -> None:
@@ -202,12 +202,12 @@ class Groups:
         }
 
     def prepare(self, store: AbstractStore) -> None:
-        """Set all keys to what they have at first."""
+        """Set all keys to their initial value."""
         every = [key for keys in self.keys.values() for key in keys]
         store.multiset(every, [_pair(INITIAL) for _ in every])
 
     def write(self, chance: random.Random, value: str, failing: float = 0.25) -> GroupWrite:
-        """Return a write of some group, which fails now and then."""
+        """Return a write of a random group, which sometimes fails."""
         group = chance.choice(tuple(self.keys))
         name = chance.choice(_FAILING_WRITES if chance.random() < failing else _WRITES)
         keys = self.keys[group]
@@ -216,13 +216,13 @@ class Groups:
         )
 
     def read(self, chance: random.Random) -> GroupRead:
-        """Return a read of some group."""
+        """Return a read of a random group."""
         group = chance.choice(tuple(self.keys))
         keys = self.keys[group]
         return GroupRead(chance.choice(_READS), group, chance.sample(keys, len(keys)))
 
     def finish(self, store: AbstractStore) -> dict[str, list[str | None]]:
-        """Return what each group has at the end; and, under "left", keys that should not be there."""
+        """Return the final values of each group; and, under "left", keys that must not exist."""
         found: dict[str, list[str | None]] = {
             group: [text_of(store, key) for key in keys] for group, keys in self.keys.items()
         }
@@ -231,7 +231,7 @@ class Groups:
 
 
 def is_write(operation: Operation) -> bool:
-    """Tell whether an operation writes a group."""
+    """Return whether an operation writes a group."""
     return operation.name in _WRITES or operation.name in _FAILING_WRITES
 
 
@@ -241,16 +241,16 @@ def check_groups(operations: Iterable[Operation], size: int | None = None) -> di
     Parameters
     ----------
     operations : iterable of Operation
-        Reads have what they saw of the group, a list, as their result. Writes have the value as their
-        argument, and what they saw of it afterwards as their result, or None.
+        The result of a read is the list of the group's values. The argument of a write is the value, its
+        result the values that it read afterwards, or None.
     size : int, optional
-        How many values each read must have; any number if None.
+        Number of values that each read must have; None for any number.
 
     Returns
     -------
     verdicts : dict
-        ``"whole"``: what was read together was written together, and was not rolled back.
-        ``"linearizable"``: each group is a register, in real time.
+        ``"whole"``: values read together were written together, and not rolled back. ``"linearizable"``: each
+        group is a register, in real time.
     """
     groups: dict[str | None, list[Operation]] = {}
     for operation in operations:
@@ -271,20 +271,22 @@ def _check_whole(operations: Sequence[Operation], size: int | None) -> Verdict:
             continue
         values = set(operation.result)
         if len(values) != 1 or (size is not None and len(operation.result) != size):
-            return Verdict("invalid", f"torn: ({operation}) shows no one state of the group", (operation,))
+            return Verdict(
+                "invalid", f"torn: ({operation}) shows parts of several states of the group", (operation,)
+            )
         (value,) = values
         if is_write(operation) and value != operation.argument:
-            return Verdict("invalid", f"({operation}) does not read what it has written", (operation,))
+            return Verdict("invalid", f"({operation}) does not read its own writes", (operation,))
         writer = undone.get(value)
         if writer is not None or str(value).endswith(_UNDONE):
             by = "" if writer is None else f" by ({writer})"
-            reason = f"({operation}) has read {value!r}, which was rolled back{by}"
+            reason = f"({operation}) read {value!r}, which was rolled back{by}"
             return Verdict("invalid", reason, tuple(each for each in (operation, writer) if each))
     return VALID
 
 
 def _as_register(operations: Iterable[Operation]) -> Iterator[Operation]:
-    """Return the operations in the words of `check_register`."""
+    """Return the operations in the form of `check_register`."""
     for each in operations:
         if is_write(each) or each.outcome != "ok":
             if is_write(each) and not each.name.startswith("roll back"):

@@ -1,4 +1,4 @@
-"""Queries that an index answers, while what they look for changes, and the indexes do."""
+"""Queries answered by an index, while entries and indexes change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INDEX = "colour"
 
 
 class Indexes(Calls):
-    """Queries by metadata items that have an index, made and removed meanwhile: linearizable."""
+    """Queries by indexed metadata items, with indexes made and removed meanwhile: linearizable."""
 
     name = "indexes"
     writes: ClassVar[Sequence[str]] = ("set", "set_metadata", "update_metadata", "delete")
@@ -25,7 +25,7 @@ class Indexes(Calls):
     keys = 3
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are indexes."""
+        """Return whether the store has indexes."""
         return all(callable(getattr(store, name, None)) for name in ("add_index", "remove_index"))
 
     def prepare(self, store: Any) -> None:
@@ -34,11 +34,11 @@ class Indexes(Calls):
         store.add_index(_INDEX)
 
     def attach(self, store: Any, handed: Any) -> None:
-        """Make the index, which is one of each process."""
+        """Make the index, which each process has by itself."""
         store.add_index(_INDEX)
 
     def _few(self, chance: random.Random) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-        # Without a query nothing is known of indexes.
+        # Without a query, indexes are not tested.
         writes, _, blocks = super()._few(chance)
         changes = chance.choice(((), ("add_index", "remove_index"), ("index made again",)))
         return writes, (chance.choice(self.reads[:2]), *changes), blocks
@@ -50,7 +50,7 @@ class Indexes(Calls):
         return super().call(chance, group, value, method)
 
     def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
-        """Return a colour, and by whom."""
+        """Return a colour, and the value that identifies the write."""
         return {_INDEX: chance.choice(("red", "blue")), "by": value}
 
     def first_metadata(self) -> dict[str, str]:
@@ -58,13 +58,13 @@ class Indexes(Calls):
         return {_INDEX: "red"}
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what the keys have in the end, and what queries by each colour find."""
+        """Return the final entries of the keys, and the results of queries by each colour."""
         terms: list[dict[str, Any]] = [{_INDEX: colour} for colour in ("red", "blue")]
         found = {each[_INDEX]: keys_with(store.query_keys(**each), self.name) for each in terms}
         return {**super().finish(store), "by colour": found}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check each group; in the end compare the index with the entries."""
+        """Check each group; compare the final index with the entries."""
         facts = facts_of(self.name, history)
         verdict = VALID if facts is None else _check_index(facts)
         return {**super().verdicts(history), "index": verdict}
@@ -82,5 +82,5 @@ def _check_index(facts: Mapping[str, Any]) -> Verdict:
             if key != "by colour" and entry is not None and entry[1].get(_INDEX) == colour
         )
         if found != right:
-            return Verdict("invalid", f"in the end a query of {colour} finds {found}, but {right} have it")
+            return Verdict("invalid", f"at the end a query of {colour} finds {found}, but {right} have it")
     return VALID

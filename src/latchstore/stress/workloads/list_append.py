@@ -1,4 +1,4 @@
-"""Lists in transactions, from which the order of the transactions can be told."""
+"""Lists in transactions, which show the order of the transactions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ListAction:
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> Any:
-        """Do all of it in one transaction; return the plan with what was read."""
+        """Run it in one transaction; return the plan with the lists that were read."""
         done: list[list[Any]] = []
         with store.transaction(self.name) as transaction:
             for kind, key, value in self.argument:
@@ -58,9 +58,9 @@ class ListAppend(TransactionalWorkload):
     Parameters
     ----------
     keys : int
-        How many lists are in use at a time.
+        Number of lists in use at a time.
     length : int
-        After how many transactions of a thread it turns to other keys, so that lists stay short.
+        Number of transactions after which a thread changes to other keys, so that lists stay short.
     """
 
     name = "list-append"
@@ -70,7 +70,7 @@ class ListAppend(TransactionalWorkload):
         self._length = length
 
     def actions(self, thread: int, seed: int) -> Iterator[ListAction]:
-        """Return random transactions; every value is appended once."""
+        """Yield random transactions; every value is appended once."""
         chance = chance_of(self.name, seed, thread)
         value = thread * 10**9
         number = 0
@@ -96,7 +96,7 @@ class ListAppend(TransactionalWorkload):
 
 
 def _list_transaction(number: int, operation: Operation) -> ListTransaction:
-    """Return a transaction as its checker wants it: as it went, or as it was planned, if it did not end."""
+    """Return a transaction for the checker: as it ran, or as it was planned if it did not end."""
     steps = operation.result if operation.outcome == "ok" else operation.argument
     actions: list[Append | Read] = []
     for kind, key, value in steps:

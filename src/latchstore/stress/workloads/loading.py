@@ -1,8 +1,8 @@
-"""Caches of one store, of several processes as well, over rows of the store that writers change.
+"""Caches on one store, also of several processes, over rows of the store that writers change.
 
-A writer sets the row of a key, and then deletes what the caches have of it. A load reads the row, and takes
-its time. So a load that begins when a writer has returned must not give what the row had before: neither what
-a cache has kept, nor what a load gives that had read the row before.
+A writer sets the row of a key, and then deletes the key from the caches. A load reads the row, and takes some
+time. So a load that begins after a writer has returned must not return the old row: neither from a cache, nor
+from an earlier load that had read the old row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from latchstore.stress.workloads.action import Action, PlainWorkload, chance_of,
 _NAME = "loading"
 _KEYS = (f"{_NAME}/a", f"{_NAME}/b")
 
-#: Seconds for which a loader that has read the row lets others run.
+#: Seconds for which a loader lets others run after it has read the row.
 _PAUSES = (0.0, 0.000_5, 0.003)
 
 
@@ -40,7 +40,7 @@ class _Call:
         self._workload = workload
 
     def run(self, store: AbstractStore) -> str | None:
-        """Return what was loaded, or found in the cache; None for a write, and for no row."""
+        """Return the loaded or cached value; None for a write, and for a missing row."""
         cache = self._workload.cache
         if self.name == "write":
             store.from_bytes(_row_of(self.key), self.argument.encode())
@@ -57,7 +57,7 @@ class _Call:
 
 
 class Loading(PlainWorkload):
-    """Caches load rows of the store while others change them: nobody gets what was there before."""
+    """Caches load rows of the store while others change them: no load returns an old value."""
 
     name = _NAME
 
@@ -66,12 +66,12 @@ class Loading(PlainWorkload):
 
     @property
     def cache(self) -> Cache[Any]:
-        """That of this process."""
+        """The cache of this process."""
         assert self._cache is not None, "prepare or attach was called"
         return self._cache
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there can be a cache on the store."""
+        """Return whether there can be a cache on the store."""
         try:
             Cache(store, codec="json").close()
         except TypeError:
@@ -87,7 +87,7 @@ class Loading(PlainWorkload):
         self._cache = Cache(store, codec="json")
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return loads, and a write after each few."""
+        """Yield loads, and a write after every few."""
         chance = chance_of(self.name, seed, thread)
         count = 0
         while True:
@@ -99,7 +99,7 @@ class Loading(PlainWorkload):
                 yield _Call(self, "load", key, chance.choice(_PAUSES))
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Look for loads that have given what was there before."""
+        """Check for loads that returned an old value."""
         operations = operations_of(self.name, history)
         return {self.name: all_of(_check([each for each in operations if each.key == key]) for key in _KEYS)}
 
@@ -113,12 +113,14 @@ def _check(operations: Sequence[Operation]) -> Verdict:
             continue
         written = by_value.get(load.result)
         if load.result is not None and (written is None or load.precedes(written)):
-            return Verdict("invalid", f"{load.call} gave {load.result!r}, which nobody has written", (load,))
+            return Verdict(
+                "invalid", f"{load.call} returned {load.result!r}, which no call has written", (load,)
+            )
         for later in writes:
             if later.precedes(load) and (written is None or written.precedes(later)):
                 return Verdict(
                     "invalid",
-                    f"{load.call} gave {load.result!r}, which was no longer there when it began",
+                    f"{load.call} returned {load.result!r}, which was replaced before it began",
                     (load, later, *([] if written is None else [written])),
                 )
     return VALID

@@ -23,15 +23,15 @@ class Mappings(TransactionalWorkload, Calls):
         "mapping: clear",
     )
     reads: ClassVar[Sequence[str]] = ("mapping: get", "exists")
-    # A mapping is of the whole store.
+    # A mapping covers the whole store.
     one_group = True
-    # The other one is for setdefault to set.
+    # `setdefault` sets the other key.
     first_keys = 1
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are transactions, and a mapping."""
+        """Return whether the store has transactions, and a mapping."""
         return super().supports(store) and callable(getattr(store, "mapping", None))
 
     def first_data(self) -> str:
-        """Return what the codec can read: else pops, and most calls of setdefault, only fail."""
+        """Return data that the codec can decode: otherwise pops, and most calls of setdefault, only fail."""
         return json.dumps("initial")

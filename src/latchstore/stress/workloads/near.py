@@ -1,7 +1,7 @@
-"""Near caches, which may return what a key had some milliseconds ago.
+"""Near caches, which may return values that are some milliseconds old.
 
-The keys of a bound are read by a cache whose near cache has that bound; all write them. A read is checked as
-if it had begun earlier by the bound: so it may have got any value that the key has had since.
+The keys of a bound are read by a cache whose near cache has that bound; all caches write them. A read is
+checked as if it had begun earlier by the bound: so it may return any value that the key has had since then.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _PREFIX = "near"
 #: The bounds, in milliseconds.
 BOUNDS = (10, 50, 250)
 
-#: How many keys there are for each bound, and of how many of them a near cache may have copies.
+#: Number of keys for each bound, and maximum number of copies in its near cache.
 _KEYS, _MOST_COPIES = 3, 2
 
-#: How often each operation is drawn. A ``read`` is one in a transaction, so it must be right at its time.
+#: How often each operation is drawn. A ``read`` is one in a transaction, so it must return the present value.
 _OPERATIONS = {"get": 16, "read": 1, "set": 2, "set data": 1, "set in transaction": 1}
 
-#: For how many operations all threads are on one key, so that they meet.
+#: Number of operations for which all threads use one key, so that they meet.
 _SPAN = 25
 
-#: More changes than any run makes: the watch at the end must lose none.
+#: More changes than any run makes: the final watch must lose none.
 _ENDLESS = 2**31
 
 
 class _Rig:
-    """The caches of one process on a store, by their bounds."""
+    """The caches of one process on a store, by bound."""
 
     def __init__(self, store: AbstractStore) -> None:
         self.caches: dict[int, Cache[Any]] = {
@@ -57,7 +57,7 @@ class _Rig:
         }
 
     def end(self) -> dict[str, Any]:
-        """Close the caches; return how many reads each has had, and how many of them were served nearby."""
+        """Close the caches; return for each the number of reads, and how many its near cache served."""
         found = {}
         for bound, cache in self.caches.items():
             stats = cache.stats()
@@ -79,7 +79,7 @@ class _NearAction:
         self.argument = argument
 
     def run(self, store: AbstractStore) -> Any:
-        """Do it; return what was read."""
+        """Run it; return the value read."""
         cache = self._workload.rig.caches[self._bound]
         match self.name:
             case "get":
@@ -98,7 +98,7 @@ class _NearAction:
 
 
 class Near(TransactionalWorkload):
-    """Near caches: no value is older than the bound, and no thread goes back in time."""
+    """Near caches: no value is older than the bound, and no thread reads an older value than before."""
 
     name = _PREFIX
     options: ClassVar[Mapping[str, Any]] = {"history": 1_000_000}
@@ -114,7 +114,7 @@ class Near(TransactionalWorkload):
         return self._rig
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether caches on the store can have near caches, and whether it has watches."""
+        """Return whether the store has watches, and its caches can have near caches."""
         try:
             Cache(store, near=NearCache()).close()
         except TypeError:
@@ -131,11 +131,11 @@ class Near(TransactionalWorkload):
         self._rig = _Rig(store)
 
     def detach(self, store: AbstractStore) -> Any:
-        """Return what was read of the caches of this process."""
+        """Return the read counts of this process's caches."""
         return self.rig.end()
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random operations, most of them reads; every value that is written is another one."""
+        """Yield random operations, mostly reads; every written value is unique."""
         chance, shared = chance_of(self.name, seed, thread), chance_of(self.name, seed, -1)
         names, weights = tuple(_OPERATIONS), tuple(_OPERATIONS.values())
         for number in itertools.count():
@@ -149,13 +149,13 @@ class Near(TransactionalWorkload):
             yield _NearAction(self, bound, name, f"{_PREFIX}/{bound}/{key}", value)
 
     def finish(self, store: Any) -> Any:
-        """Return the values that each key has had, in their order, and what was read of the caches here."""
+        """Return the values that each key has had, in order, and the read counts of the caches here."""
         served, self._rig = self.rig.end(), None
         versions: dict[str, list[Any]] = {}
         try:
             watch = store.watch(f"{_PREFIX}/*", since=self._begin, max_buffer=_ENDLESS)
         except CompactedError:
-            return {"served": served, "versions": None}  # a store of another make, with a history of its own
+            return {"served": served, "versions": None}  # another kind of store, with a history of its own
         for key, value in read_to_the_end(watch, _written_down, _lost)[0]:
             versions.setdefault(key, []).append(value)
         watch.close()
@@ -169,7 +169,7 @@ class Near(TransactionalWorkload):
             keys.setdefault(operation.key, []).append(_in_words_of_the_checkers(operation))
         facts = facts_of(self.name, history)
         versions = None if facts is None else facts["versions"]
-        sessions = Verdict("unknown", "nobody has written down what was committed")
+        sessions = Verdict("unknown", "there is no record of the commits")
         if versions is not None:
             everything = [operation for operations in keys.values() for operation in operations]
             sessions = check_sessions(everything, versions)
@@ -199,4 +199,4 @@ def _written_down(event: StoreModificationEvent) -> tuple[str, Any]:
 
 
 def _lost(event: EventsLost) -> Any:
-    raise AssertionError(f"a watch without a limit has lost events: {event}")
+    raise AssertionError(f"a watch without a limit lost events: {event}")

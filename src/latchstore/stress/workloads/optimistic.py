@@ -19,5 +19,5 @@ class Optimistic(Calls):
     in_blocks: ClassVar[float] = 0.8
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are optimistic transactions."""
+        """Return whether the store has optimistic transactions."""
         return has_optimistic_transactions(store)

@@ -1,4 +1,4 @@
-"""Transactions that write by what a query or a glob has found."""
+"""Transactions whose writes depend on the result of a query or a glob."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latchstore.stress.workloads.calls import Call
 
 
 class Phantoms(TransactionalWorkload, Calls):
-    """Transactions that look for keys and then add, change or remove some: no phantoms, so linearizable."""
+    """Transactions that search keys and then add, change or remove some: no phantoms, so linearizable."""
 
     name = "phantoms"
     writes: ClassVar[Sequence[str]] = ("from_bytes", "set_metadata", "update_metadata", "delete")
@@ -25,29 +25,29 @@ class Phantoms(TransactionalWorkload, Calls):
         self.blocks: Sequence[str] = EXCLUSIVE  # type: ignore[misc]
 
     def prepare(self, store: AbstractStore) -> None:
-        """See which transactions there are."""
+        """Determine the supported kinds of transactions."""
         super().prepare(store)
         self.attach(store, None)
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
-        """See which transactions there are."""
+        """Determine the supported kinds of transactions."""
         self.blocks = (*EXCLUSIVE, *OPTIMISTIC) if has_optimistic_transactions(store) else EXCLUSIVE  # type: ignore[misc]
 
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
     ) -> list[Call]:
-        """Return one look and one write."""
+        """Return one search and one write."""
         names = chance.choice(reads), chance.choice(writes)
         return [list(self.call(chance, group, value, name)) for name in names]
 
     def metadata(self, chance: random.Random, value: str) -> dict[str, str]:
-        """Return what a query may ask for, and by whom it was written."""
+        """Return an item that a query may select, and the value that identifies the write."""
         return {"colour": chance.choice(("red", "blue")), "by": value}
 
     def first_metadata(self) -> dict[str, str]:
-        """Return what a query may ask for."""
+        """Return an item that a query may select."""
         return {"colour": "red"}
 
     def terms(self, chance: random.Random) -> dict[str, str]:
-        """Return what a query asks for."""
+        """Return the terms of a query."""
         return chance.choice(({}, {"colour": "red"}))

@@ -1,6 +1,6 @@
-"""A work queue whose workers put, claim and end jobs, while leases run out and workers die.
+"""A work queue whose workers put, claim and end jobs, while leases expire and workers die.
 
-A job is named by its token, its payload: ``"0.3"`` is what the third action of thread 0 has put. The checks
+A job is identified by its token, its payload: ``"0.3"`` is put by the third action of thread 0. The checks
 are in ``queue_checks.py``.
 """
 
@@ -26,10 +26,10 @@ from latchstore.stress.workloads.action import (
     operations_of,
 )
 
-#: Seconds of a lease; a tick of the clock is as long.
+#: Seconds of a lease, and of a tick of the clock.
 _LEASE = 10.0
 
-#: The jobs that are there at the beginning, by token, with their priorities.
+#: The initial jobs, by token, with their priorities.
 _INITIAL = {"first": 0, "second": 1, "third": 0}
 
 #: More attempts than a run has.
@@ -48,12 +48,12 @@ _KINDS = {
     "tick": 2,
 }
 
-#: What ends a job, or extends its lease.
+#: Actions that end a job, or extend its lease.
 _ENDS = ("ack", "ack in a transaction", "retry", "extend")
 
 
 class _Clock:
-    """A clock that goes on only when it is told to."""
+    """A clock that advances only by `tick`."""
 
     def __init__(self) -> None:
         self._ticks: list[None] = []
@@ -62,12 +62,12 @@ class _Clock:
         return 1_000.0 + _LEASE * len(self._ticks)
 
     def tick(self) -> None:
-        """Let all leases run out."""
+        """Advance so far that all leases expire."""
         self._ticks.append(None)
 
 
 class _Rig:
-    """A queue on a store, its clock, and the jobs that each thread has."""
+    """A queue on a store, its clock, and the jobs that each thread holds."""
 
     def __init__(self, store: TransactionalStore) -> None:
         self.clock = _Clock()
@@ -93,7 +93,7 @@ class _Call:
         self._thread = thread
 
     def run(self, store: Any) -> Any:
-        """Do it; return what the checks are made of."""
+        """Run it; return the data for the checks."""
         rig = self._rig()
         held = rig.held.setdefault(self._thread, [])
         if self.name.startswith("put"):
@@ -142,7 +142,7 @@ class _Call:
 
 
 class QueueWorkload(PlainWorkload):
-    """A work queue with leases that run out: each job done once, in order, and none lost."""
+    """A work queue with leases that expire: each job done once, in order, and none lost."""
 
     name = "queue"
     # Its clock is an object of one process.
@@ -152,23 +152,23 @@ class QueueWorkload(PlainWorkload):
         self._rig: _Rig | None = None
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether it is a store that queues can be on."""
+        """Return whether the store supports queues."""
         return isinstance(store, TransactionalStore)
 
     def prepare(self, store: AbstractStore) -> None:
         """Make the queue, and put some jobs."""
         assert isinstance(store, TransactionalStore)
         for key in list(store.glob("queue/*")):
-            store.delete(key)  # of a try that was refused in the middle
+            store.delete(key)  # left by an attempt that was refused halfway
         self._rig = _Rig(store)
 
     def rig(self) -> _Rig:
-        """Return what the threads share."""
+        """Return the objects that the threads share."""
         assert self._rig is not None, "prepare was called"
         return self._rig
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random actions; each thread claims first, as there is nothing to end before."""
+        """Yield random actions; each thread claims first, as it has no job to end before."""
         chance = chance_of(self.name, seed, thread)
         for number in itertools.count(1):
             kind = "claim" if number == 1 else chance.choices(tuple(_KINDS), tuple(_KINDS.values()))[0]
@@ -176,7 +176,7 @@ class QueueWorkload(PlainWorkload):
             yield _Call(self, thread, kind, argument)
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return the jobs that are left, and those that have failed for good."""
+        """Return the jobs that are left, and the dead letters."""
         rig, self._rig = self.rig(), None
         rig.clock.tick()
         rig.clock.tick()
@@ -188,10 +188,10 @@ class QueueWorkload(PlainWorkload):
         return {"initial": initial, "left": left, "dead": dead}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check that nothing was lost, that jobs were done once, and in order."""
+        """Check that no job was lost, that jobs were done once, and that claims were in order."""
         facts = facts_of(self.name, history)
         if facts is None:
-            return {"nothing lost": Verdict("unknown", "nobody has looked what was left")}
+            return {"nothing lost": Verdict("unknown", "there is no record of the jobs left")}
         log = QueueLog(operations_of(self.name, history), facts["initial"])
         return {
             "nothing lost": log.nothing_lost(facts["left"], facts["dead"]),

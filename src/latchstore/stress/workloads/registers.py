@@ -21,14 +21,14 @@ from latchstore.stress.workloads.action import (
     text_of,
 )
 
-#: After how many actions a thread turns to more keys, so that the first ones meet.
+#: Number of actions after which a thread uses more keys, so that the first actions meet.
 _BEGINNING = 20
-#: After how many actions a thread turns to other keys, so that none has too many operations to search.
+#: Number of actions after which a thread changes to other keys, to limit the length of searches.
 _GENERATION = 200
 
 
 class KeyAction:
-    """One operation on one key, in the words of `KeyModel`."""
+    """One operation on one key, in the form of `KeyModel`."""
 
     __slots__ = ("argument", "key", "name")
 
@@ -38,7 +38,7 @@ class KeyAction:
         self.argument: Any = argument
 
     def run(self, store: AbstractStore) -> Any:
-        """Do it; a key that is not there is a result like others."""
+        """Run it; a missing key is a result like others."""
         match self.name:
             case "set":
                 store.from_bytes(self.key, self.argument.encode())
@@ -68,7 +68,7 @@ class KeyAction:
 class MetadataAction(KeyAction):
     """One operation on a key that has its value in its metadata, twice: once in a nested dictionary.
 
-    What was handed in or out is spoiled afterwards, which must not change what the store has.
+    The arguments and results are mutated afterwards, which must not change the store.
     """
 
     __slots__ = ()
@@ -124,7 +124,7 @@ def _metadata(value: str) -> dict[str, Any]:
 
 
 def _value_of(metadata: dict[str, Any]) -> str:
-    """Return the value, or both where they differ, which nobody wrote; spoil the metadata."""
+    """Return the value, or both if they differ, which no write produces; then mutate the metadata."""
     outer, inner = metadata.get("value"), metadata.get("nested", {}).get("value")
     _spoil(metadata)
     return str(outer) if outer == inner else f"{outer} and {inner}"
@@ -136,10 +136,10 @@ def _spoil(metadata: dict[str, Any]) -> None:
 
 
 class RegisterModel(KeyModel):
-    """A key, as `KeyModel` has it, with ``update_metadata``, which writes if there is a key."""
+    """A `KeyModel` with ``update_metadata``, which writes only if the key exists."""
 
     def step(self, state: Hashable, operation: Invocation, answer: Any) -> Hashable:
-        """Return the state after the operation, if its answer is what the state before allows."""
+        """Return the state after the operation, or `REFUSED` if its answer does not fit the state before."""
         if operation.name != "update_metadata":
             return super().step(state, operation, answer)
         there = state is not None
@@ -148,7 +148,7 @@ class RegisterModel(KeyModel):
         return operation.argument if there else None
 
 
-#: What the model calls an operation.
+#: The model's names of operations.
 _MODEL_NAMES = {"set_metadata": "set", "get_metadata": "get", "set pair": "set", "get pair": "get"}
 
 _OPERATIONS: dict[str, tuple[type[KeyAction], tuple[str, ...], tuple[int, ...]]] = {
@@ -168,8 +168,8 @@ class Registers(PlainWorkload):
     Parameters
     ----------
     keys : int
-        How many keys of each kind there are; the fewer, the more the threads meet. The first actions of
-        each thread are on one key of each kind.
+        Number of keys of each kind; the fewer, the more the threads meet. The first actions of each thread
+        use one key of each kind.
     """
 
     name = "registers"
@@ -179,15 +179,15 @@ class Registers(PlainWorkload):
         self._swaps = True
 
     def prepare(self, store: AbstractStore) -> None:
-        """See whether there are transactions, without which nothing can be swapped."""
+        """Determine whether there are transactions, which swaps need."""
         self._swaps = has_transactions(store)
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
-        """See whether there are transactions."""
+        """Determine whether there are transactions."""
         self.prepare(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[KeyAction]:
-        """Return random operations; every value that is written is another one."""
+        """Yield random operations; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -202,7 +202,7 @@ class Registers(PlainWorkload):
             value = f"{thread}.{number}"
             argument: Any = value if name.startswith(("set", "update")) else None
             if name == "swap":
-                # Sometimes right: what one of the threads may have written a moment ago.
+                # Sometimes correct: a value that a thread may have written a moment ago.
                 expected = f"{chance.randrange(thread + 2)}.{max(1, number - chance.randrange(4))}"
                 argument = [chance.choice([None, expected]), value]
             yield action(name, f"{self.name}/{kind}/{place}", argument)

@@ -1,4 +1,4 @@
-"""Followers of the changes, who stop and go on from where they were."""
+"""Followers of a store's changes, which stop and resume."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from latchstore.stress.workloads.watching import read_to_the_end
 
 _PREFIX = "resuming"
 _FOLLOWER = f"{_PREFIX}/follower"
-#: More changes than any run makes: no follower must lose any.
+#: More changes than any run makes: no follower may lose any.
 _ENDLESS = 2**31
 
 
 class _Follower:
-    """Where a thread is in the changes of a store.
+    """The position of a thread in the changes of a store.
 
     Attributes
     ----------
     since : int
         The revision after which it begins.
     seen : list
-        Revision, key and value of each change that it has been given.
+        Revision, key and value of each change that it received.
     """
 
     def __init__(self, store: Any, since: int) -> None:
@@ -48,15 +48,15 @@ class _Follower:
 
     @property
     def last(self) -> int:
-        """The revision of the last change that it has been given."""
+        """Revision of the last change that it received."""
         return int(self.seen[-1][0]) if self.seen else self.since
 
     def go_on(self, stay: bool) -> list[list[Any]]:
-        """Read what there is, from an open watch or a new one, and return it. `stay`: leave it open."""
+        """Read and return pending changes, from the open watch or a new one. `stay`: leave the watch open."""
         watch, self._watch = self._watch, None
         if watch is None:
             watch = self._store.watch(f"{_PREFIX}/*", since=self.last, max_buffer=_ENDLESS)
-        # An exception from outside leaves no watch behind of which something was read and not noted.
+        # An exception from outside leaves no watch open whose changes were read and not recorded.
         found, there_is_more = read_to_the_end(watch, _written_down, _lost)
         self.seen.extend(found)
         if stay and there_is_more:
@@ -76,7 +76,7 @@ def _lost(event: EventsLost) -> list[Any]:
 
 
 class _GoOn:
-    """Reads what a follower has not seen yet."""
+    """Reads the changes that a follower has not received yet."""
 
     __slots__ = ("_workload", "argument", "key", "name")
 
@@ -87,7 +87,7 @@ class _GoOn:
         self._workload = workload
 
     def run(self, store: AbstractStore) -> list[Any]:
-        """Return the revision after which it has read on, and the changes."""
+        """Return the revision after which it read, and the changes."""
         follower = self._workload.follower(self.argument)
         return [follower.last, follower.go_on(self.name == "read on")]
 
@@ -104,7 +104,7 @@ class _Write:
         self._keys = keys
 
     def run(self, store: AbstractStore) -> bool:
-        """Return whether there was something to delete."""
+        """Return whether a delete found the key."""
         match self.name:
             case "delete":
                 try:
@@ -121,7 +121,7 @@ class _Write:
 
 
 class Resuming(PlainWorkload):
-    """Watches that are closed and resumed by ``since``: each is given every change once, in order."""
+    """Watches that are closed and resumed by ``since``: each receives every change once, in order."""
 
     name = _PREFIX
     options: ClassVar[dict[str, Any]] = {"history": 1_000_000}
@@ -130,11 +130,11 @@ class Resuming(PlainWorkload):
         self._followers: dict[int, _Follower] = {}
         self._store: Any = None
         self._begin = 0
-        # Where followers begin whose threads have taken the place of others, by the numbers of the threads.
+        # Where followers of replacement threads begin, by the numbers of the threads.
         self._since: dict[int, int] = {}
 
     def supports(self, store: Any) -> bool:
-        """Tell whether there are watches, and a history that they can be resumed from."""
+        """Return whether the store has watches, and a history from which they can resume."""
         if not callable(getattr(store, "watch", None)) or not has_transactions(store):
             return False
         store.from_bytes(f"{_PREFIX}/trial", b"")
@@ -146,7 +146,7 @@ class Resuming(PlainWorkload):
         return True
 
     def prepare(self, store: Any) -> None:
-        """Begin to follow, with one follower that never stops."""
+        """Start a follower that never stops."""
         with store.transaction("begin") as transaction:
             store.from_bytes(f"{_PREFIX}/begin", b"")
         self._store, self._begin = store, revision_of(transaction) or 0
@@ -154,7 +154,7 @@ class Resuming(PlainWorkload):
         self.follower(-1).go_on(stay=True)
 
     def hand_over(self, threads: range, before: Sequence[Sequence[Operation]]) -> Any:
-        """Return where the followers begin: after what those in their places are known to have read."""
+        """Return where the followers begin: after the changes known to be read by their predecessors."""
         since = [self._begin for _ in threads]
         for place, operations in enumerate(before):
             for _, changes in _reads_of(operations):
@@ -162,7 +162,7 @@ class Resuming(PlainWorkload):
         return [self._begin, list(zip(threads, since, strict=True))]
 
     def attach(self, store: Any, handed: Any) -> None:
-        """Be ready to follow in another process."""
+        """Prepare the followers of another process."""
         self._store, self._begin = store, handed[0]
         self._since = dict(handed[1])
         self._followers.clear()
@@ -173,7 +173,7 @@ class Resuming(PlainWorkload):
         return self._followers.setdefault(thread, _Follower(self._store, since))
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random writes, and steps of the thread's follower."""
+        """Yield random writes, and steps of the thread's follower."""
         chance = chance_of(self.name, seed, thread)
         keys = [f"{_PREFIX}/{number}" for number in range(3)]
         number = 0
@@ -186,11 +186,11 @@ class Resuming(PlainWorkload):
                 yield _Write(name, chance.sample(keys, 2), f"{thread}.{number}")
 
     def detach(self, store: Any) -> Any:
-        """Return what each follower was given, the rest included, and where it had begun."""
+        """Return the changes of each follower, the remaining ones included, and where it began."""
         if callable(flush := getattr(store, "flush", None)):
-            flush()  # else a watch that is open may be about to be given what another process has committed
+            flush()  # or an open watch may lack events of other processes' commits
         for follower in self._followers.values():
-            # A watch that has ended with a close of the store is followed by another one.
+            # A watch that ended as the store was closed is replaced by another one.
             follower.go_on(stay=True)
             follower.go_on(stay=False)
         followers = {
@@ -200,17 +200,17 @@ class Resuming(PlainWorkload):
         return followers
 
     def finish(self, store: Any) -> Any:
-        """Return what each follower of this process was given, and what the whole history has."""
+        """Return the changes of each follower of this process, and the whole history."""
         followers = self.detach(store)
         everything = _Follower(store, self._begin)
         everything.go_on(stay=False)
         return {"history": everything.seen, "followers": followers}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Compare what each follower was given with the whole history, and that with what was written."""
+        """Compare each follower's changes with the whole history, and the history with the writes."""
         facts = facts_of(self.name, history)
         if facts is None:
-            return {"followers": Verdict("unknown", "nobody has written down what they were given")}
+            return {"followers": Verdict("unknown", "there is no record of their changes")}
         everything, operations = facts["history"], operations_of(self.name, history)
         followers = dict(facts["followers"])
         processes = facts_of_processes(self.name, history)
@@ -227,7 +227,7 @@ class Resuming(PlainWorkload):
 
 
 def _reads_of(operations: Sequence[Operation]) -> list[tuple[int, list[list[Any]]]]:
-    """Return what was read: after which revision, and the changes."""
+    """Return the reads: the revision after which each began, and its changes."""
     reads = [each for each in operations if each.key == _FOLLOWER and each.outcome == "ok"]
     return [(each.result[0], each.result[1]) for each in reads]
 
@@ -237,7 +237,7 @@ def _after(since: int, changes: Sequence[list[Any]]) -> list[list[Any]]:
 
 
 def _check_reads(thread: int, operations: Sequence[Operation], everything: Sequence[list[Any]]) -> Verdict:
-    """Check what the follower of a thread had read when its process was killed."""
+    """Check the changes that a thread's follower had read when its process was killed."""
     reads = _reads_of([each for each in operations if each.thread == thread])
     seen = [change for _, changes in reads for change in changes]
     expected = _after(reads[0][0], everything)[: len(seen)] if reads else []
@@ -268,8 +268,8 @@ def _check_follower(thread: str, seen: Sequence[list[Any]], everything: Sequence
     given = Counter(map(tuple, seen))
     for change in map(tuple, everything):
         if not given[change]:
-            return Verdict("invalid", f"{who} was not given {change} (revision, key, value)")
+            return Verdict("invalid", f"{who} did not get {change} (revision, key, value)")
     for change, count in given.items():
         if count > 1:
-            return Verdict("invalid", f"{who} was given {change} (revision, key, value) {count} times")
-    return Verdict("invalid", f"{who} was given {seen}, and the history has {everything}")
+            return Verdict("invalid", f"{who} got {change} (revision, key, value) {count} times")
+    return Verdict("invalid", f"{who} got {seen}, but the history has {everything}")

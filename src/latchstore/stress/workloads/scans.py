@@ -1,4 +1,4 @@
-"""Scans by query and glob while what they find moves."""
+"""Scans by query and glob while entries move."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from latchstore.stress.workloads.action import (
     revision_of,
 )
 
-#: The two sets of tokens. Those of the first move from key to key, those of the others from place to place.
+#: The two sets of tokens: those of the first move from key to key, those of the second between values.
 _KEYS, _PLACES = "scans/keys", "scans/places"
 
-#: What the tokens have at first.
+#: The initial move of the tokens.
 _INITIAL = "initial"
 
-#: After how many actions a thread turns to all sets and scans.
+#: Number of actions after which a thread uses all sets and scans.
 _BEGINNING = 20
 
 #: How tokens move, and how often: "move at once" is one call.
 _MOVES = ("move", "move, not", "move at once")
 _WEIGHTS = {_KEYS: (4, 1, 0), _PLACES: (2, 1, 4)}
 
-#: How often the threads move tokens in the beginning; the first one only looks for them.
+#: How often the threads move tokens in the beginning; the first thread only scans.
 _MOVING = (0.0, 0.8, 0.4)
 _SCANS = {
     _KEYS: ("glob", "query", "query_keys", "all keys", "glob in transaction"),
@@ -43,7 +43,7 @@ _SCANS = {
 
 
 class _Move:
-    """Moves all tokens of a set, in one transaction, or takes it back; or by one call.
+    """Moves all tokens of a set in one transaction, or rolls it back; or moves them by one call.
 
     A token that moves from key to key has the number of its last move in its key; one that stays has it in
     its metadata.
@@ -92,7 +92,7 @@ def _put_token(store: AbstractStore, token: str, move: str) -> None:
 
 
 class _Scan:
-    """Looks for all tokens of a set."""
+    """Scans for all tokens of a set."""
 
     __slots__ = ("argument", "key", "name")
 
@@ -102,7 +102,7 @@ class _Scan:
         self.argument = None
 
     def run(self, store: AbstractStore) -> list[list[str]] | int:
-        """Return the name and the last move of each token; or only how many there are."""
+        """Return the name and the last move of each token; or only their number."""
         match self.name:
             case "query":
                 found = [_token(key, metadata) for key, metadata in store.query(scans=self.key)]
@@ -124,7 +124,7 @@ class _Scan:
 
 
 def _token(key: str, metadata: Mapping[str, Any]) -> list[str]:
-    """Return the name of a token and its last move, from its metadata or else from its key."""
+    """Return the name and the last move of a token, from its metadata or otherwise from its key."""
     token, _, move = key.removeprefix(f"{_KEYS}/").removeprefix(f"{_PLACES}/").partition("/")
     return [token, metadata.get("move", move)]
 
@@ -135,7 +135,7 @@ class Scans(TransactionalWorkload):
     Parameters
     ----------
     tokens : int
-        How many tokens there are of each kind. They all move together.
+        Number of tokens of each kind. They all move together.
     """
 
     name = "scans"
@@ -145,16 +145,16 @@ class Scans(TransactionalWorkload):
         self._tokens = [f"token {number}" for number in range(tokens)]
 
     def prepare(self, store: AbstractStore) -> None:
-        """Put the tokens where they begin."""
+        """Set the tokens at their initial places."""
         with store.transaction("scans"):
             for token in self._tokens:
                 _put_token(store, token, _INITIAL)
                 store.set_metadata(f"{_PLACES}/{token}", _place_of(token, _INITIAL, "a"))
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random moves and scans."""
+        """Yield random moves and scans."""
         chance = chance_of(self.name, seed, thread)
-        # The first ones are on one set, so that those meet which a fault needs.
+        # The first actions use one set, so that the operations that a failure needs meet.
         first = chance_of(self.name, seed, -1).choice((_KEYS, _PLACES))
         number = chance.randrange(6)
         while True:
@@ -165,16 +165,16 @@ class Scans(TransactionalWorkload):
                 name = chance.choices(_MOVES, _WEIGHTS[tokens])[0]
                 yield _Move(name, tokens, f"{thread}.{number}", self._tokens)
             else:
-                # In turn, so that each kind is made in most schedules.
+                # In turn, so that most schedules have each kind.
                 yield _Scan(_SCANS[tokens][number % len(_SCANS[tokens])], tokens)
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return the tokens that there were, and those that there are."""
+        """Return the initial and the final tokens."""
         scans = {tokens: _Scan("query", tokens).run(store) for tokens in (_KEYS, _PLACES)}
         return {"tokens": self._tokens, "found": scans}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check each set of tokens as one register, of which each scan reads all."""
+        """Check each set of tokens as one register, which each scan reads as a whole."""
         operations = operations_of(self.name, history)
         facts = facts_of(self.name, history)
         if facts is None:
@@ -191,7 +191,7 @@ class Scans(TransactionalWorkload):
 
 
 def _check_scan(operation: Operation, tokens: list[str]) -> Verdict:
-    """Check that a scan saw each token once, and all of them after the same move."""
+    """Check that a scan saw each token once, all after the same move."""
     found = operation.result
     if operation.name in _MOVES or operation.outcome != "ok":
         return VALID
@@ -200,14 +200,16 @@ def _check_scan(operation: Operation, tokens: list[str]) -> Verdict:
         right = found in ((0, len(tokens)) if few else (len(tokens),))
         return VALID if right else Verdict("invalid", f"torn: ({operation}) of {len(tokens)}", (operation,))
     if [token for token, _ in found] != sorted(tokens):
-        return Verdict("invalid", f"torn: ({operation}), but there is {', '.join(tokens)}", (operation,))
+        return Verdict(
+            "invalid", f"torn: ({operation}), but the tokens are {', '.join(tokens)}", (operation,)
+        )
     if len({move for _, move in found}) > 1:
         return Verdict("invalid", f"torn: ({operation}), but all of them move together", (operation,))
     return VALID
 
 
 def _as_register(operations: list[Operation]) -> Iterator[Operation]:
-    """Return the operations in the words of `check_register`."""
+    """Return the operations in the form of `check_register`."""
     for each in operations:
         if each.name in _MOVES:
             if each.name != "move, not":

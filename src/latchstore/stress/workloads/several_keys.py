@@ -1,4 +1,4 @@
-"""Several keys, read alone and changed in transactions, checked as one thing."""
+"""Several keys, read alone and changed in transactions, checked as a whole."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from latchstore.stress.workloads.action import (
     text_of,
 )
 
-#: After how many actions a thread turns to other keys, so that no search is long.
+#: Number of actions after which a thread changes to other keys, to limit the length of searches.
 _GENERATION = 8
 
 
 class SeveralAction:
-    """Steps on several keys: all in one transaction, or a single one, a read, in none."""
+    """Steps on several keys: all in one transaction, or a single read outside of one."""
 
     __slots__ = ("argument", "key", "name", "revision")
 
@@ -37,7 +37,7 @@ class SeveralAction:
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> list[Any]:
-        """Do the steps; return what each of them gives."""
+        """Run the steps; return the result of each."""
         if self.name == "read one":
             return self._steps(store)
         with store.transaction(self.name) as transaction:
@@ -74,7 +74,7 @@ class SeveralKeys(TransactionalWorkload):
     Parameters
     ----------
     keys : int
-        How many keys a group has, which is what transactions keep to.
+        Number of keys of a group; a transaction uses the keys of one group.
     """
 
     name = "several-keys"
@@ -83,7 +83,7 @@ class SeveralKeys(TransactionalWorkload):
         self._keys = keys
 
     def actions(self, thread: int, seed: int) -> Iterator[SeveralAction]:
-        """Return random actions; every value that is written is another one."""
+        """Yield random actions; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -103,7 +103,7 @@ class SeveralKeys(TransactionalWorkload):
             yield SeveralAction(name, group, steps)
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check each group by a search; and by the revisions of the commits, where they are known."""
+        """Check each group by a search; and by the revisions of the commits, if they are known."""
         groups: dict[str | None, list[Operation]] = {}
         for operation in operations_of(self.name, history):
             groups.setdefault(operation.key, []).append(operation)
@@ -116,7 +116,7 @@ class SeveralKeys(TransactionalWorkload):
 
 
 def _revisions_are_known(history: History, name: str) -> bool:
-    """Tell whether the store says revisions, and all changes were seen to end."""
+    """Return whether the store reports revisions, and the end of every change is known."""
     operations = operations_of(name, history)
     writes = [each for each in operations if changes(each)]
     unseen = any(each.outcome == "info" and each.name != "read one" for each in operations)

@@ -1,4 +1,4 @@
-"""How many keys there are, while transactions add and remove some."""
+"""The number of keys, while transactions add and remove some."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latchstore.stress.workloads.calls import Call
 
 
 class Sizes(TransactionalWorkload, Calls):
-    """``len``, while keys come and go alone and in transactions: linearizable, nothing uncommitted counts."""
+    """``len`` while keys are added and removed, also in transactions: linearizable, no uncommitted ones."""
 
     name = "sizes"
     weight = 2
@@ -27,23 +27,23 @@ class Sizes(TransactionalWorkload, Calls):
     one_group = True
 
     def few_writes(self, chance: random.Random) -> Sequence[str]:
-        """Return one that removes keys, as only what is missing can be added, and another."""
+        """Return a method that removes keys, as only missing keys can be added, and another."""
         return "delete", chance.choice(self.writes)
 
     def calls(
         self, chance: random.Random, group: str, value: str, writes: Sequence[str], reads: Sequence[str]
     ) -> list[Call]:
-        """Return calls that add both keys or remove both: nobody else is to count one of them alone."""
+        """Return calls that add both keys or remove both: no other thread may count only one of them."""
         keys = [f"{group}/{number}" for number in range(self.keys)]
         if chance.random() < 0.5:
             return [["from_bytes", key, data_of(value)] for key in keys]
         return [["delete", key, None] for key in keys]
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are transactions, and a length."""
+        """Return whether the store has transactions, and a length."""
         return super().supports(store) and hasattr(store, "__len__")
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what the keys have in the end, and how many others there are."""
+        """Return the final entries of the keys, and the number of other keys."""
         found = super().finish(store)
         return {**found, "others": len(list(store.query_keys())) - len(found)}

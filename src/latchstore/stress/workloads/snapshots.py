@@ -1,4 +1,4 @@
-"""Snapshots, looked at once and again while others write."""
+"""Snapshots that are read repeatedly while others write."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPEN, _AGAIN = "open snapshot", "look again"
 
 
 class _Held:
-    """The snapshot that a thread has open between its actions."""
+    """The snapshot that a thread keeps open between its actions."""
 
     def __init__(self) -> None:
         self.view: Any = None
@@ -48,11 +48,11 @@ class _Look:
         self._held = held
 
     def run(self, store: Any) -> dict[str, Any]:
-        """Return what the keys have, three times over, and whether the snapshot is a new one."""
+        """Return the values of the keys, read in three ways, and whether the snapshot is new."""
         held = self._held
         if self.name == _OPEN:
             held.close()
-        # It may be open no more, or not yet, if the action that should have opened it was broken off.
+        # None if the action that should have opened it was interrupted, or if it was closed.
         new = held.view is None
         if new:
             held.view = store.snapshot()
@@ -60,19 +60,19 @@ class _Look:
 
 
 def _values(view: AbstractReadOnlyStore, keys: Sequence[str]) -> list[str | None]:
-    """Return what the keys have: one after the other, at once, and those that a glob finds."""
+    """Return the values of the keys: one after the other, at once, and by a glob."""
     there = sorted(view.glob(f"{keys[0].rpartition('/')[0]}/?"))
     found = [text_of(view, key) for key in there]
     return [*(text_of(view, key) for key in keys), *read_by_multiget(view, keys), *found]
 
 
 class Snapshots(PlainWorkload):
-    """Snapshots while transactions write: each shows one instant, and goes on to.
+    """Snapshots while transactions write: each shows one instant, unchanged.
 
     Parameters
     ----------
     size : int
-        How many keys each transaction writes.
+        Number of keys that each transaction writes.
     """
 
     name = "snapshots"
@@ -81,14 +81,14 @@ class Snapshots(PlainWorkload):
         self._groups = Groups(self.name, 1, size)
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are snapshots, and transactions to be seen in them."""
+        """Return whether the store has snapshots and transactions."""
         return callable(getattr(store, "snapshot", None)) and has_transactions(store)
 
     def prepare(self, store: AbstractStore) -> None:
         self._groups.prepare(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return random writes, and looks at snapshots, each of which is looked at a few times."""
+        """Yield random writes, and reads of snapshots, several for each snapshot."""
         chance = chance_of(self.name, seed, thread)
         held = _Held()
         number = 0
@@ -108,12 +108,12 @@ class Snapshots(PlainWorkload):
         return self._groups.finish(store)
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check what snapshots show when they are opened, and that it stays."""
+        """Check the values of new snapshots, and that they do not change."""
         seen: dict[tuple[str | None, str], Operation] = {}
         looks = [each for each in operations_of(self.name, history) if each.name in (_OPEN, _AGAIN)]
         stays = all_of([_check_same(each, seen) for each in looks])
         others = [each for each in history.operations if each.name not in (_OPEN, _AGAIN)]
-        # A later look shows what was there when the snapshot was opened, so its time does not count.
+        # Later reads show the state when the snapshot was opened, so their time is ignored.
         first = [_as_read(each) for each in looks if each.outcome == "ok" and each.result["new"]]
         groups = verdicts_of_groups(self.name, History([*others, *first], history.header))
         return {"stays": stays, **groups}
@@ -124,7 +124,7 @@ def _as_read(look: Operation) -> Operation:
 
 
 def _check_same(look: Operation, seen: dict[tuple[str | None, str], Operation]) -> Verdict:
-    """Compare a look with the first one at the same snapshot."""
+    """Compare a read with the first one of the same snapshot."""
     if look.outcome != "ok":
         return VALID
     first = seen.setdefault((look.key, look.argument), look)

@@ -1,7 +1,8 @@
-"""Whether operations can have taken effect in an order that is known, each between its call and its return.
+"""Checks whether operations can have taken effect in a known order, each between its call and its return.
 
-Each operation is put as early as it can be: not before it began, nor before any of an earlier stage. If that
-is after its end for one of them, no order is possible; if not, this is one. So the check takes one pass.
+Each operation is placed as early as possible: not before it began, nor before any operation of an earlier
+stage. If that is after its end for one of them, no order is possible; otherwise this is one. So the check
+takes one pass.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from latchstore.stress.verdict import VALID, Verdict
 
 
 def check_stages(stages: Iterable[Sequence[Operation]]) -> Verdict:
-    """Check operations that are in stages: those of one stage come after all of the stages before.
+    """Check operations in stages: those of one stage come after all of the stages before.
 
     Parameters
     ----------
     stages : iterable of sequences of Operation
-        Within a stage the order is free.
+        Within a stage any order is allowed.
     """
     now: float = -inf
     latest: Operation | None = None
@@ -43,16 +44,16 @@ def _end(operation: Operation) -> float:
 
 
 class ReplaceModel:
-    """One value that is read (``get``), or replaced by another that follows from it (``replace``).
+    """One value that is read (``get``), or replaced by a following value (``replace``).
 
     Parameters
     ----------
     following : callable
-        Given the value and the argument of a ``replace``, returns the new value.
+        Called with the value and the argument of a ``replace``; returns the new value.
     initial : str, optional
-        The value at the beginning.
+        The initial value.
     rank : callable, optional
-        Given a value, returns how many replacements have led to it, if values show that.
+        Called with a value; returns the number of replacements that led to it, if values show that.
     """
 
     def __init__(
@@ -66,29 +67,29 @@ class ReplaceModel:
         self.rank = rank
 
     def step(self, state: str | None, operation: Invocation, answer: Any) -> Any:
-        """Return the state after the operation, if its answer is the state before."""
+        """Return the state after the operation, or `REFUSED` if its answer is not the state before."""
         if answer is not UNKNOWN and answer != state:
             return REFUSED
         return state if operation.name == "get" else self.following(state, operation.argument)
 
     def is_read(self, operation: Invocation, answer: Any) -> bool:
-        """Tell whether the value is left as it is."""
+        """Return whether the value is unchanged."""
         return operation.name == "get"
 
     def may_answer(self, state: str | None, operation: Invocation, answer: Any) -> bool:
-        """Tell whether a value may be found, now or after replacements."""
+        """Return whether a value may be read, now or after replacements."""
         return self.rank is None or answer in (state, UNKNOWN) or self.rank(state) < self.rank(answer)
 
 
 def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> Verdict:
-    """Check reads and replacements of one value, where each new value is another one.
+    """Check reads and replacements of one value, where each new value is unique.
 
-    Each replacement says which value it has found. So they make a chain, whose order is known.
+    Each replacement has the value that it found. So they form a chain, whose order is known.
 
     Parameters
     ----------
     operations : iterable of Operation
-        ``get`` and ``replace``, each with the value before it as its result.
+        ``get`` and ``replace``, each with the previous value as its result.
     model : ReplaceModel
     """
     everything = list(operations)
@@ -96,8 +97,8 @@ def check_replacements(operations: Iterable[Operation], model: ReplaceModel) -> 
     relevant = [
         each
         for each in everything
-        # What nobody saw the end of, and nothing of, had no effect, or had it when all else was over. Or
-        # another one came right after it, of which the rank alone tells.
+        # An operation of unknown outcome whose value was never read had no effect, or had it after all
+        # others, or another replacement followed at once; only the rank shows the last case.
         if each.outcome == "ok"
         or (
             each.outcome == "info"
@@ -123,7 +124,7 @@ def _check_chain(operations: Sequence[Operation], model: ReplaceModel) -> Verdic
             continue
         other = successors.setdefault(operation.result, operation)
         if other is not operation:
-            reason = f"lost update: ({operation}) and ({other}) have replaced the same value"
+            reason = f"lost update: ({operation}) and ({other}) replaced the same value"
             return Verdict("invalid", reason, (operation, other))
     value, stages = model.initial, [reads.pop(model.initial, [])]
     while value in successors:
@@ -131,5 +132,5 @@ def _check_chain(operations: Sequence[Operation], model: ReplaceModel) -> Verdic
         value = model.following(value, operation.argument)
         stages += [[operation], reads.pop(value, [])]
     for stray in (*successors.values(), *(each for all_ in reads.values() for each in all_)):
-        return Verdict("invalid", f"({stray}) has found a value that was never there", (stray,))
+        return Verdict("invalid", f"({stray}) found a value that the key never had", (stray,))
     return check_stages(stages)

@@ -1,4 +1,4 @@
-"""Transactions over several keys, nested and failing."""
+"""Transactions over several keys, some nested and some failing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from latchstore.stress.workloads.groups import GroupRead, Groups, GroupWrite, ch
 
 
 class Transactions(TransactionalWorkload):
-    """Transactions over several keys, nested and failing: nobody sees half of one.
+    """Transactions over several keys, nested and failing: no reader sees part of one.
 
     Parameters
     ----------
     groups, size : int
-        How many groups of keys there are, and how many keys each of them has. Each transaction writes all
-        keys of a group.
+        Number of groups of keys, and number of keys of each. Each transaction writes all keys of a group.
     """
 
     name = "transactions"
@@ -37,7 +36,7 @@ class Transactions(TransactionalWorkload):
         self._groups.prepare(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[GroupWrite | GroupRead]:
-        """Return random writes and reads of groups; every value that is written is another one."""
+        """Yield random writes and reads of groups; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -56,10 +55,10 @@ class Transactions(TransactionalWorkload):
 
 
 def verdicts_of_groups(name: str, history: History) -> dict[str, Verdict]:
-    """Check the groups of a workload, with what was found of them in the end."""
+    """Check the groups of a workload, with their final values."""
     found = dict(facts_of(name, history) or {})
     left = found.pop("left", [])
     last = final_reads("final read", history, found)
     verdicts = check_groups([*operations_of(name, history), *last])
-    reason = f"in the end there are {left}, which only transactions that were rolled back have written"
+    reason = f"at the end there are {left}, which only rolled-back transactions have written"
     return {**verdicts, "nothing left": Verdict("invalid", reason) if left else VALID}

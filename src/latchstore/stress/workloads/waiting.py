@@ -1,4 +1,4 @@
-"""Threads that wait for a key which another one sets."""
+"""Threads that wait for a key which another thread sets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from latchstore.stress.workloads.action import (
     operations_of,
 )
 
-#: Seconds that a thread waits. Under a scheduler nobody waits for so long while another thread can run.
+#: Seconds that a thread waits. Under a scheduler no wait times out while another thread can run.
 _PATIENCE = 8.0
 
-#: How often a key is set if the store refuses it.
+#: Maximum number of attempts to set a key that the store refuses.
 _TRIES = 1_000
 
 _WAYS = ("wait_for_key", "wait_for", "watch and get")
@@ -41,14 +41,14 @@ class _HandOver:
         self._found = _REFUSED
 
     def run(self, store: Any) -> str:
-        """Return when the other thread has found the key."""
+        """Return when the other thread found the key."""
         waiter = threading.Thread(target=self._find, args=(store,), daemon=True)
         waiter.start()
         try:
             self._set(store)
             waiter.join()
         finally:
-            # An exception from outside may have come; the other one is not to wait until its time is over.
+            # An exception from outside may have come; set the key, so that the other thread ends its wait.
             self._set(store)
         if self._found == _REFUSED:
             raise RolledBackError
@@ -71,7 +71,7 @@ class _HandOver:
         except WaitTimeoutError:
             self._found = _NEVER
         except StoreError:
-            return  # closed, perhaps
+            return  # for example as the store was closed
         else:
             self._found = _IN_TIME if time.monotonic() - begun < _PATIENCE else _LATE
 
@@ -88,7 +88,7 @@ class _HandOver:
 
 
 class _Write:
-    """Writes another key, which those who wait are not to take for theirs."""
+    """Writes another key, which must not end the waits."""
 
     __slots__ = ("argument", "key", "name")
 
@@ -103,18 +103,18 @@ class _Write:
 
 
 class Waiting(PlainWorkload):
-    """Threads that wait for a key while another sets it: none sleeps on."""
+    """Threads that wait for a key while another sets it: no wake-up is lost."""
 
     name = "waiting"
-    # It starts threads, which `threading.Thread.start` cannot do any more once it was struck.
+    # It starts threads; after an interruption `threading.Thread.start` may hang.
     left_out_with: ClassVar[Collection[str]] = ("async",)
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether one can wait for changes."""
+        """Return whether the store has waits for changes."""
         return all(callable(getattr(store, name, None)) for name in ("watch", "wait_for", "wait_for_key"))
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return waits for keys of which each is set once, and writes of others."""
+        """Yield waits for keys that are each set once, and writes of others."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -125,12 +125,12 @@ class Waiting(PlainWorkload):
                 yield _Write(f"{self.name}/other")
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
-        """Check that each has found the key in time."""
+        """Check that each wait found its key in time."""
         return {"woken": all_of(map(_check, operations_of(self.name, history)))}
 
 
 def _check(operation: Operation) -> Verdict:
     if operation.name not in _WAYS or operation.outcome != "ok" or operation.result == _IN_TIME:
         return VALID
-    reason = f"lost wake-up: ({operation}): the key was set, and who waited for it slept on"
+    reason = f"lost wake-up: ({operation}): the key was set, but the waiter did not wake up"
     return Verdict("invalid", reason, (operation,))

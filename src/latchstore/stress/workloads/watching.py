@@ -1,4 +1,4 @@
-"""A watch on a store while it is under stress, and what it has got in the end."""
+"""A watch on a store during a run, and the events it has at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ENDLESS = 2**31
 
 
 def watch_all(store: AbstractStore, pattern: str = "*") -> Any:
-    """Open a watch that loses nothing; None if the store has no watches."""
+    """Open a watch that loses no events; None if the store has no watches."""
     watch = getattr(store, "watch", None)
     return watch(pattern, max_buffer=_ENDLESS) if callable(watch) else None
 
@@ -22,7 +22,7 @@ def watch_all(store: AbstractStore, pattern: str = "*") -> Any:
 def read_to_the_end(
     watch: Any, written_down: Callable[[StoreModificationEvent], Any], lost: Callable[[EventsLost], Any]
 ) -> tuple[list[Any], bool]:
-    """Return what a watch has, and whether it would get more: not if its store was closed meanwhile."""
+    """Return the events of a watch, and whether it is still open: not if its store was closed meanwhile."""
     found: list[Any] = []
     while True:
         try:

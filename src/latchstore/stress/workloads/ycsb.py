@@ -1,9 +1,9 @@
-"""The core workloads of YCSB, which databases are measured with.
+"""The core workloads of YCSB, a benchmark for databases.
 
 They are those of Cooper, Silberstein, Tam, Ramakrishnan and Sears, "Benchmarking cloud serving systems with
-YCSB" (SoCC 2010, table 2 and section 4.2), with three liberties. Only the most frequent records are there at
-the beginning; the others come with their first update. Threads insert records of the same numbers in D, so
-the latest record is about the same for all. A scan is a glob on the beginning of keys.
+YCSB" (SoCC 2010, table 2 and section 4.2), with three differences. Only the most frequent records exist
+initially; the others are made by their first update. Threads insert records of the same numbers in D, so the
+latest record is about the same for all. A scan is a glob for a prefix of keys.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from latchstore.stress.workloads.action import (
 from latchstore.stress.workloads.stages import ReplaceModel, check_replacements, check_stages
 from latchstore.zipf import Zipfian
 
-#: After how many actions a thread turns from a few records to all of them, so that the first ones meet.
+#: Number of actions after which a thread changes from a few records to all, so that the first actions meet.
 _BEGINNING = 20
 _FEW = 3
 
-#: What the first records have.
+#: The value of the initial records.
 _LOADED = "loaded"
 
-#: After how many inserts a thread begins the next group of keys that a scan reads together.
+#: Number of inserts after which a thread begins the next group of keys that a scan reads together.
 _GROUP = 5
 
 
@@ -53,7 +53,7 @@ class RecordAction:
         self.revision: int | None = None
 
     def run(self, store: AbstractStore) -> Any:
-        """Return what was read."""
+        """Return the value read."""
         match self.name:
             case "get":
                 return text_of(store, self.key)
@@ -78,17 +78,17 @@ def _loaded() -> tuple[io.BytesIO, dict[str, str]]:
 
 
 class _Ycsb(PlainWorkload):
-    """What all of them share.
+    """Base class of these workloads.
 
     Parameters
     ----------
     records : int
-        How many records there may be.
+        Maximum number of records.
     """
 
-    #: They are about the same, so all of them have one share of a run.
+    #: They are similar, so all of them have one share of a run.
     share = "ycsb"
-    #: What part of the operations read, and what the others do.
+    #: The fraction of reads, and the operation of the others.
     reading: ClassVar[float]
     writing: ClassVar[str] = "set"
 
@@ -106,7 +106,7 @@ class _Ycsb(PlainWorkload):
                 store.set(key, _loaded())
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return reads and writes of records; every value that is written is another one."""
+        """Yield reads and writes of records; every written value is unique."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         while True:
@@ -119,7 +119,7 @@ class _Ycsb(PlainWorkload):
                 yield RecordAction(self.writing, key, f"{thread}.{number}")
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return what the records have in the end."""
+        """Return the final values of the records."""
         return {key: text_of(store, key) for key in sorted(store.glob(f"{self.name}/*"))}
 
     def verdicts(self, history: History) -> dict[str, Verdict]:
@@ -165,7 +165,7 @@ class YcsbD(_Ycsb):
     reading: ClassVar[float] = 0.95
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return reads and inserts; the records nearest to the thread's last insert are read most."""
+        """Yield reads and inserts; records near the thread's last insert are read most."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         latest = _FEW - 1
@@ -173,7 +173,7 @@ class YcsbD(_Ycsb):
             number += 1
             if chance.random() < self.reading:
                 back = self._all.draw(chance)
-                # One further on than the own inserts: other threads may be there.
+                # One beyond the thread's own inserts: other threads may have inserted it.
                 yield RecordAction("get", f"{self.name}/{max(0, latest + 1 - back)}")
             else:
                 latest += 1
@@ -187,16 +187,16 @@ class YcsbE(_Ycsb):
     reading: ClassVar[float] = 0.95
 
     def prepare(self, store: AbstractStore) -> None:
-        """Do nothing: a scan of nothing is one, too."""
+        """Do nothing: a scan of no records is valid."""
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
-        """Return scans of the latest groups of keys, and inserts into them."""
+        """Yield scans of the latest groups of keys, and inserts into them."""
         chance = chance_of(self.name, seed, thread)
         number = 0
         inserted = 0
         while True:
             number += 1
-            # The first actions insert more, so that there is something to scan.
+            # The first actions insert more, so that scans find keys.
             scans = chance.random() < (0.5 if number <= _BEGINNING else self.reading)
             back = self._all.draw(chance) if scans else 0
             key = f"{self.name}/{max(0, inserted // _GROUP - back)}"
@@ -207,7 +207,7 @@ class YcsbE(_Ycsb):
                 yield RecordAction("insert", key, f"{thread}.{number}")
 
     def finish(self, store: AbstractStore) -> Any:
-        """Return all keys, by their groups."""
+        """Return all keys, by group."""
         groups: dict[str, list[str]] = {}
         for key in sorted(store.glob(f"{self.name}/*")):
             groups.setdefault(key.rpartition("/")[0], []).append(key)
@@ -223,14 +223,14 @@ class YcsbE(_Ycsb):
 
 
 class YcsbF(_Ycsb):
-    """YCSB F: half reads, half reads with a change that depends on it, in a transaction."""
+    """YCSB F: half reads, half read-modify-writes in a transaction."""
 
     name = "ycsb-f"
     reading: ClassVar[float] = 0.5
     writing = "replace"
 
     def supports(self, store: AbstractStore) -> bool:
-        """Tell whether there are transactions."""
+        """Return whether the store has transactions."""
         return has_transactions(store)
 
     def _check(self, key: str, operations: Iterable[Operation]) -> Verdict:
@@ -238,16 +238,16 @@ class YcsbF(_Ycsb):
 
 
 def check_growing_set(operations: Sequence[Operation]) -> Verdict:
-    """Check a set that nothing is ever taken from: ``insert`` of a member, and ``scan`` of all.
+    """Check a set that only grows: ``insert`` of a member, and ``scan`` of all.
 
-    What the scans have found must be in line, each with all that another has, or the other way round. That
-    says which inserts come before which scans.
+    The results of the scans must form a chain, each a subset of the next. That gives which inserts come
+    before which scans.
 
     Parameters
     ----------
     operations : sequence of Operation
-        An insert has the last part of its member's name as the argument, a scan a list of members as the
-        result.
+        An insert has the last part of its member's name as the argument, a scan has the list of members as
+        the result.
     """
     inserts = {f"{each.key}/{each.argument}": each for each in operations if each.name == "insert"}
     scans = [each for each in operations if each.name == "scan" and each.outcome == "ok"]
@@ -258,14 +258,14 @@ def check_growing_set(operations: Sequence[Operation]) -> Verdict:
     for scan in scans:
         members = set(scan.result)
         if found - members or len(members) < len(scan.result):
-            beside = f"; other than ({last})" if found - members else ", one of them twice"
-            return Verdict("invalid", f"({scan}) has found {len(scan.result)}{beside}", (scan,))
+            beside = f"; not a superset of ({last})" if found - members else ", one of them twice"
+            return Verdict("invalid", f"({scan}) found {len(scan.result)}{beside}", (scan,))
         stray = [each for each in members - found if each not in inserts or inserts[each].outcome == "fail"]
         if stray:
-            return Verdict("invalid", f"({scan}) has found {stray[0]!r}, which nobody inserted", (scan,))
+            return Verdict("invalid", f"({scan}) found {stray[0]!r}, which no call inserted", (scan,))
         stages += [[inserts[each] for each in members - found], [scan]]
         found, last = members, scan
-    # All scans of one state are one stage, or the order among them would be said by their place in a list.
+    # All scans of one state are one stage; otherwise their position in a list would define an order.
     merged = _merged(stages)
     unseen = [each for name, each in inserts.items() if name not in found and each.outcome == "ok"]
     verdict = check_stages([*merged, unseen])
@@ -273,7 +273,7 @@ def check_growing_set(operations: Sequence[Operation]) -> Verdict:
 
 
 def _merged(stages: Iterable[list[Operation]]) -> list[list[Operation]]:
-    """Join stages of scans that have no insert between them."""
+    """Join stages of scans without an insert between them."""
     merged: list[list[Operation]] = []
     for stage in stages:
         if not stage:

@@ -101,7 +101,7 @@ def test_what_is_pinned_stays_at_its_instant(connections: Connections) -> None:
     pinned.close()
     pinned.close()
     assert not pinned.is_open
-    with pytest.raises(SnapshotClosedError, match="used after it was closed"):
+    with pytest.raises(SnapshotClosedError, match="the snapshot is closed"):
         pinned.run(numbers)
     assert len(connections.idle) == 2
     assert all(numbers(connection) == [(1,), (2,)] for connection in connections.idle)

@@ -127,8 +127,8 @@ def shared() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("directory", "file", "message"),
     [
-        (0o755, 0o666, "the directory may not be read and written.*write-ahead log"),
-        (0o777, 0o644, "the file may not be read and written.*write-ahead log"),
+        (0o755, 0o666, "the directory is not readable and writable.*write-ahead log"),
+        (0o777, 0o644, "the file is not readable and writable.*write-ahead log"),
         (0o777, 0o666, None),
     ],
 )

@@ -40,10 +40,10 @@ class TestOthers:
     @pytest.mark.parametrize(
         ("statement", "message"),
         [
-            ("PRAGMA application_id = 5", "the database of something else"),
+            ("PRAGMA application_id = 5", "a SQLite database of another program"),
             ("PRAGMA user_version = 99", "has format 99"),
             ("DROP TABLE about", "no table 'about'"),
-            ("ALTER TABLE log ADD COLUMN more", "no table 'log', or another one"),
+            ("ALTER TABLE log ADD COLUMN more", "its table 'log' is missing or different"),
             ("CREATE VIEW seen AS SELECT 1", "has a view, 'seen'"),
             (
                 "CREATE TRIGGER told AFTER INSERT ON entries BEGIN DELETE FROM log; END",
@@ -59,7 +59,7 @@ class TestOthers:
     def test_the_database_of_something_else(self, path: Path) -> None:
         change(path, "CREATE TABLE other (a)")
         before = path.read_bytes()
-        with pytest.raises(StoreFormatError, match="the database of something else"):
+        with pytest.raises(StoreFormatError, match="a SQLite database of another program"):
             SqliteStore(path)
         assert path.read_bytes() == before
 

@@ -191,7 +191,7 @@ def test_the_child_uses_the_file_and_the_parent_goes_on(path: str) -> None:
     read(connections)
 
     def child() -> None:
-        with pytest.raises(SnapshotClosedError, match="in the process that this one was forked from"):
+        with pytest.raises(SnapshotClosedError, match="in the parent of this forked process"):
             pinned.run(numbers)
         assert read(connections) == [0]
         own = Pinned(connections)
@@ -265,7 +265,7 @@ def test_children_beside_busy_threads(path: str) -> None:
 def refused(connections: Connections) -> None:
     for path in (connections.path, os.path.realpath(connections.path)):
         for each in (connections, Connections(path, "NORMAL", 5.0)):
-            with pytest.raises(StoreError, match="cannot be used in this process: when it was forked"):
+            with pytest.raises(StoreError, match="cannot be used in this forked process: at the fork"):
                 each.take()
 
 

@@ -1,21 +1,21 @@
-# ruff: noqa: S608 (all names in the statements are ours)
-"""The books of the caches on a file: what entries weigh, when they expire, and which are evicted next.
+# ruff: noqa: S608 (all names in the statements are constants of this package)
+"""The books of the caches on a file: weights of entries, times of expiry, and the order of eviction.
 
-1. ``bounds`` has a row for each cache, and for each namespace of one, of whatever process: the keys that it
-   is for begin with `prefix`. ``nodes`` has a row for each entry of each of these. They stay in the file.
-2. Triggers of ``entries`` keep both, in the commit that changes an entry: so they are right after each commit
-   of any process, also of one that has no cache and never heard of them.
-3. How much there may be is no matter of the file: each process that has a cache keeps to the limits of its
-   own caches, in each of its commits (`evicting`).
-4. Evicted is by SIEVE (``cache/policies.py``): `sequence` is the place in the queue, `hand` the sequence of
-   the entry that was looked at last. What is being loaded in some process stays, if anything else can go: its
-   eviction would end the lease (``leases.py``).
-5. A hit writes nothing. Each process collects those of its own, and its next commit notes them.
+1. ``bounds`` has a row for each cache and each namespace of a cache, of any process: its keys begin with
+   `prefix`. ``nodes`` has a row for each entry of each of these. The rows stay in the file.
+2. Triggers on ``entries`` maintain both tables in the commit that changes an entry. So they are correct after
+   each commit of any process, also of a process without a cache.
+3. The limits are not in the file: each process enforces the limits of its own caches, in each of its commits
+   (`evicting`).
+4. The policy is SIEVE (``cache/policies.py``): `sequence` is the position in the queue, `hand` the sequence
+   of the entry that was checked last. A key that some process is loading is spared if another entry can be
+   evicted: its eviction would end the lease (``leases.py``).
+5. A hit writes nothing. Each process collects its own hits, and its next commit records them.
 
-Metadata that are written as a ``$dict`` (``contract/encoding.py``) as a whole, for names that JSON cannot
-have, are not looked into: such an entry is evicted when there is no room.
+Metadata written as a whole as a ``$dict`` (``contract/encoding.py``), for names that JSON cannot have, is not
+inspected: such an entry is evicted only when there is no room.
 
-Thread safety: functions of a connection in whose transaction nobody else writes.
+Thread safety: functions of a connection in a transaction that excludes other writers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from latchstore.engine.entry_facts import EXPIRES, IDLE, METADATA_OVERHEAD, OVERHEAD, STALE, WEIGHT
 from latchstore.sqlite.rows import Key
 
-#: When an entry that may be idle too long is looked at next: at once, if it is not known when it was used.
+#: The next time at which an entry with an idle time is checked: at once, if its last use is unknown.
 _IDLE_UNTIL = "ifnull(used + idle, -1e300)"
 
-#: The tables, by their names.
+#: The tables, by name.
 TABLES = {
     "bounds": "CREATE TABLE bounds (id INTEGER PRIMARY KEY, prefix BLOB NOT NULL UNIQUE, idle REAL, "
     "entries INTEGER NOT NULL, weight INTEGER NOT NULL, hand INTEGER NOT NULL)",
@@ -49,18 +49,18 @@ _INDEXES = (
 
 
 def _is_own(row: str) -> str:
-    """Return the condition that the key of a row is one of a row of ``bounds``."""
+    """Return the condition that the key of a row belongs to a row of ``bounds``."""
     return f"substr(CAST({row}.key AS BLOB), 1, length(bounds.prefix)) = bounds.prefix"
 
 
 def _number(row: str, name: str) -> str:
-    """Return an item of metadata if it is a number, as anybody may write anything there; else NULL."""
+    """Return a metadata item if it is a number, as any program may write anything there; otherwise NULL."""
     item = f"{row}.metadata, '$.{name}'"
     return f"CASE WHEN json_type({item}) IN ('integer', 'real') THEN json_extract({item}) END"
 
 
 def _weight(row: str) -> str:
-    """Return what an entry weighs; `weight_of` computes the same."""
+    """Return the weight of an entry; `weight_of` computes the same."""
     item = f"{row}.metadata, '$.{WEIGHT}'"
     plain = f"{OVERHEAD} + length(CAST({row}.key AS BLOB)) + length(CAST({row}.data AS BLOB))"
     return (
@@ -75,12 +75,12 @@ def _stale(row: str) -> str:
 
 
 def _expires(row: str) -> str:
-    """Return when an entry is evicted as expired, or NULL."""
+    """Return the time at which an entry is evicted as expired, or NULL."""
     return f"CASE WHEN {row}.metadata != '{{}}' THEN {_number(row, EXPIRES)} + {_stale(row)} END"
 
 
 def _idle(row: str) -> str:
-    """Return after how many seconds without a use an entry is evicted, or NULL."""
+    """Return the seconds without a use after which an entry is evicted, or NULL."""
     return (
         f"CASE WHEN {row}.metadata = '{{}}' THEN bounds.idle "
         f"WHEN json_type({row}.metadata, '$.{IDLE}') IS NULL THEN bounds.idle + {_stale(row)} "
@@ -91,7 +91,7 @@ def _idle(row: str) -> str:
 _WEIGHT_THEN = "ifnull((SELECT nodes.weight FROM nodes WHERE nodes.key = OLD.key AND bound = bounds.id), 0)"
 _END_LOAD = "DELETE FROM loads WHERE key = {row}.key"
 
-#: What keeps the books, by the name of the trigger.
+#: The triggers that maintain the books, by name.
 TRIGGERS = {
     "cache_inserted": "CREATE TRIGGER cache_inserted AFTER INSERT ON entries BEGIN "
     "INSERT OR REPLACE INTO nodes SELECT bounds.id, "
@@ -142,7 +142,7 @@ _NEXT = (
     "ORDER BY sequence LIMIT 32"
 )
 _TAKE_BACK = "UPDATE nodes SET visited = 0 WHERE bound = ? AND sequence = ?"
-# From the new end the hand goes back to the old one, though the commit is about to add to the new one.
+# From the new end the hand returns to the old end, although the commit will add entries at the new end.
 _SET_HAND = (
     "UPDATE bounds SET hand = CASE WHEN EXISTS "
     "(SELECT 1 FROM nodes WHERE bound = id AND sequence > ?) THEN ? ELSE 0 END WHERE id = ?"
@@ -173,13 +173,13 @@ _LAST_USE = (
 
 
 class State(NamedTuple):
-    """What one bound has, of one instant.
+    """The state of one bound, at one instant.
 
     Attributes
     ----------
     entries, weight, hand : int
     may_evict : int
-        Whether something has expired, or is to be looked at for that.
+        Whether an entry has expired, or must be checked for that.
     """
 
     entries: int
@@ -189,13 +189,13 @@ class State(NamedTuple):
 
 
 def open_bound(connection: sqlite3.Connection, prefix: bytes, idle: float | None) -> int:
-    """Have books kept for the keys that begin with a prefix; return the number of the bound.
+    """Open the books for the keys with a prefix; return the number of the bound.
 
     Parameters
     ----------
     idle : float or None
-        Seconds without a use after which an entry expires that has no such time of its own; the last one that
-        was given counts, in all processes.
+        Seconds without a use after which an entry without its own idle time expires; the last value given
+        applies to all processes.
     """
     if not connection.execute(_IS_MADE).fetchone()[0]:
         for sql in (*TABLES.values(), *_INDEXES, *TRIGGERS.values()):
@@ -216,7 +216,7 @@ def open_bound(connection: sqlite3.Connection, prefix: bytes, idle: float | None
 
 
 def state_of(connection: sqlite3.Connection, bound: int, now: float | None = None) -> State:
-    """Return what a bound has; with a reading of the clock, whether anything has expired by then."""
+    """Return the state of a bound; with a reading of the clock, whether an entry has expired by then."""
     return State(*connection.execute(_STATE, (now, now, bound)).fetchone())
 
 
@@ -229,29 +229,29 @@ def check(connection: sqlite3.Connection, bound: int) -> None:
 
 
 def evictions_of(connection: sqlite3.Connection, bound: int) -> dict[str, int]:
-    """Return how many entries were evicted by all processes, by cause."""
+    """Return the number of evictions by all processes, by cause."""
     return dict(connection.execute(_EVICTIONS, (bound,)).fetchall())
 
 
 def may_expire(connection: sqlite3.Connection, bound: int) -> bool:
-    """Tell whether there is anything that may expire."""
+    """Return whether any entry may expire."""
     return bool(connection.execute(_MAY_EXPIRE, (bound, bound)).fetchone()[0])
 
 
 def last_use(connection: sqlite3.Connection, bound: int, key: Key, revision: int) -> float | None:
-    """Return when an entry of this revision was last used, as far as that was noted; None: it was not."""
+    """Return the last recorded use of an entry of this revision; None if there is none."""
     found = connection.execute(_LAST_USE, (bound, key, revision)).fetchone()
     return None if found is None else found[0]
 
 
 def weight_in(connection: sqlite3.Connection, bound: int, key: Key) -> int:
-    """Return what an entry that is there weighs; 0 if it is not."""
+    """Return the weight of an entry; 0 if the key is missing."""
     found = connection.execute(_WEIGHT_OF, (bound, key)).fetchone()
     return 0 if found is None else int(found[0])
 
 
 def note_hits(connection: sqlite3.Connection, bound: int, hits: Iterable[tuple[Key, float | None]]) -> None:
-    """Note that entries were used, and when, if that matters."""
+    """Record uses of entries, with the time if it matters."""
     plain: list[tuple[object, ...]] = []
     timed: list[tuple[object, ...]] = []
     for key, time in hits:
@@ -264,7 +264,7 @@ def note_hits(connection: sqlite3.Connection, bound: int, hits: Iterable[tuple[K
 
 
 def note_written(connection: sqlite3.Connection, bound: int, keys: Iterable[Key], now: float) -> None:
-    """Have the idle times of entries begin that were written."""
+    """Start the idle times of entries that were written."""
     connection.executemany(_WRITTEN, [(now, bound, key) for key in keys])
 
 
@@ -274,21 +274,21 @@ def note_evictions(connection: sqlite3.Connection, bound: int, causes: dict[str,
 
 
 def loading(connection: sqlite3.Connection) -> set[Key]:
-    """Return the keys that some process is loading."""
+    """Return the keys that any process is loading."""
     return {key for (key,) in connection.execute(_LOADING)}
 
 
 def expired(
     connection: sqlite3.Connection, bound: int, now: float, limit: int, thorough: bool = False
 ) -> list[tuple[Key, int, str]]:
-    """Return some of what has expired by now, with weights and causes; begin idle times that have not yet.
+    """Return some expired entries, with weights and causes; start idle times that have not started.
 
     Parameters
     ----------
     limit : int
-        How many entries to look at, at the most.
+        Maximum number of entries to check.
     thorough : bool
-        Whether those of which an idle time begins do not count for that.
+        Whether entries whose idle time is started do not count towards `limit`.
     """
     found: dict[Key, tuple[Key, int, str]] = {
         key: (key, weight, "expired") for key, weight in connection.execute(_EXPIRED, (bound, now, limit))
@@ -306,16 +306,16 @@ def expired(
 
 
 class Sieve:
-    """Chooses what is evicted, one after the other.
+    """Picks the entries to evict, one after the other.
 
     Parameters
     ----------
     connection : sqlite3.Connection
     bound : int
     hand : int
-        Where the last one stopped.
+        The position of the last eviction.
     spared : set
-        Keys that stay.
+        Keys to spare.
     """
 
     def __init__(self, connection: sqlite3.Connection, bound: int, hand: int, spared: set[Key]) -> None:
@@ -326,9 +326,9 @@ class Sieve:
         self._rows: list[tuple[int, Key, int, int]] = []
 
     def choose(self) -> tuple[Key, int] | None:
-        """Return key and weight of what is evicted next; None if there is nothing but what is spared."""
+        """Return key and weight of the next entry to evict; None if only spared keys are left."""
         beginnings = 0
-        # From the hand to the new end; through all, which takes back that they were visited; through all.
+        # From the hand to the new end; through all, which clears the visited flags; through all again.
         while beginnings < 3:
             while self._rows:
                 sequence, key, weight, visited = self._rows.pop()
@@ -346,22 +346,22 @@ class Sieve:
         return None
 
     def end(self) -> None:
-        """Note where the hand has stopped."""
+        """Store the position of the hand."""
         self._connection.execute(_SET_HAND, (self.hand, self.hand, self._bound))
 
 
 def weight_of(key: Key, size: int, metadata: str, weight: object) -> int:
-    """Return what a new entry weighs, as the triggers compute it.
+    """Return the weight of a new entry, as the triggers compute it.
 
     Parameters
     ----------
     key : str or bytes
     size : int
-        Bytes of the data.
+        Length of the data in bytes.
     metadata : str
-        As they stand in the file.
+        The metadata as stored in the file.
     weight : object
-        The item `WEIGHT` in them.
+        The metadata item `WEIGHT`.
     """
     if type(weight) is int and 0 <= weight < 2**63:
         return weight

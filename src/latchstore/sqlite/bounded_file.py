@@ -1,6 +1,6 @@
-"""A store in a file that keeps itself within the limits of caches: what a `Cache` uses of it.
+"""A store in a file that enforces the limits of caches: the interface for `Cache`.
 
-Thread safety: that of ``engine/shared_bound.py``; the commits keep to the limits by ``bounds.py``.
+Thread safety: that of ``engine/shared_bound.py``; ``bounds.py`` enforces the limits in commits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latchstore.sqlite.engine import SqliteEngine
 from latchstore.sqlite.rows import Key, name_of, stored_key
 from latchstore.sqlite.running import note, run
 
-#: How many entries one commit of a sweep evicts, so that other writers get their turn.
+#: Maximum entries that one commit of a sweep evicts, so that other writers get their turn.
 SWEPT_AT_ONCE = 1_000
 
 
@@ -80,7 +80,7 @@ class FileBooks(Books):
 
 
 class BoundedFile(SharedBound[Bound]):
-    """A `SqliteStore` that is kept within limits.
+    """A `SqliteStore` with the limits of a cache.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class BoundedFile(SharedBound[Bound]):
     Raises
     ------
     ValueError
-        If the policy is another one than SIEVE.
+        If the policy is not SIEVE.
     """
 
     def __init__(self, access: StoreAccess, engine: SqliteEngine, limits: Limits) -> None:
@@ -108,7 +108,7 @@ class BoundedFile(SharedBound[Bound]):
 
     def trim(self) -> None:
         with self.access.transaction("trim"):
-            # One: the commit evicts what else there has to be.
+            # One entry: the commit picks the others that it must evict.
             first = note(self._connections, "trim", self._choose)
             if first is not None:
                 self.access.evict(name_of(first[0]), "size")
@@ -138,17 +138,17 @@ class BoundedFile(SharedBound[Bound]):
             self.access.commit(edits, purpose, check)
             return
         except KeyError:
-            # A key that is missing may be being loaded: from before this.
+            # A missing key may be in a load that began before this write.
             keys = [key for key, _ in edits]
             self.bound.note_written(keys)
             self._file_leases.overtake(keys)
             if all(self.entry(key) is None for key in keys):
                 raise
-        # It may have been stored in between. From here on it is not: the lease has ended.
+        # A load may have stored its result in between; not from here on, as its lease has ended.
         self.access.commit(edits, purpose, check)
 
     def _ask(self, now: float, check: Callable[[], None] | None) -> None:
-        """Have the commit that is about to be made evict some of what has expired; for its `check`."""
+        """Make the next commit evict some expired entries; used as its `check`."""
         if check is not None:
             check()
         self.bound.now = now

@@ -1,10 +1,10 @@
-"""The limits of the caches of this process on a file, for the commits of this process.
+"""The limits of this process's caches on a file, enforced by the commits of this process.
 
-The engine asks each `Bound`, in the transaction of a commit, what that is to evict. The books are in
-``books.py``, with their rules.
+The engine calls each `Bound` in the transaction of a commit, to pick the evictions. ``books.py`` has the
+books and their rules.
 
-Thread safety: `Bound.hits` is changed by single operations of the dict; all else of a `Bound` belongs to the
-owner (``owner.py``), who alone commits in this process.
+Thread safety: `Bound.hits` is changed by single operations of the dict; everything else of a `Bound` belongs
+to the owner (``owner.py``), which is the only thread of this process that commits.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from latchstore.sqlite import books
 from latchstore.sqlite.committing import Work
 from latchstore.sqlite.rows import NOTHING, Key, Row, name_of, pairs_of, rows_of, stored_key
 
-#: How many expired entries a commit evicts that writes something else.
+#: Maximum expired entries that an ordinary commit evicts.
 _SWEPT_BY_THE_WAY = 16
 
 
 class Bound(ProcessBound):
-    """The limits that one cache of this process has on a file.
+    """The limits of one cache of this process on a file.
 
     Parameters
     ----------
     limits : Limits
     number : int
-        Of the bound in the file.
+        Number of the bound in the file.
 
     Attributes
     ----------
     now : float or None
-        The reading of the clock that the commit which is about to be made brings along: it evicts a few of
-        what has expired by then.
+        Reading of the clock for the next commit, which evicts a few entries that have expired by then.
     """
 
     def __init__(self, limits: Limits, number: int) -> None:
@@ -48,13 +47,13 @@ class Bound(ProcessBound):
         self._written_at: float | None = None
 
     def weigh(self, key: str, entry: Entry, metadata: str) -> int:
-        """Return what an entry weighs; EntryTooLargeError if that is more than all may."""
+        """Return the weight of an entry; EntryTooLargeError if it exceeds the whole bound."""
         weight = books.weight_of(stored_key(key), entry.size, metadata, entry.get(WEIGHT))
         self.refuse_heavy(key, weight)
         return weight
 
     def note_hits(self, connection: sqlite3.Connection) -> None:
-        """Note what was used since the last time."""
+        """Record the uses since the last call."""
         taken = [(stored_key(key), time) for key, time in self.take_hits()]
         if taken:
             books.note_hits(connection, self.number, taken)
@@ -62,12 +61,12 @@ class Bound(ProcessBound):
     # -- in a commit ------------------------------------------------------------------------------
 
     def evicted(self, connection: sqlite3.Connection, work: Work) -> dict[str, str]:
-        """Return the keys that a commit is to evict before it is written, each with the cause.
+        """Return the keys that a commit must evict before it is written, each with the cause.
 
         Raises
         ------
         EntryTooLargeError
-            If one of the new entries alone is too much.
+            If a new entry alone exceeds the bound.
         """
         self._written_at, self.now = self.now, None
         self.note_hits(connection)
@@ -87,7 +86,7 @@ class Bound(ProcessBound):
                 entries += 1
                 weight += written[key]
         if not may_evict and not self.is_exceeded(entries, weight):
-            return {}  # hot path: most commits are like that
+            return {}  # hot path: most commits evict nothing
         spared, loading = {row[0] for row in work.rows}, books.loading(connection)
         found: dict[str, str] = {}
         if may_evict and self._written_at is not None:
@@ -110,7 +109,7 @@ class Bound(ProcessBound):
                     weight -= less
                 sieve.end()
                 hand = sieve.hand
-        # What the commit itself writes, the first first.
+        # Then keys that the commit itself writes, in order.
         for key, less in written.items():
             if self.is_exceeded(entries, weight):
                 found[key] = "size"
@@ -119,7 +118,7 @@ class Bound(ProcessBound):
         return found
 
     def note_commit(self, connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-        """Note what a commit has evicted and written, as it is written."""
+        """Record the evictions and writes of a commit, as it is written."""
         causes: dict[str, int] = {}
         written = []
         for change in changes:
@@ -136,7 +135,7 @@ class Bound(ProcessBound):
 
 
 def make_room(connection: sqlite3.Connection, bounds: Sequence[Bound], work: Work) -> Work:
-    """Add to a commit, before it is written, the evictions that leave no more than may be."""
+    """Add the necessary evictions to a commit before it is written."""
     for bound in bounds:
         bound.note_written([change[0] for change in work.changes if cause_of(change) is None])
         found = bound.evicted(connection, work)
@@ -155,7 +154,7 @@ def _with_evictions(connection: sqlite3.Connection, work: Work, found: dict[str,
         if cause is None:
             changes.append(change)
             rows.append(row)
-        elif old is not None:  # else it does not come at all
+        elif old is not None:  # a new entry is simply not written
             changes.append(deletion(key, old, cause))
             rows.append((*row[:2], NOTHING))
     for held in rows_of(connection, list(others)):

@@ -1,6 +1,6 @@
-"""What a commit reads and writes, in the transaction of SQLite's that makes it.
+"""The reads and writes of a commit, in its transaction of SQLite.
 
-Thread safety: functions of a connection that nobody else uses, while this process has the writer lock.
+Thread safety: functions of a connection that no other thread uses, while this process has the writer lock.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from latchstore.sqlite import items, log
 from latchstore.sqlite.rows import NOTHING, Key, Row, entry_of, rows_of, stored_key
 from latchstore.sqlite.statements import ADVANCE, BEFORE, BEFORE_MANY, DELETE, INSERT, UPDATE
 
-#: Every so many commits what is older than the history is deleted.
+#: Number of commits between two deletions of log rows older than the history.
 _STEP = 100
 
 
 class Work(NamedTuple):
-    """What edits come to.
+    """The result of a commit's edits.
 
     Attributes
     ----------
     revision : int
-        Of the commit.
+        Revision of the commit.
     changes : sequence of Change
     rows : list
         For each change the key as it is stored, `statements.ROW` before, and `statements.COLUMNS` after with
-        what the entry is written by: the number of its row, or the key of a new one; `NOTHING` if there is
-        no entry.
+        the row's identification: the number of its row, or the key of a new one; `NOTHING` if there is no
+        entry.
     names : tuple of str
-        The metadata items that have an index.
+        The indexed metadata items.
     """
 
     revision: int
@@ -48,7 +48,7 @@ class Work(NamedTuple):
 
 
 def check_edit(key: str, edit: Edit) -> None:
-    """Raise TypeError or ValueError if an edit has metadata that cannot be stored; names key and item."""
+    """Raise TypeError or ValueError if an edit's metadata cannot be stored; names key and item."""
     kind = type(edit)
     if kind is Entry or kind is SetData:  # hot path: most edits are one of these
         if kind is Entry and edit:
@@ -61,7 +61,7 @@ def check_edit(key: str, edit: Edit) -> None:
 
 
 def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) -> Work:
-    """Return what edits come to, or raise what one of them does."""
+    """Return the result of edits, or raise the error of one of them."""
     last, indexed, before = _before(connection, edits)
     revision, now = last + 1, time.time()
     changes: list[Change | LateChange] = []
@@ -74,7 +74,7 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
             old = None
             new = edit.revise(key, None, revision, now)
         elif held[1] != "{}" and (type(edit) is Entry or type(edit) is Delete):
-            # hot path: these ask for no metadata, and nobody may ever.
+            # hot path: these edits do not read metadata, so it is decoded only if a listener reads it.
             old = LateValue(partial(entry_of, key, *held))
             new = edit.revise(key, entry_of(key, held[0], "{}", *held[2:]), revision, now)
         else:
@@ -92,14 +92,16 @@ def decide(connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]) 
             continue
         rows.append((stored, held, row))
     if len(rows) > log.MOST_CHANGES:
-        raise ValueError(f"a commit may change {log.MOST_CHANGES:,} keys, and this one has {len(rows):,}")
+        raise ValueError(
+            f"a commit may change at most {log.MOST_CHANGES:,} keys, got {len(rows):,}; split the transaction"
+        )
     return Work(revision, LateChanges(changes), rows, indexes_of(indexed).names)
 
 
 def _before(
     connection: sqlite3.Connection, edits: Collection[tuple[str, Edit]]
 ) -> tuple[int, str, dict[Key, Row]]:
-    """Return the revision of the last commit, the indexes, and the rows of the keys that are there."""
+    """Return the revision of the last commit, the indexes, and the rows of the keys that exist."""
     if len(edits) == 1:
         ((key, _),) = edits
         *row, last, indexed = connection.execute(BEFORE, (stored_key(key),)).fetchone()
@@ -116,7 +118,7 @@ def write(
     Parameters
     ----------
     history : int
-        How many of the last commits the log keeps.
+        Number of commits that the log keeps.
     """
     revision, changes, rows, names = work
     inserted: list[Row] = []
@@ -141,7 +143,7 @@ def write(
 
 
 def _execute(connection: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-    # hot path: most commits are of one key.
+    # hot path: most commits change one key.
     if len(rows) == 1:
         connection.execute(sql, rows[0])
     else:

@@ -1,24 +1,24 @@
-"""The connections of one process to a database file, and what becomes of them in a forked child.
+"""The connections of one process to a database file, and their handling in a forked child.
 
-1. `idle` has the connections that nobody uses, and is changed by single operations of the list. Whoever
-   takes one has it alone, reads all rows of each statement (one that is not at its end keeps an old
-   instant), and gives it back by one call in C. One that is not given back, as an exception has struck, the
-   garbage collector closes, as a connection refers to itself (by its cache of statements): so whoever has
-   begun a transaction must roll it back, by one call in C as well.
+1. `idle` has the unused connections, and is changed by single operations of the list. A thread that takes one
+   has it alone, reads all rows of each statement (an unfinished statement keeps an old instant), and gives it
+   back by one call in C. If an exception prevents that, the garbage collector closes the connection, as it is
+   part of a reference cycle (through its statement cache). So a thread that has begun a transaction must roll
+   it back, by one call in C as well.
 2. A connection with an open read transaction is `Pinned`. It runs one statement at a time, under its lock.
 3. SQLite must not see a connection that was carried over a fork. Its locks are POSIX locks, which a child
-   does not have; but what SQLite knows of them lies in memory, and a new connection of the child's would
-   take them to be there: then a checkpoint of the parent's overwrites what the child reads, and the last one
-   to close in the parent deletes the log under the child. So before a fork all idle connections are closed,
-   and pinned ones are held between two statements; the child closes these before it opens one of its own. It
-   unlocks nothing then, as it has no locks, and the kernel refuses it the lock for a last checkpoint.
-4. For that, a fork waits until nobody uses a connection, and whoever finds none idle meanwhile waits for the
-   fork. Whoever has waited for a while goes on nevertheless, as a thread with a connection may wait for it.
-   The last look before a fork is at an instant, and nobody changes what it finds: who opens or closes a
-   connection is among the `_busy` before it looks whether there is a fork.
+   does not inherit; but SQLite's record of them is in memory, and a new connection of the child would assume
+   that they are held: then a checkpoint of the parent overwrites pages that the child reads, and the last
+   connection that closes in the parent deletes the log of the child. So a fork closes all idle connections
+   first, and holds pinned ones between two statements; the child closes these before it opens its own. That
+   unlocks nothing, as the child has no locks, and the kernel refuses it the lock for a last checkpoint.
+4. For that, a fork waits until no connection is in use, and a thread that finds none idle meanwhile waits for
+   the fork. After a while the thread continues nevertheless, as a thread with a connection may wait for it.
+   The last check before a fork is at one instant, and its result stays valid: a thread that opens or closes a
+   connection joins `_busy` before it checks whether there is a fork.
 5. If the fork has waited in vain, or its thread is in the middle of a call, the child refuses the file.
 
-Thread safety: as above. There are no locks but those of pinned ones, which a fork takes without waiting.
+Thread safety: as above. The only locks are those of pinned connections; a fork acquires them without waiting.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ from latchstore.delivery.waiting import Waiters, clock
 
 T = TypeVar("T")
 
-#: Seconds that a fork waits for calls in progress, and between two looks.
+#: Seconds that a fork waits for calls in progress, and between two checks.
 FORK_TIMEOUT = 5.0
 _PAUSE = 0.000_5
 
-#: Seconds after which a fork looks whether a connection that it waits for was lost.
+#: Seconds after which a fork checks whether a connection that it waits for was lost.
 _LOST_AFTER = 0.1
 
-#: Seconds after which a thread that needs a connection waits no longer for a fork that waits for others.
+#: Seconds after which a thread that needs a connection stops waiting for a fork that waits for others.
 _GRACE = 0.05
 
-#: What a fork is at.
+#: The stages of a fork.
 _COLLECTS, _FORKS = "collects", "forks"
 
 
 class Connection(sqlite3.Connection):
     """A connection that the garbage collector closes."""
 
-    __del__ = sqlite3.Connection.close  # written in C, so that nothing can break it off
+    __del__ = sqlite3.Connection.close  # written in C, so that no exception can interrupt it
 
 
 class Pinned:
-    """A connection of one user's own, until that is closed.
+    """A connection of one user, until it is closed.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ class Pinned:
     ----------
     lock : RLock
         Held for one statement. Reentrant, for finalizers and signal handlers in the middle of a statement of
-        their own thread: SQLite runs a second one beside it.
+        their own thread: SQLite runs a second statement beside it.
     """
 
     _closed = _forked = False
-    # The connection; empty before it was taken, and once it was given back.
+    # The connection; empty before it is taken and after it is given back.
     _held: Sequence[Connection] = ()
 
     def __init__(self, connections: Connections) -> None:
@@ -90,23 +90,23 @@ class Pinned:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not closed yet."""
+        """Whether it has not been closed."""
         return not self._closed
 
     @property
     def is_of_parent(self) -> bool:
-        """Whether it was opened in the process that this one was forked from."""
+        """Whether it was opened in the parent of this forked process."""
         return self._forked
 
     def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Call a function of ours with the connection, while nobody else uses it; SnapshotClosedError."""
+        """Call a function with the connection, while no other thread uses it; SnapshotClosedError."""
         try:
             with self.lock:
                 if self._closed or not self._held:
                     raise SnapshotClosedError(
-                        "the snapshot was taken in the process that this one was forked from"
+                        "the snapshot was taken in the parent of this forked process"
                         if self._forked
-                        else "the snapshot is used after it was closed"
+                        else "the snapshot is closed"
                     )
                 return function(self._held[0])
         finally:
@@ -114,7 +114,7 @@ class Pinned:
                 self._give_back()
 
     def close(self) -> None:
-        """Roll back, and give the connection to others. Never waits: who is reading does it then."""
+        """Roll back, and give the connection back. Never waits; a reader in progress does it then."""
         self._closed = True
         self._give_back()
 
@@ -125,7 +125,7 @@ class Pinned:
                 (connection,), self._held = self._held, ()
                 self._connections.give(connection)
         except sqlite3.ProgrammingError:
-            self._held = ()  # both were in a circle, and the collector has closed the connection first
+            self._held = ()  # both were in a cycle, and the collector has closed the connection first
         finally:
             try:  # noqa: SIM105 (as in TryLatch.attempt)
                 self.lock.release()
@@ -138,11 +138,11 @@ class Pinned:
 
     @property
     def connection(self) -> Connection | None:
-        """The connection, for forks; None if it was given back."""
+        """The connection, for forks; None if it has been given back."""
         return self._held[0] if self._held else None
 
     def end_in_child(self) -> Sequence[Connection]:
-        """Have it closed, in a forked child; return the connection."""
+        """Mark it as closed, in a forked child; return the connection."""
         self._closed = self._forked = True
         self.lock = for_with(threading.RLock())
         held, self._held = self._held, ()
@@ -150,22 +150,22 @@ class Pinned:
 
 
 class Connections:
-    """Opens connections, and keeps those that nobody uses.
+    """Opens connections, and keeps the unused ones.
 
     Parameters
     ----------
     path : str
-        Of the file: absolute.
+        Absolute path of the file.
     synchronous : str
-        What SQLite's pragma of that name is set to.
+        Value of SQLite's pragma ``synchronous``.
     timeout : float
-        Seconds to wait for a lock of another program, and for a fork.
+        Maximum seconds to wait for a lock of another program, and for a fork.
 
     Attributes
     ----------
     idle : list of sqlite3.Connection
     give : callable
-        Takes back a connection in which no transaction is open; one call in C.
+        Returns a connection without an open transaction to the pool; one call in C.
     """
 
     def __init__(self, path: str, synchronous: str, timeout: float) -> None:
@@ -178,29 +178,29 @@ class Connections:
         _all.add(self)
 
     def _renew(self) -> None:
-        """Begin without connections and without forks."""
+        """Reset to no connections and no forks."""
         self._pid = os.getpid()
         # All connections, and all pinned ones.
         self._live: set[weakref.ref[Connection]] = set()
         self._pins: set[weakref.ref[Pinned]] = set()
-        # Idle ones while a fork waits: rule 4.
+        # Idle connections while a fork waits: rule 4.
         self._aside: list[Connection] = []
-        # Who is opening or closing a connection, and what the threads that fork are at: rule 4.
+        # Threads that open or close a connection, and the stages of threads that fork: rule 4.
         self._busy: dict[object, int] = {}
         self._forks: dict[int, str] = {}
-        # Pinned connections whose locks a thread has that forks.
+        # Pinned connections whose locks a forking thread holds.
         self._locked: dict[int, list[Pinned]] = {}
         self._waiters = Waiters()
 
     # -- taking and giving ------------------------------------------------------------------------
 
     def take(self) -> Connection:
-        """Return a connection that nobody else uses.
+        """Return a connection that no other thread uses.
 
         Raises
         ------
         LockTimeoutError
-            If the process is being forked, and that takes too long, or is done by this thread.
+            If the process is being forked, and that takes too long or is done by this thread.
         StoreError
             If the process was forked while a connection was in use.
         """
@@ -217,7 +217,7 @@ class Connections:
         """Return a connection that is not idle, or None if there is a fork to wait for."""
         token = object()
         connection = None
-        self._busy[token] = get_ident()  # before the look: rule 4
+        self._busy[token] = get_ident()  # before the check: rule 4
         try:
             forks = self._forks
             if forks and not (waited and _FORKS not in forks.values()):
@@ -229,7 +229,7 @@ class Connections:
             return connection
         except BaseException:
             if connection is not None:
-                connection.close()  # in C, and not by its last reference: the error's traceback has one
+                connection.close()  # in C, not by its last reference: the error's traceback has one
             raise
         finally:
             self._busy.pop(token, None)
@@ -253,9 +253,9 @@ class Connections:
         return connection
 
     def _wait_for_fork(self) -> bool:
-        """Wait until the fork is done, or for the grace that rule 4 has."""
+        """Wait until the fork is done, or for the grace period of rule 4."""
         if self._pid != os.getpid():
-            self.renew_in_child()  # the handlers of others are called before ours
+            self.renew_in_child()  # other fork handlers are called before this one
             return False
         if get_ident() in self._forks:
             raise LockTimeoutError("this thread is about to fork, and would wait for itself")
@@ -265,7 +265,7 @@ class Connections:
             if collects and clock() - begun >= _GRACE:
                 return True
             if clock() - begun >= self._timeout:
-                raise LockTimeoutError(f"the process is being forked for more than {self._timeout:g} s")
+                raise LockTimeoutError(f"the process has been forking for more than {self._timeout:g} s")
             self._waiters.wait(lambda: not self._forks, _PAUSE if collects else _GRACE, yields=1)
         return False
 
@@ -275,13 +275,13 @@ class Connections:
         self._set_give()
 
     def close(self) -> None:
-        """Close what nobody uses, and what is given from now on."""
+        """Close unused connections, and those that are given back from now on."""
         self._closed = True
         self._set_give()
         self.close_idle()
 
     def _set_give(self) -> None:
-        """Have connections put where they belong now; not among the idle ones while a fork waits for them."""
+        """Choose where connections are given back to; not to the idle ones while a fork waits for them."""
         self.give: Callable[[Connection], None]
         if self._forks:
             self.give = self._aside.append
@@ -289,7 +289,7 @@ class Connections:
             self.give = self._close_given if self._closed else self.idle.append
 
     def close_idle(self) -> None:
-        """Close what nobody uses."""
+        """Close unused connections."""
         with suppress(IndexError):
             while True:
                 self._close_given(self.idle.pop())
@@ -303,16 +303,16 @@ class Connections:
             self._busy.pop(token, None)
 
     def add_pinned(self, pinned: Pinned) -> None:
-        """Have forks find a pinned connection."""
+        """Register a pinned connection for forks."""
         self._pins.add(weakref.ref(pinned, self._pins.discard))
 
     # -- forks ------------------------------------------------------------------------------------
 
     def before_fork(self, deadline: float) -> None:
-        """Wait until nobody uses a connection, and keep it so; close what is idle."""
+        """Wait until no connection is in use, and keep it so; close idle ones."""
         ident = get_ident()
         if ident in self._forks:
-            return  # a finalizer that forks in the middle of this
+            return  # a finalizer that forks in the middle of this call
         self._forks[ident] = _COLLECTS
         self._set_give()
         to_look_for_lost = clock() + _LOST_AFTER
@@ -327,14 +327,14 @@ class Connections:
         self._forks[ident] = _FORKS
 
     def _close_lost(self, ident: int) -> None:
-        """Have connections closed that nobody refers to: rule 1."""
-        self._forks.pop(ident, None)  # finalizers of others are called, and may need a connection
+        """Collect garbage, which closes connections without references: rule 1."""
+        self._forks.pop(ident, None)  # finalizers of other objects run, and may need a connection
         gc.collect()
         self._forks[ident] = _COLLECTS
 
     def _collect(self, ident: int) -> bool:
-        """Look whether nobody uses a connection; if so, close those that are idle."""
-        self._forks[ident] = _FORKS  # before the look: rule 4
+        """Check whether no connection is in use; if so, close the idle ones."""
+        self._forks[ident] = _FORKS  # before the check: rule 4
         aside = self._aside
         with suppress(IndexError):
             while True:
@@ -347,7 +347,7 @@ class Connections:
         return False
 
     def _is_quiet(self, idle: list[Connection]) -> bool:
-        """Tell whether there are no connections in use but these and pinned ones."""
+        """Return whether only these and pinned connections exist."""
         known = {id(connection) for connection in idle}
         known.update(id(pinned.connection) for pinned in _present(self._pins))
         return not self._busy and all(
@@ -355,11 +355,11 @@ class Connections:
         )
 
     def _lock_pinned(self, ident: int) -> bool:
-        """Take the locks of all pinned connections, and no one's if one is in use."""
+        """Acquire the locks of all pinned connections, or none if one is in use."""
         locked = self._locked.setdefault(ident, [])
         for pinned in _present(self._pins):
             before = len(locked)
-            # Taken and noted by one call in C.
+            # Acquired and recorded by one call in C.
             locked.extend(compress((pinned,), map(pinned.lock.acquire, (False,))))
             if len(locked) == before:
                 return False
@@ -368,12 +368,12 @@ class Connections:
     def _unlock_pinned(self, ident: int) -> None:
         locked = self._locked.get(ident, [])
         while locked:
-            with suppress(RuntimeError):  # an exception has struck after that
+            with suppress(RuntimeError):  # an exception has interrupted it after that
                 locked[-1].lock.release()
             locked.pop()
 
     def after_in_parent(self) -> None:
-        """Let all go on."""
+        """Let all threads continue."""
         ident = get_ident()
         self._unlock_pinned(ident)
         self._locked.pop(ident, None)
@@ -384,11 +384,11 @@ class Connections:
         self._waiters.ring_all()
 
     def _give_back_aside(self) -> None:
-        while not self._forks:  # else another one begins
+        while not self._forks:  # otherwise another fork has begun
             self.give(self._aside.pop())
 
     def renew_in_child(self) -> None:
-        """Close the parent's connections, in a forked child; nothing happens if that was done."""
+        """Close the parent's connections, in a forked child; does nothing if that is done."""
         if self._pid == os.getpid():
             return
         pins = list(_present(self._pins))
@@ -400,7 +400,7 @@ class Connections:
                 idle += pinned.end_in_child()
             _close_all(idle)
         else:
-            # Not to be closed: SQLite may be in the middle of anything.
+            # Not closed: SQLite may be in the middle of any operation.
             give = _inherited.append
             _inherited.extend(_present(self._live))
             for pinned in pins:
@@ -422,7 +422,7 @@ def _present(references: Iterable[weakref.ref[T]]) -> Iterator[T]:
 
 def _is_closed(connection: Connection) -> bool:
     try:
-        connection.total_changes  # noqa: B018 (it asks)
+        connection.total_changes  # noqa: B018 (raises if it is closed)
     except sqlite3.ProgrammingError:
         return True
     return False
@@ -432,26 +432,26 @@ def _close_all(connections: list[Connection]) -> None:
     with suppress(IndexError):
         while True:
             connection = connections.pop()
-            with suppress(sqlite3.Error):  # what cannot be written is written when the file is opened again
+            with suppress(sqlite3.Error):  # the log is written to the file when that is opened again
                 connection.close()
 
 
 def _is_in_call() -> bool:
-    """Tell whether this thread forks in the middle of a call that uses a connection."""
+    """Return whether this thread forks in the middle of a call that uses a connection."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        # By the identities of types, since to compare objects may run code of the user's own.
+        # By the identities of types, as comparing objects may run the user's code.
         if id(Connection) in map(id, map(type, frame.f_locals.values())):
             return True
         frame = frame.f_back
     return False
 
 
-# -- all of the process -------------------------------------------------------------------------------
+# -- the whole process -------------------------------------------------------------------------------
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()
 
-#: What a child must not touch of its parent's, and files (device and inode) that it must not open.
+#: Connections that a child must leave alone, and files (device and inode) that it must not open.
 _inherited: list[Connection] = []
 _refused: set[tuple[int, int]] = set()
 
@@ -466,8 +466,9 @@ def _refuse(path: str) -> None:
     with suppress(FileNotFoundError):
         if _identity(path) in _refused:
             raise StoreError(
-                f"{path!r} cannot be used in this process: when it was forked, a call that used the file was "
-                "under way, by the thread that forked or, for seconds, by another; fork when none is"
+                f"{path!r} cannot be used in this forked process: at the fork, a call that used the file "
+                "was in progress, in the thread that forked or, for seconds, in another; fork when there "
+                "is none"
             )
 
 
@@ -488,7 +489,7 @@ def _after_fork_in_child() -> None:
 
 
 def _close_at_exit() -> None:
-    """Have SQLite write its log into the file and remove it, if this process is the last that uses it."""
+    """Make SQLite write its log into the file and remove it, if this process is the last one that uses it."""
     for connections in list(_all):
         with suppress(sqlite3.Error):
             connections.close_idle()

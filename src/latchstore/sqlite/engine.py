@@ -1,26 +1,26 @@
-"""`SqliteEngine`: entries in a SQLite file, of which any number of processes make commits.
+"""`SqliteEngine`: entries in a SQLite file, with commits by any number of processes.
 
 1. Reads never wait for a writer: the file has a write-ahead log (WAL), and a statement, or a read
-   transaction, sees one commit. One statement reads what belongs to one instant.
-2. Whoever writes is the owner first (``owner.py``): a transaction from its beginning to its end, and any
-   other commit for its own time. In this process that is one ``dict.setdefault``; then the owner takes the
-   lock of the process (``writer_lock.py``). So at most one thread of all processes is between taking and
-   giving up that lock, and what it reads is what it changes.
-3. A commit is one transaction of SQLite's: its check, entries, items of the indexes, log and revision. While
-   a block of the user's runs, no transaction of SQLite's is open but for the views of those who read.
-4. The commit is noted in the `journal` of the publication before its COMMIT, and forgotten when it is
-   published. After an exception in between, the log tells whether it was made: `resolve` goes on from there,
-   and is done by the thread that was struck, or by the next one that ends the block or becomes the owner.
-5. What an exception has left (a block without its end) is ended as in ``owner.py``.
+   transaction, sees one commit. Values that belong to one instant are read by one statement.
+2. A writer becomes the owner first (``owner.py``): a transaction from its beginning to its end, any other
+   commit for its own time. In this process that is one ``dict.setdefault``; then the owner acquires the lock
+   of all processes (``writer_lock.py``). So at most one thread of all processes is between acquiring and
+   releasing that lock, and what it reads is what it changes.
+3. A commit is one transaction of SQLite: its check, entries, items of the indexes, log and revision. While a
+   user's block runs, no transaction of SQLite is open except for the views of readers.
+4. The commit is recorded in the `journal` of the publication before its COMMIT, and removed when it is
+   published. After an exception in between, the log shows whether it was made. `resolve` continues from
+   there; it is called by the interrupted thread, or by the next one that ends the block or becomes the owner.
+5. A block that an exception has left without an end is ended as in ``owner.py``.
 
-Thread safety: as above. Connections belong to one thread at a time, and reads take no lock. Locks are taken
-in this order, each only while holding those above it:
+Thread safety: as above. Connections belong to one thread at a time, and reads acquire no lock. Locks are
+acquired in this order, each only while holding those above it:
 
 ====== ============================== ===========================================================
 order  lock                           held for
 ====== ============================== ===========================================================
 1      owner (no lock: a claim), and  a commit, or a transaction's block with the user's code
-       the lock of all processes
+              the lock of all processes
 2      SQLite's own, for writers      a commit, from its check to its COMMIT; what is noted beside
                                       the entries (``running.note``), which needs no owner
 3      section of the publication     COMMIT and publishing, or reading the log and publishing that
@@ -65,13 +65,13 @@ class SqliteEngine(OwnedFile):
     ----------
     path : str
     synchronous : str
-        SQLite's ``PRAGMA synchronous``.
+        Value of SQLite's ``PRAGMA synchronous``.
     timeout : float
-        Seconds that any wait may take.
+        Maximum seconds of any wait.
     history : int
-        How many of the last commits the log has at the least.
+        Minimum number of commits that the log keeps.
     interval : float
-        Seconds after which a follower looks for commits of others.
+        Seconds between two checks for commits of other processes.
     publisher : Publisher
 
     Attributes
@@ -122,7 +122,7 @@ class SqliteEngine(OwnedFile):
         if claim is not None:
             return self._commit_of(claim, claim, edits, check, timeout)
         for key, edit in edits:
-            check_edit(key, edit)  # before it waits for others
+            check_edit(key, edit)  # before waiting for others
         blocks = [Block()]
         claim = Claim(blocks[0], self.abandoned, purpose)
         try:
@@ -164,8 +164,9 @@ class SqliteEngine(OwnedFile):
         try:
             connection.execute("BEGIN IMMEDIATE")
             if check is not None:
-                # Here, as who ends a lease need not be the owner (`running.note`). It reads by connections of
-                # its own, for which nothing changes before the COMMIT, and may decide what the edits are.
+                # Here, as a thread that ends a lease need not be the owner (`running.note`). The check reads
+                # through other connections, for which nothing changes before the COMMIT, and may decide the
+                # edits.
                 check()
                 if not edits:
                     connection.rollback()
@@ -190,7 +191,7 @@ class SqliteEngine(OwnedFile):
         except sqlite3.Error as error:
             raise failure_of(error, self.path, claim.purpose) from error
         finally:
-            connection.rollback()  # one call in C: whatever strikes after it, no lock of SQLite's is held
+            connection.rollback()  # one call in C: after it, an exception leaves no lock of SQLite held
             self.connections.give(connection)
         return bool(deliveries)
 
@@ -215,14 +216,14 @@ class SqliteEngine(OwnedFile):
     # -- indexes ----------------------------------------------------------------------------------
 
     def add_indexes(self, indexes: Sequence[str | Ordered]) -> None:
-        """Add those indexes that there are not."""
+        """Add those indexes that do not exist."""
         listed = run(self.connections, "add_index", items.read).listed
         for index in indexes:
             if index not in listed:
                 self.alone("add_index", partial(items.add, index=index))
 
     def remove_index(self, index: str | Ordered) -> None:
-        """Remove an index, for all processes; KeyError if there is none."""
+        """Remove an index, for all processes; KeyError if it does not exist."""
         self.alone("remove_index", partial(items.remove, index=index))
 
     def first_values(self, queue: str, name: str, prefixes: Sequence[str]) -> FirstValues:
@@ -237,7 +238,7 @@ class SqliteEngine(OwnedFile):
         self.follow()
 
     def give_up(self) -> None:
-        """Close what a closed store keeps open; reads open it again for their own time."""
+        """Close what a closed store keeps open; each read then opens it again for its own time."""
         self.follower.stop()
         self.publication.following = False
         self.connections.close()

@@ -1,16 +1,15 @@
-"""Whether a file can be that of a store which processes share: looked at before SQLite opens it.
+"""Checks, before SQLite opens a file, whether it can be that of a store which processes share.
 
-SQLite would open some of these, and fail later with an error that names no cause, or not fail and damage the
-file:
+SQLite would open some unsuitable files, and fail later with an error that names no cause, or damage the file:
 
-1. Through a link the file is the one that the link leads to, for SQLite and for the lock of the one writer.
-   A file that has two names has two logs, whose changes overwrite each other.
-2. The log and its index lie beside the file, and even a reader writes to the index: so file and directory
+1. A symbolic link is resolved, for SQLite and for the writer lock. A file with two names (hard links) has two
+   logs, whose changes overwrite each other.
+2. The log and its index are beside the file, and even a reader writes to the index: so file and directory
    must be writable.
-3. The index is memory that processes share, which those of two machines cannot. A file system whose kind is
-   not known to be a network's is let through.
+3. The index is shared memory, which processes of two machines cannot share. A file system that is not known
+   to be a network file system is accepted.
 
-Thread safety: functions of what the system has.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from contextlib import suppress
 from latchstore.contract.file_locks import check_regular
 from latchstore.contract.files import resolved
 
-#: File systems of other machines, as Linux names them; of those in user space, what follows ``fuse.``.
+#: Network file systems, by Linux's names; for those in user space, the part after ``fuse.``.
 _NETWORKS = (
     "9p afs beegfs ceph cifs coda davfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs rclone "
     "s3fs smb smb2 smb3 smbfs sshfs virtiofs"
 )
 _OF_NETWORKS = frozenset(_NETWORKS.split())
 
-#: What is written of a mount: its place, and after a dash the kind of the file system.
+#: The format of a mount: its directory, and after a dash the kind of the file system.
 _MOUNT = re.compile(r"\S+ \S+ \S+ \S+ (?P<place>\S+) .*? - (?P<kind>\S+) ")
 
 _WHY_WRITABLE = "SQLite's write-ahead log has to be written beside it, even to read"
 
 
 def checked_file(path: str) -> str:
-    """Return the path of a store's file, with no links in it; it may be there or not.
+    """Return the path of a store's file with links resolved; the file may exist or not.
 
     Raises
     ------
     OSError
-        If a file there could not be that of a store; names the path, and tells why.
+        If an existing file cannot be that of a store; the error has the path and the reason.
     """
     file = resolved(path)
     directory = os.path.dirname(file)
@@ -55,7 +54,7 @@ def checked_file(path: str) -> str:
         if status.st_nlink > 1:
             raise OSError(
                 errno.EMLINK,
-                "has another name (a hard link), whose users would have a log of their own",
+                "has another name (a hard link), whose users would use another log",
                 path,
             )
         _check_writable(file, path)
@@ -64,8 +63,8 @@ def checked_file(path: str) -> str:
     if kind is not None:
         raise OSError(
             errno.ENOTSUP,
-            f"is on a network file system ({kind}), and SQLite's write-ahead log takes memory that only the "
-            "processes of one machine share",
+            f"is on a network file system ({kind}), and SQLite's write-ahead log uses memory that only "
+            "processes of one machine can share",
             path,
         )
     return file
@@ -77,18 +76,18 @@ def _check_writable(place: str, path: str) -> None:
     what = "the file" if place == os.path.realpath(path) else "the directory"
     if os.statvfs(place).f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, f"is on a read-only file system, and {_WHY_WRITABLE}", path)
-    raise PermissionError(errno.EACCES, f"{what} may not be read and written, and {_WHY_WRITABLE}", path)
+    raise PermissionError(errno.EACCES, f"{what} is not readable and writable, and {_WHY_WRITABLE}", path)
 
 
 def network_of(directory: str, mounts: str | None = None) -> str | None:
-    """Return the kind of the network file system that a directory is on, or None.
+    """Return the kind of the network file system of a directory, or None.
 
     Parameters
     ----------
     directory : str
-        With no links in it.
+        With links resolved.
     mounts : str, optional
-        What ``/proc/self/mountinfo`` has; it is read if None. Where there is none, nothing is known.
+        Contents of ``/proc/self/mountinfo``, which is read if None. None is returned if it does not exist.
     """
     if mounts is None:
         try:
@@ -103,7 +102,7 @@ def network_of(directory: str, mounts: str | None = None) -> str | None:
         if mount is None:
             continue
         place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount["place"])
-        # The last one of the same place lies over the others.
+        # Of mounts on one directory, the last one hides the others.
         if len(place) >= longest and f"{directory}/".startswith(place.rstrip("/") + "/"):
             found, longest = mount["kind"], len(place)
     if found is None:

@@ -1,7 +1,7 @@
-"""The first values of some ranges of a metadata item, for work queues: found by the index on it.
+"""The first values of ranges of a metadata item, for work queues: found by the index on the item.
 
-Thread safety: each call is one statement. In the check of a commit, whose thread alone may write, it finds
-what the commit finds.
+Thread safety: each call is one statement. In the check of a commit, whose thread is the only writer, it finds
+the state that the commit finds.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from latchstore.sqlite.positions import stored_position
 from latchstore.sqlite.rows import Row, name_of, stored_key
 from latchstore.sqlite.statements import FIRST_ITEM, INDEXED
 
-#: One of several texts that are found by one statement.
+#: One of several values found by one statement.
 _NUMBERED = f"SELECT {{}}, value, key FROM ({FIRST_ITEM})"  # noqa: S608
 
-#: The number of the row that has the names of the indexes.
+#: The number of the row with the names of the indexes.
 _NAMES = -1
 
 
 class IndexedValues(FirstValues):
-    """Finds them in the table of indexed items, which is of all processes.
+    """Finds first values in the table of indexed items, which all processes share.
 
     Parameters
     ----------
     rows : callable
         Returns the rows of a statement.
     add_index : callable
-        Adds the index on the item if there is none; it may have been removed by whoever shares the file.
+        Adds the index on the item if it does not exist; another process may have removed it.
     name : str
         The metadata item.
     prefixes : sequence of str
-        Those that will be asked for; none is empty.
+        Prefixes that will be requested; none is empty.
     """
 
-    # Whether another process writes is not known without asking, which takes as long as a look.
+    # Whether another process writes is not known without a query, which takes as long as a lookup.
     may_wait = True
 
     def __init__(
@@ -71,15 +71,15 @@ class IndexedValues(FirstValues):
 
 @lru_cache
 def _statement_for(count: int) -> str:
-    """Return the statement that finds so many first values, and the names of the indexes, at one instant."""
+    """Return the statement for this many first values and the names of the indexes, at one instant."""
     names = f"SELECT {_NAMES}, names, NULL FROM ({INDEXED})"  # noqa: S608
     return " UNION ALL ".join([names, *map(_NUMBERED.format, range(count))])
 
 
 def _range_of(prefix: str) -> tuple[int, bytes, bytes]:
-    """Return the rank of texts, the first one that begins with a prefix, and what is after all of them."""
+    """Return the rank of texts, the first text with a prefix, and the first value after all of them."""
     rank, first = stored_position(prefix)
-    return rank, first, first[:-1] + bytes([first[-1] + 1])  # no byte of UTF-8 is the last there is
+    return rank, first, first[:-1] + bytes([first[-1] + 1])  # the last byte of UTF-8 is below 255
 
 
 def _item_of(row: Row) -> Item:

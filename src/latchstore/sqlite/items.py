@@ -1,9 +1,9 @@
-"""The indexes: which there are, and the items of entries that they have.
+"""The indexes of the file, and the indexed items of entries.
 
-The file has one list of indexes, for all processes: whoever commits keeps all of them, in the same commit. An
-index on a metadata item is rows of ``items``; one on a fact of all entries is an index of SQLite's.
+The file has one list of indexes, for all processes: each commit maintains all of them. An index on a metadata
+item is rows of ``items``; an index on a fact of all entries is an index of SQLite.
 
-Thread safety: functions of a connection that nobody else uses.
+Thread safety: functions of a connection that no other thread uses.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from latchstore.sqlite.statements import (
     SET_INDEXED,
 )
 
-#: The facts that SQLite has an index on if it is asked for; the one on keys is always there.
+#: The facts for which SQLite has an index on request; the one on keys always exists.
 _FACTS = ("created", "modified", "revision")
 
 
 def read(connection: sqlite3.Connection) -> Indexes:
-    """Return the indexes that there are."""
+    """Return the existing indexes."""
     ((text,),) = connection.execute(INDEXED)
     return indexes_of(text)
 
 
 def add(connection: sqlite3.Connection, index: Index) -> None:
-    """Add an index if there is none; in a transaction."""
+    """Add an index if it does not exist; in a transaction."""
     indexes = read(connection)
     if index in indexes.listed:
         return
@@ -58,7 +58,7 @@ def _rows_for(connection: sqlite3.Connection, name: str) -> Iterator[tuple[Any, 
 
 
 def remove(connection: sqlite3.Connection, index: Index) -> None:
-    """Remove an index, in a transaction; KeyError if there is none."""
+    """Remove an index, in a transaction; KeyError if it does not exist."""
     indexes = read(connection)
     if index not in indexes.listed:
         raise KeyError(index)
@@ -72,7 +72,7 @@ def remove(connection: sqlite3.Connection, index: Index) -> None:
 
 
 def update(connection: sqlite3.Connection, names: Sequence[str], changes: Iterable[Change]) -> None:
-    """Put the items of entries after a commit in the place of those before."""
+    """Replace the items of entries before a commit by those after it."""
     removed: list[tuple[Any, ...]] = []
     added: list[tuple[Any, ...]] = []
     for key, old, new in changes:

@@ -1,17 +1,17 @@
-"""Leases: of all processes one loads a missing key, and what it loads counts while it has the lease.
+"""Leases: one process of all loads a missing key, and its result counts while it holds the lease.
 
-1. A lease is a row of ``loads``, made in a short transaction of SQLite's. Its token is larger than that of
-   every lease before, and the commit that stores what was loaded looks for it (fencing).
-2. Who sets or deletes the key ends the lease, in the same commit: a trigger (``books.py``) does. So a load
-   that began before is not stored after, whatever process made the change.
-3. A lease ends when what was loaded is stored or its load has failed, when its process has ended, and
-   `SECONDS` after it was taken: by whoever asks for the key next. Processes of another process namespace, as
-   in containers, cannot be seen: of these only time tells.
-4. Who waits for the lease of another process looks now and then. A thread that has leases itself notes in
-   their rows for which key it waits, and then follows who waits for whom: of the threads of a circle the last
-   to note that it waits sees it.
+1. A lease is a row of ``loads``, written in a short transaction of SQLite. Its token is larger than that of
+   every earlier lease, and the commit that stores the loaded value checks it (fencing).
+2. A commit that sets or deletes the key ends the lease, by a trigger (``books.py``). So a load that began
+   before is not stored after it, whichever process made the change.
+3. A lease ends when the loaded value is stored or the load has failed, when its process has ended, and
+   `SECONDS` after it was taken: then the next process that requests the key ends it. Processes of another
+   process namespace, as in containers, cannot be checked: their leases end by time only.
+4. A thread that waits for another process's lease polls. A thread that has leases itself writes into their
+   rows for which key it waits, and then follows the waits: of the threads of a circle, the last one to write
+   finds it.
 
-Thread safety: all methods may be called by any thread.
+Thread safety: any thread may call any method.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from latchstore.sqlite.connections import Connections
 from latchstore.sqlite.rows import name_of, stored_key
 from latchstore.sqlite.running import note, run
 
-#: After so many seconds a lease ends, though its process may be loading yet.
+#: Seconds after which a lease ends, even if its process is still loading.
 SECONDS = 30.0
 
-#: Seconds between two looks of a thread that waits.
+#: Seconds between two polls of a waiting thread.
 _LOOK_AGAIN = 0.005
 
 _CLEAN = "DELETE FROM loads WHERE until <= ?"
@@ -62,7 +62,7 @@ class Leases:
         self._revocations = Revocations()
 
     def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
-        """Take the leases of those keys that nobody else has; return the tokens.
+        """Take the leases of those keys that are not leased; return the tokens.
 
         Parameters
         ----------
@@ -86,13 +86,13 @@ class Leases:
         return note(self._connections, "taking a lease", taken) if rows else {}
 
     def is_held(self, key: str, token: int) -> bool:
-        """Tell whether the lease with this token is the one that counts."""
+        """Return whether the lease with this token is valid."""
         found = self._find(key)
-        # A forked child of a loader has the token as well, and no lease.
+        # A forked child of a loader has the token as well, but no lease.
         return found is not None and found[:2] == (token, this_process())
 
     def holder(self, key: str) -> str | None:
-        """Name the process that has the lease of a key; None if nobody has, or it has ended."""
+        """Return the process that holds the lease of a key; None if none does, or it has ended."""
         found = self._find(key)
         if found is None or found[2] <= time.time() or not is_running(found[1]):
             return None
@@ -106,12 +106,12 @@ class Leases:
         return found
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so.
+        """Wait until the key is not leased, at most `seconds`; return whether that is so.
 
         Raises
         ------
         RecursiveLoadError
-            If whoever has it waits for a load of this thread.
+            If the holder waits for a load of this thread.
         """
         me = (this_process(), threading.get_ident())
         if not run(self._connections, "reading", lambda each: each.execute(_HAS_SOME, me).fetchone()):
@@ -121,42 +121,42 @@ class Leases:
             run(self._connections, "reading", lambda each: _refuse_circle(each, key, me))
             return self._wait(key, seconds)
         finally:
-            # What strikes this leaves a note that is out of date, until the load of this thread ends.
+            # An exception here leaves an outdated row, until the load of this thread ends.
             note(self._connections, "waiting", lambda each: each.execute(_AWAIT, (None, *me)))
 
     def _wait(self, key: str, seconds: float) -> bool:
         return Waiters().wait(lambda: self.holder(key) is None, seconds, yields=0, look_again=_LOOK_AGAIN)
 
     def end(self, held: Mapping[str, int]) -> None:
-        """End leases, of keys with their tokens, that have not ended yet."""
+        """End leases, given as keys with their tokens, that have not ended yet."""
         me = this_process()
         rows = [(token, me) for key, token in held.items() if self.is_held(key, token)]
         if rows:
             note(self._connections, "ending a lease", lambda each: each.executemany(_END_OWN, rows))
 
     def overtake(self, keys: Iterable[str]) -> None:
-        """End the leases of keys, whoever has them: a change that is not there to see has overtaken them."""
+        """End the leases of keys, whoever holds them, after a change that no trigger sees."""
         stored = [(stored_key(key),) for key in keys if self._find(key) is not None]
         if stored:
             note(self._connections, "deleting", lambda each: each.executemany(_END_KEY, stored))
 
     def revoke(self, revocation: Revocation) -> None:
-        """End leases now, and with the commit of the caller's transaction those that were taken meanwhile."""
+        """End leases now, and with the commit of the caller's transaction those taken meanwhile."""
         self._revocations.add(revocation)
         self._end_now([revocation.covers])
 
     def forget(self, revocation: Revocation) -> None:
-        """End none any more, as the transaction has ended, or what it has revoked was rolled back."""
+        """Stop ending leases: the transaction has ended, or the revoking block was rolled back."""
         self._revocations.discard(revocation)
 
     def end_in_commit(self, connection: sqlite3.Connection) -> None:
-        """End in a commit what the caller's transaction has revoked."""
+        """End in a commit the leases that the caller's transaction has revoked."""
         revoked = self._revocations.of_caller()
         if revoked:
             _end_all(connection, revoked)
 
     def end_without_commit(self) -> None:
-        """End what the caller's transaction has revoked, if it has nothing to commit."""
+        """End the leases that the caller's transaction has revoked, if it has nothing to commit."""
         revoked = self._revocations.of_caller()
         if revoked:
             self._end_now(revoked)
@@ -171,7 +171,7 @@ class Leases:
 
 
 def _covered(connection: sqlite3.Connection, revoked: Collection[Covers]) -> list[tuple[int]]:
-    """Return the tokens of the leases that are covered."""
+    """Return the tokens of the covered leases."""
     found = []
     for token, stored, tags in connection.execute(_ALL).fetchall():
         key, of_load = name_of(stored), frozenset(json.loads(tags))
@@ -185,7 +185,8 @@ def _refuse_circle(connection: sqlite3.Connection, key: str, me: tuple[str, int]
     connection.execute("BEGIN")
     path: list[str] = []
     awaited, holder = stored_key(key), ""
-    while awaited is not None and name_of(awaited) not in path:  # else others are in a circle, who find it
+    # Stops at a circle of others, which they find.
+    while awaited is not None and name_of(awaited) not in path:
         path.append(name_of(awaited))
         found = connection.execute(_AWAITED_BY, (awaited, time.time())).fetchone()
         if found is None:

@@ -1,13 +1,13 @@
-"""The log: what each commit has changed, in the same file and by the same commit as the changes.
+"""The log: the changes of each commit, written to the same file by the same commit.
 
-A change is a row: the key; what it has since then, NULL if it was deleted; what it had before, NULL if it was
-not there; why it was evicted. The rows of a commit follow one another: the ``id`` is the commit's revision
-and, in the last `_BITS` bits, the place of the change in the commit. ``created`` is of what the key has, or
-had; ``old_created`` only where that is another, as the key was deleted and set again by one commit.
-``old_data`` is NULL if a commit has left the data as it was. The first row of a commit has the ``author``:
-the number of the process, or ``[process, number, notes, thread]`` of a transaction, as JSON.
+A change is a row: the key; its new values, NULL if it was deleted; its old values, NULL if it did not exist;
+the cause of an eviction. The rows of a commit are adjacent: the ``id`` is the commit's revision and, in the
+last `_BITS` bits, the number of the change in the commit. ``created`` belongs to the new entry, or to the old
+one of a deletion; ``old_created`` is set only if it differs, as when one commit deletes and sets the key.
+``old_data`` is NULL if a commit left the data unchanged. The first row of a commit has the ``author``: the
+number of the process, or ``[process, number, notes, thread]`` of a transaction, as JSON.
 
-Thread safety: functions of a connection that nobody else uses.
+Thread safety: functions of a connection that no other thread uses.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from latchstore.sqlite.statements import (
     TRIM_LOG,
 )
 
-#: How many rows are read at a time.
+#: Number of rows read at a time.
 _ROWS = 1_000
 
-#: The bits of an ``id`` that number the changes of a commit. 39 bits are left for the revision: enough for
-#: 2,000 commits a second over eight years.
+#: The bits of an ``id`` that number the changes of a commit. 39 bits are left for the revision: 2,000 commits
+#: a second for eight years.
 _BITS = 24
 
-#: How many keys one commit may change.
+#: Maximum number of keys that one commit may change.
 MOST_CHANGES = 1 << _BITS
 
 
 class Logged(NamedTuple):
-    """A commit as the log has it.
+    """A commit in the log.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Logged(NamedTuple):
     changes : sequence of Change
     transaction : TransactionInfo or None
     process : int
-        The identifier of the process that has made it.
+        Identifier of the process that made it.
     """
 
     revision: int
@@ -65,7 +65,7 @@ class Logged(NamedTuple):
 
     @property
     def info(self) -> TransactionInfo | None:
-        """What events have of the transaction: of another process with that in the thread's name."""
+        """The transaction as events have it: for another process, with the process in the thread's name."""
         info = self.transaction
         if info is None or self.process == os.getpid():
             return info
@@ -82,14 +82,15 @@ def add(
     rows: Sequence[tuple[Key, Row, Row]],
     transaction: TransactionInfo | None,
 ) -> None:
-    """Write down what a commit has changed.
+    """Write the changes of a commit.
 
     Parameters
     ----------
     changes : sequence of Change
         At least one.
     rows : sequence
-        For each the key as it is stored, and what begins with `statements.COLUMNS`, before and after.
+        For each change the key as it is stored, and rows that begin with `statements.COLUMNS`, before and
+        after.
     """
     author: object = os.getpid()
     if transaction is not None:
@@ -106,7 +107,7 @@ def add(
             if old_data is new[0]:
                 old_data = None
         columns = (at, key, new[0], new[1], created, new[3], old_data, old[1], old[3], old[4])
-        # hot path: most changes, but the first of a commit, have no more than that.
+        # hot path: most changes other than the first of a commit need only these columns.
         if author is None and old_created is None and cause is None:
             plain.append(columns)
         else:
@@ -125,15 +126,15 @@ def trim(connection: sqlite3.Connection, until: int) -> None:
 
 
 def oldest(connection: sqlite3.Connection) -> int | None:
-    """Return the first revision that the log has; None if it has none."""
+    """Return the first revision in the log; None if it is empty."""
     ((first,),) = connection.execute(OLDEST)
     return None if first is None else int(first) >> _BITS
 
 
 def first_of(connection: sqlite3.Connection, revision: int) -> tuple[Key, float | None, int] | None:
-    """Return the key of a commit's first change, when it was modified, and the process that made the commit.
+    """Return the key of a commit's first change, its time of modification, and the commit's process.
 
-    None if the log does not have it.
+    None if the log does not have the commit.
     """
     found = connection.execute(LOGGED, (revision << _BITS,)).fetchone()
     return None if found is None else (found[0], found[1], _author_of(found[2])[0])
@@ -145,13 +146,13 @@ def rows_between(connection: sqlite3.Connection, after: int, until: int) -> sqli
 
 
 def commits(connection: sqlite3.Connection, after: int, until: int) -> Iterator[Logged]:
-    """Go through the commits after a revision, up to another one, reading some at a time."""
+    """Yield the commits after a revision, up to another one, reading some at a time."""
     rows = rows_between(connection, after, until)
     return commits_of(chain.from_iterable(iter(partial(rows.fetchmany, _ROWS), [])))
 
 
 def commits_of(rows: Iterable[Row]) -> Iterator[Logged]:
-    """Go through the commits that rows are of."""
+    """Yield the commits of rows."""
     for revision, found in groupby(rows, _revision_of):
         yield _commit_of(revision, list(found))
 

@@ -1,4 +1,4 @@
-"""Who writes to a file, and what has become of a commit that was broken off.
+"""Ownership of the file: the writer, and recovery of interrupted commits.
 
 Thread safety: rules 2, 4 and 5 of ``engine.py``.
 """
@@ -39,7 +39,7 @@ class OwnedFile(ReadingEngine, OwnedEngine):
         return self.writer.holder_elsewhere()
 
     def finish(self, decided: Decided) -> None:
-        """Publish a commit that was made, and end its block; in the section. May be done again."""
+        """Publish a commit that was made, and end its block; in the section. May be repeated."""
         publication, claim = self.publication, decided.claim
         claim.revision = decided.revision
         publication.publish(decided)
@@ -47,7 +47,7 @@ class OwnedFile(ReadingEngine, OwnedEngine):
         self.end_claim(claim)
 
     def resolve(self, claim: Claim | None = None) -> None:
-        """Find out whether the commit of the journal was made, and go on from there."""
+        """Determine whether the commit of the journal was made, and continue from there."""
         decided = self.publication.journal
         if decided is None or (claim is not None and decided.claim is not claim):
             return
@@ -57,7 +57,7 @@ class OwnedFile(ReadingEngine, OwnedEngine):
             self.publication.journal = None
 
     def alone(self, purpose: str, function: Callable[[sqlite3.Connection], object]) -> None:
-        """Call a function of ours in a transaction of SQLite's that is no commit of the store's."""
+        """Call a function in a transaction of SQLite that is not a commit of the store."""
         blocks = [Block()]
         claim = Claim(blocks[0], self.abandoned, purpose)
 
@@ -77,7 +77,7 @@ class OwnedFile(ReadingEngine, OwnedEngine):
 
 
 def _has_made(decided: Decided, connection: sqlite3.Connection) -> bool:
-    """Tell whether a commit was made: by now another process may have made one of the same revision."""
+    """Return whether a commit was made: another process may have made one of the same revision since."""
     key, _, new = decided.changes[0]
     wanted = stored_key(key), None if new is None else new.modified
     found = log.first_of(connection, decided.revision)

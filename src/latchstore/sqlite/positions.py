@@ -1,18 +1,18 @@
-"""Where the value of a metadata item stands in an index of SQLite's: two columns, in the order of values.
+"""Positions of metadata values in an index of SQLite: two columns, in the order of values.
 
-The order is that of ``contract/ordering.py``: `stored_position` puts `position_of` into a rank, which is an
-integer, and a value, which SQLite compares as Python compares what stands at the same rank:
+The order is that of ``contract/ordering.py``: `stored_position` converts `position_of` to a rank, which is an
+integer, and a value, which SQLite compares as Python compares values of the same rank:
 
-1. A number is an integer of 64 bits or a real number, which SQLite compares exactly and across both types;
-   what is beyond them has a rank of its own below or above, as bytes: the length of an integer and the
+1. A number is an integer of 64 bits or a real number, which SQLite compares exactly and across both types; a
+   number beyond them has a rank of its own below or above, as bytes: the length of the integer, and the
    integer. So equal values (``1``, ``1.0``, ``True``) have equal positions.
 2. Text is UTF-8 with surrogates, whose bytes are in the order of code points.
 3. Dates, datetimes and timedeltas are counts of days or microseconds.
 4. A tuple is its items in bytes, each with its rank before it, and ends with a byte that is below all ranks.
 
-The ranks leave room between them, so that there are positions before and after all values of a type.
+The ranks leave gaps, so that there are positions before and after all values of a type.
 
-Thread safety: functions of their arguments. No code of the user's own runs.
+Thread safety: functions of their arguments. No code of the user runs.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ from latchstore.contract.spans import Span, spans_of
 #: A rank and a value: an int, a float or bytes.
 Stored = tuple[int, Any]
 
-#: Ranks are this far apart.
+#: Distance between ranks.
 _STEP = 10
 
-#: What is added to the rank of numbers that are below or above those which SQLite has.
+#: Added to the rank of numbers below or above those that SQLite supports.
 _LOW, _HIGH = -2, 2
 
-#: Integers of SQLite's have 64 bits: they are below this, and not below its negative.
+#: Integers of SQLite have 64 bits: they are below this, and not below its negative.
 _BEYOND = 2**63
 
-#: Infinity; the lengths of integers begin with less.
+#: Infinity; the lengths of integers begin with smaller bytes.
 _INFINITE = b"\xff" * 9
 
 _MICROSECOND = timedelta(microseconds=1)
 
-#: What makes a duration positive, in microseconds; and its bytes.
+#: Added to make a duration positive, in microseconds; and its length in bytes.
 _LONGEST = -(timedelta.min // _MICROSECOND)
 _DURATION_BYTES = 10
 
-#: Ends of what has no length in a tuple: of text and bytes, whose own zeros are followed by something greater
-#: than any rank, and of the tuple.
+#: End markers in a tuple of values without a length: of text and bytes, whose own zeros are followed by a
+#: byte greater than any rank, and of the tuple.
 _END = b"\0"
 _ZERO = b"\0\xff"
 
 
 def stored_position(value: Any) -> Stored:
-    """Return where a value stands, as SQLite compares it."""
-    # hot path: what most items are; the rest is for `position_of`.
+    """Return the position of a value, as SQLite compares it."""
+    # hot path: the most frequent types; `position_of` handles the others.
     kind = type(value)
     if kind is str:
         return TEXT * _STEP, value.encode("utf-8", "surrogatepass")
@@ -102,7 +102,7 @@ def _stored_number(value: int | float) -> Stored:
 
 
 def _large(value: int | float) -> bytes:
-    """Return a number of more than 64 bits, all of which are integers, as bytes in the order of numbers."""
+    """Return a number of more than 64 bits, always an integer, as bytes in the order of numbers."""
     if type(value) is float and math.isinf(value):
         return _INFINITE
     number = int(value)
@@ -111,7 +111,7 @@ def _large(value: int | float) -> bytes:
 
 
 def _item(position: Stored) -> bytes:
-    """Return an item of a tuple as bytes, in the order of positions and none the beginning of another."""
+    """Return an item of a tuple as bytes, in the order of positions; none is a prefix of another."""
     rank, value = position
     if rank == NUMBER * _STEP:
         value = _number(value)
@@ -121,18 +121,19 @@ def _item(position: Stored) -> bytes:
         value = value.replace(b"\0", _ZERO) + _END
     elif rank == TUPLE * _STEP:
         value += _END
-    # Others are bytes that tell their length, or nothing.
+    # Other values are bytes that begin with their length, or empty.
     return bytes([rank + _STEP]) + (value or b"")
 
 
-#: Ranks of integers that are far from 64 bits, what makes them positive, and ranks of what has no length.
+#: Ranks of integers far below 64 bits, the offset that makes them positive, and ranks of values without
+#: length.
 _COUNTS = frozenset({DATE * _STEP, NAIVE * _STEP, AWARE * _STEP})
 _MIDDLE = 2**62
 _OPEN = frozenset({TEXT * _STEP, BYTES * _STEP})
 
 
 def _number(value: int | float) -> bytes:
-    """Return a number of SQLite's as bytes: the greatest float that is not above it, and the rest."""
+    """Return a number of SQLite as bytes: the greatest float that is not above it, and the rest."""
     near = float(value)
     if near > value:  # exact between int and float
         near = math.nextafter(near, -math.inf)
@@ -143,18 +144,18 @@ def _number(value: int | float) -> bytes:
     return struct.pack(">QH", bits, rest)
 
 
-# -- what a term of a query looks for -----------------------------------------------------------------
+# -- terms of queries -----------------------------------------------------------------
 
 
 class StoredSpan(NamedTuple):
-    """Positions between two others, and perhaps these.
+    """Positions between two others, optionally inclusive.
 
     Attributes
     ----------
     lower, upper : tuple of int and object
-        They may be positions that nothing has, before or after all values of a type.
+        May be positions that no value has, before or after all values of a type.
     with_lower, with_upper : bool
-        Whether the position itself belongs to it.
+        Whether the position itself is included.
     """
 
     lower: Stored
@@ -172,12 +173,12 @@ class StoredSpan(NamedTuple):
 
     @property
     def parameters(self) -> tuple[Any, ...]:
-        """What stands for the question marks."""
+        """The values of the question marks."""
         return self.lower if self.lower == self.upper else (*self.lower, *self.upper)
 
 
 def stored_spans(term: object) -> list[StoredSpan] | None:
-    """Return where SQLite finds all values that match a term, as `spans_of` does."""
+    """Return the spans in which SQLite finds all values that match a term, as `spans_of` does."""
     spans = spans_of(term)
     return None if spans is None else list(map(_stored_span, spans))
 

@@ -1,9 +1,9 @@
-"""The log of a SQLite file as it is published, and the commit of this process that is not published yet.
+"""Publishing the log of a SQLite file, and the commit of this process that is not published yet.
 
-A commit of this process is made in the section in which it is published, so that nobody reads it from the log
-in the ordinary course. What it queues is noted in `journal` before.
+A commit of this process is made in the section in which it is published, so it is normally not read from the
+log. Its events are recorded in `journal` before.
 
-Thread safety: all is done in the section of the publication.
+Thread safety: everything runs in the section of the publication.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Decided(NamedTuple):
     revision : int
     changes : sequence of Change
     claim : Claim
-        Of whoever makes it.
+        The claim of the thread that makes it.
     transaction : Claim or None
         The same if it is a transaction.
     deliveries : sequence of Delivery
@@ -76,7 +76,7 @@ class Decided(NamedTuple):
 
 
 class FilePublication(Publication):
-    """How far the log of a file is published in this process.
+    """The state of publication of a file's log in this process.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class FilePublication(Publication):
         self.journal: Decided | None = None
 
     def publish(self, decided: Decided) -> None:
-        """Publish a commit of this process that was made, after those before it. May be done again."""
+        """Publish a commit of this process that was made, after those before it. May be repeated."""
         revision, changes, _, transaction, deliveries = decided
         if self.seen < revision - 1:
             self.publish_until(revision - 1)
@@ -102,7 +102,7 @@ class FilePublication(Publication):
     def queued_of(self, commit: Logged) -> Queued:
         decided = self.journal
         if decided is not None and decided.revision == commit.revision:
-            # An exception has struck the thread that has made it.
+            # An exception has interrupted the thread that made it.
             return commit.revision, decided.transaction, decided.deliveries
         return super().queued_of(commit)
 

@@ -1,13 +1,13 @@
 """Queries by the indexes of the file.
 
-What they return is what ``selection.py`` takes: entries among which the answer is, in the order of the
-request. SQL finds them; whether they match is decided here by builtin code, and by `found` where only users'
-own can.
+They return candidates for ``selection.py``: entries that include all matches, in the order of the request.
+SQL finds them; builtin code checks here whether they match, and `found` checks terms that may run the user's
+code.
 
-A key that is a blob stands after all others in SQLite's order, and somewhere among them in that of code
-points: while there is one, nothing is ordered here.
+SQLite orders keys that are blobs after all others; the order of code points places them among the others:
+while there is such a key, nothing is ordered here.
 
-Thread safety: functions of a connection that nobody else uses. No code of users' own runs.
+Thread safety: functions of a connection that no other thread uses. No code of users runs.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from latchstore.sqlite.statements import (
 
 Pair = tuple[str, Entry]
 
-#: In how many places an item may be for which keys are looked up.
+#: Maximum number of spans of a term for which keys are looked up.
 _MOST_SPANS = 200
 
-#: How many keys a reader may see otherwise than the file has them.
+#: Maximum number of keys that a reader may see differently from the file.
 _MOST_OVERLAID = 1_000
 
 
 class Condition(NamedTuple):
-    """A part of a statement's WHERE, with what its places stand for."""
+    """A part of a statement's WHERE clause, with its parameters."""
 
     sql: str
     values: tuple[Any, ...]
 
 
 def candidates(connection: sqlite3.Connection, terms: Mapping[str, Any]) -> list[Pair]:
-    """Return keys and entries among which are all that match `terms`; of one statement."""
+    """Return keys and entries that include all matches of `terms`; from one statement."""
     conditions = _conditions_of(items.read(connection).names, terms) if terms else []
     return pairs_of(_execute(connection, CANDIDATES, conditions))
 
@@ -68,13 +68,13 @@ def _execute(
 
 
 def _conditions_of(names: Iterable[str], terms: Mapping[str, Any]) -> list[Condition]:
-    """Return what the keys are found by of all entries that may match."""
+    """Return the conditions for the keys of all entries that may match."""
     found = [_condition_of(name, terms[name]) for name in names if name in terms]
     return [condition for condition in found if condition is not None]
 
 
 def _condition_of(name: str, wanted: Any) -> Condition | None:
-    """Return what the keys are found by that have an item which may match a term; None: it may be any."""
+    """Return the condition for keys with an item that may match a term; None if any key may match."""
     spans = stored_spans(wanted)
     if spans is None or len(spans) > _MOST_SPANS:
         return None
@@ -85,7 +85,7 @@ def _condition_of(name: str, wanted: Any) -> Condition | None:
 
 
 def _of_item(name: str, wanted: Any) -> Condition:
-    """Return what the rows of an item are found by among which are all that match a term."""
+    """Return the condition for the rows of an item that include all matches of a term."""
     spans = stored_spans(wanted)
     stored = stored_key(name)
     if spans is None or len(spans) > _MOST_SPANS:
@@ -100,7 +100,7 @@ def _of_item(name: str, wanted: Any) -> Condition:
 
 
 def select(connection: sqlite3.Connection, request: Request, overlay: Overlay) -> Selected | None:
-    """Return what `Engine.select` does; in a transaction."""
+    """Implement `Engine.select`; in a transaction."""
     order, limit = request.order, request.limit
     if len(overlay) > _MOST_OVERLAID:
         return None
@@ -133,7 +133,7 @@ def _has_odd_keys(connection: sqlite3.Connection) -> bool:
 
 
 def _keys_with_prefix(connection: sqlite3.Connection, request: Request, overlay: Overlay) -> Selected | None:
-    """Return the keys that match a pattern, with entries that nobody looks at."""
+    """Return the keys that match a pattern, with entries that are not read."""
     if not request.prefix or _has_odd_keys(connection):
         return None
     rows = _execute(connection, KEYS, _key_conditions(request.prefix))
@@ -144,7 +144,7 @@ def _keys_with_prefix(connection: sqlite3.Connection, request: Request, overlay:
 def _in_order(
     connection: sqlite3.Connection, request: Request, order: Order, names: Iterable[str]
 ) -> Iterator[Row]:
-    """Go through the entries in the order of a request, those apart that have no such item."""
+    """Yield the entries in the order of a request, without those that lack its item."""
     terms = request.terms
     direction = " DESC" if request.descending else ""
     conditions = _conditions_of([name for name in names if name != order.name or order.is_fact], terms)
@@ -164,7 +164,7 @@ def _in_order(
 
 
 def _key_conditions(prefix: str) -> list[Condition]:
-    """Return what the keys are found by that begin with a prefix, where none is a blob."""
+    """Return the conditions for keys that begin with a prefix, if no key is a blob."""
     if not prefix:
         return []
     if type(stored_key(prefix)) is bytes:
@@ -172,14 +172,14 @@ def _key_conditions(prefix: str) -> list[Condition]:
     high = Prefix(prefix).upper
     conditions = [Condition("entries.key >= ?", (prefix,))]
     if high is not None:
-        # If the edge is no text, no key is between it and the first character after all surrogates.
+        # If the edge is not text, no key is between it and the first character after all surrogates.
         edge = high[1] if type(stored_key(high[1])) is str else high[1][:-1] + "\ue000"
         conditions.append(Condition("entries.key < ?", (edge,)))
     return conditions
 
 
 def _selected(pairs: Iterable[Pair], request: Request, overlay: Overlay) -> Selected:
-    """Return what matches, or may, of pairs until as many match as are wanted, and of the overlay."""
+    """Return matches or candidates, from pairs until there are as many as requested, and from the overlay."""
     order, limit = request.order, request.limit
     result: list[Pair] = []
     sure = 0
@@ -195,7 +195,7 @@ def _selected(pairs: Iterable[Pair], request: Request, overlay: Overlay) -> Sele
             break
     own = [(key, entry) for key, entry in overlay.items() if entry is not None]
     own = [pair for pair in own if _matches(pair, request) is not False]
-    # Entries that lack the item come after all others, and are not among the rows.
+    # Entries without the item come after all others, and are not among the rows.
     is_all = order is None or order.is_fact or order.name in request.terms
     if own and order is not None:
         result += [pair for pair in own if order.position(*pair)[0] != ABSENT]

@@ -1,4 +1,4 @@
-"""What an engine over a SQLite file reads of what is committed.
+"""Reading the committed entries of a SQLite file.
 
 Thread safety: rule 1 of ``engine.py``. Each method takes a connection for its own time.
 """
@@ -23,7 +23,7 @@ from latchstore.sqlite.view import SqliteView
 
 
 class ReadingEngine(Engine):
-    """The methods of an engine that read.
+    """The reading methods of an engine.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class ReadingEngine(Engine):
 
     @property
     def revision(self) -> int:  # type: ignore[override]
-        """The revision of the last commit of any process."""
+        """Revision of the last commit of any process."""
         ((revision,),) = self._rows(REVISION)
         return int(revision)
 
@@ -44,7 +44,7 @@ class ReadingEngine(Engine):
         """Return the rows of one statement."""
         idle = self.connections.idle
         try:
-            connection = idle.pop()  # hot path: mostly there is one
+            connection = idle.pop()  # hot path: usually there is one
         except IndexError:
             connection = take(self.connections, "reading")
         try:
@@ -59,19 +59,19 @@ class ReadingEngine(Engine):
         return None if row is None else entry_of(key, *row)
 
     def data(self, key: str) -> bytes | None:
-        """Return the data of a key that is ASCII, or None; only bytes are data."""
+        """Return the data of a key that is ASCII, or None if there is none, or it is not bytes."""
         row = self._row(DATA, key)
         return row[0] if row is not None and type(row[0]) is bytes else None
 
     def _row(self, sql: str, key: Key) -> Row | None:
-        """Return the one row of a statement, or None; as `_rows`."""
+        """Return the row of a statement with one row, or None; otherwise like `_rows`."""
         connections = self.connections
         try:
             connection = connections.idle.pop()
         except IndexError:
             connection = take(connections, "reading")
         try:
-            # Its end is looked for as well: a key has one row.
+            # Reads to the end: a key has one row.
             row: Row | None = connection.execute(sql, (key,)).fetchone()
         except sqlite3.Error as error:
             raise failure_of(error, self.path, "reading") from error
@@ -103,7 +103,7 @@ class ReadingEngine(Engine):
         return run(self.connections, "info", _facts)
 
     def check_file(self) -> None:
-        """Raise StoreFormatError if the file is damaged; looks at all of it."""
+        """Raise StoreFormatError if the file is damaged; reads the whole file."""
         try:
             found = self._rows("PRAGMA quick_check(1)")
         except OSError as error:
@@ -120,7 +120,7 @@ def _facts(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def _candidates(connection: sqlite3.Connection, terms: Mapping[str, object]) -> list[tuple[str, Entry]]:
     if terms:
-        connection.execute("BEGIN")  # the indexes are those of the entries
+        connection.execute("BEGIN")  # indexes and entries must be of one instant
     return queries.candidates(connection, terms)
 
 

@@ -1,4 +1,4 @@
-"""Entries as rows, and rows as entries.
+"""Conversion of entries to rows, and of rows to entries.
 
 Thread safety: functions of their arguments.
 """
@@ -15,13 +15,13 @@ from latchstore.sqlite.statements import ENTRIES, SIZES
 
 Row = Sequence[Any]
 
-#: The row of an entry that is not there: this object itself.
+#: The row of a missing entry: this object itself.
 NOTHING: Row = (None,) * 7
 Key = str | bytes
 
 
 def stored_key(key: str) -> Key:
-    """Return what stands for a key: one with a lone surrogate, which no text has, is a blob."""
+    """Return the stored form of a key: a key with a lone surrogate, which is not valid text, is a blob."""
     if key.isascii():
         return key
     try:
@@ -32,7 +32,7 @@ def stored_key(key: str) -> Key:
 
 
 def name_of(key: Key) -> str:
-    """Return the key that something stands for."""
+    """Return the key of a stored form."""
     return key if type(key) is str else key.decode("utf-8", "surrogatepass")  # type: ignore[union-attr]
 
 
@@ -46,12 +46,12 @@ def entry_of(
     stored: object = None,
     number: object = None,
 ) -> Entry:
-    """Return the entry of a key with `statements.COLUMNS`, or with `statements.ROW`."""
+    """Return the entry for a key and `statements.COLUMNS` or `statements.ROW`."""
     entry = Entry() if metadata == "{}" else decode_metadata(metadata, key)
     if type(data) is bytes:
         entry.content = data
     elif data is not None:
-        # A cache has kept it by reference, in the store in memory that has saved the file.
+        # Stored by reference in a cache, on the store in memory that has saved the file.
         entry = ReferenceEntry(key, data, items=entry)
     entry.created = created
     entry.modified = modified
@@ -60,19 +60,19 @@ def entry_of(
 
 
 def pairs_of(rows: Iterable[Row]) -> list[tuple[str, Entry]]:
-    """Return keys and entries of rows with `statements.ROW`."""
+    """Return keys and entries for rows of `statements.ROW`."""
     # hot path: most keys are text.
     return [(key := row[5] if type(row[5]) is str else name_of(row[5]), entry_of(key, *row)) for row in rows]
 
 
 def rows_of(connection: sqlite3.Connection, keys: Sequence[str]) -> list[Row]:
-    """Return the rows of keys that are there, in any order: of one instant if the keys are few.
+    """Return the rows of those keys that exist, in any order: of one instant if there are few keys.
 
-    Else it is for the caller to have a transaction.
+    Otherwise the caller needs a transaction.
     """
     rows: list[Row] = []
     for start in range(0, len(keys), AT_ONE_INSTANT):
-        # hot path: most keys are ASCII, and are stored as they are.
+        # hot path: most keys are ASCII, which is stored unchanged.
         some = [key if key.isascii() else stored_key(key) for key in keys[start : start + AT_ONE_INSTANT]]
         size = next(size for size in SIZES if size >= len(some))
         some += [some[-1]] * (size - len(some))
@@ -80,5 +80,5 @@ def rows_of(connection: sqlite3.Connection, keys: Sequence[str]) -> list[Row]:
     return rows
 
 
-#: How many keys `rows_of` reads at one instant.
+#: Maximum number of keys that `rows_of` reads at one instant.
 AT_ONE_INSTANT = SIZES[-1]

@@ -1,4 +1,4 @@
-"""Running statements on a connection; SQLite's errors as those of the system and of the store.
+"""Runs statements on a connection, and converts SQLite's errors to those of the system and the store.
 
 Thread safety: functions of their arguments.
 """
@@ -25,15 +25,15 @@ _NUMBERS = {
 }
 
 
-#: The purpose of the first call, which may find that the file is none.
+#: The purpose of the first call, which may find that the file is not a database.
 OPENING = "opening"
 
 
 def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
-    """Return what is raised in place of an error of SQLite's."""
+    """Return the exception to raise in place of an error of SQLite."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return error  # of the module itself: a mistake in how it is called
+        return error  # an error of the module itself: a mistake in how it is called
     primary = code & 0xFF
     if primary in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
         return error
@@ -49,7 +49,7 @@ def failure_of(error: sqlite3.Error, path: str, purpose: str) -> Exception:
 
 
 def take(connections: Connections, purpose: str) -> Connection:
-    """Return a connection that nobody else uses."""
+    """Return a connection that no other thread uses."""
     try:
         return connections.take()
     except sqlite3.Error as error:
@@ -57,9 +57,9 @@ def take(connections: Connections, purpose: str) -> Connection:
 
 
 def run(connections: Connections, purpose: str, function: Callable[[sqlite3.Connection], T]) -> T:
-    """Call a function of ours with a connection that nobody else uses.
+    """Call a function with a connection that no other thread uses.
 
-    Whatever transaction the function has begun and not committed is rolled back.
+    A transaction that the function has begun and not committed is rolled back.
     """
     connection = take(connections, purpose)
     try:
@@ -67,30 +67,31 @@ def run(connections: Connections, purpose: str, function: Callable[[sqlite3.Conn
     except sqlite3.Error as error:
         raise failure_of(error, connections.path, purpose) from error
     finally:
-        connection.rollback()  # one call in C: whatever strikes after it, no lock of SQLite's is held
+        connection.rollback()  # one call in C: after it, an exception leaves no lock of SQLite held
         connections.give(connection)
 
 
 def note(
     connections: Connections, purpose: str, function: Callable[[sqlite3.Connection], T], wait: bool = True
 ) -> T:
-    """Have a function of ours change what is beside the entries, in a short transaction of SQLite's.
+    """Call a function that changes data other than entries, in a short transaction of SQLite.
 
-    It needs not be the owner, as no transaction of SQLite's is open while a block of the user's runs. Nothing
-    waits for the disk: after a loss of power it may be missing, unless a later commit of the store was made.
+    The caller need not be the owner, as no transaction of SQLite is open while a user's block runs. The disk
+    is not waited for: after a power failure the change may be missing, unless a later commit of the store was
+    made.
 
     Parameters
     ----------
     wait : bool
-        Whether to wait for another such transaction, or a commit, to end.
+        Whether to wait for the end of another such transaction or commit.
 
     Raises
     ------
     LockTimeoutError
-        If that does not end in time.
+        If it does not end in time.
     """
     connection = take(connections, purpose)
-    # What an exception has struck between these calls is not given back, so nothing else is done with it.
+    # If an exception comes between these calls, the connection is not given back, so nobody uses it.
     ((synchronous,),) = connection.execute("PRAGMA synchronous")
     ((timeout,),) = connection.execute("PRAGMA busy_timeout")
     try:

@@ -1,11 +1,11 @@
-"""The tables of the file: those that `DictMemoryStore.save` writes, and those that only this room reads.
+"""The tables of the file: those that `DictMemoryStore.save` writes, and those that only this package reads.
 
-``log`` has a row for each change of each commit, see ``log.py``. ``items`` has a row for each value of a
-metadata item that has an index: its place in the order of values, ``rank`` and ``value``, and the key.
-``indexed`` has one row: the indexes, as JSON. A file on which there was a cache has the tables and triggers
-of ``books.py`` as well.
+``log`` has a row for each change of each commit, see ``log.py``. ``items`` has a row for each value of an
+indexed metadata item: its position in the order of values, ``rank`` and ``value``, and the key. ``indexed``
+has one row: the indexes, as JSON. A file that has had a cache also has the tables and triggers of
+``books.py``.
 
-Thread safety: functions of a connection that nobody else uses.
+Thread safety: functions of a connection that no other thread uses.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _ITEMS = (
 )
 _INDEXED = "CREATE TABLE indexed (names TEXT NOT NULL)"
 
-#: The tables that every store has, and those that only this room makes.
+#: The tables that every store has.
 _SAVED = {name: TABLES[name] for name in ("about", "entries")}
 _ADDED = {"log": _LOG, "items": _ITEMS, "indexed": _INDEXED}
 
 
 def prepare(connection: sqlite3.Connection, path: str) -> None:
-    """Make of a new file, or of one that a store has saved, one that this room can use.
+    """Prepare a new file, or one that a store has saved, for use by this package.
 
     Raises
     ------
     StoreFormatError
-        If it is a database of something else, has tables of another kind, views or triggers of others, or is
-        of a later format.
+        If it is another kind of database, has different tables, views or triggers of other programs, or a
+        newer format.
     """
     if is_ready(connection, path):
         connection.execute("PRAGMA journal_mode = WAL")
@@ -58,40 +58,44 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
 
 
 def is_ready(connection: sqlite3.Connection, path: str) -> bool:
-    """Tell whether all is there; refuse what no store has made."""
+    """Return whether all tables exist; refuse a file that no store has made."""
     ((application,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")
     tables = _tables_of(connection, path)
     if application == 0 and not tables:
         return False
     if application != APPLICATION:
-        raise StoreFormatError(f"{path!r} is the database of something else")
+        raise StoreFormatError(f"{path!r} is a SQLite database of another program")
     if not FORMAT_WITHOUT_TAGS <= version <= FORMAT:
         raise StoreFormatError(
-            f"{path!r} has format {version}, and this version of latchstore has formats up to {FORMAT}"
+            f"{path!r} has format {version}, but this version of latchstore supports formats up to {FORMAT}"
         )
     expected = {**_SAVED, **_ADDED} if "indexed" in tables else _SAVED
     if "bounds" in tables:
         expected = {**expected, **books.TABLES}
     for name, sql in expected.items():
         if tables.get(name) != sql:
-            raise StoreFormatError(f"{path!r} has no table {name!r}, or another one than stores make")
+            raise StoreFormatError(
+                f"{path!r} is not a file of a store: its table {name!r} is missing or different"
+            )
     return "indexed" in tables and version == FORMAT
 
 
 def _tables_of(connection: sqlite3.Connection, path: str) -> dict[str, str]:
-    """Return the SQL of all tables; refuse what would run code of whoever has written the file."""
+    """Return the SQL of all tables; refuse objects that would run code of whoever wrote the file."""
     tables = {}
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
         if kind in ("view", "trigger") and books.TRIGGERS.get(name) != sql:
-            raise StoreFormatError(f"{path!r} has a {kind}, {name!r}, which stores do not make")
+            raise StoreFormatError(
+                f"{path!r} is not a file of a store: it has a {kind}, {name!r}, which stores do not make"
+            )
         if kind == "table":
             tables[name] = sql
     return tables
 
 
 def _make(connection: sqlite3.Connection) -> None:
-    """Make what is not there yet."""
+    """Make the missing tables."""
     ((version,),) = connection.execute("PRAGMA user_version")
     if version == 0:
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -107,7 +111,7 @@ def _make(connection: sqlite3.Connection) -> None:
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
-    """Write metadata again in which an object would be taken for something that has a tag."""
+    """Rewrite metadata in which an object would be mistaken for a tagged value."""
     rows = connection.execute("SELECT key, metadata FROM entries WHERE instr(metadata, '\"$')").fetchall()
     for key, metadata in rows:
         name = name_of(key)

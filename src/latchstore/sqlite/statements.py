@@ -1,16 +1,16 @@
-# ruff: noqa: S608 (all names in the statements are ours)
-"""The statements that entries are read and written by.
+# ruff: noqa: S608 (all names in the statements are constants of this package)
+"""The SQL statements that read and write entries.
 
-Thread safety: texts.
+Thread safety: constants.
 """
 
 from __future__ import annotations
 
-#: The columns that an entry is made of; and with them the key and the number of the row.
+#: The columns of an entry; and with them the key and the number of the row.
 COLUMNS = "data, metadata, created, modified, revision"
 ROW = f"{COLUMNS}, key, rowid"
 
-#: The same where nobody reads the data.
+#: The same without reading the data.
 WITHOUT_DATA = "NULL, metadata, created, modified, revision, entries.key, entries.rowid"
 
 REVISION = "SELECT revision FROM about"
@@ -24,10 +24,10 @@ CANDIDATES = f"SELECT {WITHOUT_DATA} FROM entries"
 ORDERED_BY_FACT = CANDIDATES
 ORDERED_BY_ITEM = f"SELECT {WITHOUT_DATA} FROM items CROSS JOIN entries ON entries.key = items.key"
 
-#: So many rows after one.
+#: A number of rows after a given one.
 PAGE = f"SELECT {ROW} FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?"
 
-#: The row of a key if there is one, the revision of the last commit, and the indexes.
+#: The row of a key if it exists, the revision of the last commit, and the indexes.
 BEFORE = (
     "SELECT data, metadata, created, modified, entries.revision, key, entries.rowid, about.revision, names "
     "FROM about, indexed LEFT JOIN entries ON key = ?"
@@ -38,13 +38,13 @@ UPDATE = "UPDATE entries SET data = ?, metadata = ?, created = ?, modified = ?, 
 DELETE = "DELETE FROM entries WHERE rowid = ?"
 ADVANCE = "UPDATE about SET revision = ?, entries = entries + ?"
 
-#: How many keys one statement takes; each of these is prepared once.
+#: The numbers of keys that one statement reads; each statement is prepared once.
 SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 900)
 
-#: The entries of so many keys.
+#: The entries of a number of keys.
 ENTRIES = {size: f"SELECT {ROW} FROM entries WHERE key IN ({', '.join('?' * size)})" for size in SIZES}
 
-#: A change, with all that the log has of it.
+#: A change, with all columns of the log.
 ADD_TO_LOG = f"INSERT INTO log VALUES ({', '.join('?' * 13)})"
 #: The same without the last columns, which are NULL for most changes: each value takes time.
 ADD_MORE_TO_LOG = (
@@ -68,8 +68,8 @@ FIRST_ITEM = (
     "ORDER BY value, key LIMIT 1"
 )
 
-#: Whether there is a key that is a blob; these come after all others in SQLite's order.
+#: Whether a key is a blob; SQLite orders these after all others.
 ODD_KEYS = "SELECT 1 FROM entries WHERE key >= x'' LIMIT 1"
 
-#: The keys whose item of a name has a value of some.
+#: The keys whose item of a name has one of some values.
 KEYS_WITHIN = "SELECT key FROM items WHERE name = ? AND {conditions}"

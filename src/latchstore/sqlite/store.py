@@ -36,7 +36,7 @@ _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 
 
 def wall_clock() -> float:
-    """Return what ``time.time`` returns, which a test may have replaced meanwhile."""
+    """Return ``time.time()``, looked up at each call, as tests replace it."""
     return time.time()
 
 
@@ -46,35 +46,35 @@ class SqliteStore(SharedStore):
     Parameters
     ----------
     path : str or os.PathLike
-        The file, which is made if it is not there. ``-wal``, ``-shm`` and ``-writer`` lie beside it while
-        it is open.
+        The file, which is created if it does not exist. Files with the suffixes ``-wal``, ``-shm`` and
+        ``-writer`` exist beside it while it is open.
     event_manager : BaseEventManager, optional
-        Where events go, encore's own included; the process-wide default if None.
+        Receives the events, encore's own included; the process-wide default if None.
     indexes : iterable of str or Ordered
-        Names of metadata items to keep an index on. One index serves equality, ranges, order and limit; all
-        processes keep the indexes that any of them has asked for.
+        Names of metadata items to index. One index serves equality, ranges, order and limit; all processes
+        maintain the indexes that any of them has added.
     lock_timeout : Seconds
-        Seconds that any wait for another writer may take before LockTimeoutError names it.
+        Maximum seconds to wait for another writer, before a LockTimeoutError that names it.
     durability : str
-        What survives a loss of power. ``"full"``: every commit that has returned. ``"normal"``: the store is
-        whole, but may lack the last commits. ``"off"``: the file may be damaged. All of them survive the
-        end of any process at any moment.
+        What survives a power failure. ``"full"``: every commit that has returned. ``"normal"``: the store is
+        intact, but may lack the last commits. ``"off"``: the file may be damaged. All three survive the end
+        of any process at any moment.
     max_pending_events : int or None
-        How many events may wait for their listeners before writers have to, at most `lock_timeout`
-        seconds; None for any number.
+        Maximum number of events that wait for their listeners; then writers wait, at most `lock_timeout`
+        seconds. None for no limit.
     history : int
-        How many of the last commits the file has for ``watch(since=...)``, and for processes that read
-        what others have committed.
+        Number of commits that the file keeps for ``watch(since=...)``, and for processes that read the
+        commits of others.
     poll_interval : Seconds
-        How often a process that has listeners or watches looks for commits of others.
+        Seconds between two checks for commits of other processes, in a process with listeners or watches.
 
     Raises
     ------
     StoreFormatError
-        If the file is damaged, no store's, or of a later format.
+        If the file is damaged, not the file of a store, or of a newer format.
     OSError
-        If it cannot be opened: it or its directory may not be written, it is no regular file, it has a hard
-        link, or it is on a network file system, which SQLite's write-ahead log is not for.
+        If the file cannot be opened: it or its directory is not writable, it is not a regular file, it has a
+        hard link, or it is on a network file system, which SQLite's write-ahead log does not support.
 
     Thread safety
     -------------
@@ -113,10 +113,10 @@ class SqliteStore(SharedStore):
             return self._sqlite
 
         super().__init__(event_manager, max_pending_events, 0, make_engine)
-        # Others may have written the file: nothing in it is unpickled unless that codec is named.
+        # Other programs may have written the file: nothing in it is unpickled unless that codec is named.
         self.default_codec: Any = UnnamedCodec()
         self._sqlite.add_indexes(wanted)
-        # Somebody may have listened before the store was there.
+        # A listener may have been connected before the store was made.
         self._sqlite.follow()
 
     def __repr__(self) -> str:
@@ -133,11 +133,11 @@ class SqliteStore(SharedStore):
     # -- saving -----------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what the store holds at this moment to another file, while writers go on.
+        """Write the current contents of the store to another file, while writers continue.
 
-        It is a file as `DictMemoryStore.save` writes it, without the history, and either kind of store reads
-        it. It is replaced at one instant, when all of it is on the disk. Inside a transaction of this thread
-        the last commit is saved.
+        The file has the format of `DictMemoryStore.save`, without the history; both kinds of store read it.
+        It replaces an old file atomically, when it is complete and on disk. Inside a transaction of this
+        thread, the last commit is saved.
 
         Parameters
         ----------
@@ -146,13 +146,13 @@ class SqliteStore(SharedStore):
         Raises
         ------
         ValueError
-            If it is the file of the store itself.
+            If the path is the file of the store itself.
         OSError
-            If the file cannot be written; its ``filename`` is the path, and the old file is whole.
+            If the file cannot be written; its ``filename`` is the path, and the old file is intact.
         """
         file = checked_path(path)
         if os.path.exists(file) and os.path.samefile(file, self._sqlite.path):
-            raise ValueError(f"{path!r} is the file of the store itself, which has what is committed")
+            raise ValueError(f"{path!r} is the file of the store itself; give another path")
         view = self._sqlite.view()
         try:
             write_file(file, view.items(), view.revision)
@@ -163,22 +163,22 @@ class SqliteStore(SharedStore):
     def load(
         cls, path: str | os.PathLike[str], event_manager: BaseEventManager | None = None, **options: Any
     ) -> Self:
-        """Open a file that is there, and look at all of it before.
+        """Open an existing file, after checking all of it.
 
         Parameters
         ----------
         path : str or os.PathLike
-            As the constructor takes it, and as `save` of either kind of store has written it.
+            As for the constructor; may be a file that `save` of either kind of store has written.
         event_manager : BaseEventManager, optional
         **options
-            What else the constructor takes.
+            Other arguments of the constructor.
 
         Raises
         ------
         StoreFormatError
-            If the file is damaged, is no store's, or has a later format.
+            If the file is damaged, not the file of a store, or of a newer format.
         OSError
-            If the file is not there, or cannot be opened.
+            If the file does not exist, or cannot be opened.
         """
         os.stat(checked_path(path))
         store = cls(path, event_manager, **options)
@@ -198,8 +198,8 @@ class SqliteStore(SharedStore):
     _cache_traits = Traits(wall_clock, "json", frozenset({"pickle"}), "write the file")
 
     def _keep_within(self, limits: Limits) -> BoundedStore:
-        """Return what keeps the store within the limits of a cache."""
-        # Loaded late: stores without a cache do not need it.
+        """Return the bound that enforces the limits of a cache."""
+        # Imported late: stores without a cache do not need it.
         from latchstore.sqlite.bounded_file import BoundedFile
 
         return BoundedFile(StoreAccess(self), self._sqlite, limits)

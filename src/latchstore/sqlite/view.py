@@ -1,7 +1,6 @@
-"""`SqliteView`: what one commit has left, as a read transaction that is kept open.
+"""`SqliteView`: the state of one commit, as a read transaction that is kept open.
 
-Thread safety: that of `Pinned`, by which one thread at a time reads and closing never waits
-(``connections.py``).
+Thread safety: that of `Pinned`: one thread at a time reads, and closing never waits (``connections.py``).
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from latchstore.sqlite.statements import COUNT, ENTRY, PAGE, REVISION, REVISIONS
 
 T = TypeVar("T")
 
-#: How many rows are read by one statement.
+#: Number of rows read by one statement.
 _ROWS = 1_000
 
 
 class SqliteView(View):
-    """The entries as one commit has left them.
+    """The entries after one commit.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ class SqliteView(View):
     # -- reading ----------------------------------------------------------------------------------
 
     def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Call a function of ours with the connection, while nobody else uses it."""
+        """Call a function with the connection, while no other thread uses it."""
         try:
             return self._pinned.run(function)
         except SnapshotClosedError:
@@ -90,7 +89,7 @@ class SqliteView(View):
         return {key: (old, after.get(key)) for key, old in before.items()}
 
     def _changed_since(self, now: sqlite3.Connection) -> tuple[list[str], dict[str, Entry]]:
-        """Return the keys that were changed after the view, and their entries of now."""
+        """Return the keys that were changed after the view, and their present entries."""
         now.execute("BEGIN")
         oldest = log.oldest(now)
         if oldest is not None and oldest <= self.revision + 1:
@@ -100,7 +99,7 @@ class SqliteView(View):
         return keys, dict(pairs_of(rows_of(now, keys)))
 
     def _changed_beyond_the_log(self, now: sqlite3.Connection) -> list[str]:
-        """Compare the revisions of all keys, as the log does not reach back."""
+        """Compare the revisions of all keys, as the log does not go back far enough."""
         before: dict[Key, int] = dict(self._rows(REVISIONS))  # type: ignore[arg-type]
         after = dict(now.execute(REVISIONS).fetchall())
         return [
@@ -109,7 +108,7 @@ class SqliteView(View):
             if key not in before or key not in after or before[key] != after[key]
         ]
 
-    # -- its end ----------------------------------------------------------------------------------
+    # -- closing ----------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:

@@ -1,22 +1,23 @@
-"""The lock of the one writer of all processes: ``flock`` on a file beside the database.
+"""The writer lock of all processes: ``flock`` on a file beside the database.
 
-1. A lock of ``flock`` belongs to an open file, so the kernel keeps two of them apart, of one process or of
-   two, and gives up what a process had when that ends, ``kill -9`` included. Who has the lock has a `Hold`,
-   which alone refers to the open file, and the end of the file is written in C. So the lock is given up
-   with the last reference to the `Hold` at the latest, and an exception, wherever it strikes, leaves
-   nothing locked that nobody holds.
-2. `Hold.drop` gives it up by one call in C, for a ``finally``. `Hold.release` keeps the open file for the
-   next who wants the lock; it unlocks first, and does so no more when the file is another's.
-3. The file is the one that its path names: it is looked at after it was locked, for others may
-   have removed it.
+1. A lock of ``flock`` belongs to an open file, so the kernel distinguishes two of them, in one process or
+   two, and releases the locks of a process when it ends, also by ``kill -9``. The holder has a `Hold`, the
+   only object that refers to the open file, and closing the file is written in C. So the lock is released
+   with the last reference to the `Hold` at the latest, and no exception leaves the lock held without a
+   holder.
+2. `Hold.drop` releases it by one call in C, for a ``finally``. `Hold.release` keeps the open file for the
+   next thread that acquires the lock; it unlocks first, and not any more once the file belongs to another
+   thread.
+3. The file is the one that its path names: that is checked after locking, as another process may have removed
+   it.
 4. A forked child has copies of the open files, which keep the parent's lock until the child closes them.
-   Programs that are started get none.
-5. A wait polls, as ``flock`` has no timeout. A signal handler or finalizer in the middle of what its own
-   thread does with the lock does not wait for itself, it is refused.
-6. The holder writes down who it is, for the errors of others. That may fail, or be of the holder before, for
-   a moment: nothing else depends on it.
+   Programs that are started do not inherit them.
+5. A wait polls, as ``flock`` has no timeout. A signal handler or finalizer in the middle of an operation of
+   its own thread on the lock does not wait for itself; it is refused.
+6. The holder writes its identification into the file, for error messages of others. That may fail, or be that
+   of the previous holder for a moment: nothing else depends on it.
 
-Thread safety: any number of threads and processes may acquire at the same time; the order is any.
+Thread safety: any number of threads and processes may acquire at the same time; their order is undefined.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from latchstore.contract.file_locks import WRITER_LOCK, OpenFile
 from latchstore.delivery.waiting import this_thread
 from latchstore.engine.owner import Writer
 
-#: Seconds between two looks at the lock, first and longest.
+#: Seconds between two attempts to lock, first and longest.
 _FIRST_PAUSE = 0.000_1
 _LONGEST_PAUSE = 0.003
 
 _TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
 
-#: What the holder writes down: a mark, process, since when, and a text with thread and purpose.
+#: The holder's identification: a mark, process, begin, and a text with thread and purpose.
 _FACTS = struct.Struct("<8sqd")
 _MARK = b"latched\0"
 _TEXT = 488
@@ -53,16 +54,16 @@ _RECORD = _FACTS.size + _TEXT
 
 
 class _LockFile(OpenFile):
-    """An open file, which is locked, is about to be, or is spare.
+    """An open file that is locked, is about to be, or is spare.
 
     Attributes
     ----------
     ident : int
-        The identifier of the thread that uses it.
+        Identifier of the thread that uses it.
     descriptor : int
-        What `fileno` returns while it is open.
+        Result of `fileno` while it is open.
     tries, taken : bool
-        Whether the thread is in the middle of asking the kernel, and whether it was given the lock.
+        Whether the thread is in the middle of a call to the kernel, and whether that acquired the lock.
     """
 
     ident = 0
@@ -72,12 +73,12 @@ class _LockFile(OpenFile):
 
 
 class Hold:
-    """The lock, until it is given up.
+    """The lock, until it is released.
 
     Attributes
     ----------
     drop : callable
-        Gives the lock up, by one call in C; nothing happens if that was done.
+        Releases the lock, by one call in C; does nothing if that is done.
     """
 
     __slots__ = ("__weakref__", "_files", "_spare", "drop")
@@ -89,53 +90,53 @@ class Hold:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not given up yet."""
+        """Whether it has not been released."""
         return bool(self._files)
 
     def release(self) -> None:
-        """Give the lock up; nothing happens if that was done."""
+        """Release the lock; does nothing if that is done."""
         if self._files:
             file = self._files[0]
-            if not file.closed:  # as it is in a forked child
+            if not file.closed:  # it is closed in a forked child
                 fcntl.flock(file.descriptor, fcntl.LOCK_UN)
                 file.taken = False
                 self._spare.append(self._files.pop())
 
 
 class WriterLock:
-    """The lock of all who write to a database.
+    """The lock of all processes that write to a database.
 
     Parameters
     ----------
     path : str
-        Of the database, which is there.
+        Path of the database, which exists.
     """
 
     def __init__(self, path: str) -> None:
         self._database = path
         self._path = path + WRITER_LOCK
-        # Open files that nobody uses.
+        # Open files that are not in use.
         self._spare: list[_LockFile] = []
         # All open files, for re-entry and forks.
         self._live: set[weakref.ref[_LockFile]] = set()
 
     def acquire(self, purpose: str, timeout: float) -> Hold:
-        """Wait until nobody else has the lock.
+        """Wait until the lock is free, and acquire it.
 
         Parameters
         ----------
         purpose : str
-            What it is for, for those who have to wait.
+            Purpose of the lock, for errors of waiting processes.
         timeout : float
-            Seconds; negative waits for ever.
+            Seconds; negative for no limit.
 
         Raises
         ------
         LockTimeoutError
-            If it takes longer, with process, thread and purpose of who has it and for how long; at once if
-            it is this thread.
+            If it takes longer, with process, thread, purpose and duration of the holder; at once if the
+            holder is this thread.
         OSError
-            If the file cannot be opened or locked; names it.
+            If the file cannot be opened or locked; has its path.
         """
         file = None
         try:
@@ -148,7 +149,7 @@ class WriterLock:
             return Hold([file], self._spare)
         except BaseException:
             if file is not None:
-                file.close()  # in C, and not by its last reference: the error's traceback has one
+                file.close()  # in C, not by its last reference: the error's traceback has one
             raise
 
     # -- the file ---------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class WriterLock:
             return self._open()
 
     def _open(self) -> _LockFile:
-        # Opened in C, so that no exception leaves a descriptor that nobody knows.
+        # Opened in C, so that no exception leaves a descriptor without an owner.
         while True:
             try:
                 file = _LockFile(self._path, "r+")
@@ -176,13 +177,13 @@ class WriterLock:
         return file
 
     def _create(self) -> None:
-        """Make the file, for all who may write to the database."""
+        """Create the file, for all users that may write to the database."""
         status = os.stat(self._database)
         mode = stat.S_IMODE(status.st_mode) & 0o666
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         if os.path.islink(self._path):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self._path)
-        with suppress(FileExistsError):  # another one was quicker
+        with suppress(FileExistsError):  # another process was faster
             descriptor = os.open(self._path, flags, mode)
             try:
                 os.fchmod(descriptor, mode)
@@ -194,7 +195,7 @@ class WriterLock:
     # -- taking -----------------------------------------------------------------------------------
 
     def _take(self, file: _LockFile, purpose: str, timeout: float) -> bool:
-        """Wait for the lock; return whether the file is the one that all others lock."""
+        """Wait for the lock; return whether the file is the one that all processes lock."""
         file.ident = get_ident()
         left, pause = timeout, _FIRST_PAUSE
         while not self._try(file):
@@ -203,7 +204,7 @@ class WriterLock:
                     f"{purpose}: this thread is already writing ({self._describe(file)}) and would wait for "
                     "itself; a signal handler or finalizer that meets this may try again later"
                 )
-            if left == 0 or sys.is_finalizing():  # when nobody else runs any more
+            if left == 0 or sys.is_finalizing():  # then no other thread runs
                 raise LockTimeoutError(f"{purpose}: no write lock in {timeout:g} s, {self._describe(file)}")
             if left > 0:
                 pause = min(pause, left)
@@ -213,8 +214,8 @@ class WriterLock:
         return os.fstat(file.descriptor).st_nlink > 0
 
     def _try(self, file: _LockFile) -> bool:
-        """Ask the kernel once."""
-        file.tries = True  # before: whoever comes in the middle finds one or the other
+        """Make one call to the kernel."""
+        file.tries = True  # before: a call in the middle of this finds one of the two
         try:
             fcntl.flock(file.descriptor, _TRY)
         except BlockingIOError:
@@ -226,7 +227,7 @@ class WriterLock:
         return True
 
     def _is_own(self, file: _LockFile) -> bool:
-        """Tell whether it is this thread that has the lock, or may have it."""
+        """Return whether this thread holds the lock, or may hold it."""
         for reference in list(self._live):
             other = reference()
             if other is None or other is file or other.closed:
@@ -240,20 +241,21 @@ class WriterLock:
         try:  # noqa: SIM105 (hot path: `suppress` takes longer than all the rest)
             os.pwrite(file.descriptor, record, 0)
         except OSError:
-            pass  # a full disk, which is no reason not to delete what fills it
+            pass  # a full disk, which must not prevent deleting entries
 
     def _describe(self, file: _LockFile) -> str:
-        """Name the holder, from what it has written down."""
+        """Return a text for the holder, from its identification."""
         holder = _holder_in(os.pread(file.descriptor, _RECORD, 0))
         if holder is None:
-            return "held by another process"  # which has only just made the file
+            return "held by another process"  # which has just created the file
         thread, purpose, held, process, _ = holder
         return f"held for {held:.3f} s by process {process}, thread {thread!r} ({purpose})"
 
     def holder_elsewhere(self) -> Writer | None:
-        """Return which other process holds the lock, where the system lists its locks (Linux); else None.
+        """Return the other process that holds the lock, if the system lists locks (Linux); otherwise None.
 
-        The lock is not tried: that would keep others out for a moment, and one that does not wait fails then.
+        It does not try to lock: that would exclude others for a moment, and an attempt without waiting would
+        fail then.
         """
         with suppress(OSError):
             with open(self._path, "rb", buffering=0) as file:
@@ -276,7 +278,7 @@ class WriterLock:
 
 
 def _holder_in(record: bytes) -> Writer | None:
-    """Return who has written down that it holds the lock."""
+    """Return the holder that wrote an identification."""
     if len(record) < _RECORD or not record.startswith(_MARK):
         return None
     _, process, since = _FACTS.unpack_from(record)
@@ -285,13 +287,13 @@ def _holder_in(record: bytes) -> Writer | None:
 
 
 def _is_held(line: str, process: int, inode: int) -> bool:
-    """Tell whether a line of ``/proc/locks`` is about such a lock, and not about a wait for it."""
+    """Return whether a line of ``/proc/locks`` is about this lock, and not about a wait for it."""
     words = line.split()  # number, kind, ADVISORY, READ or WRITE, process, device and inode, range
     return words[1:2] == ["FLOCK"] and words[4] == str(process) and words[5].endswith(f":{inode}")
 
 
 @lru_cache(64)
 def _text_of(thread: str, purpose: str) -> bytes:
-    """Return what is written down of a holder beside numbers: most commits have the purpose of another."""
+    """Return the text of a holder's identification: most commits have the purpose of another one."""
     parts = [part.replace("\0", " ") for part in (thread, purpose)]
     return "\0".join(parts).encode("utf-8", "replace")[: _TEXT - 1].ljust(_TEXT, b"\0")

@@ -131,7 +131,7 @@ def test_what_an_attempt_has_left_is_taken_away(redis_server: Server, namespace:
     ):
         other.set("a", (b"", {"n": 1}))
         proxy.judge = judge
-        with pytest.raises(TransactionConflictError, match="its lease of 10 s was over"):
+        with pytest.raises(TransactionConflictError, match="its lease of 10 s expired"):
             store.add_index(Ordered("n"))
         assert store.info()["indexes"] == []
         other.set("a", (b"", {"n": 7}))

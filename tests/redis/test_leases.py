@@ -76,7 +76,7 @@ def test_a_lease_that_is_over_in_a_block(
     """As if the process had been stopped meanwhile: nothing is changed, and others may have written."""
     store, beside = open_store(), open_store()
     with (  # noqa: PT012
-        pytest.raises(TransactionConflictError, match="its lease of 10 s was over") as caught,
+        pytest.raises(TransactionConflictError, match="its lease of 10 s expired") as caught,
         store.transaction("slow"),
     ):
         store.from_bytes("a", b"slow")
@@ -86,7 +86,7 @@ def test_a_lease_that_is_over_in_a_block(
     assert store.to_bytes("a") == b"other"
     # Another one has the lease by then.
     with (  # noqa: PT012
-        pytest.raises(TransactionConflictError, match="its lease of 10 s was over"),
+        pytest.raises(TransactionConflictError, match="its lease of 10 s expired"),
         store.transaction("slow"),
     ):
         store.from_bytes("a", b"slow")

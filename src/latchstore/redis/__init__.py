@@ -1,10 +1,10 @@
 """A store on a Redis or Valkey server, shared by any number of threads, processes and machines.
 
 `RedisStore` (``store.py``) is the store, `RedisEngine` (``engine.py``) makes its commits, each by one script
-on the server (``commit.lua``). What a commit has changed is in a stream, the log (``log.py``), from which
-each process publishes what all of them have committed (``publication.py``), and by which snapshots are of
-one instant (``view.py``). It may import ``contract``, ``delivery`` and ``engine``; redis-py, hiredis and
-msgpack are the extra ``redis``.
+on the server (``commit.lua``). Each commit writes its changes to a stream, the log (``log.py``). Each process
+publishes the commits of all processes from the log (``publication.py``), and snapshots use it to show one
+instant (``view.py``). This package may import ``contract``, ``delivery`` and ``engine``; the extra ``redis``
+installs redis-py, hiredis and msgpack.
 
 Begin with ``engine.py``, whose docstring has the rules.
 """

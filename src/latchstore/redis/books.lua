@@ -1,5 +1,5 @@
--- What is done with the books of caches outside commits; caches.lua stands before it. ARGV 1 is the name of one of
--- the functions below, the rest its arguments. All may be done again when the reply was lost.
+-- Operations on the books of caches outside commits; caches.lua is prepended. ARGV 1 is the name of one of
+-- the functions below, the rest its arguments. All may be repeated if the reply is lost.
 local ns, call = KEYS[1], redis.call
 
 local function bounds()
@@ -16,7 +16,7 @@ end
 
 local act = {}
 
--- Has books kept for the keys that begin with a prefix; returns the number of the bound.
+-- Opens the books for the keys with a prefix; returns the number of the bound.
 function act.open(prefix, idle)
   local all, found = bounds(), nil
   idle = idle ~= '' and tonumber(idle)
@@ -47,7 +47,7 @@ function act.use(id, ...)
   end
 end
 
--- What may have expired, and is not being loaded, in turns of a key and its cause.
+-- Entries that may have expired and are not being loaded: key and cause, alternating.
 function act.expired(id, now, limit)
   local c, loading = books.of(ns, id), books.loading(ns)
   now = now == '' and books.time() or tonumber(now)
@@ -62,7 +62,7 @@ function act.expired(id, now, limit)
   return result
 end
 
--- When an entry of a revision was last used, or false.
+-- The time of the last use of an entry of a revision, or false.
 function act.last_use(id, key, revision)
   local times = call('HGET', ns .. ':e:' .. key, 't')
   if not times or select(3, struct.unpack('>ddd', times)) ~= tonumber(revision) then return false end
@@ -75,12 +75,13 @@ function act.may_expire(id)
   return (call('EXISTS', c .. ':x') == 1 or call('EXISTS', c .. ':i') == 1) and 1 or 0
 end
 
--- -- loads ----------------------------------------------------------------------------------------------------
+-- -- loads
+-- ----------------------------------------------------------------------------------------------------
 
--- A lease is its token, until when it counts, its process, the tags of its load, and the number of the call that
--- has taken it.
+-- A lease is its token, its time of expiry, its process, the tags of its load, and the number of the call
+-- that took it.
 
--- Takes the leases that are free; returns of each the token, or the process that has it.
+-- Takes the leases that are free; returns for each the token, or the process that holds it.
 function act.take(process, seconds, number, dead, ...)
   local given, result, now = {...}, {}, books.time()
   for _, key in ipairs(call('ZRANGEBYSCORE', ns .. ':l:u', '-inf', string.format('%.17g', now))) do
@@ -104,7 +105,7 @@ function act.take(process, seconds, number, dead, ...)
   return result
 end
 
--- Returns token and process of a lease whose time is not over, or false.
+-- Returns token and process of a lease that has not expired, or false.
 function act.lease(key)
   local held = call('HGET', ns .. ':l', key)
   held = held and cmsgpack.unpack(held)
@@ -123,7 +124,7 @@ function act.release(process, ...)
   end
 end
 
--- Returns the last token that was given, and of each lease key, token and tags.
+-- Returns the last token issued, and for each lease key, token and tags.
 function act.loads()
   local result = {tonumber(call('GET', ns .. ':l:n') or 0)}
   local loads = call('HGETALL', ns .. ':l')
@@ -136,9 +137,10 @@ function act.loads()
   return result
 end
 
--- -- tests ----------------------------------------------------------------------------------------------------
+-- -- tests
+-- ----------------------------------------------------------------------------------------------------
 
--- Compares the books of a bound with the entries; returns what is wrong.
+-- Compares the books of a bound with the entries; returns the differences.
 function act.check(id)
   local bound, wrong, entries, weight = bound_of(id), {}, 0, 0
   local c = books.of(ns, id)

@@ -1,6 +1,6 @@
-"""A store on a server that keeps itself within the limits of caches: what a `Cache` uses of it.
+"""A store on a server that enforces the limits of caches: the interface for `Cache`.
 
-Thread safety: that of ``engine/shared_bound.py``; the commits keep to the limits by ``bounds.py``.
+Thread safety: that of ``engine/shared_bound.py``; ``bounds.py`` enforces the limits in commits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ServerBooks(Books):
     server : Server
     bound : Bound
     has_server_clock : bool
-        Whether deadlines are by the clock of the server.
+        Whether times of expiry are by the clock of the server.
     """
 
     def __init__(self, server: Server, bound: Bound, has_server_clock: bool) -> None:
@@ -67,7 +67,7 @@ class ServerBooks(Books):
 
 
 class BoundedServer(SharedBound[Bound]):
-    """A `RedisStore` that is kept within limits.
+    """A `RedisStore` with the limits of a cache.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class BoundedServer(SharedBound[Bound]):
     Raises
     ------
     ValueError
-        If the policy is another one than SIEVE.
+        If the policy is not SIEVE.
     """
 
     leases: Leases
@@ -115,15 +115,15 @@ class BoundedServer(SharedBound[Bound]):
         if not isinstance(check, Fenced) or check.fence is None:
             self.access.commit(edits, purpose, CacheCall(nows, check))
             return
-        # The script looks for the token at the instant of the commit. Who sets or deletes the key ends the
-        # lease, so with it the key is as it was when the load began.
+        # The script checks the token at the instant of the commit. A commit that sets or deletes the key ends
+        # the lease, so with the lease the key is as it was when the load began.
         try:
             self.access.commit(edits, purpose, CacheCall(nows, check.before, check.fence))
         except LateError:
             raise check.error from None
 
     def _reading(self, now: float | None) -> float | bool:
-        """Return the time for the script: true if it is the server's."""
+        """Return the time for the script: true for the server's time."""
         if self._has_server_clock:
             return True
         return self.now() if now is None else now

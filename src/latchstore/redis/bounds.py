@@ -1,6 +1,6 @@
-"""The limits of the caches of this process on a server, and what its commits bring along for them.
+"""The limits of this process's caches on a server, and the part of its commits that enforces them.
 
-The engine asks `Caches` for each commit that it sends. The books are in ``books.py``, with their rules.
+The engine calls `Caches` for each commit that it sends. ``books.py`` has the books and their rules.
 
 Thread safety: `Caches.bounds` is changed by single operations of the list. A `CacheCall` belongs to one call.
 """
@@ -24,12 +24,12 @@ from latchstore.redis.client import Server
 from latchstore.redis.entries import name_of, stored_key
 from latchstore.redis.scripts import BOOKS
 
-# Lua takes bytes of any kind for strings.
+# Lua accepts any bytes as strings.
 _pack: Callable[[Any], bytes] = partial(msgpack.packb, use_bin_type=False)
 
 
 class Bound(ProcessBound):
-    """The limits that one cache of this process has on a server.
+    """The limits of one cache of this process on a server.
 
     Parameters
     ----------
@@ -45,40 +45,40 @@ class Bound(ProcessBound):
         self.open()
 
     def open(self) -> None:
-        """Have the books kept."""
+        """Open the books."""
         self.number = books.open_bound(self._server, self._prefix, self._idle)
 
     def put_back(self, hits: Sequence[tuple[str, float | None]]) -> None:
-        """Have hits noted another time."""
+        """Queue hits again, for another commit."""
         for key, time in hits:
             self.hits.setdefault(key, time)
 
 
 class LateError(Exception):
-    """The lease of a load has ended before what it brings was stored; nothing was changed."""
+    """The lease of a load has ended before its result was stored; nothing was changed."""
 
 
 class CacheCall:
-    """What a cache brings along for the commit that it makes, as the `check` of that.
+    """The part of a commit that a cache adds, as the commit's `check`.
 
     Parameters
     ----------
     nows : dict
-        By the number of a bound, of which the commit evicts some of what has expired: the reading of the
-        clock, or true for the server's.
+        By the number of a bound for which the commit evicts some expired entries: the reading of the clock,
+        or true for the server's.
     before : callable, optional
-        Called before the commit is sent; raises if it must not be.
+        Called before the commit is sent; raises if it must not be sent.
     fence : tuple of str and int, optional
-        A key and the token of its lease, without which nothing is done.
+        A key and the token of its lease; the commit is made only with this lease.
     most : dict
-        By the number of a bound, how much is evicted at the most: ``sweep`` and ``trim``.
+        By the number of a bound, the maximum number of evictions: for ``sweep`` and ``trim``.
 
     Attributes
     ----------
     expired : int
-        How many entries were evicted that had expired.
+        Number of expired entries that were evicted.
     has_more : bool
-        Whether more is to be evicted than was.
+        Whether more entries must be evicted.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class CacheCall:
             self._before()
 
     def note(self, extra: bytes | None) -> None:
-        """Note what the script has told beside its answer.
+        """Record the script's answer for caches.
 
-        Nothing if that was lost: then what may be left of it is done by another commit.
+        None if the answer was lost: then another commit does the rest.
         """
         if extra:
             self.expired, more = msgpack.unpackb(extra)
@@ -112,28 +112,28 @@ class CacheCall:
 
 
 class Brought(NamedTuple):
-    """What a commit brings along.
+    """The part of a commit that caches add.
 
     Attributes
     ----------
     argument : bytes
-        For the script.
+        Argument of the script.
     hits : list
-        Bounds, each with hits that are in it.
+        Bounds, each with its hits in the argument.
     """
 
     argument: bytes
     hits: list[tuple[Bound, list[tuple[str, float | None]]]]
 
     def note(self, answer: Sequence[Any], call: CacheCall | None) -> None:
-        """Note what has been answered."""
+        """Record the answer."""
         if answer[0] not in (b"OK", b"SAME"):
             self.put_back()
         elif call is not None:
             call.note(answer[3])
 
     def put_back(self) -> None:
-        """Have the hits noted by another commit, as this one was not made."""
+        """Queue the hits for another commit, as this one was not made."""
         for bound, hits in self.hits:
             bound.put_back(hits)
 
@@ -147,11 +147,11 @@ class Caches:
     Attributes
     ----------
     are_there : bool
-        Whether there are books, as far as is known: commits keep them by a script that has more to it.
+        Whether there are books, as far as is known: then commits use a longer script that updates them.
     bounds : list of Bound
-        Each commit of this process keeps to them.
+        Each commit of this process enforces them.
     revocations : Revocations
-        The leases that the open transactions of this process are to end.
+        The leases that the open transactions of this process will end.
     """
 
     def __init__(self, server: Server) -> None:
@@ -161,12 +161,12 @@ class Caches:
         self.revocations: Revocations = Revocations()
 
     def brought(self, edits: Collection[tuple[str, Edit]], call: CacheCall | None) -> Brought:
-        """Return what a commit is to bring along, and note the loads of this process that it overtakes."""
+        """Return the part of a commit for caches, and note the loads of this process that it overtakes."""
         bounds = tuple(self.bounds)
         revoked = self.revocations.of_caller()
         if not bounds and call is None and not revoked:
             return _NOTHING  # hot path: there is no cache
-        # Not the key that is loaded: it may be sent again, and its own commit does not overtake a load.
+        # Except the key being loaded: its own commit, which may be sent again, does not overtake its load.
         loaded = call.fence[0] if call is not None and call.fence is not None else None
         written = [key for key, edit in edits if key != loaded and cause_of_edit(edit) is None]
         hits = []
@@ -185,7 +185,7 @@ class Caches:
         return Brought(_pack(asked), hits)
 
     def covered(self, revoked: Collection[Covers]) -> tuple[int, list[tuple[bytes, int]]]:
-        """Return the last token that was given, and keys and tokens of the leases that are revoked."""
+        """Return the last token issued, and keys and tokens of the leases that are revoked."""
         last, *flat = self._server.run(BOOKS, b"loads")
         found = []
         for stored, token, tags in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
@@ -195,9 +195,9 @@ class Caches:
         return last, found
 
     def refuse(self, answer: Sequence[Any]) -> None:
-        """Raise what a refusal of the script's stands for, unless the commit can be sent again.
+        """Raise the error for a refusal by the script, unless the commit can be sent again.
 
-        If books are gone they are made again.
+        Missing books are made again.
         """
         if answer[0] == b"CACHES":
             self.are_there = True

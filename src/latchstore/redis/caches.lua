@@ -1,16 +1,16 @@
--- The books of the caches of a namespace: what entries weigh, when they expire, which are evicted next, and who
--- is loading which key. `books.py` has the keys and the rules. It stands before commit.lua, and before books.lua.
+-- The books of a namespace's caches: weights of entries, times of expiry, the order of eviction, and running
+-- loads. `books.py` has the keys and the rules. This file is prepended to commit.lua and to books.lua.
 --
 --   caches(ns, about, argument, order, state, touch): a part of each commit, between its decision and its first
---     write. Evicts by `touch`. Returns what is refused, or nil and what the client gets.
---   overtake(ns, key): ends the load of a key that an edit has looked for and not found.
+--     write. Evicts by `touch`. Returns a refusal, or nil and the client's answer.
+--   overtake(ns, key): ends the load of a key for which an edit has found no entry.
 --   books: functions for books.lua.
 local caches, overtake, books
 do
   -- As in engine/entry_facts.py.
   local OVERHEAD, METADATA_OVERHEAD = 440, 240
   local WEIGHT, EXPIRES, IDLE, STALE = 'mcache_weight', 'mcache_expires', 'mcache_idle', 'mcache_stale'
-  -- How many expired entries a commit evicts that writes something else.
+  -- Maximum expired entries that an ordinary commit evicts.
   local SWEPT_BY_THE_WAY = 16
 
   local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
@@ -25,7 +25,7 @@ do
 
   local function is_own(bound, key) return string.sub(key, 1, #bound[2]) == bound[2] end
 
-  -- A number that MessagePack has by itself, and whether it is an int: anybody may write anything there.
+  -- A number as MessagePack, and whether it is an int: any program may write anything there.
   local function number(packed)
     local first = packed and string.byte(packed)
     if not first or not (first < 0x80 or first >= 0xe0 or (first >= 0xca and first <= 0xd3)) then return nil end
@@ -34,8 +34,8 @@ do
     return value, first ~= 0xca and first ~= 0xcb
   end
 
-  -- What an entry weighs, when it expires and after how long without a use. `fields` are those of its hash, in
-  -- one flat list; metadata items are those that begin with an m.
+  -- The weight of an entry, its time of expiry, and its idle time. `fields` are those of its hash, in one
+  -- flat list; fields of metadata items begin with an m.
   local function facts(key, size, fields, idle)
     local items, weight, has_items = {}, OVERHEAD + #key + size, false
     for i = 1, #fields, 2 do
@@ -58,7 +58,7 @@ do
     return weight, expires and expires + stale or false, idle and idle + stale or false
   end
 
-  -- A node is weight, when it expires, after how long without a use, and when it was used: false if never.
+  -- A node has weight, time of expiry, idle time, and time of last use: false if never.
   local function node_of(c, key)
     local packed = call('HGET', c .. ':n', key)
     return packed and unpacked(packed)
@@ -74,7 +74,7 @@ do
     elseif before and before[3] then call('ZREM', c .. ':i', key) end
   end
 
-  -- Note an entry; return by how much entries and weight change.
+  -- Record an entry; return the changes of the numbers of entries and bytes.
   local function note(c, key, weight, expires, idle, used)
     local before = node_of(c, key)
     if not before then call('ZADD', c .. ':q', call('HINCRBY', c, 'next', 1), key) end
@@ -108,7 +108,7 @@ do
     end
   end
 
-  -- Have idle times begin that have not yet, of `limit` entries at the most; return whether there may be more.
+  -- Start the idle times of at most `limit` entries; return whether there may be more.
   function books.begin_idle(c, now, limit)
     local keys = call('ZRANGEBYSCORE', c .. ':i', '-inf', '-inf', 'LIMIT', 0, limit)
     for _, key in ipairs(keys) do
@@ -119,7 +119,7 @@ do
     return #keys == limit
   end
 
-  -- Some of what has expired, each with the cause.
+  -- Some expired entries, each with the cause.
   function books.expired(c, now, limit)
     local found, causes = {}, {}
     for _, kind in ipairs({{':x', 'expired'}, {':i', 'idle'}}) do
@@ -136,13 +136,13 @@ do
     return found
   end
 
-  -- SIEVE (cache/policies.py): returns what chooses the next key to evict, nil if all that is left is spared,
-  -- and what notes where the hand has stopped.
+  -- SIEVE (cache/policies.py): returns a function that picks the next key to evict, nil if only spared keys
+  -- are left, and a function that stores the position of the hand.
   local function sieve(c, hand, is_spared)
     local page, at, chosen = {}, 1, {}
     local function choose()
       local beginnings = 0
-      -- From the hand to the new end; through all, which takes back that they were visited; through all.
+      -- From the hand to the new end; through all, which clears the visited flags; through all again.
       while beginnings < 3 do
         while page[at] do
           local key = page[at]
@@ -157,7 +157,8 @@ do
       end
     end
     local function finish()
-      -- From the new end the hand goes back to the old one, though the commit is about to add to the new one.
+      -- From the new end the hand returns to the old end, although the commit will add entries at the new
+      -- end.
       if #call('ZRANGEBYSCORE', c .. ':q', '(' .. hand, '+inf', 'LIMIT', 0, 1) == 0 then hand = '0' end
       call('HSET', c, 'hand', hand)
       return hand
@@ -165,9 +166,10 @@ do
     return choose, finish
   end
 
-  -- -- a part of each commit ---------------------------------------------------------------------------------
+  -- -- a part of each commit
+  -- ---------------------------------------------------------------------------------
 
-  -- What a commit comes to in a bound: totals, and the keys that it writes, each with its weight.
+  -- The effect of a commit on a bound: totals, and the keys that it writes, each with its weight.
   local function plan(ns, bound, limits, order, state)
     local c = of(ns, bound[1])
     local totals = call('HMGET', c, 'entries', 'weight', 'hand')
@@ -220,7 +222,7 @@ do
     loading = loading()
     local left = p.limits.trim or math.huge
     local function is_written(key) return state[key] end
-    -- What is being loaded stays if anything else can go: its eviction would end the lease.
+    -- A key that is being loaded is spared if another can be evicted: its eviction would end the lease.
     for _, is_spared in ipairs({function(key) return state[key] or loading[key] end, is_written}) do
       local choose, finish = sieve(p.c, p.hand, is_spared)
       while is_exceeded(p) and left > 0 do
@@ -236,7 +238,7 @@ do
       p.more = true
       return
     end
-    -- What the commit itself writes, the first first.
+    -- Then keys that the commit itself writes, in order.
     for _, key in ipairs(p.keys) do
       if not is_exceeded(p) then break end
       if state[key].new then evict_written(key) end
@@ -252,7 +254,7 @@ do
     if call('HEXISTS', ns .. ':l', key) == 1 then end_load(ns, key) end
   end
 
-  -- End leases that are revoked, and those that were taken since the client has looked which these are.
+  -- End revoked leases, and those taken since the client has read the list of leases.
   local function revoke(ns, given)
     local revoked = {}
     for _, token in ipairs(given.revoked) do revoked[token] = true end
@@ -267,7 +269,7 @@ do
     for i = 1, #given.fences, 2 do
       local held = call('HGET', ns .. ':l', given.fences[i])
       held = held and unpacked(held)
-      -- A forked child of a loader has the token as well, and no lease.
+      -- A forked child of a loader has the token as well, but no lease.
       if not held or held[1] ~= given.fences[i + 1] or held[3] ~= given.me then return given.fences[i] end
     end
   end
@@ -301,7 +303,7 @@ do
 
   local function make_room(ns, by_id, given, order, state, touch)
     local nows, plans, kept_loading = {}, {}, nil
-    -- What may be refused comes before anything is changed.
+    -- Everything that may be refused comes before the first change.
     for _, limits in ipairs(given.bounds) do
       local bound = by_id[limits.id]
       if not bound then return nil, {'CACHE', 'BOUNDS'} end
@@ -313,7 +315,7 @@ do
       kept_loading = kept_loading or books.loading(ns)
       return kept_loading
     end
-    -- An entry is evicted from all bounds that it is in.
+    -- An entry is evicted from all bounds that contain it.
     local function evict(key, cause)
       local s = touch(key)
       s.new, s.cause = false, cause
@@ -361,9 +363,10 @@ do
     return nil, extra
   end
 
-  -- -- for other scripts -------------------------------------------------------------------------------------
+  -- -- for other scripts
+  -- -------------------------------------------------------------------------------------
 
-  -- Note some of the entries that were there before a bound; return whether that were all.
+  -- Record some of the entries older than a bound; return whether those were all.
   function books.fill(ns, bound, limit)
     local c = of(ns, bound[1])
     local at = call('HGET', c, 'fill')
@@ -400,7 +403,7 @@ do
     call('HDEL', c, 'entries', 'weight', 'hand', 'next')
   end
 
-  -- What the books of an entry should be, for tests.
+  -- The expected books of an entry, for tests.
   function books.facts(ns, bound, key)
     local e = ns .. ':e:' .. key
     return facts(key, call('HSTRLEN', e, 'd'), books.items_of(e), bound[3])

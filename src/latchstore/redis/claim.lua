@@ -1,12 +1,13 @@
 -- The lease of the first entry in a range of an index, as a work queue claims a job, by the server's clock.
 --
--- The range is that of texts that begin with `ready`; what begins with `due` goes on with a time in 20 digits of
--- microseconds, and is in the way when that has come. The text of the entry that is found becomes `due` .. the end
--- of the lease .. '/leased/' .. what its text has after the last slash, and a counter of the entry is raised.
+-- The range is that of texts with the prefix `ready`. A text with the prefix `due` continues with a time in
+-- 20 digits of microseconds, and blocks the claim once that time has come. The text of the entry found
+-- becomes `due` .. the end of the lease .. '/leased/' .. the part of its text after the last slash, and a
+-- counter of the entry is incremented.
 --
--- Arguments from `p` on: item with the text, item with the counter, `due`, low and high of the members that begin
--- with it, low and high of those that begin with `ready`, microseconds of the lease, and of now, or ''.
--- Returns what is answered if there is nothing to be leased, or nil, the state of the entry's key and its fields.
+-- Arguments from `p` on: item with the text, item with the counter, `due`, low and high of the members with
+-- that prefix, low and high of those with the prefix `ready`, microseconds of the lease, and of now, or ''.
+-- Returns the answer if there is nothing to lease, or nil, the state of the entry's key and its fields.
 local function claim(ns, a, p, touch, fields_of)
   local call = redis.call
   local item, counter = a[p], a[p + 1]
@@ -45,7 +46,7 @@ local function claim(ns, a, p, touch, fields_of)
   local text = cmsgpack.unpack(fields[place['m' .. item]])
   local count = place['m' .. counter]
   count = (count and cmsgpack.unpack(fields[count]) or 0) + 1
-  -- No later than what has 20 digits and is exact enough: the longest that a queue reckons with.
+  -- The limit has 20 digits and is exact enough: the longest time that a queue uses.
   local ending = string.format('%020.0f', math.min(now + a[p + 7], 1e17))
   text = a[p + 2] .. ending .. '/leased/' .. string.match(text, '[^/]*$')
   put('m' .. item, cmsgpack.pack(text))

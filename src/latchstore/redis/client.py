@@ -1,19 +1,19 @@
-"""The server, as an engine calls it: by redis-py's connections, one for each thread that calls.
+"""The server, as an engine calls it: through connections of redis-py, one for each calling thread.
 
-1. A call takes a connection, sends one command, reads the whole reply, and gives the connection back by one
-   call in C, after that and not before. A connection whose call was broken off anywhere, by an error of the
-   network's or by an exception that has struck, is dropped: no later call finds the reply of another one.
-2. redis-py's own retries are off: it cannot know which commands may be sent twice. `call` and `run` are for
-   those that change nothing or may be done again, and are asked again, on new connections. `once` sends
-   one time; its caller has to find out what has become of a command whose reply is lost.
+1. A call takes a connection, sends one command, reads the whole reply, and only then gives the connection
+   back, by one call in C. A connection whose call was interrupted, by a network error or by an exception from
+   outside, is dropped, so that no later call reads the reply of another one.
+2. redis-py's own retries are disabled: it cannot know which commands may be sent twice. `call` and `run` are
+   for commands that change nothing or may be repeated; they are sent again on new connections. `once` sends
+   only once; its caller must determine the outcome of a command whose reply is lost.
 3. A forked child begins without connections.
-4. While the slot of the namespace is moved from one node of a cluster to another, some of its keys are there
-   already, and a node sends on whoever asks for one that it has not (ASK). What reads one key follows. A
-   script needs all keys in one place, and nothing is done of one that is sent on: it waits for the end of the
-   move. So nobody writes in between.
+4. While the slot of the namespace is being moved to another node of a cluster, some of its keys are there
+   already, and a node redirects requests for keys that it lacks (ASK). A read of one key follows. A script
+   needs all keys in one place, and has no effect if it is redirected: it waits for the end of the move. So no
+   write comes in between.
 
-Thread safety: `_idle` is changed by single operations of the list; a connection that was taken from it
-belongs to one thread.
+Thread safety: `_idle` is changed by single operations of the list; a connection taken from it belongs to one
+thread.
 """
 
 from __future__ import annotations
@@ -33,49 +33,49 @@ from latchstore.contract.errors import AuthorizationError, StoreError
 from latchstore.redis.pauses import Pauses
 from latchstore.redis.scripts import Script
 
-#: Options of redis-py's that the store sets itself, and why.
+#: Options of redis-py that the store sets itself, with the reasons.
 _OWN_OPTIONS = {
-    "retry": "the store asks again itself, where that cannot make two commits of one",
-    "retry_on_error": "the store asks again itself, where that cannot make two commits of one",
-    "retry_on_timeout": "the store asks again itself, where that cannot make two commits of one",
-    "decode_responses": "keys and data are bytes to the server",
+    "retry": "the store repeats commands itself, if that cannot commit twice",
+    "retry_on_error": "the store repeats commands itself, if that cannot commit twice",
+    "retry_on_timeout": "the store repeats commands itself, if that cannot commit twice",
+    "decode_responses": "keys and data are bytes on the server",
     "protocol": "the store reads the replies of RESP2",
     "encoding": "keys are UTF-8 with surrogates",
     "encoding_errors": "keys are UTF-8 with surrogates",
 }
 
-#: Seconds, where the user has given none: a server that was stopped must not hang a call for ever.
+#: Default timeouts in seconds: a server that has stopped must not block a call for ever.
 _TIMEOUTS = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0}
 
-#: How often is sent what may be done again, until its reply comes: where one reply of a hundred is lost, all
-#: calls come through. After a timeout it is sent once more.
+#: Maximum number of times that a repeatable command is sent: if one of a hundred replies is lost, all calls
+#: succeed. After a timeout it is sent once more only.
 _MOST_TIMES = 5
 
-#: Seconds for which a script waits while its slot is moved.
+#: Seconds for which a script waits while its slot is being moved.
 _MOVE = 30.0
 
-#: What a new connection is not tried again after.
+#: Errors after which a new connection is not tried again.
 _NOT_REPEATED = (redis.TimeoutError, redis.AuthenticationError)
 
 
-#: What redis-py raises if no node of a cluster can be reached, or none has the slot: no `redis.RedisError`.
+#: Raised by redis-py if no node of a cluster can be reached, or none has the slot; not a `redis.RedisError`.
 NO_CLUSTER = redis.exceptions.RedisClusterException
 
 #: Commands that need all keys of a namespace in one place.
 _OF_ALL_KEYS = (b"EVALSHA", b"EVAL")
 
-#: Connection errors of redis-py's that are replies: the server has done nothing.
+#: Connection errors of redis-py that are replies: the server has done nothing.
 _REFUSALS = (redis.BusyLoadingError, redis.AuthenticationError)
 
 
-class Disconnected(Exception):  # noqa: N818 (no error of the caller's)
-    """The reply of a command did not come.
+class Disconnected(Exception):  # noqa: N818 (not an error of the caller)
+    """The reply of a command was lost.
 
     Attributes
     ----------
     error : Exception
     sent : bool
-        Whether the server may have done what the command says.
+        Whether the server may have run the command.
     """
 
     def __init__(self, error: Exception, sent: bool) -> None:
@@ -90,17 +90,17 @@ class Server:
     Parameters
     ----------
     url : str or redis.Redis or redis.RedisCluster
-        As `redis.Redis.from_url` takes it, or a client.
+        As for `redis.Redis.from_url`, or a client.
     namespace : str
     options : mapping
-        What else `from_url` takes.
+        Other arguments of `from_url`.
 
     Attributes
     ----------
     tag : bytes
-        The namespace in braces, with which all keys begin: those of a store are in one slot of a cluster.
+        The namespace in braces, the prefix of all keys; so the keys of a store are in one slot of a cluster.
     name : str
-        For errors: where the server is.
+        The address of the server, for errors.
     """
 
     def __init__(self, url: Any, namespace: str, options: Mapping[str, Any]) -> None:
@@ -110,11 +110,13 @@ class Server:
             _refuse_own(options)
             self._client: Any = redis.Redis.from_url(url, **options)
         elif options:
-            raise TypeError(f"a ready client takes no further options, got {', '.join(sorted(options))}")
+            raise TypeError(
+                f"a client accepts no further options: configure the client, got {', '.join(sorted(options))}"
+            )
         elif isinstance(url, (redis.Redis, redis.RedisCluster)):
             self._client = url
         else:
-            raise TypeError(f"url must be a str, or a client of redis-py's, got {describe(url)}")
+            raise TypeError(f"url must be a str or a client of redis-py, got {describe(url)}")
         self._idle: list[Any] = []
         self.give: Callable[[Any], None] = self._idle.append
         self.name: str = self._name()
@@ -122,7 +124,7 @@ class Server:
     # -- connections ------------------------------------------------------------------------------
 
     def _pool(self) -> Any:
-        """Return the pool whose connections those of the store are like."""
+        """Return the client's pool, whose options the store's connections use."""
         client = self._client
         if isinstance(client, redis.RedisCluster):
             cluster: Any = client
@@ -131,7 +133,7 @@ class Server:
         return client.connection_pool
 
     def connect(self, **options: Any) -> Any:
-        """Return a new connection; it connects when it first sends."""
+        """Return a new connection; it connects at the first command."""
         pool = self._pool()
         own = {
             **pool.connection_kwargs,
@@ -161,9 +163,9 @@ class Server:
         Raises
         ------
         Disconnected
-            If the reply has not come.
+            If the reply was lost.
         redis.ResponseError
-            If the server has refused it.
+            If the server has refused the command.
         """
         try:
             connection = self._idle.pop()
@@ -172,7 +174,7 @@ class Server:
         return self._once(connection, command)
 
     def _connected(self) -> Any:
-        """Return a new connection, after what it begins with: passwords, the number of the database."""
+        """Return a new, initialized connection: with password and database number."""
         for left in reversed(range(_MOST_TIMES)):
             try:
                 connection = self.connect()
@@ -185,10 +187,10 @@ class Server:
         return connection
 
     def _locate(self) -> None:
-        """Look anew where the slot is, in a cluster."""
+        """Find the node of the slot again, in a cluster."""
         client: Any = self._client
         if isinstance(client, redis.RedisCluster):
-            # If no node answers, what it was told before stays.
+            # If no node answers, the previous result stays.
             with suppress(redis.RedisError, NO_CLUSTER):
                 client.nodes_manager.initialize()
             with suppress(redis.RedisError, NO_CLUSTER):
@@ -198,10 +200,10 @@ class Server:
         sent = False
         try:
             connection.send_packed_command((hiredis.pack_command(command),))
-            sent = True  # all of it: the server does nothing with a part
+            sent = True  # the server ignores an incomplete command
             reply = connection.read_response(disconnect_on_error=True)
         except redis.exceptions.MovedError:
-            # The slot is another node's by now, and nothing was done.
+            # The slot has moved to another node, and nothing was done.
             connection.disconnect()
             self.drop_idle()
             self._locate()
@@ -209,29 +211,30 @@ class Server:
                 raise
             return self._once(self._connected(), command, moves - 1)
         except redis.exceptions.AskError as asked:
-            self.give(connection)  # it is whole: the reply was read
+            self.give(connection)  # usable: the reply was read
             if command[0] in _OF_ALL_KEYS:
                 raise
             return self._follow(asked, command)
         except redis.ReadOnlyError as error:
-            # It was the primary, and nothing was done: by a new connection the name may lead to the new one.
+            # It was the primary, and nothing was done; on a new connection the name may lead to the new
+            # primary.
             connection.disconnect()
             self.drop_idle()
             raise Disconnected(error, False) from error
         except redis.ResponseError:
-            self.give(connection)  # it is whole: the reply was read
+            self.give(connection)  # usable: the reply was read
             raise
         except (redis.ConnectionError, redis.TimeoutError) as error:
             connection.disconnect()
             raise Disconnected(error, sent and not isinstance(error, _REFUSALS)) from error
         except BaseException:
-            connection.disconnect()  # struck: at once, and not when the collector finds it
+            connection.disconnect()  # interrupted: now, not when the collector finds it
             raise
         self.give(connection)
         return reply
 
     def _follow(self, asked: Any, command: tuple[Any, ...]) -> Any:
-        """Send a command that reads one key to the node that its slot is being moved to."""
+        """Send a command that reads one key to the node to which its slot is being moved."""
         connection = self.connect(host=asked.host, port=asked.port)
         try:
             connection.send_packed_command(tuple(map(hiredis.pack_command, ((b"ASKING",), command))))
@@ -243,7 +246,7 @@ class Server:
             connection.disconnect()
 
     def call(self, *command: Any) -> Any:
-        """Send a command that may be done again, and return its reply; again if that is lost."""
+        """Send a repeatable command, and return its reply; send it again if the reply is lost."""
         try:
             return self.once(*command)
         except Disconnected:
@@ -252,9 +255,9 @@ class Server:
             raise self.failure_of(error) from error
 
     def _again(self, send: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """Send again what may be done again, on new connections; raise what the last time has raised."""
+        """Repeat a command on new connections; raise the error of the last attempt."""
         for left in reversed(range(_MOST_TIMES - 1)):
-            self.drop_idle()  # those that were idle have the same server
+            self.drop_idle()  # idle connections have the same server
             try:
                 return send(*arguments)
             except Disconnected as error:
@@ -262,10 +265,10 @@ class Server:
                     raise self.failure_of(error) from error
             except redis.RedisError as error:
                 raise self.failure_of(error) from error
-        raise AssertionError("the last time returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def once_script(self, script: Script, *arguments: Any) -> Any:
-        """Run a script as `once` does."""
+        """Run a script like `once`."""
         try:
             return self.once(b"EVALSHA", script.digest, 1, self.tag, *arguments)
         except redis.exceptions.NoScriptError:
@@ -281,7 +284,7 @@ class Server:
                     raise
 
     def run(self, script: Script, *arguments: Any) -> Any:
-        """Run a script that may be run again, and return its reply; again if that is lost."""
+        """Run a repeatable script, and return its reply; run it again if the reply is lost."""
         try:
             return self.once_script(script, *arguments)
         except Disconnected:
@@ -300,7 +303,7 @@ class Server:
         return found
 
     def failure_of(self, error: Exception) -> Exception:
-        """Return what is raised in place of an error of redis-py's."""
+        """Return the exception to raise in place of an error of redis-py."""
         if isinstance(error, Disconnected):
             error = error.error
         if isinstance(error, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
@@ -309,21 +312,19 @@ class Server:
             return TimeoutError(f"{self.name}: {error}")
         if isinstance(error, redis.exceptions.AskError):
             slot = f"slot {error.slot_id} is being moved to {error.host}:{error.port}"
-            return ConnectionError(f"{self.name}: {slot}, and was not there after {_MOVE:g} s")
+            return ConnectionError(f"{self.name}: {slot}, and the move did not end in {_MOVE:g} s")
         if isinstance(error, (redis.ConnectionError, NO_CLUSTER, redis.exceptions.ClusterDownError)):
             return ConnectionError(f"{self.name}: {error}")
         if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in str(error):
             return OSError(errno.ENOMEM, f"the server has no memory left (maxmemory): {error}", self.name)
         if isinstance(error, redis.ReadOnlyError):
-            return OSError(
-                errno.EROFS, f"the server is a replica, which cannot be written: {error}", self.name
-            )
+            return OSError(errno.EROFS, f"the server is a read-only replica: {error}", self.name)
         return StoreError(f"{self.name}: {error}")
 
-    # -- its end ----------------------------------------------------------------------------------
+    # -- closing ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Disconnect the connections that nobody uses, and those that are used when they are given back."""
+        """Disconnect unused connections now, and others when they are given back."""
         self.give = _disconnect
         self.drop_idle()
 
@@ -332,16 +333,16 @@ class Server:
         self.give = self._idle.append
 
     def drop_idle(self) -> None:
-        """Disconnect the connections that nobody uses."""
+        """Disconnect unused connections."""
         idle = self._idle
         while idle:
             try:
                 idle.pop().disconnect()
             except IndexError:
-                return  # another thread was quicker
+                return  # another thread was faster
 
     def renew_in_child(self) -> None:
-        """Leave the parent's connections to it, in a forked child."""
+        """Leave the parent's connections to the parent, in a forked child."""
         self._idle = []
         self.give = self._idle.append
 

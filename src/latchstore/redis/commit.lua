@@ -1,21 +1,22 @@
--- One commit: all of it, or nothing. What can be refused is refused before the first write.
+-- One commit: all of it, or nothing. Every refusal comes before the first write.
 --
--- ARGV: 1 session, 2 number in it, 3 token of the lease or '', 4 and 5 revision and id of the last commit that
--- the client has seen or '', 6 version of the list of indexes, 0 if there are none, 7 how many commits the log
--- keeps at the least, 8 '1' if the changes are wanted in the answer, 9 seconds since the epoch, 10 author,
--- 11 what the caches of the client want, 12 how many edits, then the edits, see `edit`.
+-- ARGV: 1 session, 2 number in it, 3 token of the lease or '', 4 and 5 revision and id of the last commit
+-- that the client has seen or '', 6 version of the list of indexes, 0 if there are none, 7 minimum number of
+-- commits in the log, 8 '1' if the answer must have the changes, 9 seconds since the epoch, 10 author, 11 the
+-- part of the client's caches, 12 number of edits, then the edits, see `edit`.
 --
 -- Answers: OK revision changes caches | SAME revision '' caches | AGAIN answer | LOCKED description | LEASE |
--- MOVED | INDEXES | CACHES | DUE | NONE | UNINDEXED | KEY key | REVISION key expected actual | ITEMS key | CACHE ...
+-- MOVED | INDEXES | CACHES | DUE | NONE | UNINDEXED | KEY key | REVISION key expected actual | ITEMS key |
+-- CACHE ...
 --
--- An entry is a flat list, as HGETALL gives it and HSET takes it, of d data, t created, modified and revision, and of
--- fields: 'm' .. item and 'p' .. item, with their values. What becomes of a key is
--- {k = its hash, old = entry or false, new = entry or false, d, c, u, r = data, created, modified, revision of the
--- new one, cause = why it is evicted}.
+-- An entry is a flat list, as HGETALL returns it and HSET takes it, of d data, t created, modified and
+-- revision, and of fields: 'm' .. item and 'p' .. item, with their values. The state of a key is {k = its
+-- hash, old = entry or false, new = entry or false, d, c, u, r = data, created, modified, revision of the new
+-- one, cause = cause of its eviction}.
 local ns, a = KEYS[1], ARGV
 local call = redis.call
 
--- Refusals before anything is looked at ------------------------------------------------------------------
+-- Refusals before anything is read -----------------------------------------------------------------------
 
 local about = call('HMGET', ns .. ':about', 'revision', 'id', 'version', 'caches', 's:' .. a[1])
 local lease = call('GET', ns .. ':w')
@@ -35,7 +36,7 @@ if about[4] and not caches then return {'CACHES'} end
 
 -- Entries ------------------------------------------------------------------------------------------------
 
--- The keys that are edited, in their order, and what has become of each.
+-- The edited keys, in order, and the state of each.
 local order, state = {}, {}
 
 -- A name of length 1 may be that of an item whose own name is empty.
@@ -87,8 +88,8 @@ end
 local revision, now = last + 1, tonumber(a[9])
 local p = 13
 
--- Gives a key new data and times, and the fields of a list from one place to another. `modified` moves on even if
--- the clock does not.
+-- Gives a key new data and times, and the fields of a list from one position to another. `modified` increases
+-- even if the clock does not.
 local function revise(s, data, list, from, to)
   local modified = now
   if s.new then
@@ -104,14 +105,14 @@ local function revise(s, data, list, from, to)
   local times = struct.pack('>ddd', s.c, modified, revision)
   if to - from < 4000 then
     s.new = {'d', data, 't', times, unpack(list, from, to)}
-  else  -- Lua passes no more at once
+  else  -- Lua passes no more arguments at once
     local flat, n = {'d', data, 't', times}, 5 - from
     for i = from, to do flat[n + i] = list[i] end
     s.new = flat
   end
 end
 
--- Returns where the fields begin and end whose number is the argument at `p`, and moves on past them.
+-- Returns the range of the fields whose number is the argument at `p`, and advances past them.
 local function fields_here()
   local from = p + 1
   p = from + 2 * a[p]
@@ -138,11 +139,11 @@ local function missing(key)
   return {'KEY', key}
 end
 
--- Does the edit at `p` and moves on; returns what is answered if it cannot be done.
---   E key data n fields: an entry    D key data: the data alone    M key n fields: the metadata alone
---   U key n fields: some items       X key cause: deletes it       R key revision: if it has that
---   I key n fields: if it has those  V key cause: deletes it if it is there
---   F key data created modified n fields: an entry whose times are known
+-- Makes the edit at `p` and advances; returns the answer if the edit is refused.
+--   E key data n fields: an entry    D key data: only the data       M key n fields: only the metadata
+--   U key n fields: some items       X key cause: deletes it         R key revision: if it has that
+--   I key n fields: if it has those  V key cause: deletes it if it exists
+--   F key data created modified n fields: an entry with given times
 --   C '' and nine more: see claim.lua
 local function edit()
   local kind, key = a[p], a[p + 1]
@@ -205,7 +206,7 @@ end
 
 -- Writing: nothing fails from here on --------------------------------------------------------------------
 
--- Puts the positions of entries after the commit in the place of those before, in each index.
+-- Replaces the positions of entries before the commit by those after it, in each index.
 local function reindex()
   local found = call('HMGET', ns .. ':about', 'items', 'facts')
   local items, facts = cmsgpack.unpack(found[1]), cmsgpack.unpack(found[2])
@@ -229,13 +230,13 @@ end
 local function set(hash, flat, n)
   if n <= 4000 then
     call('HSET', hash, unpack(flat, 1, n))
-  else  -- Lua passes no more at once
+  else  -- Lua passes no more arguments at once
     for i = 1, n, 4000 do call('HSET', hash, unpack(flat, i, math.min(i + 3999, n))) end
   end
 end
 
--- Writes an entry in the place of another one. If both have the same fields in the same order, as they have if they
--- are alike and few, those that have changed are enough, and are returned.
+-- Replaces an entry by another one. If both have the same fields in the same order, as similar entries with
+-- few fields have, only those that have changed are written, and returned.
 local function replace(hash, old, new)
   local count, changed, n = #new, {}, 0
   if #old == count then
@@ -259,8 +260,8 @@ local function replace(hash, old, new)
   set(hash, new, count)
 end
 
--- For each change the key, the old entry, the new one, and why it is evicted; or `true`, if what stands for the new
--- entry are only the fields in which it differs from the old one.
+-- For each change the key, the old entry, the new one, and the cause of eviction; or `true`, if only the
+-- changed fields stand for the new entry.
 local log, n = {}, 0
 for i = 1, #order do
   local key = order[i]
@@ -285,7 +286,7 @@ if a[3] ~= '' then call('DEL', ns .. ':w') end
 if n == 0 then return {'SAME', last, '', extra or ''} end
 if a[6] ~= '0' then reindex() end
 local packed, id, text = cmsgpack.pack(log), a[1] .. ':' .. a[2], string.format('%.0f', revision)
--- By the clock of the server, as open.lua forgets sessions by that.
+-- By the clock of the server, as open.lua removes sessions by that clock.
 local answered = a[2] .. ' ' .. text .. ' ' .. call('TIME')[1]
 call('XADD', ns .. ':log', 'MAXLEN', '~', a[7], text .. '-0', 'i', id, 'a', a[10], 'c', packed)
 call('HSET', ns .. ':about', 'revision', text, 'id', id, 's:' .. a[1], answered)

@@ -1,12 +1,12 @@
-"""Sending a commit, and finding out what has become of it if its answer is lost.
+"""Sends a commit, and determines its outcome if the answer is lost.
 
-1. A commit is sent under a number of a session. The server keeps the last number of each that it has
-   answered, and never makes two commits of one. To send a command again after a lost reply, without that, may
-   make three of one.
-2. If the answer does not come, the server is asked what has become of that number (``resolve.lua``), again
-   and again, on new connections. It answers the revision of the commit; or that there was none, and then
-   there never will be: a command which is on its way yet finds its number answered.
-3. If that cannot be had in time, nobody knows (`OutcomeUnknownError`).
+1. A commit is sent under a number of a session. The server keeps the last answered number of each session,
+   and never makes two commits of one number. Without that, sending a command again after a lost reply could
+   make several.
+2. If the answer does not arrive, the server is asked for the outcome of that number (``resolve.lua``),
+   repeatedly, on new connections. It answers the revision of the commit; or that there is none, and then
+   there never will be: a command that is still on its way finds its number answered.
+3. If that fails until the timeout, the outcome is unknown (`OutcomeUnknownError`).
 
 Thread safety: a commit belongs to the thread that sends it.
 """
@@ -34,29 +34,29 @@ from latchstore.redis.scripts import (
 from latchstore.redis.sessions import Session
 from latchstore.redis.view import Place
 
-#: The answer if a commit was not made and never will be, so that it may be sent under another number.
+#: The answer for a commit that was not made and never will be, so that it may be sent under another number.
 NEVER = b"NEVER"
 
-#: Seconds during which the server can be asked: it keeps what it has answered for an hour.
+#: Seconds during which the outcome is available: the server keeps its answers for an hour.
 _REMEMBERED = 3_000.0
 
 
 class Sent:
-    """What a commit is known by.
+    """The identification of a commit.
 
     Parameters
     ----------
     session : Session
-        Whose number is that of the commit.
+        The session of its number.
     revision : int
-        The one that it will have if it is made; 0 if that is not known.
+        Its revision if it is made; 0 if that is not known.
 
     Attributes
     ----------
     session : bytes
     number : int
     identity : bytes
-        What the log has of it.
+        Its identification in the log.
     revision : int
     """
 
@@ -78,7 +78,7 @@ def arguments_before_edits(
     author: bytes,
     caches: bytes,
 ) -> tuple[Any, ...]:
-    """Return what the commit script takes before the edits.
+    """Return the arguments of the commit script before the edits.
 
     Parameters
     ----------
@@ -86,13 +86,13 @@ def arguments_before_edits(
     token : bytes
         Of the lease, if there is one.
     place : Place
-        What the last commit must be, if that matters.
+        The required last commit, if that matters.
     version : bytes
-        Of the list of indexes.
+        Version of the list of indexes.
     history : int
     author : bytes
     caches : bytes
-        What those of this process bring along.
+        The part of this process's caches.
     """
     now = repr(time.time())
     return sent.session, sent.number, token, *place, version, history, 0, now, author, caches
@@ -106,7 +106,7 @@ def script_of(deletes: bool, has_caches: bool) -> Script:
     deletes : bool
         Whether all of its edits only delete.
     has_caches : bool
-        Whether a cache was ever opened on the namespace, as far as is known here.
+        Whether a cache was ever opened on the namespace, as far as this process knows.
     """
     if has_caches:
         return COMMIT_CACHED_DELETING if deletes else COMMIT_CACHED
@@ -116,19 +116,19 @@ def script_of(deletes: bool, has_caches: bool) -> Script:
 def send(
     server: Server, sent: Sent, script: Script, arguments: Sequence[Any], timeout: float, purpose: str
 ) -> Sequence[Any]:
-    """Send a commit once, and return what the server answers, or `NEVER`.
+    """Send a commit once, and return the server's answer, or `NEVER`.
 
     Parameters
     ----------
     script : Script
         From `script_of`.
     timeout : float
-        Seconds in which the answer has to be had if it is lost; negative for ever.
+        Time limit for determining a lost answer; negative for none.
 
     Raises
     ------
     OutcomeUnknownError
-        If nobody can tell whether it was made.
+        If the outcome cannot be determined.
     ConnectionError
         If the server cannot be reached, so that nothing was sent.
     """
@@ -138,7 +138,7 @@ def send(
         except Disconnected as lost:
             if lost.sent:
                 raise
-            server.drop_idle()  # the server may have closed them all
+            server.drop_idle()  # the server may have closed all of them
             answer = server.once_script(script, *arguments)
         return answer
     except Disconnected as lost:
@@ -147,7 +147,7 @@ def send(
     except redis.RedisError as error:
         raise server.failure_of(error) from error
     except BaseException:
-        # Struck: it must not be made when the call has ended. Once, as nobody is to wait for that.
+        # Interrupted: it must not be made after the call has ended. One attempt, without waiting.
         _try(server, sent)
         raise
     revision = outcome(server, sent, timeout, purpose)
@@ -160,11 +160,11 @@ def outcome(server: Server, sent: Sent, timeout: float, purpose: str) -> int:
     Raises
     ------
     OutcomeUnknownError
-        If nobody can tell.
+        If the outcome cannot be determined.
     """
     begun, pauses = clock(), Pauses(timeout)
     while True:
-        server.drop_idle()  # they were connected to a server that may be gone
+        server.drop_idle()  # the server that they were connected to may be gone
         revision, error = _try(server, sent)
         if error is None:
             return revision

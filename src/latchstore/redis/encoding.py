@@ -1,14 +1,14 @@
-"""Metadata items as MessagePack, strictly: what is written comes back with its types, and nothing else is.
+"""Metadata items as MessagePack, strictly: values keep their types, and nothing else is accepted.
 
-What MessagePack has by itself stands as it is: None, bool, int of 64 bits, float, str, bytes, lists, and
-dicts with keys of any kind. All else is an extension type: tuples, sets and frozensets with the array of
-their items in it, longer ints with their bytes, and the other types of ``contract/storable.py`` with their
-parts. A str is UTF-8 with surrogates.
+Types of MessagePack itself are stored as they are: None, bool, int of 64 bits, float, str, bytes, lists, and
+dicts with keys of any type. Other types are extension types: tuples, sets and frozensets with the array of
+their items, longer ints with their bytes, and the other types of ``contract/storable.py`` with their parts. A
+str is UTF-8 with surrogates.
 
-The types are those that a file may have (``contract/encoding.py``), and so are the errors.
+The types are those of files (``contract/encoding.py``), and so are the errors.
 
-Thread safety: functions of their arguments. No code of the user's own runs but the hash and ``==`` of what is
-in sets and dicts, which is of the types above.
+Thread safety: functions of their arguments. The only code of values that runs is the hash and ``==`` of items
+of sets and dicts, which are of the types above.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from latchstore.contract.storable import (
     too_deep,
 )
 
-#: The codes of extension types are a part of the format: none may change.
+#: The codes of extension types are part of the format: they must not change.
 _TUPLE, _SET, _FROZENSET, _INT = 1, 2, 3, 4
 _CODES = {"complex": 5, "date": 6, "datetime": 7, "time": 8, "timedelta": 9, "decimal": 10, "uuid": 11}
 
-#: Ints from the one to below the other need no extension type.
+#: Ints from the first to below the second need no extension type.
 _LOW, _HIGH = -(2**63), 2**64
 
-#: What MessagePack has by itself, of values without others in them. Exact types.
+#: Types of MessagePack itself that contain no other values. Exact types.
 _SINGLE = frozenset({str, float, bool, bytes, type(None)})
 
-# A packer of its own for each value: finalizers and signal handlers may write in the middle of one.
+# A new packer for each value: finalizers and signal handlers may pack in the middle of a call.
 _pack: Callable[[Any], bytes] = partial(msgpack.packb, unicode_errors="surrogatepass")
 
-#: What MessagePack writes of ints below 128, and before texts of less than 32 bytes.
+#: The encoding of ints below 128, and the prefix of texts of less than 32 bytes.
 _SMALL: list[bytes] = [bytes((number,)) for number in range(128)]
 _SHORT: list[bytes] = [bytes((0xA0 | length,)) for length in range(32)]
 
-#: Arrays come as lists, and maps as tuples of pairs.
+#: Arrays are read as lists, and maps as tuples of pairs.
 _unpack: Callable[[bytes], Any] = partial(
     msgpack.unpackb, unicode_errors="surrogatepass", strict_map_key=False, object_pairs_hook=tuple
 )
@@ -64,11 +64,11 @@ def encode_item(key: str, name: str, value: Any) -> bytes:
     Raises
     ------
     TypeError
-        If it is of a type that cannot be stored; names key, item and the types that can be.
+        If its type cannot be stored; the error names key, item and the supported types.
     ValueError
-        If it is nested too deeply, or is an int with too many digits for ``str``; names key and item.
+        If it is nested too deeply, or is an int too long for ``str``; the error names key and item.
     """
-    # hot path: most values are of these types, and most numbers and texts are short.
+    # hot path: most values have these types, and most numbers and texts are short.
     if type(value) is str and len(value) < 32 and value.isascii():
         return _SHORT[len(value)] + value.encode()
     if type(value) is int and 0 <= value < 128:
@@ -103,7 +103,7 @@ def _extension(code: int, body: bytes) -> bytes:
 
 
 def _long(value: int) -> bytes:
-    int.__repr__(value)  # raises for what no file can have, nor an error message
+    int.__repr__(value)  # raises for an int that neither a file nor an error message can contain
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
@@ -117,18 +117,18 @@ def _list(values: Iterable[Any], depth: int) -> bytes:
 
 
 def _in_order(values: Iterable[Any], depth: int) -> bytes:
-    """Return the items of a set in an order that depends on nothing but them."""
+    """Return the items of a set in an order that depends only on them."""
     return _array(sorted([_packed(value, depth) for value in values]))
 
 
 def _dict(items: dict[Any, Any], depth: int) -> bytes:
     header: bytes = msgpack.Packer().pack_map_header(len(items))
     return header + b"".join(
-        [_packed(part, depth) for pair in items.items() for part in pair]  # names, each before its value
+        [_packed(part, depth) for pair in items.items() for part in pair]  # each name before its value
     )
 
 
-#: How a value with others in it is written, and how deep these may be nested yet.
+#: Encoders of values that contain others; called with the allowed depth of nesting.
 _NESTED: dict[type, Callable[[Any, int], bytes]] = {
     list: _list,
     dict: _dict,
@@ -142,34 +142,34 @@ _NESTED: dict[type, Callable[[Any, int], bytes]] = {
 
 
 def decode_item(data: bytes, key: str = "", name: str = "") -> Any:
-    """Return the value that bytes stand for.
+    """Return the value of encoded bytes.
 
     Parameters
     ----------
     data : bytes
     key, name : str
-        The key and the metadata item that it is of, for the error.
+        The key and the metadata item of the value, for the error.
 
     Raises
     ------
     StoreFormatError
-        If it is not what `encode_item` could have written, up to how long a number is and the order of a set.
+        If it is not an encoding by `encode_item`, except for the length of numbers and the order of sets.
     """
     try:
         value = _unpack(data)
         if type(value) in _EXACT:
-            return value  # hot path: most values are of such a type
+            return value  # hot path: most values have such a type
         return _value(value, DEPTH)
     except DAMAGE as error:
         raise StoreFormatError(f"the metadata item {name!r} of key {key!r} is damaged: {error}") from error
 
 
-#: What is read and needs no second look.
+#: Types that need no further check after reading.
 _EXACT = _SINGLE | {int}
 
 
 def _value(value: Any, depth: int) -> Any:
-    """Return what a value of MessagePack's stands for."""
+    """Return the value for a value of MessagePack."""
     kind = type(value)
     if kind in _EXACT:
         return value
@@ -179,7 +179,7 @@ def _value(value: Any, depth: int) -> Any:
         within = _within(depth)
         return distinct([(_value(name, within), _value(each, within)) for name, each in value])
     if kind is not msgpack.ExtType:
-        raise TypeError(f"it has {describe(value)}")  # a timestamp of MessagePack's
+        raise TypeError(f"it has {describe(value)}")  # a timestamp of MessagePack
     return _extended(value.code, value.data, depth)
 
 
@@ -191,20 +191,20 @@ def _within(depth: int) -> int:
 
 def _values(values: Any, depth: int) -> list[Any]:
     if type(values) is not list:
-        raise TypeError(f"{describe(values)} is no array")
+        raise TypeError(f"{describe(values)} is not an array")
     within = _within(depth)
     return [_value(value, within) for value in values]
 
 
 def _extended(code: int, body: bytes, depth: int) -> Any:
-    """Return what an extension type stands for."""
+    """Return the value of an extension type."""
     made = _MADE_OF.get(code)
     if made is not None:
         return made(_values(_unpack(body), depth))
     if code == _INT:
         number = int.from_bytes(body, "big", signed=True)
         if _LOW <= number < _HIGH or len(body) != number.bit_length() // 8 + 1:
-            raise ValueError(f"{describe(number)} is written in another way")
+            raise ValueError(f"{describe(number)} is not in canonical form")
         return number
     read = _READERS.get(code)
     if read is None:
@@ -212,7 +212,7 @@ def _extended(code: int, body: bytes, depth: int) -> Any:
     found = read(_unpack(body))
     name, parts = parts_of(found)
     if _CODES[name] != code or _pack(parts) != body:
-        raise ValueError(f"{describe(found)} is written in another way")
+        raise ValueError(f"{describe(found)} is not in canonical form")
     return found
 
 

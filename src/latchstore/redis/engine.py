@@ -1,20 +1,19 @@
-"""`RedisEngine`: entries on a Redis or Valkey server, of which any number of processes make commits.
+"""`RedisEngine`: entries on a Redis or Valkey server, with commits by any number of processes.
 
-1. Reads wait for nobody. What is read of one instant is one command, or one script, or a view (``view.py``).
-2. A commit is one script (``commit.lua``): it looks whether the commit may be made, and makes all of it. A
-   commit without conditions on what was read is sent at once, whoever else is at it; a check of an optimistic
-   transaction is made at the client, of one revision, and the server refuses the commit if that is the last
-   one no more: then the check is made again, after some times under the lease.
-3. An exclusive transaction is the owner in this process (``owner.py``), and has the lease of the server
-   (``lease.py``), which refuses all other commits meanwhile. The commit carries the token of the lease.
-4. A commit has an identity, its session and a number in that (``sessions.py``). If its call is broken off, by
-   an exception or by the network, the server is asked what has become of it; what it has not made then, it
-   never makes (``resolve.lua``).
-5. What was committed is published from the log (``publication.py``); the commits of this engine are known
-   there by their identities. Nothing is read of it while nobody listens.
+1. Reads never wait for writers. One command, one script, or a view (``view.py``) reads one instant.
+2. A commit is one script (``commit.lua``): it checks whether the commit may be made, and makes all of it. A
+   commit without conditions on earlier reads is sent at once, whatever others do. The check of an optimistic
+   transaction runs at the client, for one revision; the server refuses the commit if that is not the last
+   revision any more, and the check runs again, after some attempts under the lease.
+3. An exclusive transaction is the owner in this process (``owner.py``), and holds the lease of the server
+   (``lease.py``), which refuses all other commits meanwhile. Its commit carries the token of the lease.
+4. A commit is identified by its session and a number in it (``sessions.py``). If an exception or the network
+   interrupts it, the server is asked for the outcome; one not made by then never is (``resolve.lua``).
+5. Commits are published from the log (``publication.py``); commits of this engine are recognized there by
+   their identification. The log is not read while there are no listeners.
 
-Thread safety: as above. There is no lock but the section of the publication, and the one in which a block is
-ended; neither is held while a commit is sent.
+Thread safety: as above. The only locks are the section of the publication, and the section in which a block
+ends; neither is held while a commit is sent.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ from latchstore.redis.view import NO_PLACE, Place, RedisView
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: How often a commit is checked again, as others were first, before it keeps them out by the lease.
+#: Number of times that a commit is checked again after commits of others, before it takes the lease.
 _MOST_CHECKS = 5
 
 
@@ -72,19 +71,19 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     ----------
     server : Server
     timeout : float
-        Seconds that any wait may take.
+        Maximum seconds of any wait.
     lease : float
-        Seconds that the lease of an exclusive transaction lasts unless it is renewed.
+        Duration of an exclusive transaction's lease unless it is renewed.
     history : int
-        How many of the last commits the log has at the least.
+        Minimum number of commits that the log keeps.
     publisher : Publisher
 
     Attributes
     ----------
     leases : Leases
-        Of the owner, if it has one or asks for it, and of blocks that exceptions have left.
+        The owner's lease, if it has or requests one, and those of blocks that exceptions have left.
     caches : Caches
-        Of this process; each of its commits keeps to their limits.
+        The caches of this process; each of its commits enforces their limits.
     server_clock : ServerClock
     """
 
@@ -101,9 +100,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.leases: Leases = Leases(server, lease)
         # Transactions whose commit was sent, and which have not ended: rule 4.
         self._sent: dict[Claim, Sent] = {}
-        # Commits that are under way, but for those of exclusive transactions.
+        # Commits in progress, except those of exclusive transactions.
         self._writing: dict[object, None] = {}
-        # What optimistic transactions read.
+        # The views of optimistic transactions.
         self._views: dict[Claim, RedisView] = {}
         self.routes: Routes = Routes()
         self.indexes: ServerIndexes = ServerIndexes(server)
@@ -122,12 +121,12 @@ class RedisEngine(ReadingEngine, OwnedEngine):
 
     @property
     def revision(self) -> int:  # type: ignore[override]
-        """The revision of the last commit of anybody."""
+        """Revision of the last commit of any process."""
         owner = self.owner.claims.get(OWNER)
         if owner is not None and owner.ident == get_ident():
             lease = self.leases.get(owner)
             if lease is not None and lease.place is not None:
-                return int(lease.place.revision)  # nobody else commits while this thread has the lease
+                return int(lease.place.revision)  # no other process commits while this thread holds the lease
         return super().revision
 
     # -- transactions -----------------------------------------------------------------------------
@@ -146,7 +145,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             return
         lease = self.leases.get(claim)
         if lease is not None:
-            lease.release()  # not in a section: it asks the server
+            lease.release()  # not in a section: it sends a request
         super().end(claim)
 
     def end_claim(self, claim: Claim) -> None:
@@ -156,9 +155,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._sent.pop(claim, None)
 
     def resolve(self, claim: Claim | None = None) -> None:
-        """Find out what has become of the commit of a transaction that was struck, and go on from there.
+        """Determine the outcome of an interrupted transaction's commit, and continue from there.
 
-        If nobody can tell, it ends without an event of its end, which comes if its commit is in the log.
+        If it is unknown, the event for the transaction's end comes only if the log has its commit.
         """
         sent = None if claim is None else self._sent.get(claim)
         if claim is None or sent is None or claim.revision is not None:
@@ -166,7 +165,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         try:
             revision = outcome(self.server, sent, 0, claim.purpose)
         except OutcomeUnknownError as error:
-            logger.warning("%s", str(error))  # not the error, which handlers may keep, and its frames
+            logger.warning("%s", str(error))  # not the error itself: handlers may keep it, with its frames
             self.publication.give_up(sent.identity, sent.revision)
             self.end_claim(claim)
             return
@@ -200,7 +199,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         if self.abandoned:
             self.end_abandoned()
         writer, writing = object(), self._writing
-        writing[writer] = None  # before the look: `close` sets it, and then waits for all who write
+        writing[writer] = None  # before the check: `close` sets it, and then waits for all writers
         try:
             if self.is_closed:
                 self.publisher.refuse(purpose)
@@ -234,7 +233,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         if edits or self.caches.revocations.of_caller():
             answer = self._send(edits, claim.purpose, claim, lease.token)
             if answer[0] != b"LEASE":
-                lease.drop()  # the commit has ended it
+                lease.drop()  # the commit has released it
         else:
             answer = (b"SAME", lease.place.revision) if lease.give_back() else (b"LEASE",)
         if answer[0] == b"LEASE":
@@ -243,8 +242,8 @@ class RedisEngine(ReadingEngine, OwnedEngine):
 
     def _lease_was_over(self, purpose: str) -> TransactionConflictError:
         return TransactionConflictError(
-            f"{purpose}: its lease of {self.leases.seconds:g} s was over before its end, and others may have "
-            "written; nothing was changed"
+            f"{purpose}: its lease of {self.leases.seconds:g} s expired before its end, so others may have "
+            "written; nothing was changed; use a longer lease, or a shorter block"
         )
 
     def _commit_waiting(
@@ -255,9 +254,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         check: Callable[[], None] | None,
         timeout: float,
     ) -> bool:
-        """Make a commit that has to wait for others, or that has a check.
+        """Make a commit that must wait for others, or that has a check.
 
-        If others are always first, it takes the lease, as an exclusive transaction does.
+        If others always commit first, it takes the lease, like an exclusive transaction.
         """
         pauses, made = Pauses(timeout), None
         commit = partial(self._commit_checked, edits, purpose, transaction, check, pauses)
@@ -268,7 +267,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         claim = Claim(blocks[0], self.abandoned, purpose)
         try:
             try:
-                # The turn of this process: then it is others alone that are waited for.
+                # This process's turn: from here on, only other processes are waited for.
                 self.wait_for_turn(claim, pauses.left)
                 if not is_at_once:
                     made = commit()
@@ -291,11 +290,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         pauses: Pauses,
         token: bytes = b"",
     ) -> bool | None:
-        """Make a commit, with its check; None if without a lease others were first again and again."""
+        """Make a commit with its check; None if others committed first at every attempt without a lease."""
         moved = 0
         call = check if isinstance(check, CacheCall) else None
         view = None if transaction is None else self._views.get(transaction)
-        # What a transaction has read stands if nobody has committed since: then there is nothing to check.
+        # Reads of a transaction are valid if there was no commit since: then there is nothing to check.
         place = NO_PLACE if view is None else view.place
         is_checked = check is None or call is not None or bool(view is not None and edits)
         while True:
@@ -319,13 +318,13 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             elif (moved := moved + 1) == _MOST_CHECKS and not token:
                 return None
             elif view is not None and not is_checked:
-                # A check looks no further if the last commit has the number of the view's: which another one
-                # has as well if the server has lost that.
+                # A check stops if the last commit has the revision of the view's: another commit may have it
+                # as well, if the server has lost the view's.
                 view.changed()
             is_checked = check is None
 
     def _checked(self, check: Callable[[], None], view: RedisView | None) -> Place:
-        """Make a check; return the commit after which it was made, and before the next one."""
+        """Run a check; return a commit such that the check holds after it and before the next one."""
         if view is not None:
             view.validated = view.place
             check()
@@ -343,7 +342,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         place: Place = NO_PLACE,
         call: CacheCall | None = None,
     ) -> Sequence[Any]:
-        """Send a commit; return what the script answers, or raise what one of the edits does."""
+        """Send a commit; return the script's answer, or raise the error of one of the edits."""
         while True:
             brought = self.caches.brought(edits, call)
             try:
@@ -367,7 +366,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         place: Place,
         caches: bytes,
     ) -> Sequence[Any]:
-        """Send a commit, until it is answered; return what the script answers."""
+        """Send a commit until it is answered; return the script's answer."""
         known, script = self.indexes.known, script_of(deletes_only(edits), self.caches.are_there)
         edit_arguments = arguments_of(edits, known.indexes.names)
         author = b"" if transaction is None else packed_author(transaction.info)
@@ -376,7 +375,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             session.number += 1
             sent = Sent(session, self._next_of(transaction, place))
             if transaction is not None:
-                # Both before it is sent: whoever finds it in the log, or broken off, knows whose it is.
+                # Both before it is sent: so its owner is known if it is found in the log, or interrupted.
                 self.publication.own[sent.identity] = transaction
                 self._sent[transaction] = sent
             before = arguments_before_edits(sent, token, place, known.version, self._history, author, caches)
@@ -392,9 +391,9 @@ class RedisEngine(ReadingEngine, OwnedEngine):
             if answer[0] == b"OK":
                 revision = int(answer[1])
                 if transaction is not None:
-                    transaction.revision = revision  # first: from here on nobody need ask
+                    transaction.revision = revision  # first: from here on the outcome is known
                 if isinstance(edits, FirstEntry):
-                    edits.made(*first_change(self.publication.log, answer))  # which has no key before
+                    edits.made(*first_change(self.publication.log, answer))  # its key was not known before
                 self.publication.observers.changed(key for key, _ in edits)
                 self.publication.committed(sent.identity, revision)
                 break
@@ -405,17 +404,17 @@ class RedisEngine(ReadingEngine, OwnedEngine):
                 edit_arguments = arguments_of(edits, known.indexes.names)
             elif answer[0] != NEVER:
                 break
-        self.sessions.give(session)  # not in a `finally`: nobody uses one again whose commit was broken off
+        self.sessions.give(session)  # not in a `finally`: after an interruption a session is not reused
         return answer
 
     def _next_of(self, transaction: Claim | None, place: Place) -> int:
-        """Return the revision of a commit of a transaction, if it is made; 0 for one that is none."""
+        """Return the revision of a transaction's commit, if it is made; 0 without a transaction."""
         lease = None if transaction is None else self.leases.get(transaction)
         last = place if lease is None or lease.place is None else lease.place
         return int(last[0] or -1) + 1
 
     def _made(self, answer: Sequence[Any], transaction: Claim | None) -> bool:
-        """Go on from a commit that was made, or has changed nothing."""
+        """Finish a commit that was made, or has changed nothing."""
         if transaction is None:
             return self.publication.following
         revision = int(answer[1])
@@ -431,7 +430,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
     # -- indexes ----------------------------------------------------------------------------------
 
     def add_indexes(self, indexes: Sequence[str | Ordered]) -> None:
-        """Add those indexes that there are not."""
+        """Add those indexes that do not exist."""
         listed = self.indexes.load().indexes.listed if indexes else ()
         missing = [index for index in indexes if index not in listed]
         if missing:
@@ -442,11 +441,11 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         return IndexedValues(self.server, self.indexes, add_index, name)
 
     def remove_index(self, index: str | Ordered) -> None:
-        """Remove an index, for all processes; KeyError if there is none."""
+        """Remove an index, for all processes; KeyError if it does not exist."""
         self._alone("remove_index", partial(self.indexes.remove, index=index))
 
     def _alone(self, purpose: str, function: Callable[[bytes], None]) -> None:
-        """Call a function of ours with the token of a lease, while nobody else writes."""
+        """Call a function with the token of a lease, while no other process writes."""
         blocks = [Block()]
         claim = Claim(blocks[0], self.abandoned, purpose)
         try:
@@ -480,7 +479,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self.follow()
 
     def give_up(self) -> None:
-        """Close what a closed store keeps open; reads open it again for their own time."""
+        """Close what a closed store keeps open; each read then opens it again for its own time."""
         self.follower.stop()
         self.leases.stop()
         self.publication.following = False

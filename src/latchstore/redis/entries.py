@@ -1,4 +1,4 @@
-"""Entries as the server keeps them, and keys.
+"""Entries and keys as they are stored on the server.
 
 Thread safety: functions of their arguments.
 """
@@ -12,27 +12,27 @@ from typing import Any
 from latchstore.contract.values import ATOMIC_TYPES, Entry, NestedEntry, is_immutable
 from latchstore.redis.encoding import decode_item
 
-#: The fields of an entry's hash: its data, and its times and revision.
+#: The fields of an entry's hash for its data, and for its times and revision.
 DATA, TIMES = b"d", b"t"
-#: What the field of a metadata item begins with; that of its position in an index begins with a p.
+#: Prefix of the fields of metadata items; fields of positions in indexes begin with p.
 _ITEM = b"m"
 
-#: Numbers of a script are floats, in which revisions up to 2 ** 53 are exact.
+#: Numbers in scripts are floats, which represent revisions up to 2 ** 53 exactly.
 _unpack_times = struct.Struct(">ddd").unpack
 
 
 def stored_key(key: str) -> bytes:
-    """Return what stands for a key, or for the name of an item: UTF-8, with lone surrogates."""
+    """Return the stored form of a key or an item's name: UTF-8, with lone surrogates."""
     return key.encode("utf-8", "surrogatepass")
 
 
 def name_of(stored: bytes) -> str:
-    """Return the key that something stands for."""
+    """Return the key of a stored form."""
     return stored.decode("utf-8", "surrogatepass")
 
 
 def entry_of(key: str, flat: Sequence[bytes]) -> Entry:
-    """Return the entry of a hash as HGETALL gives it and the log has it; empty data if it was left out."""
+    """Return the entry of a hash as HGETALL returns it and the log has it; empty data if it was omitted."""
     items: dict[str, Any] = {}
     data = times = b""
     is_nested = False

@@ -1,7 +1,7 @@
--- A server that has lost commits (a failover, a restart) goes on from a revision that others have seen already.
--- Whoever finds that out raises it above what it has seen, so that no revision is there twice for anybody who
--- watches. ARGV: 1 the revision that was seen, 2 the id of the entry of the log, and then pairs of revision and id
--- of commits that were seen, the newest first.
+-- A server that has lost commits (a failover, a restart) continues from a revision that others have seen
+-- already. The first client that detects that raises it above the revisions that it has seen, so that no
+-- watch sees a revision twice. ARGV: 1 the revision that was seen, 2 the id of the log entry, then pairs of
+-- revision and id of commits that were seen, newest first.
 --
 -- Answers revision and id of the last commit, and the newest of the pairs' revisions that the server has.
 local ns, a = KEYS[1], ARGV

@@ -1,7 +1,7 @@
-"""The first values of some ranges of a metadata item, for work queues: found by the index on it.
+"""The first values of ranges of a metadata item, for work queues: found by the index on the item.
 
-Thread safety: `look` is one script, other functions are of their arguments. A commit of a `FirstEntry` finds
-its entry itself (``claim.lua``).
+Thread safety: `look` is one script, other functions depend on their arguments only. A commit of a
+`FirstEntry` finds its entry itself (``claim.lua``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latchstore.redis.scripts import FIRST
 
 
 def first_change(log: ServerLog, answer: Sequence[Any]) -> Change:
-    """Return the first change of a commit, from the answer to it, or from the log if that was lost."""
+    """Return the first change of a commit, from its answer, or from the log if the answer was lost."""
     _, revision, packed, *_ = answer
     if packed:
         return Changes(packed)[0]
@@ -39,12 +39,12 @@ def first_change(log: ServerLog, answer: Sequence[Any]) -> Change:
 
 
 def look_back(server: Server, log: ServerLog, sent: Sent, edit: FirstEntry) -> None:
-    """Have an edit take note of its commit if that was made; else it never will be.
+    """Complete an edit by its commit if that was made; otherwise it never will be made.
 
     Raises
     ------
     OutcomeUnknownError
-        If nobody can tell.
+        If the outcome cannot be determined.
     """
     revision = outcome(server, sent, 0, "claim")
     if revision:
@@ -52,19 +52,19 @@ def look_back(server: Server, log: ServerLog, sent: Sent, edit: FirstEntry) -> N
 
 
 class IndexedValues(FirstValues):
-    """Finds them in the index, which is of all processes.
+    """Finds first values in the index, which all processes share.
 
     Parameters
     ----------
     server : Server
     indexes : ServerIndexes
     add_index : callable
-        Adds the index on the item if there is none; whoever shares the server may have removed it.
+        Adds the index on the item if it does not exist; another process may have removed it.
     name : str
         The metadata item.
     """
 
-    # Whether another process writes is not known without asking, which takes as long as a look.
+    # Whether another process writes is not known without a request, which takes as long as a lookup.
     may_wait = True
     is_found_by_commit = True
 
@@ -95,11 +95,11 @@ class IndexedValues(FirstValues):
 
 
 def span_of_prefix(prefix: str) -> MemberSpan:
-    """Return where all texts are that begin with a prefix."""
+    """Return the span of all texts with a prefix."""
     spans = member_spans(Prefix(prefix))
     assert spans is not None
     (span,) = spans
-    # Up to the zero that ends the prefix itself, all of them begin with it.
+    # All of them begin with the prefix's encoding up to the zero that ends it.
     return span._replace(low=span.low[:-1])
 
 

@@ -1,9 +1,9 @@
--- What the log has after a commit that a process has published. ARGV: 1 and 2 revision and id of that commit,
--- 3 how many commits are wanted at the most.
+-- The log after a commit that a process has published. ARGV: 1 and 2 revision and id of that commit, 3
+-- maximum number of commits.
 --
--- Answers: status, revision and id of the last commit, the commits. They are fewer than there are if their
--- bytes are many. The status is LOST, without commits, if the server does not have that commit and has not
--- deleted it from the log either: it has lost some.
+-- Answers: status, revision and id of the last commit, the commits. There are fewer if they have many bytes.
+-- The status is LOST, without commits, if the server does not have that commit and has not deleted it from
+-- the log either: it has lost some.
 local ns, revision, id = KEYS[1], ARGV[1], ARGV[2]
 local call = redis.call
 local about = call('HMGET', ns .. ':about', 'revision', 'id')
@@ -17,13 +17,13 @@ end
 local found, bytes, place, wanted = {}, 0, revision .. '-0', tonumber(ARGV[3])
 local is_first = true
 
--- Takes a commit; returns whether the server has lost some.
+-- Adds a commit; returns whether the server has lost some.
 local function take(commit)
   local fields = commit[2]
   if is_first then
     is_first = false
     if commit[1] == revision .. '-0' then return known and fields[2] ~= id end
-    -- A fourth field tells that commits were lost before: see epoch.lua.
+    -- A fourth field means that commits were lost before: see epoch.lua.
     if fields[8] and tonumber(fields[8]) < since then return true end
   end
   if bytes < 1000000 and #found < wanted then

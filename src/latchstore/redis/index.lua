@@ -1,9 +1,9 @@
--- The indexes of a namespace, under the lease of who changes them. ARGV: 1 what to do, 2 token of the lease, then
---   clear: sets. Takes away what an earlier attempt may have left of an index.
+-- The indexes of a namespace, under the writer lease. ARGV: 1 the operation, 2 token of the lease, then
+--   clear: sets. Removes what an earlier attempt may have left of an index.
 --   items: 3 set, 4 field of the position, then key and position of entries.
 --   facts: 3 set, 4 name of the fact, then keys.
---   list: 3 list as a text, 4 its metadata items, 5 its facts, then sets that are to go.
--- Answers: LEASE, if that is over | OK.
+--   list: 3 list as a text, 4 its metadata items, 5 its facts, then sets to remove.
+-- Answers: LEASE, if that has expired | OK.
 local ns, a = KEYS[1], ARGV
 local call = redis.call
 

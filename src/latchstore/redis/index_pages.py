@@ -1,6 +1,6 @@
-"""What an index is asked for, page by page (``query.lua``).
+"""Reads an index page by page (``query.lua``).
 
-Thread safety: functions of their arguments; a view may be used by several threads.
+Thread safety: functions of their arguments; several threads may use a view.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from latchstore.redis.scripts import QUERY, Script
 #: A key, and the fields of its entry without data.
 Found = tuple[bytes, Sequence[bytes]]
 
-#: How many members of an index one script looks at. More would hold the server up.
+#: Number of members of an index that one script reads. More would block the server.
 _MOST = 1_000
 
 
 class Known(NamedTuple):
-    """The list of indexes, as a process knows it.
+    """The list of indexes, as known to a process.
 
     Attributes
     ----------
@@ -33,24 +33,24 @@ class Known(NamedTuple):
 
 
 class IndexesChangedError(Exception):
-    """The server has another list of indexes: it is to be loaded, and the query made again."""
+    """The server has another list of indexes: load it, and repeat the query."""
 
 
 class FewerElsewhereError(Exception):
-    """Another source has so few members that all of them are looked at instead."""
+    """Another source has so few members that reading all of them is faster."""
 
 
 class Source(NamedTuple):
-    """An index, or what there is of it that may match a term.
+    """An index, or the part of it that may match a term.
 
     Attributes
     ----------
     set : bytes
         Its name on the server, after the namespace.
     kind : bytes
-        What its members are: ``key``, ``fact`` or ``item``.
+        The kind of its members: ``key``, ``fact`` or ``item``.
     field : bytes
-        The field of an entry that has the position; empty if entries are not to be compared with it.
+        Field of an entry that has the position; empty if entries are not compared with it.
     spans : sequence of MemberSpan
     """
 
@@ -60,17 +60,17 @@ class Source(NamedTuple):
     spans: Sequence[MemberSpan]
 
 
-#: All members of an index, or all keys: no position, and no key, begins with the byte 0xFF.
+#: All members of an index, or all keys: positions and keys never begin with the byte 0xFF.
 EVERYTHING = MemberSpan(b"", b"\xff\xff")
 
 EVERY_KEY = Source(b"keys", b"key", b"", (EVERYTHING,))
 
 
 class Reader(Protocol):
-    """What runs a script that reads: a view."""
+    """Runs reading scripts: a view."""
 
     def run(self, script: Script, *arguments: Any) -> Any:
-        """Return what the script has read."""
+        """Return the result of a script."""
 
 
 def pages(
@@ -84,25 +84,26 @@ def pages(
     few: float = 0,
     only_keys: bool = False,
 ) -> Iterator[list[Found]]:
-    """Go through what is in all of some sources.
+    """Yield the pages of the intersection of sources.
 
     Parameters
     ----------
     reader : Reader
     known : Known
     sources : sequence of Source
-        What is in the one that is gone through is left out unless it is in those of the others that have a
-        field as well.
+        A member of the source being read is skipped unless it is in the spans of the other sources that have
+        a field.
     in_order : bool
-        Whether it is the first source that is gone through; else that which has fewest.
+        Whether to read the first source; otherwise the one with the fewest members.
     descending : bool
-        Whether it is gone through from its end.
+        Whether to read it in reverse.
     first : int
-        How many the first page has, at the most; later ones have more.
+        Maximum size of the first page; later ones are larger.
     few : float
-        How many another source may have at the most, and fewer than the first one, for FewerElsewhereError.
+        Maximum number of members of another source, which must also be fewer than those of the first, for
+        FewerElsewhereError.
     only_keys : bool
-        Whether the fields are left empty.
+        Whether to leave the fields empty.
 
     Raises
     ------
@@ -143,9 +144,9 @@ def _arguments_of(source: Source) -> list[Any]:
 
 
 def _rest(spans: Sequence[MemberSpan], stopped: int, last: bytes, descending: bool) -> Sequence[MemberSpan]:
-    """Return what is left of spans after a member of one of them, or of that one if there is no member."""
+    """Return the rest of spans after a member of one of them, or that whole span if there is no member."""
     span = spans[stopped]
     if descending:
         return [*spans[:stopped], span._replace(high=last) if last else span]
-    # The next member there can be has a zero more.
+    # The next possible member has an additional zero.
     return [span._replace(low=last + b"\0") if last else span, *spans[stopped + 1 :]]

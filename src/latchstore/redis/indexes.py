@@ -1,13 +1,13 @@
-"""The indexes: which there are, and how they are made.
+"""The indexes of the namespace, and how they are made.
 
-The server has one list of them, for all processes, with a version. Whoever commits sends the positions of the
-items that it knows an index on, and the version of its list; the server refuses a commit, and a query, of
-another version, and its client loads the list and asks again. So no index ever lacks an entry.
+The server has one list of them, for all processes, with a version. A commit sends the positions of the items
+that its client knows to be indexed, and the version of its list; the server refuses a commit or a query of
+another version, and the client loads the list and tries again. So no index ever lacks an entry.
 
-An index is made under the lease of the one writer: then no entry changes meanwhile. It is listed, and looked
-at, when it has all entries. What an attempt has left that was broken off is taken away by the next one.
+An index is made under the writer lease, so that no entry changes meanwhile. It is listed and used when it is
+complete. The next attempt removes what an interrupted one has left.
 
-Thread safety: `known` is replaced by one assignment. Indexes are made and removed by the owner.
+Thread safety: `known` is replaced by one assignment. The owner makes and removes indexes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from latchstore.redis.index_pages import EVERY_KEY, Known, pages
 from latchstore.redis.positions import stored_position
 from latchstore.redis.scripts import INDEX
 
-#: The facts that have sets; the one on keys is always there.
+#: The facts that have sets; the one on keys always exists.
 _FACTS = frozenset({"created", "modified", "revision"})
 
 NOTHING_KNOWN = Known(b"0", indexes_of(NO_INDEXES))
 
 
 class LeaseIsOverError(Exception):
-    """The lease under which an index was to be made is another's."""
+    """Another process holds the lease under which an index was to be made."""
 
 
 class ServerIndexes:
@@ -44,7 +44,7 @@ class ServerIndexes:
     Attributes
     ----------
     known : Known
-        The list, as it was when it was loaded last.
+        The list as last loaded.
     """
 
     def __init__(self, server: Server) -> None:
@@ -52,14 +52,14 @@ class ServerIndexes:
         self.known: Known = NOTHING_KNOWN
 
     def load(self) -> Known:
-        """Load the list, and return it."""
+        """Load and return the list."""
         server = self._server
         version, text = server.call(b"HMGET", server.tag + b":about", b"version", b"listed")
         self.known = known = Known(version or b"0", indexes_of((text or b"[]").decode()))
         return known
 
     def add(self, token: bytes, indexes: Iterable[Index]) -> None:
-        """Add those indexes that there are not, under a lease.
+        """Add those indexes that do not exist, under a lease.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class ServerIndexes:
             self._set_list(token, text, ())
 
     def remove(self, token: bytes, index: Index) -> None:
-        """Remove an index, under a lease; KeyError if there is none.
+        """Remove an index, under a lease; KeyError if it does not exist.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class ServerIndexes:
 
 
 class _Unchanged:
-    """Reads what nobody changes meanwhile."""
+    """Reads while no other process writes."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -137,7 +137,7 @@ class _Unchanged:
 
 
 def _sets_of(indexes: Indexes) -> Iterable[bytes]:
-    """Return the sets that indexes have."""
+    """Return the sets of indexes."""
     yield from [b"i:m" + stored_key(name) for name in indexes.names]
     yield from [b"i:f" + fact.encode() for fact in indexes.facts if fact in _FACTS]
 

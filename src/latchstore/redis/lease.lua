@@ -1,7 +1,7 @@
--- The lease of the one writer. ARGV: 1 what to do, 2 the token, then
+-- The writer lease. ARGV: 1 the operation, 2 the token, then
 --   take: 3 milliseconds, 4 a description. Answers 1, revision and id of the last commit, or 0 and the holder.
---   renew: 3 milliseconds. Answers whether it is there.
---   give: takes it away. Answers whether it was there. A taking that comes after that takes nothing.
+--   renew: 3 milliseconds. Answers whether it is held.
+--   give: releases it. Answers whether it was held. A `take` that arrives after that takes nothing.
 local ns, a = KEYS[1], ARGV
 local call = redis.call
 local key, token = ns .. ':w', a[2]

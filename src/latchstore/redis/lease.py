@@ -1,10 +1,11 @@
-"""The lease of the one writer: what keeps other processes out while an exclusive transaction is open.
+"""The writer lease, which excludes other processes while an exclusive transaction is open.
 
-1. The server has the token of who has it, for some seconds. A thread renews it while the block is open; if
-   the process stops, it ends by itself. If the block was freed without an end, the thread gives it back.
-2. It does not decide: a commit carries its token, and the server refuses it if the lease is another's by now.
-3. The token is known before it is asked for, so what an exception has broken off is given back as well. One
-   that cannot be given back ends by itself.
+1. The server has the token of the holder, for some seconds. A thread renews it while the block is open; if
+   the process stops, it expires. If the block was freed without an end, the thread releases it.
+2. The lease alone decides nothing: a commit carries its token, and the server refuses the commit if the lease
+   belongs to another holder.
+3. The token is known before it is requested, so a lease that an exception has interrupted is released as
+   well. A lease that cannot be released expires.
 
 Thread safety: an engine uses one lease at a time, its owner's. `Leases` is changed by single operations.
 """
@@ -29,36 +30,36 @@ from latchstore.redis.scripts import LEASE
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: How often a lease is renewed while it lasts, and how often if that has failed.
+#: How often a lease is renewed during its time, and how often after a failure.
 _IN_TIME, _SOON = 3, 30
 
 _SEPARATOR = "\0"
 
 
 class Place(NamedTuple):
-    """Which commit was the last one when the lease was taken."""
+    """The last commit at the time when the lease was taken."""
 
     revision: bytes
     id: bytes
 
 
 class Lease:
-    """What one exclusive transaction has, until it is given back.
+    """The lease of one exclusive transaction, until it is released.
 
     Parameters
     ----------
     server : Server
     seconds : float
-        How long it lasts unless it is renewed.
+        Duration unless it is renewed.
     claim : Claim
 
     Attributes
     ----------
     token : bytes
     place : Place or None
-        None before it is taken.
+        None before the lease is taken.
     drop : callable
-        Takes it to be given back, as the server has done so.
+        Marks it as released, after the server has released it.
     """
 
     def __init__(self, server: Server, seconds: float, claim: Claim) -> None:
@@ -69,17 +70,17 @@ class Lease:
         self.token: bytes = secrets.token_hex(16).encode()
         self.place: Place | None = None
         self._route = claim.route
-        # Empty when it was given back.
+        # Empty after the release.
         self._held = [None]
         self.drop: Callable[[], None] = self._held.clear
 
     def acquire(self, timeout: float) -> None:
-        """Wait until nobody else has it.
+        """Wait until the lease is free, and acquire it.
 
         Raises
         ------
         LockTimeoutError
-            If it takes longer, with who has it and for how long.
+            If it takes longer, with the holder and the duration.
         """
         pauses = Pauses(timeout)
         while True:
@@ -101,15 +102,15 @@ class Lease:
         return text.encode("utf-8", "replace")
 
     def renew(self) -> None:
-        """Have it last as long again from now on; give it back if nobody has its block any more."""
+        """Extend it by its duration from now on; release it if its block was freed."""
         if self._route is None or self._route() is None:
             self.release()
         elif self._held and self.place is not None:
             self._server.run(LEASE, b"renew", self.token, self._milliseconds)
 
     def give_back(self) -> bool:
-        """Give it back; return whether it was there yet."""
-        # One that was not taken may be on its way to the server yet.
+        """Release it; return whether it was still held."""
+        # A request for a lease that was not taken may still be on its way to the server.
         mark = (b"1",) if self.place is None else ()
         try:
             return bool(self._server.run(LEASE, b"give", self.token, *mark))
@@ -117,18 +118,16 @@ class Lease:
             self.drop()
 
     def release(self) -> None:
-        """Give it back, or leave it to end by itself; nothing happens if that was done."""
+        """Release it, or leave it to expire; does nothing if that is done."""
         if self._held:
             try:
                 self.give_back()
             except (OSError, StoreError) as error:
-                logger.warning(
-                    "%s: its lease ends by itself, it cannot be given back: %s", self._purpose, error
-                )
+                logger.warning("%s: its lease cannot be released and will expire: %s", self._purpose, error)
 
 
 def holder_of(stored: bytes) -> Writer | None:
-    """Return who holds a lease, from what the server has of it; None if that tells nothing."""
+    """Return the holder of a lease from the server's record; None if the record is incomplete."""
     text = stored.partition(b" ")[2].decode("utf-8", "replace")
     try:
         host, process, since, thread, purpose = text.split(_SEPARATOR)
@@ -138,7 +137,7 @@ def holder_of(stored: bytes) -> Writer | None:
 
 
 def described(stored: bytes) -> str:
-    """Name the holder of a lease, from what the server has of it."""
+    """Return a text for the holder of a lease, from the server's record."""
     holder = holder_of(stored)
     if holder is None:
         return "held by another process"
@@ -147,7 +146,7 @@ def described(stored: bytes) -> str:
 
 
 class Leases(dict[Claim, Lease]):
-    """The lease of the owner, if it has one or asks for it, and those of blocks that exceptions have left.
+    """The lease of the owner, if it has or requests one, and those of blocks that exceptions have left.
 
     A thread renews them.
 
@@ -155,7 +154,7 @@ class Leases(dict[Claim, Lease]):
     ----------
     server : Server
     seconds : float
-        Of a lease.
+        Duration of a lease.
 
     Attributes
     ----------
@@ -167,27 +166,27 @@ class Leases(dict[Claim, Lease]):
     def __init__(self, server: Server, seconds: float) -> None:
         self._server = server
         self.seconds: float = seconds
-        # Not empty if they could not be renewed: then that is tried again soon.
+        # Not empty if leases could not be renewed: then the next attempt comes soon.
         self._late = late = list[None]()
         interval = Interval(lambda: seconds / (_SOON if late else _IN_TIME))
         self._renewal = Follower(self, interval, "latchstore-lease")
 
     def renew_in_child(self) -> None:
-        """Begin with none, in a forked child."""
+        """Begin without leases, in a forked child."""
         self.clear()
         self._late.clear()
         self._renewal.renew_in_child()
 
     def take(self, claim: Claim, timeout: float) -> Lease:
-        """Wait until nobody else has the lease; LockTimeoutError as `Lease.acquire`."""
-        # Before it is asked for: an exception may strike when the server has given it.
+        """Wait until the lease is free, and acquire it; LockTimeoutError as for `Lease.acquire`."""
+        # Before the request: an exception may come after the server has granted it.
         self[claim] = lease = Lease(self._server, self.seconds, claim)
         lease.acquire(timeout)
         self._renewal.start()
         return lease
 
     def look(self) -> bool:
-        """Renew them; return whether there are any. Called by the thread."""
+        """Renew the leases; return whether there are any. Called by the thread."""
         self._late[:] = [None]
         for lease in list(self.values()):
             lease.renew()
@@ -195,7 +194,7 @@ class Leases(dict[Claim, Lease]):
         if self:
             return True
         self._renewal.forget()
-        if self:  # who has taken one has found the thread
+        if self:  # a thread that took one has seen this thread running
             self._renewal.start()
         return False
 

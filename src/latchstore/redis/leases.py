@@ -1,14 +1,15 @@
-"""Leases: of all machines one loads a missing key, and what it loads counts while it has the lease.
+"""Leases: one process of all machines loads a missing key, and its result counts while it holds the lease.
 
-1. A lease is a field of ``{ns}:l``. Its token is larger than that of every lease before, and the commit that
-   stores what was loaded has the server look for it (fencing).
-2. Who sets or deletes the key, or tries to delete it though it is not there, ends the lease by the same
-   script (``caches.lua``). So a load that began before is not stored after, whatever process made the change.
-3. A lease ends when what was loaded is stored or its load has failed; `SECONDS` after it was taken, by the
-   server's clock; and when its process has ended, where that can be seen: by processes of the same machine.
-4. Who waits for the lease of another process looks now and then, the longer it has waited the less often.
+1. A lease is a field of ``{ns}:l``. Its token is larger than that of every earlier lease, and the server
+   checks it in the commit that stores the loaded value (fencing).
+2. A commit that sets or deletes the key, or tries to delete it though it is missing, ends the lease in the
+   same script (``caches.lua``). So a load that began before is not stored after it, whichever process made
+   the change.
+3. A lease ends when the loaded value is stored or the load has failed; `SECONDS` after it was taken, by the
+   server's clock; and when its process has ended, if the processes of the same machine can detect that.
+4. A thread that waits for another process's lease polls, at increasing intervals.
 
-Thread safety: all methods may be called by any thread.
+Thread safety: any thread may call any method.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from latchstore.redis.scripts import BOOKS, RELEASE
 
 T = TypeVar("T")
 
-#: After so many seconds a lease ends, though its process may be loading yet.
+#: Seconds after which a lease ends, even if its process is still loading.
 SECONDS = 30.0
 
-#: How long a thread that waits does not look: an eighth of the time that it has waited, in these limits.
+#: The interval of a waiting thread's polls: an eighth of the time waited, within these limits.
 _SHORTEST, _LONGEST = 0.002, 0.25
 
 
@@ -52,7 +53,7 @@ class ServerLeases:
         self._caches = caches
 
     def take(self, wanted: Collection[tuple[str, Iterable[str]]]) -> dict[str, int]:
-        """Take the leases of those keys that nobody else has; return the tokens.
+        """Take the leases of those keys that are not leased; return the tokens.
 
         Parameters
         ----------
@@ -71,7 +72,7 @@ class ServerLeases:
     def _take(
         self, wanted: Sequence[tuple[str, Iterable[str]]], dead: bytes, tokens: dict[str, int]
     ) -> dict[str, str]:
-        """Take leases that are free, or those of a dead process; return who has the others."""
+        """Take leases that are free, or those of a dead process; return the holders of the others."""
         flat: list[bytes] = []
         for key, tags in wanted:
             flat += (stored_key(key), msgpack.packb([stored_key(tag) for tag in sorted(tags)]))
@@ -87,13 +88,13 @@ class ServerLeases:
         return held
 
     def is_held(self, key: str, token: int) -> bool:
-        """Tell whether the lease with this token is the one that counts."""
+        """Return whether the lease with this token is valid."""
         found = self._find(key)
-        # A forked child of a loader has the token as well, and no lease.
+        # A forked child of a loader has the token as well, but no lease.
         return found is not None and (found[0], found[1].decode()) == (token, this_process())
 
     def holder(self, key: str) -> str | None:
-        """Name the process that has the lease of a key; None if nobody has, or it has ended."""
+        """Return the process that holds the lease of a key; None if none does, or it has ended."""
         found = self._find(key)
         if found is None or not found[2]:
             return None
@@ -106,7 +107,7 @@ class ServerLeases:
         return None if found is None else tuple(found)
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Wait until nobody has the lease of a key, `seconds` at the most; return whether that is so."""
+        """Wait until the key is not leased, at most `seconds`; return whether that is so."""
         bell, waited = Bell(), 0.0
         while self.holder(key) is not None:
             pause = min(max(_SHORTEST, waited / 8), _LONGEST, seconds - waited)
@@ -117,7 +118,7 @@ class ServerLeases:
         return True
 
     def end(self, held: Mapping[str, int]) -> None:
-        """End leases, of keys with their tokens, that have not ended yet."""
+        """End leases, given as keys with their tokens, that have not ended yet."""
         self._release(this_process(), [(stored_key(key), token) for key, token in held.items()])
 
     def _release(self, process: str, held: Sequence[tuple[bytes, int]]) -> None:
@@ -125,13 +126,13 @@ class ServerLeases:
             self._server.run(RELEASE, b"release", process, *[each for pair in page for each in pair])
 
     def revoke(self, revocation: Revocation) -> None:
-        """End leases now, and with the commit of the caller's transaction those that were taken meanwhile."""
+        """End leases now, and with the commit of the caller's transaction those taken meanwhile."""
         self._caches.revocations.add(revocation)
         _, covered = self._caches.covered([revocation.covers])
         self._release("", covered)
 
     def forget(self, revocation: Revocation) -> None:
-        """End none any more, as the transaction has ended, or what it has revoked was rolled back."""
+        """Stop ending leases: the transaction has ended, or the revoking block was rolled back."""
         self._caches.revocations.discard(revocation)
 
 

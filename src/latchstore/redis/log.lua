@@ -1,10 +1,10 @@
--- What reading scripts begin with. KEYS[1] is the namespace in braces.
+-- Prepended to reading scripts. KEYS[1] is the namespace in braces.
 --
--- ARGV 1 and 2 are revision and id of a commit up to which a view knows the log, or '' for no view. `since`
--- returns what the answer begins with: status, revision and id of the last commit, and what the log has after
--- the view's commit. The status is OK; MORE if there is too much for one answer, so that nothing else is in it;
--- COMPACTED if the log does not reach back, with the first revision that it has as well; LOST if the server does
--- not have the view's commit any more.
+-- ARGV 1 and 2 are revision and id of the commit up to which a view has read the log, or '' for no view.
+-- `since` returns the beginning of the answer: status, revision and id of the last commit, and the log after
+-- the view's commit. The status is OK; MORE if there is too much for one answer, which then has nothing else;
+-- COMPACTED if the log does not go back far enough, with its first revision; LOST if the server does not have
+-- the view's commit any more.
 local ns, a = KEYS[1], ARGV
 local call = redis.call
 
@@ -23,7 +23,7 @@ local function since(revision, id)
     if first[2][2] ~= id then return {'LOST', last, last_id, {}} end
     table.remove(found, 1)
   elseif first and first[2][8] and tonumber(first[2][8]) < tonumber(revision) then
-    return {'LOST', last, last_id, {}}  -- it stands for commits that the server has lost: epoch.lua
+    return {'LOST', last, last_id, {}}  -- it represents commits that the server has lost: epoch.lua
   end
   local oldest = first and string.match(first[1], '^%d+') or string.format('%.0f', last + 1)
   if tonumber(oldest) > tonumber(revision) + 1 then return {'COMPACTED', last, last_id, {}, oldest} end

@@ -1,11 +1,11 @@
-"""The log: what each commit has changed, a stream whose ids are revisions.
+"""The log: the changes of each commit, in a stream whose ids are revisions.
 
-An entry has the identity of its commit (session and number), its author, and its changes: for each key the
-entries before and after. What nobody reads of it is not decoded. An entry that stands for commits which the
-server has lost (``epoch.lua``) has the revision of the one before it as well, and no changes.
+An entry has the identification of its commit (session and number), its author, and its changes: for each key
+the entries before and after. Parts that nobody reads are not decoded. An entry that represents commits which
+the server has lost (``epoch.lua``) also has the revision of the entry before it, and no changes.
 
-Thread safety: methods that any thread may call; each sends commands of its own. What is decoded is kept by
-one assignment; two threads that decode the same get the same.
+Thread safety: any thread may call any method; each call sends its own commands. Decoded parts are cached by
+one assignment; two threads that decode the same part get equal results.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from latchstore.redis.client import Server
 from latchstore.redis.entries import entry_of, name_of
 from latchstore.redis.scripts import EPOCH, FOLLOW
 
-#: How many commits are read at a time.
+#: Number of commits read at a time.
 _AT_A_TIME = 500
 
 
 class Changes(Sequence[Change]):
-    """The changes of a commit, decoded when they are first looked at.
+    """The changes of a commit, decoded at the first access.
 
     Parameters
     ----------
     packed : bytes
-        As the log has them.
+        The changes as stored in the log.
     """
 
     __slots__ = ("_changes", "_packed")
@@ -63,17 +63,17 @@ class Changes(Sequence[Change]):
         return len(self._decoded())
 
     def __bool__(self) -> bool:
-        return True  # a commit has changed something
+        return True  # a commit has at least one change
 
 
 class LoggedCommit:
-    """A commit as the log has it.
+    """A commit in the log.
 
     Parameters
     ----------
     stream_id : bytes
     fields : sequence of bytes
-        Names and values, as the commit script has written them.
+        Names and values, as written by the commit script.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class LoggedCommit:
     id : bytes
         Session and number.
     before : int
-        The revision of the commit before it.
+        Revision of the commit before it.
     changes : sequence of Change
     """
 
@@ -97,7 +97,7 @@ class LoggedCommit:
 
     @property
     def info(self) -> TransactionInfo | None:
-        """What events have of the transaction: of another process with that in the thread's name."""
+        """The transaction as events have it: for another process, with the process in the thread's name."""
         if not self._author:
             return None
         number, notes, thread, process, host = msgpack.unpackb(self._author, unicode_errors="surrogatepass")
@@ -112,7 +112,7 @@ _host = socket.gethostname()
 
 
 def packed_author(info: TransactionInfo | None) -> bytes:
-    """Return what the log has of a transaction of this process."""
+    """Return the log's form of a transaction of this process."""
     if info is None:
         return b""
     packed: bytes = msgpack.packb([*info, os.getpid(), _host], unicode_errors="surrogatepass")
@@ -120,13 +120,13 @@ def packed_author(info: TransactionInfo | None) -> bytes:
 
 
 def raw_changes(packed: bytes) -> Iterator[tuple[Any, ...]]:
-    """Return the changes of a commit: key, fields before and after, cause; see `fields_after`."""
+    """Yield the changes of a commit: key, fields before and after, cause; see `fields_after`."""
     found = iter(msgpack.unpackb(packed, raw=True, strict_map_key=False))
     return zip(found, found, found, found, strict=True)
 
 
 def fields_after(old: Sequence[bytes], new: Any, cause: Any) -> Any:
-    """Return the fields of an entry after a change: the log may have those alone that have changed."""
+    """Return the fields of an entry after a change: the log may have only those that changed."""
     if cause is not True:
         return new
     fields = list(old)
@@ -147,23 +147,23 @@ def _change_of(raw: Sequence[Any]) -> Change:
 
 
 class Place(NamedTuple):
-    """A commit: its revision, and its identity, by which it is told from another of the same revision."""
+    """A commit: its revision, and its identification, which distinguishes commits of equal revision."""
 
     revision: int
     id: bytes
 
 
 class Ahead(NamedTuple):
-    """What the log has after a place.
+    """The part of the log after a place.
 
     Attributes
     ----------
     is_lost : bool
-        Whether the server has lost the commit of that place; one deleted from the log is not lost.
+        Whether the server has lost the commit of that place; deletion from the log does not count.
     last : Place
-        Of the last commit.
+        The last commit.
     commits : list of LoggedCommit
-        The next ones, some of them if there are many.
+        The next commits, or some of them if there are many.
     """
 
     is_lost: bool
@@ -193,7 +193,7 @@ class ServerLog:
         self.name: str = server.name
 
     def place(self) -> Place:
-        """Return where the last commit is."""
+        """Return the place of the last commit."""
         revision, commit = self._server.call(b"HMGET", self._about, b"revision", b"id")
         return Place(int(revision or 0), commit or b"")
 
@@ -201,27 +201,27 @@ class ServerLog:
         return self.place().revision
 
     def after(self, place: Place, most: int = _AT_A_TIME) -> Ahead:
-        """Return the next commits after a place, one whose id is empty being any of that revision."""
+        """Return the next commits after a place; an empty id matches any commit of that revision."""
         status, last, last_id, found = self._server.run(FOLLOW, place.revision, place.id, most)
         commits = [LoggedCommit(*each) for each in found]
         return Ahead(status == b"LOST", Place(int(last), last_id), commits)
 
     def raise_above(self, revision: int, id: bytes, seen: Sequence[Place]) -> tuple[Place, int]:
-        """Have the revisions of a server that has lost commits go on after one that was seen.
+        """Raise the revisions of a server that has lost commits above one that was seen.
 
         Parameters
         ----------
         revision : int
-            The last that was seen.
+            The last revision that was seen.
         id : bytes
-            New, for the entry of the log that says so.
+            A new id, for the log's entry about that.
         seen : sequence of Place
-            Commits, the newest first.
+            Commits, newest first.
 
         Returns
         -------
         last : Place
-            Of the last commit.
+            The last commit.
         common : int
             The newest revision of those commits that the server has; -1 if it has none.
         """
@@ -249,10 +249,10 @@ class ServerLog:
         commits: list[Logged] = []
         reached = after
         for commit in self._commits(after, until):
-            # Not read at one instant: what is deleted from the log meanwhile is missed here.
+            # Not read at one instant: a commit deleted from the log meanwhile is missing here.
             if commit.before > reached:
                 return commits, commit.revision
-            # It stands for commits that the server has lost, the one after which the caller reads among them.
+            # It represents commits that the server has lost, including the one after which the caller reads.
             if commit.before < after:
                 return commits, commit.revision + 1
             commits.append(commit)

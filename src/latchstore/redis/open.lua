@@ -1,7 +1,7 @@
--- Opens a store. ARGV: 1 the format. Answers the format that the namespace has.
+-- Opens a store. ARGV: 1 the format. Answers the format of the namespace.
 --
--- The format is longer than what Redis keeps in a list: so `about` is a table, and finding the numbers of one
--- of many sessions in it does not take long. Those of sessions that nobody has used for a day are forgotten.
+-- The format is longer than values that Redis keeps in a list: so `about` is a table, in which the number of
+-- one of many sessions is found quickly. Numbers of sessions that were not used for a day are removed.
 local about = KEYS[1] .. ':about'
 local call = redis.call
 if call('HSETNX', about, 'format', ARGV[1]) == 0 then

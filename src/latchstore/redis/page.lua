@@ -1,5 +1,5 @@
--- A page of keys in their order, with their entries or without. ARGV: 3 where it begins, as ZRANGEBYLEX takes
--- it, 4 how many keys, 5 '1' if entries are wanted.
+-- A page of keys in order, with or without their entries. ARGV: 3 its beginning, as for ZRANGEBYLEX, 4 number
+-- of keys, 5 '1' for entries.
 local head = since(a[1], a[2])
 if head[1] == 'OK' then
   local keys = call('ZRANGEBYLEX', ns .. ':keys', a[3], '+', 'LIMIT', 0, a[4])

@@ -1,14 +1,14 @@
-"""Waiting for a commit of any process: XREAD on a connection of its own, which blocks until the log has one.
+"""Waits for a commit of any process: XREAD on a connection of its own blocks until the log has one.
 
-1. After each new connection the thread looks before it waits: the server may be another one than before, or
-   have been started anew, and have lost commits. So it does after a second in any case.
-2. While listeners are behind, the log keeps what is to come; then a look would change nothing, and XREAD
-   would return at once, so the thread sleeps for a moment instead.
-3. A connection that is lost is replaced at once, and if that does not help, after pauses that grow. A line is
-   logged when the next XREAD was answered, or if none is for some seconds though the server can be reached.
-4. `interrupt` shuts the connection down, which ends the wait of the thread at once.
+1. After each new connection the thread checks the log before it waits: the server may be another one than
+   before, or may have restarted and lost commits. It also checks at least once a second.
+2. While listeners are behind, new commits stay in the log; a check would have no effect, and XREAD would
+   return at once, so the thread sleeps for a moment instead.
+3. A lost connection is replaced at once, and if that fails, after increasing pauses. A line is logged when
+   the next XREAD was answered, or if none is answered for some seconds although the server can be reached.
+4. `interrupt` shuts the connection down, which ends the thread's wait at once.
 
-Thread safety: `sleep` is called by one thread; `interrupt` by any, and by finalizers.
+Thread safety: one thread calls `sleep`; any thread, and finalizers, may call `interrupt`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from latchstore.redis.client import NO_CLUSTER, Server
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: Seconds before the second new connection, if the first one is lost as well, and at most before any.
+#: Seconds before the second new connection, if the first one is lost as well, and maximum before any.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
-#: Seconds after which the thread looks at the latest.
+#: Maximum seconds between two checks.
 _LONGEST = 1.0
 
-#: Seconds that the answer may take beyond that, else the connection is given up.
+#: Additional seconds for the answer, after which the connection is abandoned.
 _PATIENCE = 5.0
 
 
 class Loss:
-    """The loss of the connection, and of those that were made in its place, until one works.
+    """A loss of the connection, and of its replacements, until one works.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Loss:
     Attributes
     ----------
     until : float
-        When the last connection was made, in seconds of `clock`.
+        Time of the last connection, in seconds of `clock`.
     """
 
     __slots__ = ("_next", "_since", "_told", "_why", "until")
@@ -61,19 +61,17 @@ class Loss:
         return pause
 
     def tell(self, server: str) -> None:
-        """Log that it is over."""
+        """Log that the loss is over."""
         seconds = self.until - self._since
         logger.warning(
             "%s: the connection that waits for commits was lost for %.3f s: %s", server, seconds, self._why
         )
 
     def tell_in_time(self, server: str) -> None:
-        """Log that it lasts, once and if it has lasted for some seconds."""
+        """Log a loss that lasts for some seconds, once."""
         if not self._told and clock() - self._since > _PATIENCE:
             self._told = True
-            logger.warning(
-                "%s: commits of others cannot be waited for, only looked for: %s", server, self._why
-            )
+            logger.warning("%s: cannot wait for commits of others, only poll for them: %s", server, self._why)
 
 
 class LogPause:
@@ -85,9 +83,9 @@ class LogPause:
     seen : callable
         Returns the revision up to which the log was read.
     is_behind : callable
-        Tells whether the log is not read on for now.
+        Returns whether reading of the log is suspended.
     interval : callable
-        Called with the seconds after which the thread looks at the latest; returns them, or fewer.
+        Called with the seconds until the next check at the latest; returns them, or fewer.
     """
 
     __slots__ = ("_interval", "_is_behind", "_loss", "_open", "_seen", "_server")
@@ -107,7 +105,7 @@ class LogPause:
 
     def renew_in_child(self) -> None:
         """Leave the connection to the parent."""
-        # The connection of the thread that has the bell.
+        # The connection of the waiting thread, with its bell.
         self._open: tuple[Bell, Any] | None = None
         self._loss: Loss | None = None
 
@@ -133,7 +131,7 @@ class LogPause:
         except Exception:
             self.interrupt()
             if bell.is_rung():
-                return True  # it is what a connection raises that was shut down meanwhile
+                return True  # a connection that was shut down meanwhile raises such an error
             raise
 
     def _connect(self, bell: Bell) -> bool:
@@ -148,11 +146,11 @@ class LogPause:
             except (redis.RedisError, NO_CLUSTER, OSError) as error:
                 self._lose(error)
                 if clock() > until:
-                    return bell.is_rung()  # the look tells that the server is away
+                    return bell.is_rung()  # the check of the log finds that the server is away
                 continue
             self._open = bell, connection  # rule 1
             if bell.is_rung():
-                self.interrupt()  # perhaps nobody has, as it was not there
+                self.interrupt()  # `interrupt` may have found no connection
                 return True
             if self._loss is not None:
                 self._loss.until = clock()
@@ -166,7 +164,7 @@ class LogPause:
         connection.send_command(
             b"XREAD",
             b"BLOCK",
-            max(1, int(self._interval(_LONGEST) * 1_000)),  # 0 is for ever
+            max(1, int(self._interval(_LONGEST) * 1_000)),  # 0 means no limit
             b"COUNT",
             1,
             b"STREAMS",

@@ -1,4 +1,4 @@
-"""The pauses of those who wait for something that others have, or do.
+"""The pauses of a wait for other processes.
 
 Thread safety: a `Pauses` belongs to one call.
 """
@@ -11,17 +11,17 @@ import time
 
 from latchstore.delivery.waiting import clock
 
-#: Seconds between two looks at whether others have ended, first and longest.
+#: First and longest pause, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
 
 
 class Pauses:
-    """The pauses of a wait for what another process has, which grow.
+    """The growing pauses of a wait for something that another process holds.
 
     Parameters
     ----------
     timeout : float
-        Seconds that may pass from now on, in pauses or otherwise; negative for ever.
+        Time limit in seconds from now on, pauses and other work included; negative for none.
 
     Attributes
     ----------
@@ -37,17 +37,17 @@ class Pauses:
 
     @property
     def left(self) -> float:
-        """How many of the seconds are left; negative for ever."""
+        """Remaining seconds; negative for no limit."""
         return self.timeout if self.timeout < 0 else max(0.0, self.timeout - (clock() - self._begun))
 
     @property
     def are_over(self) -> bool:
-        """Whether there is no time left, or nobody runs any more who could end the wait."""
+        """Whether no time is left, or the interpreter shuts down, so that no thread could end the wait."""
         return self.left == 0 or sys.is_finalizing()
 
     def sleep(self) -> None:
-        """Sleep for the next one."""
-        seconds = self._next * random.uniform(0.5, 1)  # noqa: S311 (so that those who wait do not meet again)
+        """Sleep for the next pause."""
+        seconds = self._next * random.uniform(0.5, 1)  # noqa: S311 (keeps waiters from colliding again)
         left = self.left
         time.sleep(seconds if left < 0 else min(seconds, left))
         self._next = min(2 * self._next, _LONGEST_PAUSE)

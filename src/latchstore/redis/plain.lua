@@ -1,2 +1,2 @@
--- In place of caches.lua, while no cache was ever opened on a namespace.
+-- Replaces caches.lua while no cache was ever opened on a namespace.
 local caches, overtake

@@ -1,12 +1,12 @@
--- Positions as ``positions.py`` has them. Eight bytes of a number, in the order of numbers.
+-- Positions as in ``positions.py``. Eight bytes of a number, in the order of numbers.
 local function in_order(bytes)
   local first = string.byte(bytes)
   if first < 128 then return string.char(first + 128) .. string.sub(bytes, 2) end
-  -- Negative numbers are in the reverse order of their bytes.
+  -- The bytes of negative numbers are in reverse order.
   return (string.gsub(bytes, '.', function(each) return string.char(255 - string.byte(each)) end))
 end
 
--- Where a fact of entries stands: these bytes alone.
+-- The offsets of facts in the times of an entry.
 local place_of_fact = {created = 1, modified = 9, revision = 17}
 
 local function fact_position(times, fact)
@@ -22,7 +22,7 @@ local function text_position(text)
   return ranked(32, text)
 end
 
--- Of a number that a float is equal to.
+-- The position of a number that is equal to a float.
 local function number_position(value)
   return ranked(24, (string.gsub(in_order(struct.pack('>d', value)), '%z+$', '')))
 end

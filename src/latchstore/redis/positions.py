@@ -1,22 +1,22 @@
-"""Where a value stands in an index on the server: bytes, in the order of values.
+"""Positions of values in an index on the server: bytes, in the order of values.
 
 An index is a sorted set whose members all have the score 0, so that they are ordered by their bytes. A member
-is the position of the value and the key of the entry. The order is that of ``contract/ordering.py``, entries
-of equal values by their keys:
+is the position of the value followed by the key of the entry. The order is that of ``contract/ordering.py``;
+entries of equal values are ordered by key:
 
-1. A position is a byte for the rank, the value, and a zero that ends it. A zero in the value is followed by
-   ``0xFF``, which neither a key nor an item of a tuple begins with. So no position is the beginning of
-   another one, and what has fewer bytes comes first.
-2. A number is the greatest float that is not above it, and the rest: ten bytes, without the zeros at their
-   end. Equal numbers (``1``, ``1.0``, ``True``) have equal positions. Integers of more than 64 bits have
-   ranks of their own below and above all others, and are their length and themselves.
+1. A position is a byte for the rank, the value, and a zero as its end. A zero in the value is followed by
+   ``0xFF``, with which neither a key nor an item of a tuple begins. So no position is a prefix of another
+   one, and a prefix of a value sorts first.
+2. A number is the greatest float that is not above it, and the rest: ten bytes, without trailing zeros. Equal
+   numbers (``1``, ``1.0``, ``True``) have equal positions. Integers of more than 64 bits have ranks of their
+   own below and above all others, and consist of their length and their bytes.
 3. Text is UTF-8 with surrogates, whose bytes are in the order of code points.
 4. Dates, datetimes and durations are numbers: of days or microseconds.
 5. A tuple is the positions of its items.
 
-The ranks leave room between them, so that there are bytes before and after all values of a type.
+The ranks leave gaps, so that there are bytes before and after all values of a type.
 
-Thread safety: functions of their arguments. No code of the user's own runs.
+Thread safety: functions of their arguments. No code of the user runs.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from latchstore.contract.ordering import (
 )
 from latchstore.contract.spans import Span, spans_of
 
-#: Ranks are this far apart, and the first one is so far from zero.
+#: Distance between ranks, and of the first rank from zero.
 _STEP = 8
 
-#: What is added to the rank of numbers that are below or above those of 64 bits.
+#: Added to the rank of numbers below or above those of 64 bits.
 _LOW, _HIGH = -1, 1
 
 #: Numbers of 64 bits are below this, and not below its negative.
 _BEYOND = 2**63
 
-#: Infinity; the lengths of integers begin with less.
+#: Infinity; the lengths of integers begin with smaller bytes.
 _INFINITE = b"\xff" * 5
 
 _MICROSECOND = timedelta(microseconds=1)
 
-#: What ends a value, and what a zero in it becomes.
+#: The end of a value, and the replacement of a zero in it.
 _END = b"\0"
 _ZERO = b"\0\xff"
 
-#: No key has this byte, so after a position it is after all keys.
+#: No key contains this byte, so after a position it follows all keys.
 _AFTER = b"\xff"
 
 
@@ -67,14 +67,14 @@ def _ranked(rank: int, value: bytes) -> bytes:
 
 
 def stored_position(value: Any) -> bytes:
-    """Return where a value stands, in the order of bytes."""
-    if type(value) is str:  # hot path: what most items are
+    """Return the position of a value, in the order of bytes."""
+    if type(value) is str:  # hot path: most items are texts
         return _ranked((TEXT + 1) * _STEP, value.encode("utf-8", "surrogatepass"))
     return _stored(position_of(value))
 
 
 def text_and_key(member: bytes) -> tuple[str, bytes]:
-    """Return what a member of an index stands for whose value is a str: that, and the key."""
+    """Return the value and the key of an index member whose value is a str."""
     ends = member.index(_END)
     while member[ends : ends + 2] == _ZERO:
         ends = member.index(_END, ends + 2)
@@ -108,7 +108,7 @@ def _stored_number(byte: int, value: int | float) -> bytes:
 
 
 def _large(value: int | float) -> bytes:
-    """Return a number of more than 64 bits, all of which are integers, as bytes in the order of numbers."""
+    """Return a number of more than 64 bits, always an integer, as bytes in the order of numbers."""
     if type(value) is float and math.isinf(value):
         return _INFINITE
     number = int(value)
@@ -121,7 +121,7 @@ def _number(value: int | float) -> bytes:
     near = float(value)
     if near > value:  # exact between int and float
         near = math.nextafter(near, -math.inf)
-    # The longest duration has 67 bits of microseconds, so the rest has 14 at the most.
+    # The longest duration has 67 bits of microseconds, so the rest has at most 14 bits.
     rest = 0 if type(value) is float else value - int(near)
     (bits,) = struct.unpack(">Q", struct.pack(">d", near + 0.0))  # -0.0 is 0.0
     # Floats are in the order of their bits, negative ones in the reverse of it.
@@ -129,16 +129,16 @@ def _number(value: int | float) -> bytes:
     return struct.pack(">QH", bits, rest).rstrip(_END)
 
 
-# -- what a term of a query looks for -----------------------------------------------------------------
+# -- terms of queries -----------------------------------------------------------------
 
 
 class MemberSpan(NamedTuple):
-    """Members of an index from one that is in it to below another one.
+    """Members of an index from one (inclusive) to another one (exclusive).
 
     Attributes
     ----------
     low, high : bytes
-        They need not be there.
+        They need not exist.
     """
 
     low: bytes
@@ -146,12 +146,12 @@ class MemberSpan(NamedTuple):
 
 
 def member_spans(term: object) -> list[MemberSpan] | None:
-    """Return where all members are whose values match a term, in order and apart from each other.
+    """Return the spans of all members whose values match a term, in order and disjoint.
 
     Returns
     -------
     spans : list of MemberSpan or None
-        As of `spans_of`: None if they may be anywhere.
+        As of `spans_of`: None if the members may be anywhere.
     """
     spans = spans_of(term)
     if spans is None:

@@ -1,15 +1,15 @@
-"""Publishing what the log of a server has.
+"""Publishes the commits in the log of a server.
 
 1. Commits are made outside the section, by any number of threads at a time, and are all read from the log.
-   The transactions of this engine are in `own` before they are sent, by the identity of their commit: their
-   beginning and end are events here. One of which nobody can tell what has become of it is waited for until
-   the log has another commit of the revision that it would have.
-2. The server may lose commits: one that was started anew without its last commits, a replica that has become
-   the primary. So the identity of the commit that was published last is compared whenever the log is read.
-   If the server has it no more, watches are told of a gap, listeners nothing, and the revisions of the server
-   are raised above those that were seen.
+   The transactions of this engine are in `own` before they are sent, by the identification of their commit:
+   for these there are events for begin and end. If the outcome of one is unknown, it is awaited until the log
+   has another commit of the revision that it would have.
+2. The server may lose commits: by a restart without its last commits, or when a replica becomes the primary.
+   So the identification of the last published commit is compared whenever the log is read. If the server does
+   not have it any more, watches report a gap, listeners get no event, and the revisions of the server are
+   raised above those that were seen.
 
-Thread safety: `own` is changed by single operations of the dict; all else is done in the section.
+Thread safety: `own` is changed by single operations of the dict; everything else runs in the section.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from latchstore.redis.log import LoggedCommit, Place, ServerLog
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: How many of the last commits are known by their identity.
+#: Number of last commits whose identification is kept.
 _KNOWN = 1_000
 
 
 class ServerPublication(Publication):
-    """How far the log of a server is published in this process.
+    """The state of publication of a server's log in this process.
 
     Attributes
     ----------
@@ -48,15 +48,15 @@ class ServerPublication(Publication):
     def renew_in_child(self) -> None:
         super().renew_in_child()
         self.own: dict[bytes, Claim] = {}
-        # Of those, commits of which nobody could tell, with the revisions that they have if they were made.
+        # Of those, commits of unknown outcome, with the revisions that they have if they were made.
         self._unknown: dict[bytes, int] = {}
-        # The last commits that were published. The newest one may not be `seen` yet.
+        # The last published commits. The newest one may not be `seen` yet.
         self._known: deque[Place] = deque(maxlen=_KNOWN)
 
     def committed(self, commit: bytes, revision: int) -> None:
         """Publish a commit of this process that was made, and forget it. Never raises an error.
 
-        If the log cannot be read now, that is left to whoever reads it next; or if nobody listens or watches.
+        If the log cannot be read now, or nobody listens or watches, a later reader of the log publishes it.
         """
         try:
             if self.following and self.publishes:
@@ -67,7 +67,7 @@ class ServerPublication(Publication):
             self.own.pop(commit, None)
 
     def give_up(self, commit: bytes, revision: int) -> None:
-        """Wait for the end of a commit, of which nobody can tell, only until the log has come so far."""
+        """Await the end of a commit of unknown outcome only until the log has reached its revision."""
         if self.following:
             self._unknown[commit] = revision
         else:
@@ -95,7 +95,7 @@ class ServerPublication(Publication):
             for commit in ahead.commits:
                 self.publish_logged(commit)
             if not ahead.commits and self.seen < ahead.last.revision:
-                self.lose(ahead.last.revision)  # somebody has deleted the log
+                self.lose(ahead.last.revision)  # the log was deleted
             if until is None:
                 until = ahead.last.revision
             if self.seen >= until:
@@ -113,7 +113,7 @@ class ServerPublication(Publication):
             self.own.pop(commit.id, None)
             self._let_go()
             return
-        # It stands for commits that the server has lost, and that this process has not seen: not here.
+        # It represents commits that the server has lost, and that this process has not seen: not here.
         self.observers.lost()
         if commit.before > self.seen:
             self.lose(commit.before)
@@ -125,31 +125,31 @@ class ServerPublication(Publication):
 
     def _stand_at(self, place: Place) -> None:
         self._known.append(place)
-        # Another commit may get the number of the one that was queued last.
+        # Another commit may get the revision of the one that was queued last.
         self._queued = None
         self.seen = place.revision
         self._let_go()
 
     def _let_go(self) -> None:
-        """Forget the commits that the log would have by now: they were not made, and never will be."""
+        """Forget commits that the log would have by now: they were not made, and never will be."""
         for commit, revision in list(self._unknown.items()):
             if revision <= self.seen:
                 self._unknown.pop(commit, None)
                 self.own.pop(commit, None)
 
     def _place(self) -> Place:
-        """Return where the commit is that was published last."""
+        """Return the place of the last published commit."""
         seen = self.seen
         return next((each for each in reversed(self._known) if each.revision == seen), Place(seen, b""))
 
     def _lose_with_the_server(self) -> None:
-        """Tell of commits that were published, and that the server has lost. May be done again."""
+        """Report commits that were published and that the server has lost. May be repeated."""
         known = [each for each in reversed(self._known) if each.revision <= self.seen]
         last, common = self.log.raise_above(self.seen, b"epoch:" + token_hex(8).encode(), known)
         first = common + 1 if common >= 0 else min(chain((self.seen,), (each.revision for each in known)))
         logger.warning(
             "%s has lost %d commits or more that this process has seen (a failover, or a restart): "
-            "revisions go on after %d",
+            "revisions continue after %d",
             self.log.name,
             self.seen - first + 1,
             last.revision,

@@ -1,12 +1,12 @@
 """Queries by the indexes of the server.
 
-What they return is what ``selection.py`` takes: entries among which the answer is, in the order of the
-request. Scripts find them by pages, with the log of what was changed meanwhile: of a key that was changed
-after the instant of the view, the page is not taken, and the entry that the view has of it is put in its
-place. So a query is of one instant, however many pages it has. Whether an entry matches is decided here by
-builtin code, and by `found` where only users' own can. Entries have no data: nobody asks queries for it.
+They return candidates for ``selection.py``: entries that include all matches, in the order of the request.
+Scripts find them page by page, together with the log of changes since the instant of the view: a key changed
+after that instant is not taken from the page, but replaced by its entry in the view. So a query shows one
+instant, however many pages it has. Builtin code checks here whether an entry matches, and `found` checks
+terms that may run the user's code. Entries have no data, as queries do not return it.
 
-Thread safety: functions of their arguments; several threads may use a view. No code of users' own runs.
+Thread safety: functions of their arguments; several threads may use a view. No code of users runs.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from latchstore.redis.positions import MemberSpan, member_spans
 
 Pair = tuple[str, Entry]
 
-#: In how many places an item may be for which they are looked up.
+#: Maximum number of spans of a term that are looked up.
 _MOST_SPANS = 200
 
-#: If an index has so few entries for each one that is wanted, these are sorted.
+#: Maximum number of an index's entries, per wanted one, that are sorted here.
 _FEW = 16
 
 _BY_KEY = Order(True, "key")
 
 
 class Undoing(Reader, Protocol):
-    """A view: it reads what there is now, and has what was there before."""
+    """A view: reads the present entries, and has the previous ones of changed keys."""
 
     def undo_now(self) -> Mapping[bytes, Any]:
-        """Return the entries of the view, as the log has them, of the keys that were changed since."""
+        """Return the view's entries, in the log's form, of keys that were changed since."""
 
 
 def candidates(view: Undoing, known: Known, terms: Mapping[str, Any]) -> list[Pair]:
-    """Return keys and entries among which are all that match `terms`, as the view has them.
+    """Return keys and entries that include all matches of `terms`, as the view has them.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def candidates(view: Undoing, known: Known, terms: Mapping[str, Any]) -> list[Pa
 
 
 def _before(view: Undoing) -> Iterator[tuple[bytes, Entry]]:
-    """Return the entries that the view has and that were changed or deleted since."""
+    """Yield the view's entries that were changed or deleted since."""
     for key, old in list(view.undo_now().items()):
         if old:
             yield key, entry_of(name_of(key), old)
@@ -80,7 +80,7 @@ def _before(view: Undoing) -> Iterator[tuple[bytes, Entry]]:
 
 
 def _sources_of(known: Known, terms: Mapping[str, Any], without: str | None = None) -> list[Source]:
-    """Return where all entries are that may match the terms, for each of them that has an index."""
+    """Return the sources of all entries that may match the terms, for each term with an index."""
     found = [
         _source_of(name, _spans_of(terms[name]))
         for name in known.indexes.names
@@ -116,7 +116,7 @@ def _source_of_order(known: Known, request: Request, order: Order) -> Source | N
 
 
 def _key_spans(prefix: str) -> Sequence[MemberSpan]:
-    """Return where the keys are that begin with a prefix."""
+    """Return the spans of the keys with a prefix."""
     stored = stored_key(prefix)
     return (MemberSpan(stored, stored + EVERYTHING.high),)
 
@@ -125,7 +125,7 @@ def _key_spans(prefix: str) -> Sequence[MemberSpan]:
 
 
 def select(view: Undoing, known: Known, request: Request, overlay: Overlay) -> Selected | None:
-    """Return what `View.select` does.
+    """Implement `View.select`.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def _pages_for(view: Undoing, known: Known, request: Request) -> Iterator[list[F
 
 
 def _selected(view: Undoing, found: Iterator[list[Found]], request: Request, overlay: Overlay) -> Selected:
-    """Return what matches, or may, of pages until as many match as are wanted, and of what was changed."""
+    """Return matches or candidates, from pages until there are enough, and from changed keys."""
     order, limit, only_keys = request.order, request.limit, request.is_all_keys
     result: dict[str, Entry] = {}
     sure = 0
@@ -179,7 +179,7 @@ def _selected(view: Undoing, found: Iterator[list[Found]], request: Request, ove
             name = name_of(key)
             if key in changed or name in overlay:
                 continue
-            # Nobody looks at the entries of all keys.
+            # The entries of a query for keys only are not read.
             entry = Entry() if only_keys else entry_of(name, flat)
             decided = _matches(name, entry, request)
             if decided is not False:
@@ -194,7 +194,7 @@ def _selected(view: Undoing, found: Iterator[list[Found]], request: Request, ove
     more = [(name, entry) for name, entry in more if name not in overlay and name not in result]
     more += [(name, entry) for name, entry in overlay.items() if entry is not None]
     more = [pair for pair in more if _matches(*pair, request) is not False]
-    # Entries that lack the item come after all others, and are in no index.
+    # Entries without the item come after all others, and are in no index.
     is_all = order is None or order.is_fact or order.name in request.terms
     pairs = list(result.items())
     if more and order is not None:

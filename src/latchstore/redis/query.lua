@@ -1,20 +1,20 @@
--- A page of what an index has: keys, and their entries without data, with what the log has had meanwhile.
+-- A page of an index: keys, and their entries without data, with the log entries since the view.
 --
--- ARGV: 3 version of the list of indexes, 4 which source is gone through, or 0 for the one that has fewest,
--- 5 '1' if it is gone through from its end, 6 how many keys are wanted, 7 how many members are looked at,
--- 8 '1' if entries are wanted, 9 how many another source may have at the most, and fewer than the wanted one, so
--- as to make that needless, or 0, 10 how many sources, then the sources, each:
---   set, kind of its members ('key', 'fact' or 'item'), field of the position in entries or '', how many
---   spans, then low and high of each: members from low to below high, the spans in order and apart.
--- What one source has is left out if another one, which has a field, does not have it as well.
+-- ARGV: 3 version of the list of indexes, 4 number of the source to read, or 0 for the one with the fewest
+-- members, 5 '1' to read it in reverse, 6 maximum number of keys, 7 maximum number of members to read, 8 '1'
+-- for entries, 9 number of members, fewer than those of the source to read, with which another source makes
+-- this query needless, or 0, 10 number of sources, then the sources, each:
+--   set, kind of its members ('key', 'fact' or 'item'), field of the position in entries or '', number of
+--   spans, then low and high of each: members from low to below high, the spans in order and disjoint.
+-- A member of one source is skipped if another source that has a field does not have it.
 --
--- Answers: INDEXES | FEWER, if another source has as few | source, keys, entries, number of the span that it
--- stopped in, the last member it has looked at; 0 if there are no more.
+-- Answers: INDEXES | FEWER, if another source has as few | source, keys, entries, number of the span in which
+-- it stopped, the last member that was read; 0 if there are no more.
 
 local function key_of(member, kind)
   if kind == 'key' then return member end
   if kind == 'fact' then return string.sub(member, 9) end
-  -- A zero that is followed by 0xFF belongs to the position; one at the end is before an empty key.
+  -- A zero followed by 0xFF belongs to the position; a zero at the end precedes an empty key.
   local ends = string.find(member, '%z[^\255]') or #member
   return string.sub(member, ends + 1)
 end
@@ -30,7 +30,7 @@ end
 
 local function is_within(position, spans)
   for _, span in ipairs(spans) do
-    -- The key that follows in a member is below 0xFF: so the position alone tells.
+    -- The key after the position in a member is below 0xFF: so comparing the position is enough.
     if not is_below(position, span[1]) and is_below(position, span[2]) then return true end
   end
   return false
@@ -86,7 +86,7 @@ local function count_of(source)
   return count
 end
 
--- Which source is gone through; nil if another one than the wanted one has few.
+-- The source to read; nil if another one than the requested one has few members.
 local function chosen(all)
   local wanted, few = tonumber(a[4]), tonumber(a[9])
   if #all == 1 or (wanted > 0 and few == 0) then return math.max(wanted, 1) end
@@ -129,7 +129,7 @@ local function page(all, number)
   for i = first, last, step do
     local low, high = '[' .. source.spans[i][1], '(' .. source.spans[i][2]
     if backward then low, high = high, low end
-    -- No more at once than are wanted: what is left out by others is made up for by the next ones.
+    -- At most the number of keys wanted at once: later pages replace those that other sources exclude.
     local member
     repeat
       local count = math.min(most - #keys, left)

@@ -1,4 +1,4 @@
--- The entries of keys, and what the log has had meanwhile. ARGV from 3 on are the keys.
+-- The entries of keys, and the log entries since the view. ARGV from 3 on are the keys.
 local head = since(a[1], a[2])
 if head[1] == 'OK' then
   local found = {}

@@ -1,7 +1,7 @@
-"""A namespace of a server, read without a change of anything: for tools that look at stores of others.
+"""A namespace of a server, read without changing anything: for tools that inspect stores.
 
-`RedisStore` makes a namespace if there is none, and cleans up when it is opened. Here nothing is sent but
-commands and scripts that only read, so a replica will do.
+`RedisStore` makes a namespace if there is none, and cleans up when it is opened. Here only reading commands
+and scripts are sent, so a replica suffices.
 
 Thread safety: that of `RedisView`.
 """
@@ -34,24 +34,24 @@ class ReadOnlyNamespace:
     Parameters
     ----------
     url : str
-        As `RedisStore` takes it.
+        As for `RedisStore`.
     namespace : str
     options : mapping
-        What else ``redis.Redis.from_url`` takes.
+        Other arguments of ``redis.Redis.from_url``.
 
     Attributes
     ----------
     snapshot : Snapshot
-        It can be read for as long as the history of the server reaches back to it.
+        Readable for as long as the history of the server goes back to it.
     place : str
-        Where the server is.
+        The address of the server.
 
     Raises
     ------
     StoreError
-        If there is no such namespace; it names those that there are.
+        If there is no such namespace; the error has the existing ones.
     StoreFormatError
-        If a later version has written it.
+        If a newer version has written it.
     ConnectionError
         If the server cannot be reached.
     """
@@ -68,7 +68,7 @@ class ReadOnlyNamespace:
             raise
 
     def facts(self) -> dict[str, Any]:
-        """Return what the namespace has beside entries, as `ReadOnlyFile.facts` does for a file."""
+        """Return the data of the namespace other than entries, as `ReadOnlyFile.facts` does for a file."""
         server = self._server
         first = server.call(b"XRANGE", server.tag + b":log", b"-", b"+", b"COUNT", 1)
         packed: bytes | None = server.call(b"HGET", server.tag + b":about", b"caches")
@@ -92,9 +92,9 @@ class ReadOnlyNamespace:
         }
 
     def sizes(self, most: int) -> tuple[int, list[tuple[str, int]]]:
-        """Return how long the data of all keys is together, and the largest keys with their lengths.
+        """Return the total length of the data of all keys, and the largest keys with their lengths.
 
-        It is read in pages, while others commit.
+        Reads in pages, while others commit.
         """
         total, largest, begin = 0, list[tuple[str, int]](), b"-"
         while flat := self._server.run(SIZES, begin, PAGE_SIZE):
@@ -116,11 +116,11 @@ def _check_format(server: Server, namespace: str) -> None:
         found = ", ".join(repr(name) for name in namespaces(server)) or "none"
         raise StoreError(f"{server.name} has no store in the namespace {namespace!r}; there are: {found}")
     if written.partition(b":")[0] != FORMAT.partition(b":")[0]:
-        raise StoreFormatError(f"the namespace {namespace!r} on {server.name} is of a format not known here")
+        raise StoreFormatError(f"the namespace {namespace!r} on {server.name} has an unknown format")
 
 
 def namespaces(server: Server) -> list[str]:
-    """Return the namespaces of a server that have stores, if it does not have very many keys."""
+    """Return the namespaces of a server that have stores, unless it has very many keys."""
     found: set[str] = set()
     cursor = b"0"
     for _ in range(_MOST_PAGES):
@@ -132,7 +132,7 @@ def namespaces(server: Server) -> list[str]:
 
 
 def namespaces_at(url: str) -> list[str]:
-    """Return the namespaces of the server at a URL, as `namespaces`."""
+    """Return the namespaces of the server at a URL, like `namespaces`."""
     server = Server(url, "-", {})
     try:
         return namespaces(server)

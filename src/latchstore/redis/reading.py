@@ -1,4 +1,4 @@
-"""What an engine over a server reads of what is committed.
+"""Reading the committed entries on a server.
 
 Thread safety: rule 1 of ``engine.py``.
 """
@@ -24,12 +24,12 @@ from latchstore.redis.view import NO_PLACE, PAGE_SIZE, RedisView
 
 T = TypeVar("T")
 
-#: How often a read of many pages is begun.
+#: Maximum number of attempts of a read of many pages.
 _MOST_TIMES = 5
 
 
 class ReadingEngine(Engine):
-    """The methods of an engine that read.
+    """The reading methods of an engine.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class ReadingEngine(Engine):
 
     @property
     def revision(self) -> int:  # type: ignore[override]
-        """The revision of the last commit of anybody."""
+        """Revision of the last commit of any process."""
         return int(self.server.call(b"HGET", self.server.tag + b":about", b"revision") or 0)
 
     def entry(self, key: str) -> Entry | None:
@@ -64,9 +64,9 @@ class ReadingEngine(Engine):
         return self._of_one_instant(lambda view: view.select(request, overlay))
 
     def _of_one_instant(self, read: Callable[[RedisView], T]) -> T:
-        """Call a function of ours that reads all of a view, whose instant is that of its first read.
+        """Call a function that reads a whole view, whose instant is that of its first read.
 
-        It begins again if the log does not reach back to that any more before it has ended.
+        It starts again if the log does not go back far enough any more before it has ended.
         """
         for left in reversed(range(_MOST_TIMES)):
             try:
@@ -74,7 +74,7 @@ class ReadingEngine(Engine):
             except CompactedError:
                 if not left:
                     raise
-        raise AssertionError("the last time returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def writer_elsewhere(self) -> Writer | None:
         found: bytes | None = self.server.call(b"GET", self.server.tag + b":w")

@@ -1,4 +1,4 @@
-"""What is raised if the server has not made a commit, as one of its edits cannot be made.
+"""Raises the errors of commits that the server has refused because of one of their edits.
 
 Thread safety: functions of their arguments.
 """
@@ -13,7 +13,7 @@ from latchstore.engine.edits import OtherItemsError
 from latchstore.engine.first_entry import IndexIsMissingError, InTheWayError, NothingFoundError
 from latchstore.redis.entries import name_of
 
-#: What is raised if a commit does not find its entry.
+#: The errors of a commit that does not find its entry.
 _NOT_FOUND: dict[bytes, type[Exception]] = {
     b"DUE": InTheWayError,
     b"NONE": NothingFoundError,
@@ -22,7 +22,7 @@ _NOT_FOUND: dict[bytes, type[Exception]] = {
 
 
 def raise_refusal(answer: Sequence[Any]) -> None:
-    """Raise what an edit raises that cannot be made."""
+    """Raise the error of an edit that was refused."""
     kind = answer[0]
     if kind == b"KEY":
         raise KeyError(name_of(answer[1]))

@@ -1,4 +1,4 @@
--- What has become of a commit. ARGV: 1 session, 2 number in it. Answers its revision; or 0, and then it is never
+-- The outcome of a commit. ARGV: 1 session, 2 number in it. Answers its revision; or 0, and then it is never
 -- made: a command that is still on its way finds its number answered.
 local about, field = KEYS[1] .. ':about', 's:' .. ARGV[1]
 local held = redis.call('HGET', about, field)

@@ -1,6 +1,6 @@
-"""The clock of the server, by which leases of jobs and deadlines of caches are counted, on all machines.
+"""The clock of the server, for leases of jobs and times of expiry of caches on all machines.
 
-Thread safety: what was measured last is replaced by one assignment.
+Thread safety: one assignment replaces the last measurement.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import time
 from latchstore.delivery.waiting import clock
 from latchstore.redis.client import Server
 
-#: Seconds for which a measurement holds: clocks of two machines differ by some microseconds more after that.
+#: Seconds for which a measurement is used: after that, clocks of two machines differ by some microseconds
+#: more.
 _HOLDS = 10.0
 
 
 class ServerClock:
-    """Tells the time of a server.
+    """Returns the time of a server.
 
     Parameters
     ----------
@@ -24,11 +25,11 @@ class ServerClock:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        # What the server has shown, and what the monotonic clock has shown then.
+        # The time of the server, and the monotonic clock at that moment.
         self._measured = (0.0, float("-inf"))
 
     def now(self) -> float:
-        """Ask for the time: seconds since the epoch."""
+        """Read the time: seconds since the epoch."""
         begun = clock()
         seconds, microseconds = self._server.call(b"TIME")
         now = int(seconds) + int(microseconds) / 1_000_000
@@ -36,7 +37,7 @@ class ServerClock:
         return now
 
     def __call__(self) -> float:
-        """Return the time, asked for every ten seconds; so a hit of a cache need not ask."""
+        """Return the time, read every ten seconds; so a hit of a cache sends no request."""
         measured, then = self._measured
         if clock() - then > _HOLDS:
             self.now()
@@ -44,5 +45,5 @@ class ServerClock:
         return measured + (clock() - then)
 
     def offset(self) -> float:
-        """Return by how many seconds it is ahead of ``time.time()``."""
+        """Return the seconds by which it is ahead of ``time.time()``."""
         return self() - time.time()

@@ -1,7 +1,7 @@
-"""Sessions: the number of each commit, by which the server knows one that it has made already.
+"""Sessions: the numbers of commits, by which the server identifies those that it has made already.
 
 Thread safety: `_idle` is changed by single operations of the list. A session belongs to one call at a time;
-one whose call was broken off is not used again.
+it is not used again if the call was interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 class Session:
-    """The numbers of commits that are made one after the other.
+    """The numbers of successive commits.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class Session:
     ----------
     name : bytes
     number : int
-        Of the last commit.
+        Number of the last commit.
     """
 
     __slots__ = ("name", "number")
@@ -39,21 +39,21 @@ class Sessions:
     Attributes
     ----------
     give : callable
-        Takes back a session whose commit has been answered; one call in C.
+        Returns a session whose commit has been answered; one call in C.
     """
 
     def __init__(self) -> None:
         self.renew_in_child()
 
     def renew_in_child(self) -> None:
-        """Begin without sessions: those of the parent are its own."""
+        """Begin without sessions: those of the parent belong to it."""
         self.process: str = f"{os.getpid()}.{secrets.token_hex(8)}"
         self._numbers = itertools.count(1)
         self._idle: list[Session] = []
         self.give: Callable[[Session], None] = self._idle.append
 
     def take(self) -> Session:
-        """Return a session that nobody else uses."""
+        """Return a session that no other thread uses."""
         try:
             return self._idle.pop()
         except IndexError:

@@ -1,5 +1,5 @@
--- How long the data of a page of keys is. ARGV: 1 where the page begins, as ZRANGEBYLEX has it, 2 how many keys.
--- Answers keys and lengths, in turns.
+-- The lengths of the data of a page of keys. ARGV: 1 its beginning, as for ZRANGEBYLEX, 2 number of keys.
+-- Answers keys and lengths, alternating.
 local ns, call = KEYS[1], redis.call
 local found = {}
 for _, key in ipairs(call('ZRANGEBYLEX', ns .. ':keys', ARGV[1], '+', 'LIMIT', 0, ARGV[2])) do

@@ -37,37 +37,40 @@ class RedisStore(SharedStore):
     Parameters
     ----------
     url : str or redis.Redis or redis.RedisCluster
-        Where the server is, as ``redis.Redis.from_url`` takes it (``redis://``, ``rediss://``, ``unix://``),
-        or a client, as of a Sentinel or a cluster. The store makes connections of its own, like the client's.
+        Address of the server, as for ``redis.Redis.from_url`` (``redis://``, ``rediss://``, ``unix://``), or
+        a client, for example of a Sentinel or a cluster. The store makes its own connections, with the
+        client's options.
     event_manager : BaseEventManager, optional
-        Where events go, encore's own included; the process-wide default if None.
+        Receives the events, encore's own included; the process-wide default if None.
     namespace : str
-        What all keys of the store begin with on the server, in braces; so they are in one slot of a cluster.
+        Prefix of all keys of the store on the server, in braces; so they are in one slot of a cluster.
     indexes : iterable of str or Ordered
-        Names of metadata items to keep an index on. One index serves equality, ranges, order and limit; all
-        processes keep the indexes that any of them has asked for.
+        Names of metadata items to index. One index serves equality, ranges, order and limit; all processes
+        maintain the indexes that any of them has added.
     lock_timeout : Seconds
-        Seconds that any wait for another writer may take before LockTimeoutError names it.
+        Maximum seconds to wait for another writer, before a LockTimeoutError that names it.
     lease : Seconds
-        How long other processes wait for an exclusive transaction whose process has stopped. While it runs,
-        a thread renews its lease; one that comes back after its lease was over cannot commit.
+        How long other processes wait for an exclusive transaction whose process has stopped. While the
+        process runs, a thread renews the lease; a process that resumes after its lease has expired cannot
+        commit.
     max_pending_events : int or None
-        How many events may wait for their listeners before writers have to, at most `lock_timeout`
-        seconds; None for any number.
+        Maximum number of events that wait for their listeners; then writers wait, at most `lock_timeout`
+        seconds. None for no limit.
     history : int
-        How many of the last commits the server has for ``watch(since=...)``, for snapshots and optimistic
-        transactions, and for processes that read what others have committed.
+        Number of commits that the server keeps for ``watch(since=...)``, for snapshots and optimistic
+        transactions, and for processes that read the commits of others.
     **client_options
-        What else ``redis.Redis.from_url`` takes, as ``password``, ``socket_timeout`` or ``ssl_ca_certs``.
+        Other arguments of ``redis.Redis.from_url``, such as ``password``, ``socket_timeout`` or
+        ``ssl_ca_certs``.
 
     Raises
     ------
     StoreError
-        If the server is older than 7.0, is a replica, or would evict keys when its memory is full.
+        If the server is older than 7.0, is a replica, or evicts keys when its memory is full.
     StoreFormatError
-        If a later version has written the namespace.
+        If a newer version has written the namespace.
     ConnectionError
-        If it cannot be reached.
+        If the server cannot be reached.
 
     Thread safety
     -------------
@@ -104,10 +107,10 @@ class RedisStore(SharedStore):
             return self._redis
 
         super().__init__(event_manager, max_pending_events, 0, make_engine)
-        # Others may have written it: nothing on the server is unpickled unless that codec is named.
+        # Other programs may have written the data: nothing is unpickled unless that codec is named.
         self.default_codec: Any = UnnamedCodec()
         self._redis.add_indexes(wanted)
-        # Somebody may have listened before the store was there.
+        # A listener may have been connected before the store was made.
         self._redis.follow()
 
     def __repr__(self) -> str:
@@ -133,8 +136,8 @@ class RedisStore(SharedStore):
         return Traits(self._redis.server_clock, "json", frozenset({"pickle"}), "write to the server")
 
     def _keep_within(self, limits: Limits) -> BoundedStore:
-        """Return what keeps the store within the limits of a cache."""
-        # Loaded late: stores without a cache do not need it.
+        """Return the bound that enforces the limits of a cache."""
+        # Imported late: stores without a cache do not need it.
         from latchstore.redis.bounded_server import BoundedServer
 
         return BoundedServer(StoreAccess(self), self._redis, limits)
@@ -161,5 +164,5 @@ def _checked_namespace(namespace: Any) -> str:
     if not isinstance(namespace, str):
         raise TypeError(f"namespace must be a str, got {describe(namespace)}")
     if not namespace or "{" in namespace or "}" in namespace:
-        raise ValueError(f"namespace must not be empty, nor have braces, got {describe(namespace)}")
+        raise ValueError(f"namespace must be a non-empty string without braces, got {describe(namespace)}")
     return exact_string(namespace)

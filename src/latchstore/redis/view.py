@@ -1,14 +1,14 @@
-"""`RedisView`: the entries as one commit has left them, by undoing what the log has had since.
+"""`RedisView`: the entries after one commit, by undoing later changes in the log.
 
-1. A view is a revision. Each read is one script, which returns what there is now and what the log has had
-   since the view last looked; of each key that was changed after the revision the view keeps the entry that
-   it had then, in `_undo`. So what is read is of the instant of the view, and an idle one costs nothing.
-2. `_undo` may know of more changes than a read has seen: an entry that is in it is the view's, and any other
-   has not changed since. So threads may read at the same time, and large reads go by pages.
-3. If the log does not reach back any more, the view cannot be read on (`CompactedError`).
+1. A view is a revision. Each read is one script, which returns the present state and the log entries since
+   the view last read. For each key that was changed after the revision, the view keeps its entry at the
+   revision in `_undo`. So a read shows the instant of the view, and an idle view costs nothing.
+2. `_undo` may have more changes than a read has seen: an entry in it is the view's, and any other key has not
+   changed since. So threads may read at the same time, and large reads are paged.
+3. If the log does not go back far enough any more, the view cannot be read (`CompactedError`).
 
 Thread safety: `_undo` is filled by single operations of the dict, in the order of the log, each key once;
-`_reached` moves on after that.
+`_reached` is advanced after that.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from latchstore.redis.scripts import COUNT, PAGE, READ, Script
 
 T = TypeVar("T")
 
-#: How many keys one script reads.
+#: Number of keys that one script reads.
 PAGE_SIZE = 1_000
 
-#: A revision and the id of its commit, as the server has them.
+#: A revision and the id of its commit, in the server's form.
 Place = tuple[bytes, bytes]
 
 NO_PLACE: Place = (b"", b"")
 
 
 class RedisView(View):
-    """The entries as one commit has left them.
+    """The entries after one commit.
 
     Parameters
     ----------
     server : Server
     indexes : ServerIndexes
     is_of_first_read : bool
-        Whether its instant is that of the first thing that is read, which saves a round trip. Until then it
-        belongs to one thread.
+        Whether its instant is that of its first read, which saves a round trip. Until then it belongs to one
+        thread.
     """
 
     def __init__(self, server: Server, indexes: ServerIndexes, *, is_of_first_read: bool = False) -> None:
@@ -64,7 +64,7 @@ class RedisView(View):
     # -- reading ----------------------------------------------------------------------------------
 
     def run(self, script: Script, *arguments: Any) -> Any:
-        """Run a reading script; return what it has read, which `undo_now` corrects."""
+        """Run a reading script; return its result, which `undo_now` corrects."""
         while True:
             undo = self.undo_now()
             status, revision, commit, log, *found = self._server.run(script, *self._reached, *arguments)
@@ -83,7 +83,7 @@ class RedisView(View):
                 raise self._lost(status, *found)
 
     def undo_now(self) -> dict[bytes, Any]:
-        """Return the entries of the view of all keys that were changed since, as the log has them."""
+        """Return the view's entries, in the log's form, of all keys that were changed since."""
         undo = self._undo
         if undo is None:
             raise self.closed_error()
@@ -120,7 +120,7 @@ class RedisView(View):
 
     def count(self) -> int:
         count: int = self.run(COUNT)
-        # Changes that were made after the read are in neither; so it is counted again if there are any.
+        # Changes after the read are not in the count; if there are any, the keys are counted.
         return count if not self.undo_now() else sum(1 for _ in self.keys())
 
     def items(self) -> Iterator[tuple[str, Entry]]:
@@ -135,14 +135,14 @@ class RedisView(View):
                     yield key, entry_of(key, found[name])
 
     def keys(self) -> Iterator[str]:
-        """Return all keys in their order."""
+        """Yield all keys in order."""
         for names, _, changed in self._pages(False):
             for name in sorted({*names, *changed}):
                 if name not in changed or changed[name]:
                     yield name_of(name)
 
     def _pages(self, wanted: bool) -> Iterator[tuple[list[bytes], list[list[bytes]], dict[bytes, Any]]]:
-        """Read all keys by pages: their names, their entries of now, and the changes among them."""
+        """Read all keys in pages: their names, their present entries, and the changes among them."""
         first: bytes | None = None
         start = b"-"
         while True:
@@ -166,7 +166,7 @@ class RedisView(View):
         return self._query(lambda known: queries.select(self, known, request, overlay))
 
     def _query(self, function: Callable[[Known], T]) -> T:
-        """Call a function of ours with the list of indexes that the server has."""
+        """Call a function with the server's list of indexes."""
         known = self._indexes.known
         while True:
             try:
@@ -175,7 +175,7 @@ class RedisView(View):
                 known = self._indexes.load()
 
     def changed(self) -> dict[str, tuple[Entry | None, Entry | None]]:
-        """Return what the log has had since, whether or not the view was closed."""
+        """Return the changes in the log since, whether or not the view is closed."""
         first: dict[bytes, Any] = {}
         last: dict[bytes, Any] = {}
         place, status = self.place, b"MORE"
@@ -191,7 +191,7 @@ class RedisView(View):
         self.validated: Place = place
         return {name_of(key): (_entry(key, old), _entry(key, last[key])) for key, old in first.items()}
 
-    # -- its end ----------------------------------------------------------------------------------
+    # -- closing ----------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:

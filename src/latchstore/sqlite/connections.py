@@ -6,15 +6,15 @@
    part of a reference cycle (through its statement cache). So a thread that has begun a transaction must roll
    it back, by one call in C as well.
 2. A connection with an open read transaction is `Pinned`. It runs one statement at a time, under its lock.
-3. SQLite must not see a connection that was carried over a fork. Its locks are POSIX locks, which a child does
-   not inherit; but SQLite's record of them is in memory, and a new connection of the child would trust it: then
-   a checkpoint of the parent overwrites pages that the child reads, and the last connection that closes in the
-   parent deletes the child's log. So a fork closes idle connections first, and holds pinned ones between two
-   statements; the child closes these before it opens its own. That unlocks nothing, as the child has no locks,
-   and the kernel refuses it the lock for a last checkpoint.
+3. SQLite must not see a connection that was carried over a fork. Its locks are POSIX locks, which a child
+   does not inherit; but SQLite's record of them is in memory, and a new connection of the child would trust
+   it: then a checkpoint of the parent overwrites pages that the child reads, and the last connection that
+   closes in the parent deletes the child's log. So a fork closes idle connections first, and holds pinned
+   ones between two statements; the child closes these before it opens its own. That unlocks nothing, as the
+   child has no locks, and the kernel refuses it the lock for a last checkpoint.
 4. For that, a fork waits until no connection is in use, and a thread that finds none idle meanwhile waits for
-   the fork. It continues after a while, as a thread with a connection may wait for it. The last check before a
-   fork stays valid: a thread that opens or closes a connection joins `_busy` before it checks for a fork.
+   the fork. It continues after a while, as a thread with a connection may wait for it. The last check before
+   a fork stays valid: a thread that opens or closes a connection joins `_busy` before it checks for a fork.
 5. If the fork has waited in vain, or its thread is in the middle of a call, the child refuses the file.
 
 Thread safety: as above. The only locks are those of pinned connections; a fork acquires them without waiting.

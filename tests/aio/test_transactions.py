@@ -460,7 +460,7 @@ def test_caches_in_a_block(run: Run, store: TransactionalStore) -> None:
 
 def test_wrong_arguments(run: Run, store: TransactionalStore) -> None:
     """They are named at once."""
-    with pytest.raises(TypeError, match="store must be one with transactions"):
+    with pytest.raises(TypeError, match="store must be a store with transactions"):
         AsyncStore(object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="notes must be a str"):
         AsyncStore(store).transaction(1)  # type: ignore[arg-type]

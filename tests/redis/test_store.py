@@ -82,7 +82,7 @@ class TestArguments:
             RedisStore(url, EventManager(), namespace="a")
 
     def test_a_client_takes_no_options(self, client: redis.Redis) -> None:
-        with pytest.raises(TypeError, match="accepts no further options: .*, got db"):
+        with pytest.raises(TypeError, match=r"accepts no further options: .*, got db"):
             RedisStore(client, EventManager(), namespace="a", db=1)
 
     def test_a_server_that_is_not_there(self, tmp_path_factory: pytest.TempPathFactory) -> None:

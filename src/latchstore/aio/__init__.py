@@ -1,9 +1,9 @@
-"""Stores and caches for asyncio: the same ones that threads use, awaited.
+"""Stores and caches for asyncio: the same objects that threads use, with awaitable methods.
 
-`AsyncStore` (``store.py``) has the methods of a store, transactions that await, and watches (``watch.py``);
-`AsyncCache` (``cache.py``) those of a cache, with loaders that are coroutine functions. What may wait for
-something else than the loop is called in another thread (``calls.py``). It may import ``cache``,
-``contract``, ``delivery`` and ``engine``; nothing of the package loads it.
+`AsyncStore` (``store.py``) has the methods of a store, transactions that may await, and watches
+(``watch.py``); `AsyncCache` (``cache.py``) those of a cache, with coroutine functions as loaders. Calls that
+may block the loop run in another thread (``calls.py``). This package may import ``cache``, ``contract``,
+``delivery`` and ``engine``; no other package imports it.
 
 Begin with ``store.py``.
 """

@@ -1,7 +1,7 @@
-"""`AsyncCache`: a cache whose methods are awaited, with loaders that are coroutine functions.
+"""`AsyncCache`: a cache with awaitable methods, and with coroutine functions as loaders.
 
 Thread safety: it may be used in any number of loops, and the cache beneath by any thread. A key has one load
-at a time, whoever has begun it.
+at a time, whichever task or thread has begun it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ T = TypeVar("T")
 class AsyncCache(Generic[V]):
     """The methods of a `Cache` for tasks of asyncio.
 
-    The cache is the same one that threads use, and stays usable as it is: `cache` has it. A hit of a cache in
-    memory awaits nothing. What writes is done in another thread, as it may wait for other writers.
+    The cache is the same one that threads use, and `cache` returns it. A hit of a cache in memory awaits
+    nothing. Writes run in another thread, as they may wait for other writers.
 
     Parameters
     ----------
@@ -68,13 +68,13 @@ class AsyncCache(Generic[V]):
         self._cache = cache
         self._calls = Calls(cache.store)
         self._loads = loads_of(cache)
-        # hot path: a hit is this call and no more.
+        # hot path: a hit is only this call.
         self._get = cache.get
         self._at_once = self._calls.reads_at_once
 
     @property
     def cache(self) -> Cache[V]:
-        """The cache itself."""
+        """The wrapped cache."""
         return self._cache
 
     # -- reading ----------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class AsyncCache(Generic[V]):
     async def get(self, key: str, default: T) -> V | T: ...
 
     async def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, or the default if it is missing or expired, as ``cache.get``."""
+        """Return the value of a key, or the default if it is missing or expired; like ``cache.get``."""
         if self._at_once:
             return self._get(key, default)
         if type(key) is str and (value := near_value(self._cache, key)) is not MISSING:
@@ -97,11 +97,11 @@ class AsyncCache(Generic[V]):
         return await self._calls.call_here(lambda: self._get(key, default))
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, V]:
-        """Return the values of those keys that are there and have not expired, as ``cache.get_many``."""
+        """Return the values of those keys that exist and have not expired; like ``cache.get_many``."""
         return await self._calls.call_here(lambda: self._cache.get_many(keys))
 
     async def contains(self, key: str) -> bool:
-        """Tell whether a key is there and has not expired, as ``key in cache``."""
+        """Return whether a key exists and has not expired; like ``key in cache``."""
         return await self._calls.call_here(lambda: key in self._cache)
 
     # -- loading ----------------------------------------------------------------------------------
@@ -119,38 +119,38 @@ class AsyncCache(Generic[V]):
     async def get_or_load(
         self, key: str, loader: Callable[[str], Any], **options: Unpack[LoadOptions]
     ) -> Any:
-        """Return the value of a key; load it once, however many tasks and threads ask.
+        """Return the value of a key; load it once if it is missing, whichever tasks and threads request it.
 
-        If the task that has begun a load is cancelled, the load goes on for the others that wait for it; when
-        the last one that awaits it is cancelled, it is cancelled as well. A thread that waited for it then
-        loads the key itself.
+        If the task that has begun a load is cancelled, the load continues for others that wait for it. When
+        the last task that awaits it is cancelled, the load is cancelled as well; a thread that waits for it
+        then loads the key itself.
 
         Parameters
         ----------
         key : str
         loader : callable
             A coroutine function, called with the key in a task of its own; or a function, called in another
-            thread. It may use the cache, but not wait for this key again.
+            thread. It may use the cache, but must not wait for the same key.
         ttl, idle, refresh_after, weight, tags, metadata, keep, negative_ttl, stale_on_error, timeout
             As for ``cache.get_or_load``.
 
         Returns
         -------
         value : object
-            As ``cache.get_or_load``.
+            As for ``cache.get_or_load``.
 
         Raises
         ------
         Exception
-            Whatever the loader raises, or ``keep`` or ``ttl`` does.
+            Whatever the loader, ``keep`` or ``ttl`` raises.
         LoadTimeoutError
-            If another one's load takes longer than ``timeout``.
+            If another caller's load takes longer than ``timeout``.
         RecursiveLoadError
-            If the loader, or one that waits for it, asks for the same key: also by way of tasks that it has
-            started. What loaders wait for in another way is not seen.
+            If the loader requests the same key, directly, through another load, or through tasks that it has
+            started. Other waits of loaders are not detected.
         """
         find = self._loads.find
-        # hot path: what a hit does not need is not looked at.
+        # hot path: a hit reads only what it needs.
         found = find(key) if self._at_once else await self._found(key)
         if is_fresh(found):
             return found
@@ -175,11 +175,11 @@ class AsyncCache(Generic[V]):
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncMemoized[P, R]]: ...
 
     def memoize(self, function: Any = None, /, **options: Unpack[MemoizeOptions]) -> Any:
-        """Return a decorator that keeps the results of a coroutine function, by its arguments.
+        """Return a decorator that caches the results of a coroutine function by its arguments.
 
-        What it returns is a coroutine function with ``cache_key``, ``invalidate``, ``cache_info`` and
-        ``cache_clear``, of which ``invalidate`` and ``cache_clear`` are awaited. Options and errors are those
-        of ``Cache.memoize``.
+        It returns a coroutine function with ``cache_key``, ``invalidate``, ``cache_info`` and
+        ``cache_clear``; ``invalidate`` and ``cache_clear`` are coroutine functions. Options and errors are
+        those of ``Cache.memoize``.
         """
         checked = checked_options(MemoizeOptions, options, self._loads.defaults)
         decorate = partial(memoized, self._cache, self._loads, self._calls, checked)
@@ -188,39 +188,39 @@ class AsyncCache(Generic[V]):
     # -- writing ----------------------------------------------------------------------------------
 
     async def set(self, key: str, value: V, **options: Unpack[SetOptions]) -> None:
-        """Set the value of a key, as ``cache.set``."""
+        """Set the value of a key; like ``cache.set``."""
         await self._calls.call(lambda: self._cache.set(key, value, **options))
 
     async def set_many(self, values: Mapping[str, V], **options: Unpack[SetOptions]) -> None:
-        """Set the values of several keys in one commit, as ``cache.set_many``."""
+        """Set the values of several keys in one commit; like ``cache.set_many``."""
         await self._calls.call(lambda: self._cache.set_many(values, **options))
 
     async def add(self, key: str, value: V, **options: Unpack[SetOptions]) -> bool:
-        """Set the value of a key unless it is there; return whether it was set, as ``cache.add``."""
+        """Set the value of a key if it is missing; return whether it was set; like ``cache.add``."""
         return await self._calls.call(lambda: self._cache.add(key, value, **options))
 
     async def touch(self, key: str, ttl: Seconds | None = None) -> bool:
-        """Have a key expire `ttl` seconds from now, as ``cache.touch``."""
+        """Let a key expire `ttl` seconds from now; like ``cache.touch``."""
         return await self._calls.call(lambda: self._cache.touch(key, ttl))
 
     async def delete(self, key: str) -> bool:
-        """Remove a key; return whether it was there, as ``cache.delete``."""
+        """Remove a key; return whether it existed; like ``cache.delete``."""
         return await self._calls.call(lambda: self._cache.delete(key))
 
     async def invalidate_tag(self, tag: str) -> int:
-        """Remove all entries that were set with a tag; return how many, as ``cache.invalidate_tag``."""
+        """Remove all entries with a tag; return their number; like ``cache.invalidate_tag``."""
         return await self._calls.call(lambda: self._cache.invalidate_tag(tag))
 
     async def delete_glob(self, pattern: str) -> int:
-        """Remove all keys that match a pattern; return how many, as ``cache.delete_glob``."""
+        """Remove all keys that match a pattern; return their number; like ``cache.delete_glob``."""
         return await self._calls.call(lambda: self._cache.delete_glob(pattern))
 
     async def clear(self) -> None:
-        """Remove all keys, as ``cache.clear``."""
+        """Remove all keys; like ``cache.clear``."""
         await self._calls.call(self._cache.clear)
 
     async def sweep(self) -> int:
-        """Evict what has expired; return how many entries that were, as ``cache.sweep``."""
+        """Evict expired entries; return their number; like ``cache.sweep``."""
         return await self._calls.call(self._cache.sweep)
 
     def __repr__(self) -> str:

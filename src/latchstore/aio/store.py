@@ -1,11 +1,11 @@
-"""`AsyncStore`: a store whose methods are awaited, and transactions that stay open while their task awaits.
+"""`AsyncStore`: a store with awaitable methods, and transactions that stay open while their task awaits.
 
-1. Reads of single keys of a store in memory are made in the loop's thread, as they wait for nobody. What may
-   wait, for another writer, for room for events, a disk or a server, and what reads many keys, is made in
-   another thread (``calls.py``).
+1. Reads of single keys of a store in memory run in the loop's thread, as they never wait. Calls that may wait
+   for another writer, for room for events, for a disk or a server, and reads of many keys, run in another
+   thread (``calls.py``).
 2. A transaction is optimistic: while it is open it holds no lock, whatever the task awaits. It belongs to the
-   task that has entered it: calls of that task go to it, those of an `AsyncStore` as well as those of the
-   store itself and of caches on it; calls of other tasks do not, those of tasks that it starts included.
+   task that has entered it: calls of that task use it, through an `AsyncStore`, the store itself, or caches
+   on it; calls of other tasks do not, including tasks that it starts.
 
 Thread safety: an `AsyncStore` may be used in any number of loops, and the store beneath by any thread.
 """
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class AsyncStore(AsyncMethods):
     """The methods of a store for tasks of asyncio.
 
-    The store is the same one that threads use, and stays usable as it is: `store` has it.
+    The store is the same one that threads use, and `store` returns it.
 
     Parameters
     ----------
@@ -71,15 +71,15 @@ class AsyncStore(AsyncMethods):
     def __init__(self, store: TransactionalStore) -> None:
         if not isinstance(store, TransactionalStore):
             raise TypeError(
-                "store must be one with transactions, as DictMemoryStore and SqliteStore are, "
-                f"got {describe(store)}"
+                "store must be a store with transactions, such as DictMemoryStore, SqliteStore or "
+                f"RedisStore, got {describe(store)}"
             )
         self._store = store
         self._calls = Calls(store)
 
     @property
     def store(self) -> TransactionalStore:
-        """The store itself."""
+        """The wrapped store."""
         return self._store
 
     @property
@@ -103,23 +103,23 @@ class AsyncStore(AsyncMethods):
     # -- transactions -----------------------------------------------------------------------------
 
     def transaction(self, notes: str = "", *, timeout: Seconds | None = None) -> AsyncTransaction:
-        """Return an asynchronous context manager that makes all changes of its block one commit, or none.
+        """Return an asynchronous context manager that commits all changes of its block, or none.
 
-        The transaction is optimistic: it reads the store as it was at its beginning, and if something that it
-        has read was changed by its end it raises TransactionConflictError; `attempts` tries again. A block
+        The transaction is optimistic: it reads the store as it was when the block began. If something that it
+        has read was changed by its end, it raises TransactionConflictError; `attempts` tries again. A block
         inside a block of the same task is a savepoint.
 
         Parameters
         ----------
         notes : str
-            What the transaction is about; shown in error messages and events.
+            Description of the transaction, for error messages and events.
         timeout : Seconds, optional
-            Seconds to wait for other writers at the end, ``lock_timeout`` if None.
+            Maximum seconds to wait for other writers at the end; ``lock_timeout`` if None.
 
         Raises
         ------
         TransactionConflictError
-            At the end of the block, naming the keys.
+            At the end of the block; the error has the keys.
         LockTimeoutError
             At the end, if another writer does not finish in time.
         """
@@ -132,21 +132,21 @@ class AsyncStore(AsyncMethods):
         """Return an asynchronous iterator over attempts at one transaction, which ends with its commit.
 
         ``async for attempt in store.attempts("move"):`` ``async with attempt as tx: ...`` runs the block
-        again, after a short random pause, as long as it meets a conflict.
+        again after a short random pause, as long as it conflicts.
 
         Parameters
         ----------
         notes : str
-            What the transaction is about.
+            Description of the transaction.
         tries : int
-            How many attempts there are at the most.
+            Maximum number of attempts.
         timeout : Seconds, optional
-            Seconds after which no further attempt is begun.
+            Seconds after which no further attempt begins.
 
         Raises
         ------
         TransactionConflictError
-            After the last attempt; it has the number of attempts.
+            After the last attempt; the error has the number of attempts.
         """
         attempts = self._store.attempts(notes, tries=tries, timeout=timeout)
         return each_attempt(attempts, partial(self.transaction, notes))
@@ -164,7 +164,7 @@ class AsyncStore(AsyncMethods):
     ) -> AsyncWatch:
         """Return an asynchronous iterator over the changes that are committed from now on.
 
-        Parameters and errors are those of ``store.watch``. The watch is open when this returns.
+        Parameters and errors are those of ``store.watch``. The watch is open when this method returns.
         """
         return AsyncWatch(
             self._store.watch(glob, filter, since, max_buffer=max_buffer, on_overflow=on_overflow)
@@ -182,18 +182,18 @@ class AsyncStore(AsyncMethods):
         Parameters
         ----------
         predicate : callable
-            A function or a coroutine function, called in the loop with no arguments, now and after changes.
+            A function or a coroutine function without arguments, called in the loop, now and after changes.
         timeout : Seconds or None
-            Seconds; None for as long as it takes.
+            Seconds; None for no limit.
 
         Raises
         ------
         WaitTimeoutError
-            If it is not true in time.
+            If it does not become true in time.
         WatchClosedError
             If the store is closed meanwhile.
         TransactionError
-            If it is called inside a transaction of the task.
+            If the task is in a transaction.
         """
         check_callable(predicate, "predicate")
         self._refuse_in_transaction("wait_for")
@@ -206,18 +206,18 @@ class AsyncStore(AsyncMethods):
             return await _wait_until(call, changes, checked_timeout(timeout), describe(predicate))
 
     async def wait_for_key(self, key: str, timeout: Seconds | None = 30.0) -> Value:
-        """Wait until a key is in the store; return its value.
+        """Wait until a key exists; return its value.
 
         Parameters
         ----------
         key : str
         timeout : Seconds or None
-            Seconds; None for as long as it takes.
+            Seconds; None for no limit.
 
         Raises
         ------
         WaitTimeoutError, WatchClosedError, TransactionError
-            As `wait_for`.
+            As for `wait_for`.
         """
         key = checked_key(key)
         self._refuse_in_transaction("wait_for_key")
@@ -236,10 +236,10 @@ class AsyncStore(AsyncMethods):
     # -- the rest ---------------------------------------------------------------------------------
 
     async def flush(self, timeout: Seconds | None = 30.0, revision: int | None = None) -> None:
-        """Wait until the events of all commits so far have been delivered, as ``store.flush``.
+        """Wait until the events of all commits so far are delivered; like ``store.flush``.
 
-        Listeners that are coroutine functions connected in this loop have been awaited as well. If it is
-        called by one of them, or by a task that one has started, it does not wait for them.
+        It also awaits listeners of this loop that are coroutine functions; if one of them calls it, or a task
+        started by one, it does not wait for them.
         """
         self._refuse_in_transaction("flush")
         deadline = _deadline(checked_timeout(timeout))
@@ -247,7 +247,7 @@ class AsyncStore(AsyncMethods):
         await wait_for_listeners(deadline)
 
     async def close(self, timeout: Seconds | None = 30.0) -> None:
-        """Close the store, as ``store.close``; wait for coroutine functions as `flush` does."""
+        """Close the store; like ``store.close``; wait for coroutine functions as `flush` does."""
         self._refuse_in_transaction("close")
         deadline = _deadline(checked_timeout(timeout))
         await call_in_thread(lambda: self._store.close(timeout))
@@ -264,7 +264,7 @@ class AsyncStore(AsyncMethods):
         traceback: TracebackType | None,
     ) -> None:
         if kind is GeneratorExit:
-            # The coroutine is closed, as its loop was, and cannot await any more.
+            # The coroutine is being closed, as its loop was, and cannot await any more.
             self._store.__exit__(kind, error, traceback)
             return
         await call_in_thread(lambda: self._store.__exit__(kind, error, traceback))
@@ -281,7 +281,7 @@ def _deadline(timeout: float | None) -> float | None:
 async def _wait_until(
     predicate: Callable[[], Awaitable[T]], changes: AsyncWatch, timeout: float | None, what: str
 ) -> T:
-    """Await `predicate` now and after each change until its result is true; return that."""
+    """Await `predicate` now and after each change until its result is true; return that result."""
     loop, deadline = running_loop(), _deadline(timeout)
     while True:
         result = await predicate()
@@ -299,5 +299,5 @@ async def _wait_until(
 
 
 def _escaped(key: str) -> str:
-    """Return a pattern that one key matches."""
+    """Return a pattern that matches exactly one key."""
     return "".join(f"[{each}]" if each in "*?[" else each for each in key)

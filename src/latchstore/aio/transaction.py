@@ -1,6 +1,6 @@
 """Transactions of tasks, which stay open while their task awaits, and attempts at them.
 
-Thread safety: an `AsyncTransaction` is used by the task that has entered it.
+Thread safety: only the task that has entered an `AsyncTransaction` uses it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ T = TypeVar("T")
 
 
 class AsyncTransaction(AsyncMethods):
-    """An asynchronous block of changes that is committed whole or not at all.
+    """An asynchronous block of changes that is committed as a whole or not at all.
 
-    ``AsyncStore.transaction()`` makes it. It can be used inside its block only, by the task that entered it.
+    ``AsyncStore.transaction()`` makes it. Only the task that entered it can use it, inside its block.
 
     Parameters
     ----------
@@ -64,7 +64,9 @@ class AsyncTransaction(AsyncMethods):
         if self._transaction is not None:
             raise TransactionClosedError(f"{self!r} was entered before; each block needs its own")
         if asyncio.current_task(running_loop()) is None:
-            raise TransactionError("a transaction that awaits needs a task of asyncio, and none runs here")
+            raise TransactionError(
+                "an asynchronous transaction needs a task of asyncio, but there is none here"
+            )
         store = self._store
         outer = transaction_of_task(store)
         self._stays_here = outer is None and store.current_transaction() is not None
@@ -77,7 +79,7 @@ class AsyncTransaction(AsyncMethods):
             else:
                 await call_for(outer, transaction.__enter__)
         except BaseException as error:
-            # The task may have been cancelled, or closed with its loop, when the block had begun.
+            # The task may have been cancelled, or closed with its loop, after the block had begun.
             if transaction.is_connected():
                 run_for(transaction, partial(transaction.__exit__, type(error), error, error.__traceback__))
             raise
@@ -91,7 +93,7 @@ class AsyncTransaction(AsyncMethods):
     ) -> None:
         transaction = self._entered
         if kind is GeneratorExit:
-            # The coroutine is closed, as its loop was, and cannot await any more.
+            # The coroutine is being closed, as its loop was, and cannot await any more.
             run_for(transaction, lambda: transaction.__exit__(kind, error, traceback))
             call_back(transaction)
             return
@@ -123,7 +125,7 @@ class AsyncTransaction(AsyncMethods):
     async def _scan(self, function: Callable[[], T]) -> T:
         transaction = self._entered
         if self._stays_here or not transaction.is_connected():
-            return function()  # it may raise what tells why
+            return function()  # may raise an error that explains why
         refuse_others(transaction)
         return await call_for(transaction, function)
 
@@ -132,12 +134,12 @@ class AsyncTransaction(AsyncMethods):
 
     @property
     def notes(self) -> str:
-        """What the transaction is about."""
+        """Description of the transaction."""
         return self._notes
 
     @property
     def revision(self) -> int | None:
-        """The revision of the commit, once there is one; that of the store if nothing was changed.
+        """Revision of the commit, once it is made; that of the store if nothing was changed.
 
         Always None for an inner block, which is committed with the outermost one.
         """
@@ -149,35 +151,35 @@ class AsyncTransaction(AsyncMethods):
         Raises
         ------
         TransactionConflictError
-            If what it has read was changed.
+            If something that it has read was changed.
         TransactionClosedError
-            If it was committed, rolled back or doomed before, or a block inside it is open.
+            If it was committed, rolled back or doomed before, or an inner block is open.
         """
         await self._end(self._entered.commit)
 
     async def rollback(self) -> None:
-        """Take back all changes of the block now; its end does nothing then.
+        """Roll back all changes of the block now; its end then does nothing.
 
         Raises
         ------
         TransactionClosedError
-            If it was committed or rolled back before, or a block inside it is open.
+            If it was committed or rolled back before, or an inner block is open.
         """
         await self._end(self._entered.rollback)
 
     def doom(self) -> None:
-        """Have the block rolled back at its end, without an exception."""
+        """Let the block roll back at its end, without an exception."""
         self._entered.doom()
 
     def on_commit(self, function: Callable[[], object]) -> None:
-        """Call `function` in the loop's thread once the changes are committed, by the outermost block.
+        """Call `function` in the loop's thread once the outermost block has committed the changes.
 
-        What it raises is logged, as the commit stands.
+        Its exceptions are logged, as the commit is final.
         """
         self._entered.on_commit(function)
 
     def on_rollback(self, function: Callable[[], object]) -> None:
-        """Call `function` once the changes of this block are taken back; otherwise as `on_commit`."""
+        """Call `function` once the changes of this block are rolled back; otherwise like `on_commit`."""
         self._entered.on_rollback(function)
 
     def transaction(self, notes: str = "", *, timeout: Seconds | None = None) -> AsyncTransaction:
@@ -191,13 +193,13 @@ class AsyncTransaction(AsyncMethods):
 
 
 class AsyncAttempt:
-    """One try: a context manager that gives the transaction, and swallows a conflict if there is another.
+    """One attempt: a context manager for the transaction, which suppresses a conflict unless it is the last.
 
     Parameters
     ----------
     attempts : Attempts
     number : int
-        1 for the first.
+        1 for the first attempt.
     make : callable
         Makes the transaction.
     """
@@ -233,7 +235,8 @@ class AsyncAttempt:
             await asyncio.sleep(self._attempts.pause_after(self.number, conflict))
             return True
         if isinstance(error, TransactionConflictError) and transaction.revision is None:
-            # From tx.commit() inside the block. After a commit it is another store's, and passes.
+            # From tx.commit() inside the block. After a commit, the conflict is another store's, and
+            # propagates.
             await asyncio.sleep(self._attempts.pause_after(self.number, error))
             return True
         self._attempts.finished = True
@@ -244,7 +247,7 @@ async def each_attempt(
     attempts: Attempts, make: Callable[[], AsyncTransaction]
 ) -> AsyncIterator[AsyncAttempt]:
     """Make attempts until one is committed."""
-    running_loop()  # raises now if there is none: nothing is left open
+    running_loop()  # raises at once if there is none, so that nothing is left open
     number = 0
     while not attempts.finished:
         number += 1
@@ -252,5 +255,6 @@ async def each_attempt(
         yield attempt
         if not attempt.entered:
             raise TransactionClosedError(
-                f"attempt {number} was never entered: each needs its block, `async with attempt as tx:`"
+                f"attempt {number} was never entered: each attempt needs its block, `async with attempt as "
+                "tx:`"
             )

@@ -1,6 +1,6 @@
-"""The changes of a store, awaited.
+"""Watches whose changes are awaited.
 
-Thread safety: used in one event loop; the watch beneath is filled and closed by any thread.
+Thread safety: used in one event loop; any thread may fill and close the watch beneath.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class AsyncWatch:
     """An asynchronous iterator over the changes of a store; ``AsyncStore.watch()`` makes it.
 
-    It has what `latchstore.Watch` has, in the same order. Several tasks may read it; each change goes to one
-    of them. If nobody refers to it any more it is closed.
+    It yields the changes of its `latchstore.Watch`, in the same order. Several tasks may read it; each change
+    goes to one of them. It is closed when it is freed.
 
     Parameters
     ----------
     watch : Watch
-        Read by nobody else.
+        Not read by anything else.
 
     Thread safety
     -------------
@@ -38,22 +38,22 @@ class AsyncWatch:
         self._watch = watch
 
     async def get(self, timeout: Seconds | None = None) -> StoreModificationEvent | EventsLost:
-        """Return the next change; wait for it if there is none.
+        """Return the next change; wait for one if there is none.
 
-        A change that was taken for a task which is cancelled at that moment is not lost: it is taken when the
-        task runs, and returned without another wait.
+        A change is not lost if the task is cancelled while it waits: the change is taken only when the task
+        runs, and is then returned without another wait.
 
         Parameters
         ----------
         timeout : Seconds, optional
-            Seconds to wait; as long as it takes if None.
+            Seconds to wait; None for no limit.
 
         Raises
         ------
         WaitTimeoutError
             If there is no change in time.
         WatchClosedError
-            If the watch was closed, or the store was and all changes have been read.
+            If the watch is closed, or the store is closed and all changes have been read.
         """
         timeout = checked_timeout(timeout)
         watch, loop = self._watch, running_loop()
@@ -76,20 +76,20 @@ class AsyncWatch:
             raise StopAsyncIteration from None
 
     def __len__(self) -> int:
-        """Return how many changes are there to be read, of which a filter may yet pass over some."""
+        """Return the number of pending changes, some of which a filter may still skip."""
         return len(self._watch)
 
     def __bool__(self) -> bool:
-        """Return true: a watch with nothing to read is a watch all the same."""
+        """Return True: a watch without pending changes is true as well."""
         return True
 
     def close(self) -> None:
-        """End the watch, and wake the tasks that wait for a change; closing twice is harmless."""
+        """Close the watch, and wake the tasks that wait for a change; closing twice is harmless."""
         self._watch.close()
 
     @property
     def closed(self) -> bool:
-        """Whether the watch was closed."""
+        """Whether the watch is closed."""
         return self._watch.closed
 
     async def __aenter__(self) -> Self:

@@ -1,11 +1,12 @@
-"""The file of a store, read without a change of anything: for tools that look at files of others.
+"""The file of a store, read without changing anything: for tools that inspect stores.
 
-1. SQLite opens it with ``mode=ro``, and with ``readonly_shm=1`` (os_unix.c), which has it map the index of
-   the log to read alone. So neither the file nor what lies beside it is written, while a store is open in the
-   file and after its process was killed as well, and no lock is taken that keeps a writer waiting.
-2. Without a log beside the file, SQLite would make one to read it. It is opened with ``immutable=1`` instead,
-   which takes no lock: whoever has read looks at `is_outdated` afterwards, and reads again if that is true.
-3. Where the log has lost its index, as in a copy of two files of three, both are copied to a temporary
+1. SQLite opens it with ``mode=ro``, and with ``readonly_shm=1`` (os_unix.c), which maps the index of the log
+   for reading only. So neither the file nor the files beside it are written, whether a store has the file
+   open or its process was killed, and no lock is acquired that blocks a writer.
+2. Without a log beside the file, SQLite would create one in order to read. The file is opened with
+   ``immutable=1`` instead, which acquires no lock: a reader checks `is_outdated` afterwards, and reads again
+   if that is true.
+3. If the log has lost its index, as in a copy of two of the three files, both are copied to a temporary
    directory and opened there.
 
 Thread safety: that of `SqliteView`.
@@ -57,13 +58,13 @@ class _Connections(Connections):
 
 
 class ReadOnlyFile:
-    """The file of a `SqliteStore`, as its last commit has left it when it is opened.
+    """The file of a `SqliteStore`, as its last commit left it when it is opened.
 
     Parameters
     ----------
     path : str
     timeout : float
-        Seconds to wait for another program that keeps the file locked.
+        Maximum seconds to wait for another program that locks the file.
 
     Attributes
     ----------
@@ -72,11 +73,11 @@ class ReadOnlyFile:
     Raises
     ------
     StoreFormatError
-        If it is damaged, no store's, or of a later format.
+        If it is damaged, not the file of a store, or of a newer format.
     LockTimeoutError
-        If it is locked.
+        If the file is locked.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
 
     def __init__(self, path: str, timeout: float = 5.0) -> None:
@@ -126,13 +127,13 @@ class ReadOnlyFile:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the file was changed meanwhile in a way that makes what was read worthless: rule 2."""
+        """Whether the file has changed meanwhile so that earlier reads are invalid: rule 2."""
         if self._reads_log:
             return False
         return self._state() != self._before or (self._copy is None and self._has_log())
 
     def facts(self) -> dict[str, Any]:
-        """Return what the file has beside entries.
+        """Return the data of the file other than entries.
 
         Returns
         -------
@@ -144,7 +145,7 @@ class ReadOnlyFile:
         return self._read(_facts)
 
     def sizes(self, most: int) -> tuple[int, list[tuple[str, int]]]:
-        """Return how long the data of all keys is together, and the largest keys with their lengths."""
+        """Return the total length of the data of all keys, and the largest keys with their lengths."""
         return self._read(lambda connection: _sizes(connection, most))
 
     def close(self) -> None:

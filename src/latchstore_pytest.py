@@ -23,10 +23,10 @@ _MARKER = (
 
 
 class _PlainImports(MetaPathFinder):
-    """Finds modules of latchstore as without pytest.
+    """Finds modules of latchstore without pytest's assertion rewriting.
 
     Pytest rewrites the assertions of every module of a distribution that has a plugin, by a finder that it
-    puts first before it loads the plugins. The assertions of latchstore are no tests.
+    inserts before it loads the plugins. The assertions of latchstore are not tests.
     """
 
     def find_spec(
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: Any) -> pytest.Item | None:
-    """Collect a class that is derived from `latchstore.stress.Test` and has a `make` of its own."""
+    """Collect a subclass of `latchstore.stress.Test` that defines `make`."""
     if "latchstore.stress.testing.case" not in sys.modules:
         return None
     from latchstore.stress.pytest_support import item_of
@@ -57,7 +57,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: Any) 
 
 @pytest.fixture
 def linearizable_store(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Return a function that tests the stores of a factory under threads, and fails the test if one is wrong.
+    """Return a function that tests the stores of a factory under load, and fails the test on a violation.
 
     The test's marker ``stress`` gives the options; arguments of the function override them. The message of a
     failure ends with the command that repeats it.

@@ -101,7 +101,7 @@ class LatchstoreCache(BaseCache):
         if not plain or len(key) > MEMCACHE_MAX_KEY_LENGTH:
             super().validate_key(key)
 
-    # -- methods of BaseCache ---------------------------------------------------------------------
+    # -- methods of BaseCache ----------------------------------------------------------------------
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         data = self.cache.get(self.make_and_validate_key(key, version=version))

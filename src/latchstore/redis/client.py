@@ -321,7 +321,7 @@ class Server:
             return OSError(errno.EROFS, f"the server is a read-only replica: {error}", self.name)
         return StoreError(f"{self.name}: {error}")
 
-    # -- closing ----------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Disconnect unused connections now, and others when they are given back."""

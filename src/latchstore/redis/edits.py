@@ -1,6 +1,6 @@
-"""Edits as the commit script takes them.
+"""Edits as arguments of the commit script.
 
-Thread safety: functions of their arguments. No code of users' own runs but what ``encoding.py`` has.
+Thread safety: functions of their arguments. No code of users runs, except as in ``encoding.py``.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from latchstore.redis.entries import stored_key
 from latchstore.redis.first_values import span_of_prefix
 from latchstore.redis.positions import stored_position
 
-#: The names of items that have an index.
+#: The names of indexed items.
 Names = Collection[str]
 
 
 def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]:
-    """Return what the commit script takes of edits: how many there are, and each with its arguments.
+    """Return the script's arguments for edits: their number, and the arguments of each.
 
     Raises
     ------
     TypeError, ValueError
-        If a metadata item cannot be stored; names key and item.
+        If a metadata item cannot be stored; the error names key and item.
     """
     if isinstance(edits, FirstEntry):
         return first_entry_arguments(edits)
@@ -56,10 +56,10 @@ def arguments_of(edits: Collection[tuple[str, Edit]], names: Names) -> list[Any]
 
 
 def deletes_only(edits: Collection[tuple[str, Edit]]) -> bool:
-    """Tell whether edits only delete, so that they are made even if the server has no memory left."""
+    """Return whether edits only delete, so that they are allowed even if the server has no memory left."""
     if isinstance(edits, FirstEntry):
         return False
-    for _, edit in edits:  # noqa: SIM110 (hot path: the first one tells, and `all` needs a generator)
+    for _, edit in edits:  # noqa: SIM110 (hot path: usually the first one decides; `all` needs a generator)
         if not _deletes(edit):
             return False
     return True
@@ -74,7 +74,7 @@ def _deletes(edit: Edit) -> bool:
 
 
 def _add(arguments: list[Any], key: str, stored: bytes, edit: Edit, names: Names) -> int:
-    """Add an edit; return how many it is to the script."""
+    """Add an edit; return the number of edits of the script."""
     if isinstance(edit, Entry):
         fields = _item_fields(key, edit, names) if edit else ()
         arguments += (b"E", stored, edit.data, len(fields) // 2, *fields)
@@ -88,7 +88,7 @@ def _add(arguments: list[Any], key: str, stored: bytes, edit: Edit, names: Names
     if isinstance(edit, IfRevision):
         arguments += (b"R", stored, edit.expected)
     elif not isinstance(edit, IfItems):
-        # One of another room's, which is one of these if it can be made at all.
+        # An edit of another package, which converts itself to one of these.
         return _add(arguments, key, stored, edit.plain(), names)  # type: ignore[attr-defined]
     else:
         fields = _item_fields(key, dict(edit.items), ())
@@ -139,7 +139,7 @@ def _resolved(key: str, stored: bytes, edit: Resolved, names: Names) -> tuple[An
 
 
 def first_entry_arguments(edit: FirstEntry) -> list[Any]:
-    """Return what the commit script takes of an edit whose entry it finds itself."""
+    """Return the script's arguments for an edit that finds its entry itself."""
     item, counter, ready, due, seconds, now = edit.leasing
     return [
         1, b"C", b"", stored_key(item), stored_key(counter), stored_key(due), *span_of_prefix(due),

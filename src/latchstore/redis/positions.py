@@ -129,7 +129,7 @@ def _number(value: int | float) -> bytes:
     return struct.pack(">QH", bits, rest).rstrip(_END)
 
 
-# -- terms of queries -----------------------------------------------------------------
+# -- terms of queries ---------------------------------------------------------------------------------
 
 
 class MemberSpan(NamedTuple):

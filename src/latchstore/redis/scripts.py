@@ -1,6 +1,6 @@
-"""The scripts that run on the server, each sent by its digest and, if the server lacks it, once as a whole.
+"""The scripts that run on the server, each called by its digest, and sent as a whole if the server lacks it.
 
-Thread safety: scripts never change.
+Thread safety: scripts are immutable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Script(NamedTuple):
     ----------
     text : bytes
     digest : bytes
-        What the server knows it by.
+        Digest by which the server identifies it.
     """
 
     text: bytes
@@ -25,14 +25,14 @@ class Script(NamedTuple):
 
 
 def script(*names: str, flags: str = "") -> Script:
-    """Return the script that some files of this package are, one after the other.
+    """Return the script that consists of some files of this package.
 
     Parameters
     ----------
     *names : str
     flags : str
-        What the server may do with it, see "Script flags" in Redis's documentation. Without ``allow-oom`` it
-        is refused while the server has no memory left, before it has done anything.
+        Flags of the script, see "Script flags" in Redis's documentation. Without ``allow-oom`` the server
+        refuses it while it has no memory left, before it has any effect.
     """
     folder = files("latchstore.redis")
     parts = [folder.joinpath(name).read_text(encoding="utf-8") for name in names]
@@ -41,8 +41,8 @@ def script(*names: str, flags: str = "") -> Script:
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-#: A commit, while no cache was ever opened on the namespace; and one that frees memory, which is made even if
-#: there is none left.
+#: A commit while no cache was ever opened on the namespace; and one that frees memory, which is allowed even
+#: if there is none left.
 COMMIT = script("positions.lua", "claim.lua", "plain.lua", "commit.lua")
 COMMIT_DELETING = script("positions.lua", "claim.lua", "plain.lua", "commit.lua", flags="allow-oom")
 
@@ -61,11 +61,11 @@ INDEX = script("positions.lua", "index.lua")
 FOLLOW = script("follow.lua", flags="no-writes")
 EPOCH = script("epoch.lua", flags="allow-oom")
 
-# A lease must be given back when there is no memory left.
+# Releasing a lease must be possible when there is no memory left.
 LEASE = script("lease.lua", flags="allow-oom")
 OPEN = script("open.lua", flags="allow-oom")
 RESOLVE = script("resolve.lua", flags="allow-oom")
 
 BOOKS = script("caches.lua", "books.lua")
-# So must be the lease of a load.
+# The same for the lease of a load.
 RELEASE = script("caches.lua", "books.lua", flags="allow-oom")

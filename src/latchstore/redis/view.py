@@ -191,7 +191,7 @@ class RedisView(View):
         self.validated: Place = place
         return {name_of(key): (_entry(key, old), _entry(key, last[key])) for key, old in first.items()}
 
-    # -- closing ----------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:

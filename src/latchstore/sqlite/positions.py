@@ -144,7 +144,7 @@ def _number(value: int | float) -> bytes:
     return struct.pack(">QH", bits, rest)
 
 
-# -- terms of queries -----------------------------------------------------------------
+# -- terms of queries ---------------------------------------------------------------------------------
 
 
 class StoredSpan(NamedTuple):

@@ -108,7 +108,7 @@ class SqliteView(View):
             if key not in before or key not in after or before[key] != after[key]
         ]
 
-    # -- closing ----------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:

@@ -242,7 +242,7 @@ class CooperativeQueue:
         return len(self._items)
 
 
-# -- what is called in the place of the standard library's ------------------------------------------
+# -- replacements of the standard library's functions --------------------------------------------------
 
 
 def _controlled() -> Task | None:

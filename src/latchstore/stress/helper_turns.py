@@ -96,7 +96,7 @@ class HelperTurns:
         task.gate.acquire()
         self._refuse_if_ending(task)
 
-    # -- the next task ------------------------------------------------------------------------------
+    # -- the next task -----------------------------------------------------------------------------
 
     def _ask_at(self, point: float) -> None:
         """Let the strategy choose at a point; at every point while a thread is set aside."""

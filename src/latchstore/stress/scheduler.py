@@ -439,7 +439,7 @@ class Scheduler(HelperTurns):
             task.gate.acquire()
         raise TaskExit
 
-    # -- what goes wrong --------------------------------------------------------------------------
+    # -- failures ----------------------------------------------------------------------------------
 
     def fail(self, problem: Problem) -> None:
         """End the run with a problem; called by the thread that has the turn."""
@@ -465,7 +465,7 @@ class Scheduler(HelperTurns):
                 return Problem("deadlock", text)
         return None
 
-    # -- reports -------------------------------------------------------------------------
+    # -- reports -----------------------------------------------------------------------------------
 
     def frame_of(self, task: Task) -> FrameType | None:
         """Return the innermost frame of a task in the code under test."""

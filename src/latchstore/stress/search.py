@@ -294,7 +294,7 @@ def _with_one_preemption_more(
             yield program, following
 
 
-# -- reduction --------------------------------------------------------------------------------
+# -- reduction ----------------------------------------------------------------------------------------
 
 
 def _beginning(laboratory: Laboratory, program: Program, run: Run, deadline: float) -> tuple[Program, Run]:

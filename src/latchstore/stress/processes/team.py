@@ -33,8 +33,8 @@ from latchstore.stress.processes.member import run_member
 from latchstore.stress.processes.records import DONE, FINISH, FOUND, GO, MARK, READY, Lines, Order
 from latchstore.stress.result import Mark, Problem
 
-#: Each run starts new processes, and each process that is killed is replaced: forks of one that has imported
-#: what they need begin at once. It has no thread and no store.
+#: Each run starts new processes, and replaces each one that is killed: forks of a process that has imported the
+#: modules start quickly. That process has no thread and no store.
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _CONTEXT: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 
@@ -58,9 +58,9 @@ _STRIKE_WITHIN = 0.002
 
 
 def import_once(store: type) -> None:
-    """Have a module of ours, that of a store's class, imported once for the processes of all runs.
+    """Import the module of a store's class once for the processes of all runs, if it is of this package.
 
-    Other modules may start threads as they are imported, which a fork would be without.
+    Other modules may start threads when they are imported, which a fork would lack.
     """
     if _FORKS:
         modules = [run_member.__module__, store.__module__]

@@ -282,7 +282,7 @@ METHODS: dict[str, Method] = {
     "multiupdate_metadata": Method(
         lambda s, k, a: _done(lambda: s.multiupdate_metadata(k, list(a))), _update_all
     ),
-    # -- searches ---------------------------------------------------------------
+    # -- searches ----------------------------------------------------------------------------------
     "glob": Method(
         lambda s, k, a: sorted(s.glob(f"{k}/*")), lambda e, k, a: _of_group(e, k), True
     ),

@@ -114,7 +114,7 @@ class Reference:
         if self._in_text and re.fullmatch(r"[\w.]+", self._target):
             elsewhere = "." in self._target and not self._target.startswith("latchstore.")
             return self._target in self._parameters() or (elsewhere and imported(self._target) is not None)
-        pieces = re.findall(r"[\w.-]+", self._target)
+        pieces = re.findall(r"[\w.-]+", re.sub(r"'[^']*'?", "", self._target))
         return all(piece in WORDS or self._look_up(piece) is not None for piece in pieces)
 
     def _parameters(self) -> set[str]:

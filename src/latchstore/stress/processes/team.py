@@ -33,8 +33,8 @@ from latchstore.stress.processes.member import run_member
 from latchstore.stress.processes.records import DONE, FINISH, FOUND, GO, MARK, READY, Lines, Order
 from latchstore.stress.result import Mark, Problem
 
-#: Each run starts new processes, and replaces each one that is killed: forks of a process that has imported the
-#: modules start quickly. That process has no thread and no store.
+#: Each run starts new processes, and replaces each one that is killed: forks of a process that has imported
+#: the modules start quickly. That process has no thread and no store.
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _CONTEXT: Any = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
 

@@ -106,16 +106,17 @@ class WatchClosedError(_RefusedError):
 
 
 class CompactedError(_RefusedError):
-    """Changes were asked for that the store's history does not have, or has no more.
+    """The store's history does not contain the requested changes, or no longer does.
 
-    By ``watch(since=...)``; or by reading a snapshot, where the history is what undoes later changes.
+    Raised by ``watch(since=...)``, and by snapshots of stores where the history is needed to undo later
+    commits.
 
     Attributes
     ----------
     since : int
-        The revision that was asked for: that of the snapshot, if it was one.
+        The requested revision; that of the snapshot, if a snapshot was read.
     oldest_revision : int
-        The oldest revision whose changes can still be had; that of the next commit if there are none.
+        The oldest revision whose changes are available; that of the next commit if there are none.
     """
 
     def __init__(self, since: int, oldest_revision: int, asked: str | None = None, off: bool = False) -> None:

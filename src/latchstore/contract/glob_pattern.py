@@ -1,6 +1,6 @@
-"""Glob-style patterns over keys: ``*``, ``?``, ``[seq]`` and ``[!seq]``, as in :mod:`fnmatch`.
+"""Glob patterns for keys: ``*``, ``?``, ``[seq]`` and ``[!seq]``, as in :mod:`fnmatch`.
 
-Upper and lower case differ on every platform, and ``/`` is a character like any other.
+Matching is case-sensitive on every platform, and ``/`` is an ordinary character.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from latchstore.contract.arguments import describe, exact_string
 
 _SPECIAL = re.compile(r"[*?\[]")
 
-#: Characters of a pattern that has ``?``, ``[`` or an inner ``*``, at most: to compile a regular expression
-#: takes microseconds for each. All other patterns may be as long as keys.
+#: The most characters of a pattern with ``?``, ``[`` or an inner ``*``, since compiling a regular expression
+#: takes microseconds for each. Other patterns may be as long as keys.
 LONGEST = 10_000
 
 
@@ -46,7 +46,7 @@ def matching_keys(pattern: str, keys: Iterable[str]) -> list[str]:
 
 
 def matcher(pattern: str) -> Callable[[str], object]:
-    """Return a function whose result is true for a key that matches; it runs builtin code alone."""
+    """Return a function that returns a true object for a key that matches; it runs builtin code only."""
     literal = pattern.strip("*")
     if _SPECIAL.search(literal) is not None:
         return _compiled(pattern)
@@ -60,13 +60,13 @@ def matcher(pattern: str) -> Callable[[str], object]:
 
 
 def prefix_of(pattern: str) -> str:
-    """Return what all keys begin with that match the pattern."""
+    """Return the longest prefix that all keys which match the pattern have."""
     special = _SPECIAL.search(pattern)
     return pattern if special is None else pattern[: special.start()]
 
 
 def checked_pattern(pattern: str, argument: str = "pattern") -> str:
-    """Return the pattern as a plain string; TypeError or ValueError as for `matching_keys`."""
+    """Return the pattern as a plain string; raises as `matching_keys` does."""
     if not isinstance(pattern, str):
         raise TypeError(f"{argument} must be a str, got {describe(pattern)}")
     pattern = exact_string(pattern)
@@ -79,12 +79,12 @@ def checked_pattern(pattern: str, argument: str = "pattern") -> str:
 
 
 def has_wildcards(pattern: str) -> bool:
-    """Return whether a pattern has one of the characters that make it match more than the key equal to it."""
+    """Return whether a pattern has a wildcard, so that it may match other keys than the one equal to it."""
     return _SPECIAL.search(pattern) is not None
 
 
 def escaped(key: str) -> str:
-    """Return a pattern that matches one key alone, whatever characters it has."""
+    """Return a pattern that matches exactly one key, whatever characters the key has."""
     return _SPECIAL.sub(r"[\g<0>]", key)
 
 

@@ -17,7 +17,8 @@ from latchstore.delivery.deliveries import Delivery
 #: A call of a listener: the listener, the event, and the monotonic time of the call in seconds.
 Call = tuple[Callable[..., object], BaseEvent, float]
 
-#: How many names of listeners are told apart, as there may be any number of closures; and that of all others.
+#: The most listener names that are counted separately, since closures may be many, and the name for the
+#: others.
 MOST_NAMES = 500
 OTHERS = "(others)"
 
@@ -28,9 +29,9 @@ class CallTimes(NamedTuple):
     Attributes
     ----------
     calls, errors : int
-        How many there were, and how many of them have raised something.
+        The number of calls, and of those that raised.
     seconds, longest : float
-        How long they took together, and the longest one.
+        The seconds of all calls together, and of the longest one.
     """
 
     calls: int
@@ -59,7 +60,7 @@ class ListenerCalls(ABC):
     listener_errors : int
         The number of calls of listeners that raised.
     slowest : tuple of str or None, and float
-        The listener that has taken longest in one call, and how long, in seconds.
+        The listener with the longest call, and its seconds.
     times : dict of str to CallTimes, or None
         The times of each listener by its name; None until `count_times` is called.
     """
@@ -91,7 +92,7 @@ class ListenerCalls(ABC):
         return now
 
     def count_times(self) -> dict[str, CallTimes]:
-        """Count the times of each listener from the first call of this method on; return those so far."""
+        """Start to count the calls of each listener, at the first call of this method; return the counts."""
         if self.times is None:
             self.times = {}
         return dict(self.times)
@@ -109,7 +110,7 @@ class ListenerCalls(ABC):
         return None if calling is None else self._listener_name(calling[0])
 
     def call_in_progress(self) -> dict[str, Any] | None:
-        """Return the listener that is being called, with what, and for how many seconds."""
+        """Return the running call: listener, event class, key and seconds."""
         calling = self.calling
         if calling is None:
             return None

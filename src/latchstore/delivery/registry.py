@@ -1,7 +1,7 @@
-"""The state of an event manager at one moment: which listeners are connected to which class.
+"""The state of an event manager at one moment: the connections of listeners to event classes.
 
-Thread safety: a table, and all that it is made of, does not change once it is published, apart from memos of
-what follows from it. A change builds the next table, sharing what stays the same.
+Thread safety: a published table and its parts never change, except for memos of derived facts. A change
+builds the next table, which shares unchanged parts.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from latchstore.contract.event_manager import Listener, check_event_class
 from latchstore.contract.events import BaseEvent
 from latchstore.delivery.filters import KEY, MISSING, SOURCE, Conditions, attribute, passes
 
-# What makes two callables the same listener; built of ids and names, so that to hash and compare
-# it runs no user code.
+# Identifies a listener; made of ids and names, so that hashing and comparing run no user code.
 Identity = tuple[int | str, ...]
 
 
 def _compares_by_identity(value: object) -> bool:
-    """Return whether the type of `value` leaves `==` to mean `is`."""
+    """Return whether the type of `value` compares by identity."""
     return type(value).__eq__ is object.__eq__
 
 
 class Receiver(weakref.ref[Any]):
-    """A weak reference to the object of a bound method, with what identifies its connection."""
+    """A weak reference to the object of a bound method, and the identity of its connection."""
 
     __slots__ = ("cls", "identity")
     cls: type[BaseEvent]
@@ -60,14 +59,14 @@ class Connection:
         self.index, self.value = _place(conditions)
 
     def listener(self) -> Listener | None:
-        """Return what to call, or None if it is dead."""
+        """Return the function to call, or None if the object of the method was freed."""
         if self.receiver is None:
             return self.function
         instance = self.receiver()
         return None if instance is None else MethodType(self.function, instance)
 
     def connected(self) -> Listener | None:
-        """Return what was connected, which for a coroutine function is not what is called; None if dead."""
+        """Return the listener as it was connected, before any wrapping; None if its object was freed."""
         if self.receiver is None:
             return self.original
         instance = self.receiver()
@@ -80,21 +79,21 @@ class Connection:
 
 _order = operator.attrgetter("order")
 
-# The connections of a class stand in three indexes. One that filters on a key is found by the key,
-# one that filters on a source by the identity of the source, all others under None.
+# The connections of a class are in three indexes. One that filters on a key is indexed by the key, one
+# that filters on a source by the identity of the source, all others under None.
 _ANY, _BY_KEY, _BY_SOURCE = range(3)
 _Index = dict[Any, tuple[Connection, ...]]
 _Indexes = tuple[_Index, ...]
 
 
 def _place(conditions: Conditions) -> tuple[int, object]:
-    """Return in which index, and under which value, a connection with these conditions stands."""
+    """Return the index, and the value in it, for a connection with these conditions."""
     values = dict(conditions)
-    # Only exact strings: a subclass might compare in its own way.
+    # Exact strings only: a subclass may have its own comparison.
     if type(key := values.get(KEY)) is str:
         return _BY_KEY, key
     if SOURCE in values and _compares_by_identity(source := values[SOURCE]):
-        # The conditions keep the source alive, so its id stays its own.
+        # The conditions keep the source alive, so its id stays unique.
         return _BY_SOURCE, id(source)
     return _ANY, None
 
@@ -119,7 +118,7 @@ class EventInfo:
 
     __slots__ = ("_cls", "_connections", "_enabled", "_indexes")
 
-    # No dataclass: to make one takes time at each import of latchstore.
+    # Not a dataclass: creating one takes time at each import of latchstore.
     def __init__(
         self,
         cls: type[BaseEvent],
@@ -153,10 +152,10 @@ class EventInfo:
         return EventInfo(self._cls, enabled, self._connections, self._indexes)
 
     def _with(self, connection: Connection) -> EventInfo:
-        """Return a copy with one more connection, or with another of the same listener."""
+        """Return a copy with one more connection, which replaces an earlier one of the same listener."""
         replaced = self._connections.get(connection.identity)
         base = self if replaced is None else self._without([replaced])
-        # Only what changes is copied. Not by dict(): copy() alone stays fast after deletions.
+        # Only the changed parts are copied, and not by dict(): only copy() stays fast after deletions.
         index = base._indexes[connection.index].copy()
         index[connection.value] = _inserted(index.get(connection.value, ()), connection)
         indexes = list(base._indexes)
@@ -186,7 +185,7 @@ class EventInfo:
         return EventInfo(self._cls, self._enabled, connections, indexes)
 
     def _candidates(self, event: BaseEvent) -> list[Connection]:
-        """Return those connections that may match an event: far fewer than all, if indexed."""
+        """Return the connections that may match an event; far fewer than all if they are indexed."""
         anything, by_key, by_source = self._indexes
         candidates = list(anything.get(None, ()))
         if by_key:
@@ -194,7 +193,7 @@ class EventInfo:
             if type(key) is str:
                 candidates += by_key.get(key, ())
             elif key is not MISSING:
-                # Whatever this is, it may equal a string in its own way.
+                # An object of any other type may equal a string by its own comparison.
                 candidates += (each for bucket in by_key.values() for each in bucket)
         if by_source:
             source = attribute(event, SOURCE)
@@ -220,14 +219,14 @@ class EventInfo:
 
 
 class Route:
-    """What an event of one class meets on its way: is it let through, and who may listen."""
+    """The path of events of one class: whether the class is enabled, and its connections."""
 
     __slots__ = ("_unfiltered", "enabled", "infos", "reachable")
 
     def __init__(self, infos: list[EventInfo]) -> None:
-        # A memo, as those of the table: all connections, if none has a filter; empty if one has.
+        # A memo, like those of the table: all connections, if none has a filter; else empty.
         self._unfiltered: list[Connection] | None = None
-        # No generators in what a store calls: CPython 3.12 and 3.13 crash if there is no memory for one.
+        # No generators in code that stores call: CPython 3.12 and 3.13 crash if memory for one is missing.
         self.enabled: bool = False not in [info.enabled for info in infos]
         self.infos: list[EventInfo] = [info for info in infos if info._connections]
         self.reachable: bool = self.enabled and self._has_live_connection()
@@ -261,7 +260,7 @@ class Route:
             for connection in info._candidates(event)
             if not connection.conditions or connection.matches(event)
         ]
-        # A merge: the parts are in order already, and such runs are what the sort looks for.
+        # The sort merges the parts, which are sorted already.
         found.sort(key=_order)
         return found
 
@@ -273,18 +272,17 @@ class Table:
 
     def __init__(self, infos: dict[type[BaseEvent], EventInfo] | None = None, sequence: int = 0) -> None:
         self.infos: dict[type[BaseEvent], EventInfo] = {} if infos is None else infos
-        # Item 0 is the table that has been published after this one; see rule 3 of event_manager.py.
+        # Item 0 is the table that was published after this one; see rule 3 of event_manager.py.
         self.following: dict[int, Table] = {}
-        # How many connections have ever been made; numbers the next one.
+        # The number of connections made so far; numbers the next one.
         self._sequence = sequence
-        # Memos of what follows from the above, filled by whoever needs them. Two threads that fill in the
-        # same class at once write the same.
+        # Memos of facts derived from the above. Two threads that compute the same memo write equal values.
         self._routes: dict[type[BaseEvent], Route] = {}
-        # Of classes and sets of classes: what `find_reachable` has found.
+        # Results of `find_reachable`, by class or set of classes.
         self.reachable: dict[object, bool] = {}
 
     def route(self, cls: type[BaseEvent]) -> Route:
-        """Return what an event of this very class meets."""
+        """Return the route of events of exactly this class."""
         return self._routes.get(cls) or self._new_route(cls)
 
     def _new_route(self, cls: type[BaseEvent]) -> Route:
@@ -294,21 +292,21 @@ class Table:
         return route
 
     def find_reachable(self, cls: type[BaseEvent] | frozenset[type[BaseEvent]]) -> bool:
-        """Return whether an event of this class, or of one of these, could reach a listener that is alive."""
+        """Return whether an event of this class, or of one of these, could reach a live listener."""
         classes = cls if isinstance(cls, frozenset) else (cls,)
         found = self.reachable[cls] = True in [self._new_route(each).reachable for each in classes]
         return found
 
     def connection(self, cls: type[BaseEvent], identity: Identity) -> Connection | None:
-        """Return the connection of a listener to a class, or None if there is none alive."""
+        """Return the connection of a listener to a class, or None if there is no live one."""
         connection = self._info(cls)._connections.get(identity)
-        # A dead one may be there under the identity of a new object at the same address.
+        # A dead one may have the identity of a new object at the same address.
         return None if connection is None or connection.listener() is None else connection
 
     # -- the next table ---------------------------------------------------------------------------
 
     def with_class(self, cls: type[BaseEvent]) -> Table:
-        """Return a table with one class more."""
+        """Return a table with one more class."""
         return self._with_info(EventInfo(cls))
 
     def switched(self, cls: type[BaseEvent], enabled: bool) -> Table:
@@ -323,11 +321,11 @@ class Table:
         return table
 
     def without(self, cls: type[BaseEvent], connections: Iterable[Connection]) -> Table:
-        """Return a table that lacks some connections of a class, all of which must be there."""
+        """Return a table without some connections of a class, all of which must be in it."""
         return self._with_info(self._info(cls)._without(connections))
 
     def without_dead(self, receivers: list[Receiver]) -> Table:
-        """Return a table without the connections that these were for; some may be gone before."""
+        """Return a table without the connections of these receivers; some may be removed already."""
         dead: dict[type[BaseEvent], list[Connection]] = {}
         for receiver in receivers:
             connection = self._info(receiver.cls)._connections.get(receiver.identity)
@@ -354,11 +352,10 @@ class Table:
 
 
 def identity_of(func: Callable[..., object]) -> Identity:
-    """Return what makes two callables the same listener. Runs no code of theirs.
+    """Return the identity of a listener, equal for equal methods. Runs no code of the callable.
 
-    Python makes a new object each time a method is looked up, so methods are identified by what they
-    are made of. Ids are safe here: of all that is connected, what they denote is alive, or the
-    connection is dead.
+    Python creates a new object each time a method is looked up, so methods are identified by their parts.
+    Ids are safe here: the identified objects of a connection are alive, or the connection is dead.
     """
     if type(func) is MethodType:
         return id(func.__self__), id(func.__func__)
@@ -368,5 +365,5 @@ def identity_of(func: Callable[..., object]) -> Identity:
 
 
 def listeners_of(connections: Iterable[Connection]) -> list[Listener]:
-    """Return what is still alive of some connections, as it was connected."""
+    """Return the listeners of the live connections, as they were connected."""
     return [func for each in connections if (func := each.connected()) is not None]

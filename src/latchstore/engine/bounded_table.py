@@ -150,10 +150,10 @@ class BoundedTable(BoundedStore):
         if now is None and self._needs_time():
             now = self.now()
         if now is not None:
-            check = functools.partial(bound.ask, now, check)
+            check = functools.partial(bound.request_expiry, now, check)
             outer = self.outer
             while outer is not None:
-                check = functools.partial(outer._bound.ask, now, check)
+                check = functools.partial(outer._bound.request_expiry, now, check)
                 outer = outer.outer
         self._commit(edits, purpose, check)
 
@@ -230,7 +230,7 @@ class BoundedTable(BoundedStore):
         swept = 0
         while not bound.closed and (bound.stale or bound.is_due(now)):
             request = Request(now, _SWEPT_AT_ONCE, [])
-            self._commit((), "sweep", functools.partial(bound.ask_for, request))
+            self._commit((), "sweep", functools.partial(bound.request_sweep, request))
             swept += len(request.found)
         return swept
 

@@ -467,13 +467,13 @@ class Bound:
         self.stale = False
         return [(node.key, cause) for node, cause in found]
 
-    def ask(self, now: float, check: Callable[[], None] | None = None) -> None:
+    def request_expiry(self, now: float, check: Callable[[], None] | None = None) -> None:
         """Make the commit that is about to be decided evict some expired entries; for its `check`."""
         if check is not None:
             check()
         self.now = now
 
-    def ask_for(self, request: Request) -> None:
+    def request_sweep(self, request: Request) -> None:
         """Make the commit that is about to be decided evict the expired entries; for its `check`."""
         self.request, self.now = request, request.now
 

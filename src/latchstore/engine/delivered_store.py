@@ -272,24 +272,24 @@ class DeliveredStore(EntryStore):
         }
 
     def activity(self) -> dict[str, Any]:
-        """Return what goes on in the store at this moment: who writes, who waits for that, who is called.
+        """Return the current activity of the store: the writer, the waiting threads, the running listener.
 
-        It waits for no writer, and keeps none waiting. The calls of listeners are timed from the first call
-        of this method on.
+        It neither waits for writers nor delays them. The calls of listeners are timed from the first call of
+        this method on.
 
         Returns
         -------
         activity : dict
-            ``writer``: the one that keeps other writers out, or None; a dict with ``thread``, ``purpose``,
-            ``seconds``, ``process`` (its number) and ``host`` (of a `RedisStore`, else None). That of another
-            process is found on a `RedisStore`, and on a `SqliteStore` where the system is Linux.
-            ``waiting``: the threads of this process that wait to write, each with ``thread``, ``purpose`` and
-            ``seconds``. ``waiting_for_listeners``: how many wait as too many events are pending.
-            ``transactions``: those open in this process, each with ``number``, ``notes``, ``thread``,
-            ``seconds`` and ``optimistic``. ``listener``: the one that is being called, with ``name``,
+            ``writer``: the writer that blocks all others, or None; a dict with ``thread``, ``purpose``,
+            ``seconds``, ``process`` (its number) and ``host`` (of a `RedisStore`, else None). A writer of
+            another process is shown for a `RedisStore`, and on Linux for a `SqliteStore`. ``waiting``: the
+            threads of this process that wait to write, each with ``thread``, ``purpose`` and ``seconds``.
+            ``waiting_for_listeners``: the number of threads that wait because too many events are pending.
+            ``transactions``: the open transactions of this process, each with ``number``, ``notes``,
+            ``thread``, ``seconds`` and ``optimistic``. ``listener``: the running listener with ``name``,
             ``event`` (the name of its class), ``key`` (None if the event has none) and ``seconds``; or None.
-            ``listeners``: all that were called, those that took longest first, each with ``name``, ``calls``,
-            ``errors``, ``seconds`` (together) and ``longest``.
+            ``listeners``: all listeners called so far, the slowest first, each with ``name``, ``calls``,
+            ``errors``, ``seconds`` (of all calls) and ``longest``.
         """
         dispatcher, engine = self._dispatcher, self._engine
         writer, waiting = engine.activity()

@@ -284,10 +284,10 @@ class Engine(ABC):
     def follow(self) -> None:  # noqa: B027 (most engines need not do anything)
         """Publish the commits of other processes from now on, since there is a listener or watch.
 
-        Called whenever a watch has been opened, and a listener connected to the store's event manager, by any
-        thread, with no lock held; also in a finalizer or a signal handler, and again and again. Never raises;
-        does not wait for other processes. The publisher's ``is_followed`` tells whether there is anybody; it
-        is always true with an event manager of another kind than `EventManager`, which cannot be asked.
+        Called whenever a watch is opened or a listener is connected to the store's event manager, by any
+        thread, with no lock held; also repeatedly, and in finalizers and signal handlers. Never raises and
+        does not wait for other processes. The publisher's ``is_followed`` shows whether there are listeners
+        or watches; it is always true for an event manager that is not an `EventManager`.
         """
 
     @abstractmethod

@@ -46,10 +46,10 @@ class DictMemoryStore(TransactionalStore):
     lock_timeout : Seconds
         The most seconds to wait for any lock before LockTimeoutError names its holder.
     lock_class : callable
-        Makes the reader/writer lock around the dicts: a class of ``readerwriterlock``, or anything
-        that returns objects with its ``gen_rlock`` and ``gen_wlock``. The default, ``ReadWriteLock``, is free
-        after an exception wherever CPython raises one. Those of the library are written in Python, so an
-        interrupt may leave them taken.
+        Returns the reader/writer lock around the dicts: a class of ``readerwriterlock``, or any callable that
+        returns objects with its ``gen_rlock`` and ``gen_wlock``. The default, ``ReadWriteLock``, is released
+        after an exception at any point where CPython can raise one. Those of the library are written in
+        Python, so an interrupt may leave them acquired.
     max_pending_events : int or None
         The number of pending events from which writers block, for at most `lock_timeout` seconds; None for
         no limit. Writers admitted before may exceed it.
@@ -65,7 +65,7 @@ class DictMemoryStore(TransactionalStore):
     Thread safety
     -------------
     Any number of threads may use a store at the same time. Reads of one key take no lock, reads of
-    several keys share one, commits hold it alone for microseconds. No user code runs while it is held.
+    several keys share one, a commit holds it exclusively for microseconds, without running user code.
     Processes do not share a store: a forked child has a copy of its own.
 
     Examples

@@ -50,7 +50,6 @@ class Block:
     ----------
     hold : Hold
         Keeps other processes out, once it is acquired.
-        What keeps other processes out, once it has that.
     """
 
     __slots__ = ("__weakref__", "hold")

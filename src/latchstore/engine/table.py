@@ -207,10 +207,10 @@ class Table(IndexedEngine):
         if check is not None:
             check()
         revision = self.revision + 1
-        told = self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS)
+        notify = self._has_listeners(MODIFICATION_EVENTS if claim is None else COMMIT_EVENTS)
         changes: Sequence[Change]
         if self.bounds:
-            changes, many = self._decide_within_bounds(edits, revision, told)
+            changes, many = self._decide_within_bounds(edits, revision, notify)
         elif len(edits) == 1:
             ((key, edit),) = edits
             entries, many = self.entries, None
@@ -220,16 +220,16 @@ class Table(IndexedEngine):
             new = edit.revise(key, old, revision, time.time())
             if new is not None:
                 changes = ((key, old, new),)
-                if not told:
+                if not notify:
                     return changes, revision, claim, (), None
             else:
                 changes = () if old is None else (deletion(key, old, cause_of_edit(edit)),)
         else:
-            changes, many = self._commit_of(*self._revised(edits, revision), told)
+            changes, many = self._commit_of(*self._revised(edits, revision), notify)
         if not (changes or many):
             revision -= 1
         deliveries: Sequence[Delivery] = ()
-        if told:
+        if notify:
             deliveries = self._publisher.deliveries_of(changes, revision, claim)
         return changes, revision, claim, deliveries, many
 
@@ -252,7 +252,7 @@ class Table(IndexedEngine):
         return before, after, deleted
 
     def _decide_within_bounds(
-        self, edits: Collection[tuple[str, Edit]], revision: int, told: bool
+        self, edits: Collection[tuple[str, Edit]], revision: int, notify: bool
     ) -> tuple[Sequence[Change], Many | None]:
         """Return the result of the edits, including the evictions that keep the bounds."""
         bounds = self.bounds
@@ -273,7 +273,7 @@ class Table(IndexedEngine):
                     before: dict[str, Entry | None] = {key: old}
                     for each in evicted:
                         before[each] = entries[each]
-                    return self._commit_of(before, {key: new}, dict.fromkeys(evicted, "size"), told)
+                    return self._commit_of(before, {key: new}, dict.fromkeys(evicted, "size"), notify)
                 if evicted is not None:
                     return ((key, old, new),), None
         before, after, deleted = self._revised(edits, revision)
@@ -285,20 +285,20 @@ class Table(IndexedEngine):
             ((key, old),) = before.items()
             change = (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
             return (change,), None
-        return self._commit_of(before, after, deleted, told)
+        return self._commit_of(before, after, deleted, notify)
 
     def _commit_of(
         self,
         before: dict[str, Entry | None],
         after: dict[str, Entry],
         deleted: dict[str, str | None],
-        told: bool,
+        notify: bool,
     ) -> tuple[Sequence[Change], Many | None]:
-        """Return the commit of several keys, or none; `told`: whether it has listeners."""
+        """Return the commit of several keys, or none; `notify`: whether there are listeners."""
         if not before:
             return (), None
         changes: Sequence[Change] = ()
-        if told or self.indexes or self.heads or self.preimages.layers or self._feed.active:
+        if notify or self.indexes or self.heads or self.preimages.layers or self._feed.active:
             changes = [
                 (key, old, after[key]) if key in after else deletion(key, old, deleted[key])
                 for key, old in before.items()

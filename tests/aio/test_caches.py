@@ -483,7 +483,7 @@ def test_wrong_arguments(run: Run, cache: Cache[Any]) -> None:
         cache.get_many_or_load(["k"], coroutine_function)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="AsyncCache"):
         cache.memoize(coroutine_function)
-    with pytest.raises(TypeError, match=r"Cache\.memoize takes plain functions"):
+    with pytest.raises(TypeError, match=r"use Cache\.memoize for plain functions"):
         AsyncCache(cache).memoize(str.upper)  # type: ignore[arg-type]
 
     async def main() -> None:

@@ -45,8 +45,8 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
-            ("retry", "asks again itself"),
-            ("retry_on_timeout", "asks again itself"),
+            ("retry", "repeats commands itself"),
+            ("retry_on_timeout", "repeats commands itself"),
             ("decode_responses", "are bytes"),
             ("protocol", "RESP2"),
             ("encoding", "UTF-8"),
@@ -105,7 +105,7 @@ class TestRefusedServers:
     def test_a_replica(self, redis_server: Server) -> None:
         with (
             Server(redis_server.kind, "--replicaof", "127.0.0.1 1") as server,
-            pytest.raises(StoreError, match="is a replica"),
+            pytest.raises(StoreError, match="is a read-only replica"),
         ):
             RedisStore(server.url, EventManager(), namespace="a")
 

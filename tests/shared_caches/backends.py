@@ -62,7 +62,7 @@ class LibrariesContract(BackendsContract):
         cache.cache.store.close()
 
     def test_cachelib_takes_a_cache_or_a_path(self, location: str) -> None:
-        with pytest.raises(TypeError, match="give it or a path"):
+        with pytest.raises(TypeError, match="give either cache or path"):
             cachelib.LatchstoreCache(cache=Cache(codec="raw"), path=location)
 
     def test_flask_caching(self, location: str, other: CacheProcess) -> None:

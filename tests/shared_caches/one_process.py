@@ -236,7 +236,7 @@ class CodecsContract(CacheContract):
             cache["bytes"] = b"1"
 
     def test_pickle_is_warned_of(self, store: Any) -> None:
-        with pytest.warns(UserWarning, match=f"whoever can {self.access} can run code") as warned:
+        with pytest.warns(UserWarning, match=f"who can {self.access} can run code") as warned:
             cache = Cache(store, codec="pickle")
         assert [each.filename for each in warned] == [__file__]
         with warnings.catch_warnings():

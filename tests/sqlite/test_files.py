@@ -42,7 +42,7 @@ class TestOthers:
         [
             ("PRAGMA application_id = 5", "a SQLite database of another program"),
             ("PRAGMA user_version = 99", "has format 99"),
-            ("DROP TABLE about", "no table 'about'"),
+            ("DROP TABLE about", "its table 'about' is missing or different"),
             ("ALTER TABLE log ADD COLUMN more", "its table 'log' is missing or different"),
             ("CREATE VIEW seen AS SELECT 1", "has a view, 'seen'"),
             (

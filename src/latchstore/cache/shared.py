@@ -107,7 +107,7 @@ class Cache(CacheLoader[V]):
     which names the key; so does ``store.save``, except for strings, 64-bit integers and finite floats. Code
     that runs when an object is freed, such as ``__del__``, runs with no lock held.
 
-    The cache never returns an expired entry, in transactions as well. The store, its snapshots, queries and
+    The cache never returns an expired entry, not even in transactions. The store, its snapshots, queries and
     watches show it until it is evicted: by later commits of the cache, a few entries each, or by `sweep`.
 
     Processes share a cache on a `SqliteStore`, and machines share one on a `RedisStore`: each process opens

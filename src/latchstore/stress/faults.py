@@ -392,7 +392,7 @@ class Forks(Fault):
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if not child:
-            self._be_the_child(store)
+            self._run_child(store)
         status = self._end_of(child)
         if status is None:
             raise FaultError(
@@ -424,7 +424,7 @@ class Forks(Fault):
         if self._enabled:
             faulthandler.disable()
 
-    def _be_the_child(self, store: AbstractStore) -> None:
+    def _run_child(self, store: AbstractStore) -> None:
         """Use the store and exit; an alarm ends a store that blocks."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(5)

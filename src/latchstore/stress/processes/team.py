@@ -248,7 +248,7 @@ class Team:
         """Read what processes have written; kill one when it is time."""
         now = time.monotonic()
         if now >= self._deadline:
-            self._tell_hang()
+            self._report_hang()
             return
         for key, _ in self._selector.select(self._deadline - now):
             member: Member = key.data
@@ -314,7 +314,7 @@ class Team:
         ended = "has closed its pipe" if code is None else f"has ended with {_told(code)}"
         self.problems.append(Problem("crash", f"{member.name} {ended}\n{member.stacks()}".rstrip()))
 
-    def _tell_hang(self) -> None:
+    def _report_hang(self) -> None:
         """Make the processes that have not ended write their stacks."""
         stuck = [each for each in self._members if each.state not in ("ended", "done")]
         for member in stuck:

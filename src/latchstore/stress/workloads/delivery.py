@@ -40,9 +40,9 @@ class _Listener:
         self._store = store
         #: For each event: revision, key, value, and the revision of the key when it was received.
         self.heard: list[list[Any]] = []
-        store.event_manager.connect(StoreModificationEvent, self.hear)
+        store.event_manager.connect(StoreModificationEvent, self.record)
 
-    def hear(self, event: StoreModificationEvent) -> None:
+    def record(self, event: StoreModificationEvent) -> None:
         """Record an event; this is the listener."""
         if event.source is self._store and event.key.startswith(f"{_PREFIX}/"):
             value: Any = event.value
@@ -60,7 +60,7 @@ class _Listener:
     def close(self) -> list[list[Any]]:
         """Return all received events."""
         self._store.flush()
-        self._store.event_manager.disconnect(StoreModificationEvent, self.hear)
+        self._store.event_manager.disconnect(StoreModificationEvent, self.record)
         return self.heard
 
 

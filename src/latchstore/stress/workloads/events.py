@@ -120,7 +120,7 @@ class _Several:
 
 
 @dataclass
-class _Ears:
+class _Recorder:
     """The events of a store, from a listener, and from a watch if the store has any."""
 
     store: AbstractStore
@@ -128,10 +128,10 @@ class _Ears:
     watch: Any = None
 
     def __post_init__(self) -> None:
-        self.store.event_manager.connect(StoreModificationEvent, self.hear)
+        self.store.event_manager.connect(StoreModificationEvent, self.record)
         self.watch = watch_all(self.store, "events/*")
 
-    def hear(self, event: StoreModificationEvent) -> None:
+    def record(self, event: StoreModificationEvent) -> None:
         """Record an event; this is the listener."""
         if event.source is self.store and event.key.startswith("events/"):
             self.heard.append(_written_down(event))
@@ -139,7 +139,7 @@ class _Ears:
     def close(self) -> dict[str, Any]:
         """Disconnect; return the events, and whether the watch was open to the end."""
         self.store.flush()
-        self.store.event_manager.disconnect(StoreModificationEvent, self.hear)
+        self.store.event_manager.disconnect(StoreModificationEvent, self.record)
         found: dict[str, Any] = {"listener": self.heard}
         if self.watch is not None:
             found["watch"], found["to the end"] = read_to_the_end(self.watch, _written_down, _lost)
@@ -173,23 +173,23 @@ class Events(PlainWorkload):
 
     def __init__(self, keys: int = 8) -> None:
         self._keys = [f"events/{number}" for number in range(keys)]
-        self._ears: _Ears | None = None
+        self._recorder: _Recorder | None = None
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether there are transactions, and events with the revision of their commit."""
         if not has_transactions(store) or not hasattr(store, "event_manager"):
             return False
-        ears = _Ears(store)
+        recorder = _Recorder(store)
         store.from_bytes("events/trial", b"")
         store.delete("events/trial")
-        heard = ears.close()["listener"]
+        heard = recorder.close()["listener"]
         # A store with watches has events; if none comes, the check must find that.
-        has_events = bool(heard) or ears.watch is not None
+        has_events = bool(heard) or recorder.watch is not None
         return has_events and all(isinstance(revision, int) for revision, *_ in heard)
 
     def prepare(self, store: AbstractStore) -> None:
         """Connect the listener, and open the watch."""
-        self._ears = _Ears(store)
+        self._recorder = _Recorder(store)
 
     def actions(self, thread: int, seed: int) -> Iterator[Action]:
         """Yield random changes; every written value is unique."""
@@ -211,14 +211,14 @@ class Events(PlainWorkload):
 
     def attach(self, store: AbstractStore, handed: Any) -> None:
         """Connect the listener in another process."""
-        self._ears = _Ears(store)
+        self._recorder = _Recorder(store)
 
     def detach(self, store: AbstractStore) -> Any:
         """Return the received events."""
-        ears, self._ears = self._ears, None
-        assert ears is not None, "prepare was called"
-        assert ears.store is store, "prepare was called with the same store"
-        return ears.close()
+        recorder, self._recorder = self._recorder, None
+        assert recorder is not None, "prepare was called"
+        assert recorder.store is store, "prepare was called with the same store"
+        return recorder.close()
 
     def finish(self, store: AbstractStore) -> Any:
         """Return the received events, and the final values of the keys."""

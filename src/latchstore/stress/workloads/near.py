@@ -166,7 +166,7 @@ class Near(TransactionalWorkload):
         keys: dict[str, list[Operation]] = {}
         for operation in operations_of(self.name, history):
             assert operation.key is not None
-            keys.setdefault(operation.key, []).append(_in_words_of_the_checkers(operation))
+            keys.setdefault(operation.key, []).append(_for_checkers(operation))
         facts = facts_of(self.name, history)
         versions = None if facts is None else facts["versions"]
         sessions = Verdict("unknown", "there is no record of the commits")
@@ -181,7 +181,7 @@ class Near(TransactionalWorkload):
         }
 
 
-def _in_words_of_the_checkers(operation: Operation) -> Operation:
+def _for_checkers(operation: Operation) -> Operation:
     return replace(operation, name="set") if operation.name.startswith("set") else operation
 
 

@@ -222,10 +222,10 @@ def _check(operations: list[Operation]) -> Verdict:
         if operation.name == "get pair" and operation.result and len(set(operation.result)) > 1:
             reason = f"torn read: ({operation}) has data of one write and metadata of another"
             return Verdict("invalid", reason, (operation,))
-    return check_linearizable(map(_in_words_of_the_model, operations), RegisterModel())
+    return check_linearizable(map(_for_model, operations), RegisterModel())
 
 
-def _in_words_of_the_model(operation: Operation) -> Operation:
+def _for_model(operation: Operation) -> Operation:
     name = _MODEL_NAMES.get(operation.name)
     if name is None:
         return operation

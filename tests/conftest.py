@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.redis import servers
+from tests.stores_in_turn import left_out
 
 # The suite's modules are imported by test modules and not collected, so pytest has to be told.
 pytest.register_assert_rewrite("tests.contract", "tests.shared_caches")
@@ -25,6 +26,16 @@ settings.load_profile("latchstore")
 def pytest_collection_finish() -> None:
     """Leave what was collected out of the collector's rounds: some tests call it often."""
     gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have cases take their stores in turn, but for those that are asked for by their whole names."""
+    if "LATCHSTORE_ALL_STORES" in os.environ or any("[" in argument for argument in config.args):
+        return
+    out = left_out(items)
+    if out:
+        config.hook.pytest_deselected(items=[*out])
+        items[:] = [item for item in items if item not in out]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

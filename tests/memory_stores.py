@@ -44,3 +44,8 @@ class IndexedMemoryStores(MemoryStores):
     def store(self, request: pytest.FixtureRequest) -> Iterator[DictMemoryStore]:
         with DictMemoryStore(EventManager(), indexes=request.param, history=100) as store:
             yield store
+
+
+@pytest.mark.in_turn("store", 3)
+class MemoryStoresInTurn(IndexedMemoryStores):
+    """Where writes keep indexes up to date, and what they write is tested: each case on one of these."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.contract.isolation import IsolationContract
-from tests.memory_stores import IndexedMemoryStores
+from tests.memory_stores import MemoryStoresInTurn
 
 
-class TestIsolation(IndexedMemoryStores, IsolationContract): ...
+class TestIsolation(MemoryStoresInTurn, IsolationContract): ...

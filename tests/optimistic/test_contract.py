@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.contract.optimistic import ConflictContract, OptimisticWritingContract
-from tests.memory_stores import IndexedMemoryStores
+from tests.memory_stores import MemoryStoresInTurn
 
 
-class TestConflicts(IndexedMemoryStores, ConflictContract): ...
+class TestConflicts(MemoryStoresInTurn, ConflictContract): ...
 
 
-class TestWriting(IndexedMemoryStores, OptimisticWritingContract): ...
+class TestWriting(MemoryStoresInTurn, OptimisticWritingContract): ...

@@ -14,6 +14,7 @@ from latchstore import Cache, EventManager, LoadTimeoutError, RedisStore
 from latchstore.cache.inspection import check
 from tests.cache.clocks import Clock
 from tests.cache.conftest import waits
+from tests.redis.redis_stores import ONE_SERVER_EACH
 from tests.redis.servers import Server
 from tests.shared_caches import one_process
 from tests.shared_caches import processes as of_processes
@@ -22,7 +23,7 @@ from tests.shared_caches.loads_inside import LoadsInsideContract
 
 __all__ = ["processes", "waits"]
 
-pytestmark = pytest.mark.each_server
+pytestmark = [pytest.mark.each_server, ONE_SERVER_EACH]
 
 
 def open_server(url: str, namespace: str) -> RedisStore:

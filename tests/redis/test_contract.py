@@ -34,7 +34,7 @@ from tests.contract.transactions import SharedTransactionContract, TransactionCo
 from tests.contract.waiting import WaitForContract
 from tests.contract.watches import FullBufferContract, WatchContract
 from tests.contract.writing import WritingContract
-from tests.redis.redis_stores import IndexedRedisStores, RedisStores, ServedRedisStores
+from tests.redis.redis_stores import ONE_SERVER_EACH, IndexedRedisStores, RedisStores, ServedRedisStores
 from tests.redis.servers import Server
 
 
@@ -143,6 +143,7 @@ class TestFork(ServedRedisStores, ForkContract):
 
 
 @pytest.mark.each_server
+@ONE_SERVER_EACH
 class TwoStores:
     """Two stores over one namespace, which are to each other what those of two processes are."""
 

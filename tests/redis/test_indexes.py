@@ -16,9 +16,10 @@ from latchstore import (
     TransactionConflictError,
 )
 from tests.redis.proxy import Proxy, Reply
+from tests.redis.redis_stores import ONE_SERVER_EACH
 from tests.redis.servers import Server
 
-pytestmark = pytest.mark.each_server
+pytestmark = [pytest.mark.each_server, ONE_SERVER_EACH]
 
 
 @pytest.fixture

@@ -33,10 +33,11 @@ from latchstore.redis.view import NO_PLACE
 from tests.contract.listeners import listen
 from tests.contract.stores import TIMEOUT
 from tests.redis.proxy import Judge, Proxy, Reply, share
+from tests.redis.redis_stores import ONE_SERVER_EACH
 from tests.redis.servers import Server, preferred
 from tests.schedules import run_threads
 
-pytestmark = pytest.mark.each_server
+pytestmark = [pytest.mark.each_server, ONE_SERVER_EACH]
 
 
 @pytest.fixture

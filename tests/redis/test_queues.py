@@ -15,9 +15,10 @@ import redis
 from latchstore import EventManager, LeaseLostError, Ordered, RedisStore, WorkQueue
 from tests.queue.parts import Clock, all_claimed, claimed
 from tests.redis.proxy import Proxy, Reply
+from tests.redis.redis_stores import ONE_SERVER_EACH
 from tests.redis.servers import Server
 
-pytestmark = pytest.mark.each_server
+pytestmark = [pytest.mark.each_server, ONE_SERVER_EACH]
 
 TIMEOUT = 20.0
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.contract.snapshots import ManySnapshotsContract, SnapshotContract
-from tests.memory_stores import IndexedMemoryStores, MemoryStores
+from tests.memory_stores import MemoryStores, MemoryStoresInTurn
 
 
-class TestSnapshots(IndexedMemoryStores, SnapshotContract): ...
+class TestSnapshots(MemoryStoresInTurn, SnapshotContract): ...
 
 
 class TestManySnapshots(MemoryStores, ManySnapshotsContract): ...

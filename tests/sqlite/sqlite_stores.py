@@ -47,3 +47,8 @@ class IndexedSqliteStores(SqliteStores):
     @pytest.fixture(params=[(), INDEXES], ids=["plain", "indexed"], autouse=True)
     def _indexes(self, request: pytest.FixtureRequest) -> None:
         self.indexes = request.param
+
+
+@pytest.mark.in_turn("_indexes", 2)
+class SqliteStoresInTurn(IndexedSqliteStores):
+    """Where writes keep indexes up to date, and what they write is tested: each case on one of these."""

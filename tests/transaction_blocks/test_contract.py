@@ -6,10 +6,10 @@ from tests.contract.block_contents import BlockContentContract
 from tests.contract.block_ends import BlockEndContract
 from tests.contract.block_errors import BlockErrorContract
 from tests.contract.blocks_left_open import BlockLeftOpenContract
-from tests.memory_stores import IndexedMemoryStores, MemoryStores
+from tests.memory_stores import MemoryStores, MemoryStoresInTurn
 
 
-class TestBlockContent(IndexedMemoryStores, BlockContentContract): ...
+class TestBlockContent(MemoryStoresInTurn, BlockContentContract): ...
 
 
 class TestBlockEnds(MemoryStores, BlockEndContract): ...

@@ -20,6 +20,7 @@ extensions = [
     "sphinx_copybutton",
     # Of docs/_extensions:
     "command_line",
+    "figures",
     "references",
     "repository_pages",
 ]

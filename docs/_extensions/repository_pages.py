@@ -22,6 +22,7 @@ PAGES = {
     "src/latchstore/backends/README.md": "how-to/web-frameworks",
     "src/latchstore/cache_simulation/README.md": "how-to/choosing-a-policy",
     "src/latchstore/stress/README.md": "explanation/stress-harness",
+    "tests/interrupts/README.md": "explanation/exceptions",
     "tests/mutants/README.md": "explanation/mutants",
 }
 

@@ -21,6 +21,7 @@ COMMANDS = {
         "latchstore.inspecting.command",
         "show what a store holds: a file, a server's namespace, or a store of a module",
     ),
+    "top": ("latchstore.inspecting.top_command", "serve a web page that shows what goes on in a store"),
     "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
 }
 

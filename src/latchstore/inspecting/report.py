@@ -46,14 +46,15 @@ def overview(source: Source) -> dict[str, Any]:
         "data_bytes": total,
         "revision": info.get("revision"),
         "history_from": facts["oldest"],
-        "indexes": [_index_name(index) for index in facts["indexes"]],
+        "indexes": [index_name(index) for index in facts["indexes"]],
         "caches": facts["caches"],
         "queues": queues(store, time.time()),
         "largest": [{"key": key, "bytes": size} for key, size in largest],
     }
 
 
-def _index_name(index: str | Ordered) -> str:
+def index_name(index: str | Ordered) -> str:
+    """Return how an index is called for a person."""
     return index if isinstance(index, str) else f"{index.order.name} (ordered)"
 
 

@@ -12,13 +12,14 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from latchstore.cache.shared import Cache
 from latchstore.contract.errors import StoreError, StoreFormatError
 from latchstore.contract.file_locks import read_regular
 from latchstore.contract.store import AbstractReadOnlyStore
+from latchstore.delivery.event_manager import EventManager
 from latchstore.engine.database_file import DamageError, Header
 from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.saving import APPLICATION
@@ -213,8 +214,25 @@ def open_source(target: str, namespace: str | None = None) -> Source:
         return SharedFile(target) if _has_log(target) else SavedFile(target)
 
 
-def open_live(target: str, namespace: str | None = None) -> tuple[TransactionalStore, dict[str, Cache[Any]]]:
-    """Open a store that others write to, to follow what they commit; return it, and its caches by name.
+class Live(NamedTuple):
+    """A store that can be followed.
+
+    Attributes
+    ----------
+    store : TransactionalStore
+    caches : dict of str to Cache
+        The caches on it that are known, by name.
+    was_opened : bool
+        Whether it was opened here, and is to be closed here.
+    """
+
+    store: TransactionalStore
+    caches: dict[str, Cache[Any]]
+    was_opened: bool
+
+
+def open_live(target: str, namespace: str | None = None) -> Live:
+    """Open a store that others write to, to follow what they commit.
 
     Raises
     ------
@@ -227,12 +245,12 @@ def open_live(target: str, namespace: str | None = None) -> tuple[TransactionalS
 
             url, name = _url_and_namespace(target, namespace)
             Namespace(url, name).close()  # so that none is made
-            return RedisStore(url, namespace=name), {}
+            return Live(RedisStore(url, EventManager(), namespace=name), {}, True)
         if (named := _named_store(target)) is not None:
             store, _, cache = named
             if not isinstance(store, TransactionalStore):
                 raise SourceError(f"{target} has no watches, got a {type(store).__name__}")
-            return store, {} if cache is None else {target: cache}
+            return Live(store, {} if cache is None else {target: cache}, False)
         if not _has_log(target):
             raise SourceError(
                 f"{target} was saved by a DictMemoryStore, and nobody writes to it: latchstore inspect shows "
@@ -241,7 +259,7 @@ def open_live(target: str, namespace: str | None = None) -> tuple[TransactionalS
         from latchstore.sqlite import SqliteStore
 
         SharedFile(target).close()  # so that nothing is added to it
-        return SqliteStore(target), {}
+        return Live(SqliteStore(target, EventManager()), {}, True)
 
 
 def is_url(target: str) -> bool:

@@ -1,0 +1,68 @@
+"""The command ``top``: a page that shows what goes on in a store of other processes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import webbrowser
+
+from latchstore.contract.errors import StoreError
+from latchstore.inspecting.page import serve
+from latchstore.inspecting.sources import SourceError, explanation, open_live
+from latchstore.printable import printable
+
+#: The port, unless another one is given.
+_PORT = 8765
+
+#: The exit code.
+FAILED = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Serve a web page that shows what goes on in a store: changes as they are committed, statistics, "
+        "queues, who writes. It can be read on this machine alone (127.0.0.1), and changes nothing. The "
+        "transactions and listeners that it shows are those of this process and, of other processes, the one "
+        "that writes; to see all of one of yours, use latchstore.top.serve(store) in it."
+    )
+    parser.epilog = "From another machine: ssh -L 8765:127.0.0.1:8765 HOST"
+    parser.add_argument(
+        "target",
+        metavar="STORE",
+        help="the file of a SqliteStore; the URL of a server (redis://, rediss://, unix://); or module:name, "
+        "a store, a cache, or a function that makes one",
+    )
+    parser.add_argument("--namespace", metavar="NAME", help="of the store on the server")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, metavar="N", help="0 for any that is free; default: %(default)s"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run ``top`` until it is interrupted; return the exit code."""
+    try:
+        live = open_live(arguments.target, arguments.namespace)
+    except SourceError as error:
+        return _complain(str(error))
+    try:
+        with serve(live.store, arguments.port, caches=live.caches) as page:
+            print(f"{page.url} shows {arguments.target}; Ctrl-C ends it", flush=True)
+            if arguments.open:
+                webbrowser.open(page.url)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, StoreError, ValueError) as error:
+        return _complain(explanation(error, f"port {arguments.port}"))
+    finally:
+        if live.was_opened:
+            live.store.close()
+    return 0
+
+
+def _complain(message: str) -> int:
+    print(f"latchstore top: error: {printable(message, sys.stderr)}", file=sys.stderr)
+    return FAILED

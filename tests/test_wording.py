@@ -1,10 +1,10 @@
 """Plain technical English: turns that must be read twice do not come back.
 
-Each turn of the list was found in many places and has a plainer form, which the error names. It is looked for
-in comments, docstrings and messages of the sources, and in the prose of the pages, not in code.
+Each turn of the list was found in many places and has a plainer form, which the error names. The test looks
+for it in comments, docstrings and messages of the sources, and in the prose of the pages, not in code.
 
-To go through a room or a page later, name its path in `LATER`: the test leaves it out. Take the path out when
-the wording is done, and it stays done. A sentence that is meant as it stands goes into `MEANT`.
+To leave out a room or a page for now, name its path in `LATER`. Once its wording is done, remove the path; the
+test then keeps it done. A sentence that is right as it stands goes into `MEANT`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ ROOT = Path(__file__).parents[1]
 #: Turns, as regular expressions, and what to write instead.
 TURNS = {
     # personified code
-    r"\bsays (what|who|whether|which|how|when|so)\b": "returns, names, documents, shows",
+    r"\bsays (what|who|whether|which|how|when)\b": "returns, names, documents, shows",
     r"\bhears? (of|about|from)\b": "is notified of",
-    r"\b(is|are|be|been|being|was|were) told\b": "is notified of, receives",
-    r"\b(store|cache|engine|table|queue|lock|code|commit) (wants|knows|hears|thinks|says)\b": "has, receives",
-    r"\b(reader|listener|function|method) (wants|knows|hears|thinks|says)\b": "needs, has, receives, returns",
+    r"\b(is|are|be|been|being|was|were) told\b(?! to\b)": "is notified of, receives",
+    r"\b(store|cache|engine|table|queue|lock|code|commit|method) (wants|knows|hears|thinks)\b": "needs, has",
     r"\b(not|never) (be )?heard\b": "not delivered",
     r"\bTell whether\b": "Return whether",
     # riddles: a clause where there is a noun
@@ -36,8 +35,7 @@ TURNS = {
     r"\bwhoever (comes|is|takes|does|begins|makes) (next|to|it|so)\b": "the next thread, the caller",
     r"\bWhat (a|an|the) \w+ (needs|has) of\b": "the methods of, the facts of",
     r"\bif it is none\b": "if it is not a string, an index, ...",
-    r"\bis no (str|string|bytes|number|list|dict|mapping|file|regular)\b": "is not a",
-    r"\bis no (transaction|job|term|class)\b": "is not a",
+    r"\bis no (str|string|bytes|number|list|dict|mapping|file|regular|transaction|job|class)\b": "is not a",
     # trailing, inverted, archaic
     r", too[.;:)]": "also",
     r"\bas it were\b": "nothing",
@@ -45,7 +43,7 @@ TURNS = {
     r"\bbut for (a|an|the|those|what|one|its|few)\b": "except",
     r"\bsurely\b": "nothing",
     r"\bby way of\b": "through",
-    r"\b(lock|mutex|section|latch) (was |is |has been )?(taken|given back|gives back)\b": "acquire",
+    r"\b(lock|mutex|latch) (was |is )?(taken|given back)\b": "acquired, released",
     r"\b(left|stays) taken\b": "held, acquired",
     r"\blets? go of\b": "drop, release",
     r"\bgoes on with\b": "continue with",
@@ -60,7 +58,7 @@ TURNS = {
 _BEGINNING = r"\b"
 
 #: Rooms, files and pages that have not been gone through, as paths from the root.
-LATER: tuple[str, ...] = ()
+LATER: tuple[str, ...] = ("src/latchstore/inspecting/",)
 
 #: Sentences that are meant as they stand, by a part of them.
 MEANT: tuple[str, ...] = ()
@@ -136,7 +134,7 @@ def test_no_turn_has_come_back() -> None:
         ("a.py", '"""Says.\n\nWaits for ever, as what goes does.\n"""\n', [3, 3]),
         ("a.py", "def f(x):\n    raise ValueError(f'the job {x} is told')\n", [2]),
         ("a.py", "keeper = for_ever = 1\n", []),
-        ("a.md", "It\nis told.\n\n```\nis told\n```\nIt says what `is told` means.\n", [2, 7]),
+        ("a.md", "It\nis told.\n\n```\nis told\n```\nIt says how `is told` ends.\n", [2, 7]),
     ],
     ids=["comment", "docstring", "message", "names", "page"],
 )

@@ -138,12 +138,12 @@ class TestConnect:
 
     def test_filter_must_be_a_mapping(self, manager: EventManager) -> None:
         with pytest.raises(
-            TypeError, match=r"^filter must be a mapping of attribute paths to values, not \['key'\]$"
+            TypeError, match=r"^filter must be a mapping of attribute paths to values, got \['key'\]$"
         ):
             manager.connect(StoreSetEvent, print, ["key"])  # type: ignore[arg-type]
 
     def test_filter_must_have_string_keys(self, manager: EventManager) -> None:
-        with pytest.raises(TypeError, match=r"^filter must .*str.*, not 5$"):
+        with pytest.raises(TypeError, match=r"^filter must .*str.*, got 5$"):
             manager.connect(StoreSetEvent, print, {5: "a"})  # type: ignore[dict-item]
 
     def test_priority_must_be_an_int(self, manager: EventManager) -> None:

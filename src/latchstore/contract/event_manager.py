@@ -66,7 +66,7 @@ class BaseEventManager(ABC):
         ------
         TypeError
             If an argument is not of the type above, or a value of `filter` can never be matched: a key that
-            is no string, a function as a metadata item.
+            is not a string, a function as a metadata item.
         ValueError
             If a path of `filter` begins with an attribute that no event of class `cls` has, has an empty
             part, or names an action of other classes.

@@ -85,7 +85,7 @@ class EventManager(BaseEventManager):
     ) -> None:
         check_event_class(cls)
         if not callable(func):
-            raise TypeError(f"func must be callable, not {func!r}")
+            raise TypeError(f"func must be callable, got {func!r}")
         conditions = checked_filter(cls, filter)
         if not isinstance(priority, int):
             raise TypeError(f"priority must be an int, got {priority!r}")

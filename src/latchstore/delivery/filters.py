@@ -111,20 +111,20 @@ def checked_filter(cls: type[BaseEvent], filter: Mapping[str, object] | None) ->
     Raises
     ------
     TypeError
-        If it is no mapping of str, or a value can equal no value of its attribute.
+        If it is not a mapping with str keys, or a value cannot equal any value of its attribute.
     ValueError
         If no event of the class has the attribute, or the pattern of keys is too long.
     """
     if filter is None:
         return ()
     if not isinstance(filter, Mapping):
-        raise TypeError(f"filter must be a mapping of attribute paths to values, not {filter!r}")
+        raise TypeError(f"filter must be a mapping of attribute paths to values, got {filter!r}")
     return tuple(_checked_condition(cls, path, wanted) for path, wanted in list(filter.items()))
 
 
 def _checked_condition(cls: type[BaseEvent], path: str, wanted: object) -> tuple[Path, object]:
     if not isinstance(path, str):
-        raise TypeError(f"filter must have attribute paths (str) as keys, not {path!r}")
+        raise TypeError(f"filter must have attribute paths (str) as keys, got {path!r}")
     parts = tuple(path.split("."))
     if "" in parts:
         raise ValueError(f"filter: the path {path!r} has an empty part; write it as 'metadata.state'")

@@ -44,7 +44,7 @@ _OWN_OPTIONS = {
     "encoding_errors": "keys are UTF-8 with surrogates",
 }
 
-#: Default timeouts in seconds: a server that has stopped must not block a call for ever.
+#: Default timeouts in seconds: a server that has stopped must not block a call forever.
 _TIMEOUTS = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0}
 
 #: Maximum number of times that a repeatable command is sent: if one of a hundred replies is lost, all calls

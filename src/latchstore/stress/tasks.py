@@ -61,7 +61,7 @@ class Task:
     jumps : int
         Number of clock jumps to its deadline since a thread was last woken, started or ended.
     helper : bool
-        Whether the code under test has started it, outside the bodies: it may poll for ever.
+        Whether the code under test has started it, outside the bodies: it may poll forever.
     aside : bool
         Whether it blocks outside control, and gets no turn until it returns; only helpers.
     held : list of NamedLock

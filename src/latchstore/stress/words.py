@@ -174,7 +174,7 @@ def breaks(explanation: Explanation) -> str:
 
 
 _WOULD = {"waits": "would wait", "": "would return something else"}
-_DID = {"waits": "waits for ever"}
+_DID = {"waits": "waits forever"}
 
 
 def _verb(answer: str, gives: str, raises: str) -> str:

@@ -42,7 +42,7 @@ class TestRacyClasses:
     def test_a_lost_wake_up(self) -> None:
         report = LossyChannelTest.run()
         assert report.reason.startswith("calls wait that would not wait")
-        assert "but it waits for ever" in str(report)
+        assert "but it waits forever" in str(report)
 
     def test_a_deadlock(self) -> None:
         report = BankTest.run()

@@ -42,7 +42,7 @@ class _Waits:
         return "WAITING"
 
 
-#: Passed to models in place of a result: the call waits for ever.
+#: Passed to models in place of a result: the call waits forever.
 WAITING = _Waits()
 
 
@@ -68,7 +68,7 @@ class Answer:
         return self.text
 
 
-#: The answer of a call that waits for ever.
+#: The answer of a call that waits forever.
 WAITS = Answer(("waits", None), "waits", WAITING)
 
 #: The answer that a user's model would give; a model does not return it.

@@ -38,7 +38,7 @@ class Test(Definition):
         Packages and modules in whose code threads switch; by default those of the object's class.
     model : Model or None
         Defines the correct answers, in place of a `reference` object. Its ``step(state, call, answer)`` gets
-        a call with ``name`` and ``arguments``, and its result, a `Raised`, or `WAITING` if it waits for ever;
+        a call with ``name`` and ``arguments``, and its result, a `Raised`, or `WAITING` if it waits forever;
         it returns the next state, or `REFUSED` if that answer is impossible.
 
     Thread safety

@@ -91,7 +91,7 @@ class RandomLoop(asyncio.SelectorEventLoop):
         return future
 
     def play(self, coroutine: Coroutine[Any, Any, None]) -> bool:
-        """Run a coroutine to its end; return False if it waits for ever."""
+        """Run a coroutine to its end; return False if it waits forever."""
         task = self.create_task(coroutine)
         task.add_done_callback(lambda done: self.stop())
         self.run_forever()

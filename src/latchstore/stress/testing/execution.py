@@ -24,7 +24,7 @@ from latchstore.stress.testing.definition import Definition
 from latchstore.stress.testing.program import Call, Program
 from latchstore.stress.tracebacks import raised
 
-#: Seconds without a begin or end of a call after which native threads count as waiting for ever.
+#: Seconds without a begin or end of a call after which native threads count as waiting forever.
 _PATIENCE = 10.0
 
 
@@ -40,7 +40,7 @@ class Run:
         The final state; None if the run did not end.
     problems : list of Problem
     stuck : bool
-        Whether calls wait for ever.
+        Whether calls wait forever.
     turns : list of Turn
     points : int
     steps : list of Step

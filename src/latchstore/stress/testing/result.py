@@ -89,6 +89,6 @@ def _operation(record: Record) -> Operation:
         _Text(record.answer),
         record.begin,
         record.end,
-        # For a call that waits for ever, that is its answer.
+        # For a call that waits forever, that is its answer.
         "ok",
     )

@@ -4,7 +4,7 @@ An object cannot be copied in general, so each order runs from its beginning; it
 object is reused if the next order extends the previous one.
 
 Thread safety: used by one thread at a time. Orders run as the only thread of a schedule, so that a call that
-waits for ever is detected.
+waits forever is detected.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Specification:
         self._subject: Any = None
         # The order that was run on the subject; None if there is none.
         self._run: Order | None = None
-        # The order being tried: the scheduler ends a call that waits for ever by ending its thread.
+        # The order being tried: the scheduler ends a call that waits forever by ending its thread.
         self._trying: Order = ()
 
     def within(self, work: Callable[[], R]) -> R:
@@ -82,7 +82,7 @@ class Specification:
                 where = self._trying[-1] if self._trying else "make()"
                 raise SpecificationError(f"{where}, called in one thread: {execution.problems[0].text}")
             if not self._trying:
-                raise SpecificationError("an object waits for ever while it is made")
+                raise SpecificationError("an object waits forever while it is made")
             self._known[self._trying] = WAITS
 
     def answer(self, order: Order, call: Call) -> Answer:

@@ -3,8 +3,8 @@
 Each turn of the list was found in many places and has a plainer form, which the error names. The test looks
 for it in comments, docstrings and messages of the sources, and in the prose of the pages, not in code.
 
-To leave out a room or a page for now, name its path in `LATER`. Once its wording is done, remove the path; the
-test then keeps it done. A sentence that is right as it stands goes into `MEANT`.
+To leave out a room or a page for now, name its path in `LATER`. Remove the path once its wording is done: the
+test then keeps it so. A sentence that is right as it stands goes into `MEANT`.
 """
 
 from __future__ import annotations

@@ -196,8 +196,8 @@ def test_last_attempt_raises_the_conflict(run: Run, store: TransactionalStore) -
                     await asyncio.create_task(tasks.from_bytes("k", b"1"))
                     await tx.from_bytes("k", b"2")
         assert tries == 2
-        with pytest.raises(TransactionClosedError, match="not entered"):
-            async for _ in tasks.attempts("not entered"):
+        with pytest.raises(TransactionClosedError, match="never entered"):
+            async for _ in tasks.attempts("never entered"):
                 pass
 
     run(main())
@@ -220,7 +220,7 @@ def test_early_ends(run: Run, store: TransactionalStore) -> None:
         assert await tasks.exists("k")
         with pytest.raises(TransactionClosedError, match="entered before"):
             await tx.__aenter__()
-        with pytest.raises(TransactionClosedError, match="not entered"):
+        with pytest.raises(TransactionClosedError, match="never entered"):
             await tasks.transaction("new").to_bytes("k")
 
     run(main())

@@ -112,7 +112,7 @@ class BlockErrorContract(BlockContract):
         tx = store.transaction("notes", optimistic=optimistic)
         with pytest.raises(
             TransactionClosedError,
-            match="<new transaction 'notes'> is used outside its block: it was not entered",
+            match="<new transaction 'notes'> is used outside its block: it was never entered",
         ):
             USES[use](tx)
         with tx:
@@ -143,7 +143,7 @@ class BlockErrorContract(BlockContract):
     ) -> None:
         tx = store.transaction("forgotten", optimistic=optimistic)
         self.assert_free(store)
-        with pytest.raises(TransactionClosedError, match="not entered"):
+        with pytest.raises(TransactionClosedError, match="never entered"):
             tx.__exit__(None, None, None)
         del tx
         self.assert_free(store)

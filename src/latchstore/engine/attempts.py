@@ -104,7 +104,7 @@ class Attempts:
             yield attempt
             if not attempt.entered:
                 raise TransactionClosedError(
-                    f"attempt {number} at {self._notes!r} was not entered: "
+                    f"attempt {number} at {self._notes!r} was never entered: "
                     "write `with attempt as tx:` in the loop"
                 )
 

@@ -214,7 +214,7 @@ class TestFailover:
                 primary.wait_for_replica()
                 assert replica.ask("REPLICAOF NO ONE") == "+OK"
                 assert primary.ask(f"REPLICAOF 127.0.0.1 {replica.port}") == "+OK"
-                with pytest.raises(OSError, match="is a replica"):
+                with pytest.raises(OSError, match="is a read-only replica"):
                     store.from_bytes("a", b"2")
                 socket.unlink()
                 socket.symlink_to(replica.socket)

@@ -112,7 +112,7 @@ class AsyncTransaction(AsyncMethods):
     @property
     def _entered(self) -> TaskTransaction:
         if self._transaction is None:
-            raise TransactionClosedError(f"{self!r} is used outside its block: it was never entered")
+            raise TransactionClosedError(f"{self!r} is used outside its block: it was not entered")
         return self._transaction
 
     @property
@@ -255,6 +255,5 @@ async def each_attempt(
         yield attempt
         if not attempt.entered:
             raise TransactionClosedError(
-                f"attempt {number} was never entered: each attempt needs its block, `async with attempt as "
-                "tx:`"
+                f"attempt {number} was not entered: each attempt needs its block, `async with attempt as tx:`"
             )

@@ -50,7 +50,6 @@ class Removal:
 
     Only the transaction's callbacks refer to it. If it is freed earlier, an exception has interrupted the
     transaction's ``__exit__``, and nothing was deleted.
-    an exception has interrupted the transaction's ``__exit__``, and nothing was deleted.
 
     Parameters
     ----------

@@ -190,7 +190,7 @@ class _BrokenStream(io.RawIOBase):
         self._reads += 1
         if self._reads > 1:
             raise OSError("the stream failed")
-        return b"interrupted"
+        return b"incomplete"
 
 
 class Streams(Fault):

@@ -63,7 +63,7 @@ _BETWEEN_NAPS = 100
 #: How often the clock may jump to the deadline of each waiting thread without any effect.
 _FRUITLESS_JUMPS = 100
 
-#: How often a thread that was told to end may continue.
+#: How often a thread that must end may continue.
 _PATIENCE = 50
 
 
@@ -266,7 +266,7 @@ class Scheduler(HelperTurns):
     def _leave(self, task: Task) -> None:
         """Pass the turn on for good."""
         if task.abandoned:
-            return  # the other tasks were told to end
+            return  # the other tasks are ending
         if task.number == 0:
             self._ending = True
             for each in self.tasks:
@@ -280,7 +280,7 @@ class Scheduler(HelperTurns):
         if not left:
             self._finished.release()
         elif self._ending:
-            # The tasks are told to end one after the other.
+            # The tasks end one after the other.
             self._hand_over(task, left[0], wait=False)
         else:
             try:
@@ -433,7 +433,7 @@ class Scheduler(HelperTurns):
             return
         task.refused += 1
         if task.refused > _PATIENCE:
-            # It will not end. The thread is abandoned, and the others are told to end.
+            # It will not end. The thread is abandoned, and the others end.
             task.done = True
             self._leave(task)
             task.gate.acquire()

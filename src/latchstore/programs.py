@@ -19,9 +19,9 @@ COMMANDS = {
     ),
     "inspect": (
         "latchstore.inspecting.command",
-        "show what a store holds: a file, a server's namespace, or a store of a module",
+        "show the contents of a store: a file, a server's namespace, or a store of a module",
     ),
-    "top": ("latchstore.inspecting.top_command", "serve a web page that shows what goes on in a store"),
+    "top": ("latchstore.inspecting.top_command", "serve a web page that shows the activity of a store"),
     "recheck": ("latchstore.stress.recheck", "check a history of 'stress' again"),
 }
 

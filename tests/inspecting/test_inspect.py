@@ -191,7 +191,7 @@ class TestEntry:
 
     def test_nothing_is_unpickled(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         found = Run(capsys, file, "--key", "pickled", "--json").json
-        assert found["kind"] == "pickle, which is not read"
+        assert found["kind"] == "pickle, not decoded"
         assert base64.b64decode(found["base64"]).startswith(b"\x80")
 
     def test_what_a_cache_kept_by_reference(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,8 +326,8 @@ class TestErrors:
         with sqlite3.connect(database) as connection:
             connection.execute("CREATE TABLE entries (key)")
         connection.close()
-        assert "is no store's file" in self.error(capsys, text)
-        assert "not that of a store" in self.error(capsys, database)
+        assert "is not the file of a store" in self.error(capsys, text)
+        assert "SQLite database of another program" in self.error(capsys, database)
 
     def test_damage(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         content = bytearray(file.read_bytes())
@@ -357,7 +357,7 @@ class TestErrors:
     def test_modules(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "cannot be loaded" in self.error(capsys, "latchstore:nothing")
         assert "cannot be loaded" in self.error(capsys, "no_such_module:store")
-        assert "is no store" in self.error(capsys, "latchstore:__version__")
+        assert "is not a store or a cache" in self.error(capsys, "latchstore:__version__")
 
 
 class TestModules:

@@ -382,7 +382,7 @@ class TestCommand:
         assert path.read_bytes() == before
         assert os.listdir(tmp_path) == ["saved.db"]
         assert "there is no such file" in self.error(capsys, tmp_path / "no")
-        assert "is no store" in self.error(capsys, "latchstore:__version__")
+        assert "is not a store or a cache" in self.error(capsys, "latchstore:__version__")
 
     def test_a_port_that_is_taken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = shared_file(tmp_path)

@@ -1,9 +1,9 @@
-"""The commands ``inspect`` and ``top``: what a store holds, and what goes on in it, shown to a person.
+"""The commands ``inspect`` and ``top``: the contents and the activity of a store.
 
-`sources` opens what is looked at, without changing it: a file, a namespace of a server, a store of a module.
-`report` has what ``inspect`` shows, `terms` what it is asked for, `tables` how it is printed. `collector`
-gathers what ``top`` shows, `server` is its small web server, and the files beside it are its page.
+`sources` opens a store without changing it: a file, a namespace of a server, a store of a module. `report`
+has the data for ``inspect``, `terms` parses its queries, `tables` prints. `collector` gathers the data for
+``top``, `server` is its small web server, and the other files are its page.
 
-It is a program: nothing imports it but the command line and ``latchstore.top``. It may import all stores,
-caches and queues. Begin with ``sources.py``.
+Only the command line and ``latchstore.top`` import this program. It may import all stores, caches and queues.
+Begin with ``sources.py``.
 """

@@ -1,15 +1,15 @@
-"""What the page of ``top`` shows: the last changes of a store, and how busy it is, gathered by one thread.
+"""The data for the page of ``top``: the last changes of a store, and its activity, gathered by one thread.
 
-1. One thread reads the store, whatever number of browsers there are. It empties a watch of its own, which has
-   a small buffer, a few times a second. So a busy store pays for that many events and not for all; what was
-   committed in between is one gap, with its revisions.
-2. While no browser is there, the store is asked for nothing but the changes.
-3. What takes time in proportion to the keys of the store, the counts of queues, is asked for so seldom that
-   it takes a twentieth of the time at most.
-4. The thread raises nothing: what the store raises is shown.
+1. One thread reads the store, for any number of browsers. It empties a watch of its own with a small buffer,
+   a few times a second. So the cost for a busy store is that of those events, not of all; commits in between
+   are one gap, with their revisions.
+2. Without a browser, only the changes are read.
+3. Work in proportion to the keys of the store, which is counting queues, takes at most a twentieth of the
+   time.
+4. The thread raises no errors: errors of the store are shown on the page.
 
-Thread safety: what was gathered is published by one assignment of a tuple that never changes, by the one
-thread. Those of browsers read it, and sleep until there is another. There is no lock.
+Thread safety: the thread publishes its data by one assignment of an immutable tuple. Threads of browsers read
+it, and sleep until there is another one. There is no lock.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from latchstore.inspecting import report
 
 logger: logging.Logger = logging.getLogger("latchstore")
 
-#: How many changes are kept, for browsers that come later or read slowly; and how many the watch keeps, which
-#: is less, so that a gap is not at once among what is kept no more.
+#: Number of changes that are kept, for browsers that come later or read slowly; and the buffer of the watch,
+#: which is smaller, so that a gap is not dropped at once.
 MOST_CHANGES, _IN_WATCH = 200, 100
 
-#: Seconds between two looks at the watch, with and without a browser.
+#: Seconds between two reads of the watch, with and without a browser.
 _PAUSE, _IDLE_PAUSE = 0.2, 1.0
 
-#: Seconds between two counts of the queues at the least, and how many times as long as a count took.
+#: Minimum seconds between two counts of the queues, and minimum as a multiple of the time for a count.
 _QUEUES_PAUSE, _QUEUES_SHARE = 2.0, 20.0
 
 _short = reprlib.Repr()
@@ -48,18 +48,18 @@ _short.maxstring = _short.maxother = 80
 
 
 class Gathered(NamedTuple):
-    """All that a page shows, at one moment.
+    """The data of a page, at one moment.
 
     Attributes
     ----------
     changes : tuple of dict
-        The last ones, in order; each has a ``number``.
+        The last changes, in order; each has a ``number``.
     total : int
-        How many there have been: the number of the last one.
+        Number of changes so far: the number of the last one.
     state : str or None
-        The state as JSON; None before the first one.
+        The state as JSON; None before the first state.
     version : int
-        How many states there have been.
+        Number of states so far.
     """
 
     changes: tuple[dict[str, Any], ...] = ()
@@ -69,18 +69,18 @@ class Gathered(NamedTuple):
 
 
 class News(NamedTuple):
-    """What a browser does not have yet.
+    """Data that a browser does not have yet.
 
     Attributes
     ----------
     changes : list of dict
         In order; each has a ``number``, counted from 1.
     missed : bool
-        Whether there were others before these, after those that the browser has.
+        Whether there were other changes before these, after those that the browser has.
     state : str or None
         The state as JSON, if there is a newer one.
     version : int
-        Of the state.
+        Version of the state.
     """
 
     changes: list[dict[str, Any]]
@@ -90,15 +90,15 @@ class News(NamedTuple):
 
 
 class Collector:
-    """Gathers what a page shows of a store.
+    """Gathers the data of a store for a page.
 
     Parameters
     ----------
     store : TransactionalStore
     caches : mapping of str to Cache
-        Those whose statistics are shown, by the names that they are shown with.
+        Caches whose statistics are shown, by the names to show.
     interval : float
-        Seconds between two looks at how busy the store is.
+        Seconds between two reads of the store's activity.
     """
 
     def __init__(self, store: TransactionalStore, caches: Mapping[str, Cache[Any]], interval: float) -> None:
@@ -107,15 +107,15 @@ class Collector:
         self._interval = interval
         self._gathered = Gathered()
         self._waiters = Waiters()
-        # Browsers that are there, changed by single operations.
+        # Connected browsers, changed by single operations.
         self._browsers: set[object] = set()
-        # Set when a browser comes, and at the end: the thread looks at once.
+        # Set when a browser connects, and at the end: the thread then reads at once.
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._watch: Watch | None = None
         self._queues: list[dict[str, Any]] = []
         self._queues_next = 0.0
-        self._open_watch()  # here: what is committed from now on is shown
+        self._open_watch()  # here, so that commits from now on are shown
         self._thread = threading.Thread(target=self._run, name="latchstore-top", daemon=True)
         self._thread.start()
 
@@ -123,24 +123,24 @@ class Collector:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is gathered any more."""
+        """Whether gathering has ended."""
         return self._ended.is_set()
 
     def pause(self, seconds: float) -> None:
-        """Wait for so long, or until the end."""
+        """Wait for this many seconds, or until the end."""
         self._ended.wait(seconds)
 
     def enter(self, browser: object) -> None:
-        """Note that a browser is there."""
+        """Register a browser."""
         self._browsers.add(browser)
         self._wake.set()
 
     def leave(self, browser: object) -> None:
-        """Note that it is gone."""
+        """Unregister a browser."""
         self._browsers.discard(browser)
 
     def news_after(self, number: int, version: int, timeout: float) -> News:
-        """Return what came after a change and a state, waiting for it for some seconds at the most."""
+        """Return the news after a change and a state; wait for some, at most `timeout` seconds."""
         self._waiters.wait(
             lambda: self._gathered.total > number or self._gathered.version > version or self.ended,
             timeout,
@@ -153,11 +153,11 @@ class Collector:
         return News(changes, missed, now.state if now.version > version else None, now.version)
 
     def state_now(self) -> str:
-        """Return the state of this moment, as JSON."""
+        """Return the present state, as JSON."""
         return json.dumps(self._state_of(count_queues=True))
 
     def close(self) -> None:
-        """End the thread and its watch; closing twice is harmless."""
+        """End the thread and close its watch; closing twice is harmless."""
         self._ended.set()
         self._wake.set()
         self._waiters.ring_all()
@@ -176,7 +176,7 @@ class Collector:
                     next_state = time.monotonic() + self._interval
                     self._publish_state()
             except Exception:
-                logger.exception("what the page of latchstore.top shows cannot be gathered")
+                logger.exception("the data for the page of latchstore.top cannot be gathered")
             self._wake.wait(_PAUSE if self._browsers else _IDLE_PAUSE)
             if self._wake.is_set():
                 self._wake.clear()
@@ -186,7 +186,7 @@ class Collector:
         try:
             self._watch = self._store.watch(max_buffer=_IN_WATCH)
         except (StoreError, OSError):
-            self._watch = None  # it is closed, or cannot be reached: tried again
+            self._watch = None  # closed, or unreachable: tried again later
 
     def _take_changes(self) -> None:
         if self._watch is None:
@@ -195,7 +195,7 @@ class Collector:
             return
         taken: list[dict[str, Any]] = []
         try:
-            # No more than there may be in the buffer, or a busy store would keep the thread here.
+            # At most the size of the buffer, or a busy store would keep the thread here.
             for _ in range(_IN_WATCH + 1):
                 taken.append(_summary(self._watch.get(0)))
         except WaitTimeoutError:
@@ -251,7 +251,7 @@ def _cache_state(name: str, cache: Cache[Any]) -> dict[str, Any]:
 
 
 def _summary(event: StoreModificationEvent | EventsLost) -> dict[str, Any]:
-    """Return what is shown of a change: its data is not, and metadata are cut."""
+    """Return the displayed form of a change: without data, and with metadata cut."""
     if isinstance(event, EventsLost):
         return {
             "action": "gap",

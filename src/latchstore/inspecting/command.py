@@ -1,4 +1,4 @@
-"""The command ``inspect``: what a store holds, read without a change of anything."""
+"""The command ``inspect``: shows the contents of a store, without changing anything."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from latchstore.printable import printable
 #: The exit codes.
 NOT_FOUND, FAILED, INTERRUPTED = 1, 2, 130
 
-#: How many entries are listed, and how many bytes of one are shown, unless another number is given.
+#: Default maximum of listed entries, and of displayed bytes of one.
 _LIMIT, _BYTES = 100, 512
 
-#: How often a file is read that others change meanwhile.
+#: Maximum number of reads of a file that others change meanwhile.
 _TRIES = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options."""
     parser.description = (
-        "Show what a store holds: without options an overview, else the entries that match, or one of them. "
+        "Show the contents of a store: an overview by default, or the entries that match, or one of them. "
         "Nothing is changed: no file, no time of a file, and nothing on a server. Nothing is unpickled."
     )
     parser.epilog = f"A TERM is {SYNTAX}.".replace("%", "%%") + (
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target",
         metavar="STORE",
         help="a file of DictMemoryStore.save or of a SqliteStore; the URL of a server (redis://, rediss://, "
-        "unix://); or module:name, a store, a cache, or a function that makes one",
+        "unix://); or module:name of a store, a cache, or a function that makes one",
     )
-    parser.add_argument("--namespace", metavar="NAME", help="of the store on the server")
+    parser.add_argument("--namespace", metavar="NAME", help="namespace of the store on the server")
     parser.add_argument("--keys", metavar="GLOB", help="list entries whose keys match: *, ?, [ab], [!ab]")
     parser.add_argument(
         "--where",
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--order-by", metavar="ITEM", help="key (default), created, modified, revision, or a metadata item"
     )
-    parser.add_argument("--descending", action="store_true", help="the last ones first")
+    parser.add_argument("--descending", action="store_true", help="in descending order")
     parser.add_argument(
-        "--limit", type=_count, metavar="N", help=f"of entries to list, 0 for all; default: {_LIMIT}"
+        "--limit", type=_count, metavar="N", help=f"maximum number of entries, 0 for all; default: {_LIMIT}"
     )
     parser.add_argument("--key", metavar="KEY", help="show one entry: metadata, times, revision, data")
     parser.add_argument(
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=_BYTES,
         metavar="N",
-        help="how much of its data to show, if it is no JSON; default: %(default)s",
+        help="maximum bytes of data to show, unless it is JSON; default: %(default)s",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _complain(str(error))
     except (OSError, StoreError, TypeError) as error:
         if isinstance(error, BrokenPipeError):
-            # Whoever read the output has gone. Python would complain once more when it flushes at exit.
+            # The reader of the output has closed it. Python would report that again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
         return _complain(explanation(error, arguments.target))
@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     listed = arguments.keys is not None or arguments.where or arguments.order_by is not None
     listed = listed or arguments.descending or arguments.limit is not None
     if arguments.key is not None and listed:
-        raise ValueError("--key shows one entry, and does not go with the options that list several")
+        raise ValueError("--key shows one entry, and cannot be combined with the options that list several")
     terms = parsed_terms(arguments.where)
     limit = _LIMIT if arguments.limit is None else arguments.limit or None
     make: Callable[[Source], dict[str, Any]]
@@ -132,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace, make: Callable[[Source], dict[str, Any]]) -> dict[str, Any]:
-    """Open the store and read from it, again if what was read is worthless."""
+    """Open the store and read from it; read again if the result is outdated."""
     for _ in range(_TRIES):
         source = open_source(arguments.target, arguments.namespace)
         try:
@@ -250,7 +250,7 @@ def _lines(text: str) -> str:
 
 
 def hexdump(data: bytes) -> str:
-    """Return data as ``hexdump -C`` shows it."""
+    """Return data in the format of ``hexdump -C``."""
     lines = []
     for start in range(0, len(data), 16):
         part = data[start : start + 16]

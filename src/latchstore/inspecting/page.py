@@ -1,6 +1,6 @@
-"""A page that is being served: a collector and a server, as one thing. ``latchstore.top`` is what users know.
+"""A page that is being served: a collector and a server as one object. ``latchstore.top`` is the public API.
 
-Thread safety: a page is served by threads of its own, which read the store as any thread may.
+Thread safety: threads of the page serve it; they read the store as any thread may.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Page:
-    """A page that is being served; `serve` makes it. At the end of its ``with`` block it is closed.
+    """A page that is being served; `serve` makes it. The end of its ``with`` block closes it.
 
     Attributes
     ----------
     url : str
-        Where it is.
+        Its address.
     """
 
     def __init__(self, collector: Collector, server: TopServer) -> None:
@@ -34,7 +34,7 @@ class Page:
         self.url: str = server.url
 
     def close(self) -> None:
-        """Serve the page no more; closing twice is harmless. The store stays open."""
+        """Stop serving the page; closing twice is harmless. The store stays open."""
         self._collector.close()
         self._server.end()
 
@@ -63,19 +63,19 @@ def serve(
 ) -> Page:
     """Serve a page that shows a store: changes as they are committed, statistics, transactions, listeners.
 
-    It can be read on this machine alone (127.0.0.1), by all of its users, and shows keys and metadata. It
+    It can be read on this machine only (127.0.0.1), by all of its users, and shows keys and metadata. It
     changes nothing.
 
     Parameters
     ----------
     store : DictMemoryStore, SqliteStore, RedisStore or Cache
-        Of a cache, its store is shown, and its statistics.
+        For a cache, its store is shown, and its statistics.
     port : int
-        0 for any that is free: `Page.url` tells which.
+        Port number; 0 for any free one, which `Page.url` has.
     caches : mapping of str to Cache, optional
-        Caches whose statistics are shown, by the names that they are shown with.
+        Caches whose statistics are shown, by the names to show.
     interval : Seconds
-        Between two looks at how busy the store is, while a browser has the page open.
+        Time between two reads of the store's activity, while a browser has the page open.
 
     Returns
     -------
@@ -84,14 +84,14 @@ def serve(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong.
+        If an argument is invalid.
     OSError
-        If the port is taken.
+        If the port is in use.
 
     Notes
     -----
-    The page has a watch of the store, of 100 changes: what is committed while it is full is shown as a gap.
-    The watch counts in ``stats()``.
+    The page has a watch of the store, with a buffer of 100 changes: commits while it is full are shown as a
+    gap. The watch counts in ``stats()``.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""What ``inspect`` has of a store, as plain values that are JSON as they are.
+"""The data for ``inspect``, as plain values that are valid JSON.
 
-Nothing of what a store holds is unpickled, imported or run.
+No data of a store is unpickled, imported or run.
 
 Thread safety: functions of a source, which one thread uses.
 """
@@ -25,15 +25,15 @@ from latchstore.contract.values import Value, entry_from_metadata
 from latchstore.inspecting.sources import Source
 from latchstore.queue import places
 
-#: What a queue's states are called.
+#: The displayed names of a queue's states.
 _STATES = {"ready": "waiting", "delayed": "delayed", "leased": "claimed", "dead": "dead"}
 
-#: How many keys an overview has.
+#: Number of keys in an overview.
 _LARGEST = 10
 
 
 def overview(source: Source) -> dict[str, Any]:
-    """Return what a store is, and how much is in it."""
+    """Return the kind of a store, and the amount of its data."""
     store = source.store
     info, facts = store.info(), source.facts()
     total, largest = source.sizes(_LARGEST)
@@ -54,12 +54,12 @@ def overview(source: Source) -> dict[str, Any]:
 
 
 def index_name(index: str | Ordered) -> str:
-    """Return how an index is called for a person."""
+    """Return the displayed name of an index."""
     return index if isinstance(index, str) else f"{index.order.name} (ordered)"
 
 
 def queues(store: AbstractReadOnlyStore, now: float) -> list[dict[str, Any]]:
-    """Return the work queues that have jobs in a store, with how many jobs are in which state."""
+    """Return the work queues that have jobs in a store, with the number of jobs in each state."""
     found: dict[str, dict[str, Any]] = {}
     oldest: dict[str, int] = {}
     for _, items in store.query((places.PLACE,), where={places.PLACE: Prefix("")}):
@@ -67,7 +67,7 @@ def queues(store: AbstractReadOnlyStore, now: float) -> list[dict[str, Any]]:
             place = places.parsed(items[places.PLACE])
             state, number = _STATES[place.state], place.number
         except (ValueError, IndexError, KeyError):
-            continue  # an item of somebody's own that has this name
+            continue  # a user's own item of this name
         counts = found.setdefault(place.queue, {"name": place.queue, **dict.fromkeys(_STATES.values(), 0)})
         counts[state] += 1
         if state == "waiting":
@@ -91,7 +91,7 @@ def listing(
     -------
     listing : dict
         ``entries``, each with ``key``, ``bytes``, ``modified``, ``revision`` and ``metadata``; ``more``,
-        whether the limit has left out any.
+        whether the limit has omitted any.
     """
     store = source.store
     most = None if limit is None else limit + 1
@@ -99,14 +99,14 @@ def listing(
     if pattern is not None and not terms:
         keys = store.glob(pattern, order_by=order_by or "key", descending=descending, limit=most)
     else:
-        # With a pattern as well, the limit is for what matches both.
+        # With a pattern as well, the limit applies to entries that match both.
         asked = most if pattern is None else None
         keys = store.query_keys(where=terms, order_by=order_by or "key", descending=descending, limit=asked)
         if pattern is not None:
             keys = filter(matcher(pattern), keys)
     entries = []
     for key in islice(keys, most):
-        with suppress(KeyError):  # deleted meanwhile, where there are no snapshots
+        with suppress(KeyError):  # deleted meanwhile, in a store without snapshots
             value = store.get(key)
             entries.append(
                 {
@@ -122,7 +122,7 @@ def listing(
 
 
 def entry(source: Source, key: str, most: int) -> dict[str, Any]:
-    """Return all of one entry, of its data the first `most` bytes.
+    """Return one entry, with the first `most` bytes of its data.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def entry(source: Source, key: str, most: int) -> dict[str, Any]:
 
 
 def _content(value: Value, most: int) -> dict[str, Any]:
-    """Return ``kind``, and the content as that: ``value`` of JSON and objects, ``text``, ``base64``."""
+    """Return ``kind``, and the content in its form: ``value`` for JSON and objects, ``text``, ``base64``."""
     content = value.content
     if not isinstance(content, bytes):
         kept = content if isinstance(content, (str, int, float)) else repr(content)
@@ -156,7 +156,7 @@ def _content(value: Value, most: int) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         text = shown[: error.start].decode()
         if not cut["left_out"] or error.reason != "unexpected end of data":
-            kind = "pickle, which is not read" if _is_pickle(content) else "bytes"
+            kind = "pickle, not decoded" if _is_pickle(content) else "bytes"
             return {"kind": kind, "base64": base64.b64encode(shown).decode(), **cut}
         cut["left_out"] = len(content) - error.start
     if any(not (each.isprintable() or each in "\n\r\t") for each in text):
@@ -169,7 +169,7 @@ def _is_pickle(content: bytes) -> bool:
 
 
 def jsonable(key: str, metadata: Mapping[str, Any]) -> Any:
-    """Return metadata as JSON, as it stands in files; what cannot be saved, by its repr."""
+    """Return metadata as JSON, in the form of files; values that cannot be saved by their repr."""
     try:
         return json.loads(encode_metadata(key, entry_from_metadata(metadata)))
     except (TypeError, ValueError):

@@ -1,13 +1,13 @@
 """The web server of ``top``: one page, its files, the state as JSON, and a stream of news.
 
-1. It is bound to the loopback address alone, answers GET alone, and changes nothing.
-2. A page of another site cannot read it: the name in ``Host`` must be that of this machine for itself, which
-   the names of an attacker that lead to this address are not (DNS rebinding); there are no CORS headers; and
-   what a browser marks as sent by another site is refused.
-3. The page runs no script but its own file, loads nothing from elsewhere, and cannot be framed
-   (Content-Security-Policy). It puts what a store holds into text nodes alone.
-4. A stream has a thread, which waits for news and for its browser. What a slow browser has missed is a gap;
-   one that takes nothing for a while is dropped.
+1. It is bound to the loopback address only, answers GET only, and changes nothing.
+2. A page of another site cannot read it: the name in ``Host`` must be a local name of this machine, which an
+   attacker's names for this address are not (DNS rebinding); there are no CORS headers; and requests that a
+   browser marks as sent by another site are refused.
+3. The page runs no script except its own file, loads nothing from elsewhere, and cannot be framed
+   (Content-Security-Policy). It puts data of a store into text nodes only.
+4. A stream has a thread, which waits for news and for its browser. Changes that a slow browser has missed are
+   a gap; a browser that reads nothing for a while is disconnected.
 
 Thread safety: `open` and `streams` are changed by single operations of the dict and of the set.
 """
@@ -31,7 +31,7 @@ from latchstore.inspecting.collector import Collector
 
 ADDRESS = "127.0.0.1"
 
-#: What the requests of this machine's browsers have for a host, whatever the port (of a tunnel, say).
+#: Hosts in requests of this machine's browsers, with any port (for example of a tunnel).
 _OWN_HOSTS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 
 #: The files of the page, with their types.
@@ -54,10 +54,10 @@ _HEADERS = {
     "Connection": "close",
 }
 
-#: How many streams there may be at a time.
+#: Maximum number of simultaneous streams.
 _MOST_STREAMS = 16
 
-#: Seconds that a browser may take nothing, seconds between two messages, and until one that has no news.
+#: Seconds that a browser may read nothing, seconds between two messages, and until a message without news.
 _PATIENCE, _PAUSE, _SILENCE = 10.0, 0.2, 2.0
 
 
@@ -67,15 +67,15 @@ class TopServer(ThreadingHTTPServer):
     Parameters
     ----------
     port : int
-        0 for any that is free.
+        Port number; 0 for any free one.
     collector : Collector
 
     Attributes
     ----------
     open : dict
-        The threads of requests that are being answered, with their sockets.
+        The threads of requests in progress, with their sockets.
     name : str
-        Tells this server from another one at the same address, before or after it.
+        Distinguishes this server from another one at the same address, before or after it.
     streams : set
         One object for each stream.
     """
@@ -98,7 +98,7 @@ class TopServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{ADDRESS}:{self.server_address[1]}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -113,14 +113,14 @@ class TopServer(ThreadingHTTPServer):
         thread.start()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and forget the thread."""
+        """Answer, and unregister the thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.open.pop(threading.current_thread(), None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of browsers that are gone."""
+        """Print nothing: a browser has disconnected."""
 
     def end(self) -> None:
         """Close all connections, and wait for the threads."""
@@ -142,10 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
 
     def log_message(self, format: str, *args: object) -> None:
-        """Write nothing: the terminal is the user's."""
+        """Print nothing: the terminal belongs to the user."""
 
     def do_GET(self) -> None:
-        """Answer, or refuse."""
+        """Answer or refuse a request."""
         reason = self._why_refused()
         path = self.path.partition("?")[0]
         if reason is not None:
@@ -163,9 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _why_refused(self) -> str | None:
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or _OWN_HOSTS.fullmatch(hosts[0].strip()) is None:
-            return "the page is at http://127.0.0.1 and http://localhost alone\n"
+            return "the page is only at http://127.0.0.1 and http://localhost\n"
         if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and self.path != "/":
-            return "the page is not there for other sites\n"
+            return "the page is not available to other sites\n"
         return None
 
     def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
             collector.leave(me)
 
     def _send_news(self) -> None:
-        """Send what is new, until the browser or the server goes."""
+        """Send news until the browser disconnects or the server ends."""
         collector, number, version = self.server.collector, self._last_number(), 0
         self._send("hello", {"server": self.server.name})
         while not collector.ended:
@@ -214,11 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
             if state is not None:
                 self._write(f"event: state\ndata: {state}\n\n")
             if not (changes or state):
-                self._write(": nothing is new\n\n")  # finds out whether the browser is gone
+                self._write(": nothing is new\n\n")  # detects whether the browser has disconnected
             collector.pause(_PAUSE)
 
     def _last_number(self) -> int:
-        """Return the number of the last change that the browser has, if it comes back to this server."""
+        """Return the number of the browser's last change, if it reconnects to this server."""
         name, _, number = self.headers.get("Last-Event-ID", "").partition("-")
         if name == self.server.name and re.fullmatch(r"[0-9]{1,15}", number):
             return int(number)
@@ -229,10 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._write(f"{head}data: {json.dumps(data)}\n\n")
 
     def _write(self, text: str) -> None:
-        self.wfile.write(text.encode("ascii"))  # what JSON is by itself
+        self.wfile.write(text.encode("ascii"))  # JSON is ASCII
 
 
-# All servers, whose port a forked child would keep.
+# All servers: a forked child must close their ports.
 _servers: weakref.WeakSet[TopServer] = weakref.WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""What is looked at: a file, a namespace of a server, or the store of a module, opened by its name.
+"""Sources: a file, a namespace of a server, or the store of a module, opened by name.
 
 Thread safety: a source is used by one thread.
 """
@@ -25,24 +25,24 @@ from latchstore.engine.memory import DictMemoryStore
 from latchstore.engine.saving import APPLICATION
 from latchstore.engine.transactional_store import TransactionalStore
 
-#: What the URL of a server begins with.
+#: The schemes of the URLs of servers.
 SCHEMES = ("redis", "rediss", "unix")
 
-#: The total of the sizes of all data, and the largest keys with theirs.
+#: The total size of all data, and the largest keys with their sizes.
 Sizes = tuple[int, list[tuple[str, int]]]
 
 
 class SourceError(Exception):
-    """What was named cannot be looked at; the message says why, and what would do."""
+    """A source cannot be opened; the message has the reason, and a remedy."""
 
 
 class Source(ABC):
-    """A store that is looked at.
+    """A store that is being inspected.
 
     Attributes
     ----------
     kind, place : str
-        What keeps the entries, and where.
+        The kind of store, and its place.
     store : AbstractReadOnlyStore
         The entries; of one instant, if the store has snapshots.
     """
@@ -53,7 +53,7 @@ class Source(ABC):
 
     @property
     def is_outdated(self) -> bool:
-        """Whether what was read is worthless, as somebody has changed it meanwhile."""
+        """Whether the data read is invalid, as it has been changed meanwhile."""
         return False
 
     @abstractmethod
@@ -61,16 +61,16 @@ class Source(ABC):
         """Return ``oldest`` (the first revision of the history, or None), ``indexes`` and ``caches``."""
 
     def sizes(self, most: int) -> Sizes:
-        """Return how long the data of all keys is together, and the keys that have most."""
+        """Return the total length of the data of all keys, and the keys with the most data."""
         sizes = []
         for key in self.store.query_keys():
-            with suppress(KeyError):  # deleted meanwhile, where there are no snapshots
+            with suppress(KeyError):  # deleted meanwhile, in a store without snapshots
                 sizes.append((key, self.store.get(key).size))
         return sum(size for _, size in sizes), heapq.nlargest(most, sizes, key=lambda each: each[1])
 
     @abstractmethod
     def close(self) -> None:
-        """Give up what was opened."""
+        """Close everything that was opened."""
 
 
 class SavedFile(Source):
@@ -105,7 +105,7 @@ class SharedFile(Source):
     kind = "SqliteStore"
 
     def __init__(self, path: str) -> None:
-        from latchstore.sqlite.read_only import ReadOnlyFile  # here, as for the extras of others
+        from latchstore.sqlite.read_only import ReadOnlyFile  # imported here, as others need extras
 
         self.place = path
         self._file = ReadOnlyFile(path)
@@ -154,14 +154,14 @@ class Namespace(Source):
 
 
 class Opened(Source):
-    """A store of a module, as of one instant if it has snapshots.
+    """A store of a module, at one instant if it has snapshots.
 
     Parameters
     ----------
     store : AbstractReadOnlyStore
     name : str
     cache : Cache, optional
-        The cache that the module has on it.
+        The module's cache on the store.
     """
 
     def __init__(self, store: AbstractReadOnlyStore, name: str, cache: Cache[Any] | None = None) -> None:
@@ -184,7 +184,7 @@ class Opened(Source):
             self._snapshot.close()
 
 
-#: What an overview has of a cache's statistics.
+#: The statistics of a cache in an overview.
 _OF_CACHES = ("entries", "bytes", "evictions")
 
 
@@ -192,19 +192,19 @@ _OF_CACHES = ("entries", "bytes", "evictions")
 
 
 def open_source(target: str, namespace: str | None = None) -> Source:
-    """Open what is named, to be read alone.
+    """Open a store by name, read only.
 
     Parameters
     ----------
     target : str
         A file, the URL of a server, or ``module:store``.
     namespace : str, optional
-        On the server; may stand in the URL as ``?namespace=``.
+        The namespace on the server; may be in the URL as ``?namespace=``.
 
     Raises
     ------
     SourceError
-        If it cannot be opened; the message tells what it is about.
+        If it cannot be opened; the message names it.
     """
     with _explained(target):
         if is_url(target):
@@ -221,9 +221,9 @@ class Live(NamedTuple):
     ----------
     store : TransactionalStore
     caches : dict of str to Cache
-        The caches on it that are known, by name.
+        The known caches on it, by name.
     was_opened : bool
-        Whether it was opened here, and is to be closed here.
+        Whether it was opened here, and must be closed here.
     """
 
     store: TransactionalStore
@@ -232,19 +232,19 @@ class Live(NamedTuple):
 
 
 def open_live(target: str, namespace: str | None = None) -> Live:
-    """Open a store that others write to, to follow what they commit.
+    """Open a store that others write to, to follow their commits.
 
     Raises
     ------
     SourceError
-        As `open_source`; also if nobody can write to it.
+        As for `open_source`; also if no other program can write to it.
     """
     with _explained(target):
         if is_url(target):
             from latchstore.redis import RedisStore
 
             url, name = _url_and_namespace(target, namespace)
-            Namespace(url, name).close()  # so that none is made
+            Namespace(url, name).close()  # raises if it does not exist, so that none is made
             return Live(RedisStore(url, EventManager(), namespace=name), {}, True)
         if (named := _named_store(target)) is not None:
             store, _, cache = named
@@ -253,17 +253,17 @@ def open_live(target: str, namespace: str | None = None) -> Live:
             return Live(store, {} if cache is None else {target: cache}, False)
         if not _has_log(target):
             raise SourceError(
-                f"{target} was saved by a DictMemoryStore, and nobody writes to it: latchstore inspect shows "
-                "it; to watch a store in memory, use latchstore.top.serve(store) in its process"
+                f"{target} was saved by a DictMemoryStore, so it does not change: use latchstore inspect; "
+                "to watch a store in memory, use latchstore.top.serve(store) in its process"
             )
         from latchstore.sqlite import SqliteStore
 
-        SharedFile(target).close()  # so that nothing is added to it
+        SharedFile(target).close()  # raises if it is not the file of a store, so that nothing is added to it
         return Live(SqliteStore(target, EventManager()), {}, True)
 
 
 def is_url(target: str) -> bool:
-    """Tell whether a server is named."""
+    """Return whether a target is a server."""
     return target.partition("://")[0] in SCHEMES and "://" in target
 
 
@@ -277,7 +277,7 @@ def _url_and_namespace(url: str, namespace: str | None) -> tuple[str, str]:
         from latchstore.redis.read_only import namespaces_at
 
         found = ", ".join(map(repr, namespaces_at(place))) or "none"
-        raise SourceError(f"{url}: name the store on the server by --namespace; there are: {found}")
+        raise SourceError(f"{url}: name the store on the server with --namespace, one of: {found}")
     return place, name
 
 
@@ -287,19 +287,19 @@ def _named_store(target: str) -> tuple[AbstractReadOnlyStore, str, Cache[Any] | 
     if os.path.exists(target) or not (colon and _is_dotted(module_name) and _is_dotted(attribute)):
         return None
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as ``python -m`` does: a module in the current directory is found
+        sys.path.insert(0, "")  # like ``python -m``: import from the current directory as well
     try:
         found: Any = importlib.import_module(module_name)
         for name in attribute.split("."):
             found = getattr(found, name)
         if callable(found) and not isinstance(found, (AbstractReadOnlyStore, Cache)):
             found = found()
-    except Exception as error:  # whatever the module raises
+    except Exception as error:  # an import may raise any exception
         raise SourceError(f"{target} cannot be loaded: {error!r}") from error
     if isinstance(found, Cache):
         return found.store, target, found
     if not isinstance(found, AbstractReadOnlyStore):
-        raise SourceError(f"{target} is no store and no cache, got a {type(found).__qualname__}")
+        raise SourceError(f"{target} is not a store or a cache, got a {type(found).__qualname__}")
     return found, target, None
 
 
@@ -308,7 +308,7 @@ def _is_dotted(name: str) -> bool:
 
 
 def _has_log(path: str) -> bool:
-    """Tell whether a file is that of a `SqliteStore`; if not, it was saved by a store in memory.
+    """Return whether a file is that of a `SqliteStore`; otherwise a store in memory has saved it.
 
     Raises
     ------
@@ -319,15 +319,15 @@ def _has_log(path: str) -> bool:
         header = Header(read_regular(path, 100), os.stat(path).st_size)
     except DamageError as error:
         if read_regular(path, 16) == b"SQLite format 3\0":
-            return True  # SQLite and the check of tables tell more
-        raise StoreFormatError(f"{path!r} is no store's file: {error}") from None
+            return True  # SQLite and the check of tables raise more precise errors
+        raise StoreFormatError(f"{path!r} is not the file of a store: {error}") from None
     if header.application != APPLICATION:
-        raise StoreFormatError(f"{path!r} is a SQLite database, and not that of a store")
+        raise StoreFormatError(f"{path!r} is a SQLite database of another program")
     return header.has_log
 
 
 class _explained:  # noqa: N801 (read as a word of the statement)
-    """Raises SourceError for what is wrong with what was named, and not with this program."""
+    """Raises SourceError for errors of the target, but not for those of this program."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -340,7 +340,7 @@ class _explained:  # noqa: N801 (read as a word of the statement)
 
 
 def explanation(error: Exception, target: str) -> str:
-    """Return what an error tells a user, on one line."""
+    """Return the explanation of an error for a user, on one line."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         reason = error.strerror
         if error.errno == errno.ENOENT:

@@ -1,6 +1,6 @@
-"""Tables for a person: by rich on a terminal, if it is installed, and as plain text elsewhere.
+"""Prints tables: by rich on a terminal, if it is installed, and as plain text otherwise.
 
-What a store holds may be anything, so all of it is escaped, and no markup in it is looked at.
+Data of a store may be anything, so it is escaped, and markup in it is ignored.
 
 Thread safety: functions of their arguments, which print.
 """
@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 from latchstore.printable import printable
 
-#: Longer texts of a cell are cut.
+#: Maximum length of a cell's text.
 _WIDEST = 60
 
 
 class Table(NamedTuple):
-    """A table: its title, the names of its columns, and its rows; numbers stand at the right."""
+    """A table: its title, the names of its columns, and its rows; numbers are right-aligned."""
 
     title: str
     columns: Sequence[str]
@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Print tables, those without rows left out."""
+    """Print tables, except those without rows."""
     shown = [table for table in tables if table.rows]
     rich = _rich() if sys.stdout.isatty() else None
     for number, table in enumerate(shown):
@@ -99,7 +99,7 @@ def _cell(value: object) -> str:
 
 
 def size_text(size: int | None) -> str | None:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes as readable text."""
     if size is None:
         return None
     if size < 1_000:
@@ -113,7 +113,7 @@ def size_text(size: int | None) -> str | None:
 
 
 def time_text(seconds: float) -> str:
-    """Return a time as a person here reads it; the number if no calendar has it."""
+    """Return a time as readable local time; the number if it is beyond the calendar."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
@@ -121,7 +121,7 @@ def time_text(seconds: float) -> str:
 
 
 def duration_text(seconds: float | None) -> str | None:
-    """Return a number of seconds as a person reads it."""
+    """Return a number of seconds as readable text."""
     if seconds is None:
         return None
     if seconds < 1:

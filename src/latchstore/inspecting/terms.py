@@ -1,4 +1,4 @@
-"""The terms of a query, as a command line has them: ``state=new``, ``due<10``, ``due=10..20``.
+"""Parses query terms of a command line: ``state=new``, ``due<10``, ``due=10..20``.
 
 Thread safety: functions of their arguments.
 """
@@ -14,7 +14,7 @@ from latchstore.contract.condition import Condition, equal
 from latchstore.contract.contains import Contains, In
 from latchstore.contract.ranges import Above, Below, Between, Prefix
 
-#: What a term may look like, for help.
+#: The syntax of a term, for help.
 SYNTAX = (
     "ITEM=VALUE, ITEM=A|B (one of several), ITEM=LOW..HIGH (from LOW on, below HIGH), ITEM<VALUE, "
     "ITEM<=VALUE, ITEM>VALUE, ITEM>=VALUE, ITEM^=TEXT (begins with), ITEM~=VALUE (contains). A VALUE is "
@@ -25,7 +25,7 @@ _TERM = re.compile(r"(?P<item>.+?)(?P<operator><=|>=|\^=|~=|=|<|>)(?P<value>.*)"
 
 
 class AllOf(Condition):
-    """Matches what several terms match.
+    """Matches values that match several terms.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class AllOf(Condition):
 
 
 def parsed_terms(texts: Iterable[str]) -> dict[str, Any]:
-    """Return the terms that some texts are, by their items.
+    """Return the terms of texts, by item.
 
     Raises
     ------
     ValueError
-        If one is no term; says what is.
+        If a text is not a term; the error has the syntax.
     """
     terms: dict[str, list[Any]] = {}
     for text in texts:
@@ -59,7 +59,7 @@ def parsed_terms(texts: Iterable[str]) -> dict[str, Any]:
 def _parsed(text: str) -> tuple[str, Any]:
     match = _TERM.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no term; a term is {SYNTAX}")
+        raise ValueError(f"{text!r} is not a term; a term is {SYNTAX}")
     item, operator, value = match["item"].strip(), match["operator"], match["value"].strip()
     try:
         return item, _term(operator, value)
@@ -81,7 +81,7 @@ def _term(operator: str, text: str) -> Any:
         return Prefix(text)
     if operator == "~=":
         return Contains(value)
-    if value is text:  # no JSON
+    if value is text:  # not JSON
         if "|" in text:
             return In([_value(each) for each in text.split("|")])
         low, dots, high = text.partition("..")

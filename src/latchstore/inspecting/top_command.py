@@ -1,4 +1,4 @@
-"""The command ``top``: a page that shows what goes on in a store of other processes."""
+"""The command ``top``: a page that shows the activity of a store of other processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latchstore.inspecting.page import serve
 from latchstore.inspecting.sources import SourceError, explanation, open_live
 from latchstore.printable import printable
 
-#: The port, unless another one is given.
+#: The default port.
 _PORT = 8765
 
 #: The exit code.
@@ -20,23 +20,27 @@ FAILED = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options."""
     parser.description = (
-        "Serve a web page that shows what goes on in a store: changes as they are committed, statistics, "
-        "queues, who writes. It can be read on this machine alone (127.0.0.1), and changes nothing. The "
-        "transactions and listeners that it shows are those of this process and, of other processes, the one "
-        "that writes; to see all of one of yours, use latchstore.top.serve(store) in it."
+        "Serve a web page that shows the activity of a store: changes as they are committed, statistics, "
+        "queues, the writer. It can be read on this machine only (127.0.0.1), and changes nothing. It "
+        "shows transactions and listeners of this process, and only the writer of other processes; to see "
+        "those of your process, use latchstore.top.serve(store) in it."
     )
     parser.epilog = "From another machine: ssh -L 8765:127.0.0.1:8765 HOST"
     parser.add_argument(
         "target",
         metavar="STORE",
-        help="the file of a SqliteStore; the URL of a server (redis://, rediss://, unix://); or module:name, "
-        "a store, a cache, or a function that makes one",
+        help="the file of a SqliteStore; the URL of a server (redis://, rediss://, unix://); or "
+        "module:name of a store, a cache, or a function that makes one",
     )
-    parser.add_argument("--namespace", metavar="NAME", help="of the store on the server")
+    parser.add_argument("--namespace", metavar="NAME", help="namespace of the store on the server")
     parser.add_argument(
-        "--port", type=int, default=_PORT, metavar="N", help="0 for any that is free; default: %(default)s"
+        "--port",
+        type=int,
+        default=_PORT,
+        metavar="N",
+        help="port number, 0 for any free one; default: %(default)s",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
 

@@ -6,6 +6,7 @@ real time and is one that the model allows.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from itertools import combinations
@@ -18,6 +19,9 @@ from latchstore.stress.linearizability import check_linearizable
 from latchstore.stress.models import REFUSED, UNKNOWN, KeyModel
 from latchstore.stress.registers import check_register
 from latchstore.stress.verdict import VALID, Verdict, all_of
+
+#: How many random histories of up to 12 operations each seed tries.
+LONG_HISTORIES = int(os.environ.get("LATCHSTORE_RANDOM_HISTORIES", "1250"))
 
 
 def op(
@@ -195,12 +199,12 @@ def test_all_ways_agree_on_random_registers(seed: int) -> None:
 def test_the_ways_agree_on_long_random_registers(seed: int) -> None:
     chance = random.Random(1_000 + seed)
     valid = 0
-    for _ in range(5_000):
+    for _ in range(LONG_HISTORIES):
         history = random_history(chance, chance.randrange(1, 13), ("set", "get"))
         answer = check_register(history).answer
         assert check_linearizable(history, KeyModel()).answer == answer, history
         valid += answer == "valid"
-    assert 200 < valid < 4_800
+    assert LONG_HISTORIES // 25 < valid < LONG_HISTORIES - LONG_HISTORIES // 25
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -84,6 +84,9 @@ def look_for(
     return laboratory, found
 
 
+#: How many schedules a store is looked at in which nothing is to be found.
+SCHEDULES = int(os.environ.get("LATCHSTORE_SCHEDULES", "12"))
+
 #: Of each thread, where all schedules are tried; two have thousands of schedules.
 OPERATIONS = int(os.environ.get("LATCHSTORE_OPERATIONS", "1"))
 
@@ -122,9 +125,9 @@ def test_a_crash_is_found() -> None:
 
 @pytest.mark.parametrize("workload", [name for name in WORKLOADS if name != "near"])
 def test_nothing_is_found_in_ours(workload: str) -> None:
-    _, found = look_for(ours, workload, 30, mode="mixed")
+    _, found = look_for(ours, workload, SCHEDULES, mode="mixed")
     assert not found.run.failed, (found.run.problems, found.run.verdicts)
-    assert found.schedules == 30
+    assert found.schedules == SCHEDULES
     assert all(each.answer == "valid" for each in found.verdicts[workload].values())
 
 
@@ -150,7 +153,7 @@ def test_all_schedules_of_two_threads_are_tried() -> None:
 @pytest.mark.parametrize("fault", sorted(name for name, each in FAULTS.items() if each.controlled))
 def test_ours_bears_faults(fault: str) -> None:
     for workload in ("registers", "transactions", "events"):
-        _, found = look_for(ours_with_options, workload, 15, faults=fault, mode="random")
+        _, found = look_for(ours_with_options, workload, SCHEDULES // 2, faults=fault, mode="random")
         assert not found.run.failed, (found.run.problems, found.run.verdicts)
 
 

@@ -17,6 +17,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sphinx.domains.python import PyObject
+
 if TYPE_CHECKING:
     from docutils.nodes import Element
     from sphinx.addnodes import pending_xref
@@ -161,9 +163,20 @@ def split_attributes(app: Sphinx, what: str, name: str, thing: Any, options: Any
         place += 1
 
 
+def class_signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """Leave out the parameters of a class that documents none: users do not make its objects."""
+    return ("", "") if what == "class" and "Parameters\n" not in (thing.__doc__ or "") else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Extend Sphinx."""
     app.connect("missing-reference", resolve)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-process-signature", class_signature)
     app.connect("autodoc-process-docstring", split_attributes, priority=400)  # before napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

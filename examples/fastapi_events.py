@@ -2,7 +2,7 @@
 
 Run it with
 
-    pip install latchstore fastapi uvicorn
+    python -m pip install fastapi uvicorn
     uvicorn fastapi_events:app
 
 and then, in two terminals,

@@ -2,7 +2,7 @@
 
 There is no server beside it: each process opens the same two files. Try it from a checkout:
 
-    python -m pip install 'latchstore[flask]' gunicorn
+    python -m pip install '.[flask]' gunicorn
     export FLASK_PLACE=/tmp/shop && mkdir -p $FLASK_PLACE
     gunicorn --chdir examples --workers 4 'flask_shared:create_app()' &
     flask --app examples/flask_shared.py work &
@@ -20,7 +20,7 @@ There is no server beside it: each process opens the same two files. Try it from
   whose worker was killed is done when its lease is over.
 
 For workers on more than one machine the same is kept by a Redis or Valkey server: FLASK_PLACE is its URL, as
-redis://host:6379/0, `pip install 'latchstore[redis]'`, and the last line of `open_store` becomes
+redis://host:6379/0, `pip install '.[redis]'`, and the last line of `open_store` becomes
 
     return latchstore.RedisStore(place, EventManager(), namespace=name, indexes=indexes)
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import shutil
 import sys
 import textwrap
@@ -37,15 +36,13 @@ ATTEMPTS = 50
 INTRODUCTION = f"""\
 {THREADS} threads do the same work on a plain dict and on a store of latchstore.
 The interpreter switches between them {0.005 / SWITCH_INTERVAL:g} times as often as usual,
-so that seconds show what else takes a busy day."""
+so that races which else show on a busy day show within seconds."""
 
 READ_NEXT = """
 What to read next:
   python -m inspect latchstore.examples.demo   this program
-  README.md                                    what you can rely on, the API
-  DESIGN.md                                    how that is kept, and why so
-  docs/explanation/reading-the-source.md       where to begin in the source
-  python -m latchstore stress                  proofs, also for stores of yours"""
+  python -m latchstore stress                  the same as a proof, for stores and classes of yours as well
+  https://latchstore.readthedocs.io            tutorial, guides, what you can rely on, reference"""
 
 
 class OnDict:
@@ -131,7 +128,7 @@ class Replica:
         self.findings: Findings = Counter()
         self.latest: deque[StoreModificationEvent] = deque(maxlen=3)
 
-    def hear(self, event: StoreModificationEvent) -> None:
+    def apply(self, event: StoreModificationEvent) -> None:
         before = event.previous.metadata if event.previous else None
         after = event.value.metadata if event.value else None
         fits = before == self.copy.get(event.key)
@@ -141,7 +138,7 @@ class Replica:
 
 
 Shared = OnDict | OnStore
-#: What is wrong, and how often it was found; the empty text stands for what is right.
+#: What is wrong, and how often it was found; the empty text counts what is right.
 Findings = Counter[str]
 
 
@@ -183,7 +180,7 @@ def count_visits(shared: Shared) -> Findings:
 
 
 def move_money(shared: Shared) -> Findings:
-    """Move all money to and fro; who adds up both accounts must see all of it."""
+    """Move all money to and fro; the sum of both accounts must always be all of it."""
 
     def look() -> str:
         total = shared.total()
@@ -193,7 +190,7 @@ def move_money(shared: Shared) -> Findings:
 
 
 def post_jobs(shared: Shared) -> Findings:
-    """Post batches of jobs; who lists the jobs must get a list, and whole batches."""
+    """Post batches of jobs; each list of the jobs must have whole batches."""
 
     def post(turn: int) -> None:
         shared.post([f"job/{turn}/{number}" for number in range(BATCH)])
@@ -207,8 +204,13 @@ def post_jobs(shared: Shared) -> Findings:
 #: Title, what is played, the methods of which the code is shown, what is counted.
 SCENES: tuple[tuple[str, Callable[[Shared], Findings], tuple[str, ...], str], ...] = (
     ("Lost updates: all threads count visits", count_visits, ("visit",), "visits"),
-    ("A torn pair: one moves money, the others add it up", move_money, ("transfer", "total"), "sums"),
-    ("Iteration: one posts batches of jobs, the others list all jobs", post_jobs, ("post", "jobs"), "lists"),
+    ("A torn pair: one thread moves money, the others add it up", move_money, ("transfer", "total"), "sums"),
+    (
+        "Iteration: one thread posts batches of jobs, the others list them",
+        post_jobs,
+        ("post", "jobs"),
+        "lists",
+    ),
 )
 
 
@@ -242,7 +244,7 @@ class Screen:
             self.write(textwrap.indent("\n".join(part), "    ") + "\n", "code")
 
     def judge(self, name: str, findings: Findings, counted: str) -> bool:
-        """Print what was found; return whether all of it is right."""
+        """Print the findings; return whether all of them are right."""
         total, right = findings.total(), findings.pop("", 0)
         if total == right:
             self.write(f"  {name:<6}ok      {total:,} {counted}, all right", "green")
@@ -261,8 +263,8 @@ def source_of(owner: type, methods: tuple[str, ...]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command does; it has no options."""
-    parser.description = "Have threads do the same work on a plain dict, which fails, and on a store."
+    """Describe the command, which has no options."""
+    parser.description = "Run four threads on a plain dict, which loses updates, and on a store."
     parser.epilog = "Exit codes: 0 the store is right, 1 it is not, 2 wrong usage, 130 interrupted."
 
 
@@ -273,13 +275,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with DictMemoryStore(EventManager()) as store:
             return show(store, Screen())
-    except KeyboardInterrupt:
-        print("latchstore demo: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever read the output is gone. Python would raise this again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     finally:
         sys.setswitchinterval(interval)
 
@@ -287,7 +282,7 @@ def run(arguments: argparse.Namespace) -> int:
 def show(store: DictMemoryStore, screen: Screen) -> int:
     """Show all scenes, and return the exit code."""
     replica = Replica()
-    store.event_manager.connect(StoreModificationEvent, replica.hear)
+    store.event_manager.connect(StoreModificationEvent, replica.apply)
     on_store = OnStore(store)
     dict_passes, store_passes = [], []
     screen.write(INTRODUCTION)
@@ -300,8 +295,8 @@ def show(store: DictMemoryStore, screen: Screen) -> int:
                 break
         dict_passes.append(screen.judge("dict", findings, counted))
         store_passes.append(screen.judge("store", play(on_store), counted))
-    screen.write(f"\n{len(SCENES) + 1}. Events: a listener has kept a copy of the store meanwhile\n", "bold")
-    screen.code(source_of(Replica, ("hear",)))
+    screen.write(f"\n{len(SCENES) + 1}. Events: a listener has kept a copy of the store\n", "bold")
+    screen.code(source_of(Replica, ("apply",)))
     on_store.transfer(EUROS)
     store.flush()
     for event in replica.latest:

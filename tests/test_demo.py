@@ -61,7 +61,7 @@ def test_its_own_code_and_the_events_are_shown(few: None, capsys: pytest.Capture
         "\n    # OnStore\n    def transfer(self, euros: int) -> None:\n        with self.store.transaction"
         in out
     )
-    assert "\n    def hear(self, event: StoreModificationEvent) -> None:\n        before = event.prev" in out
+    assert "\n    def apply(self, event: StoreModificationEvent) -> None:\n        before = event.prev" in out
     first, second = re.findall(
         r"^    <StoreUpdateEvent key='(?:anna|bert)' .* revision=(\d+)> \{", out, re.MULTILINE
     )
@@ -110,7 +110,7 @@ def test_the_listener_finds_out_what_it_was_not_told() -> None:
     replica = demo.Replica()
     with DictMemoryStore(EventManager()) as store:
         store.set_metadata("k", {"n": 1})
-        store.event_manager.connect(StoreModificationEvent, replica.hear)
+        store.event_manager.connect(StoreModificationEvent, replica.apply)
         store.set_metadata("k", {"n": 2})
         store.set_metadata("k", {"n": 3})
         store.flush()
@@ -147,7 +147,7 @@ def test_output_into_a_closed_pipe() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize("rich", [False, True])

@@ -60,6 +60,17 @@ def test_each_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.startswith(f"usage: latchstore {name} ")
 
 
+def test_a_closed_output_is_no_error_of_ours() -> None:
+    """As of ``latchstore stress | head -1``: no traceback, and not the exit code of a violation."""
+    command = [sys.executable, "-m", "latchstore", "stress", "--workload", "registers", "--ops", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_imported_only_when_it_is_used(name: str) -> None:
     module = COMMANDS[name][0]

@@ -7,6 +7,7 @@ functions: ``add_arguments(parser)`` and ``run(arguments)``, which returns the e
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,9 @@ from typing import Any
 
 from latchstore import __version__
 from latchstore.programs import COMMANDS
+
+#: Exit codes, as shells have them for SIGINT and SIGPIPE.
+INTERRUPTED, CLOSED_OUTPUT = 130, 141
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -24,18 +28,18 @@ class _CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         module = import_module(self.module_name)
         module.add_arguments(self)
-        self.set_defaults(run=module.run)
+        self.set_defaults(run=module.run, command=self.prog.split()[-1])
         return super().parse_known_args(args, namespace)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="latchstore",
-        description="A thread-safe in-memory key-value store for Python.",
-        epilog="'latchstore COMMAND --help' shows the options of a command.",
+        description="A thread-safe key-value store for Python.",
+        epilog="Begin with 'latchstore demo'. 'latchstore COMMAND --help' shows the options of a command.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"latchstore {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"latchstore {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_CommandParser)
     for name, (module_name, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
@@ -54,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     exit_code : int
-        The exit code of the command; 2 if no command was given.
+        The exit code of the command; 2 if no command was given, 130 after Ctrl-C, 141 if whoever read the
+        output has closed it.
 
     Raises
     ------
@@ -66,7 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "run"):
         parser.print_help(sys.stderr)
         return 2
-    exit_code: int = arguments.run(arguments)
+    try:
+        exit_code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"latchstore {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would report it again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_OUTPUT
     return exit_code
 
 

@@ -21,6 +21,7 @@ MODULES = {
     "latchstore": None,
     "latchstore.aio": None,
     "latchstore.stress": None,
+    "latchstore.top": None,
     "latchstore.metrics": "prometheus_client",
     "latchstore.backends.cachelib": "cachelib",
     "latchstore.backends.django": "django",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from latchstore import Cache, EventManager, RedisStore
+from latchstore import Cache, EventManager, RedisStore, top
+from latchstore.inspecting.sources import SourceError, open_live
 from tests.inspecting.runs import Run, fill
+from tests.inspecting.streams import Stream
 from tests.redis.servers import Server
 
 pytestmark = pytest.mark.each_server
@@ -76,3 +79,28 @@ def test_the_namespaces_are_named(
         assert run.code == 2
         assert repr(namespace) in run.err
     assert changes(redis_server) == before
+
+
+@pytest.mark.usefixtures("store")
+def test_what_is_opened_to_be_followed(redis_server: Server, namespace: str) -> None:
+    with pytest.raises(SourceError, match="there are:"):
+        open_live(redis_server.url, "none of these")
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert not client.exists("{none of these}:about")
+    live = open_live(redis_server.url, namespace)
+    assert live.was_opened
+    assert isinstance(live.store, RedisStore)
+    with (
+        live.store,
+        top.serve(live.store, interval=0.05) as page,
+        Stream(page.url) as stream,
+        RedisStore(redis_server.url, EventManager(), namespace=namespace) as other,
+    ):
+        with other.transaction("elsewhere"):
+            state = stream.state(lambda state: state["activity"]["writer"])
+            other.from_bytes("new", b"")
+        (change,) = stream.changes(1)
+    writer = state["activity"]["writer"]
+    assert (writer["purpose"], writer["host"]) == ("transaction 'elsewhere'", socket.gethostname())
+    assert (change["key"], change["transaction"]) == ("new", "elsewhere")
+    assert state["queues"][0]["name"] == "mails"

@@ -29,7 +29,7 @@ TURNS = {
     r"\b(not|never) (be )?heard\b": "not delivered",
     r"\bTell whether\b": "Return whether",
     # riddles: a clause where there is a noun
-    r"\bwhat goes\b(?! wrong)": "the entry to evict, the content",
+    r"\bwhat goes\b(?! (on|wrong)\b)": "the entry to evict, the content",
     r"\bwhat is due\b": "the timers or jobs whose time has come",
     r"\bwho waits longest\b": "the thread that has waited longest",
     r"\bwhoever (comes|is|takes|does|begins|makes) (next|to|it|so)\b": "the next thread, the caller",

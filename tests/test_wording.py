@@ -58,7 +58,7 @@ TURNS = {
 _BEGINNING = r"\b"
 
 #: Rooms, files and pages that have not been gone through, as paths from the root.
-LATER: tuple[str, ...] = ("src/latchstore/inspecting/",)
+LATER: tuple[str, ...] = ()
 
 #: Sentences that are meant as they stand, by a part of them.
 MEANT: tuple[str, ...] = ()

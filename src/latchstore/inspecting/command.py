@@ -212,7 +212,7 @@ def _show_listing(found: dict[str, Any]) -> None:
         return
     show([Table("", ("key", "size", "revision", "modified", "metadata"), rows)])
     if found["more"]:
-        print(f"... and more than these {len(rows)} entries, see --limit", file=sys.stderr)
+        print(f"... and more than these {len(rows)} entries: raise --limit", file=sys.stderr)
 
 
 def _short(item: Any) -> str:
@@ -242,7 +242,7 @@ def _show_entry(found: dict[str, Any]) -> None:
     else:
         print(hexdump(base64.b64decode(found["base64"])))
     if found.get("left_out"):
-        print(f"... {found['left_out']:,} bytes more, see --bytes", file=sys.stderr)
+        print(f"... {found['left_out']:,} more bytes: raise --bytes", file=sys.stderr)
 
 
 def _lines(text: str) -> str:

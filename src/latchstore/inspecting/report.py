@@ -2,7 +2,7 @@
 
 No data of a store is unpickled, imported or run.
 
-Thread safety: functions of a source, which one thread uses.
+Thread safety: one thread uses a source and these functions.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def entry(source: Source, key: str, most: int) -> dict[str, Any]:
     Raises
     ------
     KeyError
-        If there is none.
+        If the key is missing.
     """
     value = source.store.get(key)
     return {

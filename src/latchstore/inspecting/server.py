@@ -1,4 +1,4 @@
-"""The web server of ``top``: one page, its files, the state as JSON, and a stream of news.
+"""The web server of ``top``: one page, its files, the state as JSON, and a stream of updates.
 
 1. It is bound to the loopback address only, answers GET only, and changes nothing.
 2. A page of another site cannot read it: the name in ``Host`` must be a local name of this machine, which an
@@ -34,7 +34,7 @@ ADDRESS = "127.0.0.1"
 #: Hosts in requests of this machine's browsers, with any port (for example of a tunnel).
 _OWN_HOSTS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 
-#: The files of the page, with their types.
+#: The files of the page, with their content types.
 _FILES = {
     "/": ("top.html", "text/html; charset=utf-8"),
     "/top.css": ("top.css", "text/css; charset=utf-8"),
@@ -81,7 +81,7 @@ class TopServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    # Another program must not be able to listen beside it.
+    # No other program may listen on the same port.
     allow_reuse_address = os.name == "posix"
 
     def __init__(self, port: int, collector: Collector) -> None:

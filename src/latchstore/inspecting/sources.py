@@ -1,6 +1,6 @@
 """Sources: a file, a namespace of a server, or the store of a module, opened by name.
 
-Thread safety: a source is used by one thread.
+Thread safety: one thread uses a source.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Source(ABC):
     kind, place : str
         The kind of store, and its place.
     store : AbstractReadOnlyStore
-        The entries; of one instant, if the store has snapshots.
+        The entries; of one instant if the store has snapshots.
     """
 
     kind: str
@@ -74,7 +74,7 @@ class Source(ABC):
 
 
 class SavedFile(Source):
-    """A file that ``DictMemoryStore.save`` has written; all of it is read into memory.
+    """A file written by ``DictMemoryStore.save``; all of it is read into memory.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def open_source(target: str, namespace: str | None = None) -> Source:
 
 
 class Live(NamedTuple):
-    """A store that can be followed.
+    """A store to follow.
 
     Attributes
     ----------
@@ -282,7 +282,7 @@ def _url_and_namespace(url: str, namespace: str | None) -> tuple[str, str]:
 
 
 def _named_store(target: str) -> tuple[AbstractReadOnlyStore, str, Cache[Any] | None] | None:
-    """Return the store that ``module:store`` names, with its cache; None if it is the name of a file."""
+    """Return the store of ``module:store``, with its cache; None if the target is a file name."""
     module_name, colon, attribute = target.partition(":")
     if os.path.exists(target) or not (colon and _is_dotted(module_name) and _is_dotted(attribute)):
         return None

@@ -2,7 +2,7 @@
 
 Data of a store may be anything, so it is escaped, and markup in it is ignored.
 
-Thread safety: functions of their arguments, which print.
+Thread safety: the functions have no state; they print.
 """
 
 from __future__ import annotations

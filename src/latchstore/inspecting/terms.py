@@ -1,6 +1,6 @@
 """Parses query terms of a command line: ``state=new``, ``due<10``, ``due=10..20``.
 
-Thread safety: functions of their arguments.
+Thread safety: the functions have no state.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_a_right_store_is_valid(capsys: pytest.CaptureFixture[str], schedule: st
     assert ": valid\n" in out
     assert "\nvalid: " in out
     assert f"--schedule {'native' if schedule == 'mixed' else schedule}" in out
-    assert "\noperations that met: " in out
+    assert "\noverlapping operations: " in out
 
 
 def test_all_workloads_have_rounds_by_default(capsys: pytest.CaptureFixture[str]) -> None:

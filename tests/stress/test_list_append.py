@@ -98,7 +98,7 @@ ANOMALIES = {
     ],
     "G1b (intermediate read): ": at_once([append("x", 1), append("x", 2)], [read("x", 1)]),
     "incompatible order: ": at_once([append("x", 1)], [append("x", 2)], [read("x", 1, 2)], [read("x", 2, 1)]),
-    "incompatible order: transaction 2 read [1, 2, 3] of 'x', to which transaction 1 has appended [2, 1]": (
+    "incompatible order: transaction 2 read [1, 2, 3] of 'x', to which transaction 1 appended [2, 1]": (
         at_once([append("x", 2), append("x", 1)], [append("x", 3), read("x", 1, 2, 3)])
     ),
     "G0 (write cycle): ": at_once(

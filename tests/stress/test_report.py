@@ -138,7 +138,7 @@ def test_what_an_order_explains_is_marked_and_what_it_does_not() -> None:
     assert first.begin <= first.point < first.end
     assert (second.number, second.told) == (0, True)
     text = text_of(report_html(found))
-    assert "thread 1: get('k') would return something else, but it gave None" in text
+    assert "thread 1: get('k') would give something else, but it gave None" in text
     assert "state after it" in text
 
 
@@ -164,7 +164,7 @@ def test_a_long_run_is_drawn_around_its_error() -> None:
     assert page.count('class="call told"') == 1
     text = text_of(page)
     assert "-> 4000" in text
-    assert "4,940 other calls are left out" in text
+    assert "4,940 other calls are omitted" in text
     assert "operations in each fiftieth of the run, at most 100" in text
 
 

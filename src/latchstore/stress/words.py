@@ -100,7 +100,7 @@ def _how(result: Result) -> list[str]:
         pairs = sorted(result.met.items(), key=lambda pair: -pair[1])
         told = ", ".join(f"{one}/{other} {count:,}" for (one, other), count in pairs[:_PAIRS])
         more = f", and {len(pairs) - _PAIRS} other pairs" if len(pairs) > _PAIRS else ""
-        lines.append(f"operations that met: {told}{more}")
+        lines.append(f"overlapping operations: {told}{more}")
     return lines
 
 
@@ -156,7 +156,7 @@ def _events(operations: Iterable[Operation]) -> Iterator[tuple[int, str]]:
 
 def _why(explanation: Explanation) -> str:
     """Return the longest order, and the call at which it breaks."""
-    lines = ["why: the order of the calls that explains most is"]
+    lines = ["why: the longest order of calls with these answers is"]
     lines += [f"  {operation}" for operation in explanation.order] or ["  (none)"]
     if explanation.states:
         lines.append(f"with this state at its end: {explanation.states[-1]}")
@@ -173,7 +173,7 @@ def breaks(explanation: Explanation) -> str:
     return f"{what} {expected}, but it {got}"
 
 
-_WOULD = {"waits": "would wait", "": "would return something else"}
+_WOULD = {"waits": "would wait", "": "would give something else"}
 _DID = {"waits": "waits forever"}
 
 

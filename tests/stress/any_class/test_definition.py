@@ -171,7 +171,7 @@ class TestErrors:
             def increment(self, counter: Any) -> int:
                 return int(counter.incremented())
 
-        assert "note: every call of increment raised something" in str(Fails.run())
+        assert "note: every call of increment raised an exception" in str(Fails.run())
 
 
 class TestWhatIsCompared:

@@ -47,7 +47,7 @@ def test_processes_share_a_store(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "registers: linearizable: valid" in out
     assert "list-append: strictly serializable: valid" in out
     assert "--schedule native --processes 2 --threads 2 --length 50 " in out
-    assert "operations that met: append and read/append and read" in out
+    assert "overlapping operations: append and read/append and read" in out
     found = History.read(history)
     assert found.header["processes"] == 2
     assert {each.thread for each in found.operations} == {0, 1, 2, 3}

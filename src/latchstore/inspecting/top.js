@@ -1,5 +1,5 @@
 "use strict";
-// Shows what the server streams. Whatever a store holds comes into the page by textContent alone.
+// Shows the server's stream. Data of a store enters the page through textContent only.
 
 const MOST = 200, RATES = 60, SILENCE = 6000, AGAIN = 2000;
 const at = (id) => document.getElementById(id);
@@ -7,7 +7,7 @@ const changes = at("changes");
 let source = null, server = null, last = 0, heard = 0, timer = null;
 let before = null, rates = [], paused = false, kept = [];
 
-// -- words ----------------------------------------------------------------------------------------
+// -- texts ----------------------------------------------------------------------------------------
 
 const number = (value) => value === null || value === undefined ? "–" : value.toLocaleString("en-US");
 const percent = (value) => value === null ? "–" : (100 * value).toFixed(1) + " %";
@@ -52,7 +52,7 @@ function fill(id, rows, none) {
     const row = element("tr");
     row.append(...cells.map(([text, kind], place) => {
       const cell = element("td", text, kind);
-      cell.dataset.name = names[place]; // stands beside the text where the page is narrow
+      cell.dataset.name = names[place]; // shown beside the text on a narrow page
       return cell;
     }));
     return row;
@@ -109,10 +109,10 @@ function showRate(state) {
 function showWriter(activity) {
   const writer = activity.writer;
   if (!writer) {
-    say(at("writer"), "No transaction keeps other writers out.");
+    say(at("writer"), "No transaction excludes other writers.");
   } else {
     const where = writer.host ? " of process " + writer.process + " on " + writer.host : " of process " + writer.process;
-    say(at("writer"), ["thread " + writer.thread], where + " keeps other writers out for ",
+    say(at("writer"), ["thread " + writer.thread], where + " has excluded other writers for ",
       [seconds(writer.seconds)], ": ", [writer.purpose]);
   }
   at("writer").classList.toggle("warn", Boolean(writer) && writer.seconds > 5);
@@ -251,6 +251,6 @@ function connect() {
   });
 }
 
-// A connection may be dead without an error, as after a machine has slept.
+// A connection may be dead without an error, for example after the machine has slept.
 setInterval(() => { if (Date.now() - heard > SILENCE) { lost(); connect(); } }, 1000);
 connect();

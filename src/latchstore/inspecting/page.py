@@ -28,6 +28,10 @@ class Page:
     ----------
     url : str
         Its address.
+
+    Thread safety
+    -------------
+    Any thread may close a page. Threads of the page serve it.
     """
 
     def __init__(self, collector: Collector, server: TopServer) -> None:

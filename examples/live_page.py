@@ -1,4 +1,4 @@
-"""A shop whose threads share a store, and a page that shows what goes on in it.
+"""A shop whose threads share a store, and a page that shows its activity.
 
     python examples/live_page.py
 

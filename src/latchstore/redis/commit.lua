@@ -235,18 +235,20 @@ local function set(hash, flat, n)
   end
 end
 
--- Replaces an entry by another one. If both have the same fields in the same order, as similar entries with
--- few fields have, only those that have changed are written, and returned.
+-- Replaces an entry by another one. If both have the same fields, only those that have changed are written,
+-- and returned.
 local function replace(hash, old, new)
   local count, changed, n = #new, {}, 0
   if #old == count then
+    local before = meta_of(old)
     for i = 1, count, 2 do
       local name, value = new[i], new[i + 1]
-      if old[i] ~= name then
+      local was = before[name]
+      if not was then
         n = 0
         break
       end
-      if old[i + 1] ~= value then
+      if was ~= value then
         changed[n + 1], changed[n + 2] = name, value
         n = n + 2
       end

@@ -1,91 +1,29 @@
-"""Calls that may wait for a lock, a disk or a server: they run in another thread while a task awaits them.
+"""How the calls of tasks to one store are made: at once, in other threads, or on connections of the loop.
 
-Thread safety: each process makes the pool once, under a lock. Its threads run calls of this package, but no
-loaders and no listeners: so none of them waits for another one.
+1. What waits for nobody is simply called.
+2. Of a store whose engine can, calls await its server in the loop (``greenlets.py``).
+3. All else is called in a thread (``threads.py``); so is what reads streams of the user's, which may block.
+
+Thread safety: a `Calls` may be used in any number of loops.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import functools
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
-from latchstore.delivery.async_waiting import running_loop
-from latchstore.engine.task_transaction import TaskTransaction, reads_wait, run_for
-from latchstore.engine.tasks import task_reference, working_for
+from latchstore.aio.threads import call_for, call_in_thread, call_loader, call_to_its_end
+from latchstore.engine.task_transaction import TaskTransaction, reads_wait, waits_in_loops
 from latchstore.engine.transactional_store import TransactionalStore
 
 T = TypeVar("T")
 
-#: Maximum number of calls that wait at the same time; further calls are queued.
-_THREADS = 32
 
-# Guards the creation of the pool.
-_lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
-#: The process that made the pool: a child does not inherit the threads of its parent.
-_process = 0
+class Caller(Protocol):
+    """Calls a function for a task."""
 
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool, _process
-    if _process != os.getpid() or _pool is None:
-        with _lock:
-            if _process != os.getpid() or _pool is None:
-                _pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="latchstore-aio")
-                _process = os.getpid()
-    return _pool
-
-
-async def call_in_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread of the pool, in the context of the task; return its result.
-
-    If the task is cancelled, the call continues, and its result is dropped.
-    """
-    return await _submitted(function)
-
-
-def _submitted(function: Callable[[], T]) -> asyncio.Future[T]:
-    return running_loop().run_in_executor(_threads(), _context().run, function)
-
-
-def _context() -> contextvars.Context:
-    """Return the context of the task, for a thread that works for it."""
-    context = contextvars.copy_context()
-    context.run(working_for.set, working_for.get() or task_reference())
-    return context
-
-
-async def call_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
-    """Call a function in a thread of the pool, in a transaction of the task.
-
-    If the task is cancelled, this waits for the end of the call: two threads must not use one transaction.
-    """
-    return await _undisturbed(_submitted(lambda: run_for(transaction, function)))
-
-
-async def call_to_its_end(function: Callable[[], T]) -> T:
-    """Like `call_in_thread`, but wait for the end of the call even if the task is cancelled."""
-    return await _undisturbed(_submitted(function))
-
-
-async def _undisturbed(future: asyncio.Future[T]) -> T:
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return future.result()
-    if not future.cancelled():
-        future.exception()  # retrieved, so that asyncio does not log it
-    raise cancelled
+    def __call__(self, function: Callable[[], T]) -> Awaitable[T]:
+        """Call it; return its result."""
 
 
 class Calls:
@@ -104,19 +42,29 @@ class Calls:
     def __init__(self, store: TransactionalStore) -> None:
         self._store = store
         self.reads_at_once: bool = not reads_wait(store)
+        self._awaiting = _awaiting() if waits_in_loops(store) else None
 
     async def call_here(self, function: Callable[[], T]) -> T:
-        """Call a function that reads a key: in the loop's thread, unless it may wait."""
-        return function() if self.reads_at_once else await self.in_thread(function)
+        """Call what reads a key: in the loop's thread, unless it may wait."""
+        return function() if self.reads_at_once else await self.call_elsewhere(function)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Call a function that writes: in a thread, unless it only adds to a batch in memory."""
+        """Call what writes: elsewhere, unless all that it does is to add to a batch in memory."""
         if self.reads_at_once and self._store.current_transaction() is not None:
             return function()
-        return await self.in_thread(function)
+        return await self.call_elsewhere(function)
 
-    async def in_thread(self, function: Callable[[], T]) -> T:
-        """Call a function that may take long: in a thread, unless the task is in a block of its thread."""
+    async def call_elsewhere(self, function: Callable[[], T]) -> T:
+        """Call what may take long: not in the loop's thread, or awaiting what takes long."""
+        if self._awaiting is None:
+            return await self.call_in_thread(function)
+        transaction = self._store.current_transaction()
+        if transaction is None or isinstance(transaction, TaskTransaction):
+            return await self._awaiting(function)
+        return function()  # its block is one of the thread
+
+    async def call_in_thread(self, function: Callable[[], T]) -> T:
+        """Call what may take long and cannot await: in a thread, if the task is in no block of its thread."""
         transaction = self._store.current_transaction()
         if transaction is None:
             return await call_in_thread(function)
@@ -124,22 +72,30 @@ class Calls:
             return await call_for(transaction, function)
         return function()  # another thread must not use that block
 
+    async def call_for(self, transaction: TaskTransaction | None, function: Callable[[], T]) -> T:
+        """Call what begins, uses or ends a transaction of the task, or its first one; to the end of that.
+
+        If the task is cancelled meanwhile, a thread goes on until the end of the call. What awaits is broken
+        off, and has found out before it returns what has become of a commit, if anybody can tell.
+        """
+        if self._awaiting is not None:
+            return await self._awaiting(function)
+        if transaction is None:
+            return await call_to_its_end(function)
+        return await call_for(transaction, function)
+
     async def call_loader(self, function: Callable[[], T]) -> T:
         """Call a function of the user in a thread of the loop's own pool."""
         transaction = self._store.current_transaction()
-        loop = running_loop()
-        if transaction is None:
-            return await loop.run_in_executor(None, contextvars.copy_context().run, function)
-        if not isinstance(transaction, TaskTransaction):
-            return function()
-        working = functools.partial(run_for, transaction, function)
-        return await _undisturbed(loop.run_in_executor(None, _context().run, working))
+        if transaction is None or isinstance(transaction, TaskTransaction):
+            return await call_loader(transaction, function)
+        return function()
 
 
-def _renew_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_in_child)
+def _awaiting() -> Caller | None:
+    """Return what calls functions that await; None if greenlet is not installed."""
+    try:
+        from latchstore.aio.greenlets import call_awaiting
+    except ImportError:
+        return None
+    return call_awaiting

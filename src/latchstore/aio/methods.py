@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from latchstore.contract.values import StringValue
 
 if TYPE_CHECKING:
     from latchstore.contract.ordering import OrderBy
@@ -27,15 +30,19 @@ class AsyncMethods(ABC):
 
     @abstractmethod
     async def _read(self, function: Callable[[], T]) -> T:
-        """Call a function that reads, in another thread if it may wait."""
+        """Call what reads, in another thread if it may wait, or awaiting a server."""
 
     @abstractmethod
     async def _scan(self, function: Callable[[], T]) -> T:
-        """Call a function that reads many keys, in another thread."""
+        """Call what reads many keys, in another thread, or awaiting a server."""
 
     @abstractmethod
     async def _write(self, function: Callable[[], T]) -> T:
-        """Call a function that writes, in another thread if it may wait."""
+        """Call what writes, in another thread if it may wait, or awaiting a server."""
+
+    @abstractmethod
+    async def _write_streams(self, function: Callable[[], T]) -> T:
+        """Call what reads streams of the user's and writes, in another thread if it may wait for a server."""
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -128,7 +135,8 @@ class AsyncMethods(ABC):
     async def set(self, key: str, value: SettableValue, *, if_revision: int | None = None) -> None:
         """Store data and metadata of a key; like ``store.set``."""
         target = self._target
-        await self._write(lambda: target.set(key, value, if_revision=if_revision))
+        write = self._write if _is_in_memory(value) else self._write_streams
+        await write(lambda: target.set(key, value, if_revision=if_revision))
 
     async def from_bytes(self, key: str, data: bytes, *, if_revision: int | None = None) -> None:
         """Store data of a key and keep its metadata; like ``store.from_bytes``."""
@@ -157,7 +165,9 @@ class AsyncMethods(ABC):
     async def multiset(self, keys: Iterable[str], values: Iterable[SettableValue]) -> None:
         """Store several keys in one commit; like ``store.multiset``."""
         target = self._target
-        await self._write(lambda: target.multiset(keys, values))
+        is_in_memory = type(values) in (list, tuple) and all(map(_is_in_memory, values))
+        write = self._write if is_in_memory else self._write_streams
+        await write(lambda: target.multiset(keys, values))
 
     async def multiset_metadata(self, keys: Iterable[str], metadatas: Iterable[Mapping[str, Any]]) -> None:
         """Replace the metadata of several keys in one commit; like ``store.multiset_metadata``."""
@@ -168,3 +178,10 @@ class AsyncMethods(ABC):
         """Set some metadata items of several keys in one commit; like ``store.multiupdate_metadata``."""
         target = self._target
         await self._write(lambda: target.multiupdate_metadata(keys, metadatas))
+
+
+def _is_in_memory(value: object) -> bool:
+    """Tell whether a value has no stream that may block the thread which reads it."""
+    if type(value) in (list, tuple):
+        return bool(value) and type(value[0]) in (bytes, BytesIO)  # type: ignore[index]
+    return isinstance(value, StringValue)

@@ -1,8 +1,8 @@
 """`AsyncStore`: a store with awaitable methods, and transactions that stay open while their task awaits.
 
-1. Reads of single keys of a store in memory run in the loop's thread, as they never wait. Calls that may wait
-   for another writer, for room for events, for a disk or a server, and reads of many keys, run in another
-   thread (``calls.py``).
+1. Reads of single keys of a store in memory are made in the loop's thread, as they wait for nobody. What may
+   wait, for another writer, for room for events, a disk or a server, and what reads many keys, is made in
+   another thread; calls of a `RedisStore` await its server in the loop (``calls.py``).
 2. A transaction is optimistic: while it is open it holds no lock, whatever the task awaits. It belongs to the
    task that has entered it: calls of that task use it, through an `AsyncStore`, the store itself, or caches
    on it; calls of other tasks do not, including tasks that it starts.
@@ -18,8 +18,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from latchstore.aio.calls import Calls, call_in_thread
+from latchstore.aio.calls import Calls
 from latchstore.aio.methods import AsyncMethods
+from latchstore.aio.threads import call_in_thread
 from latchstore.aio.transaction import AsyncAttempt, AsyncTransaction, each_attempt
 from latchstore.aio.watch import AsyncWatch
 from latchstore.contract.arguments import check_callable, checked_key, checked_timeout, describe
@@ -90,10 +91,13 @@ class AsyncStore(AsyncMethods):
         return await self._calls.call_here(function)
 
     async def _scan(self, function: Callable[[], T]) -> T:
-        return await self._calls.in_thread(function)
+        return await self._calls.call_elsewhere(function)
 
     async def _write(self, function: Callable[[], T]) -> T:
         return await self._calls.call(function)
+
+    async def _write_streams(self, function: Callable[[], T]) -> T:
+        return await self._calls.call_in_thread(function)
 
     def _refuse_in_transaction(self, operation: str) -> None:
         transaction = self._store.current_transaction()

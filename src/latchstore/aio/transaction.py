@@ -11,8 +11,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from latchstore.aio.calls import call_for, call_to_its_end
+from latchstore.aio.calls import Caller, Calls
 from latchstore.aio.methods import AsyncMethods
+from latchstore.aio.threads import call_for
 from latchstore.contract.arguments import checked_timeout
 from latchstore.contract.errors import TransactionClosedError, TransactionConflictError, TransactionError
 from latchstore.delivery.async_waiting import running_loop
@@ -54,6 +55,7 @@ class AsyncTransaction(AsyncMethods):
 
     def __init__(self, store: TransactionalStore, notes: str, timeout: float | None) -> None:
         self._store = store
+        self._calls = Calls(store)
         self._notes = notes
         self._timeout = timeout
         self._transaction: TaskTransaction | None = None
@@ -74,10 +76,8 @@ class AsyncTransaction(AsyncMethods):
         try:
             if self._stays_here or not beginnings_wait(store):
                 transaction.__enter__()
-            elif outer is None:
-                await call_to_its_end(transaction.__enter__)
             else:
-                await call_for(outer, transaction.__enter__)
+                await self._calls.call_for(outer, transaction.__enter__)
         except BaseException as error:
             # The task may have been cancelled, or closed with its loop, after the block had begun.
             if transaction.is_connected():
@@ -105,7 +105,7 @@ class AsyncTransaction(AsyncMethods):
             refuse_others(transaction)
             if self._stays_here:
                 return function()
-            return await call_for(transaction, function)
+            return await self._calls.call_for(transaction, function)
         finally:
             call_back(transaction)
 
@@ -123,14 +123,22 @@ class AsyncTransaction(AsyncMethods):
         return await self._scan(function) if reads_wait(self._store) else function()
 
     async def _scan(self, function: Callable[[], T]) -> T:
+        return await self._call(partial(self._calls.call_for, self._entered), function)
+
+    async def _write(self, function: Callable[[], T]) -> T:
+        return await self._read(function)
+
+    async def _write_streams(self, function: Callable[[], T]) -> T:
+        if not reads_wait(self._store):
+            return function()
+        return await self._call(partial(call_for, self._entered), function)
+
+    async def _call(self, call: Caller, function: Callable[[], T]) -> T:
         transaction = self._entered
         if self._stays_here or not transaction.is_connected():
             return function()  # may raise an error that explains why
         refuse_others(transaction)
-        return await call_for(transaction, function)
-
-    async def _write(self, function: Callable[[], T]) -> T:
-        return await self._read(function)
+        return await call(function)
 
     @property
     def notes(self) -> str:

@@ -22,6 +22,7 @@ from latchstore.contract.errors import (
 from latchstore.contract.event_manager import BaseEventManager
 from latchstore.contract.events import BaseEvent, StoreProgressManager
 from latchstore.contract.values import Entry
+from latchstore.delivery.awaiting import in_thread
 from latchstore.delivery.commit_events import EventDelivery
 from latchstore.delivery.dispatcher import EventDispatcher, Timer
 from latchstore.delivery.event_manager import EventManager, call_when_connected, listener_name
@@ -320,7 +321,8 @@ class DeliveredStore(EntryStore):
             return
         if self._closed:
             raise StoreClosedError(f"{purpose}: the store is closed; connect() opens it again")
-        dispatcher.wait_for_room(purpose, self._engine.timeout if timeout is None else timeout)
+        seconds = self._engine.timeout if timeout is None else timeout
+        in_thread(lambda: dispatcher.wait_for_room(purpose, seconds), to_its_end=False)
 
     def _deliver(self) -> None:
         """Make sure that queued events are delivered; no lock is held."""

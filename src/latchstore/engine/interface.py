@@ -114,12 +114,15 @@ class Engine(ABC):
         Receives the routes of blocks that were freed without being exited; the engine ends them.
     reads_wait : bool
         Whether a read may block, on a disk or a server; an asyncio task then reads in another thread.
+    waits_in_loops : bool
+        Whether calls of tasks await, in the loop, what they wait for (``delivery/awaiting.py``).
     check_edit : callable or None
         Called with each key and edit that is added to a transaction, with no lock held; raises TypeError or
         ValueError if the engine cannot store the value. None if the engine stores whatever can be copied.
     """
 
     reads_wait: ClassVar[bool] = True
+    waits_in_loops: bool = False
 
     revision: int
     timeout: float

@@ -14,7 +14,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from latchstore.contract.errors import LockTimeoutError
 from latchstore.contract.events import StoreTransactionStartEvent
@@ -23,6 +23,8 @@ from latchstore.engine.following import FollowingEngine
 from latchstore.engine.interface import View
 from latchstore.engine.owner import OWNER, Activity, Claim, Ownership, Route, Writer, writer_of
 from latchstore.engine.turns import Turns
+
+T = TypeVar("T")
 
 
 class Hold(Protocol):
@@ -104,6 +106,18 @@ class OwnedEngine(FollowingEngine):
             # Only the block references the lock, and no local variable: a block that is freed without being
             # exited releases it, whether or not this engine is called again.
             block_of(claim).hold = self.acquire(claim, left)
+
+    def with_claim(self, purpose: str, function: Callable[[Claim], T]) -> T:
+        """Call a function of ours with a claim, which lasts until the end of the call."""
+        blocks = [Block()]
+        claim = Claim(blocks[0], self.abandoned, purpose)
+        try:
+            try:
+                return function(claim)
+            finally:
+                self.end(claim)
+        finally:
+            blocks.clear()
 
     def wait_for_turn(self, claim: Claim, timeout: float) -> float:
         """Wait until no other thread of this process writes; return the remaining seconds."""
@@ -201,12 +215,5 @@ class OwnedEngine(FollowingEngine):
 
     def close(self, timeout: float | None) -> None:
         self.is_closed = True
-        blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, "close")
-        try:
-            try:
-                self.become_owner(claim, -1 if timeout is None else timeout, of_all=False)
-            finally:
-                self.end(claim)
-        finally:
-            blocks.clear()
+        seconds = -1 if timeout is None else timeout
+        self.with_claim("close", lambda claim: self.become_owner(claim, seconds, of_all=False))

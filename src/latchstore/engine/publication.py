@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from latchstore.contract.errors import CompactedError
 from latchstore.contract.late_values import keys_of
 from latchstore.contract.values import Change
+from latchstore.delivery.awaiting import in_thread
 from latchstore.delivery.change_buffer import Commit
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.delivery.waiting import Latch, clock
@@ -126,7 +128,8 @@ class Publication:
             If this thread is in the section, so a finalizer or signal handler calls.
         """
         try:
-            return self._latch.during(function, *arguments)
+            # Not by a task: it would wait for a server in the section.
+            return in_thread(partial(self._latch.during, function, *arguments))
         finally:
             self.publisher.garbage.clear()
             self.publisher.dispatcher.start_if_needed()

@@ -142,6 +142,11 @@ def reads_wait(store: TransactionalStore) -> bool:
     return store._engine.reads_wait
 
 
+def waits_in_loops(store: TransactionalStore) -> bool:
+    """Tell whether a task that calls awaits what the store waits for (``delivery/awaiting.py``)."""
+    return store._engine.waits_in_loops
+
+
 def beginnings_wait(store: TransactionalStore) -> bool:
     """Return whether beginning a transaction may block: on the same, or until there is room for events."""
     return store._engine.reads_wait or store._dispatcher.throttled

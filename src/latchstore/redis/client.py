@@ -1,4 +1,4 @@
-"""The server, as an engine calls it: through connections of redis-py, one for each calling thread.
+"""The server, as an engine calls it: through connections of redis-py, one for each calling thread or task.
 
 1. A call takes a connection, sends one command, reads the whole reply, and only then gives the connection
    back, by one call in C. A connection whose call was interrupted, by a network error or by an exception from
@@ -11,8 +11,9 @@
    already, and a node redirects requests for keys that it lacks (ASK). A read of one key follows. A script
    needs all keys in one place, and has no effect if it is redirected: it waits for the end of the move. So no
    write comes in between.
+5. The calls of a task use asynchronous connections of its loop (``loops.py``), and await the replies.
 
-Thread safety: `_idle` is changed by single operations of the list; a connection taken from it belongs to one
+Thread safety: `idle` is changed by single operations of the list; a connection taken from it belongs to one
 thread.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -30,6 +32,15 @@ from redis.retry import Retry
 
 from latchstore.contract.arguments import describe
 from latchstore.contract.errors import AuthorizationError, StoreError
+from latchstore.delivery.awaiting import AwaitingCall, awaiting_call, in_thread
+from latchstore.redis.loops import (
+    REFUSALS,
+    LoopConnection,
+    LoopConnections,
+    Loops,
+    counterpart,
+    has_counterpart,
+)
 from latchstore.redis.pauses import Pauses
 from latchstore.redis.scripts import Script
 
@@ -63,9 +74,6 @@ NO_CLUSTER = redis.exceptions.RedisClusterException
 
 #: Commands that need all keys of a namespace in one place.
 _OF_ALL_KEYS = (b"EVALSHA", b"EVAL")
-
-#: Connection errors of redis-py that are replies: the server has done nothing.
-_REFUSALS = (redis.BusyLoadingError, redis.AuthenticationError)
 
 
 class Disconnected(Exception):  # noqa: N818 (not an error of the caller)
@@ -101,6 +109,10 @@ class Server:
         The namespace in braces, the prefix of all keys; so the keys of a store are in one slot of a cluster.
     name : str
         The address of the server, for errors.
+    serves_loops : bool
+        Whether calls of tasks can await the server.
+    generation : object
+        Replaced when the present connections must no longer be used.
     """
 
     def __init__(self, url: Any, namespace: str, options: Mapping[str, Any]) -> None:
@@ -117,8 +129,10 @@ class Server:
             self._client = url
         else:
             raise TypeError(f"url must be a str or a client of redis-py, got {describe(url)}")
-        self._idle: list[Any] = []
-        self.give: Callable[[Any], None] = self._idle.append
+        self._threads = _Threads()
+        self._loops = Loops()
+        self.generation: object = object()
+        self.serves_loops: bool = has_counterpart(self._pool(), isinstance(self._client, redis.RedisCluster))
         self.name: str = self._name()
 
     # -- connections ------------------------------------------------------------------------------
@@ -149,6 +163,12 @@ class Server:
                 own[name] = seconds
         return pool.connection_class(**own)
 
+    def connect_loop(self, call: AwaitingCall) -> LoopConnection:
+        """Return a new connection for the loop of a call; it is to be connected."""
+        pool = self._pool()
+        seconds = [pool.connection_kwargs.get(name) or default for name, default in _TIMEOUTS.items()]
+        return counterpart(call, pool, *seconds)
+
     def _name(self) -> str:
         found = self._pool().connection_kwargs
         if "path" in found:
@@ -167,23 +187,20 @@ class Server:
         redis.ResponseError
             If the server has refused the command.
         """
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connected()
-        return self._once(connection, command)
+        call = awaiting_call()
+        return self._once(self._threads if call is None else self._loops.of(call), call, command)
 
-    def _connected(self) -> Any:
+    def connected(self, make: Callable[[], Any]) -> Any:
         """Return a new, initialized connection: with password and database number."""
         for left in reversed(range(_MOST_TIMES)):
             try:
-                connection = self.connect()
+                connection = make()
                 connection.connect()
                 break
             except (redis.ConnectionError, redis.TimeoutError, NO_CLUSTER) as error:
                 if not left or isinstance(error, _NOT_REPEATED):
                     raise Disconnected(error, False) from error
-                self._locate()
+                in_thread(self._locate)
         return connection
 
     def _locate(self) -> None:
@@ -196,7 +213,14 @@ class Server:
             with suppress(redis.RedisError, NO_CLUSTER):
                 self.name = self._name()
 
-    def _once(self, connection: Any, command: tuple[Any, ...], moves: int = _MOST_TIMES) -> Any:
+    def _once(
+        self,
+        connections: _Threads | LoopConnections,
+        call: AwaitingCall | None,
+        command: tuple[Any, ...],
+        moves: int = _MOST_TIMES,
+    ) -> Any:
+        connection = connections.take(self, call)
         sent = False
         try:
             connection.send_packed_command((hiredis.pack_command(command),))
@@ -206,15 +230,15 @@ class Server:
             # The slot has moved to another node, and nothing was done.
             connection.disconnect()
             self.drop_idle()
-            self._locate()
+            in_thread(self._locate)
             if not moves:
                 raise
-            return self._once(self._connected(), command, moves - 1)
+            return self._once(connections, call, command, moves - 1)
         except redis.exceptions.AskError as asked:
-            self.give(connection)  # usable: the reply was read
+            connections.give(connection)  # usable: the reply was read
             if command[0] in _OF_ALL_KEYS:
                 raise
-            return self._follow(asked, command)
+            return in_thread(partial(self._follow, asked, command))
         except redis.ReadOnlyError as error:
             # It was the primary, and nothing was done; on a new connection the name may lead to the new
             # primary.
@@ -222,15 +246,15 @@ class Server:
             self.drop_idle()
             raise Disconnected(error, False) from error
         except redis.ResponseError:
-            self.give(connection)  # usable: the reply was read
+            connections.give(connection)  # usable: the reply was read
             raise
         except (redis.ConnectionError, redis.TimeoutError) as error:
             connection.disconnect()
-            raise Disconnected(error, sent and not isinstance(error, _REFUSALS)) from error
+            raise Disconnected(error, sent and not isinstance(error, REFUSALS)) from error
         except BaseException:
             connection.disconnect()  # interrupted: now, not when the collector finds it
             raise
-        self.give(connection)
+        connections.give(connection)
         return reply
 
     def _follow(self, asked: Any, command: tuple[Any, ...]) -> Any:
@@ -325,16 +349,19 @@ class Server:
 
     def close(self) -> None:
         """Disconnect unused connections now, and others when they are given back."""
-        self.give = _disconnect
+        self._threads.give = _disconnect
         self.drop_idle()
+        self._loops.close()
 
     def reopen(self) -> None:
         """Keep connections again."""
-        self.give = self._idle.append
+        self._threads.give = self._threads.idle.append
+        self._loops.reopen()
 
     def drop_idle(self) -> None:
-        """Disconnect unused connections."""
-        idle = self._idle
+        """Disconnect unused connections of threads now, and those of loops before their next use."""
+        self.generation = object()
+        idle = self._threads.idle
         while idle:
             try:
                 idle.pop().disconnect()
@@ -342,9 +369,32 @@ class Server:
                 return  # another thread was faster
 
     def renew_in_child(self) -> None:
-        """Leave the parent's connections to the parent, in a forked child."""
-        self._idle = []
-        self.give = self._idle.append
+        """Leave the parent's connections to it, in a forked child."""
+        self._threads = _Threads()
+        self._loops.renew_in_child()
+
+
+class _Threads:
+    """The connections of threads that are idle, of this process.
+
+    Attributes
+    ----------
+    give : callable
+        Takes one back, by one call in C.
+    """
+
+    __slots__ = ("give", "idle")
+
+    def __init__(self) -> None:
+        self.idle: list[Any] = []
+        self.give: Callable[[Any], None] = self.idle.append
+
+    def take(self, server: Server, call: AwaitingCall | None) -> Any:
+        """Return one that is connected."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return server.connected(server.connect)
 
 
 def _disconnect(connection: Any) -> None:

@@ -31,13 +31,14 @@ from latchstore.contract.errors import (
     TransactionConflictError,
 )
 from latchstore.contract.ordering import Item, Ordered
+from latchstore.delivery.awaiting import in_thread
 from latchstore.delivery.dispatcher import Delivery
 from latchstore.engine.edits import Edit
 from latchstore.engine.first_entry import FirstEntry
 from latchstore.engine.first_values import FirstValues
 from latchstore.engine.follower import Follower
 from latchstore.engine.interface import View
-from latchstore.engine.owned import Block, Hold, OwnedEngine, block_of
+from latchstore.engine.owned import Hold, OwnedEngine, block_of
 from latchstore.engine.owner import OWNER, Claim
 from latchstore.engine.publishing import COMMIT_EVENTS, Publisher
 from latchstore.engine.routes import Routes
@@ -93,6 +94,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self, server: Server, timeout: float, lease: float, history: int, publisher: Publisher
     ) -> None:
         self.server = server
+        self.waits_in_loops = server.serves_loops
         self.timeout = timeout
         self._history = history
         self.publisher = publisher
@@ -258,28 +260,29 @@ class RedisEngine(ReadingEngine, OwnedEngine):
 
         If others always commit first, it takes the lease, like an exclusive transaction.
         """
-        pauses, made = Pauses(timeout), None
+        pauses = Pauses(timeout)
         commit = partial(self._commit_checked, edits, purpose, transaction, check, pauses)
         is_at_once = transaction is not None and OWNER not in self.owner.claims
         if is_at_once and (made := commit()) is not None:
             return made
-        blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, purpose)
-        try:
-            try:
-                # This process's turn: from here on, only other processes are waited for.
-                self.wait_for_turn(claim, pauses.left)
-                if not is_at_once:
-                    made = commit()
-                if made is None:
-                    block_of(claim).hold = self.acquire(claim, pauses.left)
-                    made = commit(self.leases[claim].token)
-                assert made is not None
-                return made
-            finally:
-                self.end(claim)
-        finally:
-            blocks.clear()
+        # A thread waits for threads: a task would keep the one from running that it waits for.
+        in_turn = partial(self._commit_in_turn, commit, pauses, not is_at_once)
+        return in_thread(partial(self.with_claim, purpose, in_turn), to_its_end=transaction is not None)
+
+    def _commit_in_turn(
+        self, commit: Callable[..., bool | None], pauses: Pauses, is_to_be_tried: bool, claim: Claim
+    ) -> bool:
+        """Make a commit when it is the turn of this thread, and if that does not help, with the lease."""
+        made = None
+        # The turn of this process: then it is others alone that are waited for.
+        self.wait_for_turn(claim, pauses.left)
+        if is_to_be_tried:
+            made = commit()
+        if made is None:
+            block_of(claim).hold = self.acquire(claim, pauses.left)
+            made = commit(self.leases[claim].token)
+        assert made is not None
+        return made
 
     def _commit_checked(
         self,
@@ -445,19 +448,16 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._alone("remove_index", partial(self.indexes.remove, index=index))
 
     def _alone(self, purpose: str, function: Callable[[bytes], None]) -> None:
-        """Call a function with the token of a lease, while no other process writes."""
-        blocks = [Block()]
-        claim = Claim(blocks[0], self.abandoned, purpose)
+        """Call a function of ours with the token of a lease, while nobody else writes."""
+
+        def call(claim: Claim) -> None:
+            self.become_owner(claim, None)
+            function(self.leases[claim].token)
+
         try:
-            try:
-                self.become_owner(claim, None)
-                function(self.leases[claim].token)
-            except LeaseIsOverError:
-                raise self._lease_was_over(purpose) from None
-            finally:
-                self.end(claim)
-        finally:
-            blocks.clear()
+            self.with_claim(purpose, call)
+        except LeaseIsOverError:
+            raise self._lease_was_over(purpose) from None
 
     # -- the rest ---------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 
+from latchstore.delivery.awaiting import pause
 from latchstore.delivery.waiting import clock
 
 #: First and longest pause, in seconds.
@@ -49,5 +49,5 @@ class Pauses:
         """Sleep for the next pause."""
         seconds = self._next * random.uniform(0.5, 1)  # noqa: S311 (keeps waiters from colliding again)
         left = self.left
-        time.sleep(seconds if left < 0 else min(seconds, left))
+        pause(seconds if left < 0 else min(seconds, left))
         self._next = min(2 * self._next, _LONGEST_PAUSE)

@@ -1,0 +1,86 @@
+"""Calls of plain functions that a task awaits: each is a greenlet, which it enters, and leaves to await.
+
+1. The function runs in the loop's thread, in a copy of the task's context; the task awaits what it waits for
+   and enters it again with the result, or with what that has raised.
+2. If the coroutine of the task is closed, as its loop is gone, nothing can be awaited any more. The function
+   gets the GeneratorExit, and what it then does to clean up blocks the thread, as that of a thread does.
+
+Loaded where a store awaits its connections; greenlet is in the extra ``redis``.
+
+Thread safety: a call belongs to its task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from latchstore.aio.threads import call_in_thread, call_to_its_end
+from latchstore.delivery.async_waiting import running_loop
+from latchstore.delivery.awaiting import AwaitingCall, current_call
+
+T = TypeVar("T")
+
+
+class GreenletCall(AwaitingCall):
+    """A call of a function in a greenlet.
+
+    Parameters
+    ----------
+    function : callable
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.loop: asyncio.AbstractEventLoop = running_loop()
+        self._is_closed = False
+        self._greenlet = greenlet(function)
+        context = copy_context()
+        context.run(current_call.set, self)
+        self._greenlet.gr_context = context
+
+    def is_here(self) -> bool:
+        return getcurrent() is self._greenlet and not self._is_closed
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        parent = self._greenlet.parent
+        assert parent is not None
+        result: T = parent.switch(awaitable)
+        return result
+
+    def wait_for_thread(self, function: Callable[[], T], *, to_its_end: bool) -> T:
+        return self.wait(call_to_its_end(function) if to_its_end else call_in_thread(function))
+
+    def sleep(self, seconds: float) -> None:
+        self.wait(asyncio.sleep(seconds))
+
+    async def result(self) -> Any:
+        """Enter the function, and await what it waits for; return its result."""
+        function = self._greenlet
+        result = function.switch()
+        while not function.dead:
+            raised: BaseException | None = None
+            try:
+                value = await result
+            except BaseException as error:
+                raised = error
+            if raised is None:
+                result = function.switch(value)
+                continue
+            try:
+                self._is_closed = isinstance(raised, GeneratorExit)
+                result = function.throw(raised)
+                if self._is_closed:
+                    raise raised
+            finally:
+                del raised  # its traceback has this frame
+        return result
+
+
+async def call_awaiting(function: Callable[[], T]) -> T:
+    """Call a function that awaits, in the loop of this task, what it waits for; return its result."""
+    result: T = await GreenletCall(function).result()
+    return result

@@ -2,7 +2,9 @@
 
 1. The function runs in the loop's thread, in a copy of the task's context; the task awaits what it waits for
    and enters it again with the result, or with what that has raised.
-2. If the coroutine of the task is closed, as its loop is gone, nothing can be awaited any more. The function
+2. If the task is cancelled, the function gets the CancelledError where it waits, and may wait for a moment
+   more (`PATIENCE`), as for what has become of a commit; then it gets a TimeoutError.
+3. If the coroutine of the task is closed, as its loop is gone, nothing can be awaited any more. The function
    gets the GeneratorExit, and what it then does to clean up blocks the thread, as that of a thread does.
 
 Loaded where a store awaits its connections; greenlet is in the extra ``redis``.
@@ -25,6 +27,9 @@ from latchstore.delivery.awaiting import AwaitingCall, current_call
 
 T = TypeVar("T")
 
+#: Seconds for which a call may wait that was cancelled.
+PATIENCE = 1.0
+
 
 class GreenletCall(AwaitingCall):
     """A call of a function in a greenlet.
@@ -37,6 +42,8 @@ class GreenletCall(AwaitingCall):
     def __init__(self, function: Callable[[], Any]) -> None:
         self.loop: asyncio.AbstractEventLoop = running_loop()
         self._is_closed = False
+        # When its patience is over, in the time of the loop, once it was cancelled.
+        self._until: float | None = None
         self._greenlet = greenlet(function)
         context = copy_context()
         context.run(current_call.set, self)
@@ -64,20 +71,32 @@ class GreenletCall(AwaitingCall):
         while not function.dead:
             raised: BaseException | None = None
             try:
-                value = await result
+                async with asyncio.timeout_at(self._until):
+                    value = await result
             except BaseException as error:
                 raised = error
             if raised is None:
                 result = function.switch(value)
                 continue
+            if self._until is None and isinstance(raised, asyncio.CancelledError):
+                self._until = self.loop.time() + PATIENCE
+            if not _runs_here(self.loop):
+                # What was awaited may have raised another error than GeneratorExit: rule 3.
+                self._is_closed, raised = True, GeneratorExit()
             try:
-                self._is_closed = isinstance(raised, GeneratorExit)
                 result = function.throw(raised)
                 if self._is_closed:
                     raise raised
             finally:
                 del raised  # its traceback has this frame
         return result
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 async def call_awaiting(function: Callable[[], T]) -> T:

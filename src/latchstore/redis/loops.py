@@ -20,6 +20,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -253,11 +254,15 @@ class Exchange:
 
     def read_response(self, disconnect_on_error: bool = True) -> Any:
         """Return the reply to it."""
-        return self._call.wait(self._reply)
+        try:
+            return self._call.wait(self._reply)
+        except TimeoutError as error:
+            raise redis.TimeoutError("no reply in the time that a cancelled call has") from error
 
     def disconnect(self) -> None:
         """Have the reply dropped: the connection is that of other tasks as well."""
-        self._reply.cancel()
+        with suppress(RuntimeError):  # of a loop that is closed
+            self._reply.cancel()
 
 
 class Connector(Protocol):
@@ -304,7 +309,10 @@ class LoopConnections:
         try:
             yield
         finally:
+            connection = self._current
             self.close()
+            if connection is not None:
+                connection.close()  # nobody awaits replies any more
 
     def open(self, call: AwaitingCall) -> None:
         """Have it closed with its loop."""

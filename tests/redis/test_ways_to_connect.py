@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import trustme
 from redis.sentinel import Sentinel
 
 from latchstore import AuthorizationError, EventManager, EventsLost, RedisStore, StoreSetEvent
+from latchstore.aio import AsyncStore
 from tests.redis.servers import PATIENCE, Server, free_port, preferred
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "between-machines.md"
@@ -31,6 +33,16 @@ def check(*stores: RedisStore) -> None:
         change = changes.get(PATIENCE)
         assert isinstance(change, StoreSetEvent)
         assert change.key == "watched"
+        asyncio.run(check_awaited(store, other))
+
+
+async def check_awaited(store: RedisStore, other: RedisStore) -> None:
+    """See the same of tasks, in a thread that blocks for nothing."""
+    await AsyncStore(store).multiset(["awaited", "too"], [(b"3", {"kind": "awaited"}), (b"4", {})])
+    async with AsyncStore(other).transaction() as tx:
+        assert await tx.query_keys(kind="awaited") == ["awaited"]
+        await tx.delete("too")
+        await tx.delete("awaited")
 
 
 def two(url: Any, namespace: str = "tried", **options: Any) -> list[RedisStore]:

@@ -11,8 +11,8 @@ import pytest
 
 from latchstore import AbstractStore
 from latchstore.__main__ import main
-from latchstore.stress.campaign import ScheduleKind
 from latchstore.stress.check import StressError, linearizable_store
+from latchstore.stress.schedules import ScheduleKind
 from latchstore.stress.workloads import WORKLOADS
 from tests.contract.reference_store import ReferenceStore
 

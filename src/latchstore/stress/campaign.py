@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Literal
 
 from latchstore.contract.store import AbstractStore
 from latchstore.stress.controlled import Laboratory
-from latchstore.stress.factories import Factory, PlanError, checked_factory, shared_stores
+from latchstore.stress.factories import Factory, checked_factory, shared_stores
 from latchstore.stress.faults import Fault
 from latchstore.stress.figures import Figures, OperationFigures, together
 from latchstore.stress.history import History, environment
@@ -29,6 +28,7 @@ from latchstore.stress.native import HangError, WorkerError, run_native
 from latchstore.stress.recording import recorded
 from latchstore.stress.reduction import smallest
 from latchstore.stress.result import LockEdge, Mark, Problem, Result
+from latchstore.stress.schedules import PARTS, ScheduleKind, check_faults, parts_for
 from latchstore.stress.scope import Scope
 from latchstore.stress.search import Found, Mode, Settings, search
 from latchstore.stress.strategies import seed_of
@@ -46,12 +46,18 @@ SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "whole", "pc
 #: GIL lets one run at a time.
 _CONTROLLED = 0.8 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 0.9
 
+#: The fraction of a mixed run of tasks in which they run in random order.
+_AT_RANDOM = 0.6
+
 #: The fraction of its time in which a round on native threads begins operations; the rest is for checking
 #: them.
 _BEGINNING = 0.8
 
 #: Operations of one round on native threads, over all threads.
 _ROUND = 20_000
+
+#: Operations of a task in one round of a random schedule: many rounds differ more than long ones.
+_LENGTH_AT_RANDOM = 40
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,9 @@ class Plan:
         Number of processes, each with `threads` threads; more than one only with native schedules.
     timeout : float
         Seconds after which a round of native threads is abandoned.
+    tasks : int
+        Number of tasks of each thread, in an event loop; 0 for none. A random schedule has one loop, in which
+        the seed decides which callback runs next.
     """
 
     workloads: Sequence[Workload]
@@ -105,14 +114,17 @@ class Plan:
     modules: Sequence[str] = ()
     processes: int = 1
     timeout: float = 300.0
+    tasks: int = 0
 
     @property
     def length_of_a_round(self) -> int:
         """Number of operations of each thread in one round on native threads."""
         if self.length is not None:
             return self.length
+        if self.tasks and self.schedule == "random":
+            return _LENGTH_AT_RANDOM
         total = _ROUND if self.operations is None else min(_ROUND, self.operations)
-        return -(-total // (self.threads * self.processes))
+        return -(-total // (self.threads * self.processes * max(1, self.tasks)))
 
     def command(self, *, seed: int, workloads: Sequence[str], length: int) -> str:
         """Return the command that repeats one round or schedule."""
@@ -125,6 +137,8 @@ class Plan:
         words += ["--workload", ",".join(workloads), "--schedule", self.schedule]
         if self.processes > 1:
             words += ["--processes", str(self.processes)]
+        if self.tasks:
+            words += ["--tasks", str(self.tasks)]
         words += ["--threads", str(self.threads), "--length", str(length)]
         words += ["--seed", str(seed)]
         if self.schedule != "exhaustive":
@@ -170,8 +184,10 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     progress : callable
         Called from time to time.
     """
-    check_faults(plan.faults, plan.schedule, plan.processes)
+    check_faults(plan.faults, plan.schedule, plan.processes, plan.tasks)
     checked_factory(factory, plan.faults)
+    if plan.tasks:
+        return _run_tasks(plan, factory, progress)
     if plan.schedule == "native":
         return _run_native(plan, factory, progress)
     if plan.schedule == "mixed":
@@ -179,35 +195,22 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
     return _run_search(plan, plan.schedule, factory, progress)
 
 
-#: The kinds of threads that each kind of schedule has: controlled threads, threads of the system. With
-#: several processes, each has threads of the system.
-_PARTS: dict[str, set[str]] = {
-    "native": {"native"},
-    "mixed": {"native", "controlled"},
-    **{name: {"controlled"} for name in ("random", "whole", "pct", "exhaustive")},
-}
-
-
-def _parts_for(fault: type[Fault]) -> set[str]:
-    return {part for part in ("native", "controlled", "processes") if getattr(fault, part)}
-
-
-def check_faults(faults: Sequence[type[Fault]], schedule: ScheduleKind, processes: int = 1) -> None:
-    """Raise PlanError if a kind of schedule does not support one of the faults, or not all at once."""
-    parts = {"processes"} if processes > 1 else _PARTS[schedule]
-    for fault in faults:
-        if not (_parts_for(fault) & parts):
-            where = f"--schedule {schedule}" if processes == 1 else f"--processes {processes}"
-            raise PlanError(f"fault {fault.name!r} does not work with {where}")
-    if not parts.intersection(*map(_parts_for, faults)):
-        raise PlanError(
-            f"no schedule supports all of these faults at once: {', '.join(each.name for each in faults)}"
-        )
+def _run_tasks(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
+    """Run tasks in random order, and then in loops of asyncio, unless the first run fails."""
+    if plan.schedule != "mixed":
+        return _run_native(plan, factory, progress)
+    begun = time.monotonic()
+    first = _run_native(replace(_part_of(plan, _AT_RANDOM), schedule="random"), factory, progress)
+    if first.result.answer == "invalid" or first.result.problems:
+        return first
+    rest = replace(_part_of(plan, 1 - _AT_RANDOM), schedule="native")
+    second = _run_native(rest, factory, progress)
+    return _together(first, second, time.monotonic() - begun)
 
 
 def _run_mixed(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
     """Run schedules, and then threads of the system, unless a schedule fails."""
-    parts: set[str] = set.intersection(_PARTS["mixed"], *map(_parts_for, plan.faults))
+    parts: set[str] = set.intersection(PARTS["mixed"], *map(parts_for, plan.faults))
     if len(parts) == 1:
         only: ScheduleKind = "native" if "native" in parts else "random"
         return carry_out(replace(plan, schedule=only), factory, progress)
@@ -406,13 +409,15 @@ def _native_round(
             history = run_native(
                 store,
                 workloads,
-                threads=plan.threads,
+                threads=plan.threads if plan.schedule == "native" else 1,
                 operations=plan.length_of_a_round,
                 seed=seed,
                 switch_interval=plan.switch_interval,
                 faults=faults,
                 timeout=plan.timeout,
                 seconds=_BEGINNING * seconds,
+                tasks=plan.tasks,
+                is_random=plan.schedule == "random",
             )
             store.close()
     except HangError as error:

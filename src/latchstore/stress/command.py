@@ -6,6 +6,7 @@ Exit codes: 0 all valid, 1 a violation, 2 bad usage, 3 unknown.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,10 @@ from typing import Any
 
 from latchstore.stress.campaign import (
     OUR_STORE,
-    SCHEDULES,
     Outcome,
     Plan,
     Progress,
-    ScheduleKind,
     carry_out,
-    check_faults,
 )
 from latchstore.stress.escaping import visible
 from latchstore.stress.factories import PlanError, checked_factory, named_object, shared_stores, store_factory
@@ -28,6 +26,7 @@ from latchstore.stress.figures import OperationFigures
 from latchstore.stress.junit import write_junit
 from latchstore.stress.report import check_installed, write_report
 from latchstore.stress.result import Result
+from latchstore.stress.schedules import SCHEDULES, ScheduleKind, check_faults
 from latchstore.stress.scope import Scope
 from latchstore.stress.tracebacks import origin_of, summary_of
 from latchstore.stress.words import outcome_text
@@ -78,7 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=_positive,
-        help="number of threads; default: 3, native 4, exhaustive and each process 2",
+        help="number of threads; default: 3, native 4, exhaustive and each process 2, with tasks 2",
+    )
+    parser.add_argument(
+        "--tasks",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="number of asyncio tasks of each thread, which use latchstore.aio.AsyncStore over the store; "
+        "random: in one loop whose order is drawn, native: in loops of asyncio, mixed: both",
     )
     parser.add_argument("--seconds", type=float, help="duration; default: 10 without --ops")
     parser.add_argument("--ops", type=_positive, metavar="N", help="number of operations over all threads")
@@ -210,6 +217,7 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
     schedule: ScheduleKind = arguments.schedule or ("native" if arguments.processes > 1 else "mixed")
     if arguments.processes > 1 and schedule != "native":
         raise PlanError(f"--processes {arguments.processes} requires --schedule native, got {schedule}")
+    _check_tasks(arguments, schedule)
     seconds = arguments.seconds
     if seconds is None and arguments.ops is None and schedule != "exhaustive":
         seconds = 10.0
@@ -223,7 +231,7 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         raise PlanError("give either --seconds or --ops, not both")
     faults = _names(arguments.faults, FAULTS, "--faults") if arguments.faults else []
     # Before the note on skipped workloads: an error is the only line.
-    check_faults([FAULTS[name] for name in faults], schedule, arguments.processes)
+    check_faults([FAULTS[name] for name in faults], schedule, arguments.processes, arguments.tasks)
     within = [name.strip() for name in arguments.within.split(",") if name.strip()]
     _check_modules(within)
     all_workloads = arguments.workload == "all"
@@ -238,12 +246,14 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
     if not workloads:
         raise PlanError(f"store {arguments.store!r} supports no workload")
     if arguments.processes > 1:
-        workloads = _between_processes(workloads, all_workloads)
+        workloads = _able(workloads, "several processes", lambda each: each.between_processes, all_workloads)
+    if arguments.tasks:
+        workloads = _able(workloads, "tasks", lambda each: each.in_tasks, all_workloads)
     workloads = _bearing(workloads, faults, all_workloads)
     return Plan(
         workloads,
         arguments.store,
-        arguments.threads or _threads_of(schedule, arguments.processes),
+        arguments.threads or _threads_of(schedule, max(arguments.processes, arguments.tasks)),
         seconds,
         arguments.ops,
         arguments.seed or 0,
@@ -256,7 +266,18 @@ def _plan(arguments: argparse.Namespace, supported: Callable[[Workload], bool]) 
         within,
         arguments.processes,
         arguments.timeout,
+        arguments.tasks,
     )
+
+
+def _check_tasks(arguments: argparse.Namespace, schedule: str) -> None:
+    if not arguments.tasks:
+        return
+    if schedule not in ("mixed", "native", "random"):
+        raise PlanError(f"--tasks cannot have --schedule {schedule}, only mixed, native or random")
+    if arguments.processes > 1:
+        raise PlanError("--tasks and --processes: say one of the two")
+    importlib.import_module("latchstore.stress.task_crew")  # a PlanError tells what is missing
 
 
 def _check_modules(names: list[str]) -> None:
@@ -266,19 +287,21 @@ def _check_modules(names: list[str]) -> None:
         raise PlanError(f"--within: {error}") from error
 
 
-def _threads_of(schedule: str, processes: int) -> int:
-    """Return the default number of threads."""
-    return 2 if processes > 1 else {"native": 4, "exhaustive": 2}.get(schedule, 3)
+def _threads_of(schedule: str, crowd: int) -> int:
+    """Return the default number of threads, which is 2 with several processes or tasks."""
+    return 2 if crowd > 1 else {"native": 4, "exhaustive": 2}.get(schedule, 3)
 
 
-def _between_processes(workloads: list[Workload], all_workloads: bool) -> list[Workload]:
-    """Return the workloads that several processes can run."""
-    left_out = [each.name for each in workloads if not each.between_processes]
+def _able(
+    workloads: list[Workload], who: str, can: Callable[[Workload], bool], all_workloads: bool
+) -> list[Workload]:
+    """Return the workloads that several processes, or tasks, can run."""
+    left_out = [each.name for each in workloads if not can(each)]
     if left_out and not all_workloads:
-        raise PlanError(f"several processes cannot run these workloads: {', '.join(left_out)}")
+        raise PlanError(f"{who} cannot run these workloads: {', '.join(left_out)}")
     if left_out:
-        print(f"skipped, as several processes cannot run them: {', '.join(left_out)}", file=sys.stderr)
-    return [each for each in workloads if each.between_processes]
+        print(f"skipped, as {who} cannot run them: {', '.join(left_out)}", file=sys.stderr)
+    return [each for each in workloads if can(each)]
 
 
 def _bearing(workloads: list[Workload], faults: Sequence[str], all_workloads: bool) -> list[Workload]:

@@ -88,6 +88,8 @@ class Fault:
     recorded: ClassVar[bool] = True
     #: Whether it supports several processes.
     processes: ClassVar[bool] = True
+    #: Whether it supports tasks.
+    tasks: ClassVar[bool] = False
     #: Arguments for making the store.
     options: ClassVar[Mapping[str, Any]] = {}
     #: Errors other than StoreErrors that operations may raise under it.
@@ -193,10 +195,24 @@ class _BrokenStream(io.RawIOBase):
         return b"incomplete"
 
 
+class Cancellations(Fault):
+    """Tasks that are cancelled in the middle of an operation, which leaves open whether it had its effect.
+
+    The tasks themselves are cancelled by ``task_crew.py``, in the threads of their loops.
+    """
+
+    name = "cancel"
+    native = False
+    controlled = False
+    processes = False
+    tasks = True
+
+
 class Streams(Fault):
     """Streams that fail halfway: the data before the failure must not become visible."""
 
     name = "streams"
+    tasks = True
 
     def before_action(self, store: AbstractStore, key: str | None) -> None:
         if key is None or self.chance.random() > 0.2:
@@ -213,6 +229,7 @@ class Listeners(Fault):
     """Listeners that raise, that are slow, and that use the store themselves."""
 
     name = "listeners"
+    tasks = True
 
     def prepare(self, store: AbstractStore) -> None:
         _put(store, "listener")
@@ -244,6 +261,7 @@ class FullQueue(Fault):
     """An event queue that is always full: writers wait or are refused."""
 
     name = "queue"
+    tasks = True
     options: ClassVar[Mapping[str, Any]] = {"max_pending_events": 2}
 
     def prepare(self, store: AbstractStore) -> None:
@@ -260,6 +278,7 @@ class Timeouts(Fault):
     """A lock timeout of zero: operations are refused instead of waiting."""
 
     name = "timeouts"
+    tasks = True
     options: ClassVar[Mapping[str, Any]] = {"lock_timeout": 0.0}
 
 
@@ -365,6 +384,7 @@ class Pause(Fault):
 
     name = "pause"
     controlled = False
+    tasks = True
 
     def disturb(self, store: AbstractStore, workers: Workers) -> bool:
         if sleep_with_gil is None:
@@ -448,6 +468,7 @@ FAULTS: dict[str, type[Fault]] = {
     for fault in (
         Exceptions,
         Asynchronous,
+        Cancellations,
         Streams,
         Listeners,
         FullQueue,

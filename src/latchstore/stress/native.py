@@ -77,6 +77,8 @@ def run_native(
     timeout: float = 300.0,
     faults: Sequence[Fault] = (),
     seconds: float | None = None,
+    tasks: int = 0,
+    is_random: bool = False,
 ) -> History:
     """Run workloads in threads that start at the same moment, and record their operations.
 
@@ -86,7 +88,7 @@ def run_native(
     workloads : sequence of Workload
         Each thread runs one action of each, in turn.
     threads, operations : int
-        Number of threads, and number of operations of each.
+        Number of threads, and number of operations of each thread, or of each task.
     seed : int
     switch_interval : float, optional
         Switch interval of the interpreter during the run, in seconds.
@@ -96,6 +98,10 @@ def run_native(
         Faults of the run.
     seconds : float, optional
         Seconds after which no operation begins, even if there are some left.
+    tasks : int
+        Number of tasks of each thread, in an event loop; 0: the thread runs the actions itself.
+    is_random : bool
+        Whether the loops draw which callback runs next.
 
     Raises
     ------
@@ -108,11 +114,11 @@ def run_native(
         prepare(workload, store)
     for fault in faults:
         fault.prepare(store)
-    crew = Crew(store, workloads, faults, [operations] * threads, seed)
+    crew = _crew(store, workloads, faults, [operations] * threads, seed, tasks, is_random)
     header = {
         **environment(),
         "seed": seed,
-        "threads": threads,
+        "threads": threads * max(1, tasks),
         "operations": operations,
         "workloads": [workload.name for workload in workloads],
     }
@@ -126,6 +132,25 @@ def run_native(
         fault.finish(store)
     facts = {workload.name: workload.finish(store) for workload in workloads}
     return History(crew.operations(), {**header, "facts": facts})
+
+
+def _crew(
+    store: AbstractStore,
+    workloads: Sequence[Workload],
+    faults: Sequence[Fault],
+    lengths: Sequence[int],
+    seed: int,
+    tasks: int,
+    is_random: bool,
+) -> Crew:
+    if not tasks:
+        return Crew(store, workloads, faults, lengths, seed)
+    # Loaded when used: nobody else needs asyncio.
+    from latchstore.stress.task_crew import TaskCrew
+
+    return TaskCrew(
+        store, workloads, faults, lengths[0], seed, loops=len(lengths), tasks=tasks, is_random=is_random
+    )
 
 
 class Crew:

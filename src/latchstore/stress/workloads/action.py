@@ -88,6 +88,10 @@ class Workload(Protocol):
     def between_processes(self) -> bool:
         """Whether threads of several processes can run it: it has no state that they must share."""
 
+    @property
+    def in_tasks(self) -> bool:
+        """Whether tasks can do it: it blocks no thread, and makes nothing over the store."""
+
     def supports(self, store: AbstractStore) -> bool:
         """Return whether a store, which is not in use yet, has what the workload needs."""
 
@@ -129,6 +133,7 @@ class PlainWorkload:
     options: ClassVar[Mapping[str, Any]] = {}
     left_out_with: ClassVar[Collection[str]] = ()
     between_processes: ClassVar[bool] = True
+    in_tasks: ClassVar[bool] = True
 
     @property
     def share(self) -> str:

@@ -394,6 +394,7 @@ class CacheWorkload(PlainWorkload):
     name = "cache"
     # Its database and its clock are objects of one process.
     between_processes = False
+    in_tasks = False
 
     def __init__(self) -> None:
         self._rig: _Rig | None = None

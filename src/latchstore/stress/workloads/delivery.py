@@ -123,6 +123,7 @@ class Delivery(PlainWorkload):
     """``flush``, ``flush(revision)`` and ``close``: events of all earlier commits have been delivered."""
 
     name = _PREFIX
+    in_tasks = False
 
     def __init__(self) -> None:
         self._listener: _Listener | None = None

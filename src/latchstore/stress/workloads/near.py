@@ -101,6 +101,7 @@ class Near(TransactionalWorkload):
     """Near caches: no value is older than the bound, and no thread reads an older value than before."""
 
     name = _PREFIX
+    in_tasks = False
     options: ClassVar[Mapping[str, Any]] = {"history": 1_000_000}
 
     def __init__(self) -> None:

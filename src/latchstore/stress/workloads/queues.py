@@ -147,6 +147,7 @@ class QueueWorkload(PlainWorkload):
     name = "queue"
     # Its clock is an object of one process.
     between_processes = False
+    in_tasks = False
 
     def __init__(self) -> None:
         self._rig: _Rig | None = None

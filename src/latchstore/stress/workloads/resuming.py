@@ -124,6 +124,7 @@ class Resuming(PlainWorkload):
     """Watches that are closed and resumed by ``since``: each receives every change once, in order."""
 
     name = _PREFIX
+    in_tasks = False
     options: ClassVar[dict[str, Any]] = {"history": 1_000_000}
 
     def __init__(self) -> None:

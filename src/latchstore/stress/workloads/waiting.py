@@ -106,6 +106,7 @@ class Waiting(PlainWorkload):
     """Threads that wait for a key while another sets it: no wake-up is lost."""
 
     name = "waiting"
+    in_tasks = False
     # It starts threads; after an interruption `threading.Thread.start` may hang.
     left_out_with: ClassVar[Collection[str]] = ("async",)
 

@@ -1,0 +1,146 @@
+"""Tasks that do what the workloads say, in event loops of their own.
+
+In a loop of asyncio's own, what other threads do for a task ends when it ends. In a `RandomLoop` any callback
+that is ready may be the next, which a seed decides, and what other threads would do is done at once: the same
+seed gives the same schedule. The task of a worker has each action done by another one, which may be
+cancelled.
+
+Thread safety: as `Crew`; a task is cancelled in the thread of its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from latchstore.aio import AsyncStore
+from latchstore.contract.arguments import describe
+from latchstore.contract.store import AbstractStore
+from latchstore.engine.transactional_store import TransactionalStore
+from latchstore.stress.factories import PlanError
+from latchstore.stress.faults import Cancellations, Fault
+from latchstore.stress.native import Crew
+from latchstore.stress.task_store import TaskStore
+from latchstore.stress.testing.event_loop import RandomLoop
+from latchstore.stress.workloads import Workload
+
+try:
+    from latchstore.aio.greenlets import call_awaiting
+except ImportError:
+    raise PlanError(
+        "tasks need greenlet, which runs the plain code of workloads in them: "
+        "python -m pip install 'latchstore[tasks]'"
+    ) from None
+
+#: How many turns of the loop pass between two cancellations, at the most, or seconds if it is asyncio's own.
+_MOST_TURNS, _MOST_SECONDS = 60, 0.004
+
+
+class StuckError(Exception):
+    """Tasks wait for what nobody does."""
+
+
+class TaskCrew(Crew):
+    """The tasks of one run.
+
+    Parameters
+    ----------
+    store : AbstractStore
+    workloads, faults, seed
+        As for `Crew`.
+    length : int
+        How many operations each task does.
+    loops, tasks : int
+        How many event loops there are, each in a thread of its own, and how many tasks in each.
+    is_random : bool
+        Whether the loops draw which callback is the next.
+    """
+
+    def __init__(
+        self,
+        store: AbstractStore,
+        workloads: Sequence[Workload],
+        faults: Sequence[Fault],
+        length: int,
+        seed: int,
+        *,
+        loops: int,
+        tasks: int,
+        is_random: bool,
+    ) -> None:
+        if not isinstance(store, TransactionalStore):
+            raise PlanError(f"tasks need a store that AsyncStore takes, got {describe(store)}")
+        super().__init__(store, workloads, faults, [length] * (loops * tasks), seed)
+        self._store: Any = TaskStore(AsyncStore(store))
+        self._is_random = is_random
+        self._cancelling = [each for each in faults if isinstance(each, Cancellations)]
+        # Of each worker, the task that does its action.
+        self._doing: list[asyncio.Task[None] | None] = [None] * (loops * tasks)
+        self._barrier = threading.Barrier(loops + len(faults))
+        self._workers = [
+            threading.Thread(
+                target=self._run_loop,
+                args=(range(first, first + tasks),),
+                name=f"loop {first // tasks}",
+                daemon=True,
+            )
+            for first in range(0, loops * tasks, tasks)
+        ]
+
+    def _run_loop(self, numbers: range) -> None:
+        try:
+            self._barrier.wait()
+            if self._is_random:
+                self._run_at_random(numbers)
+            else:
+                asyncio.run(self._work_all(numbers))
+        except BaseException as error:
+            self._errors.append(error)
+
+    def _run_at_random(self, numbers: range) -> None:
+        loop = RandomLoop(random.Random(f"loop {self._seed} {numbers.start}"))  # noqa: S311 (nothing secret)
+        try:
+            asyncio.set_event_loop(loop)
+            if not loop.play(self._work_all(numbers)):
+                raise StuckError("the tasks wait for what nobody does")
+        finally:
+            loop.end()
+            asyncio.set_event_loop(None)
+
+    async def _work_all(self, numbers: range) -> None:
+        cancelling = [asyncio.create_task(self._cancel_some(fault, numbers)) for fault in self._cancelling]
+        await asyncio.gather(*(self._work_in_task(number) for number in numbers))
+        for each in cancelling:
+            each.cancel()
+        await asyncio.gather(*cancelling, return_exceptions=True)
+
+    async def _work_in_task(self, number: int) -> None:
+        turns = self._turns(self._first + number)
+        while self._has_left(number):
+            self._left[number] -= 1
+            do = partial(self._do, next(next(turns)), number)
+            doing = self._doing[number] = asyncio.create_task(call_awaiting(do))
+            await asyncio.wait((doing,))
+            self._doing[number] = None
+            if doing.cancelled():
+                self._note_broken_off(number)
+            elif (error := doing.exception()) is not None:
+                self._errors.append(error)
+                return
+
+    async def _cancel_some(self, fault: Cancellations, numbers: range) -> None:
+        """Cancel actions at any time."""
+        chance = fault.chance
+        while True:
+            if self._is_random:
+                for _ in range(chance.randrange(_MOST_TURNS)):
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0 if self._is_random else chance.uniform(0, _MOST_SECONDS))
+            busy = [doing for number in numbers if (doing := self._doing[number]) is not None]
+            if busy:
+                fault.note(fault.name)
+                chance.choice(busy).cancel()

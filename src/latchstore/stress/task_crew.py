@@ -36,8 +36,11 @@ except ImportError:
         "python -m pip install 'latchstore[tasks]'"
     ) from None
 
-#: How many turns of the loop pass between two cancellations, at the most, or seconds if it is asyncio's own.
-_MOST_TURNS, _MOST_SECONDS = 60, 0.004
+#: How often an action is cancelled: what has become of it is left open, so a search takes longer.
+_CANCELLED = 1 / 60
+
+#: How long after its beginning, at the most: turns of a loop; of asyncio's own, seconds.
+_MOST_TURNS, _MOST_SECONDS = 60, 0.02
 
 
 class StuckError(Exception):
@@ -78,8 +81,6 @@ class TaskCrew(Crew):
         self._store: Any = TaskStore(AsyncStore(store))
         self._is_random = is_random
         self._cancelling = [each for each in faults if isinstance(each, Cancellations)]
-        # Of each worker, the task that does its action.
-        self._doing: list[asyncio.Task[None] | None] = [None] * (loops * tasks)
         self._barrier = threading.Barrier(loops + len(faults))
         self._workers = [
             threading.Thread(
@@ -112,35 +113,30 @@ class TaskCrew(Crew):
             asyncio.set_event_loop(None)
 
     async def _work_all(self, numbers: range) -> None:
-        cancelling = [asyncio.create_task(self._cancel_some(fault, numbers)) for fault in self._cancelling]
         await asyncio.gather(*(self._work_in_task(number) for number in numbers))
-        for each in cancelling:
-            each.cancel()
-        await asyncio.gather(*cancelling, return_exceptions=True)
 
     async def _work_in_task(self, number: int) -> None:
         turns = self._turns(self._first + number)
         while self._has_left(number):
             self._left[number] -= 1
-            do = partial(self._do, next(next(turns)), number)
-            doing = self._doing[number] = asyncio.create_task(call_awaiting(do))
-            await asyncio.wait((doing,))
-            self._doing[number] = None
+            doing = asyncio.create_task(call_awaiting(partial(self._do, next(next(turns)), number)))
+            cancelling = [asyncio.create_task(self._cancel(fault, doing)) for fault in self._cancelling]
+            await asyncio.wait((doing, *cancelling))
             if doing.cancelled():
                 self._note_broken_off(number)
             elif (error := doing.exception()) is not None:
                 self._errors.append(error)
                 return
 
-    async def _cancel_some(self, fault: Cancellations, numbers: range) -> None:
-        """Cancel actions at any time."""
-        chance = fault.chance
-        while True:
-            if self._is_random:
-                for _ in range(chance.randrange(_MOST_TURNS)):
-                    await asyncio.sleep(0)
-            await asyncio.sleep(0 if self._is_random else chance.uniform(0, _MOST_SECONDS))
-            busy = [doing for number in numbers if (doing := self._doing[number]) is not None]
-            if busy:
-                fault.note(fault.name)
-                chance.choice(busy).cancel()
+    async def _cancel(self, fault: Cancellations, doing: asyncio.Task[None]) -> None:
+        """Cancel an action at any time, if it is one that is to be."""
+        if fault.chance.random() > _CANCELLED:
+            return
+        if self._is_random:
+            for _ in range(fault.chance.randrange(_MOST_TURNS)):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(fault.chance.uniform(0, _MOST_SECONDS))
+        if not doing.done():
+            fault.note(fault.name)
+            doing.cancel()

@@ -181,7 +181,7 @@ class AsyncMethods(ABC):
 
 
 def _is_in_memory(value: object) -> bool:
-    """Tell whether a value has no stream that may block the thread which reads it."""
+    """Return whether a value has no stream that may block the thread which reads it."""
     if type(value) in (list, tuple):
         return bool(value) and type(value[0]) in (bytes, BytesIO)  # type: ignore[index]
     return isinstance(value, StringValue)

@@ -38,7 +38,7 @@ class AwaitingCall(ABC):
 
     @abstractmethod
     def is_here(self) -> bool:
-        """Tell whether the code that asks runs in this call, and may wait by it."""
+        """Return whether the code that asks runs in this call, and may wait by it."""
 
     @abstractmethod
     def wait(self, awaitable: Awaitable[T]) -> T:

@@ -143,7 +143,7 @@ def reads_wait(store: TransactionalStore) -> bool:
 
 
 def waits_in_loops(store: TransactionalStore) -> bool:
-    """Tell whether a task that calls awaits what the store waits for (``delivery/awaiting.py``)."""
+    """Return whether a task that calls awaits what the store waits for (``delivery/awaiting.py``)."""
     return store._engine.waits_in_loops
 
 

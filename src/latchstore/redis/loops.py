@@ -62,7 +62,7 @@ _NOT_TAKEN_OVER = frozenset({
 
 
 def has_counterpart(pool: Any, is_cluster: bool) -> bool:
-    """Tell whether there are asynchronous connections like those of a pool.
+    """Return whether there are asynchronous connections like those of a pool.
 
     There are none of connections of the user's own, nor where a plain function of the user's begins each.
     """
@@ -144,7 +144,7 @@ class LoopConnection:
             raise
 
     def is_usable(self, generation: object) -> bool:
-        """Tell whether commands may be sent by it."""
+        """Return whether commands may be sent by it."""
         return self.generation is generation and not self._is_lost
 
     def send(self, command: Sequence[bytes]) -> asyncio.Future[Any]:

@@ -39,9 +39,6 @@ from latchstore.stress.workloads import Workload, shares, store_for
 #: The default store.
 OUR_STORE = "latchstore:DictMemoryStore"
 
-ScheduleKind = Literal["mixed", "native", "random", "whole", "pct", "exhaustive"]
-SCHEDULES: tuple[ScheduleKind, ...] = ("mixed", "native", "random", "whole", "pct", "exhaustive")
-
 #: The fraction of a mixed run for controlled schedules; native threads have the rest, and find little where a
 #: GIL lets one run at a time.
 _CONTROLLED = 0.8 if not getattr(sys, "_is_gil_enabled", lambda: True)() else 0.9

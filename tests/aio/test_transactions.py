@@ -196,7 +196,7 @@ def test_last_attempt_raises_the_conflict(run: Run, store: TransactionalStore) -
                     await asyncio.create_task(tasks.from_bytes("k", b"1"))
                     await tx.from_bytes("k", b"2")
         assert tries == 2
-        with pytest.raises(TransactionClosedError, match="never entered"):
+        with pytest.raises(TransactionClosedError, match="was not entered"):
             async for _ in tasks.attempts("never entered"):
                 pass
 

@@ -242,7 +242,7 @@ def _show_entry(found: dict[str, Any]) -> None:
     else:
         print(hexdump(base64.b64decode(found["base64"])))
     if found.get("left_out"):
-        print(f"... {found['left_out']:,} more bytes: raise --bytes", file=sys.stderr)
+        print(f"... {found['left_out']:,} bytes more: raise --bytes", file=sys.stderr)
 
 
 def _lines(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from latchstore import DictMemoryStore, EventManager
 from latchstore.contract.arguments import (
     DEFAULT_BUFFER_SIZE,
     as_bytes,
@@ -92,6 +93,21 @@ def test_keys_may_be_any_iterable() -> None:
 def test_a_bad_key_is_named_by_its_position() -> None:
     with pytest.raises(TypeError, match=r"^names\[2\] must be a str, got int 3$"):
         checked_keys(["a", "b", 3], "names")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("kind", "indexes must be an iterable of items, got str 'kind': did you mean ['kind']?"),
+        (b"kind", "indexes must be an iterable of items, got bytes b'kind'"),
+        (5, "indexes must be an iterable, got int 5"),
+    ],
+    ids=["a string", "bytes", "a number"],
+)
+def test_a_single_item_for_many(given: Any, message: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        DictMemoryStore(EventManager(), indexes=given)
+    assert str(raised.value) == message
 
 
 def test_select() -> None:

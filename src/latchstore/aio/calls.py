@@ -1,8 +1,8 @@
-"""How the calls of tasks to one store are made: at once, in other threads, or on connections of the loop.
+"""How calls of tasks to one store are made: directly, in other threads, or on connections of the loop.
 
-1. What waits for nobody is simply called.
-2. Of a store whose engine can, calls await its server in the loop (``greenlets.py``).
-3. All else is called in a thread (``threads.py``); so is what reads streams of the user's, which may block.
+1. Calls that never wait are made directly.
+2. If the store's engine supports it, calls await its server in the loop (``greenlets.py``).
+3. All others run in a thread (``threads.py``), and so do reads of the user's streams, which may block.
 
 Thread safety: a `Calls` may be used in any number of loops.
 """
@@ -23,7 +23,7 @@ class Caller(Protocol):
     """Calls a function for a task."""
 
     def __call__(self, function: Callable[[], T]) -> Awaitable[T]:
-        """Call it; return its result."""
+        """Call the function; return its result."""
 
 
 class Calls:
@@ -45,26 +45,26 @@ class Calls:
         self._awaiting = _awaiting() if waits_in_loops(store) else None
 
     async def call_here(self, function: Callable[[], T]) -> T:
-        """Call what reads a key: in the loop's thread, unless it may wait."""
+        """Call a function that reads a key: in the loop's thread, unless it may wait."""
         return function() if self.reads_at_once else await self.call_elsewhere(function)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Call what writes: elsewhere, unless all that it does is to add to a batch in memory."""
+        """Call a function that writes: elsewhere, unless it only adds to a batch in memory."""
         if self.reads_at_once and self._store.current_transaction() is not None:
             return function()
         return await self.call_elsewhere(function)
 
     async def call_elsewhere(self, function: Callable[[], T]) -> T:
-        """Call what may take long: not in the loop's thread, or awaiting what takes long."""
+        """Call a function that may take long: outside the loop's thread, or awaiting the server."""
         if self._awaiting is None:
             return await self.call_in_thread(function)
         transaction = self._store.current_transaction()
         if transaction is None or isinstance(transaction, TaskTransaction):
             return await self._awaiting(function)
-        return function()  # its block is one of the thread
+        return function()  # the block belongs to the thread
 
     async def call_in_thread(self, function: Callable[[], T]) -> T:
-        """Call what may take long and cannot await: in a thread, if the task is in no block of its thread."""
+        """Call a function that may take long and cannot await: in a thread, unless in a block of its own."""
         transaction = self._store.current_transaction()
         if transaction is None:
             return await call_in_thread(function)
@@ -73,10 +73,10 @@ class Calls:
         return function()  # another thread must not use that block
 
     async def call_for(self, transaction: TaskTransaction | None, function: Callable[[], T]) -> T:
-        """Call what begins, uses or ends a transaction of the task, or its first one; to the end of that.
+        """Call a function that begins, uses or ends a transaction of the task; wait for the end of the call.
 
-        If the task is cancelled meanwhile, a thread goes on until the end of the call. What awaits is broken
-        off, and has found out before it returns what has become of a commit, if anybody can tell.
+        If the task is cancelled meanwhile, a thread continues to the end of the call. A call that awaits is
+        interrupted; before it returns it determines the outcome of a commit, if that is possible.
         """
         if self._awaiting is not None:
             return await self._awaiting(function)
@@ -93,7 +93,7 @@ class Calls:
 
 
 def _awaiting() -> Caller | None:
-    """Return what calls functions that await; None if greenlet is not installed."""
+    """Return the caller for functions that await; None if greenlet is not installed."""
     try:
         from latchstore.aio.greenlets import call_awaiting
     except ImportError:

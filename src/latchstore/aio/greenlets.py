@@ -1,13 +1,13 @@
-"""Calls of plain functions that a task awaits: each is a greenlet, which it enters, and leaves to await.
+"""Calls of plain functions that await: each runs in a greenlet, which a task enters, and leaves to await.
 
-1. The function runs in the loop's thread, in a copy of the task's context; the task awaits what it waits for
-   and enters it again with the result, or with what that has raised.
-2. If the task is cancelled, the function gets the CancelledError where it waits, and may wait for a moment
-   more (`PATIENCE`), as for what has become of a commit; then it gets a TimeoutError.
-3. If the coroutine of the task is closed, as its loop is gone, nothing can be awaited any more. The function
-   gets the GeneratorExit, and what it then does to clean up blocks the thread, as that of a thread does.
+1. The function runs in the loop's thread, in a copy of the task's context. The task awaits on behalf of the
+   function, and enters it again with the result or the exception.
+2. If the task is cancelled, the function gets the CancelledError where it waits, and may wait a moment longer
+   (`PATIENCE`), for example for the outcome of a commit; then it gets a TimeoutError.
+3. If the task's coroutine is closed, as its loop is gone, nothing can be awaited any more. The function gets
+   the GeneratorExit, and its clean-up blocks the thread, as in a thread without a loop.
 
-Loaded where a store awaits its connections; greenlet is in the extra ``redis``.
+Imported where a store awaits its connections; greenlet is in the extra ``redis``.
 
 Thread safety: a call belongs to its task.
 """
@@ -27,7 +27,7 @@ from latchstore.delivery.awaiting import AwaitingCall, current_call
 
 T = TypeVar("T")
 
-#: Seconds for which a call may wait that was cancelled.
+#: Seconds for which a cancelled call may still wait.
 PATIENCE = 1.0
 
 
@@ -42,7 +42,7 @@ class GreenletCall(AwaitingCall):
     def __init__(self, function: Callable[[], Any]) -> None:
         self.loop: asyncio.AbstractEventLoop = running_loop()
         self._is_closed = False
-        # When its patience is over, in the time of the loop, once it was cancelled.
+        # The end of its patience, in the time of the loop, once it is cancelled.
         self._until: float | None = None
         self._greenlet = greenlet(function)
         context = copy_context()
@@ -65,7 +65,7 @@ class GreenletCall(AwaitingCall):
         self.wait(asyncio.sleep(seconds))
 
     async def result(self) -> Any:
-        """Enter the function, and await what it waits for; return its result."""
+        """Enter the function, and await on its behalf; return its result."""
         function = self._greenlet
         result = function.switch()
         while not function.dead:
@@ -81,14 +81,14 @@ class GreenletCall(AwaitingCall):
             if self._until is None and isinstance(raised, asyncio.CancelledError):
                 self._until = self.loop.time() + PATIENCE
             if not _runs_here(self.loop):
-                # What was awaited may have raised another error than GeneratorExit: rule 3.
+                # The awaited object may have raised another error than GeneratorExit: rule 3.
                 self._is_closed, raised = True, GeneratorExit()
             try:
                 result = function.throw(raised)
                 if self._is_closed:
                     raise raised
             finally:
-                del raised  # its traceback has this frame
+                del raised  # its traceback refers to this frame
         return result
 
 
@@ -100,6 +100,6 @@ def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def call_awaiting(function: Callable[[], T]) -> T:
-    """Call a function that awaits, in the loop of this task, what it waits for; return its result."""
+    """Call a function that awaits in the loop of this task; return its result."""
     result: T = await GreenletCall(function).result()
     return result

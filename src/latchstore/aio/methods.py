@@ -30,19 +30,19 @@ class AsyncMethods(ABC):
 
     @abstractmethod
     async def _read(self, function: Callable[[], T]) -> T:
-        """Call what reads, in another thread if it may wait, or awaiting a server."""
+        """Call a function that reads, in another thread if it may wait, or awaiting a server."""
 
     @abstractmethod
     async def _scan(self, function: Callable[[], T]) -> T:
-        """Call what reads many keys, in another thread, or awaiting a server."""
+        """Call a function that reads many keys, in another thread, or awaiting a server."""
 
     @abstractmethod
     async def _write(self, function: Callable[[], T]) -> T:
-        """Call what writes, in another thread if it may wait, or awaiting a server."""
+        """Call a function that writes, in another thread if it may wait, or awaiting a server."""
 
     @abstractmethod
     async def _write_streams(self, function: Callable[[], T]) -> T:
-        """Call what reads streams of the user's and writes, in another thread if it may wait for a server."""
+        """Call a function that reads the user's streams and writes, in another thread if it may wait for a server."""
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class AsyncMethods(ABC):
 
 
 def _is_in_memory(value: object) -> bool:
-    """Return whether a value has no stream that may block the thread which reads it."""
+    """Return whether a value has no stream that may block the reading thread."""
     if type(value) in (list, tuple):
         return bool(value) and type(value[0]) in (bytes, BytesIO)  # type: ignore[index]
     return isinstance(value, StringValue)

@@ -1,7 +1,7 @@
-"""Calls that may wait for a lock, a disk or a server, made in another thread while a task awaits them.
+"""Calls that may wait for a lock, a disk or a server: they run in another thread while a task awaits them.
 
-Thread safety: the pool is made once by each process, under a lock. Its threads run calls of this package, and
-no loader and no listener: so none of them waits for another one.
+Thread safety: each process makes the pool once, under a lock. Its threads run calls of this package, but no
+loaders and no listeners: so none of them waits for another one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from latchstore.engine.tasks import task_reference, working_for
 
 T = TypeVar("T")
 
-#: How many calls may wait at once; more wait for one of these to end.
+#: Maximum number of calls that wait at the same time; further calls are queued.
 _THREADS = 32
 
-# Guards the making of the pool.
+# Guards the creation of the pool.
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
-#: The process that has made it: the threads of a parent are not in its children.
+#: The process that made the pool: a child does not inherit the threads of its parent.
 _process = 0
 
 
@@ -44,7 +44,7 @@ def _threads() -> ThreadPoolExecutor:
 async def call_in_thread(function: Callable[[], T]) -> T:
     """Call a function in a thread of the pool, in the context of the task; return its result.
 
-    If the task is cancelled the call goes on, and its result is dropped.
+    If the task is cancelled, the call continues, and its result is dropped.
     """
     return await _submitted(function)
 
@@ -54,22 +54,22 @@ def _submitted(function: Callable[[], T]) -> asyncio.Future[T]:
 
 
 def _context() -> contextvars.Context:
-    """Return that of the task, for a thread that works for it."""
+    """Return the context of the task, for a thread that works for it."""
     context = contextvars.copy_context()
     context.run(working_for.set, working_for.get() or task_reference())
     return context
 
 
 async def call_for(transaction: TaskTransaction, function: Callable[[], T]) -> T:
-    """Call a function in a thread of the pool as if in the task, which is in a transaction.
+    """Call a function in a thread of the pool, in a transaction of the task.
 
-    If the task is cancelled, it waits for the end of the call all the same: no two threads use a transaction.
+    If the task is cancelled, this waits for the end of the call: two threads must not use one transaction.
     """
     return await _undisturbed(_submitted(lambda: run_for(transaction, function)))
 
 
 async def call_to_its_end(function: Callable[[], T]) -> T:
-    """Do what `call_in_thread` does, and wait for its end also if the task is cancelled."""
+    """Like `call_in_thread`, but wait for the end of the call even if the task is cancelled."""
     return await _undisturbed(_submitted(function))
 
 
@@ -83,12 +83,12 @@ async def _undisturbed(future: asyncio.Future[T]) -> T:
     if cancelled is None:
         return future.result()
     if not future.cancelled():
-        future.exception()  # it is known: asyncio need not log that nobody has asked for it
+        future.exception()  # retrieved, so that asyncio does not log it
     raise cancelled
 
 
 async def call_loader(transaction: TaskTransaction | None, function: Callable[[], T]) -> T:
-    """Call a function of the user's in a thread of the loop's own pool, as if in the task."""
+    """Call a function of the user in a thread of the loop's own pool, on behalf of the task."""
     loop = running_loop()
     if transaction is None:
         return await loop.run_in_executor(None, contextvars.copy_context().run, function)

@@ -164,7 +164,7 @@ class Server:
         return pool.connection_class(**own)
 
     def connect_loop(self, call: AwaitingCall) -> LoopConnection:
-        """Return a new connection for the loop of a call; it is to be connected."""
+        """Return a new, unconnected connection for the loop of a call."""
         pool = self._pool()
         seconds = [pool.connection_kwargs.get(name) or default for name, default in _TIMEOUTS.items()]
         return counterpart(call, pool, *seconds)
@@ -369,18 +369,18 @@ class Server:
                 return  # another thread was faster
 
     def renew_in_child(self) -> None:
-        """Leave the parent's connections to it, in a forked child."""
+        """Leave the parent's connections to the parent, in a forked child."""
         self._threads = _Threads()
         self._loops.renew_in_child()
 
 
 class _Threads:
-    """The connections of threads that are idle, of this process.
+    """The idle connections of this process's threads.
 
     Attributes
     ----------
     give : callable
-        Takes one back, by one call in C.
+        Returns a connection to the pool; one call in C.
     """
 
     __slots__ = ("give", "idle")
@@ -390,7 +390,7 @@ class _Threads:
         self.give: Callable[[Any], None] = self.idle.append
 
     def take(self, server: Server, call: AwaitingCall | None) -> Any:
-        """Return one that is connected."""
+        """Return a connected connection."""
         try:
             return self.idle.pop()
         except IndexError:

@@ -265,16 +265,16 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         is_at_once = transaction is not None and OWNER not in self.owner.claims
         if is_at_once and (made := commit()) is not None:
             return made
-        # A thread waits for threads: a task would keep the one from running that it waits for.
+        # A thread waits for threads; a task would block the one that it waits for.
         in_turn = partial(self._commit_in_turn, commit, pauses, not is_at_once)
         return in_thread(partial(self.with_claim, purpose, in_turn), to_its_end=transaction is not None)
 
     def _commit_in_turn(
         self, commit: Callable[..., bool | None], pauses: Pauses, is_to_be_tried: bool, claim: Claim
     ) -> bool:
-        """Make a commit when it is the turn of this thread, and if that does not help, with the lease."""
+        """Make a commit in this thread's turn, and under the lease if that is not enough."""
         made = None
-        # The turn of this process: then it is others alone that are waited for.
+        # This process's turn: from here on, only other processes are waited for.
         self.wait_for_turn(claim, pauses.left)
         if is_to_be_tried:
             made = commit()
@@ -448,7 +448,7 @@ class RedisEngine(ReadingEngine, OwnedEngine):
         self._alone("remove_index", partial(self.indexes.remove, index=index))
 
     def _alone(self, purpose: str, function: Callable[[bytes], None]) -> None:
-        """Call a function of ours with the token of a lease, while nobody else writes."""
+        """Call a function with the token of a lease, while no other process writes."""
 
         def call(claim: Claim) -> None:
             self.become_owner(claim, None)

@@ -1,17 +1,17 @@
-"""The connections of event loops: one of redis-py's own asynchronous ones for each loop.
+"""The connections of event loops: one asynchronous connection of redis-py for each loop.
 
-What a task calls sends its commands by these (``delivery/awaiting.py``), as a thread does by connections of
-its own: an `Exchange` has the methods of redis-py's plain connections that ``client.py`` uses.
+Calls of tasks send their commands through these (``delivery/awaiting.py``), as threads do through connections
+of their own: an `Exchange` has those methods of redis-py's plain connections that ``client.py`` uses.
 
-1. All tasks of a loop share its connection: what they ask for in one turn of the loop is sent at once, and
-   the replies come in that order. The reply to a task that was cancelled is read, and dropped.
-2. If the connection is lost, so are all replies that are awaited. One that is not to be used any more is
-   closed when the last reply has come.
-3. It is closed when its loop shuts its asynchronous generators down, as ``asyncio.run`` does, and when the
-   store is closed. A forked child leaves the parent's to it, and does not even free it: that would take its
-   socket out of the selector, which the parent has as well.
+1. All tasks of a loop share its connection: commands of one turn of the loop are sent together, and the
+   replies arrive in that order. The reply for a cancelled task is read and dropped.
+2. If the connection is lost, so are all pending replies. A connection that must not be used any more is
+   closed after its last reply.
+3. It is closed when its loop shuts down its asynchronous generators, as ``asyncio.run`` does, and when the
+   store is closed. A forked child leaves the parent's connection alone, and does not even free it: that would
+   remove its socket from the selector, which the parent shares.
 
-Thread safety: all is done in the thread of the loop; `Loops` may be used by any thread.
+Thread safety: everything runs in the thread of the loop; any thread may use `Loops`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from latchstore.delivery.awaiting import AwaitingCall, in_thread
 
 T = TypeVar("T")
 
-#: How many replies have to come before the time for them begins anew.
+#: Number of replies after which their timeout starts again.
 _AT_A_TIME = 100
 
-#: Connection errors of redis-py's that are replies: the server has done nothing.
+#: Connection errors of redis-py that are replies: the server has done nothing.
 REFUSALS = (redis.BusyLoadingError, redis.AuthenticationError)
 
-#: Errors of redis-py's that are replies; any other one is that of a connection.
+#: Errors of redis-py that are replies; all others are errors of the connection.
 REPLIES = (redis.ResponseError, *REFUSALS)
 
 #: The asynchronous counterparts of redis-py's plain connections.
@@ -51,8 +51,8 @@ _COUNTERPARTS: dict[type, type] = {
     SentinelManagedSSLConnection: SSLConnection,
 }
 
-#: Options of a plain connection that an asynchronous one does not take over: what the store sets itself, and
-#: objects that send by plain connections.
+#: Options of a plain connection that an asynchronous one does not inherit: those that the store sets itself,
+#: and objects that send through plain connections.
 _NOT_TAKEN_OVER = frozenset({
     "retry", "retry_on_error", "retry_on_timeout", "decode_responses", "protocol", "socket_timeout",
     "socket_connect_timeout", "parser_class", "redis_connect_func", "connection_pool", "event_dispatcher",
@@ -62,9 +62,10 @@ _NOT_TAKEN_OVER = frozenset({
 
 
 def has_counterpart(pool: Any, is_cluster: bool) -> bool:
-    """Return whether there are asynchronous connections like those of a pool.
+    """Return whether there are asynchronous counterparts of a pool's connections.
 
-    There are none of connections of the user's own, nor where a plain function of the user's begins each.
+    There are none for the user's own connection classes, nor if a plain function of the user initializes
+    each.
     """
     kind, options = pool.connection_class, pool.connection_kwargs
     if kind not in _COUNTERPARTS or (options.get("redis_connect_func") and not is_cluster):
@@ -76,19 +77,19 @@ def has_counterpart(pool: Any, is_cluster: bool) -> bool:
 
 
 def _accepted(kind: type) -> frozenset[str]:
-    """Return the names of all options that a class of connections takes."""
+    """Return the names of all options of a class of connections."""
     constructors = [vars(each)["__init__"] for each in kind.__mro__ if "__init__" in vars(each)]
     return frozenset(name for each in constructors[:-1] for name in inspect.signature(each).parameters)
 
 
 def counterpart(call: AwaitingCall, pool: Any, seconds: float, seconds_to_connect: float) -> LoopConnection:
-    """Return a new connection of the loop of a call, like those of a pool; it is to be connected."""
+    """Return a new, unconnected connection for the loop of a call, with the options of a pool."""
     kind = _COUNTERPARTS[pool.connection_class]
     accepted = _accepted(kind) - _NOT_TAKEN_OVER
     options = {name: value for name, value in pool.connection_kwargs.items() if name in accepted}
     if isinstance(pool, SentinelConnectionPool):
         options["host"], options["port"] = in_thread(pool.get_master_address, to_its_end=False)
-    # Its own timeout would take a task for each command, on Python 3.11.
+    # redis-py's own timeout would need a task for each command, on Python 3.11.
     connection = kind(**options, protocol=2, socket_timeout=None, socket_connect_timeout=None)
     return LoopConnection(call, connection, seconds, seconds_to_connect)
 
@@ -99,17 +100,17 @@ class LoopConnection:
     Parameters
     ----------
     call : AwaitingCall
-        Of the task that connects it.
+        The call of the task that connects it.
     connection : redis.asyncio.Connection
     seconds : float
-        That may pass without a reply.
+        Maximum seconds without a reply.
     seconds_to_connect : float
-        That may pass until it is connected, and again as many as a reply may take for what it begins with.
+        Maximum seconds for connecting; initializing may take as long again as a reply.
 
     Attributes
     ----------
     generation : object
-        By which the server knows whether it is to be used.
+        Identifies the server's generation of connections that it belongs to.
     """
 
     generation: object
@@ -123,14 +124,14 @@ class LoopConnection:
         self._seconds = seconds
         self._seconds_to_connect = seconds_to_connect
         self._unsent: list[bytes] = []
-        # Who awaits the replies, in the order in which they come.
+        # The futures of pending replies, in order.
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_lost = self._is_retired = False
 
     def connect(self) -> None:
-        """Connect, and send what a connection begins with."""
+        """Connect, and initialize the connection."""
         call, self._call = self._call, None
         assert call is not None
         seconds = self._seconds_to_connect + self._seconds
@@ -144,11 +145,11 @@ class LoopConnection:
             raise
 
     def is_usable(self, generation: object) -> bool:
-        """Return whether commands may be sent by it."""
+        """Return whether it may be used to send commands."""
         return self.generation is generation and not self._is_lost
 
     def send(self, command: Sequence[bytes]) -> asyncio.Future[Any]:
-        """Have a command sent in the next turn of the loop; return what will have the reply."""
+        """Queue a command for the next turn of the loop; return the future of its reply."""
         reply = self._loop.create_future()
         self._unsent += command
         self._waiting.append(reply)
@@ -159,18 +160,18 @@ class LoopConnection:
         return reply
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Not in the context of the task that happens to call.
+        # Not in the context of the calling task.
         return self._loop.create_task(self._losing_on_errors(coroutine), context=Context())
 
     async def _write(self) -> None:
-        """Send what is to be sent."""
+        """Send queued commands."""
         while self._unsent:
             commands, self._unsent = self._unsent, []
             async with asyncio.timeout(self._seconds):
                 await self._connection.send_packed_command(commands)
 
     async def _read(self) -> None:
-        """Hand out the replies that are awaited."""
+        """Read the pending replies."""
         while self._waiting:
             async with asyncio.timeout(self._seconds):
                 for _ in range(min(len(self._waiting), _AT_A_TIME)):
@@ -211,19 +212,19 @@ class LoopConnection:
         self.close()
 
     def retire(self) -> None:
-        """Close it when all replies have come that are awaited."""
+        """Close it after the last pending reply."""
         self._is_retired = True
         if not self._waiting:
             self.close()
 
     def close(self) -> None:
-        """Close it now, without waiting for that."""
+        """Close it now, without waiting for replies."""
         self._is_lost = True
         closing = self._connection.disconnect(nowait=True)
         try:
             closing.send(None)
         except (StopIteration, RuntimeError):
-            return  # it is closed, or its loop is, and it with that
+            return  # it is closed already, possibly with its loop
         finally:
             closing.close()
 
@@ -249,58 +250,58 @@ class Exchange:
         self._call = call
 
     def send_packed_command(self, command: Sequence[bytes]) -> None:
-        """Have the command sent."""
+        """Queue the command."""
         self._reply = self._connection.send(command)
 
     def read_response(self, disconnect_on_error: bool = True) -> Any:
-        """Return the reply to it."""
+        """Return the reply to the command."""
         try:
             return self._call.wait(self._reply)
         except TimeoutError as error:
-            raise redis.TimeoutError("no reply in the time that a cancelled call has") from error
+            raise redis.TimeoutError("no reply in the time limit of a cancelled call") from error
 
     def disconnect(self) -> None:
-        """Have the reply dropped: the connection is that of other tasks as well."""
-        with suppress(RuntimeError):  # of a loop that is closed
+        """Drop the reply: other tasks share the connection."""
+        with suppress(RuntimeError):  # its loop is closed
             self._reply.cancel()
 
 
 class Connector(Protocol):
-    """What makes connections to a server.
+    """Makes connections to a server.
 
     Attributes
     ----------
     generation : object
-        Replaced when connections that there are now are to be used no more.
+        Replaced when the present connections must not be used any more.
     """
 
     generation: object
 
     def connected(self, make: Callable[[], Any]) -> Any:
-        """Return a new connection that is connected."""
+        """Return a new, connected connection."""
 
     def connect_loop(self, call: AwaitingCall) -> LoopConnection:
-        """Return a new one for the loop of a call, which is to be connected."""
+        """Return a new, unconnected connection for the loop of a call."""
 
 
 class LoopConnections:
-    """The connection of an event loop, and those that were to be used before it.
+    """The connection of an event loop, and its retired predecessors.
 
     Parameters
     ----------
     is_closed : bool
-        Whether the connection is closed when nobody awaits a reply.
+        Whether the connection is closed when no reply is pending.
 
     Attributes
     ----------
     give : callable
-        Takes an exchange back.
+        Returns an exchange.
     """
 
     def __init__(self, is_closed: bool) -> None:
         self._is_closed = is_closed
         self._current: LoopConnection | None = None
-        # Held while a task connects; others wait for that.
+        # Held while a task connects; other tasks wait for it.
         self._connecting = asyncio.Lock()
         self._shutdown = self._until_shutdown()
         self.give: Callable[[Exchange], None] = self._retire if is_closed else _ignore
@@ -312,14 +313,14 @@ class LoopConnections:
             connection = self._current
             self.close()
             if connection is not None:
-                connection.close()  # nobody awaits replies any more
+                connection.close()  # no task awaits replies any more
 
     def open(self, call: AwaitingCall) -> None:
-        """Have it closed with its loop."""
+        """Register the closing of the connection with its loop."""
         call.wait(anext(self._shutdown))
 
     def take(self, connector: Connector, call: AwaitingCall | None) -> Exchange:
-        """Return what sends one command of a call."""
+        """Return an exchange, for one command of a call."""
         assert call is not None
         connection = self._current
         if connection is None or not connection.is_usable(connector.generation):
@@ -334,7 +335,7 @@ class LoopConnections:
                 return connection  # another task has connected it
             self._retire()
             made: LoopConnection = connector.connected(partial(connector.connect_loop, call))
-            # What was lost before it was connected is no reason to make another one.
+            # A loss before it was connected is no reason to make another one.
             made.generation = connector.generation
             self._current = made
             return made
@@ -347,7 +348,7 @@ class LoopConnections:
             connection.retire()
 
     def close(self) -> None:
-        """Close the connection when nobody awaits a reply any more; in the thread of the loop."""
+        """Close the connection when no reply is pending; in the thread of the loop."""
         self.give = self._retire
         self._retire()
 
@@ -357,14 +358,14 @@ def _ignore(exchange: Exchange) -> None:
 
 
 class Loops:
-    """The connections to a server of all loops in which tasks have called."""
+    """The connections to a server of all loops whose tasks have made calls."""
 
     def __init__(self) -> None:
         self._is_closed = False
         self._loops: dict[asyncio.AbstractEventLoop, LoopConnections] = {}
 
     def of(self, call: AwaitingCall) -> LoopConnections:
-        """Return those of the loop of a call."""
+        """Return the connections of the loop of a call."""
         found = self._loops.get(call.loop)
         if found is None:
             for loop in list(self._loops):
@@ -375,14 +376,14 @@ class Loops:
         return found
 
     def close(self) -> None:
-        """Close them, each in its loop; what a closed store reads takes a connection for its own time."""
+        """Close them, each in its loop; each read of a closed store then uses its own connection."""
         self._is_closed = True
         loops, self._loops = self._loops, {}
         for loop, connections in loops.items():
             try:
                 loop.call_soon_threadsafe(connections.close)
             except RuntimeError:
-                continue  # it is closed
+                continue  # the loop is closed
 
     def reopen(self) -> None:
         """Keep connections again."""
@@ -391,7 +392,7 @@ class Loops:
             self._loops = {}
 
     def renew_in_child(self) -> None:
-        """Leave the parent's connections to it: rule 3."""
+        """Leave the parent's connections to the parent: rule 3."""
         _of_parents.append(self._loops)
         self._loops = {}
 

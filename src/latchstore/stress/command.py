@@ -274,10 +274,10 @@ def _check_tasks(arguments: argparse.Namespace, schedule: str) -> None:
     if not arguments.tasks:
         return
     if schedule not in ("mixed", "native", "random"):
-        raise PlanError(f"--tasks cannot have --schedule {schedule}, only mixed, native or random")
+        raise PlanError(f"--tasks requires --schedule mixed, native or random, got {schedule}")
     if arguments.processes > 1:
-        raise PlanError("--tasks and --processes: say one of the two")
-    importlib.import_module("latchstore.stress.task_crew")  # a PlanError tells what is missing
+        raise PlanError("give either --tasks or --processes, not both")
+    importlib.import_module("latchstore.stress.task_crew")  # raises a PlanError if an extra is missing
 
 
 def _check_modules(names: list[str]) -> None:

@@ -196,9 +196,9 @@ class _BrokenStream(io.RawIOBase):
 
 
 class Cancellations(Fault):
-    """Tasks that are cancelled in the middle of an operation, which leaves open whether it had its effect.
+    """Cancellation of tasks in the middle of an operation, whose effect is then unknown.
 
-    The tasks themselves are cancelled by ``task_crew.py``, in the threads of their loops.
+    ``task_crew.py`` cancels the tasks, in the threads of their loops.
     """
 
     name = "cancel"

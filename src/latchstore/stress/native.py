@@ -145,7 +145,7 @@ def _crew(
 ) -> Crew:
     if not tasks:
         return Crew(store, workloads, faults, lengths, seed)
-    # Loaded when used: nobody else needs asyncio.
+    # Imported when used: nothing else needs asyncio.
     from latchstore.stress.task_crew import TaskCrew
 
     return TaskCrew(

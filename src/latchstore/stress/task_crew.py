@@ -1,9 +1,8 @@
-"""Tasks that do what the workloads say, in event loops of their own.
+"""Tasks that run workloads, in event loops of their own.
 
-In a loop of asyncio's own, what other threads do for a task ends when it ends. In a `RandomLoop` any callback
-that is ready may be the next, which a seed decides, and what other threads would do is done at once: the same
-seed gives the same schedule. The task of a worker has each action done by another one, which may be
-cancelled.
+In a loop of asyncio, the work of other threads for a task ends in real time. In a `RandomLoop` any ready
+callback may be next, which a seed decides, and the work of other threads is done at once: the same seed gives
+the same schedule. The task of a worker runs each action in another task, which may be cancelled.
 
 Thread safety: as `Crew`; a task is cancelled in the thread of its loop.
 """
@@ -32,19 +31,19 @@ try:
     from latchstore.aio.greenlets import call_awaiting
 except ImportError:
     raise PlanError(
-        "tasks need greenlet, which runs the plain code of workloads in them: "
-        "python -m pip install 'latchstore[tasks]'"
+        "tasks need greenlet, which runs the plain code of workloads: "
+        "run python -m pip install 'latchstore[tasks]'"
     ) from None
 
-#: How often an action is cancelled: what has become of it is left open, so a search takes longer.
+#: Fraction of cancelled actions: their outcome is unknown, so searches take longer.
 _CANCELLED = 1 / 60
 
-#: How long after its beginning, at the most: turns of a loop; of asyncio's own, seconds.
+#: Maximum time until the cancellation: in turns of a loop; for loops of asyncio, in seconds.
 _MOST_TURNS, _MOST_SECONDS = 60, 0.02
 
 
 class StuckError(Exception):
-    """Tasks wait for what nobody does."""
+    """Tasks wait for something that no task does."""
 
 
 class TaskCrew(Crew):
@@ -56,11 +55,11 @@ class TaskCrew(Crew):
     workloads, faults, seed
         As for `Crew`.
     length : int
-        How many operations each task does.
+        Number of operations of each task.
     loops, tasks : int
-        How many event loops there are, each in a thread of its own, and how many tasks in each.
+        Number of event loops, each in a thread of its own, and number of tasks in each.
     is_random : bool
-        Whether the loops draw which callback is the next.
+        Whether the loops draw the next callback.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class TaskCrew(Crew):
         is_random: bool,
     ) -> None:
         if not isinstance(store, TransactionalStore):
-            raise PlanError(f"tasks need a store that AsyncStore takes, got {describe(store)}")
+            raise PlanError(f"tasks need a store that AsyncStore accepts, got {describe(store)}")
         super().__init__(store, workloads, faults, [length] * (loops * tasks), seed)
         self._store: Any = TaskStore(AsyncStore(store))
         self._is_random = is_random
@@ -107,7 +106,7 @@ class TaskCrew(Crew):
         try:
             asyncio.set_event_loop(loop)
             if not loop.play(self._work_all(numbers)):
-                raise StuckError("the tasks wait for what nobody does")
+                raise StuckError("the tasks wait for something that no task does")
         finally:
             loop.end()
             asyncio.set_event_loop(None)
@@ -129,7 +128,7 @@ class TaskCrew(Crew):
                 return
 
     async def _cancel(self, fault: Cancellations, doing: asyncio.Task[None]) -> None:
-        """Cancel an action at any time, if it is one that is to be."""
+        """Cancel an action at a random time, if it is drawn for cancellation."""
         if fault.chance.random() > _CANCELLED:
             return
         if self._is_random:

@@ -1,7 +1,7 @@
-"""A store for the actions of workloads that run as tasks: what `AsyncStore` has is awaited.
+"""A store for actions of workloads that run as tasks: the methods of `AsyncStore` are awaited.
 
-An action is plain code, which a task calls in such a way that it can await (``delivery/awaiting.py``). So the
-workloads are the same as for threads.
+An action is plain code, which a task calls so that it can await (``delivery/awaiting.py``). So tasks and
+threads run the same workloads.
 
 Thread safety: that of the store; a call belongs to its task.
 """
@@ -44,7 +44,7 @@ class Block(Protocol):
 
 
 async def _in_turn(call: Callable[[], Awaitable[T]]) -> T:
-    """Await a call after other tasks could run: else those in memory would hardly meet."""
+    """Await a call after other tasks could run: otherwise tasks on a store in memory would hardly meet."""
     await asyncio.sleep(0)
     return await call()
 
@@ -59,7 +59,7 @@ def _awaited(call: Callable[[], Awaitable[T]]) -> T:
 class TaskStore:
     """The methods of a store, for plain code that runs in a task.
 
-    Transactions are optimistic, whatever is asked for, as a task's are.
+    Transactions are always optimistic, like those of tasks.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class TaskStore:
         return _awaited(self._store.count)
 
     def __bool__(self) -> bool:
-        """Return true, with keys or without."""
+        """Return True, with keys or without."""
         return True
 
     def __contains__(self, key: str) -> bool:
@@ -104,7 +104,7 @@ class TaskStore:
             yield TaskBlock(attempt)
 
     def transactional(self, notes: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Return a decorator that has a function called in attempts."""
+        """Return a decorator that calls a function in attempts."""
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             @wraps(function)
@@ -136,7 +136,7 @@ class TaskBlock:
     ) -> bool:
         if awaiting_call() is not None:
             return bool(_awaited(partial(self._block.__aexit__, kind, error, traceback)))
-        # The loop is gone: as an `async with` block has it, whose coroutine is closed.
+        # The loop is gone: as for an `async with` block whose coroutine is closed.
         ending = self._block.__aexit__(GeneratorExit, GeneratorExit(), None).__await__()
         for _ in ending:
             break

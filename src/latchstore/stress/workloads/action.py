@@ -90,7 +90,7 @@ class Workload(Protocol):
 
     @property
     def in_tasks(self) -> bool:
-        """Whether tasks can do it: it blocks no thread, and makes nothing over the store."""
+        """Whether tasks can run it: it blocks no thread, and makes no objects on top of the store."""
 
     def supports(self, store: AbstractStore) -> bool:
         """Return whether a store, which is not in use yet, has what the workload needs."""

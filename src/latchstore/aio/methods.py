@@ -42,7 +42,7 @@ class AsyncMethods(ABC):
 
     @abstractmethod
     async def _write_streams(self, function: Callable[[], T]) -> T:
-        """Call a function that reads the user's streams and writes, in another thread if it may wait for a server."""
+        """Call a function that writes data of the user's streams, in another thread if it awaits a server."""
 
     # -- reading ----------------------------------------------------------------------------------
 

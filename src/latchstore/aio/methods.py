@@ -42,7 +42,7 @@ class AsyncMethods(ABC):
 
     @abstractmethod
     async def _write_streams(self, function: Callable[[], T]) -> T:
-        """Call a function that writes data of the user's streams, in another thread if it awaits a server."""
+        """Call a function that writes the user's streams, in another thread if it may wait for a server."""
 
     # -- reading ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ least; LATCHSTORE_PAIRS_EVERY=1 tries each pair.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
 import os
@@ -59,6 +60,14 @@ def other() -> Iterator[ThreadPoolExecutor]:
     """Another thread."""
     with ThreadPoolExecutor(1) as executor:
         yield executor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_again() -> Iterator[None]:
+    """Leave what pytest has collected out of the collector's rounds again, which `Collector` has put back."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def schedules() -> list[list[str]]:

@@ -186,8 +186,8 @@ class Collector(Way):
         self._kinds = (self._garbage, self._finalized, self._referred_to)
         self._made = 0
         self._before = gc.isenabled(), gc.get_threshold()
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # garbage of others as well
+        gc.collect()  # free lists, from which objects come that no collection begins with
         gc.callbacks.append(self._collecting)
         gc.set_threshold(1, 1_000_000, 1_000_000)
         gc.enable()

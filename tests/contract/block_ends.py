@@ -135,7 +135,7 @@ class BlockEndContract(BlockContract):
                 store.from_bytes("a", b"")
                 for end in (outer.commit, outer.rollback):
                     with pytest.raises(
-                        TransactionClosedError, match=r"'outer'> cannot end before .*'inner'> inside"
+                        TransactionClosedError, match=r"'outer'> cannot end before the nested .*'inner'>"
                     ):
                         end()
             store.from_bytes("b", b"")

@@ -220,7 +220,7 @@ def test_early_ends(run: Run, store: TransactionalStore) -> None:
         assert await tasks.exists("k")
         with pytest.raises(TransactionClosedError, match="entered before"):
             await tx.__aenter__()
-        with pytest.raises(TransactionClosedError, match="never entered"):
+        with pytest.raises(TransactionClosedError, match="not entered"):
             await tasks.transaction("new").to_bytes("k")
 
     run(main())

@@ -75,11 +75,12 @@ if _typing.TYPE_CHECKING:
     from latchstore.contract.mapping import StoreMapping, StoreView
     from latchstore.contract.seconds import Seconds
     from latchstore.queue import DeadLetter, Job, Worked, WorkQueue
-    from latchstore.redis import RedisStore
+    from latchstore.redis import RedisStore as RedisStore
     from latchstore.sqlite import SqliteStore
 
 __version__ = "0.1.0"
 
+# Without RedisStore: `import *` would fail where its extra is not installed.
 __all__ = [
     "Above",
     "AbstractReadOnlyStore",
@@ -125,7 +126,6 @@ __all__ = [
     "ProgressStepEvent",
     "QueueClosedError",
     "RecursiveLoadError",
-    "RedisStore",
     "RevisionMismatchError",
     "Seconds",
     "Snapshot",
@@ -197,4 +197,9 @@ def __getattr__(name: str) -> _typing.Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LOADED_WHEN_USED})
+    from importlib.util import find_spec
+
+    names = {*globals(), *_LOADED_WHEN_USED}
+    if not all(map(find_spec, ("redis", "hiredis", "msgpack"))):
+        names.discard("RedisStore")  # help() gets each of the names
+    return sorted(names)

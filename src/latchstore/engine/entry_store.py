@@ -299,7 +299,8 @@ def _parts(value: Any, argument: str) -> tuple[Any, Any, int]:
         stream, metadata = value.data, value.metadata
     except AttributeError:
         raise TypeError(
-            f"{argument} must be a Value or a pair of stream and metadata, got {describe(value)}"
+            f"{argument} must be a Value or a pair of stream and metadata, such as (b'data', {{'item': 1}}), "
+            f"got {describe(value)}"
         ) from None
     size = getattr(value, "size", -1)
     return stream, metadata, size if type(size) is int else -1

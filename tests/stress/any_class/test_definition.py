@@ -116,6 +116,13 @@ class TestErrors:
         with pytest.raises(error, match=message):
             Wrong.run()
 
+    @pytest.mark.parametrize("declare", [operation, blocking_operation])
+    def test_a_decorator_without_parentheses(self, declare: Any) -> None:
+        with pytest.raises(TypeError, match=rf"write @{declare.__name__}\(\) with parentheses"):
+            declare(self.test_no_operations)
+        with pytest.raises(TypeError, match="each argument by its name"):
+            declare([1, 2])
+
     def test_no_operations(self) -> None:
         with pytest.raises(TypeError, match=r"SubjectTest has no operations: declare methods"):
             SubjectTest.run()

@@ -45,7 +45,7 @@ class OperationSpec:
     is_async: bool = False
 
 
-def operation(**arguments: object) -> Callable[[F], F]:
+def operation(*misplaced: object, **arguments: object) -> Callable[[F], F]:
     """Declare a method of a `Test` as an operation that threads call: ``@operation(item=[1, 2, 3])``.
 
     The method gets the object under test and the arguments; its result or exception is compared. It may be a
@@ -56,6 +56,11 @@ def operation(**arguments: object) -> Callable[[F], F]:
     **arguments : strategy or iterable
         Possible values of each argument after the object under test: a strategy of Hypothesis, or a list, a
         range, a tuple of values. Each call gets a copy.
+
+    Raises
+    ------
+    TypeError
+        If it is used without parentheses, or values are given without a name.
 
     Examples
     --------
@@ -68,19 +73,27 @@ def operation(**arguments: object) -> Callable[[F], F]:
     ...     def append(self, subject, item):
     ...         subject.append(item)
     """
-    return _declared(arguments, blocking=False)
+    return _declared("operation", misplaced, arguments, blocking=False)
 
 
-def blocking_operation(**arguments: object) -> Callable[[F], F]:
+def blocking_operation(*misplaced: object, **arguments: object) -> Callable[[F], F]:
     """Declare an operation that may wait for another thread; otherwise like `operation`.
 
     The scheduler detects such operations without a declaration. Native threads do not call declared ones, as
     only a timeout could detect that they wait.
     """
-    return _declared(arguments, blocking=True)
+    return _declared("blocking_operation", misplaced, arguments, blocking=True)
 
 
-def _declared(arguments: dict[str, object], *, blocking: bool) -> Callable[[F], F]:
+def _declared(
+    decorator: str, misplaced: tuple[object, ...], arguments: dict[str, object], *, blocking: bool
+) -> Callable[[F], F]:
+    if misplaced:
+        raise TypeError(
+            f"write @{decorator}() with parentheses, and the values of each argument by its name: "
+            f"@{decorator}(key=['a', 'b'])"
+        )
+
     def declare(method: F) -> F:
         setattr(method, _OPERATION, (arguments, blocking))
         return method

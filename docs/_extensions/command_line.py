@@ -14,7 +14,7 @@ from latchstore.programs import COMMANDS
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-WIDTH = 92
+WIDTH = 84
 
 
 def help_of(command: str) -> str:

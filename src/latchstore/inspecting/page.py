@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 class Page:
     """A page that is being served; ``serve`` makes it. The end of its ``with`` block closes it.
 
-    Any thread may close it.
-
     Attributes
     ----------
     url : str

@@ -36,6 +36,7 @@ def read(subject: Subject) -> None:
     len(store)
     store.info()
     store.stats()
+    store.activity()
     assert "goes" in store
     store.is_connected()
 

@@ -86,6 +86,9 @@ class TestExpiryOfProcesses(of_processes.ExpiryContract): ...
 class TestLoads(of_processes.LoadsContract): ...
 
 
+class TestCircles(of_processes.CirclesContract): ...
+
+
 class TestInvalidation(of_processes.InvalidationContract): ...
 
 
@@ -112,12 +115,13 @@ class TestServer:
     def test_who_waits_for_a_load_asks_the_less_often_the_longer_it_takes(
         self, redis_server: Server, store: RedisStore, place: Place
     ) -> None:
-        with place() as other, Cache(other) as cache, Cache(store) as waiting:
+        with place() as other, Cache(other) as cache, Cache(store) as waiting, ThreadPoolExecutor() as pool:
 
             def load(key: str) -> str:
                 before = calls_of(redis_server)
+                waits = pool.submit(waiting.get_or_load, key, lambda key: "twice", timeout=0.5)
                 with pytest.raises(LoadTimeoutError, match=r"after 0\.\d\d s: by process \d+"):
-                    waiting.get_or_load(key, lambda key: "twice", timeout=0.5)
+                    waits.result(TIMEOUT)
                 assert 5 < calls_of(redis_server) - before < 60
                 return "loaded"
 

@@ -16,11 +16,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from latchstore.contract.errors import RecursiveLoadError
 from latchstore.contract.values import Entry
 from latchstore.engine.edits import Edit
 from latchstore.engine.entry_facts import EXPIRES, IDLE, number
 from latchstore.engine.limits import Limits, Node
 from latchstore.engine.observing import CommitObserver, Observable
+from latchstore.engine.processes import name_of
 from latchstore.engine.revocations import Revocation
 
 
@@ -102,6 +104,23 @@ class Leases(Protocol):
 
     def forget(self, revocation: Revocation) -> None:
         """Drop a revocation, since its transaction has ended or the change was rolled back."""
+
+
+def circle_error(key: str, holder: str, path: Sequence[str]) -> RecursiveLoadError:
+    """Return the error of a thread whose wait for a key would close a circle of loads.
+
+    Parameters
+    ----------
+    key : str
+    holder : str
+        The process that loads the key, as `this_process` describes it.
+    path : sequence of str
+        The keys of the circle.
+    """
+    return RecursiveLoadError(
+        f"key {key!r} is being loaded by {name_of(holder)}, which waits for what this thread loads: "
+        + " -> ".join(map(repr, path))
+    )
 
 
 class Fenced:

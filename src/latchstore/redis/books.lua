@@ -78,11 +78,11 @@ end
 -- -- loads
 -- ----------------------------------------------------------------------------------------------------
 
--- A lease is its token, its time of expiry, its process, the tags of its load, and the number of the call
--- that took it.
+-- A lease is its token, its time of expiry, its process, the tags of its load, the number of the call that
+-- took it, its thread, and the key that this waits for, if it does.
 
 -- Takes the leases that are free; returns for each the token, or the process that holds it.
-function act.take(process, seconds, number, dead, ...)
+function act.take(process, thread, seconds, number, dead, ...)
   local given, result, now = {...}, {}, books.time()
   for _, key in ipairs(call('ZRANGEBYSCORE', ns .. ':l:u', '-inf', string.format('%.17g', now))) do
     books.end_load(ns, key)
@@ -97,7 +97,7 @@ function act.take(process, seconds, number, dead, ...)
       result[#result + 1] = held[3]
     else
       local token, over = call('INCR', ns .. ':l:n'), now + tonumber(seconds)
-      call('HSET', ns .. ':l', key, cmsgpack.pack({token, over, process, given[i + 1], number}))
+      call('HSET', ns .. ':l', key, cmsgpack.pack({token, over, process, given[i + 1], number, thread}))
       call('ZADD', ns .. ':l:u', string.format('%.17g', over), key)
       result[#result + 1] = token
     end
@@ -110,6 +110,30 @@ function act.lease(key)
   local held = call('HGET', ns .. ':l', key)
   held = held and cmsgpack.unpack(held)
   return held and {held[1], held[3], held[2] > books.time() and 1 or 0}
+end
+
+-- Notes in the leases of a thread the key that it waits for, '' for none. Returns how many leases it has; if
+-- the holder of the key waits for one of them, also the process of the holder, and the keys of the circle.
+function act.await(process, thread, key)
+  local loads, now, own = {}, books.time(), 0
+  local flat = call('HGETALL', ns .. ':l')
+  for i = 1, #flat, 2 do
+    local held = cmsgpack.unpack(flat[i + 1])
+    loads[flat[i]] = held
+    if held[3] == process and held[6] == thread then
+      own, held[7] = own + 1, key
+      call('HSET', ns .. ':l', flat[i], cmsgpack.pack(held))
+    end
+  end
+  local circle, seen, awaited = {own, loads[key] and loads[key][3]}, {}, key
+  -- Stops at a circle of others, which they find.
+  while loads[awaited] and loads[awaited][2] > now and not seen[awaited] do
+    local held = loads[awaited]
+    seen[awaited], circle[#circle + 1] = true, awaited
+    if held[3] == process and held[6] == thread then return circle end
+    awaited = held[7]
+  end
+  return {own}
 end
 
 -- Ends leases by key and token, of one process or of any.

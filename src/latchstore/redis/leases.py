@@ -7,7 +7,9 @@
    the change.
 3. A lease ends when the loaded value is stored or the load has failed; `SECONDS` after it was taken, by the
    server's clock; and when its process has ended, if the processes of the same machine can detect that.
-4. A thread that waits for another process's lease polls, at increasing intervals.
+4. A thread that waits for another process's lease polls, at increasing intervals. If it holds leases, it
+   notes in them for which key it waits, and the same script follows who waits for whom: of the threads of a
+   circle, the last that begins to wait finds it.
 
 Thread safety: any thread may call any method.
 """
@@ -16,18 +18,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from threading import get_ident
 from typing import Any, TypeVar
 
 import msgpack
 
 from latchstore.delivery.waiting import Bell
+from latchstore.engine.bounded import circle_error
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
 from latchstore.engine.revocations import Revocation
 from latchstore.redis.books import AT_ONCE
 from latchstore.redis.bounds import Caches
 from latchstore.redis.client import Server
-from latchstore.redis.entries import stored_key
+from latchstore.redis.entries import name_of, stored_key
 from latchstore.redis.scripts import BOOKS, RELEASE
 
 T = TypeVar("T")
@@ -77,7 +81,7 @@ class ServerLeases:
         for key, tags in wanted:
             flat += (stored_key(key), msgpack.packb([stored_key(tag) for tag in sorted(tags)]))
         answers = self._server.run(
-            BOOKS, b"take", this_process(), SECONDS, secrets.token_bytes(12), dead, *flat
+            BOOKS, b"take", this_process(), get_ident(), SECONDS, secrets.token_bytes(12), dead, *flat
         )
         held: dict[str, str] = {}
         for (key, _), answer in zip(wanted, answers, strict=True):
@@ -107,7 +111,30 @@ class ServerLeases:
         return None if found is None else tuple(found)
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Wait until the key is not leased, at most `seconds`; return whether that is so."""
+        """Wait until the key is not leased, at most `seconds`; return whether that is so.
+
+        Raises
+        ------
+        RecursiveLoadError
+            If the holder waits for a load of this thread.
+        """
+        own = 1
+        try:
+            own, *circle = self._await(stored_key(key))
+            if circle:
+                holder, *keys = circle
+                raise circle_error(key, holder.decode(), list(map(name_of, keys)))
+            return self._wait(key, seconds)
+        finally:
+            if own:
+                # An exception here leaves an outdated note, until the load of this thread ends.
+                self._await(b"")
+
+    def _await(self, key: bytes) -> list[Any]:
+        found: list[Any] = self._server.run(RELEASE, b"await", this_process(), get_ident(), key)
+        return found
+
+    def _wait(self, key: str, seconds: float) -> bool:
         bell, waited = Bell(), 0.0
         while self.holder(key) is not None:
             pause = min(max(_SHORTEST, waited / 8), _LONGEST, seconds - waited)

@@ -22,8 +22,8 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 
-from latchstore.contract.errors import RecursiveLoadError
 from latchstore.delivery.waiting import Waiters
+from latchstore.engine.bounded import circle_error
 from latchstore.engine.processes import is_running, this_process
 from latchstore.engine.processes import name_of as name_of_process
 from latchstore.engine.revocations import Covers, Revocation, Revocations
@@ -192,12 +192,9 @@ def _refuse_circle(connection: sqlite3.Connection, key: str, me: tuple[str, int]
         if found is None:
             return
         process, thread, awaited = found
-        holder = holder or process.partition(" ")[0]
+        holder = holder or process
         if (process, thread) == me:
-            raise RecursiveLoadError(
-                f"key {key!r} is being loaded by process {holder}, which waits for what this thread loads: "
-                + " -> ".join(map(repr, path))
-            )
+            raise circle_error(key, holder, path)
 
 
 def _end_all(connection: sqlite3.Connection, revoked: Collection[Covers]) -> None:

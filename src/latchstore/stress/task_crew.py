@@ -36,7 +36,7 @@ except ImportError:
     ) from None
 
 #: Fraction of cancelled actions: their outcome is unknown, so searches take longer.
-_CANCELLED = 1 / 60
+_CANCELLED = 1 / 30
 
 #: Maximum time until the cancellation: in turns of a loop; for loops of asyncio, in seconds.
 _MOST_TURNS, _MOST_SECONDS = 60, 0.02

@@ -42,6 +42,7 @@ QUESTIONS = (
     "redis",
     "backends",
     "aio",
+    "aio_server",
 )
 
 HERE = Path(__file__).parent

@@ -194,6 +194,10 @@ def carry_out(plan: Plan, factory: Factory, progress: Callable[[Progress], None]
 
 def _run_tasks(plan: Plan, factory: Factory, progress: Callable[[Progress], None]) -> Outcome:
     """Run tasks in random order, and then in loops of asyncio, unless the first run fails."""
+    # Loaded when used: nobody else needs asyncio.
+    from latchstore.stress.task_crew import checked
+
+    checked(factory()).close()
     if plan.schedule != "mixed":
         return _run_native(plan, factory, progress)
     begun = time.monotonic()

@@ -39,7 +39,14 @@ except ImportError:
 _CANCELLED = 1 / 30
 
 #: Maximum time until the cancellation: in turns of a loop; for loops of asyncio, in seconds.
-_MOST_TURNS, _MOST_SECONDS = 60, 0.02
+_MOST_TURNS, _MOST_SECONDS = 20, 0.005
+
+
+def checked(store: AbstractStore) -> TransactionalStore:
+    """Return a store; raise PlanError unless `AsyncStore` accepts it."""
+    if not isinstance(store, TransactionalStore):
+        raise PlanError(f"tasks need a store that latchstore.aio.AsyncStore accepts, got {describe(store)}")
+    return store
 
 
 class StuckError(Exception):
@@ -74,10 +81,8 @@ class TaskCrew(Crew):
         tasks: int,
         is_random: bool,
     ) -> None:
-        if not isinstance(store, TransactionalStore):
-            raise PlanError(f"tasks need a store that AsyncStore accepts, got {describe(store)}")
         super().__init__(store, workloads, faults, [length] * (loops * tasks), seed)
-        self._store: Any = TaskStore(AsyncStore(store))
+        self._store: Any = TaskStore(AsyncStore(checked(store)))
         self._is_random = is_random
         self._cancelling = [each for each in faults if isinstance(each, Cancellations)]
         self._barrier = threading.Barrier(loops + len(faults))
